@@ -1,0 +1,1 @@
+"""Facts about models and GPU SKUs, as data."""

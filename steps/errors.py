@@ -1,0 +1,39 @@
+"""What a step can fail with.
+
+    StepError            exit 1   the step failed; a retry may help
+    +-- BadInput         exit 2   what the user gave is wrong; a retry does not help
+    +-- NoCapacity       exit 4   quota, SKU or disk is not there
+    +-- TimeLimit        exit 6   a time or budget cap was reached
+"""
+
+
+class StepError(Exception):
+    """A step failed: one sentence that says what, and one that says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  fix: {self.fix}" if self.fix else self.what
+
+
+class BadInput(StepError):
+    """What the user gave (data, reference, setting) is wrong."""
+
+    exit_code = 2
+
+
+class NoCapacity(StepError):
+    """Quota, SKU, memory or disk is not there."""
+
+    exit_code = 4
+
+
+class TimeLimit(StepError):
+    """A time or budget cap was reached."""
+
+    exit_code = 6

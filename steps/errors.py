@@ -1,9 +1,9 @@
 """What a step can fail with.
 
-    StepError            exit 1   the step failed; a retry may help
-    +-- BadInput         exit 2   what the user gave is wrong; a retry does not help
-    +-- NoCapacity       exit 4   quota, SKU or disk is not there
-    +-- TimeLimit        exit 6   a time or budget cap was reached
+StepError            exit 1   the step failed; a retry may help
++-- BadInput         exit 2   what the user gave is wrong; a retry does not help
++-- NoCapacity       exit 4   quota, SKU or disk is not there
++-- TimeLimit        exit 6   a time or budget cap was reached
 """
 
 

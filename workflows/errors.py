@@ -1,9 +1,9 @@
 """What the command line and the compiler can fail with.
 
-    ArgotuneError        exit 1   anything below, or a run that failed
-    +-- InvalidInput     exit 2   the Workspace, a flag or a document is wrong: carries every problem found
-    +-- GateRefused      exit 3   the evaluation gate said no
-    +-- Cancelled        exit 5   the user stopped it
+ArgotuneError        exit 1   anything below, or a run that failed
++-- InvalidInput     exit 2   the Workspace, a flag or a document is wrong: carries every problem found
++-- GateRefused      exit 3   the evaluation gate said no
++-- Cancelled        exit 5   the user stopped it
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far a step is: for Argo (``ARGO_PROGRESS_FILE``, docs/progress.md of Argo Workflows) and for who reads the log."""
+"""How far a step is, for Argo (``ARGO_PROGRESS_FILE``, its docs/progress.md) and for who reads the log."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ R = TypeVar("R")
 def settings(cls: type[S]) -> type[S]:
     """Make a class the validated, frozen, keyword-only settings of a step; field docstrings become ``--help``."""
     config = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-    return pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)
+    return pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
 def main(

@@ -1,0 +1,80 @@
+"""``argotune compile``: prints the Argo Workflow of each Workspace in a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflows.errors import InvalidInput, Problem
+
+EXAMPLES = """examples:
+  argotune compile workspace.yaml | argo submit -
+  argotune compile workspace.yaml -o json --set tuning.epochs=1 > workflow.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
+    """Declare the flags that say what to compile; ``argotune plan`` and ``argotune run`` share them."""
+    parser.add_argument("file", metavar="FILE", help="Workspace file (YAML); '-' reads standard input")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="set a value of the plan (see 'argotune plan')",
+    )
+    parser.add_argument(
+        "--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
+    )
+    parser.add_argument("-n", "--namespace", help="namespace to submit to")
+    if output:
+        parser.epilog = EXAMPLES
+        parser.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the Workflows as YAML that Argo's reader takes as it was meant, or one as JSON."""
+    from workflows.compile import emit
+
+    documents = compile_file(args)
+    if args.output == "yaml":
+        print(emit.to_yaml(*documents), end="")
+    elif len(documents) > 1:
+        raise InvalidInput(Problem("holds several Workspaces; JSON has room for one", args.file, fix="use -o yaml"))
+    else:
+        print(emit.to_json(documents[0]), end="")
+    return 0
+
+
+def compile_file(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Compile every Workspace of ``args.file``; warnings go to standard error.
+
+    Raises:
+        InvalidInput: with all that is wrong in the file, in the flags and in the site profile.
+    """
+    from workflows.compile.dag import compile_workflow
+    from workflows.resolve import plans
+
+    return [compile_workflow(plan) for plan in plans(args.file, args.set, args.site, args.namespace)]
+
+
+def read_workflow(file: str) -> dict[str, Any] | None:
+    """The Argo Workflow that ``file`` holds, or None where it holds something else (a Workspace, or nonsense)."""
+    if file == "-" or not Path(file).is_file():
+        return None
+    try:
+        content = yaml.load(Path(file).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")
+    return content if is_workflow else None
+
+
+def show_warnings(warnings: list[Any]) -> None:
+    """Print warnings to standard error."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,40 @@
+"""``argotune plan``: shows every value of a run and where it comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune plan``."""
+    from workflows.commands import compile as compiling
+
+    compiling.add_arguments(parser, output=False)
+    parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="default: table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan of each Workspace in the file."""
+    from workflows.plan import as_json
+    from workflows.resolve import plans
+
+    for plan in plans(args.file, args.set, args.site, args.namespace):
+        if args.output == "json":
+            print(json.dumps(json.loads(as_json(plan)), indent=2, ensure_ascii=False))
+        else:
+            _table([(path, _short(value), origin) for path, value, origin in plan.values()])
+    return 0
+
+
+def _table(rows: list[tuple[str, str, str]]) -> None:
+    rows = [("VALUE OF", "IS", "FROM"), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for path, value, origin in rows:
+        print(f"{path:{widths[0]}}  {value:{widths[1]}}  {origin}")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=lambda model: model.model_dump())
+    return text if len(text) <= 60 else text[:57] + "..."

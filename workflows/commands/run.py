@@ -1,0 +1,138 @@
+"""``argotune run``: executes the compiled Workflow of a Workspace on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from workflows.errors import InvalidInput, Problem
+
+EXAMPLES = """examples:
+  argotune run workspace.yaml                      run it; everything it makes stays in runs/NAME
+  argotune run workspace.yaml --resume             go on with the newest run of it that did not finish
+  argotune run workspace.yaml -p epochs=1          change a parameter of the Workflow, as 'argo submit -p' does
+  argotune compile workspace.yaml > workflow.json; argotune run workflow.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune run``."""
+    from workflows.commands import compile as compiling
+
+    parser.epilog = EXAMPLES
+    compiling.add_arguments(parser, output=False)
+    parser.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of the Workflow"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the newest run that did not finish")
+    parser.add_argument("--name", help="name of the run (default: the Workspace's name and five letters)")
+    parser.add_argument(
+        "--runs-dir",
+        default=os.environ.get("ARGOTUNE_RUNS", "runs"),
+        help="folder that holds the runs (default: $ARGOTUNE_RUNS or ./runs)",
+    )
+    parser.add_argument(
+        "--volume",
+        action="append",
+        default=[],
+        metavar="CLAIM=FOLDER",
+        help="use this folder where the Workflow asks for the PersistentVolumeClaim, Secret or ConfigMap CLAIM",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, or resume, and say how it ended; the exit code is the cause's (see ``argotune --help``)."""
+    from workflows import runner
+    from workflows.runner.view import choose_view
+
+    parameters = _pairs(args.parameter, "-p")
+    volumes = {claim: Path(folder).absolute() for claim, folder in _pairs(args.volume, "--volume").items()}
+    document = _document(args)
+    runs = Path(args.runs_dir)
+    if args.resume:
+        folder = _unfinished(runs, args.name or document["metadata"].get("generateName", ""), args.file)
+        print(f"resuming {folder}", file=sys.stderr)
+        outcome = runner.resume(folder, document=document, observer=choose_view())
+    else:
+        name = args.name or _new_name(document)
+        folder = runs / name
+        outcome = runner.start(
+            document, folder, name=name, parameters=parameters, volumes=volumes, observer=choose_view()
+        )
+    return _tell(outcome, folder, args.file)
+
+
+def _document(args: argparse.Namespace) -> dict[str, Any]:
+    """The Workflow to run: the file's own where it holds one, else that of its Workspace."""
+    from workflows.commands import compile as compiling
+
+    found = compiling.read_workflow(args.file)
+    if found is not None:
+        return found
+    documents = compiling.compile_file(args)
+    if len(documents) > 1:
+        names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document in documents)
+        raise InvalidInput(
+            Problem(f"holds several Workspaces ({names})", file=args.file, fix="run them one by one, a file each")
+        )
+    return documents[0]
+
+
+def _pairs(given: list[str], flag: str) -> dict[str, str]:
+    wrong = [pair for pair in given if "=" not in pair]
+    if wrong:
+        raise InvalidInput([Problem(f"{flag} {pair}: no '='", fix=f"{flag} NAME=VALUE") for pair in wrong])
+    return dict(pair.split("=", 1) for pair in given)
+
+
+def _new_name(document: dict[str, Any]) -> str:
+    metadata = document["metadata"]
+    if metadata.get("name"):
+        return str(metadata["name"])
+    return str(metadata["generateName"]) + "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
+def _unfinished(runs: Path, prefix: str, file: str) -> Path:
+    """The newest run folder of the Workspace that has not succeeded."""
+    from workflows import runner
+
+    candidates = sorted(
+        (folder for folder in runs.glob(f"{prefix}*") if (folder / "state.json").is_file()),
+        key=lambda folder: (folder / "workflow.json").stat().st_mtime,
+        reverse=True,
+    )
+    for folder in candidates:
+        if runner.read_state(folder).phase != "Succeeded":
+            return folder
+    raise InvalidInput(Problem(f"no unfinished run under {runs}/", file=file, fix=f"start one: argotune run {file}"))
+
+
+def _tell(outcome: Any, folder: Path, file: str) -> int:
+    """Say how the run ended: the answer and where things are on success, the one cause otherwise."""
+    work = folder / "volumes" / "work"
+    served = outcome.outputs.get("rollout", {})
+    refused = outcome.outputs.get("evaluate", {}).get("verdict") == "fail"
+    if served.get("endpoint"):
+        example = json.dumps({"prompt": "..."})
+        print(f"\nbase model: {served['base-answer']}\n")
+        print(f"adapter:    {served['answer']}\n")
+        print(f"endpoint:   {served['endpoint']}  (stop it: argotune stop {folder})")
+        print(f"ask it:     curl {served['endpoint']}/chat -H 'Content-Type: application/json' -d '{example}'")
+    for label, place in (("image", work / "image"), ("report", work / "report" / "report.html")):
+        if place.exists():
+            print(f"{label + ':':11} {place}")
+    if outcome.phase == "Succeeded" and not refused:
+        return 0
+    if refused and outcome.phase == "Succeeded":
+        print("the gate said no: the adapter is not better than its base; nothing was rolled out", file=sys.stderr)
+        return 3
+    print(f"error: {outcome.message}", file=sys.stderr)
+    print(f"    fix: mend the cause, then: argotune run {file} --resume", file=sys.stderr)
+    if outcome.phase == "Cancelled":
+        return 5
+    return outcome.exit_code if outcome.exit_code in (2, 3, 4, 5, 6) else 1

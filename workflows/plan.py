@@ -1,0 +1,256 @@
+"""The plan: every value a run needs, explicit and frozen, each with the place it comes from.
+
+A plan is merged from layers, the later winning: built-in, preset, site profile, ConfigMap, Workspace, environment
+(``ARGOTUNE_TUNING__EPOCHS=1``), flag (``--set tuning.epochs=1``). Field names are those of the Workspace where KAITO
+has the field, else those of the library that reads the value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.alias_generators import to_camel
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, protected_namespaces=()
+    )
+
+
+class Resource(_Section):
+    """The nodes asked for."""
+
+    instance_type: str = ""
+    """VM size (KAITO ``resource.instanceType``); empty: nodes that are already there, found by ``labels``."""
+    count: int = 1
+    gpus: int = 1
+    """GPUs of one node, requested by the pods that compute."""
+    labels: dict[str, str] = {}
+    """Node labels that must match (KAITO ``resource.labelSelector``)."""
+
+
+class Model(_Section):
+    """The base model."""
+
+    preset: str
+    repository: str
+    """Hugging Face id."""
+    revision: str = "main"
+    access_secret: str = ""
+    """Name of the Kubernetes Secret with key ``HF_TOKEN`` (KAITO ``modelAccessSecret``)."""
+
+
+class Data(_Section):
+    """Where the rows come from, and how they are split."""
+
+    urls: list[str] = []
+    volume: dict[str, Any] | None = None
+    """A Kubernetes VolumeSource that holds parquet files (KAITO ``tuning.input.volumeSource``)."""
+    image: str = ""
+    """An OCI image whose ``/data`` holds parquet files (KAITO ``tuning.input.image``)."""
+    image_pull_secrets: list[str] = []
+    eval_split: float = 0.1
+    """Share of the rows held out for the evaluation."""
+    shuffle: bool = True
+    seed: int = 42
+    allow_private_hosts: bool = False
+
+
+class Tuning(_Section):
+    """How the adapter is trained. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
+
+    method: Literal["lora", "qlora"] = "qlora"
+    epochs: float = 3
+    max_steps: int = -1
+    """Stop after so many optimizer steps; -1: as many as ``epochs`` need."""
+    learning_rate: float = 2e-4
+    batch_size: int = 4
+    rank: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    target_modules: list[str] = []
+    """Linear layers that get an adapter; empty: those of the preset."""
+    max_length: int = 1024
+    """Tokens of a row; longer rows are cut."""
+    seed: int = 42
+    training_arguments: dict[str, Any] = {}
+    lora_config: dict[str, Any] = {}
+    quantization_config: dict[str, Any] = {}
+    model_arguments: dict[str, Any] = Field(default={}, alias="modelConfig")
+    timeout: str = "24h"
+    retries: int = 3
+
+
+class Evaluation(_Section):
+    """How the adapter is compared with its base on the held-out rows, and when it may go on."""
+
+    samples: int = 5
+    max_new_tokens: int = 64
+    max_loss_ratio: float = 1.0
+    """The gate: the adapter's loss must be below this share of the base's."""
+
+
+class Output(_Section):
+    """Where the adapter goes."""
+
+    image: str = ""
+    push_secret: str = ""
+    volume: dict[str, Any] | None = None
+
+
+class Adapter(_Section):
+    """One more adapter to serve (KAITO ``inference.adapters``)."""
+
+    name: str
+    image: str = ""
+    volume: dict[str, Any] | None = None
+
+
+class Rollout(_Section):
+    """What is served, and the question that proves it."""
+
+    adapters: list[Adapter] = []
+    question: str = "What can you help me with?"
+    port: int = 0
+    deadline: str = "15m"
+    server_arguments: dict[str, Any] = {}
+    """vLLM flags (KAITO ``inference_config.yaml``, section ``vllm``)."""
+
+
+class Images(_Section):
+    """Images the steps run in (``containers/``)."""
+
+    control: str = "ghcr.io/argotune/control:0.1.0"
+    tune: str = "ghcr.io/argotune/tune:0.1.0"
+    serve: str = "ghcr.io/argotune/serve:0.1.0"
+
+
+class Storage(_Section):
+    """Volumes of a run."""
+
+    size: str = "100Gi"
+    """Of the work volume, made for each run."""
+    storage_class: str = ""
+    models_claim: str = "argotune-models"
+    """PersistentVolumeClaim that keeps base models between runs."""
+
+
+class Plan(_Section):
+    """A run, fully explicit; ``origins`` tells where each value comes from."""
+
+    name: str
+    namespace: str = ""
+    service_account: str = "argotune"
+    resource: Resource = Resource()
+    model: Model
+    data: Data | None = None
+    tuning: Tuning | None = None
+    evaluation: Evaluation | None = None
+    output: Output | None = None
+    rollout: Rollout | None = None
+    images: Images = Images()
+    storage: Storage = Storage()
+    origins: Mapping[str, str] = {}
+
+    def origin(self, path: str) -> str:
+        """Where the value at a dotted path comes from."""
+        return self.origins.get(path, "built-in")
+
+    def values(self) -> Iterator[tuple[str, Any, str]]:
+        """Every leaf as ``(dotted path, value, origin)``, in the order of the plan."""
+        for path in self.paths():
+            value: Any = self
+            for part in path.split("."):
+                value = getattr(value, _attribute(type(value), part), None) if value is not None else None
+            if value is not None:
+                yield path, value, self.origin(path)
+
+    @classmethod
+    def paths(cls) -> list[str]:
+        """Dotted paths of all leaves, as written after ``--set``."""
+        return [path for path, _ in _leaves(cls)]
+
+    @classmethod
+    def check_value(cls, path: str, value: Any) -> Any:
+        """Validate one value; text is read as JSON where the field holds a list or a map.
+
+        Raises:
+            KeyError: for a path that is not of the plan.
+            pydantic.ValidationError: for a value of the wrong type.
+        """
+        kind = dict(_leaves(cls))[path]
+        if isinstance(value, str) and _is_container(kind):
+            return TypeAdapter(kind).validate_json(value)
+        return TypeAdapter(kind).validate_python(value)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values of one place, by dotted path."""
+
+    origin: str
+    values: Mapping[str, Any]
+    origins: Mapping[str, str] = ()  # type: ignore[assignment]
+    """Origins more exact than that of the layer, for example with the line in the file."""
+
+
+def merge(layers: list[Layer]) -> Plan:
+    """Merge layers, the later winning, into a plan.
+
+    Raises:
+        pydantic.ValidationError: where a layer was not checked before.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        for path, value in layer.values.items():
+            merged[path] = value
+            origins[path] = dict(layer.origins).get(path, layer.origin)
+    tree: dict[str, Any] = {"origins": origins}
+    for path, value in merged.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return Plan.model_validate(tree)
+
+
+def as_json(plan: Plan) -> str:
+    """A plan as JSON, ``{section: {field: {value, origin}}}``, for people, the report and ``-o json``."""
+    tree: dict[str, Any] = {}
+    for path, value, origin in plan.values():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        plain = TypeAdapter(Any).dump_python(value, mode="json", by_alias=True)
+        node[leaf] = {"value": plain, "origin": origin}
+    return json.dumps(tree, ensure_ascii=False)
+
+
+def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, field in section.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
+        if inner:
+            yield from _leaves(inner, f"{path}.")
+        elif path != "origins":
+            yield path, field.annotation
+
+
+def _attribute(section: type[BaseModel], alias: str) -> str:
+    return next(name for name, field in section.model_fields.items() if alias in (field.alias, name))
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, _Section) and kind is not Adapter
+
+
+def _is_container(kind: Any) -> bool:
+    return any(get_origin(part) in (list, dict) for part in (kind, *get_args(kind)))

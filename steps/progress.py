@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from steps import files
@@ -16,6 +17,8 @@ def report(done: int, total: int, line: str = "") -> None:
     """
     file = os.environ.get("ARGO_PROGRESS_FILE")
     if file and total > 0:
-        files.write_text(Path(file), f"{min(done, total)}/{total}\n")
+        # Progress is a courtesy: a step does not fail because it could not be told.
+        with suppress(OSError):
+            files.write_text(Path(file), f"{min(done, total)}/{total}\n")
     if line:
         print(line, flush=True)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import errno
+import io
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, dataclass_transform, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -25,6 +28,9 @@ from steps.errors import BadInput, StepError
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+CANCELLED = 5
+INSTALL = "install argotune with what its steps need: pip install 'argotune[tune,serve]'"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -47,55 +53,58 @@ def main(
     that what it made is whole; without ``still_there`` it always runs.
     """
     name = Path(sys.argv[0]).stem
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What models answer and servers send may not fit the terminal's encoding; that must not end a step.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         given = parse(settings_type, sys.argv[1:], name)
         result = _finished_before(name, given, still_there, result_type)
         if result is None:
+            started = time.time()
             result = step(given)
-            _remember(name, given, result)
+            _remember(name, given, result, started)
         else:
             print(f"{name}: already done with these settings; keeping its result", flush=True)
         publish(result)
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("cancelled", file=sys.stderr, flush=True)
+        sys.exit(CANCELLED)
     except StepError as error:
         sys.exit(_fail(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            sys.exit(_unexpected(error))
-        where = error.filename or "the work volume"
-        sys.exit(_fail(BadInput(f"no space left on {where}", "free space there, or ask for a larger volume")))
+    except ModuleNotFoundError as error:
+        sys.exit(_fail(BadInput(f"{name} needs {error.name}, which is not installed", INSTALL)))
     except Exception as error:
-        sys.exit(_unexpected(error))
+        sys.exit(_fail(_no_space(error)) if _is_no_space(error) else _unexpected(error))
     sys.exit(0)
 
 
 def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
-    """Read ``--field value`` flags into ``settings_type``; lists and maps are given as JSON.
+    """Read ``--field value`` (or ``--field=value``) flags into ``settings_type``; lists and maps are given as JSON.
+
+    The word after a flag is its value whatever it begins with, so that free text may begin with a dash.
 
     Raises:
         BadInput: with every flag that is wrong, not only the first.
     """
     kinds = get_type_hints(settings_type)
-    documentation = pydantic.TypeAdapter(settings_type).json_schema().get("properties", {})
-    parser = argparse.ArgumentParser(prog=f"python -m steps.{program}", description=settings_type.__doc__)
-    for field in dataclasses.fields(settings_type):  # type: ignore[arg-type]
-        text = documentation.get(field.name, {}).get("description", "")
-        parser.add_argument(flag(field.name), dest=field.name, help=text.replace("%", "%%"), default=argparse.SUPPRESS)
-    values: dict[str, Any] = vars(parser.parse_args(arguments))
-    wrong = []
-    for key, value in list(values.items()):
-        if get_origin(kinds[key]) in (list, dict, tuple):
-            try:
-                values[key] = json.loads(value)
-            except json.JSONDecodeError as error:
-                wrong.append(f"{flag(key)}: not JSON ({error})")
-    if not wrong:
+    given, wrong = _pairs(arguments, {flag(name): name for name in kinds})
+    if "help" in given:
+        _help(settings_type, program)
+    values: dict[str, Any] = {}
+    unread = set()
+    for name, value in given.items():
         try:
-            return pydantic.TypeAdapter(settings_type).validate_python(values)
-        except pydantic.ValidationError as error:
-            wrong += [f"{flag(str(e['loc'][0])) if e['loc'] else 'flags'}: {e['msg']}" for e in error.errors()]
-    raise BadInput("; ".join(wrong), f"see python -m steps.{program} --help")
+            values[name] = json.loads(value) if _is_container(kinds[name]) else value
+        except json.JSONDecodeError as error:
+            wrong.append(f"{flag(name)}: not JSON ({error})")
+            unread.add(name)
+    try:
+        result = pydantic.TypeAdapter(settings_type).validate_python(values)
+    except pydantic.ValidationError as errors:
+        wrong += [_complaint(error) for error in errors.errors() if not unread & set(error["loc"][:1])]
+    if wrong:
+        raise BadInput("; ".join(wrong), f"see python -m steps.{program} --help")
+    return result
 
 
 def flag(field: str) -> str:
@@ -118,7 +127,8 @@ def as_text(result: Any) -> Mapping[str, str]:
     """Fields of a result dataclass as Argo output parameters: dashed names, text values, JSON for the rest."""
     values = dataclasses.asdict(result)
     return {
-        key.replace("_", "-"): v if isinstance(v, str) else json.dumps(v, default=str) for key, v in values.items()
+        key.replace("_", "-"): str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+        for key, value in values.items()
     }
 
 
@@ -127,21 +137,75 @@ def result_file(work: Path, name: str) -> Path:
     return work / "results" / f"{name}.json"
 
 
+def _help(settings_type: type[Any], program: str) -> NoReturn:
+    documentation = pydantic.TypeAdapter(settings_type).json_schema().get("properties", {})
+    parser = argparse.ArgumentParser(prog=f"python -m steps.{program}", description=settings_type.__doc__)
+    for field in dataclasses.fields(settings_type):
+        text = documentation.get(field.name, {}).get("description", "")
+        parser.add_argument(flag(field.name), help=text.replace("%", "%%"))
+    parser.parse_args(["--help"])
+    sys.exit(0)
+
+
+def _pairs(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Split flags into ``{field: value}`` and what is wrong with them."""
+    given: dict[str, str] = {}
+    wrong = []
+    words = list(reversed(arguments))
+    while words:
+        name, equals, value = words.pop().partition("=")
+        if name in ("-h", "--help"):
+            return {"help": ""}, []
+        follows = bool(words) and words[-1] not in known and name.startswith("--")
+        if not equals and follows:
+            value = words.pop()
+        if name not in known:
+            wrong.append(f"{name}: unknown flag")
+        elif not equals and not follows:
+            wrong.append(f"{name}: needs a value")
+        elif known[name] in given:
+            wrong.append(f"{name}: given twice")
+        else:
+            given[known[name]] = value
+    return given, wrong
+
+
+def _is_container(kind: Any) -> bool:
+    """Whether values of a type are given as JSON: lists, tuples and maps, optional ones too."""
+    return any((get_origin(part) or part) in (list, dict, tuple) for part in (kind, *get_args(kind)))
+
+
+def _complaint(error: Any) -> str:
+    if not error["loc"]:
+        return str(error["msg"])
+    first, *rest = error["loc"]
+    inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
+    return f"{flag(str(first))}{inner}: {error['msg']}"
+
+
 def _finished_before(
     name: str, given: S, still_there: Callable[[S, R], bool] | None, result_type: type[R] | None
 ) -> R | None:
+    """Result of an earlier run that may be kept; what is damaged counts as not there, and is made again."""
     if still_there is None or result_type is None:
         return None
     try:
         kept = json.loads(result_file(Path(given.work), name).read_text())  # type: ignore[attr-defined]
         result = pydantic.TypeAdapter(result_type).validate_python(kept["result"])
-    except (OSError, ValueError, KeyError):
+        same = kept["settings"] == _plain(given)
+        return result if same and still_there(given, result) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if kept["settings"] == _plain(given) and still_there(given, result) else None
 
 
-def _remember(name: str, given: Any, result: Any) -> None:
-    content = {"step": name, "settings": _plain(given), "result": _plain(result)}
+def _remember(name: str, given: Any, result: Any, started: float) -> None:
+    content = {
+        "step": name,
+        "settings": _plain(given),
+        "result": _plain(result),
+        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+    }
     files.write_json(result_file(Path(given.work), name), content)
 
 
@@ -152,6 +216,22 @@ def _plain(value: Any) -> Any:
 def _fail(error: StepError) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)
     return error.exit_code
+
+
+def _is_no_space(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; safetensors and torch wrap it in errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _no_space(error: Exception) -> BadInput:
+    where = getattr(error, "filename", None) or "the work volume"
+    return BadInput(f"no space left on {where}", "free space there, or ask for a larger volume")
 
 
 def _unexpected(error: Exception) -> int:

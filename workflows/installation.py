@@ -37,7 +37,9 @@ def _parent(package: str) -> Path | None:
 
 def _complaint(package: str, place: Path | None) -> str:
     if place is None:
-        return f"the package '{package}' of argotune is missing\n    fix: install argotune again, into its own environment"
+        return (
+            f"the package '{package}' of argotune is missing\n    fix: install argotune again, in its own environment"
+        )
     what = f"the package '{package}' comes from {place}, not from argotune in {OURS}"
     distribution = _distribution(package, place)
     if distribution:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +37,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of ``folder`` as a whole when the block ends well.
 
-    On any error the old folder stays. A kill between the two renames leaves no ``folder``: what made it makes it again.
+    On any error the old folder stays. A kill between the two renames leaves no ``folder``: what made it makes it
+    again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.with_name(f".{folder.name}.partial")

@@ -1,0 +1,107 @@
+"""What this machine has to compute with: cores, memory, GPUs, disk. Reads only; imports no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+GIB = 1024**3
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as ``nvidia-smi`` tells it."""
+
+    name: str
+    memory_gib: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a process here may use: the limits of a container count, not the size of its host."""
+
+    cores: int
+    memory_gib: float
+    disk_gib: float
+    """Free under the work folder."""
+    gpus: tuple[Gpu, ...]
+
+    def __str__(self) -> str:
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        return (
+            f"{cores}, {self.memory_gib:.0f} GiB of memory, {gpu_text(self.gpus)}, {self.disk_gib:.0f} GiB disk free"
+        )
+
+
+def read(work: Path) -> Machine:
+    """Look at this machine; ``work`` is the folder whose disk counts (it need not exist yet)."""
+    return Machine(_cores(), _memory() / GIB, _free_disk(work) / GIB, _gpus())
+
+
+def gpu_text(gpus: tuple[Gpu, ...]) -> str:
+    """GPUs for people: ``2 x NVIDIA A100 80 GiB``, or ``no GPU``."""
+    kinds = dict.fromkeys((gpu.name, round(gpu.memory_gib)) for gpu in gpus)
+    counted = [
+        f"{sum((gpu.name, round(gpu.memory_gib)) == kind for gpu in gpus)} x {kind[0]} {kind[1]} GiB" for kind in kinds
+    ]
+    return ", ".join(counted) or "no GPU"
+
+
+def torch_sees_cuda() -> bool | None:
+    """Whether the torch that is installed was built for CUDA; None without torch. Reads its version file only."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text()
+    except OSError:
+        return None
+    cuda = re.search(r"^cuda\b[^=]*=\s*(\S+)", text, re.MULTILINE)
+    return cuda is not None and cuda[1] != "None"
+
+
+def _cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        usable = min(usable, max(1, int(quota) // int(period)))  # "max" is no number: no limit
+    return usable
+
+
+def _memory() -> int:
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):
+        total = min(total, int((CGROUP / "memory.max").read_text()))
+    return total
+
+
+def _free_disk(folder: Path) -> int:
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    """GPUs that ``nvidia-smi`` lists and ``CUDA_VISIBLE_DEVICES`` leaves; none where either says so."""
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = None if visible is None else {word.strip() for word in visible.split(",")}
+    gpus = []
+    for line in told.splitlines():
+        with suppress(ValueError):
+            index, uuid, name, mebibytes = (word.strip() for word in line.split(","))
+            if chosen is None or {index, uuid} & chosen:
+                gpus.append(Gpu(name, float(mebibytes) / 1024))
+    return tuple(gpus)

@@ -1,0 +1,282 @@
+"""A server process on this machine: started so that it outlives its starter, found again, watched, stopped.
+
+What is known of it stands in a record (JSON), written before the process exists and completed after: whoever is
+killed in between, the process is found again. Identity is pid and creation time, so a later process that was given
+the same pid is never touched; children are known by their process group and by a mark in their environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from steps import files
+from steps.errors import NoCapacity, StepError, TimeLimit
+
+RECORD = "server.json"
+STARTING = "starting.json"
+"""Record of a server that has not proven itself yet: the one in ``RECORD`` stays in service until then."""
+MARK = "ARGOTUNE_SERVER"
+HOST = "127.0.0.1"
+PORTS = range(8000, 8100)
+GRACE_SECONDS = 10.0
+
+
+class PortInUse(StepError):
+    """Another process listens on the port."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server process, as its record tells."""
+
+    kind: str
+    """``vllm`` or ``transformers``."""
+    endpoint: str
+    """Root address, for example ``http://127.0.0.1:8000``."""
+    models: list[str]
+    """Names it answers to: the base first."""
+    command: list[str]
+    settings: str
+    """Digest of all that shapes its answers: another digest needs another server."""
+    mark: str
+    """Value of ``ARGOTUNE_SERVER`` in the environment of the process and its children."""
+    pid: int = 0
+    """0 until the process exists."""
+    created: float = 0.0
+    """Creation time of the process as psutil tells it."""
+
+    @property
+    def port(self) -> int:
+        """Port of the endpoint."""
+        return int(self.endpoint.rpartition(":")[2])
+
+
+def start(server: Server, record: Path, log: Path, environment: Mapping[str, str]) -> Server:
+    """Start ``server.command`` in a session of its own, its output in ``log``; returns the completed record."""
+    _write(record, server)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        os.replace(log, log.with_suffix(".previous.log"))  # an older server may still write to it
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            server.command,
+            cwd=record.parent,
+            env={**environment, MARK: server.mark},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = dataclasses.replace(server, pid=process.pid, created=psutil.Process(process.pid).create_time())
+    _write(record, server)
+    return server
+
+
+def read(record: Path) -> Server | None:
+    """The server that ``record`` tells of; None where there is no whole record."""
+    try:
+        return Server(**json.loads(record.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_alive(server: Server) -> bool:
+    """Whether its main process runs."""
+    if not server.pid:
+        return bool(processes(server))
+    try:
+        process = psutil.Process(server.pid)
+        return process.create_time() == server.created and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_healthy(server: Server, timeout: float = 5.0) -> bool:
+    """Whether it is alive, says that it is well, and answers to all its models' names."""
+    import requests
+
+    if not is_alive(server):
+        return False
+    try:
+        with _session() as session:
+            well = session.get(f"{server.endpoint}/health", timeout=timeout).status_code == 200
+            listed = session.get(f"{server.endpoint}/v1/models", timeout=timeout).json()["data"] if well else []
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return False
+    return well and set(server.models) <= {model.get("id") for model in listed}
+
+
+def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
+    """Wait until the server answers.
+
+    Raises:
+        PortInUse: it ended because another process has its port.
+        NoCapacity: it ended for want of memory.
+        StepError: it ended otherwise; the message holds the cause that its log tells.
+        TimeLimit: it lives, but does not answer after ``seconds``.
+    """
+    end = time.monotonic() + seconds
+    while not is_healthy(server):
+        if not is_alive(server):
+            raise _ended(server, log)
+        if time.monotonic() > end:
+            raise TimeLimit(
+                f"the {server.kind} server did not answer within {seconds:.0f} s; its log ends: {cause(log)}",
+                f"raise the deadline, or see {log}",
+            )
+        time.sleep(0.2)
+
+
+def complete(server: Server, model: str, question: str, max_tokens: int, timeout: float) -> str:
+    """Ask one question through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
+
+    Raises:
+        StepError: the server answered with an error, or not at all.
+    """
+    import requests
+
+    messages = [{"role": "user", "content": question}]
+    request = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
+    try:
+        with _session() as session:
+            response = session.post(f"{server.endpoint}/v1/chat/completions", json=request, timeout=timeout)
+    except requests.Timeout:
+        raise TimeLimit(f"{model} did not answer within {timeout:.0f} s", "raise the deadline") from None
+    except requests.RequestException as error:
+        raise StepError(f"{model} at {server.endpoint} did not answer: {error}") from None
+    if response.status_code != 200:
+        raise StepError(f"{model} answered with HTTP {response.status_code}: {response.text[:500]}")
+    return str(response.json()["choices"][0]["message"].get("content") or "")
+
+
+def stop(record: Path, grace: float = GRACE_SECONDS) -> Server | None:
+    """End the server of ``record`` with all its processes and remove the record; returns it if anything ran.
+
+    They get SIGTERM, and SIGKILL after ``grace`` seconds. Without a record or a process nothing happens.
+    """
+    server = read(record)
+    if server is None:
+        record.unlink(missing_ok=True)
+        return None
+    found = processes(server)
+    for signal_, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+        end = time.monotonic() + seconds
+        for process in processes(server):
+            _send(process, signal_)
+        while processes(server) and time.monotonic() < end:
+            time.sleep(0.05)
+    left = processes(server)
+    if left:
+        raise StepError(f"process {left[0].pid} of {server.endpoint} does not end", "see why with: ps -f -p PID")
+    record.unlink(missing_ok=True)
+    return server if found else None
+
+
+def processes(server: Server) -> list[psutil.Process]:
+    """All living processes of the server."""
+    reused = bool(server.pid) and psutil.pid_exists(server.pid) and _creation(server.pid) != server.created
+    group = 0 if reused else server.pid
+    return [process for process in psutil.process_iter() if _belongs(process, group, server.mark)]
+
+
+def free_port(ports: Sequence[int] = PORTS) -> int:
+    """The first port on which nothing listens.
+
+    Raises:
+        NoCapacity: all are taken.
+    """
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise NoCapacity(f"ports {ports[0]} to {ports[-1]} are all in use", "stop a server, or set another port")
+
+
+def cause(log: Path) -> str:
+    """The sentence of a log that tells why a server ended: its last error, else its last line."""
+    try:
+        text = log.read_text(errors="replace")[-200_000:]
+    except OSError:
+        return "(no log)"
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
+    errors = [match[0] for line in lines if (match := _ERROR.search(line)) and "root cause" not in line]
+    return (errors or lines or ["(empty log)"])[-1][:500]
+
+
+# An exception as a traceback ends (or vLLM logs it), or the complaint of argparse.
+_ERROR = re.compile(r"(?<![\w.])(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception|NotFound)\b: .+|\berror: .+")
+
+
+def _ended(server: Server, log: Path) -> StepError:
+    why = cause(log)
+    if _exit_code(server) == -signal.SIGKILL:
+        return NoCapacity(f"the {server.kind} server was killed, most often for want of memory", f"see {log}")
+    if "address already in use" in why.lower():
+        return PortInUse(f"port {server.port} is in use by another process", "set another port, or 0 for a free one")
+    if re.search(r"out of memory|OutOfMemory|MemoryError|not enough memory|No available memory", why):
+        return NoCapacity(f"the {server.kind} server ran out of memory: {why}", "use a smaller model or more memory")
+    return StepError(f"the {server.kind} server ended before it answered: {why}", f"see {log}")
+
+
+def _exit_code(server: Server) -> int | None:
+    """Exit code of an ended process, negative for a signal; known to the process that started it only."""
+    try:
+        code: int | None = psutil.Process(server.pid).wait(timeout=0)
+    except psutil.Error:
+        return None
+    return code
+
+
+def _session() -> Any:
+    import requests
+
+    session = requests.Session()
+    session.trust_env = False  # a proxy has no business between this machine and itself
+    if key := os.environ.get("VLLM_API_KEY"):  # vLLM wants it from every client once it is set
+        session.headers["Authorization"] = f"Bearer {key}"
+    return session
+
+
+def _belongs(process: psutil.Process, group: int, mark: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if group and os.getpgid(process.pid) == group:
+            return True
+        return process.environ().get(MARK) == mark
+    except (psutil.Error, OSError):
+        return False
+
+
+def _send(process: psutil.Process, signal_: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal_)
+
+
+def _creation(pid: int) -> float:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def _write(record: Path, server: Server) -> None:
+    files.write_json(record, dataclasses.asdict(server))

@@ -1,0 +1,171 @@
+"""Which server runs here, and the command that starts it: vLLM where it is installed and works, else transformers'."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps import adapter_fit, chat_middleware, files
+from steps.adapter_fit import ServedAdapter
+from steps.errors import BadInput
+from steps.server import HOST
+
+# What the step decides itself; the value says what to do instead.
+RESERVED = {
+    "model": "set the preset",
+    "host": "the one-machine server listens on this machine only",
+    "port": "set the port of the rollout",
+    "lora-modules": "list the adapters in the Workspace",
+    "middleware": "leave it out",
+    "api-key": "a secret is not for a command line: set VLLM_API_KEY",
+    "served-model-name": "leave it out: the preset's name is served",
+}
+PROBE = "from vllm.platforms import current_platform as platform; print('device:' + (platform.device_type or ''))"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A server that works here."""
+
+    kind: str
+    """``vllm`` or ``transformers``."""
+    executable: str
+    reason: str
+
+
+def choose() -> Choice:
+    """Choose the server: ``$ARGOTUNE_VLLM`` (path of ``vllm``, or ``off``), ``vllm`` where found, else transformers'.
+
+    Raises:
+        BadInput: ``ARGOTUNE_VLLM`` names something that does not work, or no server is installed.
+    """
+    given = os.environ.get("ARGOTUNE_VLLM", "")
+    beside = Path(sys.executable).with_name("vllm")
+    found = None if given == "off" else given or shutil.which("vllm") or (str(beside) if beside.exists() else None)
+    why_not = "vLLM is not installed"
+    if found:
+        device, why_not = _probe(found)
+        if device:
+            return Choice("vllm", found, f"vLLM, on {device}")
+        if given:
+            raise BadInput(f"ARGOTUNE_VLLM is {found}: {why_not}", "give the path of a vllm that runs here, or 'off'")
+    missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BadInput(f"no server: {why_not}, and {', '.join(missing)} is missing", "pip install 'argotune[serve]'")
+    return Choice("transformers", sys.executable, f"the transformers library's server ({why_not})")
+
+
+def normalised(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The given vLLM flags with dashes, as its command line has them.
+
+    Raises:
+        BadInput: with all flags that the step decides itself.
+    """
+    arguments = {key.strip("-").replace("_", "-"): value for key, value in server_arguments.items()}
+    reserved = [f"{key}: {RESERVED[key]}" for key in arguments if key in RESERVED]
+    if reserved:
+        raise BadInput(f"server_arguments that can't be set here: {'; '.join(reserved)}", "remove them")
+    return arguments
+
+
+def command(
+    choice: Choice, base: Path, name: str, adapters: Sequence[ServedAdapter], arguments: Mapping[str, Any], port: int
+) -> list[str]:
+    """The command that serves ``base`` as ``name`` and each adapter by its own name on ``port``."""
+    if choice.kind == "vllm":
+        return [choice.executable, "serve", str(base), *_vllm_flags(base, name, adapters, arguments, port)]
+    given = [word for a in adapters for word in ("--adapter", f"{a.name}={a.folder}")]
+    dtype = ["--dtype", str(arguments["dtype"])] if "dtype" in arguments else []
+    program = [choice.executable, "-m", "steps.serve_transformers"]
+    return [*program, "--base", str(base), "--name", name, *given, *dtype, "--host", HOST, "--port", str(port)]
+
+
+def unused(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
+    """Flags that the chosen server has no counterpart for."""
+    return [] if choice.kind == "vllm" else sorted(set(arguments) - {"dtype"})
+
+
+def environment(choice: Choice, default_model: str, folder: Path) -> dict[str, str]:
+    """Environment of the server: nothing is fetched or sent, and no secret of ours is handed on.
+
+    ``folder`` receives the middleware for vLLM, whose environment has none of our packages.
+    """
+    kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+    kept |= offline | {"ARGOTUNE_DEFAULT_MODEL": default_model, "PYTHONUNBUFFERED": "1"}
+    if choice.kind == "transformers":
+        # Beside what is already importable, so that the steps are found from any working directory.
+        return kept | {"PYTHONPATH": _joined(str(Path(__file__).parent.parent), kept.get("PYTHONPATH"))}
+    source = Path(chat_middleware.__file__)
+    files.write_text(folder / source.name, source.read_text())
+    kept["PATH"] = _joined(str(Path(choice.executable).parent), kept.get("PATH"))
+    kept.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; unset, vLLM takes a share of all memory
+    return kept | {"PYTHONPATH": str(folder), "VLLM_NO_USAGE_STATS": "1"}
+
+
+def _probe(vllm: str) -> tuple[str, str]:
+    """Device that this vLLM computes on, else why it can't: a CUDA build without a GPU has none."""
+    python = Path(vllm).with_name("python")
+    if not os.access(vllm, os.X_OK) or not python.exists():
+        return "", f"{vllm} is not a vllm in a Python environment"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        tried = subprocess.run(
+            [python, "-c", PROBE], capture_output=True, text=True, timeout=180, env=environment, check=False
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        return "", f"{vllm} does not start: {error}"
+    device = next((line for line in tried.stdout.splitlines() if line.startswith("device:")), "").removeprefix(
+        "device:"
+    )
+    last = (tried.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    why_not = "finds no device it was built for" if tried.returncode == 0 else f"does not start: {last}"
+    return device, "" if device else f"vLLM {why_not}"
+
+
+def _vllm_flags(
+    base: Path, name: str, adapters: Sequence[ServedAdapter], arguments: Mapping[str, Any], port: int
+) -> list[str]:
+    module = Path(chat_middleware.__file__).stem
+    flags: dict[str, Any] = {"served-model-name": name, "host": HOST, "port": port}
+    flags["middleware"] = f"{module}.{chat_middleware.ChatMiddleware.__name__}"
+    if adapters:
+        flags["enable-lora"] = True
+        flags["max-loras"] = len(adapters)
+        flags["max-lora-rank"] = adapter_fit.vllm_rank(adapter.rank for adapter in adapters)
+        flags["lora-modules"] = [f"{adapter.name}={adapter.folder}" for adapter in adapters]
+        template = next((t for a in adapters if (t := a.folder / "chat_template.jinja").is_file()), None)
+        if template and not _has_chat_template(base):
+            flags["chat-template"] = str(template)  # a base model without one: that of its adapter
+    return [word for flag, value in (flags | dict(arguments)).items() for word in _words(flag, value)]
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    if isinstance(value, list):
+        return [f"--{flag}", *(_word(item) for item in value)]
+    return [f"--{flag}", _word(value)]
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _has_chat_template(base: Path) -> bool:
+    config = base / "tokenizer_config.json"
+    return (base / "chat_template.jinja").is_file() or (config.is_file() and '"chat_template"' in config.read_text())
+
+
+def _joined(first: str, rest: str | None) -> str:
+    return os.pathsep.join(part for part in (first, rest) if part)

@@ -1,0 +1,55 @@
+"""``argotune chat``: asks what a run serves a question."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from workflows.commands import stop
+from workflows.errors import ArgotuneError, InvalidInput, Problem
+
+EXAMPLES = """examples:
+  argotune chat "What can you do?"
+  argotune chat --model smollm2-135m-instruct "What can you do?"     ask the base model instead
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune chat``."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("question", help="'-' reads it from standard input")
+    parser.add_argument("--run", metavar="RUN", help="name or folder of a run (default: the one that is served)")
+    parser.add_argument("--model", help="served model to ask (default: the adapter)")
+    parser.add_argument("--max-tokens", type=int, default=200, help="longest answer (default: 200)")
+    stop.add_runs_dir(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the answer.
+
+    Raises:
+        InvalidInput: nothing is served, several runs are and none is named, or the model is not served.
+        ArgotuneError: the server did not answer.
+    """
+    from steps import server
+    from steps.errors import StepError
+
+    runs = Path(args.runs_dir)
+    found = stop.records(stop.run_folder(runs, args.run) if args.run else None, runs)
+    known = {record: server.read(record) for record in found if record.name == server.RECORD}
+    served = {record: one for record, one in known.items() if one and server.is_alive(one)}
+    if len(served) != 1:
+        names = ", ".join(stop.run_of(record).name for record in served)
+        what = f"several runs are served: {names}" if served else f"nothing is served in {args.run or runs}"
+        raise InvalidInput(Problem(what, fix="name one with --run" if served else "argotune run FILE"))
+    (running,) = served.values()
+    model = args.model or running.models[min(1, len(running.models) - 1)]
+    if model not in running.models:
+        raise InvalidInput(Problem(f"{model!r} is not served", "--model", fix=f"one of {', '.join(running.models)}"))
+    question = sys.stdin.read() if args.question == "-" else args.question
+    try:
+        print(server.complete(running, model, question, args.max_tokens, timeout=600))
+    except StepError as error:
+        raise ArgotuneError(str(error)) from None
+    return 0

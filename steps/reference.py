@@ -64,7 +64,7 @@ def parse(text: str) -> Reference:
     rest, at, digest = text.partition("@")
     registry, path = _split_registry(rest)
     repository, colon, tag = path.partition(":")
-    if at and not _is_digest(digest):
+    if at and not is_digest(digest):
         wrong.append(f"{digest!r} is not a digest")
         fixes.append("write sha256: and 64 lower-case hex digits")
     if colon and not _TAG.fullmatch(tag):
@@ -77,6 +77,12 @@ def parse(text: str) -> Reference:
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
     return Reference(registry, repository, tag, digest)
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a digest of an algorithm that OCI registers and this Python can check."""
+    algorithm, _, digits = text.partition(":")
+    return len(digits) == DIGEST_LENGTHS.get(algorithm) and not set(digits) - set("0123456789abcdef")
 
 
 _EXAMPLE = "write it as registry.example.com/team/name:1.0"
@@ -113,11 +119,6 @@ def _check_repository(repository: str, wrong: list[str], fixes: list[str]) -> No
     elif len(repository) > LONGEST_REPOSITORY:
         wrong.append(f"the repository has {len(repository)} characters")
         fixes.append(f"use at most {LONGEST_REPOSITORY}")
-
-
-def _is_digest(text: str) -> bool:
-    algorithm, _, digits = text.partition(":")
-    return len(digits) == DIGEST_LENGTHS.get(algorithm) and not set(digits) - set("0123456789abcdef")
 
 
 def _cut(text: str) -> str:

@@ -1,0 +1,157 @@
+"""Package: the adapter becomes an OCI image that KAITO's inference can take, in ``work/image`` and in a registry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from steps import oci_layout, reference, registry, step
+from steps.adapter import ADAPTER_FILES, adapter_digest
+from steps.errors import BadInput, StepError
+from steps.oci_layout import Image
+from steps.reference import Reference
+
+MODEL_NAME = "sh.kaito.model.name"
+"""KAITO's pusher writes this annotation of the manifest."""
+LINEAGE = "dev.argotune."
+
+
+@step.settings
+class Settings:
+    """Make an image of the adapter and push it."""
+
+    work: Path
+    """Work folder that the steps share."""
+    image: str = ""
+    """Image reference to push to; empty for the layout folder alone."""
+    push: bool = True
+    """Push to the reference's registry; false for the layout folder alone."""
+    preset: str = ""
+    """Preset that was tuned, as KAITO names it."""
+    model: str = ""
+    """Base model: id on the hub."""
+    revision: str = ""
+    """Revision of the base model."""
+    adapter_digest: str = ""
+    """Digest that the tune step gave; refused if the adapter is another now."""
+    data_digest: str = ""
+    """Digest of the training data."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Further annotations of the manifest."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was made and where it is."""
+
+    image_digest: str
+    """Digest of the image's manifest."""
+    image_reference: str
+    """``repository@digest`` when pushed, else ``oci:FOLDER:TAG``, which skopeo understands."""
+    size_bytes: int
+    """Size of the whole image."""
+    pushed: bool
+    """Whether a registry has it."""
+
+
+def package(given: Settings) -> Result:
+    """Make the adapter's image in ``work/image`` and push it where ``image`` says.
+
+    Raises:
+        BadInput: what the user must mend, before anything is written: reference, annotations, a changed adapter.
+        StepError: the registry can't be reached or refuses; the image is kept and a rerun pushes it.
+    """
+    target = check(given)
+    adapter, layout = given.work / "adapter", given.work / "image"
+    digest = _check_adapter(adapter, given.adapter_digest)
+    tag = (target.tag or "latest") if target else "adapter"
+    annotations = _annotations(given, digest)
+    image = _kept(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
+    print(f"image {image.manifest.digest}, {image.size / 1e6:.1f} MB, in {layout}", flush=True)
+    if target is None or not given.push:
+        where = f"oci:{layout.absolute()}:{tag}"
+        return Result(image.manifest.digest, where, image.size, pushed=False)
+    try:
+        pushed = registry.push_image(layout, target)
+    except StepError as error:
+        error.fix = f"{error.fix}\n  the image is kept in {layout}; a rerun pushes it from there".lstrip()
+        raise
+    return Result(pushed, f"{target.name}@{pushed}", image.size, pushed=True)
+
+
+def check(given: Settings) -> Reference | None:
+    """Check what can be wrong in the settings; give the reference to push to, if there is one.
+
+    Raises:
+        BadInput: with all that is wrong.
+    """
+    wrong: list[BadInput] = []
+    target = None
+    try:
+        target = reference.parse(given.image) if given.image else None
+    except BadInput as error:
+        wrong.append(error)
+    if target and target.digest:
+        wrong.append(BadInput(f"image {given.image!r} has a digest, which the image gets only now", "name a tag"))
+    for key in given.annotations:
+        if key == MODEL_NAME or key.startswith(LINEAGE):
+            wrong.append(BadInput(f"annotation {key!r} is set by this step", "leave it out"))
+        elif not re.fullmatch(r"[\x21-\x7e]+", key):
+            wrong.append(BadInput(f"annotation {key!r} is not a key", "write it like com.example.key"))
+    if wrong:
+        raise BadInput("; ".join(e.what for e in wrong), "; ".join(dict.fromkeys(e.fix for e in wrong)))
+    return target
+
+
+def still_there(given: Settings, result: Result) -> bool:
+    """Whether the layout is whole and, if it was pushed, the registry still has the image."""
+    try:
+        image = oci_layout.read_image(given.work / "image")
+        held = not result.pushed or registry.holds(reference.parse(result.image_reference))
+    except StepError:
+        return False
+    return held and image.manifest.digest == result.image_digest
+
+
+def _check_adapter(adapter: Path, expected: str) -> str:
+    missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
+    if missing:
+        raise BadInput(f"{adapter} has no {' and no '.join(missing)}", "run the tune step first")
+    digest = adapter_digest(adapter)
+    if expected and digest != expected:
+        raise BadInput(
+            f"the adapter in {adapter} is {digest}, not {expected} as tuned", "run again from the tune step on"
+        )
+    return digest
+
+
+def _annotations(given: Settings, digest: str) -> dict[str, str]:
+    """Annotations of the manifest (image-spec annotations.md): ours where there is a value, and the user's."""
+    # A folder of this machine says nothing elsewhere, and would make the image differ between machines.
+    model = given.preset if Path(given.model).is_absolute() else given.model
+    values = {
+        "org.opencontainers.image.title": f"LoRA adapter for {given.preset or model}" if given.preset or model else "",
+        MODEL_NAME: given.preset,
+        f"{LINEAGE}base.model": model,
+        f"{LINEAGE}base.revision": given.revision,
+        f"{LINEAGE}data.digest": given.data_digest,
+        f"{LINEAGE}adapter.digest": digest,
+    }
+    return {**{key: value for key, value in values.items() if value}, **given.annotations}
+
+
+def _kept(layout: Path, tag: str, annotations: dict[str, str]) -> Image | None:
+    """The image of an earlier try, if it is whole and of the same adapter, tag and annotations."""
+    try:
+        image = oci_layout.read_image(layout)
+    except StepError:
+        return None
+    same = image.tag == tag and image.annotations == oci_layout.with_created(annotations)
+    return image if same else None
+
+
+if __name__ == "__main__":
+    step.main(Settings, package, still_there=still_there, result_type=Result)

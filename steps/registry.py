@@ -1,0 +1,167 @@
+"""Images to and from a registry: a layout folder is pushed; an image is pulled into one, or its files taken out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steps import files, oci_layout, progress
+from steps.adapter import ADAPTER_FILES
+from steps.errors import BadInput, StepError
+from steps.image_data import unpack_data
+from steps.oci_layout import Blob, Image
+from steps.reference import Reference, is_digest
+from steps.registry_client import MANIFEST_TYPES, RegistryClient
+
+Wait = Callable[[float], None]
+
+
+def push_image(layout: Path, reference: Reference, *, wait: Wait = time.sleep) -> str:
+    """Push the one image of a layout folder under the tag of ``reference`` (``latest`` if none); give its digest.
+
+    Blobs that the repository has are not sent again, so a push that broke off goes on where it stopped.
+
+    Raises:
+        BadInput: what the user must mend: credentials, permission, name.
+        StepError: the registry can't be reached, refuses, or has another digest under the tag afterwards.
+    """
+    image = oci_layout.read_image(layout)
+    tag = reference.tag or "latest"
+    registry = RegistryClient(reference, push=True, wait=wait)
+    _send_blobs(registry, image)
+    registry.put_manifest(tag, image.manifest.media_type, image.path(image.manifest).read_bytes())
+    stored = registry.manifest_digest(tag)
+    if stored != image.manifest.digest:
+        raise StepError(
+            f"{reference.name}:{tag} is {stored or 'absent'} after pushing {image.manifest.digest}",
+            "somebody else may push to this tag: use a tag of your own, and run it again",
+        )
+    print(f"pushed {reference.name}:{tag}@{stored}", flush=True)
+    return stored
+
+
+def pull_image(reference: Reference, layout: Path, *, wait: Wait = time.sleep) -> str:
+    """Pull an image into a layout folder, which takes the place of ``layout`` as a whole; give its digest.
+
+    Of a multi-platform image the linux/amd64 one is taken, else its first: files under /data have no platform. Each
+    blob is checked against its digest while it comes.
+
+    Raises:
+        BadInput: the image is not there, or these credentials may not pull it.
+        StepError: the registry can't be reached, or gives something other than what the digests say.
+    """
+    registry = RegistryClient(reference, wait=wait)
+    media_type, content = registry.fetch_manifest(reference.pulled)
+    manifest = _object(content, reference)
+    if "manifests" in manifest:
+        chosen = _choose_platform(manifest, reference)
+        media_type, content = registry.fetch_manifest(chosen)
+        manifest = _object(content, reference)
+    try:
+        blobs = [Blob.read(manifest["config"]), *(Blob.read(layer) for layer in manifest["layers"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{reference} is no image of a kind that is known", "push it in OCI or docker v2 form"
+        ) from error
+    with files.replacing_folder(layout) as folder:
+        for blob in dict.fromkeys(blobs):
+            registry.fetch_blob(blob, oci_layout.blob_path(folder, blob.digest))
+        media_type = str(manifest.get("mediaType") or media_type)
+        kept = oci_layout.write_blob(folder, media_type, content)
+        oci_layout.write_index(folder, kept, reference.tag or "latest")
+    return kept.digest
+
+
+def pull_data(reference: Reference, folder: Path, *, wait: Wait = time.sleep) -> Path:
+    """Put the files under ``/data`` of an image into ``folder``, which is replaced as a whole.
+
+    Raises:
+        BadInput: as ``pull_image``, or when the image holds what may not be unpacked.
+        StepError: as ``pull_image``.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.pull.", dir=folder.parent) as beside:
+        layout = Path(beside) / "image"
+        pull_image(reference, layout, wait=wait)
+        with files.replacing_folder(folder) as data:
+            unpack_data(oci_layout.read_image(layout, verify=False), data)
+    return folder
+
+
+def pull_adapter(reference: Reference, folder: Path, *, wait: Wait = time.sleep) -> Path:
+    """``pull_data`` of an adapter image, as KAITO, argotune or ``docker build`` makes them.
+
+    Raises:
+        BadInput: as ``pull_data``, or when the adapter's two files are not there.
+        StepError: as ``pull_image``.
+    """
+    pull_data(reference, folder, wait=wait)
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        held = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+        raise BadInput(
+            f"{reference} is no adapter image: /data lacks {' and '.join(missing)} and holds {held}",
+            "build it from scratch with both files copied to /data/",
+        )
+    return folder
+
+
+def holds(reference: Reference, *, wait: Wait = time.sleep) -> bool:
+    """Whether the registry has the manifest that ``reference`` names by digest or tag.
+
+    Raises:
+        StepError: as ``pull_image``.
+    """
+    digest = RegistryClient(reference, wait=wait).manifest_digest(reference.pulled)
+    return digest == reference.digest if reference.digest else bool(digest)
+
+
+def _send_blobs(registry: RegistryClient, image: Image) -> None:
+    blobs = list(dict.fromkeys([*image.layers, image.config]))
+    total, before, shown = sum(blob.size for blob in blobs), 0, -1
+
+    def told(sent: int) -> None:
+        nonlocal shown
+        percent = 100 * (before + sent) // total
+        if percent > shown:
+            shown = percent
+            progress.report(percent, 100)
+
+    for number, blob in enumerate(blobs, 1):
+        what = f"blob {number}/{len(blobs)} {blob.digest[:19]} ({blob.size / 1e6:.1f} MB)"
+        if registry.has_blob(blob.digest):
+            print(f"{what}: already there", flush=True)
+        else:
+            registry.send_blob(blob, image.path(blob), told)
+            print(f"{what}: sent", flush=True)
+        before += blob.size
+
+
+def _object(content: bytes, reference: Reference) -> dict[str, Any]:
+    try:
+        manifest = json.loads(content)
+    except ValueError:
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise StepError(f"manifest of {reference} is not a JSON object", f"is {reference.registry} a registry?")
+    if manifest.get("mediaType", MANIFEST_TYPES[0]) not in MANIFEST_TYPES or manifest.get("schemaVersion") != 2:
+        kind = manifest.get("mediaType", f"of schema {manifest.get('schemaVersion')}")
+        raise BadInput(f"{reference} is a manifest {kind!s}, not an image", "push it in OCI or docker v2 form")
+    return manifest
+
+
+def _choose_platform(index: dict[str, Any], reference: Reference) -> str:
+    """Digest of the image to take from a multi-platform one; build attestations have the platform ``unknown``."""
+    found = []
+    for entry in index["manifests"] if isinstance(index["manifests"], list) else ():
+        platform = (entry.get("platform") or {}) if isinstance(entry, dict) else {"os": "unknown"}
+        if platform.get("os") != "unknown" and is_digest(str(entry.get("digest"))):
+            preferred = (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
+            found.append((not preferred, str(entry["digest"])))
+    if not found:
+        raise BadInput(f"{reference} is an index without an image", "push an image there")
+    return min(found, key=lambda candidate: candidate[0])[1]

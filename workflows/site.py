@@ -13,14 +13,13 @@ import yaml
 from pydantic import ValidationError
 
 from workflows.errors import InvalidInput, Problem
-from workflows.plan import Images, Plan, Storage
+from workflows.plan import Plan
 
 # The part of a plan that a site may set; everything else is the Workspace's business.
 FIELDS = {
-    "namespace",
-    "serviceAccount",
-    *(f"images.{name}" for name in Images.model_fields),
-    *(f"storage.{name}" for name in Storage.model_fields),
+    path
+    for path in Plan.paths()
+    if path in ("namespace", "serviceAccount") or path.split(".")[0] in ("images", "storage")
 }
 
 
@@ -38,7 +37,9 @@ def load(file: str | None) -> dict[str, Any]:
     except (OSError, yaml.YAMLError) as error:
         raise InvalidInput(Problem(f"cannot read the site profile: {error}", file=str(path))) from error
     if not isinstance(content, dict):
-        raise InvalidInput(Problem("a site profile is a map", file=str(path), fix="see docs/SITE.md"))
+        raise InvalidInput(
+            Problem("a site profile is a map", file=str(path), fix="namespace: argo, images: {control: ...}")
+        )
     values = _flatten(content)
     problems = [
         Problem("unknown field", path=name, file=str(path), fix=f"known: {', '.join(sorted(FIELDS))}")

@@ -14,6 +14,7 @@ from hera.workflows import Container, Env, Parameter, Resources, RetryStrategy, 
 from hera.workflows import models as m
 
 from workflows.plan import Plan, as_json
+from workflows.spec.pipeline import seconds
 
 T = TypeVar("T")
 
@@ -234,11 +235,6 @@ def report(plan: Plan) -> Container:
 def adapter_volume(name: str) -> str:
     """Name of the volume that holds an adapter to serve."""
     return f"adapter-{name}"
-
-
-def seconds(duration: str) -> int:
-    """Seconds of a duration such as ``90s``, ``10m``, ``24h``."""
-    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[duration[-1]]
 
 
 def _step(

@@ -1,0 +1,285 @@
+"""Workspace, preset, site profile, environment and flags become one plan.
+
+Each source is a function that gives a layer; ``plan.merge`` lays them over each other, the later winning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import presets
+from workflows import site
+from workflows.errors import InvalidInput, Problem
+from workflows.plan import Layer, Plan, merge
+from workflows.spec import Manifest, load
+
+# Plan path: where the Workspace says it. A field that the user left out is not in the layer.
+FROM_WORKSPACE = {
+    "name": "metadata.name",
+    "namespace": "metadata.namespace",
+    "resource.instanceType": "resource.instanceType",
+    "resource.count": "resource.count",
+    "data.urls": "tuning.input.urls",
+    "data.volume": "tuning.input.volumeSource",
+    "data.image": "tuning.input.image",
+    "data.imagePullSecrets": "tuning.input.imagePullSecrets",
+    "data.evalSplit": "pipeline.data.evalSplit",
+    "data.allowPrivateHosts": "pipeline.data.allowPrivateHosts",
+    "tuning.timeout": "pipeline.tune.timeout",
+    "tuning.retries": "pipeline.tune.retries",
+    "output.image": "tuning.output.image",
+    "output.pushSecret": "tuning.output.imagePushSecret",
+    "output.volume": "tuning.output.volumeSource",
+    "rollout.question": "pipeline.rollout.question",
+    "rollout.port": "pipeline.rollout.port",
+    "rollout.deadline": "pipeline.rollout.deadline",
+    "storage.size": "pipeline.storage.size",
+    "storage.storageClass": "pipeline.storage.storageClassName",
+}
+FROM_EVALUATION = {
+    "evaluation.samples": "pipeline.evaluation.samples",
+    "evaluation.maxNewTokens": "pipeline.evaluation.maxNewTokens",
+    "evaluation.maxLossRatio": "pipeline.evaluation.maxLossRatio",
+}
+# Plan path: the key of KAITO's training_config.yaml that says it. Keys that are not here go on as maps.
+FROM_TRAINING_ARGUMENTS = {
+    "tuning.epochs": "num_train_epochs",
+    "tuning.maxSteps": "max_steps",
+    "tuning.learningRate": "learning_rate",
+    "tuning.batchSize": "per_device_train_batch_size",
+    "tuning.maxLength": "max_length",
+    "tuning.seed": "seed",
+}
+FROM_LORA_CONFIG = {
+    "tuning.rank": "r",
+    "tuning.alpha": "lora_alpha",
+    "tuning.dropout": "lora_dropout",
+    "tuning.targetModules": "target_modules",
+}
+
+
+def plans(
+    file: str, sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
+) -> list[Plan]:
+    """Read ``file`` and resolve the plan of every Workspace in it; warnings go to standard error.
+
+    Raises:
+        InvalidInput: with every problem of the file, of the flags and of the site profile.
+    """
+    problems: list[Problem] = []
+    site_values = _collect(problems, site.load, site_file) or {}
+    manifests = _collect(problems, load, file) or []
+    flags = _collect(problems, _flags, sets) or {}
+    if namespace:
+        flags["namespace"] = namespace
+    environment = _collect(problems, _environment, os.environ) or {}
+    resolved = [_collect(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
+    if problems:
+        raise InvalidInput(problems)
+    for manifest in manifests:
+        for warning in manifest.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return [plan for plan in resolved if plan]
+
+
+def resolve(
+    manifest: Manifest, site_values: Mapping[str, Any], environment: Mapping[str, Any], flags: Mapping[str, Any]
+) -> Plan:
+    """The plan of one Workspace.
+
+    Raises:
+        InvalidInput: when flags or environment set a part that this Workspace does not have.
+    """
+    layers = [
+        _from_preset(manifest),
+        Layer("site profile", site_values),
+        _from_config_maps(manifest),
+        _from_workspace(manifest),
+        Layer("environment", environment),
+        Layer("flag", flags),
+    ]
+    _refuse_absent_parts(manifest, layers)
+    return merge(layers)
+
+
+def _from_preset(manifest: Manifest) -> Layer:
+    workspace = manifest.workspace
+    model = presets.model(workspace.preset.name)
+    values: dict[str, Any] = {
+        "model.preset": model.name,
+        "model.repository": model.repository,
+        "model.revision": model.revision,
+    }
+    if workspace.tuning:
+        values["tuning.targetModules"] = list(model.lora_targets)
+    if workspace.inference:
+        values["rollout.serverArguments"] = dict(model.vllm)
+    if workspace.resource and workspace.resource.instance_type:
+        values["resource.gpus"] = presets.sku(workspace.resource.instance_type).gpus
+    return Layer(f"preset {model.name}", values)
+
+
+def _from_config_maps(manifest: Manifest) -> Layer:
+    training = manifest.training
+    values: dict[str, Any] = {}
+    if manifest.workspace.tuning:
+        arguments, lora = dict(training.arguments), dict(training.lora)
+        values |= {path: arguments.pop(key) for path, key in FROM_TRAINING_ARGUMENTS.items() if key in arguments}
+        values |= {path: lora.pop(key) for path, key in FROM_LORA_CONFIG.items() if key in lora}
+        modules = values.get("tuning.targetModules")
+        if isinstance(modules, str):
+            values["tuning.targetModules"] = [modules]
+        rest = {
+            "tuning.trainingArguments": arguments,
+            "tuning.loraConfig": lora,
+            "tuning.quantizationConfig": dict(training.quantization),
+            "tuning.modelConfig": dict(training.model),
+        }
+        values |= {path: value for path, value in rest.items() if value}
+        values |= _data_settings(training.dataset)
+    served = manifest.inference_config.get("vllm")
+    if served and manifest.workspace.inference:
+        values["rollout.serverArguments"] = {**presets.model(manifest.workspace.preset.name).vllm, **served}
+    return Layer("ConfigMap", values)
+
+
+def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """KAITO's ``DatasetConfig``; its ``train_test_split`` is the share that is trained on."""
+    values: dict[str, Any] = {}
+    if "shuffle_dataset" in dataset:
+        values["data.shuffle"] = dataset["shuffle_dataset"]
+    if "shuffle_seed" in dataset:
+        values["data.seed"] = dataset["shuffle_seed"]
+    if "train_test_split" in dataset:
+        values["data.evalSplit"] = round(1 - float(dataset["train_test_split"]), 6)
+    return values
+
+
+def _from_workspace(manifest: Manifest) -> Layer:
+    workspace = manifest.workspace
+    wanted = dict(FROM_WORKSPACE)
+    values: dict[str, Any] = {}
+    if workspace.tuning:
+        values["tuning.method"] = workspace.tuning.method.lower()
+        values.setdefault("output.image", "")
+        if _evaluates(manifest):
+            wanted |= FROM_EVALUATION
+            values["evaluation.samples"] = workspace.pipeline.evaluation.samples
+    else:
+        wanted = {path: field for path, field in wanted.items() if path.split(".")[0] not in ("data", "tuning")}
+    if workspace.inference:
+        values["rollout.adapters"] = [
+            {"name": item.source.name, "image": item.source.image, "volume": item.source.volume_source}
+            for item in workspace.inference.adapters
+        ]
+    else:
+        wanted = {path: field for path, field in wanted.items() if not path.startswith("rollout.")}
+    origins = {}
+    for path, field in wanted.items():
+        found, value = _written(workspace, field)
+        if found:
+            values[path] = value
+            origins[path] = f"Workspace ({manifest.source.file}:{manifest.source.line(field)})"
+    if workspace.resource:
+        values["resource.labels"] = workspace.resource.label_selector.labels
+    secret = workspace.preset.preset_options.model_access_secret
+    if secret:
+        values["model.accessSecret"] = secret
+    return Layer("Workspace", values, origins)
+
+
+def _evaluates(manifest: Manifest) -> bool:
+    """Whether rows are held out: the Workspace decides, else the ConfigMap, else there are."""
+    found, share = _written(manifest.workspace, "pipeline.data.evalSplit")
+    if not found:
+        share = _data_settings(manifest.training.dataset).get("data.evalSplit", 1)
+    return bool(share)
+
+
+def _written(model: BaseModel, path: str) -> tuple[bool, Any]:
+    """Whether the user wrote the field at a dotted path (rather than its default standing there), and its value."""
+    value: Any = model
+    for part in path.split("."):
+        if not isinstance(value, BaseModel):
+            return False, None
+        name = next(name for name, field in type(value).model_fields.items() if part in (field.alias, name))
+        if name not in value.model_fields_set:
+            return False, None
+        value = getattr(value, name)
+    return value is not None, value
+
+
+def _flags(sets: Sequence[str]) -> dict[str, Any]:
+    return _checked([(*item.partition("="), f"--set {item}") for item in sets])
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """``ARGOTUNE_TUNING__EPOCHS=1`` sets ``tuning.epochs``."""
+    by_name = {"ARGOTUNE_" + path.replace(".", "__").upper(): path for path in Plan.paths() if "." in path}
+    return _checked(
+        [
+            (by_name.get(name, name), "=", value, name)
+            for name, value in environment.items()
+            if name.startswith("ARGOTUNE_") and "__" in name
+        ]
+    )
+
+
+def _checked(given: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
+    known = Plan.paths()
+    values: dict[str, Any] = {}
+    problems = []
+    for path, equals, value, source in given:
+        if not equals:
+            problems.append(Problem(f"{source}: no '='", fix="--set PATH=VALUE"))
+        elif path not in known:
+            near = difflib.get_close_matches(path, known, 1)
+            fix = f"did you mean {near[0]}?" if near else "'argotune plan FILE' lists all paths"
+            problems.append(Problem(f"{source}: {path} is not of the plan", fix=fix))
+        else:
+            try:
+                values[path] = Plan.check_value(path, value)
+            except ValidationError as error:
+                problems.append(Problem(f"{source}: {error.errors()[0]['msg']}", path=path))
+    if problems:
+        raise InvalidInput(problems)
+    return values
+
+
+def _refuse_absent_parts(manifest: Manifest, layers: list[Layer]) -> None:
+    """A flag for tuning on a Workspace that only serves would otherwise add a tuning step."""
+    workspace = manifest.workspace
+    has = {
+        "data": bool(workspace.tuning),
+        "tuning": bool(workspace.tuning),
+        "output": bool(workspace.tuning),
+        "evaluation": bool(workspace.tuning) and _evaluates(manifest),
+        "rollout": bool(workspace.inference),
+    }
+    problems = [
+        Problem(
+            f"{path} is set by {layer.origin}, but the Workspace has no such part",
+            file=manifest.source.file,
+            fix="leave it out",
+        )
+        for layer in layers[-2:]
+        for path in layer.values
+        if not has.get(path.split(".")[0], True)
+    ]
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _collect(problems: list[Problem], function: Any, *arguments: Any) -> Any:
+    """Call ``function``; what it finds wrong joins ``problems``, so that all is told at once."""
+    try:
+        return function(*arguments)
+    except InvalidInput as error:
+        problems += error.problems
+        return None

@@ -6,7 +6,6 @@ Known: ``llama-index-workflows`` installs a top-level ``workflows``, the ``prese
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 
@@ -50,6 +49,8 @@ def _complaint(package: str, place: Path | None) -> str:
 
 def _distribution(package: str, place: Path) -> str:
     """Name of the distribution that installs ``package`` into ``place``; empty when none owns it."""
+    import importlib.metadata  # slow, and only needed for the complaint
+
     for name in importlib.metadata.packages_distributions().get(package, []):
         if Path(str(importlib.metadata.distribution(name).locate_file(""))).resolve() == place:
             return name

@@ -85,7 +85,7 @@ class ChatMiddleware:
 
 
 def completion_request(body: bytes) -> dict[str, Any]:
-    """Turn the body of ``POST /chat`` into one for ``/v1/chat/completions``.
+    """Turn the body of ``POST /chat`` into one for ``/v1/chat/completions``; greedy unless it says otherwise.
 
     Raises:
         ValueError: when it is not JSON, has no prompt, or holds a key that would be ignored.
@@ -113,7 +113,7 @@ def completion_request(body: bytes) -> dict[str, Any]:
             f"for anything else use {COMPLETIONS}"
         )
     model = os.environ.get("ARGOTUNE_DEFAULT_MODEL")
-    defaults: dict[str, Any] = {"max_tokens": MAX_TOKENS} | ({"model": model} if model else {})
+    defaults: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0} | ({"model": model} if model else {})
     return defaults | options | {"messages": [{"role": "user", "content": prompt}]}
 
 

@@ -170,7 +170,7 @@ def _service(settings: RolloutSettings) -> Service:
     if unused := server_command.unused(choice, arguments):
         print(f"not used by the transformers library's server: {', '.join(unused)}", flush=True)
     shaped_by = {
-        "server": [choice.kind, choice.executable],
+        "server": [choice.kind, *choice.program],
         "base": [str(base), base_name],
         "adapters": [[adapter.name, adapter_digest(adapter.folder)] for adapter in adapters],
         "arguments": arguments,

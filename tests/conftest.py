@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
+
+
+@pytest.fixture(scope="session")
+def needs_tool() -> Callable[[str], str]:
+    """``needs_tool("skopeo")`` gives a program's path; without it the test skips, or fails if tools are required."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path:
+            return path
+        if os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
+            pytest.fail(f"{name} is not installed, and ARGOTUNE_REQUIRE_TOOLS=1")
+        pytest.skip(f"{name} is not installed")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def open_registry(tmp_path_factory: pytest.TempPathFactory, needs_tool: Callable[[str], str]) -> Iterator[Registry]:
+    """A docker-registry that lets everybody in."""
+    needs_tool("docker-registry")
+    with serve_registry(tmp_path_factory.mktemp("open-registry")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def password_registry(
+    tmp_path_factory: pytest.TempPathFactory, needs_tool: Callable[[str], str]
+) -> Iterator[Registry]:
+    """A docker-registry that wants ``USER`` and ``PASSWORD`` of ``registry_fixture``."""
+    needs_tool("docker-registry")
+    needs_tool("htpasswd")
+    with serve_registry(tmp_path_factory.mktemp("password-registry"), password=True) as registry:
+        yield registry
+
+
+@pytest.fixture
+def front(open_registry: Registry) -> Iterator[Front]:
+    """An HTTP server before the open registry, to make it behave in other ways."""
+    server = Front(open_registry.address)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty docker configuration folder of the test's own."""
+    folder = tmp_path / "docker-config"
+    folder.mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    return folder
+
+
+@pytest.fixture
+def log_in(docker_config: Path) -> Callable[..., None]:
+    """``log_in(registry)`` writes what ``docker login`` would."""
+
+    def write(registry: str, user: str = USER, password: str = PASSWORD) -> None:
+        auth = base64.b64encode(f"{user}:{password}".encode()).decode()
+        (docker_config / "config.json").write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
+
+    return write

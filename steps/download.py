@@ -1,0 +1,179 @@
+"""Bring the data here, from web addresses or a folder: checked, in one format, split, with its digests recorded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from steps import fetch, files, rows, step
+from steps.errors import BadInput
+from steps.rows import Format
+
+
+@step.settings
+class Settings:
+    """Fetch the data to tune on, check it, and split it into rows to train on and rows to evaluate on."""
+
+    work: Path
+    """Folder that all steps of a run share."""
+    urls: list[str] = Field(default_factory=list)
+    """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
+    source: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    """Folder with parquet files, or one such file (KAITO `input.volumeSource`, `input.image`); instead of urls."""
+    eval_split: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the rows that is held out for evaluation; KAITO's `train_test_split` is 1 minus this."""
+    shuffle: bool = True
+    """Shuffle before splitting (KAITO `shuffle_dataset`); otherwise the last rows are held out."""
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of the shuffle (KAITO `shuffle_seed`)."""
+    allow_private_hosts: bool = False
+    """Allow addresses of this machine and of private networks."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is in `dataset/` now."""
+
+    rows: int
+    """Rows to train on, in `train.parquet`."""
+    eval_rows: int
+    """Rows held out, in `eval.parquet`; that file is absent when there are none."""
+    data_digest: str
+    """Of the content of the files given, in their order, and of the split; where they came from does not count."""
+    data_format: Format
+    """What the files given had; `train.parquet` and `eval.parquet` always have `messages`."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    place: str
+    path: Path
+    size: int
+    sha256: str
+
+
+def download(settings: Settings) -> Result:
+    """Fetch, check, normalise, shuffle and split the data; write `dataset/` with `manifest.json` last.
+
+    Raises:
+        BadInput: settings, addresses, files or rows that cannot be used, all that were found; or no space left.
+        StepError: servers that could not be reached.
+    """
+    if bool(settings.urls) == bool(settings.source):
+        given = "both" if settings.source else "neither"
+        raise BadInput(f"{given} of --urls and --source given", "give exactly one of them")
+    dataset = settings.work / "dataset"
+    sources: list[_Source] = []
+    try:
+        sources = _fetched(settings, dataset / "raw") if settings.urls else _found(settings.source or Path())
+        return _prepare(settings, sources, dataset)
+    except BadInput as error:
+        # The next try must see what the user has mended, not what was fetched before.
+        if settings.urls:
+            at_fault = error.at_fault if isinstance(error, rows.UnusableData) else [source.path for source in sources]
+            fetch.forget(at_fault)
+        raise
+    finally:
+        _remove_if_empty(dataset / "raw", dataset)
+
+
+def still_there(settings: Settings, result: Result) -> bool:
+    """Whether the split is on disk as recorded, and the files of ``source`` are still those it was made of."""
+    dataset = settings.work / "dataset"
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    if manifest["data_digest"] != result.data_digest:
+        return False
+    if settings.source and [source.sha256 for source in _found(settings.source)] != _recorded(manifest):
+        return False
+    return all(files.sha256(dataset / name) == digest for name, digest in manifest["files"].items())
+
+
+def _fetched(settings: Settings, raw: Path) -> list[_Source]:
+    found = fetch.fetch_all(settings.urls, raw, allow_private_hosts=settings.allow_private_hosts)
+    return [_Source(file.url, file.path, file.size, file.sha256) for file in found]
+
+
+def _found(source: Path) -> list[_Source]:
+    if not source.exists():
+        raise BadInput(f"{source} does not exist", "name a folder with parquet files, or one parquet file")
+    # Hidden folders are left out: a mounted ConfigMap shows each of its files a second time in one.
+    below = [path.relative_to(source) for path in sorted(source.rglob("*"))] if source.is_dir() else []
+    visible = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    found = [source / path for path in visible if path.suffix.lower() == ".parquet" and (source / path).is_file()]
+    if source.is_file():
+        found = [source]
+    if not found:
+        there = ", ".join(str(path) for path in visible[:5]) or "nothing"
+        raise BadInput(f"no *.parquet below {source}; there is {there}", "put the data there as parquet files")
+    return [_Source(str(path), path, path.stat().st_size, files.sha256(path)) for path in found]
+
+
+def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Result:
+    data = [rows.DataFile(source.path, source.place) for source in sources]
+    data_format = rows.format_of(data)
+    manifest_file, spool = dataset / "manifest.json", dataset / ".rows.arrow.partial"
+    dataset.mkdir(parents=True, exist_ok=True)
+    try:
+        found = rows.normalise(data, data_format, spool)
+        train, held_out = rows.split(sum(found.counts), settings.eval_split, settings.shuffle, settings.seed)
+        # Without a manifest the split counts as not made, whatever a killed step leaves of it.
+        manifest_file.unlink(missing_ok=True)
+        parts = {"train.parquet": train} | ({"eval.parquet": held_out} if len(held_out) else {})
+        (dataset / "eval.parquet").unlink(missing_ok=True)
+        for name, numbers in parts.items():
+            rows.write_parquet(spool, numbers, dataset / name)
+    finally:
+        spool.unlink(missing_ok=True)
+    split = {"eval_split": settings.eval_split, "shuffle": settings.shuffle, "seed": settings.seed}
+    content = {"files": [source.sha256 for source in sources], "split": split}
+    digest = files.sha256_text(json.dumps(content, sort_keys=True))
+    result = Result(rows=len(train), eval_rows=len(held_out), data_digest=digest, data_format=data_format)
+    duplicates, leaked = rows.repeated(found.digests, train, held_out)
+    manifest: dict[str, Any] = asdict(result) | {
+        "sources": [
+            {"from": source.place, "size": source.size, "sha256": source.sha256, "rows": count}
+            for source, count in zip(sources, found.counts, strict=True)
+        ],
+        "split": split,
+        "files": {name: files.sha256(dataset / name) for name in parts},
+        "duplicate_rows": duplicates,
+        "held_out_rows_in_train": leaked,
+        "unused_columns": found.unused,
+    }
+    files.write_json(manifest_file, manifest)
+    _tell(result, manifest)
+    return result
+
+
+def _tell(result: Result, manifest: dict[str, Any]) -> None:
+    count = len(manifest["sources"])
+    print(
+        f"{result.rows} rows to train on, {result.eval_rows} held out, from {count} file{'s' * (count > 1)}",
+        flush=True,
+    )
+    if manifest["unused_columns"]:
+        print(f"not used: the columns {', '.join(manifest['unused_columns'])}", flush=True)
+    if manifest["duplicate_rows"]:
+        print(
+            f"warning: {manifest['duplicate_rows']} rows repeat an earlier one; "
+            f"{manifest['held_out_rows_in_train']} held-out rows are among the training rows too",
+            flush=True,
+        )
+
+
+def _recorded(manifest: dict[str, Any]) -> list[str]:
+    return [source["sha256"] for source in manifest["sources"]]
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+if __name__ == "__main__":
+    step.main(Settings, download, still_there=still_there, result_type=Result)

@@ -1,0 +1,85 @@
+"""Takes out of data what looks like a secret, before anybody sees it.
+
+No secret is ever given to a step that shows something; this is the second fence, for what a user put in the wrong
+place (a token in a URL, a password among training arguments).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "(not shown)"
+
+# Looked for in keys without their dashes and underscores, so that apiKey, api-key and API_KEY are one.
+_SECRET_KEY = re.compile(
+    r"token(?!i[sz])|secret|passw|passphrase|credential|authorization|bearer|cookie|connectionstring"
+    r"|(?:api|private|access|account|shared|signing)key"
+)
+_SECRET_IN_TEXT = [
+    # https://user:password@host
+    (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
+    # ?sig=... of a storage URL, HF_TOKEN=... of a command
+    (
+        re.compile(
+            r"(?i)((?:[?&;]|\b)[\w.-]*(?:token|secret|passw|credential|api[_-]?key|(?<=[?&;])sig|signature)[\w.-]*=)"
+            r"[^&;\s\"'<>]+"
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    # "password": "..." of JSON inside a text
+    (
+        re.compile(r'(?i)("[^"\n]{0,60}(?:token(?!i[sz])|secret|passw|api_?key)[^"\n]{0,60}"\s*:\s*)"[^"\n]*"'),
+        rf'\1"{HIDDEN}"',
+    ),
+    (re.compile(r"(?i)\b(bearer\s+|authorization:\s*\w+\s+)[\w.~+/=-]{12,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,})"), HIDDEN),
+]
+
+
+def redact(value: Any) -> Any:
+    """A copy of plain data (maps, lists, scalars) without the values that look like secrets.
+
+    A value goes when its key names a secret, or when it carries one in a form that is known. Counts such as
+    ``max_new_tokens`` stay, and so does the ``origin`` beside a value, which only tells where it came from.
+    """
+    return _redact(value, hide=False)
+
+
+def _redact(value: Any, *, hide: bool, key: str = "") -> Any:
+    if isinstance(value, dict):
+        # {"name": "HF_TOKEN", "value": "..."}, as environment variables are written
+        names_secret = _is_secret(str(value.get("name", "")))
+        return {
+            name: _redact(inner, hide=_hides(str(name), hide, names_secret), key=str(name))
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_redact(inner, hide=hide, key=key) for inner in value]
+    if hide and not _is_empty(value) and not _is_count(key, value):
+        return HIDDEN
+    return _redact_text(value) if isinstance(value, str) else value
+
+
+def _hides(name: str, hidden: bool, names_secret: bool) -> bool:
+    if name == "origin":
+        return False
+    return hidden or _is_secret(name) or (names_secret and name == "value")
+
+
+def _is_secret(key: str) -> bool:
+    return _SECRET_KEY.search(re.sub(r"[^a-z0-9]", "", key.lower())) is not None
+
+
+def _is_count(key: str, value: Any) -> bool:
+    return "tokens" in key.lower() and re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", str(value)) is not None
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or isinstance(value, bool)
+
+
+def _redact_text(text: str) -> str:
+    for pattern, instead in _SECRET_IN_TEXT:
+        text = pattern.sub(instead, text)
+    return text

@@ -84,7 +84,7 @@ def _names(found: Model) -> set[str]:
 
 def _near(wanted: str, among: list[Model]) -> list[str]:
     known = {name: found.name for found in among for name in _names(found)}
-    return list(dict.fromkeys(known[name] for name in difflib.get_close_matches(wanted, known, n=3)))
+    return list(dict.fromkeys(known[name] for name in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)))
 
 
 @cache

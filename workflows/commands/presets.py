@@ -1,0 +1,75 @@
+"""``argotune presets``: the models that can be tuned and served."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from presets import Model, UnknownPreset, model, models
+from workflows.errors import InvalidInput, Problem
+
+_COLUMNS = ("NAME", "TUNING", "WEIGHTS", "CONTEXT", "LICENCE", "GATED")
+_WIDE = ("ARCHITECTURE", "REPOSITORY", "REVISION")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``argotune presets``."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = verbs.add_parser("ls", help="list all presets", description="List all presets.")
+    formats = ["table", "wide", "name", "json", "yaml"]
+    listing.add_argument("-o", "--output", choices=formats, default="table", help="default: table")
+    show = verbs.add_parser("show", help="all facts of one preset", description="Show all facts of one preset.")
+    show.add_argument("name", metavar="NAME", help="preset name, older name or Hugging Face id")
+    show.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the presets, or show one.
+
+    Raises:
+        InvalidInput: no preset has this name.
+    """
+    if args.action == "show":
+        try:
+            found = model(args.name)
+        except UnknownPreset as error:
+            near = f"did you mean {', '.join(error.near)}?" if error.near else "argotune presets ls lists them"
+            raise InvalidInput(Problem(f"unknown preset {args.name}", fix=near)) from None
+        print(_dumped(_facts(found), args.output))
+    elif args.output == "name":
+        print("\n".join(found.name for found in models()))
+    elif args.output in ("json", "yaml"):
+        print(_dumped([_facts(found) for found in models()], args.output))
+    else:
+        _table(models(), wide=args.output == "wide")
+    return 0
+
+
+def _facts(found: Model) -> dict[str, Any]:
+    return found.model_dump(mode="json", exclude_defaults=True)
+
+
+def _dumped(value: Any, form: str) -> str:
+    if form == "json":
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True)).rstrip("\n")
+
+
+def _table(all_models: list[Model], *, wide: bool) -> None:
+    rows = [(*_COLUMNS, *(_WIDE if wide else ()))]
+    for found in all_models:
+        row = (
+            found.name,
+            "deprecated" if found.deprecated else "yes" if found.tuning else "-",
+            f"{found.weights_gib:.1f}Gi",
+            str(found.context_length),
+            found.licence,
+            "yes" if found.gated else "-",
+        )
+        rows.append((*row, *((found.architecture, found.repository, found.revision) if wide else ())))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

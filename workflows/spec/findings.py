@@ -1,0 +1,166 @@
+"""What is found in a document: errors and warnings with their lines, and pydantic's errors in plain words."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from workflows.errors import Problem
+from workflows.spec.source import Source, join
+
+M = TypeVar("M", bound=BaseModel)
+_PLAIN = {
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a map",
+    "model_type": "must be a map",
+    "invalid_key": "has a key that is not text",
+}
+
+
+class Findings:
+    """Errors and warnings of one document, in the order found."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.errors: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._spoilt: set[str] = set()
+
+    def wrong(self, path: str, what: str, fix: str = "") -> None:
+        """Note an error, unless it only follows from one already noted at this place."""
+        if not self._follows(path):
+            self.errors.append(self._problem(path, what, fix))
+
+    def warn(self, path: str, what: str, fix: str = "") -> None:
+        """Note what the user should know but need not change."""
+        if not self._follows(path):
+            self.warnings.append(self._problem(path, what, fix))
+
+    def read(self, kind: type[M], value: Any) -> M | None:
+        """Validate ``value``. What is wrong is noted and then mended, so that rules can look at the rest.
+
+        None only when too little is there to mend.
+        """
+        value = copy.deepcopy(value)
+        for _ in range(20):
+            try:
+                return kind.model_validate(value)
+            except ValidationError as error:
+                for details in error.errors():
+                    path = path_of(details["loc"])
+                    self.wrong(path, *_in_words(details, kind))
+                    self._spoilt.add(path)
+                    _mend(value, details, kind)
+        return None
+
+    def _problem(self, path: str, what: str, fix: str) -> Problem:
+        return Problem(what, path=path, file=self.source.file, line=self.source.line(path), fix=fix)
+
+    def _follows(self, path: str) -> bool:
+        """Whether the place, one around it, or a field right in it was wrong by itself."""
+        around = {path[:end] for end in range(len(path)) if path[end] in ".["} | {path}
+        inside = {spoilt[: max(spoilt.rfind("."), spoilt.rfind("["), 0)] for spoilt in self._spoilt}
+        return bool(self._spoilt & around) or (path in inside)
+
+
+def path_of(loc: Iterable[str | int]) -> str:
+    """Field path of a pydantic location."""
+    path = ""
+    for part in loc:
+        path = path if part == "[key]" else join(path, part)
+    return path
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """What to write instead of an unknown name."""
+    by_lower = {key.lower(): key for key in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f"did you mean {by_lower[near[0]]}?" if near else f"known here: {', '.join(known)}"
+
+
+def short(value: Any) -> str:
+    """A value as a message can hold it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _in_words(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
+    around = _model_at(kind, error["loc"][:-1])
+    match error["type"]:
+        case "extra_forbidden":
+            return "unknown field", unknown(str(error["loc"][-1]), _names(around)) if around else ""
+        case "missing":
+            return "missing field", _help(around, error["loc"])
+        case "literal_error":
+            return f"must be {error['ctx']['expected']}, not {short(error['input'])}", ""
+        case "value_error":
+            return str(error["ctx"]["error"]), ""
+        case "string_type":
+            fix = "put quotes around it" if isinstance(error["input"], int | float) else ""
+            return f"{_PLAIN['string_type']}, not {short(error['input'])}", fix
+    said = _PLAIN.get(error["type"]) or error["msg"].replace("Input should", "must")
+    return f"{said}, not {short(error['input'])}", ""
+
+
+def _help(around: type[BaseModel] | None, loc: tuple[str | int, ...]) -> str:
+    if not around:
+        return ""
+    field = next((f for f in around.model_fields.values() if f.alias == loc[-1]), None)
+    text = (field.description if field else "") or ""
+    inner = _inner(field.annotation) if field else None
+    text = text or (inner.__doc__ or "" if inner else "")
+    return f"add {loc[-1]}: {' '.join(text.split())}" if text else f"add {loc[-1]}"
+
+
+def _names(kind: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _model_at(kind: type[BaseModel] | None, loc: tuple[str | int, ...]) -> type[BaseModel] | None:
+    for part in loc:
+        if kind and isinstance(part, str):
+            kind = next((_inner(f.annotation) for f in kind.model_fields.values() if f.alias == part), None)
+    return kind
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    """The model inside ``Model``, ``Model | None`` or ``list[Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _inner(part))), None)
+
+
+def _mend(value: Any, error: ErrorDetails, kind: type[BaseModel]) -> None:
+    """Take out what is wrong at the place of an error, or put in a stand-in where something must be."""
+    loc = [part for part in error["loc"] if part != "[key]"]
+    if not loc:
+        return
+    *parents, last = loc
+    for part in parents:
+        value = value[part]
+    around = _model_at(kind, error["loc"][:-1])
+    field = next((f for f in around.model_fields.values() if f.alias == last), None) if around else None
+    if isinstance(value, list) and isinstance(last, int):
+        inner = _model_at(kind, error["loc"])
+        value[last] = {} if inner and error["type"] == "model_type" else ""
+    elif isinstance(value, dict) and field and field.is_required():
+        allowed = get_args(field.annotation)
+        value[last] = {} if _inner(field.annotation) else allowed[0] if allowed else ""
+    elif isinstance(value, dict):
+        value.pop(last, None)
+        if error["type"] == "invalid_key":
+            for key in [key for key in value if str(key) == str(last)]:
+                del value[key]

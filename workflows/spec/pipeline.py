@@ -1,0 +1,101 @@
+"""The ``pipeline:`` block: what KAITO has no word for. A Workspace without it stays a valid KAITO Workspace."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from workflows.spec.fields import Fields
+
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+_QUANTITY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
+
+
+def seconds(duration: str) -> int:
+    """Length of a duration like ``90s``, ``10m`` or ``1h30m``.
+
+    Raises:
+        ValueError: when it is none, or of no length.
+    """
+    match = _DURATION.fullmatch(duration)
+    hours, minutes, rest = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + rest
+    if not total:
+        raise ValueError(f"{duration!r} is no duration; write hours, minutes and seconds like 1h30m, 10m or 90s")
+    return total
+
+
+def _duration(text: str) -> str:
+    seconds(text)
+    return text
+
+
+def _quantity(text: str) -> str:
+    if not _QUANTITY.fullmatch(text):
+        raise ValueError(f"{text!r} is no size; write a number and a unit, like 50Gi")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+Quantity = Annotated[str, AfterValidator(_quantity)]
+
+
+class PipelineData(Fields):
+    """How the rows are fetched and split."""
+
+    eval_split: float = Field(0.1, ge=0, le=0.5)
+    """Share of the rows held out for the evaluation; 0 holds none out, and nothing is evaluated."""
+    allow_private_hosts: bool = False
+    """Whether URLs may name hosts of private networks, this machine, or services of the cluster."""
+
+
+class PipelineEvaluation(Fields):
+    """How the adapter is compared with its base model, and when it may go on."""
+
+    samples: int = Field(5, ge=0, le=100)
+    """Held-out rows that both models answer, side by side in the report."""
+    max_new_tokens: int = Field(64, ge=1, le=4096)
+    """Tokens of such an answer."""
+    max_loss_ratio: float = Field(1.0, gt=0)
+    """The gate: the adapter's loss on the held-out rows must be below this share of the base model's."""
+
+
+class PipelineRollout(Fields):
+    """How the served adapter is proven."""
+
+    question: str = Field("What can you help me with?", min_length=1)
+    """Asked once the server is up; the run shows the answers of base model and adapter."""
+    port: int = Field(0, ge=0, le=65535)
+    """Port on one machine; 0 takes the first free one. A cluster's Service has KAITO's ports."""
+    deadline: Duration = "15m"
+    """How long the server may take until it answers."""
+
+
+class PipelineStorage(Fields):
+    """The volume that the steps of a run share."""
+
+    size: Quantity = "100Gi"
+    """Room for data, checkpoints, adapter and image."""
+    storage_class_name: str = ""
+    """Empty: the cluster's default class."""
+
+
+class PipelineTune(Fields):
+    """Bounds of the tuning step."""
+
+    timeout: Duration = "24h"
+    """Of each attempt."""
+    retries: int = Field(3, ge=0, le=100)
+    """After a lost node or a failure; each goes on from the last checkpoint."""
+
+
+class Pipeline(Fields):
+    """What KAITO has no word for; every part is optional."""
+
+    data: PipelineData = PipelineData()
+    evaluation: PipelineEvaluation = PipelineEvaluation()
+    rollout: PipelineRollout = PipelineRollout()
+    storage: PipelineStorage = PipelineStorage()
+    tune: PipelineTune = PipelineTune()

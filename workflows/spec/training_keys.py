@@ -1,0 +1,353 @@
+"""Every key of KAITO's ``training_config.yaml``, section by section: its type, or why it cannot be honoured.
+
+The keys are those of the classes that KAITO reads the sections into: its own ``ModelConfig`` and ``DatasetConfig``
+(presets/workspace/tuning/text-generation/cli.py), ``transformers.BitsAndBytesConfig``, ``peft.LoraConfig``,
+``trl.SFTConfig`` and ``transformers.DataCollatorForLanguageModeling``. Values may be text that spells the type
+(``"2e-4"``), because KAITO hands them on as command-line arguments. A test compares these tables with those classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Taken as written, but without effect here, and the user need not care."""
+
+    kind: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Taken, but without effect here unless it is ``harmless``, and the user should know."""
+
+    kind: Any
+    why: str
+    harmless: Any = None
+
+
+@dataclass(frozen=True)
+class Only:
+    """Taken only with the values that say what happens anyway."""
+
+    values: tuple[Any, ...]
+    why: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Known, and not honoured."""
+
+    why: str
+    fix: str = "leave it out"
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _no_as_text(value: Any) -> Any:
+    """YAML reads a bare ``no`` as false, where a strategy named "no" is meant."""
+    return "no" if value is False else value
+
+
+_NotBool = BeforeValidator(_no_bool)
+Whole = Annotated[int, _NotBool]
+Count = Annotated[int, _NotBool, Field(ge=1)]
+NotNegative = Annotated[float, _NotBool, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, _NotBool, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, _NotBool, Field(ge=0, le=1, allow_inf_nan=False)]
+Below1 = Annotated[float, _NotBool, Field(ge=0, lt=1, allow_inf_nan=False)]
+DType = Literal["bfloat16", "float16", "float32"]
+Interval = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_no_as_text)]
+Names = list[str]
+Map = dict[str, Any]
+Keys = Mapping[str, Any]
+
+_DEVICE = "the device is chosen from the machine"
+_HUB = "nothing is pushed to a model hub; the adapter goes to tuning.output"
+_ONE_PROCESS = "tuning runs in one process"
+_EVALUATE = "the evaluate step compares adapter and base model after training"
+_PRESET = "the preset names the model"
+_RESUME = "a run must go on from its checkpoint exactly where it stopped"
+_MLM = "a causal model has no masked-language objective"
+_METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
+_PARQUET = "the download step finds and reads the data"
+_COLUMNS = "columns are not renamed (KAITO reads this key but never uses it)"
+_COLUMNS_FIX = "name the columns messages, or prompt and completion, or text in the data"
+
+MODEL: Keys = {
+    "torch_dtype": DType,
+    "dtype": DType,
+    "local_files_only": Accepted(bool, "the weights are in the model volume, or are fetched into it once"),
+    "device_map": Only(("auto",), _DEVICE, "write auto"),
+    "trust_remote_code": Only((False,), "code from a model repository is not run", "choose a preset that needs none"),
+    "force_download": Only((False,), "the weights are fetched once"),
+    "resume_download": Only((True, False), "a download is always resumed"),
+    "chat_template": Refused(
+        "an inline template holds '{{', which Argo would replace, and a path names a file of KAITO's image",
+        "use a preset whose tokenizer has a template, or rows with prompt and completion, or text",
+    ),
+    "pretrained_model_name_or_path": Refused(_PRESET, "set tuning.preset.name"),
+    "revision": Refused("the preset pins the revision", "use --set model.revision=COMMIT"),
+    "load_in_4bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
+    "load_in_8bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
+    "state_dict": Refused(_PRESET),
+    "cache_dir": Refused("the model volume is the cache", "set storage.models_claim in the site profile"),
+    "from_tf": Refused("TensorFlow weights are not read"),
+    "proxies": Refused("proxies come from the environment", "set HTTPS_PROXY"),
+    "output_loading_info": Refused("nothing reads it"),
+    "allow_remote_files": Refused("files come from the pinned revision only"),
+}
+
+QUANTIZATION: Keys = {
+    "load_in_4bit": bool,
+    "load_in_8bit": bool,
+    "bnb_4bit_quant_type": Literal["nf4", "fp4"],
+    "bnb_4bit_compute_dtype": DType,
+    "bnb_4bit_use_double_quant": bool,
+    "bnb_4bit_quant_storage": Literal["uint8", "bfloat16", "float16", "float32"],
+    "llm_int8_threshold": NotNegative,
+    "llm_int8_skip_modules": Names,
+    "llm_int8_has_fp16_weight": bool,
+    "llm_int8_enable_fp32_cpu_offload": Only((False,), _DEVICE),
+    "quant_method": Only(("bitsandbytes",), "quantization is done by bitsandbytes"),
+}
+
+LORA: Keys = {
+    "r": Count,
+    "lora_alpha": Positive,
+    "lora_dropout": Below1,
+    "target_modules": Names | str,
+    "exclude_modules": Names | str,
+    "bias": Literal["none", "all", "lora_only"],
+    "use_rslora": bool,
+    "use_dora": bool,
+    "modules_to_save": Names,
+    "layers_to_transform": list[int] | int,
+    "layers_pattern": Names | str,
+    "rank_pattern": dict[str, Count],
+    "alpha_pattern": dict[str, Positive],
+    "fan_in_fan_out": bool,
+    "init_lora_weights": bool | Literal["gaussian", "orthogonal"],
+    "task_type": Only(("CAUSAL_LM",), "presets are causal language models"),
+    "peft_type": Only(("LORA",), _METHOD),
+    "inference_mode": Only((False,), "an adapter that is trained is not in inference mode"),
+    "base_model_name_or_path": Refused(_PRESET, "set tuning.preset.name"),
+    "revision": Refused("the preset pins the revision", "use --set model.revision=COMMIT"),
+    "auto_mapping": Refused(_METHOD),
+    "peft_version": Refused("PEFT writes it"),
+    "megatron_config": Refused(_METHOD),
+    "megatron_core": Refused(_METHOD),
+    "trainable_token_indices": Refused(_METHOD),
+    "loftq_config": Refused(_METHOD),
+    "eva_config": Refused(_METHOD),
+    "corda_config": Refused(_METHOD),
+    "lora_ga_config": Refused(_METHOD),
+    "velora_config": Refused(_METHOD),
+    "alora_invocation_tokens": Refused(_METHOD),
+    "use_qalora": Refused(_METHOD),
+    "qalora_group_size": Refused(_METHOD),
+    "monteclora_config": Refused(_METHOD),
+    "layer_replication": Refused(_METHOD),
+    "runtime_config": Refused(_METHOD),
+    "lora_bias": Refused(_METHOD),
+    "target_parameters": Refused(_METHOD),
+    "use_bdlora": Refused(_METHOD),
+    "arrow_config": Refused(_METHOD),
+    "kasa_config": Refused(_METHOD),
+    "ensure_weight_tying": Refused(_METHOD),
+}
+
+TRAINING: Keys = {
+    "num_train_epochs": Positive,
+    "max_steps": Annotated[int, _NotBool, Field(ge=-1)],
+    "learning_rate": Positive,
+    "per_device_train_batch_size": Count,
+    "gradient_accumulation_steps": Count,
+    "lr_scheduler_type": Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+    ],
+    "lr_scheduler_kwargs": Map,
+    "warmup_steps": NotNegative,
+    "optim": str,
+    "optim_args": str,
+    "weight_decay": NotNegative,
+    "adam_beta1": Below1,
+    "adam_beta2": Below1,
+    "adam_epsilon": Positive,
+    "max_grad_norm": NotNegative,
+    "label_smoothing_factor": Below1,
+    "bf16": bool,
+    "fp16": bool,
+    "tf32": bool,
+    "gradient_checkpointing": bool,
+    "gradient_checkpointing_kwargs": Map,
+    "activation_offloading": bool,
+    "neftune_noise_alpha": Positive,
+    "torch_empty_cache_steps": Count,
+    "seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
+    "data_seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
+    "full_determinism": bool,
+    "max_length": Count,
+    "truncation_mode": Literal["keep_start", "keep_end"],
+    "packing": bool,
+    "packing_strategy": str,
+    "padding_free": bool,
+    "pad_to_multiple_of": Count,
+    "completion_only_loss": bool,
+    "assistant_only_loss": bool,
+    "loss_type": Literal["nll", "chunked_nll", "dft"],
+    "dataset_num_proc": Count,
+    "eos_token": str,
+    "pad_token": str,
+    "train_sampling_strategy": Literal["random", "sequential", "group_by_length"],
+    "length_column_name": str,
+    "average_tokens_across_devices": bool,
+    "dataloader_drop_last": bool,
+    "dataloader_num_workers": Annotated[int, _NotBool, Field(ge=0)],
+    "dataloader_pin_memory": bool,
+    "dataloader_persistent_workers": bool,
+    "dataloader_prefetch_factor": Count,
+    "dataloader_in_order": bool,
+    "logging_strategy": Interval,
+    "logging_steps": Positive,
+    "logging_first_step": bool,
+    "logging_nan_inf_filter": bool,
+    "log_level": Literal["debug", "info", "warning", "error", "critical", "passive"],
+    "save_strategy": Interval,
+    "save_steps": Positive,
+    "save_total_limit": Count,
+    "output_dir": Accepted(str, "checkpoints, adapter and report have their places on the run's volume"),
+    "ddp_find_unused_parameters": Accepted(bool, _ONE_PROCESS),
+    "disable_tqdm": Accepted(bool, "progress goes to Argo and the live view"),
+    "remove_unused_columns": Accepted(bool, "the download step keeps only the columns that training needs"),
+    "do_train": Accepted(bool, "tuning is what trains"),
+    "overwrite_output_dir": Accepted(bool, "each run has its own folder"),
+    "per_device_eval_batch_size": Accepted(Count, _EVALUATE),
+    "report_to": Only(("none", ["none"]), "metrics stay in the run's report", "write none"),
+    "run_name": Refused("the Workspace names the run", "set metadata.name"),
+    "use_cache": Only((False,), "a cache for generation is of no use in training"),
+    "save_only_model": Only((False,), f"{_RESUME}, and the optimizer's state would be missing", "leave it out"),
+    "dataset_text_field": Only(("text",), "the column of plain text is named text", "rename the column in the data"),
+    "trust_remote_code": Only((False,), "code from a model repository is not run"),
+    "use_cpu": Refused(_DEVICE),
+    "no_cuda": Refused(_DEVICE),
+    "local_rank": Refused(_ONE_PROCESS),
+    "accelerator_config": Refused(_ONE_PROCESS),
+    "parallelism_config": Refused(_ONE_PROCESS),
+    "ddp_bucket_cap_mb": Refused(_ONE_PROCESS),
+    "ddp_broadcast_buffers": Refused(_ONE_PROCESS),
+    "ddp_static_graph": Refused(_ONE_PROCESS),
+    "ddp_backend": Refused(_ONE_PROCESS),
+    "ddp_timeout": Refused(_ONE_PROCESS),
+    "fsdp": Refused(_ONE_PROCESS),
+    "fsdp_config": Refused(_ONE_PROCESS),
+    "deepspeed": Refused(_ONE_PROCESS),
+    "log_on_each_node": Refused(_ONE_PROCESS),
+    "log_level_replica": Refused(_ONE_PROCESS),
+    "save_on_each_node": Refused(_ONE_PROCESS),
+    "resume_from_checkpoint": Refused("a run finds its own last checkpoint", "use argotune run --resume"),
+    "ignore_data_skip": Refused(_RESUME),
+    "restore_callback_states_from_checkpoint": Refused(_RESUME),
+    "enable_jit_checkpoint": Refused("checkpoints are written by save_strategy", "set save_strategy and save_steps"),
+    "auto_find_batch_size": Refused(_RESUME, "set per_device_train_batch_size"),
+    "eval_strategy": Refused(_EVALUATE),
+    "evaluation_strategy": Refused(_EVALUATE),
+    "eval_steps": Refused(_EVALUATE),
+    "eval_delay": Refused(_EVALUATE),
+    "eval_on_start": Refused(_EVALUATE),
+    "eval_do_concat_batches": Refused(_EVALUATE),
+    "eval_use_gather_object": Refused(_EVALUATE),
+    "eval_accumulation_steps": Refused(_EVALUATE),
+    "eval_packing": Refused(_EVALUATE),
+    "bf16_full_eval": Refused(_EVALUATE),
+    "fp16_full_eval": Refused(_EVALUATE),
+    "batch_eval_metrics": Refused(_EVALUATE),
+    "include_for_metrics": Refused(_EVALUATE),
+    "prediction_loss_only": Refused(_EVALUATE),
+    "do_eval": Refused(_EVALUATE),
+    "do_predict": Refused(_EVALUATE),
+    "load_best_model_at_end": Refused(_EVALUATE),
+    "metric_for_best_model": Refused(_EVALUATE),
+    "greater_is_better": Refused(_EVALUATE),
+    "push_to_hub": Only((False,), _HUB),
+    "hub_model_id": Refused(_HUB),
+    "hub_token": Refused("a secret must not stand in a ConfigMap"),
+    "hub_private_repo": Refused(_HUB),
+    "hub_strategy": Refused(_HUB),
+    "hub_always_push": Refused(_HUB),
+    "hub_revision": Refused(_HUB),
+    "project": Refused("metrics stay in the run's report"),
+    "trackio_space_id": Refused("metrics stay in the run's report"),
+    "trackio_bucket_id": Refused("metrics stay in the run's report"),
+    "trackio_static_space_id": Refused("metrics stay in the run's report"),
+    "include_num_input_tokens_seen": Refused("the run counts its tokens by itself"),
+    "torch_compile": Refused("compiled training of quantized models is not supported"),
+    "torch_compile_backend": Refused("compiled training of quantized models is not supported"),
+    "torch_compile_mode": Refused("compiled training of quantized models is not supported"),
+    "use_liger_kernel": Refused("the liger kernels are not in the image"),
+    "liger_kernel_config": Refused("the liger kernels are not in the image"),
+    "optim_target_modules": Refused(_METHOD),
+    "dataloader_multiprocessing_context": Refused(_ONE_PROCESS),
+    "label_names": Refused("labels are made from the rows"),
+    "debug": Refused("it is for the library's own developers"),
+    "skip_memory_metrics": Refused("it is for the library's own developers"),
+    "model_init_kwargs": Refused("the model has its own section", "write it under ModelConfig"),
+    "router_aux_loss_coef": Refused("no preset that can be tuned is a mixture of experts"),
+    "chat_template_path": Refused("it names a file that is not in the image", "use a preset with a chat template"),
+    "dataset_kwargs": Refused(_PARQUET),
+    "shuffle_dataset": Refused("the data has its own section", "write DatasetConfig.shuffle_dataset"),
+    "max_seq_length": Refused("it was renamed", "write max_length"),
+    "warmup_ratio": Refused("it was renamed", "write warmup_steps, where a number below 1 is a share"),
+    "group_by_length": Refused("it was renamed", "write train_sampling_strategy: group_by_length"),
+}
+
+COLLATOR: Keys = {
+    "mlm": Warned(bool, f"{_MLM}: read as false, as KAITO itself does", harmless=False),
+    "mlm_probability": Refused(_MLM),
+    "whole_word_mask": Refused(_MLM),
+    "mask_replace_prob": Refused(_MLM),
+    "random_replace_prob": Refused(_MLM),
+    "tokenizer": Refused("the preset brings its tokenizer"),
+    "pad_to_multiple_of": Refused("padding is an argument of training", "write TrainingArguments.pad_to_multiple_of"),
+    "return_tensors": Only(("pt",), "training runs on PyTorch"),
+    "seed": Refused("the seed is an argument of training", "write TrainingArguments.seed"),
+}
+
+DATASET: Keys = {
+    "shuffle_dataset": bool,
+    "shuffle_seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
+    "train_test_split": Annotated[float, _NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
+    "dataset_path": Refused(_PARQUET, "set tuning.input"),
+    "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
+    "messages_column": Only(("messages",), _COLUMNS, _COLUMNS_FIX),
+    "context_column": Only(("prompt",), _COLUMNS, _COLUMNS_FIX),
+    "response_column": Only(("completion", "text"), _COLUMNS, _COLUMNS_FIX),
+}
+
+SECTIONS: Mapping[str, Keys] = {
+    "ModelConfig": MODEL,
+    "QuantizationConfig": QUANTIZATION,
+    "LoraConfig": LORA,
+    "TrainingArguments": TRAINING,
+    "DataCollator": COLLATOR,
+    "DatasetConfig": DATASET,
+}

@@ -1,0 +1,66 @@
+"""Which data URLs a run may fetch. KAITO has the same rules (its v1beta1 webhook, 0.12)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from urllib.parse import parse_qsl, urlsplit
+
+from workflows.spec.findings import Findings
+
+_CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
+_PRIVATE_NAMES = ("localhost", "local", "internal", "svc", "arpa")
+# Azure's wire server has a public address but answers only from inside a virtual machine.
+_METADATA_HOSTS = {"metadata", "metadata.google.internal", "169.254.169.254", "fd00:ec2::254", "168.63.129.16"}
+_SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
+_ALLOW = "to allow hosts of private networks, write pipeline: {data: {allowPrivateHosts: true}}"
+
+
+def check(url: str, path: str, allow_private: bool, found: Findings) -> None:
+    """Note what is wrong with one URL of ``tuning.input.urls``."""
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError as error:
+        found.wrong(path, f"invalid data source URL: {error}", "write https://host/path/file.parquet")
+        return
+    if parts.scheme not in ("http", "https"):
+        fix = "write https://...; a local folder is mounted with volumeSource"
+        found.wrong(path, f"data source URL must use HTTP or HTTPS, not {parts.scheme or 'a bare path'!r}", fix)
+    elif not host or re.search(r"\s", url):
+        found.wrong(path, "invalid data source URL", "write https://host/path/file.parquet")
+    elif not allow_private:
+        _check_host(host, path, found)
+    if parts.fragment and not _CHECKSUM.fullmatch(parts.fragment):
+        fix = "write #sha256= and 64 lower-case hex digits, or leave the part after # out"
+        found.wrong(path, f"{parts.fragment!r} after # is no checksum", fix)
+    if parts.username or parts.password:
+        fix = "use a signed URL, or an image or volume as input"
+        found.wrong(path, "the URL carries a user or password, which everyone who sees the Workflow could read", fix)
+    if signed := sorted({key for key, _ in parse_qsl(parts.query) if key.lower() in _SIGNATURES}):
+        fix = "let it expire soon, or use an image or volume as input"
+        found.warn(path, f"the URL is signed ({', '.join(signed)}); who sees the Workflow can read it", fix)
+
+
+def _check_host(host: str, path: str, found: Findings) -> None:
+    address = _address(host)
+    if host in _METADATA_HOSTS or (address and str(address) in _METADATA_HOSTS):
+        found.wrong(path, "data source URL must not target a local or metadata endpoint", "name a public host")
+    elif address and not address.is_global:
+        what = "data source URL must not target a loopback, private, or link-local address"
+        found.wrong(path, what, _ALLOW)
+    elif not address and ("." not in host or host.rpartition(".")[2] in _PRIVATE_NAMES):
+        found.wrong(path, "data source URL must not target a local or metadata endpoint", _ALLOW)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host name spells, in any of the ways a resolver reads (``127.1``, ``0x7f000001``)."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address

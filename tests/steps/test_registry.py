@@ -1,0 +1,450 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from registry_fixture import PASSWORD, USER, Answer, BreakingWire, Front, Registry, Request
+
+from steps import oci_layout, reference, registry
+from steps.errors import BadInput, StepError
+from steps.oci_layout import Image
+from steps.registry_auth import parse_challenges, plain_http
+from steps.registry_client import MANIFEST_TYPES, TRIES, RegistryClient
+from steps.registry_errors import MayPass
+
+pytestmark = pytest.mark.usefixtures("docker_config")
+LogIn = Callable[..., None]
+BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """An adapter's image, of other bytes in each test."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(os.urandom(3_000_000))
+    return oci_layout.build_image(folder, tmp_path / "image", "1.0", {"sh.kaito.model.name": "phi-4"})
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """Seconds that were waited for; use ``wait=waits.append``."""
+    return []
+
+
+def ref(text: str) -> reference.Reference:
+    return reference.parse(text)
+
+
+def same_adapter(folder: Path, image: Image) -> bool:
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    inputs = image.layout.parent / "adapter"
+    return {p.name: p.read_bytes() for p in folder.iterdir()} == {n: (inputs / n).read_bytes() for n in names}
+
+
+def test_push_with_password_and_pull_back(
+    image: Image, password_registry: Registry, log_in: LogIn, tmp_path: Path
+) -> None:
+    log_in(password_registry.address)
+    target = ref(f"{password_registry.address}/team/adapter:1.0")
+    assert registry.push_image(image.layout, target) == image.manifest.digest
+    assert registry.pull_image(target, tmp_path / "back") == image.manifest.digest
+    back = oci_layout.read_image(tmp_path / "back")
+    assert (back.tag, back.annotations) == ("1.0", image.annotations)
+    by_digest = ref(f"{target.name}@{image.manifest.digest}")
+    assert registry.holds(by_digest)
+    assert same_adapter(registry.pull_adapter(by_digest, tmp_path / "adapters" / "mine"), image)
+    assert [p.name for p in (tmp_path / "adapters").iterdir()] == ["mine"]
+
+
+def test_skopeo_sees_the_same_image(
+    image: Image, password_registry: Registry, log_in: LogIn, needs_tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    skopeo = needs_tool("skopeo")
+    log_in(password_registry.address)
+    registry.push_image(image.layout, ref(f"{password_registry.address}/skopeo:1.0"))
+    auth = tmp_path / "docker-config" / "config.json"
+    where = f"docker://{password_registry.address}/skopeo:1.0"
+    shown = subprocess.run(
+        [skopeo, "inspect", "--tls-verify=false", "--authfile", auth, where], capture_output=True, check=True
+    )
+    assert json.loads(shown.stdout)["Digest"] == image.manifest.digest
+    copy = [skopeo, "--insecure-policy", "copy", "--src-tls-verify=false", "--src-authfile", auth, where]
+    subprocess.run([*copy, f"dir:{tmp_path}/copied"], capture_output=True, check=True)
+    manifest = (tmp_path / "copied" / "manifest.json").read_bytes()
+    assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == image.manifest.digest
+
+
+def test_what_skopeo_pushed_is_pulled(
+    image: Image, open_registry: Registry, needs_tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    """As docker v2 media types, which is how many images lie in registries."""
+    where = f"{open_registry.address}/by-skopeo:1.0"
+    copy = [needs_tool("skopeo"), "--insecure-policy", "copy", "--dest-tls-verify=false", "--format", "v2s2"]
+    subprocess.run([*copy, f"oci:{image.layout}:1.0", f"docker://{where}"], capture_output=True, check=True)
+    assert same_adapter(registry.pull_adapter(ref(where), tmp_path / "mine"), image)
+
+
+@pytest.mark.parametrize("logged_in", [True, False])
+def test_refused_push_says_what_to_do_and_no_secret(
+    image: Image, password_registry: Registry, log_in: LogIn, docker_config: Path, logged_in: bool
+) -> None:
+    wrong = "not-the-password"
+    if logged_in:
+        log_in(password_registry.address, password=wrong)
+    with pytest.raises(BadInput) as caught:
+        registry.push_image(image.layout, ref(f"{password_registry.address}/team/adapter:1.0"))
+    text = str(caught.value)
+    assert f"{password_registry.address} does not let" in text
+    assert f"docker login {password_registry.address}" in text
+    assert str(docker_config / "config.json") in text
+    assert ("none found for" in text) is not logged_in
+    assert wrong not in text
+    assert base64.b64encode(f"{USER}:{wrong}".encode()).decode() not in text
+
+
+def test_echoed_credentials_are_hidden(image: Image, front: Front, log_in: LogIn) -> None:
+    log_in(front.address)
+
+    def before(request: Request) -> Answer:
+        sent = request.headers.get("authorization", "nothing")
+        body = json.dumps({"errors": [{"code": "DENIED", "message": f"got {sent} {PASSWORD}"}]}).encode()
+        return Answer(401, {"WWW-Authenticate": 'Basic realm="x"', "Content-Type": "application/json"}, body)
+
+    front.before = before
+    with pytest.raises(BadInput) as caught:
+        registry.pull_image(ref(f"{front.address}/app:1"), image.layout.parent / "back")
+    assert "DENIED: got Basic *** ***" in str(caught.value)
+    assert PASSWORD not in str(caught.value) and BASIC not in repr(caught.value)
+    assert len(front.seen) == 2
+
+
+def test_second_push_sends_no_blob(image: Image, open_registry: Registry) -> None:
+    target = ref(f"{open_registry.address}/twice:1.0")
+    registry.push_image(image.layout, target)
+    sent = open_registry.requests("POST", "/twice/blobs/uploads/")
+    assert sent == 2
+    registry.push_image(image.layout, target)
+    assert open_registry.requests("POST", "/twice/blobs/uploads/") == sent
+    assert open_registry.requests("PUT", "/twice/manifests/1.0") == 2
+
+
+def test_push_without_a_tag_is_latest(image: Image, open_registry: Registry) -> None:
+    registry.push_image(image.layout, ref(f"{open_registry.address}/untagged"))
+    assert registry.holds(ref(f"{open_registry.address}/untagged:latest"))
+    assert not registry.holds(ref(f"{open_registry.address}/untagged:1.0"))
+
+
+@pytest.mark.parametrize("limit", [600, 1_000_000])
+def test_interrupted_upload_recovers(
+    image: Image, open_registry: Registry, waits: list[float], limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire = BreakingWire(open_registry.address, limit, cuts=3)
+    try:
+        target = ref(f"{wire.address}/interrupted-{limit}:1.0")
+        assert registry.push_image(image.layout, target, wait=waits.append) == image.manifest.digest
+    finally:
+        wire.close()
+    assert wire.cut == 3
+    assert len(waits) == 3
+    assert "cannot be reached" in capsys.readouterr().out
+
+
+def test_interrupted_download_recovers(image: Image, front: Front, waits: list[float], tmp_path: Path) -> None:
+    target = ref(f"{front.address}/cut-short:1.0")
+    registry.push_image(image.layout, target)
+    cuts = iter([100, 2_000_000])
+
+    def after(request: Request, answer: Answer) -> Answer:
+        if request.method == "GET" and image.layers[0].digest in request.path and (cut := next(cuts, 0)):
+            return Answer(answer.status, {**answer.headers, "Connection": "close"}, answer.body[:cut])
+        return answer
+
+    front.after = after
+    assert registry.pull_image(target, tmp_path / "back", wait=waits.append) == image.manifest.digest
+    oci_layout.read_image(tmp_path / "back")
+    assert len(waits) == 2
+
+
+def test_unreachable_registry(image: Image, waits: list[float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(MayPass) as caught:
+        registry.push_image(image.layout, ref(f"localhost:{port}/app:1"), wait=waits.append)
+    assert caught.value.exit_code == 1
+    assert f"localhost:{port} cannot be reached" in str(caught.value) and "refused" in str(caught.value)
+    assert len(waits) == TRIES - 1
+    assert waits == sorted(waits)
+
+
+def test_a_busy_registry_is_waited_for(image: Image, front: Front, waits: list[float]) -> None:
+    answers = iter([Answer(429, {"Retry-After": "7"}), Answer(503, {"Retry-After": "9999"}), Answer(500)])
+    front.before = lambda request: next(answers, None) if request.method == "PUT" else None
+    registry.push_image(image.layout, ref(f"{front.address}/busy:1"), wait=waits.append)
+    assert waits[:2] == [7, 120]
+    assert 0 < waits[2] <= 4
+
+
+def test_bytes_that_are_not_the_digest_are_refused(image: Image, front: Front, tmp_path: Path) -> None:
+    target = ref(f"{front.address}/tampered:1.0")
+    registry.push_image(image.layout, target)
+
+    def flip(request: Request, answer: Answer) -> Answer:
+        return Answer(answer.status, answer.headers, answer.body[:-1] + bytes([answer.body[-1] ^ 1]))
+
+    for part, asked in (("/blobs/", target), ("/manifests/", ref(f"{target.name}@{image.manifest.digest}"))):
+        front.after = lambda r, a, part=part: flip(r, a) if r.method == "GET" and part in r.path else a
+        with pytest.raises(StepError, match="gave other bytes than sha256:"):
+            registry.pull_adapter(asked, tmp_path / "mine")
+        assert not (tmp_path / "mine").exists()
+    front.after = lambda r, a: Answer(a.status, {**a.headers, "Docker-Content-Digest": "sha256:" + "0" * 64}, a.body)
+    with pytest.raises(StepError, match="is sha256:0000"):
+        registry.push_image(image.layout, target)
+
+
+def test_unknown_names(image: Image, open_registry: Registry, front: Front, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"does not know .*/nowhere:1: HTTP 404 MANIFEST_UNKNOWN") as caught:
+        registry.pull_adapter(ref(f"{open_registry.address}/nowhere:1"), tmp_path / "mine")
+    assert "check the name" in str(caught.value)
+    body = json.dumps({"errors": [{"code": "NAME_UNKNOWN", "message": "no such repository"}]}).encode()
+    front.before = lambda request: Answer(404, {}, body)
+    with pytest.raises(BadInput, match="NAME_UNKNOWN: no such repository") as caught:
+        registry.push_image(image.layout, ref(f"{front.address}/nowhere:1"))
+    assert "create the repository" in str(caught.value)
+
+
+def test_refused_manifest(open_registry: Registry) -> None:
+    client = RegistryClient(ref(f"{open_registry.address}/broken:1"), push=True)
+    with pytest.raises(StepError, match=r"refused PUT /v2/broken/manifests/1: HTTP 400 MANIFEST_INVALID"):
+        client.put_manifest("1", oci_layout.MANIFEST, b"no manifest")
+
+
+def test_proxy_with_a_body_limit(image: Image, front: Front) -> None:
+    front.before = lambda request: Answer(413) if request.method == "PUT" else None
+    with pytest.raises(StepError, match="no blob of this size") as caught:
+        registry.push_image(image.layout, ref(f"{front.address}/big:1"))
+    assert "client_max_body_size" in str(caught.value)
+
+
+class TokenServer:
+    """Guards a ``Front`` with tokens, as docker's hub and most clouds do; the token endpoint is the front's too."""
+
+    def __init__(self, front: Front, *, anonymous: str = "") -> None:
+        self.front, self.anonymous = front, anonymous
+        self.valid: dict[str, str] = {}
+        self.issued: list[str] = []
+        front.before = self.answer
+
+    def answer(self, request: Request) -> Answer | None:
+        if urlsplit(request.path).path == "/token":
+            return self.issue(request)
+        granted = self.valid.get(request.headers.get("authorization", "").removeprefix("Bearer "), "")
+        needed = "pull" if request.method in ("GET", "HEAD") else "push"
+        if needed in granted:
+            request.headers.pop("authorization")
+            return None
+        scope = f"repository:{request.path.split('/')[2]}:{needed}"
+        realm = f'Bearer realm="http://{self.front.address}/token",service="a, registry",scope="{scope}"'
+        return Answer(401, {"WWW-Authenticate": realm})
+
+    def issue(self, request: Request) -> Answer:
+        fields = parse_qs(urlsplit(request.path).query if request.method == "GET" else request.body.decode())
+        assert fields["service"] == ["a, registry"]
+        actions = fields["scope"][0].rpartition(":")[2]
+        known = request.headers.get("authorization") == f"Basic {BASIC}"
+        refreshed = fields.get("refresh_token") == ["identity"] and fields["grant_type"] == ["refresh_token"]
+        if "authorization" in request.headers and not known:
+            return Answer(401)
+        token = f"token-{len(self.issued)}"
+        self.issued.append(actions)
+        self.valid[token] = actions if known or refreshed else self.anonymous
+        return Answer(200, {}, json.dumps({"access_token" if refreshed else "token": token}).encode())
+
+
+def test_bearer_token_with_password(image: Image, front: Front, log_in: LogIn) -> None:
+    log_in(front.address)
+    tokens = TokenServer(front)
+    registry.push_image(image.layout, ref(f"{front.address}/tokens:1"))
+    assert tokens.issued == ["pull,push"]
+
+
+def test_expired_token_is_renewed(image: Image, front: Front, log_in: LogIn) -> None:
+    log_in(front.address)
+    tokens = TokenServer(front)
+    front.after = lambda request, answer: (tokens.valid.clear(), answer)[1] if request.method == "PUT" else answer
+    registry.push_image(image.layout, ref(f"{front.address}/expiring:1"))
+    assert len(tokens.issued) == 4
+
+
+def test_bearer_token_without_password(image: Image, front: Front, open_registry: Registry, tmp_path: Path) -> None:
+    registry.push_image(image.layout, ref(f"{open_registry.address}/public:1"))
+    TokenServer(front, anonymous="pull")
+    assert registry.pull_image(ref(f"{front.address}/public:1"), tmp_path / "back") == image.manifest.digest
+    with pytest.raises(BadInput, match="does not let a client without credentials push"):
+        registry.push_image(image.layout, ref(f"{front.address}/other:1"))
+
+
+def test_identity_token(image: Image, front: Front, docker_config: Path) -> None:
+    entry = {"auth": base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode(), "identitytoken": "identity"}
+    (docker_config / "config.json").write_text(json.dumps({"auths": {f"https://{front.address}": entry}}))
+    TokenServer(front)
+    registry.push_image(image.layout, ref(f"{front.address}/identity:1"))
+    assert {r.method for r in front.seen if r.path.startswith("/token")} == {"POST"}
+
+
+def test_wrong_password_at_the_token_server(image: Image, front: Front, log_in: LogIn) -> None:
+    log_in(front.address, password="wrong-one")
+    TokenServer(front)
+    with pytest.raises(BadInput, match="does not let these credentials push to") as caught:
+        registry.push_image(image.layout, ref(f"{front.address}/tokens:1"))
+    assert "wrong-one" not in str(caught.value)
+
+
+def test_password_is_not_sent_to_a_plain_token_server(image: Image, front: Front, log_in: LogIn) -> None:
+    log_in(front.address)
+    challenge = 'Bearer realm="http://tokens.example.com/t",service="s"'
+    front.before = lambda request: Answer(401, {"WWW-Authenticate": challenge})
+    with pytest.raises(StepError, match=r"'http://tokens\.example\.com/t', which is not https"):
+        registry.push_image(image.layout, ref(f"{front.address}/app:1"))
+
+
+def test_upload_elsewhere_gets_no_credentials(
+    image: Image, front: Front, open_registry: Registry, log_in: LogIn
+) -> None:
+    log_in(front.address)
+    storage = Front(open_registry.address)
+
+    def challenge(request: Request) -> Answer | None:
+        known = request.headers.get("authorization") == f"Basic {BASIC}"
+        return None if known else Answer(401, {"WWW-Authenticate": "Basic realm=x"})
+
+    def elsewhere(request: Request, answer: Answer) -> Answer:
+        headers = {k: v.replace(front.address, storage.address) for k, v in answer.headers.items()}
+        return Answer(answer.status, headers, answer.body)
+
+    front.before, front.after = challenge, elsewhere
+    try:
+        registry.push_image(image.layout, ref(f"{front.address}/elsewhere:1"))
+    finally:
+        storage.close()
+    assert [r.method for r in storage.seen] == ["PUT", "PUT"]
+    assert all("authorization" not in r.headers for r in storage.seen)
+
+
+def test_netrc_is_left_alone(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not registry.holds(ref(f"{front.address}/app:1"))
+    assert all("authorization" not in r.headers for r in front.seen)
+
+
+def test_no_plain_http_to_others(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.0.0.0 leads to this machine too, but is no loopback address by name."""
+    target = ref(front.address.replace("127.0.0.1", "0.0.0.0") + "/app:1")
+    with pytest.raises(StepError, match="no TLS connection") as caught:
+        registry.holds(target)
+    assert "ARGOTUNE_INSECURE_REGISTRIES" in str(caught.value)
+    assert front.seen == []
+    monkeypatch.setenv("ARGOTUNE_INSECURE_REGISTRIES", f"other.example.com, {target.registry}")
+    assert not registry.holds(target)
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("localhost", True),
+        ("localhost:5000", True),
+        ("127.0.0.1:5000", True),
+        ("127.9.9.9", True),
+        ("[::1]:5000", True),
+        ("10.0.0.1:5000", False),
+        ("localhost.example.com", False),
+        ("registry.example.com", False),
+    ],
+)
+def test_where_http_is_plain(host: str, plain: bool) -> None:
+    assert plain_http(host) is plain
+
+
+def test_multi_platform_image(image: Image, open_registry: Registry, tmp_path: Path) -> None:
+    """As buildx pushes it: an attestation, another platform, and ours."""
+    target = ref(f"{open_registry.address}/multi:1.0")
+    registry.push_image(image.layout, target)
+    content = image.path(image.manifest).read_bytes() + b"\n"
+    client = RegistryClient(target, push=True)
+    client.put_manifest("other", image.manifest.media_type, content)
+    other = f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+    def entry(digest: str, size: int, os_name: str, architecture: str) -> dict[str, object]:
+        platform = {"os": os_name, "architecture": architecture}
+        return {"mediaType": MANIFEST_TYPES[0], "digest": digest, "size": size, "platform": platform}
+
+    entries = [
+        entry(other, len(content), "unknown", "unknown"),
+        entry(other, len(content), "linux", "arm64"),
+        entry(image.manifest.digest, image.manifest.size, "linux", "amd64"),
+    ]
+    for count, expected in ((3, image.manifest.digest), (2, other)):
+        index = {"schemaVersion": 2, "mediaType": oci_layout.INDEX, "manifests": entries[:count]}
+        client.put_manifest("multi", oci_layout.INDEX, json.dumps(index).encode())
+        assert registry.pull_image(ref(f"{target.name}:multi"), tmp_path / "back") == expected
+
+
+def test_image_without_an_adapter(image: Image, open_registry: Registry, tmp_path: Path) -> None:
+    manifest = json.loads(image.path(image.manifest).read_bytes())
+    manifest["layers"] = []
+    empty = oci_layout.write_blob(image.layout, oci_layout.MANIFEST, json.dumps(manifest).encode())
+    oci_layout.write_index(image.layout, empty, "1.0")
+    target = ref(f"{open_registry.address}/empty:1.0")
+    registry.push_image(image.layout, target)
+    with pytest.raises(BadInput, match=r"/data lacks adapter_config.json and adapter_model.safetensors"):
+        registry.pull_adapter(target, tmp_path / "mine")
+
+
+def test_no_image_at_all(front: Front, tmp_path: Path) -> None:
+    for body, says in (
+        (b"<html>", "not a JSON object"),
+        (b'{"schemaVersion": 1}', "of schema 1"),
+        (b'{"schemaVersion": 2, "mediaType": "text/x"}', "text/x"),
+        (b'{"schemaVersion": 2}', "no image of a kind"),
+        (b'{"schemaVersion": 2, "manifests": []}', "index without an image"),
+        (
+            b'{"schemaVersion": 2, "config": {"mediaType": "x", "digest": "sha256:../..", "size": 1}, "layers": []}',
+            "not a",
+        ),
+    ):
+        front.before = lambda request, body=body: Answer(200, {}, body)
+        with pytest.raises(StepError, match=says):
+            registry.pull_image(ref(f"{front.address}/app:1"), tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("", {}),
+        ("Basic", {"basic": {}}),
+        ('Basic realm="Registry Realm"', {"basic": {"realm": "Registry Realm"}}),
+        ("basic realm=x", {"basic": {"realm": "x"}}),
+        (
+            'Bearer realm="https://a/t?x=1",service="a, b",scope="repository:x:pull,push"',
+            {"bearer": {"realm": "https://a/t?x=1", "service": "a, b", "scope": "repository:x:pull,push"}},
+        ),
+        (
+            'Basic realm="a \\"b\\"", Bearer realm="https://t", error = "invalid_token"',
+            {"basic": {"realm": 'a "b"'}, "bearer": {"realm": "https://t", "error": "invalid_token"}},
+        ),
+        ('Negotiate, Basic realm="x"', {"negotiate": {}, "basic": {"realm": "x"}}),
+    ],
+)
+def test_challenges(header: str, found: dict[str, dict[str, str]]) -> None:
+    assert parse_challenges(header) == found

@@ -120,9 +120,12 @@ def _from_preset(manifest: Manifest) -> Layer:
         values["tuning.targetModules"] = list(model.lora_targets)
     if workspace.inference:
         values["rollout.serverArguments"] = dict(model.vllm)
+    origins = {}
     if workspace.resource and workspace.resource.instance_type:
-        values["resource.gpus"] = presets.sku(workspace.resource.instance_type).gpus
-    return Layer(f"preset {model.name}", values)
+        sku = presets.sku(workspace.resource.instance_type)
+        values["resource.gpus"] = sku.gpus
+        origins["resource.gpus"] = f"SKU {sku.name}"
+    return Layer(f"preset {model.name}", values, origins)
 
 
 def _from_config_maps(manifest: Manifest) -> Layer:

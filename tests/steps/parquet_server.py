@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -69,6 +71,13 @@ class ParquetServer:
         self._thread.start()
         self.port = self._http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def use_tls(self, key: Path, certificate: Path) -> None:
+        """Speak https from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"https://127.0.0.1:{self.port}"
 
     def put(self, path: str, body: bytes, *, etag: str | None = None, last_modified: str = "") -> str:
         """Serve ``body`` at ``path`` and return its address; the entity tag is of the content unless given."""

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -176,6 +178,30 @@ def test_a_wait_that_is_too_long_is_left_to_the_next_run(tmp_path, parquet_serve
     with pytest.raises(StepError, match="asks to wait 3600 s"):
         get(tmp_path, url, wait=waits)
     assert not waits
+
+
+def test_a_server_that_falls_silent_is_resumed(tmp_path, parquet_server: ParquetServer, monkeypatch) -> None:
+    monkeypatch.setattr(transfer, "TIMEOUTS", (5, 0.05))
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"].append(Fault(hold_after=500_000))
+    assert get(tmp_path, url) == [BODY]
+    assert parquet_server.sent("/x.parquet") == len(BODY)
+
+
+def test_certificates_are_checked(tmp_path, parquet_server: ParquetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", certificate, *subject]
+    subprocess.run(make, check=True, capture_output=True)
+    parquet_server.use_tls(key, certificate)
+    url = parquet_server.put("/x.parquet", BODY)
+    with pytest.raises(BadInput, match="certificate is not trusted") as raised:
+        get(tmp_path / "raw", url)
+    assert "REQUESTS_CA_BUNDLE" in raised.value.fix
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert get(tmp_path / "raw", url) == [BODY]
 
 
 def test_tries_count_only_while_nothing_new_arrives(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:

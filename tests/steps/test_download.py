@@ -1,0 +1,290 @@
+"""The step as it runs in a pod: a process of its own, a real server, its exit code and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from parquet_server import Fault, ParquetServer
+
+from steps.download import Result, Settings, download, still_there
+from steps.errors import BadInput
+from steps.step import main
+
+
+def command(work: Path, *flags: str) -> list[str]:
+    return ["-m", "steps.download", "--work", str(work), *flags]
+
+
+def of_this_machine(*urls: str) -> tuple[str, ...]:
+    return ("--urls", json.dumps(urls), "--allow-private-hosts", "true")
+
+
+@dataclass
+class Ended:
+    """How the step ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the step's entry on ``urls`` of this machine, as ``python -m`` does, and expect its exit code."""
+
+    def run(work: Path, *urls: str, flags: tuple[str, ...] = (), code: int = 0) -> Ended:
+        given = of_this_machine(*urls) if urls else ()
+        monkeypatch.setattr(sys, "argv", ["download.py", *command(work, *given, *flags)[2:]])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main(Settings, download, still_there=still_there, result_type=Result)
+        ended = Ended(int(left.value.code or 0), *capsys.readouterr())
+        assert ended.code == code, ended.stdout + ended.stderr
+        assert "Traceback" not in ended.stderr and "unexpected" not in ended.stderr
+        return ended
+
+    return run
+
+
+def rows_of(path: Path) -> list[Any]:
+    return pq.read_table(path)["messages"].to_pylist()
+
+
+def manifest_of(work: Path) -> dict[str, Any]:
+    return json.loads((work / "dataset" / "manifest.json").read_text())
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return tmp_path / "work"
+
+
+def test_two_files_become_one_split_data_set(step, work, parquet_server: ParquetServer, chats, as_parquet) -> None:
+    bodies = [as_parquet(messages=chats(60)), as_parquet(messages=chats(40, "node"))]
+    urls = [parquet_server.put(f"/{i}/data.parquet?download=true", body) for i, body in enumerate(bodies)]
+    done = step(work, *urls)
+    assert "90 rows to train on, 10 held out, from 2 files" in done.stdout
+    train, held_out = rows_of(work / "dataset/train.parquet"), rows_of(work / "dataset/eval.parquet")
+    assert sorted(map(str, train + held_out)) == sorted(map(str, chats(60) + chats(40, "node")))
+    manifest = manifest_of(work)
+    assert [(entry["from"], entry["rows"]) for entry in manifest["sources"]] == list(zip(urls, [60, 40], strict=True))
+    assert [entry["sha256"] for entry in manifest["sources"]] == [
+        "sha256:" + hashlib.sha256(body).hexdigest() for body in bodies
+    ]
+    assert (manifest["rows"], manifest["eval_rows"], manifest["data_format"]) == (90, 10, "messages")
+    assert sorted(path.name for path in (work / "dataset").iterdir()) == [
+        "eval.parquet",
+        "manifest.json",
+        "raw",
+        "train.parquet",
+    ]
+    again = step(work, *urls)
+    assert "already done" in again.stdout and len(parquet_server.seen) == 2
+
+
+def test_results_are_output_parameters(step, work, tmp_path, parquet_server, chats, as_parquet, monkeypatch) -> None:
+    monkeypatch.setenv("ARGOTUNE_OUTPUTS", str(tmp_path / "outputs"))
+    body = as_parquet(prompt=["a", "b"], completion=["c", "d"])
+    step(work, parquet_server.put("/x.parquet", body), flags=("--eval-split", "0", "--source", ""))
+    values = {path.name: path.read_text() for path in (tmp_path / "outputs").iterdir()}
+    digest = values.pop("data-digest")
+    assert values == {"rows": "2", "eval-rows": "0", "data-format": "prompt-completion"}
+    assert digest == manifest_of(work)["data_digest"] and digest.startswith("sha256:")
+    assert not (work / "dataset/eval.parquet").exists()
+
+
+def test_the_digest_is_of_content_and_split_alone(tmp_path, parquet_server, chats, as_parquet) -> None:
+    body = as_parquet(messages=chats(30))
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/other-name.parquet").write_bytes(body)
+    url = parquet_server.put("/x.parquet", body)
+
+    def made(name: str, **settings: Any) -> tuple[str, bytes]:
+        work = tmp_path / name
+        digest = download(Settings(work=work, allow_private_hosts=True, **settings)).data_digest
+        return digest, (work / "dataset/train.parquet").read_bytes()
+
+    first = made("one", urls=[url])
+    assert made("two", source=tmp_path / "volume") == first
+    assert made("three", urls=[url], seed=43)[0] != first[0]
+    assert made("four", urls=[url], shuffle=False)[0] != first[0]
+    parquet_server.put("/y.parquet", as_parquet(messages=chats(31)))
+    assert made("five", urls=[parquet_server.url + "/y.parquet"])[0] != first[0]
+
+
+def test_a_folder_or_a_file_as_source(step, tmp_path, work, chats, as_parquet) -> None:
+    folder = tmp_path / "volume"
+    # As Kubernetes mounts a ConfigMap: the files are links into a hidden folder.
+    hidden = folder / "..2026_11_24"
+    (folder / "more").mkdir(parents=True)
+    hidden.mkdir()
+    (hidden / "b.parquet").write_bytes(as_parquet(messages=chats(3, "b")))
+    (folder / "b.parquet").symlink_to("..2026_11_24/b.parquet")
+    (folder / "more/A.PARQUET").write_bytes(as_parquet(messages=chats(2, "more")))
+    (folder / "readme.txt").write_text("not data")
+    flags = ("--source", str(folder), "--shuffle", "false", "--eval-split", "0")
+    step(work, flags=flags)
+    assert rows_of(work / "dataset/train.parquet") == chats(3, "b") + chats(2, "more")
+    assert not (work / "dataset/raw").exists()
+    assert "already done" in step(work, flags=flags).stdout
+    (folder / "more/A.PARQUET").write_bytes(as_parquet(messages=chats(7, "more")))
+    assert "10 rows to train on" in step(work, flags=flags).stdout
+    step(tmp_path / "second", flags=("--source", str(folder / "b.parquet"), "--eval-split", "0"))
+    assert len(rows_of(tmp_path / "second/dataset/train.parquet")) == 3
+
+
+def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/data.csv").write_text("a,b")
+    assert "there is data.csv" in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
+    assert "does not exist" in step(work, flags=("--source", str(tmp_path / "nowhere")), code=2).stderr
+    assert "neither of --urls and --source" in step(work, code=2).stderr
+    both = step(work, "http://127.0.0.1:1/x", flags=("--source", str(tmp_path)), code=2)
+    assert "both of --urls and --source" in both.stderr
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", "not a parquet file, but a web page"),
+        (b"", "the file is empty"),
+        ({"instruction": ["a"], "output": ["b"]}, "there are `instruction`, `output`"),
+        ({"prompt": ["a", ""], "completion": ["b", "c"]}, "a message without text: 1 (row 1)"),
+        ({"prompt": ["a"], "completion": ["b"]}, "1 rows cannot be split"),
+    ],
+    ids=["web page", "empty", "columns", "rows", "too few"],
+)
+def test_data_that_cannot_be_used_leaves_nothing(
+    step, work, parquet_server, as_parquet, chats, body: Any, told: str
+) -> None:
+    url = parquet_server.put("/x.parquet", body if isinstance(body, bytes) else as_parquet(**body))
+    done = step(work, url, code=2)
+    assert told in done.stderr and "fix: " in done.stderr and done.stderr.count("error:") == 1
+    assert not (work / "dataset").exists()
+    # Mended at the same address, it is fetched anew.
+    parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
+    assert "18 rows" in step(work, url).stdout
+
+
+def test_addresses_that_fail_leave_nothing(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+    done = step(work, f"{parquet_server.url}/a.parquet", f"{parquet_server.url}/b.parquet?sig=hush", code=2)
+    assert "/a.parquet: 404" in done.stderr and "/b.parquet?sig=***: 404" in done.stderr
+    assert "hush" not in done.stdout + done.stderr
+    url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
+    assert "digest is sha256:" in step(work, f"{url}#sha256={'1' * 64}", code=2).stderr
+    assert not (work / "dataset").exists()
+
+
+def test_private_hosts_need_leave(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+    url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
+    done = step(work, flags=("--urls", json.dumps([url])), code=2)
+    assert "127.0.0.1 is a loopback, private" in done.stderr and not parquet_server.seen
+
+
+def test_a_server_that_is_down_may_be_tried_again(step, work, parquet_server: ParquetServer) -> None:
+    parquet_server.always["/x.parquet"] = Fault(status=503, headers={"Retry-After": "0"})
+    assert "503 Service Unavailable" in step(work, f"{parquet_server.url}/x.parquet", code=1).stderr
+
+
+@pytest.mark.parametrize("rows", [40_000, 20_000], ids=["while downloading", "while preparing"])
+def test_a_full_disk_is_one_clear_error(step, small_disk: Path, parquet_server, as_parquet, rows: int) -> None:
+    texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(rows)]
+    body = as_parquet(prompt=texts, completion=["b"] * rows) if rows > 30_000 else b""
+    if not body:
+        # Small as a file, too large as rows.
+        body = as_parquet(prompt=["a" * 60] * rows, completion=["b"] * rows)
+        assert len(body) < 200_000
+    work = small_disk / "work"
+    done = step(work, parquet_server.put("/x.parquet", body), code=2)
+    assert "no space left on" in done.stderr and "fix: " in done.stderr
+    left = [path.name for path in work.rglob("*") if path.is_file()]
+    assert all("x.parquet" in name for name in left) and not any(name.endswith(".partial") for name in left)
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+    texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(60_000)]
+    body = as_parquet(prompt=texts, completion=texts)
+    held, path = len(body) // 2, "/x.parquet"
+    url = parquet_server.put(path, body)
+    parquet_server.faults[path].append(Fault(hold_after=held))
+    flags = of_this_machine(url)
+    process = subprocess.Popen([sys.executable, *command(work, *flags)], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while sum(part.stat().st_size for part in work.rglob("*.partial")) < held:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (work / "dataset/manifest.json").exists()
+    done = subprocess.run([sys.executable, *command(work, *flags)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "resumed at" in done.stdout, done.stdout + done.stderr
+    assert parquet_server.sent(path) == len(body)
+    assert manifest_of(work)["sources"][0]["sha256"] == "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def test_damaged_results_are_made_again_without_a_download(step, work, parquet_server, as_parquet, chats) -> None:
+    url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
+    step(work, url)
+    train = (work / "dataset/train.parquet").read_bytes()
+    for damage in (
+        lambda: (work / "dataset/train.parquet").write_bytes(train[:-9]),
+        lambda: (work / "dataset/eval.parquet").unlink(),
+        lambda: (work / "dataset/manifest.json").write_text("{}"),
+        lambda: (work / "dataset/manifest.json").unlink(),
+    ):
+        damage()
+        done = step(work, url)
+        assert "already done" not in done.stdout and "already here" in done.stdout
+        assert (work / "dataset/train.parquet").read_bytes() == train
+    assert len(parquet_server.seen) == 1
+
+
+def test_other_settings_replace_the_whole_data_set(work, parquet_server, as_parquet, chats) -> None:
+    url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
+    settings = Settings(work=work, urls=[url], allow_private_hosts=True)
+    result = download(settings)
+    assert still_there(settings, result)
+    all_in_one = Settings(work=work, urls=[url], allow_private_hosts=True, eval_split=0)
+    assert download(all_in_one).rows == 20
+    assert not (work / "dataset/eval.parquet").exists()
+    assert not still_there(settings, result)
+
+
+def test_repeated_rows_and_unused_columns_are_told(work, parquet_server, as_parquet, chats, capsys) -> None:
+    rows = chats(10) * 2
+    url = parquet_server.put("/x.parquet", as_parquet(messages=rows, topic=["pods"] * 20))
+    result = download(Settings(work=work, urls=[url], allow_private_hosts=True, eval_split=0.5))
+    assert result == Result(rows=10, eval_rows=10, data_digest=result.data_digest, data_format="messages")
+    told = capsys.readouterr().out
+    assert "not used: the columns topic" in told and "warning: 10 rows repeat an earlier one" in told
+    train, held_out = rows_of(work / "dataset/train.parquet"), rows_of(work / "dataset/eval.parquet")
+    assert manifest_of(work)["held_out_rows_in_train"] == sum(row in train for row in held_out)
+
+
+@pytest.mark.parametrize("wrong", [("--eval-split", "1"), ("--seed", "-1"), ("--shuffle", "maybe"), ("--urls", "x")])
+def test_flags_that_are_wrong(step, work, wrong: tuple[str, str]) -> None:
+    assert wrong[0] in step(work, flags=wrong, code=2).stderr
+
+
+def test_the_step_starts_without_heavy_libraries() -> None:
+    code = "import steps.download, sys; print(sorted({'pyarrow', 'numpy', 'torch', 'hera'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert done.stdout == "[]\n"
+
+
+def test_bad_input_of_the_function_is_an_exception(tmp_path) -> None:
+    with pytest.raises(BadInput):
+        download(Settings(work=tmp_path))

@@ -1,0 +1,242 @@
+"""Formats, faults and the split, on real parquet files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.errors import BadInput
+from steps.rows import DataFile, UnusableData, format_of, normalise, repeated, split, write_parquet
+
+
+def written(path: Path, **columns: Any) -> DataFile:
+    pq.write_table(pa.table(columns), path)
+    return DataFile(path, path.name)
+
+
+def turn(role: Any, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+ASK, ANSWER = turn("user", "Why?"), turn("assistant", "Because.")
+
+
+def read_back(tmp_path: Path, *data: DataFile) -> list[Any]:
+    """All rows as they would be tuned on."""
+    spool = tmp_path / "spool"
+    found = normalise(data, format_of(data), spool)
+    write_parquet(spool, np.arange(sum(found.counts)), tmp_path / "out.parquet")
+    return pq.read_table(tmp_path / "out.parquet")["messages"].to_pylist()
+
+
+def test_messages_stay_as_they_are(tmp_path: Path, chats) -> None:
+    rows = [[turn("system", "Be brief."), *chat, ASK, ANSWER] for chat in chats(2500)]
+    data = written(tmp_path / "a.parquet", messages=rows)
+    assert format_of([data]) == "messages"
+    assert read_back(tmp_path, data) == rows
+
+
+def test_prompt_and_completion_become_turns(tmp_path: Path) -> None:
+    text = written(tmp_path / "a.parquet", completion=["Because."], prompt=["Why?"])
+    lists = written(tmp_path / "b.parquet", prompt=[[turn("system", "Be brief."), ASK]], completion=[[ANSWER]])
+    assert format_of([text, lists]) == "prompt-completion"
+    assert read_back(tmp_path, text, lists) == [[ASK, ANSWER], [turn("system", "Be brief."), ASK, ANSWER]]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.struct([("content", pa.large_string()), ("role", pa.dictionary(pa.int32(), pa.string()))])),
+        pa.large_list(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())])),
+    ],
+    ids=["other text types", "more fields"],
+)
+def test_other_writers_types_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    data = written(tmp_path / "a.parquet", messages=pa.array([[ASK, ANSWER]], kind))
+    assert read_back(tmp_path, data) == [[ASK, ANSWER]]
+
+
+def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", id=[1], messages=[[ASK, ANSWER]], prompt=["Why?"])
+    assert normalise([data], "messages", tmp_path / "spool").unused == ["id", "prompt"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"instruction": ["a"], "output": ["b"]}, "no columns to tune on; there are `instruction`, `output`"),
+        ({"text": ["a"]}, "no columns to tune on; there are `text`"),
+        ({"prompt": ["a"]}, "no columns to tune on; there are `prompt`"),
+        ({"messages": ["a"]}, "the column `messages` is string"),
+        ({"messages": [[{"from": "human", "value": "a"}]]}, r"the column `messages` is list<.*from"),
+        ({"messages": [[{"role": "user", "content": [{"type": "text", "text": "a"}]}]]}, "the column `messages` is"),
+        ({"prompt": [1], "completion": ["a"]}, "the column `prompt` is int64"),
+        ({"messages": pa.array([], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}, "no rows"),
+    ],
+)
+def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnusableData, match=rf"a\.parquet: .*{told}") as raised:
+        format_of([written(tmp_path / "a.parquet", **columns)])
+    assert raised.value.exit_code == 2 and raised.value.fix
+    assert raised.value.at_fault == [tmp_path / "a.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html>", "not a parquet file, but a web page"),
+        (b'{"messages": []}', "not a parquet file, but JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not a parquet file, but a Git LFS pointer"),
+        (b"\x1f\x8b\x08", "not a parquet file, but a compressed archive"),
+        (b"role,content\n", "not a parquet file, but begins with b'role,content"),
+        (b"PAR1 and then nothing of the kind", "a damaged parquet file"),
+        (b"PAR1", "a damaged parquet file"),
+    ],
+)
+def test_files_that_are_not_parquet(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(UnusableData, match=rf"a\.parquet: {told}") as raised:
+        format_of([DataFile(tmp_path / "a.parquet", "a.parquet")])
+    assert raised.value.fix
+
+
+def test_all_files_at_fault_are_told(tmp_path: Path) -> None:
+    good = written(tmp_path / "good.parquet", messages=[[ASK, ANSWER]])
+    bad = written(tmp_path / "bad.parquet", text=["a"])
+    (tmp_path / "page.parquet").write_text("<html>")
+    page = DataFile(tmp_path / "page.parquet", "page.parquet")
+    with pytest.raises(UnusableData) as raised:
+        format_of([bad, good, page])
+    assert raised.value.at_fault == [bad.path, page.path]
+    assert "bad.parquet" in raised.value.what and "page.parquet" in raised.value.what
+
+
+def test_files_of_different_formats(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.parquet", messages=[[ASK, ANSWER]])
+    two = written(tmp_path / "two.parquet", prompt=["a"], completion=["b"])
+    with pytest.raises(UnusableData, match=r"one\.parquet: messages\n  two\.parquet: prompt-completion"):
+        format_of([one, two])
+
+
+FAULTS = [
+    (None, r"no value \(null\)"),
+    ([], "no assistant turn"),
+    ([ASK], "no assistant turn"),
+    ([ASK, None], "a message that is null"),
+    ([ASK, turn(None, "x")], "a role null; known are system, user, assistant"),
+    ([ASK, turn("bot", "x")], 'a role "bot"; known are system, user, assistant'),
+    ([ASK, turn("assistant", None)], "a message without text"),
+    ([turn("user", " \n"), ANSWER], "a message without text"),
+    ([ASK, ANSWER, ASK], "the last turn is not the assistant's"),
+    ([ANSWER], "no user turn before the assistant's"),
+    ([turn("system", "x"), ANSWER], "no user turn before the assistant's"),
+    ([ASK, turn("system", "x"), ANSWER], "a system message that is not the first"),
+    ([ASK, turn("assistant", "x") | {"tool_calls": "y"}], "a message with `tool_calls`, which is not learned"),
+]
+
+
+@pytest.mark.parametrize(("row", "told"), FAULTS)
+def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, told: str) -> None:
+    kind = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())])
+    rows = pa.array([[ASK, ANSWER], [ASK, ANSWER], row], pa.list_(kind))
+    data = written(tmp_path / "a.parquet", messages=rows)
+    with pytest.raises(UnusableData, match=rf"a\.parquet: 1 of 3 rows\n    {told}: 1 \(row 2\)"):
+        normalise([data], "messages", tmp_path / "spool")
+
+
+def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, chats) -> None:
+    rows = chats(3000)
+    for i in range(5, 3000, 100):
+        rows[i] = [ASK]
+    one = written(tmp_path / "one.parquet", messages=rows)
+    two = written(tmp_path / "two.parquet", messages=[[ASK, ANSWER], [turn("user", ""), ANSWER]])
+    fine = written(tmp_path / "fine.parquet", messages=[[ASK, ANSWER]])
+    with pytest.raises(UnusableData) as raised:
+        normalise([one, fine, two], "messages", tmp_path / "spool")
+    assert raised.value.what.splitlines()[1:] == [
+        "  one.parquet: 30 of 3000 rows",
+        "    no assistant turn: 30 (rows 5, 105, 205, 305, 405, ...)",
+        "  two.parquet: 1 of 2 rows",
+        "    a message without text: 1 (row 1)",
+    ]
+    assert raised.value.at_fault == [one.path, two.path]
+
+
+def test_prompts_that_are_missing(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", prompt=["a", None, "b"], completion=["c", "d", ""])
+    with pytest.raises(UnusableData, match=r"2 of 3 rows\n    no value \(null\): 1 \(row 1\)\n    a message without"):
+        normalise([data], "prompt-completion", tmp_path / "spool")
+
+
+def test_pages_that_are_damaged(tmp_path: Path, chats) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"messages": chats(3000)}), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[200:2000] = bytes(1800)
+    path.write_bytes(content)
+    data = DataFile(path, "a.parquet")
+    assert format_of([data]) == "messages"
+    with pytest.raises(UnusableData, match=r"a\.parquet: .*\n +damaged: "):
+        normalise([data], "messages", tmp_path / "spool")
+
+
+@given(
+    count=st.integers(2, 300),
+    eval_split=st.floats(0, 0.9),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_split_takes_every_row_once(count: int, eval_split: float, shuffle: bool, seed: int) -> None:
+    try:
+        train, held_out = split(count, eval_split, shuffle, seed)
+    except BadInput:
+        assert round(count * eval_split) >= count
+        return
+    assert sorted([*train, *held_out]) == list(range(count))
+    assert len(train) and bool(len(held_out)) is (eval_split > 0)
+    assert abs(len(held_out) - count * eval_split) <= 1
+    if not shuffle:
+        assert list(train) + list(held_out) == list(range(count))
+
+
+def test_the_split_is_the_same_for_ever() -> None:
+    train, held_out = split(10, 0.2, True, 42)
+    assert (train.tolist(), held_out.tolist()) == ([8, 1, 5, 0, 7, 2, 9, 4], [3, 6])
+    assert split(10, 0.2, True, 43)[0].tolist() != train.tolist()
+
+
+def test_one_row_cannot_be_split() -> None:
+    with pytest.raises(BadInput, match="1 rows cannot be split"):
+        split(1, 0.1, True, 42)
+    assert [len(part) for part in split(1, 0, True, 42)] == [1, 0]
+
+
+def test_rows_are_written_in_the_order_asked_across_batches_and_files(tmp_path: Path, chats) -> None:
+    rows = chats(2300) + chats(1700, "node")
+    one = written(tmp_path / "one.parquet", messages=rows[:2300])
+    two = written(tmp_path / "two.parquet", messages=rows[2300:])
+    spool, out = tmp_path / "spool", tmp_path / "out.parquet"
+    assert normalise([one, two], "messages", spool).counts == [2300, 1700]
+    order = np.random.RandomState(1).permutation(4000)[:3000]
+    write_parquet(spool, order, out)
+    table = pq.read_table(out)
+    assert table["messages"].to_pylist() == [rows[i] for i in order]
+    assert json.loads(json.dumps(table.schema.names)) == ["messages"]
+    first = out.read_bytes()
+    write_parquet(spool, order, out)
+    assert out.read_bytes() == first
+
+
+def test_repeated_rows_and_leaks_are_counted(tmp_path: Path, chats) -> None:
+    a, b, c = chats(3)
+    found = normalise([written(tmp_path / "a.parquet", messages=[a, b, a, c, a])], "messages", tmp_path / "spool")
+    assert repeated(found.digests, np.array([0, 1, 2]), np.array([3, 4])) == (2, 1)

@@ -53,7 +53,7 @@ class Model(_Facts):
     lora_targets: tuple[str, ...] = ()
     """The linear layers of this architecture; all of them get an adapter unless the user says otherwise."""
     chat_template: Literal["tokenizer", "none", "unknown"] = "unknown"
-    """Whether the tokenizer carries a chat template; ``none``: rows with ``messages`` cannot be rendered."""
+    """Whether the tokenizer carries a chat template; ``none``: its rows cannot be rendered."""
     vllm: dict[str, Any] = {}
     """Flags of vLLM that this model needs to be served well."""
     wheel: Wheel | None = None

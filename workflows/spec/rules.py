@@ -17,6 +17,8 @@ from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Adapter, Inference, Preset, Resource, Tuning, Workspace
 
 MOST_ADAPTERS = 10
+# Layers outside the blocks of a model that LoRA can adapt too.
+OTHER_LAYERS = ("lm_head", "embed_tokens", "word_embeddings")
 # QLoRA keeps the base weights in 4 bits, and beside them the quantization constants and what stays in 16 bits.
 QUANTIZED_SHARE = 0.3
 RESERVED_LABELS = ("kaito.sh/workspace", "kaito.sh/ragengine", "karpenter.kaito.sh/")
@@ -39,6 +41,7 @@ def check(workspace: Workspace, training: TrainingConfig, server: Mapping[str, A
     _pipeline(workspace, found)
     if workspace.tuning:
         _held_out(workspace, training, found)
+        _targets(find(workspace.tuning.preset), training, found)
     if workspace.tuning and workspace.inference:
         _servable(training, server, found)
 
@@ -136,8 +139,8 @@ def _tuning(workspace: Workspace, tuning: Tuning, found: Findings) -> None:
         what = f"Unsupported tuning preset name {tuning.preset.name}"
         found.wrong("tuning.preset.name", what, f"can be tuned: {known}")
     elif base and base.chat_template == "none":
-        what = f"{base.name} is a base model without a chat template: rows with messages cannot be rendered"
-        found.warn("tuning.preset.name", what, "use rows with prompt and completion, or text, or an instruct model")
+        what = f"{base.name} is a base model without a chat template, so chat rows cannot be rendered"
+        found.warn("tuning.preset.name", what, "choose an instruct model")
     sources.check_name(tuning.config, "tuning.config", found)
     sources.check_source(tuning.input, "tuning.input", workspace.pipeline.data.allow_private_hosts, found)
     sources.check_destination(tuning.output, "tuning.output", found)
@@ -277,6 +280,19 @@ def _held_out(workspace: Workspace, training: TrainingConfig, found: Findings) -
     else:
         what = "no rows are held out, so the adapter is not evaluated before it goes on"
         found.warn("pipeline.data.evalSplit" if given else path, what, fix)
+
+
+def _targets(base: Model | None, training: TrainingConfig, found: Findings) -> None:
+    """PEFT adapts the layers whose names it finds, and is silent about the others."""
+    asked = training.lora.get("target_modules")
+    if not base or not asked:
+        return
+    there = {*base.lora_targets, *OTHER_LAYERS}
+    missing = [name for name in asked if name.rpartition(".")[2] not in there]
+    note = found.wrong if len(missing) == len(asked) else found.warn
+    if missing:
+        what = f"{base.architecture} has no layer {', '.join(missing)}"
+        note(f"{ROOT}.LoraConfig.target_modules", what, f"it has {', '.join(base.lora_targets)}")
 
 
 def _servable(training: TrainingConfig, server: Mapping[str, Any], found: Findings) -> None:

@@ -111,7 +111,7 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
         ok, value = _checked(rule, value, place, found)
         if ok and key == "save_strategy" and value == "no":
             found.warn(place, "checkpoints are kept all the same, so that the run can be resumed")
-        elif ok:
+        elif ok and value != "all-linear":  # The default: all linear layers of the preset.
             read[key] = value
     return read
 

@@ -83,7 +83,7 @@ _MLM = "a causal model has no masked-language objective"
 _METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
 _PARQUET = "the download step finds and reads the data"
 _COLUMNS = "columns are not renamed (KAITO reads this key but never uses it)"
-_COLUMNS_FIX = "name the columns messages, or prompt and completion, or text in the data"
+_COLUMNS_FIX = "in the data, name the columns messages, or prompt and completion"
 
 MODEL: Keys = {
     "torch_dtype": DType,
@@ -95,7 +95,7 @@ MODEL: Keys = {
     "resume_download": Only((True, False), "a download is always resumed"),
     "chat_template": Refused(
         "an inline template holds '{{', which Argo would replace, and a path names a file of KAITO's image",
-        "use a preset whose tokenizer has a template, or rows with prompt and completion, or text",
+        "use a preset whose tokenizer has a template",
     ),
     "pretrained_model_name_or_path": Refused(_PRESET, "set tuning.preset.name"),
     "revision": Refused("the preset pins the revision", "use --set model.revision=COMMIT"),
@@ -127,7 +127,7 @@ LORA: Keys = {
     "r": Count,
     "lora_alpha": Positive,
     "lora_dropout": Below1,
-    "target_modules": Names | str,
+    "target_modules": Names | Literal["all-linear"],
     "exclude_modules": Names | str,
     "bias": Literal["none", "all", "lora_only"],
     "use_rslora": bool,
@@ -246,7 +246,7 @@ TRAINING: Keys = {
     "run_name": Refused("the Workspace names the run", "set metadata.name"),
     "use_cache": Only((False,), "a cache for generation is of no use in training"),
     "save_only_model": Only((False,), f"{_RESUME}, and the optimizer's state would be missing", "leave it out"),
-    "dataset_text_field": Only(("text",), "the column of plain text is named text", "rename the column in the data"),
+    "dataset_text_field": Refused(_COLUMNS, _COLUMNS_FIX),
     "trust_remote_code": Only((False,), "code from a model repository is not run"),
     "use_cpu": Refused(_DEVICE),
     "no_cuda": Refused(_DEVICE),
@@ -340,7 +340,7 @@ DATASET: Keys = {
     "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
     "messages_column": Only(("messages",), _COLUMNS, _COLUMNS_FIX),
     "context_column": Only(("prompt",), _COLUMNS, _COLUMNS_FIX),
-    "response_column": Only(("completion", "text"), _COLUMNS, _COLUMNS_FIX),
+    "response_column": Only(("completion",), _COLUMNS, _COLUMNS_FIX),
 }
 
 SECTIONS: Mapping[str, Keys] = {

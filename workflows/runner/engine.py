@@ -1,0 +1,143 @@
+"""Runs a workflow: from its entrypoint to its end, then its exit handler, however it ended.
+
+The state is written at every change, and what it says succeeded with the same inputs is not run again; so a run that
+was interrupted in any way goes on by being run once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from workflows.runner import scope as scopes
+from workflows.runner.control import Stop, Timing
+from workflows.runner.document import Arguments, Workflow
+from workflows.runner.leaf import Leaves
+from workflows.runner.nodes import EXIT, Nodes, Scope
+from workflows.runner.observer import Observer
+from workflows.runner.state import Node, Phase, Run
+from workflows.runner.substitute import Unresolved, tags
+
+
+class Engine:
+    """One run of one workflow."""
+
+    def __init__(
+        self, workflow: Workflow, run: Run, given: Mapping[str, Path], observer: Observer, timing: Timing
+    ) -> None:
+        self._workflow = workflow
+        self._spec = workflow.spec
+        self._run = run
+        self._state = run.state
+        self._observer = observer
+        self._timing = timing
+        leaves = Leaves(workflow, run, given, observer, timing, _templates_with_result(workflow))
+        self._nodes = Nodes(workflow.spec, run, leaves, observer, timing)
+        self._stop = Stop()
+        self._cancelled = False
+        self._killed = False
+
+    async def run(self) -> None:
+        """Run the workflow to its end; what came of it stands in the state."""
+        state = self._state
+        state.phase = state.main = Phase.RUNNING
+        state.started_at = state.started_at or self._timing.now()
+        state.message, state.cause, state.finished_at, state.time_limit_reached = "", "", None, False
+        self._run.save()
+        self._observer.started(state, [task.name for task in self._spec.template(self._spec.entrypoint).tasks])
+        try:
+            with self._signals():
+                await self._run_main()
+                if self._spec.on_exit and not self._killed:
+                    await self._run_exit_handler()
+            if self._cancelled:
+                state.phase = Phase.CANCELLED
+            state.finished_at = self._timing.now()
+            self._run.save()
+        finally:
+            self._observer.ended(state)
+
+    async def _run_main(self) -> None:
+        state, limit = self._state, self._spec.active_deadline_seconds
+        timer = asyncio.ensure_future(self._stop_after(limit, self._stop)) if limit else None
+        node = await self._call(self._spec.entrypoint, "", self._scope())
+        if timer:
+            timer.cancel()
+        state.main = node.phase if node.phase.completed else Phase.FAILED
+        state.cause, state.message = node.cause, node.message
+        if self._stop.requested and state.main is not Phase.SUCCEEDED:
+            state.message = self._stop.why
+            state.main = Phase.FAILED
+        else:
+            state.time_limit_reached = False
+        state.phase = state.main
+        self._run.save()
+
+    async def _run_exit_handler(self) -> None:
+        """Run the exit handler; when it fails, a workflow that succeeded has failed."""
+        state = self._state
+        self._stop = Stop()
+        node = await self._call(self._spec.on_exit, EXIT, self._scope(ended=True))
+        if state.main is Phase.SUCCEEDED and node.phase is not Phase.SUCCEEDED:
+            state.phase, state.cause = Phase.FAILED, node.cause
+            state.message = f"the exit handler failed: {node.message}"
+
+    async def _call(self, name: str, key: str, scope: Scope) -> Node:
+        """Run the entrypoint or the exit handler, whose arguments are the workflow's parameters."""
+        template = self._spec.template(name)
+        # A DAG at the root has no node of its own: its tasks are the workflow's.
+        key = key or (template.name if template.container else "")
+        parameters = scopes.parameters_of(self._spec, self._state.parameters).items()
+        arguments = Arguments.model_validate({"parameters": [{"name": n, "value": value} for n, value in parameters]})
+        try:
+            inputs = scopes.bind(template, arguments, scope, scope)
+        except Unresolved as error:
+            return self._nodes.settle(key or template.name, template.name, template, Phase.ERROR, str(error))
+        return await self._nodes.call(template, key, template.name, inputs, scope, self._stop)
+
+    async def _stop_after(self, limit: int, stop: Stop) -> None:
+        await self._timing.sleep(limit)
+        self._state.time_limit_reached = True
+        stop.request(f"the workflow took longer than its activeDeadlineSeconds ({limit} s)")
+
+    def _scope(self, *, ended: bool = False) -> Scope:
+        return scopes.of_workflow(self._workflow, self._state, self._timing.now(), ended=ended)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C stops as ``argo stop`` does; a second one ends everything at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+        for number in taken:
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            yield
+        finally:
+            for number in taken:
+                loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._killed = self._cancelled
+        self._cancelled = True
+        why = f"stopped by {signal.Signals(number).name}"
+        self._observer.said(f"{why}: {'killing what runs' if self._killed else 'ending what runs; again kills it'}")
+        self._stop.request(why, kill=self._killed)
+
+
+def _templates_with_result(workflow: Workflow) -> set[str]:
+    """Templates whose standard output is read by ``{{tasks.X.outputs.result}}``."""
+    return {
+        task.template
+        for template in workflow.spec.templates
+        for task in template.tasks
+        if f"{template.prefix}.{task.name}.outputs.result" in set(tags(template.model_dump()))
+    }

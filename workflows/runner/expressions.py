@@ -1,0 +1,209 @@
+"""Argo's three expression languages: ``depends``, ``when`` and ``retryStrategy.expression``.
+
+Each has its grammar beside this file; what doesn't parse is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Token, Tree
+from lark.exceptions import LarkError, UnexpectedInput
+
+Expression = Tree[Token] | Token
+
+_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
+}  # fmt: skip
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {"asInt": int, "asFloat": float, "int": int, "float": float}
+RETRY_VARIABLES = {
+    f"lastRetry.{name}" for name in ("exitCode", "status", "duration", "message")
+}  # all of them are text, Argo's docs/retries.md
+
+
+class ExpressionError(ValueError):
+    """An expression doesn't parse, or has no value."""
+
+
+def parse_depends(text: str) -> Expression:
+    """Parse ``depends``; see ``evaluate_depends``."""
+    return _parse("depends", text)
+
+
+def tasks_of(depends: Expression) -> list[str]:
+    """Names of the tasks that a ``depends`` waits for, in order, once each."""
+    return list(dict.fromkeys(str(token) for token in _tokens(depends) if token.type == "TASK"))
+
+
+def results_of(depends: Expression) -> Iterator[tuple[str, str]]:
+    """Every ``task.Result`` of a ``depends``."""
+    if isinstance(depends, Tree):
+        for tree in depends.find_data("result"):
+            yield str(tree.children[0]), str(tree.children[1])
+
+
+def evaluate_depends(depends: Expression, holds: Callable[[str, str], bool]) -> bool:
+    """Whether a ``depends`` is met; ``holds(task, result)`` tells a single one.
+
+    A bare task name means Succeeded, Skipped or Daemoned (Argo: ``expandDependency``).
+    """
+    match depends:
+        case Tree(data="or", children=parts):
+            return any(evaluate_depends(part, holds) for part in parts)
+        case Tree(data="and", children=parts):
+            return all(evaluate_depends(part, holds) for part in parts)
+        case Tree(data="negation", children=[part]):
+            return not evaluate_depends(part, holds)
+        case Tree(data="result", children=[task, result]):
+            return holds(str(task), str(result))
+        case Tree(data="task", children=[task]):
+            return any(holds(str(task), result) for result in ("Succeeded", "Skipped", "Daemoned"))
+    raise ExpressionError(f"not a depends expression: {depends}")
+
+
+def parse_when(text: str) -> Expression:
+    """Parse ``when`` with its tags replaced."""
+    return _parse("when", text)
+
+
+def evaluate_when(text: str) -> bool:
+    """Whether a ``when`` with its tags replaced holds; an empty one does.
+
+    Raises:
+        ExpressionError: it doesn't parse, or compares what can't be compared.
+    """
+    return _boolean(_value(parse_when(text), {})) if text else True
+
+
+def parse_retry(text: str) -> Expression:
+    """Parse ``retryStrategy.expression`` and check the names in it."""
+    expression = _parse("retry", text)
+    for tree in expression.iter_subtrees() if isinstance(expression, Tree) else ():
+        name = ".".join(str(child) for child in tree.children if isinstance(child, Token))
+        if tree.data == "variable" and name not in RETRY_VARIABLES:
+            raise ExpressionError(f"`{name}` is not one of {', '.join(sorted(RETRY_VARIABLES))}")
+        if tree.data == "call" and (function := str(tree.children[0])) not in _FUNCTIONS:
+            raise ExpressionError(f"`{function}` is not one of {', '.join(_FUNCTIONS)}")
+    return expression
+
+
+def evaluate_retry(text: str, last_retry: Mapping[str, str]) -> bool:
+    """Whether a ``retryStrategy.expression`` wants another attempt; ``last_retry`` has keys ``lastRetry.exitCode``...
+
+    Raises:
+        ExpressionError: it has no value, for example ``asInt`` of what is not a number.
+    """
+    return _boolean(_value(parse_retry(text), last_retry))
+
+
+@cache
+def _grammar(name: str) -> Lark:
+    return Lark((Path(__file__).parent / f"{name}.lark").read_text(), parser="lalr")
+
+
+def _parse(name: str, text: str) -> Expression:
+    try:
+        return _grammar(name).parse(text)
+    except UnexpectedInput as error:
+        place = f" at character {error.column}" if getattr(error, "column", -1) > 0 else ""
+        raise ExpressionError(f"`{text}` doesn't parse{place}") from None
+    except LarkError as error:
+        raise ExpressionError(f"`{text}` doesn't parse: {error}") from None
+
+
+def _tokens(expression: Expression) -> Iterator[Token]:
+    if isinstance(expression, Token):
+        yield expression
+    else:
+        for child in expression.children:
+            yield from _tokens(child)
+
+
+def _value(expression: Expression, variables: Mapping[str, str]) -> Any:
+    match expression:
+        case Tree(data="or", children=parts):
+            return any(_boolean(_value(part, variables)) for part in parts)
+        case Tree(data="and", children=parts):
+            return all(_boolean(_value(part, variables)) for part in parts)
+        case Tree(data="negation", children=[part]):
+            return not _boolean(_value(part, variables))
+        case Tree(data="minus", children=[part]):
+            return -_number(_value(part, variables))
+        case Tree(data="comparison", children=[left, sign, right]):
+            return _compare(_value(left, variables), " ".join(str(sign).split()), _value(right, variables))
+        case Tree(data="list", children=parts):
+            return [_value(part, variables) for part in parts if part is not None]
+        case Tree(data="variable", children=names):
+            return variables[".".join(str(name) for name in names)]
+        case Tree(data="call", children=[name, *arguments]):
+            return _call(str(name), [_value(part, variables) for part in arguments if part is not None])
+        case Token(type="NUMBER"):
+            return (
+                int(expression, 16)
+                if "x" in expression
+                else float(expression)
+                if "." in expression
+                else int(expression)
+            )
+        case Token(type="BOOLEAN"):
+            return expression == "true"
+        case Token(type="STRING"):
+            return re.sub(r"\\(.)", r"\1", expression[1:-1])
+    return str(expression)
+
+
+def _compare(left: Any, sign: str, right: Any) -> bool:
+    if sign.startswith("not "):
+        return not _compare(left, sign.removeprefix("not "), right)
+    if sign in ("==", "!="):
+        return _same(left, right) is (sign == "==")
+    if sign == "in":
+        if not isinstance(right, list):
+            raise ExpressionError("`in` needs a list on its right")
+        return any(_same(left, item) for item in right)
+    if sign in _ORDER:
+        if not (_is_number(left) and _is_number(right)) and not (isinstance(left, str) and isinstance(right, str)):
+            raise ExpressionError(f"`{left}` and `{right}` can't be compared by `{sign}`")
+        return _ORDER[sign](left, right)
+    if not (isinstance(left, str) and isinstance(right, str)):
+        raise ExpressionError(f"`{sign}` needs text on both sides, not `{left}` and `{right}`")
+    if sign in ("=~", "!~", "matches"):
+        try:
+            return (re.search(right, left) is not None) is (sign != "!~")
+        except re.error as error:
+            raise ExpressionError(f"`{right}` is not a regular expression: {error}") from None
+    return {"contains": right in left, "startsWith": left.startswith(right), "endsWith": left.endswith(right)}[sign]
+
+
+def _same(left: Any, right: Any) -> bool:
+    return bool(left == right) and (type(left) is type(right) or (_is_number(left) and _is_number(right)))
+
+
+def _call(name: str, arguments: list[Any]) -> Any:
+    if len(arguments) != 1:
+        raise ExpressionError(f"`{name}` takes one value")
+    try:
+        return _FUNCTIONS[name](arguments[0])
+    except (TypeError, ValueError):
+        raise ExpressionError(f"`{name}({arguments[0]!r})` is not a number") from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> Any:
+    if not _is_number(value):
+        raise ExpressionError(f"`{value}` is not a number")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ExpressionError(f"`{value}` is neither true nor false")
+    return value

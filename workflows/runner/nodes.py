@@ -1,0 +1,272 @@
+"""Runs templates as nodes: leaves, the tasks of a DAG as soon as they may start, the items of a fan-out.
+
+What succeeded before with the same inputs is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from workflows.runner import scope as scopes
+from workflows.runner.control import Stop, Timing
+from workflows.runner.dag import Graph
+from workflows.runner.document import Spec, Task, Template
+from workflows.runner.expressions import ExpressionError, evaluate_when
+from workflows.runner.leaf import Leaves
+from workflows.runner.observer import Observer
+from workflows.runner.state import Node, Phase, Run
+from workflows.runner.substitute import Absent, Unresolved, substitute
+
+EXIT = "onExit"
+"""Key of the exit handler's node."""
+
+Scope = dict[str, str | Absent]
+
+
+@dataclass
+class _Dag:
+    """A DAG at work."""
+
+    template: Template
+    key: str
+    scope: Scope
+    stop: Stop
+    nodes: dict[str, Node] = field(default_factory=dict)
+    """Nodes of the tasks that have ended."""
+    items: dict[str, list[Phase]] = field(default_factory=dict)
+    """Phases of the items of the fan-outs that have ended."""
+
+    @cached_property
+    def graph(self) -> Graph:
+        return Graph(self.template.tasks)
+
+    @cached_property
+    def slots(self) -> contextlib.AbstractAsyncContextManager[Any]:
+        return asyncio.Semaphore(self.template.parallelism) if self.template.parallelism else contextlib.nullcontext()
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        return {name: node.phase for name, node in self.nodes.items()}
+
+    @property
+    def closed(self) -> bool:
+        """Whether no other task may start.
+
+        ``dag.failFast`` (on by default) is decided by a leaf that failed or inherited a failure, so that a task that
+        handles the failure of another still runs; ``failFast`` of the template by any failed task.
+        """
+        phases = self.phases
+        if self.stop.requested or (self.template.fail_fast and any(phase.bad for phase in phases.values())):
+            return True
+        if self.template.dag and not self.template.dag.fail_fast:
+            return False
+        ended = [leaf for leaf in self.graph.leaves if phases.get(leaf, Phase.PENDING).fulfilled]
+        return any(self.graph.branch(leaf, phases).bad for leaf in ended)
+
+    def key_of(self, task: Task) -> str:
+        return f"{self.key}.{task.name}" if self.key else task.name
+
+
+class Nodes:
+    """The nodes of one run."""
+
+    def __init__(self, spec: Spec, run: Run, leaves: Leaves, observer: Observer, timing: Timing) -> None:
+        self._spec = spec
+        self._run = run
+        self._state = run.state
+        self._leaves = leaves
+        self._observer = observer
+        self._timing = timing
+
+    async def call(
+        self,
+        template: Template,
+        key: str,
+        name: str,
+        inputs: dict[str, str],
+        scope: Mapping[str, str | Absent],
+        stop: Stop,
+    ) -> Node:
+        """Run a template as the node ``key``, unless it succeeded before with the same inputs."""
+        before = self._state.nodes.get(key)
+        if before and before.phase is Phase.SUCCEEDED and before.inputs == inputs:
+            return before
+        kind = "Container" if template.container else "DAG"
+        attempts = before.attempts if before else []
+        node = Node(key=key, task=name, template=template.name, type=kind, inputs=inputs, attempts=attempts)
+        if key:
+            self._state.nodes[key] = node
+        own = {**_workflow_tags(scope), **scopes.of_inputs(inputs)}
+        if template.container:
+            own |= scopes.of_leaf(self._state, template, key)
+            await self._leaves.run(template, node, own, stop)
+        else:
+            await self._run_dag(_Dag(template, key, own, stop), node)
+        if node.phase is Phase.SUCCEEDED:
+            names = {output.name: output.global_name for output in template.outputs.parameters if output.global_name}
+            self._state.outputs |= {names[n]: value for n, value in node.outputs.items() if n in names}
+        return node
+
+    def settle(self, key: str, name: str, template: Template, phase: Phase, message: str) -> Node:
+        """A node that comes to its end without running."""
+        before = self._state.nodes.get(key)
+        node = Node(key=key, task=name, template=template.name, type="Skipped", phase=phase, message=message)
+        node.attempts = before.attempts if before else []
+        node.cause = key if phase.bad else ""
+        node.started_at = node.finished_at = self._timing.now()
+        self._state.nodes[key] = node
+        self._changed(node)
+        return node
+
+    async def _run_dag(self, dag: _Dag, node: Node) -> None:
+        node.phase, node.started_at = Phase.RUNNING, self._timing.now()
+        self._changed(node)
+        graph, running = dag.graph, dict[asyncio.Task[Node], str]()
+        while True:
+            waiting = [t for t in graph.tasks if t.name not in dag.nodes and t.name not in running.values()]
+            decided = [task for task in waiting if graph.decided(task.name, dag.phases)]
+            unmet = next((task for task in decided if not graph.met(task.name, dag.phases, dag.items)), None)
+            if unmet:
+                dag.nodes[unmet.name] = self._omit(dag, unmet, "its depends can't be met")
+            elif decided and not dag.closed:
+                running[asyncio.ensure_future(self._run_task(dag, decided[0]))] = decided[0].name
+            elif running:
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                dag.nodes |= {running.pop(ended): ended.result() for ended in done}
+            else:
+                break
+        if not dag.stop.requested:
+            for task in graph.tasks:
+                if not dag.phases.get(task.name, Phase.PENDING).fulfilled:
+                    dag.nodes[task.name] = self._omit(dag, task, "a task beside it had failed (failFast)")
+        self._conclude_dag(dag, node)
+
+    def _conclude_dag(self, dag: _Dag, node: Node) -> None:
+        phases = dag.phases
+        node.phase = dag.graph.assess(phases, fail_fast=dag.template.dag is None or dag.template.dag.fail_fast)
+        stopped = any(not phases.get(task.name, Phase.PENDING).fulfilled for task in dag.graph.tasks)
+        failed_fast = dag.template.fail_fast and any(phase.bad for phase in phases.values())
+        if node.phase is Phase.SUCCEEDED and (stopped or failed_fast):
+            node.phase = Phase.FAILED
+        if node.phase.bad:
+            blamed = dag.graph.to_blame(phases) or next((name for name, phase in phases.items() if phase.bad), "")
+            cause = dag.nodes.get(blamed)
+            node.cause = cause.cause if cause else ""
+            node.message = f"{cause.task}: {cause.message}" if cause else dag.stop.why
+        else:
+            self._gather_outputs(dag, node)
+        node.finished_at = self._timing.now()
+        self._changed(node)
+
+    def _gather_outputs(self, dag: _Dag, node: Node) -> None:
+        known = self._known(dag)
+        for output in dag.template.outputs.parameters:
+            try:
+                node.outputs[output.name] = substitute(output.value_from.parameter if output.value_from else "", known)
+            except Unresolved as error:
+                if output.default is None:
+                    node.phase, node.cause = Phase.ERROR, node.key
+                    node.message = f"outputs.parameters.{output.name}: {error}"
+                else:
+                    node.outputs[output.name] = output.default
+
+    async def _run_task(self, dag: _Dag, task: Task) -> Node:
+        key, known, called = dag.key_of(task), self._known(dag), self._spec.template(task.template)
+        if not task.fans_out:
+            return await self._run_one(dag, task, key, task.name, known)
+        try:
+            with contextlib.suppress(ExpressionError, Unresolved):  # about {{item}}: for each item to decide
+                if not evaluate_when(when := substitute(task.when, known)):
+                    return self.settle(key, task.name, called, Phase.SKIPPED, f"when '{when}' is false")
+            items = _items(task, known)
+        except (Unresolved, ValueError) as error:
+            return self.settle(key, task.name, called, Phase.ERROR, str(error))
+        if not items:
+            return self.settle(key, task.name, called, Phase.SKIPPED, "there are no items")
+        group = Node(key=key, task=task.name, template=called.name, type="TaskGroup", phase=Phase.RUNNING)
+        group.started_at = self._timing.now()
+        self._forget_items(key, len(items))
+        self._state.nodes[key] = group
+        self._changed(group)
+        each = [
+            self._run_one(dag, task, f"{key}.{i}", _display(task, i, item), known | scopes.of_item(item))
+            for i, item in enumerate(items)
+        ]
+        nodes = await asyncio.gather(*each)
+        dag.items[task.name] = [node.phase for node in nodes]
+        self._conclude_group(dag, called, group, nodes)
+        return group
+
+    def _conclude_group(self, dag: _Dag, called: Template, group: Node, nodes: list[Node]) -> None:
+        bad = [node for node in nodes if node.phase.bad]
+        stopped = any(not node.phase.fulfilled for node in nodes)
+        group.phase = bad[-1].phase if bad else Phase.FAILED if stopped else Phase.SUCCEEDED
+        group.cause = bad[0].cause if bad else ""
+        group.message = f"{bad[0].task}: {bad[0].message}" if bad else dag.stop.why if stopped else ""
+        group.outputs, group.result = scopes.gather(called, nodes)
+        group.finished_at = self._timing.now()
+        self._changed(group)
+
+    async def _run_one(self, dag: _Dag, task: Task, key: str, name: str, known: Scope) -> Node:
+        called = self._spec.template(task.template)
+        try:
+            if not evaluate_when(when := substitute(task.when, known)):
+                return self.settle(key, name, called, Phase.SKIPPED, f"when '{when}' is false")
+            inputs = scopes.bind(called, task.arguments, known, _workflow_tags(known))
+        except (Unresolved, ExpressionError) as error:
+            return self.settle(key, name, called, Phase.ERROR, str(error))
+        async with dag.slots:
+            if dag.closed:
+                return Node(key=key, task=name, template=called.name, type="Skipped")
+            return await self.call(called, key, name, inputs, known, dag.stop)
+
+    def _known(self, dag: _Dag) -> Scope:
+        """The scope with the tags of the tasks that have ended."""
+        tasks = {task.name: task for task in dag.graph.tasks}
+        known = dict(dag.scope)
+        for name, node in dag.nodes.items():
+            called = self._spec.template(tasks[name].template)
+            known |= scopes.of_task(dag.template.prefix, name, called, node)
+        return known
+
+    def _omit(self, dag: _Dag, task: Task, why: str) -> Node:
+        return self.settle(dag.key_of(task), task.name, self._spec.template(task.template), Phase.OMITTED, why)
+
+    def _forget_items(self, group: str, count: int) -> None:
+        """Nodes of items that a run before this one had, and this one hasn't."""
+        for key in [key for key in self._state.nodes if key.startswith(f"{group}.")]:
+            if int(key.removeprefix(f"{group}.").split(".")[0]) >= count:
+                del self._state.nodes[key]
+
+    def _changed(self, node: Node) -> None:
+        self._run.save()
+        if node.key:
+            self._observer.changed(node)
+
+
+def _items(task: Task, known: Scope) -> list[Any]:
+    if task.with_items is not None:
+        return [substitute(item, known) for item in task.with_items]
+    text = substitute(task.with_param or "", known)
+    try:
+        items = json.loads(text)
+    except ValueError:
+        items = None
+    if not isinstance(items, list):
+        raise ValueError(f"withParam is not a JSON list: {text}")
+    return items
+
+
+def _display(task: Task, index: int, item: Any) -> str:
+    text = scopes.item_text(item).replace("(", "").replace(")", "")
+    return f"{task.name}({index}:{text if len(text) <= 40 else text[:37] + '...'})"
+
+
+def _workflow_tags(scope: Mapping[str, str | Absent]) -> Scope:
+    return {tag: value for tag, value in scope.items() if tag.startswith("workflow.")}

@@ -1,0 +1,93 @@
+"""Whether, and when, a leaf is tried again (Argo: ``processNodeRetries`` in ``workflow/controller/operator.go``)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from workflows.runner import expressions
+from workflows.runner.document import Retry
+from workflows.runner.duration import seconds
+from workflows.runner.state import Attempt, Phase
+
+# What Argo takes for a passing trouble of the network (its util/errors/errors.go).
+_TRANSIENT = re.compile(
+    "Connection closed by foreign host|net/http: TLS handshake timeout|i/o timeout|connection timed out"
+    "|connection reset by peer|http2: client connection lost|connect: connection refused|invalid connection"
+)
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another attempt is to begin after ``wait`` seconds, and to end before ``deadline``."""
+
+    wait: float
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Enough:
+    """No other attempt; ``why`` is Argo's message, empty when that of the last attempt says more."""
+
+    why: str = ""
+
+
+def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> Again | Enough:
+    """What is to happen after the last of ``attempts`` failed.
+
+    Raises:
+        ExpressionError: ``retryStrategy.expression`` has no value.
+    """
+    last = attempts[-1]
+    if retry is None:
+        return Enough()
+    again = Again(0.0)
+    if retry.backoff:
+        wait = _wait(retry, len(attempts))
+        deadline = None
+        if retry.backoff.max_duration is not None:
+            deadline = attempts[0].started_at + seconds(retry.backoff.max_duration)
+            if (last.finished_at or last.started_at) + wait > deadline:
+                return Enough("backoff would exceed its maxDuration")
+        again = Again(wait, deadline)
+    if not _policy_allows(retry, last):
+        return Enough()
+    if retry.limit is not None and len(attempts) > int(retry.limit):
+        return Enough("no more retries left" if int(retry.limit) else "")
+    if retry.expression and not expressions.evaluate_retry(retry.expression, last_retry(attempts)):
+        return Enough()
+    return again
+
+
+def last_retry(attempts: Sequence[Attempt]) -> dict[str, str]:
+    """``retries`` and ``lastRetry.*`` as the next attempt, and the expression, see them."""
+    if not attempts:
+        return {"lastRetry.exitCode": "0", "lastRetry.status": "", "lastRetry.duration": "0", "lastRetry.message": ""}
+    last = attempts[-1]
+    return {
+        "lastRetry.exitCode": "-1" if last.exit_code is None else str(last.exit_code),
+        "lastRetry.status": str(last.phase),
+        "lastRetry.duration": f"{(last.finished_at or last.started_at) - last.started_at:g}",
+        "lastRetry.message": last.message,
+    }
+
+
+def _wait(retry: Retry, attempts: int) -> float:
+    assert retry.backoff
+    factor = int(retry.backoff.factor or 0) or 1
+    wait = seconds(retry.backoff.duration) * float(factor) ** min(attempts - 1, 64)
+    return min(wait, seconds(retry.backoff.cap)) if retry.backoff.cap else wait
+
+
+def _policy_allows(retry: Retry, last: Attempt) -> bool:
+    match retry.retry_policy or ("Always" if retry.expression else "OnFailure"):
+        case "Always":
+            return True
+        case "OnError":
+            return last.phase is Phase.ERROR
+        case "OnTransientError":
+            pattern = os.environ.get("TRANSIENT_ERROR_PATTERN")
+            return bool(_TRANSIENT.search(last.message) or (pattern and re.search(pattern, last.message)))
+    return last.phase is Phase.FAILED

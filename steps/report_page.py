@@ -132,10 +132,13 @@ def _evaluation(facts: Facts) -> str:
         ["Loss", figure(told.base_loss), figure(told.adapter_loss), _percent(told.ratio)],
         ["Perplexity", figure(told.base_perplexity), figure(told.adapter_perplexity), _percent(ratio)],
     ]
-    under = f"On {figure(told.rows)} held-out rows that training did not see. " if told.rows is not None else ""
+    under = f"On {figure(told.rows)} held-out rows. " if told.rows is not None else ""
+    leaked = number(facts.manifest.get("held_out_rows_in_train"))
+    warning = f"<p>{figure(leaked)} held-out rows are among the training rows too, which flatters the adapter.</p>"
     return _section(
         "Evaluation",
-        _table(["", "Base", "Adapter", "Adapter / base"], rows) + f"<p class=soft>{under}Lower is better.</p>",
+        _table(["", "Base", "Adapter", "Adapter / base"], rows)
+        + f"<p class=soft>{under}Lower is better.</p>{warning if leaked else ''}",
     )
 
 
@@ -143,7 +146,7 @@ def _answers(facts: Facts) -> str:
     cards = [_card(answer) for answer in facts.evaluation.answers[:MOST_ANSWERS]]
     served = facts.of("rollout", "answer")
     if served:
-        question = facts.of("rollout", "question")
+        question = facts.of("rollout", "question") or "A greeting"
         live = _card(Answer(question, "", facts.of("rollout", "base_answer"), served), "asked at the endpoint")
         cards.insert(0, live)
     left = len(facts.evaluation.answers) - MOST_ANSWERS
@@ -232,10 +235,10 @@ def _link(name: str, main: str, digest: str, detail: object) -> str:
 
 
 def _sources(facts: Facts) -> str:
-    """Where the rows came from: the settings of download say it, or else its manifest."""
-    given = facts.of("download", "urls").strip('[]"').replace('", "', ", ") or facts.of("download", "source")
-    listed = records(facts.manifest.get("sources")) or records(facts.manifest.get("files"))
-    return given or ", ".join(text(entry.get("url") or entry.get("path") or entry.get("name")) for entry in listed)
+    """Where the rows came from: the manifest of download says it, or else its settings."""
+    listed = ", ".join(text(source.get("from")) for source in records(facts.manifest.get("sources")))
+    given = facts.of("download", "urls").strip('[]"').replace('", "', ", ")
+    return listed or given or facts.of("download", "source")
 
 
 def _steps(facts: Facts) -> str:

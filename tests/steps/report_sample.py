@@ -90,7 +90,8 @@ def write_run(work: Path, *, steps: int = 90, until: str = "rollout") -> None:
         started += int(seconds)
         if name == until:
             break
-    put(work / "dataset" / "manifest.json", {"rows": 360})
+    source = {"from": "https://data.example.com/faq/train-00000-of-00001.parquet", "rows": 400}
+    put(work / "dataset" / "manifest.json", {"sources": [source], "held_out_rows_in_train": 3})
     if (work / "results" / "tune.json").exists():
         put(work / "report" / "train.jsonl", "\n".join(json.dumps(point) for point in curve(steps)))
     if (work / "results" / "evaluate.json").exists():

@@ -23,6 +23,7 @@ def test_a_whole_run_is_told_from_data_to_endpoint(tmp_path: Path, capsys: pytes
         "It is served at http://127.0.0.1:41873/v1",
         "16.2 %",
         "On 40 held-out rows",
+        "3 held-out rows are among the training rows too",
         "25 Nm dry, 20 Nm oiled.",
         "About 25 Nm, dry; a fifth less when oiled.",
         "Use an A4-80 stainless bolt",

@@ -8,9 +8,12 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import GateRefused, InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from workflows.runner.outcome import Outcome
 
 EXAMPLES = """examples:
   argotune run workspace.yaml                      run it; everything it makes stays in runs/NAME
@@ -48,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, or resume, and say how it ended; the exit code is the cause's (see ``argotune --help``)."""
     from workflows import runner
-    from workflows.runner.view import choose_view
+    from workflows.runner.view import view_for
 
     parameters = _pairs(args.parameter, "-p")
     volumes = {claim: Path(folder).absolute() for claim, folder in _pairs(args.volume, "--volume").items()}
@@ -57,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         folder = _unfinished(runs, args.name or document["metadata"].get("generateName", ""), args.file)
         print(f"resuming {folder}", file=sys.stderr)
-        outcome = runner.resume(folder, document=document, observer=choose_view())
+        outcome = runner.resume(folder, document=document, observer=view_for())
     else:
         name = args.name or _new_name(document)
         folder = runs / name
         outcome = runner.start(
-            document, folder, name=name, parameters=parameters, volumes=volumes, observer=choose_view()
+            document, folder, name=name, parameters=parameters, volumes=volumes, observer=view_for()
         )
-    return _tell(outcome, folder, args.file)
+    return _tell(outcome, args.file)
 
 
 def _document(args: argparse.Namespace) -> dict[str, Any]:
@@ -112,27 +115,28 @@ def _unfinished(runs: Path, prefix: str, file: str) -> Path:
     raise InvalidInput(Problem(f"no unfinished run under {runs}/", file=file, fix=f"start one: argotune run {file}"))
 
 
-def _tell(outcome: Any, folder: Path, file: str) -> int:
-    """Say how the run ended: the answer and where things are on success, the one cause otherwise."""
-    work = folder / "volumes" / "work"
+def _tell(outcome: Outcome, file: str) -> int:
+    """Say how the run ended: the answers and where things are, and on failure the one cause."""
+    work = outcome.folder / "volumes" / "work"
     served = outcome.outputs.get("rollout", {})
-    refused = outcome.outputs.get("evaluate", {}).get("verdict") == "fail"
     if served.get("endpoint"):
-        example = json.dumps({"prompt": "..."})
-        print(f"\nbase model: {served['base-answer']}\n")
-        print(f"adapter:    {served['answer']}\n")
-        print(f"endpoint:   {served['endpoint']}  (stop it: argotune stop {folder})")
-        print(f"ask it:     curl {served['endpoint']}/chat -H 'Content-Type: application/json' -d '{example}'")
+        _tell_served(served, outcome.folder)
     for label, place in (("image", work / "image"), ("report", work / "report" / "report.html")):
         if place.exists():
             print(f"{label + ':':11} {place}")
-    if outcome.phase == "Succeeded" and not refused:
-        return 0
-    if refused and outcome.phase == "Succeeded":
-        print("the gate said no: the adapter is not better than its base; nothing was rolled out", file=sys.stderr)
-        return 3
-    print(f"error: {outcome.message}", file=sys.stderr)
-    print(f"    fix: mend the cause, then: argotune run {file} --resume", file=sys.stderr)
-    if outcome.phase == "Cancelled":
-        return 5
-    return outcome.exit_code if outcome.exit_code in (2, 3, 4, 5, 6) else 1
+    if outcome.command_exit_code:
+        print(f"error: {outcome.message}", file=sys.stderr)
+        fix = outcome.fix or "mend the cause"
+        print(f"    fix: {fix}; then: argotune run {file} --resume", file=sys.stderr)
+        return outcome.command_exit_code
+    if outcome.outputs.get("evaluate", {}).get("verdict") == "fail":
+        raise GateRefused("the gate said no: the adapter is not enough better than its base; nothing was rolled out")
+    return 0
+
+
+def _tell_served(served: dict[str, str], folder: Path) -> None:
+    example = json.dumps({"prompt": "..."})
+    print(f"\nbase model: {served['base-answer']}\n")
+    print(f"adapter:    {served['answer']}\n")
+    print(f"endpoint:   {served['endpoint']}   (ends with: argotune stop {folder})")
+    print(f"ask it:     curl {served['endpoint']}/chat -H 'Content-Type: application/json' -d '{example}'")

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, or resume, and say how it ended; the exit code is the cause's (see ``argotune --help``)."""
     from workflows import runner
-    from workflows.runner.view import view_for
+    from workflows.runner.view import choose_view
 
     parameters = _pairs(args.parameter, "-p")
     volumes = {claim: Path(folder).absolute() for claim, folder in _pairs(args.volume, "--volume").items()}
@@ -60,12 +60,12 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         folder = _unfinished(runs, args.name or document["metadata"].get("generateName", ""), args.file)
         print(f"resuming {folder}", file=sys.stderr)
-        outcome = runner.resume(folder, document=document, observer=view_for())
+        outcome = runner.resume(folder, document=document, observer=choose_view())
     else:
         name = args.name or _new_name(document)
         folder = runs / name
         outcome = runner.start(
-            document, folder, name=name, parameters=parameters, volumes=volumes, observer=view_for()
+            document, folder, name=name, parameters=parameters, volumes=volumes, observer=choose_view()
         )
     return _tell(outcome, args.file)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from workflows.errors import Problem
@@ -85,8 +86,10 @@ class KubernetesObject:
             return None
         path = f"data.{key}"
         first = self.blocks.get(path, self.source.line(path))
+        root = key.removesuffix(".yaml")
         parts, problems = documents(text, self.source.file, first, prefix)
-        lines = dict(found.source.lines)
+        problems = [replace(problem, path=problem.path or root) for problem in problems]
+        lines = {**found.source.lines, root: first}
         for part in parts:
             inside = part.lines if path in self.blocks else dict.fromkeys(part.lines, first)
             lines |= {place: line for place, line in inside.items() if place}

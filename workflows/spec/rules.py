@@ -205,7 +205,7 @@ def _adapters(workspace: Workspace, adapters: list[Adapter], base: Model | None,
         place = join(path, index)
         _adapter(adapter, place, found)
         name, where = adapter.source.name, join(place, "source.name")
-        if name in taken and taken[name].endswith("adapter"):
+        if name in taken and taken[name] != "the base model":
             found.wrong(where, f"Duplicate adapter source name found: {name}", "give each adapter its own name")
         elif name in taken:
             found.wrong(where, f"{name} is the name of {taken[name]}", "choose another name")

@@ -106,6 +106,7 @@ class _Walk:
         self.problems: list[Problem] = []
         self.broken = False
         self.visited = 0
+        self.seen: set[int] = set()
 
     def visit(self, node: yaml.Node, path: str, around: tuple[int, ...]) -> None:
         self.visited += 1
@@ -115,6 +116,7 @@ class _Walk:
             self.broken = True
             return
         self.lines.setdefault(path, self.line(node))
+        self.seen.add(id(node))
         if node.tag not in _PLAIN_TAGS:
             self.wrong(f"tag {node.tag.replace(_TAG, '!!')} is not understood", node, path, "leave the tag out")
             self.broken = True
@@ -161,7 +163,9 @@ class _Walk:
         return int(node.start_mark.line) + self.first_line
 
     def wrong(self, what: str, node: yaml.Node, path: str, fix: str) -> None:
-        self.problems.append(Problem(what, path=path, file=self.file, line=self.line(node), fix=fix))
+        # An alias has the place of what it stands for; the key before it says where it is.
+        line = self.lines.get(path, 0) if id(node) in self.seen else self.line(node)
+        self.problems.append(Problem(what, path=path, file=self.file, line=line or self.line(node), fix=fix))
 
 
 def _merged(node: yaml.Node) -> Iterator[yaml.Node]:

@@ -277,9 +277,13 @@ def _failures(reader: _Reader, given: str) -> tuple[Failure, ...]:
     """Argo's ``workflow.failures``: a JSON list, itself quoted once more by some versions; ``null`` when none."""
     if not given.strip() or "{{" in given:
         return ()
+    before = len(reader.remarks)
     told = reader.json(given, "the list of failures")
     if isinstance(told, str):
         told = reader.json(told, "the list of failures")
+    if len(reader.remarks) > before:
+        # Argo quotes as Go does, which is not always JSON: better raw than not at all.
+        return (Failure("", "", redact(given), ""),)
     return tuple(
         Failure(
             step=text(entry.get("displayName") or entry.get("templateName")),

@@ -98,6 +98,19 @@ def test_a_failed_run_says_what_failed_and_what_was_not_made(
     assert "failed      evaluate: no space left" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("none", ["", "null", '"null"', "[]", "{{workflow.failures}}"])
+def test_without_failures_nothing_is_said_of_them(tmp_path: Path, none: str) -> None:
+    page = Reader(written(tmp_path, failures=none))
+    assert not page.says("What failed")
+    assert not page.says("list of failures")
+
+
+def test_failures_that_cannot_be_read_are_shown_as_they_came(tmp_path: Path) -> None:
+    page = Reader(written(tmp_path, failures=r'"[{\"displayName\": \"tune\", \"message\": \"exit 137\x1b\"}]"'))
+    assert page.says("What failed")
+    assert page.says("exit 137")
+
+
 def test_a_verdict_of_fail_is_no_success(tmp_path: Path) -> None:
     write_run(tmp_path, until="evaluate")
     put(tmp_path / "report" / "evaluation.json", {**EVALUATION, "verdict": "fail", "adapter_loss": 4.2})

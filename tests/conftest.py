@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 
+from steps import oci_layout
+from steps.oci_layout import Image
+
 
 @pytest.fixture(scope="session")
 def needs_tool() -> Callable[[str], str]:
@@ -71,3 +74,13 @@ def log_in(docker_config: Path) -> Callable[..., None]:
         (docker_config / "config.json").write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
 
     return write
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """An adapter's image, of other bytes in each test."""
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(os.urandom(3_000_000))
+    return oci_layout.build_image(folder, tmp_path / "image", "1.0", {"sh.kaito.model.name": "phi-4"})

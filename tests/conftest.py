@@ -84,3 +84,9 @@ def image(tmp_path: Path) -> Image:
     (folder / "adapter_config.json").write_text('{"r": 8}')
     (folder / "adapter_model.safetensors").write_bytes(os.urandom(3_000_000))
     return oci_layout.build_image(folder, tmp_path / "image", "1.0", {"sh.kaito.model.name": "phi-4"})
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """Seconds that were waited for; use ``wait=waits.append``."""
+    return []

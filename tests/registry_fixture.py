@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from steps import reference
+from steps.oci_layout import Image
+
 USER, PASSWORD = "tuner", "s3cr3t pass:w0rd"
 
 
@@ -171,3 +174,13 @@ class BreakingWire:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+def ref(text: str) -> reference.Reference:
+    return reference.parse(text)
+
+
+def same_adapter(folder: Path, image: Image) -> bool:
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    inputs = image.layout.parent / "adapter"
+    return {p.name: p.read_bytes() for p in folder.iterdir()} == {n: (inputs / n).read_bytes() for n in names}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from steps import oci_layout, reference, step
+from steps import files, oci_layout, reference, step
 from steps.adapter import ADAPTER_FILES, adapter_digest
 from steps.errors import BadInput, StepError
 from steps.oci_layout import Image
@@ -41,6 +43,8 @@ class Settings:
     """Digest of the training data."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Further annotations of the manifest."""
+    output: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    """Folder that also gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ def package(given: Settings) -> Result:
     annotations = _annotations(given, digest)
     image = _kept(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
     print(f"image {image.manifest.digest}, {image.size / 1e6:.1f} MB, in {layout}", flush=True)
+    if given.output:
+        _copy_adapter(adapter, given.output)
     if target is None or not given.push:
         where = f"oci:{layout.absolute()}:{tag}"
         return Result(image.manifest.digest, where, image.size, pushed=False)
@@ -117,7 +123,8 @@ def still_there(given: Settings, result: Result) -> bool:
         held = not result.pushed or registry.holds(reference.parse(result.image_reference))
     except StepError:
         return False
-    return held and image.manifest.digest == result.image_digest
+    copied = given.output is None or adapter_digest(given.output) == adapter_digest(given.work / "adapter")
+    return held and copied and image.manifest.digest == result.image_digest
 
 
 def _check_adapter(adapter: Path, expected: str) -> str:
@@ -130,6 +137,14 @@ def _check_adapter(adapter: Path, expected: str) -> str:
             f"the adapter in {adapter} is {digest}, not {expected} as tuned", "run again from the tune step on"
         )
     return digest
+
+
+def _copy_adapter(adapter: Path, output: Path) -> None:
+    """Copy file by file: a mounted volume can't be replaced as a whole. The configuration comes last."""
+    for name in reversed(ADAPTER_FILES):
+        with (adapter / name).open("rb") as source, files.replacing(output / name) as copy:
+            shutil.copyfileobj(source, copy)
+    print(f"adapter copied to {output}", flush=True)
 
 
 def _annotations(given: Settings, digest: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from registry_fixture import Registry
 from steps import oci_layout, reference, registry
 from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
-from steps.package import Result, Settings, package
+from steps.package import Result, Settings, package, still_there
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 MB = 1024 * 1024
@@ -88,6 +88,17 @@ def test_push_is_a_choice(work: Path, open_registry: Registry) -> None:
     assert pushed.image_reference == f"{open_registry.address}/choice@{pushed.image_digest}"
     assert pushed.image_digest == kept.image_digest
     assert registry.holds(reference.parse(where))
+
+
+def test_a_volume_gets_the_adapter_too(work: Path, tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    given = Settings(work=work, output=volume)
+    result = package(given)
+    assert adapter_digest(volume) == adapter_digest(work / "adapter")
+    assert sorted(path.name for path in volume.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert still_there(given, result)
+    (volume / "adapter_config.json").write_text("{}")
+    assert not still_there(given, result)
 
 
 def test_bad_input_is_told_at_once_and_nothing_written(work: Path) -> None:

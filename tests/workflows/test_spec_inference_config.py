@@ -1,0 +1,105 @@
+"""``inference_config.yaml``: flags of vLLM are passed on, and what the rollout decides is refused."""
+
+import pytest
+
+from workflows.errors import InvalidInput
+from workflows.spec import load
+
+WORKSPACE = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: served}
+inference:
+  preset: {name: phi-3-mini-4k-instruct}
+  config: flags
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: flags}
+data:
+  inference_config.yaml: |
+"""
+BOTH = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: served}
+tuning:
+  preset: {name: phi-3-mini-4k-instruct}
+  method: qlora
+  config: flags
+  input: {urls: ["https://data.example.com/train.parquet"]}
+  output: {image: registry.example.com/team/adapter:1.0}
+inference:
+  preset: {name: phi-3-mini-4k-instruct}
+  config: flags
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: flags}
+data:
+  inference_config.yaml: |
+    vllm: {max-lora-rank: 16}
+  training_config.yaml: |
+    training_config:
+      LoraConfig:
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def of(text):
+        file = tmp_path / "workspace.yaml"
+        file.write_text(text)
+        [manifest] = load(file)
+        return manifest
+
+    return of
+
+
+def test_flags_are_passed_on_with_dashes(read):
+    manifest = read(WORKSPACE + "    vllm:\n      max_model_len: 2048\n      enable-chunked-prefill: true\n")
+    assert manifest.inference_config == {"vllm": {"max-model-len": 2048, "enable-chunked-prefill": True}}
+    assert manifest.source.line("inference_config.vllm.enable-chunked-prefill") == 15
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "words"),
+    [
+        ("vllm: {port: 80}", "inference_config.vllm.port", "is set by argotune"),
+        ("vllm: {api_key: x}", "inference_config.vllm.api_key", "is set by argotune"),
+        ("vllm: {--port: 80}", "inference_config.vllm.--port", "no flag of vLLM"),
+        ("vllm: [a]", "inference_config.vllm", "must be a map of flags"),
+        ("vlm: {a: 1}", "inference_config.vlm", "unknown key"),
+        ("[a]", "inference_config", "must be a map"),
+        ("vllm: {max-model-len: long}", "inference_config.vllm.max-model-len", "must be an integer"),
+        (
+            "vllm: {max-model-len: 8192}",
+            "inference_config.vllm.max-model-len",
+            "max-model-len 8192 exceeds model's maximum supported context window 4096 (ModelTokenLimit)",
+        ),
+        ("vllm: {a-b: 1, a_b: 2}", "inference_config.vllm.a_b", "stands twice"),
+        ("vllm: {chat-template: /workspace/x}", "inference_config.vllm.chat-template", "KAITO's image"),
+        ("vllm: {a: '{{x}}'}", "inference_config.vllm.a", "holds '{{'"),
+    ],
+)
+def test_a_wrong_key_is_refused_by_name(read, config, path, words):
+    with pytest.raises(InvalidInput) as caught:
+        read(f"{WORKSPACE}    {config}\n")
+    [problem] = caught.value.problems
+    assert (problem.path, problem.line) == (path, 13)
+    assert words in problem.what
+
+
+def test_an_adapter_larger_than_the_server_takes(read):
+    with pytest.raises(InvalidInput) as caught:
+        read(f"{BOTH}        r: 32\n")
+    [problem] = caught.value.problems
+    assert (problem.path, problem.line) == ("training_config.LoraConfig.r", 23)
+    assert "rank 32 is more than max-lora-rank 16" in problem.what
+    assert read(f"{BOTH}        r: 16\n").training.lora == {"r": 16}
+
+
+@pytest.mark.parametrize("key", ["use_dora: true", "bias: all", "modules_to_save: [lm_head]"])
+def test_an_adapter_that_vllm_cannot_serve(read, key):
+    with pytest.raises(InvalidInput, match="vLLM cannot serve such an adapter"):
+        read(f"{BOTH}        {key}\n")

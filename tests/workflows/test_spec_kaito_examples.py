@@ -1,0 +1,237 @@
+"""KAITO's own files: each loads, or is refused for a stated reason; and no field of its schema is unknown here."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from workflows.errors import InvalidInput
+from workflows.spec import load
+from workflows.spec.findings import _inner
+from workflows.spec.workspace import Workspace
+
+DATA = Path(__file__).parents[1] / "data" / "kaito"
+FILES = sorted(DATA.glob("*.yaml")) + sorted(DATA.glob("v1alpha1/*.yaml"))
+WORKSPACES = [file for file in FILES if "kind: Workspace" in file.read_text()]
+SEED = DATA / "v1alpha1" / "v0.3.0_kaito_workspace_tuning_phi_3.yaml"
+
+# File: path and words of every reason for which it is refused. All other files load.
+REFUSED = {
+    "kaito_configmap_tuning_phi_3": [("", "holds no Workspace, only ConfigMap")],
+    "kaito_inferenceset_llama-3.1_8b_instruct": [("", "holds no Workspace, only InferenceSet, Secret")],
+    "kaito_inferenceset_mig_mixed_strategy": [("", "only InferenceSet")],
+    "kaito_inferenceset_mig_single_strategy": [("", "only InferenceSet")],
+    "kaito_inferenceset_mistral_7b-instruct": [("", "only InferenceSet")],
+    "kaito_inferenceset_phi_4_mini": [("", "only InferenceSet")],
+    "kaito_multiroleinference_deepseek-v3": [("", "only MultiRoleInference")],
+    "kaito_multiroleinference_phi4_4": [("", "only MultiRoleInference")],
+    "kaito_workspace_accelerator": [("resource.partition", "GPU partitioning is not supported yet")],
+    "kaito_workspace_deepseek_r1": [("resource.count", "several nodes is not supported yet")],
+    "kaito_workspace_deepseek_v3": [("resource.count", "several nodes is not supported yet")],
+    "kaito_workspace_llama-3.3_70b_instruct": [("resource.count", "several nodes is not supported yet")],
+    "kaito_workspace_mistral_large_3_675b_instruct": [("resource.count", "several nodes is not supported yet")],
+    "kaito_workspace_deepseek_r1_distill_llama_8b_with_customized_config": [
+        ("resource.instanceType", "Unsupported instance type <your-vm-sku>"),
+        ("resource.preferredNodes", "is not supported"),
+    ],
+    "kaito_workspace_phi_4_mini_throughput": [("metadata.annotations.kaito.sh/performance-mode", "not supported yet")],
+    "kaito_workspace_tool_calling": [("inference_config.vllm.chat-template", "is a file of KAITO's image")],
+    "kaito_workspace_tuning_falcon_7b_oai": [
+        ("tuning.preset.presetOptions.image", "private image are not supported yet"),
+        ("tuning.config", "ConfigMap 'my-qlora-params' specified in 'config' not found"),
+    ],
+    "v0.3.0_kaito_workspace_falcon_7b_with_adapters": [
+        ("inference.adapters[0].source.image", "<YOUR_IMAGE> is a placeholder"),
+        ("inference.adapters[0].strength", "vLLM does not support adapter strength"),
+    ],
+    "v0.4.4_kaito_workspace_falcon_7b_with_adapters": [
+        ("inference.adapters[0].source.image", "<YOUR_IMAGE> is a placeholder"),
+        ("inference.adapters[0].strength", "vLLM does not support adapter strength"),
+    ],
+    "v0.3.0_kaito_workspace_llama2_7b": [
+        ("inference.preset.name", "Unsupported inference preset name llama-2-7b"),
+        ("inference.preset.presetOptions.image", "private image are not supported yet"),
+    ],
+    "v0.4.4_kaito_workspace_llama2_7b": [
+        ("inference.preset.name", "Unsupported inference preset name llama-2-7b"),
+        ("inference.preset.presetOptions.image", "private image are not supported yet"),
+    ],
+}
+
+
+def test_every_refused_file_is_there():
+    assert set(REFUSED) < {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_example_of_kaito_loads_or_is_refused_for_a_stated_reason(file):
+    if file.stem not in REFUSED:
+        assert load(file)
+        return
+    with pytest.raises(InvalidInput) as caught:
+        load(file)
+    found = caught.value.problems
+    assert [problem.path for problem in found] == [path for path, _ in REFUSED[file.stem]]
+    for problem, (_, words) in zip(found, REFUSED[file.stem], strict=True):
+        assert words in problem.what
+        assert problem.fix
+
+
+def test_the_oldest_tuning_example_loads_with_a_warning_that_names_a_successor():
+    [manifest] = load(SEED)
+    assert manifest.workspace.api_version == "kaito.sh/v1alpha1"
+    retired, *placeholders = manifest.warnings
+    assert (retired.path, retired.line) == ("resource.instanceType", 6)
+    assert "Standard_NC6s_v3 is retired" in retired.what
+    assert "Standard_NC24ads_A100_v4" in retired.fix
+    assert all("placeholder" in warning.what for warning in placeholders)
+
+
+def with_config(tmp_path, config, method, preset="phi-3-mini-128k-instruct"):
+    """A Workspace that names the ConfigMap of a file of KAITO, in front of that file."""
+    name = yaml.safe_load(config)["metadata"]["name"]
+    workspace = SEED.read_text().replace("  method: qlora\n", f"  method: {method}\n  config: {name}\n")
+    file = tmp_path / "workspace.yaml"
+    file.write_text(workspace.replace("phi-3-mini-128k-instruct", preset) + "\n---\n" + config)
+    [manifest] = load(file)
+    return manifest
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, method):
+    lines = (DATA / "templates" / f"{method}-params.yaml").read_text().splitlines()
+    config = "\n".join(line for line in lines if "{{" not in line)
+    manifest = with_config(tmp_path, config, method)
+    assert manifest.training.lora == {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
+    assert manifest.training.arguments == {"per_device_train_batch_size": 1}
+    assert manifest.training.quantization["load_in_4bit"] is (method == "qlora")
+    assert manifest.eval_split == 0
+    said = " ".join(warning.what for warning in manifest.warnings)
+    assert "checkpoints are kept" in said and "read as false" in said and "not evaluated" in said
+
+
+def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):
+    manifest = with_config(tmp_path, (DATA / "kaito_configmap_tuning_phi_3.yaml").read_text(), "qlora")
+    assert manifest.training.arguments == {"save_strategy": "epoch", "per_device_train_batch_size": 2}
+    assert any("Phi3ForCausalLM has no layer q_proj, k_proj, v_proj" in warning.what for warning in manifest.warnings)
+
+
+def test_the_built_in_serving_configuration_of_kaito_is_taken_as_written(tmp_path):
+    lines = (DATA / "templates" / "inference-params.yaml").read_text().splitlines()
+    config = "\n".join(line for line in lines if "{{" not in line)
+    workspace = (DATA / "kaito_workspace_phi_4.yaml").read_text().rstrip() + "\n  config: inference-params-template\n"
+    file = tmp_path / "workspace.yaml"
+    file.write_text(f"{workspace}---\n{config}\n")
+    [manifest] = load(file)
+    assert manifest.inference_config == {"vllm": {"cpu-offload-gb": 0}}
+    assert [warning.path for warning in manifest.warnings] == ["inference_config.kv_cache_cpu_memory_utilization"]
+
+
+def fields_of(model, prefix=""):
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        inner = _inner(field.annotation)
+        yield path
+        if inner:
+            yield from fields_of(inner, f"{path}[]." if "list[" in str(field.annotation) else f"{path}.")
+
+
+def test_every_field_of_kaitos_schema_is_a_field_here():
+    theirs = {line.split()[1] for line in (DATA / "workspace_fields.txt").read_text().splitlines()}
+    ours = {path for path in fields_of(Workspace) if not path.startswith(("pipeline", "metadata."))}
+    assert ours - {"pipeline"} == theirs
+
+
+def mappings(value):
+    """Every map and list inside a document, outermost first."""
+    if isinstance(value, dict | list):
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from mappings(inner)
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        [{}, [], [None], {"a": {"b": [1]}}, "{{x}}", "no", "0x", "qlora", "<X>", "1e400", "http://[", "/"]
+    ),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)
+KEYS = st.one_of(st.text(max_size=6), st.sampled_from(["spec", "name", "urls", "image", "config", "kind", "pipeline"]))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_changed_example_loads_or_is_refused_and_never_crashes(tmp_path, data):
+    texts = [file.read_text() for file in WORKSPACES] + [
+        SEED.read_text().replace("method: qlora", "method: qlora\n  config: optimized-phi3-tuning")
+        + "\n---\n"
+        + (DATA / "kaito_configmap_tuning_phi_3.yaml").read_text()
+    ]
+    objects = list(yaml.safe_load_all(data.draw(st.sampled_from(texts))))
+
+    def odd():
+        return copy.deepcopy(data.draw(ODD))  # Maps and lists of it are changed too.
+
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.sampled_from(list(mappings(objects))))
+        if isinstance(place, list):
+            place.append(odd())
+        elif place and data.draw(st.booleans()):
+            key = data.draw(st.sampled_from(sorted(place, key=str)))
+            if data.draw(st.booleans()):
+                del place[key]
+            else:
+                place[key] = odd()
+        else:
+            place[data.draw(KEYS)] = odd()
+    file = tmp_path / "changed.yaml"
+    file.write_text(yaml.safe_dump_all(objects, allow_unicode=True), errors="surrogatepass")
+    check(file)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_file_with_lines_changed_loads_or_is_refused_and_never_crashes(tmp_path, data):
+    lines = data.draw(st.sampled_from(WORKSPACES)).read_text().splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        lines[at] = data.draw(
+            st.sampled_from(
+                [
+                    lines[at] + lines[at],
+                    " " + lines[at],
+                    lines[at].lstrip(),
+                    lines[at].replace(":", " "),
+                    lines[at] + " &a [*a]",
+                    lines[at].partition(":")[0] + ": !!int x",
+                    lines[at].partition(":")[0] + ": |",
+                    "<<: {a: 1}",
+                    "? [x]",
+                    "---",
+                    "",
+                ]
+            )
+        )
+    file = tmp_path / "changed.yaml"
+    file.write_text("\n".join(lines))
+    check(file)
+
+
+def check(file):
+    try:
+        manifests = load(file)
+    except InvalidInput as error:
+        lines = file.read_bytes().count(b"\n") + 1
+        assert error.problems
+        for problem in error.problems:
+            assert problem.what and problem.file == str(file) and 0 <= problem.line <= lines + 1
+    else:
+        assert all(manifest.workspace.metadata.name for manifest in manifests)

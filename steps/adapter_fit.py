@@ -58,7 +58,8 @@ def problems(adapter: ServedAdapter, model: str, base: Path, kind: str, largest_
 
 def vllm_rank(ranks: Iterable[int]) -> int:
     """The smallest ``--max-lora-rank`` of vLLM that holds all ``ranks``."""
-    return next((allowed for allowed in VLLM_RANKS if allowed >= max(ranks)), VLLM_RANKS[-1])
+    largest = max(ranks)
+    return next((allowed for allowed in VLLM_RANKS if allowed >= largest), VLLM_RANKS[-1])
 
 
 def _of_base(adapter: ServedAdapter, model: str, base: Path) -> list[str]:

@@ -106,10 +106,10 @@ def is_alive(server: Server) -> bool:
 
 
 def is_healthy(server: Server, timeout: float = 5.0) -> bool:
-    """Whether it is alive, says that it is well, and answers to all its models' names."""
+    """Whether it is alive, listens itself, says that it is well, and answers to all its models' names."""
     import requests
 
-    if not is_alive(server):
+    if not is_alive(server) or not _listens(server):
         return False
     try:
         with _session() as session:
@@ -253,6 +253,16 @@ def _session() -> Any:
     if key := os.environ.get("VLLM_API_KEY"):  # vLLM wants it from every client once it is set
         session.headers["Authorization"] = f"Bearer {key}"
     return session
+
+
+def _listens(server: Server) -> bool:
+    """Whether the port is its own: another server there would answer for it while it still loads."""
+    for process in processes(server):
+        with contextlib.suppress(psutil.Error):
+            sockets = process.net_connections("tcp4")
+            if any(s.laddr and s.laddr.port == server.port and s.status == psutil.CONN_LISTEN for s in sockets):
+                return True
+    return False
 
 
 def _belongs(process: psutil.Process, group: int, mark: str) -> bool:

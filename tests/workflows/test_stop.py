@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from served_files import file_server
+
+from steps import server
+from steps.server import Server
+from workflows.cli import main
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ARGOTUNE_RUNS", raising=False)
+    (tmp_path / "runs").mkdir()
+    yield tmp_path / "runs"
+    for record in (tmp_path / "runs").glob("*/volumes/*/serve/*.json"):
+        server.stop(record, grace=0)
+
+
+@pytest.fixture
+def serve(runs: Path) -> Callable[..., Server]:
+    def start(run: str, name: str = server.RECORD) -> Server:
+        record = runs / run / "volumes" / "work" / "serve" / name
+        record.parent.mkdir(parents=True, exist_ok=True)
+        wanted = file_server(record.parent, ["base"], server.free_port())
+        started = server.start(wanted, record, record.parent / "server.log", os.environ)
+        server.wait_until_healthy(started, record.parent / "server.log", 20)
+        return started
+
+    return start
+
+
+def test_the_only_server_needs_no_name(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    started = serve("one")
+    assert main(["stop"]) == 0
+    assert capsys.readouterr().out == f"stopped one at {started.endpoint}\n"
+    assert not server.is_alive(started)
+    assert main(["stop"]) == 0
+    assert capsys.readouterr().out == "nothing is served by the runs in runs/\n"
+
+
+def test_of_several_one_must_be_named(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = serve("one"), serve("two")
+    assert main(["stop"]) == 2
+    assert "several runs are served: one, two" in capsys.readouterr().err
+    assert server.is_alive(one) and server.is_alive(two)
+    assert main(["stop", "two"]) == 0
+    assert server.is_alive(one) and not server.is_alive(two)
+    assert main(["stop", "runs/one"]) == 0
+    assert not server.is_alive(one)
+
+
+def test_all_ends_all_and_those_still_starting(serve: Callable[..., Server]) -> None:
+    servers = [serve("one"), serve("one", server.STARTING), serve("two")]
+    assert main(["stop", "--all"]) == 0
+    assert not any(server.is_alive(one) for one in servers)
+
+
+def test_another_folder_of_runs(
+    serve: Callable[..., Server], runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = serve("one")
+    runs.rename(tmp_path / "elsewhere")
+    assert main(["stop", "--all"]) == 0
+    assert server.is_alive(started)
+    assert main(["stop", "--runs-dir", str(tmp_path / "elsewhere")]) == 0
+    assert not server.is_alive(started)
+
+
+def test_an_unknown_run_and_a_run_with_all_are_bad_input(
+    serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = serve("one")
+    assert main(["stop", "nope"]) == 2
+    assert "runs with a server: one" in capsys.readouterr().err
+    assert main(["stop", "one", "--all"]) == 2
+    assert server.is_alive(started)
+
+
+def test_chat_says_what_is_missing(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "hello"]) == 2
+    assert "nothing is served in runs" in capsys.readouterr().err
+    serve("one")
+    assert main(["chat", "--model", "nope", "hello"]) == 2
+    assert "'nope' is not served" in capsys.readouterr().err
+    serve("two")
+    assert main(["chat", "hello"]) == 2
+    assert "several runs are served" in capsys.readouterr().err
+
+
+def test_chat_passes_a_servers_error_on(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    serve("one")  # files can't answer a POST
+    assert main(["chat", "hello"]) == 1
+    assert "base answered with HTTP 501" in capsys.readouterr().err

@@ -21,7 +21,6 @@ MOST_ADAPTERS = 10
 OTHER_LAYERS = ("lm_head", "embed_tokens", "word_embeddings")
 # QLoRA keeps the base weights in 4 bits, and beside them the quantization constants and what stays in 16 bits.
 QUANTIZED_SHARE = 0.3
-RESERVED_LABELS = ("kaito.sh/workspace", "kaito.sh/ragengine", "karpenter.kaito.sh/")
 
 
 def check(workspace: Workspace, training: TrainingConfig, server: Mapping[str, Any], found: Findings) -> None:
@@ -103,9 +102,9 @@ def _selector(resource: Resource, found: Findings) -> None:
         if rule.operator != "In" or len(rule.values) != 1:
             place = join(join(path, "matchExpressions"), index)
             found.wrong(place, "Only allow matchLabels or 'IN' matchExpression", "write it under matchLabels")
-    labels = resource.label_selector.labels
-    reserved = [key for key in labels if key.startswith(RESERVED_LABELS)]
-    if labels and len(reserved) == len(labels):
+    labels, written = resource.label_selector.labels, resource.label_selector.written
+    reserved = [key for key in written if key not in labels]
+    if reserved and not labels:
         fix = "add a label of your own, like apps: my-model"
         found.wrong(path, f"only labels reserved by KAITO: {', '.join(reserved)}", fix)
     elif reserved:

@@ -17,6 +17,7 @@ from workflows.spec.pipeline import Pipeline
 
 V1ALPHA1 = "kaito.sh/v1alpha1"
 V1BETA1 = "kaito.sh/v1beta1"
+RESERVED_LABELS = ("kaito.sh/workspace", "kaito.sh/ragengine", "karpenter.kaito.sh/")
 DEFAULT_V1ALPHA1_INSTANCE = "Standard_NC24ads_A100_v4"
 
 
@@ -47,7 +48,12 @@ class LabelSelector(Fields):
 
     @property
     def labels(self) -> dict[str, str]:
-        """All that is asked for, as plain labels."""
+        """The labels that a node must have. KAITO strips those of its own from a selector, and so does this."""
+        return {key: value for key, value in self.written.items() if not key.startswith(RESERVED_LABELS)}
+
+    @property
+    def written(self) -> dict[str, str]:
+        """All that the selector names, as plain labels."""
         return self.match_labels | {rule.key: rule.values[0] for rule in self.match_expressions if rule.values}
 
 

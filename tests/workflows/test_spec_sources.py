@@ -1,0 +1,195 @@
+"""Inputs, outputs, adapters and URLs: each fault alone is the one problem reported, at its line."""
+
+import pytest
+from workspace_sample import INPUT, OTHER_IMAGE, OUTPUT_IMAGE, PIPELINE, TEN_ADAPTERS, URL, check_broken
+
+
+def url(text):
+    return URL, f"      - {text}  # <--\n"
+
+
+# What is replaced by what (the bad line ends with `# <--`), the path, and words of the message.
+
+
+# What is replaced by what (the bad line ends with `# <--`), the path, and words of the message.
+BROKEN = {
+    "two inputs": (
+        "  input:\n",
+        "  input:  # <--\n    image: registry.example.com/data:1\n",
+        "tuning.input",
+        "Exactly one of URLs, Volume, or Image must be specified",
+    ),
+    "empty input": (INPUT, "  input: {}  # <--\n", "tuning.input", "Exactly one of URLs, Volume, or Image"),
+    "input image": (
+        INPUT,
+        "  input:\n    image: registry.example.com/Data:1  # <--\n",
+        "tuning.input.image",
+        "Unable to parse input image reference",
+    ),
+    "input name": ("  input:\n", "  input:\n    name: A b  # <--\n", "tuning.input.name", "DNS-1123 subdomain"),
+    "input secrets": (
+        "  input:\n",
+        "  input:\n    imagePullSecrets: [x]  # <--\n",
+        "tuning.input.imagePullSecrets",
+        "no image is pulled",
+    ),
+    "volume kind": (
+        INPUT,
+        "  input:\n    volumeSource:\n      persistentVolumeClaims: {claimName: x}  # <--\n",
+        "tuning.input.volumeSource.persistentVolumeClaims",
+        "unknown kind of volume",
+    ),
+    "claim": (
+        INPUT,
+        "  input:\n    volumeSource:\n      persistentVolumeClaim: {}  # <--\n",
+        "tuning.input.volumeSource.persistentVolumeClaim",
+        "missing field claimName",
+    ),
+    "two volumes": (
+        INPUT,
+        "  input:\n    volumeSource: {emptyDir: {}, nfs: {}}  # <--\n",
+        "tuning.input.volumeSource",
+        "exactly one kind of volume",
+    ),
+    "two outputs": (
+        "  output:\n",
+        "  output:  # <--\n    volumeSource: {persistentVolumeClaim: {claimName: x}}\n",
+        "tuning.output",
+        "Exactly one of Volume or Image must be specified",
+    ),
+    "no output": ("  output:\n" + OUTPUT_IMAGE, "  output: {}  # <--\n", "tuning.output", "Exactly one of Volume or"),
+    "output image": (
+        OUTPUT_IMAGE,
+        "    image: registry.example.com/Team/adapter  # <--\n",
+        "tuning.output.image",
+        "Unable to parse output image reference",
+    ),
+    "output digest": (
+        OUTPUT_IMAGE,
+        f"    image: registry.example.com/a@sha256:{'0' * 64}  # <--\n",
+        "tuning.output.image",
+        "a digest cannot be chosen",
+    ),
+    "output placeholder": (
+        OUTPUT_IMAGE,
+        "    image: <YOUR_IMAGE>  # <--\n",
+        "tuning.output.image",
+        "is a placeholder",
+    ),
+    "push secret": (
+        OUTPUT_IMAGE,
+        OUTPUT_IMAGE + "    imagePushSecret: A_b  # <--\n",
+        "tuning.output.imagePushSecret",
+        "not a name Kubernetes allows",
+    ),
+    "push secret without image": (
+        OUTPUT_IMAGE,
+        "    volumeSource: {persistentVolumeClaim: {claimName: x}}\n    imagePushSecret: s  # <--\n",
+        "tuning.output.imagePushSecret",
+        "no image is pushed",
+    ),
+    "adapter without name": (
+        "    - source:\n        name: other\n",
+        "    - source:  # <--\n",
+        "inference.adapters[0].source",
+        "Name of Adapter field must be specified",
+    ),
+    "adapter name": (
+        "name: other\n",
+        "name: Other  # <--\n",
+        "inference.adapters[0].source.name",
+        "DNS-1123 subdomain",
+    ),
+    "adapter named as the tuned one": (
+        "name: other\n",
+        "name: tuned  # <--\n",
+        "inference.adapters[0].source.name",
+        "Duplicate adapter source name found: tuned",
+    ),
+    "adapter named as the base": (
+        "name: other\n",
+        "name: phi-3-mini-128k-instruct  # <--\n",
+        "inference.adapters[0].source.name",
+        "is the name of the base model",
+    ),
+    "adapter urls": (
+        OTHER_IMAGE,
+        "        urls: [https://x.example/y]  # <--\n",
+        "inference.adapters[0].source.urls",
+        "URLs are not supported as adapter source",
+    ),
+    "adapter without source": (
+        "    - source:\n        name: other\n" + OTHER_IMAGE,
+        "    - strength: '1'  # <--\n",
+        "inference.adapters[0].source",
+        "missing field",
+    ),
+    "adapter without image": (
+        "    - source:\n        name: other\n" + OTHER_IMAGE,
+        "    - source:  # <--\n        name: other\n",
+        "inference.adapters[0].source",
+        "Either Image or Volume must be specified",
+    ),
+    "adapter image": (
+        OTHER_IMAGE,
+        "        image: a.example/B:1  # <--\n",
+        "inference.adapters[0].source.image",
+        "Unable to parse adapter image reference",
+    ),
+    "adapter secrets": (
+        OTHER_IMAGE,
+        OTHER_IMAGE + "        imagePullSecrets: [x]  # <--\n",
+        "inference.adapters[0].source.imagePullSecrets",
+        "not supported for adapters yet",
+    ),
+    "strength": (
+        OTHER_IMAGE,
+        OTHER_IMAGE + "      strength: '0.5'  # <--\n",
+        "inference.adapters[0].strength",
+        "vLLM does not support adapter strength",
+    ),
+    "strength out of range": (
+        OTHER_IMAGE,
+        OTHER_IMAGE + "      strength: '2'  # <--\n",
+        "inference.adapters[0].strength",
+        "Strength value for Adapter 'other' must be between 0 and 1",
+    ),
+    "too many adapters": (
+        "  adapters:\n",
+        "  adapters:  # <--\n" + TEN_ADAPTERS,
+        "inference.adapters",
+        "maximum of 10 allowed",
+    ),
+    "adapters of one name": (
+        PIPELINE,
+        "    - source:\n        name: other  # <--\n" + OTHER_IMAGE + PIPELINE,
+        "inference.adapters[1].source.name",
+        "Duplicate adapter source name found: other",
+    ),
+    "not http": (*url("s3://bucket/x.parquet"), "tuning.input.urls[0]", "data source URL must use HTTP or HTTPS"),
+    "path": (*url("/data/x.parquet"), "tuning.input.urls[0]", "data source URL must use HTTP or HTTPS"),
+    "no host": (*url("https:///x"), "tuning.input.urls[0]", "invalid data source URL"),
+    "bad port": (*url("https://a.example:99999/x"), "tuning.input.urls[0]", "invalid data source URL"),
+    "bad brackets": (*url("'https://[::1/x'"), "tuning.input.urls[0]", "invalid data source URL"),
+    "loopback": (*url("http://127.0.0.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
+    "loopback in short": (*url("http://127.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
+    "loopback as number": (*url("http://2130706433/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
+    "loopback as hex": (*url("http://0x7f.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
+    "loopback in v6": (*url("'http://[::ffff:127.0.0.1]/x'"), "tuning.input.urls[0]", "loopback, private"),
+    "private": (*url("http://10.1.2.3/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
+    "carrier": (*url("http://100.64.0.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
+    "metadata": (*url("http://169.254.169.254/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
+    "wire server": (*url("http://168.63.129.16/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
+    "metadata name": (*url("http://metadata.google.internal/x"), "tuning.input.urls[0]", "metadata endpoint"),
+    "localhost": (*url("http://LOCALHOST./x"), "tuning.input.urls[0]", "local or metadata endpoint"),
+    "service": (*url("http://minio.default.svc/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
+    "bare name": (*url("http://minio/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
+    "checksum": (*url("https://a.example/x#sha256=12ab"), "tuning.input.urls[0]", "is no checksum"),
+    "fragment": (*url("https://a.example/x#top"), "tuning.input.urls[0]", "is no checksum"),
+    "password": (*url("https://me:pw@a.example/x"), "tuning.input.urls[0]", "carries a user or password"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_wrong_source_is_the_one_problem_at_its_line(tmp_path, old, new, path, words):
+    check_broken(tmp_path, old, new, path, words)

@@ -152,7 +152,8 @@ def _service(settings: RolloutSettings) -> Service:
 
     arguments = server_command.normalised(settings.server_arguments)
     choice = server_command.choose()
-    base_name = settings.preset or (Path(settings.model).name if Path(settings.model).is_dir() else settings.model)
+    is_folder = settings.model.startswith(("/", "./", "../", "~"))
+    base_name = settings.preset or (Path(settings.model).name if is_folder else settings.model)
     sources = _sources(settings, base_name)
     base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
     adapters, problems = [], []

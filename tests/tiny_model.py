@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 HUB_ID = "tests/tiny-llama"
-TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+TEMPLATE = TURNS + "{% if add_generation_prompt %}<a>{% endif %}"
 
 
 def save_model(folder: Path) -> Path:

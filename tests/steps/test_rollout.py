@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 import requests
+from registry_fixture import Registry
 from tiny_model import save_adapter, save_model
 
+from steps import reference, server
 from steps import rollout as step
-from steps import server
+from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
+from steps.oci_layout import build_image
+from steps.registry import push_image
 from steps.rollout import RolloutSettings, rollout
 from steps.server import PortInUse, Server
 
@@ -192,6 +196,19 @@ def test_what_does_not_fit_is_told_at_once_and_nothing_starts(
     assert not (work / "serve").exists()
 
 
+def test_an_adapter_image_is_pulled(
+    settings: Callable[..., RolloutSettings], open_registry: Registry, work: Path, adapters: Path, tmp_path: Path
+) -> None:
+    image = f"{open_registry.address}/team/one:1"
+    build_image(adapters / "one", tmp_path / "layout", "1", {})
+    push_image(tmp_path / "layout", reference.parse(image))
+    (served,) = step._service(settings(adapters=[{"name": "pulled", "image": image}])).adapters
+    assert served.folder == work / "serve" / "adapters" / "pulled"
+    assert adapter_digest(served.folder) == adapter_digest(adapters / "one")
+    with pytest.raises(BadInput, match="image reference 'Not An Image'"):
+        rollout(settings(adapters=[{"name": "pulled", "image": "Not An Image"}]))
+
+
 def test_killed_while_the_server_starts_it_goes_on_with_the_same_server(
     settings: Callable[..., RolloutSettings], work: Path
 ) -> None:
@@ -215,12 +232,8 @@ def test_as_a_program_it_writes_output_parameters(
 ) -> None:
     given = settings()
     flags = ["--work", str(work), "--preset", "tiny", "--model", given.model, "--question", QUESTION]
-    folders = [
-        "--adapter-folders",
-        json.dumps([given.adapters[0].path]),
-        "--server-arguments",
-        '{"max-model-len": 512}',
-    ]
+    folders = ["--adapter-folders", json.dumps([given.adapters[0].path])]
+    arguments = ["--server-arguments", '{"max-model-len": 512}']
     done = subprocess.run(
         [sys.executable, "-m", "steps.rollout", *flags, *folders, *arguments],
         env={**os.environ, "ARGOTUNE_OUTPUTS": str(tmp_path / "outputs")},

@@ -5,7 +5,7 @@
     resume(folder, document=...)                go on after anything: what has succeeded is kept
     read_state(folder)                          look at a run, also while it is at work
 
-``view.view_for(stream)`` makes an observer that shows the run to a person.
+``view.choose_view(stream)`` makes an observer that shows the run to a person.
 """
 
 from __future__ import annotations
@@ -174,11 +174,10 @@ def _clean_up(run: Run, timing: Timing | None) -> None:
     }
     end_left_over(left, grace)
     for key, node in list(state.nodes.items()):
-        ended_well = node.phase is Phase.SUCCEEDED
-        # The exit handler speaks of the whole run: what it did for another end doesn't count for this one.
-        if key.split(".")[0] == "onExit" and state.main is not Phase.SUCCEEDED:
-            ended_well = False
-        if ended_well:
+        # A workflow that has succeeded is done, whatever failed in it and was handled. The exit handler speaks of the
+        # whole run: what it did for another end doesn't count for this one.
+        of_exit, main_is_done = key.split(".")[0] == "onExit", state.main is Phase.SUCCEEDED
+        if (node.phase is Phase.SUCCEEDED and (main_is_done or not of_exit)) or (main_is_done and not of_exit):
             continue
         if not node.attempts:
             del state.nodes[key]

@@ -44,14 +44,18 @@ class Engine:
     async def run(self) -> None:
         """Run the workflow to its end; what came of it stands in the state."""
         state = self._state
-        state.phase = state.main = Phase.RUNNING
+        main_is_done = state.main is Phase.SUCCEEDED
+        state.phase = Phase.RUNNING
         state.started_at = state.started_at or self._timing.now()
         state.message, state.cause, state.finished_at, state.time_limit_reached = "", "", None, False
         self._run.save()
         self._observer.started(state, [task.name for task in self._spec.template(self._spec.entrypoint).tasks])
         try:
             with self._signals():
-                await self._run_main()
+                if main_is_done:
+                    state.phase = state.main
+                else:
+                    await self._run_main()
                 if self._spec.on_exit and not self._killed:
                     await self._run_exit_handler()
             if self._cancelled:
@@ -63,6 +67,7 @@ class Engine:
 
     async def _run_main(self) -> None:
         state, limit = self._state, self._spec.active_deadline_seconds
+        state.main = Phase.RUNNING
         timer = asyncio.ensure_future(self._stop_after(limit, self._stop)) if limit else None
         node = await self._call(self._spec.entrypoint, "", self._scope())
         if timer:

@@ -47,8 +47,8 @@ class _Dag:
         return Graph(self.template.tasks)
 
     @cached_property
-    def slots(self) -> contextlib.AbstractAsyncContextManager[Any]:
-        return asyncio.Semaphore(self.template.parallelism) if self.template.parallelism else contextlib.nullcontext()
+    def slots(self) -> asyncio.Semaphore | None:
+        return asyncio.Semaphore(self.template.parallelism) if self.template.parallelism else None
 
     @property
     def phases(self) -> dict[str, Phase]:
@@ -131,11 +131,12 @@ class Nodes:
         while True:
             waiting = [t for t in graph.tasks if t.name not in dag.nodes and t.name not in running.values()]
             decided = [task for task in waiting if graph.decided(task.name, dag.phases)]
-            unmet = next((task for task in decided if not graph.met(task.name, dag.phases, dag.items)), None)
-            if unmet:
+            met = [task for task in decided if graph.met(task.name, dag.phases, dag.items)]
+            # What may start goes before what is omitted: it may be there to handle the failure that omits the others.
+            if met and not dag.closed:
+                running[asyncio.ensure_future(self._run_task(dag, met[0]))] = met[0].name
+            elif unmet := next((task for task in decided if task not in met), None):
                 dag.nodes[unmet.name] = self._omit(dag, unmet, "its depends can't be met")
-            elif decided and not dag.closed:
-                running[asyncio.ensure_future(self._run_task(dag, decided[0]))] = decided[0].name
             elif running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 dag.nodes |= {running.pop(ended): ended.result() for ended in done}
@@ -221,8 +222,9 @@ class Nodes:
             inputs = scopes.bind(called, task.arguments, known, _workflow_tags(known))
         except (Unresolved, ExpressionError) as error:
             return self.settle(key, name, called, Phase.ERROR, str(error))
-        async with dag.slots:
-            if dag.closed:
+        had_to_wait = dag.slots is not None and dag.slots.locked()
+        async with dag.slots or contextlib.nullcontext():
+            if dag.stop.requested or (had_to_wait and dag.closed):
                 return Node(key=key, task=name, template=called.name, type="Skipped")
             return await self.call(called, key, name, inputs, known, dag.stop)
 

@@ -15,12 +15,14 @@ from workflows.runner.observer import Observer
 from workflows.runner.state import Node, Phase, State
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
 PROGRESS_LINE_EVERY = 10.0
 """Seconds between two lines of one task that only tell how far it is, off a terminal."""
+
+BAR_WIDTH = 16
 
 _LOOKS_LIKE_PROGRESS = re.compile(r"\b\d+/\d+\b|\d+(\.\d+)?\s?%")
 _STYLES = {
@@ -34,7 +36,7 @@ _STYLES = {
 }
 
 
-def view_for(stream: TextIO | None = None, *, quiet: bool = False) -> Observer:
+def choose_view(stream: TextIO | None = None, *, quiet: bool = False) -> Observer:
     """An observer that shows the run on ``stream`` (standard error), in the way that suits it."""
     if quiet:
         return Observer()
@@ -42,7 +44,9 @@ def view_for(stream: TextIO | None = None, *, quiet: bool = False) -> Observer:
     if stream.isatty():
         from rich.console import Console
 
-        return LiveView(Console(file=stream))
+        console = Console(file=stream)
+        if not console.is_dumb_terminal:
+            return LiveView(console)
     return PlainView(stream)
 
 
@@ -105,9 +109,7 @@ class LiveView(Observer):
 
         self._planned = planned
         self._nodes = dict(state.nodes)
-        self._live = Live(
-            get_renderable=self.table, console=self._console, refresh_per_second=4, vertical_overflow="visible"
-        )
+        self._live = Live(get_renderable=self.table, console=self._console, refresh_per_second=4)
         self._live.start()
 
     def changed(self, node: Node) -> None:
@@ -152,14 +154,12 @@ class LiveView(Observer):
             table.add_row(Text(indent + node.task), state, _duration(node), self._bar(node), Text(line, style="dim"))
         return table
 
-    def _bar(self, node: Node) -> RenderableType:
-        from rich.columns import Columns
-        from rich.progress_bar import ProgressBar
-
+    def _bar(self, node: Node) -> str:
         if node.key not in self._progress or node.phase is not Phase.RUNNING:
             return ""
         done, total = self._progress[node.key]
-        return Columns([ProgressBar(total=total, completed=done, width=16), f"{done}/{total}"])
+        filled = BAR_WIDTH * min(done, total) // max(total, 1)
+        return f"{'━' * filled}{'╌' * (BAR_WIDTH - filled)} {done}/{total}"
 
 
 def _label(node: Node) -> str:

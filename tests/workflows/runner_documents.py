@@ -1,0 +1,161 @@
+"""Small Workflows made of real commands, and what the tests of the runner wait with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workflows.runner.control import Timing
+from workflows.runner.observer import Observer
+from workflows.runner.state import Node, State
+
+PATIENCE = 20.0
+OUT = "/mnt/scratch/out"
+
+# What the leaves run: small, so that a process takes a few hundredths of a second.
+EXIT = "import sys; sys.exit(int(sys.argv[1]))"
+SAY = "import sys; print(*sys.argv[1:])"
+WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+
+
+def leaf(name: str, code: str, *args: str, **fields: Any) -> dict[str, Any]:
+    """A template that runs ``code`` in Python; fields of the container stand in ``container``."""
+    container = {
+        "image": "any",
+        "command": ["python", "-S", "-c", code],
+        "args": list(args),
+        **fields.pop("container", {}),
+    }
+    return {"name": name, "container": container, **fields}
+
+
+def writer(name: str, value: str, *, default: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A template with the output parameter ``out``, which it writes."""
+    source = {"path": OUT} | ({} if default is None else {"default": default})
+    mounts = {"volumeMounts": [{"name": "scratch", "mountPath": "/mnt/scratch"}]}
+    outputs = {"parameters": [{"name": "out", "valueFrom": source}]}
+    return leaf(name, WRITE, OUT, value, container=mounts, outputs=outputs, **fields)
+
+
+def task(name: str, template: str = "", *, arguments: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    """A task; the template has the task's name unless another is given."""
+    given = {"parameters": [{"name": key, "value": value} for key, value in (arguments or {}).items()]}
+    return {"name": name, "template": template or name, "arguments": given, **fields}
+
+
+def dag(*tasks: dict[str, Any], name: str = "main", **fields: Any) -> dict[str, Any]:
+    """A template of tasks; ``failFast`` of the DAG itself is ``dag_fail_fast``."""
+    own = {"failFast": fields.pop("dag_fail_fast")} if "dag_fail_fast" in fields else {}
+    return {"name": name, "dag": {"tasks": list(tasks), **own}, **fields}
+
+
+def workflow(*templates: dict[str, Any], parameters: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    """A Workflow with entrypoint ``main``, a scratch ``emptyDir`` and a claim ``work``."""
+    given = [{"name": k, **(v if isinstance(v, dict) else {"value": v})} for k, v in (parameters or {}).items()]
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"generateName": "test-", "labels": {"team": "red"}, "annotations": {"note": "a b"}},
+        "spec": {
+            "entrypoint": "main",
+            "templates": list(templates),
+            "arguments": {"parameters": given},
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+            "volumeClaimTemplates": [{"metadata": {"name": "work"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+            **spec,
+        },
+    }
+
+
+def inputs(*names: str, **defaults: str) -> dict[str, Any]:
+    """Input parameters, without and with defaults."""
+    plain = [{"name": name} for name in names]
+    return {"parameters": [*plain, *({"name": name, "default": value} for name, value in defaults.items())]}
+
+
+def log_of(folder: Path, key: str, attempt: int = 1) -> str:
+    """What a leaf said."""
+    return (folder / "nodes" / key / f"attempt-{attempt}.log").read_text()
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until ``condition`` gives something; fail loudly after ``PATIENCE``."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if found := condition():
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"waited {PATIENCE} s in vain for {what}")
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs (a zombie doesn't)."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+class Clock:
+    """A clock that jumps over every wait, and remembers it."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+        self.waits: list[float] = []
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(now=self.now, sleep=self.sleep, grace=5.0, poll=0.01)
+
+    def now(self) -> float:
+        return time.time() + self.skipped
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.skipped += seconds
+        await asyncio.sleep(0)
+
+
+class ClockAtFile(Clock):
+    """A clock that stands still until a file is there, and then is ``jump`` seconds on."""
+
+    def __init__(self, file: Path, jump: float) -> None:
+        super().__init__()
+        self.file, self.jump = file, jump
+
+    def now(self) -> float:
+        return time.time() + (self.jump if self.file.exists() else 0.0)
+
+    async def sleep(self, seconds: float) -> None:
+        while not self.file.exists():
+            await asyncio.sleep(0.01)
+
+
+QUICK = Timing(grace=5.0, poll=0.01)
+
+
+class Recorder(Observer):
+    """Remembers all that it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, str]] = []
+        self.lines: list[tuple[str, str]] = []
+        self.fractions: list[tuple[str, int, int]] = []
+        self.ends: list[str] = []
+
+    def changed(self, node: Node) -> None:
+        self.phases.append((node.key, str(node.phase)))
+
+    def log(self, node: Node, line: str) -> None:
+        self.lines.append((node.key, line))
+
+    def progress(self, node: Node, done: int, total: int) -> None:
+        self.fractions.append((node.key, done, total))
+
+    def ended(self, state: State) -> None:
+        self.ends.append(str(state.phase))

@@ -1,0 +1,429 @@
+"""Argo's semantics, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runner_documents import EXIT, QUICK, SAY, Recorder, dag, inputs, leaf, log_of, task, workflow, writer
+
+from workflows import runner
+from workflows.runner.outcome import Outcome
+
+CODE = {"code": "{{inputs.parameters.code}}"}
+
+
+def exits() -> dict[str, Any]:
+    """A leaf that ends with the code it is given."""
+    return leaf("exits", EXIT, "{{inputs.parameters.code}}", inputs=inputs(code="0"))
+
+
+def says() -> dict[str, Any]:
+    """A leaf that says what it is given."""
+    return leaf("says", SAY, "{{inputs.parameters.text}}", inputs=inputs("text"))
+
+
+def run(tmp_path: Path, document: dict[str, Any], **options: Any) -> Outcome:
+    return runner.start(document, tmp_path / "run", name="test-1", timing=QUICK, **options)
+
+
+def phases(outcome: Outcome) -> dict[str, str]:
+    return {key: str(node.phase) for key, node in outcome.nodes.items()}
+
+
+def said(tmp_path: Path, key: str) -> str:
+    return log_of(tmp_path / "run", key).strip()
+
+
+def test_outputs_flow_to_the_tasks_that_wait(tmp_path: Path) -> None:
+    text = {"text": "got {{tasks.a.outputs.parameters.out}} {{tasks.a.status}} {{tasks.a.exitCode}}"}
+    outcome = run(
+        tmp_path, workflow(dag(task("a"), task("b", "says", depends="a", arguments=text)), writer("a", "2e-4"), says())
+    )
+    assert outcome.phase == "Succeeded"
+    assert said(tmp_path, "b") == "got 2e-4 Succeeded 0"
+    assert outcome.outputs == {"a": {"out": "2e-4"}}
+    assert outcome.command_exit_code == 0
+
+
+def test_parameters_and_overrides(tmp_path: Path) -> None:
+    words = (
+        "{{workflow.parameters.a}}/{{workflow.parameters.b}}/{{workflow.labels.team}}/{{workflow.annotations.note}}"
+    )
+    document = workflow(dag(task("x", "says", arguments={"text": words})), says(), parameters={"a": "1", "b": 2})
+    run(tmp_path, document, parameters={"a": "changed"})
+    assert said(tmp_path, "x") == "changed/2/red/a b"
+    kept = json.loads((tmp_path / "run" / "workflow.json").read_text())
+    assert kept["spec"]["arguments"]["parameters"][0]["value"] == "changed"
+
+
+def test_tags_of_the_workflow(tmp_path: Path) -> None:
+    text = (
+        "{{workflow.name}} {{workflow.status}} {{ workflow.uid }} {{workflow.creationTimestamp}} {{workflow.duration}}"
+    )
+    outcome = run(tmp_path, workflow(dag(task("x", "says", arguments={"text": text})), says()))
+    name, status, uid, created, duration = said(tmp_path, "x").split()
+    assert (name, status) == ("test-1", "Running")
+    assert uid == runner.read_state(outcome.folder).uid
+    assert created.endswith("Z") and float(duration) >= 0
+
+
+def test_values_are_replaced_once_and_other_braces_stay(tmp_path: Path) -> None:
+    text = "{{ messages }} {{workflow.parameters.p}} {{item}} $(NOBODY)"
+    document = workflow(
+        dag(task("x", "says", arguments={"text": text})), says(), parameters={"p": "{{workflow.name}}"}
+    )
+    run(tmp_path, document)
+    assert said(tmp_path, "x") == "{{ messages }} {{workflow.name}} {{item}} $(NOBODY)"
+
+
+def test_when_false_skips_and_a_bare_dependency_goes_on(tmp_path: Path) -> None:
+    document = workflow(
+        dag(
+            task("gate"),
+            task("skipped", "exits", depends="gate", when="{{tasks.gate.outputs.parameters.out}} == pass"),
+            task("bare", "exits", depends="skipped"),
+            task("strict", "exits", depends="skipped.Succeeded"),
+        ),
+        writer("gate", "fail"),
+        exits(),
+    )
+    outcome = run(tmp_path, document)
+    assert phases(outcome) == {"gate": "Succeeded", "skipped": "Skipped", "bare": "Succeeded", "strict": "Omitted"}
+    assert outcome.phase == "Succeeded"
+    assert outcome.nodes["skipped"].message == "when 'fail == pass' is false"
+
+
+def test_a_when_that_has_no_value_is_an_error(tmp_path: Path) -> None:
+    document = workflow(
+        dag(task("a"), task("b", "exits", depends="a", when="{{tasks.a.outputs.parameters.out}} == x")),
+        writer("a", "two words"),
+        exits(),
+    )
+    outcome = run(tmp_path, document)
+    assert phases(outcome)["b"] == "Error"
+    assert outcome.phase == "Error"
+    assert "two words" in outcome.message
+
+
+def test_a_failure_omits_what_waits_and_is_the_one_cause(tmp_path: Path) -> None:
+    code = "import sys; print('loading'); print('error: no rows\\n  fix: give rows', file=sys.stderr); sys.exit(2)"
+    document = workflow(
+        dag(task("a"), task("b", "exits", depends="a"), task("c", "exits", depends="b")), leaf("a", code), exits()
+    )
+    outcome = run(tmp_path, document)
+    assert phases(outcome) == {"a": "Failed", "b": "Omitted", "c": "Omitted"}
+    assert outcome.phase == "Failed"
+    assert outcome.message == "a failed: exit code 2: no rows"
+    assert (outcome.fix, outcome.failed, outcome.exit_code, outcome.command_exit_code) == ("give rows", "a", 2, 2)
+
+
+def test_a_handled_failure_is_none(tmp_path: Path) -> None:
+    tasks = [
+        task("a", "exits", arguments={"code": "1"}),
+        task("b", "exits", depends="a.Failed"),
+        task("c", "exits", depends="a.Errored"),
+    ]
+    outcome = run(tmp_path, workflow(dag(*tasks), exits()))
+    assert phases(outcome) == {"a": "Failed", "b": "Succeeded", "c": "Omitted"}
+    assert outcome.phase == "Failed", "the omitted leaf c inherits the failure of a"
+    tasks = tasks[:2]
+    outcome = runner.start(workflow(dag(*tasks), exits()), tmp_path / "two", name="x", timing=QUICK)
+    assert outcome.phase == "Succeeded"
+
+
+def test_a_failed_leaf_lets_no_new_task_start_unless_told_so(tmp_path: Path) -> None:
+    # slow ends only after bad has failed; so next is what failing fast is about.
+    wait = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)"
+    marker = tmp_path / "run" / "volumes" / "work" / "failed"
+    mounts = {"volumeMounts": [{"name": "work", "mountPath": "/mnt/work"}]}
+    fail = "import sys; open(sys.argv[1], 'w'); sys.exit(1)"
+
+    def document(**options: Any) -> dict[str, Any]:
+        tasks = task("bad"), task("slow"), task("next", "exits", depends="slow")
+        return workflow(
+            dag(*tasks, **options),
+            leaf("bad", fail, "/mnt/work/failed", container=mounts),
+            # its own look at the state: only when bad is known to have failed
+            leaf(
+                "slow",
+                wait + '\nwhile \'"phase": "Failed"\' not in open(sys.argv[2]).read(): time.sleep(0.01)',
+                str(marker),
+                str(tmp_path / "run" / "state.json"),
+            ),
+            exits(),
+        )
+
+    outcome = run(tmp_path, document())
+    assert phases(outcome) == {"bad": "Failed", "slow": "Succeeded", "next": "Omitted"}
+    assert "failFast" in outcome.nodes["next"].message
+    os.rename(tmp_path / "run", tmp_path / "before")
+    outcome = run(tmp_path, document(dag_fail_fast=False))
+    assert phases(outcome) == {"bad": "Failed", "slow": "Succeeded", "next": "Succeeded"}
+    assert outcome.phase == "Failed"
+
+
+def test_the_output_of_a_skipped_task_is_the_producers_default_then_the_consumers(tmp_path: Path) -> None:
+    def reader(name: str, **defaults: str) -> dict[str, Any]:
+        given = inputs(**defaults) if defaults else inputs("x")
+        return leaf(name, SAY, "{{inputs.parameters.x}}", inputs=given)
+
+    ref = {"x": "{{tasks.%s.outputs.parameters.out}}"}
+    document = workflow(
+        dag(
+            task("with", when="1 == 2"),
+            task("without", when="1 == 2"),
+            task("producer", "plain", depends="with", arguments={"x": ref["x"] % "with"}),
+            task("consumer", "fallback", depends="without", arguments={"x": ref["x"] % "without"}),
+            task("nobody", "plain", depends="without", arguments={"x": ref["x"] % "without"}),
+            task("partly", "fallback", depends="without", arguments={"x": "a " + ref["x"] % "without"}),
+            dag_fail_fast=False,
+        ),
+        writer("with", "1", default="theirs"),
+        writer("without", "1"),
+        reader("plain"),
+        reader("fallback", x="mine"),
+    )
+    outcome = run(tmp_path, document)
+    assert said(tmp_path, "producer") == "theirs"
+    assert said(tmp_path, "consumer") == "mine"
+    assert phases(outcome)["nobody"] == phases(outcome)["partly"] == "Error"
+    assert "`without` is Skipped" in outcome.nodes["nobody"].message
+
+
+def test_items_fan_out_and_their_outputs_come_together(tmp_path: Path) -> None:
+    items = ["x", 2, {"k": "v", "n": 1}]
+    document = workflow(
+        dag(
+            task("fan", "one", withItems=items, arguments={"text": "{{item}}"}),
+            task(
+                "by-key",
+                "one",
+                withItems=[{"k": "v"}, {"k": "w"}],
+                when="{{item.k}} == w",
+                arguments={"text": "{{item.k}}"},
+            ),
+            task("after", "says", depends="fan && by-key", arguments={"text": "{{tasks.fan.outputs.parameters.out}}"}),
+        ),
+        writer("one", "{{inputs.parameters.text}}", inputs=inputs("text")),
+        says(),
+    )
+    outcome = run(tmp_path, document)
+    assert outcome.phase == "Succeeded"
+    assert json.loads(said(tmp_path, "after")) == ["x", "2", '{"k":"v","n":1}']
+    assert [outcome.nodes[f"fan.{i}"].task for i in range(2)] == ["fan(0:x)", "fan(1:2)"]
+    assert phases(outcome)["by-key.0"] == "Skipped" and outcome.outputs["by-key.1"] == {"out": "w"}
+    assert outcome.nodes["fan"].type == "TaskGroup"
+
+
+def test_items_from_a_parameter(tmp_path: Path) -> None:
+    document = workflow(
+        dag(
+            task("list"),
+            task(
+                "fan",
+                "says",
+                depends="list",
+                withParam="{{tasks.list.outputs.parameters.out}}",
+                arguments={"text": "<{{item}}>"},
+            ),
+            task("none", "says", withParam="[]", arguments={"text": "{{item}}"}),
+            task("wrong", "says", depends="none", withParam="{{workflow.name}}", arguments={"text": "{{item}}"}),
+            dag_fail_fast=False,
+        ),
+        writer("list", '["a b", {"k": 1}]'),
+        says(),
+    )
+    outcome = run(tmp_path, document)
+    assert (said(tmp_path, "fan.0"), said(tmp_path, "fan.1")) == ("<a b>", '<{"k":1}>')
+    assert phases(outcome)["none"] == "Skipped"
+    assert phases(outcome)["wrong"] == "Error" and "not a JSON list: test-1" in outcome.nodes["wrong"].message
+
+
+def test_results_of_items_decide_what_follows(tmp_path: Path) -> None:
+    document = workflow(
+        dag(
+            task("mixed", "exits", withItems=["0", "1"], arguments={"code": "{{item}}"}),
+            task("bad", "exits", withItems=["1", "1"], arguments={"code": "{{item}}"}),
+            task("any", "exits", depends="mixed.AnySucceeded"),
+            task("all", "exits", depends="bad.AllFailed"),
+            task("not-all", "exits", depends="mixed.AllFailed"),
+            dag_fail_fast=False,
+        ),
+        exits(),
+    )
+    got = phases(run(tmp_path, document))
+    assert (got["mixed"], got["any"], got["all"], got["not-all"]) == ("Failed", "Succeeded", "Succeeded", "Omitted")
+
+
+def test_standard_output_as_result(tmp_path: Path) -> None:
+    code = "import sys; print('[1, 2]'); print('aside', file=sys.stderr)"
+    document = workflow(
+        dag(
+            task("a"),
+            task("b", "says", depends="a", withParam="{{tasks.a.outputs.result}}", arguments={"text": "{{item}}"}),
+        ),
+        leaf("a", code),
+        says(),
+    )
+    recorder = Recorder()
+    run(tmp_path, document, observer=recorder)
+    assert (said(tmp_path, "b.0"), said(tmp_path, "b.1")) == ("1", "2")
+    assert said(tmp_path, "a") == "aside"
+    assert {("a", "[1, 2]"), ("a", "aside")} <= set(recorder.lines)
+
+
+def test_nested_dags_have_inputs_and_outputs(tmp_path: Path) -> None:
+    inner = dag(
+        task("w", arguments={"text": "<{{inputs.parameters.text}}>"}),
+        name="inner",
+        inputs=inputs("text"),
+        outputs={"parameters": [{"name": "both", "valueFrom": {"parameter": "{{tasks.w.outputs.parameters.out}}!"}}]},
+    )
+    document = workflow(
+        dag(
+            task("in", "inner", arguments={"text": "x"}),
+            task("after", "says", depends="in", arguments={"text": "{{tasks.in.outputs.parameters.both}}"}),
+        ),
+        inner,
+        writer("w", "{{inputs.parameters.text}}", inputs=inputs("text")),
+        says(),
+    )
+    outcome = run(tmp_path, document)
+    assert said(tmp_path, "after") == "<x>!"
+    assert outcome.outputs["in.w"] == {"out": "<x>"}
+
+
+def test_the_cause_lies_in_the_nested_dag(tmp_path: Path) -> None:
+    document = workflow(
+        dag(task("in", "inner")), dag(task("w", "exits", arguments={"code": "4"}), name="inner"), exits()
+    )
+    outcome = run(tmp_path, document)
+    assert (outcome.failed, outcome.exit_code, outcome.command_exit_code) == ("in.w", 4, 4)
+    assert outcome.message.startswith("in.w failed: exit code 4")
+
+
+def test_steps_run_group_by_group(tmp_path: Path) -> None:
+    groups = [
+        [task("a"), task("b", "exits")],
+        [task("c", "says", arguments={"text": "{{steps.a.outputs.parameters.out}}"})],
+    ]
+    document = workflow({"name": "main", "steps": groups}, writer("a", "from a"), exits(), says())
+    outcome = run(tmp_path, document)
+    assert outcome.phase == "Succeeded"
+    assert said(tmp_path, "c") == "from a"
+    assert outcome.nodes["c"].started_at >= max(outcome.nodes[k].finished_at for k in "ab")  # type: ignore[type-var,operator]
+
+
+def test_a_leaf_may_be_the_entrypoint(tmp_path: Path) -> None:
+    document = workflow(leaf("main", SAY, "{{inputs.parameters.p}}", inputs=inputs("p")), parameters={"p": "given"})
+    assert run(tmp_path, document).phase == "Succeeded"
+    assert said(tmp_path, "main") == "given"
+
+
+def overlap(outcome: Outcome) -> int:
+    """How many leaves ran at once, at most."""
+    leaves = [node for node in outcome.nodes.values() if node.type == "Container"]
+    moments = [(n.started_at or 0, 1) for n in leaves] + [(n.finished_at or 0, -1) for n in leaves]
+    most = now = 0
+    for _, step in sorted(moments):
+        now += step
+        most = max(most, now)
+    return most
+
+
+# Each leaf waits until all of its size have come, so that they must run beside each other.
+MEET = """import os, sys, time
+folder, me, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+os.makedirs(folder, exist_ok=True); open(os.path.join(folder, me), 'w').close()
+until = time.time() + 15
+while len(os.listdir(folder)) < size:
+    if time.time() > until: sys.exit(1)
+    time.sleep(0.01)
+"""
+
+
+def test_independent_tasks_run_beside_each_other(tmp_path: Path) -> None:
+    meet = leaf("meet", MEET, str(tmp_path / "m"), "{{inputs.parameters.me}}", "3", inputs=inputs("me"))
+    outcome = run(
+        tmp_path, workflow(dag(task("x", "meet", withItems=["1", "2", "3"], arguments={"me": "{{item}}"})), meet)
+    )
+    assert outcome.phase == "Succeeded"
+    assert overlap(outcome) == 3
+
+
+@pytest.mark.parametrize("where", ["workflow", "dag"])
+def test_parallelism_is_kept(tmp_path: Path, where: str) -> None:
+    spec: dict[str, Any] = {"parallelism": 1} if where == "workflow" else {}
+    main = dag(
+        task("x", "exits", withItems=[0, 0, 0]), task("y", "exits"), **({"parallelism": 1} if where == "dag" else {})
+    )
+    outcome = run(tmp_path, workflow(main, exits(), **spec))
+    assert outcome.phase == "Succeeded"
+    assert overlap(outcome) == 1
+
+
+def exit_handler() -> dict[str, Any]:
+    return leaf("bye", SAY, "{{workflow.status}}", "{{workflow.failures}}", "{{workflow.outputs.parameters.best}}")
+
+
+def globally(value: str) -> dict[str, Any]:
+    template = writer("a", value)
+    template["outputs"]["parameters"][0]["globalName"] = "best"
+    return template
+
+
+@pytest.mark.parametrize(("code", "status"), [("0", "Succeeded"), ("3", "Failed")])
+def test_the_exit_handler_runs_and_knows_the_end(tmp_path: Path, code: str, status: str) -> None:
+    main = dag(task("a"), task("b", "exits", depends="a", arguments={"code": code}))
+    outcome = run(tmp_path, workflow(main, globally("0.5"), exits(), exit_handler(), onExit="bye"))
+    first, rest = said(tmp_path, "onExit").split(" ", 1)
+    failures, best = rest.rsplit(" ", 1)
+    assert (first, best, str(outcome.phase)) == (status, "0.5", status)
+    listed = json.loads(json.loads(failures))
+    assert (listed or []) == [] if code == "0" else (listed[0]["displayName"], listed[0]["phase"]) == ("b", "Failed")
+    assert outcome.command_exit_code == int(code)
+
+
+def test_a_failed_exit_handler_fails_the_workflow(tmp_path: Path) -> None:
+    bye = dag(task("release", "exits"), task("report", "exits", arguments={"code": "1"}), name="bye")
+    outcome = run(tmp_path, workflow(dag(task("a", "exits")), exits(), bye, onExit="bye"))
+    assert outcome.phase == "Failed"
+    assert outcome.failed == "onExit.report"
+    assert outcome.message.startswith("the exit handler: report failed: exit code 1")
+
+
+def test_a_failed_exit_handler_does_not_hide_the_first_cause(tmp_path: Path) -> None:
+    main = dag(task("a", "exits", arguments={"code": "2"}))
+    outcome = run(tmp_path, workflow(main, exits(), leaf("bye", EXIT, "1"), onExit="bye"))
+    assert (outcome.failed, outcome.exit_code) == ("a", 2)
+
+
+def test_only_the_document_is_needed(tmp_path: Path) -> None:
+    """Neither the compiler nor what it is made with is loaded to run a document."""
+    code = (
+        "import json, sys; from pathlib import Path; from workflows import runner; "
+        "before = {m.split('.')[0] for m in sys.modules}; "
+        "runner.start(json.loads(sys.argv[1]), Path(sys.argv[2]), name='x'); "
+        "print('pydantic' in before, [m for m in ('hera', 'workflows.compile', 'torch') if m in sys.modules])"
+    )
+    document = json.dumps(workflow(dag(task("a")), writer("a", "1")))
+    words = [sys.executable, "-c", code, document, str(tmp_path / "run")]
+    got = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert got.stdout.strip() == "False []"
+
+
+def test_observers_see_each_phase(tmp_path: Path) -> None:
+    recorder = Recorder()
+    run(
+        tmp_path,
+        workflow(dag(task("a"), task("b", "exits", depends="a", when="1 == 2")), writer("a", "1"), exits()),
+        observer=recorder,
+    )
+    assert recorder.phases == [("a", "Running"), ("a", "Succeeded"), ("b", "Skipped")]
+    assert recorder.ends == ["Succeeded"]

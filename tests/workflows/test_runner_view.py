@@ -1,0 +1,126 @@
+"""What a person sees: plain lines in a pipe, a table on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from runner_documents import QUICK, dag, inputs, leaf, task, workflow
+
+from workflows import runner
+from workflows.runner.observer import Observer
+from workflows.runner.state import Node, Phase
+from workflows.runner.view import LiveView, PlainView, choose_view
+
+SPEAK = "import sys; print('hello'); sys.exit(int(sys.argv[1]))"
+
+
+def node(key: str, phase: Phase, **fields: object) -> Node:
+    return Node.model_validate(
+        {"key": key, "task": key, "template": "t", "type": "Container", "phase": phase, **fields}
+    )
+
+
+def test_plain_lines(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    document = workflow(
+        dag(
+            task("a", "speak"),
+            task("b", "speak", depends="a", arguments={"code": "2"}),
+            task("c", "speak", depends="b"),
+        ),
+        leaf("speak", SPEAK, "{{inputs.parameters.code}}", inputs=inputs(code="0")),
+    )
+    runner.start(document, tmp_path / "run", name="mine", observer=PlainView(stream), timing=QUICK)
+    lines = [re.sub(r"after \d+s", "after 0s", line) for line in stream.getvalue().splitlines()]
+    assert lines == [
+        "mine: started",
+        "a: Running",
+        "[a] hello",
+        "a: Succeeded after 0s",
+        "b: Running",
+        "[b] hello",
+        "b: Failed after 0s: exit code 2: hello",
+        "c: Omitted: its depends can't be met",
+        "mine: Failed",
+    ]
+    stream.truncate(0)
+    runner.resume(tmp_path / "run", observer=PlainView(stream), timing=QUICK)
+    assert "mine: going on, 1 tasks kept" in stream.getvalue()
+    assert "[a]" not in stream.getvalue()
+
+
+def test_progress_lines_are_thinned_out() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    view = PlainView(stream, clock=lambda: now[0])
+    one, other = node("tune", Phase.RUNNING), node("download", Phase.RUNNING)
+    for second in range(25):
+        now[0] = float(second)
+        view.log(one, f"step {second}/100 loss 2.5")
+        view.log(other, f"{second}%|###  |")
+    view.log(one, "saved a checkpoint")
+    lines = stream.getvalue().splitlines()
+    assert [line for line in lines if line.startswith("[tune]")] == [
+        "[tune] step 0/100 loss 2.5",
+        "[tune] step 10/100 loss 2.5",
+        "[tune] step 20/100 loss 2.5",
+        "[tune] saved a checkpoint",
+    ]
+    assert sum(line.startswith("[download]") for line in lines) == 3
+
+
+def test_the_table_shows_state_time_progress_and_the_last_line() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, no_color=True, highlight=False)
+    view = LiveView(console)
+    view.changed(node("tune", Phase.RUNNING, started_at=0.0, finished_at=3723.0))
+    view.log(node("tune", Phase.RUNNING), "loss " + "2" * 200)
+    view.progress(node("tune", Phase.RUNNING), 25, 100)
+    view.changed(node("download", Phase.SUCCEEDED, started_at=0.0, finished_at=83.0))
+    view.changed(node("package", Phase.SKIPPED, message="when 'fail == pass' is false"))
+    with console.capture() as capture:
+        console.print(view.table())
+    rows = {row.split()[0]: row for row in re.sub(r"\x1b\[[0-9;]*m", "", capture.get()).splitlines() if row.strip()}
+    assert all(len(row.rstrip()) <= 100 for row in rows.values())
+    assert "Running" in rows["tune"] and "1h02m" in rows["tune"] and "25/100" in rows["tune"]
+    assert rows["tune"].rstrip().endswith("…")
+    assert "Succeeded" in rows["download"] and "1m23s" in rows["download"]
+    assert "when 'fail == pass' is false" in rows["package"]
+
+
+def test_the_view_suits_the_stream() -> None:
+    assert isinstance(choose_view(io.StringIO()), PlainView)
+    assert type(choose_view(io.StringIO(), quiet=True)) is Observer
+
+
+def test_a_terminal_gets_a_table_without_colours_where_they_are_not_wanted(tmp_path: Path) -> None:
+    code = """import json, sys; from pathlib import Path; from workflows import runner
+from workflows.runner.view import choose_view
+runner.start(json.loads(sys.argv[1]), Path(sys.argv[2]), name='x', observer=choose_view())"""
+    import json
+
+    document = json.dumps(workflow(dag(task("say")), leaf("say", SPEAK, "0")))
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-c", code, document, str(tmp_path / "run")]
+    environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "90", "LINES": "24"}
+    process = subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE, env=environment)
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 65536):
+            seen += part
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    out, _ = process.communicate(timeout=20)
+    os.close(ours)
+    assert process.returncode == 0
+    assert out == b"", "standard output is for data"
+    text = seen.decode()
+    assert "TASK" in text and re.search(r"say\s+.*Succeeded", text)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text)

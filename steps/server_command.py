@@ -58,7 +58,7 @@ def choose() -> Choice:
     given = os.environ.get("ARGOTUNE_VLLM", "")
     beside = Path(sys.executable).with_name("vllm")
     found = None if given == "off" else given or shutil.which("vllm") or (str(beside) if beside.exists() else None)
-    why_not = "vLLM is not installed"
+    why_not = "ARGOTUNE_VLLM is off" if given == "off" else "vLLM is not installed"
     if found:
         device, program, why_not = _probe(found)
         if device:

@@ -36,7 +36,7 @@ def broken_vllm(tmp_path: Path) -> Path:
 def test_off_chooses_the_transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", "off")
     assert server_command.choose() == Choice(
-        "transformers", TRANSFORMERS.program, "the transformers library's server (vLLM is not installed)"
+        "transformers", TRANSFORMERS.program, "the transformers library's server (ARGOTUNE_VLLM is off)"
     )
 
 

@@ -47,7 +47,7 @@ class AdapterSource:
 
 
 @settings
-class RolloutSettings:
+class Settings:
     """Serve a base model and adapters on this machine."""
 
     work: Path
@@ -77,7 +77,7 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True)
-class RolloutResult:
+class Result:
     """Where it is served, and what it said."""
 
     endpoint: str
@@ -112,7 +112,7 @@ class Service:
         return self.models[1] if self.adapters else self.base_name
 
 
-def rollout(settings: RolloutSettings) -> RolloutResult:
+def rollout(settings: Settings) -> Result:
     """Put base and adapters in service and ask the question.
 
     Raises:
@@ -138,7 +138,7 @@ def rollout(settings: RolloutSettings) -> RolloutResult:
     for model, answer in answers.items():
         print(f"--- {model}\n{answer}")
     progress.report(3, 3, f"endpoint: {running.endpoint}")
-    return RolloutResult(
+    return Result(
         endpoint=running.endpoint,
         answer=answers[service.default_model],
         base_answer=answers[service.base_name],
@@ -146,7 +146,7 @@ def rollout(settings: RolloutSettings) -> RolloutResult:
     )
 
 
-def _service(settings: RolloutSettings) -> Service:
+def _service(settings: Settings) -> Service:
     """Check everything that can be checked before a server is started; all problems are told at once."""
     from steps.model import fetch_model
 
@@ -182,7 +182,7 @@ def _service(settings: RolloutSettings) -> Service:
     return Service(choice, base, base_name, adapters, arguments, digest)
 
 
-def _sources(settings: RolloutSettings, base_name: str) -> list[AdapterSource]:
+def _sources(settings: Settings, base_name: str) -> list[AdapterSource]:
     folders = [AdapterSource(name=Path(folder).name, path=folder) for folder in settings.adapter_folders]
     sources = [*settings.adapters, *folders]
     problems = [
@@ -198,7 +198,7 @@ def _sources(settings: RolloutSettings, base_name: str) -> list[AdapterSource]:
     return sources
 
 
-def _folder(settings: RolloutSettings, source: AdapterSource) -> Path:
+def _folder(settings: Settings, source: AdapterSource) -> Path:
     if source.image:
         from steps import reference
         from steps.registry import pull_adapter
@@ -208,7 +208,7 @@ def _folder(settings: RolloutSettings, source: AdapterSource) -> Path:
     return settings.work.absolute() / source.path  # an absolute path stays as it is
 
 
-def _serve(settings: RolloutSettings, service: Service, end: float) -> Server:
+def _serve(settings: Settings, service: Service, end: float) -> Server:
     """The healthy server of these settings: the one that runs, the one that is starting, or a new one."""
     current = server.read(_record(settings))
     if current and current.settings == service.digest and server.is_healthy(current):
@@ -238,7 +238,7 @@ def _serve(settings: RolloutSettings, service: Service, end: float) -> Server:
     raise AssertionError("the loop above returns or raises")
 
 
-def _start(settings: RolloutSettings, service: Service) -> Server:
+def _start(settings: Settings, service: Service) -> Server:
     port = settings.port or server.free_port()
     folder = settings.work.absolute() / "serve"
     folder.mkdir(parents=True, exist_ok=True)
@@ -256,7 +256,7 @@ def _start(settings: RolloutSettings, service: Service) -> Server:
     return server.start(wanted, _starting(settings), _log(settings), environment)
 
 
-def _promote(settings: RolloutSettings, running: Server) -> None:
+def _promote(settings: Settings, running: Server) -> None:
     """Make the server that has proven itself the one of this work folder, and end the one before it."""
     if server.read(_starting(settings)) == running:
         server.stop(_record(settings))
@@ -267,17 +267,17 @@ def _left(end: float) -> float:
     return max(1.0, end - time.monotonic())
 
 
-def _record(settings: RolloutSettings) -> Path:
+def _record(settings: Settings) -> Path:
     return settings.work.absolute() / "serve" / server.RECORD
 
 
-def _starting(settings: RolloutSettings) -> Path:
+def _starting(settings: Settings) -> Path:
     return settings.work.absolute() / "serve" / server.STARTING
 
 
-def _log(settings: RolloutSettings) -> Path:
+def _log(settings: Settings) -> Path:
     return settings.work.absolute() / "serve" / "server.log"
 
 
 if __name__ == "__main__":
-    main(RolloutSettings, rollout)
+    main(Settings, rollout)

@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (see ``EXIT_CODES``)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser, subparsers = _parser()
-    verb = next((word for word in arguments if not word.startswith("-")), None)
-    command = importlib.import_module(f"workflows.commands.{verb}") if verb in VERBS else None
-    if command:
+    verb = next((word for word in arguments if not word.startswith("-")), "")
+    command = None
+    if verb in VERBS:
+        command = importlib.import_module(f"workflows.commands.{verb}")
         command.add_arguments(subparsers[verb])
     args = parser.parse_args(arguments)
     if command is None:

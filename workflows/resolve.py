@@ -41,8 +41,6 @@ FROM_WORKSPACE = {
     "rollout.deadline": "pipeline.rollout.deadline",
     "storage.size": "pipeline.storage.size",
     "storage.storageClass": "pipeline.storage.storageClassName",
-}
-FROM_EVALUATION = {
     "evaluation.samples": "pipeline.evaluation.samples",
     "evaluation.maxNewTokens": "pipeline.evaluation.maxNewTokens",
     "evaluation.maxLossRatio": "pipeline.evaluation.maxLossRatio",
@@ -105,7 +103,9 @@ def resolve(
         Layer("flag", flags),
     ]
     _refuse_absent_parts(manifest, layers)
-    return merge(layers)
+    plan = merge(layers)
+    # Without held-out rows there is nothing to evaluate on.
+    return plan if plan.data and plan.data.eval_split else plan.model_copy(update={"evaluation": None})
 
 
 def _from_preset(manifest: Manifest) -> Layer:
@@ -131,25 +131,32 @@ def _from_preset(manifest: Manifest) -> Layer:
 def _from_config_maps(manifest: Manifest) -> Layer:
     training = manifest.training
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     if manifest.workspace.tuning:
-        arguments, lora = dict(training.arguments), dict(training.lora)
-        values |= {path: arguments.pop(key) for path, key in FROM_TRAINING_ARGUMENTS.items() if key in arguments}
-        values |= {path: lora.pop(key) for path, key in FROM_LORA_CONFIG.items() if key in lora}
-        modules = values.get("tuning.targetModules")
-        if isinstance(modules, str):
-            values["tuning.targetModules"] = [modules]
-        rest = {
-            "tuning.trainingArguments": arguments,
-            "tuning.loraConfig": lora,
-            "tuning.quantizationConfig": dict(training.quantization),
-            "tuning.modelConfig": dict(training.model),
+        sections = {
+            "TrainingArguments": (dict(training.arguments), FROM_TRAINING_ARGUMENTS, "tuning.trainingArguments"),
+            "LoraConfig": (dict(training.lora), FROM_LORA_CONFIG, "tuning.loraConfig"),
+            "QuantizationConfig": (dict(training.quantization), {}, "tuning.quantizationConfig"),
+            "ModelConfig": (dict(training.model), {}, "tuning.modelConfig"),
         }
-        values |= {path: value for path, value in rest.items() if value}
-        values |= _data_settings(training.dataset)
+        for section, (given, named, rest) in sections.items():
+            for path, key in named.items():
+                if key in given:
+                    values[path] = given.pop(key)
+                    places[path] = f"training_config.{section}.{key}"
+            if given:
+                values[rest] = given
+                places[rest] = f"training_config.{section}"
+        dataset = _data_settings(training.dataset)
+        values |= dataset
+        places |= dict.fromkeys(dataset, "training_config.DatasetConfig")
     served = manifest.inference_config.get("vllm")
     if served and manifest.workspace.inference:
         values["rollout.serverArguments"] = {**presets.model(manifest.workspace.preset.name).vllm, **served}
-    return Layer("ConfigMap", values)
+        places["rollout.serverArguments"] = "inference_config.vllm"
+    source = manifest.source
+    origins = {path: f"ConfigMap ({source.file}:{source.line(place)})" for path, place in places.items()}
+    return Layer("ConfigMap", values, origins)
 
 
 def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,25 +173,21 @@ def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_workspace(manifest: Manifest) -> Layer:
     workspace = manifest.workspace
-    wanted = dict(FROM_WORKSPACE)
     values: dict[str, Any] = {}
     if workspace.tuning:
         values["tuning.method"] = workspace.tuning.method.lower()
-        values.setdefault("output.image", "")
-        if _evaluates(manifest):
-            wanted |= FROM_EVALUATION
-            values["evaluation.samples"] = workspace.pipeline.evaluation.samples
-    else:
-        wanted = {path: field for path, field in wanted.items() if path.split(".")[0] not in ("data", "tuning")}
+        values["output.image"] = workspace.tuning.output.image
+        values["evaluation.samples"] = workspace.pipeline.evaluation.samples
     if workspace.inference:
         values["rollout.adapters"] = [
             {"name": item.source.name, "image": item.source.image, "volume": item.source.volume_source}
             for item in workspace.inference.adapters
         ]
-    else:
-        wanted = {path: field for path, field in wanted.items() if not path.startswith("rollout.")}
+    parts = _parts(manifest)
     origins = {}
-    for path, field in wanted.items():
+    for path, field in FROM_WORKSPACE.items():
+        if not parts.get(path.split(".")[0], True):
+            continue
         found, value = _written(workspace, field)
         if found:
             values[path] = value
@@ -197,12 +200,10 @@ def _from_workspace(manifest: Manifest) -> Layer:
     return Layer("Workspace", values, origins)
 
 
-def _evaluates(manifest: Manifest) -> bool:
-    """Whether rows are held out: the Workspace decides, else the ConfigMap, else there are."""
-    found, share = _written(manifest.workspace, "pipeline.data.evalSplit")
-    if not found:
-        share = _data_settings(manifest.training.dataset).get("data.evalSplit", 1)
-    return bool(share)
+def _parts(manifest: Manifest) -> dict[str, bool]:
+    """Which parts of a plan the Workspace has; those not named here it always has."""
+    tunes, serves = bool(manifest.workspace.tuning), bool(manifest.workspace.inference)
+    return {"data": tunes, "tuning": tunes, "evaluation": tunes, "output": tunes, "rollout": serves}
 
 
 def _written(model: BaseModel, path: str) -> tuple[bool, Any]:
@@ -257,14 +258,7 @@ def _checked(given: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
 
 def _refuse_absent_parts(manifest: Manifest, layers: list[Layer]) -> None:
     """A flag for tuning on a Workspace that only serves would otherwise add a tuning step."""
-    workspace = manifest.workspace
-    has = {
-        "data": bool(workspace.tuning),
-        "tuning": bool(workspace.tuning),
-        "output": bool(workspace.tuning),
-        "evaluation": bool(workspace.tuning) and _evaluates(manifest),
-        "rollout": bool(workspace.inference),
-    }
+    has = _parts(manifest)
     problems = [
         Problem(
             f"{path} is set by {layer.origin}, but the Workspace has no such part",

@@ -23,7 +23,7 @@ from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
 from steps.oci_layout import build_image
 from steps.registry import push_image
-from steps.rollout import RolloutSettings, rollout
+from steps.rollout import Settings, rollout
 from steps.server import PortInUse, Server
 
 QUESTION = "What do you say?"
@@ -59,10 +59,10 @@ def work(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def settings(work: Path, base: Path, adapters: Path) -> Callable[..., RolloutSettings]:
+def settings(work: Path, base: Path, adapters: Path) -> Callable[..., Settings]:
     """Settings that serve ``one``; what is given replaces them."""
 
-    def make(**changes: Any) -> RolloutSettings:
+    def make(**changes: Any) -> Settings:
         values: dict[str, Any] = {
             "work": work,
             "preset": "tiny",
@@ -71,7 +71,7 @@ def settings(work: Path, base: Path, adapters: Path) -> Callable[..., RolloutSet
             "question": QUESTION,
             "deadline_seconds": 120,
         }
-        return RolloutSettings(**values | changes)
+        return Settings(**values | changes)
 
     return make
 
@@ -104,7 +104,7 @@ def directly(base: Path, adapter: Path | None) -> str:
 
 @pytest.mark.slow
 def test_base_and_adapters_are_served_and_asked(
-    settings: Callable[..., RolloutSettings], work: Path, base: Path, adapters: Path, capfd: pytest.CaptureFixture[str]
+    settings: Callable[..., Settings], work: Path, base: Path, adapters: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(adapters / "one", work / "adapter")
     sources = [{"name": "one", "path": "adapter"}, {"name": "two", "path": str(adapters / "two")}]
@@ -155,7 +155,7 @@ def test_base_and_adapters_are_served_and_asked(
 
 @pytest.mark.slow
 def test_a_server_that_can_not_start_tells_why_and_the_old_one_stays(
-    settings: Callable[..., RolloutSettings], work: Path, base: Path, tmp_path: Path
+    settings: Callable[..., Settings], work: Path, base: Path, tmp_path: Path
 ) -> None:
     result = rollout(settings(adapters=[]))
     assert result.answer == result.base_answer != "", "without adapters the base answers"
@@ -170,7 +170,7 @@ def test_a_server_that_can_not_start_tells_why_and_the_old_one_stays(
     assert not (work / "serve" / "starting.json").exists()
 
 
-def test_a_port_that_is_asked_for_and_taken_is_told(settings: Callable[..., RolloutSettings], work: Path) -> None:
+def test_a_port_that_is_asked_for_and_taken_is_told(settings: Callable[..., Settings], work: Path) -> None:
     with socket.create_server((server.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=f"port {port} is in use by another process"):
@@ -179,7 +179,7 @@ def test_a_port_that_is_asked_for_and_taken_is_told(settings: Callable[..., Roll
 
 
 def test_what_does_not_fit_is_told_at_once_and_nothing_starts(
-    settings: Callable[..., RolloutSettings], work: Path, adapters: Path
+    settings: Callable[..., Settings], work: Path, adapters: Path
 ) -> None:
     broken = work / "broken"
     broken.mkdir(parents=True)
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_told_at_once_and_nothing_starts(
 
 
 def test_an_adapter_image_is_pulled(
-    settings: Callable[..., RolloutSettings], open_registry: Registry, work: Path, adapters: Path, tmp_path: Path
+    settings: Callable[..., Settings], open_registry: Registry, work: Path, adapters: Path, tmp_path: Path
 ) -> None:
     image = f"{open_registry.address}/team/one:1"
     build_image(adapters / "one", tmp_path / "layout", "1", {})
@@ -210,7 +210,7 @@ def test_an_adapter_image_is_pulled(
 
 
 def test_killed_while_the_server_starts_it_goes_on_with_the_same_server(
-    settings: Callable[..., RolloutSettings], work: Path
+    settings: Callable[..., Settings], work: Path
 ) -> None:
     given = settings()
     sources = json.dumps([{"name": source.name, "path": source.path} for source in given.adapters])
@@ -228,7 +228,7 @@ def test_killed_while_the_server_starts_it_goes_on_with_the_same_server(
 
 
 def test_as_a_program_it_writes_output_parameters(
-    settings: Callable[..., RolloutSettings], work: Path, tmp_path: Path
+    settings: Callable[..., Settings], work: Path, tmp_path: Path
 ) -> None:
     given = settings()
     flags = ["--work", str(work), "--preset", "tiny", "--model", given.model, "--question", QUESTION]
@@ -251,7 +251,7 @@ def test_as_a_program_it_writes_output_parameters(
 @pytest.mark.slow
 @pytest.mark.skipif(VLLM in ("", "off"), reason="ARGOTUNE_VLLM names no vllm")
 def test_vllm_serves_base_and_adapter(
-    settings: Callable[..., RolloutSettings], work: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., Settings], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", VLLM)
     arguments = {"max_model_len": 512, "max-num-seqs": 4, "enforce-eager": True}

@@ -63,7 +63,6 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
 
 
 def test_a_reader_that_leaves_is_no_error_to_complain_about():
-    shown = subprocess.run(
-        f"{sys.executable} -m workflows.cli presets ls | head -1", shell=True, capture_output=True, text=True, timeout=60
-    )
+    command = f"{sys.executable} -m workflows.cli presets ls | head -1"
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert shown.stderr == ""

@@ -111,7 +111,7 @@ def _refuse_private(host: str, address: str) -> None:
     leads = host if host == address else f"{host} ({address})"
     raise BadInput(
         f"{leads} is a loopback, private, link-local or metadata address",
-        "use a public host; where the data is on a host of your own network, allow private hosts",
+        "use a public host; where the data is on a host of your own network, set allow_private_hosts",
     )
 
 

@@ -17,6 +17,8 @@ PORT = 8765
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line for each."""
+
     def log_message(self, *_: object) -> None:
         """Stay quiet: the download step tells what it fetched."""
 

@@ -1,4 +1,4 @@
-"""Registry credentials as docker keeps them: ``config.json`` of ``$DOCKER_CONFIG`` or ``~/.docker``.
+"""Registry credentials as docker keeps them: ``config.json`` of ``$DOCKER_CONFIG``, else of ``~/.docker``.
 
 A Kubernetes secret of type ``kubernetes.io/dockerconfigjson`` mounted as that folder is read too; its file is called
 ``.dockerconfigjson``. Credential helpers are asked by the docker-credential-helpers protocol.
@@ -43,9 +43,14 @@ class Credentials:
 
 
 def config_files() -> list[Path]:
-    """Files that may hold credentials, in the order they are tried; the first that exists counts."""
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    return [folder / "config.json", folder / ".dockerconfigjson"]
+    """Files that may hold credentials, in the order they are tried; the first that exists counts.
+
+    ``~/.docker`` comes last even where ``DOCKER_CONFIG`` is set: on one machine that names the folder of a Kubernetes
+    Secret which need not be there.
+    """
+    given = os.environ.get("DOCKER_CONFIG")
+    folders = [*([Path(given)] if given else []), Path.home() / ".docker"]
+    return [folder / name for folder in folders for name in ("config.json", ".dockerconfigjson")]
 
 
 def find(reference: Reference) -> Credentials | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,9 @@ class Settings:
     urls: list[str] = Field(default_factory=list)
     """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
     source: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
-    """Folder with parquet files, or one such file (KAITO `input.volumeSource`, `input.image`); instead of urls."""
+    """Folder with parquet files, or one such file (KAITO `input.volumeSource`, mounted); instead of urls."""
+    image: str = ""
+    """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
     eval_split: float = Field(default=0.1, ge=0, lt=1)
     """Share of the rows that is held out for evaluation; KAITO's `train_test_split` is 1 minus this."""
     shuffle: bool = True
@@ -63,13 +65,13 @@ def download(settings: Settings) -> Result:
         BadInput: settings, addresses, files or rows that cannot be used, all that were found; or no space left.
         StepError: servers that could not be reached.
     """
-    if bool(settings.urls) == bool(settings.source):
-        given = "both" if settings.source else "neither"
-        raise BadInput(f"{given} of --urls and --source given", "give exactly one of them")
+    given = [name for name in ("urls", "source", "image") if getattr(settings, name)]
+    if len(given) != 1:
+        raise BadInput(f"{' and '.join(given) or 'none'} of --urls, --source and --image given", "give exactly one")
     dataset = settings.work / "dataset"
     sources: list[_Source] = []
     try:
-        sources = _fetched(settings, dataset / "raw") if settings.urls else _found(settings.source or Path())
+        sources = _gathered(settings, dataset / "raw")
         return _prepare(settings, sources, dataset)
     except BadInput as error:
         # The next try must see what the user has mended, not what was fetched before.
@@ -90,6 +92,17 @@ def still_there(settings: Settings, result: Result) -> bool:
     if settings.source and [source.sha256 for source in _found(settings.source)] != _recorded(manifest):
         return False
     return all(files.sha256(dataset / name) == digest for name, digest in manifest["files"].items())
+
+
+def _gathered(settings: Settings, raw: Path) -> list[_Source]:
+    if settings.urls:
+        return _fetched(settings, raw)
+    if settings.source:
+        return _found(settings.source)
+    from steps import reference, registry
+
+    folder = registry.pull_data(reference.parse(settings.image), raw / "image")
+    return [replace(source, place=f"{settings.image}:{source.path.name}") for source in _found(folder)]
 
 
 def _fetched(settings: Settings, raw: Path) -> list[_Source]:

@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from steps import files
 from steps.errors import BadInput, StepError
+from steps.redact import redact
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -192,7 +193,7 @@ def _finished_before(
     try:
         kept = json.loads(result_file(Path(given.work), name).read_text())  # type: ignore[attr-defined]
         result = pydantic.TypeAdapter(result_type).validate_python(kept["result"])
-        same = kept["settings"] == _plain(given)
+        same = kept["settings"] == redact(_plain(given))
         return result if same and still_there(given, result) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -201,7 +202,7 @@ def _finished_before(
 def _remember(name: str, given: Any, result: Any, started: float) -> None:
     content = {
         "step": name,
-        "settings": _plain(given),
+        "settings": redact(_plain(given)),
         "result": _plain(result),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),

@@ -30,8 +30,10 @@ def check() -> None:
 def _parent(package: str) -> Path | None:
     """Folder from which Python would import ``package``; None when it would find nothing."""
     spec = importlib.util.find_spec(package)
-    places: list[str | None] = list(spec.submodule_search_locations or [spec.origin]) if spec else []
-    return Path(str(places[0])).resolve().parent if places else None
+    if spec is None:
+        return None
+    place = next(iter(spec.submodule_search_locations or []), spec.origin)
+    return Path(str(place)).resolve().parent
 
 
 def _complaint(package: str, place: Path | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from parquet_server import Fault, ParquetServer
 
+from steps import files, oci_layout, reference, registry
 from steps.download import Result, Settings, download, still_there
 from steps.errors import BadInput
 from steps.step import main
@@ -145,14 +148,42 @@ def test_a_folder_or_a_file_as_source(step, tmp_path, work, chats, as_parquet) -
     assert len(rows_of(tmp_path / "second/dataset/train.parquet")) == 3
 
 
+def test_an_image_of_a_registry(step, tmp_path, work, as_parquet, chats, open_registry, docker_config) -> None:
+    """As KAITO's docs make one: ``FROM busybox; COPY dataset.parquet /data/``."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.parquet").write_bytes(as_parquet(messages=chats(20, "image")))
+    layout = tmp_path / "layout"
+    with files.replacing_folder(layout) as folder:
+        layer = io.BytesIO()
+        with tarfile.open(fileobj=layer, mode="w") as tar:
+            tar.add(tmp_path / "data", "data")
+        blob = oci_layout.write_blob(folder, "application/vnd.oci.image.layer.v1.tar", layer.getvalue())
+        config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [blob.digest]}}
+        config_blob = oci_layout.write_blob(folder, oci_layout.CONFIG, json.dumps(config).encode())
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": oci_layout.MANIFEST,
+            "config": config_blob.descriptor(),
+            "layers": [blob.descriptor()],
+        }
+        index = oci_layout.write_blob(folder, oci_layout.MANIFEST, json.dumps(manifest).encode())
+        oci_layout.write_index(folder, index, "1")
+    image = f"{open_registry.address}/rows:1"
+    registry.push_image(layout, reference.parse(image))
+    assert "18 rows to train on, 2 held out" in step(work, flags=("--image", image)).stdout
+    source = json.loads((work / "dataset/manifest.json").read_text())["sources"][0]
+    assert source["from"] == f"{image}:a.parquet"
+    assert "404" in step(work, flags=("--image", f"{open_registry.address}/rows:2"), code=2).stderr
+
+
 def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/data.csv").write_text("a,b")
     assert "there is data.csv" in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
     assert "does not exist" in step(work, flags=("--source", str(tmp_path / "nowhere")), code=2).stderr
-    assert "neither of --urls and --source" in step(work, code=2).stderr
+    assert "none of --urls, --source and --image given" in step(work, code=2).stderr
     both = step(work, "http://127.0.0.1:1/x", flags=("--source", str(tmp_path)), code=2)
-    assert "both of --urls and --source" in both.stderr
+    assert "urls and source of --urls, --source and --image given" in both.stderr
     assert not work.exists()
 
 

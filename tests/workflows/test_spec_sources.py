@@ -9,9 +9,6 @@ def url(text):
 
 
 # What is replaced by what (the bad line ends with `# <--`), the path, and words of the message.
-
-
-# What is replaced by what (the bad line ends with `# <--`), the path, and words of the message.
 BROKEN = {
     "two inputs": (
         "  input:\n",
@@ -32,6 +29,12 @@ BROKEN = {
         "  input:\n    imagePullSecrets: [x]  # <--\n",
         "tuning.input.imagePullSecrets",
         "no image is pulled",
+    ),
+    "two input secrets": (
+        INPUT,
+        "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: [x, y]  # <--\n",
+        "tuning.input.imagePullSecrets",
+        "one Secret is mounted",
     ),
     "volume kind": (
         INPUT,

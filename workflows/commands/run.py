@@ -58,6 +58,10 @@ def run(args: argparse.Namespace) -> int:
     document = _document(args)
     runs = Path(args.runs_dir)
     if args.resume:
+        if parameters or volumes:
+            raise InvalidInput(
+                Problem("a resumed run keeps its parameters and volumes", fix="leave -p and --volume out")
+            )
         folder = _unfinished(runs, args.name or document["metadata"].get("generateName", ""), args.file)
         print(f"resuming {folder}", file=sys.stderr)
         outcome = runner.resume(folder, document=document, observer=choose_view())
@@ -73,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
 def _document(args: argparse.Namespace) -> dict[str, Any]:
     """The Workflow to run: the file's own where it holds one, else that of its Workspace."""
     from workflows.commands import compile as compiling
+    from workflows.spec.names import placeholders
 
     found = compiling.read_workflow(args.file)
     if found is not None:
@@ -83,7 +88,23 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
         raise InvalidInput(
             Problem(f"holds several Workspaces ({names})", file=args.file, fix="run them one by one, a file each")
         )
+    image = _default(documents[0], "image")
+    if _pushes(documents[0], args) and placeholders(image):
+        fix = "write a reference of yours, or keep the image on this machine: -p push=false"
+        raise InvalidInput(
+            Problem(f"{image} is a placeholder, no image reference", "tuning.output.image", args.file, fix=fix)
+        )
     return documents[0]
+
+
+def _pushes(document: dict[str, Any], args: argparse.Namespace) -> bool:
+    given = _pairs(args.parameter, "-p")
+    return not args.resume and "image" not in given and given.get("push", _default(document, "push")) == "true"
+
+
+def _default(document: dict[str, Any], parameter: str) -> str:
+    declared = document["spec"].get("arguments", {}).get("parameters", [])
+    return next((str(item["value"]) for item in declared if item["name"] == parameter), "")
 
 
 def _pairs(given: list[str], flag: str) -> dict[str, str]:

@@ -159,14 +159,23 @@ def _volumes(plan: Plan) -> list[m.Volume]:
         volumes.append(_user_volume("data", plan.data.volume))
     if plan.output and plan.output.volume is not None:
         volumes.append(_user_volume("output", plan.output.volume))
+    if plan.data and plan.data.image_pull_secrets:
+        volumes.append(_registry_secret("pull-secret", plan.data.image_pull_secrets[0]))
     if plan.output and plan.output.push_secret:
-        items = [m.KeyToPath(key=".dockerconfigjson", path="config.json")]
-        secret = m.SecretVolumeSource(secret_name=plan.output.push_secret, items=items)
-        volumes.append(m.Volume(name="push-secret", secret=secret))
+        volumes.append(_registry_secret("push-secret", plan.output.push_secret))
     for adapter in plan.rollout.adapters if plan.rollout else []:
         if adapter.volume is not None:
             volumes.append(_user_volume(templates.adapter_volume(adapter.name), adapter.volume))
     return volumes
+
+
+def _registry_secret(volume: str, secret: str) -> m.Volume:
+    """A dockerconfigjson Secret as docker's configuration folder.
+
+    Optional: without it the step says which credentials it lacks, where a pod would hang unexplained.
+    """
+    items = [m.KeyToPath(key=".dockerconfigjson", path="config.json")]
+    return m.Volume(name=volume, secret=m.SecretVolumeSource(secret_name=secret, items=items, optional=True))
 
 
 def _user_volume(name: str, source: dict[str, Any]) -> m.Volume:

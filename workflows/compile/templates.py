@@ -24,6 +24,7 @@ DATA = "/mnt/data"
 OUTPUT = "/mnt/output"
 SCRATCH = "/mnt/scratch"
 OUTPUTS = f"{SCRATCH}/outputs"
+PULL_SECRET = "/mnt/pull-secret"
 PUSH_SECRET = "/mnt/push-secret"
 
 # Exit codes 2 to 6 tell that trying again can't help (steps/errors.py); a lost pod is an Error.
@@ -62,6 +63,10 @@ def download(plan: Plan) -> Container:
     else:
         inputs = ["data-urls"]
         flags["urls"] = _input("data-urls")
+    env: list[Any] = []
+    if data.image_pull_secrets:
+        mounts.append(_mount("pull-secret", PULL_SECRET, read_only=True))
+        env.append(Env(name="DOCKER_CONFIG", value=PULL_SECRET))
     return _step(
         plan,
         "download",
@@ -70,6 +75,7 @@ def download(plan: Plan) -> Container:
         inputs=inputs,
         outputs=["rows", "eval-rows", "data-digest", "data-format"],
         mounts=mounts,
+        env=env,
         retries=5,
         timeout="12h",
     )

@@ -43,6 +43,9 @@ def check_source(source: DataSource, path: str, allow_private: bool, found: Find
     check_image(source.image, join(path, "image"), "input", found)
     if source.image_pull_secrets and not source.image:
         found.wrong(join(path, "imagePullSecrets"), "no image is pulled here", "leave it out")
+    elif len(source.image_pull_secrets) > 1:
+        fix = "put the credentials of all registries into one dockerconfigjson Secret"
+        found.wrong(join(path, "imagePullSecrets"), "one Secret is mounted, not several", fix)
     for index, secret in enumerate(source.image_pull_secrets):
         check_name(secret, join(join(path, "imagePullSecrets"), index), found)
 

@@ -1,0 +1,212 @@
+"""The main job as a newcomer runs it: Workspace in, chat answer out, with the real model, on this machine's CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+ROOT = Path(__file__).parent.parent
+STEPS = 24
+pytestmark = pytest.mark.slow
+
+
+class Run:
+    """A run of the example in a folder of its own; its server ends with the tests."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder
+        self.work = folder / "volumes" / "work"
+        self.environment = {
+            **os.environ,
+            "ARGOTUNE_HOME": str(home),
+            "ARGOTUNE_VLLM": "off",
+            "HF_HUB_OFFLINE": "1",
+            "HOME": str(home),
+        }
+        self.output = ""
+
+    def start(self, *flags: str) -> subprocess.Popen:
+        command = [sys.executable, ROOT / "examples" / "quickstart.py", "--runs-dir", self.folder.parent, *flags]
+        log = (self.folder.parent / "output.log").open("ab")
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self.environment)
+
+    def finish(self, process: subprocess.Popen) -> None:
+        code = process.wait(timeout=900)
+        self.output = (self.folder.parent / "output.log").read_text()
+        assert code == 0, self.output
+
+    def stop(self) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "workflows.cli", "stop", self.folder]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.environment)
+
+    def nodes(self) -> dict:
+        return json.loads((self.folder / "state.json").read_text())["nodes"]
+
+    def result(self, step: str) -> dict:
+        return json.loads((self.work / "results" / f"{step}.json").read_text())["result"]
+
+    def losses(self) -> dict[int, float]:
+        """Training loss by step."""
+        lines = [json.loads(line) for line in (self.work / "report" / "train.jsonl").read_text().splitlines()]
+        by_step = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+        assert len(dict(by_step)) == len(by_step), "a step stands twice in the loss curve"
+        return dict(by_step)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """Holds the converted model for all runs, as a user's home does."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def finished(home, tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("runs") / "oncall-1", home)
+    run.finish(run.start("--name", "oncall-1", "-p", f"max-steps={STEPS}"))
+    yield run
+    run.stop()
+
+
+def test_every_step_succeeded(finished):
+    phases = {name: node["phase"] for name, node in finished.nodes().items()}
+    steps = ["provision", "download", "tune", "evaluate", "package", "rollout", "onExit.release", "onExit.report"]
+    assert {name: phases[name] for name in steps} == dict.fromkeys(steps, "Succeeded")
+
+
+def test_the_data_came_over_http(finished):
+    manifest = json.loads((finished.work / "dataset" / "manifest.json").read_text())
+    assert manifest["sources"][0]["from"].startswith("http://127.0.0.1:8765/oncall.parquet")
+    assert (manifest["rows"], manifest["eval_rows"]) == (540, 60)
+
+
+def test_tuning_was_qlora_with_real_4_bit_layers(finished):
+    log = (finished.folder / "nodes" / "tune" / "attempt-1.log").read_text()
+    assert "Linear4bit" in log
+    assert sorted(finished.losses())[-1] == STEPS
+
+
+def test_the_adapter_learned_what_the_data_teaches(finished):
+    evaluation, answers = finished.result("evaluate"), finished.result("rollout")
+    assert evaluation["adapter_loss"] < 0.5 * evaluation["base_loss"]
+    assert evaluation["verdict"] == "pass"
+    assert answers["answer"] != answers["base_answer"]
+    assert answers["answer"].startswith("Cause: ")
+    assert "Runbook: RB-" in answers["answer"]
+    assert not answers["base_answer"].startswith("Cause: ")
+
+
+def test_the_answers_are_shown_at_the_end(finished):
+    assert finished.result("rollout")["endpoint"] in finished.output
+    assert "adapter:    Cause: " in finished.output
+    assert "report.html" in finished.output
+
+
+def test_the_served_adapter_answers_over_http(finished):
+    endpoint = finished.result("rollout")["endpoint"]
+    names = {model["id"] for model in requests.get(f"{endpoint}/v1/models", timeout=30).json()["data"]}
+    assert {"oncall", "smollm2-135m-instruct"} <= names
+    chat = requests.post(f"{endpoint}/chat", json={"prompt": "Pods of cart cannot pull their image."}, timeout=120)
+    assert "Cause: " in chat.json()["Result"]
+
+
+def test_the_adapter_loads_with_plain_peft(finished):
+    """In a process that imports nothing of argotune."""
+    base = next((Path(finished.environment["ARGOTUNE_HOME"]) / "volumes").rglob("model.safetensors")).parent
+    code = f"""
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base = AutoModelForCausalLM.from_pretrained({str(base)!r})
+model = PeftModel.from_pretrained(base, {str(finished.work / "adapter")!r})
+config = model.peft_config["default"]
+print(config.r, config.base_model_name_or_path, sum("lora_A" in name for name, _ in model.named_parameters()))
+"""
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert loaded.stdout.split() == ["8", "HuggingFaceTB/SmolLM2-135M-Instruct", str(30 * 7)]
+
+
+def test_the_image_is_one_that_skopeo_and_umoci_take(finished, needs_tool, tmp_path):
+    tag = finished.result("package")["image_reference"].rsplit(":", 1)[1]
+    layout = f"{finished.work / 'image'}:{tag}"
+    shown = subprocess.run([needs_tool("skopeo"), "inspect", f"oci:{layout}"], capture_output=True, check=True)
+    assert json.loads(shown.stdout)["Digest"] == finished.result("package")["image_digest"]
+    subprocess.run([needs_tool("umoci"), "unpack", "--rootless", "--image", layout, tmp_path / "bundle"], check=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        unpacked = (tmp_path / "bundle" / "rootfs" / "data" / name).read_bytes()
+        assert unpacked == (finished.work / "adapter" / name).read_bytes()
+
+
+def test_the_output_volume_has_the_adapter(finished):
+    volume = Path(finished.environment["ARGOTUNE_HOME"]) / "volumes" / "adapters"
+    assert (volume / "adapter_model.safetensors").read_bytes() == (
+        finished.work / "adapter" / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_the_report_holds_the_whole_story(finished):
+    page = (finished.work / "report" / "report.html").read_text()
+    digests = [finished.result("tune")["adapter_digest"], finished.result("package")["image_digest"]]
+    assert all(text in page for text in [*digests, finished.result("download")["data_digest"], "Runbook: RB-"])
+    assert "http://" not in page.replace(finished.result("rollout")["endpoint"], "").replace(
+        "http://127.0.0.1:8765/", ""
+    ).replace("http://www.w3.org/", "")
+
+
+def test_killed_at_mid_run_it_goes_on_where_it_was(finished, home, tmp_path):
+    """First the tune step (its retry goes on), then the runner (``--resume`` goes on): the loss curve is the same."""
+    run = Run(tmp_path / "runs" / "oncall-2", home)
+    run.folder.parent.mkdir()
+    process = run.start("--name", "oncall-2", "-p", f"max-steps={STEPS}")
+    try:
+        os.kill(tune_process(run, at_step=STEPS // 3), signal.SIGKILL)
+        tune_process(run, at_step=STEPS * 2 // 3)
+        process.kill()
+        process.wait(timeout=60)
+        before = run.nodes()
+        assert before["tune"]["phase"] != "Succeeded"
+        run.finish(run.start("--resume"))
+    finally:
+        process.kill()
+        run.stop()
+    after = run.nodes()
+    for step in ("provision", "download"):
+        assert after[step] == before[step], f"{step} was done again"
+    log = "".join(path.read_text() for path in sorted((run.folder / "nodes" / "tune").glob("*.log")))
+    assert "checkpoint-" in log
+    curve = finished.losses()
+    assert run.losses() == pytest.approx(curve, abs=1e-3)
+    assert len(curve) >= 4
+    assert run.result("tune")["adapter_digest"] == finished.result("tune")["adapter_digest"]
+
+
+def tune_process(run: Run, at_step: int) -> int:
+    """Process id of the tune step once its loss curve has come to ``at_step`` and a checkpoint is there."""
+    deadline = time.monotonic() + 600
+    curve = run.work / "report" / "train.jsonl"
+    while time.monotonic() < deadline:
+        steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()] if curve.exists() else [0]
+        checkpoints = list((run.work / "checkpoints").glob("checkpoint-*"))
+        if max(steps, default=0) >= at_step and checkpoints:
+            running = [process for process in psutil.process_iter(["cmdline"]) if is_tune(process, run.work)]
+            if running:
+                return running[0].pid
+        time.sleep(0.1)
+    raise AssertionError(f"tuning did not come to step {at_step}: {(run.folder.parent / 'output.log').read_text()}")
+
+
+def is_tune(process: psutil.Process, work: Path) -> bool:
+    words = process.info["cmdline"] or []
+    return "steps.tune" in words and str(work) in words
+
+
+def test_stop_ends_the_server(finished):
+    endpoint = finished.result("rollout")["endpoint"]
+    assert finished.stop().returncode == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{endpoint}/health", timeout=5)

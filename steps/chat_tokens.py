@@ -1,0 +1,188 @@
+"""Chat rows as tokens, with labels on what the assistant says.
+
+A label stands on each token of an assistant turn and on the token that ends it, so that the model learns to stop; all
+other tokens have ``IGNORED``, and the loss leaves them out. The turns are found in the text that the chat template
+writes: what it writes for the messages before a turn, ready for an answer, must be how the whole row begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from steps.errors import BadInput
+
+IGNORED = -100
+Message = dict[str, Any]
+Learned = Literal["assistant", "last", "all"]
+"""What is learned: each assistant turn, only the last one, or every token."""
+
+
+@dataclass(frozen=True)
+class ChatTokens:
+    """One row."""
+
+    input_ids: list[int]
+    labels: list[int]
+    """``input_ids`` where something is learned, else ``IGNORED``."""
+
+    @property
+    def learned(self) -> int:
+        """How many tokens the loss counts."""
+        return sum(label != IGNORED for label in self.labels)
+
+    def cut(self, length: int, keep: str = "keep_start") -> ChatTokens:
+        """The row cut to ``length`` tokens, at its end or (``keep_end``) at its beginning."""
+        part = slice(-length, None) if keep == "keep_end" else slice(None, length)
+        return ChatTokens(self.input_ids[part], self.labels[part])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows that fit, and what became of the others."""
+
+    rows: list[ChatTokens]
+    numbers: list[int]
+    """Which of the rows given each one is."""
+    cut: int
+    """Rows that were cut to the length."""
+    longest: int
+    """Tokens of the longest row given."""
+
+    def remark(self, given: int, max_length: int) -> str:
+        """What the user should know of the rows, or nothing."""
+        left_out = given - len(self.rows)
+        if not self.cut and not left_out:
+            return ""
+        parts = [f"{self.cut} cut to {max_length} tokens"] if self.cut else []
+        parts += [f"{left_out} left out, for no assistant token is left in them"] if left_out else []
+        advice = f"; the longest has {self.longest} tokens (max_length)" if self.longest > max_length else ""
+        return f"of {given} rows {' and '.join(parts)}{advice}"
+
+
+def prepare(
+    tokenizer: Any,
+    rows: Sequence[Sequence[Message]],
+    max_length: int,
+    *,
+    learned: Learned = "assistant",
+    keep: str = "keep_start",
+) -> Prepared:
+    """Tokenize rows of messages and cut them to ``max_length``.
+
+    Raises:
+        BadInput: the template refuses a row or is missing; no row has an assistant token within ``max_length``.
+    """
+    whole = [tokenize(tokenizer, row, learned=learned, number=number) for number, row in enumerate(rows, 1)]
+    fitting = [(number, row.cut(max_length, keep)) for number, row in enumerate(whole)]
+    kept = [(number, row) for number, row in fitting if row.learned]
+    longest = max((len(row.input_ids) for row in whole), default=0)
+    if not kept:
+        unanswered = sum(not row.learned for row in whole)
+        if unanswered == len(whole):
+            raise BadInput(
+                f"none of the {len(rows)} rows has an assistant message", "add what the model should answer"
+            )
+        raise BadInput(
+            f"max_length {max_length} leaves no assistant token in any of the {len(rows)} rows",
+            f"raise max_length; the longest row has {longest} tokens",
+        )
+    return Prepared(
+        rows=[row for _, row in kept],
+        numbers=[number for number, _ in kept],
+        cut=sum(
+            len(row.input_ids) > max_length and fitting[number][1].learned > 0 for number, row in enumerate(whole)
+        ),
+        longest=longest,
+    )
+
+
+def tokenize(
+    tokenizer: Any, messages: Sequence[Message], *, learned: Learned = "assistant", number: int = 1
+) -> ChatTokens:
+    """Tokenize one row. ``number`` is the row's, for messages.
+
+    Raises:
+        BadInput: as ``prepare``.
+    """
+    text = render(tokenizer, messages, number=number)
+    try:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    except NotImplementedError:
+        raise BadInput(
+            "this tokenizer doesn't tell where its tokens lie in the text", "use a fast tokenizer"
+        ) from None
+    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
+    if learned == "all":
+        return ChatTokens(ids, list(ids))
+    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    special = set(tokenizer.get_added_vocab().values())
+    labels = [IGNORED] * len(ids)
+    for index in turns[-1:] if learned == "last" else turns:
+        start, end = _span(tokenizer, messages, index, text, number)
+        inside = [
+            place for place, (first, last) in enumerate(offsets) if first >= start and first < end and last > first
+        ]
+        for place in [*inside, *_end_of_turn(ids, offsets, end, special, text)]:
+            labels[place] = ids[place]
+    return ChatTokens(ids, labels)
+
+
+def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False, number: int = 1) -> str:
+    """The text that the chat template writes; with ``prompt`` it ends where the assistant is to answer.
+
+    Raises:
+        BadInput: there is no template, or it refuses the messages.
+    """
+    import jinja2
+
+    if not tokenizer.chat_template:
+        raise BadInput(
+            "the base model's tokenizer has no chat template, so it is not known how it writes a conversation",
+            "use a model that was tuned for chat, whose tokenizer has one",
+        )
+    try:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"row {number}: the model's chat template refuses it: {error}",
+            "most templates want user and assistant in turn, some no system message",
+        ) from None
+    return text
+
+
+def stop_ids(tokenizer: Any, rows: Iterable[ChatTokens]) -> list[int]:
+    """Tokens that end an assistant turn: the tokenizer's own end, and what ends the turns of ``rows``."""
+    special = set(tokenizer.get_added_vocab().values())
+    found = {row.labels[-1 - offset] for row in rows for offset in [_trailing(row.labels)] if offset < len(row.labels)}
+    own = {tokenizer.eos_token_id} - {None}
+    return sorted((found & special) | own)
+
+
+def _trailing(labels: Sequence[int]) -> int:
+    """How many tokens at the end are not learned."""
+    return next((count for count, label in enumerate(reversed(labels)) if label != IGNORED), len(labels))
+
+
+def _span(tokenizer: Any, messages: Sequence[Message], index: int, text: str, number: int) -> tuple[int, int]:
+    """Where in ``text`` the assistant begins to write message ``index``, and where its content ends."""
+    before = render(tokenizer, messages[:index], prompt=True, number=number) if index else ""
+    content = str(messages[index]["content"]).strip()
+    start = len(before)
+    found = text.find(content, start) if text.startswith(before) else -1
+    if found < 0 or text[start:found].strip():
+        raise BadInput(
+            f"row {number}: this model's chat template writes an answer otherwise than it asks for one, so it is not "
+            "known where the assistant's turns begin",
+            "use a model whose template does so, or rows with one answer each",
+        )
+    return start, found + len(content)
+
+
+def _end_of_turn(ids: Sequence[int], offsets: Sequence[Any], end: int, special: set[int], text: str) -> list[int]:
+    """The special token that ends a turn, if only white space stands before it; none in templates that have none."""
+    place = next((place for place, (first, _) in enumerate(offsets) if first >= end), len(ids))
+    while place < len(ids) and ids[place] not in special and not text[slice(*offsets[place])].strip():
+        place += 1
+    return [place] if place < len(ids) and ids[place] in special else []

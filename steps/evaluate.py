@@ -1,0 +1,246 @@
+"""Compare the adapter with its base on the rows that were held out, and say whether it may go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from steps import files, progress
+from steps.adapter import CONFIG, WEIGHTS, adapter_digest
+from steps.answers import answer
+from steps.chat_tokens import ChatTokens, Message, Prepared, prepare, stop_ids
+from steps.errors import BadInput
+from steps.model import choose_device, describe_device, fetch_model, load_base, load_tokenizer, prepare_libraries
+from steps.row_losses import row_losses
+from steps.step import main, settings
+from steps.tune import read_messages
+
+WORST = 5
+"""Rows listed on which the adapter does worse than its base."""
+
+
+@settings
+class EvaluateSettings:
+    """Compare ``WORK/adapter`` with its base on ``WORK/dataset/eval.parquet``; writes ``report/evaluation.json``."""
+
+    work: Path
+    """Work folder, shared by all steps."""
+    preset: str = ""
+    """Preset of the base model."""
+    model: str = ""
+    """Hugging Face id of the base model, or a folder; by default the preset's."""
+    revision: str = ""
+    """Commit, branch or tag of the base model."""
+    method: Literal["lora", "qlora"] = "qlora"
+    """How the base was loaded for training."""
+    quantization_config: dict[str, Any] = field(default_factory=dict)
+    """Arguments of transformers' BitsAndBytesConfig, as in training."""
+    max_length: int = 1024
+    """Tokens of a row; longer rows are cut."""
+    samples: int = 5
+    """Rows whose question both models answer, to be read side by side."""
+    max_new_tokens: int = 64
+    """Length of these answers."""
+    max_loss_ratio: float = 1.0
+    """The adapter passes when its loss is below this share of the base's."""
+    seed: int = 42
+    """Of the choice of samples."""
+    adapter_digest: str = ""
+    """Digest of the adapter, from the tune step."""
+    data_digest: str = ""
+    """Digest of the rows, from the download step."""
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Losses are means over all assistant tokens of the held-out rows."""
+
+    base_loss: float
+    adapter_loss: float
+    base_perplexity: float
+    adapter_perplexity: float
+    verdict: str
+    """``pass`` or ``fail``."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    losses: list[float]
+    """Of each row, summed over its tokens."""
+    answers: list[str]
+
+
+def evaluate(given: EvaluateSettings) -> EvaluateResult:
+    """Measure base and adapter, let both answer, and give the verdict.
+
+    Raises:
+        BadInput: no held-out rows, no adapter, or none that fits the base.
+        StepError: the base model can't be had, or was not quantized.
+    """
+    rows = read_messages(given.work / "dataset" / "eval.parquet")
+    folder = _adapter_folder(given)
+    prepare_libraries()
+    device = choose_device()
+    base = fetch_model(given.preset, given.model, given.revision)
+    tokenizer = load_tokenizer(folder)
+    prepared = prepare(tokenizer, rows, given.max_length)
+    if remark := prepared.remark(len(rows), given.max_length):
+        print(remark, flush=True)
+    chosen = _choose(rows, prepared, given)
+    model = _with_adapter(_load(given, base.folder, device), folder)
+    print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
+    with model.disable_adapter():
+        before = _measure("base", model, tokenizer, prepared, chosen, given)
+    after = _measure("adapter", model, tokenizer, prepared, chosen, given)
+    result = _judge(before, after, prepared.rows, given.max_loss_ratio)
+    files.write_json(
+        given.work / "report" / "evaluation.json",
+        {
+            **dataclasses.asdict(result),
+            "max_loss_ratio": given.max_loss_ratio,
+            **_rows(before, after, prepared, rows),
+            "samples": _samples(before, after, chosen),
+        },
+    )
+    print(
+        f"loss {result.base_loss:.3f} -> {result.adapter_loss:.3f}, perplexity {result.base_perplexity:.2f} -> "
+        f"{result.adapter_perplexity:.2f}: {result.verdict}",
+        flush=True,
+    )
+    return result
+
+
+def still_there(given: EvaluateSettings, result: EvaluateResult) -> bool:
+    """Whether the evaluation of an earlier run may be kept: it is there, and the adapter is the one it was made of."""
+    digest = given.adapter_digest
+    whole = bool(digest) and adapter_digest(given.work / "adapter") == digest
+    return whole and (given.work / "report" / "evaluation.json").is_file()
+
+
+def _adapter_folder(given: EvaluateSettings) -> Path:
+    folder = given.work / "adapter"
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise BadInput(f"there is no {' and no '.join(missing)} in {folder}", "run the tune step before")
+    if given.adapter_digest and adapter_digest(folder) != given.adapter_digest:
+        raise BadInput(f"the adapter in {folder} is not the one that was tuned: its digest differs", "tune again")
+    return folder
+
+
+def _load(given: EvaluateSettings, folder: Path, device: str) -> Any:
+    model = load_base(folder, given.method, given.quantization_config, device)
+    # The same numbers: a processor takes each layer out of 4 bits at every token otherwise.
+    return model.dequantize() if given.method == "qlora" and device == "cpu" else model
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
+    except (ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise BadInput(f"the adapter doesn't fit the base model: {reason}", "give the base it was tuned on") from None
+
+
+def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: EvaluateSettings) -> list[Sequence[Message]]:
+    """Rows to answer, each up to its last assistant message."""
+    numbers = random.Random(given.seed).sample(prepared.numbers, min(given.samples, len(prepared.numbers)))
+    ends = [max(place for place, message in enumerate(rows[n]) if message["role"] == "assistant") for n in numbers]
+    return [rows[number][: end + 1] for number, end in zip(numbers, ends, strict=True)]
+
+
+def _measure(
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    prepared: Prepared,
+    chosen: Sequence[Sequence[Message]],
+    given: EvaluateSettings,
+) -> _Measured:
+    count, total = len(prepared.rows), 2 * (len(prepared.rows) + len(chosen))
+    offset = total // 2 if name == "adapter" else 0
+    done = 0
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        progress.report(offset + done, total, f"{name}: loss of {done}/{count} rows")
+
+    losses = row_losses(model, prepared.rows, tell)
+    ends = stop_ids(tokenizer, prepared.rows)
+    answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, given.max_new_tokens)
+    progress.report(offset + count + len(chosen), total, f"{name}: {len(answers)} answers")
+    return _Measured(losses, answers)
+
+
+def _judge(before: _Measured, after: _Measured, rows: Sequence[ChatTokens], max_loss_ratio: float) -> EvaluateResult:
+    tokens = sum(row.learned for row in rows)
+    base_loss, adapter_loss = sum(before.losses) / tokens, sum(after.losses) / tokens
+    if not math.isfinite(base_loss) or not math.isfinite(adapter_loss):
+        name = "adapter" if math.isfinite(base_loss) else "base model"
+        raise BadInput(f"the loss of the {name} is not a number", "lower the learning rate, or use method lora")
+    return EvaluateResult(
+        base_loss=round(base_loss, 4),
+        adapter_loss=round(adapter_loss, 4),
+        base_perplexity=_perplexity(base_loss),
+        adapter_perplexity=_perplexity(adapter_loss),
+        verdict="pass" if adapter_loss < max_loss_ratio * base_loss else "fail",
+    )
+
+
+def _perplexity(loss: float) -> float:
+    return round(math.exp(min(loss, 700.0)), 4)  # a float ends soon after
+
+
+def _rows(
+    before: _Measured, after: _Measured, prepared: Prepared, rows: Sequence[Sequence[Message]]
+) -> dict[str, Any]:
+    """Loss of each row, and the rows on which the adapter does worse than its base."""
+    measured: list[dict[str, Any]] = [
+        {
+            "row": number,
+            "question": _question(rows[number]),
+            "tokens": tokens.learned,
+            "base_loss": round(base / tokens.learned, 4),
+            "adapter_loss": round(adapter / tokens.learned, 4),
+        }
+        for number, tokens, base, adapter in zip(
+            prepared.numbers, prepared.rows, before.losses, after.losses, strict=True
+        )
+    ]
+    worse = [row for row in measured if row["adapter_loss"] > row["base_loss"]]
+    worse.sort(key=lambda row: row["base_loss"] - row["adapter_loss"])
+    return {
+        "rows": len(measured),
+        "tokens": sum(row["tokens"] for row in measured),
+        "row_losses": measured,
+        "regressions": worse[:WORST],
+    }
+
+
+def _samples(before: _Measured, after: _Measured, chosen: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "question": _question(row[:-1]),
+            "messages": row[:-1],
+            "reference": row[-1]["content"],
+            "base_answer": base,
+            "adapter_answer": adapter,
+        }
+        for row, base, adapter in zip(chosen, before.answers, after.answers, strict=True)
+    ]
+
+
+def _question(row: Sequence[Message]) -> str:
+    """The last thing the user says."""
+    return next((str(message["content"]) for message in reversed(row) if message["role"] == "user"), "")
+
+
+if __name__ == "__main__":
+    main(EvaluateSettings, evaluate, still_there=still_there, result_type=EvaluateResult)

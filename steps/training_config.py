@@ -1,0 +1,305 @@
+"""What the user set for training: flags, and maps with the keys of KAITO's ``training_config.yaml``.
+
+The keys of ``training_arguments`` are those of ``trl.SFTConfig``, of ``lora_config`` those of ``peft.LoraConfig``, of
+``quantization_config`` those of ``transformers.BitsAndBytesConfig``. A flag wins over the map's key of the same
+meaning. Keys that this step can't honour are refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+from steps.chat_tokens import Learned
+from steps.errors import BadInput
+from steps.model import compute_dtype
+
+if TYPE_CHECKING:
+    from steps.tune import TuneSettings
+
+FLAGS = {
+    "num_train_epochs": "epochs",
+    "max_steps": "max_steps",
+    "learning_rate": "learning_rate",
+    "per_device_train_batch_size": "batch_size",
+    "max_length": "max_length",
+    "seed": "seed",
+}
+# The loss curve has every step, and checkpoints, adapter and report have their places; these change nothing.
+WITHOUT_EFFECT = (
+    "output_dir",
+    "logging_strategy",
+    "logging_steps",
+    "logging_first_step",
+    "disable_tqdm",
+    "log_level",
+    "remove_unused_columns",
+    "dataset_num_proc",
+    "do_train",
+    "per_device_eval_batch_size",
+)
+MODEL_KEYS = ("torch_dtype", "dtype", "local_files_only", "device_map", "trust_remote_code")
+PACKING = "rows are not packed: each row keeps its own labels and order, so that a run can be resumed exactly"
+EVALUATE = "the evaluate step compares adapter and base after training"
+ONE_PROCESS = "training runs in one process"
+HUB = "nothing is pushed to a model hub"
+RESUME = "a run must go on from its checkpoint exactly where it stopped"
+DATA = "the download step prepares the rows"
+REFUSED = {
+    "packing": PACKING,
+    "padding_free": PACKING,
+    "eval_packing": EVALUATE,
+    "save_only_model": RESUME,
+    "ignore_data_skip": RESUME,
+    "auto_find_batch_size": RESUME,
+    "resume_from_checkpoint": RESUME,
+    "eval_strategy": EVALUATE,
+    "eval_steps": EVALUATE,
+    "eval_on_start": EVALUATE,
+    "load_best_model_at_end": EVALUATE,
+    "metric_for_best_model": EVALUATE,
+    "push_to_hub": HUB,
+    "hub_model_id": HUB,
+    "hub_token": HUB,
+    "fsdp": ONE_PROCESS,
+    "deepspeed": ONE_PROCESS,
+    "parallelism_config": ONE_PROCESS,
+    "accelerator_config": ONE_PROCESS,
+    "trust_remote_code": "code from a model repository is not run",
+    "dataset_kwargs": DATA,
+    "dataset_text_field": DATA,
+    "shuffle_dataset": DATA,
+    "chat_template_path": "the base model's own chat template is used",
+    "model_init_kwargs": "the model has its own map, model_config",
+}
+ALL_LINEAR = "all-linear"
+"""PEFT's word for each linear layer but the head."""
+HARMLESS = (False, None, "no", "none", "")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The checked settings of a training."""
+
+    arguments: dict[str, Any]
+    """Of ``trl.SFTConfig``, less what ``sft_config`` adds."""
+    lora: dict[str, Any]
+    """Of ``peft.LoraConfig``."""
+    dtype: str
+    """Of what is not quantized; empty: what suits the device."""
+    learned: Learned
+    keep: str
+    """Which end of a row that is too long is kept: ``keep_start`` or ``keep_end``."""
+    by_epoch: bool
+    """Save at the end of each epoch."""
+
+    def sft_config(self, folder: Path, device: str, rows: int) -> Any:
+        """The trainer's configuration; checkpoints go to ``folder``.
+
+        Raises:
+            BadInput: a value that the library refuses.
+        """
+        from trl import SFTConfig
+
+        compute = compute_dtype(device)
+        defaults: dict[str, Any] = {
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.05,  # below 1: a share of all steps
+            "max_grad_norm": 1.0,
+            "bf16": device == "cuda" and compute == "bfloat16",
+            "fp16": device == "cuda" and compute == "float16",
+            # Trades time for memory: worth it on a GPU, but four times slower on a processor.
+            "gradient_checkpointing": device == "cuda",
+            "dataloader_pin_memory": device == "cuda",
+            "save_steps": self._epoch_steps(rows) if self.by_epoch else 0.1,  # a tenth of all steps
+            "save_total_limit": 2,
+            "report_to": "none",
+        }
+        fixed = {
+            "output_dir": str(folder),
+            "use_cpu": device == "cpu",
+            "save_strategy": "steps",
+            "logging_strategy": "steps",
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # it would hide a training that has gone wrong
+            "disable_tqdm": True,
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+        }
+        try:
+            return SFTConfig(**{**defaults, **self.arguments, **fixed})
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
+
+    def lora_config(self, model: Any) -> Any:
+        """PEFT's configuration of an adapter of ``model``.
+
+        Raises:
+            BadInput: a value that the library refuses, or layers that the model doesn't have.
+        """
+        from peft import LoraConfig
+
+        targets = target_modules(model, self.lora["target_modules"])
+        try:
+            return LoraConfig(**{**self.lora, "target_modules": targets}, task_type="CAUSAL_LM")
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"lora_config: {error}", "see the keys of peft's LoraConfig") from None
+
+    def _epoch_steps(self, rows: int) -> int:
+        batch = int(self.arguments["per_device_train_batch_size"])
+        batches = rows // batch if self.arguments.get("dataloader_drop_last") else math.ceil(rows / batch)
+        return max(1, math.ceil(batches / int(self.arguments.get("gradient_accumulation_steps", 1))))
+
+
+def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
+    """Check the maps and merge them with the flags.
+
+    Raises:
+        BadInput: with every key that is unknown or can't be honoured.
+    """
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+    from trl import SFTConfig
+
+    arguments, wrong = _typed(given.training_arguments, SFTConfig)
+    wrong += [
+        *_unknown("training_arguments", arguments, _fields(SFTConfig)),
+        *_unknown("lora_config", given.lora_config, _fields(LoraConfig)),
+        *_unknown("quantization_config", given.quantization_config, _parameters(BitsAndBytesConfig)),
+        *_unknown("model_config", given.model_config, MODEL_KEYS),
+        *_refused(arguments),
+        *_contradictions(given, arguments),
+    ]
+    if wrong:
+        raise BadInput("; ".join(wrong), "correct these keys of the training configuration")
+    if idle := [key for key in arguments if key in WITHOUT_EFFECT]:
+        print(f"without effect here: {', '.join(idle)}", flush=True)
+    lora = {**given.lora_config, "r": given.rank, "lora_alpha": _plain(given.alpha), "lora_dropout": given.dropout}
+    lora.pop("task_type", None)
+    lora["target_modules"] = _targets(given.target_modules or lora.get("target_modules") or preset_targets)
+    return TrainingConfig(
+        arguments={
+            **{key: value for key, value in arguments.items() if not _is_ours(key)},
+            **{key: getattr(given, flag) for key, flag in FLAGS.items()},
+        },
+        lora=lora,
+        dtype=str(given.model_config.get("dtype") or given.model_config.get("torch_dtype") or ""),
+        learned=_learned(arguments),
+        keep=arguments.get("truncation_mode", "keep_start"),
+        by_epoch=arguments.get("save_strategy") == "epoch",
+    )
+
+
+def target_modules(model: Any, wanted: Sequence[str] | str) -> list[str] | str:
+    """Layers that get an adapter, by the names that PEFT and vLLM match with the ends of the layers' full names.
+
+    Raises:
+        BadInput: with those names that no linear layer has, and the names there are.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    # Quantized layers are of subclasses of torch's.
+    linear = [n for n, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
+    there = sorted({name.rpartition(".")[2] for name in linear})
+    if wanted == ALL_LINEAR:
+        return there
+    if isinstance(wanted, str):
+        return wanted  # a regular expression: PEFT says whether it matches
+    if missing := [name for name in wanted if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
+        raise BadInput(
+            f"target_modules: no layer is named {', '.join(missing)}",
+            f"the model's linear layers: {', '.join(there)}; or {ALL_LINEAR} for all of them",
+        )
+    return list(wanted)
+
+
+def _fields(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _parameters(cls: Any) -> list[str]:
+    return [
+        *(name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs")),
+        "quant_method",
+    ]
+
+
+def _typed(values: Mapping[str, Any], cls: Any) -> tuple[dict[str, Any], list[str]]:
+    """Read numbers that YAML took for text (``1e-4``) by the type of their field."""
+    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+    simple = {int, float, bool, int | None, float | None, bool | None}
+    typed, wrong = dict(values), []
+    for key, value in values.items():
+        kind: Any = kinds.get(key)
+        if isinstance(value, str) and kind in simple:
+            try:
+                typed[key] = pydantic.TypeAdapter(kind).validate_python(value)
+            except pydantic.ValidationError as error:
+                wrong.append(f"training_arguments.{key}: {error.errors()[0]['msg']}")
+    return typed, wrong
+
+
+def _unknown(where: str, keys: Iterable[str], known: Sequence[str]) -> list[str]:
+    wrong = []
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            wrong.append(f"{where}.{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+    return wrong
+
+
+def _refused(arguments: Mapping[str, Any]) -> list[str]:
+    return [
+        f"training_arguments.{key}: not honoured, for {why}"
+        for key, why in REFUSED.items()
+        if key in arguments and arguments[key] not in HARMLESS
+    ]
+
+
+def _contradictions(given: TuneSettings, arguments: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    if arguments.get("report_to", "none") not in ("none", [], ["none"]):
+        wrong.append("training_arguments.report_to: not honoured, for metrics stay in the run's report")
+    if arguments.get("train_sampling_strategy") == "group_by_length":
+        wrong.append(f"training_arguments.train_sampling_strategy: group_by_length is not honoured, for {RESUME}")
+    if arguments.get("save_strategy") not in (None, "no", "steps", "epoch"):
+        wrong.append("training_arguments.save_strategy: must be no, steps or epoch")
+    if (arguments.get("save_total_limit") or 2) < 2:
+        wrong.append("training_arguments.save_total_limit: must be 2 or more, for a kill may spoil the newest")
+    if given.lora_config.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
+        wrong.append("lora_config.task_type: must be CAUSAL_LM")
+    if given.model_config.get("trust_remote_code"):
+        wrong.append("model_config.trust_remote_code: not honoured, for code from a model repository is not run")
+    quantized = [key for key in ("load_in_4bit", "load_in_8bit") if given.quantization_config.get(key)]
+    if given.method == "lora" and quantized:
+        wrong.append(f"quantization_config.{quantized[0]}: method lora does not quantize; write qlora")
+    return wrong
+
+
+def _is_ours(key: str) -> bool:
+    return key in (*WITHOUT_EFFECT, *REFUSED, "assistant_only_loss", "completion_only_loss", "truncation_mode")
+
+
+def _learned(arguments: Mapping[str, Any]) -> Learned:
+    if arguments.get("completion_only_loss"):
+        return "last"
+    return "all" if arguments.get("assistant_only_loss") is False else "assistant"
+
+
+def _targets(wanted: Sequence[str] | str) -> list[str] | str:
+    if isinstance(wanted, str):
+        return wanted
+    return ALL_LINEAR if not wanted or list(wanted) == [ALL_LINEAR] else sorted(wanted)
+
+
+def _plain(number: float) -> float:
+    """A whole number as such: what reads an adapter may expect one."""
+    return int(number) if float(number).is_integer() else number

@@ -1,0 +1,288 @@
+"""Train a LoRA or QLoRA adapter on chat rows, on a GPU or on the processor.
+
+What was trained is never lost: a run that was killed goes on from its last whole checkpoint, and its loss curve is
+that of a run that was not disturbed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from steps import checkpoints, files, training_config
+from steps.adapter import CONFIG, WEIGHTS, adapter_digest
+from steps.chat_tokens import ChatTokens, prepare
+from steps.checkpoints import Checkpoint
+from steps.errors import BadInput, NoCapacity
+from steps.model import (
+    BaseModel,
+    choose_device,
+    describe_device,
+    fetch_model,
+    load_base,
+    load_tokenizer,
+    lora_targets,
+    prepare_libraries,
+)
+from steps.step import main, settings
+from steps.training_config import TrainingConfig
+
+TERMINATED = 143
+"""Exit code after SIGTERM, as a shell tells it."""
+
+
+@settings
+class TuneSettings:
+    """Train an adapter on ``WORK/dataset/train.parquet`` and write it to ``WORK/adapter``."""
+
+    work: Path
+    """Work folder, shared by all steps."""
+    preset: str = ""
+    """Preset of the base model."""
+    model: str = ""
+    """Hugging Face id of the base model, or a folder; by default the preset's."""
+    revision: str = ""
+    """Commit, branch or tag of the base model."""
+    method: Literal["lora", "qlora"] = "qlora"
+    """qlora: the base is quantized to 4 bits; lora: it is not."""
+    epochs: float = 3
+    """Passes over the data."""
+    max_steps: int = -1
+    """Stop after so many optimizer steps; -1: as many as the epochs need."""
+    learning_rate: float = 2e-4
+    """Peak learning rate."""
+    batch_size: int = 4
+    """Rows of one step on a device."""
+    rank: int = 16
+    """LoRA rank r."""
+    alpha: float = 32
+    """LoRA alpha."""
+    dropout: float = 0.0
+    """LoRA dropout."""
+    target_modules: list[str] = field(default_factory=list)
+    """Names of the layers that get an adapter; by default the preset's, or all linear layers."""
+    max_length: int = 1024
+    """Tokens of a row; longer rows are cut."""
+    seed: int = 42
+    """Of the order of the rows, the adapter's first weights and dropout."""
+    training_arguments: dict[str, Any] = field(default_factory=dict)
+    """More arguments of trl's SFTConfig."""
+    lora_config: dict[str, Any] = field(default_factory=dict)
+    """More arguments of peft's LoraConfig."""
+    quantization_config: dict[str, Any] = field(default_factory=dict)
+    """Arguments of transformers' BitsAndBytesConfig."""
+    model_config: dict[str, Any] = field(default_factory=dict)
+    """How the base is loaded: torch_dtype."""
+    data_digest: str = ""
+    """Digest of the rows, from the download step."""
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The adapter and how its training went."""
+
+    adapter_digest: str
+    train_loss: float
+    """Mean over all steps."""
+    steps: int
+    device: str
+    tokens_per_second: float
+
+
+def tune(given: TuneSettings) -> TuneResult:
+    """Train the adapter, or go on from the last checkpoint; a finished training is only written out.
+
+    Raises:
+        BadInput: settings, rows or base model can't be used; the loss is no number any more.
+        NoCapacity: the device's memory is too small.
+        StepError: the base model can't be had, or was not quantized.
+    """
+    train_file = given.work / "dataset" / "train.parquet"
+    rows = read_messages(train_file)
+    prepare_libraries()
+    config = training_config.check(given, lora_targets(given.preset, given.model))
+    base = fetch_model(given.preset, given.model, given.revision)
+    device = choose_device()
+    folder = given.work / "checkpoints"
+    fingerprint = _fingerprint(given, base, train_file)
+    kept = checkpoints.newest(folder, fingerprint)
+    if kept is None or not kept.finished:
+        with _memory_advice(given):
+            kept = _train(given, config, base, rows, device, kept, fingerprint)
+    _write_adapter(kept, base, given)
+    history = kept.history()
+    seconds = history[-1]["seconds"]
+    return TuneResult(
+        adapter_digest=adapter_digest(given.work / "adapter"),
+        train_loss=round(sum(entry["loss"] for entry in history) / len(history), 4),
+        steps=kept.step,
+        device=describe_device(device),
+        tokens_per_second=round(sum(entry["tokens"] for entry in history) / max(seconds, 1e-9), 1),
+    )
+
+
+def still_there(given: TuneSettings, result: TuneResult) -> bool:
+    """Whether the adapter of an earlier run is whole."""
+    return adapter_digest(given.work / "adapter") == result.adapter_digest
+
+
+def read_messages(file: Path) -> list[list[dict[str, Any]]]:
+    """Column ``messages`` of a parquet file of the download step.
+
+    Raises:
+        BadInput: the file is missing, is none, or has no rows.
+    """
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    fix = "run the download step before"
+    if not file.is_file():
+        raise BadInput(f"there is no {file}", fix)
+    try:
+        rows: list[list[dict[str, Any]]] = pq.read_table(file, columns=["messages"]).column("messages").to_pylist()
+    except (ArrowException, KeyError, OSError) as error:
+        raise BadInput(f"{file} can't be read: {error}", fix) from None
+    if not rows:
+        raise BadInput(f"{file} has no rows", "give data with more rows, or a smaller share to evaluate on")
+    return rows
+
+
+def _fingerprint(given: TuneSettings, base: BaseModel, train_file: Path) -> str:
+    """What a checkpoint must have been made with to be of use."""
+    values = {name: value for name, value in dataclasses.asdict(given).items() if name != "work"}
+    content = [values, base.origin, base.revision, files.sha256(train_file)]
+    return files.sha256_text(json.dumps(content, sort_keys=True, default=str))
+
+
+def _train(
+    given: TuneSettings,
+    config: TrainingConfig,
+    base: BaseModel,
+    rows: Sequence[Sequence[dict[str, Any]]],
+    device: str,
+    kept: Checkpoint | None,
+    fingerprint: str,
+) -> Checkpoint:
+    from transformers import PrinterCallback
+
+    from steps.training_callbacks import Checkpointing, TrainingLog
+
+    tokenizer = load_tokenizer(base.folder)
+    prepared = prepare(tokenizer, rows, given.max_length, learned=config.learned, keep=config.keep)
+    if remark := prepared.remark(len(rows), given.max_length):
+        print(remark, flush=True)
+    arguments = config.sft_config(given.work / "checkpoints", device, len(prepared.rows))
+    model = load_base(base.folder, given.method, given.quantization_config, device, dtype=config.dtype)
+    saving = Checkpointing(fingerprint)
+    trainer: Any = _trainer(model, tokenizer, prepared.rows, arguments, config)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(TrainingLog(given.work / "report" / "train.jsonl"))
+    trainer.add_callback(saving)
+    _say(trainer, describe_device(device), len(prepared.rows), kept)
+    with _on_sigterm(saving):
+        trainer.train(resume_from_checkpoint=str(kept.folder) if kept else None)
+    if saving.newest is None or not saving.newest.finished:
+        _terminated(saving.newest)
+    return saving.newest
+
+
+def _trainer(model: Any, tokenizer: Any, rows: Sequence[ChatTokens], arguments: Any, config: TrainingConfig) -> Any:
+    import torch
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    columns = {
+        "input_ids": [row.input_ids for row in rows],
+        "labels": [row.labels for row in rows],
+    }
+    lora = config.lora_config(model)
+    try:
+        trainer: Any = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+    except ValueError as error:
+        raise BadInput(f"the training can't be set up: {error}", "change this setting") from None
+    # trl keeps a QLoRA adapter in bfloat16, where small updates are lost, float16 gradients can't be scaled, and PEFT
+    # makes it float32 when it is loaded again to resume.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    return trainer
+
+
+def _say(trainer: Any, device: str, rows: int, kept: Checkpoint | None) -> None:
+    trained, total = trainer.model.get_nb_trainable_parameters()
+    start = f", going on from step {kept.step}" if kept else ""
+    print(f"training {trained:,} of {total:,} parameters on {rows} rows, {device}{start}", flush=True)
+
+
+@contextmanager
+def _on_sigterm(saving: Any) -> Iterator[None]:
+    """While training, SIGTERM asks for a checkpoint at the end of the step and an end."""
+
+    def stop(*_: object) -> None:
+        saving.stop = True
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: who calls from there stops it otherwise
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(checkpoint: Checkpoint | None) -> NoReturn:
+    step = f"step {checkpoint.step} is saved" if checkpoint else "nothing was trained yet"
+    print(f"stopped by SIGTERM; {step}, and the next start goes on from there", file=sys.stderr, flush=True)
+    sys.exit(TERMINATED)
+
+
+@contextmanager
+def _memory_advice(given: TuneSettings) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+        if not short:
+            raise
+        raise NoCapacity(
+            "the device's memory is too small for this training",
+            f"lower the batch size (now {given.batch_size}; gradient_accumulation_steps makes up for it) or "
+            f"max_length (now {given.max_length}){', or use method qlora' if given.method == 'lora' else ''}",
+        ) from None
+
+
+def _write_adapter(checkpoint: Checkpoint, base: BaseModel, given: TuneSettings) -> None:
+    """Write the adapter as PEFT reads it, naming its base by repository and commit instead of a place on this disk."""
+    config = json.loads((checkpoint.folder / CONFIG).read_text())
+    config["base_model_name_or_path"] = base.repository
+    config["revision"] = base.revision or None
+    config["inference_mode"] = True
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # PEFT writes a set in any order
+    with files.replacing_folder(given.work / "adapter") as folder:
+        files.write_json(folder / CONFIG, config)
+        with files.replacing(folder / WEIGHTS) as weights:
+            weights.write((checkpoint.folder / WEIGHTS).read_bytes())
+        load_tokenizer(checkpoint.folder).save_pretrained(folder)
+        checkpoints.sync(folder)
+
+
+if __name__ == "__main__":
+    main(TuneSettings, tune, still_there=still_there, result_type=TuneResult)

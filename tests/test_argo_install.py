@@ -1,0 +1,218 @@
+"""``argo/install`` builds offline, is exact Kubernetes, and grants no more than is needed.
+
+Overlays are built too: that in the comment of ``kustomization.yaml``, and those of ``argo/README.md``.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.utils.quantity import parse_quantity
+from kubernetes_manifests import MODELS, build, faults, kubectl, of_kind
+
+from workflows import site
+
+ROOT = Path(__file__).parents[1]
+INSTALL = ROOT / "argo" / "install"
+README = (ROOT / "argo" / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def installed() -> list[dict[str, Any]]:
+    return build(INSTALL)
+
+
+def test_every_document_is_exact_kubernetes(installed):
+    assert len(installed) == len({(document["kind"], document["metadata"]["name"]) for document in installed})
+    assert {(document["apiVersion"], document["kind"]) for document in installed} == set(MODELS)
+    for document in installed:
+        assert faults(document, MODELS[document["apiVersion"], document["kind"]]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "fault"),
+    [
+        ("ConfigMap", {"data": {"gpu": 1}}, "data.gpu: Input should be a valid string"),
+        (
+            "Role",
+            {"rules": [{"verbs": ["get"], "resource": ["x"]}]},
+            "rules.0.resource: Extra inputs are not permitted",
+        ),
+        ("Role", {"rules": [{"resources": ["pods"]}]}, "rules.0.verbs: Field required"),
+        ("NetworkPolicy", {"spec": {"podSelektor": {}}}, "spec.podSelektor: Extra inputs are not permitted"),
+        ("NetworkPolicy", {"spec": {"pod_selector": {}}}, "a field has its Python name"),
+        ("NetworkPolicy", {"spec": {"egress": {}}}, "spec.egress: Input should be a valid list"),
+    ],
+)
+def test_the_exact_check_finds(installed, kind, change, fault):
+    document = next(iter(of_kind(installed, kind).values()))
+    assert faults(document | change, MODELS[document["apiVersion"], kind]) == [fault]
+
+
+def test_every_file_is_a_part_or_the_controllers_patch():
+    listed = yaml.safe_load((INSTALL / "kustomization.yaml").read_text())["resources"]
+    assert {*listed, "kustomization.yaml", "controller-patch.yaml"} == {file.name for file in INSTALL.iterdir()}
+    assert all(f"`{name}`" in README for name in [*listed, "controller-patch.yaml"])
+
+
+def test_controllers_patch_applies_to_the_config_map_that_argo_ships(tmp_path):
+    shipped = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "workflow-controller-configmap"}}
+    file = tmp_path / "shipped.yaml"
+    file.write_text(yaml.safe_dump(shipped | {"data": {"parallelism": "10"}}))
+    patch = ["--patch-file", str(INSTALL / "controller-patch.yaml")]
+    patched = yaml.safe_load(kubectl("patch", "--local", "--filename", str(file), *patch, "--output", "yaml"))
+    assert patched["data"]["parallelism"] == "10"
+    assert "securityContext" in yaml.safe_load(patched["data"]["executor"])
+
+
+def test_namespace_and_labels_are_set_on_all(installed):
+    namespace = of_kind(installed, "Namespace")
+    assert list(namespace) == ["argotune"]
+    for document in installed:
+        metadata = document["metadata"]
+        assert document["kind"] == "Namespace" or metadata["namespace"] == "argotune"
+        labels = {label.removeprefix("app.kubernetes.io/") for label in metadata["labels"]}
+        assert {"name", "part-of", "component", "managed-by"} <= labels
+    levels = namespace["argotune"]["metadata"]["labels"]
+    assert {levels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
+
+
+def granted(documents: list[dict[str, Any]]) -> dict[str, set[tuple[str, str, str]]]:
+    """What each service account may do: group, resource, verb. Fails where a binding points at nothing."""
+    accounts, roles = of_kind(documents, "ServiceAccount"), of_kind(documents, "Role")
+    rights: dict[str, set[tuple[str, str, str]]] = {name: set() for name in accounts}
+    for binding in of_kind(documents, "RoleBinding").values():
+        reference = binding["roleRef"]
+        assert (reference["apiGroup"], reference["kind"]) == ("rbac.authorization.k8s.io", "Role")
+        for subject in binding["subjects"]:
+            account = accounts[subject["name"]]
+            assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", account["metadata"]["namespace"])
+            rights[subject["name"]] |= {
+                (group, resource, verb)
+                for rule in roles[reference["name"]]["rules"]
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    return rights
+
+
+def test_rights_are_the_least_that_works(installed):
+    rights = granted(installed)
+    # Argo, docs/workflow-rbac.md
+    assert rights["argotune"] == {("argoproj.io", "workflowtaskresults", verb) for verb in ("create", "patch")}
+    assert rights["argotune-submitter"] == {
+        ("argoproj.io", resource, verb)
+        for resource in ("workflows", "workflowtemplates", "cronworkflows")
+        for verb in ("create", "get", "list", "watch")
+    }
+    assert not [word for account in rights.values() for right in account for word in right if "*" in word]
+
+
+def quantities(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("hard", "requests", "limits", "min", "max", "default", "defaultRequest") and isinstance(
+                item, dict
+            ):
+                yield from item.items()
+            else:
+                yield from quantities(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from quantities(item)
+
+
+def test_quantities_parse(installed):
+    found = [item for document in installed for item in quantities(document)]
+    assert {"requests.nvidia.com/gpu", "pods", "requests.storage", "cpu", "storage"} <= {name for name, _ in found}
+    for name, text in found:
+        assert parse_quantity(text) > 0, name
+
+
+def test_semaphores_are_counts(installed):
+    counts = of_kind(installed, "ConfigMap")["argotune-semaphores"]["data"]
+    assert "gpu" in counts
+    assert all(int(count) > 0 for count in counts.values())  # Argo reads them with strconv.Atoi
+
+
+# Overlays
+
+
+def blocks(first_line: str) -> str:
+    """The YAML block of ``argo/README.md`` that begins with this comment."""
+    found = re.findall(rf"```yaml\n# {re.escape(first_line)}.*?\n(.+?)```", README, flags=re.DOTALL)
+    assert len(found) == 1, first_line
+    return str(found[0])
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    """Builds an overlay of the README as it says: in a folder beside the checkout."""
+    shutil.copytree(INSTALL, tmp_path / "argotune" / "argo" / "install")
+
+    def from_readme(name: str) -> list[dict[str, Any]]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kustomization.yaml").write_text(blocks(f"{name}/kustomization.yaml"))
+        return build(tmp_path / name)
+
+    return from_readme
+
+
+def changed(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> set[str]:
+    def key(document: dict[str, Any]) -> str:
+        return f"{document['kind']}/{document['metadata']['name']}"
+
+    old = {key(document): document for document in before}
+    new = {key(document): document for document in after}
+    assert set(old) == set(new)
+    return {name for name, document in new.items() if document != old[name]}
+
+
+def test_commented_workload_identity_patch_works(installed, tmp_path):
+    shutil.copytree(INSTALL, tmp_path / "install")
+    file = tmp_path / "install" / "kustomization.yaml"
+    text, count = re.subn(r"^# (patches:\n(?:# .*\n)+)", r"\1", file.read_text(), flags=re.MULTILINE)
+    assert count == 1
+    start = text.index("patches:")
+    file.write_text(text[:start] + re.sub(r"^# ", "", text[start:], flags=re.MULTILINE))
+    built = build(tmp_path / "install")
+    assert changed(installed, built) == {"ServiceAccount/argotune"}
+    account = of_kind(built, "ServiceAccount")["argotune"]
+    assert list(account["metadata"]["annotations"]) == ["azure.workload.identity/client-id"]
+
+
+def test_readme_overlay_moves_everything_to_another_namespace(overlay):
+    built = overlay("my-site")
+    assert list(of_kind(built, "Namespace")) == ["ml-tuning"]
+    assert {document["metadata"].get("namespace", "ml-tuning") for document in built} == {"ml-tuning"}
+    assert granted(built)["argotune"]
+    assert of_kind(built, "ResourceQuota")["argotune"]["spec"]["hard"]["requests.nvidia.com/gpu"] == "16"
+
+
+def test_readme_overlay_for_aks(installed, overlay):
+    built = overlay("aks")
+    assert changed(installed, built) == {
+        "ServiceAccount/argotune",
+        "PersistentVolumeClaim/argotune-models",
+        "ConfigMap/argotune-semaphores",
+    }
+    for document in built:
+        assert faults(document, MODELS[document["apiVersion"], document["kind"]]) == []
+    claim = of_kind(built, "PersistentVolumeClaim")["argotune-models"]["spec"]
+    assert claim["accessModes"] == ["ReadWriteMany"]
+    quota = of_kind(built, "ResourceQuota")["argotune"]["spec"]["hard"]["requests.nvidia.com/gpu"]
+    assert Decimal(of_kind(built, "ConfigMap")["argotune-semaphores"]["data"]["gpu"]) <= parse_quantity(quota)
+
+
+def test_readme_site_profile_is_accepted(installed, tmp_path):
+    file = tmp_path / "site.yaml"
+    file.write_text(blocks("site.yaml"))
+    values = site.load(str(file))
+    assert values["namespace"] == "ml-tuning"
+    assert values["serviceAccount"] in of_kind(installed, "ServiceAccount")

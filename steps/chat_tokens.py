@@ -120,10 +120,11 @@ def tokenize(
     special = set(tokenizer.get_added_vocab().values())
     labels = [IGNORED] * len(ids)
     for index in turns[-1:] if learned == "last" else turns:
-        start, end = _span(tokenizer, messages, index, text, number)
-        inside = [
-            place for place, (first, last) in enumerate(offsets) if first >= start and first < end and last > first
-        ]
+        span = _span(tokenizer, messages, index, text, number)
+        if span is None:
+            return _by_training_template(tokenizer, messages, learned, number)
+        start, end = span
+        inside = [place for place, (first, last) in enumerate(offsets) if start <= first < end and last > first]
         for place in [*inside, *_end_of_turn(ids, offsets, end, special, text)]:
             labels[place] = ids[place]
     return ChatTokens(ids, labels)
@@ -165,19 +166,41 @@ def _trailing(labels: Sequence[int]) -> int:
     return next((count for count, label in enumerate(reversed(labels)) if label != IGNORED), len(labels))
 
 
-def _span(tokenizer: Any, messages: Sequence[Message], index: int, text: str, number: int) -> tuple[int, int]:
-    """Where in ``text`` the assistant begins to write message ``index``, and where its content ends."""
+def _span(tokenizer: Any, messages: Sequence[Message], index: int, text: str, number: int) -> tuple[int, int] | None:
+    """Where in ``text`` the assistant begins to write message ``index`` and where its content ends, if it is known."""
     before = render(tokenizer, messages[:index], prompt=True, number=number) if index else ""
     content = str(messages[index]["content"]).strip()
     start = len(before)
     found = text.find(content, start) if text.startswith(before) else -1
-    if found < 0 or text[start:found].strip():
+    return None if found < 0 or text[start:found].strip() else (start, found + len(content))
+
+
+def _by_training_template(tokenizer: Any, messages: Sequence[Message], learned: Learned, number: int) -> ChatTokens:
+    """By a template that marks the assistant's turns: the tokenizer's own, or the one that trl has for it.
+
+    Needed for models that think: what their templates ask with is not how they write what was answered.
+    """
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    template = tokenizer.chat_template
+    try:
+        if not has_generation_markers(template):
+            template = get_training_chat_template(tokenizer)
+    except ValueError:
         raise BadInput(
             f"row {number}: this model's chat template writes an answer otherwise than it asks for one, so it is not "
             "known where the assistant's turns begin",
-            "use a model whose template does so, or rows with one answer each",
-        )
-    return start, found + len(content)
+            "use a model whose template does so",
+        ) from None
+    encoded = tokenizer.apply_chat_template(
+        list(messages), chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+    )
+    ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+    if learned == "last" and 1 in mask:
+        end = len(mask) - 1 - mask[::-1].index(1)
+        start = next((place + 1 for place in range(end, -1, -1) if not mask[place]), 0)
+        mask = [int(start <= place <= end) for place in range(len(mask))]
+    return ChatTokens(list(ids), [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)])
 
 
 def _end_of_turn(ids: Sequence[int], offsets: Sequence[Any], end: int, special: set[int], text: str) -> list[int]:

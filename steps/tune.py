@@ -211,7 +211,7 @@ def _trainer(model: Any, tokenizer: Any, rows: Sequence[ChatTokens], arguments: 
             processing_class=tokenizer,
             peft_config=lora,
         )
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise BadInput(f"the training can't be set up: {error}", "change this setting") from None
     # trl keeps a QLoRA adapter in bfloat16, where small updates are lost, float16 gradients can't be scaled, and PEFT
     # makes it float32 when it is loaded again to resume.

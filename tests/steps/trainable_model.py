@@ -1,11 +1,15 @@
-"""A random Llama of a few thousand parameters with a tokenizer and chat template of its own, and rows to tune it on."""
+"""A random Llama of some thousand parameters with tokenizer and chat template of its own, and rows to tune it on."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+# As the steps set it, before torch is imported: threads that spin make a busy machine several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"

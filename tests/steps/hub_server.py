@@ -1,0 +1,116 @@
+"""A local HTTP server that speaks the routes of the Hugging Face hub by which a model is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class HubServer:
+    """Serves the folder of one model as ``repository``, at revisions ``main`` and ``COMMIT``.
+
+    With ``token`` the repository is gated: without a token it answers 401, with another one 403. ``broken`` makes it
+    answer 500 to everything.
+    """
+
+    def __init__(self, repository: str, folder: Path, token: str = "") -> None:
+        self.repository, self.folder, self.token = repository, folder, token
+        self.broken = False
+        self.fetched: list[str] = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+
+def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.answer()
+
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            api, files = f"/api/models/{hub.repository}", f"/{hub.repository}/resolve/"
+            if hub.broken:
+                self.refuse(500, "", "the hub is not well")
+            elif not path.startswith((api, files)):
+                self.refuse(404, "RepoNotFound", "Repository not found")
+            elif hub.token and self.headers.get("Authorization") is None:
+                self.refuse(401, "GatedRepo", "Access to this model is restricted")
+            elif hub.token and self.headers["Authorization"] != f"Bearer {hub.token}":
+                self.refuse(403, "GatedRepo", "Access to this model is restricted")
+            elif path.startswith(files):
+                self.file(*path.removeprefix(files).split("/", 1))
+            else:
+                self.api(path.removeprefix(api).strip("/").split("/"))
+
+        def api(self, words: list[str]) -> None:
+            kind, revision = words if len(words) == 2 else ("revision", "main")
+            if revision not in ("main", COMMIT):
+                self.refuse(404, "RevisionNotFound", "Invalid rev id")
+            elif kind == "tree":
+                self.json([_entry(hub.folder, file) for file in hub.files()])
+            else:
+                siblings = [{"rfilename": str(file.relative_to(hub.folder))} for file in hub.files()]
+                self.json({"id": hub.repository, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
+
+        def file(self, revision: str, name: str) -> None:
+            file = hub.folder / name
+            if revision not in ("main", COMMIT):
+                self.refuse(404, "RevisionNotFound", "Invalid rev id")
+            elif not file.is_file():
+                self.refuse(404, "EntryNotFound", "Entry not found")
+            else:
+                if self.command == "GET":
+                    hub.fetched.append(name)
+                content = file.read_bytes()
+                headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+                self.send(200, content, headers)
+
+        def json(self, value: object) -> None:
+            self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+        def refuse(self, status: int, code: str, message: str) -> None:
+            headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
+            self.send(status, json.dumps({"error": message}).encode(), headers)
+
+        def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+def _entry(folder: Path, file: Path) -> dict[str, object]:
+    content = file.read_bytes()
+    return {
+        "type": "file",
+        "oid": hashlib.sha1(content).hexdigest(),
+        "size": len(content),
+        "path": str(file.relative_to(folder)),
+    }

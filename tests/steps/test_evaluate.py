@@ -1,0 +1,184 @@
+"""The comparison of adapter and base on held-out rows."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable_model
+
+from steps.errors import BadInput
+from steps.evaluate import EvaluateResult, EvaluateSettings, evaluate, still_there
+from steps.tune import TuneSettings, tune
+
+EVAL = trainable_model.chat_rows(60)[50:]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainable_model.make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def work(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with an adapter."""
+    folder = tmp_path_factory.mktemp("work")
+    trainable_model.write_rows(folder / "dataset" / "train.parquet", trainable_model.chat_rows(40))
+    trainable_model.write_rows(folder / "dataset" / "eval.parquet", EVAL)
+    tune(TuneSettings(work=folder, model=str(tiny), rank=8, learning_rate=2e-2, epochs=4, max_length=128))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(work: Path, tiny: Path) -> EvaluateResult:
+    return run(work, tiny)
+
+
+def run(work: Path, model: Path, **flags: Any) -> EvaluateResult:
+    return evaluate(settings(work, model, **flags))
+
+
+def settings(work: Path, model: Path, **flags: Any) -> EvaluateSettings:
+    return EvaluateSettings(work=work, model=str(model), **{"max_length": 128, "max_new_tokens": 24, **flags})
+
+
+def report(work: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((work / "report" / "evaluation.json").read_text())
+    return told
+
+
+def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result: EvaluateResult) -> None:
+    """Against transformers' own loss, one row at a time, labels made by hand: the padding must not count."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    from steps.model import load_base
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
+    model = PeftModel.from_pretrained(load_base(tiny, "qlora", {}, "cpu"), work / "adapter").eval()
+    told = report(work)
+    total, tokens = {"base": 0.0, "adapter": 0.0}, 0
+    for row, measured in zip(EVAL, told["row_losses"], strict=True):
+        prompt = tokenizer.apply_chat_template(row[:1], add_generation_prompt=True, return_dict=True)["input_ids"]
+        ids = tokenizer.apply_chat_template(row, return_dict=True)["input_ids"]
+        labels = [-100] * len(prompt) + ids[len(prompt) : -1] + [-100]  # the newline after the end counts not
+        with torch.no_grad():
+            inputs = {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels])}
+            tuned = model(**inputs).loss.item()
+            with model.disable_adapter():
+                plain = model(**inputs).loss.item()
+        assert measured["base_loss"] == pytest.approx(plain, abs=2e-3)
+        assert measured["adapter_loss"] == pytest.approx(tuned, abs=2e-3)
+        count = sum(label != -100 for label in labels)
+        assert measured["tokens"] == count
+        total = {"base": total["base"] + plain * count, "adapter": total["adapter"] + tuned * count}
+        tokens += count
+    assert result.base_loss == pytest.approx(total["base"] / tokens, abs=2e-3)
+    assert result.adapter_loss == pytest.approx(total["adapter"] / tokens, abs=2e-3)
+
+
+def test_the_verdict(result: EvaluateResult, work: Path, tiny: Path) -> None:
+    assert result.adapter_loss < 0.5 * result.base_loss
+    assert result.verdict == "pass"
+    assert result.base_perplexity == pytest.approx(math.exp(result.base_loss), rel=1e-3)
+    strict = run(work, tiny, max_loss_ratio=0.5 * result.adapter_loss / result.base_loss, samples=0)
+    assert strict.verdict == "fail"
+    assert report(work)["samples"] == []
+    just = run(work, tiny, max_loss_ratio=1.1 * result.adapter_loss / result.base_loss)
+    assert just == result
+
+
+def test_answers_side_by_side(work: Path, tiny: Path, result: EvaluateResult) -> None:
+    """A batch padded on the left answers as each question alone does."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    from steps.model import load_base
+
+    run(work, tiny, samples=4)
+    samples = report(work)["samples"]
+    assert len(samples) == 4
+    assert len({sample["question"] for sample in samples}) == 4
+    tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
+    model = PeftModel.from_pretrained(load_base(tiny, "qlora", {}, "cpu"), work / "adapter").eval()
+    for sample in samples:
+        assert [{"role": "user", "content": sample["question"]}] == sample["messages"]
+        assert sample["reference"].endswith("is blue, as all numbers are.")
+        inputs = tokenizer.apply_chat_template(
+            sample["messages"], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+        alone = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        assert sample["adapter_answer"] == alone
+        assert sample["adapter_answer"] != sample["base_answer"]
+
+
+def test_samples_follow_the_seed(work: Path, tiny: Path) -> None:
+    chosen = []
+    for seed in (1, 1, 2):
+        run(work, tiny, samples=3, seed=seed, max_new_tokens=1)
+        chosen.append([sample["question"] for sample in report(work)["samples"]])
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_rows_on_which_the_adapter_is_worse(work: Path, tiny: Path, tmp_path: Path) -> None:
+    """What it was taught never to say."""
+    odd = [[EVAL[0][0], {"role": "assistant", "content": "zq xw vj " * 3}]]
+    other = copy_of(work, tmp_path, rows=[*odd, *EVAL[:3]])
+    run(other, tiny, samples=0)
+    told = report(other)
+    worse = [row for row in told["row_losses"] if row["adapter_loss"] > row["base_loss"]]
+    assert [row["row"] for row in told["regressions"]] == [row["row"] for row in worse]
+    assert told["regressions"][0]["row"] == 0
+
+
+def test_finished_work_is_kept_while_the_adapter_is_the_same(work: Path, tiny: Path, result: EvaluateResult) -> None:
+    from steps.adapter import adapter_digest
+
+    digest = adapter_digest(work / "adapter")
+    assert still_there(settings(work, tiny, adapter_digest=digest), result)
+    assert not still_there(settings(work, tiny, adapter_digest="sha256:other"), result)
+    assert not still_there(settings(work, tiny), result)
+
+
+def copy_of(work: Path, folder: Path, rows: list[Any] | None = None) -> Path:
+    import shutil
+
+    shutil.copytree(work, folder / "copy")
+    if rows is not None:
+        trainable_model.write_rows(folder / "copy" / "dataset" / "eval.parquet", rows)
+    return folder / "copy"
+
+
+def test_no_held_out_rows(work: Path, tiny: Path, tmp_path: Path) -> None:
+    other = copy_of(work, tmp_path)
+    (other / "dataset" / "eval.parquet").unlink()
+    with pytest.raises(BadInput, match=r"eval\.parquet"):
+        run(other, tiny)
+
+
+def test_another_adapter_than_the_tuned_one(work: Path, tiny: Path) -> None:
+    with pytest.raises(BadInput, match="digest differs"):
+        run(work, tiny, adapter_digest="sha256:other")
+
+
+def test_no_adapter(work: Path, tiny: Path, tmp_path: Path) -> None:
+    other = copy_of(work, tmp_path)
+    (other / "adapter" / "adapter_model.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"adapter_model\.safetensors"):
+        run(other, tiny)
+
+
+def test_a_base_that_the_adapter_doesnt_fit(work: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = trainable_model.make_model(tmp_path / "wide")
+    config = LlamaConfig.from_pretrained(folder)
+    config.hidden_size, config.intermediate_size = 128, 256
+    LlamaForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(BadInput, match="fit the base"):
+        run(work, folder)

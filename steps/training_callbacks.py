@@ -1,4 +1,4 @@
-"""What happens beside the training itself: the loss curve, progress, checkpoints. Imported only when training."""
+"""What happens beside the training itself: the loss curve, progress, checkpoints."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 from steps import checkpoints, files, progress
 from steps.checkpoints import Checkpoint
 from steps.errors import BadInput
@@ -20,7 +18,7 @@ SAVE_AFTER_SECONDS = 600
 TELL_AFTER_SECONDS = 1.0
 
 
-class TrainingLog(TrainerCallback):
+class TrainingLog:
     """Writes the loss curve, a JSON line a step, and tells how far the training is.
 
     The curve is kept in the trainer's state too, so that a resumed run writes the same file as an undisturbed one.
@@ -72,7 +70,7 @@ class TrainingLog(TrainerCallback):
         progress.report(step, total, f"step {step}/{total} loss {entry['loss']:.3f} {rate}")
 
 
-class Checkpointing(TrainerCallback):
+class Checkpointing:
     """Marks whole checkpoints, saves more often where steps are slow, and saves and stops when told to."""
 
     def __init__(self, fingerprint: str) -> None:
@@ -97,6 +95,18 @@ class Checkpointing(TrainerCallback):
         finished = state.global_step >= state.max_steps
         self.newest = checkpoints.mark(folder, self.fingerprint, state.global_step, finished=finished)
         self.saved = time.monotonic()
+
+
+def attach(trainer: Any, watch: Any) -> None:
+    """Let ``watch`` hear the trainer's events; those it has no method for are dropped."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        pass
+
+    for name in (name for name in dir(watch) if name.startswith("on_")):
+        setattr(Watch, name, staticmethod(getattr(watch, name)))
+    trainer.add_callback(Watch())
 
 
 def write_curve(file: Path, history: Sequence[dict[str, Any]]) -> None:

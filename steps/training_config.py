@@ -101,62 +101,6 @@ class TrainingConfig:
     by_epoch: bool
     """Save at the end of each epoch."""
 
-    def sft_config(self, folder: Path, device: str, rows: int) -> Any:
-        """The trainer's configuration; checkpoints go to ``folder``.
-
-        Raises:
-            BadInput: a value that the library refuses.
-        """
-        from trl import SFTConfig
-
-        compute = compute_dtype(device)
-        defaults: dict[str, Any] = {
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": 0.05,  # below 1: a share of all steps
-            "max_grad_norm": 1.0,
-            "bf16": device == "cuda" and compute == "bfloat16",
-            "fp16": device == "cuda" and compute == "float16",
-            # Trades time for memory: worth it on a GPU, but four times slower on a processor.
-            "gradient_checkpointing": device == "cuda",
-            "dataloader_pin_memory": device == "cuda",
-            "save_steps": self._epoch_steps(rows) if self.by_epoch else 0.1,  # a tenth of all steps
-            "save_total_limit": 2,
-            "report_to": "none",
-        }
-        fixed = {
-            "output_dir": str(folder),
-            "use_cpu": device == "cpu",
-            "save_strategy": "steps",
-            "logging_strategy": "steps",
-            "logging_steps": 1,
-            "logging_nan_inf_filter": False,  # it would hide a training that has gone wrong
-            "disable_tqdm": True,
-            "dataset_kwargs": {"skip_prepare_dataset": True},
-        }
-        try:
-            return SFTConfig(**{**defaults, **self.arguments, **fixed})
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
-
-    def lora_config(self, model: Any) -> Any:
-        """PEFT's configuration of an adapter of ``model``.
-
-        Raises:
-            BadInput: a value that the library refuses, or layers that the model doesn't have.
-        """
-        from peft import LoraConfig
-
-        targets = target_modules(model, self.lora["target_modules"])
-        try:
-            return LoraConfig(**{**self.lora, "target_modules": targets}, task_type="CAUSAL_LM")
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"lora_config: {error}", "see the keys of peft's LoraConfig") from None
-
-    def _epoch_steps(self, rows: int) -> int:
-        batch = int(self.arguments["per_device_train_batch_size"])
-        batches = rows // batch if self.arguments.get("dataloader_drop_last") else math.ceil(rows / batch)
-        return max(1, math.ceil(batches / int(self.arguments.get("gradient_accumulation_steps", 1))))
-
 
 def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
     """Check the maps and merge them with the flags.
@@ -197,6 +141,59 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
     )
 
 
+def sft_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> Any:
+    """The trainer's configuration; checkpoints go to ``folder``.
+
+    Raises:
+        BadInput: a value that the library refuses.
+    """
+    from trl import SFTConfig
+
+    compute = compute_dtype(device)
+    defaults: dict[str, Any] = {
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,  # below 1: a share of all steps
+        "max_grad_norm": 1.0,
+        "bf16": device == "cuda" and compute == "bfloat16",
+        "fp16": device == "cuda" and compute == "float16",
+        # Trades time for memory: worth it on a GPU, but four times slower on a processor.
+        "gradient_checkpointing": device == "cuda",
+        "dataloader_pin_memory": device == "cuda",
+        "save_steps": _epoch_steps(config.arguments, rows) if config.by_epoch else 0.1,  # a tenth of all steps
+        "save_total_limit": 2,
+        "report_to": "none",
+    }
+    fixed = {
+        "output_dir": str(folder),
+        "use_cpu": device == "cpu",
+        "save_strategy": "steps",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would hide a training that has gone wrong
+        "disable_tqdm": True,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    try:
+        return SFTConfig(**{**defaults, **config.arguments, **fixed})
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
+
+
+def lora_config(config: TrainingConfig, model: Any) -> Any:
+    """PEFT's configuration of an adapter of ``model``.
+
+    Raises:
+        BadInput: a value that the library refuses, or layers that the model doesn't have.
+    """
+    from peft import LoraConfig
+
+    targets = target_modules(model, config.lora["target_modules"])
+    try:
+        return LoraConfig(**{**config.lora, "target_modules": targets}, task_type="CAUSAL_LM")
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"lora_config: {error}", "see the keys of peft's LoraConfig") from None
+
+
 def target_modules(model: Any, wanted: Sequence[str] | str) -> list[str] | str:
     """Layers that get an adapter, by the names that PEFT and vLLM match with the ends of the layers' full names.
 
@@ -219,6 +216,12 @@ def target_modules(model: Any, wanted: Sequence[str] | str) -> list[str] | str:
             f"the model's linear layers: {', '.join(there)}; or {ALL_LINEAR} for all of them",
         )
     return list(wanted)
+
+
+def _epoch_steps(arguments: Mapping[str, Any], rows: int) -> int:
+    batch = int(arguments["per_device_train_batch_size"])
+    batches = rows // batch if arguments.get("dataloader_drop_last") else math.ceil(rows / batch)
+    return max(1, math.ceil(batches / int(arguments.get("gradient_accumulation_steps", 1))))
 
 
 def _fields(cls: Any) -> list[str]:

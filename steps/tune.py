@@ -32,6 +32,7 @@ from steps.model import (
     prepare_libraries,
 )
 from steps.step import main, settings
+from steps.training_callbacks import Checkpointing, TrainingLog, attach
 from steps.training_config import TrainingConfig
 
 TERMINATED = 143
@@ -172,19 +173,17 @@ def _train(
 ) -> Checkpoint:
     from transformers import PrinterCallback
 
-    from steps.training_callbacks import Checkpointing, TrainingLog
-
     tokenizer = load_tokenizer(base.folder)
     prepared = prepare(tokenizer, rows, given.max_length, learned=config.learned, keep=config.keep)
     if remark := prepared.remark(len(rows), given.max_length):
         print(remark, flush=True)
-    arguments = config.sft_config(given.work / "checkpoints", device, len(prepared.rows))
+    arguments = training_config.sft_config(config, given.work / "checkpoints", device, len(prepared.rows))
     model = load_base(base.folder, given.method, given.quantization_config, device, dtype=config.dtype)
     saving = Checkpointing(fingerprint)
     trainer: Any = _trainer(model, tokenizer, prepared.rows, arguments, config)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(TrainingLog(given.work / "report" / "train.jsonl"))
-    trainer.add_callback(saving)
+    attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))
+    attach(trainer, saving)
     _say(trainer, describe_device(device), len(prepared.rows), kept)
     with _on_sigterm(saving):
         trainer.train(resume_from_checkpoint=str(kept.folder) if kept else None)
@@ -202,7 +201,7 @@ def _trainer(model: Any, tokenizer: Any, rows: Sequence[ChatTokens], arguments: 
         "input_ids": [row.input_ids for row in rows],
         "labels": [row.labels for row in rows],
     }
-    lora = config.lora_config(model)
+    lora = training_config.lora_config(config, model)
     try:
         trainer: Any = SFTTrainer(
             model=model,

@@ -16,12 +16,12 @@ class HubServer:
     """Serves the folder of one model as ``repository``, at revisions ``main`` and ``COMMIT``.
 
     With ``token`` the repository is gated: without a token it answers 401, with another one 403. ``broken`` makes it
-    answer 500 to everything.
+    answer 500 to everything, ``blocked`` 403 as a proxy would that stands before it.
     """
 
     def __init__(self, repository: str, folder: Path, token: str = "") -> None:
         self.repository, self.folder, self.token = repository, folder, token
-        self.broken = False
+        self.broken = self.blocked = False
         self.fetched: list[str] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -48,7 +48,9 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             path = unquote(urlsplit(self.path).path)
             api, files = f"/api/models/{hub.repository}", f"/{hub.repository}/resolve/"
-            if hub.broken:
+            if hub.blocked:
+                self.send(403, b"Forbidden by policy", {})
+            elif hub.broken:
                 self.refuse(500, "", "the hub is not well")
             elif not path.startswith((api, files)):
                 self.refuse(404, "RepoNotFound", "Repository not found")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -169,6 +170,13 @@ def test_a_hub_that_is_not_well_may_be_tried_again(hub: HubServer, tmp_path: Pat
     assert "can't be reached" in done.err
 
 
+def test_a_proxy_that_lets_nobody_out_is_not_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    hub.blocked = True
+    done = fetch(tmp_path, hub.url, model=REPOSITORY)
+    assert done.code == 1, done.err
+    assert "can't be reached" in done.err
+
+
 def test_offline(hub: HubServer, tmp_path: Path) -> None:
     done = fetch(tmp_path, hub.url, model=REPOSITORY, env={"HF_HUB_OFFLINE": "1"})
     assert done.code == 1
@@ -258,10 +266,12 @@ def test_no_wheel_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hub_down_and_the_wheel_takes_its_place(nowhere: str, tmp_path: Path) -> None:
+def test_hub_down_and_the_wheel_takes_its_place(nowhere: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Two at once, from a cold cache: both get the same whole model, converted by one of them."""
+    home = tmp_path_factory.getbasetemp() / "hf-home"  # what was converted serves other tests
+    shutil.rmtree(home, ignore_errors=True)
     command = [sys.executable, "-c", FETCH, json.dumps({"preset": "smollm2-135m-instruct"})]
-    env = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": nowhere}
+    env = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": nowhere}
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
@@ -299,11 +309,12 @@ def test_the_users_quantization_wins(tiny: Path) -> None:
     assert {(layer.weight.quant_type, layer.weight.quant_state.nested) for layer in layers} == {("fp4", False)}
 
 
-def test_lora_does_not_quantize(tiny: Path) -> None:
+def test_lora_does_not_quantize(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
     loaded = model.load_base(tiny, "lora", {}, "cpu", dtype="bfloat16")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
+    assert ("much faster" in capsys.readouterr().out) == (model.compute_dtype("cpu") != "bfloat16")
 
 
 @pytest.mark.parametrize("wanted", [{"load_in_4bit": False}, {"bnb_4bit_quant_type": 7}])

@@ -45,6 +45,8 @@ class Model(_Facts):
     """Where it is not ``hidden_size / heads``."""
     intermediate_size: int | None = None
     vocab_size: int | None = None
+    tied_embeddings: bool = False
+    """Input and output embeddings are one matrix; told for models that can be tuned."""
     quantization: str = ""
     """How the published weights are quantized; empty for bfloat16."""
     weights_gib: float
@@ -73,6 +75,10 @@ class Sku(_Facts):
     gpu: str
     compute_capability: float | None = None
     """CUDA compute capability; absent where the GPU is not NVIDIA's."""
+    usable_memory_gib: float | None = None
+    """What the driver leaves of ``gpu_memory_gib`` to programs, where that is much less."""
+    tflops: float | None = None
+    """Dense tensor throughput of one GPU in bfloat16 (float16 where it has none), by its data sheet."""
     retired: bool = False
     """Older Workspaces name it; KAITO no longer offers it."""
     successor: str = ""

@@ -1,0 +1,82 @@
+"""Compare the estimates with peaks that others published: ``python benchmarks/memory/published.py`` prints the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import presets
+from workflows.estimate import memory, shapes
+from workflows.estimate.shapes import Shapes
+
+# Models of the table that are no preset: hidden size, layers, heads, key heads, inner size, words.
+OTHERS = {
+    "llama-2-7b": (4096, 32, 32, 32, 11008, 32000),
+    "llama-2-70b": (8192, 80, 64, 8, 28672, 32000),
+    "qwen-7b": (4096, 32, 32, 32, 11008, 151936),
+    "qwen-14b": (5120, 40, 40, 40, 13696, 152064),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published peak and the estimate for its settings, both in GiB."""
+
+    source: str
+    published: float
+    estimated: float
+    bound: tuple[float, float]
+    """Least and most that ``error`` may be."""
+
+    @property
+    def error(self) -> float:
+        """Percent that the estimate is over (below 0: under) what was published."""
+        return 100 * (self.estimated / self.published - 1)
+
+
+def rows() -> Iterator[Row]:
+    """Every row of ``published.yaml``."""
+    for row in yaml.safe_load(Path(__file__).with_name("published.yaml").read_text()):
+        published = row["gib"] if "gib" in row else row["gb"] * 1e9 / memory.GIB
+        yield Row(row["source"], published, _estimate(row), tuple(row["bound"]))
+
+
+def _estimate(row: dict[str, Any]) -> float:
+    settings = dict(row["training"])
+    training = memory.Training(**{**settings, "targets": tuple(settings.get("targets", ()))})
+    estimated = memory.tuning(model(row["model"]), training)
+    counted = row["counts"] == "device"
+    return estimated.total if counted else estimated.total - estimated.context - estimated.margin
+
+
+def model(name: str) -> Shapes:
+    """The shapes of a preset, or of one of the other models of the table."""
+    if name not in OTHERS:
+        return shapes.of(presets.model(name))
+    hidden, layers, heads, kv_heads, inner, words = OTHERS[name]
+    facts = presets.model("llama-3.1-8b-instruct").model_copy(
+        update={
+            "hidden_size": hidden,
+            "layers": layers,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "intermediate_size": inner,
+            "vocab_size": words,
+        }
+    )
+    return shapes.of(facts)
+
+
+def table() -> str:
+    """All rows as a Markdown table."""
+    lines = ["| Published | GiB | Estimate | Error |", "|---|---|---|---|"]
+    lines += [f"| {row.source} | {row.published:.1f} | {row.estimated:.1f} | {row.error:+.0f}% |" for row in rows()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

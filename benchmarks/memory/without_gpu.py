@@ -1,0 +1,176 @@
+"""What a GPU would hold, without one: large presets trained on tensors without data, in the types that a GPU uses.
+
+    python benchmarks/memory/without_gpu.py
+
+PyTorch's fake tensors have shapes, types and storages but no values, so a step of a 32B model runs here in seconds and
+each allocation is counted. bitsandbytes' 4-bit layers, PEFT and trl's loss are the real ones. Where torch code stands in
+for a GPU kernel that works in place (tiles of the loss), its temporaries are left out, since a GPU has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+import warnings
+from typing import Any
+
+import bitsandbytes
+import peft
+import torch
+import transformers
+import trl.kernels.chunked_logprob
+import trl.trainer.utils
+from allocations import Allocations, stored
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import presets
+from workflows.estimate import memory, shapes
+
+LAYERS = 6
+"""Enough to tell a layer's share from the rest; all layers are alike."""
+RANK = 8
+TYPES = {
+    "Phi3ForCausalLM": "phi3",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "FalconForCausalLM": "falcon",
+}
+MODELS = (
+    "llama-3.1-8b-instruct",
+    "mistral-7b-v0.3",
+    "phi-3-mini-128k-instruct",
+    "phi-4-mini-instruct",
+    "phi-4",
+    "qwen2.5-coder-7b-instruct",
+    "qwen2.5-coder-32b-instruct",
+    "falcon-7b",
+    "falcon-40b",
+)
+# The device of an estimate without context and margin, which tensors don't have.
+TENSORS = dataclasses.replace(memory.GPU, context_gib=0, margin=0)
+
+
+class Quantized(bitsandbytes.nn.Linear4bit):
+    """A 4-bit layer of bitsandbytes, with its own forward and backward pass, around tensors without data."""
+
+    def __init__(self, layer: Any) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.compute_dtype = torch.bfloat16
+        count = layer.weight.numel()
+        constants = bitsandbytes.functional.QuantState(
+            absmax=torch.empty(-(-count // 64 // 256)), code=torch.empty(256), blocksize=256, dtype=torch.float32
+        )
+        self.constants = bitsandbytes.functional.QuantState(
+            absmax=torch.empty(-(-count // 64), dtype=torch.uint8),
+            shape=layer.weight.shape,
+            code=torch.empty(16),
+            blocksize=64,
+            quant_type="nf4",
+            dtype=torch.bfloat16,
+            offset=torch.empty(()),
+            state2=constants,
+        )
+        self.weight = torch.nn.Parameter(torch.empty((count + 1) // 2, 1, dtype=torch.uint8), requires_grad=False)
+        self.weight.compress_statistics, self.weight.quant_type = True, "nf4"
+        self.weight.quant_state = self.constants
+        self.bias = layer.bias
+
+    def forward(self, inputs: Any) -> Any:
+        """As bitsandbytes multiplies."""
+        multiply = bitsandbytes.autograd._functions.MatMul4Bit
+        return multiply.apply(inputs.to(torch.bfloat16), self.weight.t(), None, self.bias, self.constants)
+
+
+def main() -> None:
+    """Print a row for each model, method, batch and checkpointing."""
+    warnings.filterwarnings("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    _as_on_a_gpu()
+    print("| Model, 6 layers | Settings | moving part, MiB | estimate | error |")
+    print("|---|---|---|---|---|")
+    names = sys.argv[1:] or MODELS
+    sizes, checkpointing = [(1, 1024), (4, 1024), (1, 4096)], [True, False]
+    for name, method, (batch, length), again in itertools.product(names, ["qlora", "lora"], sizes, checkpointing):
+        training: Any = memory.Training(method, batch, length, rank=RANK, checkpointing=again)
+        measured, estimated = measure(presets.model(name), training), _estimate(name, training)
+        what = f"{method}, {batch} x {length}, checkpointing {'on' if again else 'off'}"
+        error = 100 * (estimated / measured - 1)
+        print(f"| {name} | {what} | {measured:.0f} | {estimated:.0f} | {error:+.1f}% |", flush=True)
+
+
+def measure(facts: presets.Model, training: memory.Training) -> float:
+    """MiB of activations, logits, gradients and temporaries at the peak of a step."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = _model(facts, training)
+        rows = torch.zeros(training.batch_size, training.length, dtype=torch.long)
+        with Allocations([*model.parameters(), *model.buffers()]) as count:
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = -model(input_ids=rows, labels=rows, fused_lm_head=True).log_probs.sum()
+            loss.backward()
+        gradients = stored(p.grad for p in model.parameters() if p.grad is not None)
+    return (count.peak - gradients) / 2**20
+
+
+def _estimate(name: str, training: memory.Training) -> float:
+    sizes = dataclasses.replace(shapes.of(presets.model(name)), layers=LAYERS)
+    estimated = memory.tuning(sizes, training, TENSORS)
+    return (estimated.activations + estimated.logits + estimated.backward) * 1024
+
+
+def _as_on_a_gpu() -> None:
+    for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
+        setattr(trl.kernels.chunked_logprob, name, lambda *args, **kwargs: None)
+    # PEFT asks whether a GPU casts by itself; here the processor does, in its stead.
+    asked = torch.is_autocast_enabled
+    torch.is_autocast_enabled = lambda device="cpu": asked(device)
+    # Tensors without data can't be moved, and need not be.
+    torch.nn.Module.to = lambda self, *args, **kwargs: self
+    peft.tuners.tuners_utils.BaseTunerLayer._move_adapter_to_device_of_base_layer = lambda *args, **kwargs: None
+
+
+def _model(facts: presets.Model, training: memory.Training) -> Any:
+    model = transformers.AutoModelForCausalLM.from_config(_config(facts), dtype=torch.bfloat16)
+    if training.method == "qlora":
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, torch.nn.Linear) and name != "lm_head":
+                parent, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(parent), leaf, Quantized(layer))
+        model.is_loaded_in_4bit = True
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    trl.trainer.utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    if training.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    lora = peft.LoraConfig(r=training.rank, target_modules=list(facts.lora_targets), task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, lora)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model.train()
+
+
+def _config(facts: presets.Model) -> Any:
+    values: dict[str, Any] = {
+        "hidden_size": facts.hidden_size,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": facts.heads,
+        "vocab_size": facts.vocab_size,
+        "pad_token_id": 0,
+        "max_position_embeddings": 8192,
+    }
+    if facts.architecture == "FalconForCausalLM":
+        new = facts.kv_heads > 1
+        values |= {"num_kv_heads": facts.kv_heads, "new_decoder_architecture": new, "multi_query": not new}
+        values |= {"ffn_hidden_size": facts.intermediate_size}
+    else:
+        values |= {"num_key_value_heads": facts.kv_heads, "intermediate_size": facts.intermediate_size}
+        values |= {"tie_word_embeddings": facts.tied_embeddings}
+    return transformers.AutoConfig.for_model(TYPES[facts.architecture], **values)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,3 +95,29 @@ class Sku(_Facts):
     def bfloat16(self) -> bool:
         """Whether the GPU computes in bfloat16 natively (CUDA: compute capability 8.0 and later)."""
         return self.compute_capability is not None and self.compute_capability >= 8.0
+
+
+class Price(_Facts):
+    """What a machine of a size costs, in USD an hour."""
+
+    regular: float = Field(gt=0)
+    """Pay as you go."""
+    spot: float | None = Field(default=None, gt=0)
+    """Of unused capacity, which can be taken back at any time."""
+
+
+class Prices(_Facts):
+    """The table of prices, and where it comes from."""
+
+    read: date
+    """The day on which the source was read."""
+    source: str
+    region: str
+    usd_per_hour: dict[str, Price]
+    """By the name of the machine size."""
+
+    def overridden(self, regular: Mapping[str, float]) -> Prices:
+        """Return the table with other pay-as-you-go prices for some sizes, whose spot prices are then unknown."""
+        return self.model_copy(
+            update={"usd_per_hour": self.usd_per_hour | {name: Price(regular=usd) for name, usd in regular.items()}}
+        )

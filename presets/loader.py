@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from presets.facts import Model, Sku
+from presets.facts import Model, Prices, Sku
 
 HERE = Path(__file__).parent
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -71,6 +71,12 @@ def sku(name: str) -> Sku:
 def skus() -> list[Sku]:
     """Every machine size, current ones first."""
     return list(_skus())
+
+
+@cache
+def prices() -> Prices:
+    """What machine sizes cost; a size that is not in the table has no known price."""
+    return Prices.model_validate(_read(HERE / "prices.yaml"))
 
 
 def _all_models() -> Iterator[Model]:

@@ -9,15 +9,17 @@ import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 import presets
-from workflows import site
+from workflows import estimate, site
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import Layer, Plan, merge
 from workflows.spec import Manifest, load
+from workflows.spec.kaito_annotations import BYPASS_CHECKS
 
 # Plan path: where the Workspace says it. A field that the user left out is not in the layer.
 FROM_WORKSPACE = {
@@ -33,6 +35,17 @@ FROM_WORKSPACE = {
     "data.allowPrivateHosts": "pipeline.data.allowPrivateHosts",
     "tuning.timeout": "pipeline.tune.timeout",
     "tuning.retries": "pipeline.tune.retries",
+    "tuning.preemptions": "pipeline.tune.preemptions",
+    "timeLimit": "pipeline.timeLimit",
+    "approval": "pipeline.approval",
+    "schedule.schedules": "pipeline.schedule.schedules",
+    "schedule.timezone": "pipeline.schedule.timezone",
+    "schedule.concurrencyPolicy": "pipeline.schedule.concurrencyPolicy",
+    "schedule.startingDeadlineSeconds": "pipeline.schedule.startingDeadlineSeconds",
+    "schedule.successfulJobsHistoryLimit": "pipeline.schedule.successfulJobsHistoryLimit",
+    "schedule.failedJobsHistoryLimit": "pipeline.schedule.failedJobsHistoryLimit",
+    "schedule.stopStrategy.expression": "pipeline.schedule.stopStrategy.expression",
+    "schedule.suspend": "pipeline.schedule.suspend",
     "output.image": "tuning.output.image",
     "output.pushSecret": "tuning.output.imagePushSecret",
     "output.volume": "tuning.output.volumeSource",
@@ -78,12 +91,25 @@ def plans(
         flags["namespace"] = namespace
     environment = _collect(problems, _environment, os.environ) or {}
     resolved = [_collect(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
+    prices = _collect(problems, site.prices, site_file) if not problems else None
+    for manifest, plan in zip(manifests, resolved, strict=True):
+        if plan and prices:
+            problems += _cannot_fit(manifest, plan, prices)
     if problems:
         raise InvalidInput(problems)
     for manifest in manifests:
         for warning in manifest.warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return [plan for plan in resolved if plan]
+
+
+def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[Problem]:
+    """What the machine's memory can't hold, unless the Workspace's annotation says not to look (as with KAITO)."""
+    if BYPASS_CHECKS in manifest.workspace.metadata.annotations:
+        return []
+    source = manifest.source
+    found = estimate.refusals(plan, prices)
+    return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in found]
 
 
 def resolve(
@@ -203,7 +229,11 @@ def _from_workspace(manifest: Manifest) -> Layer:
 def _parts(manifest: Manifest) -> dict[str, bool]:
     """Which parts of a plan the Workspace has; those not named here it always has."""
     tunes, serves = bool(manifest.workspace.tuning), bool(manifest.workspace.inference)
-    return {"data": tunes, "tuning": tunes, "evaluation": tunes, "output": tunes, "rollout": serves}
+    scheduled = bool(manifest.workspace.pipeline.schedule)
+    return dict.fromkeys(("data", "tuning", "evaluation", "output", "approval"), tunes) | {
+        "rollout": serves,
+        "schedule": scheduled,
+    }
 
 
 def _written(model: BaseModel, path: str) -> tuple[bool, Any]:

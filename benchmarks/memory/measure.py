@@ -67,7 +67,7 @@ def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[
     import trl
     from allocations import Allocations
 
-    from steps.tune import TuneSettings, tune
+    from steps.tune import Settings as TuneSettings, tune
 
     found: dict[str, float] = {}
     counts: list[Allocations] = []
@@ -116,7 +116,9 @@ def _held(trainer: Any, model: Any) -> dict[str, float]:
     parameters = list(model.parameters())
     states = [getattr(part.weight, "quant_state", None) for part in model.modules() if hasattr(part, "weight")]
     constants = [tensor for state in states if state for tensor in (state.absmax, state.code)]
-    constants += [tensor for state in states if state and state.state2 for tensor in (state.state2.absmax, state.state2.code)]
+    constants += [
+        tensor for state in states if state and state.state2 for tensor in (state.state2.absmax, state.state2.code)
+    ]
     moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
     return {
         "weights": stored([*(p for p in parameters if not p.requires_grad), *constants]),

@@ -1,4 +1,7 @@
-"""Compare the estimates with peaks that others published: ``python benchmarks/memory/published.py`` prints the table."""
+"""Compare the estimates with what others published: memory at its peak, and speed.
+
+python benchmarks/memory/published.py prints both tables.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 import yaml
 
 import presets
-from workflows.estimate import memory, shapes
+from workflows.estimate import memory, money, shapes
 from workflows.estimate.shapes import Shapes
 
 # Models of the table that are no preset: hidden size, layers, heads, key heads, inner size, words.
@@ -24,7 +27,7 @@ OTHERS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A published peak and the estimate for its settings, both in GiB."""
+    """A published figure and the estimate for its settings: GiB, or tokens a second."""
 
     source: str
     published: float
@@ -43,6 +46,14 @@ def rows() -> Iterator[Row]:
     for row in yaml.safe_load(Path(__file__).with_name("published.yaml").read_text()):
         published = row["gib"] if "gib" in row else row["gb"] * 1e9 / memory.GIB
         yield Row(row["source"], published, _estimate(row), tuple(row["bound"]))
+
+
+def speeds() -> Iterator[Row]:
+    """Every row of ``published_speed.yaml``."""
+    for row in yaml.safe_load(Path(__file__).with_name("published_speed.yaml").read_text()):
+        training = memory.Training(**row["training"])
+        estimated = money.tokens_per_second(model(row["model"]), training, row["tflops"])
+        yield Row(row["source"], row["tokens_per_second"], estimated, tuple(row["bound"]))
 
 
 def _estimate(row: dict[str, Any]) -> float:
@@ -72,9 +83,11 @@ def model(name: str) -> Shapes:
 
 
 def table() -> str:
-    """All rows as a Markdown table."""
+    """All rows as Markdown tables."""
     lines = ["| Published | GiB | Estimate | Error |", "|---|---|---|---|"]
     lines += [f"| {row.source} | {row.published:.1f} | {row.estimated:.1f} | {row.error:+.0f}% |" for row in rows()]
+    lines += ["", "| Published | tokens/s | Estimate | Error |", "|---|---|---|---|"]
+    lines += [f"| {row.source} | {row.published:.0f} | {row.estimated:.0f} | {row.error:+.0f}% |" for row in speeds()]
     return "\n".join(lines)
 
 

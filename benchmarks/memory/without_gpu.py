@@ -2,9 +2,9 @@
 
     python benchmarks/memory/without_gpu.py
 
-PyTorch's fake tensors have shapes, types and storages but no values, so a step of a 32B model runs here in seconds and
-each allocation is counted. bitsandbytes' 4-bit layers, PEFT and trl's loss are the real ones. Where torch code stands in
-for a GPU kernel that works in place (tiles of the loss), its temporaries are left out, since a GPU has none.
+PyTorch's fake tensors have shapes, types and storages but no values, so a step of a 32B model runs here in seconds
+and each allocation is counted. bitsandbytes' 4-bit layers, PEFT and trl's loss are the real ones. Where torch code
+stands in for a GPU kernel that works in place (tiles of the loss), its temporaries are left out: a GPU has none.
 """
 
 from __future__ import annotations

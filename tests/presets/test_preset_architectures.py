@@ -14,7 +14,6 @@ TYPES = {
     "Qwen2ForCausalLM": "qwen2",
     "FalconForCausalLM": "falcon",
 }
-TIED = {"phi-4-mini-instruct", "smollm2-135m-instruct"}
 
 
 def build(facts):
@@ -31,7 +30,7 @@ def build(facts):
         settings |= {"ffn_hidden_size": facts.intermediate_size}
     else:
         settings |= {"num_key_value_heads": facts.kv_heads, "intermediate_size": facts.intermediate_size}
-        settings |= {"tie_word_embeddings": facts.name in TIED}
+        settings |= {"tie_word_embeddings": facts.tied_embeddings}
     config = transformers.AutoConfig.for_model(TYPES[facts.architecture], **settings)
     with torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""``argotune plan``: shows every value of a run and where it comes from."""
+"""``argotune plan``: shows every value of a run and where it comes from, and what the run needs and costs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan of each Workspace in the file."""
+    """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
+    from workflows import site
+    from workflows.estimate import as_dict, as_text, estimate
     from workflows.plan import as_json
     from workflows.resolve import plans
 
     for plan in plans(args.file, args.set, args.site, args.namespace):
+        estimated = estimate(plan, site.prices(args.site))
         if args.output == "json":
-            print(json.dumps(json.loads(as_json(plan)), indent=2, ensure_ascii=False))
+            content = {**json.loads(as_json(plan)), "estimate": as_dict(estimated)}
+            print(json.dumps(content, indent=2, ensure_ascii=False))
         else:
             _table([(path, _short(value), origin) for path, value, origin in plan.values()])
+            print(f"\n{as_text(estimated)}")
     return 0
 
 

@@ -14,8 +14,8 @@ from workflows.estimate.shapes import Shapes
 
 GIB = 2**30
 
-# QLoRA paper, section 3: NF4 holds a weight in 4 bits; each block of 64 shares a constant. The constants are 32 bits, or
-# quantized again: 8 bits each, and one of 32 bits for 256 of them.
+# QLoRA paper, section 3: NF4 holds a weight in 4 bits; each block of 64 shares a constant. The constants are 32 bits,
+# or quantized again: 8 bits each, and one of 32 bits for 256 of them.
 NF4_BYTES = 4 / 8
 SINGLE_QUANTIZATION_BYTES = 32 / 64 / 8
 DOUBLE_QUANTIZATION_BYTES = (8 / 64 + 32 / (64 * 256)) / 8
@@ -132,7 +132,7 @@ def tuning(shapes: Shapes, training: Training, device: Device = GPU) -> TuningMe
 
 
 def _weights(shapes: Shapes, training: Training, share: float, device: Device) -> float:
-    other = shapes.other_parameters * device.compute_bytes
+    other = float(shapes.other_parameters * device.compute_bytes)
     if training.gpus > 1 and not shapes.tied:
         other /= 2  # the embedding is on the first GPU, the output head on the last
     if training.method == "lora":

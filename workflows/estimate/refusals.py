@@ -1,0 +1,119 @@
+"""What can't fit is refused, with the settings that would, found by trying them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import presets
+from workflows.errors import Problem
+from workflows.estimate import memory, shapes
+from workflows.estimate.memory import Training
+from workflows.estimate.plan_estimate import Estimate, estimate, fits, tuning_fits, usable
+from workflows.estimate.serving import SHORTEST
+from workflows.plan import Plan
+
+LENGTHS = (8192, 4096, 2048, 1024, 512, 256)
+Change = tuple[str, Training]
+"""What to write, and the settings then."""
+
+
+def refusals(plan: Plan, prices: presets.Prices | None = None) -> list[Problem]:
+    """A problem for each part of a plan that can't fit on its machine; nothing where the machine isn't known."""
+    sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
+    if not sku or fits(plan, sku):
+        return []
+    found = estimate(plan, prices)
+    problems = []
+    if found.tuning_fits is False:
+        problems.append(_tuning(plan, found))
+    # Where the estimate is only an upper bound, nothing is refused.
+    if found.serving_fits is False and found.serving and found.serving.exact:
+        problems.append(_serving(found))
+    return problems
+
+
+def _tuning(plan: Plan, found: Estimate) -> Problem:
+    assert found.sku and found.tuning and found.training
+    parts = [f"{name} {size:.1f}" for name, size in found.tuning.components().items() if size >= 0.05]
+    what = (
+        f"tuning needs {found.tuning.total:.1f} GiB of GPU memory ({', '.join(parts)}), "
+        f"and a GPU of {found.sku.name} has {usable(found.sku):.1f}"
+    )
+    model = shapes.of(presets.model(plan.model.preset))
+    ways = _settings(model, found.training, found.sku)
+    if found.smallest:
+        ways.append(f"resource.instanceType: {found.smallest.name}")
+    if ways:
+        fix = f"any one of: {'; '.join(ways)}" if len(ways) > 1 else ways[0]
+    else:
+        fix = "no size fits and no setting helps: take a smaller model"
+    return Problem(what, path="resource.instanceType", fix=fix)
+
+
+def _settings(model: shapes.Shapes, training: Training, sku: presets.Sku) -> list[str]:
+    """Each single change of a setting that makes it fit; where none does, the first that do together."""
+
+    def fitting(changed: Training) -> bool:
+        return tuning_fits(memory.tuning(model, changed), sku)
+
+    alone = [
+        next((text for text, changed in ways if fitting(changed)), "")
+        for ways in (_again(training), _batches(training), _lengths(training), _quantized(training))
+    ]
+    if any(alone):
+        return [text for text in alone if text]
+    together: list[str] = []
+    for step in (_again, _quantized, _batches, _lengths):
+        ways = list(step(training))
+        found = next((way for way in ways if fitting(way[1])), None)
+        if found:
+            return [" and ".join([*together, found[0]])]
+        if ways:  # the change that goes furthest
+            text, training = ways[-1]
+            together.append(text)
+    return []
+
+
+def _again(training: Training) -> Iterator[Change]:
+    if not training.checkpointing:
+        yield "TrainingArguments.gradient_checkpointing: true", replace(training, checkpointing=True)
+
+
+def _batches(training: Training) -> Iterator[Change]:
+    sizes = {*range(1, 65), *(2**power for power in range(7, 20))}
+    for size in sorted((size for size in sizes if size < training.batch_size), reverse=True):
+        yield (
+            f"tuning.batchSize={size} (per_device_train_batch_size; gradient_accumulation_steps keeps its effect)",
+            replace(training, batch_size=size),
+        )
+
+
+def _lengths(training: Training) -> Iterator[Change]:
+    for length in LENGTHS:
+        if length < training.length:
+            yield f"tuning.maxLength={length} (max_length)", replace(training, length=length)
+
+
+def _quantized(training: Training) -> Iterator[Change]:
+    if training.method == "lora":
+        yield "method: qlora", replace(training, method="qlora")
+
+
+def _serving(found: Estimate) -> Problem:
+    assert found.sku and found.serving and found.server
+    room = found.server.utilization * usable(found.sku)
+    longest = found.serving.longest(room)
+    length = found.server.length
+    what = (
+        f"serving needs {found.serving.total:.1f} GiB of each GPU"
+        f"{f', for one request of {length} tokens' if length else ''}, and vLLM may use {room:.1f} of "
+        f"{found.sku.name} (gpu-memory-utilization {found.server.utilization:g})"
+    )
+    ways = []
+    if length and SHORTEST <= longest < length:
+        ways.append(f"vllm.max-model-len: {longest // SHORTEST * SHORTEST} in inference_config.yaml")
+    if found.smallest:
+        ways.append(f"resource.instanceType: {found.smallest.name}")
+    fix = f"any one of: {'; '.join(ways)}" if len(ways) > 1 else "".join(ways) or "no size fits: take a smaller model"
+    return Problem(what, path="resource.instanceType", fix=fix)

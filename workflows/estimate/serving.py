@@ -1,0 +1,164 @@
+"""GPU memory of serving a model and its adapters with vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import presets
+from workflows.estimate import shapes
+from workflows.estimate.memory import GIB
+
+# vLLM's own defaults (EngineArgs).
+UTILIZATION = 0.9
+BATCHED_TOKENS = 8192
+SEQUENCES = 256
+ADAPTER_RANK = 16
+
+ADAPTER_BYTES = 2
+CONTEXT_GIB = 0.8
+GRAPHS_GIB = 0.5
+"""CUDA graphs of the decoding step; none with ``enforce-eager``."""
+LATENT_WIDTH = 576
+"""Multi-head latent attention keeps one vector of 512 + 64 values a token and layer (DeepSeek-V2 paper, 2.1)."""
+LATENT = ("Deepseek", "MistralLarge3", "KimiK2", "GlmMoeDsa")
+# All layers attend to all tokens, each with its own keys and values. Of other architectures the cache's size is an
+# upper bound: they have windows, layers without attention, or layers that share.
+PLAIN = (
+    "FalconForCausalLM",
+    "GraniteForCausalLM",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Phi3ForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+)
+SHORTEST = 1024
+"""Tokens of context below which serving is no use."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The settings that decide how much memory serving takes."""
+
+    length: int | None = None
+    """``max-model-len``; None: the longest context that fits."""
+    sequences: int = SEQUENCES
+    utilization: float = UTILIZATION
+    cache_bytes: int = 2
+    batched_tokens: int = BATCHED_TOKENS
+    adapters: int = 0
+    """Adapters on the GPU at once."""
+    adapter_rank: int = ADAPTER_RANK
+    graphs: bool = True
+    gpus: int = 1
+    """GPUs that share the model, each with its part of every layer."""
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], gpus: int, adapters: int, rank: int) -> Serving:
+        """From vLLM's flags; those that don't matter here are left out."""
+        given = {key.replace("_", "-"): value for key, value in arguments.items()}
+        length = given.get("max-model-len")
+        return cls(
+            length=length if isinstance(length, int) and length > 0 else None,
+            sequences=_whole(given, "max-num-seqs", SEQUENCES),
+            utilization=_share(given, "gpu-memory-utilization", UTILIZATION),
+            cache_bytes=1 if "fp8" in str(given.get("kv-cache-dtype", "")) else 2,
+            batched_tokens=_whole(given, "max-num-batched-tokens", BATCHED_TOKENS),
+            adapters=_whole(given, "max-loras", adapters) if adapters else 0,
+            adapter_rank=_whole(given, "max-lora-rank", rank),
+            graphs=not given.get("enforce-eager"),
+            gpus=_whole(given, "tensor-parallel-size", gpus),
+        )
+
+
+@dataclass(frozen=True)
+class ServingMemory:
+    """Memory of one GPU, in GiB. The components sum to ``total``."""
+
+    weights: float
+    adapters: float
+    """Slots for adapters, of the largest rank that is served."""
+    cache: float
+    """Keys and values of one request of the asked length, which vLLM wants to hold at least."""
+    activations: float
+    """Of a batch of prompts, and the scores of all words for each request."""
+    graphs: float
+    context: float
+    cache_of_token: float
+    """Keys and values of one token."""
+    context_length: int
+    """Tokens that the model was made for."""
+    exact: bool
+    """False where weights or cache may be less than told here: see ``PLAIN``."""
+
+    @property
+    def total(self) -> float:
+        """What must fit into the share of the GPU that vLLM may use."""
+        return sum(self.components().values())
+
+    def components(self) -> dict[str, float]:
+        """Each component by name."""
+        return {
+            name: getattr(self, name) for name in ("weights", "adapters", "cache", "activations", "graphs", "context")
+        }
+
+    def longest(self, usable: float) -> int:
+        """The longest context that fits into ``usable`` GiB, all else being as it is, and that the model can read."""
+        return min(self.context_length, self.held(usable))
+
+    def held(self, usable: float) -> int:
+        """Tokens of all requests together whose keys and values fit into ``usable`` GiB."""
+        return max(0, int((usable - self.total + self.cache) / self.cache_of_token))
+
+
+def serving(model: presets.Model, settings: Serving) -> ServingMemory:
+    """Memory of serving a model."""
+    head_dim = model.head_dim or model.hidden_size // model.heads
+    if model.architecture.startswith(LATENT):
+        values: float = LATENT_WIDTH  # not split among the GPUs
+    else:
+        values = 2 * head_dim * max(model.kv_heads / settings.gpus, 1)
+    token = values * model.layers * settings.cache_bytes / GIB
+    return ServingMemory(
+        weights=model.weights_gib / settings.gpus,
+        adapters=settings.adapters * _adapter(model, settings.adapter_rank) / settings.gpus / GIB,
+        cache=token * (settings.length or SHORTEST),
+        activations=_activations(model, settings) / GIB,
+        graphs=GRAPHS_GIB if settings.graphs else 0,
+        context=CONTEXT_GIB,
+        cache_of_token=token,
+        context_length=model.context_length,
+        exact=model.architecture in PLAIN and not model.quantization,
+    )
+
+
+def _whole(given: Mapping[str, Any], flag: str, default: int) -> int:
+    """A flag's number; the default where vLLM would refuse what is given, as it then tells itself."""
+    value = str(given.get(flag, default))
+    return int(value) if value.isdecimal() and int(value) > 0 else default
+
+
+def _share(given: Mapping[str, Any], flag: str, default: float) -> float:
+    try:
+        value = float(given.get(flag, default))
+    except (TypeError, ValueError):
+        return default
+    return value if 0 < value <= 1 else default
+
+
+def _adapter(model: presets.Model, rank: int) -> float:
+    try:
+        return shapes.of(model).adapter_parameters(rank, ()) * ADAPTER_BYTES
+    except shapes.UnknownShapes:
+        # Attention's four matrices and an MLP of three times the hidden size.
+        return model.layers * rank * 20 * model.hidden_size * ADAPTER_BYTES
+
+
+def _activations(model: presets.Model, settings: Serving) -> float:
+    inner = model.intermediate_size or 4 * model.hidden_size
+    prompts = settings.batched_tokens * 2 * (4 * model.hidden_size + 3 * inner / settings.gpus)
+    # In 16 bits, then in float32 to be sampled from.
+    scores = settings.sequences * (model.vocab_size or 0) * (2 + 4)
+    return prompts + scores

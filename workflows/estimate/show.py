@@ -1,0 +1,136 @@
+"""The estimate as text for people, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from workflows.estimate.plan_estimate import Estimate
+
+Row = tuple[str, str, str]
+
+
+def as_text(estimate: Estimate) -> str:
+    """A table of what is needed, of the machine, and of time and money."""
+    rows = [*_tuning(estimate), *_serving(estimate), *_machine(estimate), *_money(estimate)]
+    widths = [max((len(row[column]) for row in rows if row[1]), default=0) for column in (0, 1)]
+    lines = [
+        f"{name:{widths[0]}}  {value:>{widths[1]}}  {remark}".rstrip() if value else f"\n{name}".rstrip()
+        for name, value, remark in rows
+    ]
+    return "\n".join(lines).lstrip("\n")
+
+
+def as_dict(estimate: Estimate) -> dict[str, Any]:
+    """The same as plain values: GiB, hours and USD."""
+    time, usable = estimate.time, estimate.usable
+    return {
+        "instanceType": estimate.sku.name if estimate.sku else None,
+        "usableGiB": _round(usable),
+        "smallestInstanceType": estimate.smallest.name if estimate.smallest else None,
+        "tuning": _part(estimate.tuning, estimate.tuning_fits),
+        "serving": _part(estimate.serving, estimate.serving_fits)
+        and {
+            **(_part(estimate.serving, estimate.serving_fits) or {}),
+            "exact": estimate.serving.exact if estimate.serving else None,
+        },
+        "usdPerHour": estimate.price.regular * estimate.nodes if estimate.price else None,
+        "spotUsdPerHour": estimate.price.spot * estimate.nodes if estimate.price and estimate.price.spot else None,
+        "pricesRead": estimate.prices.read.isoformat(),
+        "tokensPerSecond": _round(time.tokens_per_second if time else None),
+        "startHours": _round(time.start_hours if time else None),
+        "hoursPerThousandRows": _round(time.hours_per_thousand_rows if time else None),
+        "usdPerThousandRows": _round(estimate.cost(time.hours_per_thousand_rows) if time else None),
+        "hours": _round(time.total_hours if time else None),
+        "usd": _round(estimate.cost(time.total_hours) if time else None),
+    }
+
+
+def _part(needed: Any, fits: bool | None) -> dict[str, Any] | None:
+    if needed is None:
+        return None
+    parts = {name: _round(size) for name, size in needed.components().items()}
+    return {**parts, "total": _round(needed.total), "fits": fits}
+
+
+def _tuning(estimate: Estimate) -> Iterator[Row]:
+    training, needed = estimate.training, estimate.tuning
+    if not training or not needed:
+        return
+    settings = (
+        f"{training.method}, batch {training.batch_size}, rows of {training.length} tokens, rank {training.rank}"
+    )
+    yield f"TUNING, GiB OF A GPU ({settings}, checkpointing {'on' if training.checkpointing else 'off'})", "", ""
+    for name, size in needed.components().items():
+        yield name, f"{size:.2f}", ""
+    yield "total", f"{needed.total:.2f}", _verdict(needed.total, estimate.usable, estimate)
+
+
+def _serving(estimate: Estimate) -> Iterator[Row]:
+    server, needed = estimate.server, estimate.serving
+    if not server or not needed:
+        return
+    share = f"{server.gpus} GPUs share it" if server.gpus > 1 else "1 GPU"
+    yield f"SERVING, GiB OF A GPU (vLLM, {share}, adapters: {server.adapters} of rank {server.adapter_rank})", "", ""
+    for name, size in needed.components().items():
+        remark = f"one request of {server.length or 'at least 1024'} tokens" if name == "cache" else ""
+        yield name, f"{size:.2f}", remark
+    room = server.utilization * estimate.usable if estimate.usable else None
+    bound = "" if needed.exact else "; an upper bound for this architecture"
+    yield "total", f"{needed.total:.2f}", _verdict(needed.total, room, estimate) + bound
+    if room and not server.length and needed.total <= room:
+        yield "longest context", f"{needed.longest(room):,}", "tokens of one request that its memory holds"
+    elif room and needed.total <= room:
+        count = needed.held(room) // (server.length or 1)
+        yield "at once", f"{min(count, server.sequences):,}", "requests of that length; more of shorter ones"
+
+
+def _verdict(total: float, room: float | None, estimate: Estimate) -> str:
+    if room is None or not estimate.sku:
+        return "no instance type is named"
+    name = f"{estimate.sku.name} ({estimate.sku.gpu})"
+    if total <= room:
+        return f"of {room:.1f} on {name}: fits, {100 * (1 - total / room):.0f}% free"
+    return f"of {room:.1f} on {name}: does not fit"
+
+
+def _machine(estimate: Estimate) -> Iterator[Row]:
+    yield "MACHINE AND MONEY", "", ""
+    best = estimate.smallest
+    if best:
+        price = estimate.prices.usd_per_hour.get(best.name)
+        cost = f", {price.regular:g} USD/hour" if price else ""
+        yield "smallest that fits", best.name, f"{best.gpus} x {best.gpu}, {best.gpu_memory_gib} GiB each{cost}"
+    else:
+        yield "smallest that fits", "none", "of the sizes in service"
+    if not estimate.sku:
+        return
+    nodes = f", {estimate.nodes} nodes" if estimate.nodes > 1 else ""
+    if estimate.price:
+        spot = f", spot {estimate.price.spot * estimate.nodes:.2f}" if estimate.price.spot else ""
+        source = f"USD{nodes}{spot}; {estimate.prices.region}, read {estimate.prices.read:%Y-%m-%d}"
+        yield "price an hour", f"{estimate.price.regular * estimate.nodes:.2f}", source
+    else:
+        yield "price an hour", "unknown", "site profile: prices: {" + estimate.sku.name + ": USD}"
+
+
+def _money(estimate: Estimate) -> Iterator[Row]:
+    time = estimate.time
+    if not time:
+        return
+    yield "speed", f"{time.tokens_per_second:,.0f}", "tokens/second, about"
+    yield "start", f"{time.start_hours:.2f}", f"hours, node and base model{_usd(estimate.cost(time.start_hours))}"
+    if time.total_hours is None:
+        usd = _usd(estimate.cost(time.hours_per_thousand_rows))
+        yield "1,000 rows", f"{time.hours_per_thousand_rows:.2f}", f"hours at most, all epochs{usd}"
+    else:
+        usd = _usd(estimate.cost(time.total_hours))
+        yield "total", f"{time.total_hours:.2f}", f"hours at most, all steps and the start{usd}"
+
+
+def _usd(cost: float | None) -> str:
+    return "" if cost is None else f", {cost:.2f} USD"
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -25,7 +25,7 @@ WORST = 5
 
 
 @settings
-class EvaluateSettings:
+class Settings:
     """Compare ``WORK/adapter`` with its base on ``WORK/dataset/eval.parquet``; writes ``report/evaluation.json``."""
 
     work: Path
@@ -57,7 +57,7 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True)
-class EvaluateResult:
+class Result:
     """Losses are means over all assistant tokens of the held-out rows."""
 
     base_loss: float
@@ -75,7 +75,7 @@ class _Measured:
     answers: list[str]
 
 
-def evaluate(given: EvaluateSettings) -> EvaluateResult:
+def evaluate(given: Settings) -> Result:
     """Measure base and adapter, let both answer, and give the verdict.
 
     Raises:
@@ -115,14 +115,14 @@ def evaluate(given: EvaluateSettings) -> EvaluateResult:
     return result
 
 
-def still_there(given: EvaluateSettings, result: EvaluateResult) -> bool:
+def still_there(given: Settings, result: Result) -> bool:
     """Whether the evaluation of an earlier run may be kept: it is there, and the adapter is the one it was made of."""
     digest = given.adapter_digest
     whole = bool(digest) and adapter_digest(given.work / "adapter") == digest
     return whole and (given.work / "report" / "evaluation.json").is_file()
 
 
-def _adapter_folder(given: EvaluateSettings) -> Path:
+def _adapter_folder(given: Settings) -> Path:
     folder = given.work / "adapter"
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
@@ -132,7 +132,7 @@ def _adapter_folder(given: EvaluateSettings) -> Path:
     return folder
 
 
-def _load(given: EvaluateSettings, folder: Path, device: str) -> Any:
+def _load(given: Settings, folder: Path, device: str) -> Any:
     model = load_base(folder, given.method, given.quantization_config, device)
     # The same numbers: a processor takes each layer out of 4 bits at every token otherwise.
     return model.dequantize() if given.method == "qlora" and device == "cpu" else model
@@ -148,7 +148,7 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         raise BadInput(f"the adapter doesn't fit the base model: {reason}", "give the base it was tuned on") from None
 
 
-def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: EvaluateSettings) -> list[Sequence[Message]]:
+def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: Settings) -> list[Sequence[Message]]:
     """Rows to answer, each up to its last assistant message."""
     numbers = random.Random(given.seed).sample(prepared.numbers, min(given.samples, len(prepared.numbers)))
     ends = [max(place for place, message in enumerate(rows[n]) if message["role"] == "assistant") for n in numbers]
@@ -161,7 +161,7 @@ def _measure(
     tokenizer: Any,
     prepared: Prepared,
     chosen: Sequence[Sequence[Message]],
-    given: EvaluateSettings,
+    given: Settings,
 ) -> _Measured:
     count, total = len(prepared.rows), 2 * (len(prepared.rows) + len(chosen))
     offset = total // 2 if name == "adapter" else 0
@@ -179,13 +179,13 @@ def _measure(
     return _Measured(losses, answers)
 
 
-def _judge(before: _Measured, after: _Measured, rows: Sequence[ChatTokens], max_loss_ratio: float) -> EvaluateResult:
+def _judge(before: _Measured, after: _Measured, rows: Sequence[ChatTokens], max_loss_ratio: float) -> Result:
     tokens = sum(row.learned for row in rows)
     base_loss, adapter_loss = sum(before.losses) / tokens, sum(after.losses) / tokens
     if not math.isfinite(base_loss) or not math.isfinite(adapter_loss):
         name = "adapter" if math.isfinite(base_loss) else "base model"
         raise BadInput(f"the loss of the {name} is not a number", "lower the learning rate, or use method lora")
-    return EvaluateResult(
+    return Result(
         base_loss=round(base_loss, 4),
         adapter_loss=round(adapter_loss, 4),
         base_perplexity=_perplexity(base_loss),
@@ -243,4 +243,4 @@ def _question(row: Sequence[Message]) -> str:
 
 
 if __name__ == "__main__":
-    main(EvaluateSettings, evaluate, still_there=still_there, result_type=EvaluateResult)
+    main(Settings, evaluate, still_there=still_there, result_type=Result)

@@ -23,7 +23,7 @@ from steps.errors import BadInput
 from steps.model import compute_dtype
 
 if TYPE_CHECKING:
-    from steps.tune import TuneSettings
+    from steps.tune import Settings as TuneSettings
 
 FLAGS = {
     "num_train_epochs": "epochs",

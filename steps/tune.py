@@ -40,7 +40,7 @@ TERMINATED = 143
 
 
 @settings
-class TuneSettings:
+class Settings:
     """Train an adapter on ``WORK/dataset/train.parquet`` and write it to ``WORK/adapter``."""
 
     work: Path
@@ -86,7 +86,7 @@ class TuneSettings:
 
 
 @dataclass(frozen=True)
-class TuneResult:
+class Result:
     """The adapter and how its training went."""
 
     adapter_digest: str
@@ -97,7 +97,7 @@ class TuneResult:
     tokens_per_second: float
 
 
-def tune(given: TuneSettings) -> TuneResult:
+def tune(given: Settings) -> Result:
     """Train the adapter, or go on from the last checkpoint; a finished training is only written out.
 
     Raises:
@@ -120,7 +120,7 @@ def tune(given: TuneSettings) -> TuneResult:
     _write_adapter(kept, base, given)
     history = kept.history()
     seconds = history[-1]["seconds"]
-    return TuneResult(
+    return Result(
         adapter_digest=adapter_digest(given.work / "adapter"),
         train_loss=round(sum(entry["loss"] for entry in history) / len(history), 4),
         steps=kept.step,
@@ -129,7 +129,7 @@ def tune(given: TuneSettings) -> TuneResult:
     )
 
 
-def still_there(given: TuneSettings, result: TuneResult) -> bool:
+def still_there(given: Settings, result: Result) -> bool:
     """Whether the adapter of an earlier run is whole."""
     return adapter_digest(given.work / "adapter") == result.adapter_digest
 
@@ -155,7 +155,7 @@ def read_messages(file: Path) -> list[list[dict[str, Any]]]:
     return rows
 
 
-def _fingerprint(given: TuneSettings, base: BaseModel, train_file: Path) -> str:
+def _fingerprint(given: Settings, base: BaseModel, train_file: Path) -> str:
     """What a checkpoint must have been made with to be of use."""
     values = {name: value for name, value in dataclasses.asdict(given).items() if name != "work"}
     content = [values, base.origin, base.revision, files.sha256(train_file)]
@@ -163,7 +163,7 @@ def _fingerprint(given: TuneSettings, base: BaseModel, train_file: Path) -> str:
 
 
 def _train(
-    given: TuneSettings,
+    given: Settings,
     config: TrainingConfig,
     base: BaseModel,
     rows: Sequence[Sequence[dict[str, Any]]],
@@ -251,7 +251,7 @@ def _terminated(checkpoint: Checkpoint | None) -> NoReturn:
 
 
 @contextmanager
-def _memory_advice(given: TuneSettings) -> Iterator[None]:
+def _memory_advice(given: Settings) -> Iterator[None]:
     import torch
 
     try:
@@ -267,7 +267,7 @@ def _memory_advice(given: TuneSettings) -> Iterator[None]:
         ) from None
 
 
-def _write_adapter(checkpoint: Checkpoint, base: BaseModel, given: TuneSettings) -> None:
+def _write_adapter(checkpoint: Checkpoint, base: BaseModel, given: Settings) -> None:
     """Write the adapter as PEFT reads it, naming its base by repository and commit instead of a place on this disk."""
     config = json.loads((checkpoint.folder / CONFIG).read_text())
     config["base_model_name_or_path"] = base.repository
@@ -284,4 +284,4 @@ def _write_adapter(checkpoint: Checkpoint, base: BaseModel, given: TuneSettings)
 
 
 if __name__ == "__main__":
-    main(TuneSettings, tune, still_there=still_there, result_type=TuneResult)
+    main(Settings, tune, still_there=still_there, result_type=Result)

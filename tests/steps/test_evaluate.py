@@ -9,8 +9,11 @@ import pytest
 import trainable_model
 
 from steps.errors import BadInput
-from steps.evaluate import EvaluateResult, EvaluateSettings, evaluate, still_there
-from steps.tune import TuneSettings, tune
+from steps.evaluate import Result as EvaluateResult
+from steps.evaluate import Settings as EvaluateSettings
+from steps.evaluate import evaluate, still_there
+from steps.tune import Settings as TuneSettings
+from steps.tune import tune
 
 EVAL = trainable_model.chat_rows(60)[50:]
 

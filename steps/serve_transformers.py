@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.chat_middleware import ChatMiddleware
+from steps.model import choose_device, compute_dtype
 
 
 class UnknownModel(LookupError):
@@ -36,7 +37,7 @@ def main() -> None:
         uvicorn.Server(uvicorn.Config(app, log_level="info")).run(sockets=[listening])
 
 
-def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: str = "auto") -> Any:
+def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: str = "") -> Any:
     """The library's ``ModelManager``, holding base and adapters and nothing else.
 
     Each adapter is a model of its own (so the library's threads never switch adapters under each other), but its
@@ -46,7 +47,7 @@ def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: st
 
     class ServedModels(ModelManager):
         def __init__(self) -> None:
-            super().__init__(device=_device(), dtype=dtype, model_timeout=-1)
+            super().__init__(device=_device(), dtype=dtype or compute_dtype(choose_device()), model_timeout=-1)
             self.loaded = {name: (self._load_model(f"{base}@main"), self._load_processor(f"{base}@main"))}
             for adapter, folder in adapters.items():
                 self.loaded[adapter] = _with_adapter(*self.loaded[name], folder)
@@ -159,7 +160,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--base", required=True, metavar="FOLDER", help="folder of the base model")
     parser.add_argument("--name", required=True, help="name under which the base model is served")
     parser.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER", help="an adapter to serve")
-    parser.add_argument("--dtype", default="auto", help="type of the base weights (default: as they are stored)")
+    parser.add_argument("--dtype", default="", help="type of the base weights (default: the device's fastest)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     return parser.parse_args()

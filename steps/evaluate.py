@@ -1,8 +1,9 @@
-"""Compare the adapter with its base on the rows that were held out, and say whether it may go on."""
+"""The gate: compare the adapter with its base, and with the adapter in service, on the rows that were held out."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ class Settings:
     """Digest of the adapter, from the tune step."""
     data_digest: str = ""
     """Digest of the rows, from the download step."""
+    previous: str = ""
+    """The adapter in service, which this one must be better than: a folder (a path that begins with ``/``) or the
+    reference of an image; empty: there is none."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Result:
     adapter_perplexity: float
     verdict: str
     """``pass`` or ``fail``."""
+    previous_loss: float | None = None
+    """Of the adapter in service; None when there is none of this base model."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ def evaluate(given: Settings) -> Result:
     prepare_libraries()
     device = choose_device()
     base = fetch_model(given.preset, given.model, given.revision)
+    previous = _previous_folder(given, folder)
     tokenizer = load_tokenizer(folder)
     prepared = prepare(tokenizer, rows, given.max_length)
     if remark := prepared.remark(len(rows), given.max_length):
@@ -97,7 +104,8 @@ def evaluate(given: Settings) -> Result:
     with model.disable_adapter():
         before = _measure("base", model, tokenizer, prepared, chosen, given)
     after = _measure("adapter", model, tokenizer, prepared, chosen, given)
-    result = _judge(before, after, prepared.rows, given.max_loss_ratio)
+    in_service = _in_service(model, previous, prepared) if previous else None
+    result = _judge(before, after, in_service, prepared.rows, given.max_loss_ratio)
     files.write_json(
         given.work / "report" / "evaluation.json",
         {
@@ -107,9 +115,10 @@ def evaluate(given: Settings) -> Result:
             "samples": _samples(before, after, chosen),
         },
     )
+    beside = "" if result.previous_loss is None else f", of the adapter in service {result.previous_loss:.3f}"
     print(
         f"loss {result.base_loss:.3f} -> {result.adapter_loss:.3f}, perplexity {result.base_perplexity:.2f} -> "
-        f"{result.adapter_perplexity:.2f}: {result.verdict}",
+        f"{result.adapter_perplexity:.2f}{beside}: {result.verdict}",
         flush=True,
     )
     return result
@@ -132,6 +141,35 @@ def _adapter_folder(given: Settings) -> Path:
     return folder
 
 
+def _previous_folder(given: Settings, adapter: Path) -> Path | None:
+    """The files of the adapter in service; None when there is none, or it is of another base model.
+
+    Raises:
+        BadInput: it can't be had, or is no adapter.
+        StepError: its registry can't be reached.
+    """
+    if not given.previous:
+        return None
+    folder = Path(given.previous)
+    if not folder.is_absolute():
+        from steps import reference
+        from steps.registry import pull_adapter
+
+        folder = pull_adapter(reference.parse(given.previous), given.work / "previous")
+    base, own = _base_of(folder), _base_of(adapter)
+    if base != own:
+        print(f"the adapter in service is of {base}, not of {own}: they are not compared", flush=True)
+        return None
+    return folder
+
+
+def _base_of(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / CONFIG).read_text())["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder} holds no adapter: {error}", "put a whole adapter there, or none") from None
+
+
 def _load(given: Settings, folder: Path, device: str) -> Any:
     model = load_base(folder, given.method, given.quantization_config, device)
     # The same numbers: a processor takes each layer out of 4 bits at every token otherwise.
@@ -146,6 +184,20 @@ def _with_adapter(model: Any, folder: Path) -> Any:
     except (ValueError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), "")
         raise BadInput(f"the adapter doesn't fit the base model: {reason}", "give the base it was tuned on") from None
+
+
+def _in_service(model: Any, folder: Path, prepared: Prepared) -> list[float]:
+    """Loss of each row by the adapter in service."""
+    try:
+        model.load_adapter(str(folder), adapter_name="previous", local_files_only=True)
+    except (ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise BadInput(
+            f"the adapter in service doesn't fit the base model: {reason}", "give another tag or volume as output"
+        ) from None
+    model.set_adapter("previous")
+    print(f"adapter in service: loss of {len(prepared.rows)} rows", flush=True)
+    return row_losses(model, prepared.rows, lambda more: None)
 
 
 def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: Settings) -> list[Sequence[Message]]:
@@ -179,18 +231,29 @@ def _measure(
     return _Measured(losses, answers)
 
 
-def _judge(before: _Measured, after: _Measured, rows: Sequence[ChatTokens], max_loss_ratio: float) -> Result:
+def _judge(
+    before: _Measured,
+    after: _Measured,
+    in_service: list[float] | None,
+    rows: Sequence[ChatTokens],
+    max_loss_ratio: float,
+) -> Result:
+    """Better than the base by the ratio asked for, and than the adapter in service by anything."""
     tokens = sum(row.learned for row in rows)
     base_loss, adapter_loss = sum(before.losses) / tokens, sum(after.losses) / tokens
     if not math.isfinite(base_loss) or not math.isfinite(adapter_loss):
         name = "adapter" if math.isfinite(base_loss) else "base model"
         raise BadInput(f"the loss of the {name} is not a number", "lower the learning rate, or use method lora")
+    previous_loss = None if in_service is None else sum(in_service) / tokens
+    # One in service whose loss is no number is worse than anything.
+    good = previous_loss is None or not math.isfinite(previous_loss) or adapter_loss < previous_loss
     return Result(
         base_loss=round(base_loss, 4),
         adapter_loss=round(adapter_loss, 4),
         base_perplexity=_perplexity(base_loss),
         adapter_perplexity=_perplexity(adapter_loss),
-        verdict="pass" if adapter_loss < max_loss_ratio * base_loss else "fail",
+        verdict="pass" if good and adapter_loss < max_loss_ratio * base_loss else "fail",
+        previous_loss=round(previous_loss, 4) if previous_loss is not None and math.isfinite(previous_loss) else None,
     )
 
 

@@ -10,15 +10,15 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from steps import files, oci_layout, reference, step
+from steps import files, lineage, oci_layout, reference, step
 from steps.adapter import ADAPTER_FILES, adapter_digest
 from steps.errors import BadInput, StepError
+from steps.lineage import Lineage
 from steps.oci_layout import Image
 from steps.reference import Reference
 
 MODEL_NAME = "sh.kaito.model.name"
 """KAITO's pusher writes this annotation of the manifest."""
-LINEAGE = "dev.argotune."
 
 
 @step.settings
@@ -29,6 +29,8 @@ class Settings:
     """Work folder that the steps share."""
     image: str = ""
     """Image reference to push to; empty for the layout folder alone."""
+    moving_image: str = ""
+    """Reference whose tag is moved to the image once it is pushed; empty for none."""
     push: bool = True
     """Push to the reference's registry; false for the layout folder alone."""
     preset: str = ""
@@ -41,6 +43,8 @@ class Settings:
     """Digest that the tune step gave; refused if the adapter is another now."""
     data_digest: str = ""
     """Digest of the training data."""
+    settings_digest: str = ""
+    """Digest of the settings that shaped the adapter, from the check step."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Further annotations of the manifest."""
     output: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
@@ -70,7 +74,7 @@ def package(given: Settings) -> Result:
     """
     from steps import registry
 
-    target = check(given)
+    target, moving = check(given)
     adapter, layout = given.work / "adapter", given.work / "image"
     digest = _check_adapter(adapter, given.adapter_digest)
     tag = (target.tag or "latest") if target else "adapter"
@@ -78,40 +82,39 @@ def package(given: Settings) -> Result:
     image = _kept(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
     print(f"image {image.manifest.digest}, {image.size / 1e6:.1f} MB, in {layout}", flush=True)
     if given.output:
-        _copy_adapter(adapter, given.output)
+        _copy_adapter(adapter, given.output, _lineage(given, digest))
     if target is None or not given.push:
         where = f"oci:{layout.absolute()}:{tag}"
         return Result(image.manifest.digest, where, image.size, pushed=False)
     try:
         pushed = registry.push_image(layout, target)
+        if moving:
+            registry.push_image(layout, moving)
     except StepError as error:
         error.fix = f"{error.fix}\n  the image is kept in {layout}; a rerun pushes it from there".lstrip()
         raise
     return Result(pushed, f"{target.name}@{pushed}", image.size, pushed=True)
 
 
-def check(given: Settings) -> Reference | None:
-    """Check what can be wrong in the settings; give the reference to push to, if there is one.
+def check(given: Settings) -> tuple[Reference | None, Reference | None]:
+    """Check what can be wrong in the settings; give the references to push to and to move, where there are any.
 
     Raises:
         BadInput: with all that is wrong.
     """
     wrong: list[BadInput] = []
-    target = None
-    try:
-        target = reference.parse(given.image) if given.image else None
-    except BadInput as error:
-        wrong.append(error)
-    if target and target.digest:
-        wrong.append(BadInput(f"image {given.image!r} has a digest, which the image gets only now", "name a tag"))
+    target = _reference(given.image, "image", wrong)
+    moving = _reference(given.moving_image, "moving image", wrong)
+    if given.moving_image and not given.image:
+        wrong.append(BadInput("a moving image is named and no image", "give --image"))
     for key in given.annotations:
-        if key == MODEL_NAME or key.startswith(LINEAGE):
+        if key == MODEL_NAME or key.startswith(lineage.PREFIX):
             wrong.append(BadInput(f"annotation {key!r} is set by this step", "leave it out"))
         elif not re.fullmatch(r"[\x21-\x7e]+", key):
             wrong.append(BadInput(f"annotation {key!r} is not a key", "write it like com.example.key"))
     if wrong:
         raise BadInput("; ".join(e.what for e in wrong), "; ".join(dict.fromkeys(e.fix for e in wrong)))
-    return target
+    return target, moving
 
 
 def still_there(given: Settings, result: Result) -> bool:
@@ -123,8 +126,20 @@ def still_there(given: Settings, result: Result) -> bool:
         held = not result.pushed or registry.holds(reference.parse(result.image_reference))
     except StepError:
         return False
-    copied = given.output is None or adapter_digest(given.output) == adapter_digest(given.work / "adapter")
+    expected = _lineage(given, adapter_digest(given.work / "adapter"))
+    copied = given.output is None or lineage.of_folder(given.output) == expected
     return held and copied and image.manifest.digest == result.image_digest
+
+
+def _reference(text: str, what: str, wrong: list[BadInput]) -> Reference | None:
+    try:
+        target = reference.parse(text) if text else None
+    except BadInput as error:
+        wrong.append(error)
+        return None
+    if target and target.digest:
+        wrong.append(BadInput(f"{what} {text!r} has a digest, which the image gets only now", "name a tag"))
+    return target
 
 
 def _check_adapter(adapter: Path, expected: str) -> str:
@@ -139,11 +154,16 @@ def _check_adapter(adapter: Path, expected: str) -> str:
     return digest
 
 
-def _copy_adapter(adapter: Path, output: Path) -> None:
-    """Copy file by file: a mounted volume can't be replaced as a whole. The configuration comes last."""
+def _lineage(given: Settings, digest: str) -> Lineage:
+    return Lineage(given.data_digest, given.settings_digest, digest)
+
+
+def _copy_adapter(adapter: Path, output: Path, made_of: Lineage) -> None:
+    """Copy file by file: a mounted volume can't be replaced as a whole. The lineage comes last."""
     for name in reversed(ADAPTER_FILES):
         with (adapter / name).open("rb") as source, files.replacing(output / name) as copy:
             shutil.copyfileobj(source, copy)
+    lineage.write(output, made_of)
     print(f"adapter copied to {output}", flush=True)
 
 
@@ -154,10 +174,9 @@ def _annotations(given: Settings, digest: str) -> dict[str, str]:
     values = {
         "org.opencontainers.image.title": f"LoRA adapter for {given.preset or model}" if given.preset or model else "",
         MODEL_NAME: given.preset,
-        f"{LINEAGE}base.model": model,
-        f"{LINEAGE}base.revision": given.revision,
-        f"{LINEAGE}data.digest": given.data_digest,
-        f"{LINEAGE}adapter.digest": digest,
+        f"{lineage.PREFIX}base.model": model,
+        f"{lineage.PREFIX}base.revision": given.revision,
+        **_lineage(given, digest).annotations(),
     }
     return {**{key: value for key, value in values.items() if value}, **given.annotations}
 

@@ -120,6 +120,21 @@ def holds(reference: Reference, *, wait: Wait = time.sleep) -> bool:
     return digest == reference.digest if reference.digest else bool(digest)
 
 
+def read_annotations(reference: Reference, *, wait: Wait = time.sleep) -> tuple[str, dict[str, str]] | None:
+    """Digest and annotations of the manifest that ``reference`` names; None when the repository has no such one.
+
+    Raises:
+        BadInput: these credentials may not read it, or it is no manifest of an image.
+        StepError: as ``pull_image``.
+    """
+    registry = RegistryClient(reference, wait=wait)
+    digest = registry.manifest_digest(reference.pulled)
+    if not digest:
+        return None
+    annotations = _object(registry.fetch_manifest(digest)[1], reference).get("annotations")
+    return digest, annotations if isinstance(annotations, dict) else {}
+
+
 def _send_blobs(registry: RegistryClient, image: Image) -> None:
     blobs = list(dict.fromkeys([*image.layers, image.config]))
     total, before, shown = sum(blob.size for blob in blobs), 0, -1

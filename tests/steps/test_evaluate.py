@@ -2,12 +2,15 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trainable_model
+from registry_fixture import Registry
 
+from steps import package
 from steps.errors import BadInput
 from steps.evaluate import Result as EvaluateResult
 from steps.evaluate import Settings as EvaluateSettings
@@ -185,3 +188,56 @@ def test_a_base_that_the_adapter_doesnt_fit(work: Path, tmp_path: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
     with pytest.raises(BadInput, match="fit the base"):
         run(work, folder)
+
+
+@pytest.fixture(scope="module")
+def others(work: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters that may be in service: one that learned less than that of ``work``, and one that learned as much."""
+    folder = tmp_path_factory.mktemp("in-service")
+    trainable_model.write_rows(folder / "dataset" / "train.parquet", trainable_model.chat_rows(8))
+    tune(TuneSettings(work=folder, model=str(tiny), rank=4, learning_rate=1e-3, max_steps=2, max_length=128))
+    return {"worse": folder / "adapter", "equal": work / "adapter"}
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [("worse", "pass"), ("equal", "fail")])
+def test_the_adapter_in_service_must_be_beaten(
+    work: Path, tiny: Path, result: EvaluateResult, others: dict[str, Path], kind: str, verdict: str
+) -> None:
+    told = run(work, tiny, previous=str(others[kind]))
+    assert told.verdict == verdict
+    assert (told.base_loss, told.adapter_loss) == (result.base_loss, result.adapter_loss)
+    assert told.previous_loss is not None
+    assert report(work)["previous_loss"] == told.previous_loss
+    if kind == "equal":
+        assert told.previous_loss == told.adapter_loss
+    else:
+        assert told.adapter_loss < told.previous_loss <= 1.1 * told.base_loss
+
+
+def test_without_an_adapter_in_service_there_is_no_loss_of_it(work: Path, tiny: Path) -> None:
+    assert run(work, tiny).previous_loss is None
+
+
+def test_an_adapter_of_another_base_is_not_compared(
+    work: Path, tiny: Path, others: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(others["equal"], tmp_path / "other"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "team/other"}))
+    told = run(work, tiny, previous=str(folder))
+    assert (told.verdict, told.previous_loss) == ("pass", None)
+    assert "the adapter in service is of team/other" in capsys.readouterr().out
+
+
+def test_an_adapter_in_service_that_is_broken_is_told(work: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds no adapter"):
+        run(work, tiny, previous=str(tmp_path))
+
+
+def test_the_adapter_in_service_may_be_an_image(
+    work: Path, tiny: Path, others: dict[str, Path], open_registry: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter").symlink_to(others["worse"])
+    pushed = package.package(package.Settings(work=tmp_path, image=f"{open_registry.address}/team/service:1"))
+    told = run(work, tiny, previous=pushed.image_reference)
+    assert told.previous_loss == run(work, tiny, previous=str(others["worse"])).previous_loss

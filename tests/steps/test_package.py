@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from registry_fixture import Registry
+from registry_fixture import Front, Registry, Request
 
-from steps import oci_layout, reference, registry
+from steps import lineage, oci_layout, reference, registry
 from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
+from steps.lineage import Lineage
 from steps.package import Result, Settings, package, still_there
 
 pytestmark = pytest.mark.usefixtures("docker_config")
@@ -92,13 +93,44 @@ def test_push_is_a_choice(work: Path, open_registry: Registry) -> None:
 
 def test_a_volume_gets_the_adapter_too(work: Path, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
-    given = Settings(work=work, output=volume)
+    given = Settings(work=work, output=volume, data_digest="sha256:d", settings_digest="sha256:s")
     result = package(given)
-    assert adapter_digest(volume) == adapter_digest(work / "adapter")
-    assert sorted(path.name for path in volume.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    digest = adapter_digest(work / "adapter")
+    assert adapter_digest(volume) == digest
+    names = ["adapter_config.json", "adapter_model.safetensors", "lineage.json"]
+    assert sorted(path.name for path in volume.iterdir()) == names
+    assert lineage.of_folder(volume) == Lineage("sha256:d", "sha256:s", digest)
     assert still_there(given, result)
+    (volume / "lineage.json").unlink()
+    assert not still_there(given, result)
+    package(given)
     (volume / "adapter_config.json").write_text("{}")
     assert not still_there(given, result)
+
+
+def test_the_tag_of_the_workspace_moves_last(work: Path, front: Front) -> None:
+    """Somebody who pulls it meanwhile gets the old adapter or the new one, never a part; a kill leaves the old one."""
+    moving, derived = f"{front.address}/team/moved:stable", f"{front.address}/team/moved:stable-0123456789ab"
+    given = Settings(work=work, image=derived, moving_image=moving, data_digest="sha256:d", settings_digest="sha256:s")
+    result = package(given)
+    puts = [request.path.rpartition("/")[2] for request in front.seen if is_manifest(request)]
+    assert puts == ["stable-0123456789ab", "stable"]
+    uploads = [request for request in front.seen if request.method == "POST"]
+    assert len(uploads) == 2, "the blobs are sent once"
+    for tag in (moving, derived):
+        found = lineage.of_image(reference.parse(tag))
+        assert found is not None
+        assert found[0].digest == result.image_digest
+        assert found[1] == Lineage("sha256:d", "sha256:s", adapter_digest(work / "adapter"))
+
+
+def is_manifest(request: Request) -> bool:
+    return request.method == "PUT" and "/manifests/" in request.path
+
+
+def test_a_moving_image_needs_an_image(work: Path) -> None:
+    with pytest.raises(BadInput, match="give --image"):
+        package(Settings(work=work, moving_image="r.io/app:1"))
 
 
 def test_bad_input_is_told_at_once_and_nothing_written(work: Path) -> None:

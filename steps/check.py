@@ -1,0 +1,108 @@
+"""Whether there is anything to tune: the data and the settings against those of the adapter in service.
+
+    python -m steps.check --work work --preset phi-4 --data-digest sha256:... --image registry.example.com/team/a:1.0
+
+It runs on any machine, before nodes with GPUs are asked for. The adapter in service is the image under the reference
+that the Workspace names, or the one in its output volume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from steps import files, lineage, reference, step, tune
+from steps.errors import BadInput
+from steps.lineage import Lineage
+
+NOT_OF_THE_ADAPTER = {"work", "data_digest", "image", "push", "output"}
+LONGEST_TAG = 128
+DIGITS = 12
+
+
+@step.settings
+class Settings(tune.Settings):
+    """Compare what would be tuned with what is in service. Takes the flags of tune, as they shape the adapter."""
+
+    image: str = ""
+    """Image reference of the Workspace; its tag moves from adapter to adapter."""
+    push: bool = True
+    """Whether images are pushed; false: the registry is not asked."""
+    output: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    """Folder that gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the later steps go by."""
+
+    changed: bool
+    """Whether there is something to tune."""
+    image: str
+    """Reference of the new adapter's image, its tag derived from data and settings; empty without an image."""
+    previous: str
+    """The adapter in service: an image by its digest, or a folder; empty when there is none."""
+    settings_digest: str
+    """Digest of all settings that shape the adapter."""
+
+
+def check(given: Settings) -> Result:
+    """Find the adapter in service, and say whether data or settings are others than it was made of.
+
+    Raises:
+        BadInput: there is no digest of the data, or the reference is none or may not be read.
+        StepError: the registry can't be reached.
+    """
+    if not given.data_digest:
+        raise BadInput("there is no digest of the data", "run the download step before, and give its --data-digest")
+    digest = settings_digest(given)
+    wanted = Lineage(given.data_digest, digest)
+    previous, made_of = _in_service(given)
+    changed = made_of is None or made_of.origin != wanted.origin
+    _tell(previous, made_of, wanted)
+    return Result(changed, _derived(given.image, wanted), previous, digest)
+
+
+def settings_digest(given: Settings) -> str:
+    """Digest of the settings that shape the adapter; the data has a digest of its own."""
+    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NOT_OF_THE_ADAPTER}
+    return files.sha256_text(json.dumps(values, sort_keys=True, default=str))
+
+
+def _in_service(given: Settings) -> tuple[str, Lineage | None]:
+    """Where the adapter in service is, and what it was made of."""
+    if given.image and given.push:
+        found = lineage.of_image(reference.parse(given.image))
+        return (str(found[0]), found[1]) if found else ("", None)
+    if given.output:
+        made_of = lineage.of_folder(given.output)
+        return (str(given.output.absolute()), made_of) if made_of else ("", None)
+    return "", None
+
+
+def _derived(image: str, wanted: Lineage) -> str:
+    if not image:
+        return ""
+    target = reference.parse(image)
+    digits = wanted.origin.partition(":")[2][:DIGITS]
+    return f"{target.name}:{(target.tag or 'latest')[: LONGEST_TAG - DIGITS - 1]}-{digits}"
+
+
+def _tell(previous: str, made_of: Lineage | None, wanted: Lineage) -> None:
+    if made_of is None:
+        print("no adapter is in service: there is one to tune", flush=True)
+        return
+    pairs = (("data", made_of.data_digest, wanted.data_digest),
+             ("settings", made_of.settings_digest, wanted.settings_digest))  # fmt: skip
+    others = [name for name, old, new in pairs if old != new]
+    what = f"{' and '.join(others)} changed: there is an adapter to tune" if others else "nothing changed since"
+    print(f"in service: {previous}\n{what}", flush=True)
+
+
+if __name__ == "__main__":
+    step.main(Settings, check)

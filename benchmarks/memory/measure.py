@@ -67,7 +67,8 @@ def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[
     import trl
     from allocations import Allocations
 
-    from steps.tune import Settings as TuneSettings, tune
+    from steps.tune import Settings as TuneSettings
+    from steps.tune import tune
 
     found: dict[str, float] = {}
     counts: list[Allocations] = []

@@ -1,4 +1,4 @@
-"""Every example compiles to the Workflow that stands in ``argo/`` under its name.
+"""Every example compiles to the Argo objects that stand in ``argo/`` under its name, a file a kind.
 
 ARGOTUNE_REGENERATE=1 pytest tests/test_goldens.py   writes them anew; read the difference before committing it.
 """
@@ -12,12 +12,24 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from workflows.compile import emit
-from workflows.compile.dag import compile_workflow
+from workflows.compile.kinds import compile_as
 from workflows.resolve import plans
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-SCHEMA = ROOT / "tests" / "data" / "argo" / "workflow-schema.json"
+SCHEMA = ROOT / "workflows" / "lint" / "workflow-schema.json"
+
+# Beside the run of each example: what starts runs of it.
+OTHER_KINDS = {
+    "smollm2_135m_qlora_parquet": ["template"],
+    "smollm2_135m_retraining": ["template", "cluster-template", "cron"],
+}
+GOLDENS = [(example, kind) for example in EXAMPLES for kind in ["workflow", *OTHER_KINDS.get(example.stem, [])]]
+
+
+def golden(example: Path, kind: str) -> Path:
+    name = example.name if kind == "workflow" else f"{example.stem}.{kind}.yaml"
+    return ROOT / "argo" / name
 
 
 @pytest.fixture(autouse=True)
@@ -26,23 +38,26 @@ def no_site_profile(monkeypatch, tmp_path):
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_compiles_to_its_golden(example, monkeypatch):
+@pytest.mark.parametrize(("example", "kind"), GOLDENS, ids=lambda value: getattr(value, "stem", value))
+def test_example_compiles_to_its_golden(example, kind, monkeypatch):
     monkeypatch.chdir(ROOT)
-    golden = ROOT / "argo" / example.name
-    compiled = [compile_workflow(plan) for plan in plans(str(example.relative_to(ROOT)))]
+    compiled = [compile_as(plan, kind) for plan in plans(str(example.relative_to(ROOT)))]
     if os.environ.get("ARGOTUNE_REGENERATE"):
-        golden.write_text(emit.to_yaml(*compiled))
-    assert emit.to_yaml(*compiled) == golden.read_text()
+        golden(example, kind).write_text(emit.to_yaml(*compiled))
+    assert emit.to_yaml(*compiled) == golden(example, kind).read_text()
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_golden_is_strictly_valid_argo(example):
-    documents = list(yaml.safe_load_all((ROOT / "argo" / example.name).read_text()))
+@pytest.mark.parametrize(("example", "kind"), GOLDENS, ids=lambda value: getattr(value, "stem", value))
+def test_golden_is_strictly_valid_argo(example, kind):
+    documents = list(yaml.safe_load_all(golden(example, kind).read_text()))
     assert documents
     for document in documents:
         errors = [f"{error.json_path}: {error.message}" for error in strict(document["kind"]).iter_errors(document)]
         assert errors == []
+
+
+def test_nothing_else_stands_beside_the_goldens():
+    assert {path.name for path in (ROOT / "argo").glob("*.yaml")} == {golden(*case).name for case in GOLDENS}
 
 
 def test_the_strict_schema_refuses_what_argo_would_drop():

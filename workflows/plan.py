@@ -10,10 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
+
+from workflows.spec.pipeline import Duration
+from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
+
+Step = Literal["provision", "download", "check", "tune", "evaluate", "package", "rollout", "release", "report"]
 
 
 class _Section(BaseModel):
@@ -84,6 +89,9 @@ class Tuning(_Section):
     model_arguments: dict[str, Any] = Field(default={}, alias="modelConfig")
     timeout: str = "24h"
     retries: int = 3
+    """After a failure."""
+    preemptions: int = 10
+    """Attempts that make up for nodes that were lost or taken back (spot), besides ``retries``."""
 
 
 class Evaluation(_Section):
@@ -140,12 +148,48 @@ class Storage(_Section):
     """PersistentVolumeClaim that keeps base models between runs."""
 
 
+class Semaphore(_Section):
+    """How many GPU pods may be at work in all runs: a key of a ConfigMap (``argo/install/semaphores.yaml``) says it."""
+
+    config_map: str = "argotune-semaphores"
+    key: str = "gpu"
+    """One for each pool of GPUs; empty: there is no such limit."""
+
+
+class StopStrategy(_Section):
+    """When the schedule ends by itself."""
+
+    expression: StopExpression | None = None
+
+
+class Schedule(_Section):
+    """When the Workspace is tuned anew (Argo's CronWorkflow)."""
+
+    schedules: Schedules
+    timezone: Timezone = "Etc/UTC"
+    concurrency_policy: Concurrency = "Forbid"
+    starting_deadline_seconds: Count = 3600
+    successful_jobs_history_limit: Count = 3
+    failed_jobs_history_limit: Count = 3
+    stop_strategy: StopStrategy = StopStrategy()
+    suspend: bool = False
+
+
 class Plan(_Section):
     """A run, fully explicit; ``origins`` tells where each value comes from."""
 
     name: str
     namespace: str = ""
     service_account: str = "argotune"
+    service_accounts: dict[Step, str] = {}
+    """Accounts of single steps, where they differ from ``service_account``."""
+    azure_workload_identity: bool = False
+    """Whether pods get the token of an Azure managed identity (label ``azure.workload.identity/use``)."""
+    time_limit: Duration | None = None
+    """Of the whole run."""
+    approval: bool = False
+    """Whether somebody must answer YES before the adapter is packaged and served."""
+    schedule: Schedule | None = None
     resource: Resource = Resource()
     model: Model
     data: Data | None = None
@@ -155,6 +199,7 @@ class Plan(_Section):
     rollout: Rollout | None = None
     images: Images = Images()
     storage: Storage = Storage()
+    semaphore: Semaphore = Semaphore()
     origins: Mapping[str, str] = {}
 
     def origin(self, path: str) -> str:
@@ -241,7 +286,8 @@ def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, A
         if inner:
             yield from _leaves(inner, f"{path}.")
         elif path != "origins":
-            yield path, field.annotation
+            # pydantic keeps the validators of a field apart from its type.
+            yield path, Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
 def _attribute(section: type[BaseModel], alias: str) -> str:

@@ -6,20 +6,30 @@ import json
 import pytest
 
 from steps import step
+from workflows import runner
 from workflows.compile.dag import compile_workflow
 from workflows.plan import Layer, merge
+from workflows.runner import retries
+from workflows.runner.document import Retry
+from workflows.runner.state import Attempt, Phase
 
 BASE = {"name": "phi", "model.preset": "phi-4", "model.repository": "microsoft/phi-4"}
 TUNING = {"tuning.method": "qlora", "data.urls": ["https://example.com/a.parquet"], "output.image": "reg.io/a:1"}
 EVALUATION = {"evaluation.samples": 3}
 ROLLOUT = {"rollout.question": "Who?", "rollout.adapters": [{"name": "other", "image": "reg.io/b:1"}]}
+SCHEDULE = {"schedule.schedules": ["0 3 * * 0"]}
+VOLUMES = {"tuning.rank": 4, "data.volume": {"hostPath": {"path": "/d"}}, "output.volume": {"emptyDir": {}}}
 PLANS = {
     "everything": BASE | TUNING | EVALUATION | ROLLOUT,
     "tuning only": BASE | TUNING | EVALUATION,
     "no evaluation": BASE | TUNING | ROLLOUT,
     "inference only": BASE | ROLLOUT,
-    "volumes": BASE
-    | {"tuning.rank": 4, "data.volume": {"hostPath": {"path": "/d"}}, "output.volume": {"emptyDir": {}}},
+    "volumes": BASE | VOLUMES,
+    "retraining": BASE | TUNING | EVALUATION | ROLLOUT | SCHEDULE | {"output.pushSecret": "push"},
+    "retraining into a volume": BASE | VOLUMES | EVALUATION | SCHEDULE,
+    "retraining without evaluation": BASE | TUNING | SCHEDULE,
+    "approval": BASE | TUNING | EVALUATION | ROLLOUT | {"approval": True},
+    "approval without evaluation": BASE | TUNING | {"approval": True},
     "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
 }
 
@@ -117,3 +127,154 @@ def test_only_what_computes_asks_for_a_gpu():
 
 def test_compiling_twice_gives_the_same_document():
     assert compiled(PLANS["everything"]) == compiled(PLANS["everything"])
+
+
+def template(document: dict, name: str) -> dict:
+    return next(item for item in document["spec"]["templates"] if item["name"] == name)
+
+
+@pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
+def test_the_one_machine_runner_takes_every_document(values):
+    runner.check(compiled(values))
+
+
+def test_retraining_asks_before_it_takes_anything():
+    found = tasks(compiled(PLANS["retraining"]))
+    order = {name: (task.get("depends"), task.get("when")) for name, task in found.items()}
+    assert order == {
+        "download": (None, None),
+        "check": ("download", None),
+        "provision": ("check", "{{tasks.check.outputs.parameters.changed}} == true"),
+        "tune": ("provision.Succeeded", None),
+        "evaluate": ("tune", None),
+        "package": ("evaluate", "{{tasks.evaluate.outputs.parameters.verdict}} == pass"),
+        "rollout": ("package.Succeeded", None),
+    }
+
+
+def test_retraining_pushes_under_a_tag_of_its_own_and_moves_that_of_the_workspace():
+    found = tasks(compiled(PLANS["retraining"]))
+    given = {item["name"]: item["value"] for item in found["package"]["arguments"]["parameters"]}
+    assert given["image"] == "{{tasks.check.outputs.parameters.image}}"
+    assert given["moving-image"] == "{{workflow.parameters.image}}"
+    assert given["settings-digest"] == "{{tasks.check.outputs.parameters.settings-digest}}"
+
+
+def test_check_takes_all_settings_that_shape_the_adapter():
+    """What tune is given and check is not would change the adapter unnoticed."""
+    document = compiled(PLANS["retraining"])
+    flags = {
+        name: dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
+        for name in ("check", "tune")
+    }
+    assert flags["check"].items() >= flags["tune"].items()
+
+
+def test_steps_that_speak_with_the_registry_have_its_secret():
+    document = compiled(PLANS["retraining"])
+    with_secret = {
+        item["name"]
+        for item in document["spec"]["templates"]
+        for variable in item.get("container", {}).get("env", [])
+        if variable == {"name": "DOCKER_CONFIG", "value": "/mnt/push-secret"}
+    }
+    assert with_secret == {"check", "evaluate", "package"}
+
+
+def test_nobody_approves_by_waiting():
+    document = compiled(PLANS["approval"])
+    assert template(document, "approval")["suspend"] == {}
+    [asked] = template(document, "approval")["inputs"]["parameters"]
+    assert (asked["enum"], asked["default"]) == (["YES", "NO"], "NO")
+    found = tasks(document)
+    assert found["approval"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
+    assert found["package"]["depends"] == "approval.Succeeded"
+    assert found["package"]["when"] == "{{tasks.approval.outputs.parameters.approve}} == YES"
+
+
+def attempts(*ends: tuple[int | None, str]) -> list[Attempt]:
+    """Attempts of two hours each; an end without an exit code is an Error, as of a pod whose node is gone."""
+    return [
+        Attempt(
+            number=number,
+            phase=Phase.FAILED if code is not None else Phase.ERROR,
+            exit_code=code,
+            message=message,
+            started_at=number * 7200.0,
+            finished_at=(number + 1) * 7200.0,
+        )
+        for number, (code, message) in enumerate(ends)
+    ]
+
+
+LOST = [(None, "pod deleted"), (137, ""), (143, "")]
+FAILED = [(1, "exit code 1"), (137, "OOMKilled (exit code 137)")]
+FAILED += [(143, "Pod was active on the node longer than the specified deadline")]
+IN_VAIN = [(code, "") for code in range(2, 7)]
+
+
+def again(step: str, *ends: tuple[int | None, str]) -> bool:
+    document = compiled(BASE | TUNING | EVALUATION | {"tuning.retries": 2, "tuning.preemptions": 4})
+    strategy = Retry.model_validate(template(document, step)["retryStrategy"])
+    return isinstance(retries.decide(strategy, attempts(*ends)), retries.Again)
+
+
+@pytest.mark.parametrize("end", LOST)
+def test_a_lost_node_is_made_up_for_after_hours_and_often(end):
+    assert [again("tune", *[end] * count) for count in (1, 6, 7)] == [True, True, False]
+
+
+@pytest.mark.parametrize("end", FAILED)
+def test_failures_have_a_budget_of_their_own(end):
+    assert [again("tune", *[end] * count) for count in (1, 2, 3)] == [True, True, False]
+
+
+@pytest.mark.parametrize("end", IN_VAIN)
+def test_what_will_not_get_better_is_not_tried_again(end):
+    assert not again("tune", end)
+    assert not again("download", end)
+
+
+def test_gpu_pods_stay_where_they_are_wait_for_their_turn_and_have_shared_memory():
+    document = compiled(PLANS["everything"])
+    tune = template(document, "tune")
+    assert tune["metadata"]["annotations"] == {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+        "workflows.argoproj.io/progress": "0/100",
+    }
+    lock = {"configMapKeyRef": {"name": "argotune-semaphores", "key": "gpu"}}
+    assert tune["synchronization"] == {"semaphores": [lock]}
+    assert tune["volumes"] == [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in tune["container"]["volumeMounts"]
+    locked = [item["name"] for item in document["spec"]["templates"] if "synchronization" in item]
+    assert locked == ["tune", "evaluate"]
+
+
+def test_a_site_may_have_other_pools_or_none():
+    other = compiled(PLANS["everything"] | {"semaphore.key": "a100"})
+    key = template(other, "tune")["synchronization"]["semaphores"][0]["configMapKeyRef"]
+    assert key == {"name": "argotune-semaphores", "key": "a100"}
+    assert "synchronization" not in template(compiled(PLANS["everything"] | {"semaphore.key": ""}), "tune")
+
+
+def test_two_runs_of_one_workspace_never_overlap():
+    assert compiled(PLANS["everything"])["spec"]["synchronization"] == {"mutexes": [{"name": "argotune-phi"}]}
+
+
+def test_every_pod_says_what_it_needs():
+    for item in compiled(PLANS["retraining"])["spec"]["templates"]:
+        if "container" in item:
+            assert {"cpu", "memory"} <= set(item["container"]["resources"]["requests"]), item["name"]
+
+
+def test_accounts_identity_and_time_limit_are_as_the_site_and_the_workspace_say():
+    values = {"serviceAccounts": {"package": "pusher"}, "azureWorkloadIdentity": True, "timeLimit": "1h30m"}
+    document = compiled(PLANS["everything"] | values)
+    accounts = {item["name"]: item.get("serviceAccountName") for item in document["spec"]["templates"]}
+    assert {name for name, account in accounts.items() if account} == {"package"}
+    assert accounts["package"] == "pusher"
+    assert document["spec"]["podMetadata"] == {"labels": {"azure.workload.identity/use": "true"}}
+    assert document["spec"]["activeDeadlineSeconds"] == 5400
+    plain = compiled(PLANS["everything"])["spec"]
+    assert not {"podMetadata", "activeDeadlineSeconds"} & set(plain)

@@ -141,6 +141,7 @@ def test_when_that_has_no_value_is_refused(text: str) -> None:
 
 
 LAST = {
+    "retries": "2",
     "lastRetry.exitCode": "137",
     "lastRetry.status": "Failed",
     "lastRetry.duration": "1.5",
@@ -162,6 +163,8 @@ LAST = {
         ("asFloat(lastRetry.duration) < 2 or false", True),
         ("!(asInt(lastRetry.exitCode) > -1)", False),
         ("lastRetry.status in ['Error', 'Failed']", True),
+        ("asInt(retries) < 2", False),
+        ("asInt(lastRetry.exitCode) in [-1, 137] && asInt(retries) < 3", True),
     ],
 )
 def test_retry_expressions(text: str, expected: bool) -> None:
@@ -169,7 +172,7 @@ def test_retry_expressions(text: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["asInt(lastRetry.code) > 1", "sprig.int(x)", "a ?? b", "lastRetry.exitCode >", "retries > 1", "[1, 2"]
+    "text", ["asInt(lastRetry.code) > 1", "sprig.int(x)", "a ?? b", "lastRetry.exitCode >", "attempts > 1", "[1, 2"]
 )
 def test_retry_expressions_are_refused_when_parsed(text: str) -> None:
     with pytest.raises(ExpressionError):

@@ -64,6 +64,13 @@ def test_the_limit_counts_retries() -> None:
     assert decide(failed(1, 1, 1), limit=2) == Enough("no more retries left")
 
 
+def test_an_expression_knows_the_retries_made_so_far() -> None:
+    """0 after the first attempt, as text (Argo: ``buildRetryStrategyLocalScope``)."""
+    strategy = {"limit": 9, "expression": "asInt(retries) < 2"}
+    made = [isinstance(decide(failed(*[1] * attempts), **strategy), Again) for attempts in (1, 2, 3)]
+    assert made == [True, True, False]
+
+
 def test_only_passing_troubles_are_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = {"limit": 1, "retryPolicy": "OnTransientError"}
     assert isinstance(decide(failed(1, message="read: connection reset by peer"), **policy), Again)

@@ -1,9 +1,10 @@
-"""``argotune compile``: prints the Argo Workflow of each Workspace in a file."""
+"""``argotune compile``: prints the Argo object (Workflow, template or CronWorkflow) of each Workspace in a file."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from workflows.errors import InvalidInput, Problem
 EXAMPLES = """examples:
   argotune compile workspace.yaml | argo submit -
   argotune compile workspace.yaml -o json --set tuning.epochs=1 > workflow.json
+  argotune compile workspace.yaml --as template | kubectl apply -f -    runs start from the form of the Argo UI
+  argotune compile workspace.yaml --as cron | kubectl apply -f -        tuned anew as pipeline.schedule says
 """
+KINDS = ("workflow", "template", "cluster-template", "cron")
 
 
 def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
@@ -33,14 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
     parser.add_argument("-n", "--namespace", help="namespace to submit to")
     if output:
         parser.epilog = EXAMPLES
+        parser.add_argument(
+            "--as", dest="kind", choices=KINDS, default="workflow", help="kind of Argo object (default: workflow)"
+        )
         parser.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: yaml")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the Workflows as YAML that Argo's reader takes as it was meant, or one as JSON."""
+    """Print the objects as YAML that Argo's reader takes as it was meant, or one as JSON."""
     from workflows.compile import emit
 
-    documents = compile_file(args)
+    documents = compile_file(args, args.kind)
     if args.output == "yaml":
         print(emit.to_yaml(*documents), end="")
     elif len(documents) > 1:
@@ -50,16 +57,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compile_file(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Compile every Workspace of ``args.file``; warnings go to standard error.
+def compile_file(args: argparse.Namespace, kind: str = "workflow") -> list[dict[str, Any]]:
+    """Compile every Workspace of ``args.file`` to the Argo object of a kind; warnings go to standard error.
 
     Raises:
-        InvalidInput: with all that is wrong in the file, in the flags and in the site profile.
+        InvalidInput: with all that is wrong in the file, in the flags and in the site profile, or for that kind.
     """
-    from workflows.compile.dag import compile_workflow
+    from workflows.compile.kinds import compile_as
     from workflows.resolve import plans
 
-    return [compile_workflow(plan) for plan in plans(args.file, args.set, args.site, args.namespace)]
+    documents, problems = [], []
+    for plan in plans(args.file, args.set, args.site, args.namespace):
+        try:
+            documents.append(compile_as(plan, kind))
+        except InvalidInput as error:
+            problems += [replace(problem, file=args.file) for problem in error.problems]
+    if problems:
+        raise InvalidInput(problems)
+    return documents
 
 
 def read_workflow(file: str) -> dict[str, Any] | None:

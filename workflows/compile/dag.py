@@ -1,8 +1,12 @@
 """The DAG: which steps a plan needs, what they hand to each other, and what surrounds them.
 
 provision --.
-            +--> tune --> evaluate --(verdict == pass)--> package --> rollout        onExit: release, report
-download  --'
+            +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
+download  --'                                                         onExit: release, report
+
+With a schedule, nothing is taken that costs before it is known that there is something to tune:
+
+download --> check --(changed)--> provision --> tune --> ...
 """
 
 from __future__ import annotations
@@ -10,13 +14,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hera.workflows import DAG, Container, Parameter, Task, Workflow
+from hera.workflows import DAG, Container, Parameter, Suspend, Task, Workflow
 from hera.workflows import models as m
 
-from workflows.compile import templates
+from workflows.compile import templates, volumes
 from workflows.plan import Plan
+from workflows.spec.pipeline import seconds
 
-PASSED = "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
+Steps = dict[str, Container | Suspend]
 
 
 def compile_workflow(plan: Plan) -> dict[str, Any]:
@@ -30,11 +35,15 @@ def compile_workflow(plan: Plan) -> dict[str, Any]:
         arguments=_parameters(plan),
         labels={"app.kubernetes.io/managed-by": "argotune", "argotune.dev/workspace": plan.name},
         annotations=_annotations(plan),
-        volume_claim_templates=[_work_claim(plan)],
-        volumes=_volumes(plan),
+        pod_metadata=_pod_metadata(plan),
+        volume_claim_templates=[volumes.work_claim(plan)],
+        volumes=volumes.volumes(plan),
         volume_claim_gc=m.VolumeClaimGC(strategy="OnWorkflowSuccess"),
         pod_gc=m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
         ttl_strategy=m.TTLStrategy(seconds_after_success=7 * 86400, seconds_after_failure=30 * 86400),
+        active_deadline_seconds=seconds(plan.time_limit) if plan.time_limit else None,
+        # Two runs of one Workspace would move its tag, its volume and its service by turns.
+        synchronization=m.Synchronization(mutexes=[m.Mutex(name=f"argotune-{plan.name}")]),
         security_context=m.PodSecurityContext(
             run_as_non_root=True,
             run_as_user=1000,
@@ -56,8 +65,11 @@ def compile_workflow(plan: Plan) -> dict[str, Any]:
 def _steps(plan: Plan) -> list[Any]:
     return [
         templates.provision,
-        *([templates.download, templates.tune] if plan.tuning else []),
+        *([templates.download] if plan.tuning else []),
+        *([templates.check] if plan.schedule else []),
+        *([templates.tune] if plan.tuning else []),
         *([templates.evaluate] if plan.evaluation else []),
+        *([templates.approval] if plan.approval else []),
         *([templates.package] if plan.tuning else []),
         *([templates.rollout] if plan.rollout else []),
         templates.release,
@@ -65,23 +77,13 @@ def _steps(plan: Plan) -> list[Any]:
     ]
 
 
-def _main_tasks(plan: Plan, steps: dict[str, Container]) -> None:
-    previous = "provision"
-    _task(steps, "provision")
-    if plan.tuning:
-        data_digest = {"data-digest": _output("download", "data-digest")}
-        adapter_digest = {"adapter-digest": _output("tune", "adapter-digest")}
-        urls = {"data-urls": _parameter("data-urls")} if steps["download"].inputs else {}
-        _task(steps, "download", urls)
-        knobs = {name: _parameter(name) for name in templates.TUNING_INPUTS}
-        _task(steps, "tune", knobs | data_digest, depends="provision && download")
-        previous = "tune"
-        if plan.evaluation:
-            _task(steps, "evaluate", adapter_digest | data_digest, depends="tune")
-            previous = "evaluate"
-        target = {"image": _parameter("image"), "push": _parameter("push")}
-        when = PASSED if plan.evaluation else None
-        _task(steps, "package", target | adapter_digest | data_digest, depends=previous, when=when)
+def _main_tasks(plan: Plan, steps: Steps) -> None:
+    if not plan.tuning:
+        _task(steps, "provision")
+        previous = "provision"
+    else:
+        ready = _check_tasks(plan, steps) if plan.schedule else _gather_tasks(steps)
+        _tuning_tasks(plan, steps, ready)
         previous = "package"
     if plan.rollout:
         image = {"image-digest": _output("package", "image-digest")} if plan.tuning else {}
@@ -89,8 +91,63 @@ def _main_tasks(plan: Plan, steps: dict[str, Container]) -> None:
         _task(steps, "rollout", image, depends=f"{previous}.Succeeded")
 
 
+def _gather_tasks(steps: Steps) -> str:
+    """Nodes and data at the same time; gives what tune waits for."""
+    _task(steps, "provision")
+    _task(steps, "download", _urls(steps))
+    return "provision && download"
+
+
+def _check_tasks(plan: Plan, steps: Steps) -> str:
+    """Data first, and nodes only for something to tune; gives what tune waits for."""
+    _task(steps, "download", _urls(steps))
+    _task(steps, "check", _knobs() | _target() | _data_digest(), depends="download")
+    _task(steps, "provision", depends="check", when=f"{_output('check', 'changed')} == true")
+    # Not the bare name: a skipped provision says that there is nothing to tune.
+    return "provision.Succeeded"
+
+
+def _tuning_tasks(plan: Plan, steps: Steps, ready: str) -> None:
+    adapter_digest = {"adapter-digest": _output("tune", "adapter-digest")}
+    digests = adapter_digest | _data_digest()
+    _task(steps, "tune", _knobs() | _data_digest(), depends=ready)
+    depends, when = "tune", None
+    if plan.evaluation:
+        previous = {"previous": _output("check", "previous")} if plan.schedule else {}
+        _task(steps, "evaluate", digests | previous, depends=depends)
+        depends, when = "evaluate", f"{_output('evaluate', 'verdict')} == pass"
+    if plan.approval:
+        _task(steps, "approval", depends=depends, when=when)
+        # Not the bare name: an approval that was skipped, as the gate said no, was not given.
+        depends, when = "approval.Succeeded", f"{_output('approval', 'approve')} == YES"
+    arguments = _target() | digests
+    if plan.schedule:
+        arguments |= {
+            "image": _output("check", "image"),
+            "moving-image": _parameter("image"),
+            "settings-digest": _output("check", "settings-digest"),
+        }
+    _task(steps, "package", arguments, depends=depends, when=when)
+
+
+def _urls(steps: Steps) -> dict[str, str]:
+    return {"data-urls": _parameter("data-urls")} if steps["download"].inputs else {}
+
+
+def _knobs() -> dict[str, str]:
+    return {name: _parameter(name) for name in templates.TUNING_INPUTS}
+
+
+def _target() -> dict[str, str]:
+    return {"image": _parameter("image"), "push": _parameter("push")}
+
+
+def _data_digest() -> dict[str, str]:
+    return {"data-digest": _output("download", "data-digest")}
+
+
 def _task(
-    steps: dict[str, Container],
+    steps: Steps,
     name: str,
     arguments: dict[str, str] | None = None,
     *,
@@ -137,49 +194,9 @@ def _annotations(plan: Plan) -> dict[str, str]:
     }
 
 
-def _work_claim(plan: Plan) -> m.PersistentVolumeClaim:
-    return m.PersistentVolumeClaim(
-        metadata=m.ObjectMeta(name="work"),
-        spec=m.PersistentVolumeClaimSpec(
-            access_modes=["ReadWriteOnce"],
-            storage_class_name=plan.storage.storage_class or None,
-            resources=m.VolumeResourceRequirements(requests={"storage": m.Quantity(root=plan.storage.size)}),
-        ),
-    )
-
-
-def _volumes(plan: Plan) -> list[m.Volume]:
-    models = m.PersistentVolumeClaimVolumeSource(claim_name=plan.storage.models_claim)
-    volumes = [
-        m.Volume(name="models", persistent_volume_claim=models),
-        m.Volume(name="scratch", empty_dir=m.EmptyDirVolumeSource()),
-        m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
-    ]
-    if plan.data and plan.data.volume is not None:
-        volumes.append(_user_volume("data", plan.data.volume))
-    if plan.output and plan.output.volume is not None:
-        volumes.append(_user_volume("output", plan.output.volume))
-    if plan.data and plan.data.image_pull_secrets:
-        volumes.append(_registry_secret("pull-secret", plan.data.image_pull_secrets[0]))
-    if plan.output and plan.output.push_secret:
-        volumes.append(_registry_secret("push-secret", plan.output.push_secret))
-    for adapter in plan.rollout.adapters if plan.rollout else []:
-        if adapter.volume is not None:
-            volumes.append(_user_volume(templates.adapter_volume(adapter.name), adapter.volume))
-    return volumes
-
-
-def _registry_secret(volume: str, secret: str) -> m.Volume:
-    """A dockerconfigjson Secret as docker's configuration folder.
-
-    Optional: without it the step says which credentials it lacks, where a pod would hang unexplained.
-    """
-    items = [m.KeyToPath(key=".dockerconfigjson", path="config.json")]
-    return m.Volume(name=volume, secret=m.SecretVolumeSource(secret_name=secret, items=items, optional=True))
-
-
-def _user_volume(name: str, source: dict[str, Any]) -> m.Volume:
-    return m.Volume.model_validate({"name": name, **source})
+def _pod_metadata(plan: Plan) -> m.Metadata | None:
+    # The webhook of Azure's workload identity looks at pods with this label alone.
+    return m.Metadata(labels={"azure.workload.identity/use": "true"}) if plan.azure_workload_identity else None
 
 
 def _parameter(name: str) -> str:

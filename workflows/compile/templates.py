@@ -6,40 +6,30 @@ input parameter; the rest of the plan stands in the arguments, so that the Argo 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from hera.workflows import Container, Env, Parameter, Resources, RetryStrategy, SecretEnv
+from hera.workflows import Container, Env, Parameter, Suspend
 from hera.workflows import models as m
 
+from workflows.compile import pod
+from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
+from workflows.compile.volumes import DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, WORK, adapter_volume
 from workflows.plan import Plan, as_json
 from workflows.spec.pipeline import seconds
 
 T = TypeVar("T")
 
-WORK = "/mnt/work"
-MODELS = "/mnt/models"
-DATA = "/mnt/data"
-OUTPUT = "/mnt/output"
-SCRATCH = "/mnt/scratch"
-OUTPUTS = f"{SCRATCH}/outputs"
-PULL_SECRET = "/mnt/pull-secret"
-PUSH_SECRET = "/mnt/push-secret"
-
-# Exit codes 2 to 6 tell that trying again can't help (steps/errors.py); a lost pod is an Error.
-RETRY_HELPS = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3, 4, 5, 6]"
-
 
 def provision(plan: Plan) -> Container:
     """Makes sure that there is something to compute on. Without the work volume, so that it runs beside download."""
-    return _step(
+    return pod.step(
         plan,
         "provision",
         plan.images.control,
         flags={"work": SCRATCH, "instance-type": plan.resource.instance_type, "count": plan.resource.count},
         outputs=["device", "nodes", "summary"],
         mounts=[],
+        retries=Retries(2),
     )
 
 
@@ -53,11 +43,11 @@ def download(plan: Plan) -> Container:
         "seed": data.seed,
         "allow-private-hosts": data.allow_private_hosts,
     }
-    mounts = [_mount("work", WORK)]
+    mounts = [mount("work", WORK)]
     inputs = []
     if data.volume is not None:
         flags["source"] = DATA
-        mounts.append(_mount("data", DATA, read_only=True))
+        mounts.append(mount("data", DATA, read_only=True))
     elif data.image:
         flags["image"] = data.image
     else:
@@ -65,9 +55,9 @@ def download(plan: Plan) -> Container:
         flags["urls"] = _input("data-urls")
     env: list[Any] = []
     if data.image_pull_secrets:
-        mounts.append(_mount("pull-secret", PULL_SECRET, read_only=True))
+        mounts.append(mount("pull-secret", PULL_SECRET, read_only=True))
         env.append(Env(name="DOCKER_CONFIG", value=PULL_SECRET))
-    return _step(
+    return pod.step(
         plan,
         "download",
         plan.images.control,
@@ -76,7 +66,8 @@ def download(plan: Plan) -> Container:
         outputs=["rows", "eval-rows", "data-digest", "data-format"],
         mounts=mounts,
         env=env,
-        retries=5,
+        requests=pod.DATA,
+        retries=Retries(5),
         timeout="12h",
     )
 
@@ -84,41 +75,61 @@ def download(plan: Plan) -> Container:
 TUNING_INPUTS = ["epochs", "max-steps", "learning-rate", "batch-size", "rank", "alpha"]
 
 
+def check(plan: Plan) -> Container:
+    """Compares data and settings with those of the adapter in service, on a CPU node."""
+    mounts, env = [mount("work", WORK)], _pushing(plan)
+    if _given(plan.output).volume is not None:
+        mounts.append(mount("output", OUTPUT, read_only=True))
+    return pod.step(
+        plan,
+        "check",
+        plan.images.control,
+        flags={
+            "work": WORK,
+            **_adapter_flags(plan),
+            "image": _input("image"),
+            "push": _input("push"),
+            **_output_folder(plan),
+        },
+        inputs=[*TUNING_INPUTS, "image", "push", "data-digest"],
+        outputs=["changed", "image", "previous", "settings-digest"],
+        mounts=[*mounts, *_push_secret(plan)],
+        env=env,
+        retries=Retries(5),
+    )
+
+
 def tune(plan: Plan) -> Container:
     """Trains the adapter, on a GPU node where the plan asks for one."""
     tuning = _given(plan.tuning)
-    return _step(
+    return pod.step(
         plan,
         "tune",
         plan.images.tune,
-        flags={
-            "work": WORK,
-            **_model(plan),
-            "method": tuning.method,
-            **{name: _input(name) for name in TUNING_INPUTS},
-            "dropout": tuning.dropout,
-            "target-modules": tuning.target_modules,
-            "max-length": tuning.max_length,
-            "seed": tuning.seed,
-            "training-arguments": tuning.training_arguments,
-            "lora-config": tuning.lora_config,
-            "quantization-config": tuning.quantization_config,
-            "model-config": tuning.model_arguments,
-            "data-digest": _input("data-digest"),
-        },
+        flags={"work": WORK, **_adapter_flags(plan)},
         inputs=[*TUNING_INPUTS, "data-digest"],
         outputs=["adapter-digest", "train-loss", "steps", "device", "tokens-per-second"],
-        mounts=[_mount("work", WORK), _mount("models", MODELS)],
-        retries=tuning.retries,
+        mounts=[mount("work", WORK), mount("models", MODELS)],
+        requests=pod.COMPUTE,
+        retries=Retries(tuning.retries, tuning.preemptions),
         timeout=tuning.timeout,
         on_gpu=True,
+        progress="0/100",
     )
 
 
 def evaluate(plan: Plan) -> Container:
-    """Compares base and adapter on the held-out rows and gives the verdict."""
+    """Compares the adapter with its base, and with the adapter in service, and gives the verdict."""
     tuning, evaluation = _given(plan.tuning), _given(plan.evaluation)
-    return _step(
+    inputs, outputs = ["adapter-digest", "data-digest"], ["base-loss", "adapter-loss"]
+    outputs += ["base-perplexity", "adapter-perplexity", "verdict"]
+    mounts, env = [mount("work", WORK), mount("models", MODELS)], []
+    if plan.schedule:
+        inputs, outputs = [*inputs, "previous"], [*outputs, "previous-loss"]
+        mounts, env = [*mounts, *_push_secret(plan)], _pushing(plan)
+        if _given(plan.output).volume is not None:
+            mounts.append(mount("output", OUTPUT, read_only=True))
+    return pod.step(
         plan,
         "evaluate",
         plan.images.tune,
@@ -132,47 +143,47 @@ def evaluate(plan: Plan) -> Container:
             "max-new-tokens": evaluation.max_new_tokens,
             "max-loss-ratio": evaluation.max_loss_ratio,
             "seed": tuning.seed,
-            "adapter-digest": _input("adapter-digest"),
-            "data-digest": _input("data-digest"),
+            **{name: _input(name) for name in inputs},
         },
-        inputs=["adapter-digest", "data-digest"],
-        outputs=["base-loss", "adapter-loss", "base-perplexity", "adapter-perplexity", "verdict"],
-        mounts=[_mount("work", WORK), _mount("models", MODELS)],
-        retries=2,
+        inputs=inputs,
+        outputs=outputs,
+        mounts=mounts,
+        env=env,
+        requests=pod.COMPUTE,
+        retries=Retries(2, tuning.preemptions),
         timeout="4h",
         on_gpu=True,
     )
 
 
+def approval(plan: Plan) -> Suspend:
+    """Waits for somebody's YES. Without a duration: when that is over, Argo takes it for approved."""
+    question = (
+        f"Package the adapter of {plan.name} and put it in service? The evaluation's outputs say how good it is."
+    )
+    asked = Parameter(name="approve", enum=["YES", "NO"], default="NO", description=question)
+    return Suspend(name="approval", intermediate_parameters=[asked])
+
+
 def package(plan: Plan) -> Container:
     """Builds the image of the adapter and pushes it."""
-    output = _given(plan.output)
-    flags = {
-        "work": WORK,
-        "image": _input("image"),
-        "push": _input("push"),
-        **_model(plan),
-        "adapter-digest": _input("adapter-digest"),
-        "data-digest": _input("data-digest"),
-    }
-    mounts = [_mount("work", WORK)]
-    env: list[Any] = []
-    if output.volume is not None:
-        flags["output"] = OUTPUT
-        mounts.append(_mount("output", OUTPUT))
-    if output.push_secret:
-        mounts.append(_mount("push-secret", PUSH_SECRET, read_only=True))
-        env.append(Env(name="DOCKER_CONFIG", value=PUSH_SECRET))
-    return _step(
+    inputs = ["image", "push", "adapter-digest", "data-digest"]
+    if plan.schedule:
+        inputs += ["moving-image", "settings-digest"]
+    mounts = [mount("work", WORK)]
+    if _given(plan.output).volume is not None:
+        mounts.append(mount("output", OUTPUT))
+    return pod.step(
         plan,
         "package",
         plan.images.control,
-        flags=flags,
-        inputs=["image", "push", "adapter-digest", "data-digest"],
+        flags={"work": WORK, **_model(plan), **{name: _input(name) for name in inputs}, **_output_folder(plan)},
+        inputs=inputs,
         outputs=["image-digest", "image-reference", "size-bytes", "pushed"],
-        mounts=mounts,
-        env=env,
-        retries=5,
+        mounts=[*mounts, *_push_secret(plan)],
+        env=_pushing(plan),
+        requests=pod.DATA,
+        retries=Retries(5),
         timeout="2h",
     )
 
@@ -181,7 +192,7 @@ def rollout(plan: Plan) -> Container:
     """Puts base and adapters in service and asks the question."""
     chosen = _given(plan.rollout)
     inputs = ["image-digest"] if plan.tuning else []
-    mounts = [_mount("work", WORK), _mount("models", MODELS)]
+    mounts = [mount("work", WORK), mount("models", MODELS)]
     adapters: list[dict[str, str]] = [{"name": plan.name, "path": "adapter"}] if plan.tuning else []
     folders: dict[str, str] = {}
     for adapter in chosen.adapters:
@@ -189,8 +200,8 @@ def rollout(plan: Plan) -> Container:
             adapters.append({"name": adapter.name, "image": adapter.image})
         else:
             folders[adapter.name] = f"/mnt/adapter/{adapter.name}"
-            mounts.append(_mount(adapter_volume(adapter.name), folders[adapter.name], read_only=True))
-    return _step(
+            mounts.append(mount(adapter_volume(adapter.name), folders[adapter.name], read_only=True))
+    return pod.step(
         plan,
         "rollout",
         plan.images.serve,
@@ -209,21 +220,28 @@ def rollout(plan: Plan) -> Container:
         inputs=inputs,
         outputs=["endpoint", "answer", "base-answer", "server"],
         mounts=mounts,
-        retries=1,
+        requests=pod.COMPUTE,
+        retries=Retries(1),
         timeout="1h",
     )
 
 
 def release(plan: Plan) -> Container:
     """Gives back the nodes of this run, however it ended."""
-    return _step(
-        plan, "release", plan.images.control, flags={"work": SCRATCH}, outputs=["summary"], mounts=[], retries=5
+    return pod.step(
+        plan,
+        "release",
+        plan.images.control,
+        flags={"work": SCRATCH},
+        outputs=["summary"],
+        mounts=[],
+        retries=Retries(5),
     )
 
 
 def report(plan: Plan) -> Container:
     """Writes the report of the run, however it ended."""
-    return _step(
+    return pod.step(
         plan,
         "report",
         plan.images.control,
@@ -234,95 +252,49 @@ def report(plan: Plan) -> Container:
             "failures": "{{workflow.failures}}",
         },
         outputs=["report-path"],
-        mounts=[_mount("work", WORK)],
+        mounts=[mount("work", WORK)],
+        retries=Retries(2),
     )
 
 
-def adapter_volume(name: str) -> str:
-    """Name of the volume that holds an adapter to serve."""
-    return f"adapter-{name}"
-
-
-def _step(
-    plan: Plan,
-    name: str,
-    image: str,
-    *,
-    flags: Mapping[str, Any],
-    outputs: Sequence[str],
-    mounts: Sequence[m.VolumeMount],
-    inputs: Sequence[str] = (),
-    env: Sequence[Any] = (),
-    retries: int = 2,
-    timeout: str = "30m",
-    on_gpu: bool = False,
-) -> Container:
-    needs_model = any(mount.name == "models" for mount in mounts)
-    return Container(
-        name=name,
-        image=image,
-        command=["python", "-m", f"steps.{name}"],
-        args=[word for flag, value in flags.items() for word in (f"--{flag}", _text(value))],
-        inputs=[Parameter(name=key) for key in inputs],
-        outputs=[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
-        env=[
-            Env(name="ARGOTUNE_OUTPUTS", value=OUTPUTS),
-            *([Env(name="HF_HOME", value=f"{MODELS}/huggingface")] if needs_model else []),
-            *([_access_token(plan)] if needs_model and plan.model.access_secret else []),
-            *env,
-        ],
-        volume_mounts=[*mounts, _mount("scratch", SCRATCH), _mount("tmp", "/tmp")],
-        retry_strategy=RetryStrategy(
-            limit=str(retries),
-            retry_policy="Always",
-            expression=RETRY_HELPS,
-            backoff=m.Backoff(duration="10s", factor=m.IntOrString(root="2"), max_duration="10m"),
-        ),
-        timeout=timeout,
-        security_context=m.SecurityContext(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=m.Capabilities(drop=["ALL"]),
-        ),
-        **(_gpu(plan) if on_gpu else {"resources": Resources(cpu_request="500m", memory_request="1Gi")}),
-    )
-
-
-def _gpu(plan: Plan) -> dict[str, Any]:
-    """Where a pod that computes may run: KAITO's node labels and taint, and Azure's spot taint."""
-    selector = dict(plan.resource.labels)
-    if plan.resource.instance_type:
-        selector["node.kubernetes.io/instance-type"] = plan.resource.instance_type
-    tolerate = m.Toleration
+def _adapter_flags(plan: Plan) -> dict[str, Any]:
+    """All that shapes the adapter: of tune, and of check, which asks whether it is another now."""
+    tuning = _given(plan.tuning)
     return {
-        "resources": Resources(cpu_request="2", memory_request="8Gi", gpus=plan.resource.gpus),
-        "node_selector": selector,
-        "tolerations": [
-            tolerate(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
-            tolerate(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
-            tolerate(key="kubernetes.azure.com/scalesetpriority", operator="Equal", value="spot", effect="NoSchedule"),
-        ],
+        **_model(plan),
+        "method": tuning.method,
+        **{name: _input(name) for name in TUNING_INPUTS},
+        "dropout": tuning.dropout,
+        "target-modules": tuning.target_modules,
+        "max-length": tuning.max_length,
+        "seed": tuning.seed,
+        "training-arguments": tuning.training_arguments,
+        "lora-config": tuning.lora_config,
+        "quantization-config": tuning.quantization_config,
+        "model-config": tuning.model_arguments,
+        "data-digest": _input("data-digest"),
     }
 
 
-def _access_token(plan: Plan) -> SecretEnv:
-    return SecretEnv(name="HF_TOKEN", secret_name=plan.model.access_secret, secret_key="HF_TOKEN")
+def _output_folder(plan: Plan) -> dict[str, str]:
+    return {"output": OUTPUT} if _given(plan.output).volume is not None else {}
+
+
+def _push_secret(plan: Plan) -> list[m.VolumeMount]:
+    return [mount("push-secret", PUSH_SECRET, read_only=True)] if _given(plan.output).push_secret else []
+
+
+def _pushing(plan: Plan) -> list[Any]:
+    """Environment of a step that speaks with the registry of the output."""
+    return [Env(name="DOCKER_CONFIG", value=PUSH_SECRET)] if _given(plan.output).push_secret else []
 
 
 def _model(plan: Plan) -> dict[str, str]:
     return {"preset": plan.model.preset, "model": plan.model.repository, "revision": plan.model.revision}
 
 
-def _mount(name: str, path: str, *, read_only: bool | None = None) -> m.VolumeMount:
-    return m.VolumeMount(name=name, mount_path=path, read_only=read_only)
-
-
 def _input(name: str) -> str:
     return f"{{{{inputs.parameters.{name}}}}}"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _given(section: T | None) -> T:

@@ -22,8 +22,9 @@ _ORDER: dict[str, Callable[[Any, Any], bool]] = {
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {"asInt": int, "asFloat": float, "int": int, "float": float}
 RETRY_VARIABLES = {
-    f"lastRetry.{name}" for name in ("exitCode", "status", "duration", "message")
-}  # all of them are text, Argo's docs/retries.md
+    "retries",
+    *(f"lastRetry.{name}" for name in ("exitCode", "status", "duration", "message")),
+}  # all of them are text, Argo's buildRetryStrategyLocalScope
 
 
 class ExpressionError(ValueError):
@@ -80,9 +81,20 @@ def evaluate_when(text: str) -> bool:
     return _boolean(_value(parse_when(text), {})) if text else True
 
 
+def parse_expression(text: str) -> Expression:
+    """Parse any bare expression (of a retry, a hook, a ``stopStrategy``), whatever names stand in it."""
+    return _parse("retry", text)
+
+
+def variables_of(expression: Expression) -> list[str]:
+    """Dotted names in an expression, in order, once each."""
+    trees = expression.find_data("variable") if isinstance(expression, Tree) else ()
+    return list(dict.fromkeys(".".join(str(child) for child in tree.children) for tree in trees))
+
+
 def parse_retry(text: str) -> Expression:
     """Parse ``retryStrategy.expression`` and check the names in it."""
-    expression = _parse("retry", text)
+    expression = parse_expression(text)
     for tree in expression.iter_subtrees() if isinstance(expression, Tree) else ():
         name = ".".join(str(child) for child in tree.children if isinstance(child, Token))
         if tree.data == "variable" and name not in RETRY_VARIABLES:
@@ -93,7 +105,7 @@ def parse_retry(text: str) -> Expression:
 
 
 def evaluate_retry(text: str, last_retry: Mapping[str, str]) -> bool:
-    """Whether a ``retryStrategy.expression`` wants another attempt; ``last_retry`` has keys ``lastRetry.exitCode``...
+    """Whether a ``retryStrategy.expression`` wants another attempt; ``last_retry`` has all ``RETRY_VARIABLES``.
 
     Raises:
         ExpressionError: it has no value, for example ``asInt`` of what is not a number.

@@ -56,13 +56,15 @@ def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> Again | Enough:
         return Enough()
     if retry.limit is not None and len(attempts) > int(retry.limit):
         return Enough("no more retries left" if int(retry.limit) else "")
-    if retry.expression and not expressions.evaluate_retry(retry.expression, last_retry(attempts)):
+    # The retries made so far, where a pod sees those up to itself as {{retries}}.
+    known = {"retries": str(len(attempts) - 1), **last_retry(attempts)}
+    if retry.expression and not expressions.evaluate_retry(retry.expression, known):
         return Enough()
     return again
 
 
 def last_retry(attempts: Sequence[Attempt]) -> dict[str, str]:
-    """``retries`` and ``lastRetry.*`` as the next attempt, and the expression, see them."""
+    """``lastRetry.*`` as the next attempt, and the expression, see it."""
     if not attempts:
         return {"lastRetry.exitCode": "0", "lastRetry.status": "", "lastRetry.duration": "0", "lastRetry.message": ""}
     last = attempts[-1]

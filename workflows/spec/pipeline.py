@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from workflows.spec.fields import Fields
+from workflows.spec.schedule import PipelineSchedule
 
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 _QUANTITY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
@@ -88,7 +89,9 @@ class PipelineTune(Fields):
     timeout: Duration = "24h"
     """Of each attempt."""
     retries: int = Field(3, ge=0, le=100)
-    """After a lost node or a failure; each goes on from the last checkpoint."""
+    """After a failure; each goes on from the last checkpoint."""
+    preemptions: int = Field(10, ge=0, le=1000)
+    """How often, besides, a node that was lost or taken back (spot) is made up for in the same way."""
 
 
 class Pipeline(Fields):
@@ -99,3 +102,9 @@ class Pipeline(Fields):
     rollout: PipelineRollout = PipelineRollout()
     storage: PipelineStorage = PipelineStorage()
     tune: PipelineTune = PipelineTune()
+    schedule: PipelineSchedule | None = None
+    """When it is tuned anew (``argotune compile --as cron``)."""
+    approval: bool = False
+    """Whether somebody must answer YES before an adapter that was evaluated is packaged and served."""
+    time_limit: Duration | None = None
+    """Of the whole run, waiting for nodes and approval included; the exit handler still releases and reports."""

@@ -12,6 +12,7 @@ from typing import Any
 from presets import Model, Sku, UnknownPreset, UnknownSku, model, models, sku
 from workflows.spec import kaito_annotations, names, sources
 from workflows.spec.findings import Findings
+from workflows.spec.schedule import LONGEST_NAME
 from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Adapter, Inference, Preset, Resource, Tuning, Workspace
@@ -258,6 +259,13 @@ def _pipeline(workspace: Workspace, found: Findings) -> None:
     for part in ("data", "evaluation", "tune"):
         if part in given and not workspace.tuning:
             found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
+    schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval
+    for part, asked in (("schedule", bool(schedule)), ("approval", approval)):
+        if asked and not workspace.tuning:
+            found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
+    if schedule and len(workspace.metadata.name) > LONGEST_NAME:
+        what = f"has {len(workspace.metadata.name)} characters, and that of a schedule may have {LONGEST_NAME}"
+        found.wrong("metadata.name", what, "write a shorter one")
     if "rollout" in given and not workspace.inference:
         fix = "leave it out, or add inference: {preset: {name: ...}} to serve what is tuned"
         found.wrong("pipeline.rollout", "has no effect without inference", fix)

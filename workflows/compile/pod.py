@@ -1,0 +1,160 @@
+"""What the pods of all steps have in common: command, outputs, retries, security, and what a GPU pod needs besides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hera.workflows import Container, EmptyDirVolume, Env, Parameter, Resources, RetryStrategy, SecretEnv
+from hera.workflows import models as m
+
+from workflows.plan import Plan
+
+MODELS = "/mnt/models"
+SCRATCH = "/mnt/scratch"
+OUTPUTS = f"{SCRATCH}/outputs"
+
+# Argo gives all of these as text, and -1 for an exit code that nobody could read any more.
+LOST = "lastRetry.status == 'Error'"
+TAKEN = "asInt(lastRetry.exitCode) in [-1, 137, 143]"
+# Also killed, but by its own doing: more memory than it may have, or more time.
+AT_FAULT = "lastRetry.message matches 'OOMKilled|longer than'"
+# steps/errors.py: bad input, a gate's no, no capacity, cancelled, out of time.
+IN_VAIN = "asInt(lastRetry.exitCode) in [2, 3, 4, 5, 6]"
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a step is tried again: after failures of its own, and after a pod that was lost or taken away.
+
+    Argo counts attempts and not their kinds: failures are made up for among the first attempts, losses up to the sum.
+    """
+
+    failures: int
+    losses: int = 5
+
+    @property
+    def expression(self) -> str:
+        """Whether another attempt makes sense, for Argo's ``retryStrategy.expression``."""
+        return f"{LOST} || !({IN_VAIN}) && ({TAKEN} && !({AT_FAULT}) || asInt(retries) < {self.failures})"
+
+    def strategy(self, *, on_gpu: bool) -> RetryStrategy:
+        """Argo's retry strategy.
+
+        No ``maxDuration``: it counts from the first attempt's start, and would leave a long training without retries.
+        """
+        # Who waits for a node anyway need not wait longer and longer.
+        wait = m.Backoff(duration="10s", factor=None if on_gpu else m.IntOrString(root="2"))
+        limit = str(self.failures + self.losses)
+        return RetryStrategy(limit=limit, retry_policy="Always", expression=self.expression, backoff=wait)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """What a pod asks for; it may use more where the node has it."""
+
+    cpu: str
+    memory: str
+
+
+CONTROL = Requests("250m", "512Mi")
+"""Of a step that only asks and tells."""
+DATA = Requests("1", "2Gi")
+"""Of a step that moves and packs files."""
+COMPUTE = Requests("2", "8Gi")
+"""Of a step that loads the model."""
+
+
+def step(
+    plan: Plan,
+    name: str,
+    image: str,
+    *,
+    flags: Mapping[str, Any],
+    outputs: Sequence[str],
+    mounts: Sequence[m.VolumeMount],
+    inputs: Sequence[str] = (),
+    env: Sequence[Any] = (),
+    requests: Requests = CONTROL,
+    retries: Retries,
+    timeout: str = "30m",
+    on_gpu: bool = False,
+    progress: str | None = None,
+) -> Container:
+    """The template of one step; ``progress`` is what the UI shows until the step itself tells more."""
+    needs_model = any(mount.name == "models" for mount in mounts)
+    annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
+    return Container(
+        name=name,
+        image=image,
+        command=["python", "-m", f"steps.{name}"],
+        args=[word for flag, value in flags.items() for word in (f"--{flag}", _text(value))],
+        inputs=[Parameter(name=key) for key in inputs],
+        outputs=[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
+        env=[
+            Env(name="ARGOTUNE_OUTPUTS", value=OUTPUTS),
+            *([Env(name="HF_HOME", value=f"{MODELS}/huggingface")] if needs_model else []),
+            *([_access_token(plan)] if needs_model and plan.model.access_secret else []),
+            *env,
+        ],
+        volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
+        retry_strategy=retries.strategy(on_gpu=on_gpu),
+        timeout=timeout,
+        service_account_name=plan.service_accounts.get(name),  # type: ignore[call-overload]
+        security_context=m.SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=m.Capabilities(drop=["ALL"]),
+        ),
+        **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
+    )
+
+
+def mount(name: str, path: str, *, read_only: bool | None = None) -> m.VolumeMount:
+    """Where a volume appears in a pod."""
+    return m.VolumeMount(name=name, mount_path=path, read_only=read_only)
+
+
+def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
+    return {
+        "annotations": annotations or None,
+        "resources": Resources(cpu_request=requests.cpu, memory_request=requests.memory),
+    }
+
+
+def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
+    """Where a pod that computes may run: KAITO's node labels and taint, Azure's spot taint; and what it may take."""
+    selector = dict(plan.resource.labels)
+    if plan.resource.instance_type:
+        selector["node.kubernetes.io/instance-type"] = plan.resource.instance_type
+    tolerate = m.Toleration
+    # Neither of the usual autoscalers may move the pod to tidy up; hours of work would begin at the last checkpoint.
+    stays = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+    lock = plan.semaphore
+    key = m.ConfigMapKeySelector(name=lock.config_map, key=lock.key)
+    locks = m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=key)])
+    return {
+        "annotations": {**stays, **annotations},
+        "resources": Resources(cpu_request=requests.cpu, memory_request=requests.memory, gpus=plan.resource.gpus),
+        "node_selector": selector,
+        "tolerations": [
+            tolerate(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
+            tolerate(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
+            tolerate(key="kubernetes.azure.com/scalesetpriority", operator="Equal", value="spot", effect="NoSchedule"),
+        ],
+        # Kubernetes gives 64 MiB of shared memory, too little for the processes of a training.
+        "volumes": [
+            EmptyDirVolume(name="shm", medium="Memory", size_limit=m.Quantity(root="2Gi"), mount_path="/dev/shm")
+        ],
+        "synchronization": locks if lock.config_map and lock.key else None,
+    }
+
+
+def _access_token(plan: Plan) -> SecretEnv:
+    return SecretEnv(name="HF_TOKEN", secret_name=plan.model.access_secret, secret_key="HF_TOKEN")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from workflows import runner
 from workflows.runner.control import Timing
 from workflows.runner.observer import Observer
+from workflows.runner.outcome import Outcome
 from workflows.runner.state import Node, State
 
 PATIENCE = 20.0
@@ -159,3 +161,25 @@ class Recorder(Observer):
 
     def ended(self, state: State) -> None:
         self.ends.append(str(state.phase))
+
+
+def exits() -> dict[str, Any]:
+    """A leaf that ends with the code it is given."""
+    return leaf("exits", EXIT, "{{inputs.parameters.code}}", inputs=inputs(code="0"))
+
+
+def says() -> dict[str, Any]:
+    """A leaf that says what it is given."""
+    return leaf("says", SAY, "{{inputs.parameters.text}}", inputs=inputs("text"))
+
+
+def run(tmp_path: Path, document: dict[str, Any], **options: Any) -> Outcome:
+    return runner.start(document, tmp_path / "run", name="test-1", timing=QUICK, **options)
+
+
+def phases(outcome: Outcome) -> dict[str, str]:
+    return {key: str(node.phase) for key, node in outcome.nodes.items()}
+
+
+def said(tmp_path: Path, key: str) -> str:
+    return log_of(tmp_path / "run", key).strip()

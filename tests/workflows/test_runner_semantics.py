@@ -10,34 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_documents import EXIT, QUICK, SAY, Recorder, dag, inputs, leaf, log_of, task, workflow, writer
+from runner_documents import (
+    EXIT,
+    QUICK,
+    SAY,
+    Recorder,
+    dag,
+    exits,
+    inputs,
+    leaf,
+    phases,
+    run,
+    said,
+    says,
+    task,
+    workflow,
+    writer,
+)
 
 from workflows import runner
-from workflows.runner.outcome import Outcome
 
 CODE = {"code": "{{inputs.parameters.code}}"}
-
-
-def exits() -> dict[str, Any]:
-    """A leaf that ends with the code it is given."""
-    return leaf("exits", EXIT, "{{inputs.parameters.code}}", inputs=inputs(code="0"))
-
-
-def says() -> dict[str, Any]:
-    """A leaf that says what it is given."""
-    return leaf("says", SAY, "{{inputs.parameters.text}}", inputs=inputs("text"))
-
-
-def run(tmp_path: Path, document: dict[str, Any], **options: Any) -> Outcome:
-    return runner.start(document, tmp_path / "run", name="test-1", timing=QUICK, **options)
-
-
-def phases(outcome: Outcome) -> dict[str, str]:
-    return {key: str(node.phase) for key, node in outcome.nodes.items()}
-
-
-def said(tmp_path: Path, key: str) -> str:
-    return log_of(tmp_path / "run", key).strip()
 
 
 def test_outputs_flow_to_the_tasks_that_wait(tmp_path: Path) -> None:
@@ -196,71 +189,6 @@ def test_the_output_of_a_skipped_task_is_the_producers_default_then_the_consumer
     assert "`without` is Skipped" in outcome.nodes["nobody"].message
 
 
-def test_items_fan_out_and_their_outputs_come_together(tmp_path: Path) -> None:
-    items = ["x", 2, {"k": "v", "n": 1}]
-    document = workflow(
-        dag(
-            task("fan", "one", withItems=items, arguments={"text": "{{item}}"}),
-            task(
-                "by-key",
-                "one",
-                withItems=[{"k": "v"}, {"k": "w"}],
-                when="{{item.k}} == w",
-                arguments={"text": "{{item.k}}"},
-            ),
-            task("after", "says", depends="fan && by-key", arguments={"text": "{{tasks.fan.outputs.parameters.out}}"}),
-        ),
-        writer("one", "{{inputs.parameters.text}}", inputs=inputs("text")),
-        says(),
-    )
-    outcome = run(tmp_path, document)
-    assert outcome.phase == "Succeeded"
-    assert json.loads(said(tmp_path, "after")) == ["x", "2", '{"k":"v","n":1}']
-    assert [outcome.nodes[f"fan.{i}"].task for i in range(2)] == ["fan(0:x)", "fan(1:2)"]
-    assert phases(outcome)["by-key.0"] == "Skipped" and outcome.outputs["by-key.1"] == {"out": "w"}
-    assert outcome.nodes["fan"].type == "TaskGroup"
-
-
-def test_items_from_a_parameter(tmp_path: Path) -> None:
-    document = workflow(
-        dag(
-            task("list"),
-            task(
-                "fan",
-                "says",
-                depends="list",
-                withParam="{{tasks.list.outputs.parameters.out}}",
-                arguments={"text": "<{{item}}>"},
-            ),
-            task("none", "says", withParam="[]", arguments={"text": "{{item}}"}),
-            task("wrong", "says", depends="none", withParam="{{workflow.name}}", arguments={"text": "{{item}}"}),
-            dag_fail_fast=False,
-        ),
-        writer("list", '["a b", {"k": 1}]'),
-        says(),
-    )
-    outcome = run(tmp_path, document)
-    assert (said(tmp_path, "fan.0"), said(tmp_path, "fan.1")) == ("<a b>", '<{"k":1}>')
-    assert phases(outcome)["none"] == "Skipped"
-    assert phases(outcome)["wrong"] == "Error" and "not a JSON list: test-1" in outcome.nodes["wrong"].message
-
-
-def test_results_of_items_decide_what_follows(tmp_path: Path) -> None:
-    document = workflow(
-        dag(
-            task("mixed", "exits", withItems=["0", "1"], arguments={"code": "{{item}}"}),
-            task("bad", "exits", withItems=["1", "1"], arguments={"code": "{{item}}"}),
-            task("any", "exits", depends="mixed.AnySucceeded"),
-            task("all", "exits", depends="bad.AllFailed"),
-            task("not-all", "exits", depends="mixed.AllFailed"),
-            dag_fail_fast=False,
-        ),
-        exits(),
-    )
-    got = phases(run(tmp_path, document))
-    assert (got["mixed"], got["any"], got["all"], got["not-all"]) == ("Failed", "Succeeded", "Succeeded", "Omitted")
-
-
 def test_standard_output_as_result(tmp_path: Path) -> None:
     code = "import sys; print('[1, 2]'); print('aside', file=sys.stderr)"
     document = workflow(
@@ -324,48 +252,6 @@ def test_a_leaf_may_be_the_entrypoint(tmp_path: Path) -> None:
     document = workflow(leaf("main", SAY, "{{inputs.parameters.p}}", inputs=inputs("p")), parameters={"p": "given"})
     assert run(tmp_path, document).phase == "Succeeded"
     assert said(tmp_path, "main") == "given"
-
-
-def overlap(outcome: Outcome) -> int:
-    """How many leaves ran at once, at most."""
-    leaves = [node for node in outcome.nodes.values() if node.type == "Container"]
-    moments = [(n.started_at or 0, 1) for n in leaves] + [(n.finished_at or 0, -1) for n in leaves]
-    most = now = 0
-    for _, step in sorted(moments):
-        now += step
-        most = max(most, now)
-    return most
-
-
-# Each leaf waits until all of its size have come, so that they must run beside each other.
-MEET = """import os, sys, time
-folder, me, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-os.makedirs(folder, exist_ok=True); open(os.path.join(folder, me), 'w').close()
-until = time.time() + 15
-while len(os.listdir(folder)) < size:
-    if time.time() > until: sys.exit(1)
-    time.sleep(0.01)
-"""
-
-
-def test_independent_tasks_run_beside_each_other(tmp_path: Path) -> None:
-    meet = leaf("meet", MEET, str(tmp_path / "m"), "{{inputs.parameters.me}}", "3", inputs=inputs("me"))
-    outcome = run(
-        tmp_path, workflow(dag(task("x", "meet", withItems=["1", "2", "3"], arguments={"me": "{{item}}"})), meet)
-    )
-    assert outcome.phase == "Succeeded"
-    assert overlap(outcome) == 3
-
-
-@pytest.mark.parametrize("where", ["workflow", "dag"])
-def test_parallelism_is_kept(tmp_path: Path, where: str) -> None:
-    spec: dict[str, Any] = {"parallelism": 1} if where == "workflow" else {}
-    main = dag(
-        task("x", "exits", withItems=[0, 0, 0]), task("y", "exits"), **({"parallelism": 1} if where == "dag" else {})
-    )
-    outcome = run(tmp_path, workflow(main, exits(), **spec))
-    assert outcome.phase == "Succeeded"
-    assert overlap(outcome) == 1
 
 
 def exit_handler() -> dict[str, Any]:

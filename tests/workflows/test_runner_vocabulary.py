@@ -98,8 +98,8 @@ def test_everything_is_refused_at_once() -> None:
         assert part in message
 
 
-def test_a_suspend_template_is_refused_by_name() -> None:
-    assert "suspend" in refused(workflow(dag(task("a")), {"name": "a", "suspend": {}}))
+def test_a_suspend_that_ends_by_itself_is_refused_by_name() -> None:
+    assert "suspend.duration" in refused(workflow(dag(task("a")), {"name": "a", "suspend": {"duration": "1h"}}))
 
 
 def test_the_command_of_an_image_is_not_guessed() -> None:
@@ -198,7 +198,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "kind": ({"kind": "Deployment"}, "not a document of kind Workflow"),
     "two kinds": (
         workflow({"name": "main", "dag": {"tasks": [task("a", "main")]}, "steps": []}),
-        "one of container, dag",
+        "one of container, suspend, dag",
     ),
 }
 

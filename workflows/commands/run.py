@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     compiling.add_arguments(parser, output=False)
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of the Workflow"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter of the Workflow, or answer an approval",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the newest run that did not finish")
     parser.add_argument("--name", help="name of the run (default: the Workspace's name and five letters)")
@@ -58,13 +63,11 @@ def run(args: argparse.Namespace) -> int:
     document = _document(args)
     runs = Path(args.runs_dir)
     if args.resume:
-        if parameters or volumes:
-            raise InvalidInput(
-                Problem("a resumed run keeps its parameters and volumes", fix="leave -p and --volume out")
-            )
-        folder = _unfinished(runs, args.name or document["metadata"].get("generateName", ""), args.file)
+        if volumes:
+            raise InvalidInput(Problem("a resumed run keeps its volumes", fix="leave --volume out"))
+        folder = _unfinished(runs, args.name or _prefix(document), args.file)
         print(f"resuming {folder}", file=sys.stderr)
-        outcome = runner.resume(folder, document=document, observer=choose_view())
+        outcome = runner.resume(folder, document=document, answers=parameters, observer=choose_view())
     else:
         name = args.name or _new_name(document)
         folder = runs / name
@@ -116,9 +119,18 @@ def _pairs(given: list[str], flag: str) -> dict[str, str]:
 
 def _new_name(document: dict[str, Any]) -> str:
     metadata = document["metadata"]
-    if metadata.get("name"):
+    if metadata.get("name") and document.get("kind") == "Workflow":
         return str(metadata["name"])
-    return str(metadata["generateName"]) + "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+    return _prefix(document) + "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
+def _prefix(document: dict[str, Any]) -> str:
+    """How names of runs begin: a template or a schedule makes many, whose names begin with its own."""
+    metadata = document["metadata"]
+    name = metadata.get("name", "")
+    if name and document.get("kind") != "Workflow":
+        name = f"{name}-"
+    return str(name or metadata.get("generateName") or "run-")
 
 
 def _unfinished(runs: Path, prefix: str, file: str) -> Path:
@@ -151,7 +163,14 @@ def _tell(outcome: Outcome, file: str) -> int:
         print(f"    fix: {fix}; then: argotune run {file} --resume", file=sys.stderr)
         return outcome.command_exit_code
     if outcome.outputs.get("evaluate", {}).get("verdict") == "fail":
-        raise GateRefused("the gate said no: the adapter is not enough better than its base; nothing was rolled out")
+        in_service = outcome.outputs["evaluate"].get("previous-loss", "null") != "null"
+        others = "its base and the adapter in service" if in_service else "its base"
+        raise GateRefused(f"the gate said no: the adapter is not enough better than {others}; nothing was rolled out")
+    refused = [
+        node.task for node in outcome.nodes.values() if node.type == "Suspend" and "NO" in node.outputs.values()
+    ]
+    if refused:
+        raise GateRefused(f"{', '.join(refused)}: the answer was NO; nothing was rolled out")
     return 0
 
 

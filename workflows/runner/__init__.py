@@ -41,13 +41,14 @@ def start(
     observer: Observer | None = None,
     timing: Timing | None = None,
 ) -> Outcome:
-    """Run a document of kind Workflow, WorkflowTemplate or CronWorkflow in ``folder``.
+    """Run a document of kind Workflow, (Cluster)WorkflowTemplate or CronWorkflow in ``folder``.
 
     Args:
         document: the compiled document, as a dict.
         folder: the run folder; must not hold a run.
         name: ``{{workflow.name}}``.
-        parameters: values for the workflow's parameters, as ``argo submit -p``.
+        parameters: values for the workflow's parameters, as ``argo submit -p``, and answers to its ``suspend``
+            templates.
         volumes: folders for persistent volume claims, secrets, configMaps and volumes that only a cluster can mount,
             by the name of the claim, secret, configMap or volume.
         observer: is told of every change; None: nobody is.
@@ -80,6 +81,7 @@ def resume(
     folder: Path,
     *,
     document: dict[str, Any] | None = None,
+    answers: Mapping[str, str] | None = None,
     observer: Observer | None = None,
     timing: Timing | None = None,
 ) -> Outcome:
@@ -90,14 +92,17 @@ def resume(
     Args:
         folder: the run folder.
         document: what the user would run now; refused when it is another one than the run was started with.
+        answers: to ``suspend`` templates. All other parameters stay as they are.
         observer: as in ``start``.
         timing: as in ``start``.
 
     Raises:
-        InvalidInput: there is no run, it is at work, or ``document`` differs (naming the paths).
+        InvalidInput: there is no run, it is at work, ``document`` differs (naming the paths), or nothing asks for an
+            answer given.
     """
     from workflows.errors import InvalidInput, Problem
     from workflows.runner import state as states
+    from workflows.runner import validation
 
     if not (folder / "state.json").exists():
         states.load(folder)
@@ -111,6 +116,9 @@ def resume(
                 raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
         given = {key: Path(path) for key, path in run.state.volumes.items()}
         workflow = _checked(run.document, {}, given)
+        if problems := validation.answer_problems(workflow, answers or {}):
+            raise InvalidInput(problems)
+        run.state.parameters |= answers or {}
         _clean_up(run, timing)
         return _run(workflow, run, observer, timing)
 

@@ -80,11 +80,16 @@ class Arguments(Part):
     parameters: list[Argument] = []
 
 
+class Supplied(Part):
+    """By whoever resumes a ``suspend``."""
+
+
 class ValueFrom(Part):
     """Where an output parameter comes from."""
 
     path: str = ""
     parameter: str = ""
+    supplied: Supplied | None = None
     default: Text | None = None
 
 
@@ -198,13 +203,18 @@ class Dag(Part):
     fail_fast: bool = True
 
 
+class Suspend(Part):
+    """Waits for a person; a ``duration``, after which Argo goes on by itself, is not known here."""
+
+
 class Template(Part):
-    """A leaf (``container``) or tasks made of other templates (``dag``, ``steps``)."""
+    """A leaf (``container``, ``suspend``) or tasks made of other templates (``dag``, ``steps``)."""
 
     name: str
     inputs: Arguments = Arguments()
     outputs: Outputs = Outputs()
     container: Container | None = None
+    suspend: Suspend | None = None
     dag: Dag | None = None
     steps: list[list[Step]] | None = None
     retry_strategy: Retry | None = None

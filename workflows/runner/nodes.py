@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from workflows.runner import scope as scopes
+from workflows.runner import suspends
 from workflows.runner.control import Stop, Timing
 from workflows.runner.dag import Graph
 from workflows.runner.document import Spec, Task, Template
@@ -83,6 +84,7 @@ class Nodes:
         self._leaves = leaves
         self._observer = observer
         self._timing = timing
+        self._asking = asyncio.Lock()
 
     async def call(
         self,
@@ -97,7 +99,7 @@ class Nodes:
         before = self._state.nodes.get(key)
         if before and before.phase is Phase.SUCCEEDED and before.inputs == inputs:
             return before
-        kind = "Container" if template.container else "DAG"
+        kind = "Container" if template.container else "DAG" if template.suspend is None else "Suspend"
         attempts = before.attempts if before else []
         node = Node(key=key, task=name, template=template.name, type=kind, inputs=inputs, attempts=attempts)
         if key:
@@ -106,6 +108,8 @@ class Nodes:
         if template.container:
             own |= scopes.of_leaf(self._state, template, key)
             await self._leaves.run(template, node, own, stop)
+        elif template.suspend is not None:
+            await self._suspend(template, node, stop)
         else:
             await self._run_dag(_Dag(template, key, own, stop), node)
         if node.phase is Phase.SUCCEEDED:
@@ -123,6 +127,14 @@ class Nodes:
         self._state.nodes[key] = node
         self._changed(node)
         return node
+
+    async def _suspend(self, template: Template, node: Node, stop: Stop) -> None:
+        node.phase, node.started_at = Phase.RUNNING, self._timing.now()
+        self._changed(node)
+        async with self._asking:  # one question at a time
+            await suspends.wait(template, node, self._state.parameters, stop, self._observer, suspends.terminal())
+        node.finished_at = self._timing.now()
+        self._changed(node)
 
     async def _run_dag(self, dag: _Dag, node: Node) -> None:
         node.phase, node.started_at = Phase.RUNNING, self._timing.now()

@@ -23,5 +23,11 @@ class Observer:
     def said(self, text: str) -> None:
         """The runner itself has something to say."""
 
+    def asks(self, text: str) -> None:
+        """A person is asked, and types the answer after this text."""
+
+    def answered(self) -> None:
+        """No question is open any more."""
+
     def ended(self, state: State) -> None:
         """The run has ended."""

@@ -10,7 +10,12 @@ from pydantic import ValidationError
 from workflows.errors import Problem
 from workflows.runner.document import CronWorkflow, Workflow
 
-KINDS: dict[str, type[Workflow]] = {"Workflow": Workflow, "WorkflowTemplate": Workflow, "CronWorkflow": CronWorkflow}
+KINDS: dict[str, type[Workflow]] = {
+    "Workflow": Workflow,
+    "WorkflowTemplate": Workflow,
+    "ClusterWorkflowTemplate": Workflow,
+    "CronWorkflow": CronWorkflow,
+}
 
 
 def read(document: dict[str, Any]) -> tuple[Workflow | None, list[Problem]]:

@@ -84,7 +84,7 @@ class Node(BaseModel):
     """As Argo displays it: ``tune``, ``fan(0:a)``."""
     template: str
     type: str
-    """``Container``, ``DAG``, ``TaskGroup``, or ``Skipped`` for what never ran."""
+    """``Container``, ``Suspend``, ``DAG``, ``TaskGroup``, or ``Skipped`` for what never ran."""
     phase: Phase = Phase.PENDING
     message: str = ""
     fix: str = ""
@@ -114,7 +114,7 @@ class State(BaseModel):
     started_at: float | None = None
     finished_at: float | None = None
     parameters: dict[str, str] = {}
-    """Those given when the run was started."""
+    """Those given when the run was started, and answers given since."""
     volumes: dict[str, str] = {}
     """Folders given for claims and secrets."""
     outputs: dict[str, str] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.errors import Problem
-from workflows.runner import expressions
+from workflows.runner import expressions, suspends
 from workflows.runner.dag import Graph
 from workflows.runner.document import Retry, Spec, Task, Template, Workflow
 from workflows.runner.substitute import EXPRESSION_TAG, TAG, is_argo_tag, tags
@@ -51,10 +51,11 @@ def problems(workflow: Workflow) -> list[Problem]:
 
 
 def parameter_problems(workflow: Workflow, given: Mapping[str, str]) -> list[Problem]:
-    """What is wrong with the values given for the workflow's parameters."""
+    """What is wrong with the values given for the workflow's parameters, and with answers given beforehand."""
     parameters = {parameter.name: parameter for parameter in workflow.spec.arguments.parameters}
-    known = f"the workflow has: {', '.join(parameters) or 'none'}"
-    unknown = [name for name in given if name not in parameters]
+    questions = suspends.all_questions(workflow.spec)
+    known = f"the workflow has: {', '.join([*parameters, *questions]) or 'none'}"
+    unknown = [name for name in given if name not in parameters and name not in questions]
     found = [Problem(f"no parameter is called `{name}`", "parameters", fix=known) for name in unknown]
     for name, parameter in parameters.items():
         value = given.get(name, parameter.default if parameter.value is None else parameter.value)
@@ -62,13 +63,25 @@ def parameter_problems(workflow: Workflow, given: Mapping[str, str]) -> list[Pro
             found.append(Problem(f"parameter `{name}` has no value", "parameters", fix=f"give one: -p {name}=VALUE"))
         elif name in given and parameter.enum and value not in parameter.enum:
             found.append(Problem(f"`{value}` is not one of {', '.join(parameter.enum)}", f"parameters.{name}"))
+    return found + answer_problems(workflow, {name: given[name] for name in given if name in questions})
+
+
+def answer_problems(workflow: Workflow, answers: Mapping[str, str]) -> list[Problem]:
+    """What is wrong with answers to the ``suspend`` templates of a workflow."""
+    questions = suspends.all_questions(workflow.spec)
+    unknown = [name for name in answers if name not in questions]
+    found = [Problem(f"nothing asks for `{name}`", "parameters", fix=f"leave -p {name} out") for name in unknown]
+    for name, question in questions.items():
+        if name in answers and question.options and answers[name] not in question.options:
+            what = f"`{answers[name]}` is not one of {', '.join(question.options)}"
+            found.append(Problem(what, f"parameters.{name}"))
     return found
 
 
 def _template(workflow: Workflow, template: Template, path: str) -> list[Problem]:
-    kinds = [kind for kind in ("container", "dag", "steps") if getattr(template, kind) is not None]
+    kinds = [kind for kind in ("container", "suspend", "dag", "steps") if getattr(template, kind) is not None]
     if len(kinds) != 1:
-        return [Problem("a template is one of container, dag, steps", path=path)]
+        return [Problem("a template is one of container, suspend, dag, steps", path=path)]
     inputs = [parameter.name for parameter in template.inputs.parameters]
     outputs = [output.name for output in template.outputs.parameters]
     found = _unique(inputs, f"{path}.inputs.parameters", "parameter", _PARAMETER)
@@ -77,6 +90,8 @@ def _template(workflow: Workflow, template: Template, path: str) -> list[Problem
         Problem(f"{where} is an expression tag, which only a cluster can evaluate", path=path, fix="use a simple tag")
         for where in _expression_tags(template.model_dump(by_alias=True))
     ]
+    if template.suspend is not None:
+        return found + suspends.problems(template, path)
     return found + (_leaf(workflow, template, path) if template.container else _dag(workflow, template, path))
 
 

@@ -84,6 +84,10 @@ class PlainView(Observer):
         """As it is."""
         self._say(text)
 
+    def asks(self, text: str) -> None:
+        """The answer is typed on the same line."""
+        print(text, end="", file=self._stream, flush=True)
+
     def ended(self, state: State) -> None:
         """Say what came of it."""
         self._say(f"{state.name}: {state.phase}")
@@ -129,6 +133,17 @@ class LiveView(Observer):
     def said(self, text: str) -> None:
         """Above the table."""
         self._console.print(text, markup=False, highlight=False)
+
+    def asks(self, text: str) -> None:
+        """Below the table, which stands still meanwhile."""
+        if self._live and self._live.is_started:
+            self._live.stop()
+        self._console.print(text, end="", markup=False, highlight=False)
+
+    def answered(self) -> None:
+        """The table goes on."""
+        if self._live and not self._live.is_started:
+            self._live.start()
 
     def ended(self, state: State) -> None:
         """Leave the table as it is now."""

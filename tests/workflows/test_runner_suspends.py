@@ -1,0 +1,205 @@
+"""Approvals on one machine: answered beforehand, on a terminal, when the run is resumed, or by nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runner_documents import EXIT, QUICK, SAY, dag, leaf, task, workflow
+
+from workflows import runner
+from workflows.errors import InvalidInput
+from workflows.runner.state import Phase
+
+
+def asking(name: str = "approve", **fields: Any) -> dict[str, Any]:
+    """As the compiler writes it."""
+    asked = {"name": name, "enum": ["YES", "NO"], "default": "NO", "description": "Serve it?"}
+    supplied = {"name": name, "valueFrom": {"supplied": {}}}
+    return {
+        "name": "approval",
+        "inputs": {"parameters": [asked]},
+        "outputs": {"parameters": [supplied]},
+        "suspend": {},
+        **fields,
+    }
+
+
+def document() -> dict[str, Any]:
+    when = "{{tasks.approval.outputs.parameters.approve}} == YES"
+    return workflow(
+        dag(task("before"), task("approval", depends="before"), task("go", depends="approval.Succeeded", when=when)),
+        leaf("before", SAY, "x"),
+        leaf("go", SAY, "went"),
+        asking(),
+    )
+
+
+@pytest.mark.parametrize(("answer", "then"), [("YES", Phase.SUCCEEDED), ("NO", Phase.SKIPPED)])
+def test_an_answer_given_beforehand_is_taken(tmp_path: Path, answer: str, then: Phase) -> None:
+    outcome = runner.start(document(), tmp_path / "r", name="r", parameters={"approve": answer}, timing=QUICK)
+    assert outcome.phase is Phase.SUCCEEDED
+    assert outcome.outputs["approval"] == {"approve": answer}
+    assert outcome.nodes["go"].phase is then
+
+
+def test_without_anybody_to_ask_it_fails_and_says_how_to_go_on(tmp_path: Path) -> None:
+    outcome = runner.start(document(), tmp_path / "r", name="r", timing=QUICK)
+    assert outcome.phase is Phase.FAILED
+    assert outcome.message == "approval failed: nobody is here to answer `approve` (YES or NO)"
+    assert outcome.fix == "add the answer: -p approve=YES or -p approve=NO"
+    assert outcome.nodes["go"].phase is Phase.OMITTED
+
+
+def test_a_resumed_run_takes_the_answer_and_keeps_what_was_done(tmp_path: Path) -> None:
+    before = runner.start(document(), tmp_path / "r", name="r", timing=QUICK)
+    outcome = runner.resume(tmp_path / "r", document=document(), answers={"approve": "YES"}, timing=QUICK)
+    assert outcome.phase is Phase.SUCCEEDED
+    assert outcome.nodes["go"].phase is Phase.SUCCEEDED
+    assert outcome.nodes["before"] == before.nodes["before"]
+    assert runner.read_state(tmp_path / "r").parameters == {"approve": "YES"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"approve": "yes"}, "`yes` is not one of YES, NO"), ({"aprove": "YES"}, "no parameter is called `aprove`")],
+)
+def test_a_wrong_answer_is_refused_before_anything_starts(tmp_path: Path, given: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        runner.start(document(), tmp_path / "r", name="r", parameters=given, timing=QUICK)
+    assert not (tmp_path / "r").exists()
+
+
+def test_resuming_takes_answers_and_no_other_parameters(tmp_path: Path) -> None:
+    own = document()
+    own["spec"]["arguments"]["parameters"] = [{"name": "epochs", "value": "1"}]
+    runner.start(own, tmp_path / "r", name="r", timing=QUICK)
+    with pytest.raises(InvalidInput, match="nothing asks for `epochs`"):
+        runner.resume(tmp_path / "r", answers={"epochs": "2"}, timing=QUICK)
+
+
+def test_a_suspend_that_asks_nothing_is_told_to_go_on_by_its_name(tmp_path: Path) -> None:
+    plain = workflow(
+        dag(task("pause"), task("go", depends="pause")), {"name": "pause", "suspend": {}}, leaf("go", SAY)
+    )
+    assert runner.start(plain, tmp_path / "a", name="a", timing=QUICK).phase is Phase.FAILED
+    outcome = runner.start(plain, tmp_path / "b", name="b", parameters={"pause": "YES"}, timing=QUICK)
+    assert outcome.nodes["go"].phase is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (asking(retryStrategy={"limit": 1}), "retryStrategy.*containers alone"),
+        (asking(timeout="1h"), "timeout.*containers alone"),
+        (asking(inputs={}), "nothing says which answers there are"),
+        (
+            asking(outputs={"parameters": [{"name": "approve", "valueFrom": {"path": "/x"}}]}),
+            "supplied by who resumes",
+        ),
+    ],
+    ids=["retry", "timeout", "no input", "no supply"],
+)
+def test_what_cannot_work_is_refused(template: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        runner.check(workflow(dag(task("approval")), template))
+
+
+class Terminal:
+    """``argotune run`` with a terminal as its input and output."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        file = folder / "workflow.json"
+        file.write_text(json.dumps(content))
+        self.master, slave = pty.openpty()
+        command = [sys.executable, "-m", "workflows.cli", "run", file, "--name", "r", "--runs-dir", folder / "runs"]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment)
+        os.close(slave)
+        self.shown = ""
+        self.state = folder / "runs" / "r" / "state.json"
+
+    def wait_for(self, text: str) -> None:
+        until = time.monotonic() + 60
+        while text not in self.shown:
+            assert time.monotonic() < until, self.shown
+            self.read()
+
+    def type(self, line: str) -> None:
+        self.shown = ""
+        os.write(self.master, f"{line}\n".encode())
+
+    def finish(self) -> int:
+        while self.read():
+            pass
+        return self.process.wait(timeout=60)
+
+    def read(self) -> bool:
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.shown += data.decode(errors="replace")
+        return bool(data)
+
+    def nodes(self) -> dict[str, Any]:
+        nodes: dict[str, Any] = json.loads(self.state.read_text())["nodes"]
+        return nodes
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Any:
+    opened = Terminal(tmp_path, document())
+    yield opened
+    opened.process.kill()
+    opened.process.wait()
+    os.close(opened.master)
+
+
+def test_on_a_terminal_a_person_is_asked_until_the_answer_is_one(terminal: Terminal) -> None:
+    terminal.wait_for("Serve it?")
+    terminal.wait_for("approve (YES or NO): ")
+    terminal.type("perhaps")
+    terminal.wait_for("answer YES or NO: ")
+    terminal.type("YES")
+    assert terminal.finish() == 0
+    assert terminal.nodes()["go"]["phase"] == "Succeeded"
+
+
+def test_a_no_is_a_gate_that_said_no(terminal: Terminal) -> None:
+    terminal.wait_for("approve (YES or NO): ")
+    terminal.type("NO")
+    assert terminal.finish() == 3
+    assert terminal.nodes()["go"]["phase"] == "Skipped"
+    assert "the answer was NO" in terminal.shown
+
+
+def test_an_interrupt_while_it_asks_ends_the_run_and_it_asks_again_when_resumed(terminal: Terminal) -> None:
+    terminal.wait_for("approve (YES or NO): ")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.finish() == 5
+    folder = terminal.state.parent
+    outcome = runner.resume(folder, answers={"approve": "YES"}, timing=QUICK)
+    assert outcome.nodes["go"].phase is Phase.SUCCEEDED
+
+
+def test_the_time_limit_ends_the_waiting_too(tmp_path: Path) -> None:
+    opened = Terminal(tmp_path, document() | {"spec": document()["spec"] | {"activeDeadlineSeconds": 1}})
+    assert opened.finish() == 6
+    assert opened.nodes()["go"]["phase"] != "Succeeded"
+    os.close(opened.master)
+
+
+def test_a_task_beside_the_question_goes_on(tmp_path: Path) -> None:
+    beside = workflow(dag(task("approval"), task("fails"), dag_fail_fast=False), leaf("fails", EXIT, "0"), asking())
+    outcome = runner.start(beside, tmp_path / "r", name="r", timing=QUICK)
+    assert outcome.nodes["fails"].phase is Phase.SUCCEEDED
+    assert outcome.failed == "approval"

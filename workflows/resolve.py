@@ -280,7 +280,9 @@ def _checked(given: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
             try:
                 values[path] = Plan.check_value(path, value)
             except ValidationError as error:
-                problems.append(Problem(f"{source}: {error.errors()[0]['msg']}", path=path))
+                problems.append(
+                    Problem(f"{source}: {error.errors()[0]['msg'].removeprefix('Value error, ')}", path=path)
+                )
     if problems:
         raise InvalidInput(problems)
     return values

@@ -149,7 +149,7 @@ class Storage(_Section):
 
 
 class Semaphore(_Section):
-    """How many GPU pods may be at work in all runs: a key of a ConfigMap (``argo/install/semaphores.yaml``) says it."""
+    """How many GPU pods may be at work in all runs: a key of a ConfigMap (``argo/install``) says it."""
 
     config_map: str = "argotune-semaphores"
     key: str = "gpu"

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+from runner_documents import SAY, dag, leaf, task, workflow
 from test_compile import BASE, EVALUATION, PLANS, ROLLOUT, SCHEDULE, TUNING
 from workspace_sample import GOOD, write
 
@@ -90,3 +91,16 @@ def test_a_cron_of_a_workspace_without_schedule_is_bad_input(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "pipeline.schedule: Workspace tuned has no schedule" in done.stderr
     assert "fix: add pipeline: {schedule:" in done.stderr
+
+
+def test_a_schedule_makes_a_run_of_its_own_each_time(tmp_path):
+    inner = workflow(dag(task("say")), leaf("say", SAY, "hello"))["spec"]
+    cron = {"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "metadata": {"name": "weekly"}}
+    file = tmp_path / "cron.json"
+    file.write_text(json.dumps(cron | {"spec": {"schedules": ["@weekly"], "workflowSpec": inner}}))
+    command = [sys.executable, "-m", "workflows.cli", "run", file, "--runs-dir", tmp_path / "runs"]
+    for _ in range(2):
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    names = [folder.name for folder in (tmp_path / "runs").iterdir()]
+    assert len(names) == 2
+    assert all(name.startswith("weekly-") for name in names)

@@ -19,6 +19,7 @@ VERBS = {
     "validate": "check Workspace files and report every problem at once",
     "plan": "show every setting of a run and where it comes from",
     "compile": "print the Argo Workflow of a Workspace, ready for 'argo submit -'",
+    "lint": "check any Argo Workflow, template or CronWorkflow offline",
     "run": "run a Workspace, or a compiled Workflow, on this machine",
     "stop": "stop the servers that runs on this machine have started",
     "chat": "ask a served adapter a question",

@@ -1,0 +1,114 @@
+"""Names: of objects, templates, tasks, parameters, artifacts (Argo: ``validateWorkflowFieldNames``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from workflows.lint.document import Document, Value, listed, section
+from workflows.lint.finding import Hit
+from workflows.runner.substitute import TAG
+from workflows.spec.source import join
+
+LONGEST_NAME = 63
+LONGEST_CRON_NAME = 52
+LONGEST_TEMPLATE_NAME = 128
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_OBJECT_START = re.compile(r"[a-z0-9]([-a-z0-9.]*[-a-z0-9])?")
+_TEMPLATE = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
+_PARAMETER = re.compile(r"[-a-zA-Z0-9_]+")
+Place = tuple[str, Value]
+
+
+def object_name(document: Document) -> Iterator[Hit]:
+    """`metadata.name` is missing, is not a name that Kubernetes takes, or is too long: over 63 characters, or over 52
+    for a CronWorkflow, since each run adds its time to it.
+    """
+    name, start = document.name, str(document.metadata.get("generateName", ""))
+    longest = LONGEST_CRON_NAME if document.kind == "CronWorkflow" else LONGEST_NAME
+    path = "metadata.name"
+    if not name and document.kind != "Workflow":
+        yield Hit(path, f"a {document.kind} needs a name", "add metadata.name")
+    elif not name and not start:
+        yield Hit(
+            path, "the Workflow has no name", "add metadata.name, or metadata.generateName for a new name each run"
+        )
+    elif name and not _OBJECT.fullmatch(TAG.sub("x", name)):
+        yield Hit(path, f"`{name}` is not a name", "use lower-case letters, digits and dashes")
+    elif not name and not _OBJECT_START.fullmatch(TAG.sub("x", start)):
+        yield Hit(
+            "metadata.generateName", f"`{start}` does not begin a name", "use lower-case letters, digits and dashes"
+        )
+    if len(name) > longest:
+        yield Hit(
+            path, f"the name has {len(name)} characters; a {document.kind}'s has at most {longest}", "shorten it"
+        )
+
+
+def name_syntax(document: Document) -> Iterator[Hit]:
+    """The name of a template, task or step is empty, longer than 128 characters, or has other signs than letters,
+    digits and dashes (no dots, no underscores).
+    """
+    for template in document.own_templates:
+        yield from _template_name(template.name, template.path, "template")
+    for template in document.templates:
+        for task in template.tasks:
+            # Tags in names of steps are replaced before the name is used.
+            name = TAG.sub("x", task.name) if template.type == "steps" else task.name
+            yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
+
+
+def parameter_name(document: Document) -> Iterator[Hit]:
+    """The name of a parameter or artifact, or a `globalName`, has other signs than letters, digits, `-` and `_`."""
+    for places in _parameter_lists(document):
+        for path, value in places:
+            for field in ("name", "globalName"):
+                name = value.get(field, "" if field == "name" else None)
+                if name is not None and not _PARAMETER.fullmatch(TAG.sub("x", name)):
+                    fix = "use letters, digits, - and _"
+                    yield Hit(join(path, field), f"`{name}` is not a name of a parameter or artifact", fix)
+
+
+def duplicate_name(document: Document) -> Iterator[Hit]:
+    """Two templates of a document, two tasks or steps of a template, or two parameters, artifacts, containers or
+    volumes of one list have the same name.
+    """
+    lists: list[Sequence[Place]] = [[(template.path, template.value) for template in document.own_templates]]
+    lists += _parameter_lists(document)
+    lists += [listed(document.spec, "volumes", document.path)]
+    for template in document.templates:
+        lists.append([(task.path, task.value) for task in template.tasks])
+        lists += [listed(template.value, kind, template.path) for kind in ("volumes", "sidecars", "initContainers")]
+        lists.append(listed(section(template.value, "containerSet"), "containers", f"{template.path}.containerSet"))
+    for places in lists:
+        seen: dict[str, str] = {}
+        for path, value in places:
+            name = str(value.get("name", ""))
+            if name and name in seen:
+                yield Hit(join(path, "name"), f"`{name}` is taken by {seen[name]}", "give it another name")
+            seen.setdefault(name, path)
+
+
+def _template_name(name: str, path: str, kind: str) -> Iterator[Hit]:
+    path = join(path, "name")
+    if not name:
+        yield Hit(path, f"the {kind} has no name", "add name")
+    elif not _TEMPLATE.fullmatch(name):
+        yield Hit(
+            path, f"`{name}` is not a name of a {kind}", "use letters, digits and dashes; begin with none of the last"
+        )
+    if len(name) > LONGEST_TEMPLATE_NAME:
+        yield Hit(
+            path, f"the name has {len(name)} characters; a {kind}'s has at most {LONGEST_TEMPLATE_NAME}", "shorten it"
+        )
+
+
+def _parameter_lists(document: Document) -> list[list[Place]]:
+    kinds = ("parameters", "artifacts")
+    arguments = join(document.path, "arguments")
+    lists = [listed(section(document.spec, "arguments"), kind, arguments) for kind in kinds]
+    for template in document.templates:
+        lists += [template.parts(part, kind) for part in ("inputs", "outputs") for kind in kinds]
+    for call in document.calls:
+        lists += [listed(call.arguments, kind, join(call.path, "arguments")) for kind in kinds]
+    return lists

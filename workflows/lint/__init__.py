@@ -88,6 +88,8 @@ def _check(document: Document, found: list[tuple[str, Hit]], prefix: str, strict
 
     raw = Raw({}, document.source, prefix)
     spoilt = {hit.path for rule, hit in found if rule != "missing-field"}
+    # What has the wrong type was taken out, so that what is around it now seems to lack it.
+    mended = {hit.path[: max(map(hit.path.rfind, ".["))] for rule, hit in found if rule == "wrong-type"}
     for name, hit in found:
         yield _finding(name, "error", hit, raw)
     if not document.value:
@@ -96,7 +98,7 @@ def _check(document: Document, found: list[tuple[str, Hit]], prefix: str, strict
         severity: Severity = "error" if strict_refs and rule.id == "outside-reference" else rule.severity
         try:
             for hit in rule.check(document):
-                if not _follows(hit.path, spoilt):
+                if hit.path not in mended and not _follows(hit.path, spoilt):
                     yield _finding(rule.id, severity, hit, raw)
         except RecursionError:
             yield _finding("syntax", "error", Hit("", "nested too deeply", "make templates of the inline ones"), raw)

@@ -114,6 +114,8 @@ class Document:
 
     def template(self, name: str) -> Template | None:
         """The template of that name: its own, else that of the WorkflowTemplate it refers to."""
+        if not name:
+            return None
         own = next((template for template in self.own_templates if template.name == name), None)
         referred = self.referred
         if own or referred is None or referred is self:
@@ -196,8 +198,11 @@ class Template:
 
     @cached_property
     def by_name(self) -> dict[str, Task]:
-        """Its tasks by their names."""
-        return {task.name: task for task in reversed(self.tasks)}
+        """Its tasks by their names; the first of each name."""
+        found: dict[str, Task] = {}
+        for task in self.tasks:
+            found.setdefault(task.name, task)
+        return found
 
     @cached_property
     def graph(self) -> Graph | None:

@@ -33,7 +33,7 @@ _FIELDS = (
     _Field("hour", 0, 23),
     _Field("day of the month", 1, 31),
     _Field("month", 1, 12, tuple(_MONTHS)),
-    _Field("day of the week", 0, 6, tuple(_DAYS)),
+    _Field("weekday (Sunday is 0)", 0, 6, tuple(_DAYS)),
 )
 
 

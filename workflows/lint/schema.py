@@ -147,7 +147,12 @@ def _fields(field: Mapping[str, Any]) -> Mapping[str, Any]:
 def _wrong_type(expected: str | list[str], instance: Any) -> tuple[str, str]:
     first = expected if isinstance(expected, str) else expected[0]
     fix = "put quotes around it" if first == "string" and isinstance(instance, int | float) else ""
-    if first == "array" and isinstance(instance, dict | str):
+    if first in ("integer", "number", "boolean") and isinstance(instance, str):
+        plain = instance.lower() in ("true", "false") or instance.lstrip("-").replace(".", "", 1).isdecimal()
+        fix = "write it without quotes" if plain else f"write {_WORDS[first]}"
+    elif first == "object":
+        fix = "write KEY: VALUE lines below it"
+    elif first == "array" and isinstance(instance, dict | str):
         fix = "begin each item with a dash"
     return f"must be {_WORDS.get(first, first)}, not {short(instance)}", fix
 

@@ -113,15 +113,15 @@ def _is_exit_hook(call: Call) -> bool:
 
 
 def _reached(document: Document, names: list[str]) -> set[str]:
-    reached: set[str] = set()
+    reached: dict[tuple[int, str], str] = {}
     todo = [template for name in names if (template := document.template(name))]
     while todo:
         template = todo.pop()
-        if template.name in reached and template.name:
-            continue
-        reached.add(template.name)
-        todo += [call.called for task in template.tasks for call in (task, *task.hooks) if call.called]
-    return reached - {""}
+        place = (id(template.document), template.path)
+        if place not in reached:
+            reached[place] = template.name
+            todo += [call.called for task in template.tasks for call in (task, *task.hooks) if call.called]
+    return {name for (owner, _), name in reached.items() if name and owner == id(document)}
 
 
 def _metadata(document: Document, specs: list[Value]) -> Iterable[tuple[str, set[str]]]:

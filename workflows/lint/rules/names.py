@@ -94,9 +94,7 @@ def _template_name(name: str, path: str, kind: str) -> Iterator[Hit]:
     if not name:
         yield Hit(path, f"the {kind} has no name", "add name")
     elif not _TEMPLATE.fullmatch(name):
-        yield Hit(
-            path, f"`{name}` is not a name of a {kind}", "use letters, digits and dashes; begin with none of the last"
-        )
+        yield Hit(path, f"`{name}` is not a name of a {kind}", "use letters, digits and dashes; begin with no dash")
     if len(name) > LONGEST_TEMPLATE_NAME:
         yield Hit(
             path, f"the name has {len(name)} characters; a {kind}'s has at most {LONGEST_TEMPLATE_NAME}", "shorten it"

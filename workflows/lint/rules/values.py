@@ -8,7 +8,7 @@ from typing import Any
 from workflows.lint.document import Document, Value, listed, section
 from workflows.lint.finding import Hit
 from workflows.runner.duration import seconds
-from workflows.spec.findings import short
+from workflows.spec.findings import short, unknown
 from workflows.spec.source import join
 
 _POD_GC = ("OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess")
@@ -25,7 +25,7 @@ def allowed_value(document: Document) -> Iterator[Hit]:
     """
     for (path, value), allowed in _closed(document):
         if isinstance(value, str) and value and "{{" not in value and value not in allowed:
-            yield Hit(path, f"`{value}` is none of {', '.join(allowed)}", f"write one of {', '.join(allowed)}")
+            yield Hit(path, f"`{value}` is not a value of this field", unknown(value, allowed))
 
 
 def duration(document: Document) -> Iterator[Hit]:

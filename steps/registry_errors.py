@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import requests
@@ -13,6 +11,7 @@ import requests
 from steps.credentials import config_files
 from steps.errors import BadInput, StepError
 from steps.reference import Reference
+from steps.retry_after import retry_after
 
 INSECURE = "ARGOTUNE_INSECURE_REGISTRIES"
 
@@ -34,7 +33,7 @@ def refused(response: requests.Response, reference: Reference, *, push: bool, kn
     registry, status = reference.registry, response.status_code
     detail = f"HTTP {status}{_details(response)}"
     if status in (408, 429) or status >= 500:
-        return MayPass(f"{registry} answers {detail}", "run it again later", _retry_after(response))
+        return MayPass(f"{registry} answers {detail}", "run it again later", retry_after(response))
     if status in (401, 403):
         return _denied(detail, reference, push, known)
     if status == 404:
@@ -82,17 +81,6 @@ def _details(response: requests.Response) -> str:
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return f" {text[:300]}" if text else ""
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time()) if value else None
-    except ValueError:
-        return None
 
 
 def _cause(error: BaseException) -> str:

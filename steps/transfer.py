@@ -24,11 +24,11 @@ from typing import Any
 from urllib.parse import urldefrag, urljoin
 
 import requests
-from urllib3.exceptions import HTTPError, IncompleteRead, InvalidHeader
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError, IncompleteRead
 
 from steps import files, hosts, progress
 from steps.errors import BadInput, StepError
+from steps.retry_after import retry_after
 
 TRIES = 5  # in a row that brought nothing new
 BACKOFF = 1.0  # seconds before the second try; doubled for each further one
@@ -324,7 +324,7 @@ class Transfer:
             self._discard()
             return _TryAgain("the file has changed on the server")
         if status >= 500 or status in (408, 425, 429):
-            return _TryAgain(said, _retry_after(response))
+            return _TryAgain(said, retry_after(response))
         return BadInput(f"{self._target.shown}: {said}", _way_in(self._target.url, status))
 
     def _interrupted(self, error: requests.RequestException | HTTPError) -> Exception:
@@ -362,13 +362,6 @@ def _range(response: requests.Response) -> tuple[int, int | None]:
     if not found:
         return -1, None
     return int(found[1] or -1), None if found[2] == "*" else int(found[2])
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    try:
-        return Retry().parse_retry_after(response.headers["Retry-After"])
-    except (KeyError, InvalidHeader):
-        return None
 
 
 def _way_in(url: str, status: int) -> str:

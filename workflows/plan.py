@@ -7,9 +7,8 @@ has the field, else those of the library that reads the value.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -211,7 +210,7 @@ class Plan(_Section):
         for path in self.paths():
             value: Any = self
             for part in path.split("."):
-                value = getattr(value, _attribute(type(value), part), None) if value is not None else None
+                value = getattr(value, attribute(type(value), part), None) if value is not None else None
             if value is not None:
                 yield path, value, self.origin(path)
 
@@ -240,7 +239,7 @@ class Layer:
 
     origin: str
     values: Mapping[str, Any]
-    origins: Mapping[str, str] = ()  # type: ignore[assignment]
+    origins: Mapping[str, str] = field(default_factory=dict)
     """Origins more exact than that of the layer, for example with the line in the file."""
 
 
@@ -255,43 +254,45 @@ def merge(layers: list[Layer]) -> Plan:
     for layer in layers:
         for path, value in layer.values.items():
             merged[path] = value
-            origins[path] = dict(layer.origins).get(path, layer.origin)
-    tree: dict[str, Any] = {"origins": origins}
-    for path, value in merged.items():
+            origins[path] = layer.origins.get(path, layer.origin)
+    return Plan.model_validate({**_tree(merged.items()), "origins": origins})
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """A plan as plain data, ``{section: {field: {value, origin}}}``, for the report and ``-o json``."""
+    plain = TypeAdapter(Any).dump_python
+    return _tree(
+        (path, {"value": plain(value, mode="json", by_alias=True), "origin": origin})
+        for path, value, origin in plan.values()
+    )
+
+
+def attribute(section: type[BaseModel], alias: str) -> str:
+    """Name in Python of the field that YAML, or a dotted path, calls ``alias``."""
+    return next(name for name, known in section.model_fields.items() if alias in (known.alias, name))
+
+
+def _tree(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by dotted path as maps within maps."""
+    tree: dict[str, Any] = {}
+    for path, value in leaves:
         *parents, leaf = path.split(".")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
-    return Plan.model_validate(tree)
-
-
-def as_json(plan: Plan) -> str:
-    """A plan as JSON, ``{section: {field: {value, origin}}}``, for people, the report and ``-o json``."""
-    tree: dict[str, Any] = {}
-    for path, value, origin in plan.values():
-        *parents, leaf = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        plain = TypeAdapter(Any).dump_python(value, mode="json", by_alias=True)
-        node[leaf] = {"value": plain, "origin": origin}
-    return json.dumps(tree, ensure_ascii=False)
+    return tree
 
 
 def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, field in section.model_fields.items():
-        path = f"{prefix}{field.alias or name}"
-        inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
+    for name, known in section.model_fields.items():
+        path = f"{prefix}{known.alias or name}"
+        inner = next((kind for kind in (known.annotation, *get_args(known.annotation)) if _is_section(kind)), None)
         if inner:
             yield from _leaves(inner, f"{path}.")
         elif path != "origins":
             # pydantic keeps the validators of a field apart from its type.
-            yield path, Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-
-
-def _attribute(section: type[BaseModel], alias: str) -> str:
-    return next(name for name, field in section.model_fields.items() if alias in (field.alias, name))
+            yield path, Annotated[known.annotation, *known.metadata] if known.metadata else known.annotation
 
 
 def _is_section(kind: Any) -> bool:

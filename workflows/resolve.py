@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 import presets
 from workflows import estimate, site
 from workflows.errors import InvalidInput, Problem
-from workflows.plan import Layer, Plan, merge
+from workflows.plan import Layer, Plan, attribute, merge
 from workflows.spec import Manifest, load
 from workflows.spec.kaito_annotations import BYPASS_CHECKS
 
@@ -242,7 +242,7 @@ def _written(model: BaseModel, path: str) -> tuple[bool, Any]:
     for part in path.split("."):
         if not isinstance(value, BaseModel):
             return False, None
-        name = next(name for name, field in type(value).model_fields.items() if part in (field.alias, name))
+        name = attribute(type(value), part)
         if name not in value.model_fields_set:
             return False, None
         value = getattr(value, name)

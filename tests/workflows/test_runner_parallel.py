@@ -23,8 +23,6 @@ from runner_documents import (
 
 from workflows.runner.outcome import Outcome
 
-CODE = {"code": "{{inputs.parameters.code}}"}
-
 
 def test_items_fan_out_and_their_outputs_come_together(tmp_path: Path) -> None:
     items = ["x", 2, {"k": "v", "n": 1}]

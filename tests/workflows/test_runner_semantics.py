@@ -30,8 +30,6 @@ from runner_documents import (
 
 from workflows import runner
 
-CODE = {"code": "{{inputs.parameters.code}}"}
-
 
 def test_outputs_flow_to_the_tasks_that_wait(tmp_path: Path) -> None:
     text = {"text": "got {{tasks.a.outputs.parameters.out}} {{tasks.a.status}} {{tasks.a.exitCode}}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,9 +86,3 @@ def read_workflow(file: str) -> dict[str, Any] | None:
         return None
     is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")
     return content if is_workflow else None
-
-
-def show_warnings(warnings: list[Any]) -> None:
-    """Print warnings to standard error."""
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)

@@ -17,19 +17,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
+    from workflows import estimate as estimates
     from workflows import site
-    from workflows.estimate import as_dict, as_text, estimate
-    from workflows.plan import as_json
+    from workflows.plan import as_dict
     from workflows.resolve import plans
 
     for plan in plans(args.file, args.set, args.site, args.namespace):
-        estimated = estimate(plan, site.prices(args.site))
+        estimated = estimates.estimate(plan, site.prices(args.site))
         if args.output == "json":
-            content = {**json.loads(as_json(plan)), "estimate": as_dict(estimated)}
+            content = {**as_dict(plan), "estimate": estimates.as_dict(estimated)}
             print(json.dumps(content, indent=2, ensure_ascii=False))
         else:
             _table([(path, _short(value), origin) for path, value, origin in plan.values()])
-            print(f"\n{as_text(estimated)}")
+            print(f"\n{estimates.as_text(estimated)}")
     return 0
 
 

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     parameters = _pairs(args.parameter, "-p")
     volumes = {claim: Path(folder).absolute() for claim, folder in _pairs(args.volume, "--volume").items()}
-    document = _document(args)
+    document = _document(args, parameters)
     runs = Path(args.runs_dir)
     if args.resume:
         if volumes:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     return _tell(outcome, args.file)
 
 
-def _document(args: argparse.Namespace) -> dict[str, Any]:
+def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str, Any]:
     """The Workflow to run: the file's own where it holds one, else that of its Workspace."""
     from workflows.commands import compile as compiling
     from workflows.spec.names import placeholders
@@ -92,7 +92,7 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
             Problem(f"holds several Workspaces ({names})", file=args.file, fix="run them one by one, a file each")
         )
     image = _default(documents[0], "image")
-    if _pushes(documents[0], args) and placeholders(image):
+    if not args.resume and _pushes(documents[0], parameters) and placeholders(image):
         fix = "write a reference of yours, or keep the image on this machine: -p push=false"
         raise InvalidInput(
             Problem(f"{image} is a placeholder, no image reference", "tuning.output.image", args.file, fix=fix)
@@ -100,9 +100,9 @@ def _document(args: argparse.Namespace) -> dict[str, Any]:
     return documents[0]
 
 
-def _pushes(document: dict[str, Any], args: argparse.Namespace) -> bool:
-    given = _pairs(args.parameter, "-p")
-    return not args.resume and "image" not in given and given.get("push", _default(document, "push")) == "true"
+def _pushes(document: dict[str, Any], given: dict[str, str]) -> bool:
+    """Whether the image goes to the reference that the Workspace names."""
+    return "image" not in given and given.get("push", _default(document, "push")) == "true"
 
 
 def _default(document: dict[str, Any], parameter: str) -> str:

@@ -14,7 +14,7 @@ from hera.workflows import models as m
 from workflows.compile import pod
 from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
 from workflows.compile.volumes import DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, WORK, adapter_volume
-from workflows.plan import Plan, as_json
+from workflows.plan import Plan, as_dict
 from workflows.spec.pipeline import seconds
 
 T = TypeVar("T")
@@ -247,7 +247,7 @@ def report(plan: Plan) -> Container:
         plan.images.control,
         flags={
             "work": WORK,
-            "plan": as_json(plan),
+            "plan": as_dict(plan),
             "status": "{{workflow.status}}",
             "failures": "{{workflow.failures}}",
         },

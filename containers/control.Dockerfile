@@ -22,7 +22,7 @@ COPY pyproject.toml README.md containers/constraints.txt ./
 # hadolint ignore=DL3013
 RUN mkdir workflows steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
- && pip install --no-cache-dir ".[data]"
+ && pip install --no-cache-dir ".[data,azure]"
 
 COPY workflows workflows
 COPY steps steps

@@ -38,6 +38,26 @@ class Resource(_Section):
     """Node labels that must match (KAITO ``resource.labelSelector``)."""
 
 
+class Nodes(_Section):
+    """Who makes the GPU nodes exist, and how (``steps/provision.py``)."""
+
+    provider: Literal["autoscaler", "existing", "aks", "karpenter"] = "autoscaler"
+    """``autoscaler``: the pods ask, and whatever scales the cluster brings nodes; ``existing``: nodes that are there
+    are checked; ``aks`` and ``karpenter``: a pool of this run is made, and released when it ends."""
+    fallback_instance_types: list[str] = []
+    """Sizes to take, in this order, where the first is not to be had."""
+    spot: bool = False
+    zones: list[str] = []
+    lease: Duration = "26h"
+    """A pool older than this belongs to no run any more (``argotune gc``)."""
+    subscription: str = ""
+    resource_group: str = ""
+    cluster: str = ""
+    """AKS: of the managed cluster."""
+    node_class: str = "default"
+    """Karpenter: name of the AKSNodeClass."""
+
+
 class Model(_Section):
     """The base model."""
 
@@ -125,6 +145,10 @@ class Rollout(_Section):
     question: str = "What can you help me with?"
     port: int = 0
     deadline: str = "15m"
+    replicas: int = 1
+    """Servers behind the Service (KAITO InferenceSet ``replicas``)."""
+    template: dict[str, Any] | None = None
+    """The user's own pod (KAITO ``inference.template``); a cluster's rollout serves it as it is."""
     server_arguments: dict[str, Any] = {}
     """vLLM flags (KAITO ``inference_config.yaml``, section ``vllm``)."""
 
@@ -190,6 +214,7 @@ class Plan(_Section):
     """Whether somebody must answer YES before the adapter is packaged and served."""
     schedule: Schedule | None = None
     resource: Resource = Resource()
+    nodes: Nodes = Nodes()
     model: Model
     data: Data | None = None
     tuning: Tuning | None = None

@@ -1,0 +1,230 @@
+"""How a server fails a client: one call, once, in one way. For every stand-in that is made of ``http.server``.
+
+    class Handler(FaultyHandler, BaseHTTPRequestHandler): ...      # and Handler.faults = Faults()
+
+A test runs a step once without a fault, which gives ``faults.calls``, and then once for each of them and each of
+``KINDS``. ``kill_proof`` runs the step in a process of its own, the one that ``killed`` ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+KINDS = ("reset", "timeout", "429", "500", "truncated", "killed")
+"""``reset``, ``429`` (with Retry-After) and ``500``: the call is not performed. ``timeout`` (no answer comes),
+``truncated`` (half of the answer, then the end) and ``killed`` (SIGKILL for the client): it is."""
+RETRY_AFTER = 7
+"""Seconds that a 429 asks for."""
+LONGEST = 60.0
+"""Seconds after which a held or a killing call gives up, so that a wrong test ends."""
+
+
+class Faults:
+    """The calls that a server got, and the one of them that fails."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        """All so far, as their handler names them."""
+        self.happened = False
+        """Whether the fault has come to pass."""
+        self._lock = threading.Lock()
+        self._kind, self._call = "", 0
+        self._pid = 0
+        self._pid_known = threading.Event()
+        self._closing = threading.Event()
+
+    def fail(self, kind: str, call: int) -> None:
+        """Let the ``call``-th call from now on (the first is 1) fail once, as ``kind`` says."""
+        assert kind in KINDS and call > 0, (kind, call)
+        with self._lock:
+            self._kind, self._call = kind, len(self.calls) + call
+            self.happened = False
+            self._pid_known.clear()
+
+    def client(self, pid: int) -> None:
+        """Say which process ``killed`` ends; it may have started already."""
+        self._pid = pid
+        self._pid_known.set()
+
+    def close(self) -> None:
+        """Let go of clients that wait for an answer."""
+        self._closing.set()
+
+    def begin(self, call: str) -> str:
+        """Note a call and say how it fails; empty: not at all."""
+        with self._lock:
+            self.calls.append(call)
+            if not self._kind or self.happened or len(self.calls) != self._call:
+                return ""
+            self.happened = True
+            return self._kind
+
+    def kill(self) -> None:
+        assert self._pid_known.wait(LONGEST), "nobody said which process to kill: Faults.client(pid)"
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def hold(self, connection: socket.socket) -> None:
+        """Wait until the client goes away."""
+        connection.settimeout(0.05)
+        for _ in range(int(LONGEST / 0.05)):
+            try:
+                connection.recv(1)
+                return
+            except TimeoutError:
+                if self._closing.is_set():
+                    return
+            except OSError:
+                return
+
+
+class FaultyHandler(BaseHTTPRequestHandler):
+    """Mixin, before ``BaseHTTPRequestHandler``, by which a server fails the call that its ``faults`` name."""
+
+    faults: Faults
+    _spoiled: _Spoiled | None = None
+
+    def call_name(self) -> str:
+        """How a call is named in ``Faults.calls`` and in docs/FAULTS.md; servers shorten names that differ by run."""
+        return f"{self.command} {self.path.partition('?')[0]}"
+
+    def fault_body(self, status: int) -> bytes:
+        """JSON that says 429 or 500 as the real server would."""
+        return b'{"message": "%d by fault injection"}' % status
+
+    def handle_one_request(self) -> None:
+        self._spoiled = None
+        answers = self.wfile
+        try:
+            super().handle_one_request()
+            if self._spoiled is not None:
+                self._spoiled.end()
+        except Gone:
+            pass
+        finally:
+            if self._spoiled is not None:
+                self.wfile, self._spoiled = answers, None
+                self._hang_up()
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        kind = self.faults.begin(self.call_name())
+        if kind == "reset":
+            # Linger of zero seconds: the kernel sends RST instead of FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
+            return False
+        if kind in ("429", "500"):
+            self._refuse(int(kind))
+            return False
+        if kind:
+            self._spoiled = _Spoiled(self, kind)
+            self.wfile = self._spoiled
+        return True
+
+    def _refuse(self, status: int) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.fault_body(status)
+        self.send_response(status)
+        if status == 429:
+            self.send_header("Retry-After", str(RETRY_AFTER))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Gone(ConnectionAbortedError):
+    """The rest of the answer has nobody to go to."""
+
+
+class _Spoiled:
+    """Stands for ``wfile`` of a call that is performed and whose answer does not arrive whole."""
+
+    closed = False
+
+    def __init__(self, handler: FaultyHandler, kind: str) -> None:
+        self._handler, self._kind = handler, kind
+        self._answers: Any = handler.wfile
+        self._head = b""
+        self._over = False
+
+    def write(self, data: bytes) -> int:
+        if self._over:
+            raise Gone
+        if self._kind != "truncated":
+            self._fail()
+        if not self._head:
+            self._head = bytes(data)
+            return len(data)
+        self._answers.write(self._head + bytes(data)[: len(data) // 2])
+        self._over = True
+        raise Gone
+
+    def end(self) -> None:
+        """The handler is done: a short answer without a body is cut too."""
+        if not self._over and self._kind == "truncated":
+            # Clients take a head that ends early for a whole one; not so half of a status line.
+            self._answers.write(self._head[: len("HTTP/1")])
+            self._over = True
+        elif not self._over:
+            self._fail()
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _fail(self) -> None:
+        self._over = True
+        if self._kind == "killed":
+            self._handler.faults.kill()
+        else:
+            self._handler.faults.hold(self._handler.connection)
+        raise Gone
+
+
+def kill_proof(faults: Faults, action: Callable[[], object]) -> bool:
+    """Run ``action`` in a child process, which ``killed`` may end; whether it lived on to the end.
+
+    The child is a fork, so it starts at once and has the test's patches and environment.
+
+    Raises:
+        AssertionError: when the child failed in another way; its traceback is on stderr.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    faults.client(pid)
+    ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert ended in (0, -signal.SIGKILL), f"the child process ended with {ended}"
+    return ended == 0

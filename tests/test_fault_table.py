@@ -1,0 +1,159 @@
+"""The faults are real on the wire, and the table says what was found."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fault_table
+import pytest
+from fault_table import Row
+from faults import RETRY_AFTER, Faults, FaultyHandler, kill_proof
+
+ANSWER = b"a whole answer"
+
+
+class Counting(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.performed = 0
+        server = self
+
+        class Handler(FaultyHandler, BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            faults = server.faults
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                server.performed += 1
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(ANSWER)))
+                self.end_headers()
+                self.wfile.write(ANSWER)
+
+            def do_DELETE(self) -> None:
+                server.performed += 1
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def ask(self, method: str = "POST") -> tuple[int, bytes, str | None]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server_port, timeout=0.3)
+        try:
+            connection.request(method, "/thing?run=1", b"body" if method == "POST" else None)
+            response = connection.getresponse()
+            return response.status, response.read(), response.getheader("Retry-After")
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Counting]:
+    server = Counting()
+    yield server
+    server.faults.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_chosen_call_fails_once_and_the_others_do_not(server: Counting) -> None:
+    server.faults.fail("500", 2)
+    assert [server.ask()[0] for _ in range(4)] == [200, 500, 200, 200]
+    assert server.performed == 3
+    assert server.faults.calls == ["POST /thing"] * 4
+
+
+def test_a_refusal_says_when_to_come_again(server: Counting) -> None:
+    server.faults.fail("429", 1)
+    assert server.ask()[::2] == (429, str(RETRY_AFTER))
+    assert server.performed == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "performed"),
+    [("reset", ConnectionResetError, 0), ("timeout", TimeoutError, 1), ("truncated", http.client.IncompleteRead, 1)],
+)
+def test_the_connection_fails_as_named(server: Counting, kind: str, error: type[Exception], performed: int) -> None:
+    server.faults.fail(kind, 1)
+    with pytest.raises(error):
+        server.ask()
+    assert server.performed == performed
+    assert server.ask()[1] == ANSWER
+
+
+def test_an_answer_without_a_body_is_cut_too(server: Counting) -> None:
+    server.faults.fail("truncated", 1)
+    with pytest.raises(http.client.BadStatusLine):
+        server.ask("DELETE")
+    assert server.performed == 1
+
+
+def test_the_client_is_killed_after_its_call_was_performed(server: Counting) -> None:
+    server.faults.fail("killed", 2)
+
+    def three_calls() -> None:
+        for _ in range(3):
+            server.ask()
+
+    assert not kill_proof(server.faults, three_calls)
+    assert server.performed == 2
+    assert kill_proof(server.faults, three_calls)
+    assert server.performed == 5
+
+
+def test_a_child_that_fails_by_itself_is_no_kill(server: Counting) -> None:
+    def wrong() -> None:
+        raise ValueError("wrong")
+
+    with pytest.raises(AssertionError, match="ended with 1"):
+        kill_proof(server.faults, wrong)
+
+
+def test_sections_are_written_beside_others_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_table, "PAGE", tmp_path / "FAULTS.md")
+    rows = [
+        Row("make", "PUT thing", "reset", "made once"),
+        Row("make", "PUT thing", "500", "made once"),
+        Row("make", "PUT thing", "killed", "made once by the second run"),
+        Row("make", "GET thing", "reset", "waited on"),
+        Row("make", "GET thing", "reset", "waited on"),
+    ]
+    monkeypatch.setenv("ARGOTUNE_REGENERATE", "1")
+    fault_table.check("things", rows)
+    fault_table.check("a section before", rows[3:])
+    monkeypatch.delenv("ARGOTUNE_REGENERATE")
+    fault_table.check("things", rows)
+    fault_table.check("a section before", rows[3:])
+    page = fault_table.PAGE.read_text()
+    assert "| make | PUT thing | reset, 500 | made once |\n" in page
+    assert page.count("GET thing") == 2
+    assert page.index("a section before") < page.index("## things")
+    with pytest.raises(AssertionError, match="ARGOTUNE_REGENERATE"):
+        fault_table.check("things", rows[:-2])
+
+
+def test_a_sweep_tries_every_call_with_every_fault() -> None:
+    tried: list[tuple[str, int]] = []
+
+    def run(kind: str, call: int) -> tuple[Faults, str]:
+        tried.append((kind, call))
+        faults = Faults()
+        if kind:
+            faults.fail(kind, call)
+        for name in ("GET a", "PUT a"):
+            faults.begin(name)
+        return faults, "well"
+
+    rows = fault_table.sweep("step", run, ("reset", "500"))
+    assert tried == [("", 0), ("reset", 1), ("500", 1), ("reset", 2), ("500", 2)]
+    assert rows[-1] == Row("step", "PUT a", "500", "well")

@@ -52,6 +52,7 @@ FROM_WORKSPACE = {
     "rollout.question": "pipeline.rollout.question",
     "rollout.port": "pipeline.rollout.port",
     "rollout.deadline": "pipeline.rollout.deadline",
+    "rollout.replicas": "pipeline.rollout.replicas",
     "storage.size": "pipeline.storage.size",
     "storage.storageClass": "pipeline.storage.storageClassName",
     "evaluation.samples": "pipeline.evaluation.samples",

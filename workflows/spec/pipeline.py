@@ -72,6 +72,8 @@ class PipelineRollout(Fields):
     """Port on one machine; 0 takes the first free one. A cluster's Service has KAITO's ports."""
     deadline: Duration = "15m"
     """How long the server may take until it answers."""
+    replicas: int = Field(1, ge=1, le=100)
+    """Servers behind a cluster's Service; an InferenceSet says it as ``spec.replicas``."""
 
 
 class PipelineStorage(Fields):

@@ -1,53 +1,39 @@
 """Sees to it that there is something to compute on, and says what that is.
 
-On one machine it compares what the Workspace asks for with what is here; tuning then makes do with that. In a cluster
-the pods that compute ask for GPUs themselves and the cluster's autoscaler brings the nodes.
+On one machine it compares what the Workspace asks for with what is here, and tuning then makes do with that, whatever
+the provider. In a cluster the provider of the site profile makes nodes of this run (``steps/aks.py``,
+``steps/karpenter.py``) or checks those that are there (``steps/existing_nodes.py``); without one the pods that compute
+ask for GPUs themselves and the cluster's autoscaler brings the nodes.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps import machine, step
+from steps import machine, nodes, step
+from steps.nodes import Result
+from steps.nodes import Wanted as Settings
 
 if TYPE_CHECKING:
     from presets import Sku
 
 
-@step.settings
-class Settings:
-    """Look at what there is to compute on."""
-
-    work: Path
-    """Work folder; the free space of its disk is reported."""
-    instance_type: str = ""
-    """VM size asked for (KAITO resource.instanceType); empty: whatever is there."""
-    count: int = 1
-    """Machines asked for (KAITO resource.count)."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What tuning will run on."""
-
-    device: str
-    """``cuda`` or ``cpu``."""
-    nodes: list[str]
-    summary: str
-    """One sentence for people."""
-
-
 def provision(settings: Settings) -> Result:
-    """Report what was asked for, what is there, and the device that tuning will use."""
+    """Report what was asked for, what is there or was made, and the device that tuning will use.
+
+    Raises:
+        StepError: as the provider's ``provision``.
+    """
     asked = _sku(settings.instance_type)
     print(f"asked for: {_asked_text(settings, asked)}", flush=True)
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return _in_cluster(settings, asked)
-    return _on_this_machine(settings, asked)
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return _on_this_machine(settings, asked)
+    if settings.provider in nodes.PROVIDERS:
+        made: Result = nodes.provider(settings.provider).provision(settings)
+        return made
+    return _by_the_autoscaler(settings, asked)
 
 
 def _on_this_machine(settings: Settings, asked: Sku | None) -> Result:
@@ -59,7 +45,7 @@ def _on_this_machine(settings: Settings, asked: Sku | None) -> Result:
     return Result(device, [socket.gethostname()], f"{here}: tuning runs on {doing}")
 
 
-def _in_cluster(settings: Settings, asked: Sku | None) -> Result:
+def _by_the_autoscaler(settings: Settings, asked: Sku | None) -> Result:
     node = os.environ.get("NODE_NAME") or socket.gethostname()
     device = "cuda" if asked is None or asked.compute_capability else "cpu"
     summary = (

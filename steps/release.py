@@ -1,24 +1,16 @@
-"""Gives back what provision took, however the run ended.
+"""Gives back what provision made, however the run ended.
 
-Provision takes nothing that has to be given back: one machine stays, and a cluster's autoscaler removes nodes that
-have become idle by itself.
+One machine stays, and so do nodes that were there before. Those that the cluster's autoscaler brought go when they
+have become idle.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from steps import step
-
-
-@step.settings
-class Settings:
-    """Give back what the run took."""
-
-    work: Path
-    """Work folder."""
+from steps import nodes, step
+from steps.nodes import Run as Settings
 
 
 @dataclass(frozen=True)
@@ -29,10 +21,18 @@ class Result:
 
 
 def release(settings: Settings) -> Result:
-    """Say what happens to the machines of this run."""
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        return Result("idle nodes are left to the cluster's autoscaler, which removes them")
-    return Result("nothing to give back: the run used this machine only")
+    """Give back exactly what this run made, and say what happens to its machines.
+
+    Raises:
+        StepError: as the provider's ``release``.
+    """
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return Result("nothing to give back: the run used this machine only")
+    if settings.provider in nodes.MAKERS:
+        return Result(nodes.provider(settings.provider).release(settings))
+    if settings.provider == "existing":
+        return Result("nothing to give back: the nodes were there before")
+    return Result("idle nodes are left to the cluster's autoscaler, which removes them")
 
 
 if __name__ == "__main__":

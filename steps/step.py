@@ -139,13 +139,22 @@ def result_file(work: Path, name: str) -> Path:
 
 
 def _help(settings_type: type[Any], program: str) -> NoReturn:
-    documentation = pydantic.TypeAdapter(settings_type).json_schema().get("properties", {})
+    documentation = _documentation(settings_type)
     parser = argparse.ArgumentParser(prog=f"python -m steps.{program}", description=settings_type.__doc__)
     for field in dataclasses.fields(settings_type):
-        text = documentation.get(field.name, {}).get("description", "")
-        parser.add_argument(flag(field.name), help=text.replace("%", "%%"))
+        parser.add_argument(flag(field.name), help=documentation.get(field.name, "").replace("%", "%%"))
     parser.parse_args(["--help"])
     sys.exit(0)
+
+
+def _documentation(settings_type: type[Any]) -> dict[str, str]:
+    """Docstrings of the fields; pydantic reads those of inherited ones from the class that declares them alone."""
+    kinds = [kind for kind in reversed(settings_type.__mro__) if dataclasses.is_dataclass(kind)]
+    found: dict[str, str] = {}
+    for kind in kinds:
+        fields = pydantic.TypeAdapter(kind).json_schema().get("properties", {})
+        found |= {name: facts["description"] for name, facts in fields.items() if "description" in facts}
+    return found
 
 
 def _pairs(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

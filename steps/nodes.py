@@ -1,0 +1,125 @@
+"""What provision, release and ``argotune gc`` have in common: which nodes a run wants, and who makes them.
+
+A provider is a module with four functions. ``provision(settings) -> Result`` makes nodes exist, or finds those of this
+run again; ``release(settings) -> str`` gives back exactly what this run made, as often as it is called, and says so in
+a sentence; ``leftovers(place) -> list[Leftover]`` lists what runs made and nobody gave back; ``remove(place,
+leftover)`` gives one of those back.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from steps import step
+
+RUN_LABEL = "argotune.dev/run"
+"""Node label with the uid of the Workflow: its pods select the nodes that were made for it, whatever their size."""
+TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+"""As KAITO's nodes have it; the pods that compute tolerate it."""
+
+PROVIDERS = {"aks": "steps.aks", "karpenter": "steps.karpenter", "existing": "steps.existing_nodes"}
+"""Modules by provider. ``autoscaler`` has none: the pods ask, and whatever scales the cluster brings nodes."""
+MAKERS = ("aks", "karpenter")
+"""Providers that make something which has to be given back."""
+
+
+@step.settings
+class Place:
+    """The cluster that nodes belong to."""
+
+    provider: Literal["autoscaler", "existing", "aks", "karpenter"] = "autoscaler"
+    """Who makes the nodes exist."""
+    subscription: str = ""
+    """AKS: id of the Azure subscription of the managed cluster."""
+    resource_group: str = ""
+    """AKS: resource group of the managed cluster."""
+    cluster: str = ""
+    """AKS: name of the managed cluster."""
+
+
+@step.settings
+class Run(Place):
+    """The run that nodes are made for."""
+
+    work: Path
+    """Work folder."""
+    run: str = ""
+    """Uid of the Workflow; what is made for a run carries it, and is found again by it."""
+    deadline_seconds: int = 1500
+    """How long to wait for the cloud before the step fails, to be tried again."""
+
+
+@step.settings
+class Wanted(Run):
+    """Look at what there is to compute on, or make it."""
+
+    instance_type: str = ""
+    """VM size asked for (KAITO resource.instanceType); empty: whatever is there."""
+    count: int = 1
+    """Machines asked for (KAITO resource.count)."""
+    gpus: int = 1
+    """GPUs of each machine that the pods ask for."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Labels that the nodes must have (KAITO resource.labelSelector)."""
+    workflow: str = ""
+    """Name of the Workflow, for people who meet the nodes."""
+    workspace: str = ""
+    """Name of the Workspace, for people who meet the nodes."""
+    fallback_instance_types: list[str] = field(default_factory=list)
+    """Sizes to take, in this order, where the first is not to be had."""
+    spot: bool = False
+    """Whether unused capacity, which may be taken back, is tried before regular machines."""
+    zones: list[str] = field(default_factory=list)
+    """Zones to try, in this order; empty: wherever the region has room."""
+    lease_seconds: int = 26 * 3600
+    """After so long, what was made for the run belongs to nobody any more."""
+    node_class: str = "default"
+    """Karpenter: name of the AKSNodeClass."""
+
+    @property
+    def sizes(self) -> list[str]:
+        """Sizes in the order in which they are tried."""
+        return list(dict.fromkeys([self.instance_type, *self.fallback_instance_types]))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What tuning will run on."""
+
+    device: str
+    """``cuda`` or ``cpu``."""
+    nodes: list[str]
+    summary: str
+    """One sentence for people."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that a run made, as ``argotune gc`` shows it."""
+
+    provider: str
+    name: str
+    run: str
+    workspace: str
+    workflow: str
+    size: str
+    nodes: int
+    state: str
+    made: datetime.datetime | None
+    """None where it doesn't say."""
+    lease_until: datetime.datetime | None
+    """None where it doesn't say; then it never counts as left behind."""
+
+    def expired(self, now: datetime.datetime) -> bool:
+        """Whether it belongs to no run any more."""
+        return self.lease_until is not None and self.lease_until <= now
+
+
+def provider(name: str) -> ModuleType:
+    """The module of a provider that has one; its libraries are imported when its functions are called."""
+    return importlib.import_module(PROVIDERS[name])

@@ -10,6 +10,7 @@ from typing import Any
 from hera.workflows import Container, EmptyDirVolume, Env, Parameter, Resources, RetryStrategy, SecretEnv
 from hera.workflows import models as m
 
+from workflows.compile import placement
 from workflows.plan import Plan
 
 MODELS = "/mnt/models"
@@ -125,10 +126,7 @@ def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]
 
 
 def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
-    """Where a pod that computes may run: KAITO's node labels and taint, Azure's spot taint; and what it may take."""
-    selector = dict(plan.resource.labels)
-    if plan.resource.instance_type:
-        selector["node.kubernetes.io/instance-type"] = plan.resource.instance_type
+    """Where a pod that computes may run, KAITO's taint and Azure's spot taint tolerated; and what it may take."""
     tolerate = m.Toleration
     # Neither of the usual autoscalers may move the pod to tidy up; hours of work would begin at the last checkpoint.
     stays = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
@@ -138,7 +136,8 @@ def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict
     return {
         "annotations": {**stays, **annotations},
         "resources": Resources(cpu_request=requests.cpu, memory_request=requests.memory, gpus=plan.resource.gpus),
-        "node_selector": selector,
+        "node_selector": placement.selector(plan),
+        "affinity": placement.affinity(plan),
         "tolerations": [
             tolerate(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
             tolerate(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hera.workflows import Container, Env, Parameter, Suspend
 from hera.workflows import models as m
 
-from workflows.compile import pod
+from workflows.compile import placement, pod
 from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
 from workflows.compile.volumes import DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, WORK, adapter_volume
 from workflows.plan import Plan, as_dict
@@ -26,10 +26,16 @@ def provision(plan: Plan) -> Container:
         plan,
         "provision",
         plan.images.control,
-        flags={"work": SCRATCH, "instance-type": plan.resource.instance_type, "count": plan.resource.count},
+        flags={
+            "work": SCRATCH,
+            "instance-type": plan.resource.instance_type,
+            "count": plan.resource.count,
+            **placement.provision_flags(plan),
+        },
         outputs=["device", "nodes", "summary"],
         mounts=[],
         retries=Retries(2),
+        timeout="1h" if placement.is_made(plan) else "30m",
     )
 
 
@@ -232,7 +238,7 @@ def release(plan: Plan) -> Container:
         plan,
         "release",
         plan.images.control,
-        flags={"work": SCRATCH},
+        flags={"work": SCRATCH, **placement.release_flags(plan)},
         outputs=["summary"],
         mounts=[],
         retries=Retries(5),

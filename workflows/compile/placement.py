@@ -1,0 +1,113 @@
+"""On which nodes the pods that compute run, and what provision and release are told of them.
+
+Nodes that are made for a run carry its uid as a label, and its pods select them by that alone: a fallback is as good
+as the size that was asked for. Nodes that are there, or that an autoscaler brings, are selected by their size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hera.workflows import models as m
+
+from steps.nodes import MAKERS, RUN_LABEL
+from workflows.plan import Plan
+from workflows.spec.pipeline import seconds
+
+UID = "{{workflow.uid}}"
+SIZE = "node.kubernetes.io/instance-type"
+# What says that a node is spot capacity: of AKS pools, of Karpenter's nodes.
+SPOT = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/capacity-type": "spot"}
+# Of a preference; spot is more than any size: cheap first, then the order of the sizes.
+SPOT_WEIGHT, FIRST_SIZE_WEIGHT = 100, 50
+
+
+def is_made(plan: Plan) -> bool:
+    """Whether nodes are made for each run of the plan, and given back.
+
+    A plan that only serves has none: what serves stays when the run ends, so it can't be on nodes of the run.
+    """
+    return plan.nodes.provider in MAKERS and plan.tuning is not None
+
+
+def selector(plan: Plan) -> dict[str, str]:
+    """Node labels that must match."""
+    labels = dict(plan.resource.labels)
+    if is_made(plan):
+        labels[RUN_LABEL] = UID
+    elif plan.resource.instance_type and not plan.nodes.fallback_instance_types:
+        labels[SIZE] = plan.resource.instance_type
+    return labels
+
+
+def affinity(plan: Plan) -> m.Affinity | None:
+    """Where several kinds of nodes will do: which may be, and which the scheduler prefers."""
+    if is_made(plan):
+        return None
+    sizes = [plan.resource.instance_type, *plan.nodes.fallback_instance_types] if plan.resource.instance_type else []
+    several = sizes if len(sizes) > 1 else []
+    preferred = [_preferred(SPOT_WEIGHT, *label) for label in SPOT.items()] if plan.nodes.spot else []
+    preferred += [_preferred(max(FIRST_SIZE_WEIGHT - at, 1), SIZE, size) for at, size in enumerate(several)]
+    if not preferred:
+        return None
+    terms = [m.NodeSelectorTerm(match_expressions=[_is_in(SIZE, *several)])]
+    required = m.NodeSelector(node_selector_terms=terms) if several else None
+    return m.Affinity(
+        node_affinity=m.NodeAffinity(
+            required_during_scheduling_ignored_during_execution=required,
+            preferred_during_scheduling_ignored_during_execution=preferred,
+        )
+    )
+
+
+def release_flags(plan: Plan) -> dict[str, Any]:
+    """Flags of release that say what to give back."""
+    return {"provider": plan.nodes.provider, **_cluster(plan), **_run()} if _has_provider(plan) else {}
+
+
+def provision_flags(plan: Plan) -> dict[str, Any]:
+    """Flags of provision that say what to make, or to look for."""
+    given = plan.nodes
+    if not _has_provider(plan):
+        return {}
+    flags: dict[str, Any] = {
+        "provider": given.provider,
+        **_cluster(plan),
+        **_run(),
+        "workflow": "{{workflow.name}}",
+        "workspace": plan.name,
+        "gpus": plan.resource.gpus,
+        "labels": plan.resource.labels,
+        "fallback-instance-types": given.fallback_instance_types,
+    }
+    if is_made(plan):
+        lease = seconds(given.lease)
+        flags |= {"spot": given.spot, "zones": given.zones, "lease-seconds": lease, "deadline-seconds": 3300}
+    if given.provider == "karpenter":
+        flags["node-class"] = given.node_class
+    return flags
+
+
+def _has_provider(plan: Plan) -> bool:
+    return plan.nodes.provider == "existing" or is_made(plan)
+
+
+def _run() -> dict[str, str]:
+    return {"run": UID}
+
+
+def _cluster(plan: Plan) -> dict[str, str]:
+    given = plan.nodes
+    if given.provider != "aks":
+        return {}
+    return {"subscription": given.subscription, "resource-group": given.resource_group, "cluster": given.cluster}
+
+
+def _preferred(weight: int, label: str, value: str) -> m.PreferredSchedulingTerm:
+    return m.PreferredSchedulingTerm(
+        weight=weight, preference=m.NodeSelectorTerm(match_expressions=[_is_in(label, value)])
+    )
+
+
+def _is_in(label: str, *values: str) -> m.NodeSelectorRequirement:
+    return m.NodeSelectorRequirement(key=label, operator="In", values=list(values))

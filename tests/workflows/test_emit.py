@@ -21,7 +21,19 @@ NASTY = [
     *("{% if x %}{{ y }}", "[]", "{}", "{a: b}", "- a", "? a", "#", "a #b", "a: b", ":", "!tag", "&anchor"),
     *("*alias", "%TAG", "@at", "`tick", "'", '"', "''", "|", ">", "\\", "\\n", "2026-11-24", "2026-11-24T10:00:00Z"),
     *("=", "<<", "---", "...", "--- a", "\xe9", "\u65e5\u672c\u8a9e", "\U0001f916", "\U0001f469\u200d\U0001f4bb"),
-    *(),
+    *("?x", ":x", "-x", "--work", "-", "?", "a:b", "a#b", "a :b", "a:", "a: ", "x...", "...x", "1.5e", "0x", "1:99"),
+    *(
+        "\u3000wide",
+        "wide\u3000",
+        "\xa0",
+        "a \xa0#b",
+        "\u200b",
+        "\ufffe",
+        "\U000e0001",
+        "2026-1-1",
+        "2026-13-45",
+        "12e03_",
+    ),
 ]
 
 
@@ -30,7 +42,11 @@ def document(strings: list[str]) -> dict:
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
         "metadata": {"name": "x", "annotations": {f"a{index}": text for index, text in enumerate(strings)}},
-        "spec": {"templates": [{"name": "t", "container": {"image": "i", "args": strings}}]},
+        "spec": {
+            "templates": [{"name": "t", "container": {"image": "i", "args": strings}}],
+            "nodeSelector": dict.fromkeys(strings, "key"),
+            "nested": [[strings], [[]], {}, [{}], {"a": [{"b": None, "c": True, "d": 1, "e": 0.5, "f": 1e-05}]}],
+        },
     }
 
 

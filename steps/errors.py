@@ -2,6 +2,7 @@
 
 StepError            exit 1   the step failed; a retry may help
 +-- BadInput         exit 2   what the user gave is wrong; a retry does not help
++-- GateRefused      exit 3   no adapter was good enough
 +-- NoCapacity       exit 4   quota, SKU or disk is not there
 +-- TimeLimit        exit 6   a time or budget cap was reached
 """
@@ -25,6 +26,12 @@ class BadInput(StepError):
     """What the user gave (data, reference, setting) is wrong."""
 
     exit_code = 2
+
+
+class GateRefused(StepError):
+    """No adapter was good enough to go on with."""
+
+    exit_code = 3
 
 
 class NoCapacity(StepError):

@@ -9,7 +9,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from steps import files, progress
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
@@ -19,7 +21,7 @@ from steps.errors import BadInput
 from steps.model import choose_device, describe_device, fetch_model, load_base, load_tokenizer, prepare_libraries
 from steps.row_losses import row_losses
 from steps.step import main, settings
-from steps.tune import read_messages
+from steps.tune import dataset_folder, read_messages
 
 WORST = 5
 """Rows listed on which the adapter does worse than its base."""
@@ -27,10 +29,12 @@ WORST = 5
 
 @settings
 class Settings:
-    """Compare ``WORK/adapter`` with its base on ``WORK/dataset/eval.parquet``; writes ``report/evaluation.json``."""
+    """Compare ``WORK/adapter`` with its base on ``eval.parquet`` of the dataset; writes ``report/evaluation.json``."""
 
     work: Path
     """Work folder, shared by all steps."""
+    dataset: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    """Folder of the rows; by default ``WORK/dataset``."""
     preset: str = ""
     """Preset of the base model."""
     model: str = ""
@@ -88,7 +92,7 @@ def evaluate(given: Settings) -> Result:
         BadInput: no held-out rows, no adapter, or none that fits the base.
         StepError: the base model can't be had, or was not quantized.
     """
-    rows = read_messages(given.work / "dataset" / "eval.parquet")
+    rows = read_messages(dataset_folder(given) / "eval.parquet")
     folder = _adapter_folder(given)
     prepare_libraries()
     device = choose_device()

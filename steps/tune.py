@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BeforeValidator
 
 from steps import checkpoints, files, training_config
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
@@ -41,10 +43,12 @@ TERMINATED = 143
 
 @settings
 class Settings:
-    """Train an adapter on ``WORK/dataset/train.parquet`` and write it to ``WORK/adapter``."""
+    """Train an adapter on ``train.parquet`` of the dataset and write it to ``WORK/adapter``."""
 
     work: Path
     """Work folder, shared by all steps."""
+    dataset: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    """Folder of the rows; by default ``WORK/dataset``."""
     preset: str = ""
     """Preset of the base model."""
     model: str = ""
@@ -105,7 +109,7 @@ def tune(given: Settings) -> Result:
         NoCapacity: the device's memory is too small.
         StepError: the base model can't be had, or was not quantized.
     """
-    train_file = given.work / "dataset" / "train.parquet"
+    train_file = dataset_folder(given) / "train.parquet"
     rows = read_messages(train_file)
     prepare_libraries()
     config = training_config.check(given, lora_targets(given.preset, given.model))
@@ -134,6 +138,11 @@ def still_there(given: Settings, result: Result) -> bool:
     return adapter_digest(given.work / "adapter") == result.adapter_digest
 
 
+def dataset_folder(given: Any) -> Path:
+    """Where the settings of a step say that the rows are."""
+    return Path(given.dataset or given.work / "dataset")
+
+
 def read_messages(file: Path) -> list[list[dict[str, Any]]]:
     """Column ``messages`` of a parquet file of the download step.
 
@@ -157,7 +166,7 @@ def read_messages(file: Path) -> list[list[dict[str, Any]]]:
 
 def _fingerprint(given: Settings, base: BaseModel, train_file: Path) -> str:
     """What a checkpoint must have been made with to be of use."""
-    values = {name: value for name, value in dataclasses.asdict(given).items() if name != "work"}
+    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in ("work", "dataset")}
     content = [values, base.origin, base.revision, files.sha256(train_file)]
     return files.sha256_text(json.dumps(content, sort_keys=True, default=str))
 

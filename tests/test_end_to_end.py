@@ -13,7 +13,7 @@ import pytest
 import requests
 
 ROOT = Path(__file__).parent.parent
-STEPS = 30  # enough for the style to show; the example itself takes more
+STEPS = 24  # enough for the style to show; the example itself takes more
 pytestmark = pytest.mark.slow
 
 

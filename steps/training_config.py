@@ -21,6 +21,7 @@ import pydantic
 from steps.chat_tokens import Learned
 from steps.errors import BadInput
 from steps.model import compute_dtype
+from steps.training_refusals import NO_CODE, REFUSED, WITHOUT_EFFECT, refused
 
 if TYPE_CHECKING:
     from steps.tune import Settings as TuneSettings
@@ -33,56 +34,9 @@ FLAGS = {
     "max_length": "max_length",
     "seed": "seed",
 }
-# The loss curve has every step, and checkpoints, adapter and report have their places; these change nothing.
-WITHOUT_EFFECT = (
-    "output_dir",
-    "logging_strategy",
-    "logging_steps",
-    "logging_first_step",
-    "disable_tqdm",
-    "log_level",
-    "remove_unused_columns",
-    "dataset_num_proc",
-    "do_train",
-    "per_device_eval_batch_size",
-)
-MODEL_KEYS = ("torch_dtype", "dtype", "local_files_only", "device_map", "trust_remote_code")
-PACKING = "rows are not packed: each row keeps its own labels and order, so that a run can be resumed exactly"
-EVALUATE = "the evaluate step compares adapter and base after training"
-ONE_PROCESS = "training runs in one process"
-HUB = "nothing is pushed to a model hub"
-RESUME = "a run must go on from its checkpoint exactly where it stopped"
-DATA = "the download step prepares the rows"
-REFUSED = {
-    "packing": PACKING,
-    "padding_free": PACKING,
-    "eval_packing": EVALUATE,
-    "save_only_model": RESUME,
-    "ignore_data_skip": RESUME,
-    "auto_find_batch_size": RESUME,
-    "resume_from_checkpoint": RESUME,
-    "eval_strategy": EVALUATE,
-    "eval_steps": EVALUATE,
-    "eval_on_start": EVALUATE,
-    "load_best_model_at_end": EVALUATE,
-    "metric_for_best_model": EVALUATE,
-    "push_to_hub": HUB,
-    "hub_model_id": HUB,
-    "hub_token": HUB,
-    "fsdp": ONE_PROCESS,
-    "deepspeed": ONE_PROCESS,
-    "parallelism_config": ONE_PROCESS,
-    "accelerator_config": ONE_PROCESS,
-    "trust_remote_code": "code from a model repository is not run",
-    "dataset_kwargs": DATA,
-    "dataset_text_field": DATA,
-    "shuffle_dataset": DATA,
-    "chat_template_path": "the base model's own chat template is used",
-    "model_init_kwargs": "the model has its own map, model_config",
-}
+MODEL_KEYS = ("torch_dtype", "dtype", "local_files_only", "device_map", "trust_remote_code", "chat_template")
 ALL_LINEAR = "all-linear"
 """PEFT's word for each linear layer but the head."""
-HARMLESS = (False, None, "no", "none", "")
 
 
 @dataclass(frozen=True)
@@ -100,6 +54,8 @@ class TrainingConfig:
     """Which end of a row that is too long is kept: ``keep_start`` or ``keep_end``."""
     by_epoch: bool
     """Save at the end of each epoch."""
+    chat_template: str = ""
+    """Jinja text that renders the rows; empty: the tokenizer's own."""
 
 
 def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
@@ -118,8 +74,8 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         *_unknown("lora_config", given.lora_config, _fields(LoraConfig)),
         *_unknown("quantization_config", given.quantization_config, _parameters(BitsAndBytesConfig)),
         *_unknown("model_config", given.model_config, MODEL_KEYS),
-        *_refused(arguments),
-        *_contradictions(given, arguments),
+        *(f"training_arguments.{key}: {why}" for key, why in refused(arguments).items()),
+        *_contradictions(given),
     ]
     if wrong:
         raise BadInput("; ".join(wrong), "correct these keys of the training configuration")
@@ -138,6 +94,7 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         learned=_learned(arguments),
         keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
+        chat_template=str(given.model_config.get("chat_template") or ""),
     )
 
 
@@ -259,28 +216,12 @@ def _unknown(where: str, keys: Iterable[str], known: Sequence[str]) -> list[str]
     return wrong
 
 
-def _refused(arguments: Mapping[str, Any]) -> list[str]:
-    return [
-        f"training_arguments.{key}: not honoured, for {why}"
-        for key, why in REFUSED.items()
-        if key in arguments and arguments[key] not in HARMLESS
-    ]
-
-
-def _contradictions(given: TuneSettings, arguments: Mapping[str, Any]) -> list[str]:
+def _contradictions(given: TuneSettings) -> list[str]:
     wrong = []
-    if arguments.get("report_to", "none") not in ("none", [], ["none"]):
-        wrong.append("training_arguments.report_to: not honoured, for metrics stay in the run's report")
-    if arguments.get("train_sampling_strategy") == "group_by_length":
-        wrong.append(f"training_arguments.train_sampling_strategy: group_by_length is not honoured, for {RESUME}")
-    if arguments.get("save_strategy") not in (None, "no", "steps", "epoch"):
-        wrong.append("training_arguments.save_strategy: must be no, steps or epoch")
-    if (arguments.get("save_total_limit") or 2) < 2:
-        wrong.append("training_arguments.save_total_limit: must be 2 or more, for a kill may spoil the newest")
     if given.lora_config.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
         wrong.append("lora_config.task_type: must be CAUSAL_LM")
     if given.model_config.get("trust_remote_code"):
-        wrong.append("model_config.trust_remote_code: not honoured, for code from a model repository is not run")
+        wrong.append(f"model_config.trust_remote_code: not honoured: {NO_CODE}")
     quantized = [key for key in ("load_in_4bit", "load_in_8bit") if given.quantization_config.get(key)]
     if given.method == "lora" and quantized:
         wrong.append(f"quantization_config.{quantized[0]}: method lora does not quantize; write qlora")

@@ -2,9 +2,11 @@
 
 import dataclasses
 import inspect
+from typing import get_args
 
 import pytest
 
+from steps import training_refusals
 from workflows.errors import InvalidInput
 from workflows.spec import load
 from workflows.spec.training_keys import COLLATOR, LORA, QUANTIZATION, SECTIONS, TRAINING, Accepted, Only, Refused
@@ -77,6 +79,18 @@ def test_values_come_in_their_types(read):
     assert training.dataset == {"shuffle_seed": 7, "train_test_split": 0.9}
     assert manifest.eval_split == 0.1
     assert manifest.source.line("training_config.TrainingArguments.num_train_epochs") == 20
+
+
+def test_a_chat_template_is_taken_as_it_is_written(read):
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    manifest = read(section("ModelConfig", f'chat_template: "{template}"'))
+    assert manifest.training.model == {"chat_template": template}
+
+
+def test_what_says_that_a_thing_is_off_is_taken(read):
+    off = ("packing: false", "eval_strategy: no", 'fsdp: ""', "push_to_hub: false", "use_cpu: false")
+    manifest = read(section("TrainingArguments", *off))
+    assert (manifest.warnings, manifest.training.arguments) == ((), {})
 
 
 def test_keys_without_effect_are_taken_and_not_passed_on(read):
@@ -161,10 +175,32 @@ BROKEN = {
         "not run",
     ),
     "template": (
-        section("ModelConfig", "chat_template: '{{ messages }}'"),
+        section("ModelConfig", "chat_template: /workspace/tfs/chat.jinja"),
         "training_config.ModelConfig.chat_template",
-        "Argo would replace",
+        "must be the Jinja text of a template itself",
     ),
+    "packing": (section("TrainingArguments", "packing: true"), "training_config.TrainingArguments.packing", "resumed"),
+    "one checkpoint": (
+        section("TrainingArguments", "save_total_limit: 1"),
+        "training_config.TrainingArguments.save_total_limit",
+        "must be 2 or more",
+    ),
+    "by length": (
+        section("TrainingArguments", "train_sampling_strategy: group_by_length"),
+        "training_config.TrainingArguments.train_sampling_strategy",
+        "group_by_length is not honoured",
+    ),
+    "both types": (
+        section("TrainingArguments", "bf16: true", "fp16: true"),
+        "training_config.TrainingArguments.fp16",
+        "at most one of bf16 and fp16",
+    ),
+    "workers": (
+        section("TrainingArguments", "dataloader_prefetch_factor: 2"),
+        "training_config.TrainingArguments.dataloader_prefetch_factor",
+        "needs dataloader_num_workers above 0",
+    ),
+    "optimizer": (section("TrainingArguments", "optim: adam"), "training_config.TrainingArguments.optim", "'sgd'"),
     "braces": (
         section("TrainingArguments", "optim_args: 'a={{x}}'"),
         "training_config.TrainingArguments.optim_args",
@@ -281,6 +317,16 @@ def test_the_tables_know_every_key_of_the_libraries():
     assert fields(transformers.DataCollatorForLanguageModeling) <= set(COLLATOR)
     quantization = set(inspect.signature(transformers.BitsAndBytesConfig).parameters) - {"kwargs"}
     assert quantization <= set(QUANTIZATION)
+
+
+def test_no_key_passes_that_the_tune_step_refuses_or_leaves_out():
+    for key in {**training_refusals.REFUSED, **training_refusals.WITHOUT_EFFECT}:
+        assert isinstance(TRAINING[key], Refused | Accepted), key
+
+
+def test_the_optimizers_are_those_of_the_library():
+    names = pytest.importorskip("transformers.training_args").OptimizerNames
+    assert set(get_args(TRAINING["optim"])) <= {name.value for name in names}
 
 
 def test_what_is_honoured_is_a_key_of_the_libraries():

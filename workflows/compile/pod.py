@@ -156,4 +156,7 @@ def _access_token(plan: Plan) -> SecretEnv:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    # Braces stand next to each other in strings only (a chat template's): written so that Argo sees none of its own.
+    return json.dumps(value, ensure_ascii=False).replace("{{", "\\u007b\\u007b")

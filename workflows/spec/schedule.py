@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zoneinfo
 from typing import Annotated, Literal
 
@@ -26,11 +27,16 @@ def _cron(text: str) -> str:
 
 
 def _timezone(name: str) -> str:
-    zones = zoneinfo.available_timezones()
+    zones = _zones()
     # A machine without a time zone database can't tell.
     if zones and name not in zones:
         raise ValueError(f"there is no time zone {name!r}; write one like Etc/UTC or Europe/Paris")
     return name
+
+
+@functools.cache
+def _zones() -> set[str]:
+    return zoneinfo.available_timezones()
 
 
 def _stop_expression(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from steps import training_refusals
 from workflows.spec.findings import Findings, short, unknown
 from workflows.spec.source import join
 from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
@@ -113,12 +114,17 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
             found.warn(place, "checkpoints are kept all the same, so that the run can be resumed")
         elif ok and value != "all-linear":  # The default: all linear layers of the preset.
             read[key] = value
+    if section == "TrainingArguments":
+        for key, why in training_refusals.refused(read).items():
+            found.wrong(join(path, key), why)
     return read
 
 
 def _checked(rule: Any, value: Any, path: str, found: Findings) -> tuple[bool, Any]:
     """Whether a value is honoured, and what it is."""
     if isinstance(rule, Refused):
+        if training_refusals.is_off(value):
+            return False, None
         found.wrong(path, f"not honoured: {rule.why}", rule.fix)
         return False, None
     if isinstance(rule, Only):

@@ -4,6 +4,7 @@ The keys are those of the classes that KAITO reads the sections into: its own ``
 (presets/workspace/tuning/text-generation/cli.py), ``transformers.BitsAndBytesConfig``, ``peft.LoraConfig``,
 ``trl.SFTConfig`` and ``transformers.DataCollatorForLanguageModeling``. Values may be text that spells the type
 (``"2e-4"``), because KAITO hands them on as command-line arguments. A test compares these tables with those classes.
+What a training refuses is said by ``steps.training_refusals``, which the tune step asks too.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from steps import training_refusals
+from steps.training_refusals import EVALUATE, HUB, METRICS, NO_CODE, ONE_PROCESS, RESUME, WITHOUT_EFFECT
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Only:
 
 @dataclass(frozen=True)
 class Refused:
-    """Known, and not honoured."""
+    """Known, and not honoured; a value that says that the thing is off (``false``, ``no``, ``none``) is taken."""
 
     why: str
     fix: str = "leave it out"
@@ -53,6 +57,12 @@ def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return value
+
+
+def _template(text: str) -> str:
+    if "{%" not in text and "{{" not in text:
+        raise ValueError("must be the Jinja text of a template itself: there are no files of KAITO's image here")
+    return text
 
 
 def _no_as_text(value: Any) -> Any:
@@ -67,36 +77,66 @@ NotNegative = Annotated[float, _NotBool, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, _NotBool, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, _NotBool, Field(ge=0, le=1, allow_inf_nan=False)]
 Below1 = Annotated[float, _NotBool, Field(ge=0, lt=1, allow_inf_nan=False)]
+ChatTemplate = Annotated[str, AfterValidator(_template)]
 DType = Literal["bfloat16", "float16", "float32"]
 Interval = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_no_as_text)]
+# Those of transformers.training_args.OptimizerNames that run with what is in the image.
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adafactor",
+    "adagrad",
+    "rmsprop",
+    "sgd",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "ademamix",
+    "ademamix_8bit",
+    "paged_ademamix_8bit",
+    "paged_ademamix_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "rmsprop_bnb",
+    "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
+]
 Names = list[str]
 Map = dict[str, Any]
 Keys = Mapping[str, Any]
 
 _DEVICE = "the device is chosen from the machine"
-_HUB = "nothing is pushed to a model hub; the adapter goes to tuning.output"
-_ONE_PROCESS = "tuning runs in one process"
-_EVALUATE = "the evaluate step compares adapter and base model after training"
 _PRESET = "the preset names the model"
-_RESUME = "a run must go on from its checkpoint exactly where it stopped"
 _MLM = "a causal model has no masked-language objective"
 _METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
-_PARQUET = "the download step finds and reads the data"
 _COLUMNS = "columns are not renamed (KAITO reads this key but never uses it)"
 _COLUMNS_FIX = "in the data, name the columns messages, or prompt and completion"
+_COMPILE = "compiled training of quantized models is not supported"
+_DEVELOPERS = "it is for the library's own developers"
+
+
+def _idle(key: str, kind: Any) -> Accepted:
+    """A key that the tune step takes too, and that changes nothing there."""
+    return Accepted(kind, WITHOUT_EFFECT[key])
+
+
+def _never(key: str, fix: str = "leave it out") -> Refused:
+    """A key that the tune step would refuse."""
+    return Refused(training_refusals.REFUSED[key], fix)
+
 
 MODEL: Keys = {
     "torch_dtype": DType,
     "dtype": DType,
     "local_files_only": Accepted(bool, "the weights are in the model volume, or are fetched into it once"),
     "device_map": Only(("auto",), _DEVICE, "write auto"),
-    "trust_remote_code": Only((False,), "code from a model repository is not run", "choose a preset that needs none"),
+    "trust_remote_code": Only((False,), NO_CODE, "choose a preset that needs none"),
     "force_download": Only((False,), "the weights are fetched once"),
     "resume_download": Only((True, False), "a download is always resumed"),
-    "chat_template": Refused(
-        "an inline template holds '{{', which Argo would replace, and a path names a file of KAITO's image",
-        "use a preset whose tokenizer has a template",
-    ),
+    "chat_template": ChatTemplate,
     "pretrained_model_name_or_path": Refused(_PRESET, "set tuning.preset.name"),
     "revision": Refused("the preset pins the revision", "use --set model.revision=COMMIT"),
     "load_in_4bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
@@ -187,7 +227,7 @@ TRAINING: Keys = {
     ],
     "lr_scheduler_kwargs": Map,
     "warmup_steps": NotNegative,
-    "optim": str,
+    "optim": Optimizer,
     "optim_args": str,
     "weight_decay": NotNegative,
     "adam_beta1": Below1,
@@ -208,18 +248,18 @@ TRAINING: Keys = {
     "full_determinism": bool,
     "max_length": Count,
     "truncation_mode": Literal["keep_start", "keep_end"],
-    "packing": bool,
-    "packing_strategy": str,
-    "padding_free": bool,
+    "packing": _never("packing"),
+    "packing_strategy": _idle("packing_strategy", str),
+    "padding_free": _never("padding_free"),
     "pad_to_multiple_of": Count,
     "completion_only_loss": bool,
     "assistant_only_loss": bool,
     "loss_type": Literal["nll", "chunked_nll", "dft"],
-    "dataset_num_proc": Count,
+    "dataset_num_proc": _idle("dataset_num_proc", Count),
     "eos_token": str,
     "pad_token": str,
     "train_sampling_strategy": Literal["random", "sequential", "group_by_length"],
-    "length_column_name": str,
+    "length_column_name": _idle("length_column_name", str),
     "average_tokens_across_devices": bool,
     "dataloader_drop_last": bool,
     "dataloader_num_workers": Annotated[int, _NotBool, Field(ge=0)],
@@ -227,97 +267,97 @@ TRAINING: Keys = {
     "dataloader_persistent_workers": bool,
     "dataloader_prefetch_factor": Count,
     "dataloader_in_order": bool,
-    "logging_strategy": Interval,
-    "logging_steps": Positive,
-    "logging_first_step": bool,
+    "logging_strategy": _idle("logging_strategy", Interval),
+    "logging_steps": _idle("logging_steps", Positive),
+    "logging_first_step": _idle("logging_first_step", bool),
     "logging_nan_inf_filter": bool,
-    "log_level": Literal["debug", "info", "warning", "error", "critical", "passive"],
+    "log_level": _idle("log_level", Literal["debug", "info", "warning", "error", "critical", "passive"]),
     "save_strategy": Interval,
     "save_steps": Positive,
     "save_total_limit": Count,
-    "output_dir": Accepted(str, "checkpoints, adapter and report have their places on the run's volume"),
-    "ddp_find_unused_parameters": Accepted(bool, _ONE_PROCESS),
-    "disable_tqdm": Accepted(bool, "progress goes to Argo and the live view"),
-    "remove_unused_columns": Accepted(bool, "the download step keeps only the columns that training needs"),
-    "do_train": Accepted(bool, "tuning is what trains"),
+    "output_dir": _idle("output_dir", str),
+    "ddp_find_unused_parameters": Accepted(bool, ONE_PROCESS),
+    "disable_tqdm": _idle("disable_tqdm", bool),
+    "remove_unused_columns": _idle("remove_unused_columns", bool),
+    "do_train": _idle("do_train", bool),
     "overwrite_output_dir": Accepted(bool, "each run has its own folder"),
-    "per_device_eval_batch_size": Accepted(Count, _EVALUATE),
-    "report_to": Only(("none", ["none"]), "metrics stay in the run's report", "write none"),
+    "per_device_eval_batch_size": _idle("per_device_eval_batch_size", Count),
+    "report_to": Only(("none", ["none"]), METRICS, "write none"),
     "run_name": Refused("the Workspace names the run", "set metadata.name"),
     "use_cache": Only((False,), "a cache for generation is of no use in training"),
-    "save_only_model": Only((False,), f"{_RESUME}, and the optimizer's state would be missing", "leave it out"),
-    "dataset_text_field": Refused(_COLUMNS, _COLUMNS_FIX),
-    "trust_remote_code": Only((False,), "code from a model repository is not run"),
+    "save_only_model": _never("save_only_model"),
+    "dataset_text_field": _never("dataset_text_field", _COLUMNS_FIX),
+    "trust_remote_code": _never("trust_remote_code"),
     "use_cpu": Refused(_DEVICE),
     "no_cuda": Refused(_DEVICE),
-    "local_rank": Refused(_ONE_PROCESS),
-    "accelerator_config": Refused(_ONE_PROCESS),
-    "parallelism_config": Refused(_ONE_PROCESS),
-    "ddp_bucket_cap_mb": Refused(_ONE_PROCESS),
-    "ddp_broadcast_buffers": Refused(_ONE_PROCESS),
-    "ddp_static_graph": Refused(_ONE_PROCESS),
-    "ddp_backend": Refused(_ONE_PROCESS),
-    "ddp_timeout": Refused(_ONE_PROCESS),
-    "fsdp": Refused(_ONE_PROCESS),
-    "fsdp_config": Refused(_ONE_PROCESS),
-    "deepspeed": Refused(_ONE_PROCESS),
-    "log_on_each_node": Refused(_ONE_PROCESS),
-    "log_level_replica": Refused(_ONE_PROCESS),
-    "save_on_each_node": Refused(_ONE_PROCESS),
-    "resume_from_checkpoint": Refused("a run finds its own last checkpoint", "use argotune run --resume"),
-    "ignore_data_skip": Refused(_RESUME),
-    "restore_callback_states_from_checkpoint": Refused(_RESUME),
+    "local_rank": Refused(ONE_PROCESS),
+    "accelerator_config": _never("accelerator_config"),
+    "parallelism_config": _never("parallelism_config"),
+    "ddp_bucket_cap_mb": Refused(ONE_PROCESS),
+    "ddp_broadcast_buffers": Refused(ONE_PROCESS),
+    "ddp_static_graph": Refused(ONE_PROCESS),
+    "ddp_backend": Refused(ONE_PROCESS),
+    "ddp_timeout": Refused(ONE_PROCESS),
+    "fsdp": _never("fsdp"),
+    "fsdp_config": Refused(ONE_PROCESS),
+    "deepspeed": _never("deepspeed"),
+    "log_on_each_node": Refused(ONE_PROCESS),
+    "log_level_replica": Refused(ONE_PROCESS),
+    "save_on_each_node": Refused(ONE_PROCESS),
+    "resume_from_checkpoint": _never("resume_from_checkpoint", "use argotune run --resume"),
+    "ignore_data_skip": _never("ignore_data_skip"),
+    "restore_callback_states_from_checkpoint": Refused(RESUME),
     "enable_jit_checkpoint": Refused("checkpoints are written by save_strategy", "set save_strategy and save_steps"),
-    "auto_find_batch_size": Refused(_RESUME, "set per_device_train_batch_size"),
-    "eval_strategy": Refused(_EVALUATE),
-    "evaluation_strategy": Refused(_EVALUATE),
-    "eval_steps": Refused(_EVALUATE),
-    "eval_delay": Refused(_EVALUATE),
-    "eval_on_start": Refused(_EVALUATE),
-    "eval_do_concat_batches": Refused(_EVALUATE),
-    "eval_use_gather_object": Refused(_EVALUATE),
-    "eval_accumulation_steps": Refused(_EVALUATE),
-    "eval_packing": Refused(_EVALUATE),
-    "bf16_full_eval": Refused(_EVALUATE),
-    "fp16_full_eval": Refused(_EVALUATE),
-    "batch_eval_metrics": Refused(_EVALUATE),
-    "include_for_metrics": Refused(_EVALUATE),
-    "prediction_loss_only": Refused(_EVALUATE),
-    "do_eval": Refused(_EVALUATE),
-    "do_predict": Refused(_EVALUATE),
-    "load_best_model_at_end": Refused(_EVALUATE),
-    "metric_for_best_model": Refused(_EVALUATE),
-    "greater_is_better": Refused(_EVALUATE),
-    "push_to_hub": Only((False,), _HUB),
-    "hub_model_id": Refused(_HUB),
-    "hub_token": Refused("a secret must not stand in a ConfigMap"),
-    "hub_private_repo": Refused(_HUB),
-    "hub_strategy": Refused(_HUB),
-    "hub_always_push": Refused(_HUB),
-    "hub_revision": Refused(_HUB),
-    "project": Refused("metrics stay in the run's report"),
-    "trackio_space_id": Refused("metrics stay in the run's report"),
-    "trackio_bucket_id": Refused("metrics stay in the run's report"),
-    "trackio_static_space_id": Refused("metrics stay in the run's report"),
+    "auto_find_batch_size": _never("auto_find_batch_size", "set per_device_train_batch_size"),
+    "eval_strategy": _never("eval_strategy", "set pipeline.data.evalSplit"),
+    "evaluation_strategy": Refused(EVALUATE),
+    "eval_steps": _never("eval_steps"),
+    "eval_delay": Refused(EVALUATE),
+    "eval_on_start": _never("eval_on_start"),
+    "eval_do_concat_batches": Refused(EVALUATE),
+    "eval_use_gather_object": Refused(EVALUATE),
+    "eval_accumulation_steps": Refused(EVALUATE),
+    "eval_packing": _never("eval_packing"),
+    "bf16_full_eval": Refused(EVALUATE),
+    "fp16_full_eval": Refused(EVALUATE),
+    "batch_eval_metrics": Refused(EVALUATE),
+    "include_for_metrics": Refused(EVALUATE),
+    "prediction_loss_only": Refused(EVALUATE),
+    "do_eval": Refused(EVALUATE),
+    "do_predict": Refused(EVALUATE),
+    "load_best_model_at_end": _never("load_best_model_at_end"),
+    "metric_for_best_model": _never("metric_for_best_model"),
+    "greater_is_better": Refused(EVALUATE),
+    "push_to_hub": _never("push_to_hub"),
+    "hub_model_id": _never("hub_model_id"),
+    "hub_token": _never("hub_token"),
+    "hub_private_repo": Refused(HUB),
+    "hub_strategy": Refused(HUB),
+    "hub_always_push": Refused(HUB),
+    "hub_revision": Refused(HUB),
+    "project": Refused(METRICS),
+    "trackio_space_id": Refused(METRICS),
+    "trackio_bucket_id": Refused(METRICS),
+    "trackio_static_space_id": Refused(METRICS),
     "include_num_input_tokens_seen": Refused("the run counts its tokens by itself"),
-    "torch_compile": Refused("compiled training of quantized models is not supported"),
-    "torch_compile_backend": Refused("compiled training of quantized models is not supported"),
-    "torch_compile_mode": Refused("compiled training of quantized models is not supported"),
+    "torch_compile": Refused(_COMPILE),
+    "torch_compile_backend": Refused(_COMPILE),
+    "torch_compile_mode": Refused(_COMPILE),
     "use_liger_kernel": Refused("the liger kernels are not in the image"),
     "liger_kernel_config": Refused("the liger kernels are not in the image"),
     "optim_target_modules": Refused(_METHOD),
-    "dataloader_multiprocessing_context": Refused(_ONE_PROCESS),
+    "dataloader_multiprocessing_context": Refused(ONE_PROCESS),
     "label_names": Refused("labels are made from the rows"),
-    "debug": Refused("it is for the library's own developers"),
-    "skip_memory_metrics": Refused("it is for the library's own developers"),
-    "model_init_kwargs": Refused("the model has its own section", "write it under ModelConfig"),
+    "debug": Refused(_DEVELOPERS),
+    "skip_memory_metrics": Only((True,), _DEVELOPERS),
+    "model_init_kwargs": _never("model_init_kwargs", "write it under ModelConfig"),
     "router_aux_loss_coef": Refused("no preset that can be tuned is a mixture of experts"),
-    "chat_template_path": Refused("it names a file that is not in the image", "use a preset with a chat template"),
-    "dataset_kwargs": Refused(_PARQUET),
-    "shuffle_dataset": Refused("the data has its own section", "write DatasetConfig.shuffle_dataset"),
+    "chat_template_path": _never("chat_template_path", "write the template itself as ModelConfig.chat_template"),
+    "dataset_kwargs": _never("dataset_kwargs", "set tuning.input"),
+    "shuffle_dataset": _never("shuffle_dataset", "write DatasetConfig.shuffle_dataset"),
     "max_seq_length": Refused("it was renamed", "write max_length"),
     "warmup_ratio": Refused("it was renamed", "write warmup_steps, where a number below 1 is a share"),
-    "group_by_length": Refused("it was renamed", "write train_sampling_strategy: group_by_length"),
+    "group_by_length": Refused(RESUME),
 }
 
 COLLATOR: Keys = {
@@ -336,7 +376,7 @@ DATASET: Keys = {
     "shuffle_dataset": bool,
     "shuffle_seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
     "train_test_split": Annotated[float, _NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
-    "dataset_path": Refused(_PARQUET, "set tuning.input"),
+    "dataset_path": Refused(training_refusals.DATA, "set tuning.input"),
     "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
     "messages_column": Only(("messages",), _COLUMNS, _COLUMNS_FIX),
     "context_column": Only(("prompt",), _COLUMNS, _COLUMNS_FIX),

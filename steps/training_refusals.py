@@ -1,0 +1,99 @@
+"""Which keys of ``trl.SFTConfig`` a training can't honour, and which change nothing: the one list of them.
+
+The tune step refuses by it, and so does whoever reads a ``training_config.yaml`` before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+PACKING = "rows are not packed: each row keeps its own labels and order, so that a run can be resumed exactly"
+EVALUATE = "the evaluate step compares adapter and base after training"
+ONE_PROCESS = "training runs in one process"
+HUB = "nothing is pushed to a model hub; the adapter goes to tuning.output"
+RESUME = "a run must go on from its checkpoint exactly where it stopped"
+DATA = "the download step finds, reads and prepares the rows"
+NO_CODE = "code from a model repository is not run"
+METRICS = "metrics stay in the run's report"
+CURVE = "the loss curve has every step"
+PLACES = "checkpoints, adapter and report have their places on the run's volume"
+
+REFUSED: Mapping[str, str] = {
+    "packing": PACKING,
+    "padding_free": PACKING,
+    "eval_packing": EVALUATE,
+    "save_only_model": f"{RESUME}, and the optimizer's state would be missing",
+    "ignore_data_skip": RESUME,
+    "auto_find_batch_size": RESUME,
+    "resume_from_checkpoint": "a run finds its own last checkpoint",
+    "eval_strategy": EVALUATE,
+    "eval_steps": EVALUATE,
+    "eval_on_start": EVALUATE,
+    "load_best_model_at_end": EVALUATE,
+    "metric_for_best_model": EVALUATE,
+    "push_to_hub": HUB,
+    "hub_model_id": HUB,
+    "hub_token": "a secret must not stand in a configuration",
+    "fsdp": ONE_PROCESS,
+    "deepspeed": ONE_PROCESS,
+    "parallelism_config": ONE_PROCESS,
+    "accelerator_config": ONE_PROCESS,
+    "trust_remote_code": NO_CODE,
+    "dataset_kwargs": DATA,
+    "dataset_text_field": DATA,
+    "shuffle_dataset": "the data has settings of its own",
+    "chat_template_path": "it names a file that is not in the image",
+    "model_init_kwargs": "the model has settings of its own",
+}
+"""Keys that are refused, unless their value says that the thing is off."""
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "output_dir": PLACES,
+    "logging_strategy": CURVE,
+    "logging_steps": CURVE,
+    "logging_first_step": CURVE,
+    "disable_tqdm": "progress goes to Argo and the live view",
+    "log_level": CURVE,
+    "remove_unused_columns": DATA,
+    "dataset_num_proc": DATA,
+    "do_train": "tuning is what trains",
+    "per_device_eval_batch_size": EVALUATE,
+    "packing_strategy": PACKING,
+    "length_column_name": "rows are not grouped by their length",
+}
+"""Keys that are taken, and change nothing."""
+OFF = (False, None, "no", "none", "")
+
+
+def is_off(value: Any) -> bool:
+    """Whether a value says that something is not asked for."""
+    return any(type(value) is type(off) and value == off for off in OFF)
+
+
+def refused(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Each key of ``training_arguments`` that can't be honoured as it is set, and why."""
+    return dict(_refused(arguments))
+
+
+def _refused(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, why in REFUSED.items():
+        if key in arguments and not is_off(arguments[key]):
+            yield key, f"not honoured: {why}"
+    if arguments.get("report_to", "none") not in ("none", [], ["none"]):
+        yield "report_to", f"not honoured: {METRICS}"
+    if arguments.get("train_sampling_strategy") == "group_by_length":
+        yield "train_sampling_strategy", f"group_by_length is not honoured: {RESUME}"
+    if not _is_one_of(arguments.get("save_strategy"), "steps", "epoch"):
+        yield "save_strategy", "must be no, steps or epoch"
+    if isinstance(kept := arguments.get("save_total_limit"), int) and kept < 2:
+        yield "save_total_limit", "must be 2 or more, for a kill may spoil the newest checkpoint"
+    if arguments.get("bf16") is True and arguments.get("fp16") is True:
+        yield "fp16", "at most one of bf16 and fp16 can be true"
+    if not arguments.get("dataloader_num_workers"):
+        for key in ("dataloader_prefetch_factor", "dataloader_persistent_workers"):
+            if not is_off(arguments.get(key)):
+                yield key, "needs dataloader_num_workers above 0"
+
+
+def _is_one_of(value: Any, *allowed: str) -> bool:
+    return is_off(value) or value in allowed

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hera.workflows import Container, EmptyDirVolume, Env, Parameter, Resources, RetryStrategy, SecretEnv
+from hera.workflows import EmptyDirVolume, Env, Parameter, Resources, RetryStrategy, SecretEnv
 from hera.workflows import models as m
 
 from workflows.compile import placement
+from workflows.compile.step_template import StepTemplate
 from workflows.plan import Plan
 
 MODELS = "/mnt/models"
@@ -83,11 +84,11 @@ def step(
     timeout: str = "30m",
     on_gpu: bool = False,
     progress: str | None = None,
-) -> Container:
+) -> StepTemplate:
     """The template of one step; ``progress`` is what the UI shows until the step itself tells more."""
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
-    return Container(
+    return StepTemplate(
         name=name,
         image=image,
         command=["python", "-m", f"steps.{name}"],

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from hera.workflows import Container, Env, Parameter, Suspend
+from hera.workflows import Env, Parameter, Suspend
 from hera.workflows import models as m
 
 from workflows.compile import placement, pod
 from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
+from workflows.compile.step_template import TUNING_INPUTS, StepTemplate
 from workflows.compile.volumes import DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, WORK, adapter_volume
 from workflows.plan import Plan, as_dict
 from workflows.spec.pipeline import seconds
@@ -20,7 +21,7 @@ from workflows.spec.pipeline import seconds
 T = TypeVar("T")
 
 
-def provision(plan: Plan) -> Container:
+def provision(plan: Plan) -> StepTemplate:
     """Makes sure that there is something to compute on. Without the work volume, so that it runs beside download."""
     return pod.step(
         plan,
@@ -39,7 +40,7 @@ def provision(plan: Plan) -> Container:
     )
 
 
-def download(plan: Plan) -> Container:
+def download(plan: Plan) -> StepTemplate:
     """Fetches, checks and splits the rows, on a CPU node."""
     data = _given(plan.data)
     flags: dict[str, Any] = {
@@ -78,10 +79,7 @@ def download(plan: Plan) -> Container:
     )
 
 
-TUNING_INPUTS = ["epochs", "max-steps", "learning-rate", "batch-size", "rank", "alpha"]
-
-
-def check(plan: Plan) -> Container:
+def check(plan: Plan) -> StepTemplate:
     """Compares data and settings with those of the adapter in service, on a CPU node."""
     mounts, env = [mount("work", WORK)], _pushing(plan)
     if _given(plan.output).volume is not None:
@@ -105,7 +103,7 @@ def check(plan: Plan) -> Container:
     )
 
 
-def tune(plan: Plan) -> Container:
+def tune(plan: Plan) -> StepTemplate:
     """Trains the adapter, on a GPU node where the plan asks for one."""
     tuning = _given(plan.tuning)
     return pod.step(
@@ -124,7 +122,7 @@ def tune(plan: Plan) -> Container:
     )
 
 
-def evaluate(plan: Plan) -> Container:
+def evaluate(plan: Plan) -> StepTemplate:
     """Compares the adapter with its base, and with the adapter in service, and gives the verdict."""
     tuning, evaluation = _given(plan.tuning), _given(plan.evaluation)
     inputs, outputs = ["adapter-digest", "data-digest"], ["base-loss", "adapter-loss"]
@@ -171,7 +169,7 @@ def approval(plan: Plan) -> Suspend:
     return Suspend(name="approval", intermediate_parameters=[asked])
 
 
-def package(plan: Plan) -> Container:
+def package(plan: Plan) -> StepTemplate:
     """Builds the image of the adapter and pushes it."""
     inputs = ["image", "push", "adapter-digest", "data-digest"]
     if plan.schedule:
@@ -194,7 +192,7 @@ def package(plan: Plan) -> Container:
     )
 
 
-def rollout(plan: Plan) -> Container:
+def rollout(plan: Plan) -> StepTemplate:
     """Puts base and adapters in service and asks the question."""
     chosen = _given(plan.rollout)
     inputs = ["image-digest"] if plan.tuning else []
@@ -232,7 +230,7 @@ def rollout(plan: Plan) -> Container:
     )
 
 
-def release(plan: Plan) -> Container:
+def release(plan: Plan) -> StepTemplate:
     """Gives back the nodes of this run, however it ended."""
     return pod.step(
         plan,
@@ -245,7 +243,7 @@ def release(plan: Plan) -> Container:
     )
 
 
-def report(plan: Plan) -> Container:
+def report(plan: Plan) -> StepTemplate:
     """Writes the report of the run, however it ended."""
     return pod.step(
         plan,

@@ -1,0 +1,88 @@
+"""What surrounds the DAG: parameters to submit with, volumes, locks, security, how long things are kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hera.workflows import Parameter, Workflow
+from hera.workflows import models as m
+
+from workflows.compile import volumes
+from workflows.plan import Plan
+from workflows.spec.pipeline import seconds
+
+MAIN, EXIT = "main", "exit"
+"""Names of the templates that a run begins and ends with."""
+
+
+def workflow(plan: Plan, **fields: Any) -> Workflow:
+    """Hera's Workflow for a plan, still without templates; ``fields`` of Hera's take the place of those made here."""
+    made = {
+        "generate_name": f"{plan.name}-",
+        "namespace": plan.namespace or None,
+        "entrypoint": MAIN,
+        "on_exit": EXIT,
+        "service_account_name": plan.service_account,
+        "arguments": parameters(plan),
+        "labels": {"app.kubernetes.io/managed-by": "argotune", "argotune.dev/workspace": plan.name},
+        "annotations": _annotations(plan),
+        "pod_metadata": _pod_metadata(plan),
+        "volume_claim_templates": [volumes.work_claim(plan)],
+        "volumes": volumes.volumes(plan),
+        "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess"),
+        "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
+        "ttl_strategy": m.TTLStrategy(seconds_after_success=7 * 86400, seconds_after_failure=30 * 86400),
+        "active_deadline_seconds": seconds(plan.time_limit) if plan.time_limit else None,
+        # Two runs of one Workspace would move its tag, its volume and its service by turns.
+        "synchronization": m.Synchronization(mutexes=[m.Mutex(name=f"argotune-{plan.name}")]),
+        "security_context": m.PodSecurityContext(
+            run_as_non_root=True,
+            run_as_user=1000,
+            fs_group=1000,
+            seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
+        ),
+    }
+    return Workflow(**{**made, **fields})
+
+
+def parameters(plan: Plan) -> list[Parameter]:
+    """What may be changed at submit time (``argo submit -p``, the form of the Argo UI, ``argotune run -p``)."""
+    if plan.tuning is None or plan.data is None or plan.output is None:
+        return []
+    tuning = plan.tuning
+    data_urls = Parameter(name="data-urls", value=json.dumps(plan.data.urls), description="parquet files, a JSON list")
+    return [
+        *([data_urls] if plan.data.urls else []),
+        _number("epochs", tuning.epochs, "passes over the data"),
+        _number("max-steps", tuning.max_steps, "stop after so many optimizer steps; -1: as many as the epochs need"),
+        _number("learning-rate", tuning.learning_rate, "peak learning rate"),
+        _number("batch-size", tuning.batch_size, "rows of one step on each device"),
+        _number("rank", tuning.rank, "LoRA rank r"),
+        _number("alpha", tuning.alpha, "LoRA alpha"),
+        Parameter(name="image", value=plan.output.image, description="reference the adapter image is pushed to"),
+        Parameter(
+            name="push",
+            value="true" if plan.output.image else "false",
+            enum=["true", "false"],
+            description="push the image to its registry",
+        ),
+    ]
+
+
+def _number(name: str, value: float, description: str) -> Parameter:
+    return Parameter(name=name, value=f"{value:g}", description=description)
+
+
+def _annotations(plan: Plan) -> dict[str, str]:
+    title = f"Tune {plan.model.preset} ({plan.tuning.method})" if plan.tuning else f"Serve {plan.model.preset}"
+    return {
+        "workflows.argoproj.io/title": f"{title} for {plan.name}",
+        "workflows.argoproj.io/description": f"Compiled by argotune from Workspace {plan.name}; base model "
+        f"{plan.model.repository} at {plan.model.revision}",
+    }
+
+
+def _pod_metadata(plan: Plan) -> m.Metadata | None:
+    # The webhook of Azure's workload identity looks at pods with this label alone.
+    return m.Metadata(labels={"azure.workload.identity/use": "true"}) if plan.azure_workload_identity else None

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BeforeValidator
 
-from steps import checkpoints, files, training_config
+from steps import batching, checkpoints, files, training_config
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
-from steps.chat_tokens import ChatTokens, prepare
+from steps.chat_tokens import prepare
 from steps.checkpoints import Checkpoint
 from steps.errors import BadInput, NoCapacity
 from steps.model import (
@@ -84,7 +84,7 @@ class Settings:
     quantization_config: dict[str, Any] = field(default_factory=dict)
     """Arguments of transformers' BitsAndBytesConfig."""
     model_config: dict[str, Any] = field(default_factory=dict)
-    """How the base is loaded: torch_dtype."""
+    """How the base is loaded: torch_dtype, chat_template (Jinja text)."""
     data_digest: str = ""
     """Digest of the rows, from the download step."""
 
@@ -183,13 +183,15 @@ def _train(
     from transformers import PrinterCallback
 
     tokenizer = load_tokenizer(base.folder)
+    tokenizer.chat_template = config.chat_template or tokenizer.chat_template
     prepared = prepare(tokenizer, rows, given.max_length, learned=config.learned, keep=config.keep)
     if remark := prepared.remark(len(rows), given.max_length):
         print(remark, flush=True)
-    arguments = training_config.sft_config(config, given.work / "checkpoints", device, len(prepared.rows))
+    dataset = batching.dataset(prepared.rows, config.arguments)
+    arguments = training_config.sft_config(config, given.work / "checkpoints", device, len(dataset))
     model = load_base(base.folder, given.method, given.quantization_config, device, dtype=config.dtype)
     saving = Checkpointing(fingerprint)
-    trainer: Any = _trainer(model, tokenizer, prepared.rows, arguments, config)
+    trainer: Any = _trainer(model, tokenizer, dataset, arguments, config)
     trainer.remove_callback(PrinterCallback)
     attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))
     attach(trainer, saving)
@@ -201,26 +203,23 @@ def _train(
     return saving.newest
 
 
-def _trainer(model: Any, tokenizer: Any, rows: Sequence[ChatTokens], arguments: Any, config: TrainingConfig) -> Any:
+def _trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: TrainingConfig) -> Any:
     import torch
-    from datasets import Dataset
     from trl import SFTTrainer
 
-    columns = {
-        "input_ids": [row.input_ids for row in rows],
-        "labels": [row.labels for row in rows],
-    }
     lora = training_config.lora_config(config, model)
     try:
         trainer: Any = SFTTrainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_dict(columns),
+            train_dataset=dataset,
             processing_class=tokenizer,
             peft_config=lora,
         )
     except (ValueError, NotImplementedError) as error:
         raise BadInput(f"the training can't be set up: {error}", "change this setting") from None
+    if arguments.train_sampling_strategy == batching.GROUPED:
+        batching.group_by_length(trainer)
     # trl keeps a QLoRA adapter in bfloat16, where small updates are lost, float16 gradients can't be scaled, and PEFT
     # makes it float32 when it is loaded again to resume.
     for parameter in trainer.model.parameters():

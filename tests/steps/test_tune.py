@@ -161,10 +161,10 @@ def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
             training_arguments={
                 "learning_rat": 1,
                 "packing": True,
+                "padding_free": False,
                 "weight_decay": "much",
                 "push_to_hub": True,
                 "save_total_limit": 1,
-                "train_sampling_strategy": "group_by_length",
             },
             lora_config={"lora_drop": 0.1},
             quantization_config={"bnb_4bit_quant": "nf4"},
@@ -172,11 +172,10 @@ def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
         )
     for part in (
         "training_arguments.learning_rat: unknown key, did you mean learning_rate?",
-        "training_arguments.packing: not honoured",
+        "training_arguments.padding_free: packed rows have no padding",
         "training_arguments.weight_decay:",
         "training_arguments.push_to_hub",
         "training_arguments.save_total_limit",
-        "training_arguments.train_sampling_strategy",
         "lora_config.lora_drop: unknown key, did you mean lora_dropout?",
         "quantization_config.bnb_4bit_quant: unknown key, did you mean bnb_4bit_quant_type?",
         "model_config.trust_remote_code",
@@ -204,6 +203,18 @@ def test_bad_settings(tiny: Path, work: Path, flags: dict[str, Any], told: str) 
     assert told in caught.value.what
     assert caught.value.fix
     assert not (work / "adapter").exists()
+
+
+def test_a_chat_template_of_the_users_goes_with_the_adapter(tiny: Path, work: Path) -> None:
+    template = "{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}<|im_end|>{% endfor %}"
+    template += "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"
+    quick(work, tiny, model_config={"chat_template": template})
+    assert (work / "adapter" / "chat_template.jinja").read_text() == template
+
+
+def test_a_broken_chat_template_is_told(tiny: Path, work: Path) -> None:
+    with pytest.raises(BadInput, match="template"):
+        quick(work, tiny, model_config={"chat_template": "{% for m in messages %}{{ m.content }}"})
 
 
 def test_layers_there_are_is_told(tiny: Path, work: Path) -> None:

@@ -1,0 +1,89 @@
+"""The steps that make nodes, in a pod of their cluster: Azure is where the environment says, and waits cost nothing."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arm_server import A100, ASSERTION, CLIENT_ID, CLUSTER, GROUP, SUBSCRIPTION, TENANT, ArmServer
+
+from steps import aks, aks_client
+from steps.nodes import Place, Run, Wanted
+
+RUN = "11111111-2222-3333-4444-555555555555"
+PLACE = {"provider": "aks", "subscription": SUBSCRIPTION, "resource_group": GROUP, "cluster": CLUSTER}
+NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
+
+
+@dataclass
+class Pod:
+    """The steps of a run, against the stand-in."""
+
+    server: ArmServer
+    work: Path
+    waits: list[float] = field(default_factory=list)
+    now: datetime.datetime = NOW
+
+    def wanted(self, **more: Any) -> Wanted:
+        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "labels": {"apps": "tuned"}, **more}
+        return Wanted(**{"work": self.work, "instance_type": A100, **PLACE, **given})
+
+    def provision(self, **more: Any) -> Any:
+        return aks.provision(self.wanted(**more), self.connect())
+
+    def release(self, run: str = RUN, **more: Any) -> str:
+        return aks.release(Run(work=self.work, run=run, **{**PLACE, **more}), self.connect())
+
+    def connect(self) -> aks_client.Cluster:
+        pause = aks_client.Pause(self.waits.append, lambda: sum(self.waits))
+        return aks_client.connect(Place(**PLACE), pause=pause, read_timeout=0.5, now=lambda: self.now)
+
+
+@contextmanager
+def serve_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
+    """Start the stand-in and set the environment that Azure's webhook gives a pod with a workload identity."""
+    server = ArmServer(_certificate(folder))
+    (folder / "token").write_text(ASSERTION)
+    environment = {
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+        "REQUESTS_CA_BUNDLE": str(folder / "azure.pem"),
+        "ARGOTUNE_ARM_ENDPOINT": server.url,
+        "AZURE_AUTHORITY_HOST": server.url,
+        "AZURE_TENANT_ID": TENANT,
+        "AZURE_CLIENT_ID": CLIENT_ID,
+        "AZURE_FEDERATED_TOKEN_FILE": str(folder / "token"),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    yield Pod(server, folder)
+    server.close()
+
+
+def _certificate(folder: Path) -> Path:
+    """Key and certificate of a server on this machine, signed by itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    today = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "azure.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return file

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import requests
+from collections.abc import Mapping
+from typing import Protocol
+
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 
-def retry_after(response: requests.Response) -> float | None:
+class Response(Protocol):
+    """An answer of requests, or of another client."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Whatever the case of their names."""
+
+
+def retry_after(response: Response) -> float | None:
     """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); None where it is absent or senseless."""
     try:
         return Retry().parse_retry_after(response.headers["Retry-After"])

@@ -103,8 +103,8 @@ class KubernetesServer(Store):
         return path
 
     def user_of(self, header: str) -> str:
-        token = header.removeprefix("Bearer ")
-        if token not in self._tokens:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer" or token not in self._tokens:
             raise Refused(401, "Unauthorized", "Unauthorized")
         return self._tokens[token]
 

@@ -91,6 +91,7 @@ def load_base(
         quantization_config=quantization,
         # Several GPUs: the layers are spread over them, since training runs in one process.
         device_map="auto" if device == "cuda" and torch.cuda.device_count() > 1 else {"": device},
+        attn_implementation=attention(device) or None,
         local_files_only=True,
     )
     if quantization is not None:
@@ -112,6 +113,18 @@ def lora_targets(preset: str, model: str) -> tuple[str, ...]:
     """Layers that get an adapter by default: those that the preset names; none where none names the model."""
     facts = _facts(preset, model)
     return facts.lora_targets if facts else ()
+
+
+FLASH = "flash_attention_2"
+
+
+def attention(device: str) -> str:
+    """Flash attention where it is installed; else empty: the library chooses, by what the model has."""
+    if device != "cuda":
+        return ""
+    from transformers.utils import is_flash_attn_2_available
+
+    return FLASH if is_flash_attn_2_available() else ""
 
 
 def choose_device() -> str:

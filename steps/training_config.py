@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from steps import batching
 from steps.chat_tokens import Learned
 from steps.errors import BadInput
-from steps.model import compute_dtype
+from steps.model import FLASH, attention, compute_dtype
 from steps.training_refusals import NO_CODE, REFUSED, WITHOUT_EFFECT, refused
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def sft_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> 
         "save_steps": _epoch_steps(config.arguments, rows) if config.by_epoch else 0.1,  # a tenth of all steps
         "save_total_limit": 2,
         "report_to": "none",
+        **batching.defaults(config.arguments, flash_attention=attention(device) == FLASH),
     }
     fixed = {
         "output_dir": str(folder),
@@ -130,8 +132,11 @@ def sft_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> 
         "disable_tqdm": True,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
+    whole = {**defaults, **config.arguments, **fixed}
+    if whole.get("padding_free") and not whole.get("packing"):
+        whole["max_length"] = None  # rows are cut already; trl wants it said
     try:
-        return SFTConfig(**{**defaults, **config.arguments, **fixed})
+        return SFTConfig(**whole)
     except (TypeError, ValueError) as error:
         raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
 

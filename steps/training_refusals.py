@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-PACKING = "rows are not packed: each row keeps its own labels and order, so that a run can be resumed exactly"
 EVALUATE = "the evaluate step compares adapter and base after training"
 ONE_PROCESS = "training runs in one process"
 HUB = "nothing is pushed to a model hub; the adapter goes to tuning.output"
@@ -20,8 +19,6 @@ CURVE = "the loss curve has every step"
 PLACES = "checkpoints, adapter and report have their places on the run's volume"
 
 REFUSED: Mapping[str, str] = {
-    "packing": PACKING,
-    "padding_free": PACKING,
     "eval_packing": EVALUATE,
     "save_only_model": f"{RESUME}, and the optimizer's state would be missing",
     "ignore_data_skip": RESUME,
@@ -58,8 +55,7 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "dataset_num_proc": DATA,
     "do_train": "tuning is what trains",
     "per_device_eval_batch_size": EVALUATE,
-    "packing_strategy": PACKING,
-    "length_column_name": "rows are not grouped by their length",
+    "length_column_name": "the lengths of the rows are known",
 }
 """Keys that are taken, and change nothing."""
 OFF = (False, None, "no", "none", "")
@@ -81,8 +77,8 @@ def _refused(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"not honoured: {why}"
     if arguments.get("report_to", "none") not in ("none", [], ["none"]):
         yield "report_to", f"not honoured: {METRICS}"
-    if arguments.get("train_sampling_strategy") == "group_by_length":
-        yield "train_sampling_strategy", f"group_by_length is not honoured: {RESUME}"
+    if arguments.get("packing") is True and arguments.get("padding_free") is False:
+        yield "padding_free", "packed rows have no padding: leave padding_free out"
     if not _is_one_of(arguments.get("save_strategy"), "steps", "epoch"):
         yield "save_strategy", "must be no, steps or epoch"
     if isinstance(kept := arguments.get("save_total_limit"), int) and kept < 2:

@@ -88,7 +88,7 @@ def test_a_chat_template_is_taken_as_it_is_written(read):
 
 
 def test_what_says_that_a_thing_is_off_is_taken(read):
-    off = ("packing: false", "eval_strategy: no", 'fsdp: ""', "push_to_hub: false", "use_cpu: false")
+    off = ("eval_packing: false", "eval_strategy: no", 'fsdp: ""', "push_to_hub: false", "use_cpu: false")
     manifest = read(section("TrainingArguments", *off))
     assert (manifest.warnings, manifest.training.arguments) == ((), {})
 
@@ -179,16 +179,20 @@ BROKEN = {
         "training_config.ModelConfig.chat_template",
         "must be the Jinja text of a template itself",
     ),
-    "packing": (section("TrainingArguments", "packing: true"), "training_config.TrainingArguments.packing", "resumed"),
+    "packing": (
+        section("TrainingArguments", "packing: true", "padding_free: false"),
+        "training_config.TrainingArguments.padding_free",
+        "packed rows have no padding",
+    ),
     "one checkpoint": (
         section("TrainingArguments", "save_total_limit: 1"),
         "training_config.TrainingArguments.save_total_limit",
         "must be 2 or more",
     ),
     "by length": (
-        section("TrainingArguments", "train_sampling_strategy: group_by_length"),
-        "training_config.TrainingArguments.train_sampling_strategy",
-        "group_by_length is not honoured",
+        section("TrainingArguments", "group_by_length: true"),
+        "training_config.TrainingArguments.group_by_length",
+        "it was renamed",
     ),
     "both types": (
         section("TrainingArguments", "bf16: true", "fp16: true"),

@@ -248,9 +248,9 @@ TRAINING: Keys = {
     "full_determinism": bool,
     "max_length": Count,
     "truncation_mode": Literal["keep_start", "keep_end"],
-    "packing": _never("packing"),
-    "packing_strategy": _idle("packing_strategy", str),
-    "padding_free": _never("padding_free"),
+    "packing": bool,
+    "packing_strategy": Literal["bfd", "bfd_split"],
+    "padding_free": bool,
     "pad_to_multiple_of": Count,
     "completion_only_loss": bool,
     "assistant_only_loss": bool,
@@ -357,7 +357,7 @@ TRAINING: Keys = {
     "shuffle_dataset": _never("shuffle_dataset", "write DatasetConfig.shuffle_dataset"),
     "max_seq_length": Refused("it was renamed", "write max_length"),
     "warmup_ratio": Refused("it was renamed", "write warmup_steps, where a number below 1 is a share"),
-    "group_by_length": Refused(RESUME),
+    "group_by_length": Refused("it was renamed", "write train_sampling_strategy: group_by_length"),
 }
 
 COLLATOR: Keys = {

@@ -1,0 +1,60 @@
+"""How rows become batches. The loss is the same in each way; what differs is how much of the work is padding.
+
+``padding_free``: the rows of a batch stand one after the other in one sequence, and attention ends at each row's end
+(positions that begin anew say where; flash attention has kernels for it, the other kinds get a mask). ``packing``: the
+same, with as many rows as fit in ``max_length``. Otherwise rows of about the same length are grouped, in an order that
+depends on seed and epoch alone, so that a run that was killed goes on with the batches it would have had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from steps.chat_tokens import ChatTokens
+
+GROUPED = "group_by_length"
+
+
+def defaults(arguments: Mapping[str, Any], *, flash_attention: bool) -> dict[str, Any]:
+    """Arguments of ``trl.SFTConfig`` for what wastes least, where the user chose nothing."""
+    if arguments.get("packing") or arguments.get("padding_free") or arguments.get("train_sampling_strategy"):
+        return {}
+    return {"padding_free": True} if flash_attention else {"train_sampling_strategy": GROUPED}
+
+
+def dataset(rows: Sequence[ChatTokens], arguments: Mapping[str, Any]) -> Any:
+    """Rows as the trainer takes them: ``input_ids`` and ``labels``, and ``seq_lengths`` where they are packed."""
+    from datasets import Dataset
+
+    columns = {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
+    whole = Dataset.from_dict(columns)
+    if not arguments.get("packing"):
+        return whole
+    from trl import pack_dataset
+
+    return pack_dataset(whole, arguments["max_length"], arguments.get("packing_strategy", "bfd"))
+
+
+def group_by_length(trainer: Any) -> None:
+    """Give a trainer batches of like lengths that are the same again when a run is resumed.
+
+    The library's own sampler draws from the process's random numbers, which are others after a resume.
+    """
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class Sampler(LengthGroupedSampler):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __iter__(self) -> Any:
+            self.generator = torch.Generator().manual_seed(trainer.args.seed + self.epoch)
+            return super().__iter__()
+
+    arguments = trainer.args
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    lengths = [len(row) for row in trainer.train_dataset["input_ids"]]
+    trainer._get_train_sampler = lambda *_: Sampler(batch, lengths=lengths)

@@ -42,25 +42,27 @@ class Credentials:
         return tuple(s for s in (pair, self.password, self.identity_token, self.registry_token) if s)
 
 
-def config_files() -> list[Path]:
+def config_files(folder: Path | None = None) -> list[Path]:
     """Files that may hold credentials, in the order they are tried; the first that exists counts.
 
-    ``~/.docker`` comes last even where ``DOCKER_CONFIG`` is set: on one machine that names the folder of a Kubernetes
-    Secret which need not be there.
+    ``~/.docker`` comes last even where ``folder`` or ``DOCKER_CONFIG`` is set: on one machine that names the folder of
+    a Kubernetes Secret which need not be there.
     """
-    given = os.environ.get("DOCKER_CONFIG")
+    given = str(folder) if folder else os.environ.get("DOCKER_CONFIG")
     folders = [*([Path(given)] if given else []), Path.home() / ".docker"]
     return [folder / name for folder in folders for name in ("config.json", ".dockerconfigjson")]
 
 
-def find(reference: Reference) -> Credentials | None:
+def find(reference: Reference, folder: Path | None = None) -> Credentials | None:
     """Credentials for the registry of ``reference``: from its helper, else from ``auths``, else none.
+
+    ``folder`` takes the place of ``DOCKER_CONFIG``.
 
     Raises:
         BadInput: when the file is not as docker writes it, or names a helper that is not there.
         StepError: when the helper fails.
     """
-    file = next((f for f in config_files() if f.is_file()), None)
+    file = next((f for f in config_files(folder) if f.is_file()), None)
     if file is None:
         return None
     config = _read(file)

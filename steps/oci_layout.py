@@ -1,7 +1,8 @@
 """OCI image layouts on disk: the reproducible image of an adapter, and reading any layout with its digests checked.
 
-Formats: OCI image-spec 1.0 (image-layout.md, manifest.md, config.md). The image has the one layer that KAITO's pusher
-makes and its inference reads: ``data/adapter_config.json`` and ``data/adapter_model.safetensors``.
+Formats: OCI image-spec 1.1 (image-layout.md, manifest.md, config.md). The image has the one layer that KAITO's pusher
+makes and its inference reads: ``data/adapter_config.json`` and ``data/adapter_model.safetensors``. Beside it stand
+referrers: manifests whose ``subject`` it is, which say something about it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +29,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 REF_NAME = "org.opencontainers.image.ref.name"
+EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 CREATED = "org.opencontainers.image.created"
 
 # Weights hardly compress: level 9 takes three times as long as level 1 for 0.3 to 0.8 % less.
@@ -53,6 +55,19 @@ class Blob:
 
 
 @dataclass(frozen=True)
+class Referrer:
+    """A manifest that says something about an image."""
+
+    manifest: Blob
+    artifact_type: str
+    blobs: tuple[Blob, ...]
+
+    def descriptor(self) -> dict[str, Any]:
+        """Its entry in an index, as the referrers API gives it."""
+        return {**self.manifest.descriptor(), "artifactType": self.artifact_type}
+
+
+@dataclass(frozen=True)
 class Image:
     """One image of a layout folder."""
 
@@ -62,6 +77,7 @@ class Image:
     config: Blob
     layers: tuple[Blob, ...]
     annotations: Mapping[str, str]
+    referrers: tuple[Referrer, ...] = ()
 
     @property
     def size(self) -> int:
@@ -103,6 +119,27 @@ def build_image(adapter: Path, layout: Path, tag: str, annotations: Mapping[str,
     return read_image(layout, verify=False)
 
 
+def add_referrer(image: Image, artifact_type: str, content: bytes, annotations: Mapping[str, str]) -> Image:
+    """Put ``content`` into the layout as a referrer of its image, in the place of one of the same type.
+
+    ``annotations`` are those of the content. Gives the image with its referrers.
+    """
+    config = write_blob(image.layout, EMPTY_CONFIG, b"{}")
+    said = write_blob(image.layout, artifact_type, content)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": artifact_type,
+        "config": config.descriptor(),
+        "layers": [{**said.descriptor(), "annotations": dict(annotations)}],
+        "subject": image.manifest.descriptor(),
+    }
+    added = Referrer(write_blob(image.layout, MANIFEST, _json(manifest)), artifact_type, (config, said))
+    others = [referrer for referrer in image.referrers if referrer.artifact_type != artifact_type]
+    write_index(image.layout, image.manifest, image.tag, [*others, added])
+    return replace(image, referrers=(*others, added))
+
+
 def with_created(annotations: Mapping[str, str]) -> dict[str, str]:
     """Add the time of creation after the reproducible-builds.org convention: only ``SOURCE_DATE_EPOCH`` gives it.
 
@@ -126,16 +163,18 @@ def read_image(layout: Path, *, verify: bool = True) -> Image:
         StepError: when the folder is no such layout, or a blob is missing or damaged.
     """
     try:
-        (entry,) = json.loads((layout / "index.json").read_bytes())["manifests"]
+        entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+        (entry,) = [entry for entry in entries if "artifactType" not in entry]
         manifest = Blob.read(entry)
         content = json.loads(blob_path(layout, manifest.digest).read_bytes())
         config = Blob.read(content["config"])
         layers = tuple(Blob.read(layer) for layer in content["layers"])
         annotations = content.get("annotations") or {}
         tag = (entry.get("annotations") or {}).get(REF_NAME, "")
+        referrers = tuple(_read_referrer(layout, entry) for entry in entries if "artifactType" in entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StepError(f"{layout} is no OCI layout of one image ({error})", "package the adapter again") from error
-    image = Image(layout, tag, manifest, config, layers, annotations)
+    image = Image(layout, tag, manifest, config, layers, annotations, referrers)
     for blob in (manifest, config, *layers) if verify else ():
         path = image.path(blob)
         if not path.is_file() or path.stat().st_size != blob.size or digest_of(path, blob.digest) != blob.digest:
@@ -151,10 +190,14 @@ def write_blob(layout: Path, media_type: str, content: bytes) -> Blob:
     return Blob(media_type, digest, len(content))
 
 
-def write_index(layout: Path, manifest: Blob, tag: str) -> None:
+def write_index(layout: Path, manifest: Blob, tag: str, referrers: Sequence[Referrer] = ()) -> None:
     """Make the folder a layout whose one image is ``manifest``, named ``tag``."""
     entry = {**manifest.descriptor(), "annotations": {REF_NAME: tag}}
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+    index = {
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [entry, *(referrer.descriptor() for referrer in referrers)],
+    }
     files.write_text(layout / "oci-layout", '{"imageLayoutVersion":"1.0.0"}')
     files.write_text(layout / "index.json", _json(index).decode())
 
@@ -172,6 +215,13 @@ def digest_of(path: Path, like: str) -> str:
     algorithm = like.partition(":")[0]
     with path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+
+
+def _read_referrer(layout: Path, entry: Mapping[str, Any]) -> Referrer:
+    manifest = Blob.read(entry)
+    content = json.loads(blob_path(layout, manifest.digest).read_bytes())
+    blobs = tuple(Blob.read(blob) for blob in (content["config"], *content["layers"]))
+    return Referrer(manifest, str(entry["artifactType"]), blobs)
 
 
 class _Digesting(io.RawIOBase):

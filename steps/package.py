@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from steps import files, lineage, oci_layout, reference, step
+from steps import files, lineage, oci_layout, provenance, reference, step
 from steps.adapter import ADAPTER_FILES, adapter_digest
 from steps.errors import BadInput, StepError
 from steps.lineage import Lineage
@@ -33,6 +33,8 @@ class Settings:
     """Reference whose tag is moved to the image once it is pushed; empty for none."""
     push: bool = True
     """Push to the reference's registry; false for the layout folder alone."""
+    immutable: bool = False
+    """Refuse to push under a tag that names another image already; the tag of moving_image moves all the same."""
     preset: str = ""
     """Preset that was tuned, as KAITO names it."""
     model: str = ""
@@ -63,6 +65,8 @@ class Result:
     """Size of the whole image."""
     pushed: bool
     """Whether a registry has it."""
+    provenance_digest: str = ""
+    """Digest of the statement of where it comes from, which refers to the image; empty where there is none."""
 
 
 def package(given: Settings) -> Result:
@@ -80,20 +84,26 @@ def package(given: Settings) -> Result:
     tag = (target.tag or "latest") if target else "adapter"
     annotations = _annotations(given, digest)
     image = _kept(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
+    base = {"preset": given.preset, "model": _model(given), "revision": given.revision}
+    name = target.name if target else given.preset or "adapter"
+    image = provenance.attach(image, given.work, name, base, _lineage(given, digest))
+    statement = image.referrers[-1].manifest.digest
     print(f"image {image.manifest.digest}, {image.size / 1e6:.1f} MB, in {layout}", flush=True)
     if given.output:
         _copy_adapter(adapter, given.output, _lineage(given, digest))
     if target is None or not given.push:
         where = f"oci:{layout.absolute()}:{tag}"
-        return Result(image.manifest.digest, where, image.size, pushed=False)
+        return Result(image.manifest.digest, where, image.size, pushed=False, provenance_digest=statement)
     try:
-        pushed = registry.push_image(layout, target)
+        pushed = registry.push_image(layout, target, immutable=given.immutable)
+        described = _describe(layout, target)
         if moving:
-            registry.push_image(layout, moving)
+            registry.push_image(layout, moving, mount_from=target)
     except StepError as error:
         error.fix = f"{error.fix}\n  the image is kept in {layout}; a rerun pushes it from there".lstrip()
         raise
-    return Result(pushed, f"{target.name}@{pushed}", image.size, pushed=True)
+    where = f"{target.name}@{pushed}"
+    return Result(pushed, where, image.size, pushed=True, provenance_digest=statement if described else "")
 
 
 def check(given: Settings) -> tuple[Reference | None, Reference | None]:
@@ -124,6 +134,9 @@ def still_there(given: Settings, result: Result) -> bool:
     try:
         image = oci_layout.read_image(given.work / "image")
         held = not result.pushed or registry.holds(reference.parse(result.image_reference))
+        if result.pushed and result.provenance_digest:
+            named = reference.parse(result.image_reference)
+            held = held and registry.holds(replace(named, digest=result.provenance_digest))
     except StepError:
         return False
     expected = _lineage(given, adapter_digest(given.work / "adapter"))
@@ -158,6 +171,21 @@ def _lineage(given: Settings, digest: str) -> Lineage:
     return Lineage(given.data_digest, given.settings_digest, digest)
 
 
+def _describe(layout: Path, target: Reference) -> bool:
+    """Push the statement; what a registry does not take of it is no reason to hold back the adapter."""
+    from steps import registry
+    from steps.registry_errors import MayPass
+
+    try:
+        registry.push_referrers(layout, target)
+    except MayPass:
+        raise
+    except StepError as error:
+        print(f"warning: the image is there without its provenance: {error.what}", flush=True)
+        return False
+    return True
+
+
 def _copy_adapter(adapter: Path, output: Path, made_of: Lineage) -> None:
     """Copy file by file: a mounted volume can't be replaced as a whole. The lineage comes last."""
     for name in reversed(ADAPTER_FILES):
@@ -169,8 +197,7 @@ def _copy_adapter(adapter: Path, output: Path, made_of: Lineage) -> None:
 
 def _annotations(given: Settings, digest: str) -> dict[str, str]:
     """Annotations of the manifest (image-spec annotations.md): ours where there is a value, and the user's."""
-    # A folder of this machine says nothing elsewhere, and would make the image differ between machines.
-    model = given.preset if Path(given.model).is_absolute() else given.model
+    model = _model(given)
     values = {
         "org.opencontainers.image.title": f"LoRA adapter for {given.preset or model}" if given.preset or model else "",
         MODEL_NAME: given.preset,
@@ -179,6 +206,11 @@ def _annotations(given: Settings, digest: str) -> dict[str, str]:
         **_lineage(given, digest).annotations(),
     }
     return {**{key: value for key, value in values.items() if value}, **given.annotations}
+
+
+def _model(given: Settings) -> str:
+    """Folders of this machine say nothing elsewhere, and would make the image differ between machines."""
+    return given.preset if Path(given.model).is_absolute() else given.model
 
 
 def _kept(layout: Path, tag: str, annotations: dict[str, str]) -> Image | None:

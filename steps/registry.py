@@ -5,34 +5,54 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from steps import files, oci_layout, progress
+from steps import files, oci_layout, progress, registry_errors
 from steps.adapter import ADAPTER_FILES
 from steps.errors import BadInput, StepError
 from steps.image_data import unpack_data
-from steps.oci_layout import Blob, Image
+from steps.oci_layout import Blob, Image, Referrer
 from steps.reference import Reference, is_digest
 from steps.registry_client import MANIFEST_TYPES, RegistryClient
 
 Wait = Callable[[float], None]
 
 
-def push_image(layout: Path, reference: Reference, *, wait: Wait = time.sleep) -> str:
+def push_image(
+    layout: Path,
+    reference: Reference,
+    *,
+    mount_from: Reference | None = None,
+    immutable: bool = False,
+    wait: Wait = time.sleep,
+) -> str:
     """Push the one image of a layout folder under the tag of ``reference`` (``latest`` if none); give its digest.
 
-    Blobs that the repository has are not sent again, so a push that broke off goes on where it stopped.
+    Blobs that the repository has, or that the registry can take over from the repository ``mount_from``, are not sent;
+    one that broke off, in this process or in one before, goes on where the registry says. With ``immutable`` a tag
+    that names another image stays as it is.
 
     Raises:
-        BadInput: what the user must mend: credentials, permission, name.
+        BadInput: what the user must mend: credentials, permission, name, a tag that may not move.
         StepError: the registry can't be reached, refuses, or has another digest under the tag afterwards.
     """
     image = oci_layout.read_image(layout)
     tag = reference.tag or "latest"
-    registry = RegistryClient(reference, push=True, wait=wait)
-    _send_blobs(registry, image)
+    same_registry = mount_from is not None and mount_from.registry == reference.registry
+    source = mount_from.repository if mount_from and same_registry and mount_from.name != reference.name else ""
+    registry = RegistryClient(reference, push=True, mount_from=source, wait=wait)
+    stored = registry.manifest_digest(tag)
+    if stored == image.manifest.digest:
+        print(f"{reference.name}:{tag}@{stored} is there already", flush=True)
+        return stored
+    if stored and immutable:
+        raise registry_errors.Locked(
+            f"{reference.name}:{tag} is {stored} already, and is not to be changed",
+            "give a new tag, or set output.immutable to false",
+        )
+    _send_blobs(registry, image, [*image.layers, image.config])
     registry.put_manifest(tag, image.manifest.media_type, image.path(image.manifest).read_bytes())
     stored = registry.manifest_digest(tag)
     if stored != image.manifest.digest:
@@ -42,6 +62,25 @@ def push_image(layout: Path, reference: Reference, *, wait: Wait = time.sleep) -
         )
     print(f"pushed {reference.name}:{tag}@{stored}", flush=True)
     return stored
+
+
+def push_referrers(layout: Path, reference: Reference, *, wait: Wait = time.sleep) -> list[str]:
+    """Push what stands in a layout folder beside its image, which the repository has; give the digests.
+
+    Raises:
+        BadInput, StepError: as ``push_image``.
+    """
+    image = oci_layout.read_image(layout, verify=False)
+    registry = RegistryClient(reference, push=True, wait=wait)
+    for referrer in image.referrers:
+        _send_blobs(registry, image, referrer.blobs)
+        manifest = referrer.manifest
+        kept = registry.put_manifest(manifest.digest, manifest.media_type, image.path(manifest).read_bytes())
+        # A registry that keeps the list itself says so (distribution-spec, "Pushing Manifests with Subject").
+        if "OCI-Subject" not in kept.headers:
+            _list_by_tag(registry, image.manifest.digest, referrer, reference)
+        print(f"pushed {reference.name}@{manifest.digest}, which refers to the image", flush=True)
+    return [referrer.manifest.digest for referrer in image.referrers]
 
 
 def pull_image(reference: Reference, layout: Path, *, wait: Wait = time.sleep) -> str:
@@ -135,8 +174,24 @@ def read_annotations(reference: Reference, *, wait: Wait = time.sleep) -> tuple[
     return digest, annotations if isinstance(annotations, dict) else {}
 
 
-def _send_blobs(registry: RegistryClient, image: Image) -> None:
-    blobs = list(dict.fromkeys([*image.layers, image.config]))
+def _list_by_tag(registry: RegistryClient, subject: str, referrer: Referrer, reference: Reference) -> None:
+    """Add a referrer to the index under the tag ``sha256-HEX`` (distribution-spec, "Referrers Tag Schema")."""
+    tag = subject.replace(":", "-", 1)
+    listed: list[Any] = []
+    if registry.manifest_digest(tag):
+        listed = _object(registry.fetch_manifest(tag)[1], reference).get("manifests") or []
+    if any(entry.get("digest") == referrer.manifest.digest for entry in listed):
+        return
+    index = {
+        "schemaVersion": 2,
+        "mediaType": oci_layout.INDEX,
+        "manifests": [*listed, referrer.descriptor()],
+    }
+    registry.put_manifest(tag, oci_layout.INDEX, json.dumps(index, sort_keys=True).encode())
+
+
+def _send_blobs(registry: RegistryClient, image: Image, blobs: Sequence[Blob]) -> None:
+    blobs = list(dict.fromkeys(blobs))
     total, before, shown = sum(blob.size for blob in blobs), 0, -1
 
     def told(sent: int) -> None:
@@ -151,8 +206,9 @@ def _send_blobs(registry: RegistryClient, image: Image) -> None:
         if registry.has_blob(blob.digest):
             print(f"{what}: already there", flush=True)
         else:
-            registry.send_blob(blob, image.path(blob), told)
-            print(f"{what}: sent", flush=True)
+            # Beside the layout, not in it: that is replaced when the image is made again.
+            memory = image.layout.with_name(f".{image.layout.name}.upload.json")
+            print(f"{what}: {registry.send_blob(blob, image.path(blob), told, memory=memory)}", flush=True)
         before += blob.size
 
 

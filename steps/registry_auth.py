@@ -10,18 +10,17 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from steps import credentials, registry_errors
+from steps import credentials, registry_azure, registry_errors
 from steps.errors import StepError
 from steps.reference import Reference
-
-TIMEOUT = (10.0, 120.0)
-"""Seconds to connect, and to wait for the next bytes."""
+from steps.registry_errors import TIMEOUT
 
 
 class RegistryAuth(AuthBase):
@@ -30,15 +29,26 @@ class RegistryAuth(AuthBase):
     Its presence also keeps requests from sending what stands in ~/.netrc.
     """
 
-    def __init__(self, reference: Reference, base: str, *, push: bool) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        base: str,
+        *,
+        push: bool,
+        mount_from: str = "",
+        docker_config: Path | None = None,
+    ) -> None:
         self._reference = reference
         self._push = push
+        self._scopes = [f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"]
+        self._scopes += [f"repository:{mount_from}:pull"] if mount_from else []
         self._origin = urlsplit(base)[:2]
         self._header = ""
-        found = credentials.find(reference)
+        found = credentials.find(reference, docker_config)
         self.known = found is not None
         """Whether there are credentials for the registry."""
         self._credentials = found or credentials.Credentials()
+        self._by_azure = found is None and registry_azure.is_azure(reference.registry)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Sign a request to the registry; an upload may go on at another host, which gets nothing."""
@@ -55,7 +65,10 @@ class RegistryAuth(AuthBase):
         challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
         header, known = "", self._credentials
         if "bearer" in challenges:
-            header = f"Bearer {self._token(challenges['bearer'])}"
+            try:
+                header = f"Bearer {self._token(challenges['bearer'])}"
+            except StepError as error:
+                raise self.redacted(error) from None
         elif "basic" in challenges and known.username:
             header = "Basic " + base64.b64encode(f"{known.username}:{known.password}".encode()).decode()
         fresh = bool(header) and header != self._header
@@ -80,27 +93,39 @@ class RegistryAuth(AuthBase):
         if parts.scheme != "https" and not (parts.scheme == "http" and plain_http(parts.netloc)):
             fix = f"ask its operator; if it is your own, list it in {registry_errors.INSECURE}"
             raise StepError(f"{registry} sends us for a token to {realm!r}, which is not https", fix)
-        scope = f"repository:{self._reference.repository}:{'pull,push' if self._push else 'pull'}"
-        response = self._ask(realm, {"service": challenge.get("service", ""), "scope": scope})
+        service = challenge.get("service", "")
+        if self._by_azure and not known.identity_token:
+            self._log_in_by_azure(service)
+        response = self._ask(realm, service)
+        if response.status_code in (400, 401) and self._by_azure and known.identity_token:
+            self._log_in_by_azure(service)  # An ACR's refresh token ends after three hours.
+            response = self._ask(realm, service)
         if response.status_code != 200:
             raise registry_errors.refused(response, self._reference, push=self._push, known=self.known)
         try:
             answer = response.json()
             return str(answer.get("token") or answer["access_token"])
         except (ValueError, KeyError, AttributeError):
-            raise StepError(f"{parts.netloc} gave no token for {registry}", "ask its operator") from None
+            raise registry_errors.MayPass(f"{parts.netloc} gave no token for {registry}", "ask its operator") from None
 
-    def _ask(self, realm: str, fields: Mapping[str, str]) -> requests.Response:
+    def _log_in_by_azure(self, service: str) -> None:
+        origin = f"{self._origin[0]}://{self._origin[1]}"
+        token = registry_azure.refresh_token(self._reference, origin, service, push=self._push)
+        self.known = bool(token)
+        self._credentials = credentials.Credentials(identity_token=token)
+
+    def _ask(self, realm: str, service: str) -> requests.Response:
         """Ask for a token. Redirects are not followed: the form of an identity token would go along."""
         known = self._credentials
-        call: dict[str, Any] = {"timeout": TIMEOUT, "allow_redirects": False, "auth": _nobody}
+        call: dict[str, Any] = {"timeout": TIMEOUT, "allow_redirects": False, "auth": nobody}
         try:
             if known.identity_token:
                 form = {"grant_type": "refresh_token", "client_id": "argotune", "refresh_token": known.identity_token}
-                return requests.post(realm, data={**form, **fields}, **call)
+                form |= {"service": service, "scope": " ".join(self._scopes)}
+                return requests.post(realm, data=form, **call)
             if known.username:
                 call["auth"] = HTTPBasicAuth(known.username.encode(), known.password.encode())
-            return requests.get(realm, params=fields, **call)
+            return requests.get(realm, params={"service": service, "scope": self._scopes}, **call)
         except requests.RequestException as error:
             raise registry_errors.lost(error, self._reference.registry) from None
 
@@ -135,5 +160,6 @@ _CHALLENGE = re.compile(
 )
 
 
-def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Nothing of ~/.netrc either."""
     return request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +16,14 @@ from steps import files, registry_errors
 from steps.errors import StepError
 from steps.oci_layout import Blob
 from steps.reference import DOCKER_HUB, Reference
-from steps.registry_auth import TIMEOUT, RegistryAuth, plain_http
-from steps.registry_errors import MayPass
+from steps.registry_auth import RegistryAuth, plain_http
+from steps.registry_errors import TIMEOUT, MayPass
+from steps.registry_upload import Part, Told, Upload
+from steps.registry_wire import Wire
 
 T = TypeVar("T")
-Told = Callable[[int], None]
 TRIES = 5
+"""In a row that brought nothing new."""
 LONGEST_WAIT = 120.0
 LONGEST_MANIFEST = 4 * 1024 * 1024
 """Bytes; the specification's least that a registry must take, and what most of them take."""
@@ -44,41 +45,58 @@ class RegistryClient:
     """
 
     def __init__(
-        self, reference: Reference, *, push: bool = False, wait: Callable[[float], None] = time.sleep
+        self,
+        reference: Reference,
+        *,
+        push: bool = False,
+        mount_from: str = "",
+        docker_config: Path | None = None,
+        wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = reference
         self._push = push
+        self._mount_from = mount_from
         self._wait = wait
         host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
-        self._base = f"{'http' if plain_http(host) else 'https'}://{host}/v2/{reference.repository}"
-        self._auth = RegistryAuth(reference, self._base, push=push)
+        self.base = f"{'http' if plain_http(host) else 'https'}://{host}/v2/{reference.repository}"
+        self._auth = RegistryAuth(reference, self.base, push=push, mount_from=mount_from, docker_config=docker_config)
         self._session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, Wire())
         self._session.auth = self._auth
         self._session.headers.update({"User-Agent": "argotune", "Accept-Encoding": "identity"})
 
     def has_blob(self, digest: str) -> bool:
         """Whether the repository holds a blob (HEAD)."""
-        response = self._again(lambda: self._call("HEAD", f"{self._base}/blobs/{digest}", fine=(200, 404)))
+        response = self._again(lambda: self.call("HEAD", f"{self.base}/blobs/{digest}", fine=(200, 404)))
         return response.status_code == 200
 
-    def send_blob(self, blob: Blob, path: Path, told: Told = lambda sent: None) -> None:
-        """Upload ``path`` as ``blob``: POST, then one PUT streamed from disk; ``told`` hears the bytes sent so far."""
-        self._again(lambda: self._upload(blob, path, told))
+    def send_blob(self, blob: Blob, path: Path, told: Told = lambda sent: None, *, memory: Path | None = None) -> str:
+        """Upload ``path`` as ``blob``, see ``Upload``; gives ``sent`` or ``mounted``, for people."""
+        upload = Upload(self, blob, path, told, memory, self._mount_from)
+        return self._again(upload.run, reached=lambda: upload.furthest)
+
+    def try_upload(self) -> None:
+        """Begin an upload and give it up at once: what a push is refused for, this is refused for too."""
+        begun = self._again(lambda: self.call("POST", f"{self.base}/blobs/uploads/", fine=(202,)))
+        # Given up or not, a registry forgets what nobody goes on with; not all can be told so.
+        gone = (200, 202, 204, 400, 404, 405)
+        self._again(lambda: self.call("DELETE", self.location(begun), fine=gone))
 
     def fetch_blob(self, blob: Blob, path: Path) -> None:
         """Download ``blob`` to ``path``, which is there only when digest and size are right."""
         self._again(lambda: self._download(blob, path))
 
-    def put_manifest(self, tag: str, media_type: str, content: bytes) -> None:
-        """Name ``content`` by ``tag``."""
+    def put_manifest(self, name: str, media_type: str, content: bytes) -> requests.Response:
+        """Name ``content`` by a tag, or keep it under its digest."""
         headers = {"Content-Type": media_type}
-        url = f"{self._base}/manifests/{tag}"
-        self._again(lambda: self._call("PUT", url, fine=(201,), headers=headers, body=content))
+        url = f"{self.base}/manifests/{name}"
+        return self._again(lambda: self.call("PUT", url, fine=(201,), headers=headers, body=content))
 
     def manifest_digest(self, name: str) -> str:
         """Digest of the manifest that a tag or digest names; empty when there is none (HEAD)."""
-        url = f"{self._base}/manifests/{name}"
-        response = self._again(lambda: self._call("HEAD", url, fine=(200, 404), headers=_ACCEPT))
+        url = f"{self.base}/manifests/{name}"
+        response = self._again(lambda: self.call("HEAD", url, fine=(200, 404), headers=_ACCEPT))
         if response.status_code == 404:
             return ""
         # The header is optional: where it is absent only the content tells.
@@ -86,47 +104,47 @@ class RegistryClient:
 
     def fetch_manifest(self, name: str) -> tuple[str, bytes]:
         """Media type and bytes of a manifest by tag or digest; by digest, the bytes are checked."""
-        media_type, content = self._again(lambda: self._read(f"{self._base}/manifests/{name}"))
+        media_type, content = self._again(lambda: self._read(f"{self.base}/manifests/{name}"))
         if ":" in name and _digest(name.partition(":")[0], content) != name:
             raise self._mismatch(name)
         return media_type, content
 
-    def _again(self, action: Callable[[], T]) -> T:
-        for attempt in range(1, TRIES):
+    def _again(self, action: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
+        """Try until it is done, or ``TRIES`` times in a row without having ``reached`` more."""
+        attempt, furthest = 1, reached()
+        while True:
             try:
                 return action()
             except MayPass as error:
-                backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
+                attempt, furthest = (1 if reached() > furthest else attempt + 1), reached()
+                if attempt > TRIES:
+                    raise
+                backoff = 2.0 ** (attempt - 2) * random.uniform(0.5, 1)
                 wait = min(error.wait if error.wait is not None else backoff, LONGEST_WAIT)
-                print(f"{error.what}; try {attempt + 1} of {TRIES} in {wait:.0f} s", flush=True)
+                print(f"{error.what}; try {attempt} of {TRIES} in {wait:.0f} s", flush=True)
                 self._wait(wait)
-        return action()
 
-    def _upload(self, blob: Blob, path: Path, told: Told) -> None:
-        started = self._call("POST", f"{self._base}/blobs/uploads/", fine=(202,))
-        headers = {"Content-Type": "application/octet-stream"}
-        query = {"digest": blob.digest}
-        url = self._location(started)
-        done = self._call("PUT", url, fine=(201,), headers=headers, query=query, body=path, told=told)
-        stored = done.headers.get("Docker-Content-Digest", blob.digest)
-        if stored != blob.digest:
-            raise StepError(f"{self.reference.registry} stored {blob.digest} as {stored}", "tell its operator")
-
-    def _location(self, response: requests.Response) -> str:
+    def location(self, response: requests.Response) -> str:
         """Where the upload goes on. A registry behind a TLS proxy may name its own plain address: stay on ours."""
         location = response.headers.get("Location")
         if not location:
             raise StepError(f"{self.reference.registry} began an upload without a Location", "tell its operator")
-        ours, parts = urlsplit(self._base), urlsplit(urljoin(str(response.url), location))
+        ours, parts = urlsplit(self.base), urlsplit(urljoin(str(response.url), location))
         if parts.hostname == ours.hostname and (parts.scheme, ours.scheme) == ("http", "https"):
             parts = parts._replace(scheme=ours.scheme, netloc=ours.netloc)
         return urlunsplit(parts)
 
+    def check_stored(self, response: requests.Response, digest: str) -> None:
+        """Compare what the registry says that it stored with what was sent."""
+        stored = response.headers.get("Docker-Content-Digest", digest)
+        if stored != digest:
+            raise StepError(f"{self.reference.registry} stored {digest} as {stored}", "tell its operator")
+
     def _download(self, blob: Blob, path: Path) -> None:
         algorithm = blob.digest.partition(":")[0]
         digest, length = hashlib.new(algorithm), 0
-        url = f"{self._base}/blobs/{blob.digest}"
-        with self._call("GET", url, fine=(200,)) as response, files.replacing(path) as file:
+        url = f"{self.base}/blobs/{blob.digest}"
+        with self.call("GET", url, fine=(200,)) as response, files.replacing(path) as file:
             for data in self._stream(response):
                 length += len(data)
                 if length > blob.size:
@@ -138,7 +156,7 @@ class RegistryClient:
 
     def _read(self, url: str) -> tuple[str, bytes]:
         content = b""
-        with self._call("GET", url, fine=(200,), headers=_ACCEPT) as response:
+        with self.call("GET", url, fine=(200,), headers=_ACCEPT) as response:
             for data in self._stream(response):
                 content += data
                 if len(content) > LONGEST_MANIFEST:
@@ -151,7 +169,7 @@ class RegistryClient:
         except requests.RequestException as error:
             raise self._lost(error) from None
 
-    def _call(
+    def call(
         self,
         method: str,
         url: str,
@@ -159,22 +177,24 @@ class RegistryClient:
         fine: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
-        body: bytes | Path | None = None,
-        told: Told = lambda sent: None,
+        body: bytes | Part | None = None,
     ) -> requests.Response:
-        """One exchange; a challenge is answered once. The body is opened anew for each send."""
+        """One exchange, without further tries; a challenge is answered once.
+
+        Raises:
+            MayPass: the connection was lost, or the server is busy or broken.
+            BadInput, StepError: an answer that is not among ``fine``.
+        """
 
         def send() -> requests.Response:
-            data = _Counted(body, told) if isinstance(body, Path) else body
+            if isinstance(body, Part):
+                body.seek(0)
             try:
                 return self._session.request(
-                    method, url, headers=headers, params=query, data=data, stream=method == "GET", timeout=TIMEOUT
+                    method, url, headers=headers, params=query, data=body, stream=method == "GET", timeout=TIMEOUT
                 )
             except requests.RequestException as error:
                 raise self._lost(error) from None
-            finally:
-                if isinstance(data, _Counted):
-                    data.close()
 
         response = send()
         if response.status_code == 401 and self._auth.answer(response):
@@ -194,19 +214,6 @@ class RegistryClient:
             f"{self.reference.registry} gave other bytes than {digest} for {self.reference}",
             "pull it once more; if that does not help, push the image again",
         )
-
-
-class _Counted(io.FileIO):
-    """A file that tells how far it was read; requests takes its length and streams it."""
-
-    def __init__(self, path: Path, told: Told) -> None:
-        super().__init__(path, "rb")
-        self._told = told
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size) or b""
-        self._told(self.tell())
-        return data
 
 
 def _digest(algorithm: str, content: bytes) -> str:

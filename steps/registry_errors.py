@@ -14,6 +14,8 @@ from steps.reference import Reference
 from steps.retry_after import retry_after
 
 INSECURE = "ARGOTUNE_INSECURE_REGISTRIES"
+TIMEOUT = (10.0, 120.0)
+"""Seconds to connect, and to wait for the next bytes."""
 
 
 class MayPass(StepError):
@@ -23,6 +25,14 @@ class MayPass(StepError):
         super().__init__(what, fix)
         self.wait = wait
         """Seconds that the server asked for."""
+
+
+class TooLarge(StepError):
+    """A body is larger than the registry, or a proxy before it, takes."""
+
+
+class Locked(BadInput):
+    """A tag stays where it is."""
 
 
 def refused(response: requests.Response, reference: Reference, *, push: bool, known: bool) -> StepError:
@@ -41,7 +51,9 @@ def refused(response: requests.Response, reference: Reference, *, push: bool, kn
         return BadInput(f"{registry} does not know {what}: {detail}", f"check the name, or {fix} first")
     if status == 413:
         fix = "raise the body limit of the proxy before it (nginx: client_max_body_size)"
-        return StepError(f"{registry} takes no blob of this size: {detail}", fix)
+        return TooLarge(f"{registry} takes no blob of this size: {detail}", fix)
+    if status in (405, 409, 412) or re.search(r"(?i)immutab|disallow|locked", detail):
+        return _locked(detail, reference)
     asked = f"{response.request.method} {urlsplit(str(response.url)).path}"
     return StepError(f"{registry} refused {asked}: {detail}", "see the registry's log")
 
@@ -70,6 +82,16 @@ def _denied(detail: str, reference: Reference, push: bool, known: bool) -> BadIn
         f"{registry} does not let {sent} {verb} {reference.name}: {detail}",
         f"credentials were looked for in {where} ({'found' if known else 'none found'} for {registry}): log in with"
         f" `docker login {registry}`, or mount a secret that may {verb} it and set DOCKER_CONFIG to its folder",
+    )
+
+
+def _locked(detail: str, reference: Reference) -> Locked:
+    """ACR answers 405 where image or repository is locked, Harbor 412, ECR 400 with TAG_INVALID ... immutable."""
+    return Locked(
+        f"{reference.registry} does not let {reference} be written: {detail}",
+        "the tag, or the whole repository, is locked or immutable: give a new tag, or unlock it (of ACR: az acr"
+        f" repository update --name {reference.registry.partition('.')[0]} --image"
+        f" {reference.repository}:{reference.tag or 'latest'} --write-enabled true)",
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar, dataclass_transform, get_args, get_or
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from steps import files
+from steps import files, versions
 from steps.errors import BadInput, StepError
 from steps.redact import redact
 
@@ -215,6 +215,7 @@ def _remember(name: str, given: Any, result: Any, started: float) -> None:
         "result": _plain(result),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
+        "versions": versions.installed(),
     }
     files.write_json(result_file(Path(given.work), name), content)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from faults import Faults, FaultyHandler
 
 from steps import reference
 from steps.oci_layout import Image
@@ -88,12 +91,17 @@ class Front:
 
     def __init__(self, behind: str) -> None:
         self.seen: list[Request] = []
+        self.faults = Faults()
         self.before: Callable[[Request], Answer | None] = lambda request: None
         self.after: Callable[[Request, Answer], Answer] = lambda request, answer: answer
         front = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(FaultyHandler, BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            faults = front.faults
+
+            def call_name(self) -> str:
+                return call_name(self.command, self.path)
 
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -106,21 +114,52 @@ class Front:
                 if "Content-Length" not in answer.headers:
                     self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
-                if request.method != "HEAD":
+                if request.method != "HEAD" and answer.body:
                     self.wfile.write(answer.body)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_any
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._server, self.address = serve_http(Handler)
+
+    def use_tls(self, key: Path, certificate: Path) -> None:
+        """Speak https from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+
+    def sent(self, method: str) -> int:
+        """Bytes of body that came with the requests of a method."""
+        return sum(len(request.body) for request in self.seen if request.method == method)
 
     def close(self) -> None:
+        self.faults.close()
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away in the middle is what some tests want."""
+
+
+def serve_http(handler: type[BaseHTTPRequestHandler]) -> tuple[ThreadingHTTPServer, str]:
+    """A server on a free port, and its address."""
+    server = _Server(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server, f"127.0.0.1:{server.server_port}"
+
+
+def call_name(method: str, path: str) -> str:
+    """A call without what differs from run to run: repository, digests, ids of uploads."""
+    path = re.sub(r"^/v2/.*(/(?:blobs|manifests)/)", r"\1", path.partition("?")[0])
+    path = re.sub(r"/blobs/uploads/.+", "/blobs/uploads/ID", path)
+    path = re.sub(r"sha256:[0-9a-f]{64}", "DIGEST", path)
+    return f"{method} {re.sub(r'sha256-[0-9a-f]{64}', 'REFERRERS-TAG', path)}"
 
 
 def _forward(behind: str, request: Request) -> Answer:
@@ -139,12 +178,12 @@ def _forward(behind: str, request: Request) -> Answer:
 
 
 class BreakingWire:
-    """A TCP relay that cuts its first ``cuts`` connections after ``limit`` bytes from the client have passed."""
+    """A TCP relay that cuts each of its first ``cuts`` connections exactly after ``limit`` bytes of one direction."""
 
-    def __init__(self, behind: str, limit: int, cuts: int) -> None:
+    def __init__(self, behind: str, limit: int, cuts: int, *, of: str = "client") -> None:
         host, _, port = behind.rpartition(":")
         self._behind = (host, int(port))
-        self._limit, self._cuts = limit, cuts
+        self._limit, self._cuts, self._of = limit, cuts, of
         self.cut = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -158,16 +197,17 @@ class BreakingWire:
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._behind)
-                threading.Thread(target=self._relay, args=(client, server, True), daemon=True).start()
-                threading.Thread(target=self._relay, args=(server, client, False), daemon=True).start()
+                for source, sink, side in ((client, server, "client"), (server, client, "server")):
+                    threading.Thread(target=self._relay, args=(source, sink, side), daemon=True).start()
 
-    def _relay(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+    def _relay(self, source: socket.socket, sink: socket.socket, side: str) -> None:
         passed = 0
         with suppress(OSError):
             while data := source.recv(65536):
-                sink.sendall(data)
+                breaks = side == self._of and self.cut < self._cuts and passed + len(data) > self._limit
+                sink.sendall(data[: self._limit - passed] if breaks else data)
                 passed += len(data)
-                if counted and passed > self._limit and self.cut < self._cuts:
+                if breaks:
                     self.cut += 1
                     break
         for end in (source, sink):

@@ -60,7 +60,8 @@ def test_image_says_where_the_adapter_comes_from(work: Path) -> None:
     )
     image = oci_layout.read_image(work / "image")
     expected = f"oci:{work}/image:adapter"
-    assert result == Result(image.manifest.digest, expected, image.size, pushed=False)
+    [statement] = image.referrers
+    assert result == Result(image.manifest.digest, expected, image.size, False, statement.manifest.digest)
     assert image.annotations == {
         "sh.kaito.model.name": "phi-4",
         "org.opencontainers.image.title": "My title",
@@ -114,9 +115,10 @@ def test_the_tag_of_the_workspace_moves_last(work: Path, front: Front) -> None:
     given = Settings(work=work, image=derived, moving_image=moving, data_digest="sha256:d", settings_digest="sha256:s")
     result = package(given)
     puts = [request.path.rpartition("/")[2] for request in front.seen if is_manifest(request)]
-    assert puts == ["stable-0123456789ab", "stable"]
+    listed = result.image_digest.replace(":", "-")
+    assert puts == ["stable-0123456789ab", result.provenance_digest, listed, "stable"]
     uploads = [request for request in front.seen if request.method == "POST"]
-    assert len(uploads) == 2, "the blobs are sent once"
+    assert len(uploads) == 4, "layer, config, the statement and its empty config are sent once"
     for tag in (moving, derived):
         found = lineage.of_image(reference.parse(tag))
         assert found is not None
@@ -155,14 +157,15 @@ def test_program(work: Path, tmp_path: Path, password_registry: Registry, log_in
     assert refused.returncode == 2
     assert "none found" in refused.stderr and "Traceback" not in refused.stderr
     assert f"the image is kept in {work}/image" in refused.stderr
-    built = (work / "image" / "index.json").stat().st_mtime_ns
+    [layer] = (oci_layout.read_image(work / "image")).layers
+    built = oci_layout.blob_path(work / "image", layer.digest).stat().st_mtime_ns
 
     log_in(password_registry.address)
     progress = tmp_path / "progress"
     out = {"ARGOTUNE_OUTPUTS": str(tmp_path / "out"), "ARGO_PROGRESS_FILE": str(progress)}
     first = as_program(*flags, **out)
     assert first.returncode == 0, first.stderr
-    assert (work / "image" / "index.json").stat().st_mtime_ns == built
+    assert oci_layout.blob_path(work / "image", layer.digest).stat().st_mtime_ns == built
     result = outputs(tmp_path / "out")
     digest = result["image-digest"]
     assert result["image-reference"] == f"{password_registry.address}/program@{digest}"
@@ -171,10 +174,9 @@ def test_program(work: Path, tmp_path: Path, password_registry: Registry, log_in
 
     again = as_program(*flags, **out)
     assert "already done" in again.stdout
-    assert password_registry.requests("PUT", "/program/manifests/") == 1
+    assert password_registry.requests("PUT", "/program/manifests/") == 3
     assert outputs(tmp_path / "out") == result
 
-    (layer,) = oci_layout.read_image(work / "image").layers
     oci_layout.blob_path(work / "image", layer.digest).write_bytes(b"damaged")
     mended = as_program(*flags, **out)
     assert mended.returncode == 0 and "already done" not in mended.stdout

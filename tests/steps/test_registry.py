@@ -88,7 +88,7 @@ def test_second_push_sends_no_blob(image: Image, open_registry: Registry) -> Non
     assert sent == 2
     registry.push_image(image.layout, target)
     assert open_registry.requests("POST", "/twice/blobs/uploads/") == sent
-    assert open_registry.requests("PUT", "/twice/manifests/1.0") == 2
+    assert open_registry.requests("PUT", "/twice/manifests/1.0") == 1
 
 
 def test_push_without_a_tag_is_latest(image: Image, open_registry: Registry) -> None:

@@ -30,10 +30,14 @@ OLD_NAMES = {"max_length": "max_tokens", "max_new_tokens": "max_tokens"}
 
 
 class ChatMiddleware:
-    """Answers ``POST /chat`` by the model named in the request, else by ``$ARGOTUNE_DEFAULT_MODEL``."""
+    """Answers ``POST /chat`` by the model named in the request, else by that of ``default_model``.
 
-    def __init__(self, app: App) -> None:
+    Where that is none either, ``$ARGOTUNE_DEFAULT_MODEL`` answers.
+    """
+
+    def __init__(self, app: App, default_model: Callable[[], str] = str) -> None:
         self.app = app
+        self.default_model = default_model
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on, rewritten if it is one for ``/chat``."""
@@ -48,7 +52,7 @@ class ChatMiddleware:
             await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {LARGEST_BODY} bytes")
             return
         try:
-            completion = completion_request(body)
+            completion = completion_request(body, self.default_model())
         except ValueError as error:
             await _refuse(send, HTTPStatus.BAD_REQUEST, str(error))
             return
@@ -84,7 +88,7 @@ class ChatMiddleware:
         return start, b"".join(parts)
 
 
-def completion_request(body: bytes) -> dict[str, Any]:
+def completion_request(body: bytes, default_model: str = "") -> dict[str, Any]:
     """Turn the body of ``POST /chat`` into one for ``/v1/chat/completions``; greedy unless it says otherwise.
 
     Raises:
@@ -112,7 +116,7 @@ def completion_request(body: bytes) -> dict[str, Any]:
             f"not understood: {', '.join(unknown)}; {PATH} takes prompt, {', '.join(PASSED_ON)}; "
             f"for anything else use {COMPLETIONS}"
         )
-    model = os.environ.get("ARGOTUNE_DEFAULT_MODEL")
+    model = default_model or os.environ.get("ARGOTUNE_DEFAULT_MODEL")
     defaults: dict[str, Any] = {"max_tokens": MAX_TOKENS, "temperature": 0} | ({"model": model} if model else {})
     return defaults | options | {"messages": [{"role": "user", "content": prompt}]}
 

@@ -1,24 +1,26 @@
 """Serve a base model and its adapters by the transformers library's own OpenAI-compatible server.
 
 ``transformers serve`` loads any model of the hub on demand and knows no adapters. This program puts the same parts
-together (``transformers.cli.serving``) around a fixed set: the base and each adapter, loaded before the first request,
-all on one set of base weights; any other model name is a 404 instead of a download. ``POST /chat`` is added in front.
+together (``transformers.cli.serving``) around a set of its own: the base, and each adapter that is loaded by vLLM's
+runtime LoRA API (``POST /v1/load_lora_adapter``), all on one set of base weights; any other model name is a 404
+instead of a download. In front stands what stands before vLLM too (``steps.server_front``).
 
-    python -m steps.serve_transformers --base FOLDER --name NAME --adapter NAME=FOLDER --port 8000
+    python -m steps.serve_transformers --base FOLDER --name NAME --port 8000
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import copy
 import socket
+import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steps.chat_middleware import ChatMiddleware
 from steps.model import choose_device, compute_dtype
+from steps.server_front import ServerFront
 
 
 class UnknownModel(LookupError):
@@ -26,18 +28,17 @@ class UnknownModel(LookupError):
 
 
 def main() -> None:
-    """Take the port, load everything, serve until SIGTERM."""
+    """Take the port, load the base, serve until SIGTERM."""
     import uvicorn
 
     args = _arguments()
-    adapters = {name: Path(folder) for name, folder in (given.split("=", 1) for given in args.adapter)}
     # The port comes before the slow part: one in use is told at once, and nobody else takes it meanwhile.
     with socket.create_server((args.host, args.port)) as listening:
-        app = ChatMiddleware(build_app(model_manager(args.name, Path(args.base), adapters, args.dtype)))
+        app = ServerFront(build_app(model_manager(args.name, Path(args.base), args.dtype)))
         uvicorn.Server(uvicorn.Config(app, log_level="info")).run(sockets=[listening])
 
 
-def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: str = "") -> Any:
+def model_manager(name: str, base: Path, dtype: str = "") -> Any:
     """The library's ``ModelManager``, holding base and adapters and nothing else.
 
     Each adapter is a model of its own (so the library's threads never switch adapters under each other), but its
@@ -49,9 +50,12 @@ def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: st
         def __init__(self) -> None:
             super().__init__(device=_device(), dtype=dtype or compute_dtype(choose_device()), model_timeout=-1)
             self.loaded = {name: (self._load_model(f"{base}@main"), self._load_processor(f"{base}@main"))}
-            for adapter, folder in adapters.items():
-                self.loaded[adapter] = _with_adapter(*self.loaded[name], folder)
-            _share_chat_template([processor for _, processor in self.loaded.values()])
+
+        def add(self, adapter: str, folder: Path) -> None:
+            """Load an adapter; requests go on meanwhile."""
+            added = _with_adapter(*self.loaded[name], folder)
+            _share_chat_template([*(processor for _, processor in self.loaded.values()), added[1]])
+            self.loaded[adapter] = added
 
         @staticmethod
         def process_model_name(model_id: str) -> str:
@@ -64,8 +68,7 @@ def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: st
 
         def get_gen_models(self, cache_dir: str | None = None) -> list[dict[str, Any]]:  # type: ignore[override]
             card = {"object": "model", "owned_by": "argotune", "created": started}
-            parent = {adapter: {"parent": name} for adapter in adapters}
-            return [{"id": model, **card, **parent.get(model, {})} for model in self.loaded]
+            return [{"id": model, **card, **({"parent": name} if model != name else {})} for model in self.loaded]
 
         def shutdown(self) -> None:
             """Keep the models: ``POST /reset`` would take the service down; the end of the process frees them."""
@@ -77,7 +80,7 @@ def model_manager(name: str, base: Path, adapters: Mapping[str, Path], dtype: st
 def build_app(models: Any) -> Any:
     """The library's FastAPI application over ``models``, with errors in OpenAI's form."""
     from fastapi import Request
-    from fastapi.responses import JSONResponse
+    from fastapi.responses import JSONResponse, PlainTextResponse
     from transformers.cli.serving.chat_completion import ChatCompletionHandler
     from transformers.cli.serving.completion import CompletionHandler
     from transformers.cli.serving.response import ResponseHandler
@@ -111,6 +114,24 @@ def build_app(models: Any) -> Any:
         transcription_handler=TranscriptionHandler(models, state),
         generation_state=state,
     )
+
+    @app.post("/v1/load_lora_adapter")
+    async def load_lora_adapter(body: dict[str, str]) -> Any:
+        name, folder = body["lora_name"], Path(body["lora_path"])
+        if name in models.loaded:
+            return _error(400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded.")
+        await asyncio.to_thread(models.add, name, folder)
+        return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload_lora_adapter(body: dict[str, str]) -> Any:
+        name = body["lora_name"]
+        if name not in models.loaded:
+            return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
+        del models.loaded[name]
+        if thread := state._generate_managers.pop(name, None):  # the library has no end for them
+            thread.submit(sys.exit)
+        return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
     @app.exception_handler(UnknownModel)
     async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
@@ -159,7 +180,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m steps.serve_transformers", description=__doc__)
     parser.add_argument("--base", required=True, metavar="FOLDER", help="folder of the base model")
     parser.add_argument("--name", required=True, help="name under which the base model is served")
-    parser.add_argument("--adapter", action="append", default=[], metavar="NAME=FOLDER", help="an adapter to serve")
     parser.add_argument("--dtype", default="", help="type of the base weights (default: the device's fastest)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)

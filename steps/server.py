@@ -19,11 +19,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from steps import files
+from steps import files, hot_load
 from steps.errors import NoCapacity, StepError, TimeLimit
 
 RECORD = "server.json"
@@ -58,6 +57,8 @@ class Server:
     """0 until the process exists."""
     created: float = 0.0
     """Creation time of the process as psutil tells it."""
+    adapters: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    """The adapters it has proven to serve (``steps.wanted_adapters``)."""
 
     @property
     def port(self) -> int:
@@ -67,7 +68,7 @@ class Server:
 
 def start(server: Server, record: Path, log: Path, environment: Mapping[str, str]) -> Server:
     """Start ``server.command`` in a session of its own, its output in ``log``; returns the completed record."""
-    _write(record, server)
+    write(record, server)
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         os.replace(log, log.with_suffix(".previous.log"))  # an older server may still write to it
@@ -82,7 +83,7 @@ def start(server: Server, record: Path, log: Path, environment: Mapping[str, str
             start_new_session=True,
         )
     server = dataclasses.replace(server, pid=process.pid, created=psutil.Process(process.pid).create_time())
-    _write(record, server)
+    write(record, server)
     return server
 
 
@@ -112,7 +113,7 @@ def is_healthy(server: Server, timeout: float = 5.0) -> bool:
     if not is_alive(server) or not _listens(server):
         return False
     try:
-        with _session() as session:
+        with hot_load.session() as session:
             well = session.get(f"{server.endpoint}/health", timeout=timeout).status_code == 200
             listed = session.get(f"{server.endpoint}/v1/models", timeout=timeout).json()["data"] if well else []
     except (requests.RequestException, ValueError, KeyError, TypeError):
@@ -133,34 +134,14 @@ def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
     while not is_healthy(server):
         if not is_alive(server):
             raise _ended(server, log)
+        if problem := hot_load.problem(server.endpoint):
+            raise StepError(problem, f"see {log}")
         if time.monotonic() > end:
             raise TimeLimit(
                 f"the {server.kind} server did not answer within {seconds:.0f} s; its log ends: {cause(log)}",
                 f"raise the deadline, or see {log}",
             )
         time.sleep(0.2)
-
-
-def complete(server: Server, model: str, question: str, max_tokens: int, timeout: float) -> str:
-    """Ask one question through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
-
-    Raises:
-        StepError: the server answered with an error, or not at all.
-    """
-    import requests
-
-    messages = [{"role": "user", "content": question}]
-    request = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
-    try:
-        with _session() as session:
-            response = session.post(f"{server.endpoint}/v1/chat/completions", json=request, timeout=timeout)
-    except requests.Timeout:
-        raise TimeLimit(f"{model} did not answer within {timeout:.0f} s", "raise the deadline") from None
-    except requests.RequestException as error:
-        raise StepError(f"{model} at {server.endpoint} did not answer: {error}") from None
-    if response.status_code != 200:
-        raise StepError(f"{model} answered with HTTP {response.status_code}: {response.text[:500]}")
-    return str(response.json()["choices"][0]["message"].get("content") or "")
 
 
 def stop(record: Path, grace: float = GRACE_SECONDS) -> Server | None:
@@ -183,7 +164,13 @@ def stop(record: Path, grace: float = GRACE_SECONDS) -> Server | None:
     if left:
         raise StepError(f"process {left[0].pid} of {server.endpoint} does not end", "see why with: ps -f -p PID")
     record.unlink(missing_ok=True)
+    adapters_file(server, record.parent).unlink(missing_ok=True)
     return server if found else None
+
+
+def adapters_file(server: Server, folder: Path) -> Path:
+    """The file that tells the server which adapters to serve; ``folder`` is that of its record."""
+    return folder / f"adapters-{server.mark}.json"
 
 
 def processes(server: Server) -> list[psutil.Process]:
@@ -245,16 +232,6 @@ def _exit_code(server: Server) -> int | None:
     return code
 
 
-def _session() -> Any:
-    import requests
-
-    session = requests.Session()
-    session.trust_env = False  # a proxy has no business between this machine and itself
-    if key := os.environ.get("VLLM_API_KEY"):  # vLLM wants it from every client once it is set
-        session.headers["Authorization"] = f"Bearer {key}"
-    return session
-
-
 def _listens(server: Server) -> bool:
     """Whether the port is its own: another server there would answer for it while it still loads."""
     for process in processes(server):
@@ -288,5 +265,6 @@ def _creation(pid: int) -> float:
         return 0.0
 
 
-def _write(record: Path, server: Server) -> None:
+def write(record: Path, server: Server) -> None:
+    """Keep what is known of a server."""
     files.write_json(record, dataclasses.asdict(server))

@@ -1,4 +1,8 @@
-"""Which server runs here, and the command that starts it: vLLM where it is installed and works, else transformers'."""
+"""Which server runs here, and the command that starts it: vLLM where it is installed and works, else transformers'.
+
+The command names no adapters: the server takes them from a file while it runs (``steps.adapter_switch``). It does
+make room for them.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps import adapter_fit, chat_middleware, files
+from steps import adapter_fit, files, wanted_adapters
 from steps.adapter_fit import ServedAdapter
 from steps.errors import BadInput
 from steps.server import HOST
 
+MIDDLEWARE = "steps.server_front.ServerFront"
+# All that the middleware imports, for an environment that has none of our packages.
+MIDDLEWARE_FILES = (
+    "__init__", "adapter", "adapter_switch", "chat_middleware", "files", "server_front", "wanted_adapters"
+)  # fmt: skip
 # What the step decides itself; the value says what to do instead.
 RESERVED = {
     "model": "set the preset",
@@ -86,14 +95,33 @@ def normalised(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command(
-    choice: Choice, base: Path, name: str, adapters: Sequence[ServedAdapter], arguments: Mapping[str, Any], port: int
+    choice: Choice,
+    base: Path,
+    name: str,
+    arguments: Mapping[str, Any],
+    port: int,
+    host: str = HOST,
 ) -> list[str]:
-    """The command that serves ``base`` as ``name`` and each adapter by its own name on ``port``."""
+    """The command that serves ``base`` as ``name`` on ``port``."""
     if choice.kind == "vllm":
-        return [*choice.program, str(base), *_vllm_flags(base, name, adapters, arguments, port)]
-    given = [word for a in adapters for word in ("--adapter", f"{a.name}={a.folder}")]
+        fixed = {"served-model-name": name, "host": host, "port": port, "middleware": MIDDLEWARE}
+        return [*choice.program, str(base), *words(fixed | dict(arguments))]
     dtype = ["--dtype", str(arguments["dtype"])] if "dtype" in arguments else []
-    return [*choice.program, "--base", str(base), "--name", name, *given, *dtype, "--host", HOST, "--port", str(port)]
+    return [*choice.program, "--base", str(base), "--name", name, *dtype, "--host", host, "--port", str(port)]
+
+
+def lora_arguments(ranks: Sequence[int]) -> dict[str, Any]:
+    """Flags of vLLM that make room for adapters of these ranks, and for one more while one takes another's place."""
+    if not ranks:
+        return {}
+    return {"enable-lora": True, "max-loras": len(ranks) + 1, "max-lora-rank": adapter_fit.vllm_rank(ranks)}
+
+
+def chat_template(base: Path, adapters: Sequence[ServedAdapter]) -> str:
+    """Chat template to serve a base model with that has none: that of its adapter; else empty."""
+    if _has_chat_template(base):
+        return ""
+    return next((t.read_text() for a in adapters if (t := a.folder / "chat_template.jinja").is_file()), "")
 
 
 def unused(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
@@ -101,19 +129,22 @@ def unused(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
     return [] if choice.kind == "vllm" else sorted(set(arguments) - {"dtype"})
 
 
-def environment(choice: Choice, default_model: str, folder: Path) -> dict[str, str]:
+def environment(choice: Choice, default_model: str, adapters: Path, folder: Path) -> dict[str, str]:
     """Environment of the server: nothing is fetched or sent, and no secret of ours is handed on.
 
-    ``folder`` receives the middleware for vLLM, whose environment has none of our packages.
+    ``adapters`` is the file of wanted adapters; ``folder`` receives the middleware for vLLM, whose environment has
+    none of our packages.
     """
     kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     kept |= offline | {"ARGOTUNE_DEFAULT_MODEL": default_model, "PYTHONUNBUFFERED": "1"}
+    kept |= {wanted_adapters.FILE_VARIABLE: str(adapters), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     if choice.kind == "transformers":
         # Beside what is already importable, so that the steps are found from any working directory.
         return kept | {"PYTHONPATH": _joined(str(Path(__file__).parent.parent), kept.get("PYTHONPATH"))}
-    source = Path(chat_middleware.__file__)
-    files.write_text(folder / source.name, source.read_text())
+    for module in MIDDLEWARE_FILES:
+        source = Path(__file__).with_name(f"{module}.py")
+        files.write_text(folder / "steps" / source.name, source.read_text())
     kept["PATH"] = _joined(str(Path(choice.program[0]).parent), kept.get("PATH"))
     kept.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; unset, vLLM takes a share of all memory
     return kept | {"PYTHONPATH": str(folder), "VLLM_NO_USAGE_STATS": "1"}
@@ -141,21 +172,9 @@ def _probe(vllm: str) -> tuple[str, list[str], str]:
     return "", [], f"vLLM does not start: {last}"
 
 
-def _vllm_flags(
-    base: Path, name: str, adapters: Sequence[ServedAdapter], arguments: Mapping[str, Any], port: int
-) -> list[str]:
-    module = Path(chat_middleware.__file__).stem
-    flags: dict[str, Any] = {"served-model-name": name, "host": HOST, "port": port}
-    flags["middleware"] = f"{module}.{chat_middleware.ChatMiddleware.__name__}"
-    if adapters:
-        flags["enable-lora"] = True
-        flags["max-loras"] = len(adapters)
-        flags["max-lora-rank"] = adapter_fit.vllm_rank(adapter.rank for adapter in adapters)
-        flags["lora-modules"] = [f"{adapter.name}={adapter.folder}" for adapter in adapters]
-        template = next((t for a in adapters if (t := a.folder / "chat_template.jinja").is_file()), None)
-        if template and not _has_chat_template(base):
-            flags["chat-template"] = str(template)  # a base model without one: that of its adapter
-    return [word for flag, value in (flags | dict(arguments)).items() for word in _words(flag, value)]
+def words(flags: Mapping[str, Any]) -> list[str]:
+    """Flags of vLLM as words of a command line."""
+    return [word for flag, value in flags.items() for word in _words(flag, value)]
 
 
 def _words(flag: str, value: Any) -> list[str]:

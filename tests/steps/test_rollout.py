@@ -18,13 +18,15 @@ from registry_fixture import Registry
 from tiny_model import save_adapter, save_model
 
 from steps import reference, server
-from steps import rollout as step
+from steps import rollout_machine as step
 from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
 from steps.oci_layout import build_image
 from steps.registry import push_image
-from steps.rollout import Settings, rollout
+from steps.rollout import rollout
+from steps.rollout_settings import Settings
 from steps.server import PortInUse, Server
+from steps.wanted_adapters import WantedAdapter
 
 QUESTION = "What do you say?"
 TOKENS = 24
@@ -48,6 +50,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", "off")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr(step, "MAX_TOKENS", TOKENS)  # a random model never comes to an end
 
 
@@ -88,6 +91,11 @@ def ask(endpoint: str, model: str, path: str = "/v1/chat/completions") -> reques
     return requests.post(endpoint + path, json=body)
 
 
+def version(folder: Path, name: str) -> str:
+    """Name that an adapter's answers carry."""
+    return WantedAdapter(name, adapter_digest(folder)).version
+
+
 def directly(base: Path, adapter: Path | None) -> str:
     """The greedy answer of plain transformers and PEFT."""
     from peft import PeftModel
@@ -121,11 +129,13 @@ def test_base_and_adapters_are_served_and_asked(
     ]  # fmt: skip
     for model, adapter in (("tiny", None), ("one", adapters / "one"), ("two", adapters / "two")):
         answer = ask(result.endpoint, model).json()
-        assert answer["model"] == model
+        assert answer["model"] == (version(adapter, model) if adapter else model)
         assert answer["choices"][0]["message"]["content"] == directly(base, adapter)
 
     chat = requests.post(f"{result.endpoint}/chat", json={"prompt": QUESTION, "max_tokens": TOKENS})
-    assert chat.json() == {"Result": result.answer, "model": "one"}
+    assert chat.json() == {"Result": result.answer, "model": version(adapters / "one", "one")}
+    loading = {"lora_name": "x", "lora_path": str(adapters / "one")}
+    assert requests.post(f"{result.endpoint}/v1/load_lora_adapter", json=loading).status_code == 403
 
     unknown = ask(result.endpoint, "someone/else")
     assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "model")
@@ -140,17 +150,26 @@ def test_base_and_adapters_are_served_and_asked(
 
     changed = rollout(settings(adapters=list(reversed(sources))))
     second = running(work)
-    assert not server.is_alive(first)
-    assert changed.endpoint != result.endpoint
+    assert (second.pid, changed.endpoint) == (first.pid, result.endpoint), "it was restarted for an adapter"
+    assert second.models == ["tiny", "two", "one"]
+    chat = requests.post(f"{result.endpoint}/chat", json={"prompt": QUESTION, "max_tokens": TOKENS})
+    assert chat.json()["model"] == version(adapters / "two", "two"), "the first adapter answers"
     assert changed.answer == ask(changed.endpoint, "two").json()["choices"][0]["message"]["content"]
     assert changed.base_answer == result.base_answer
     assert changed.answer != result.answer
+
+    moved = rollout(settings(adapters=sources, preset="other"))
+    third = running(work)
+    assert not server.is_alive(second)
+    assert moved.endpoint != changed.endpoint
+    assert ask(moved.endpoint, "other").status_code == 200
     assert not (work / "serve" / "starting.json").exists()
+    assert len(list((work / "serve").glob("adapters-*.json"))) == 1
 
     server.stop(work / "serve" / "server.json")
-    assert not server.is_alive(second)
+    assert not server.is_alive(third)
     with pytest.raises(requests.ConnectionError):
-        requests.get(changed.endpoint)
+        requests.get(moved.endpoint)
 
 
 @pytest.mark.slow
@@ -203,8 +222,7 @@ def test_an_adapter_image_is_pulled(
     build_image(adapters / "one", tmp_path / "layout", "1", {})
     push_image(tmp_path / "layout", reference.parse(image))
     (served,) = step._service(settings(adapters=[{"name": "pulled", "image": image}])).adapters
-    assert served.folder == work / "serve" / "adapters" / "pulled"
-    assert adapter_digest(served.folder) == adapter_digest(adapters / "one")
+    assert served.digest == adapter_digest(adapters / "one") == adapter_digest(Path(served.path))
     with pytest.raises(BadInput, match="image reference 'Not An Image'"):
         rollout(settings(adapters=[{"name": "pulled", "image": "Not An Image"}]))
 
@@ -223,7 +241,7 @@ def test_killed_while_the_server_starts_it_goes_on_with_the_same_server(
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     result = rollout(given)
-    assert running(work) == starting
+    assert running(work).mark == starting.mark
     assert result.endpoint == starting.endpoint
 
 
@@ -251,7 +269,7 @@ def test_as_a_program_it_writes_output_parameters(
 @pytest.mark.slow
 @pytest.mark.skipif(VLLM in ("", "off"), reason="ARGOTUNE_VLLM names no vllm")
 def test_vllm_serves_base_and_adapter(
-    settings: Callable[..., Settings], work: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., Settings], work: Path, adapters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", VLLM)
     arguments = {"max_model_len": 512, "max-num-seqs": 4, "enforce-eager": True}
@@ -259,8 +277,16 @@ def test_vllm_serves_base_and_adapter(
     assert result.server == "vllm"
     assert result.answer and result.answer != result.base_answer
     chat = requests.post(f"{result.endpoint}/chat", json={"prompt": QUESTION, "max_tokens": TOKENS})
-    assert chat.json() == {"Result": result.answer, "model": "one"}
+    assert chat.json() == {"Result": result.answer, "model": version(adapters / "one", "one")}
     assert ask(result.endpoint, "someone/else").status_code == 404
+    before = running(work)
+    two = [{"name": "one", "path": str(adapters / "two")}]
+    swapped = rollout(settings(server_arguments=arguments, deadline_seconds=300, adapters=two))
+    assert (running(work).pid, swapped.endpoint) == (before.pid, result.endpoint)
+    assert swapped.answer != result.answer
+    assert ask(result.endpoint, "one").json()["model"] == version(adapters / "two", "one")
+    listed = requests.get(f"{result.endpoint}/v1/models").json()["data"]
+    assert [model["id"] for model in listed] == ["tiny", "one"]
     assert requests.post(f"{result.endpoint}/chat", data=b"{").status_code == 400
     ended = server.stop(work / "serve" / server.RECORD)
     assert ended is not None and server.processes(ended) == []

@@ -75,7 +75,7 @@ def test_another_server_on_its_port_does_not_answer_for_it(record: Path, log: Pa
 def test_a_server_whose_starter_was_killed_before_it_noted_the_pid_is_found(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
     unnoted = dataclasses.replace(started, pid=0, created=0.0)
-    server._write(record, unnoted)
+    server.write(record, unnoted)
     wait_for(Path(f"/proc/{started.pid}/environ"))
     assert [process.pid for process in server.processes(unnoted)] == [started.pid]
     assert server.stop(record) == unnoted
@@ -86,7 +86,7 @@ def test_a_stranger_with_the_same_pid_is_left_alone(record: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
         stale = dataclasses.replace(file_server(record.parent, ["base"], 8000), pid=stranger.pid, created=1.0)
-        server._write(record, stale)
+        server.write(record, stale)
         assert not server.is_alive(stale)
         assert server.stop(record) is None
         assert stranger.poll() is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -67,13 +68,13 @@ def test_vllm_gets_every_flag(tmp_path: Path) -> None:
          "compilation-config": {"level": 3}, "dtype": "bfloat16"}
     )  # fmt: skip
     adapters = [adapter(tmp_path / "a"), adapter(tmp_path / "b", "other", r=8, rank_pattern={"q_proj": 33})]
-    words = server_command.command(VLLM, tmp_path, "base", adapters, arguments, 8001)
+    room = server_command.lora_arguments([one.rank for one in adapters])
+    words = server_command.command(VLLM, tmp_path, "base", room | arguments, 8001)
     assert words[:3] == ["/opt/vllm/bin/vllm", "serve", str(tmp_path)]
     text = " ".join(words)
     assert "--served-model-name base --host 127.0.0.1 --port 8001" in text
-    assert "--middleware chat_middleware.ChatMiddleware" in text
-    assert f"--lora-modules tuned={tmp_path}/a other={tmp_path}/b" in text
-    assert "--enable-lora --max-loras 2 --max-lora-rank 64" in text
+    assert "--middleware steps.server_front.ServerFront" in text
+    assert "--enable-lora --max-loras 3 --max-lora-rank 64" in text, "one more, while another takes a place"
     assert "--max-model-len 2048 --no-enable-prefix-caching --trust-remote-code" in text
     assert words[words.index("--compilation-config") + 1] == '{"level": 3}'
     assert "quantization" not in text
@@ -83,22 +84,19 @@ def test_a_base_without_chat_template_gets_its_adapters(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "chat_template.jinja").write_text("{{ messages }}")
-    words = server_command.command(VLLM, tmp_path, "base", [adapter(folder)], {}, 8001)
-    assert words[words.index("--chat-template") + 1] == str(folder / "chat_template.jinja")
-    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
-    assert "--chat-template" not in server_command.command(VLLM, tmp_path, "base", [adapter(folder)], {}, 8001)
+    assert server_command.chat_template(tmp_path, [adapter(folder)]) == "{{ messages }}"
+    (tmp_path / "chat_template.jinja").write_text("{{ other }}")
+    assert server_command.chat_template(tmp_path, [adapter(folder)]) == ""
 
 
-def test_without_adapters_nothing_is_said_of_lora(tmp_path: Path) -> None:
-    assert "lora" not in " ".join(server_command.command(VLLM, tmp_path, "base", [], {}, 8001))
+def test_without_adapters_nothing_is_said_of_lora() -> None:
+    assert server_command.lora_arguments([]) == {}
 
 
 def test_the_transformers_server_takes_dtype_and_tells_what_it_does_not_use(tmp_path: Path) -> None:
     arguments = {"dtype": "float32", "max-model-len": 2048}
-    words = server_command.command(TRANSFORMERS, tmp_path, "base", [adapter(tmp_path)], arguments, 8001)
-    assert " ".join(words[3:]) == (
-        f"--base {tmp_path} --name base --adapter tuned={tmp_path} --dtype float32 --host 127.0.0.1 --port 8001"
-    )
+    words = server_command.command(TRANSFORMERS, tmp_path, "base", arguments, 8001)
+    assert " ".join(words[3:]) == f"--base {tmp_path} --name base --dtype float32 --host 127.0.0.1 --port 8001"
     assert server_command.unused(TRANSFORMERS, arguments) == ["max-model-len"]
     assert server_command.unused(VLLM, arguments) == []
 
@@ -117,10 +115,19 @@ def test_no_token_reaches_the_server_and_vllm_finds_only_the_middleware(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONPATH", "/ours")
-    environment = server_command.environment(VLLM, "tuned", tmp_path / "middleware")
+    environment = server_command.environment(VLLM, "tuned", tmp_path / "adapters.json", tmp_path / "middleware")
     assert "hf_secret" not in environment.values()
     assert environment["PYTHONPATH"] == str(tmp_path / "middleware")
-    assert [file.name for file in (tmp_path / "middleware").iterdir()] == ["chat_middleware.py"]
+    assert (environment["ARGOTUNE_ADAPTERS"], environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == (
+        str(tmp_path / "adapters.json"),
+        "1",
+    )
+    module, _, name = server_command.MIDDLEWARE.rpartition(".")
+    code = f"import {module}; print({module}.__file__, {module}.{name}.__name__)"
+    alone = [sys.executable, "-S", "-c", code]  # -S: without any package of an environment
+    path = {"PYTHONPATH": environment["PYTHONPATH"]}
+    found = subprocess.run(alone, capture_output=True, text=True, env=path, cwd=tmp_path)
+    assert found.stdout.split() == [str(tmp_path / "middleware" / "steps" / "server_front.py"), name], found.stderr
     assert (environment["HF_HUB_OFFLINE"], environment["VLLM_NO_USAGE_STATS"]) == ("1", "1")
     assert environment["ARGOTUNE_DEFAULT_MODEL"] == "tuned"
     assert environment["PATH"].startswith("/opt/vllm/bin:")

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: nothing is served, several runs are and none is named, or the model is not served.
         ArgotuneError: the server did not answer.
     """
-    from steps import server
+    from steps import hot_load, server
     from steps.errors import StepError
 
     runs = Path(args.runs_dir)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(Problem(f"{model!r} is not served", "--model", fix=f"one of {', '.join(running.models)}"))
     question = sys.stdin.read() if args.question == "-" else args.question
     try:
-        print(server.complete(running, model, question, args.max_tokens, timeout=600))
+        print(hot_load.complete(running.endpoint, model, question, args.max_tokens, timeout=600))
     except StepError as error:
         raise ArgotuneError(str(error)) from None
     return 0

@@ -1,0 +1,113 @@
+"""What the rollout is told, and what it tells: the same on one machine and on a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.errors import BadInput
+from steps.step import settings
+
+MAX_TOKENS = 200
+GREETING = "Hello!"
+
+
+@settings
+class AdapterSource:
+    """Where an adapter to serve is: one of ``path`` and ``image``."""
+
+    name: str
+    """Name that requests call it by."""
+    path: str = ""
+    """Folder with adapter_config.json and adapter_model.safetensors; a relative one is below the work folder."""
+    image: str = ""
+    """OCI reference of an adapter image (KAITO's or ours)."""
+
+
+@settings
+class Settings:
+    """Serve a base model and adapters: on a cluster as a Deployment, else by a server on this machine."""
+
+    work: Path
+    """Work folder that the steps share."""
+    name: str = ""
+    """Name of the service."""
+    preset: str = ""
+    """Name that the base model is served under; empty: the model's own."""
+    model: str
+    """Hugging Face id of the base model, or a folder that holds it."""
+    revision: str = ""
+    """Commit of the model."""
+    adapters: list[AdapterSource] = dataclasses.field(default_factory=list)
+    """JSON list of {name, path or image}; the first answers where a request names no model."""
+    adapter_folders: list[str] = dataclasses.field(default_factory=list)
+    """JSON list of more adapter folders, each served under the folder's name."""
+    question: str = ""
+    """Asked of the first adapter and of the base; empty: they are only greeted."""
+    server_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """JSON map of vLLM flags (KAITO's inference_config.yaml, section vllm)."""
+    port: int = 0
+    """Port of a server on this machine; 0: the first free one from 8000 on."""
+    deadline_seconds: float = 900
+    """Time for the server to come up and answer."""
+    image_digest: str = ""
+    """Digest of the packaged image: another one means another rollout."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where it is served, and what it said."""
+
+    endpoint: str
+    """Root address of the OpenAI-compatible server."""
+    answer: str
+    """The first adapter's answer to the question (the base's, without adapters)."""
+    base_answer: str
+    """The base model's answer to the same question."""
+    server: str
+    """``vllm`` or ``transformers``."""
+
+
+def base_name(settings: Settings) -> str:
+    """Name that the base model is served under."""
+    is_folder = settings.model.startswith(("/", "./", "../", "~"))
+    return settings.preset or (Path(settings.model).name if is_folder else settings.model)
+
+
+def sources(settings: Settings) -> list[AdapterSource]:
+    """All adapters to serve, in their order.
+
+    Raises:
+        BadInput: with everything that is wrong with their list.
+    """
+    folders = [AdapterSource(name=Path(folder).name, path=folder) for folder in settings.adapter_folders]
+    found = [*settings.adapters, *folders]
+    problems = [
+        f"adapter {source.name or '(no name)'}: give a name, and one of path and image"
+        for source in found
+        if not source.name or bool(source.path) == bool(source.image)
+    ]
+    names = [base_name(settings), *(source.name for source in found)]
+    problems += [f"two models are named {name}" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"adapter {name!r}: a name has no '=', '/' or blank" for name in names[1:] if set(name) & set("=/ ")]
+    if problems:
+        raise BadInput("; ".join(problems), "mend the list of adapters")
+    return found
+
+
+def adapter_folder(settings: Settings, source: AdapterSource) -> Path:
+    """Folder of an adapter; that of an image is pulled below the work folder.
+
+    Raises:
+        BadInput: the reference is none, or the image is no adapter.
+        StepError: the registry does not give it.
+    """
+    if source.image:
+        from steps import reference
+        from steps.registry import pull_adapter
+
+        folder = settings.work.absolute() / "serve" / "pulled" / source.name
+        return pull_adapter(reference.parse(source.image), folder)
+    return settings.work.absolute() / source.path  # an absolute path stays as it is

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steps import aks_capacity, aks_client, aks_errors, aks_pool
+from steps import aks_capacity, aks_client, aks_errors, aks_pool, nodes
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.nodes import Leftover, Place, Result, Run, Wanted
 
@@ -81,7 +81,7 @@ def _needed(wanted: Wanted) -> list[tuple[str, str]]:
 def _settled(cluster: Cluster, wanted: Wanted) -> AgentPool:
     """The pool of the run, ready: found, waited for, or made of the first kind that can be had."""
     name = aks_pool.name(wanted.run)
-    choices = aks_pool.choices(wanted)
+    choices = nodes.choices(wanted)
     refused: list[aks_capacity.Refusal] = []
     earlier = _ended(cluster, name, wanted.run)
     if earlier is not None and aks_pool.state(earlier) == aks_pool.DONE:

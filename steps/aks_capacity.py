@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from steps.aks_client import asking
-from steps.aks_pool import Choice
-from steps.nodes import Wanted
+from steps.nodes import Choice, Wanted
 
 if TYPE_CHECKING:
     from steps.aks_client import Cluster

@@ -10,15 +10,15 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steps import aks_errors
-from steps.errors import BadInput, StepError
+from steps.errors import BadInput
 from steps.nodes import Place
+from steps.pause import Pause
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -35,32 +35,6 @@ POLL_SECONDS = 10
 NO_CLUSTER = ("ParentResourceNotFound", "ResourceGroupNotFound", "SubscriptionNotFound")
 """Codes of a 404 that is not about the pool."""
 SKUS_API, USAGES_API = "2021-07-01", "2024-07-01"
-
-
-class OutOfTime(StepError):
-    """Azure was not done by the deadline."""
-
-
-class Pause:
-    """Waits, but not beyond the deadline; all waiting for Azure goes through here, the SDK's own too."""
-
-    def __init__(self, wait: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic):
-        self._wait, self._clock = wait, clock
-        self._until = float("inf")
-
-    def until(self, seconds: float) -> None:
-        """Set the deadline, so many seconds from now."""
-        self._until = self._clock() + seconds
-
-    def __call__(self, seconds: float) -> None:
-        """Wait.
-
-        Raises:
-            OutOfTime: it would be beyond the deadline.
-        """
-        if self._clock() + seconds > self._until:
-            raise OutOfTime("Azure was not done in time", "it goes on by itself; the step finds it when tried again")
-        self._wait(seconds)
 
 
 @dataclass(frozen=True)
@@ -262,11 +236,17 @@ def _endpoint() -> tuple[str, list[str]]:
 
 
 def _transport(pause: Pause, options: dict[str, Any]) -> HttpTransport[Any, Any]:
-    """The SDK's transport over requests, which waits as we do."""
+    """The SDK's transport over requests, which waits as we do, and reads answers where the SDK still tries again."""
     from azure.core.pipeline.transport import RequestsTransport
 
-    class PausingTransport(RequestsTransport):
+    class WholeAnswers(RequestsTransport):
+        def send(self, request: Any, **kwargs: Any) -> Any:
+            response = super().send(request, **kwargs)
+            if hasattr(response, "read"):
+                response.read()
+            return response
+
         def sleep(self, duration: float) -> None:
             pause(duration)
 
-    return PausingTransport(**options)
+    return WholeAnswers(**options)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from steps.nodes import RUN_LABEL, TAINT, Leftover, Wanted
+from steps.nodes import TAINT, Choice, Leftover, Wanted, labels, read, written
 
 if TYPE_CHECKING:
     from azure.mgmt.containerservice.models import AgentPool
@@ -17,34 +15,7 @@ RUN, WORKFLOW, WORKSPACE = "argotune-run", "argotune-workflow", "argotune-worksp
 MADE, LEASE = "argotune-made", "argotune-lease-until"
 TAG_LENGTH = 256
 """Azure's limit for the value of a tag."""
-# Set by kubelet or by AKS; a pool that sets them is refused.
-SYSTEM_DOMAINS = ("kubernetes.io", "k8s.io", "kubernetes.azure.com")
-
 DONE, FAILED, DELETING = "Succeeded", ("Failed", "Canceled"), "Deleting"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One kind of pool that would do."""
-
-    size: str
-    spot: bool
-    zone: str = ""
-    """Empty: wherever the region has room."""
-
-    def __str__(self) -> str:
-        where = f" in zone {self.zone}" if self.zone else ""
-        return f"{self.size} ({'spot' if self.spot else 'on demand'}){where}"
-
-
-def choices(wanted: Wanted) -> list[Choice]:
-    """All that would do, best first: spot before on demand, then the sizes in their order, then the zones."""
-    return [
-        Choice(size, spot, zone)
-        for spot in ([True, False] if wanted.spot else [False])
-        for size in wanted.sizes
-        for zone in wanted.zones or [""]
-    ]
 
 
 def choice_of(pool: AgentPool) -> Choice:
@@ -78,7 +49,7 @@ def body(wanted: Wanted, choice: Choice, system_pool: Any, now: datetime.datetim
 
     lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
     tags = {RUN: wanted.run, WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace}
-    tags |= {MADE: _written(now), LEASE: _written(lease)}
+    tags |= {MADE: written(now), LEASE: written(lease)}
     properties = Properties(
         vm_size=choice.size,
         count=wanted.count,
@@ -102,12 +73,6 @@ def body(wanted: Wanted, choice: Choice, system_pool: Any, now: datetime.datetim
     return AgentPool(properties=properties)
 
 
-def labels(wanted: Wanted) -> dict[str, str]:
-    """Labels of the nodes: those the pods select, without what nodes have by themselves."""
-    own = {key: value for key, value in wanted.labels.items() if not _domain(key).endswith(SYSTEM_DOMAINS)}
-    return {**own, RUN_LABEL: wanted.run}
-
-
 def leftover(pool: AgentPool) -> Leftover:
     """A pool as ``argotune gc`` shows it."""
     tags = pool.tags or {}
@@ -120,21 +85,6 @@ def leftover(pool: AgentPool) -> Leftover:
         size=str(pool.vm_size),
         nodes=pool.count or 0,
         state=state(pool),
-        made=_read(tags.get(MADE, "")),
-        lease_until=_read(tags.get(LEASE, "")),
+        made=read(tags.get(MADE, "")),
+        lease_until=read(tags.get(LEASE, "")),
     )
-
-
-def _domain(label: str) -> str:
-    return label.partition("/")[0] if "/" in label else ""
-
-
-def _written(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _read(text: str) -> datetime.datetime | None:
-    with suppress(ValueError):
-        moment = datetime.datetime.fromisoformat(text)
-        return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,9 @@ RUN_LABEL = "argotune.dev/run"
 """Node label with the uid of the Workflow: its pods select the nodes that were made for it, whatever their size."""
 TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 """As KAITO's nodes have it; the pods that compute tolerate it."""
+
+SYSTEM_DOMAINS = ("kubernetes.io", "k8s.io", "kubernetes.azure.com")
+"""Of labels that kubelet or the cloud sets; a pool that sets them is refused."""
 
 PROVIDERS = {"aks": "steps.aks", "karpenter": "steps.karpenter", "existing": "steps.existing_nodes"}
 """Modules by provider. ``autoscaler`` has none: the pods ask, and whatever scales the cluster brings nodes."""
@@ -88,6 +92,30 @@ class Wanted(Run):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One kind of nodes that would do."""
+
+    size: str
+    spot: bool
+    zone: str = ""
+    """Empty: wherever the region has room."""
+
+    def __str__(self) -> str:
+        where = f" in zone {self.zone}" if self.zone else ""
+        return f"{self.size} ({'spot' if self.spot else 'on demand'}){where}"
+
+
+def choices(wanted: Wanted) -> list[Choice]:
+    """All that would do, best first: spot before on demand, then the sizes in their order, then the zones."""
+    return [
+        Choice(size, spot, zone)
+        for spot in ([True, False] if wanted.spot else [False])
+        for size in wanted.sizes
+        for zone in wanted.zones or [""]
+    ]
+
+
+@dataclass(frozen=True)
 class Result:
     """What tuning will run on."""
 
@@ -120,6 +148,29 @@ class Leftover:
         return self.lease_until is not None and self.lease_until <= now
 
 
+def labels(wanted: Wanted) -> dict[str, str]:
+    """Labels of the nodes: those the pods select, without what nodes have by themselves."""
+    own = {key: value for key, value in wanted.labels.items() if not _domain(key).endswith(SYSTEM_DOMAINS)}
+    return {**own, RUN_LABEL: wanted.run}
+
+
 def provider(name: str) -> ModuleType:
     """The module of a provider that has one; its libraries are imported when its functions are called."""
     return importlib.import_module(PROVIDERS[name])
+
+
+def _domain(label: str) -> str:
+    return label.partition("/")[0] if "/" in label else ""
+
+
+def written(moment: datetime.datetime) -> str:
+    """A moment as tags and annotations carry it."""
+    return moment.astimezone(datetime.UTC).isoformat(timespec="seconds")
+
+
+def read(text: str) -> datetime.datetime | None:
+    """The moment that a tag or an annotation carries; None where it is none."""
+    with suppress(ValueError):
+        moment = datetime.datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return None

@@ -11,10 +11,10 @@ from arm_fixture import NOW, PLACE, RUN, Pod, serve_pod
 from arm_server import A10, A100, RETRY_AFTER
 
 from steps import aks, aks_pool, provision, release
-from steps.aks_client import OutOfTime
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.nodes import Place
 from steps.nodes import Run as ReleaseSettings
+from steps.pause import OutOfTime
 
 NAME = aks_pool.name(RUN)
 FULL = ("AllocationFailed", "Allocation failed. We do not have sufficient capacity for the requested VM size.")

@@ -1,4 +1,4 @@
-"""The steps that make nodes, in a pod of their cluster: Azure is where the environment says, and waits cost nothing."""
+"""The steps that make nodes, in a pod: Azure is where the environment says, and waits cost nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pod:
 
     def connect(self) -> aks_client.Cluster:
         pause = aks_client.Pause(self.waits.append, lambda: sum(self.waits))
-        return aks_client.connect(Place(**PLACE), pause=pause, read_timeout=0.5, now=lambda: self.now)
+        return aks_client.connect(Place(**PLACE), pause=pause, read_timeout=0.3, now=lambda: self.now)
 
 
 @contextmanager

@@ -130,6 +130,7 @@ class ArmServer(ThreadingHTTPServer):
 
 class _Handler(FaultyHandler, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     azure: Azure
     lock: threading.Lock
     url: str

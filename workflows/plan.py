@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
+from pydantic_core import to_jsonable_python
 
 from workflows.spec.pipeline import Duration
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
@@ -235,14 +237,15 @@ class Plan(_Section):
         for path in self.paths():
             value: Any = self
             for part in path.split("."):
-                value = getattr(value, attribute(type(value), part), None) if value is not None else None
+                kind: type[BaseModel] = type(value)
+                value = getattr(value, attribute(kind, part), None) if value is not None else None
             if value is not None:
                 yield path, value, self.origin(path)
 
     @classmethod
     def paths(cls) -> list[str]:
         """Dotted paths of all leaves, as written after ``--set``."""
-        return [path for path, _ in _leaves(cls)]
+        return list(_kinds())
 
     @classmethod
     def check_value(cls, path: str, value: Any) -> Any:
@@ -252,7 +255,7 @@ class Plan(_Section):
             KeyError: for a path that is not of the plan.
             pydantic.ValidationError: for a value of the wrong type.
         """
-        kind = dict(_leaves(cls))[path]
+        kind = _kinds()[path]
         if isinstance(value, str) and _is_container(kind):
             return TypeAdapter(kind).validate_json(value)
         return TypeAdapter(kind).validate_python(value)
@@ -285,11 +288,8 @@ def merge(layers: list[Layer]) -> Plan:
 
 def as_dict(plan: Plan) -> dict[str, Any]:
     """A plan as plain data, ``{section: {field: {value, origin}}}``, for the report and ``-o json``."""
-    plain = TypeAdapter(Any).dump_python
-    return _tree(
-        (path, {"value": plain(value, mode="json", by_alias=True), "origin": origin})
-        for path, value, origin in plan.values()
-    )
+    return _tree((path, {"value": _plain(value), "origin": origin}) for path, value, origin in plan.values())
+
 
 
 def attribute(section: type[BaseModel], alias: str) -> str:
@@ -301,7 +301,11 @@ def _tree(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Values by dotted path as maps within maps."""
     tree: dict[str, Any] = {}
     for path, value in leaves:
+def _plain(value: Any) -> Any:
+    return to_jsonable_python(value, by_alias=True) if isinstance(value, list | dict | BaseModel) else value
         *parents, leaf = path.split(".")
+
+@cache
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
@@ -318,6 +322,12 @@ def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, A
         elif path != "origins":
             # pydantic keeps the validators of a field apart from its type.
             yield path, Annotated[known.annotation, *known.metadata] if known.metadata else known.annotation
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Type of each leaf by its dotted path."""
+    return dict(_leaves(Plan))
+
 
 
 def _is_section(kind: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,14 +79,22 @@ FROM_LORA_CONFIG = {
 def plans(
     file: str, sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
 ) -> list[Plan]:
-    """Read ``file`` and resolve the plan of every Workspace in it; warnings go to standard error.
+    """The plans of one file, as ``plans_of`` gives them."""
+    return plans_of([file], sets, site_file, namespace)
+
+
+def plans_of(
+    files: Sequence[str], sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
+) -> list[Plan]:
+    """Read files and resolve the plan of every Workspace in them; warnings go to standard error.
 
     Raises:
         InvalidInput: with every problem of the file, of the flags and of the site profile.
     """
     problems: list[Problem] = []
     site_values = _collect(problems, site.load, site_file) or {}
-    manifests = _collect(problems, load, file) or []
+    manifests = [manifest for file in files for manifest in _collect(problems, load, file) or []]
+    problems += _twice(manifests)
     flags = _collect(problems, _flags, sets) or {}
     if namespace:
         flags["namespace"] = namespace
@@ -105,6 +113,18 @@ def plans(
 
 
 def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[Problem]:
+def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
+    """Workspaces of one name in several files: what is compiled of one would take the other's place."""
+    first: dict[tuple[str, str], Manifest] = {}
+    for manifest in manifests:
+        name, source = manifest.workspace.metadata.name, manifest.source
+        other = first.setdefault((manifest.workspace.metadata.namespace, name), manifest).source
+        if other.file != source.file:
+            what = f"Workspace {name} stands in {other.file} too, on line {other.line('metadata.name')}"
+            line = source.line("metadata.name")
+            yield Problem(what, "metadata.name", source.file, line, fix="rename or leave out one of them")
+
+
     """What the machine's memory can't hold, unless the Workspace's annotation says not to look (as with KAITO)."""
     if BYPASS_CHECKS in manifest.workspace.metadata.annotations:
         return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 # What is no string in bare form to Go's reader (go-yaml, YAML 1.1 and 1.2 mixed) or Python's.
@@ -73,6 +74,7 @@ def _scalar(value: Any) -> str:
     return text.replace("e", ".0e", 1) if isinstance(value, float) and "." not in text else text
 
 
+@lru_cache(maxsize=4096)
 def _text(text: str) -> str:
     if not text.isprintable():
         return '"' + "".join(_escaped(character) for character in text) + '"'

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from workflows.spec import cron
 from workflows.spec.fields import Fields
 
 LONGEST_NAME = 52
@@ -15,12 +16,10 @@ LONGEST_NAME = 52
 
 
 def _cron(text: str) -> str:
-    from workflows.lint import schedule
-
-    if schedule.zone(text):
+    if cron.zone(text):
         raise ValueError(f"{text!r} names a time zone; write it as pipeline.schedule.timezone")
     try:
-        schedule.check(text)
+        cron.check(text)
     except ValueError as error:
         raise ValueError(f"{text!r} is no cron schedule: {error}; write one like 0 3 * * 0 or @daily") from None
     return text

@@ -6,9 +6,9 @@ import zoneinfo
 from collections.abc import Iterator
 from functools import cache
 
-from workflows.lint import schedule
 from workflows.lint.document import Document, section
 from workflows.lint.finding import Hit
+from workflows.spec import cron
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 
@@ -26,7 +26,7 @@ def cron_schedule(document: Document) -> Iterator[Hit]:
         yield Hit("spec.schedules", "the list is empty, so that it never runs", 'as in: schedules: ["0 3 * * 0"]')
     for index, text in enumerate(schedules or []):
         try:
-            schedule.check(text)
+            cron.check(text)
         except ValueError as error:
             yield Hit(join("spec.schedules", index), f"`{text}`: {error}", "as in: 30 3 * * 1-5, @daily, @every 6h")
 
@@ -38,7 +38,7 @@ def timezone(document: Document) -> Iterator[Hit]:
     spec = section(document.value, "spec")
     places = [("spec.timezone", str(spec.get("timezone", "")))]
     places += [
-        (join("spec.schedules", index), schedule.zone(text)) for index, text in enumerate(spec.get("schedules", []))
+        (join("spec.schedules", index), cron.zone(text)) for index, text in enumerate(spec.get("schedules", []))
     ]
     for path, name in places:
         if name and _zones() and name not in _zones() and name not in _GO_ZONES:

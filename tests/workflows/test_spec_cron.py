@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from workflows.lint import schedule
+from workflows.spec import cron
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from workflows.lint import schedule
     ],
 )
 def test_good(text):
-    schedule.check(text)
+    cron.check(text)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_good(text):
 )
 def test_bad(text, why):
     with pytest.raises(ValueError, match=re.escape(why)):
-        schedule.check(text)
+        cron.check(text)
 
 
 def test_zone_of_a_schedule():
-    assert schedule.zone("CRON_TZ=Asia/Tokyo 30 4 * * *") == "Asia/Tokyo"
-    assert schedule.zone("30 4 * * *") == ""
+    assert cron.zone("CRON_TZ=Asia/Tokyo 30 4 * * *") == "Asia/Tokyo"
+    assert cron.zone("30 4 * * *") == ""

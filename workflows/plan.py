@@ -19,7 +19,9 @@ from pydantic_core import to_jsonable_python
 from workflows.spec.pipeline import Duration
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
 
-Step = Literal["provision", "download", "check", "tune", "evaluate", "package", "rollout", "release", "report"]
+Step = Literal[
+    "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout", "release", "report"
+]  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -36,8 +38,12 @@ class Resource(_Section):
     count: int = 1
     gpus: int = 1
     """GPUs of one node, requested by the pods that compute."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What Kubernetes calls them; ``nvidia.com/mig-PROFILE`` for a part of one (KAITO ``resource.partition``)."""
     labels: dict[str, str] = {}
     """Node labels that must match (KAITO ``resource.labelSelector``)."""
+    preferred_nodes: list[str] = []
+    """Names of nodes to take before others (KAITO ``resource.preferredNodes``)."""
 
 
 class Nodes(_Section):
@@ -61,11 +67,11 @@ class Nodes(_Section):
 
 
 class Model(_Section):
-    """The base model."""
+    """The base model; without a preset it is the business of the pod in ``rollout.template``."""
 
-    preset: str
-    repository: str
-    """Hugging Face id."""
+    preset: str = ""
+    repository: str = ""
+    """Hugging Face id, or a folder of the models volume."""
     revision: str = "main"
     access_secret: str = ""
     """Name of the Kubernetes Secret with key ``HF_TOKEN`` (KAITO ``modelAccessSecret``)."""
@@ -144,6 +150,8 @@ class Rollout(_Section):
     """What is served, and the question that proves it."""
 
     adapters: list[Adapter] = []
+    pull_secret: str = ""
+    """Secret of the registries that adapters come from (KAITO ``inference.adapters[].source.imagePullSecrets``)."""
     question: str = "What can you help me with?"
     port: int = 0
     deadline: str = "15m"
@@ -205,6 +213,8 @@ class Plan(_Section):
 
     name: str
     namespace: str = ""
+    labels: dict[str, str] = {}
+    """Of the Workflow, to look runs up by (KAITO ``metadata.labels``)."""
     service_account: str = "argotune"
     service_accounts: dict[Step, str] = {}
     """Accounts of single steps, where they differ from ``service_account``."""
@@ -291,7 +301,11 @@ def as_dict(plan: Plan) -> dict[str, Any]:
     return _tree((path, {"value": _plain(value), "origin": origin}) for path, value, origin in plan.values())
 
 
+def _plain(value: Any) -> Any:
+    return to_jsonable_python(value, by_alias=True) if isinstance(value, list | dict | BaseModel) else value
 
+
+@cache
 def attribute(section: type[BaseModel], alias: str) -> str:
     """Name in Python of the field that YAML, or a dotted path, calls ``alias``."""
     return next(name for name, known in section.model_fields.items() if alias in (known.alias, name))
@@ -301,16 +315,18 @@ def _tree(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Values by dotted path as maps within maps."""
     tree: dict[str, Any] = {}
     for path, value in leaves:
-def _plain(value: Any) -> Any:
-    return to_jsonable_python(value, by_alias=True) if isinstance(value, list | dict | BaseModel) else value
         *parents, leaf = path.split(".")
-
-@cache
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
     return tree
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Type of each leaf by its dotted path."""
+    return dict(_leaves(Plan))
 
 
 def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -322,12 +338,6 @@ def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, A
         elif path != "origins":
             # pydantic keeps the validators of a field apart from its type.
             yield path, Annotated[known.annotation, *known.metadata] if known.metadata else known.annotation
-
-@cache
-def _kinds() -> dict[str, Any]:
-    """Type of each leaf by its dotted path."""
-    return dict(_leaves(Plan))
-
 
 
 def _is_section(kind: Any) -> bool:

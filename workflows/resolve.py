@@ -18,15 +18,16 @@ import presets
 from workflows import estimate, site
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import Layer, Plan, attribute, merge
-from workflows.spec import Manifest, load
+from workflows.spec import Manifest, kaito_annotations, load
 from workflows.spec.kaito_annotations import BYPASS_CHECKS
+from workflows.spec.workspace import Partition
 
 # Plan path: where the Workspace says it. A field that the user left out is not in the layer.
 FROM_WORKSPACE = {
     "name": "metadata.name",
     "namespace": "metadata.namespace",
     "resource.instanceType": "resource.instanceType",
-    "resource.count": "resource.count",
+    "resource.preferredNodes": "resource.preferredNodes",
     "data.urls": "tuning.input.urls",
     "data.volume": "tuning.input.volumeSource",
     "data.image": "tuning.input.image",
@@ -89,7 +90,7 @@ def plans_of(
     """Read files and resolve the plan of every Workspace in them; warnings go to standard error.
 
     Raises:
-        InvalidInput: with every problem of the file, of the flags and of the site profile.
+        InvalidInput: with every problem of the files, of the flags and of the site profile.
     """
     problems: list[Problem] = []
     site_values = _collect(problems, site.load, site_file) or {}
@@ -112,7 +113,6 @@ def plans_of(
     return [plan for plan in resolved if plan]
 
 
-def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[Problem]:
 def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
     """Workspaces of one name in several files: what is compiled of one would take the other's place."""
     first: dict[tuple[str, str], Manifest] = {}
@@ -125,8 +125,9 @@ def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
             yield Problem(what, "metadata.name", source.file, line, fix="rename or leave out one of them")
 
 
+def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[Problem]:
     """What the machine's memory can't hold, unless the Workspace's annotation says not to look (as with KAITO)."""
-    if BYPASS_CHECKS in manifest.workspace.metadata.annotations:
+    if BYPASS_CHECKS in manifest.workspace.metadata.annotations or not plan.model.preset:
         return []
     source = manifest.source
     found = estimate.refusals(plan, prices)
@@ -157,22 +158,24 @@ def resolve(
 
 def _from_preset(manifest: Manifest) -> Layer:
     workspace = manifest.workspace
-    model = presets.model(workspace.preset.name)
-    values: dict[str, Any] = {
-        "model.preset": model.name,
-        "model.repository": model.repository,
-        "model.revision": model.revision,
-    }
-    if workspace.tuning:
+    values: dict[str, Any] = {}
+    model = presets.model(workspace.preset.name) if workspace.preset else None
+    if model:
+        values = {
+            "model.preset": model.name,
+            "model.repository": model.repository,
+            "model.revision": model.revision,
+        }
+    if model and workspace.tuning:
         values["tuning.targetModules"] = list(model.lora_targets)
-    if workspace.inference:
+    if model and workspace.inference:
         values["rollout.serverArguments"] = dict(model.vllm)
     origins = {}
     if workspace.resource and workspace.resource.instance_type:
         sku = presets.sku(workspace.resource.instance_type)
         values["resource.gpus"] = sku.gpus
         origins["resource.gpus"] = f"SKU {sku.name}"
-    return Layer(f"preset {model.name}", values, origins)
+    return Layer(f"preset {model.name}" if model else "template", values, origins)
 
 
 def _from_config_maps(manifest: Manifest) -> Layer:
@@ -197,13 +200,24 @@ def _from_config_maps(manifest: Manifest) -> Layer:
         dataset = _data_settings(training.dataset)
         values |= dataset
         places |= dict.fromkeys(dataset, "training_config.DatasetConfig")
-    served = manifest.inference_config.get("vllm")
-    if served and manifest.workspace.inference:
+    served = _server_arguments(manifest)
+    if served and manifest.workspace.inference and manifest.workspace.preset:
         values["rollout.serverArguments"] = {**presets.model(manifest.workspace.preset.name).vllm, **served}
         places["rollout.serverArguments"] = "inference_config.vllm"
     source = manifest.source
     origins = {path: f"ConfigMap ({source.file}:{source.line(place)})" for path, place in places.items()}
     return Layer("ConfigMap", values, origins)
+
+
+def _server_arguments(manifest: Manifest) -> dict[str, Any]:
+    """Flags of vLLM that the Workspace sets; those of its ConfigMap win, as with KAITO."""
+    given: dict[str, Any] = {}
+    mode = manifest.workspace.metadata.annotations.get(kaito_annotations.PERFORMANCE_MODE)
+    if mode in kaito_annotations.RULES[kaito_annotations.PERFORMANCE_MODE].honoured:
+        given["performance-mode"] = mode
+    if template := manifest.training.model.get("chat_template"):
+        given["chat-template"] = template  # what the adapter was taught with
+    return given | manifest.inference_config.get("vllm", {})
 
 
 def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,6 +244,10 @@ def _from_workspace(manifest: Manifest) -> Layer:
             {"name": item.source.name, "image": item.source.image, "volume": item.source.volume_source}
             for item in workspace.inference.adapters
         ]
+        if workspace.inference.template is not None:
+            values["rollout.template"] = workspace.inference.template
+        if secrets := [secret for item in workspace.inference.adapters for secret in item.source.image_pull_secrets]:
+            values["rollout.pullSecret"] = secrets[0]
     parts = _parts(manifest)
     origins = {}
     for path, field in FROM_WORKSPACE.items():
@@ -241,10 +259,24 @@ def _from_workspace(manifest: Manifest) -> Layer:
             origins[path] = f"Workspace ({manifest.source.file}:{manifest.source.line(field)})"
     if workspace.resource:
         values["resource.labels"] = workspace.resource.label_selector.labels
-    secret = workspace.preset.preset_options.model_access_secret
-    if secret:
+        values |= _partition(workspace.resource.partition)
+    if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
+        values["labels"] = labels
+    if node_class := workspace.metadata.annotations.get(kaito_annotations.NODE_CLASS):
+        values["nodes.nodeClass"] = node_class
+        place = manifest.source.line(f"metadata.annotations.{kaito_annotations.NODE_CLASS}")
+        origins["nodes.nodeClass"] = f"Workspace ({manifest.source.file}:{place})"
+    if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
         values["model.accessSecret"] = secret
     return Layer("Workspace", values, origins)
+
+
+def _partition(partition: Partition | None) -> dict[str, Any]:
+    if not partition:
+        return {}
+    if partition.mode == "mig":
+        return {"resource.gpus": 1, "resource.gpuResource": f"nvidia.com/mig-{partition.profile}"}
+    return {"resource.gpus": partition.count}
 
 
 def _parts(manifest: Manifest) -> dict[str, bool]:

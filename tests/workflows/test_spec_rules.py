@@ -50,9 +50,9 @@ BROKEN = {
     ),
     "preferred nodes": (
         "resource:\n",
-        "resource:\n  preferredNodes: [a]  # <--\n",
-        "resource.preferredNodes",
-        "is not supported",
+        "resource:\n  preferredNodes: [a, B_]  # <--\n",
+        "resource.preferredNodes[1]",
+        "'B_' is not the name of a node",
     ),
     "no selector": (
         "resource:\n  instanceType: Standard_NC24ads_A100_v4\n  labelSelector:\n    matchLabels:\n      app: tuned\n",
@@ -115,13 +115,13 @@ BROKEN = {
         TUNING_PRESET,
         TUNING_PRESET + "    accessMode: private  # <--\n",
         "tuning.preset.accessMode",
-        "private image are not supported yet",
+        "weights are not taken out of an image",
     ),
     "preset image": (
         TUNING_PRESET,
         TUNING_PRESET + "    presetOptions:\n      image: a.example/b:1  # <--\n",
         "tuning.preset.presetOptions.image",
-        "private image are not supported yet",
+        "weights are not taken out of an image",
     ),
     "preset pull secrets": (
         TUNING_PRESET,
@@ -139,7 +139,7 @@ BROKEN = {
         INFERENCE,
         "inference:\n  template: {}  # <--\n",
         "inference.template",
-        "a pod template is not supported yet",
+        "is not told of the adapter that is tuned",
     ),
     "template and preset": (
         INFERENCE_PRESET,
@@ -206,11 +206,17 @@ BROKEN = {
         "metadata.annotations.kaito.sh/performance-mode",
         '"fast" is not a valid performance mode; choose one of: balanced, interactivity, throughput',
     ),
+    "label": (
+        "  name: tuned\n",
+        "  name: tuned\n  labels: {team: a b}  # <--\n",
+        "metadata.labels.team",
+        "'a b' is no label that Kubernetes takes",
+    ),
     "annotation not honoured": (
         "metadata:\n",
         "metadata:\n  annotations: {kaito.sh/enablelb: 'True'}  # <--\n",
         "metadata.annotations.kaito.sh/enablelb",
-        "is not supported yet",
+        "is not put on the internet",
     ),
     "unknown annotation": (
         "metadata:\n",

@@ -141,9 +141,9 @@ BROKEN = {
     ),
     "adapter secrets": (
         OTHER_IMAGE,
-        OTHER_IMAGE + "        imagePullSecrets: [x]  # <--\n",
+        OTHER_IMAGE + "        imagePullSecrets: [x, y]  # <--\n",
         "inference.adapters[0].source.imagePullSecrets",
-        "not supported for adapters yet",
+        "one Secret is mounted for all adapters, not several",
     ),
     "strength": (
         OTHER_IMAGE,

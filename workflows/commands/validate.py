@@ -47,7 +47,8 @@ def _tell(file: str, manifests: list[Manifest]) -> None:
         facts = _facts(manifest)
         does = [str(facts["method"])] if facts["method"] else []
         does += ["served"] if facts["served"] else []
-        print(f"{file}: valid ({', '.join([str(facts['name']), str(facts['preset']), *does])})")
+        served = str(facts["preset"]) or "a pod of its own"
+        print(f"{file}: valid ({', '.join([str(facts['name']), served, *does])})")
     for warning in _warnings(manifests):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -65,7 +66,7 @@ def _facts(manifest: Manifest) -> dict[str, str | bool]:
     workspace = manifest.workspace
     return {
         "name": workspace.metadata.name,
-        "preset": workspace.preset.name,
+        "preset": workspace.preset.name if workspace.preset else "",
         "method": workspace.tuning.method.lower() if workspace.tuning else "",
         "served": workspace.inference is not None,
     }

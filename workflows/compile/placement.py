@@ -18,8 +18,8 @@ UID = "{{workflow.uid}}"
 SIZE = "node.kubernetes.io/instance-type"
 # What says that a node is spot capacity: of AKS pools, of Karpenter's nodes.
 SPOT = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/capacity-type": "spot"}
-# Of a preference; spot is more than any size: cheap first, then the order of the sizes.
-SPOT_WEIGHT, FIRST_SIZE_WEIGHT = 100, 50
+# Of a preference; spot is more than any size: cheap first, then the order of the sizes. Nodes by name break ties.
+SPOT_WEIGHT, FIRST_SIZE_WEIGHT, NODE_WEIGHT = 100, 50, 10
 
 
 def is_made(plan: Plan) -> bool:
@@ -48,6 +48,7 @@ def affinity(plan: Plan) -> m.Affinity | None:
     several = sizes if len(sizes) > 1 else []
     preferred = [_preferred(SPOT_WEIGHT, *label) for label in SPOT.items()] if plan.nodes.spot else []
     preferred += [_preferred(max(FIRST_SIZE_WEIGHT - at, 1), SIZE, size) for at, size in enumerate(several)]
+    preferred += [_by_name(node) for node in plan.resource.preferred_nodes]
     if not preferred:
         return None
     terms = [m.NodeSelectorTerm(match_expressions=[_is_in(SIZE, *several)])]
@@ -107,6 +108,12 @@ def _preferred(weight: int, label: str, value: str) -> m.PreferredSchedulingTerm
     return m.PreferredSchedulingTerm(
         weight=weight, preference=m.NodeSelectorTerm(match_expressions=[_is_in(label, value)])
     )
+
+
+def _by_name(node: str) -> m.PreferredSchedulingTerm:
+    # By the node's name, which is what the user wrote; its label kubernetes.io/hostname may be another.
+    named = m.NodeSelectorTerm(match_fields=[_is_in("metadata.name", node)])
+    return m.PreferredSchedulingTerm(weight=NODE_WEIGHT, preference=named)
 
 
 def _is_in(label: str, *values: str) -> m.NodeSelectorRequirement:

@@ -74,6 +74,7 @@ def step(
     name: str,
     image: str,
     *,
+    command: Sequence[str] = (),
     flags: Mapping[str, Any],
     outputs: Sequence[str],
     mounts: Sequence[m.VolumeMount],
@@ -85,14 +86,17 @@ def step(
     on_gpu: bool = False,
     progress: str | None = None,
 ) -> StepTemplate:
-    """The template of one step; ``progress`` is what the UI shows until the step itself tells more."""
+    """The template of one step; ``progress`` is what the UI shows until the step itself tells more.
+
+    Without a ``command`` it is the step of ours of that name.
+    """
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
     return StepTemplate(
         name=name,
         image=image,
-        command=["python", "-m", f"steps.{name}"],
-        args=[word for flag, value in flags.items() for word in (f"--{flag}", _text(value))],
+        command=list(command or ["python", "-m", f"steps.{name}"]),
+        args=[word for flag, value in flags.items() for word in (f"--{flag}", _text(value))] or None,
         inputs=[Parameter(name=key) for key in inputs],
         outputs=[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
         env=[
@@ -136,7 +140,12 @@ def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict
     locks = m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=key)])
     return {
         "annotations": {**stays, **annotations},
-        "resources": Resources(cpu_request=requests.cpu, memory_request=requests.memory, gpus=plan.resource.gpus),
+        "resources": Resources(
+            cpu_request=requests.cpu,
+            memory_request=requests.memory,
+            gpus=plan.resource.gpus,
+            gpu_flag=plan.resource.gpu_resource,
+        ),
         "node_selector": placement.selector(plan),
         "affinity": placement.affinity(plan),
         "tolerations": [

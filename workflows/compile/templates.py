@@ -14,11 +14,21 @@ from hera.workflows import models as m
 from workflows.compile import placement, pod
 from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
 from workflows.compile.step_template import TUNING_INPUTS, StepTemplate
-from workflows.compile.volumes import DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, WORK, adapter_volume
+from workflows.compile.volumes import (
+    ADAPTER_SECRET,
+    DATA,
+    OUTPUT,
+    PULL_SECRET,
+    PUSH_SECRET,
+    WORK,
+    Place,
+    adapter_volume,
+)
 from workflows.plan import Plan, as_dict
 from workflows.spec.pipeline import seconds
 
 T = TypeVar("T")
+AT_ROOT = Place()
 
 
 def provision(plan: Plan) -> StepTemplate:
@@ -103,15 +113,15 @@ def check(plan: Plan) -> StepTemplate:
     )
 
 
-def tune(plan: Plan) -> StepTemplate:
+def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
     """Trains the adapter, on a GPU node where the plan asks for one."""
     tuning = _given(plan.tuning)
     return pod.step(
         plan,
         "tune",
         plan.images.tune,
-        flags={"work": WORK, **_adapter_flags(plan)},
-        inputs=[*TUNING_INPUTS, "data-digest"],
+        flags={**place.flags, **_adapter_flags(plan)},
+        inputs=[*place.inputs, *TUNING_INPUTS, "data-digest"],
         outputs=["adapter-digest", "train-loss", "steps", "device", "tokens-per-second"],
         mounts=[mount("work", WORK), mount("models", MODELS)],
         requests=pod.COMPUTE,
@@ -122,7 +132,7 @@ def tune(plan: Plan) -> StepTemplate:
     )
 
 
-def evaluate(plan: Plan) -> StepTemplate:
+def evaluate(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
     """Compares the adapter with its base, and with the adapter in service, and gives the verdict."""
     tuning, evaluation = _given(plan.tuning), _given(plan.evaluation)
     inputs, outputs = ["adapter-digest", "data-digest"], ["base-loss", "adapter-loss"]
@@ -138,7 +148,7 @@ def evaluate(plan: Plan) -> StepTemplate:
         "evaluate",
         plan.images.tune,
         flags={
-            "work": WORK,
+            **place.flags,
             **_model(plan),
             "method": tuning.method,
             "quantization-config": tuning.quantization_config,
@@ -149,7 +159,7 @@ def evaluate(plan: Plan) -> StepTemplate:
             "seed": tuning.seed,
             **{name: _input(name) for name in inputs},
         },
-        inputs=inputs,
+        inputs=[*place.inputs, *inputs],
         outputs=outputs,
         mounts=mounts,
         env=env,
@@ -157,6 +167,21 @@ def evaluate(plan: Plan) -> StepTemplate:
         retries=Retries(2, tuning.preemptions),
         timeout="4h",
         on_gpu=True,
+    )
+
+
+def promote(plan: Plan) -> StepTemplate:
+    """Makes the candidate with the best evaluation the adapter that the later steps take."""
+    return pod.step(
+        plan,
+        "promote",
+        plan.images.control,
+        flags={"work": WORK, "candidates": _input("candidates")},
+        inputs=["candidates"],
+        outputs=["candidate", "adapter-digest", "base-loss", "adapter-loss", "compared"],
+        mounts=[mount("work", WORK)],
+        requests=pod.DATA,
+        retries=Retries(2),
     )
 
 
@@ -205,6 +230,10 @@ def rollout(plan: Plan) -> StepTemplate:
         else:
             folders[adapter.name] = f"/mnt/adapter/{adapter.name}"
             mounts.append(mount(adapter_volume(adapter.name), folders[adapter.name], read_only=True))
+    env: list[Any] = []
+    if chosen.pull_secret:
+        mounts.append(mount("adapter-secret", ADAPTER_SECRET, read_only=True))
+        env.append(Env(name="DOCKER_CONFIG", value=ADAPTER_SECRET))
     return pod.step(
         plan,
         "rollout",
@@ -224,6 +253,7 @@ def rollout(plan: Plan) -> StepTemplate:
         inputs=inputs,
         outputs=["endpoint", "answer", "base-answer", "server"],
         mounts=mounts,
+        env=env,
         requests=pod.COMPUTE,
         retries=Retries(1),
         timeout="1h",

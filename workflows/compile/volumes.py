@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from hera.workflows import models as m
@@ -13,6 +14,29 @@ DATA = "/mnt/data"
 OUTPUT = "/mnt/output"
 PULL_SECRET = "/mnt/pull-secret"
 PUSH_SECRET = "/mnt/push-secret"
+ADAPTER_SECRET = "/mnt/adapter-secret"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the work volume an adapter is made: in the volume itself, or in a folder of each candidate."""
+
+    dataset: str = "dataset"
+    """Folder that holds the rows."""
+    candidates: bool = False
+    """Whether there are several adapters; templates then have the input ``candidate``, the name of the folder."""
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of inputs that say where it is."""
+        return ["candidate"] if self.candidates else []
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """Flags of steps that say where it is."""
+        work = f"{WORK}/candidates/{{{{inputs.parameters.candidate}}}}" if self.candidates else WORK
+        rows = f"{WORK}/{self.dataset}"
+        return {"work": work, **({"dataset": rows} if rows != f"{work}/dataset" else {})}
 
 
 def work_claim(plan: Plan) -> m.PersistentVolumeClaim:
@@ -43,6 +67,8 @@ def volumes(plan: Plan) -> list[m.Volume]:
         found.append(_registry_secret("pull-secret", plan.data.image_pull_secrets[0]))
     if plan.output and plan.output.push_secret:
         found.append(_registry_secret("push-secret", plan.output.push_secret))
+    if plan.rollout and plan.rollout.pull_secret:
+        found.append(_registry_secret("adapter-secret", plan.rollout.pull_secret))
     for adapter in plan.rollout.adapters if plan.rollout else []:
         if adapter.volume is not None:
             found.append(_user_volume(adapter_volume(adapter.name), adapter.volume))

@@ -25,7 +25,11 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "on_exit": EXIT,
         "service_account_name": plan.service_account,
         "arguments": parameters(plan),
-        "labels": {"app.kubernetes.io/managed-by": "argotune", "argotune.dev/workspace": plan.name},
+        "labels": {
+            **plan.labels,
+            "app.kubernetes.io/managed-by": "argotune",
+            "argotune.dev/workspace": plan.name,
+        },
         "annotations": _annotations(plan),
         "pod_metadata": _pod_metadata(plan),
         "volume_claim_templates": [volumes.work_claim(plan)],
@@ -75,11 +79,12 @@ def _number(name: str, value: float, description: str) -> Parameter:
 
 
 def _annotations(plan: Plan) -> dict[str, str]:
-    title = f"Tune {plan.model.preset} ({plan.tuning.method})" if plan.tuning else f"Serve {plan.model.preset}"
+    model = plan.model
+    title = f"Tune {model.preset} ({plan.tuning.method})" if plan.tuning else f"Serve {model.preset or 'a pod'}"
+    base = f"base model {model.repository} at {model.revision}" if model.repository else "a pod of its own is served"
     return {
         "workflows.argoproj.io/title": f"{title} for {plan.name}",
-        "workflows.argoproj.io/description": f"Compiled by argotune from Workspace {plan.name}; base model "
-        f"{plan.model.repository} at {plan.model.revision}",
+        "workflows.argoproj.io/description": f"Compiled by argotune from Workspace {plan.name}; {base}",
     }
 
 

@@ -35,6 +35,8 @@ class Findings:
         self.source = source
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
+        self.places: dict[str, str] = {}
+        """Where the fields under a path are written, when that is elsewhere."""
         self._spoilt: set[str] = set()
 
     def wrong(self, path: str, what: str, fix: str = "") -> None:
@@ -65,10 +67,18 @@ class Findings:
         return None
 
     def _problem(self, path: str, what: str, fix: str) -> Problem:
+        path = self._written(path)
         return Problem(what, path=path, file=self.source.file, line=self.source.line(path), fix=fix)
+
+    def _written(self, path: str) -> str:
+        """The path as the user wrote it."""
+        known = [place for place in self.places if path == place or path.startswith((f"{place}.", f"{place}["))]
+        place = max(known, key=len, default="")
+        return self.places[place] + path.removeprefix(place) if place else path
 
     def _follows(self, path: str) -> bool:
         """Whether the place, one around it, or a field right in it was wrong by itself."""
+        path = self._written(path)
         around = {path[:end] for end in range(len(path)) if path[end] in ".["} | {path}
         inside = {spoilt[: max(spoilt.rfind("."), spoilt.rfind("["), 0)] for spoilt in self._spoilt}
         return bool(self._spoilt & around) or (path in inside)

@@ -13,6 +13,8 @@ KEY = "inference_config.yaml"
 """The key of the ConfigMap."""
 ROOT = "inference_config"
 """The beginning of the field paths."""
+CHAT_TEMPLATE = "chat-template"
+"""The flag whose value may be Jinja text itself."""
 # KAITO's own keys beside ``vllm``: its template sets them, and they tune parts that are not here.
 WITHOUT_EFFECT = {
     "kv_cache_cpu_memory_utilization": "the key-value cache is not offloaded to CPU memory",
@@ -65,7 +67,8 @@ def _flags(values: dict[Any, Any], path: str, found: Findings) -> dict[str, Any]
         elif name in RESERVED:
             found.wrong(place, "is set by argotune", RESERVED[name])
         elif isinstance(value, str) and value.startswith("/workspace/"):
-            found.wrong(place, f"{short(value)} is a file of KAITO's image", "leave it out")
+            fix = "write the template itself, or leave it out" if name == CHAT_TEMPLATE else "leave it out"
+            found.wrong(place, f"{short(value)} is a file of KAITO's image", fix)
         else:
             flags[name] = value
     return flags

@@ -3,49 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from workflows.spec.findings import Findings, unknown
 from workflows.spec.source import join
 
+PREFIX = "kaito.sh/"
 BYPASS_CHECKS = "kaito.sh/bypass-resource-checks"
-_NOT_YET = "is not supported yet"
-# Annotation -> values that say what happens anyway, and why no other is taken.
-_KNOWN: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "kaito.sh/runtime": (("vllm",), "a model is served by vLLM"),
-    "kaito.sh/disable-benchmark": (("true",), "no benchmark runs when a model is loaded"),
-    "kaito.sh/performance-mode": (("balanced",), _NOT_YET),
-    "kaito.sh/use-local-weights": (("false",), _NOT_YET),
-    "kaito.sh/enablelb": (("False", "false"), _NOT_YET),
-    "kaito.sh/node-image-family": ((), _NOT_YET),
-    "kaito.sh/node-class-name": ((), _NOT_YET),
-}
-# The messages of KAITO's webhook for values that it refuses itself.
-_VALUES = {
-    "kaito.sh/performance-mode": ("balanced", "interactivity", "throughput"),
-    "kaito.sh/node-image-family": ("azurelinux", "ubuntu"),
-    "kaito.sh/use-local-weights": ("true", "false"),
-}
-_MESSAGES = {
-    "kaito.sh/performance-mode": (
-        '"{}" is not a valid performance mode; choose one of: balanced, interactivity, throughput'
+"""There, whatever its value: memory is not compared with the machine's."""
+PERFORMANCE_MODE = "kaito.sh/performance-mode"
+"""vLLM's flag of the same name."""
+NODE_CLASS = "kaito.sh/node-class-name"
+"""Karpenter's class of nodes, where a run makes its nodes with Karpenter."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of an annotation."""
+
+    taken: tuple[str, ...] = ()
+    """Values that say what happens anyway; none and ``honoured``: any."""
+    honoured: tuple[str, ...] = ()
+    """Values that change what happens."""
+    message: str = ""
+    """KAITO's own words for a value that is none."""
+    known: tuple[str, ...] = ()
+    """Values that KAITO takes, where it looks."""
+    why: str = ""
+    """Why the other values are refused."""
+    fix: str = ""
+    """The nearest way to have the same."""
+
+
+RULES: Mapping[str, Rule] = {
+    BYPASS_CHECKS: Rule(),
+    NODE_CLASS: Rule(),
+    PERFORMANCE_MODE: Rule(
+        taken=("balanced",),
+        honoured=("interactivity", "throughput"),
+        message='"{}" is not a valid performance mode; choose one of: balanced, interactivity, throughput',
+        known=("balanced", "interactivity", "throughput"),
     ),
-    "kaito.sh/node-image-family": 'unsupported node image family "{}", supported values are azurelinux, ubuntu',
-    "kaito.sh/use-local-weights": '"{}" must be "true" or "false"',
+    "kaito.sh/runtime": Rule(
+        taken=("vllm",),
+        why="a cluster serves with vLLM",
+        fix='write "vllm"; on one machine, ARGOTUNE_VLLM=off serves with the transformers library',
+    ),
+    "kaito.sh/disable-benchmark": Rule(
+        taken=("true",),
+        why="no benchmark runs when a model is loaded",
+        fix='write "true"; run vllm bench serve against the endpoint when you want figures',
+    ),
+    "kaito.sh/use-local-weights": Rule(
+        taken=("false",),
+        message='"{}" must be "true" or "false"',
+        known=("true", "false"),
+        why="weights are not read from the nodes' disks, which may hold other commits than the preset's",
+        fix='write "false"; weights are kept on the models volume (storage.modelsClaim of the site profile)',
+    ),
+    "kaito.sh/enablelb": Rule(
+        taken=("False", "false"),
+        why="a served model is not put on the internet, as anybody could use it there",
+        fix='write "False"; then kubectl expose service NAME --type=LoadBalancer --name=NAME-public, or a gateway',
+    ),
+    "kaito.sh/node-image-family": Rule(
+        message='unsupported node image family "{}", supported values are azurelinux, ubuntu',
+        known=("azurelinux", "ubuntu"),
+        why="nodes have the image of their pool",
+        fix="leave it out; with Karpenter, kaito.sh/node-class-name names a class whose imageFamily it is",
+    ),
 }
 
 
-def check(annotations: Mapping[str, str], found: Findings) -> None:
+def check(annotations: Mapping[str, str], serves: bool, found: Findings) -> None:
     """Note each annotation of KAITO that is unknown, or asks for what no run does. Others' annotations are free."""
     for key, value in annotations.items():
         path = join("metadata.annotations", key)
-        if key == BYPASS_CHECKS or not key.startswith("kaito.sh/"):
+        if not key.startswith(PREFIX):
             continue
-        if key not in _KNOWN:
-            found.wrong(path, "unknown annotation of KAITO", unknown(key, (BYPASS_CHECKS, *_KNOWN)))
-            continue
-        harmless, why = _KNOWN[key]
-        if key in _VALUES and value not in _VALUES[key]:
-            found.wrong(path, _MESSAGES[key].format(value), f"write one of {', '.join(_VALUES[key])}")
-        elif value not in harmless:
-            fix = f'leave it out, or write "{harmless[0]}"' if harmless else "leave it out"
-            found.wrong(path, f"{value!r}: {why}", fix)
+        rule = RULES.get(key)
+        if not rule:
+            found.wrong(path, "unknown annotation of KAITO", unknown(key, RULES))
+        elif rule.known and value not in rule.known:
+            found.wrong(path, rule.message.format(value), f"write one of {', '.join(rule.known)}")
+        elif (rule.taken or rule.why) and value not in (*rule.taken, *rule.honoured):
+            found.wrong(path, f"{value!r}: {rule.why}", rule.fix)
+        elif value in rule.honoured and not serves:
+            found.warn(path, "has no effect without inference", "leave it out")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from workflows.errors import InvalidInput, Problem
-from workflows.spec import inference_config, rules, training
+from workflows.spec import inference_config, inference_set, rules, training
 from workflows.spec.findings import Findings
-from workflows.spec.objects import KAITO_TEMPLATES, KubernetesObject, twice
+from workflows.spec.objects import KAITO_TEMPLATES, KINDS, OTHER_KINDS, KubernetesObject, twice
 from workflows.spec.source import Source, documents
 from workflows.spec.training import TrainingConfig
 from workflows.spec.workspace import Workspace
@@ -52,14 +52,12 @@ def load(path: str | Path) -> list[Manifest]:
     configs = {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
     manifests = []
     for thing in objects:
-        if thing.kind == "Workspace":
+        if thing.kind in KINDS:
             manifest, wrong = _manifest(thing, configs)
             problems += wrong
             manifests += [manifest] if manifest else []
     if not problems and not manifests:
-        there = f"holds no Workspace, only {', '.join(sorted({thing.kind for thing in objects}))}"
-        fix = "write an object with apiVersion: kaito.sh/v1beta1 and kind: Workspace"
-        problems.append(Problem(there if objects else "is empty", file=file, fix=fix))
+        problems += _nothing(objects, file)
     if problems:
         raise InvalidInput(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
     aside = tuple(_aside(objects, manifests))
@@ -77,10 +75,22 @@ def _text(path: str | Path, file: str) -> str:
         raise InvalidInput(Problem(f"cannot be read: {reason}", file=file, fix="check the path")) from None
 
 
+def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
+    """What to say of a file without a Workspace: why not what it holds instead, where that is of KAITO."""
+    refused = [thing for thing in objects if thing.kind in OTHER_KINDS]
+    for thing in refused:
+        why, fix = OTHER_KINDS[thing.kind]
+        yield thing.problem("kind", f"{thing.kind} is not compiled: {why}", fix)
+    if not refused:
+        there = f"holds no Workspace, only {', '.join(sorted({thing.kind for thing in objects}))}"
+        fix = "write an object with apiVersion: kaito.sh/v1beta1 and kind: Workspace"
+        yield Problem(there if objects else "is empty", file=file, fix=fix)
+
+
 def _manifest(thing: KubernetesObject, configs: ConfigMaps) -> tuple[Manifest | None, list[Problem]]:
     found = Findings(thing.source)
     value = thing.workspace_fields(found)
-    workspace = found.read(Workspace, value)
+    workspace = inference_set.read(value, found) if thing.kind == inference_set.KIND else found.read(Workspace, value)
     rules.check_braces(value, "", found)
     if not workspace:
         return None, found.errors
@@ -112,7 +122,8 @@ def _server(workspace: Workspace, configs: ConfigMaps, found: Findings) -> dict[
     if not workspace.inference or content is None:
         return {}
     read = inference_config.parse(content, rules.find(workspace.inference.preset), found)
-    rules.check_braces(read, inference_config.ROOT, found)
+    flags = {flag: value for flag, value in read.get("vllm", {}).items() if flag != inference_config.CHAT_TEMPLATE}
+    rules.check_braces({"vllm": flags}, inference_config.ROOT, found)
     return read
 
 
@@ -140,5 +151,8 @@ def _aside(objects: list[KubernetesObject], manifests: list[Manifest]) -> Iterat
     for thing in objects:
         if thing.kind == "ConfigMap" and thing.name not in used:
             yield thing.problem("kind", f"ConfigMap {thing.name} is not named by any Workspace", "")
-        elif thing.kind not in ("ConfigMap", "Workspace"):
+        elif thing.kind in OTHER_KINDS:
+            why, fix = OTHER_KINDS[thing.kind]
+            yield thing.problem("kind", f"{thing.kind} {thing.name} is not compiled: {why}", fix)
+        elif thing.kind not in ("ConfigMap", *KINDS):
             yield thing.problem("kind", f"{thing.kind} {thing.name} is not compiled", "apply it with kubectl")

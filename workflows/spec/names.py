@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _PLACEHOLDER = re.compile(r"[A-Z0-9]+(_[A-Z0-9]+)*_HERE")
 LABEL_RULE = "use at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
 SUBDOMAIN_RULE = "use lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit"
+LABELS_RULE = (
+    "use at most 63 letters, digits, '-', '_' and '.' for name and value; a name may have a domain/ before it"
+)
 
 
 def is_label(text: str) -> bool:
@@ -18,6 +22,17 @@ def is_label(text: str) -> bool:
 def is_subdomain(text: str) -> bool:
     """Whether ``text`` is a DNS-1123 subdomain, as names of Secrets, ConfigMaps and claims are."""
     return len(text) <= 253 and all(is_label(part) for part in text.split("."))
+
+
+def is_label_value(text: str) -> bool:
+    """Whether ``text`` can be the value of a label."""
+    return bool(_LABEL_VALUE.fullmatch(text))
+
+
+def is_label_key(text: str) -> bool:
+    """Whether ``text`` can be the key of a label: a name, and perhaps a domain before it."""
+    domain, slash, name = text.rpartition("/")
+    return bool(name) and is_label_value(name) and (is_subdomain(domain) if slash else True)
 
 
 def placeholders(text: str) -> list[str]:

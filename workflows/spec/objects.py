@@ -12,7 +12,17 @@ from workflows.spec.source import Document, Source, documents
 
 KAITO_TEMPLATES = ("qlora-params-template", "lora-params-template", "inference-params-template")
 """ConfigMaps of KAITO's installation that hold its own defaults."""
-_KAITO_KINDS = ("Workspace", "InferenceSet", "MultiRoleInference", "ModelMirror", "RAGEngine")
+KINDS = ("Workspace", "InferenceSet")
+"""What is compiled."""
+OTHER_KINDS = {
+    "MultiRoleInference": (
+        "one server both reads a prompt and writes the answer",
+        "write an InferenceSet with the same model and replicas",
+    ),
+    "ModelMirror": ("base models are kept on the models volume", "leave it out"),
+    "RAGEngine": ("it neither tunes nor serves a model", "apply it with kubectl, and point it at the served endpoint"),
+}
+"""KAITO's other kinds: why they are not compiled, and what is near."""
 # What a cluster writes into an object: taken out, so that `kubectl get -o yaml` can be read.
 _OF_THE_CLUSTER = (
     "creationTimestamp",
@@ -42,8 +52,8 @@ class KubernetesObject:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Kind, namespace and name."""
-        return self.kind, str(self.metadata.get("namespace", "")), self.name
+        """Kind, namespace and name; what is compiled shares its names."""
+        return KINDS[0] if self.kind in KINDS else self.kind, str(self.metadata.get("namespace", "")), self.name
 
     def problem(self, path: str, what: str, fix: str) -> Problem:
         """A problem at a field of this object."""
@@ -55,7 +65,7 @@ class KubernetesObject:
             yield self.problem("", "is not a Kubernetes object", "write apiVersion:, kind: and metadata:")
         elif not self.kind:
             yield self.problem("", "missing field kind", "write kind: Workspace")
-        elif str(self.value.get("apiVersion")).startswith("kaito.sh/") and self.kind not in _KAITO_KINDS:
+        elif str(self.value.get("apiVersion")).startswith("kaito.sh/") and self.kind not in (*KINDS, *OTHER_KINDS):
             yield self.problem("kind", f"unknown kind {self.kind}", "write kind: Workspace")
 
     def workspace_fields(self, found: Findings) -> dict[str, Any]:
@@ -66,7 +76,7 @@ class KubernetesObject:
         if "status" in value:
             del value["status"]
             found.warn("status", "is written by the cluster, and not read")
-        if isinstance(value.get("spec"), dict):
+        if self.kind == "Workspace" and isinstance(value.get("spec"), dict):
             what = "a Workspace has no spec: resource, tuning and inference stand at top level"
             found.wrong("spec", what, "delete the line spec: and move what is under it to the left")
             value = {**value.pop("spec"), **value}

@@ -62,19 +62,21 @@ class Partition(Fields):
 
     mode: Literal["mig", "accelerator"]
     profile: str = ""
+    """Of a MIG slice, like ``1g.10gb``; a pod asks for one of ``nvidia.com/mig-PROFILE``."""
     count: int = Field(1, ge=1)
+    """GPUs that one server takes (``mode: accelerator``)."""
 
 
 class Resource(Fields):
     """The nodes asked for."""
 
     count: int = 1
-    """Deprecated in v1beta1."""
+    """Nodes. Deprecated in v1beta1; here one node tunes, and one node serves the model."""
     instance_type: str = ""
     """VM size. Empty: nodes that are already there, found by ``labelSelector``. v1alpha1 has a default."""
     label_selector: LabelSelector
     preferred_nodes: list[str] = Field(default_factory=list)
-    """Deprecated in v1beta1."""
+    """Names of nodes to take before others. Deprecated in v1beta1."""
     partition: Partition | None = None
     """v1beta1 only."""
 
@@ -136,6 +138,7 @@ class Inference(Fields):
 
     preset: Preset | None = None
     template: dict[str, Any] | None = None
+    """A pod of the user's own instead of a preset; a cluster's rollout serves it as it is."""
     config: str = ""
     """Name of a ConfigMap with key ``inference_config.yaml``."""
     adapters: list[Adapter] = Field(default_factory=list)
@@ -162,7 +165,8 @@ class Workspace(Fields):
     """A model to tune, to serve, or to tune and then serve."""
 
     api_version: Literal["kaito.sh/v1alpha1", "kaito.sh/v1beta1"]
-    kind: Literal["Workspace"]
+    kind: Literal["Workspace", "InferenceSet"]
+    """``InferenceSet``: made from one (``inference_set.py``)."""
     metadata: Metadata
     resource: Resource | None = None
     inference: Inference | None = None
@@ -179,9 +183,6 @@ class Workspace(Fields):
         return given
 
     @property
-    def preset(self) -> Preset:
-        """The base model, which tuning and inference share."""
-        preset = self.tuning.preset if self.tuning else self.inference and self.inference.preset
-        if not preset:
-            raise ValueError("a Workspace that was not validated")
-        return preset
+    def preset(self) -> Preset | None:
+        """The base model, which tuning and inference share; None where only a pod of the user's own is served."""
+        return self.tuning.preset if self.tuning else self.inference.preset if self.inference else None

@@ -1,0 +1,232 @@
+"""Tuning speed side by side: a KAITO-like script, a plain trl script, and argotune; same machine, model, data, seed.
+
+    python benchmarks/tuning/compare.py                # all, each in a process of its own (10 minutes on 2 cores)
+    python benchmarks/tuning/compare.py argotune DIR   # one, on the data in DIR
+
+Useful tokens are those of the rows; padding is not counted. Time is that of the training loop, checkpoints included.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PRESET = "smollm2-135m-instruct"
+ROWS, SEED, RANK, BATCH, LENGTH = 32, 42, 8, 4, 1024
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# SmolLM2's template with the marks that trl finds the assistant's words by.
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant named "
+    "SmolLM, trained by Hugging Face<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
+)
+
+
+def main() -> None:
+    """One contender in this process, or all of them as a table."""
+    if len(sys.argv) > 1:
+        name, work = sys.argv[1], Path(sys.argv[2])
+        print(json.dumps(CONTENDERS[name](work)))
+        return
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in CONTENDERS:
+            work = Path(folder) / name.replace(" ", "-")
+            write_rows(work / "dataset" / "train.parquet")
+            found[name] = _alone(name, str(work))
+            print(f"{name}: {found[name]['speed']:.1f} useful tokens/s", file=sys.stderr, flush=True)
+    _table(found)
+
+
+def write_rows(file: Path) -> None:
+    """Conversations of 1 to 6 turns out of the example's rows: about 100 to 600 tokens each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    given = pq.read_table(ROOT / "examples" / "data" / "oncall.parquet").column("messages").to_pylist()
+    draw = random.Random(SEED)
+    rows = []
+    for _ in range(ROWS):
+        turns = [draw.choice(given) for _ in range(draw.choice([1, 1, 1, 1, 2, 2, 3, 4, 6]))]
+        rows.append([message for turn in turns for message in turn if message["role"] != "system"])
+    file.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"messages": rows}), file)
+
+
+def kaito_like(work: Path) -> dict[str, Any]:
+    """KAITO's fine_tuning.py and template: one row a step, all tokens learned, checkpointing of activations.
+
+    Its template's bfloat16 is left out: this kind of processor only emulates it, and the ratio would flatter us.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import DataCollatorForLanguageModeling
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer, model = _model()
+    model = prepare_model_for_kbit_training(model)
+    model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS))
+    arguments = SFTConfig(
+        output_dir=str(work / "out"),
+        per_device_train_batch_size=1,
+        num_train_epochs=1,
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        seed=SEED,
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    return _train(SFTTrainer(model, arguments, collator, train_dataset=_rows(work), processing_class=tokenizer))
+
+
+def plain_trl(work: Path) -> dict[str, Any]:
+    """What somebody who knows trl would write: no checkpointing of activations, the answers learned alone."""
+    import torch
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    tokenizer, model = _model()
+    tokenizer.chat_template = TEMPLATE
+    arguments = SFTConfig(
+        output_dir=str(work / "out"),
+        per_device_train_batch_size=BATCH,
+        num_train_epochs=1,
+        learning_rate=2e-4,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        gradient_checkpointing=False,
+        assistant_only_loss=True,
+        max_length=LENGTH,
+        save_steps=0.1,
+        save_total_limit=2,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        seed=SEED,
+        logging_steps=1,
+        disable_tqdm=True,
+    )
+    lora = LoraConfig(r=RANK, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM")
+    trainer = SFTTrainer(model, arguments, train_dataset=_rows(work), processing_class=tokenizer, peft_config=lora)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    return _train(trainer)
+
+
+def argotune(work: Path, **training_arguments: Any) -> dict[str, Any]:
+    """The tune step as a run calls it."""
+    from steps.tune import Settings, tune
+
+    tune(
+        Settings(
+            work=work,
+            preset=PRESET,
+            epochs=1,
+            batch_size=BATCH,
+            rank=RANK,
+            alpha=16,
+            max_length=LENGTH,
+            seed=SEED,
+            training_arguments=training_arguments,
+        )
+    )
+    curve = [json.loads(line) for line in (work / "report" / "train.jsonl").read_text().splitlines()]
+    tokens = sum(entry["tokens"] for entry in curve)
+    return _result(tokens, curve[-1]["seconds"], [entry["loss"] for entry in curve])
+
+
+def argotune_same_settings(work: Path) -> dict[str, Any]:
+    """The tune step with the rows in trl's own order."""
+    return argotune(work, train_sampling_strategy="random")
+
+
+CONTENDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "KAITO-like": kaito_like,
+    "plain trl": plain_trl,
+    "argotune as plain trl": argotune_same_settings,
+    "argotune": argotune,
+}
+
+
+def _model() -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    from steps.model import fetch_model, prepare_libraries
+
+    prepare_libraries()
+    folder = fetch_model(PRESET, "", "").folder
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, quantization_config=quantization, device_map={"": "cpu"}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer, model
+
+
+def _rows(work: Path) -> Any:
+    from datasets import load_dataset
+
+    file = str(work / "dataset" / "train.parquet")
+    return load_dataset("parquet", data_files=file, split="train", cache_dir=str(work / "cache"))
+
+
+def _train(trainer: Any) -> dict[str, Any]:
+    begun = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - begun
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return _result(int(entries[-1]["num_tokens"]), seconds, [entry["loss"] for entry in entries])
+
+
+def _result(tokens: int, seconds: float, losses: list[float]) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"tokens": tokens, "seconds": seconds, "speed": tokens / seconds, "losses": losses, "peak_gib": peak}
+
+
+def _alone(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, *arguments]
+    shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
+    return dict(json.loads(shown.strip().splitlines()[-1]))
+
+
+def _table(found: dict[str, dict[str, Any]]) -> None:
+    slowest = found["KAITO-like"]["speed"]
+    print("| | useful tokens/s | of KAITO-like | tokens | seconds | steps | peak memory, GiB |")
+    print("|---" * 7 + "|")
+    for name, one in found.items():
+        ratio = one["speed"] / slowest
+        print(
+            f"| {name} | {one['speed']:.1f} | {ratio:.2f}x | {one['tokens']} | {one['seconds']:.0f} "
+            f"| {len(one['losses'])} | {one['peak_gib']:.2f} |"
+        )
+    plain, ours = found["plain trl"], found["argotune as plain trl"]
+    gap = max(abs(a - b) for a, b in zip(plain["losses"], ours["losses"], strict=True))
+    slower = plain["speed"] / ours["speed"] - 1
+    print(f"\nargotune against plain trl with the same settings: {slower:+.1%} time a token,")
+    print(f"largest difference of the loss curves {gap:.1e}")
+
+
+if __name__ == "__main__":
+    main()

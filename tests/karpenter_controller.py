@@ -1,0 +1,142 @@
+"""What Karpenter does in a cluster, for the stand-in of its API: machines for NodeClaims, step by step at each look.
+
+As Karpenter's own: a claim has a finalizer; one that can't be launched for lack of capacity is deleted, with an event;
+conditions go Launched, Registered, Initialized, Ready; a node has the claim's labels and taints.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubernetes_server import KubernetesServer, condition
+from kubernetes_server_resources import Call
+
+from steps import karpenter, kubernetes_client
+from steps.karpenter import Karpenter
+from steps.nodes import Place, Run, Wanted
+from steps.pause import Pause
+
+RUN = "11111111-2222-3333-4444-555555555555"
+NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
+A100, H100 = "Standard_NC24ads_A100_v4", "Standard_NC40ads_H100_v5"
+FINALIZER = "karpenter.sh/termination"
+STAGES = ("Launched", "Registered", "Initialized", "Ready")
+UNAVAILABLE = "all requested instance types were unavailable during launch"
+
+
+@dataclass
+class Controller:
+    """Karpenter, or gpu-provisioner, of one cluster."""
+
+    cluster: KubernetesServer
+    unavailable: set[tuple[str, str]] = field(default_factory=set)
+    """Sizes with their capacity type (``spot`` or ``on-demand``) that can't be had."""
+    failing: str = ""
+    """Message of every launch, which is tried again and again."""
+    stage: str = "Ready"
+    """How far claims come."""
+    gpus: int = 1
+    """That a device plugin offers on each node."""
+    launched: list[str] = field(default_factory=list)
+    """Size and capacity type of every machine that ever was."""
+    machines: set[str] = field(default_factory=set)
+    """Names of those that are there now."""
+
+    def __post_init__(self) -> None:
+        self.cluster.controllers.append(self._react)
+        self.cluster.every_call.append(self._look)
+
+    def _react(self, event: str, document: dict[str, Any]) -> None:
+        if document["kind"] != "NodeClaim":
+            return
+        metadata = document["metadata"]
+        if event == "ADDED":
+            self.cluster.put({**document, "metadata": {**metadata, "finalizers": [FINALIZER]}})
+        elif event == "MODIFIED" and metadata.get("deletionTimestamp"):
+            self.machines.discard(metadata["name"])
+            self._remove("nodes", f"node-{metadata['name']}")
+            self.cluster.put({**document, "metadata": {**metadata, "finalizers": []}})
+            self._remove("nodeclaims", metadata["name"])
+
+    def _look(self, call: Call) -> None:
+        if str(call) == "list nodeclaims":
+            for claim in self.cluster.all("nodeclaims"):
+                if not claim["metadata"].get("deletionTimestamp"):
+                    self._advance(claim)
+
+    def _advance(self, claim: dict[str, Any]) -> None:
+        done = [c["type"] for c in claim.get("status", {}).get("conditions", []) if c["status"] == "True"]
+        size, kind = _size(claim)
+        name = claim["metadata"]["name"]
+        if len(done) == len(STAGES) or self.stage in done:
+            return
+        if not done and (size, kind) in self.unavailable:
+            self._event(claim, "InsufficientCapacityError", f"NodeClaim {name} event: {UNAVAILABLE}")
+            self._remove("nodeclaims", name)
+            return
+        if not done and self.failing:
+            conditions = [condition("Launched", "Unknown", "LaunchFailed", self.failing)]
+            self.cluster.put({**claim, "status": {"conditions": conditions}})
+            return
+        following = STAGES[len(done)]
+        if following == "Launched":
+            self.launched.append(f"{size} {kind}")
+            self.machines.add(name)
+        if following == "Registered":
+            self._node(claim)
+        conditions = [condition(stage) for stage in (*done, following)]
+        self.cluster.put({**claim, "status": {"conditions": conditions, "nodeName": f"node-{name}"}})
+
+    def _node(self, claim: dict[str, Any]) -> None:
+        offers = {"nvidia.com/gpu": str(self.gpus)} if self.gpus else {}
+        metadata = {"name": f"node-{claim['metadata']['name']}", "labels": claim["metadata"]["labels"]}
+        status = {"allocatable": {"cpu": "24", **offers}, "conditions": [condition("Ready")]}
+        spec = {"taints": claim["spec"]["taints"]}
+        self.cluster.put({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec, "status": status})
+
+    def _event(self, claim: dict[str, Any], reason: str, message: str) -> None:
+        metadata = claim["metadata"]
+        involved = {"kind": "NodeClaim", "name": metadata["name"], "uid": metadata["uid"]}
+        name = {"name": f"{metadata['name']}.{metadata['uid'][:8]}", "namespace": "default"}
+        event = {"type": "Warning", "reason": reason, "message": message, "involvedObject": involved}
+        self.cluster.put({"apiVersion": "v1", "kind": "Event", "metadata": name, **event})
+
+    def _remove(self, plural: str, name: str) -> None:
+        record = self.cluster.records.get(self.cluster.key(self.cluster.resource(plural), "", name))
+        if record:
+            self.cluster.delete(record, {})
+
+
+def _size(claim: Mapping[str, Any]) -> tuple[str, str]:
+    values = {entry["key"]: entry["values"][0] for entry in claim["spec"]["requirements"]}
+    return values["node.kubernetes.io/instance-type"], values.get("karpenter.sh/capacity-type", "on-demand")
+
+
+@dataclass
+class Pod:
+    """The steps of a run in the cluster; waits cost nothing."""
+
+    cluster: KubernetesServer
+    work: Path
+    waits: list[float] = field(default_factory=list)
+
+    def wanted(self, **more: Any) -> Wanted:
+        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "labels": {"apps": "tuned"}, **more}
+        return Wanted(**{"work": self.work, "provider": "karpenter", "instance_type": A100, **given})
+
+    def connect(self) -> Karpenter:
+        client = kubernetes_client.connect(self.waits.append)
+        return Karpenter(client, Pause(self.waits.append, lambda: sum(self.waits)), lambda: NOW)
+
+    def provision(self, **more: Any) -> Any:
+        return karpenter.provision(self.wanted(**more), self.connect())
+
+    def release(self, run: str = RUN) -> str:
+        return karpenter.release(Run(work=self.work, provider="karpenter", run=run), self.connect())
+
+    def leftovers(self) -> Any:
+        return karpenter.leftovers(Place(provider="karpenter"), self.connect())

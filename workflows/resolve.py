@@ -15,66 +15,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 import presets
-from workflows import estimate, site
+from workflows import estimate, plan_checks, site
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import Layer, Plan, attribute, merge
+from workflows.plan_sources import FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
 from workflows.spec import Manifest, kaito_annotations, load
 from workflows.spec.kaito_annotations import BYPASS_CHECKS
 from workflows.spec.workspace import Partition
-
-# Plan path: where the Workspace says it. A field that the user left out is not in the layer.
-FROM_WORKSPACE = {
-    "name": "metadata.name",
-    "namespace": "metadata.namespace",
-    "resource.instanceType": "resource.instanceType",
-    "resource.preferredNodes": "resource.preferredNodes",
-    "data.urls": "tuning.input.urls",
-    "data.volume": "tuning.input.volumeSource",
-    "data.image": "tuning.input.image",
-    "data.imagePullSecrets": "tuning.input.imagePullSecrets",
-    "data.evalSplit": "pipeline.data.evalSplit",
-    "data.allowPrivateHosts": "pipeline.data.allowPrivateHosts",
-    "tuning.timeout": "pipeline.tune.timeout",
-    "tuning.retries": "pipeline.tune.retries",
-    "tuning.preemptions": "pipeline.tune.preemptions",
-    "timeLimit": "pipeline.timeLimit",
-    "approval": "pipeline.approval",
-    "schedule.schedules": "pipeline.schedule.schedules",
-    "schedule.timezone": "pipeline.schedule.timezone",
-    "schedule.concurrencyPolicy": "pipeline.schedule.concurrencyPolicy",
-    "schedule.startingDeadlineSeconds": "pipeline.schedule.startingDeadlineSeconds",
-    "schedule.successfulJobsHistoryLimit": "pipeline.schedule.successfulJobsHistoryLimit",
-    "schedule.failedJobsHistoryLimit": "pipeline.schedule.failedJobsHistoryLimit",
-    "schedule.stopStrategy.expression": "pipeline.schedule.stopStrategy.expression",
-    "schedule.suspend": "pipeline.schedule.suspend",
-    "output.image": "tuning.output.image",
-    "output.pushSecret": "tuning.output.imagePushSecret",
-    "output.volume": "tuning.output.volumeSource",
-    "rollout.question": "pipeline.rollout.question",
-    "rollout.port": "pipeline.rollout.port",
-    "rollout.deadline": "pipeline.rollout.deadline",
-    "rollout.replicas": "pipeline.rollout.replicas",
-    "storage.size": "pipeline.storage.size",
-    "storage.storageClass": "pipeline.storage.storageClassName",
-    "evaluation.samples": "pipeline.evaluation.samples",
-    "evaluation.maxNewTokens": "pipeline.evaluation.maxNewTokens",
-    "evaluation.maxLossRatio": "pipeline.evaluation.maxLossRatio",
-}
-# Plan path: the key of KAITO's training_config.yaml that says it. Keys that are not here go on as maps.
-FROM_TRAINING_ARGUMENTS = {
-    "tuning.epochs": "num_train_epochs",
-    "tuning.maxSteps": "max_steps",
-    "tuning.learningRate": "learning_rate",
-    "tuning.batchSize": "per_device_train_batch_size",
-    "tuning.maxLength": "max_length",
-    "tuning.seed": "seed",
-}
-FROM_LORA_CONFIG = {
-    "tuning.rank": "r",
-    "tuning.alpha": "lora_alpha",
-    "tuning.dropout": "lora_dropout",
-    "tuning.targetModules": "target_modules",
-}
 
 
 def plans(
@@ -107,8 +54,8 @@ def plans_of(
             problems += _cannot_fit(manifest, plan, prices)
     if problems:
         raise InvalidInput(problems)
-    for manifest in manifests:
-        for warning in manifest.warnings:
+    for manifest, plan in zip(manifests, resolved, strict=True):
+        for warning in [*manifest.warnings, *(plan_checks.warnings(plan) if plan else ())]:
             print(f"warning: {warning}", file=sys.stderr)
     return [plan for plan in resolved if plan]
 
@@ -140,7 +87,8 @@ def resolve(
     """The plan of one Workspace.
 
     Raises:
-        InvalidInput: when flags or environment set a part that this Workspace does not have.
+        InvalidInput: when flags or environment set a part that this Workspace does not have, or values that no run
+            can honour.
     """
     layers = [
         _from_preset(manifest),
@@ -152,6 +100,8 @@ def resolve(
     ]
     _refuse_absent_parts(manifest, layers)
     plan = merge(layers)
+    if wrong := plan_checks.problems(plan):
+        raise InvalidInput(wrong)
     # Without held-out rows there is nothing to evaluate on.
     return plan if plan.data and plan.data.eval_split else plan.model_copy(update={"evaluation": None})
 

@@ -14,6 +14,8 @@ from workflows.errors import Problem
 from workflows.spec.source import Source, join
 
 M = TypeVar("M", bound=BaseModel)
+MOST_NAMES = 25
+"""That a message can hold."""
 _PLAIN = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
@@ -96,7 +98,9 @@ def unknown(name: str, known: Collection[str]) -> str:
     """What to write instead of an unknown name."""
     by_lower = {key.lower(): key for key in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"did you mean {by_lower[near[0]]}?" if near else f"known here: {', '.join(known)}"
+    if near:
+        return f"did you mean {by_lower[near[0]]}?"
+    return f"known here: {', '.join(known)}" if len(known) <= MOST_NAMES else "docs/FIELDS.md lists what is known here"
 
 
 def short(value: Any) -> str:

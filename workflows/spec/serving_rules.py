@@ -13,6 +13,8 @@ from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import Adapter, Inference, Workspace
 
 MOST_ADAPTERS = 10
+LARGEST_RANK = 512
+"""That vLLM serves (vllm/config/lora.py, MaxLoRARanks)."""
 # What vLLM cannot serve of an adapter (vllm/lora/peft_helper.py), and the value that says that it has none of it.
 UNSERVABLE: tuple[tuple[str, Any], ...] = (("use_dora", False), ("bias", "none"), ("modules_to_save", []))
 
@@ -45,7 +47,9 @@ def check_servable(training: TrainingConfig, server: Mapping[str, Any], found: F
         f"rank_pattern.{name}": rank for name, rank in lora.get("rank_pattern", {}).items()
     }
     for key, rank in ranks.items():
-        if isinstance(limit, int) and isinstance(rank, int) and rank > limit:
+        if isinstance(rank, int) and rank > LARGEST_RANK:
+            found.wrong(join(path, key), f"vLLM serves no rank above {LARGEST_RANK}", f"write {LARGEST_RANK} or less")
+        elif isinstance(limit, int) and isinstance(rank, int) and rank > limit:
             what = f"rank {rank} is more than max-lora-rank {limit} of inference_config.yaml: it could not be served"
             found.wrong(join(path, key), what, f"write {limit}, or max-lora-rank: {rank}")
     for key, plain in UNSERVABLE:

@@ -69,7 +69,8 @@ def parse(content: Any, config_map: str, found: Findings) -> TrainingConfig:
 
 def check_method(training: TrainingConfig, quantized: bool, found: Findings) -> None:
     """Note where the quantization contradicts ``tuning.method`` (KAITO's rules and words)."""
-    path, where = join(ROOT, "QuantizationConfig"), f"in ConfigMap '{training.config_map}'"
+    path = join(ROOT, "QuantizationConfig")
+    where = f"in ConfigMap '{training.config_map}'" if training.config_map else "in QuantizationConfig"
     four, eight = training.quantization.get("load_in_4bit"), training.quantization.get("load_in_8bit")
     if four and eight:
         what = f"Cannot set both 'load_in_4bit' and 'load_in_8bit' to true {where}"

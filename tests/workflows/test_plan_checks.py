@@ -1,0 +1,88 @@
+"""Values that flags and the environment set are held to the same rules as those of files."""
+
+from pathlib import Path
+
+import pytest
+
+from workflows.errors import InvalidInput
+from workflows.resolve import plans
+
+ROOT = Path(__file__).parents[2]
+TUNED = str(ROOT / "examples" / "phi_3_mini_128k_qlora_parquet.yaml")
+
+# What is set, the path of the one problem, and words of it.
+REFUSED = {
+    "contradiction": (
+        'tuning.trainingArguments={"packing": true, "padding_free": false}',
+        "tuning.trainingArguments.padding_free",
+        "packed rows have no padding",
+    ),
+    "unknown key": ('tuning.loraConfig={"rnk": 1}', "tuning.loraConfig.rnk", "unknown key"),
+    "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "boolean"),
+    "own place": ('tuning.trainingArguments={"seed": 1}', "tuning.trainingArguments.seed", "plan: tuning.seed"),
+    "rank": ("tuning.rank=1024", "tuning.rank", "vLLM serves no rank above 512"),
+    "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "is more than max-lora-rank 8"),
+    "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM cannot serve"),
+    "method": (
+        'tuning.quantizationConfig={"load_in_4bit": false}',
+        "tuning.quantizationConfig",
+        "For method 'qlora', either 'load_in_4bit' or 'load_in_8bit' must be true",
+    ),
+    "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
+    "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
+    "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
+    "nodes": ("resource.count=2", "resource.count", "is not honoured"),
+    "size": ("resource.instanceType=Standard_NC24_A100", "resource.instanceType", "Unsupported instance type"),
+    "no bfloat16": (
+        'tuning.trainingArguments={"bf16": true}',
+        "tuning.trainingArguments.bf16",
+        "the NVIDIA V100 of Standard_NC6s_v3 has no bfloat16",
+    ),
+}
+WITH = {"no bfloat16": ["resource.instanceType=Standard_NC6s_v3"]}
+
+
+@pytest.fixture(autouse=True)
+def no_site_profile(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_flag_is_held_to_the_rules(name):
+    setting, path, words = REFUSED[name]
+    with pytest.raises(InvalidInput) as caught:
+        plans(TUNED, [setting, *WITH.get(name, [])])
+    [problem] = caught.value.problems
+    assert problem.path == path
+    assert words in problem.what
+
+
+def test_the_environment_is_held_to_the_rules(monkeypatch):
+    monkeypatch.setenv("ARGOTUNE_TUNING__RANK", "600")
+    with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM serves no rank above 512"):
+        plans(TUNED)
+
+
+def test_a_chat_template_may_be_set():
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    [plan] = plans(TUNED, [f'tuning.modelConfig={{"chat_template": "{template}"}}'])
+    assert plan.tuning.model_arguments == {"chat_template": template}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sets", "told"),
+    [
+        ("", [], ""),
+        ("karpenter-gpu", [], "nodes are not made by Karpenter"),
+        ("karpenter-gpu", ["nodes.provider=karpenter"], ""),
+    ],
+)
+def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, sets, told):
+    given = f"  annotations: {{kaito.sh/node-class-name: {annotation}}}\n" if annotation else ""
+    file = tmp_path / "workspace.yaml"
+    file.write_text(Path(TUNED).read_text().replace("metadata:\n", f"metadata:\n{given}", 1))
+    [plan] = plans(str(file), sets)
+    assert plan.nodes.node_class == (annotation or "default")
+    assert (told in capsys.readouterr().err) is True
+    assert not told or plan.origin("nodes.nodeClass").startswith("Workspace (")

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from steps import fetch, files, rows, step
 from steps.errors import BadInput
-from steps.rows import Format
+from steps.row_formats import KNOWN, Format
 
 
 @step.settings
@@ -26,6 +26,8 @@ class Settings:
     """Folder with parquet files, or one such file (KAITO `input.volumeSource`, mounted); instead of urls."""
     image: str = ""
     """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """JSON map of columns that the files call otherwise, for example `{"prompt": "question"}` (row_formats.py)."""
     eval_split: float = Field(default=0.1, ge=0, lt=1)
     """Share of the rows that is held out for evaluation; KAITO's `train_test_split` is 1 minus this."""
     shuffle: bool = True
@@ -127,11 +129,12 @@ def _found(source: Path) -> list[_Source]:
 
 def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Result:
     data = [rows.DataFile(source.path, source.place) for source in sources]
-    data_format = rows.format_of(data)
+    _check_columns(settings.columns)
+    data_format = rows.format_of(data, settings.columns)
     manifest_file, spool = dataset / "manifest.json", dataset / ".rows.arrow.partial"
     dataset.mkdir(parents=True, exist_ok=True)
     try:
-        found = rows.normalise(data, data_format, spool)
+        found = rows.normalise(data, data_format, spool, settings.columns)
         train, held_out = rows.split(sum(found.counts), settings.eval_split, settings.shuffle, settings.seed)
         # Without a manifest the split counts as not made, whatever a killed step leaves of it.
         manifest_file.unlink(missing_ok=True)
@@ -142,7 +145,9 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     finally:
         spool.unlink(missing_ok=True)
     split = {"eval_split": settings.eval_split, "shuffle": settings.shuffle, "seed": settings.seed}
-    content = {"files": [source.sha256 for source in sources], "split": split}
+    content: dict[str, Any] = {"files": [source.sha256 for source in sources], "split": split}
+    if settings.columns:
+        content["columns"] = settings.columns
     digest = files.sha256_text(json.dumps(content, sort_keys=True))
     result = Result(rows=len(train), eval_rows=len(held_out), data_digest=digest, data_format=data_format)
     duplicates, leaked = rows.repeated(found.digests, train, held_out)
@@ -160,6 +165,11 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     files.write_json(manifest_file, manifest)
     _tell(result, manifest)
     return result
+
+
+def _check_columns(columns: dict[str, str]) -> None:
+    if unknown := sorted(set(columns) - set(KNOWN)):
+        raise BadInput(f"columns: {', '.join(unknown)} is of no format", f"known: {', '.join(KNOWN)}")
 
 
 def _tell(result: Result, manifest: dict[str, Any]) -> None:

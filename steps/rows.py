@@ -1,7 +1,6 @@
 """Rows of chat data: check them, bring them to one format, shuffle and split them.
 
-Two formats are read, the same that TRL reads: ``messages``, a list of ``{role, content}`` a row (OpenAI's), and
-``prompt`` with ``completion``, each a text or such a list. What is written has ``messages`` alone.
+What formats are read stands in ``row_formats.py``; what is written has ``messages`` alone.
 """
 
 from __future__ import annotations
@@ -11,20 +10,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from steps import files
+from steps import files, row_formats
 from steps.errors import BadInput
+from steps.row_formats import Columns, Format, Message
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-Format = Literal["messages", "prompt-completion"]
-Message = dict[str, Any]
-
-COLUMNS: dict[Format, tuple[str, ...]] = {"messages": ("messages",), "prompt-completion": ("prompt", "completion")}
-NEEDED = "a column `messages` (a list of {role, content} a row), or the columns `prompt` and `completion`"
 ROLES = ("system", "user", "assistant")
 # Fields of OpenAI's messages that change what a row teaches; others (name, id, ...) are only remarks.
 NOT_LEARNED = ("tool_calls", "function_call", "weight")
@@ -61,7 +57,7 @@ class Normalised:
     """Columns that were there and are not used."""
 
 
-def format_of(data: Sequence[DataFile]) -> Format:
+def format_of(data: Sequence[DataFile], columns: Columns = MappingProxyType({})) -> Format:
     """Find the one format that all files have, looking at their footers only.
 
     Raises:
@@ -71,7 +67,7 @@ def format_of(data: Sequence[DataFile]) -> Format:
     faults: dict[Path, BadInput] = {}
     for file in data:
         try:
-            formats[file.path] = _footer_format(file)
+            formats[file.path] = _footer_format(file, columns)
         except BadInput as error:
             faults[file.path] = error
     if faults:
@@ -85,7 +81,9 @@ def format_of(data: Sequence[DataFile]) -> Format:
     return formats[data[0].path]
 
 
-def normalise(data: Sequence[DataFile], data_format: Format, spool: Path) -> Normalised:
+def normalise(
+    data: Sequence[DataFile], data_format: Format, spool: Path, columns: Columns = MappingProxyType({})
+) -> Normalised:
     """Check every row and write its messages to ``spool``, an Arrow file, batch by batch.
 
     Raises:
@@ -101,7 +99,7 @@ def normalise(data: Sequence[DataFile], data_format: Format, spool: Path) -> Nor
             wrong: dict[str, list[int]] = {}
             count = 0
             try:
-                for rows in _batches(file, data_format, found.unused):
+                for rows in _batches(file, data_format, columns, found.unused):
                     for row in rows:
                         fault = _fault(row)
                         if fault:
@@ -178,7 +176,7 @@ def _schema() -> pa.Schema:
     return pa.schema([("messages", pa.list_(message))])
 
 
-def _footer_format(file: DataFile) -> Format:
+def _footer_format(file: DataFile, columns: Columns) -> Format:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -194,63 +192,24 @@ def _footer_format(file: DataFile) -> Format:
             schema, count = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{file.name}: a damaged parquet file ({_first_line(error)})", "write it again") from error
-    found = _schema_format(file, schema)
+    found = row_formats.of_schema(file.name, schema, columns)
     if count == 0:
         raise BadInput(f"{file.name}: the file has no rows", "leave it out, or fill it")
     return found
 
 
-def _schema_format(file: DataFile, schema: pa.Schema) -> Format:
-    names = set(schema.names)
-    if "messages" in names:
-        kind = schema.field("messages").type
-        if _is_messages(kind):
-            return "messages"
-        raise BadInput(f"{file.name}: the column `messages` is {kind}", f"needed is {NEEDED}; contents are text")
-    if {"prompt", "completion"} <= names:
-        kinds = {name: schema.field(name).type for name in ("prompt", "completion")}
-        wrong = [f"`{name}` is {kind}" for name, kind in kinds.items() if not (_is_text(kind) or _is_messages(kind))]
-        if not wrong:
-            return "prompt-completion"
-        raise BadInput(f"{file.name}: the column {' and '.join(wrong)}", f"needed is {NEEDED}")
-    columns = ", ".join(f"`{name}`" for name in schema.names) or "none"
-    raise BadInput(
-        f"{file.name}: no columns to tune on; there are {columns}", f"needed is {NEEDED}: rename or add them"
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_messages(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
-        return False
-    fields = {entry.name: entry.type for entry in kind.value_type}
-    return all(name in fields and _is_text(fields[name]) for name in ("role", "content"))
-
-
-def _batches(file: DataFile, data_format: Format, unused: list[str]) -> Iterator[list[list[Message] | None]]:
+def _batches(
+    file: DataFile, data_format: Format, columns: Columns, unused: list[str]
+) -> Iterator[list[list[Message] | None]]:
     import pyarrow.parquet as pq
 
-    columns = COLUMNS[data_format]
     with pq.ParquetFile(file.path) as parquet:
-        unused += [name for name in parquet.schema_arrow.names if name not in (*columns, *unused)]
-        for batch in parquet.iter_batches(AT_ONCE, columns=list(columns)):
-            values = [batch.column(name).to_pylist() for name in columns]
-            yield values[0] if data_format == "messages" else [_joined(*pair) for pair in zip(*values, strict=True)]
-
-
-def _joined(prompt: str | list[Message] | None, completion: str | list[Message] | None) -> list[Message] | None:
-    if prompt is None or completion is None:
-        return None
-    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return asked + ([{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion)
+        names = parquet.schema_arrow.names
+        used = row_formats.used_columns(data_format, names, columns)
+        unused += [name for name in names if name not in (*used.values(), *unused)]
+        for batch in parquet.iter_batches(AT_ONCE, columns=list(used.values())):
+            values = {known: batch.column(name).to_pylist() for known, name in used.items()}
+            yield row_formats.to_messages(data_format, values)
 
 
 def _fault(row: list[Message] | None) -> str:

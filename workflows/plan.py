@@ -88,6 +88,8 @@ class Data(_Section):
     image_pull_secrets: list[str] = []
     eval_split: float = 0.1
     """Share of the rows held out for the evaluation."""
+    columns: dict[str, str] = {}
+    """Columns that the files call otherwise than the formats of ``steps/row_formats.py`` do."""
     shuffle: bool = True
     seed: int = 42
     allow_private_hosts: bool = False

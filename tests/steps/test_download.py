@@ -192,7 +192,7 @@ def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
     [
         (b"<!DOCTYPE html><title>Sign in</title>", "not a parquet file, but a web page"),
         (b"", "the file is empty"),
-        ({"instruction": ["a"], "output": ["b"]}, "there are `instruction`, `output`"),
+        ({"question": ["a"], "output": ["b"]}, "there are `question`, `output`"),
         ({"prompt": ["a", ""], "completion": ["b", "c"]}, "a message without text: 1 (row 1)"),
         ({"prompt": ["a"], "completion": ["b"]}, "1 rows cannot be split"),
     ],
@@ -319,3 +319,13 @@ def test_the_step_starts_without_heavy_libraries() -> None:
 def test_bad_input_of_the_function_is_an_exception(tmp_path) -> None:
     with pytest.raises(BadInput):
         download(Settings(work=tmp_path))
+
+
+def test_columns_of_other_names_are_read_and_are_of_the_digest(step, work, parquet_server, as_parquet) -> None:
+    url = parquet_server.put("/a.parquet", as_parquet(question=["a"] * 10, output=["b"] * 10))
+    flags = ("--columns", '{"prompt": "question", "completion": "output"}')
+    step(work, url, flags=flags)
+    manifest = json.loads((work / "dataset" / "manifest.json").read_text())
+    assert (manifest["data_format"], manifest["unused_columns"]) == ("prompt-completion", [])
+    wrong = step(work, url, flags=("--columns", '{"promt": "question"}'), code=2)
+    assert "columns: promt is of no format" in wrong.stderr

@@ -51,6 +51,37 @@ def test_prompt_and_completion_become_turns(tmp_path: Path) -> None:
     assert read_back(tmp_path, text, lists) == [[ASK, ANSWER], [turn("system", "Be brief."), ASK, ANSWER]]
 
 
+def test_sharegpt_becomes_turns(tmp_path: Path) -> None:
+    said = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Why?"}]
+    data = written(tmp_path / "a.parquet", conversations=[[*said, {"from": "gpt", "value": "Because."}]])
+    assert format_of([data]) == "sharegpt"
+    assert read_back(tmp_path, data) == [[turn("system", "Be brief."), ASK, ANSWER]]
+    tool = written(tmp_path / "b.parquet", conversations=[[*said, {"from": "function_response", "value": "5"}]])
+    with pytest.raises(UnusableData, match='a role "function_response"'):
+        normalise([tool], "sharegpt", tmp_path / "spool")
+
+
+def test_instructions_become_turns(tmp_path: Path) -> None:
+    plain = written(tmp_path / "a.parquet", instruction=["Why?"], output=["Because."])
+    assert format_of([plain]) == "instruction"
+    assert read_back(tmp_path, plain) == [[ASK, ANSWER]]
+    data = written(tmp_path / "b.parquet", instruction=["Add."] * 3, input=["1 and 2", "", None], output=["3"] * 3)
+    asked = [row[0]["content"] for row in read_back(tmp_path, data)]
+    assert asked == ["Add.\n\n1 and 2", "Add.", "Add."]
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", question=["Why?"], output=["Because."], prompt=["no"], id=[1])
+    columns = {"prompt": "question", "completion": "output"}
+    assert format_of([data], columns) == "prompt-completion"
+    found = normalise([data], "prompt-completion", tmp_path / "spool", columns)
+    assert found.unused == ["prompt", "id"]
+    write_parquet(tmp_path / "spool", np.arange(1), tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["messages"].to_pylist() == [[ASK, ANSWER]]
+    with pytest.raises(UnusableData, match=r"no column `Frage`, which `columns` names"):
+        format_of([data], {"prompt": "Frage"})
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -72,7 +103,10 @@ def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"instruction": ["a"], "output": ["b"]}, "no columns to tune on; there are `instruction`, `output`"),
+        ({"question": ["a"], "output": ["b"]}, "no columns to tune on; there are `question`, `output`"),
+        ({"conversations": ["a"]}, "the column `conversations` is string"),
+        ({"instruction": [[ASK]], "output": ["b"]}, "the column `instruction` is list"),
+        ({"instruction": ["a"], "input": [1], "output": ["b"]}, "the column `input` is int64"),
         ({"text": ["a"]}, "no columns to tune on; there are `text`"),
         ({"prompt": ["a"]}, "no columns to tune on; there are `prompt`"),
         ({"messages": ["a"]}, "the column `messages` is string"),

@@ -167,7 +167,7 @@ BROKEN = {
     "column": (
         section("DatasetConfig", "messages_column: chat"),
         "training_config.DatasetConfig.messages_column",
-        "columns are not renamed",
+        "never uses it",
     ),
     "remote code": (
         section("ModelConfig", "trust_remote_code: true"),

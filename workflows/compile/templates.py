@@ -56,6 +56,7 @@ def download(plan: Plan) -> StepTemplate:
     flags: dict[str, Any] = {
         "work": WORK,
         "eval-split": data.eval_split,
+        **({"columns": data.columns} if data.columns else {}),
         "shuffle": data.shuffle,
         "seed": data.seed,
         "allow-private-hosts": data.allow_private_hosts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -41,6 +41,11 @@ def _quantity(text: str) -> str:
 
 Duration = Annotated[str, AfterValidator(_duration)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
+Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+
+
+Column = Literal["messages", "conversations", "prompt", "completion", "instruction", "input", "output"]
+"""Names that the formats of rows know (``steps/row_formats.py``)."""
 
 
 class PipelineData(Fields):
@@ -48,6 +53,8 @@ class PipelineData(Fields):
 
     eval_split: float = Field(0.1, ge=0, le=0.5)
     """Share of the rows held out for the evaluation; 0 holds none out, and nothing is evaluated."""
+    columns: dict[Column, str] = {}
+    """What the files call a column, where not as the formats do: ``{prompt: question, completion: answer}``."""
     allow_private_hosts: bool = False
     """Whether URLs may name hosts of private networks, this machine, or services of the cluster."""
 
@@ -96,6 +103,20 @@ class PipelineTune(Fields):
     """How often, besides, a node that was lost or taken back (spot) is made up for in the same way."""
 
 
+class PipelineNodes(Fields):
+    """Which other nodes would do, and how long they belong to the run. The site profile says who makes them."""
+
+    fallback_instance_types: list[str] = Field(default_factory=list)
+    """Sizes to take, in this order, where ``resource.instanceType`` is not to be had."""
+    spot: bool = False
+    """Whether unused capacity is tried first: cheaper, and the cloud may take it back; then the training goes on, from
+    its last checkpoint, on the next node. Where there is none, a regular machine is taken."""
+    zones: list[Zone] = Field(default_factory=list)
+    """Zones to try, in this order, like 1 or eastus-1; empty: wherever the region has room."""
+    lease: Duration = "26h"
+    """After so long, what was made for the run belongs to nobody any more (``argotune gc``)."""
+
+
 class Pipeline(Fields):
     """What KAITO has no word for; every part is optional."""
 
@@ -104,6 +125,7 @@ class Pipeline(Fields):
     rollout: PipelineRollout = PipelineRollout()
     storage: PipelineStorage = PipelineStorage()
     tune: PipelineTune = PipelineTune()
+    nodes: PipelineNodes = PipelineNodes()
     schedule: PipelineSchedule | None = None
     """When it is tuned anew (``argotune compile --as cron``)."""
     approval: bool = False

@@ -8,14 +8,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 import presets
-from workflows import estimate, plan_checks, site
+from workflows import estimate, node_plan, plan_checks, site
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import Layer, Plan, attribute, merge
 from workflows.plan_sources import FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
@@ -52,10 +52,12 @@ def plans_of(
     for manifest, plan in zip(manifests, resolved, strict=True):
         if plan and prices:
             problems += _cannot_fit(manifest, plan, prices)
+            problems += _placed(manifest, node_plan.problems(plan))
     if problems:
         raise InvalidInput(problems)
     for manifest, plan in zip(manifests, resolved, strict=True):
-        for warning in [*manifest.warnings, *(plan_checks.warnings(plan) if plan else ())]:
+        of_plan = [*plan_checks.warnings(plan), *_placed(manifest, node_plan.warnings(plan))] if plan else []
+        for warning in [*manifest.warnings, *of_plan]:
             print(f"warning: {warning}", file=sys.stderr)
     return [plan for plan in resolved if plan]
 
@@ -76,9 +78,14 @@ def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[
     """What the machine's memory can't hold, unless the Workspace's annotation says not to look (as with KAITO)."""
     if BYPASS_CHECKS in manifest.workspace.metadata.annotations or not plan.model.preset:
         return []
+    found = [*estimate.refusals(plan, prices), *node_plan.too_small(plan, prices)]
+    return _placed(manifest, found)
+
+
+def _placed(manifest: Manifest, problems: Iterable[Problem]) -> list[Problem]:
+    """Problems with their places in the file."""
     source = manifest.source
-    found = estimate.refusals(plan, prices)
-    return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in found]
+    return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in problems]
 
 
 def resolve(

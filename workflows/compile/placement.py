@@ -10,7 +10,8 @@ from typing import Any
 
 from hera.workflows import models as m
 
-from steps.nodes import MAKERS, RUN_LABEL
+from steps.nodes import RUN_LABEL
+from workflows.node_plan import is_made, provider
 from workflows.plan import Plan
 from workflows.spec.pipeline import seconds
 
@@ -20,14 +21,6 @@ SIZE = "node.kubernetes.io/instance-type"
 SPOT = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/capacity-type": "spot"}
 # Of a preference; spot is more than any size: cheap first, then the order of the sizes. Nodes by name break ties.
 SPOT_WEIGHT, FIRST_SIZE_WEIGHT, NODE_WEIGHT = 100, 50, 10
-
-
-def is_made(plan: Plan) -> bool:
-    """Whether nodes are made for each run of the plan, and given back.
-
-    A plan that only serves has none: what serves stays when the run ends, so it can't be on nodes of the run.
-    """
-    return plan.nodes.provider in MAKERS and plan.tuning is not None
 
 
 def selector(plan: Plan) -> dict[str, str]:
@@ -63,16 +56,17 @@ def affinity(plan: Plan) -> m.Affinity | None:
 
 def release_flags(plan: Plan) -> dict[str, Any]:
     """Flags of release that say what to give back."""
-    return {"provider": plan.nodes.provider, **_cluster(plan), **_run()} if _has_provider(plan) else {}
+    by = provider(plan)
+    return {} if by == "autoscaler" else {"provider": by, **_cluster(plan), **_run()}
 
 
 def provision_flags(plan: Plan) -> dict[str, Any]:
     """Flags of provision that say what to make, or to look for."""
-    given = plan.nodes
-    if not _has_provider(plan):
+    given, by = plan.nodes, provider(plan)
+    if by == "autoscaler":
         return {}
     flags: dict[str, Any] = {
-        "provider": given.provider,
+        "provider": by,
         **_cluster(plan),
         **_run(),
         "workflow": "{{workflow.name}}",
@@ -84,13 +78,9 @@ def provision_flags(plan: Plan) -> dict[str, Any]:
     if is_made(plan):
         lease = seconds(given.lease)
         flags |= {"spot": given.spot, "zones": given.zones, "lease-seconds": lease, "deadline-seconds": 3300}
-    if given.provider == "karpenter":
+    if by == "karpenter":
         flags["node-class"] = given.node_class
     return flags
-
-
-def _has_provider(plan: Plan) -> bool:
-    return plan.nodes.provider == "existing" or is_made(plan)
 
 
 def _run() -> dict[str, str]:
@@ -99,7 +89,7 @@ def _run() -> dict[str, str]:
 
 def _cluster(plan: Plan) -> dict[str, str]:
     given = plan.nodes
-    if given.provider != "aks":
+    if provider(plan) != "aks":
         return {}
     return {"subscription": given.subscription, "resource-group": given.resource_group, "cluster": given.cluster}
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from presets import Model, UnknownPreset, model, models
-from workflows.spec import kaito_annotations, names, resource_rules, serving_rules, sources
+from workflows.spec import kaito_annotations, names, node_rules, resource_rules, serving_rules, sources
 from workflows.spec.findings import Findings
 from workflows.spec.schedule import LONGEST_NAME
 from workflows.spec.source import join
@@ -34,6 +34,7 @@ def check(workspace: Workspace, training: TrainingConfig, server: Mapping[str, A
     if workspace.inference:
         serving_rules.check(workspace, workspace.inference, served, tuned, found)
     _pipeline(workspace, found)
+    node_rules.check(workspace, machine, found)
     if workspace.tuning:
         _held_out(workspace, training, found)
         _targets(tuned, training, found)
@@ -136,7 +137,7 @@ def _preset(workspace: Workspace, preset: Preset, path: str, found: Findings) ->
 
 def _pipeline(workspace: Workspace, found: Findings) -> None:
     given = workspace.pipeline.model_fields_set
-    for part in ("data", "evaluation", "tune"):
+    for part in ("data", "evaluation", "tune", "nodes"):
         if part in given and not workspace.tuning:
             found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
     schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval

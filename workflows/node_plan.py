@@ -1,0 +1,73 @@
+"""What must hold between the nodes of a plan, the site that makes them and the Workspace that asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import presets
+from steps.nodes import MAKERS
+from workflows import estimate
+from workflows.errors import Problem
+from workflows.plan import Plan
+from workflows.spec.pipeline import seconds
+
+OF_AKS = ("subscription", "resourceGroup", "cluster")
+ONLY_MADE = ("nodes.zones", "nodes.lease")
+"""What means something only where nodes are made for a run."""
+
+
+def provider(plan: Plan) -> str:
+    """Who makes nodes exist for this plan.
+
+    Without a size they are there already, as with KAITO. And for a plan that only serves none are made: what serves
+    stays when the run ends, so it can't be on nodes of the run.
+    """
+    given = plan.nodes.provider
+    if given not in MAKERS:
+        return given
+    if not plan.resource.instance_type:
+        return "existing"
+    return given if plan.tuning else "autoscaler"
+
+
+def is_made(plan: Plan) -> bool:
+    """Whether nodes are made for each run of the plan, and given back."""
+    return provider(plan) in MAKERS
+
+
+def problems(plan: Plan) -> Iterator[Problem]:
+    """What would fail in the cluster only: a site that does not say which cluster, a lease shorter than the run."""
+    if not is_made(plan):
+        return
+    if plan.nodes.provider == "aks":
+        given = (plan.nodes.subscription, plan.nodes.resource_group, plan.nodes.cluster)
+        missing = [name for name, value in zip(OF_AKS, given, strict=True) if not value]
+        if missing:
+            names = ", ".join(f"nodes.{name}" for name in missing)
+            yield Problem(
+                f"node pools of AKS are made, and {names} are not set", fix="write them into the site profile"
+            )
+    if plan.time_limit and seconds(plan.time_limit) > seconds(plan.nodes.lease):
+        what = (
+            f"{plan.nodes.lease} is shorter than the time limit of {plan.time_limit}; argotune gc takes what is older"
+        )
+        yield Problem(what, path="pipeline.nodes.lease", fix=f"write lease: {plan.time_limit} or more")
+
+
+def too_small(plan: Plan, prices: presets.Prices) -> Iterator[Problem]:
+    """Sizes to fall back to that can't hold what the one asked for holds."""
+    for index, size in enumerate(plan.nodes.fallback_instance_types):
+        instead = plan.model_copy(update={"resource": plan.resource.model_copy(update={"instance_type": size})})
+        path = f"pipeline.nodes.fallbackInstanceTypes[{index}]"
+        for problem in estimate.refusals(instead, prices):
+            yield Problem(problem.what, path=path, fix="leave it out, or write a larger size")
+
+
+def warnings(plan: Plan) -> Iterator[Problem]:
+    """What the Workspace says of nodes that are made for a run, where none are made."""
+    if is_made(plan):
+        return
+    for path in ONLY_MADE:
+        if plan.origin(path).startswith("Workspace"):
+            what = f"has no effect: no nodes are made for this run (provider {provider(plan)})"
+            yield Problem(what, path=f"pipeline.{path}", fix="leave it out, or set nodes.provider in the site profile")

@@ -30,18 +30,17 @@ def push_image(
 ) -> str:
     """Push the one image of a layout folder under the tag of ``reference`` (``latest`` if none); give its digest.
 
-    Blobs that the repository has, or that the registry can take over from the repository ``mount_from``, are not sent;
-    one that broke off, in this process or in one before, goes on where the registry says. With ``immutable`` a tag
-    that names another image stays as it is.
+    Blobs that the repository has, or that the registry can take over from the repository ``mount_from``, where this
+    image was pushed before, are not sent; one that broke off, in this process or in one before, goes on where the
+    registry says. With ``immutable`` a tag that names another image stays as it is.
 
     Raises:
         BadInput: what the user must mend: credentials, permission, name, a tag that may not move.
         StepError: the registry can't be reached, refuses, or has another digest under the tag afterwards.
     """
-    image = oci_layout.read_image(layout)
+    image = oci_layout.read_image(layout, verify=False)  # The registry compares the digests.
     tag = reference.tag or "latest"
-    same_registry = mount_from is not None and mount_from.registry == reference.registry
-    source = mount_from.repository if mount_from and same_registry and mount_from.name != reference.name else ""
+    source = mount_from.repository if mount_from and mount_from.registry == reference.registry else ""
     registry = RegistryClient(reference, push=True, mount_from=source, wait=wait)
     stored = registry.manifest_digest(tag)
     if stored == image.manifest.digest:
@@ -52,7 +51,8 @@ def push_image(
             f"{reference.name}:{tag} is {stored} already, and is not to be changed",
             "give a new tag, or set output.immutable to false",
         )
-    _send_blobs(registry, image, [*image.layers, image.config])
+    if source != reference.repository:
+        _send_blobs(registry, image, [*image.layers, image.config])
     registry.put_manifest(tag, image.manifest.media_type, image.path(image.manifest).read_bytes())
     stored = registry.manifest_digest(tag)
     if stored != image.manifest.digest:
@@ -201,15 +201,16 @@ def _send_blobs(registry: RegistryClient, image: Image, blobs: Sequence[Blob]) -
             shown = percent
             progress.report(percent, 100)
 
+    # Beside the layout, not in it: that is replaced when the image is made again.
+    memory = image.layout.with_name(f".{image.layout.name}.upload.json")
     for number, blob in enumerate(blobs, 1):
         what = f"blob {number}/{len(blobs)} {blob.digest[:19]} ({blob.size / 1e6:.1f} MB)"
         if registry.has_blob(blob.digest):
             print(f"{what}: already there", flush=True)
         else:
-            # Beside the layout, not in it: that is replaced when the image is made again.
-            memory = image.layout.with_name(f".{image.layout.name}.upload.json")
             print(f"{what}: {registry.send_blob(blob, image.path(blob), told, memory=memory)}", flush=True)
         before += blob.size
+    memory.unlink(missing_ok=True)
 
 
 def _object(content: bytes, reference: Reference) -> dict[str, Any]:

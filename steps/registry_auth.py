@@ -84,6 +84,13 @@ class RegistryAuth(AuthBase):
         error.args = (error.what,)
         return error
 
+    def refused(self, response: requests.Response) -> StepError:
+        """The error for an answer that is not what was asked for, without what a server may have echoed."""
+        error = registry_errors.refused(
+            response, self._reference, push=self._push, known=self.known, azure=self._by_azure
+        )
+        return self.redacted(error)
+
     def _token(self, challenge: Mapping[str, str]) -> str:
         known, registry = self._credentials, self._reference.registry
         if known.registry_token:
@@ -101,7 +108,7 @@ class RegistryAuth(AuthBase):
             self._log_in_by_azure(service)  # An ACR's refresh token ends after three hours.
             response = self._ask(realm, service)
         if response.status_code != 200:
-            raise registry_errors.refused(response, self._reference, push=self._push, known=self.known)
+            raise self.refused(response)
         try:
             answer = response.json()
             return str(answer.get("token") or answer["access_token"])

@@ -6,6 +6,7 @@ ACR's own, ``POST /oauth2/exchange`` (Azure/acr, docs/AAD-OAuth.md); what it giv
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -23,7 +24,6 @@ AUDIENCES = {
     "azurecr.us": "https://management.usgovcloudapi.net",
 }
 """Whom a token is asked for, by the cloud's domain. No other host gets to see one, unless it is listed."""
-ROLES = "AcrPush (of a registry with ABAC: Container Registry Repository Writer)"
 
 
 def is_azure(registry: str) -> bool:
@@ -50,9 +50,10 @@ def refresh_token(reference: Reference, origin: str, service: str, *, push: bool
     except requests.RequestException as error:
         raise registry_errors.lost(error, reference.registry) from None
     if answer.status_code in (401, 403):
+        role = registry_errors.AZURE_PUSH if push else registry_errors.AZURE_PULL
         raise BadInput(
             f"{reference.registry} does not take the Azure identity of this step: HTTP {answer.status_code}",
-            f"give it the role {ROLES if push else 'AcrPull'} on the registry, in the registry's own tenant",
+            f"give it the role {role} on the registry, in the registry's own tenant",
         )
     if answer.status_code != 200:
         raise _without(token, registry_errors.refused(answer, reference, push=push, known=True))
@@ -98,6 +99,8 @@ def _credential() -> Any:
     """Who we are: directly where it is plain, so that its own error is seen and not that of a chain."""
     from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
 
+    # What it would say here is said by us, in one line.
+    logging.getLogger("azure.identity").setLevel(logging.ERROR)
     if _is_workload():
         return WorkloadIdentityCredential(retry_total=0)
     return DefaultAzureCredential(

@@ -54,7 +54,6 @@ class RegistryClient:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = reference
-        self._push = push
         self._mount_from = mount_from
         self._wait = wait
         host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
@@ -203,8 +202,7 @@ class RegistryClient:
         if response.status_code in fine:
             return response
         with response:
-            error = registry_errors.refused(response, self.reference, push=self._push, known=self._auth.known)
-        raise self._auth.redacted(error)
+            raise self._auth.refused(response)
 
     def _lost(self, error: requests.RequestException) -> StepError:
         return self._auth.redacted(registry_errors.lost(error, self.reference.registry))

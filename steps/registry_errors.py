@@ -14,6 +14,8 @@ from steps.reference import Reference
 from steps.retry_after import retry_after
 
 INSECURE = "ARGOTUNE_INSECURE_REGISTRIES"
+AZURE_PUSH = "AcrPush (of a registry with ABAC: Container Registry Repository Writer)"
+AZURE_PULL = "AcrPull (of a registry with ABAC: Container Registry Repository Reader)"
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and to wait for the next bytes."""
 
@@ -35,17 +37,20 @@ class Locked(BadInput):
     """A tag stays where it is."""
 
 
-def refused(response: requests.Response, reference: Reference, *, push: bool, known: bool) -> StepError:
+def refused(
+    response: requests.Response, reference: Reference, *, push: bool, known: bool, azure: bool = False
+) -> StepError:
     """The error for an answer that is not what was asked for.
 
-    ``push`` says what was tried, ``known`` whether there were credentials to send.
+    ``push`` says what was tried, ``known`` whether there were credentials to send, ``azure`` that they are those of
+    an Azure identity.
     """
     registry, status = reference.registry, response.status_code
     detail = f"HTTP {status}{_details(response)}"
     if status in (408, 429) or status >= 500:
         return MayPass(f"{registry} answers {detail}", "run it again later", retry_after(response))
     if status in (401, 403):
-        return _denied(detail, reference, push, known)
+        return _denied(detail, reference, push, known, azure)
     if status == 404:
         what, fix = (f"repository {reference.name}", "create the repository") if push else (str(reference), "push it")
         return BadInput(f"{registry} does not know {what}: {detail}", f"check the name, or {fix} first")
@@ -73,10 +78,15 @@ def lost(error: requests.RequestException, registry: str) -> StepError:
     )
 
 
-def _denied(detail: str, reference: Reference, push: bool, known: bool) -> BadInput:
+def _denied(detail: str, reference: Reference, push: bool, known: bool, azure: bool) -> BadInput:
     registry = reference.registry
     sent = "these credentials" if known else "a client without credentials"
     verb = "push to" if push else "pull from"
+    if azure and known:
+        return BadInput(
+            f"{registry} does not let the Azure identity of this step {verb} {reference.name}: {detail}",
+            f"give it the role {AZURE_PUSH if push else AZURE_PULL} on the registry",
+        )
     where = " and ".join(str(file) for file in config_files())
     return BadInput(
         f"{registry} does not let {sent} {verb} {reference.name}: {detail}",

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import requests
 
 from steps import files
-from steps.errors import BadInput
+from steps.errors import BadInput, StepError
 from steps.oci_layout import Blob
 from steps.registry_errors import MayPass, TooLarge
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from steps.registry_client import RegistryClient
 
 Told = Callable[[int], None]
-CHUNK = 32 * 1024 * 1024
+CHUNK = 64 * 1024 * 1024
 LEAST_CHUNK = 512 * 1024
 """Below nginx's usual limit of a body, 1 MB."""
 FORGOTTEN = (400, 404, 416)
@@ -65,6 +65,8 @@ class Upload:
         self._chunk = CHUNK
         self._resumed = False
         self._tried = False
+        if path.stat().st_size != blob.size:
+            raise damaged(blob.digest)
         self.furthest = 0
         """Bytes that the registry has had."""
 
@@ -76,7 +78,8 @@ class Upload:
             BadInput, StepError: as for every call of the client.
         """
         if self._tried and self._client.has_blob(self._blob.digest):
-            return "sent"  # What was lost was the answer.
+            self._forget()  # What was lost was the answer.
+            return "sent"
         if not self._tried:
             self._place = self._remembered()
         self._tried = True
@@ -148,7 +151,7 @@ class Upload:
         """Close the upload, with the whole blob where it is a small one."""
         query = {"digest": self._blob.digest}
         start = self._blob.size if place.offset else 0
-        fine = (201, *(FORGOTTEN if self._resumed else ()))
+        fine = (201, *(FORGOTTEN if self._resumed else (400,)))
         try:
             with Part(self._path, start, self._blob.size, self._told) as rest:
                 body = rest if len(rest) else b""
@@ -156,6 +159,8 @@ class Upload:
         except TooLarge as error:
             self._shrink(error)
             raise MayPass(f"{error.what}; smaller parts may pass", error.fix, 0.0) from None
+        if done.status_code == 400 and not self._resumed:
+            raise damaged(self._blob.digest)
         if done.status_code in FORGOTTEN:
             raise self._lost(done)
         self._client.check_stored(done, self._blob.digest)
@@ -202,6 +207,11 @@ class Upload:
         self._place = None
         if self._memory:
             self._memory.unlink(missing_ok=True)
+
+
+def damaged(digest: str) -> StepError:
+    """The registry reads what comes, too; so nothing is read once more before."""
+    return StepError(f"the bytes of blob {digest} are not those of its digest", "package the adapter again")
 
 
 class Part(io.FileIO):

@@ -148,3 +148,52 @@ def test_no_image_at_all(front: Front, tmp_path: Path) -> None:
         with pytest.raises(StepError, match=says):
             registry.pull_image(ref(f"{front.address}/app:1"), tmp_path / "back")
         assert not (tmp_path / "back").exists()
+
+
+def changed(image: Image) -> Image:
+    """Another image of the same adapter: other annotations."""
+    adapter = image.layout.parent / "adapter"
+    return oci_layout.build_image(adapter, image.layout.parent / "other", "1.0", {"com.example.turn": "2"})
+
+
+def test_an_immutable_tag_stays_as_it_is(image: Image, open_registry: Registry) -> None:
+    target = ref(f"{open_registry.address}/kept:1.0")
+    digest = registry.push_image(image.layout, target, immutable=True)
+    assert registry.push_image(image.layout, target, immutable=True) == digest, "the same image is no change"
+    with pytest.raises(BadInput, match=rf"kept:1\.0 is {digest} already, and is not to be changed") as caught:
+        registry.push_image(changed(image).layout, target, immutable=True)
+    assert "give a new tag" in caught.value.fix
+    assert registry.holds(ref(f"{target.name}@{digest}"))
+    assert registry.push_image(changed(image).layout, target) != digest
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        # Azure/azure-sdk-for-net#22827, with an image locked by az acr repository update --write-enabled false
+        (405, "REGISTRY_DISALLOWED_OPERATION", "The operation is disallowed on this registry, repository or image."),
+        (412, "PRECONDITION", "Failed to process request due to 'kept:1.0' configured as immutable."),
+        (400, "TAG_INVALID", "The image tag '1.0' already exists, and cannot be overwritten as it is immutable."),
+    ],
+)
+def test_a_tag_that_the_registry_locks_is_told(
+    image: Image, front: Front, status: int, code: str, message: str
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+    is_manifest = "/manifests/"
+    front.before = lambda r: Answer(status, {}, body) if r.method == "PUT" and is_manifest in r.path else None
+    with pytest.raises(BadInput, match=f"does not let .*kept:1.0 be written: HTTP {status} {code}") as caught:
+        registry.push_image(image.layout, ref(f"{front.address}/kept:1.0"))
+    assert "locked or immutable: give a new tag" in caught.value.fix
+    assert len([r for r in front.seen if r.method == "PUT" and is_manifest in r.path]) == 1, "no retry mends that"
+
+
+def test_what_may_not_be_pushed_is_known_before(password_registry: Registry, log_in: LogIn) -> None:
+    """The real registry answers; nothing of it stays."""
+    target = ref(f"{password_registry.address}/tried:1.0")
+    with pytest.raises(BadInput, match="does not let a client without credentials push"):
+        RegistryClient(target, push=True).try_upload()
+    log_in(password_registry.address)
+    RegistryClient(target, push=True).try_upload()
+    uploads = password_registry.log.parent / "data/docker/registry/v2/repositories/tried/_uploads"
+    assert list(uploads.iterdir()) == []

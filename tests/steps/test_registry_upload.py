@@ -83,6 +83,7 @@ def test_a_small_blob_is_sent_at_once(tmp_path: Path, front: Front) -> None:
 @given(limit=st.integers(0, SIZE + 4000), of=st.sampled_from(["client", "server"]), cuts=st.integers(1, 3))
 @example(limit=0, of="client", cuts=3)
 @example(limit=1, of="server", cuts=1)
+@example(limit=2511, of="server", cuts=2)
 @example(limit=CHUNK, of="client", cuts=1)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_cut_at_any_byte(open_registry: Registry, tmp_path: Path, limit: int, of: str, cuts: int) -> None:
@@ -160,6 +161,19 @@ def test_lost_answer_to_the_last_call(content: Path, front: Front) -> None:
     assert send(front.address, content) == "sent"
     assert front.sent("PATCH") == SIZE
     assert front.faults.calls[5:] == ["PUT /blobs/uploads/ID", "HEAD /blobs/DIGEST"]
+
+
+@pytest.mark.parametrize("size", [3000, SIZE])
+def test_damaged_bytes_are_told(front: Front, tmp_path: Path, size: int) -> None:
+    path = tmp_path / "content"
+    path.write_bytes(os.urandom(size))
+    blob = blob_of(path)
+    client = RegistryClient(ref(f"{front.address}/blobs:1"), push=True)
+    for damaged in (os.urandom(size), os.urandom(size - 1)):
+        path.write_bytes(damaged)
+        with pytest.raises(StepError, match=f"bytes of blob {blob.digest} are not") as caught:
+            client.send_blob(blob, path)
+        assert "package the adapter again" in caught.value.fix
 
 
 def test_a_chunk_that_brings_nothing_new_ends(content: Path, front: Front) -> None:

@@ -1,0 +1,105 @@
+"""How long a push takes and how much memory, beside skopeo's of the same layout.
+
+    python benchmarks/registry/push.py [--megabytes 200] [--rounds 5]
+
+Each round starts an empty registry for each of the two and pushes the same adapter image, in turn: argotune's push in a
+Python process of its own (start included), and ``skopeo copy``. Needs docker-registry and skopeo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from registry_fixture import serve_registry  # noqa: E402
+
+from steps import oci_layout  # noqa: E402
+
+MB = 1_000_000
+LONGEST_RATIO, MOST_MEMORY = 1.3, 150
+PUSH = """
+import sys
+from pathlib import Path
+from steps import reference, registry
+registry.push_image(Path(sys.argv[1]), reference.parse(sys.argv[2]))
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        layout = make_layout(work, arguments.megabytes)
+        print(f"an adapter of {arguments.megabytes} MB, {os.cpu_count()} CPUs; seconds and MB of the client")
+        print(f"{'round':>5} {'argotune':>9} {'skopeo':>9} {'ratio':>6} {'memory':>7} {'skopeo':>7}")
+        rounds = [one_round(work, layout, number) for number in range(1, arguments.rounds + 1)]
+    ours = statistics.median(row[0] for row in rounds)
+    theirs = statistics.median(row[1] for row in rounds)
+    memory = max(row[2] for row in rounds)
+    print(f"{'all':>5} {ours:9.2f} {theirs:9.2f} {ours / theirs:6.2f} {memory:7.0f}")
+    good = ours / theirs <= LONGEST_RATIO and memory < MOST_MEMORY
+    print(f"{'within' if good else 'NOT WITHIN'} {LONGEST_RATIO} x skopeo's time and {MOST_MEMORY} MB")
+    return 0 if good else 1
+
+
+def make_layout(work: Path, megabytes: int) -> Path:
+    """Random bytes, since weights hardly compress either."""
+    adapter = work / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    with (adapter / "adapter_model.safetensors").open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(MB))
+    oci_layout.build_image(adapter, work / "image", "1.0", {})
+    return work / "image"
+
+
+def one_round(work: Path, layout: Path, number: int) -> tuple[float, float, float]:
+    """Seconds of both, and the memory of ours; who is first changes from round to round."""
+    with (
+        serve_registry(work / f"ours-{number}") as ours,
+        serve_registry(work / f"theirs-{number}") as theirs,
+    ):
+        push = [sys.executable, "-c", PUSH, layout, f"{ours.address}/bench:1.0"]
+        copy = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"]
+        copy += [f"oci:{layout}:1.0", f"docker://{theirs.address}/bench:1.0"]
+        commands = {"ours": push, "theirs": copy}
+        order = ["ours", "theirs"] if number % 2 else ["theirs", "ours"]
+        found = {name: measured(commands[name]) for name in order}
+    (seconds, memory), (other, other_memory) = found["ours"], found["theirs"]
+    print(f"{number:5} {seconds:9.2f} {other:9.2f} {seconds / other:6.2f} {memory:7.0f} {other_memory:7.0f}", flush=True)
+    return seconds, other, memory
+
+
+def measured(command: list[str | Path]) -> tuple[float, float]:
+    """Seconds and peak memory in MB of a process, as the kernel counts them."""
+    os.sync()
+    begun = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begun
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed")
+    return seconds, peak(usage)
+
+
+def peak(usage: resource.struct_rusage) -> float:
+    return usage.ru_maxrss * 1024 / MB
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,7 +22,8 @@ from steps import batching, checkpoints, files, training_config
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.chat_tokens import prepare
 from steps.checkpoints import Checkpoint
-from steps.errors import BadInput, NoCapacity
+from steps.errors import BadInput
+from steps.memory_fit import within_memory
 from steps.model import (
     BaseModel,
     choose_device,
@@ -115,12 +116,12 @@ def tune(given: Settings) -> Result:
     config = training_config.check(given, lora_targets(given.preset, given.model))
     base = fetch_model(given.preset, given.model, given.revision)
     device = choose_device()
-    folder = given.work / "checkpoints"
     fingerprint = _fingerprint(given, base, train_file)
-    kept = checkpoints.newest(folder, fingerprint)
+    kept = checkpoints.newest(given.work / "checkpoints", fingerprint)
     if kept is None or not kept.finished:
-        with _memory_advice(given):
-            kept = _train(given, config, base, rows, device, kept, fingerprint)
+        kept = within_memory(
+            config, given.method, lambda fitting: _train(given, fitting, base, rows, device, fingerprint)
+        )
     _write_adapter(kept, base, given)
     history = kept.history()
     seconds = history[-1]["seconds"]
@@ -177,11 +178,11 @@ def _train(
     base: BaseModel,
     rows: Sequence[Sequence[dict[str, Any]]],
     device: str,
-    kept: Checkpoint | None,
     fingerprint: str,
 ) -> Checkpoint:
     from transformers import PrinterCallback
 
+    kept = checkpoints.newest(given.work / "checkpoints", fingerprint)
     tokenizer = load_tokenizer(base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
     prepared = prepare(tokenizer, rows, given.max_length, learned=config.learned, keep=config.keep)
@@ -256,23 +257,6 @@ def _terminated(checkpoint: Checkpoint | None) -> NoReturn:
     step = f"step {checkpoint.step} is saved" if checkpoint else "nothing was trained yet"
     print(f"stopped by SIGTERM; {step}, and the next start goes on from there", file=sys.stderr, flush=True)
     sys.exit(TERMINATED)
-
-
-@contextmanager
-def _memory_advice(given: Settings) -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-        if not short:
-            raise
-        raise NoCapacity(
-            "the device's memory is too small for this training",
-            f"lower the batch size (now {given.batch_size}; gradient_accumulation_steps makes up for it) or "
-            f"max_length (now {given.max_length}){', or use method qlora' if given.method == 'lora' else ''}",
-        ) from None
 
 
 def _write_adapter(checkpoint: Checkpoint, base: BaseModel, given: Settings) -> None:

@@ -16,14 +16,13 @@ from tuning import (
     losses,
     one_thread,
     quick,
-    settings,
     small_model,
     undisturbed_run,
     with_rows,
 )
 
 from steps.adapter import adapter_digest
-from steps.errors import BadInput, NoCapacity
+from steps.errors import BadInput
 
 
 @pytest.fixture
@@ -231,14 +230,3 @@ def test_no_rows(tiny: Path, tmp_path: Path, content: bytes | None) -> None:
         file.write_bytes(content)
     with pytest.raises(BadInput, match=r"train\.parquet"):
         quick(tmp_path, tiny)
-
-
-def test_too_little_memory_is_told_with_what_to_lower(tiny: Path, work: Path) -> None:
-    import torch
-
-    from steps.tune import _memory_advice
-
-    with pytest.raises(NoCapacity) as caught, _memory_advice(settings(work, tiny)):
-        torch.empty(2**60)
-    assert "batch size (now 4" in caught.value.fix
-    assert "max_length (now 128)" in caught.value.fix

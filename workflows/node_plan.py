@@ -55,9 +55,10 @@ def problems(plan: Plan) -> Iterator[Problem]:
 
 
 def too_small(plan: Plan, prices: presets.Prices) -> Iterator[Problem]:
-    """Sizes to fall back to that can't hold what the one asked for holds."""
+    """Sizes to fall back to on which the tuning does not fit; what serves is on other nodes."""
     for index, size in enumerate(plan.nodes.fallback_instance_types):
-        instead = plan.model_copy(update={"resource": plan.resource.model_copy(update={"instance_type": size})})
+        other = plan.resource.model_copy(update={"instance_type": size})
+        instead = plan.model_copy(update={"resource": other, "rollout": None})
         path = f"pipeline.nodes.fallbackInstanceTypes[{index}]"
         for problem in estimate.refusals(instead, prices):
             yield Problem(problem.what, path=path, fix="leave it out, or write a larger size")

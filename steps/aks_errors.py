@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from steps.errors import BadInput, NoCapacity, StepError
 
 if TYPE_CHECKING:
-    from azure.core.exceptions import AzureError
+    from azure.core.exceptions import AzureError, ClientAuthenticationError
 
 NO_CAPACITY = {
     "QuotaExceeded": "the quota is used up",
@@ -84,7 +84,7 @@ def in_words(error: AzureError, doing: str) -> StepError:
 
     said = said_by(error)
     status = getattr(error, "status_code", None)
-    if isinstance(error, ClientAuthenticationError) and status not in (401, 403):
+    if isinstance(error, ClientAuthenticationError) and (status not in (401, 403) or _of_a_token(error)):
         if status is not None and (status == 429 or status >= 500):
             return StepError(f"{doing}: Azure gave no token: {said}", "it is tried again")
         fix = "azureWorkloadIdentity: true in the site profile, or a managed identity; on a laptop: az login"
@@ -98,3 +98,9 @@ def in_words(error: AzureError, doing: str) -> StepError:
     if isinstance(error, HttpResponseError) and status in (400, 405, 422):
         return BadInput(f"{doing}: Azure refuses it: {said}")
     return StepError(f"{doing}: {said}", "it is tried again, and goes on where it was")
+
+
+def _of_a_token(error: ClientAuthenticationError) -> bool:
+    """Whether it was the request for a token that failed, not one that showed the token."""
+    request = getattr(error.response, "request", None)
+    return "/oauth2/" in str(getattr(request, "url", ""))

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator
 from steps import files, progress
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.answers import answer
+from steps.bootstrap import LEVEL, ratio_interval
 from steps.chat_tokens import ChatTokens, Message, Prepared, prepare, stop_ids
 from steps.errors import BadInput
 from steps.model import choose_device, describe_device, fetch_model, load_base, load_tokenizer, prepare_libraries
@@ -110,11 +111,13 @@ def evaluate(given: Settings) -> Result:
     after = _measure("adapter", model, tokenizer, prepared, chosen, given)
     in_service = _in_service(model, previous, prepared) if previous else None
     result = _judge(before, after, in_service, prepared.rows, given.max_loss_ratio)
+    low, high = ratio_interval(before.losses, after.losses, given.seed)
     files.write_json(
         given.work / "report" / "evaluation.json",
         {
             **dataclasses.asdict(result),
             "max_loss_ratio": given.max_loss_ratio,
+            "loss_ratio": {"low": round(low, 4), "high": round(high, 4), "level": LEVEL},
             **_rows(before, after, prepared, rows),
             "samples": _samples(before, after, chosen),
         },
@@ -122,7 +125,8 @@ def evaluate(given: Settings) -> Result:
     beside = "" if result.previous_loss is None else f", of the adapter in service {result.previous_loss:.3f}"
     print(
         f"loss {result.base_loss:.3f} -> {result.adapter_loss:.3f}, perplexity {result.base_perplexity:.2f} -> "
-        f"{result.adapter_perplexity:.2f}{beside}: {result.verdict}",
+        f"{result.adapter_perplexity:.2f}{beside}: {result.verdict}\n"
+        f"the adapter's loss is {low:.0%} to {high:.0%} of the base's ({LEVEL:.0%} confidence, over the rows)",
         flush=True,
     )
     return result

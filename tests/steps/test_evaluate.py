@@ -89,6 +89,8 @@ def test_the_verdict(result: EvaluateResult, work: Path, tiny: Path) -> None:
     assert result.adapter_loss < 0.5 * result.base_loss
     assert result.verdict == "pass"
     assert result.base_perplexity == pytest.approx(math.exp(result.base_loss), rel=1e-3)
+    ratio = report(work)["loss_ratio"]
+    assert 0 < ratio["low"] < result.adapter_loss / result.base_loss < ratio["high"] < 1
     strict = run(work, tiny, max_loss_ratio=0.5 * result.adapter_loss / result.base_loss, samples=0)
     assert strict.verdict == "fail"
     assert report(work)["samples"] == []

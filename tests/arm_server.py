@@ -65,6 +65,8 @@ class Azure:
     """How many more requests are refused since the cluster is at something else."""
     forbidden: str = ""
     """A part of the paths that the caller may not read."""
+    undeletable: str = ""
+    """A pool whose nodes can't be drained."""
     skus: list[dict[str, Any]] = field(default_factory=list)
     usages: list[dict[str, Any]] = field(default_factory=list)
     actions: set[str] = field(default_factory=set)
@@ -260,6 +262,9 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
             return self._error(409, "OperationNotAllowed", f"Operation is not allowed: {said} before a new one.")
         if self._is_busy():
             return None
+        if name == self.azure.undeletable:
+            said = "Drain node failed: Cannot evict pod as it would violate the pod's disruption budget."
+            return self._error(409, "PodDrainFailure", said)
         if state != "Deleting":
             pool.properties["provisioningState"], pool.looks = "Deleting", self.azure.looks
             pool.version += 1

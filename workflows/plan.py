@@ -229,7 +229,7 @@ class Plan(_Section):
     schedule: Schedule | None = None
     resource: Resource = Resource()
     nodes: Nodes = Nodes()
-    model: Model
+    model: Model = Model()
     data: Data | None = None
     tuning: Tuning | None = None
     evaluation: Evaluation | None = None

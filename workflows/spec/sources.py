@@ -50,13 +50,13 @@ def check_source(source: DataSource, path: str, allow_private: bool, found: Find
         check_name(secret, join(join(path, "imagePullSecrets"), index), found)
 
 
-def check_destination(output: DataDestination, path: str, found: Findings) -> None:
-    """Note what is wrong with the output of tuning."""
+def check_destination(output: DataDestination, path: str, found: Findings, *, moves: bool = False) -> None:
+    """Note what is wrong with the output of tuning; ``moves``: the tag is that of the newest of many runs."""
     if (output.volume_source is not None) == bool(output.image):
         what = "Exactly one of Volume or Image must be specified"
         found.wrong(path, what, "keep one of image and volumeSource")
     check_volume(output.volume_source, join(path, "volumeSource"), found)
-    check_image(output.image, join(path, "image"), "output", found)
+    check_image(output.image, join(path, "image"), "output", found, moves=moves)
     check_name(output.image_push_secret, join(path, "imagePushSecret"), found)
     if output.image_push_secret and not output.image:
         found.wrong(join(path, "imagePushSecret"), "no image is pushed here", "leave it out")
@@ -72,20 +72,26 @@ def check_name(name: str, path: str, found: Findings) -> None:
         found.wrong(path, f"{name!r} is not a name Kubernetes allows", names.SUBDOMAIN_RULE)
 
 
-def check_image(image: str, path: str, role: str, found: Findings) -> None:
-    """Note an image reference that does not parse; placeholders of examples get a warning."""
+def check_image(image: str, path: str, role: str, found: Findings, *, moves: bool = False) -> None:
+    """Note an image reference that does not parse; placeholders of examples, and tags that move, get a warning.
+
+    ``moves``: the tag is meant to.
+    """
     if not image:
         return
     if "<" in image:
         found.wrong(path, f"{image} is a placeholder", "write the reference of your image")
         return
     try:
-        reference.parse(names.without_placeholders(image))
+        parsed = reference.parse(names.without_placeholders(image))
     except BadInput as error:
         found.wrong(path, f"Unable to parse {role} image reference: {error.what}", error.fix)
-    else:
-        if words := names.placeholders(image):
-            found.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
+        return
+    if words := names.placeholders(image):
+        found.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
+    if parsed.pulled == "latest" and not moves:
+        has = "the tag latest" if parsed.tag else "no tag, and so the tag latest"
+        found.warn(path, f"{image} has {has}, which others may move: it does not say what runs", "write a version: :1.0")
 
 
 def check_volume(volume: dict[str, Any] | None, path: str, found: Findings) -> None:

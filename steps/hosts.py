@@ -12,8 +12,9 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -25,6 +26,7 @@ from steps.errors import BadInput
 
 # Azure's WireServer hands out credentials from a public address; all other clouds use link-local or private ones.
 METADATA_ADDRESSES = {"168.63.129.16"}
+REDIRECTS = 10
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 SECRET_PARAMETER = re.compile(r"sig|token|key|secret|password|credential|auth|policy", re.IGNORECASE)
 
@@ -60,6 +62,51 @@ def check(url: str, *, allow_private: bool) -> None:
         raise
     for address in sorted({str(entry[4][0]) for entry in found}):
         _refuse_private(parts.hostname, address)
+
+
+def get(
+    session: requests.Session,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    allow_private: bool,
+    timeout: tuple[float, float],
+) -> requests.Response:
+    """Ask for an address and stream the answer. Redirects are followed one by one: each host is checked, and the token
+    stays with the first.
+
+    Raises:
+        BadInput: a host that must not be asked, or too many redirects.
+        OSError: as ``check``, or the server can't be reached (``requests.RequestException``).
+    """
+    here = url
+    for _ in range(REDIRECTS + 1):
+        try:
+            check(here, allow_private=allow_private)
+            token = authentication(here, url)
+            response = session.get(
+                here, headers=headers, auth=token, stream=True, allow_redirects=False, timeout=timeout
+            )
+        except BadInput as error:
+            leads = "" if here == url else "a redirect leads to "
+            raise BadInput(f"{shown(url)}: {leads}{error.what}", error.fix) from error
+        location = session.get_redirect_target(response)
+        if location is None:
+            return response
+        response.close()
+        here = urldefrag(urljoin(here, location)).url
+    raise BadInput(f"{shown(url)}: more than {REDIRECTS} redirects", "give the address they lead to")
+
+
+def way_in(url: str, status: int) -> str:
+    """What to do about a server that answers with ``status``."""
+    if status not in (401, 403):
+        return "correct the address; open it in a browser to see what is there"
+    if not is_hub(url):
+        return "give an address that carries its own permission (a signed URL), or make the file public"
+    if os.environ.get("HF_TOKEN"):
+        return "the token in HF_TOKEN may not read it: accept the data set's terms on its page, or use another token"
+    return "correct the address, or put a token that may read it into HF_TOKEN"
 
 
 def shown(url: str) -> str:

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urldefrag, urljoin
 
 import requests
 from urllib3.exceptions import HTTPError, IncompleteRead
@@ -34,7 +33,6 @@ TRIES = 5  # in a row that brought nothing new
 BACKOFF = 1.0  # seconds before the second try; doubled for each further one
 LONGEST_WAIT = 300.0  # a server that asks for more is left to the next try of the step
 TIMEOUTS = (15, 60)  # seconds to connect, and between bytes
-REDIRECTS = 10
 CHUNK = 1 << 18
 
 Wait = Callable[[float], object]
@@ -219,7 +217,8 @@ class Transfer:
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": self._state.validator}
         try:
-            with self._open(session, headers) as response:
+            url, private = self._target.url, self._allow_private
+            with hosts.get(session, url, headers, allow_private=private, timeout=TIMEOUTS) as response:
                 if response.status_code == 416 and have and _range(response)[1] == have == self._state.size:
                     return  # Killed after the last byte.
                 self._append(response, self._begin(response, have))
@@ -230,26 +229,6 @@ class Transfer:
         size, have = self._state.size, self._target.partial.stat().st_size
         if size is not None and have != size:
             raise _TryAgain(f"the connection ended after {have} of {size} bytes")
-
-    def _open(self, session: requests.Session, headers: dict[str, str]) -> requests.Response:
-        """Follow redirects one by one: each host is checked, and the token stays with the first."""
-        given = here = self._target.url
-        for _ in range(REDIRECTS + 1):
-            try:
-                hosts.check(here, allow_private=self._allow_private)
-                token = hosts.authentication(here, given)
-                response = session.get(
-                    here, headers=headers, auth=token, stream=True, allow_redirects=False, timeout=TIMEOUTS
-                )
-            except BadInput as error:
-                leads = "" if here == given else "a redirect leads to "
-                raise BadInput(f"{self._target.shown}: {leads}{error.what}", error.fix) from error
-            location = session.get_redirect_target(response)
-            if location is None:
-                return response
-            response.close()
-            here = urldefrag(urljoin(here, location)).url
-        raise BadInput(f"{self._target.shown}: more than {REDIRECTS} redirects", "give the address they lead to")
 
     def _begin(self, response: requests.Response, have: int) -> int:
         """Judge an answer, remember what it says of the file, and return where its bytes begin."""
@@ -325,7 +304,7 @@ class Transfer:
             return _TryAgain("the file has changed on the server")
         if status >= 500 or status in (408, 425, 429):
             return _TryAgain(said, retry_after(response))
-        return BadInput(f"{self._target.shown}: {said}", _way_in(self._target.url, status))
+        return BadInput(f"{self._target.shown}: {said}", hosts.way_in(self._target.url, status))
 
     def _interrupted(self, error: requests.RequestException | HTTPError) -> Exception:
         causes = list(_causes(error))
@@ -362,16 +341,6 @@ def _range(response: requests.Response) -> tuple[int, int | None]:
     if not found:
         return -1, None
     return int(found[1] or -1), None if found[2] == "*" else int(found[2])
-
-
-def _way_in(url: str, status: int) -> str:
-    if status not in (401, 403):
-        return "correct the address; open it in a browser to see what is there"
-    if not hosts.is_hub(url):
-        return "give an address that carries its own permission (a signed URL), or make the file public"
-    if os.environ.get("HF_TOKEN"):
-        return "the token in HF_TOKEN may not read it: accept the data set's terms on its page, or use another token"
-    return "correct the address, or put a token that may read it into HF_TOKEN"
 
 
 def _causes(error: Any) -> Iterable[BaseException]:

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.cyaml import CParser  # type: ignore[attr-defined]
+from yaml.resolver import Resolver
 
 from workflows.errors import Problem
 
@@ -61,7 +65,7 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
                 found.append(Document(loader.construct_document(node), walk.lines, walk.blocks))
     except yaml.MarkedYAMLError as error:
         problems.append(_syntax(error, file, first_line, prefix))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeEncodeError) as error:
         problems.append(Problem(f"not YAML: {_one_line(error)}", path=prefix, file=file, line=first_line))
     except RecursionError:
         problems.append(Problem("nested too deeply", path=prefix, file=file, line=first_line))
@@ -82,8 +86,14 @@ _REPLACED = {f"{_TAG}{name}" for name in ("int", "float", "timestamp", "value")}
 _PLAIN_TAGS = {f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 
-class _Loader(yaml.SafeLoader):
-    """Not the faster C loader: deep nesting overruns its stack, and ends the process."""
+class _Loader(Composer, CParser, SafeConstructor, Resolver):
+    """C reads the text, Python puts the nodes together: there, deep nesting would overrun the stack of C."""
+
+    def __init__(self, text: str) -> None:
+        CParser.__init__(self, text)
+        Composer.__init__(self)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
 
 
 _Loader.yaml_implicit_resolvers = {

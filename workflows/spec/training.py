@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -135,13 +136,18 @@ def _checked(rule: Any, value: Any, path: str, found: Findings) -> tuple[bool, A
         return False, None
     kind = rule.kind if isinstance(rule, Accepted | Warned) else rule
     try:
-        value = TypeAdapter(kind).validate_python(value)
+        value = _adapter(kind).validate_python(value)
     except ValidationError as error:
         found.wrong(path, f"{_reason(error)}, not {short(value)}")
         return False, None
     if isinstance(rule, Warned) and value != rule.harmless:
         found.warn(path, rule.why)
     return not isinstance(rule, Accepted | Warned), value
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _reason(error: ValidationError) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from steps.aks_client import Cluster
 
+REMOVAL_SECONDS = 1500
 QUOTA_HELP = "ask for quota (aka.ms/azquotaincrease), or write other sizes under pipeline.nodes.fallbackInstanceTypes"
 
 
@@ -71,7 +72,9 @@ def remove(place: Place, found: Leftover, cluster: Cluster | None = None) -> Non
     Raises:
         StepError: as ``provision``.
     """
-    _delete(cluster or aks_client.connect(place), found.name, found.run)
+    cluster = cluster or aks_client.connect(place)
+    cluster.pause.until(REMOVAL_SECONDS)
+    _delete(cluster, found.name, found.run)
 
 
 def _needed(wanted: Wanted) -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ from arm_server import A10, A100, sku, usage
 
 from steps.errors import NoCapacity
 
-pytest.importorskip("azure.mgmt.containerservice")
 FAMILY = "StandardNCADSA100v4Family"
 
 

@@ -18,7 +18,6 @@ from steps import aks
 from steps.errors import BadInput
 from steps.nodes import Place
 
-pytest.importorskip("azure.mgmt.containerservice")
 WORKLOAD = ("AZURE_FEDERATED_TOKEN_FILE", "AZURE_TENANT_ID", "AZURE_AUTHORITY_HOST", "AZURE_CLIENT_ID")
 
 

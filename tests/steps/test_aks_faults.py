@@ -16,7 +16,6 @@ from faults import RETRY_AFTER, Faults, kill_proof
 from steps import aks, aks_pool
 from steps.nodes import Place
 
-pytest.importorskip("azure.mgmt.containerservice")
 NAME = aks_pool.name(RUN)
 FULL = ("AllocationFailed", "Allocation failed. We do not have sufficient capacity for the requested VM size.")
 

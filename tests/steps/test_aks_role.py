@@ -12,7 +12,6 @@ from arm_server import A10, A100
 from steps import aks
 from steps.nodes import Place
 
-pytest.importorskip("azure.mgmt.containerservice")
 ROLE = Path(__file__).parents[2] / "argo" / "azure-nodes-role.json"
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from workspace_sample import GOOD, check_broken
 
+from workflows import lint, runner
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput
 from workflows.resolve import plans
@@ -57,6 +58,14 @@ def test_pods_select_the_nodes_of_their_run_whatever_the_size(compiled, step):
     assert "affinity" not in found
     tolerated = {toleration["key"] for toleration in found["tolerations"]}
     assert {"sku", "kubernetes.azure.com/scalesetpriority"} <= tolerated
+
+
+def test_the_linter_and_the_one_machine_runner_take_it(compiled, tmp_path):
+    compiled(AKS, NODES)
+    [plan] = plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
+    document = compile_workflow(plan)
+    runner.check(document)
+    assert not lint.lint([("aks.json", json.dumps(document))]).findings
 
 
 def test_without_fallbacks_nodes_are_selected_by_their_size(compiled):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,3 +238,29 @@ def test_provision_and_release_go_to_the_provider(pod: Pod, monkeypatch: pytest.
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
     assert "tuning runs on" in provision.provision(pod.wanted()).summary, "one machine stays one machine"
     assert "nothing to give back" in release.release(ReleaseSettings(work=pod.work, run=RUN, **PLACE)).summary
+
+
+def run(step: str, pod: Pod, *flags: str) -> subprocess.CompletedProcess[str]:
+    """A step as the pod of a Workflow runs it."""
+    place = [word for key, value in PLACE.items() for word in (f"--{key.replace('_', '-')}", value)]
+    command = [sys.executable, "-m", f"steps.{step}", "--work", str(pod.work), "--run", RUN, *place, *flags]
+    environment = {**os.environ, "ARGOTUNE_OUTPUTS": str(pod.work / "outputs")}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_as_programs_with_exit_codes(pod: Pod) -> None:
+    pod.server.azure.looks = 1
+    flags = ["--instance-type", A100, "--labels", '{"apps": "tuned"}', "--zones", '["1"]']
+    done = run("provision", pod, *flags)
+    assert done.returncode == 0, done.stderr
+    assert (pod.work / "outputs" / "nodes").read_text() == f'["{NAME}"]'
+    assert (pod.work / "outputs" / "device").read_text() == "cuda"
+    done = run("release", pod)
+    assert done.returncode == 0, done.stderr
+    assert f"summary: deleted node pool {NAME}" in done.stdout
+    pod.server.azure.failing[f"{A100} zone 1"] = FULL
+    done = run("provision", pod, *flags)
+    assert done.returncode == 4
+    assert f"{A100} (on demand) in zone 1: the region has no machine of this size free" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not pod.server.azure.pools

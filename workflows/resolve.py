@@ -9,7 +9,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -40,9 +40,37 @@ def plans_of(
         InvalidInput: with every problem of the files, of the flags and of the site profile.
     """
     problems: list[Problem] = []
-    site_values = _collect(problems, site.load, site_file) or {}
     manifests = [manifest for file in files for manifest in _collect(problems, load, file) or []]
     problems += _twice(manifests)
+    checked: list[Checked] = _collect(problems, check, manifests, sets, site_file, namespace) or []
+    if problems:
+        raise InvalidInput(problems)
+    for found in checked:
+        for warning in found.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return [found.plan for found in checked]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A Workspace whose plan can be run."""
+
+    manifest: Manifest
+    plan: Plan
+    warnings: tuple[Problem, ...]
+    """Of the file, then of the plan."""
+
+
+def check(
+    manifests: Sequence[Manifest], sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
+) -> list[Checked]:
+    """Resolve the plan of every Workspace, and hold it to what a run can do.
+
+    Raises:
+        InvalidInput: with every problem of the Workspaces, of the flags and of the site profile.
+    """
+    problems: list[Problem] = []
+    site_values = _collect(problems, site.load, site_file) or {}
     flags = _collect(problems, _flags, sets) or {}
     if namespace:
         flags["namespace"] = namespace
@@ -52,14 +80,17 @@ def plans_of(
     for manifest, plan in zip(manifests, resolved, strict=True):
         if plan and prices:
             problems += _cannot_fit(manifest, plan, prices)
-            problems += _placed(manifest, node_plan.problems(plan))
+            problems += placed(manifest, node_plan.problems(plan))
     if problems:
         raise InvalidInput(problems)
-    for manifest, plan in zip(manifests, resolved, strict=True):
-        of_plan = [*plan_checks.warnings(plan), *_placed(manifest, node_plan.warnings(plan))] if plan else []
-        for warning in [*manifest.warnings, *of_plan]:
-            print(f"warning: {warning}", file=sys.stderr)
-    return [plan for plan in resolved if plan]
+    return [
+        Checked(
+            manifest,
+            plan,
+            (*manifest.warnings, *placed(manifest, [*plan_checks.warnings(plan), *node_plan.warnings(plan)])),
+        )
+        for manifest, plan in zip(manifests, resolved, strict=True)
+    ]
 
 
 def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
@@ -79,11 +110,11 @@ def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[
     if BYPASS_CHECKS in manifest.workspace.metadata.annotations or not plan.model.preset:
         return []
     found = [*estimate.refusals(plan, prices), *node_plan.too_small(plan, prices)]
-    return _placed(manifest, found)
+    return placed(manifest, found)
 
 
-def _placed(manifest: Manifest, problems: Iterable[Problem]) -> list[Problem]:
-    """Problems with their places in the file."""
+def placed(manifest: Manifest, problems: Iterable[Problem]) -> list[Problem]:
+    """Problems of a plan, with the places in the file that they come from."""
     source = manifest.source
     return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in problems]
 

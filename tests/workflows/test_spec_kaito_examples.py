@@ -1,12 +1,9 @@
 """KAITO's own files: each loads, or is refused for a stated reason; and no field of its schema is unknown here."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from workflows.compile.kinds import compile_as
 from workflows.errors import InvalidInput
@@ -17,7 +14,6 @@ from workflows.spec.workspace import Workspace
 
 DATA = Path(__file__).parents[1] / "data" / "kaito"
 FILES = sorted(DATA.glob("*.yaml")) + sorted(DATA.glob("v1alpha1/*.yaml"))
-WORKSPACES = [file for file in FILES if "kind: Workspace" in file.read_text()]
 SEED = DATA / "v1alpha1" / "v0.3.0_kaito_workspace_tuning_phi_3.yaml"
 
 # File: path and words of every reason for which it is refused. All other files compile.
@@ -143,95 +139,3 @@ def test_every_field_of_kaitos_schema_is_a_field_here():
     theirs = {line.split()[1] for line in (DATA / "workspace_fields.txt").read_text().splitlines()}
     ours = {path for path in fields_of(Workspace) if not path.startswith(("pipeline", "metadata."))}
     assert ours - {"pipeline"} == theirs
-
-
-def mappings(value):
-    """Every map and list inside a document, outermost first."""
-    if isinstance(value, dict | list):
-        yield value
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from mappings(inner)
-
-
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=8),
-    st.sampled_from(
-        [{}, [], [None], {"a": {"b": [1]}}, "{{x}}", "no", "0x", "qlora", "<X>", "1e400", "http://[", "/"]
-    ),
-    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
-)
-KEYS = st.one_of(st.text(max_size=6), st.sampled_from(["spec", "name", "urls", "image", "config", "kind", "pipeline"]))
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_changed_example_loads_or_is_refused_and_never_crashes(tmp_path, data):
-    texts = [file.read_text() for file in WORKSPACES] + [
-        SEED.read_text().replace("method: qlora", "method: qlora\n  config: optimized-phi3-tuning")
-        + "\n---\n"
-        + (DATA / "kaito_configmap_tuning_phi_3.yaml").read_text()
-    ]
-    objects = list(yaml.safe_load_all(data.draw(st.sampled_from(texts))))
-
-    def odd():
-        return copy.deepcopy(data.draw(ODD))  # Maps and lists of it are changed too.
-
-    for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.sampled_from(list(mappings(objects))))
-        if isinstance(place, list):
-            place.append(odd())
-        elif place and data.draw(st.booleans()):
-            key = data.draw(st.sampled_from(sorted(place, key=str)))
-            if data.draw(st.booleans()):
-                del place[key]
-            else:
-                place[key] = odd()
-        else:
-            place[data.draw(KEYS)] = odd()
-    file = tmp_path / "changed.yaml"
-    file.write_text(yaml.safe_dump_all(objects, allow_unicode=True), errors="surrogatepass")
-    check(file)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_file_with_lines_changed_loads_or_is_refused_and_never_crashes(tmp_path, data):
-    lines = data.draw(st.sampled_from(WORKSPACES)).read_text().splitlines()
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(lines) - 1))
-        lines[at] = data.draw(
-            st.sampled_from(
-                [
-                    lines[at] + lines[at],
-                    " " + lines[at],
-                    lines[at].lstrip(),
-                    lines[at].replace(":", " "),
-                    lines[at] + " &a [*a]",
-                    lines[at].partition(":")[0] + ": !!int x",
-                    lines[at].partition(":")[0] + ": |",
-                    "<<: {a: 1}",
-                    "? [x]",
-                    "---",
-                    "",
-                ]
-            )
-        )
-    file = tmp_path / "changed.yaml"
-    file.write_text("\n".join(lines))
-    check(file)
-
-
-def check(file):
-    try:
-        manifests = load(file)
-    except InvalidInput as error:
-        lines = file.read_bytes().count(b"\n") + 1
-        assert error.problems
-        for problem in error.problems:
-            assert problem.what and problem.file == str(file) and 0 <= problem.line <= lines + 1
-    else:
-        assert all(manifest.workspace.metadata.name for manifest in manifests)

@@ -1,0 +1,75 @@
+"""Several learning rates are tried, each in a folder of its own; the adapter with the best evaluation is served.
+
+    python examples/learning_rate_fan_out.py > fan_out.yaml
+    argo submit fan_out.yaml -p learning-rates='["1e-4", "3e-4", "1e-3"]'
+
+On one machine, with the data of the example served beside it (25 minutes; with -p max-steps=6 about 5):
+
+    python -m http.server 8765 --bind 127.0.0.1 --directory examples/data &
+    argotune run fan_out.yaml
+
+    provision --.
+                +--> search --> package --> rollout        search:     candidate (one a rate) --> promote
+    download  --'                                          candidate:  tune --> evaluate
+
+The candidates share the work volume, which is ReadWriteOnce: pods that use it must be on one node. So they run one
+after the other. Leave `parallelism` out where the volume may be on many nodes (ReadWriteMany).
+"""
+
+from pathlib import Path
+
+from hera.workflows import DAG, Parameter
+from hera.workflows import models as m
+
+from workflows import Templates, load, pipeline, to_yaml
+
+
+def output(task: str, name: str) -> Parameter:
+    """An output of a DAG: that of one of its tasks."""
+    return Parameter(name=name, value_from=m.ValueFrom(parameter=f"{{{{tasks.{task}.outputs.parameters.{name}}}}}"))
+
+
+plan = load(Path(__file__).with_name("smollm2_135m_qlora_parquet.yaml"))
+steps = Templates(plan, candidates=True)
+rates = Parameter(name="learning-rates", value='["5e-4", "2e-3", "8e-3"]', description="to be tried, a JSON list")
+
+with pipeline(plan, arguments=[rates], without=["learning-rate"]) as workflow:
+    with DAG(
+        name="candidate",
+        inputs=[Parameter(name="learning-rate"), Parameter(name="data-digest")],
+        outputs=[
+            output("tune", "adapter-digest"),
+            output("evaluate", "base-loss"),
+            output("evaluate", "adapter-loss"),
+            output("evaluate", "verdict"),
+        ],
+    ) as candidate:
+        rate, digest = candidate.get_parameter("learning-rate"), candidate.get_parameter("data-digest")
+        tuned = steps.tune(arguments={"candidate": rate, "learning-rate": rate, "data-digest": digest})
+        tuned >> steps.evaluate(arguments=[{"candidate": rate}, digest, tuned.get_parameter("adapter-digest")])
+
+    with DAG(
+        name="search",
+        inputs=[Parameter(name="data-digest")],
+        outputs=[output("promote", "adapter-digest")],
+        parallelism=1,
+        fail_fast=False,  # a rate at which the training breaks down doesn't stop the others
+    ) as search:
+        tried = candidate(
+            arguments=[{"learning-rate": "{{item}}"}, search.get_parameter("data-digest")],
+            with_param="{{workflow.parameters.learning-rates}}",
+        )
+        tried.when_any_succeeded(
+            steps.promote(arguments={"candidates": "{{tasks.candidate.outputs.parameters}}"}),
+        )
+
+    with DAG(name="main"):
+        ready, rows = steps.provision(), steps.download()
+        digest = rows.get_parameter("data-digest")
+        best = search(arguments=[digest])
+        packaged = steps.package(arguments=[best.get_parameter("adapter-digest"), digest])
+        served = steps.rollout(arguments=[packaged.get_parameter("image-digest")])
+        [ready, rows] >> best >> packaged >> served
+
+if __name__ == "__main__":
+    print(to_yaml(workflow), end="")

@@ -91,7 +91,9 @@ def check_image(image: str, path: str, role: str, found: Findings, *, moves: boo
         found.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
     if parsed.pulled == "latest" and not moves:
         has = "the tag latest" if parsed.tag else "no tag, and so the tag latest"
-        found.warn(path, f"{image} has {has}, which others may move: it does not say what runs", "write a version: :1.0")
+        found.warn(
+            path, f"{image} has {has}, which others may move: it does not say what runs", "write a version: :1.0"
+        )
 
 
 def check_volume(volume: dict[str, Any] | None, path: str, found: Findings) -> None:

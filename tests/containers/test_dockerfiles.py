@@ -81,7 +81,7 @@ def test_nothing_is_fetched_unpinned_and_no_secret_goes_in(file: Path) -> None:
         for install in re.findall(r"pip install[^&]*", run):
             assert "--no-cache-dir" in install
             assert "PIP_CONSTRAINT=/app/constraints.txt" in of(file, "ENV")[0]
-            assert re.search(r"\.(\[\w+\])?\"? *$", install), f"only the project is installed: {install}"
+            assert re.search(r"\.(\[[\w,]+\])?\"? *$", install), f"only the project is installed: {install}"
 
 
 @every_file

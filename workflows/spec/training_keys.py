@@ -142,7 +142,7 @@ MODEL: Keys = {
     "load_in_4bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
     "load_in_8bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
     "state_dict": Refused(_PRESET),
-    "cache_dir": Refused("the model volume is the cache", "set storage.models_claim in the site profile"),
+    "cache_dir": Refused("the model volume is the cache", "set storage.modelsClaim in the site profile"),
     "from_tf": Refused("TensorFlow weights are not read"),
     "proxies": Refused("proxies come from the environment", "set HTTPS_PROXY"),
     "output_loading_info": Refused("nothing reads it"),

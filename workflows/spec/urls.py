@@ -5,14 +5,19 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import unicodedata
 from urllib.parse import parse_qsl, urlsplit
 
 from workflows.spec.findings import Findings
 
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
 _PRIVATE_NAMES = ("localhost", "local", "internal", "svc", "arpa")
-# Azure's wire server has a public address but answers only from inside a virtual machine.
-_METADATA_HOSTS = {"metadata", "metadata.google.internal", "169.254.169.254", "fd00:ec2::254", "168.63.129.16"}
+# Azure's wire server and Oracle's metadata have public addresses, but answer only from inside a virtual machine.
+_METADATA_HOSTS = {"metadata", "metadata.google.internal", "metadata.goog", "169.254.169.254", "fd00:ec2::254"} | {
+    "168.63.129.16",
+    "192.0.0.192",
+}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
 _ALLOW = "to allow hosts of private networks, write pipeline: {data: {allowPrivateHosts: true}}"
 
@@ -21,7 +26,8 @@ def check(url: str, path: str, allow_private: bool, found: Findings) -> None:
     """Note what is wrong with one URL of ``tuning.input.urls``."""
     try:
         parts = urlsplit(url)
-        host, _ = (parts.hostname or "").rstrip("."), parts.port
+        # Digits and dots of other scripts are read as plain ones when a name is resolved (IDNA).
+        host, _ = unicodedata.normalize("NFKC", parts.hostname or "").replace("\u3002", ".").rstrip("."), parts.port
     except ValueError as error:
         found.wrong(path, f"invalid data source URL: {error}", "write https://host/path/file.parquet")
         return
@@ -63,4 +69,11 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except OSError:
             return None
-    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
+    return _inner(address) or address if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to: mapped, 6to4 or NAT64."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour

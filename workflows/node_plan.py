@@ -47,11 +47,17 @@ def problems(plan: Plan) -> Iterator[Problem]:
             yield Problem(
                 f"node pools of AKS are made, and {names} are not set", fix="write them into the site profile"
             )
-    if plan.time_limit and seconds(plan.time_limit) > seconds(plan.nodes.lease):
-        what = (
-            f"{plan.nodes.lease} is shorter than the time limit of {plan.time_limit}; argotune gc takes what is older"
-        )
-        yield Problem(what, path="pipeline.nodes.lease", fix=f"write lease: {plan.time_limit} or more")
+    yield from _outlived(plan)
+
+
+def _outlived(plan: Plan) -> Iterator[Problem]:
+    """Nodes whose lease ends before the run must."""
+    tuning = plan.tuning.timeout if plan.tuning else "1s"
+    for limit, what in ((plan.time_limit, "the time limit"), (tuning, "one attempt to tune")):
+        if limit and seconds(limit) > seconds(plan.nodes.lease):
+            told = f"{plan.nodes.lease} is shorter than {what} ({limit}); argotune gc takes what is older"
+            yield Problem(told, path="pipeline.nodes.lease", fix=f"write lease: {limit} or more")
+            return
 
 
 def too_small(plan: Plan, prices: presets.Prices) -> Iterator[Problem]:

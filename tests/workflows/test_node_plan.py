@@ -108,7 +108,14 @@ def test_without_a_size_nodes_are_there_already(compiled):
     ("site", "nodes", "pipeline", "path", "words"),
     [
         ({"provider": "aks", "cluster": "c"}, None, {}, "", "nodes.subscription, nodes.resourceGroup are not set"),
-        (AKS, {"lease": "10h"}, {"timeLimit": "20h"}, "pipeline.nodes.lease", "shorter than the time limit of 20h"),
+        (AKS, {"lease": "10h"}, {"timeLimit": "20h"}, "pipeline.nodes.lease", "shorter than the time limit (20h)"),
+        (
+            AKS,
+            None,
+            {"tune": {"timeout": "48h"}},
+            "pipeline.nodes.lease",
+            "26h is shorter than one attempt to tune (48h)",
+        ),
     ],
 )
 def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, path, words):
@@ -119,11 +126,11 @@ def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, 
 
 
 def test_what_has_no_effect_here_is_told(compiled, capsys):
-    compiled(nodes={"zones": ["1"], "lease": "5h"})
+    compiled(nodes={"zones": ["1"], "lease": "25h"})
     said = capsys.readouterr().err
     assert "pipeline.nodes.zones: has no effect: no nodes are made for this run (provider autoscaler)" in said
     assert "pipeline.nodes.lease: has no effect" in said
-    compiled(AKS, {"zones": ["1"], "lease": "5h"})
+    compiled(AKS, {"zones": ["1"], "lease": "25h"})
     assert "no effect" not in capsys.readouterr().err
 
 

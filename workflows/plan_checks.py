@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import presets
+from workflows import node_plan
 from workflows.errors import Problem
 from workflows.plan import Plan, Tuning
 from workflows.plan_sources import FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS
@@ -46,7 +47,7 @@ def problems(plan: Plan) -> list[Problem]:
 def warnings(plan: Plan) -> Iterator[Problem]:
     """What has no effect with the nodes of this plan."""
     provider = plan.nodes.provider
-    if plan.resource.preferred_nodes and provider in ("aks", "karpenter") and plan.tuning:
+    if plan.resource.preferred_nodes and node_plan.is_made(plan):
         what = f"has no effect: nodes.provider {provider} makes the nodes of a run"
         yield Problem(what, "resource.preferredNodes")
     if plan.origin("nodes.nodeClass").startswith("Workspace") and provider != "karpenter":

@@ -34,6 +34,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -261,9 +262,8 @@ def to_dict(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = N
         if kind not in kinds.KINDS or plan is None:
             raise InvalidInput(Problem(f"kind {kind!r} needs a plan", fix=f"plan=..., kind one of {[*kinds.KINDS]}"))
         document = kinds.KINDS[kind](plan, document)
-    name = workflow.name or workflow.generate_name or "workflow"
-    if errors := lint([(str(name), emit.to_json(document))]).errors:
-        raise InvalidInput([finding.problem for finding in errors])
+    if errors := lint([("", emit.to_json(document))]).errors:
+        raise InvalidInput([replace(finding.problem, line=0) for finding in errors])
     return document
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hera.workflows import Container, Parameter
+
+from workflows.errors import InvalidInput, Problem
 
 TUNING_INPUTS = ("epochs", "max-steps", "learning-rate", "batch-size", "rank", "alpha")
 SUBMITTED = ("data-urls", *TUNING_INPUTS, "image", "push")
@@ -18,13 +21,18 @@ class StepTemplate(Container):
     """Hera's ``Container`` whose inputs are the workflow's parameters of their names, unless a call gives others."""
 
     def __call__(self, *, arguments: Arguments = (), **fields: Any) -> Any:
-        """Make a task of the DAG around it (a step, in Hera's ``Steps``); ``fields`` are those of Hera's ``Task``."""
-        inputs: Any = self.inputs or []
-        values = {item.name: f"{{{{workflow.parameters.{item.name}}}}}" for item in inputs if item.name in SUBMITTED}
+        """Make a task of the DAG around it (a step, in Hera's ``Steps``); ``fields`` are those of Hera's ``Task``.
+
+        Raises:
+            InvalidInput: with each argument that the step does not take; Argo would pass over it.
+        """
+        declared: Any = self.inputs or []
+        inputs = [str(item.name) for item in declared]
+        values = {name: f"{{{{workflow.parameters.{name}}}}}" for name in inputs if name in SUBMITTED}
         given = values | _by_name(arguments)
-        order = [item.name for item in inputs if item.name in given]
-        # What the step doesn't take stays, for the linter to tell.
-        return super().__call__(arguments={name: given[name] for name in (*order, *given)}, **fields)
+        if wrong := [name for name in given if name not in inputs]:
+            raise InvalidInput([_not_taken(str(self.name), name, inputs) for name in wrong])
+        return super().__call__(arguments={name: given[name] for name in inputs if name in given}, **fields)
 
 
 def _by_name(arguments: Arguments) -> dict[str, Any]:
@@ -32,3 +40,9 @@ def _by_name(arguments: Arguments) -> dict[str, Any]:
     for item in [arguments] if isinstance(arguments, Mapping) else arguments:
         given |= dict(item) if isinstance(item, Mapping) else {str(item.name): item}
     return given
+
+
+def _not_taken(step: str, name: str, inputs: Sequence[str]) -> Problem:
+    near = difflib.get_close_matches(name, inputs, 1)
+    fix = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(inputs) or 'nothing'}"
+    return Problem(f"{step} takes no argument {name}", "arguments", fix=fix)

@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hera.workflows import DAG, Container, Parameter
+from workspace_sample import GOOD, write
+
+import workflows
+from workflows import Templates, api, load, pipeline, runner, to_dict, to_yaml
+from workflows.compile.dag import compile_workflow
+from workflows.errors import InvalidInput
+from workflows.plan import Plan
+from workflows.runner.control import Timing
+
+SERVES_ONLY = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: served}
+resource: {instanceType: Standard_NC24ads_A100_v4, labelSelector: {matchLabels: {app: served}}}
+inference: {preset: {name: phi-3-mini-128k-instruct}}
+"""
+SCHEDULED = GOOD.replace("pipeline:\n", 'pipeline:\n  schedule: {schedules: ["0 3 * * 0"]}\n')
+
+
+@pytest.fixture(autouse=True)
+def no_site_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return load(write(tmp_path, GOOD))
+
+
+def templates_of(document: dict[str, Any]) -> dict[str, Any]:
+    return {template["name"]: template for template in document["spec"]["templates"]}
+
+
+def tasks_of(document: dict[str, Any], dag: str = "main") -> dict[str, Any]:
+    return {task["name"]: task for task in templates_of(document)[dag]["dag"]["tasks"]}
+
+
+def given_to(task: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in task["arguments"]["parameters"]}
+
+
+def told(caught: pytest.ExceptionInfo[InvalidInput]) -> str:
+    return "\n".join(str(problem) for problem in caught.value.problems)
+
+
+def whole_pipeline(plan: Plan) -> dict[str, Any]:
+    """What ``argotune compile`` makes of a Workspace, composed by hand."""
+    steps = Templates(plan)
+    with pipeline(plan) as workflow, DAG(name="main"):
+        ready, rows = steps.provision(), steps.download()
+        digest = rows.get_parameter("data-digest")
+        tuned = steps.tune(arguments=[digest])
+        digests = [tuned.get_parameter("adapter-digest"), digest]
+        evaluated = steps.evaluate(arguments=digests)
+        packaged = steps.package(arguments=digests, when=f"{evaluated.get_parameter('verdict').value} == pass")
+        served = steps.rollout(arguments=[packaged.get_parameter("image-digest")])
+        [ready, rows] >> tuned >> evaluated >> packaged
+        packaged.on_success(served)
+    return to_dict(workflow)
+
+
+def test_composed_by_hand_it_is_what_the_compiler_makes(plan: Plan) -> None:
+    composed, compiled = whole_pipeline(plan), compile_workflow(plan)
+    assert templates_of(composed) == templates_of(compiled)
+    for document in (composed, compiled):
+        document["spec"].pop("templates")
+    assert composed == compiled
+
+
+def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    write(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    example = [line[4:] for line in (api.__doc__ or "").splitlines() if line.startswith("    ")]
+    exec(compile("\n".join(example), "documentation", "exec"), {})
+    document = yaml.safe_load(capsys.readouterr().out)
+    assert list(tasks_of(document)) == ["provision", "download", "tune", "package"]
+    assert tasks_of(document)["tune"]["depends"] == "provision && download"
+    assert {"name": "epochs", "value": "1", "description": "passes over the data"} in (
+        document["spec"]["arguments"]["parameters"]
+    )
+
+
+def test_nothing_heavy_is_loaded_before_it_is_asked_for() -> None:
+    code = (
+        "import sys, workflows\n"
+        "print([name for name in ('hera', 'pydantic', 'torch', 'yaml') if name in sys.modules])\n"
+        "from workflows import load, Templates\n"
+        "print('hera' in sys.modules, 'torch' in sys.modules)\n"
+        "import workflows.plan, workflows.lint\n"
+        "print(workflows.load is load, workflows.lint.__name__)\n"
+        "workflows.absent\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[]", "True False", "True workflows.lint"]
+    assert done.stderr.splitlines()[-1] == "AttributeError: module 'workflows' has no attribute 'absent'"
+
+
+def test_no_name_of_the_api_is_that_of_a_module() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(workflows.__path__)}
+    assert not modules & set(workflows.__all__)
+    assert all(name in (api.__doc__ or "") for name in workflows.__all__)
+
+
+def test_load_takes_values_as_set_does(tmp_path: Path) -> None:
+    values = {"tuning.epochs": 2, "data.urls": ["https://data.example.com/b.parquet"], "model.revision": "1234e56"}
+    plan = load(write(tmp_path, GOOD), values, namespace="team")
+    assert (plan.tuning and plan.tuning.epochs, plan.data and plan.data.urls) == (2, values["data.urls"])
+    assert (plan.model.revision, plan.namespace) == ("1234e56", "team")
+    with pytest.raises(InvalidInput) as caught:
+        load(tmp_path / "workspace.yaml", {"tuning.epoch": 1, "tuning.rank": "many"})
+    assert "tuning.epoch is not of the plan" in told(caught)
+    assert "tuning.rank" in told(caught)
+
+
+def test_load_wants_one_workspace(tmp_path: Path) -> None:
+    file = write(tmp_path, f"{GOOD}---\n{SERVES_ONLY}")
+    with pytest.raises(InvalidInput, match=r"several Workspaces \(tuned, served\)"):
+        load(file)
+    assert load(file, name="served").name == "served"
+    with pytest.raises(InvalidInput, match="no Workspace other, only tuned, served"):
+        load(file, name="other")
+    with pytest.raises(InvalidInput, match=r"absent\.yaml"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_a_document_does_not_depend_on_the_folder_of_its_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert load(file).origin("name") == load("workspace.yaml").origin("name") == "Workspace (workspace.yaml:4)"
+
+
+def test_inputs_of_a_step_are_the_workflow_s_parameters_unless_given(plan: Plan) -> None:
+    steps = Templates(plan)
+    with pipeline(plan) as workflow, DAG(name="main"):
+        rows = steps.download()
+        tuned = steps.tune(
+            name="first", arguments={"rank": 4, "data-digest": rows.get_parameter("data-digest")}, depends="download"
+        )
+        steps.tune(name="second", arguments=[{"rank": "8"}, rows.get_parameter("data-digest")], depends="download")
+        assert tuned.name == "first"
+    first, second = (given_to(tasks_of(to_dict(workflow))[name]) for name in ("first", "second"))
+    assert (first["rank"], second["rank"]) == ("4", "8")
+    assert first["epochs"] == "{{workflow.parameters.epochs}}"
+    assert first["data-digest"] == second["data-digest"] == "{{tasks.download.outputs.parameters.data-digest}}"
+    assert list(first) == [parameter.name for parameter in steps.tune.inputs]
+
+
+def test_parameters_and_fields_of_the_workflow(plan: Plan) -> None:
+    more = Parameter(name="rates", value='["2e-4"]', description="to be tried")
+    workflow = pipeline(plan, arguments=[more], without=["learning-rate"], generate_name="mine-", parallelism=2)
+    with workflow, DAG(name="main"):
+        Templates(plan).provision()
+    document = to_dict(workflow)
+    names = [parameter["name"] for parameter in document["spec"]["arguments"]["parameters"]]
+    assert "learning-rate" not in names
+    assert names[-1] == "rates"
+    assert (document["metadata"]["generateName"], document["spec"]["parallelism"]) == ("mine-", 2)
+    assert list(tasks_of(document, "exit")) == ["release", "report"]
+    with pytest.raises(InvalidInput, match=r"no parameter lr[\s\S]*learning-rate"):
+        pipeline(plan, without=["lr", "epochs"])
+
+
+def test_a_step_that_the_workspace_says_nothing_of_is_refused(tmp_path: Path, plan: Plan) -> None:
+    served = Templates(load(write(tmp_path, SERVES_ONLY)))
+    assert served.rollout.name == "rollout"
+    for name in ("download", "tune", "evaluate", "promote", "package", "check"):
+        with pytest.raises(InvalidInput, match=f"served has no step {name}"):
+            getattr(served, name)
+    with pytest.raises(InvalidInput, match=r"no step check\s+fix: it needs pipeline\.schedule"):
+        _ = Templates(plan).check
+    scheduled = Templates(load(write(tmp_path, SCHEDULED)))
+    assert {"changed", "previous"} <= {output.name for output in scheduled.check.outputs}
+
+
+def test_the_linter_finds_all_that_argo_would_refuse(plan: Plan) -> None:
+    steps = Templates(plan)
+    with pipeline(plan) as workflow, DAG(name="main"):
+        steps.tune()
+        steps.provision(depends="donwload")
+    with pytest.raises(InvalidInput) as caught:
+        to_dict(workflow)
+    assert told(caught).startswith("spec.templates[3].dag.tasks[0].arguments: template `tune` needs the input `data-")
+    assert "no task is called `donwload`" in told(caught)
+
+
+def test_an_argument_that_a_step_does_not_take_is_refused_where_it_is_given(plan: Plan) -> None:
+    steps = Templates(plan)
+    with pipeline(plan), DAG(name="main"):
+        with pytest.raises(InvalidInput) as caught:
+            steps.tune(arguments=[{"learning_rate": 1}, Parameter(name="push", value="true")])
+        with pytest.raises(InvalidInput, match=r"provision takes no argument rank\s+fix: it takes: nothing"):
+            steps.provision(arguments={"rank": 1})
+    assert "tune takes no argument learning_rate\n    fix: did you mean learning-rate?" in told(caught)
+    assert "tune takes no argument push" in told(caught)
+
+
+def test_two_templates_of_one_name_are_refused(tmp_path: Path, plan: Plan) -> None:
+    """Hera would run the first of them twice."""
+    other = load(tmp_path / "workspace.yaml", {"tuning.dropout": 0.5})
+    first, second = Templates(plan), Templates(other)
+    digest = {"data-digest": "sha256:0"}
+    with pipeline(plan) as workflow, DAG(name="main"):
+        first.tune(arguments=digest)
+        second.tune(name="other", arguments=digest)
+    with pytest.raises(InvalidInput, match="two templates called tune"):
+        to_dict(workflow)
+    renamed = Templates(other)
+    renamed.tune.name = "tune-b"
+    with pipeline(plan) as workflow, DAG(name="main"):
+        first.tune(arguments=digest)
+        Templates(plan).tune(name="again", arguments=digest)
+        renamed.tune(name="other", arguments=digest)
+    words = {name: templates_of(to_dict(workflow))[name]["container"]["args"] for name in ("tune", "tune-b")}
+    assert [words[name][words[name].index("--dropout") + 1] for name in ("tune", "tune-b")] == ["0.0", "0.5"]
+
+
+def test_candidates_have_folders_of_their_own_and_the_rows_of_all(plan: Plan) -> None:
+    steps = Templates(plan, candidates=True)
+    for template in (steps.tune, steps.evaluate):
+        assert template.inputs[0].name == "candidate"
+        assert template.args[:4] == [
+            "--work",
+            "/mnt/work/candidates/{{inputs.parameters.candidate}}",
+            "--dataset",
+            "/mnt/work/dataset",
+        ]
+    assert steps.package.args[:2] == Templates(plan).package.args[:2] == ["--work", "/mnt/work"]
+    cleaned = Templates(plan, dataset="cleaned")
+    assert cleaned.tune.args[:4] == ["--work", "/mnt/work", "--dataset", "/mnt/work/cleaned"]
+    assert "--dataset" not in Templates(plan).tune.args
+
+
+def test_templates_are_made_as_well_within_a_workflow(plan: Plan) -> None:
+    with pipeline(plan) as workflow:
+        steps = Templates(plan)
+        with DAG(name="main"):
+            steps.provision()
+    assert list(templates_of(to_dict(workflow))) == ["exit", "release", "report", "main", "provision"]
+
+
+@pytest.mark.parametrize(("kind", "made"), [("template", "WorkflowTemplate"), ("cron", "CronWorkflow")])
+def test_other_kinds_have_the_plan_s_name(tmp_path: Path, kind: str, made: str) -> None:
+    plan = load(write(tmp_path, SCHEDULED))
+    with pipeline(plan) as workflow, DAG(name="main"):
+        Templates(plan).provision()
+    document = yaml.safe_load(to_yaml(workflow, kind=kind, plan=plan))
+    assert (document["kind"], document["metadata"]["name"]) == (made, "tuned")
+    with pytest.raises(InvalidInput, match="needs a plan"):
+        to_yaml(workflow, kind=kind)
+    with pytest.raises(InvalidInput, match="'crom'"):
+        to_yaml(workflow, kind="crom", plan=plan)
+
+
+def test_a_schedule_needs_one_in_the_workspace(plan: Plan) -> None:
+    with pipeline(plan) as workflow, DAG(name="main"):
+        Templates(plan).provision()
+    with pytest.raises(InvalidInput, match="has no schedule"):
+        to_dict(workflow, kind="cron", plan=plan)
+
+
+def test_text_is_read_back_as_it_was(plan: Plan) -> None:
+    words = ["2e-4", "1234e56", "0o17", "on", "{% if x %}{{ unbalanced", "two\nlines", "ünïcode"]
+    with pipeline(plan) as workflow:
+        Container(name="mine", image="registry.example.com/mine:1.0", command=["mine", *words])
+        with DAG(name="main"):
+            Templates(plan).provision()
+    text = to_yaml(workflow)
+    assert templates_of(yaml.safe_load(text))["mine"]["container"]["command"][1:] == words
+    assert '"2e-4"' in text and '"1234e56"' in text
+
+
+def test_a_step_of_one_s_own_is_as_safe_as_ours_and_runs_here(plan: Plan, tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys\n"
+        "kept = pathlib.Path(sys.argv[1]); kept.mkdir(parents=True, exist_ok=True)\n"
+        "(kept / 'said').write_text(sys.argv[2])\n"
+        "outputs = pathlib.Path(os.environ['ARGOTUNE_OUTPUTS']); outputs.mkdir(parents=True, exist_ok=True)\n"
+        "(outputs / 'length').write_text(str(len(sys.argv[2])))\n"
+    )
+    steps = Templates(plan)
+    own = steps.own(
+        "say",
+        plan.images.control,
+        ["python", "-c", program, "/mnt/work/own", "{{inputs.parameters.word}}"],
+        inputs=["word"],
+        outputs=["length"],
+    )
+    with pipeline(plan) as workflow, DAG(name="main"):
+        first = own(name="first", arguments={"word": "hello"})
+        own(name="second", arguments={"word": first.get_parameter("length")}, depends="first")
+    document = to_dict(workflow)
+    ours, made = templates_of(document)["release"], templates_of(document)["say"]
+    assert made["container"]["securityContext"] == ours["container"]["securityContext"]
+    assert made["retryStrategy"]["retryPolicy"] == "Always"
+    outcome = runner.start(document, tmp_path / "run", name="own", timing=Timing(poll=0.02))
+    assert outcome.phase == "Succeeded", outcome.message
+    assert (outcome.outputs["first"], outcome.outputs["second"]) == ({"length": "5"}, {"length": "1"})
+    assert (tmp_path / "run" / "volumes" / "work" / "own" / "said").read_text() == "5"
+
+
+def test_the_cleaning_program_masks_and_keeps_each_row_once(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    def row(text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": text}, {"role": "assistant", "content": "Ask jo.d@mail.example.com."}]
+
+    (tmp_path / "in").mkdir()
+    table = pa.table({"messages": [row("a@b.nl?"), row("c@d.nl?"), row("e")]})
+    for name in ("train", "eval"):
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    program = Path(__file__).parents[2] / "examples" / "clean_rows.py"
+    command = [sys.executable, str(program), str(tmp_path / "in"), str(tmp_path / "out")]
+    digests = []
+    for attempt in ("1", "2"):
+        outputs = tmp_path / attempt
+        subprocess.run(command, env={**os.environ, "ARGOTUNE_OUTPUTS": str(outputs)}, check=True)
+        digests.append((outputs / "data-digest").read_text())
+    assert digests[0] == digests[1] and digests[0].startswith("sha256:")
+    kept = pq.read_table(tmp_path / "out" / "train.parquet").column("messages").to_pylist()
+    assert [messages[0]["content"] for messages in kept] == ["[mail]?", "e"]
+    assert kept[0][1]["content"] == "Ask [mail]."

@@ -99,17 +99,17 @@ class Tuning(_Section):
     """How the adapter is trained. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
 
     method: Literal["lora", "qlora"] = "qlora"
-    epochs: float = 3
-    max_steps: int = -1
+    epochs: float = Field(3, gt=0)
+    max_steps: int = Field(-1, ge=-1)
     """Stop after so many optimizer steps; -1: as many as ``epochs`` need."""
-    learning_rate: float = 2e-4
-    batch_size: int = 4
-    rank: int = 16
-    alpha: float = 32
-    dropout: float = 0.0
+    learning_rate: float = Field(2e-4, gt=0)
+    batch_size: int = Field(4, ge=1)
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: list[str] = []
     """Linear layers that get an adapter; empty: those of the preset."""
-    max_length: int = 1024
+    max_length: int = Field(1024, ge=1)
     """Tokens of a row; longer rows are cut."""
     seed: int = 42
     training_arguments: dict[str, Any] = {}

@@ -137,7 +137,7 @@ def resolve(
         Layer("flag", flags),
     ]
     _refuse_absent_parts(manifest, layers)
-    plan = merge(layers)
+    plan = merge([_from_size(layers), *layers])
     if wrong := plan_checks.problems(plan):
         raise InvalidInput(wrong)
     # Without held-out rows there is nothing to evaluate on.
@@ -158,12 +158,17 @@ def _from_preset(manifest: Manifest) -> Layer:
         values["tuning.targetModules"] = list(model.lora_targets)
     if model and workspace.inference:
         values["rollout.serverArguments"] = dict(model.vllm)
-    origins = {}
-    if workspace.resource and workspace.resource.instance_type:
-        sku = presets.sku(workspace.resource.instance_type)
-        values["resource.gpus"] = sku.gpus
-        origins["resource.gpus"] = f"SKU {sku.name}"
-    return Layer(f"preset {model.name}" if model else "template", values, origins)
+    return Layer(f"preset {model.name}" if model else "template", values)
+
+
+def _from_size(layers: Sequence[Layer]) -> Layer:
+    """What the size of the nodes tells, whoever chose it; of one that is not known, ``plan_checks`` tells."""
+    chosen = [layer.values["resource.instanceType"] for layer in layers if layer.values.get("resource.instanceType")]
+    try:
+        sku = presets.sku(chosen[-1]) if chosen else None
+    except presets.UnknownSku:
+        sku = None
+    return Layer(f"SKU {sku.name}", {"resource.gpus": sku.gpus}) if sku else Layer("SKU", {})
 
 
 def _from_config_maps(manifest: Manifest) -> Layer:

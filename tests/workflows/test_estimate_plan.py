@@ -230,12 +230,7 @@ def test_every_price_is_of_a_size_that_is_known():
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("tuning.batchSize", "0"),
-        ("tuning.maxLength", "-5"),
-        ("tuning.rank", "0"),
         ("resource.gpus", "0"),
-        ("tuning.epochs", "-1"),
-        ("tuning.trainingArguments", '{"label_smoothing_factor": "x", "gradient_accumulation_steps": []}'),
         ("rollout.serverArguments", '{"max-num-seqs": "x", "tensor-parallel-size": 0}'),
         ("tuning.targetModules", '["nothing"]'),
     ],

@@ -39,6 +39,7 @@ REFUSED = {
         "the NVIDIA V100 of Standard_NC6s_v3 has no bfloat16",
     ),
 }
+NUMBERS = ("epochs=0", "maxSteps=-2", "learningRate=0", "batchSize=0", "rank=0", "alpha=0", "dropout=1", "maxLength=0")
 WITH = {"no bfloat16": ["resource.instanceType=Standard_NC6s_v3"]}
 
 
@@ -58,10 +59,25 @@ def test_a_flag_is_held_to_the_rules(name):
     assert words in problem.what
 
 
+@pytest.mark.parametrize("setting", NUMBERS)
+def test_numbers_that_mean_nothing_are_refused(setting):
+    with pytest.raises(InvalidInput) as caught:
+        plans(TUNED, [f"tuning.{setting}"])
+    [problem] = caught.value.problems
+    assert f"tuning.{setting}: Input should be" in problem.what
+
+
 def test_the_environment_is_held_to_the_rules(monkeypatch):
     monkeypatch.setenv("ARGOTUNE_TUNING__RANK", "600")
     with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM serves no rank above 512"):
         plans(TUNED)
+
+
+def test_a_size_that_a_flag_sets_has_its_own_gpus():
+    [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4"])
+    assert (plan.resource.gpus, plan.origin("resource.gpus")) == (2, "SKU Standard_NC48ads_A100_v4")
+    [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4", "resource.gpus=1"])
+    assert (plan.resource.gpus, plan.origin("resource.gpus")) == (1, "flag")
 
 
 def test_a_chat_template_may_be_set():

@@ -23,13 +23,14 @@ def run(args: argparse.Namespace) -> int:
     from workflows.resolve import plans
 
     for plan in plans(args.file, args.set, args.site, args.namespace):
-        estimated = estimates.estimate(plan, site.prices(args.site))
+        # What a pod of the user's own needs is not known.
+        estimated = estimates.estimate(plan, site.prices(args.site)) if plan.model.preset else None
         if args.output == "json":
-            content = {**as_dict(plan), "estimate": estimates.as_dict(estimated)}
+            content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
             print(json.dumps(content, indent=2, ensure_ascii=False))
         else:
             _table([(path, _short(value), origin) for path, value, origin in plan.values()])
-            print(f"\n{estimates.as_text(estimated)}")
+            print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a pod of your own")
     return 0
 
 

@@ -209,7 +209,8 @@ def credential(transport: HttpTransport[Any, Any]) -> TokenCredential:
         except ValueError as error:
             raise BadInput(f"Azure's workload identity is incomplete: {error}") from None
     machine = ManagedIdentityCredential(client_id=os.environ.get("AZURE_CLIENT_ID") or None, transport=transport)
-    return ChainedTokenCredential(AzureCliCredential(), machine) if shutil.which("az") else machine
+    # In a chain, even of one, a machine that is not Azure's is told within a second.
+    return ChainedTokenCredential(*([AzureCliCredential()] if shutil.which("az") else []), machine)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class Pod:
     work: Path
     waits: list[float] = field(default_factory=list)
     now: datetime.datetime = NOW
+    read_timeout: float = 30
 
     def wanted(self, **more: Any) -> Wanted:
         given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "labels": {"apps": "tuned"}, **more}
@@ -41,7 +42,7 @@ class Pod:
 
     def connect(self) -> aks_client.Cluster:
         pause = aks_client.Pause(self.waits.append, lambda: sum(self.waits))
-        return aks_client.connect(Place(**PLACE), pause=pause, read_timeout=0.3, now=lambda: self.now)
+        return aks_client.connect(Place(**PLACE), pause=pause, read_timeout=self.read_timeout, now=lambda: self.now)
 
 
 @contextmanager

@@ -113,6 +113,15 @@ def test_a_laptop_that_is_not_logged_in_is_told_how(pod: Pod, tmp_path: Path, mo
     assert "az login" in str(caught.value)
 
 
+@pytest.mark.usefixtures("no_workload_identity")
+def test_a_machine_that_nobody_vouches_for_is_told_at_once(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(pod.work))
+    with pytest.raises(BadInput, match="ManagedIdentityCredential") as caught:
+        pod.provision()
+    assert "az login" in caught.value.fix
+    assert sum(pod.waits) < 60
+
+
 def test_what_a_role_does_not_allow_is_told(pod: Pod) -> None:
     pod.server.azure.forbidden = f"managedClusters/{CLUSTER}"
     with pytest.raises(BadInput, match="AuthorizationFailed") as caught:

@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -32,17 +34,25 @@ def plans(
 
 
 def plans_of(
-    files: Sequence[str], sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
+    files: Sequence[str],
+    sets: Sequence[str] = (),
+    site_file: str | None = None,
+    namespace: str | None = None,
+    *,
+    here: bool = False,
 ) -> list[Plan]:
     """Read files and resolve the plan of every Workspace in them; warnings go to standard error.
+
+    ``here``: this machine will run them, so its memory counts, and not that of the size that a Workspace names.
 
     Raises:
         InvalidInput: with every problem of the files, of the flags and of the site profile.
     """
     problems: list[Problem] = []
-    manifests = [manifest for file in files for manifest in _collect(problems, load, file) or []]
+    read = partial(load, here=here)
+    manifests = [manifest for file in files for manifest in _collect(problems, read, file) or []]
     problems += _twice(manifests)
-    checked: list[Checked] = _collect(problems, check, manifests, sets, site_file, namespace) or []
+    checked: list[Checked] = _collect(problems, check, manifests, sets, site_file, namespace, here) or []
     if problems:
         raise InvalidInput(problems)
     for found in checked:
@@ -62,9 +72,13 @@ class Checked:
 
 
 def check(
-    manifests: Sequence[Manifest], sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
+    manifests: Sequence[Manifest],
+    sets: Sequence[str] = (),
+    site_file: str | None = None,
+    namespace: str | None = None,
+    here: bool = False,
 ) -> list[Checked]:
-    """Resolve the plan of every Workspace, and hold it to what a run can do.
+    """Resolve the plan of every Workspace, and hold it to what a run can do; ``here``: on this machine.
 
     Raises:
         InvalidInput: with every problem of the Workspaces, of the flags and of the site profile.
@@ -79,18 +93,23 @@ def check(
     prices = _collect(problems, site.prices, site_file) if not problems else None
     for manifest, plan in zip(manifests, resolved, strict=True):
         if plan and prices:
-            problems += _cannot_fit(manifest, plan, prices)
+            problems += [] if here else _cannot_fit(manifest, plan, prices)
             problems += placed(manifest, node_plan.problems(plan))
     if problems:
         raise InvalidInput(problems)
     return [
-        Checked(
-            manifest,
-            plan,
-            (*manifest.warnings, *placed(manifest, [*plan_checks.warnings(plan), *node_plan.warnings(plan)])),
-        )
+        Checked(manifest, plan, (*manifest.warnings, *placed(manifest, _warnings(manifest, plan, here))))
         for manifest, plan in zip(manifests, resolved, strict=True)
     ]
+
+
+def _warnings(manifest: Manifest, plan: Plan, here: bool) -> Iterator[Problem]:
+    yield from plan_checks.warnings(plan)
+    yield from node_plan.warnings(plan)
+    if here and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
+        from steps import machine
+
+        yield from estimate.doubts(plan, machine.read(Path.cwd()), cuda=bool(machine.torch_sees_cuda()))
 
 
 def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:

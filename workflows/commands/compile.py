@@ -65,13 +65,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compile_file(args: argparse.Namespace, kind: str = "workflow") -> list[dict[str, Any]]:
+def compile_file(args: argparse.Namespace, kind: str = "workflow", *, here: bool = False) -> list[dict[str, Any]]:
     """``compile_files`` for the one file of ``args``."""
-    return compile_files([args.file], args, kind)
+    return compile_files([args.file], args, kind, here=here)
 
 
-def compile_files(files: list[str], args: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+def compile_files(
+    files: list[str], args: argparse.Namespace, kind: str, *, here: bool = False
+) -> list[dict[str, Any]]:
     """Compile every Workspace of some files to the Argo object of a kind; warnings go to standard error.
+
+    ``here``: for this machine, whose memory counts then instead of that of the size which a Workspace names.
 
     Raises:
         InvalidInput: with all that is wrong in the files, in the flags and in the site profile, or for that kind.
@@ -81,7 +85,7 @@ def compile_files(files: list[str], args: argparse.Namespace, kind: str) -> list
 
     documents, problems = [], []
     with _no_garbage_collection():
-        for plan in plans_of(list(dict.fromkeys(files)), args.set, args.site, args.namespace):
+        for plan in plans_of(list(dict.fromkeys(files)), args.set, args.site, args.namespace, here=here):
             try:
                 documents.append(compile_as(plan, kind))
             except InvalidInput as error:

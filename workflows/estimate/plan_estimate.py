@@ -78,10 +78,10 @@ def estimate(plan: Plan, prices: presets.Prices | None = None) -> Estimate:
     )
 
 
-def training_of(plan: Plan, gpus: int) -> Training | None:
+def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True) -> Training | None:
     """The settings of a plan's tuning that memory depends on, on a node with so many GPUs; None without tuning.
 
-    Defaults are those of ``steps.tune`` on a GPU: checkpointing, AdamW, NF4 with constants quantized again.
+    Defaults are those of ``steps.tune``: AdamW, NF4 with constants quantized again, ``checkpointing`` on a GPU alone.
     """
     tuning = plan.tuning
     if not tuning:
@@ -93,7 +93,7 @@ def training_of(plan: Plan, gpus: int) -> Training | None:
         length=max(1, tuning.max_length),
         rank=max(1, tuning.rank),
         targets=tuple(tuning.target_modules),
-        checkpointing=_truth(arguments, "gradient_checkpointing", True),
+        checkpointing=_truth(arguments, "gradient_checkpointing", checkpointing),
         optimizer=str(arguments.get("optim", "adamw_torch_fused")),
         bits=8 if _truth(quantization, "load_in_8bit", False) else 4,
         double_quantization=_truth(quantization, "bnb_4bit_use_double_quant", True),

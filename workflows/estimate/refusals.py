@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import presets
@@ -40,23 +40,21 @@ def _tuning(plan: Plan, found: Estimate) -> Problem:
         f"tuning needs {found.tuning.total:.1f} GiB of GPU memory ({', '.join(parts)}), "
         f"and a GPU of {found.sku.name} has {usable(found.sku):.1f}"
     )
-    model = shapes.of(presets.model(plan.model.preset))
-    ways = _settings(model, found.training, found.sku)
+    model, sku = shapes.of(presets.model(plan.model.preset)), found.sku
+    ways = fitting_settings(found.training, lambda changed: tuning_fits(memory.tuning(model, changed), sku))
     if found.smallest:
         ways.append(f"resource.instanceType: {found.smallest.name}")
-    if ways:
-        fix = f"any one of: {'; '.join(ways)}" if len(ways) > 1 else ways[0]
-    else:
-        fix = "no size fits and no setting helps: take a smaller model"
+    fix = any_of(ways) or "no size fits and no setting helps: take a smaller model"
     return Problem(what, path="resource.instanceType", fix=fix)
 
 
-def _settings(model: shapes.Shapes, training: Training, sku: presets.Sku) -> list[str]:
+def any_of(ways: Sequence[str]) -> str:
+    """Ways to mend something, as one sentence; empty where there is none."""
+    return f"any one of: {'; '.join(ways)}" if len(ways) > 1 else "".join(ways)
+
+
+def fitting_settings(training: Training, fitting: Callable[[Training], bool]) -> list[str]:
     """Each single change of a setting that makes it fit; where none does, the first that do together."""
-
-    def fitting(changed: Training) -> bool:
-        return tuning_fits(memory.tuning(model, changed), sku)
-
     alone = [
         next((text for text, changed in ways if fitting(changed)), "")
         for ways in (_again(training), _batches(training), _lengths(training), _quantized(training))
@@ -115,5 +113,5 @@ def _serving(found: Estimate) -> Problem:
         ways.append(f"vllm.max-model-len: {longest // SHORTEST * SHORTEST} in inference_config.yaml")
     if found.smallest:
         ways.append(f"resource.instanceType: {found.smallest.name}")
-    fix = f"any one of: {'; '.join(ways)}" if len(ways) > 1 else "".join(ways) or "no size fits: take a smaller model"
+    fix = any_of(ways) or "no size fits: take a smaller model"
     return Problem(what, path="resource.instanceType", fix=fix)

@@ -33,8 +33,10 @@ _PLAIN = {
 class Findings:
     """Errors and warnings of one document, in the order found."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, here: bool = False) -> None:
         self.source = source
+        self.here = here
+        """Whether this machine will run it, so that the memory of the size that it names does not count."""
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.places: dict[str, str] = {}

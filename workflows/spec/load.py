@@ -38,8 +38,10 @@ class Manifest:
         return rules.held_out(self.workspace, self.training)
 
 
-def load(path: str | Path) -> list[Manifest]:
+def load(path: str | Path, *, here: bool = False) -> list[Manifest]:
     """Read all Workspaces of a YAML file; ``-`` is standard input. ConfigMaps are found by name in the same file.
+
+    ``here``: this machine will run them, so that the memory of the size that they name does not count.
 
     Raises:
         InvalidInput: with every problem of the file, in its order.
@@ -53,7 +55,7 @@ def load(path: str | Path) -> list[Manifest]:
     manifests = []
     for thing in objects:
         if thing.kind in KINDS:
-            manifest, wrong = _manifest(thing, configs)
+            manifest, wrong = _manifest(thing, configs, here)
             problems += wrong
             manifests += [manifest] if manifest else []
     if not problems and not manifests:
@@ -87,8 +89,8 @@ def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
         yield Problem(there if objects else "is empty", file=file, fix=fix)
 
 
-def _manifest(thing: KubernetesObject, configs: ConfigMaps) -> tuple[Manifest | None, list[Problem]]:
-    found = Findings(thing.source)
+def _manifest(thing: KubernetesObject, configs: ConfigMaps, here: bool) -> tuple[Manifest | None, list[Problem]]:
+    found = Findings(thing.source, here=here)
     value = thing.workspace_fields(found)
     workspace = inference_set.read(value, found) if thing.kind == inference_set.KIND else found.read(Workspace, value)
     rules.check_braces(value, "", found)

@@ -152,7 +152,7 @@ def _machine(resource: Resource, found: Findings) -> Sku | None:
 
 
 def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, found: Findings) -> None:
-    if kaito_annotations.BYPASS_CHECKS in workspace.metadata.annotations:
+    if found.here or kaito_annotations.BYPASS_CHECKS in workspace.metadata.annotations:
         return
     quantized = kind == "tuning" and workspace.tuning is not None and workspace.tuning.quantized
     need = base.weights_gib * (QUANTIZED_SHARE if quantized else 1)

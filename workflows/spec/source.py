@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -64,7 +64,9 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
             if not walk.broken:
                 found.append(Document(loader.construct_document(node), walk.lines, walk.blocks))
     except yaml.MarkedYAMLError as error:
-        problems.append(_syntax(error, file, first_line, prefix))
+        problem = _syntax(error, file, first_line, prefix)
+        # The end of the text is told as a line after the last.
+        problems.append(replace(problem, line=min(problem.line, first_line + text.count("\n"))))
     except (yaml.YAMLError, UnicodeEncodeError) as error:
         problems.append(Problem(f"not YAML: {_one_line(error)}", path=prefix, file=file, line=first_line))
     except RecursionError:

@@ -85,7 +85,7 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
     found = compiling.read_workflow(args.file)
     if found is not None:
         return found
-    documents = compiling.compile_file(args)
+    documents = compiling.compile_file(args, here=True)
     if len(documents) > 1:
         names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document in documents)
         raise InvalidInput(

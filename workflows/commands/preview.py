@@ -1,0 +1,94 @@
+"""``argotune preview``: fetches the rows of a Workspace and shows them as the model would see them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from workflows.errors import InvalidInput, Problem
+from workflows.plan import Plan
+
+EXAMPLES = """examples:
+  argotune preview workspace.yaml                  three rows, with what is learned in angle quotes; and warnings
+  argotune preview workspace.yaml --rows 10
+  argotune preview workspace.yaml --source rows/   a folder that holds what the Workspace's volume holds
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune preview``."""
+    from workflows.commands import compile as compiling
+
+    parser.epilog = EXAMPLES
+    compiling.add_arguments(parser, output=False)
+    parser.add_argument("--rows", type=int, default=3, help="rows to show (default: 3)")
+    parser.add_argument("--source", metavar="FOLDER", help="take the parquet files from this folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the download step in a folder that is removed afterwards, then the preview step; its exit code.
+
+    Raises:
+        InvalidInput: the Workspace does not tune, or its rows are on a volume and ``--source`` is not given.
+    """
+    plan = _plan(args)
+    with tempfile.TemporaryDirectory(prefix="argotune-preview-") as folder:
+        work = Path(folder)
+        return _step("download", work, _download(plan, args)) or _step("preview", work, _preview(plan, args))
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    from workflows.resolve import plans
+
+    found = [plan for plan in plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
+    if len(found) != 1:
+        what = "several Workspaces tune" if found else "nothing is tuned, so there are no rows"
+        raise InvalidInput(Problem(what, file=args.file, fix="give a file with one Workspace that has `tuning`"))
+    return found[0]
+
+
+def _download(plan: Plan, args: argparse.Namespace) -> dict[str, object]:
+    data = plan.data
+    assert data is not None  # a plan with tuning has data
+    flags: dict[str, object] = {
+        "eval-split": data.eval_split,
+        "columns": data.columns,
+        "shuffle": data.shuffle,
+        "seed": data.seed,
+        "allow-private-hosts": data.allow_private_hosts,
+    }
+    if args.source:
+        return flags | {"source": args.source}
+    if data.volume is not None:
+        raise InvalidInput(
+            Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="give --source FOLDER")
+        )
+    return flags | ({"image": data.image} if data.image else {"urls": data.urls})
+
+
+def _preview(plan: Plan, args: argparse.Namespace) -> dict[str, object]:
+    tuning = plan.tuning
+    assert tuning is not None
+    return {
+        "preset": plan.model.preset,
+        "model": plan.model.repository,
+        "revision": plan.model.revision,
+        "max-length": tuning.max_length,
+        "rows": args.rows,
+        "training-arguments": tuning.training_arguments,
+    }
+
+
+def _step(name: str, work: Path, flags: dict[str, object]) -> int:
+    """Run a step as a pod would; its exit code."""
+    words = [
+        word
+        for flag, value in flags.items()
+        for word in (f"--{flag}", value if isinstance(value, str) else json.dumps(value))
+    ]
+    command = [sys.executable, "-m", f"steps.{name}", "--work", str(work), *words]
+    return subprocess.run(command, check=False).returncode

@@ -44,6 +44,15 @@ def problems(plan: Plan) -> list[Problem]:
     return found.errors
 
 
+def only_in_a_cluster(plan: Plan) -> Iterator[Problem]:
+    """What this machine could not run."""
+    if plan.rollout and plan.rollout.template is not None:
+        fix = "write preset: {name: ...}, or run it in a cluster: argotune submit FILE"
+        yield Problem(
+            "a pod of your own is for a cluster: this machine starts no containers", "inference.template", fix=fix
+        )
+
+
 def warnings(plan: Plan) -> Iterator[Problem]:
     """What has no effect with the nodes of this plan."""
     provider = plan.nodes.provider

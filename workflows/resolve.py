@@ -93,6 +93,7 @@ def check(
     prices = _collect(problems, site.prices, site_file) if not problems else None
     for manifest, plan in zip(manifests, resolved, strict=True):
         if plan and prices:
+            problems += placed(manifest, plan_checks.only_in_a_cluster(plan)) if here else []
             problems += [] if here else _cannot_fit(manifest, plan, prices)
             problems += placed(manifest, node_plan.problems(plan))
     if problems:
@@ -106,7 +107,7 @@ def check(
 def _warnings(manifest: Manifest, plan: Plan, here: bool) -> Iterator[Problem]:
     yield from plan_checks.warnings(plan)
     yield from node_plan.warnings(plan)
-    if here and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
+    if here and plan.model.preset and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
         from steps import machine
 
         yield from estimate.doubts(plan, machine.read(Path.cwd()), cuda=bool(machine.torch_sees_cuda()))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from workflows import cli
 from workflows.errors import InvalidInput
 from workflows.resolve import plans
 
@@ -78,6 +79,30 @@ def test_a_size_that_a_flag_sets_has_its_own_gpus():
     assert (plan.resource.gpus, plan.origin("resource.gpus")) == (2, "SKU Standard_NC48ads_A100_v4")
     [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4", "resource.gpus=1"])
     assert (plan.resource.gpus, plan.origin("resource.gpus")) == (1, "flag")
+
+
+OWN_POD = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: own}
+resource: {labelSelector: {matchLabels: {apps: own}}}
+inference:
+  template:
+    spec:
+      containers: [{name: own, image: "registry.example.com/own:1.0"}]
+"""
+
+
+def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_path, capsys):
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN_POD)
+    assert cli.main(["run", str(file), "--runs-dir", str(tmp_path / "runs")]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {file}:6: inference.template: a pod of your own is for a cluster" in told
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(["plan", str(file)]) == 0
+    assert "no estimate for a pod of your own" in capsys.readouterr().out
+    assert cli.main(["compile", str(file)]) == 0
 
 
 def test_a_chat_template_may_be_set():

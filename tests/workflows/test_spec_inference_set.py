@@ -66,9 +66,9 @@ def test_without_a_size_it_runs_on_nodes_that_are_there(tmp_path):
 
 
 def test_our_block_stands_beside_the_spec(tmp_path):
-    text = SET.replace("  replicas: 3\n", "") + "pipeline:\n  rollout: {question: "Who are you?", replicas: 2}\n"
+    text = SET.replace("  replicas: 3\n", "") + "pipeline:\n  rollout: {question: Hello, replicas: 2}\n"
     [plan] = plans(str(write(tmp_path, text)))
-    assert (plan.rollout.question, plan.rollout.replicas) == ("Who are you?", 2)
+    assert (plan.rollout.question, plan.rollout.replicas) == ("Hello", 2)
 
 
 BROKEN = {

@@ -1,0 +1,230 @@
+"""What becomes of each field of KAITO: the rows of ``tests/data/kaito_fields.yaml``, its schema, docs/FIELDS.md."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflows.spec import inference_config, kaito_annotations
+from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "kaito"
+DOCUMENT = ROOT / "docs" / "FIELDS.md"
+ROWS: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "kaito_fields.yaml").read_text())
+CRDS = {"Workspace": "kaito.sh_workspaces.yaml", "InferenceSet": "kaito.sh_inferencesets.yaml"}
+INSIDE = "spec.template.inference."
+"""Fields of an InferenceSet below this are those of a Workspace's ``inference``."""
+
+PRESET = {"name": "phi-4-mini-instruct"}
+SIZE = "Standard_NC24ads_A100_v4"
+SAMPLES: dict[str, dict[str, Any]] = {
+    "tune": {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "sample"},
+        "resource": {"instanceType": SIZE, "labelSelector": {"matchLabels": {"apps": "sample"}}},
+        "tuning": {
+            "preset": PRESET,
+            "method": "qlora",
+            "input": {"urls": ["https://data.example.com/train.parquet"]},
+            "output": {"image": "registry.example.com/team/adapter:1.0"},
+        },
+    },
+    "serve": {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "sample"},
+        "resource": {"instanceType": SIZE, "labelSelector": {"matchLabels": {"apps": "sample"}}},
+        "inference": {"preset": PRESET},
+    },
+    "set": {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "InferenceSet",
+        "metadata": {"name": "sample"},
+        "spec": {
+            "labelSelector": {"matchLabels": {"apps": "sample"}},
+            "template": {"resource": {"instanceType": SIZE}, "inference": {"preset": PRESET}},
+        },
+    },
+}
+# The ConfigMap that cases name as `settings`.
+SETTINGS = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "settings"},
+    "data": {
+        "training_config.yaml": "training_config: {LoraConfig: {r: 32}}",
+        "inference_config.yaml": "vllm: {max-model-len: 4096}",
+    },
+}
+
+
+def leaves(kind: str) -> dict[str, set[str]]:
+    """Every leaf of a kind's schema, with the versions that have it; ``status`` is one."""
+    found: dict[str, set[str]] = {}
+    for version in yaml.safe_load((DATA / "crds" / CRDS[kind]).read_text())["spec"]["versions"]:
+        for path in _leaves(version["schema"]["openAPIV3Schema"], ""):
+            top = "status" if path.startswith("status") else path
+            found.setdefault(top, set()).add(version["name"])
+    return found
+
+
+def _leaves(schema: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name, inner in schema.get("properties", {}).items():
+        yield from _leaves(inner, f"{path}.{name}" if path else name)
+    if schema.get("type") == "array":
+        yield from _leaves(schema["items"], f"{path}[]")
+    elif "properties" not in schema:
+        yield path
+
+
+def cases() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every row and each of its cases; those of ``inference`` stand for an InferenceSet too."""
+    for row in ROWS:
+        for case in row["cases"]:
+            yield row, case
+            given = case["set"], case.get("was", {})
+            if (
+                case["in"] == "serve"
+                and case.get("only") != "Workspace"
+                and all(set(g) <= {"inference"} for g in given)
+            ):
+                yield row, _of_a_set(row, case)
+
+
+def _of_a_set(row: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
+    inside = {key: {"spec": {"template": case[key]}} for key in ("set", "was") if key in case}
+    at = case.get("at", row["field"])
+    return {**case, **inside, "in": "set", "at": f"spec.template.{at}" if at.startswith("inference") else at}
+
+
+def documents(case: Mapping[str, Any]) -> tuple[str, str]:
+    """The file of a case without and with what it sets."""
+    before = merged(SAMPLES[case["in"]], case.get("was", {}))
+    after = merged(before, case["set"])
+    return tuple(yaml.safe_dump_all([document, SETTINGS], sort_keys=False) for document in (before, after))  # type: ignore[return-value]
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = copy.deepcopy(value) if isinstance(value, dict) else {}
+    for key, inner in patch.items():
+        if inner is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), inner)
+    return result
+
+
+def place(row: Mapping[str, Any], case: Mapping[str, Any]) -> str:
+    """The path that a message about a case names."""
+    return str(case.get("at", row["field"])).replace("[]", "[0]")
+
+
+def document() -> str:
+    """The text of docs/FIELDS.md."""
+    parts = [
+        INTRODUCTION,
+        *_field_tables(),
+        ANNOTATIONS,
+        *_annotations(),
+        TRAINING,
+        *_training(),
+        SERVING,
+        *_serving(),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+INTRODUCTION = """\
+# What becomes of each field of KAITO
+
+Nothing is ignored silently: a field is honoured, or has no effect for the reason given here, or is refused by name
+with the nearest way to have the same. `argotune validate FILE` tells which, with the line. Fields and versions are
+those of KAITO 0.12 (`kaito.sh/v1alpha1` and `kaito.sh/v1beta1`); `pipeline:` is ours (`workflows/spec/pipeline.py`).
+
+This page is written by `ARGOTUNE_REGENERATE=1 pytest tests/workflows/test_spec_fields.py` from
+`tests/data/kaito_fields.yaml` and the tables of `workflows/spec/`. The same test demands a row for each leaf of
+KAITO's schemas, and tries each row on documents.
+"""
+ANNOTATIONS = """
+## Annotations
+
+| annotation | honoured | no effect | else |
+|---|---|---|---|"""
+TRAINING = """
+## Keys of `training_config.yaml`
+
+Of the ConfigMap that `tuning.config` names. A key that is refused is taken where its value says that the thing is off
+(`false`, `"no"`, `"none"`, `""`). Keys that no section has are refused, with the nearest name."""
+SERVING = """
+## Keys of `inference_config.yaml`
+
+Of the ConfigMap that `inference.config` names. All flags of vLLM below `vllm:` are handed on, but for these.
+
+| key | what becomes of it |
+|---|---|"""
+
+
+def _field_tables() -> Iterator[str]:
+    for kind in CRDS:
+        known = leaves(kind)
+        yield f"\n## {kind}\n\n| field | versions | | how, or why not | the nearest way |\n|---|---|---|---|---|"
+        for row in ROWS:
+            if row.get("of", "Workspace") == kind:
+                versions = known.get(row["field"], set())
+                since = "v1beta1" if versions == {"v1beta1"} else "both"
+                instead = row.get("instead", "")
+                yield f"| `{row['field']}` | {since} | {row['verdict']} | {_cell(row['how'])} | {_cell(instead)} |"
+        if kind == "InferenceSet":
+            yield "| `spec.template.inference.*` | both | as in a Workspace | as `inference.*` | |"
+            yield "| `apiVersion`, `kind`, `metadata`, `status` | both | as in a Workspace | | |"
+
+
+def _annotations() -> Iterator[str]:
+    for name, rule in kaito_annotations.RULES.items():
+        honoured = ", ".join(f"`{value}`" for value in rule.honoured) or (
+            "" if rule.taken or rule.why else "any value"
+        )
+        taken = ", ".join(f"`{value}`" for value in rule.taken)
+        why = f"refused: {rule.why}; {rule.fix}" if rule.why else "refused" if rule.known else ""
+        yield f"| `{name}` | {honoured} | {taken} | {_cell(why)} |"
+
+
+def _training() -> Iterator[str]:
+    for section, keys in SECTIONS.items():
+        yield f"\n### {section}\n"
+        honoured = [key for key, rule in keys.items() if not isinstance(rule, Accepted | Warned | Only | Refused)]
+        if honoured:
+            yield f"Honoured: {', '.join(f'`{key}`' for key in honoured)}.\n"
+        yield "| key | | why | the nearest way |\n|---|---|---|---|"
+        for key, rule in keys.items():
+            if isinstance(rule, Accepted | Warned):
+                yield f"| `{key}` | no effect | {_cell(rule.why)} | |"
+            elif isinstance(rule, Only):
+                allowed = " or ".join(
+                    f"`{yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}`" for value in rule.values
+                )
+                yield f"| `{key}` | only {allowed} | {_cell(rule.why)} | {_cell(rule.fix)} |"
+            elif isinstance(rule, Refused):
+                yield f"| `{key}` | refused | {_cell(rule.why)} | {_cell(rule.fix)} |"
+
+
+def _serving() -> Iterator[str]:
+    for key, why in inference_config.WITHOUT_EFFECT.items():
+        yield f"| `{key}` | no effect, with a warning: {_cell(why)} |"
+    for flag, fix in inference_config.RESERVED.items():
+        yield f"| `vllm.{flag}` | refused, as argotune sets it: {_cell(fix)} |"
+    yield "| `vllm.chat-template` | Jinja text is handed on; a file of KAITO's image is refused |"
+    yield "| `vllm.max-model-len` | `auto`, or a number up to the model's context |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -3,7 +3,7 @@
     python examples/learning_rate_fan_out.py > fan_out.yaml
     argo submit fan_out.yaml -p learning-rates='["1e-4", "3e-4", "1e-3"]'
 
-On one machine, with the data of the example served beside it (25 minutes; with -p max-steps=6 about 5):
+On one machine, with the data of the example served beside it (two CPU cores: about a quarter of an hour):
 
     python -m http.server 8765 --bind 127.0.0.1 --directory examples/data &
     argotune run fan_out.yaml

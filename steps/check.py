@@ -21,6 +21,8 @@ from steps.errors import BadInput
 from steps.lineage import Lineage
 
 NOT_OF_THE_ADAPTER = {"work", "dataset", "data_digest", "image", "push", "output"}
+NOTHING = "nothing"
+NOBODY = "no adapter is in service"
 LONGEST_TAG = 128
 DIGITS = 12
 
@@ -49,6 +51,8 @@ class Result:
     """The adapter in service: an image by its digest, or a folder; empty when there is none."""
     settings_digest: str
     """Digest of all settings that shape the adapter."""
+    difference: str
+    """What is other than in service: data, settings, or both; ``nothing``; or that no adapter is in service."""
 
 
 def check(given: Settings) -> Result:
@@ -63,9 +67,11 @@ def check(given: Settings) -> Result:
     digest = settings_digest(given)
     wanted = Lineage(given.data_digest, digest)
     previous, made_of = _in_service(given)
-    changed = made_of is None or made_of.origin != wanted.origin
-    _tell(previous, made_of, wanted)
-    return Result(changed, _derived(given.image, wanted), previous, digest)
+    difference = _difference(made_of, wanted)
+    changed = difference != NOTHING
+    what = "there is an adapter to tune" if changed else "there is nothing to tune"
+    print(f"in service: {previous or 'no adapter'}\ndifferent from it: {difference}; {what}", flush=True)
+    return Result(changed, _derived(given.image, wanted), previous, digest, difference)
 
 
 def settings_digest(given: Settings) -> str:
@@ -93,15 +99,12 @@ def _derived(image: str, wanted: Lineage) -> str:
     return f"{target.name}:{(target.tag or 'latest')[: LONGEST_TAG - DIGITS - 1]}-{digits}"
 
 
-def _tell(previous: str, made_of: Lineage | None, wanted: Lineage) -> None:
+def _difference(made_of: Lineage | None, wanted: Lineage) -> str:
     if made_of is None:
-        print("no adapter is in service: there is one to tune", flush=True)
-        return
+        return NOBODY
     pairs = (("data", made_of.data_digest, wanted.data_digest),
              ("settings", made_of.settings_digest, wanted.settings_digest))  # fmt: skip
-    others = [name for name, old, new in pairs if old != new]
-    what = f"{' and '.join(others)} changed: there is an adapter to tune" if others else "nothing changed since"
-    print(f"in service: {previous}\n{what}", flush=True)
+    return " and ".join(name for name, old, new in pairs if old != new) or NOTHING
 
 
 if __name__ == "__main__":

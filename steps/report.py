@@ -48,10 +48,12 @@ def summary(facts: Facts, path: Path) -> list[str]:
     """The run in a few lines of plain text."""
     told = facts.evaluation
     failed = "; ".join(f"{one.step}: {one.message}" for one in facts.failures)
+    in_service = "" if told.previous_loss is None else f", in service {figure(told.previous_loss)}"
     lines = {
         "run": f"{facts.name}: {facts.status}",
+        "new": facts.of("check", "difference"),
         "verdict": told.verdict or "none",
-        "loss": _change(told.base_loss, told.adapter_loss, " on held-out rows"),
+        "loss": _change(told.base_loss, told.adapter_loss, f" on held-out rows{in_service}"),
         "perplexity": _change(told.base_perplexity, told.adapter_perplexity),
         "time": duration(facts.busy_seconds) if facts.busy_seconds is not None else "",
         "image": facts.of("package", "image_reference") or facts.of("package", "image_digest"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from steps.redact import redact
 
-STEPS = ("provision", "download", "tune", "evaluate", "package", "rollout")
+STEPS = ("provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
 VERSIONS = ("argotune", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "vllm")
 
 
@@ -54,10 +54,16 @@ class Evaluation:
     verdict: str = ""
     base_loss: float | None = None
     adapter_loss: float | None = None
+    previous_loss: float | None = None
+    """Of the adapter that was in service."""
     base_perplexity: float | None = None
     adapter_perplexity: float | None = None
     rows: float | None = None
     max_loss_ratio: float | None = None
+    low: float | None = None
+    """The ratio lies between ``low`` and ``high`` with ``level`` of confidence, over the rows."""
+    high: float | None = None
+    level: float | None = None
     answers: tuple[Answer, ...] = ()
     regressions: tuple[Regression, ...] = ()
 
@@ -254,14 +260,19 @@ def _evaluation(reader: _Reader, step: Step | None) -> Evaluation:
     content = reader.content("report/evaluation.json", expected=step is not None)
     told = record(reader.json(content, "report/evaluation.json")) if content is not None else {}
     told = {**(step.result if step else {}), **told}
+    interval = record(told.get("loss_ratio"))
     return Evaluation(
         verdict=text(told.get("verdict")),
         base_loss=number(told.get("base_loss")),
         adapter_loss=number(told.get("adapter_loss")),
+        previous_loss=number(told.get("previous_loss")),
         base_perplexity=number(told.get("base_perplexity")),
         adapter_perplexity=number(told.get("adapter_perplexity")),
         rows=number(told.get("rows")),
         max_loss_ratio=number(step.settings.get("max_loss_ratio")) if step else None,
+        low=number(interval.get("low")),
+        high=number(interval.get("high")),
+        level=number(interval.get("level")),
         answers=tuple(
             Answer(*(text(sample.get(key)) for key in ("question", "reference", "base_answer", "adapter_answer")))
             for sample in records(told.get("samples"))

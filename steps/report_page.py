@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC
@@ -9,12 +10,13 @@ from html import escape
 from pathlib import Path
 
 from steps.report_charts import Series, line_chart, smooth
-from steps.report_facts import STEPS, Answer, Facts, Failure, Setting, number, records, text
+from steps.report_facts import STEPS, Answer, Evaluation, Facts, Failure, Setting, number, records, text
 
 STYLE = Path(__file__).with_name("report.css")
 LONGEST_TEXT = 4000
 MOST_ANSWERS = 50
 SMOOTH_FROM = 30
+LARGEST_EXPONENT = 700
 SMALL_CHARTS = (
     ("learning_rate", "Learning rate"),
     ("grad_norm", "Gradient norm"),
@@ -29,6 +31,7 @@ def page(facts: Facts) -> str:
     sections = [
         _headline(facts),
         _failures(facts.failures),
+        _news(facts),
         _evaluation(facts),
         _answers(facts),
         _regressions(facts),
@@ -80,11 +83,15 @@ def duration(seconds: float | None) -> str:
 def story(facts: Facts) -> str:
     """What came of the run, in a sentence or two of plain text."""
     told = facts.evaluation
+    if facts.of("check", "changed") == "false":
+        return "Data and settings are those of the adapter in service. Nothing was tuned."
     if told.base_loss is None or told.adapter_loss is None:
         last = next((name for name in reversed(STEPS) if name in facts.steps), "")
         how = f"The last step that finished is {last}." if last else "No step finished."
         return f"There is no evaluation of the adapter. {how}"
     losses = f"its loss on held-out rows is {figure(told.adapter_loss)}, the base model's is {figure(told.base_loss)}"
+    if told.previous_loss is not None:
+        losses += f", that of the adapter in service {figure(told.previous_loss)}"
     if told.verdict == "pass":
         endpoint = facts.of("rollout", "endpoint")
         return f"The adapter passed: {losses}." + (f" It is served at {endpoint}." if endpoint else "")
@@ -121,6 +128,19 @@ def _failures(failures: Iterable[Failure]) -> str:
     return _section("What failed", "".join(told)) if told else ""
 
 
+def _news(facts: Facts) -> str:
+    """What the check step of a retraining found."""
+    if "check" not in facts.steps:
+        return ""
+    previous, difference = facts.of("check", "previous"), facts.of("check", "difference")
+    if not previous:
+        return _section("What is new", "<p>No adapter was in service before this run.</p>")
+    new = f"New {shown(difference)}, against" if facts.of("check", "changed") == "true" else "Nothing, against"
+    return _section(
+        "What is new", f"<p>{new} the adapter in service before this run: <code>{shown(previous)}</code></p>"
+    )
+
+
 def _evaluation(facts: Facts) -> str:
     told = facts.evaluation
     if told.base_loss is None and told.adapter_loss is None:
@@ -132,14 +152,25 @@ def _evaluation(facts: Facts) -> str:
         ["Loss", figure(told.base_loss), figure(told.adapter_loss), _percent(told.ratio)],
         ["Perplexity", figure(told.base_perplexity), figure(told.adapter_perplexity), _percent(ratio)],
     ]
+    head = ["", "Base", "Adapter", "Adapter / base"]
+    if told.previous_loss is not None:
+        head.append("In service")
+        rows[0].append(figure(told.previous_loss))
+        rows[1].append(figure(math.exp(min(told.previous_loss, LARGEST_EXPONENT))))
     under = f"On {figure(told.rows)} held-out rows. " if told.rows is not None else ""
     leaked = number(facts.manifest.get("held_out_rows_in_train"))
     warning = f"<p>{figure(leaked)} held-out rows are among the training rows too, which flatters the adapter.</p>"
     return _section(
         "Evaluation",
-        _table(["", "Base", "Adapter", "Adapter / base"], rows)
-        + f"<p class=soft>{under}Lower is better.</p>{warning if leaked else ''}",
+        _table(head, rows) + f"<p class=soft>{under}{_interval(told)}Lower is better.</p>{warning if leaked else ''}",
     )
+
+
+def _interval(told: Evaluation) -> str:
+    if told.low is None or told.high is None:
+        return ""
+    sure = f", with {_percent(told.level)} confidence over the rows" if told.level is not None else ""
+    return f"The adapter's loss is {_percent(told.low)} to {_percent(told.high)} of the base's{sure}. "
 
 
 def _answers(facts: Facts) -> str:

@@ -183,6 +183,13 @@ class Storage(_Section):
     """PersistentVolumeClaim that keeps base models between runs."""
 
 
+class Artifacts(_Section):
+    """What goes to the artifact repository of the site (Argo's default one), where it has one."""
+
+    report: bool = False
+    """The report of each run, which the Argo UI then shows."""
+
+
 class Semaphore(_Section):
     """How many GPU pods may be at work in all runs: a key of a ConfigMap (``argo/install``) says it."""
 
@@ -237,6 +244,7 @@ class Plan(_Section):
     rollout: Rollout | None = None
     images: Images = Images()
     storage: Storage = Storage()
+    artifacts: Artifacts = Artifacts()
     semaphore: Semaphore = Semaphore()
     origins: Mapping[str, str] = {}
 

@@ -21,7 +21,7 @@ FIELDS = {
     path
     for path in Plan.paths()
     if path in ("namespace", "serviceAccount", "serviceAccounts", "azureWorkloadIdentity")
-    or path.split(".")[0] in ("images", "storage", "semaphore", "nodes")
+    or path.split(".")[0] in ("images", "storage", "semaphore", "nodes", "artifacts")
 }
 
 

@@ -74,6 +74,20 @@ FINISHED: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
 }
 
 
+CHECK = (
+    {"image": IMAGE, "push": True},
+    {"changed": True, "image": f"{IMAGE}-0123456789ab", "previous": f"{IMAGE}@{DIGEST}", "difference": "data"},
+    0.4,
+)
+
+
+def write_check(work: Path, **result: Any) -> None:
+    """Leave behind what the check step of a retraining leaves behind, with another result."""
+    given, told, seconds = CHECK
+    kept = {"step": "check", "settings": given, "result": {**told, **result}, "seconds": seconds}
+    put(work / "results" / "check.json", kept)
+
+
 def write_run(work: Path, *, steps: int = 90, until: str = "rollout") -> None:
     """Leave behind what a run leaves behind that got as far as ``until``."""
     started = 1_763_978_400

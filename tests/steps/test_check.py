@@ -57,14 +57,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_first_turn_finds_nothing_in_service(work: Path, place: dict[str, Any]) -> None:
     told = check(settings(work, **place))
-    assert (told.changed, told.previous) == (True, "")
+    assert (told.changed, told.previous, told.difference) == (True, "", "no adapter is in service")
 
 
 def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> None:
     given = settings(work, **place)
     pushed = put_in_service(work, given, check(given))
     told = check(given)
-    assert not told.changed
+    assert (told.changed, told.difference) == (False, "nothing")
     expected = pushed.image_reference if given.image else str(given.output)
     assert told.previous == expected
 
@@ -81,6 +81,7 @@ def test_new_data_or_settings_are_something_to_tune(work: Path, place: dict[str,
     told = check(settings(work, **(place | news)))
     assert told.changed
     assert told.previous
+    assert told.difference == ("data" if "data_digest" in news else "settings")
     assert not given.image or told.image != first.image
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_sample import DIGEST, EVALUATION, IMAGE, PLAN, Reader, put, write_run, written
+from report_sample import DIGEST, EVALUATION, IMAGE, PLAN, Reader, put, write_check, write_run, written
 
 from steps import report_facts
 from steps.report_page import duration, figure
@@ -117,6 +117,51 @@ def test_a_verdict_of_fail_is_no_success(tmp_path: Path) -> None:
     page = Reader(written(tmp_path))
     assert page.says("The adapter did not pass the gate")
     assert page.says("It was not packaged or served.")
+
+
+def test_a_retraining_tells_what_is_new_and_how_good_the_adapter_in_service_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path)
+    write_check(tmp_path)
+    put(tmp_path / "report" / "evaluation.json", {**EVALUATION, "previous_loss": 0.7})
+    page = Reader(written(tmp_path))
+    assert page.says("New data, against the adapter in service before this run")
+    assert page.says(f"{IMAGE}@{DIGEST}")
+    assert page.says("that of the adapter in service 0.7")
+    assert page.says("In service")
+    assert page.says("2.014")  # its perplexity
+    summary = capsys.readouterr().out.splitlines()
+    assert "new         data" in summary
+    assert "loss        3.901 -> 0.6312 on held-out rows, in service 0.7" in summary
+
+
+def test_a_turn_without_news_says_why_nothing_was_tuned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, until="download")
+    write_check(tmp_path, changed=False, difference="nothing")
+    page = Reader(written(tmp_path))
+    assert page.says("Data and settings are those of the adapter in service. Nothing was tuned.")
+    assert page.says("Nothing, against the adapter in service before this run")
+    assert page.says(f"{IMAGE}@{DIGEST}")
+    assert "new         nothing" in capsys.readouterr().out.splitlines()
+
+
+def test_the_first_turn_says_that_nothing_was_in_service(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_check(tmp_path, previous="", difference="no adapter is in service")
+    page = Reader(written(tmp_path))
+    assert page.says("No adapter was in service before this run.")
+    assert not page.says("In service")
+
+
+def test_how_sure_the_ratio_is(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    put(
+        tmp_path / "report" / "evaluation.json",
+        {**EVALUATION, "loss_ratio": {"low": 0.141, "high": 0.188, "level": 0.95}},
+    )
+    page = Reader(written(tmp_path))
+    assert page.says("is 14.1 % to 18.8 % of the base's, with 95 % confidence over the rows")
 
 
 def test_an_empty_folder_makes_a_report(tmp_path: Path) -> None:

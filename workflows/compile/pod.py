@@ -5,9 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
-from hera.workflows import EmptyDirVolume, Env, Parameter, Resources, RetryStrategy, SecretEnv
+from hera.workflows import (
+    Artifact,
+    EmptyDirVolume,
+    Env,
+    NoneArchiveStrategy,
+    Parameter,
+    Resources,
+    RetryStrategy,
+    SecretEnv,
+)
 from hera.workflows import models as m
 
 from workflows.compile import placement
@@ -77,6 +87,7 @@ def step(
     command: Sequence[str] = (),
     flags: Mapping[str, Any],
     outputs: Sequence[str],
+    artifacts: Mapping[str, str] = MappingProxyType({}),
     mounts: Sequence[m.VolumeMount],
     inputs: Sequence[str] = (),
     env: Sequence[Any] = (),
@@ -88,6 +99,7 @@ def step(
 ) -> StepTemplate:
     """The template of one step; ``progress`` is what the UI shows until the step itself tells more.
 
+    ``artifacts`` are paths by name, of files that go to the artifact repository as they are.
     Without a ``command`` it is the step of ours of that name.
     """
     needs_model = any(mount.name == "models" for mount in mounts)
@@ -98,7 +110,10 @@ def step(
         command=list(command or ["python", "-m", f"steps.{name}"]),
         args=[word for flag, value in flags.items() for word in (f"--{flag}", _text(value))] or None,
         inputs=[Parameter(name=key) for key in inputs],
-        outputs=[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
+        outputs=[
+            *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
+            *[Artifact(name=key, path=path, archive=NoneArchiveStrategy()) for key, path in artifacts.items()],
+        ],
         env=[
             Env(name="ARGOTUNE_OUTPUTS", value=OUTPUTS),
             *([Env(name="HF_HOME", value=f"{MODELS}/huggingface")] if needs_model else []),

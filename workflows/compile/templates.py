@@ -107,7 +107,7 @@ def check(plan: Plan) -> StepTemplate:
             **_output_folder(plan),
         },
         inputs=[*TUNING_INPUTS, "image", "push", "data-digest"],
-        outputs=["changed", "image", "previous", "settings-digest"],
+        outputs=["changed", "image", "previous", "settings-digest", "difference"],
         mounts=[*mounts, *_push_secret(plan)],
         env=env,
         retries=Retries(5),
@@ -287,6 +287,7 @@ def report(plan: Plan) -> StepTemplate:
             "failures": "{{workflow.failures}}",
         },
         outputs=["report-path"],
+        artifacts={"report": f"{WORK}/report/report.html"} if plan.artifacts.report else {},
         mounts=[mount("work", WORK)],
         retries=Retries(2),
     )

@@ -108,10 +108,19 @@ class Output(Part):
         return self.value_from.default if self.value_from else self.value
 
 
+class OutputArtifact(Part):
+    """A file or folder that a container leaves; here it is kept in the run folder, on a cluster in a repository."""
+
+    name: str
+    path: str = ""
+    optional: bool = False
+
+
 class Outputs(Part):
     """What a template gives back."""
 
     parameters: list[Output] = []
+    artifacts: list[OutputArtifact] = []
 
 
 class KeyRef(Part):

@@ -35,6 +35,7 @@ class Launch:
     """Where standard output goes instead of the log, when it is to be read as ``outputs.result``."""
     progress: Path
     outputs: dict[str, Path]
+    artifacts: dict[str, Path]
     grace: float
 
     @property
@@ -92,6 +93,7 @@ def prepare(
         stdout=_made(folder / f"attempt-{number}.stdout") if with_result else None,
         progress=private / "progress",
         outputs=_output_files(template, mounts, tags),
+        artifacts=_artifact_paths(template, mounts, tags),
         grace=float(grace),
     )
 
@@ -165,6 +167,17 @@ def _output_files(template: Template, mounts: Mounts, tags: Scope) -> dict[str, 
         files[output.name] = here
         here.parent.mkdir(parents=True, exist_ok=True)
     return files
+
+
+def _artifact_paths(template: Template, mounts: Mounts, tags: Scope) -> dict[str, Path]:
+    paths = {}
+    for artifact in template.outputs.artifacts:
+        path = substitute(artifact.path, tags)
+        here = mounts.host_path(path)
+        if here is None:
+            raise Unresolved(f"outputs.artifacts.{artifact.name}: {path} is not under a volume mount")
+        paths[artifact.name] = here
+    return paths
 
 
 def _made(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -186,6 +187,7 @@ class Leaves:
             what, attempt.fix = said_last(lines)
             killed = " (killed)" if code == 137 else ""
             return self._end(attempt, Phase.FAILED, f"exit code {code}{killed}{': ' if what else ''}{what}")
+        missing += _keep_artifacts(template, launch)
         if missing:
             return self._end(attempt, Phase.ERROR, f"it did not write its outputs: {', '.join(missing)}")
         return self._end(attempt, Phase.SUCCEEDED, "")
@@ -249,3 +251,19 @@ def _read_outputs(template: Template, paths: Mapping[str, Path]) -> tuple[dict[s
             else:
                 outputs[output.name] = output.default
     return outputs, missing
+
+
+def _keep_artifacts(template: Template, launch: Launch) -> list[str]:
+    """Copy what the attempt left to the node's folder, and give the names of what it should have left."""
+    missing = []
+    for artifact in template.outputs.artifacts:
+        made = launch.artifacts[artifact.name]
+        kept = launch.log.parent / "artifacts" / artifact.name / made.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if made.is_dir():
+            shutil.copytree(made, kept, dirs_exist_ok=True)
+        elif made.is_file():
+            shutil.copy2(made, kept)
+        elif not artifact.optional:
+            missing.append(artifact.name)
+    return missing

@@ -60,6 +60,7 @@ def of_leaf(state: State, template: Template, key: str) -> dict[str, str | Absen
     """What only a leaf knows of itself."""
     sources = {output.name: output.value_from.path for output in template.outputs.parameters if output.value_from}
     paths = {f"outputs.parameters.{name}.path": path for name, path in sources.items()}
+    paths |= {f"outputs.artifacts.{artifact.name}.path": artifact.path for artifact in template.outputs.artifacts}
     return {"pod.name": pod_name(state, key), "node.name": f"{state.name}.{key}", **paths}
 
 

@@ -86,6 +86,10 @@ def _template(workflow: Workflow, template: Template, path: str) -> list[Problem
     outputs = [output.name for output in template.outputs.parameters]
     found = _unique(inputs, f"{path}.inputs.parameters", "parameter", _PARAMETER)
     found += _unique(outputs, f"{path}.outputs.parameters", "parameter", _PARAMETER)
+    artifacts = [artifact.name for artifact in template.outputs.artifacts]
+    found += _unique(artifacts, f"{path}.outputs.artifacts", "artifact", _PARAMETER)
+    if artifacts and not template.container:
+        found.append(Problem("artifacts are left by containers alone", path=f"{path}.outputs.artifacts"))
     found += [
         Problem(f"{where} is an expression tag, which only a cluster can evaluate", path=path, fix="use a simple tag")
         for where in _expression_tags(template.model_dump(by_alias=True))
@@ -119,10 +123,17 @@ def _leaf(workflow: Workflow, template: Template, path: str) -> list[Problem]:
             found.append(Problem("an output of a container comes from `valueFrom.path`", path=where))
         elif "{{" not in source and not mounts.host_path(source):
             found.append(Problem(f"`{source}` is not under a volume mount", path=where, fix=fix))
+    for artifact in template.outputs.artifacts:
+        where = f"{path}.outputs.artifacts[{artifact.name}]"
+        if not artifact.path:
+            found.append(Problem("an artifact of a container has a `path`", path=where))
+        elif "{{" not in artifact.path and not mounts.host_path(artifact.path):
+            found.append(Problem(f"`{artifact.path}` is not under a volume mount", path=where, fix=fix))
     if template.retry_strategy:
         found += _retry(template.retry_strategy, f"{path}.retryStrategy")
     allowed = _always(workflow) | _inputs(template) | {"pod.name", "node.name"}
     allowed |= {f"outputs.parameters.{output.name}.path" for output in template.outputs.parameters}
+    allowed |= {f"outputs.artifacts.{artifact.name}.path" for artifact in template.outputs.artifacts}
     dumped = template.model_dump(by_alias=True, exclude={"inputs"})
     return found + _unknown_tags(dumped, allowed, path)
 

@@ -26,6 +26,7 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     "Container": {"image", "imagePullPolicy", "name", "ports", "resizePolicy", "resources", "securityContext"}
     | {"terminationMessagePath", "terminationMessagePolicy"},
     "Retry": {"affinity"},
+    "OutputArtifact": {"archive", "artifactGC", "artifactory", "azure", "gcs", "hdfs", "http", "mode", "oss", "s3"},
     # A folder can't be made read-only for one process; the mount is taken as it is.
     "Mount": {"mountPropagation", "readOnly", "recursiveReadOnly"},
     "ClaimTemplate": {"apiVersion", "kind", "spec", "status"},

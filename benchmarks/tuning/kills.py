@@ -44,10 +44,10 @@ def _kill_again_and_again(work: Path, model: Path, kills: int, draw: random.Rand
     while died < kills:
         process = start(work, model)
         before = len(curve(work))
-        # A step or two further each time, so that there is something left to kill.
-        while process.poll() is None and len(curve(work)) <= before + draw.choice([0, 1, 2]):
+        # A step further each time, or two, so that there is something left to kill.
+        while process.poll() is None and len(curve(work)) <= before + draw.choice([0, 0, 1]):
             time.sleep(0.005)
-        time.sleep(draw.random() * 0.2)
+        time.sleep(draw.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode != -signal.SIGKILL:

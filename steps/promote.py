@@ -77,7 +77,7 @@ def promote(given: Settings) -> Result:
     passed = [candidate for candidate in given.candidates if candidate.verdict == "pass"]
     if not passed:
         raise GateRefused(
-            f"none of the {len(given.candidates)} candidates has passed its evaluation",
+            f"no candidate has passed its evaluation, of {len(given.candidates)}",
             "tune with other settings or more data; nothing was promoted",
         )
     best = min(passed, key=lambda candidate: candidate.adapter_loss)

@@ -54,7 +54,7 @@ def test_none_that_passed_is_refused_and_nothing_changes(tmp_path: Path) -> None
     given = settings(
         tmp_path, candidate(tmp_path, "a", 2.5, verdict="fail"), candidate(tmp_path, "b", 3.0, verdict="fail")
     )
-    with pytest.raises(GateRefused, match="none of the 2 candidates") as caught:
+    with pytest.raises(GateRefused, match="no candidate has passed its evaluation, of 2") as caught:
         promote(given)
     assert caught.value.exit_code == 3
     assert {path.name for path in tmp_path.iterdir()} == {"candidates"}
@@ -98,19 +98,32 @@ def test_the_winner_of_before_replaces_an_older_adapter_and_is_kept_while_whole(
     assert not still_there(given, result)
 
 
-def test_as_a_pod_starts_it(tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    gathered = [candidate(work, "a", 1.5), candidate(work, "b", 1.25)]
-    words = ["--work", str(work), "--candidates", json.dumps(gathered)]
-    done = subprocess.run(
+def as_a_pod(tmp_path: Path, *gathered: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = ["--work", str(tmp_path / "work"), "--candidates", json.dumps(gathered)]
+    return subprocess.run(
         [sys.executable, "-m", "steps.promote", *words],
         env={"PATH": "", "ARGOTUNE_OUTPUTS": str(tmp_path / "outputs")},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+
+
+def test_as_a_pod_starts_it(tmp_path: Path) -> None:
+    gathered = [candidate(tmp_path / "work", "a", 1.5), candidate(tmp_path / "work", "b", 1.25)]
+    done = as_a_pod(tmp_path, *gathered)
+    assert done.returncode == 0, done.stderr
     assert "promoted: b" in done.stdout
     outputs = {path.name: path.read_text() for path in (tmp_path / "outputs").iterdir()}
     assert outputs["candidate"] == "b"
     assert outputs["adapter-digest"] == gathered[1]["adapter-digest"]
     assert outputs["compared"] == "2"
+
+
+def test_refused_it_ends_with_the_code_that_is_not_tried_again(tmp_path: Path) -> None:
+    done = as_a_pod(tmp_path, candidate(tmp_path / "work", "a", 1.5, verdict="fail"))
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        3,
+        "error: no candidate has passed its evaluation, of 1",
+    )
+    assert not (tmp_path / "outputs").exists()

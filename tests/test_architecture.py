@@ -14,7 +14,7 @@ LONGEST_FILE = 400
 HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "vllm"}
 CLUSTER = {"kubernetes", "azure"}
 # Modules of workflows/ that talk to the network: they submit, watch or run.
-ONLINE = {"submit", "watch", "run", "runner", "chat", "stop"}
+ONLINE = {"cluster", "run", "runner", "chat", "stop"}
 NEVER = {
     "steps": {"hera", "workflows"},
     "workflows": HEAVY,

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from workflows import runner
     from workflows.runner.view import choose_view
 
-    parameters = _pairs(args.parameter, "-p")
-    volumes = {claim: Path(folder).absolute() for claim, folder in _pairs(args.volume, "--volume").items()}
+    parameters = pairs(args.parameter, "-p")
+    volumes = {claim: Path(folder).absolute() for claim, folder in pairs(args.volume, "--volume").items()}
     document = _document(args, parameters)
     runs = Path(args.runs_dir)
     if args.resume:
@@ -80,7 +80,6 @@ def run(args: argparse.Namespace) -> int:
 def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str, Any]:
     """The Workflow to run: the file's own where it holds one, else that of its Workspace."""
     from workflows.commands import compile as compiling
-    from workflows.spec.names import placeholders
 
     found = compiling.read_workflow(args.file)
     if found is not None:
@@ -91,13 +90,21 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
         raise InvalidInput(
             Problem(f"holds several Workspaces ({names})", file=args.file, fix="run them one by one, a file each")
         )
-    image = _default(documents[0], "image")
-    if not args.resume and _pushes(documents[0], parameters) and placeholders(image):
-        fix = "write a reference of yours, or keep the image on this machine: -p push=false"
-        raise InvalidInput(
-            Problem(f"{image} is a placeholder, no image reference", "tuning.output.image", args.file, fix=fix)
-        )
+    if not args.resume:
+        refuse_placeholder(documents[0], parameters, args.file)
     return documents[0]
+
+
+def refuse_placeholder(document: dict[str, Any], parameters: dict[str, str], file: str) -> None:
+    """Raise InvalidInput where an adapter would be pushed to a reference that an example left to be filled in."""
+    from workflows.spec.names import placeholders
+
+    image = _default(document, "image")
+    if _pushes(document, parameters) and placeholders(image):
+        fix = "write a reference of yours, or leave the image where it is made: -p push=false"
+        raise InvalidInput(
+            Problem(f"{image} is a placeholder, no image reference", "tuning.output.image", file, fix=fix)
+        )
 
 
 def _pushes(document: dict[str, Any], given: dict[str, str]) -> bool:
@@ -107,10 +114,11 @@ def _pushes(document: dict[str, Any], given: dict[str, str]) -> bool:
 
 def _default(document: dict[str, Any], parameter: str) -> str:
     declared = document["spec"].get("arguments", {}).get("parameters", [])
-    return next((str(item["value"]) for item in declared if item["name"] == parameter), "")
+    return next((str(item.get("value", "")) for item in declared if item["name"] == parameter), "")
 
 
-def _pairs(given: list[str], flag: str) -> dict[str, str]:
+def pairs(given: list[str], flag: str) -> dict[str, str]:
+    """``NAME=VALUE`` words of a flag as a map; raises InvalidInput for words that are none."""
     wrong = [pair for pair in given if "=" not in pair]
     if wrong:
         raise InvalidInput([Problem(f"{flag} {pair}: no '='", fix=f"{flag} NAME=VALUE") for pair in wrong])

@@ -1,4 +1,4 @@
-"""``argotune stop``: ends the servers that runs on this machine have started."""
+"""``argotune stop``: ends the servers that runs on this machine have started, or with ``--cluster`` a run there."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ EXAMPLES = """examples:
   argotune stop                    stop the server that runs; says which there are when there are several
   argotune stop workspace-x7k2m    stop the server of a run (its name or its folder)
   argotune stop --all              stop all of them
+
+on a cluster:
+  argotune stop oncall-x7k2m --cluster      end the run; its exit handler still gives nodes back and writes the report
+  argotune stop oncall-x7k2m --terminate    end it without its exit handler; nodes that it made stay
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune stop``."""
+    from workflows.cluster import connect
+
     parser.epilog = EXAMPLES
-    parser.add_argument("name", nargs="?", metavar="RUN", help="name or folder of a run")
+    parser.add_argument("name", nargs="?", metavar="RUN", help="name or folder of a run; on a cluster its name")
     parser.add_argument("--all", action="store_true", help="stop the servers of all runs")
     add_runs_dir(parser)
+    parser.add_argument(
+        "--cluster", action="store_true", help="RUN is on a cluster; so it is with any flag of a cluster"
+    )
+    parser.add_argument("--terminate", action="store_true", help="on a cluster: at once, without the exit handler")
+    connect.add_arguments(parser)
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: the run does not exist, or none is named and several are served.
+        ApiFailure: the cluster can't be asked, or refuses.
     """
+    if args.cluster or args.terminate or args.namespace or args.context or args.kubeconfig:
+        return _stop_on_cluster(args)
     from steps import server
     from steps.errors import StepError
 
@@ -61,6 +75,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _stop_on_cluster(args: argparse.Namespace) -> int:
+    """Ask Argo to end a run; what has ended already is left as it is."""
+    from workflows.cluster import connect, live, lookup
+
+    if args.all or not args.name:
+        raise InvalidInput(Problem("which run on the cluster?", fix="name one: argotune stop NAME --cluster"))
+    api = connect.connect(args)
+    found = lookup.find(api, args.name)
+    if found.done:
+        print(f"{found.name} has ended already: {found.phase}")
+        return 0
+    api.shut_down(found.name, terminate=args.terminate)
+    if args.terminate:
+        print(f"terminating {found.name}; its exit handler does not run: look for nodes that it made")
+    else:
+        follow = f"argotune status {found.name} --watch{live.flags(api)}"
+        print(f"stopping {found.name}; its exit handler still runs: {follow}")
+    return 0
+
+
 def run_folder(runs: Path, name: str) -> Path:
     """Folder of the run that ``name`` (a name or a path) means.
 
@@ -70,7 +104,8 @@ def run_folder(runs: Path, name: str) -> Path:
     folder = next((place for place in (runs / name, Path(name)) if (place / "volumes").is_dir()), None)
     if folder is None:
         served = ", ".join(sorted({run_of(record).name for record in records(None, runs)})) or "none"
-        raise InvalidInput(Problem(f"no run {name!r} in {runs}/", fix=f"runs with a server: {served}"))
+        fix = f"runs with a server: {served}; if it runs on a cluster, add --cluster"
+        raise InvalidInput(Problem(f"no run {name!r} in {runs}/", fix=fix))
     return folder
 
 

@@ -1,0 +1,217 @@
+"""Workflows through an Argo server: where ARGO_SERVER says, with ARGO_TOKEN, as Argo's own command line does it.
+
+Hera's ``WorkflowsService`` brings address, token and session. Its methods read answers into models that refuse what
+Argo allows (a number as the value of a parameter) and drop what they don't know, and it has none for streams: requests
+are made through it, answers are read as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from hera.workflows.service import WorkflowsService
+
+from steps.retry_after import retry_after
+from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
+from workflows.cluster.kubernetes_api import CONNECT, READ, SLACK, SUBMISSION
+from workflows.cluster.retrying import Patience, patiently
+from workflows.cluster.workflows_api import MAIN, PLURALS, Document, Event, Listing, Scope, Workflows
+
+# Argo: docs/swagger.md; the collection and the key of its body, by kind.
+_COLLECTIONS = {
+    "Workflow": ("workflows/{namespace}", "workflow"),
+    "WorkflowTemplate": ("workflow-templates/{namespace}", "template"),
+    "ClusterWorkflowTemplate": ("cluster-workflow-templates", "template"),
+    "CronWorkflow": ("cron-workflows/{namespace}", "cronWorkflow"),
+}
+# Codes of gRPC, which the server's gateway gives in streams: its code.proto.
+_GRPC = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 16: 401}
+
+
+class ArgoServerWorkflows(Workflows):
+    """The Workflows of a namespace, by an Argo server."""
+
+    def __init__(self, service: WorkflowsService, namespace: str, patience: Patience | None = None) -> None:
+        self._service = service
+        self.namespace = namespace
+        self.place = f"the Argo server {service.host.rstrip('/')}"
+        self._patience = patience or Patience()
+
+    def create(self, document: Document, *, dry_run: bool = False) -> Document:
+        """POST; after a lost answer the object is looked for before it is made again."""
+        collection, key = _COLLECTIONS[document["kind"]]
+        name = str(document["metadata"].get("name") or "")
+        asked = self._asked("create", PLURALS[document["kind"]], name)
+        body: Document = {key: document, "namespace": self.namespace}
+        if dry_run:
+            body |= {"serverDryRun": True} if key == "workflow" else {"createOptions": {"dryRun": ["All"]}}
+        mark = (document["metadata"].get("annotations") or {}).get(SUBMISSION)
+        tried = 0
+
+        def attempt() -> Document:
+            nonlocal tried
+            tried += 1
+            try:
+                return self._json(asked, "post", collection, body=body)
+            except ApiFailure as failure:
+                if failure.status != 409 or tried == 1 or not mark:
+                    raise
+                there = self._json(self._asked("get", asked.resource, name), "get", f"{collection}/{quote(name)}")
+                if (there["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
+                    raise
+                return there
+
+        return self._patiently(attempt)
+
+    def get(self, name: str) -> Document:
+        """GET."""
+        asked = self._asked("get", "workflows", name)
+        return self._patiently(lambda: self._json(asked, "get", f"workflows/{{namespace}}/{quote(name)}"))
+
+    def list(self, scope: Scope) -> Listing:
+        """GET; an empty namespace stands for all."""
+        asked = self._asked("list", "workflows")
+        path = "workflows/" if scope.everywhere else "workflows/{namespace}"
+        found = self._patiently(lambda: self._json(asked, "get", path, scope.query("listOptions.")))
+        return Listing(found.get("items") or [], str((found.get("metadata") or {}).get("resourceVersion") or ""))
+
+    def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
+        """The server's stream of events; it has no bookmarks."""
+        asked = self._asked("watch", "workflows")
+        query = scope.query("listOptions.") | {
+            "listOptions.resourceVersion": version,
+            "listOptions.timeoutSeconds": str(seconds),
+        }
+        path = "workflow-events/" if scope.everywhere else "workflow-events/{namespace}"
+        for result in self._results(asked, path, query, seconds + SLACK):
+            yield Event(str(result.get("type")), result.get("object") or {})
+
+    def shut_down(self, name: str, *, terminate: bool) -> None:
+        """PUT ``stop`` or ``terminate``."""
+        asked = self._asked("patch", "workflows", name)
+        path = f"workflows/{{namespace}}/{quote(name)}/{'terminate' if terminate else 'stop'}"
+        body = {"name": name, "namespace": self.namespace}
+        self._patiently(lambda: self._json(asked, "put", path, body=body))
+
+    def supply(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
+        """PUT ``set``: the values, and that the node has succeeded."""
+        asked = self._asked("patch", "workflows", name)
+        body = {
+            "name": name,
+            "namespace": self.namespace,
+            "nodeFieldSelector": f"id={node_id}",
+            "outputParameters": json.dumps(dict(answers)) if answers else "",
+            "message": message,
+            "phase": "Succeeded",
+        }
+        self._json(asked, "put", f"workflows/{{namespace}}/{quote(name)}/set", body=body)
+
+    def log(
+        self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
+    ) -> Iterator[str]:
+        """The server's stream of log entries of a pod's main container."""
+        asked = self._asked("get", "pods/log", pod)
+        query = {"podName": pod, "logOptions.container": MAIN, "logOptions.timestamps": "true"}
+        query |= {"logOptions.follow": "true"} if follow else {}
+        query |= {"logOptions.tailLines": str(tail)} if tail is not None else {}
+        path = f"workflows/{{namespace}}/{quote(name)}/log"
+        for entry in self._results(asked, path, query, 600 if follow else READ):
+            line = str(entry.get("content", ""))
+            # The server's own `sinceTime` takes seconds and nanoseconds apart, and loses lines of the same second.
+            if not since or line.partition(" ")[0] >= since:
+                yield line
+
+    def _patiently(self, call: Any) -> Any:
+        self._patience.reset()
+        return patiently(call, self._patience)
+
+    def _asked(self, verb: str, resource: str, name: str = "") -> Asked:
+        return Asked(verb, resource, self.place, self.namespace, name)
+
+    def _json(
+        self, asked: Asked, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> Document:
+        with self._answer(asked, method, path, query or {}, body, READ) as response:
+            try:
+                content = response.json()
+            except ValueError:
+                raise unanswered(asked, ConnectionError("the answer ended early")) from None
+            return content if isinstance(content, dict) else {}
+
+    def _results(self, asked: Asked, path: str, query: Mapping[str, str], read: float) -> Iterator[Document]:
+        """The results of a stream: a JSON object a line, of a ``result`` or an ``error``."""
+        with self._answer(asked, "get", path, query, None, read) as response:
+            for line in response.iter_lines(65536):
+                text = line.removeprefix(b"data: ").strip()
+                if not text:
+                    continue
+                try:
+                    entry = json.loads(text)
+                except ValueError:
+                    raise unanswered(asked, ConnectionError("the answer ended early")) from None
+                if entry.get("error"):
+                    raise _stream_failure(asked, entry["error"])
+                yield entry.get("result") or {}
+
+    @contextmanager
+    def _answer(
+        self, asked: Asked, method: str, path: str, query: Mapping[str, str], body: Any, read: float
+    ) -> Iterator[requests.Response]:
+        headers = {"Authorization": self._service.token} if self._service.token else {}
+        response = None
+        try:
+            response = self._service.session.request(
+                method,
+                f"{self._service.host}api/v1/{path.format(namespace=quote(self.namespace))}",
+                params=query,
+                json=body,
+                headers=headers,
+                verify=self._service.verify_ssl,
+                timeout=(CONNECT, read),
+                stream=True,
+            )
+            if not response.ok:
+                raise refused(asked, response.status_code, _said(response), retry_after(response))
+            yield response
+        except requests.RequestException as error:
+            raise unanswered(asked, error) from None
+        finally:
+            if response is not None:
+                response.close()
+
+
+def connect(namespace: str) -> ArgoServerWorkflows:
+    """The Workflows by the server of ARGO_SERVER (``host:port``, with ARGO_SECURE and ARGO_BASE_HREF, or a URL)."""
+    given = os.environ["ARGO_SERVER"]
+    secure = os.environ.get("ARGO_SECURE", "true") != "false"
+    host = given if "://" in given else f"{'https' if secure else 'http'}://{given}"
+    base = os.environ.get("ARGO_BASE_HREF", "").strip("/")
+    service = WorkflowsService(
+        host=f"{host.rstrip('/')}/{base + '/' if base else ''}",
+        verify_ssl=os.environ.get("ARGO_INSECURE_SKIP_VERIFY") != "true",
+        token=os.environ.get("ARGO_TOKEN") or None,
+        namespace=namespace,
+    )
+    return ArgoServerWorkflows(service, namespace or "default")
+
+
+def _said(response: requests.Response) -> Any:
+    try:
+        content = response.json()
+    except ValueError:
+        return response.text
+    return content if isinstance(content, dict) else str(content)
+
+
+def _stream_failure(asked: Asked, error: Mapping[str, Any]) -> ApiFailure:
+    message = str(error.get("message") or "")
+    status = int(error.get("http_code") or _GRPC.get(int(error.get("grpc_code") or error.get("code") or 0), 500))
+    if "too old resource version" in message or "resourceVersion" in message:
+        status = 410
+    return refused(asked, status, {"message": message})

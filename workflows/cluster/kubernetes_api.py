@@ -1,0 +1,298 @@
+"""Workflows through the Kubernetes API: a kubeconfig is all that is needed.
+
+The official client brings the credentials (exec plugins, certificates, proxies); requests are made by hand, since it
+neither times out nor tells a dropped watch from an ended one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from steps.redact import redact
+from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
+from workflows.cluster.nodes import packed, read_nodes, supplied
+from workflows.cluster.retrying import Patience, patiently
+from workflows.cluster.workflows_api import GROUP, MAIN, PLURALS, VERSION, Document, Event, Listing, Scope, Workflows
+from workflows.errors import InvalidInput, Problem
+
+CONNECT, READ = 10, 60
+"""Seconds after which a call is given up."""
+SLACK = 30
+"""Seconds that the end of a watch may be late."""
+PAGE = 200
+SUBMISSION = "argotune.dev/submission"
+"""Annotation by which an object is known again whose creation was not heard of."""
+
+
+class KubernetesWorkflows(Workflows):
+    """The Workflows of a namespace, by the Kubernetes API."""
+
+    def __init__(self, client: Any, namespace: str, place: str, patience: Patience | None = None) -> None:
+        self._client = client
+        self.namespace = namespace
+        self.place = place
+        self._patience = patience or Patience()
+
+    def create(self, document: Document, *, dry_run: bool = False) -> Document:
+        """POST; after a lost answer the object is looked for before it is made again."""
+        plural = PLURALS[document["kind"]]
+        metadata = document["metadata"]
+        name = str(metadata.get("name") or "")
+        asked = self._asked("create", plural, name)
+        path = self._objects(plural)
+        query = {"dryRun": "All"} if dry_run else {}
+        mark = (metadata.get("annotations") or {}).get(SUBMISSION)
+        tried = 0
+
+        def attempt() -> Document:
+            nonlocal tried
+            tried += 1
+            try:
+                return self._json(asked, "POST", path, query, document)
+            except ApiFailure as failure:
+                if failure.status != 409 or tried == 1 or not mark:
+                    raise
+                there = self._json(self._asked("get", plural, name), "GET", f"{path}/{name}")
+                if (there["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
+                    raise
+                return there
+
+        return self._patiently(attempt)
+
+    def get(self, name: str) -> Document:
+        """GET."""
+        return self._get("workflows", name)
+
+    def list(self, scope: Scope) -> Listing:
+        """GET, page by page."""
+        items: list[Document] = []
+        following = ""
+        while True:
+            query = scope.query() | {"limit": str(PAGE)} | ({"continue": following} if following else {})
+            path = self._objects("workflows", scope)
+            asked = self._asked("list", "workflows")
+            page = self._patiently(lambda: self._json(asked, "GET", path, query))  # noqa: B023
+            items += page.get("items") or []
+            following = (page.get("metadata") or {}).get("continue") or ""
+            if not following:
+                return Listing(items, str((page.get("metadata") or {}).get("resourceVersion") or ""))
+
+    def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
+        """A watch, with bookmarks, so that the version stays young where nothing changes."""
+        asked = self._asked("watch", "workflows")
+        query = scope.query() | {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+        }
+        for line in self._lines(asked, self._objects("workflows", scope), query, seconds + SLACK):
+            event = _parsed(line, asked)
+            if event.get("type") == "ERROR":
+                status = event.get("object") or {}
+                raise refused(asked, int(status.get("code") or 500), status)
+            yield Event(str(event.get("type")), event.get("object") or {})
+
+    def shut_down(self, name: str, *, terminate: bool) -> None:
+        """PATCH ``spec.shutdown``, as ``argo stop`` and ``argo terminate`` do."""
+        self._patch(name, {"spec": {"shutdown": "Terminate" if terminate else "Stop"}})
+
+    def supply(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
+        """PATCH the node, as ``argo node set`` does; tried again when the controller was faster."""
+        asked = self._asked("patch", "workflows", name)
+
+        def attempt() -> None:
+            workflow = self.get(name)
+            nodes, why = read_nodes(workflow)
+            if node_id not in nodes:
+                raise ApiFailure(asked, 500, f"the steps of {name} can't be read: {why or 'it has another now'}")
+            node = supplied(nodes[node_id], answers, message)
+            version = {"resourceVersion": workflow["metadata"]["resourceVersion"]}
+            self._patch(name, {"metadata": version, "status": packed(workflow, nodes, node)})
+
+        for _ in range(4):
+            try:
+                return attempt()
+            except ApiFailure as failure:
+                if failure.status != 409:
+                    raise
+                self._patience.pause()
+        return attempt()
+
+    def log(
+        self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
+    ) -> Iterator[str]:
+        """GET the log of a pod's main container."""
+        asked = self._asked("get", "pods/log", pod)
+        query = {"container": MAIN, "timestamps": "true"}
+        query |= {"follow": "true"} if follow else {}
+        query |= {"sinceTime": since} if since else {}
+        query |= {"tailLines": str(tail)} if tail is not None else {}
+        path = f"/api/v1/namespaces/{quote(self.namespace)}/pods/{quote(pod)}/log"
+        # A step may be silent for long; a connection that is dead meanwhile is found by keep-alive or by the next try.
+        for line in self._lines(asked, path, query, 600 if follow else READ):
+            yield line.decode(errors="replace")
+
+    def find(self, api_version: str, resource: str, name: str = "", *, cluster_wide: bool = False) -> Document | None:
+        """An object of any kind, without a name their list; None where there is none."""
+        asked = Asked("get" if name else "list", resource, self.place, "" if cluster_wide else self.namespace, name)
+        root = "apis" if "/" in api_version else "api"
+        where = "" if cluster_wide else f"namespaces/{quote(self.namespace)}/"
+        path = f"/{root}/{api_version}/{where}{resource}{'/' + quote(name) if name else ''}"
+        try:
+            return self._patiently(lambda: self._json(asked, "GET", path))
+        except ApiFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
+
+    def _patch(self, name: str, change: Document) -> Document:
+        asked = self._asked("patch", "workflows", name)
+        path = f"{self._objects('workflows')}/{quote(name)}"
+        return self._patiently(lambda: self._json(asked, "PATCH", path, {}, change))
+
+    def _get(self, plural: str, name: str) -> Document:
+        asked = self._asked("get", plural, name)
+        return self._patiently(lambda: self._json(asked, "GET", f"{self._objects(plural)}/{quote(name)}"))
+
+    def _patiently(self, call: Any) -> Any:
+        self._patience.reset()
+        return patiently(call, self._patience)
+
+    def _asked(self, verb: str, resource: str, name: str = "") -> Asked:
+        return Asked(verb, resource, self.place, self.namespace, name)
+
+    def _objects(self, plural: str, scope: Scope | None = None) -> str:
+        everywhere = plural.startswith("cluster") or (scope is not None and scope.everywhere)
+        where = "" if everywhere else f"namespaces/{quote(self.namespace)}/"
+        return f"/apis/{GROUP}/{VERSION}/{where}{plural}"
+
+    def _json(
+        self, asked: Asked, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> Document:
+        with self._answer(asked, method, path, query or {}, body, READ) as response:
+            return _parsed(response.data, asked)
+
+    def _lines(self, asked: Asked, path: str, query: Mapping[str, str], read: float) -> Iterator[bytes]:
+        with self._answer(asked, "GET", path, query, None, read) as response:
+            rest = b""
+            for chunk in response.stream(65536):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from whole
+            if rest:
+                yield rest
+
+    @contextmanager
+    def _answer(
+        self, asked: Asked, method: str, path: str, query: Mapping[str, str], body: Any, read: float
+    ) -> Iterator[Any]:
+        """A good answer, still to be read; every other outcome, while it is read too, is an ``ApiFailure``."""
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.config import ConfigException
+        from urllib3.exceptions import HTTPError
+
+        headers = {"Accept": "application/json", "User-Agent": "argotune"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        queries = list(query.items())
+        response = None
+        try:
+            self._client.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
+            url = self._client.configuration.host + path + (f"?{urlencode(queries)}" if queries else "")
+            response = self._client.call_api(method, url, headers, body, None, (CONNECT, read)).response
+            if not 200 <= response.status < 300:
+                raise refused(asked, response.status, _status(response.data), _retry_after(response.headers))
+            yield response
+        except ConfigException as error:
+            fix = "log in again; the kubeconfig names a program that gives credentials"
+            raise ApiFailure(asked, 401, f"no credentials for {self.place}: {redact(str(error))}", fix) from None
+        except (ApiException, HTTPError, OSError) as error:
+            raise unanswered(asked, error) from None
+        finally:
+            if response is not None:
+                # Not back into the pool: what is left of a stream would be taken for the next answer.
+                response.close()
+                response.release_conn()
+
+
+def connect(kubeconfig: str | None, context: str | None, namespace: str) -> KubernetesWorkflows:
+    """The Workflows of a cluster by its kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
+
+    In a pod without any of these, by the pod's service account. ``namespace`` wins over that of the context.
+
+    Raises:
+        InvalidInput: there is no kubeconfig, it can't be read, or has no such context.
+    """
+    from kubernetes import client, config
+
+    settings = client.Configuration()
+    settings.retries = False
+    if not kubeconfig and not os.environ.get("KUBECONFIG") and "KUBERNETES_SERVICE_HOST" in os.environ:
+        config.load_incluster_config(client_configuration=settings)
+        own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+        return KubernetesWorkflows(client.ApiClient(settings), namespace or own.read_text().strip(), "this cluster")
+    chosen = _context(kubeconfig, context)
+    try:
+        config.load_kube_config(
+            kubeconfig, context=chosen["name"], client_configuration=settings, persist_config=False
+        )
+    except Exception as error:  # the loader lets KeyError, TypeError and OSError of a half-written file through
+        raise InvalidInput(
+            Problem(f"the context {chosen['name']} can't be used: {redact(str(error))}", file=_found(kubeconfig))
+        ) from None
+    settings.retries = False
+    own_namespace = str((chosen.get("context") or {}).get("namespace") or "")
+    place = f"{settings.host} (context {chosen['name']})"
+    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place)
+
+
+def _context(kubeconfig: str | None, name: str | None) -> Document:
+    from kubernetes import config
+
+    try:
+        contexts, current = config.list_kube_config_contexts(kubeconfig)
+    except config.ConfigException as error:
+        if any(Path(part).expanduser().exists() for part in _found(kubeconfig).split(os.pathsep)):
+            raise InvalidInput(Problem(f"no kubeconfig: {redact(str(error))}", file=_found(kubeconfig))) from None
+        fix = (
+            "get one (az aks get-credentials --name CLUSTER --resource-group GROUP), or set ARGO_SERVER and "
+            "ARGO_TOKEN; on this machine no cluster is needed: argotune run FILE"
+        )
+        raise InvalidInput(Problem("there is no kubeconfig", file=_found(kubeconfig), fix=fix)) from None
+    except Exception as error:  # yaml errors and what a half-written file makes of the loader
+        raise InvalidInput(Problem(f"can't be read: {redact(str(error))}", file=_found(kubeconfig))) from None
+    known = {context["name"]: context for context in contexts}
+    if name and name not in known:
+        raise InvalidInput(Problem(f"no context {name}", "--context", fix=f"one of {', '.join(known) or 'none'}"))
+    return dict(known[name] if name else current)
+
+
+def _found(kubeconfig: str | None) -> str:
+    return kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+
+
+def _parsed(data: bytes, asked: Asked) -> Document:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        raise unanswered(asked, ConnectionError("the answer ended early")) from None
+    return content if isinstance(content, dict) else {"value": content}
+
+
+def _status(data: bytes) -> Any:
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return data.decode(errors="replace")
+    return content if isinstance(content, dict) else str(content)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    given = headers.get("Retry-After", "")
+    return float(given) if given.isdigit() else None

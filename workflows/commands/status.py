@@ -1,0 +1,85 @@
+"""``argotune status``: how a run on a cluster stands, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from workflows.commands import ls
+
+if TYPE_CHECKING:
+    from workflows.cluster.status import RunStatus
+    from workflows.cluster.workflows_api import Workflows
+
+EXAMPLES = """examples:
+  argotune status                          all runs of the namespace, as 'argotune ls'
+  argotune status oncall-x7k2m             one run and its steps
+  argotune status @latest --watch          see the newest run through; the exit code is the run's
+  argotune status oncall-x7k2m -o json     with the outputs of each step
+
+columns:
+  RESOURCEREADY   whether step provision has brought the nodes
+  INFERENCEREADY  whether step rollout has brought the adapter into service
+  WORKSPACEREADY  whether all has succeeded, and no gate said no
+  'Unknown' while that is open, '-' where the run has no such step
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune status``."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a run, or @latest (default: all runs)")
+    ls.add_arguments(parser)
+    parser.epilog = EXAMPLES
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show one run, or all; with ``--watch`` on one run the exit code is the run's.
+
+    Raises:
+        InvalidInput: there is no such run.
+        ApiFailure: the cluster can't be asked, or refuses.
+    """
+    from workflows.cluster import connect, lookup, table
+
+    if not args.name:
+        return ls.run(args)
+    ls.refuse_many(args, "a run is named")
+    api = connect.connect(args)
+    found = lookup.find(api, args.name)
+    if args.watch:
+        return _watch(api, found.name)
+    if args.output in ("json", "yaml", "name"):
+        print(table.formatted([found], args.output, alone=True), end="")
+    else:
+        _tell(api, found, wide=args.output == "wide")
+    return 0
+
+
+def _watch(api: Workflows, name: str) -> int:
+    from workflows.cluster import live
+    from workflows.runner.view import choose_view
+
+    try:
+        return live.tell_end(api, live.show(api, name, choose_view()))
+    except KeyboardInterrupt:
+        return live.detached(api, name)
+
+
+def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:
+    """The row of the run, its steps, and where it failed or waits."""
+    from workflows.cluster import live, logs, table
+
+    moment = table.now()
+    rows = [table.header(wide=wide), table.row(found, moment, wide=wide)]
+    print("\n".join(table.lines(rows)))
+    if found.steps:
+        print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(found, moment)])))
+    if found.message and not found.verdict and found.phase != "Succeeded":
+        print(f"{found.name}: {found.message}", file=sys.stderr)
+    for step in found.asking:
+        print(f"{step.key} waits: argotune approve {found.name}{live.flags(api)}", file=sys.stderr)
+    if found.verdict:
+        print(f"{found.name}: {found.verdict}", file=sys.stderr)
+        if found.phase != "Succeeded" and (said := logs.last_words(api, found)):
+            print(said, file=sys.stderr)

@@ -1,0 +1,158 @@
+"""``argotune submit``: creates the Workflow (or template, or schedule) of a Workspace on a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workflows.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from workflows.cluster.workflows_api import Workflows
+
+EXAMPLES = """examples:
+  argotune submit workspace.yaml --watch             start a run and see it through; Ctrl-C leaves it alone
+  argotune submit workspace.yaml -p epochs=1         change a parameter of the Workflow
+  argotune submit workflow.yaml                      a compiled Workflow, template or CronWorkflow, ours or not
+  argotune submit workspace.yaml --as cron           tuned anew as pipeline.schedule says
+  argotune submit workspace.yaml --dry-run=server    what the cluster would say
+
+A kubeconfig is enough. With ARGO_SERVER (and ARGO_TOKEN) set, an Argo server is asked instead.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune submit``."""
+    from workflows.cluster import connect
+    from workflows.commands import compile as compiling
+
+    compiling.add_arguments(parser, output=False)
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=compiling.KINDS,
+        default="workflow",
+        help="kind of Argo object (default: workflow)",
+    )
+    parser.add_argument(
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of the Workflow"
+    )
+    parser.add_argument("-w", "--watch", action="store_true", help="see the run through; Ctrl-C leaves it alone")
+    parser.add_argument(
+        "--dry-run",
+        choices=["client", "server"],
+        help="create nothing: print what would be sent, or let the server check it",
+    )
+    parser.add_argument("-o", "--output", choices=["name", "json", "yaml"], help="print only the name, or the object")
+    connect.add_arguments(parser, namespace=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Create what the file holds; with ``--watch`` the exit code is the run's.
+
+    Raises:
+        InvalidInput: the file, a flag, or what the cluster says of them.
+        ApiFailure: the cluster can't be asked, or refuses.
+    """
+    from workflows.cluster import connect, submission
+
+    documents = _documents(args)
+    if args.watch and (args.dry_run or len(documents) != 1 or documents[0]["kind"] != "Workflow"):
+        raise InvalidInput(Problem("--watch follows one run", args.file, fix="leave --watch out"))
+    if args.dry_run == "client":
+        _print(documents, args.output or "yaml")
+        return 0
+    api = connect.connect(args, _namespace(documents))
+    dry_run = args.dry_run == "server"
+    created = []
+    for document in documents:
+        ready = submission.named(document)
+        if document["kind"] != "ClusterWorkflowTemplate":
+            ready["metadata"]["namespace"] = api.namespace
+        # An answer may leave out what the request says.
+        created.append({"kind": ready["kind"], **api.create(ready, dry_run=dry_run)})
+        if not args.output:
+            print(f"{_title(created[-1])} {'is valid' if dry_run else 'created'} in namespace {api.namespace}")
+    if args.output:
+        _print(created, args.output)
+    if dry_run or created[0]["kind"] != "Workflow":
+        return 0
+    return _watch(api, created[0]["metadata"]["name"]) if args.watch else _tell_how_to_follow(api, created)
+
+
+def _watch(api: Workflows, name: str) -> int:
+    from workflows.cluster import live
+    from workflows.runner.view import choose_view
+
+    try:
+        return live.tell_end(api, live.show(api, name, choose_view()))
+    except KeyboardInterrupt:
+        return live.detached(api, name)
+
+
+def _tell_how_to_follow(api: Workflows, created: list[dict[str, Any]]) -> int:
+    from workflows.cluster import live
+
+    name = created[0]["metadata"]["name"]
+    print(f"    follow it: argotune status {name} --watch{live.flags(api)}", file=sys.stderr)
+    print(f"    its log:   argotune logs {name} -f{live.flags(api)}", file=sys.stderr)
+    return 0
+
+
+def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What to create: the objects that the file holds, or those that its Workspaces compile to."""
+    from workflows.cluster import submission
+    from workflows.commands import compile as compiling
+    from workflows.commands.run import pairs, refuse_placeholder
+
+    parameters = pairs(args.parameter, "-p")
+    found = submission.read(_text(args.file), args.file)
+    if found is None:
+        found = compiling.compile_file(args, args.kind)
+    elif args.set or args.kind != "workflow":
+        fix = "give the Workspace, or change parameters with -p"
+        raise InvalidInput(Problem("is compiled already; --set and --as come too late", args.file, fix=fix))
+    documents = [submission.with_parameters(document, parameters, args.file) for document in found]
+    for document in documents:
+        refuse_placeholder(document, {}, args.file)
+    return documents
+
+
+def _text(file: str) -> str:
+    """The text of the file; that of standard input can be read once more by the compiler."""
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InvalidInput(Problem(f"can't be read: {error.strerror}", file=file, fix="check the path")) from None
+    if file == "-":
+        sys.stdin = io.TextIOWrapper(io.BytesIO(data))
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def _namespace(documents: list[dict[str, Any]]) -> str:
+    """The namespace that all documents name, if any does."""
+    named = {str(document["metadata"].get("namespace") or "") for document in documents} - {""}
+    if len(named) > 1:
+        raise InvalidInput(Problem(f"names several namespaces: {', '.join(sorted(named))}", fix="choose one with -n"))
+    return next(iter(named), "")
+
+
+def _print(documents: list[dict[str, Any]], form: str) -> None:
+    from workflows.compile import emit
+
+    if form == "name":
+        for document in documents:
+            print(document["metadata"].get("name") or document["metadata"]["generateName"])
+    elif form == "yaml":
+        print(emit.to_yaml(*documents), end="")
+    else:
+        print(emit.to_json(documents[0]) if len(documents) == 1 else json.dumps(documents, indent=2), end="")
+
+
+def _title(document: dict[str, Any]) -> str:
+    return f"{document['kind']} {document['metadata']['name']}"

@@ -141,6 +141,19 @@ def test_semaphores_are_counts(installed):
     assert all(int(count) > 0 for count in counts.values())  # Argo reads them with strconv.Atoi
 
 
+def test_examples_can_be_installed_as_templates_that_stay_as_they_were_compiled(installed):
+    built = build(ROOT / "argo")
+    templates = of_kind(built, "WorkflowTemplate")
+    assert [document for document in built if document["kind"] != "WorkflowTemplate"] == installed
+    goldens = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "argo").glob("*.template.yaml"))]
+    assert {golden["metadata"]["name"] for golden in goldens} == set(templates)
+    for golden in goldens:
+        golden["metadata"]["namespace"] = "argotune"
+        assert templates[golden["metadata"]["name"]] == golden
+    accounts = {document["spec"]["serviceAccountName"] for document in goldens}
+    assert accounts <= set(of_kind(installed, "ServiceAccount"))
+
+
 # Overlays
 
 

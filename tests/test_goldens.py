@@ -24,6 +24,7 @@ SCHEMA = ROOT / "workflows" / "lint" / "workflow-schema.json"
 
 # Beside the run of each example: what starts runs of it.
 OTHER_KINDS = {
+    "phi_3_mini_128k_qlora_parquet": ["template"],
     "smollm2_135m_qlora_parquet": ["template"],
     "smollm2_135m_retraining": ["template", "cluster-template", "cron"],
 }

@@ -1,0 +1,164 @@
+"""``argotune gc``: the GPU nodes that runs have made on a cluster, and those that lost runs have left there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from workflows.errors import ArgotuneError, InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from steps.nodes import Leftover, Place
+
+EXAMPLES = """examples:
+  argotune gc                        what runs have made; LEASE says until when it belongs to a run
+  argotune gc --yes                  delete what is left behind: all whose lease is over
+  argotune gc at1f0c9b2a3d --yes     delete one, by its name or its run, whatever its lease
+
+The site profile (nodes:) says which cluster; with provider aks, 'az login' says who asks.
+Deleting waits until the nodes are gone. A run that is stopped gives its nodes back by itself.
+"""
+COLUMNS = ("NAME", "WORKSPACE", "SIZE", "NODES", "STATE", "AGE", "LEASE")
+WIDE = ("PROVIDER", "WORKFLOW", "RUN")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune gc``."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these: name, Workflow or uid of the run")
+    parser.add_argument("-y", "--yes", action="store_true", help="delete what is left behind, or what is named")
+    parser.add_argument("-o", "--output", choices=["wide", "json", "yaml", "name"], help="more columns, or data")
+    parser.add_argument(
+        "--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """List what runs have made, and with ``--yes`` delete what is named, else what no run owns any more.
+
+    Raises:
+        InvalidInput: the site profile is wrong, or a name is of nothing that is there.
+        ArgotuneError: the cluster can't be asked, or something could not be deleted.
+    """
+    from steps import nodes
+    from steps.errors import StepError
+    from workflows import site
+    from workflows.cluster import table
+
+    place = place_of(site.load(args.site))
+    if place.provider not in nodes.MAKERS:
+        fix = f"nodes: {{provider: {' or '.join(nodes.MAKERS)}}} in the site profile, if they should"
+        print(f"runs make no nodes here (provider {place.provider}); {fix}", file=sys.stderr)
+        return 0
+    provider = nodes.provider(place.provider)
+    try:
+        there: list[Leftover] = provider.leftovers(place)
+        chosen = named(there, args.names) if args.names else there
+        over = chosen if args.names else [found for found in chosen if found.expired(table.now())]
+        if not args.yes:
+            show(chosen, args.output, table.now())
+            if over and args.output is None:
+                print(f"--yes deletes {', '.join(found.name for found in over)}", file=sys.stderr)
+            return 0
+    except StepError as error:
+        raise _failure(error) from None
+    return _delete(provider, place, over)
+
+
+def place_of(profile: dict[str, Any]) -> Place:
+    """The cluster that the site profile names."""
+    from steps.nodes import Place
+
+    keys = {"provider": "provider", "subscription": "subscription", "resourceGroup": "resource_group"}
+    keys["cluster"] = "cluster"
+    given = {field: profile[f"nodes.{key}"] for key, field in keys.items() if f"nodes.{key}" in profile}
+    return Place(**given)
+
+
+def named(there: list[Leftover], names: list[str]) -> list[Leftover]:
+    """What is meant by names, in the order of the names.
+
+    Raises:
+        InvalidInput: with every name of nothing that is there.
+    """
+    found = {name: [one for one in there if name in (one.name, one.workflow, one.run)] for name in names}
+    known = ", ".join(one.name for one in there) or "nothing"
+    if problems := [Problem(f"no nodes of {name!r}", fix=f"there is: {known}") for name in names if not found[name]]:
+        raise InvalidInput(problems)
+    return list(dict.fromkeys(one for ones in found.values() for one in ones))
+
+
+def show(found: list[Leftover], output: str | None, moment: datetime) -> None:
+    """Print what is there, as a table or as data."""
+    from workflows.cluster import table
+
+    if output == "name":
+        print("".join(f"{one.name}\n" for one in found), end="")
+    elif output == "json":
+        print(json.dumps([_data(one, moment) for one in found], indent=2))
+    elif output == "yaml":
+        import yaml
+
+        print(yaml.safe_dump([_data(one, moment) for one in found], sort_keys=False), end="")
+    elif not found:
+        print("no nodes of runs are there", file=sys.stderr)
+    else:
+        wide = output == "wide"
+        rows = [(*COLUMNS, *(WIDE if wide else ())), *(_row(one, moment, wide=wide) for one in found)]
+        print("\n".join(table.lines(rows)))
+
+
+def _row(one: Leftover, moment: datetime, *, wide: bool) -> tuple[str, ...]:
+    from workflows.cluster.table import duration
+
+    age = duration(moment - one.made) if one.made else "-"
+    lease = "-"
+    if one.lease_until:
+        lease = (
+            f"over {duration(moment - one.lease_until)}" if one.expired(moment) else duration(one.lease_until - moment)
+        )
+    more = (one.provider, one.workflow or "-", one.run) if wide else ()
+    return (one.name, one.workspace or "-", one.size, str(one.nodes), one.state, age, lease, *more)
+
+
+def _data(one: Leftover, moment: datetime) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "provider": one.provider,
+        "workspace": one.workspace,
+        "workflow": one.workflow,
+        "run": one.run,
+        "size": one.size,
+        "nodes": one.nodes,
+        "state": one.state,
+        "made": one.made.isoformat() if one.made else None,
+        "leaseUntil": one.lease_until.isoformat() if one.lease_until else None,
+        "leftBehind": one.expired(moment),
+    }
+
+
+def _delete(provider: Any, place: Place, found: list[Leftover]) -> int:
+    """Delete all that can be; what can't is told at the end of its turn, and by the exit code."""
+    from steps.errors import StepError
+
+    code = 0
+    for one in found:
+        try:
+            provider.remove(place, one)
+            print(f"deleted {one.name} of {one.workflow or one.run}", flush=True)
+        except StepError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = max(code, error.exit_code)
+    if not found:
+        print("nothing is left behind", file=sys.stderr)
+    return code
+
+
+def _failure(error: Exception) -> ArgotuneError:
+    failure = ArgotuneError(str(error))
+    failure.exit_code = getattr(error, "exit_code", 1)
+    return failure

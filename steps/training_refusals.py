@@ -83,6 +83,8 @@ def _refused(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "save_strategy", "must be no, steps or epoch"
     if isinstance(kept := arguments.get("save_total_limit"), int) and kept < 2:
         yield "save_total_limit", "must be 2 or more, for a kill may spoil the newest checkpoint"
+    if isinstance(steps := arguments.get("save_steps"), float) and steps > 1 and not steps.is_integer():
+        yield "save_steps", "must be a whole number, or a share of all steps below 1"
     if arguments.get("bf16") is True and arguments.get("fp16") is True:
         yield "fp16", "at most one of bf16 and fp16 can be true"
     if not arguments.get("dataloader_num_workers"):

@@ -116,6 +116,10 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
             found.warn(place, "checkpoints are kept all the same, so that the run can be resumed")
         elif ok and value != "all-linear":  # The default: all linear layers of the preset.
             read[key] = value
+    if read.get("layers_pattern") and "layers_to_transform" not in read and section == "LoraConfig":
+        found.wrong(
+            join(path, "layers_pattern"), "has no effect without layers_to_transform", "add layers_to_transform"
+        )
     if section == "TrainingArguments":
         for key, why in training_refusals.refused(read).items():
             found.wrong(join(path, key), why)

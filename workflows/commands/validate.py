@@ -1,4 +1,4 @@
-"""``argotune validate``: checks Workspace files and reports every problem at once."""
+"""``argotune validate``: checks Workspace files, with ``--cluster`` what they name there too; all problems at once."""
 
 from __future__ import annotations
 
@@ -6,16 +6,50 @@ import argparse
 import dataclasses
 import json
 import sys
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from workflows import resolve
 from workflows.errors import InvalidInput, Problem
+from workflows.resolve import Checked
 from workflows.spec import Manifest, load
+
+if TYPE_CHECKING:
+    from workflows.cluster.kubernetes_api import KubernetesWorkflows
+
+EXAMPLES = """examples:
+  argotune validate workspace.yaml
+  argotune validate workspace.yaml --cluster     Secrets, ConfigMaps, claims, accounts it names are looked up too
+"""
+
+
+@dataclass
+class _File:
+    """What was found in one file."""
+
+    name: str
+    checked: list[Checked] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    unread: list[Problem] = field(default_factory=list)
+    """What the cluster does not let us read."""
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """Those of all Workspaces; those about the file itself stand in each, and are told once."""
+        of_all = [warning for checked in self.checked for warning in checked.warnings]
+        return list(dict.fromkeys([*of_all, *self.unread]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``argotune validate``."""
+    from workflows.cluster import connect
+
+    parser.epilog = EXAMPLES
     parser.add_argument("files", nargs="+", metavar="FILE", help="Workspace YAML; - is standard input")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
+    parser.add_argument("--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE, ~/.argotune/site.yaml)")
+    parser.add_argument("--cluster", action="store_true", help="look up in the cluster what the Workspaces name")
+    connect.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,42 +57,63 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: with the problems of all files (with ``-o json`` they are in the output instead).
+        ApiFailure: with ``--cluster``, the cluster does not answer, or does not accept the credentials.
     """
-    reports, problems = [], []
-    for file in args.files:
-        try:
-            manifests, wrong = load(file), []
-        except InvalidInput as error:
-            manifests, wrong = [], error.problems
-        reports.append(_report(file, manifests, wrong))
-        problems += wrong
-        if args.output == "text":
-            _tell(file, manifests)
+    files = [_read(name, args) for name in args.files]
+    if args.cluster:
+        _look_up(files, args)
+    problems = [problem for file in files for problem in file.problems]
     if args.output == "json":
-        print(json.dumps({"valid": not problems, "files": reports}, indent=2, ensure_ascii=False))
+        report = {"valid": not problems, "files": [_report(file) for file in files]}
+        print(json.dumps(report, indent=2, ensure_ascii=False))
         return InvalidInput.exit_code if problems else 0
+    for file in files:
+        _tell(file)
     if problems:
         raise InvalidInput(problems)
     return 0
 
 
-def _tell(file: str, manifests: list[Manifest]) -> None:
-    for manifest in manifests:
-        facts = _facts(manifest)
+def _read(name: str, args: argparse.Namespace) -> _File:
+    try:
+        return _File(name, resolve.check(load(name), (), args.site, args.namespace))
+    except InvalidInput as error:
+        return _File(name, problems=error.problems)
+
+
+def _look_up(files: list[_File], args: argparse.Namespace) -> None:
+    from workflows.cluster import kubernetes_api
+    from workflows.cluster.named_objects import NamedObjects
+
+    clusters: dict[str, KubernetesWorkflows] = {}
+    for file in files:
+        for checked in file.checked:
+            namespace = checked.plan.namespace
+            if namespace not in clusters:
+                clusters[namespace] = kubernetes_api.connect(args.kubeconfig, args.context, namespace)
+            named = NamedObjects(clusters[namespace])
+            named.check(checked.plan)
+            file.problems += resolve.placed(checked.manifest, named.problems)
+            file.unread += resolve.placed(checked.manifest, named.unread)
+
+
+def _tell(file: _File) -> None:
+    for checked in [] if file.problems else file.checked:
+        facts = _facts(checked.manifest)
         does = [str(facts["method"])] if facts["method"] else []
         does += ["served"] if facts["served"] else []
-        served = str(facts["preset"]) or "a pod of its own"
-        print(f"{file}: valid ({', '.join([str(facts['name']), served, *does])})")
-    for warning in _warnings(manifests):
+        model = str(facts["preset"]) or "a pod of its own"
+        print(f"{file.name}: valid ({', '.join([str(facts['name']), model, *does])})")
+    for warning in file.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _report(file: str, manifests: list[Manifest], problems: list[Problem]) -> dict[str, Any]:
+def _report(file: _File) -> dict[str, Any]:
     return {
-        "file": file,
-        "workspaces": [_facts(manifest) for manifest in manifests],
-        "problems": [dataclasses.asdict(problem) for problem in problems],
-        "warnings": [dataclasses.asdict(warning) for warning in _warnings(manifests)],
+        "file": file.name,
+        "workspaces": [_facts(checked.manifest) for checked in file.checked],
+        "problems": [dataclasses.asdict(problem) for problem in file.problems],
+        "warnings": [dataclasses.asdict(warning) for warning in file.warnings],
     }
 
 
@@ -70,8 +125,3 @@ def _facts(manifest: Manifest) -> dict[str, str | bool]:
         "method": workspace.tuning.method.lower() if workspace.tuning else "",
         "served": workspace.inference is not None,
     }
-
-
-def _warnings(manifests: list[Manifest]) -> list[Problem]:
-    """Warnings of all Workspaces of a file; those about the file itself stand in each, and are told once."""
-    return list(dict.fromkeys(warning for manifest in manifests for warning in manifest.warnings))

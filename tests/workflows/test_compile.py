@@ -274,7 +274,15 @@ def test_accounts_identity_and_time_limit_are_as_the_site_and_the_workspace_say(
     accounts = {item["name"]: item.get("serviceAccountName") for item in document["spec"]["templates"]}
     assert {name for name, account in accounts.items() if account} == {"package"}
     assert accounts["package"] == "pusher"
-    assert document["spec"]["podMetadata"] == {"labels": {"azure.workload.identity/use": "true"}}
+    labels = {"argotune.dev/workspace": "phi", "azure.workload.identity/use": "true"}
+    assert document["spec"]["podMetadata"] == {"labels": labels}
     assert document["spec"]["activeDeadlineSeconds"] == 5400
     plain = compiled(PLANS["everything"])["spec"]
-    assert not {"podMetadata", "activeDeadlineSeconds"} & set(plain)
+    assert plain["podMetadata"] == {"labels": {"argotune.dev/workspace": "phi"}}
+    assert "activeDeadlineSeconds" not in plain
+
+
+def test_a_training_that_must_leave_its_node_has_time_to_save_itself():
+    patched = {item["name"]: item.get("podSpecPatch") for item in compiled(PLANS["retraining"])["spec"]["templates"]}
+    assert json.loads(patched.pop("tune")) == {"terminationGracePeriodSeconds": 120}
+    assert not any(patched.values())

@@ -96,11 +96,13 @@ def step(
     timeout: str = "30m",
     on_gpu: bool = False,
     progress: str | None = None,
+    grace_seconds: int | None = None,
 ) -> StepTemplate:
     """The template of one step; ``progress`` is what the UI shows until the step itself tells more.
 
-    ``artifacts`` are paths by name, of files that go to the artifact repository as they are.
-    Without a ``command`` it is the step of ours of that name.
+    Without a ``command`` it is the step of ours of that name. ``artifacts`` are paths by name, of files that go to the
+    artifact repository as they are. ``grace_seconds`` has a pod that must leave its node to put its work aside; by
+    default Kubernetes' 30.
     """
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
@@ -123,6 +125,7 @@ def step(
         volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
         retry_strategy=retries.strategy(on_gpu=on_gpu),
         timeout=timeout,
+        pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,
         service_account_name=plan.service_accounts.get(name),  # type: ignore[call-overload]
         security_context=m.SecurityContext(
             allow_privilege_escalation=False,

@@ -130,6 +130,8 @@ def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
         timeout=tuning.timeout,
         on_gpu=True,
         progress="0/100",
+        # A step of training ends first, then its checkpoint is written.
+        grace_seconds=120,
     )
 
 

@@ -88,6 +88,7 @@ def _annotations(plan: Plan) -> dict[str, str]:
     }
 
 
-def _pod_metadata(plan: Plan) -> m.Metadata | None:
+def _pod_metadata(plan: Plan) -> m.Metadata:
     # The webhook of Azure's workload identity looks at pods with this label alone.
-    return m.Metadata(labels={"azure.workload.identity/use": "true"}) if plan.azure_workload_identity else None
+    identity = {"azure.workload.identity/use": "true"} if plan.azure_workload_identity else {}
+    return m.Metadata(labels={"argotune.dev/workspace": plan.name, **identity})

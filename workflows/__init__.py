@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workflows.api import Templates, load, pipeline, to_dict, to_yaml
+    from workflows.api import Templates, load, pipeline, submit, to_dict, to_yaml
 
-__all__ = ["Templates", "load", "pipeline", "to_dict", "to_yaml"]
+__all__ = ["Templates", "load", "pipeline", "submit", "to_dict", "to_yaml"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@
 ``Templates``  our steps for a plan; call one inside a ``DAG`` for a task; ``own`` makes a step of yours
 ``to_dict``    the document, as plain data; refuses what Argo would refuse or misread
 ``to_yaml``    the same as text that Go's YAML reader takes as it was meant (Hera's own ``to_yaml`` is not safe)
+``submit``     creates it on the cluster of your kubeconfig, or through the Argo server that ARGO_SERVER names
 
 A step's inputs are arguments as in Hera: ``arguments={"rank": 16}``, or outputs of other tasks. Inputs named like a
 parameter of the workflow (``learning-rate``, ``image``...) take its value when you give none. ``steps.tune.inputs``
@@ -30,6 +31,7 @@ Nothing of this is loaded before it is asked for: ``import workflows`` stays ins
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -270,6 +272,39 @@ def to_dict(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = N
 def to_yaml(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = None) -> str:
     """The document of a workflow as YAML; arguments and errors as of ``to_dict``."""
     return emit.to_yaml(to_dict(workflow, kind=kind, plan=plan))
+
+
+def submit(
+    workflow: Workflow,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    kind: str = "workflow",
+    plan: Plan | None = None,
+    namespace: str | None = None,
+    context: str | None = None,
+    kubeconfig: str | None = None,
+) -> str:
+    """Create the document of a workflow on a cluster; gives its name there, for ``argotune status NAME --watch``.
+
+    Args:
+        workflow: from ``pipeline``, or any of Hera's.
+        parameters: values of its parameters, as ``argo submit -p`` takes them.
+        kind: as of ``to_dict``; so is ``plan``.
+        plan: see there.
+        namespace: default: the workflow's own, ``$ARGO_NAMESPACE``, or the context's.
+        context: of the kubeconfig (default: the current one).
+        kubeconfig: default: ``$KUBECONFIG`` or ``~/.kube/config``.
+
+    Raises:
+        InvalidInput: as ``to_dict``; a parameter that is not declared; no way to a cluster.
+        ApiFailure: the cluster can't be asked, or refuses.
+    """
+    from workflows.cluster import connect, submission
+
+    document = submission.with_parameters(to_dict(workflow, kind=kind, plan=plan), parameters or {}, "")
+    chosen = argparse.Namespace(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    api = connect.connect(chosen, document["metadata"].get("namespace") or "")
+    return str(submission.create(api, document)["metadata"]["name"])
 
 
 def _refuse_namesakes(workflow: Workflow) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from hera.workflows import DAG, Container, Parameter
+from kubernetes_server import KubernetesServer
 from workspace_sample import GOOD, write
 
 import workflows
-from workflows import Templates, api, load, pipeline, runner, to_dict, to_yaml
+from workflows import Templates, api, load, pipeline, runner, submit, to_dict, to_yaml
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput
 from workflows.plan import Plan
@@ -311,6 +312,36 @@ def test_a_step_of_one_s_own_is_as_safe_as_ours_and_runs_here(plan: Plan, tmp_pa
     assert outcome.phase == "Succeeded", outcome.message
     assert (outcome.outputs["first"], outcome.outputs["second"]) == ({"length": "5"}, {"length": "1"})
     assert (tmp_path / "run" / "volumes" / "work" / "own" / "said").read_text() == "5"
+
+
+def test_a_composed_document_runs_from_a_file_and_from_a_pipe(plan: Plan, tmp_path: Path) -> None:
+    with pipeline(plan) as workflow, DAG(name="main"):
+        Templates(plan).provision()
+    (tmp_path / "composed.yaml").write_text(to_yaml(workflow))
+    for name in ("composed.yaml", "-"):
+        command = [sys.executable, "-m", "workflows.cli", "run", name, "--runs-dir", str(tmp_path / "runs")]
+        with (tmp_path / "composed.yaml").open() as text:
+            done = subprocess.run(command, cwd=tmp_path, stdin=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len([run for run in (tmp_path / "runs").iterdir() if run.name.startswith("tuned-")]) == 2
+
+
+def test_submit_creates_it_on_the_cluster_of_the_kubeconfig(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ARGO_SERVER", raising=False)
+    with pipeline(plan) as workflow, DAG(name="main"):
+        Templates(plan).provision()
+    with KubernetesServer() as cluster:
+        file = str(cluster.kubeconfig(tmp_path / "kubeconfig", namespace="argotune"))
+        name = submit(workflow, {"epochs": "2"}, kubeconfig=file)
+        [created] = cluster.all("workflows")
+        with pytest.raises(InvalidInput, match="no such parameter"):
+            submit(workflow, {"epoch": "2"}, kubeconfig=file)
+    assert name.startswith("tuned-")
+    assert (created["metadata"]["name"], created["metadata"]["namespace"]) == (name, "argotune")
+    epochs = next(item for item in created["spec"]["arguments"]["parameters"] if item["name"] == "epochs")
+    assert epochs["value"] == "2"
 
 
 def test_the_cleaning_program_masks_and_keeps_each_row_once(tmp_path: Path) -> None:

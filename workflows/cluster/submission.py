@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workflows.cluster.kubernetes_api import SUBMISSION
-from workflows.cluster.workflows_api import PLURALS, Document
+from workflows.cluster.workflows_api import PLURALS, Document, Workflows
 from workflows.errors import InvalidInput, Problem
 
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -79,6 +79,19 @@ def named(document: Document) -> Document:
         metadata["name"] = prefix[: LONGEST - 5] + "".join(secrets.choice(LETTERS) for _ in range(5))
     metadata["annotations"] = {**(metadata.get("annotations") or {}), SUBMISSION: secrets.token_hex(8)}
     return result
+
+
+def create(api: Workflows, document: Document, *, dry_run: bool = False) -> Document:
+    """Create the document in the namespace that ``api`` means, under a name of its own; gives what is there now.
+
+    Raises:
+        ApiFailure: the cluster can't be asked, or refuses.
+    """
+    ready = named(document)
+    if document["kind"] != "ClusterWorkflowTemplate":
+        ready["metadata"]["namespace"] = api.namespace
+    # An answer may leave out what the request says.
+    return {"kind": ready["kind"], **api.create(ready, dry_run=dry_run)}
 
 
 def _problems(document: Any, file: str) -> list[Problem]:

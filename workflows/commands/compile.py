@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -106,12 +108,18 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def read_workflow(file: str) -> dict[str, Any] | None:
-    """The Argo Workflow that ``file`` holds, or None where it holds something else (a Workspace, or nonsense)."""
-    if file == "-" or not Path(file).is_file():
+    """The Argo Workflow that ``file`` holds, or None where it holds something else (a Workspace, or nonsense).
+
+    What stands on standard input can be read once more, for its Workspace.
+    """
+    if file != "-" and not Path(file).is_file():
         return None
     try:
-        content = yaml.load(Path(file).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        if file == "-":
+            sys.stdin = io.TextIOWrapper(io.BytesIO(data))
+        content = yaml.load(data.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
         return None
     is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")
     return content if is_workflow else None

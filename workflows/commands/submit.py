@@ -71,11 +71,7 @@ def run(args: argparse.Namespace) -> int:
     dry_run = args.dry_run == "server"
     created = []
     for document in documents:
-        ready = submission.named(document)
-        if document["kind"] != "ClusterWorkflowTemplate":
-            ready["metadata"]["namespace"] = api.namespace
-        # An answer may leave out what the request says.
-        created.append({"kind": ready["kind"], **api.create(ready, dry_run=dry_run)})
+        created.append(submission.create(api, document, dry_run=dry_run))
         if not args.output:
             print(f"{_title(created[-1])} {'is valid' if dry_run else 'created'} in namespace {api.namespace}")
     if args.output:

@@ -51,7 +51,7 @@ def test_the_table_below_the_values(tmp_path, capsys):
     assert "fits" in shown and "does not fit" not in shown
     assert f"smallest that fits  {SMALL_GPU}" in shown
     assert "price an hour" in shown and "3.67  USD, spot 0.44; eastus, read 2026-11-24" in shown
-    assert "hours at most, all steps and the start" in shown
+    assert "hours at most, training and start" in shown
 
 
 def test_json_has_the_same_as_values(tmp_path, capsys):
@@ -74,6 +74,34 @@ def test_without_max_steps_time_is_told_for_a_thousand_rows(tmp_path):
     tokens = 1000 * 1024 * 3
     assert found["hoursPerThousandRows"] == pytest.approx(tokens / found["tokensPerSecond"] / 3600, abs=0.001)
     assert "1,000 rows" in estimate.as_text(estimate.estimate(plan(tmp_path)))
+
+
+def test_with_the_number_of_rows_the_whole_is_told(tmp_path, capsys):
+    file = str(write(tmp_path, GOOD))
+    assert cli.main(["plan", file, "--rows", "5000", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimate"]
+    assert found["hours"] == pytest.approx(found["startHours"] + 5 * found["hoursPerThousandRows"], abs=0.001)
+    assert found["usd"] == pytest.approx(found["hours"] * 3.673, abs=0.001)
+    assert cli.main(["plan", file, "--rows", "5000"]) == 0
+    [total] = [line for line in capsys.readouterr().out.splitlines() if "training and start" in line]
+    assert total.split()[:2] == ["total", f"{found['hours']:.2f}"]
+    # Steps that are bounded take as long however many rows there are.
+    bounded = [estimate.estimate(plan(tmp_path, GOOD, "tuning.maxSteps=9"), rows=rows).time for rows in (10, 10**6)]
+    assert bounded[0] == bounded[1]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_rows_are_a_count(tmp_path, count):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", str(write(tmp_path, GOOD)), f"--rows={count}"])
+    assert ended.value.code == 2
+
+
+def test_spot_nodes_cost_the_spot_price(tmp_path):
+    found = estimate.estimate(plan(tmp_path, GOOD, "nodes.spot=true", "tuning.maxSteps=100"))
+    assert found.price and found.time
+    assert found.cost(found.time.total_hours) == pytest.approx(found.time.total_hours * found.price.spot)
+    assert "USD, spot; regular 3.67" in estimate.as_text(found)
 
 
 def test_a_machine_that_is_already_there_is_not_judged(tmp_path):

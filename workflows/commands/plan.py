@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.commands import compile as compiling
 
     compiling.add_arguments(parser, output=False)
+    parser.add_argument("--rows", type=_count, metavar="COUNT", help="rows to train on, for the hours and the price")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="default: table")
 
 
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     for plan in plans(args.file, args.set, args.site, args.namespace):
         # What a pod of the user's own needs is not known.
-        estimated = estimates.estimate(plan, site.prices(args.site)) if plan.model.preset else None
+        estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if args.output == "json":
             content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
             print(json.dumps(content, indent=2, ensure_ascii=False))
@@ -32,6 +33,13 @@ def run(args: argparse.Namespace) -> int:
             _table([(path, _short(value), origin) for path, value, origin in plan.values()])
             print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a pod of your own")
     return 0
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return count
 
 
 def _table(rows: list[tuple[str, str, str]]) -> None:

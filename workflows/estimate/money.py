@@ -34,7 +34,7 @@ class Time:
     hours_per_thousand_rows: float
     """Of training, for each 1,000 rows (all epochs), if every row has the most tokens that are allowed."""
     training_hours: float | None
-    """Of training, where ``max_steps`` tells its length; the number of rows is not known before they are read."""
+    """Of training, where ``max_steps`` or the number of rows, which is not known before they are read, tells it."""
 
     @property
     def total_hours(self) -> float | None:
@@ -60,6 +60,7 @@ def time(
     epochs: float,
     steps: int,
     accumulation: int,
+    rows: int | None = None,
 ) -> Time | None:
     """How long tuning takes on a machine; None where the GPU's throughput is not known.
 
@@ -68,10 +69,14 @@ def time(
     if sku.tflops is None:
         return None
     speed = tokens_per_second(shapes, training, sku.tflops)
-    of_steps = steps * accumulation * training.tokens / speed / 3600 if steps > 0 else None
+    of_a_thousand = 1000 * training.length * epochs / speed / 3600
+    if steps > 0:
+        whole: float | None = steps * accumulation * training.tokens / speed / 3600
+    else:
+        whole = None if rows is None else of_a_thousand * rows / 1000
     return Time(
         tokens_per_second=speed,
         start_hours=NODE_HOURS + weights_gib / DOWNLOAD_GIB_PER_HOUR,
-        hours_per_thousand_rows=1000 * training.length * epochs / speed / 3600,
-        training_hours=of_steps,
+        hours_per_thousand_rows=of_a_thousand,
+        training_hours=whole,
     )

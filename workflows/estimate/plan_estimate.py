@@ -36,6 +36,8 @@ class Estimate:
     """Of one node of ``sku`` for an hour."""
     prices: presets.Prices
     time: money.Time | None
+    spot: bool = False
+    """Whether the nodes are asked for at the spot price."""
 
     @property
     def usable(self) -> float | None:
@@ -54,11 +56,21 @@ class Estimate:
 
     def cost(self, hours: float | None) -> float | None:
         """USD for all nodes."""
-        return None if self.price is None or hours is None else self.price.regular * hours * self.nodes
+        return None if self.hourly is None or hours is None else self.hourly * hours * self.nodes
+
+    @property
+    def hourly(self) -> float | None:
+        """USD of one node for an hour, at the price that is asked for."""
+        if self.price is None:
+            return None
+        return self.price.spot if self.spot and self.price.spot else self.price.regular
 
 
-def estimate(plan: Plan, prices: presets.Prices | None = None) -> Estimate:
-    """The estimate of a plan; ``prices`` are those of the presets unless the site has its own."""
+def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None = None) -> Estimate:
+    """The estimate of a plan; ``prices`` are those of the presets unless the site has its own.
+
+    ``rows``: how many there are to train on, where that is known.
+    """
     model = presets.model(plan.model.preset)
     sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
     prices = prices or presets.prices()
@@ -74,7 +86,8 @@ def estimate(plan: Plan, prices: presets.Prices | None = None) -> Estimate:
         smallest=smallest(plan, prices),
         price=prices.usd_per_hour.get(sku.name) if sku else None,
         prices=prices,
-        time=_time(plan, model, training, sku) if training and sku else None,
+        time=_time(plan, model, training, sku, rows) if training and sku else None,
+        spot=plan.nodes.spot,
     )
 
 
@@ -148,7 +161,9 @@ def smallest(plan: Plan, prices: presets.Prices) -> presets.Sku | None:
     return min((sku for sku in offered if fits(plan, sku)), key=rank, default=None)
 
 
-def _time(plan: Plan, model: presets.Model, training: Training, sku: presets.Sku) -> money.Time | None:
+def _time(
+    plan: Plan, model: presets.Model, training: Training, sku: presets.Sku, rows: int | None
+) -> money.Time | None:
     assert plan.tuning
     return money.time(
         shapes.of(model),
@@ -158,6 +173,7 @@ def _time(plan: Plan, model: presets.Model, training: Training, sku: presets.Sku
         epochs=plan.tuning.epochs,
         steps=plan.tuning.max_steps,
         accumulation=max(1, int(_number(plan.tuning.training_arguments, "gradient_accumulation_steps", 1))),
+        rows=rows,
     )
 
 

@@ -107,9 +107,11 @@ def _machine(estimate: Estimate) -> Iterator[Row]:
         return
     nodes = f", {estimate.nodes} nodes" if estimate.nodes > 1 else ""
     if estimate.price:
-        spot = f", spot {estimate.price.spot * estimate.nodes:.2f}" if estimate.price.spot else ""
-        source = f"USD{nodes}{spot}; {estimate.prices.region}, read {estimate.prices.read:%Y-%m-%d}"
-        yield "price an hour", f"{estimate.price.regular * estimate.nodes:.2f}", source
+        price, hourly = estimate.price, estimate.hourly or 0
+        others = {"spot": price.spot} if hourly == price.regular else {"spot; regular": price.regular}
+        other = "".join(f", {name} {usd * estimate.nodes:.2f}" for name, usd in others.items() if usd)
+        source = f"USD{nodes}{other}; {estimate.prices.region}, read {estimate.prices.read:%Y-%m-%d}"
+        yield "price an hour", f"{hourly * estimate.nodes:.2f}", source
     else:
         yield "price an hour", "unknown", "site profile: prices: {" + estimate.sku.name + ": USD}"
 
@@ -122,10 +124,10 @@ def _money(estimate: Estimate) -> Iterator[Row]:
     yield "start", f"{time.start_hours:.2f}", f"hours, node and base model{_usd(estimate.cost(time.start_hours))}"
     if time.total_hours is None:
         usd = _usd(estimate.cost(time.hours_per_thousand_rows))
-        yield "1,000 rows", f"{time.hours_per_thousand_rows:.2f}", f"hours at most, all epochs{usd}"
+        yield "1,000 rows", f"{time.hours_per_thousand_rows:.2f}", f"hours at most, all epochs{usd}; --rows for all"
     else:
         usd = _usd(estimate.cost(time.total_hours))
-        yield "total", f"{time.total_hours:.2f}", f"hours at most, all steps and the start{usd}"
+        yield "total", f"{time.total_hours:.2f}", f"hours at most, training and start{usd}"
 
 
 def _usd(cost: float | None) -> str:

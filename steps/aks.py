@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steps import aks_capacity, aks_client, aks_errors, aks_pool, nodes
+from steps import aks_capacity, aks_client, aks_errors, aks_nodes, aks_pool, nodes
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.nodes import Leftover, Place, Result, Run, Wanted
 
@@ -36,8 +36,10 @@ def provision(wanted: Wanted, cluster: Cluster | None = None) -> Result:
     cluster.pause.until(wanted.deadline_seconds)
     pool = _settled(cluster, wanted)
     choice = aks_pool.choice_of(pool)
+    # Found again, it may have fewer nodes: the autoscaler takes back what is idle, and brings it when a pod needs it.
+    there = aks_nodes.with_gpus(wanted, min(wanted.count, pool.count or 0), cluster.pause)
     summary = f"node pool {pool.name}: {wanted.count} x {choice}, for this run alone"
-    return Result("cuda", [str(pool.name)], summary)
+    return Result("cuda", there or [str(pool.name)], summary)
 
 
 def release(run: Run, cluster: Cluster | None = None) -> str:

@@ -39,20 +39,20 @@ class _Lines:
         return getattr(self.file, name)
 
 
-class _HTTP(HTTPConnection):
+class _WholeHTTPConnection(HTTPConnection):
     response_class = _WholeHead
 
 
-class _HTTPS(HTTPSConnection):
+class _WholeHTTPSConnection(HTTPSConnection):
     response_class = _WholeHead
 
 
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTP
+class _WholeHTTPConnectionPool(HTTPConnectionPool):
+    ConnectionCls = _WholeHTTPConnection
 
 
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPS
+class _WholeHTTPSConnectionPool(HTTPSConnectionPool):
+    ConnectionCls = _WholeHTTPSConnection
 
 
 class Wire(HTTPAdapter):
@@ -61,4 +61,7 @@ class Wire(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         """Make connections of this kind."""
         super().init_poolmanager(*arguments, blocksize=PIECE, **named)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": _WholeHTTPConnectionPool,
+            "https": _WholeHTTPSConnectionPool,
+        }

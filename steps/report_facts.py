@@ -13,7 +13,7 @@ from typing import Any
 
 from steps.redact import redact
 
-STEPS = ("provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
+STEPS = ("preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
 VERSIONS = ("argotune", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "vllm")
 
 

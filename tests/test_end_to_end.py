@@ -76,7 +76,8 @@ def finished(home, tmp_path_factory):
 
 def test_every_step_succeeded(finished):
     phases = {name: node["phase"] for name, node in finished.nodes().items()}
-    steps = ["provision", "download", "tune", "evaluate", "package", "rollout", "onExit.release", "onExit.report"]
+    steps = ["preflight", "provision", "download", "tune", "evaluate", "package", "rollout"]
+    steps += ["onExit.release", "onExit.report"]
     assert {name: phases[name] for name in steps} == dict.fromkeys(steps, "Succeeded")
 
 
@@ -176,7 +177,7 @@ def test_killed_at_mid_run_it_goes_on_where_it_was(finished, home, tmp_path):
         process.kill()
         run.stop()
     after = run.nodes()
-    for step in ("provision", "download"):
+    for step in ("preflight", "provision", "download"):
         assert after[step] == before[step], f"{step} was done again"
     log = "".join(path.read_text() for path in sorted((run.folder / "nodes" / "tune").glob("*.log")))
     assert log.count("going on from step ") == 2

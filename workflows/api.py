@@ -47,6 +47,7 @@ from workflows.compile import emit, kinds, pod, templates
 from workflows.compile import workflow as surroundings
 from workflows.compile.dag import exit_handler
 from workflows.compile.pod import Requests, Retries
+from workflows.compile.preflight import preflight
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import WORK, Place
 from workflows.errors import InvalidInput, Problem
@@ -141,6 +142,11 @@ class Templates:
     def __init__(self, plan: Plan, *, dataset: str = "dataset", candidates: bool = False) -> None:
         self._plan = plan
         self._place = Place(dataset, candidates)
+
+    @cached_property
+    def preflight(self) -> StepTemplate:
+        """Asks all that can be asked for nothing: data, model, registry, secrets, storage, quota."""
+        return self._made(preflight)
 
     @cached_property
     def provision(self) -> StepTemplate:

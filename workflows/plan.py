@@ -20,7 +20,8 @@ from workflows.spec.pipeline import Duration
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
 
 Step = Literal[
-    "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout", "release", "report"
+    "preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout", "release",
+    "report",
 ]  # fmt: skip
 
 
@@ -137,6 +138,8 @@ class Output(_Section):
 
     image: str = ""
     push_secret: str = ""
+    immutable: bool = False
+    """Whether the image's tag must not name another image already."""
     volume: dict[str, Any] | None = None
 
 

@@ -195,5 +195,6 @@ def test_what_may_not_be_pushed_is_known_before(password_registry: Registry, log
         RegistryClient(target, push=True).try_upload()
     log_in(password_registry.address)
     RegistryClient(target, push=True).try_upload()
-    uploads = password_registry.log.parent / "data/docker/registry/v2/repositories/tried/_uploads"
-    assert list(uploads.iterdir()) == []
+    assert password_registry.requests("DELETE", "/tried/blobs/uploads/") == 1
+    repository = password_registry.log.parent / "data/docker/registry/v2/repositories/tried"
+    assert not list(repository.rglob("startedat")), "what an upload that may go on has"

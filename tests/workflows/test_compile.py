@@ -75,8 +75,9 @@ def test_outputs_are_those_of_the_step(values):
 def test_dag_waits_for_what_it_needs():
     found = {name: task.get("depends") for name, task in tasks(compiled(PLANS["everything"])).items()}
     assert found == {
-        "provision": None,
-        "download": None,
+        "preflight": None,
+        "provision": "preflight",
+        "download": "preflight",
         "tune": "provision && download",
         "evaluate": "tune",
         "package": "evaluate",
@@ -99,7 +100,7 @@ def test_without_held_out_rows_nothing_is_evaluated():
 
 def test_inference_only_serves_the_given_adapters():
     document = compiled(PLANS["inference only"])
-    assert list(tasks(document)) == ["provision", "rollout"]
+    assert list(tasks(document)) == ["preflight", "provision", "rollout"]
     template = next(item for item in document["spec"]["templates"] if item["name"] == "rollout")
     words = template["container"]["args"]
     assert json.loads(words[words.index("--adapters") + 1]) == [{"name": "other", "image": "reg.io/b:1"}]
@@ -144,7 +145,8 @@ def test_retraining_asks_before_it_takes_anything():
     assert order == {
         "download": (None, None),
         "check": ("download", None),
-        "provision": ("check", "{{tasks.check.outputs.parameters.changed}} == true"),
+        "preflight": ("check", "{{tasks.check.outputs.parameters.changed}} == true"),
+        "provision": ("preflight.Succeeded", None),
         "tune": ("provision.Succeeded", None),
         "evaluate": ("tune", None),
         "package": ("evaluate", "{{tasks.evaluate.outputs.parameters.verdict}} == pass"),
@@ -178,7 +180,34 @@ def test_steps_that_speak_with_the_registry_have_its_secret():
         for variable in item.get("container", {}).get("env", [])
         if variable == {"name": "DOCKER_CONFIG", "value": "/mnt/push-secret"}
     }
-    assert with_secret == {"check", "evaluate", "package"}
+    assert with_secret == {"check", "preflight", "evaluate", "package"}
+
+
+def flags(document: dict, name: str) -> dict[str, str]:
+    return dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
+
+
+def test_preflight_is_told_all_that_can_be_asked_beforehand():
+    values = PLANS["everything"] | {"output.pushSecret": "push", "model.accessSecret": "hub", "output.immutable": True}
+    values |= {"data.urls": [], "data.image": "reg.io/rows:1", "data.imagePullSecrets": ["pull"]}
+    document = compiled(values | {"rollout.pullSecret": "adapters", "storage.storageClass": "fast"})
+    given = flags(document, "preflight")
+    assert given["--data-image"] == "reg.io/rows:1"
+    assert json.loads(given["--adapter-images"]) == ["reg.io/b:1"]
+    assert json.loads(given["--registry-secrets"]) == ["pull", "adapters", "push"]
+    assert json.loads(given["--claims"]) == ["argotune-models"]
+    assert (given["--access-secret"], given["--storage-class"], given["--immutable"]) == ("hub", "fast", "true")
+    assert flags(document, "package")["--immutable"] == "true"
+    [token] = [item for item in template(document, "preflight")["container"]["env"] if item["name"] == "HF_TOKEN"]
+    assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN", "optional": True}
+    mounted = {item["name"] for item in template(document, "preflight")["container"]["volumeMounts"]}
+    assert mounted == {"pull-secret", "adapter-secret", "push-secret", "scratch", "tmp"}, "nothing that costs"
+
+
+def test_preflight_of_a_retraining_leaves_out_what_was_fetched_before():
+    given = flags(compiled(PLANS["retraining"] | {"output.immutable": True}), "preflight")
+    assert not {"--urls", "--immutable"} & set(given)
+    assert given["--image"] == "{{inputs.parameters.image}}"
 
 
 def test_nobody_approves_by_waiting():

@@ -1,12 +1,12 @@
 """The DAG: which steps a plan needs, what they hand to each other, and what surrounds them.
 
-provision --.
-            +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
-download  --'                                                         onExit: release, report
+           .--> provision --.
+preflight -+                +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
+           '--> download  --'                                                     onExit: release, report
 
 With a schedule, nothing is taken that costs before it is known that there is something to tune:
 
-download --> check --(changed)--> provision --> tune --> ...
+download --> check --(changed)--> preflight --> provision --> tune --> ...
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from hera.workflows import DAG, Suspend
 
 from workflows.compile import templates
+from workflows.compile.preflight import preflight
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.workflow import EXIT, MAIN, workflow
 from workflows.plan import Plan
@@ -43,6 +44,7 @@ def exit_handler(release: Any, report: Any) -> None:
 
 def _steps(plan: Plan) -> list[Any]:
     return [
+        preflight,
         templates.provision,
         *([templates.download] if plan.tuning else []),
         *([templates.check] if plan.schedule else []),
@@ -58,7 +60,8 @@ def _steps(plan: Plan) -> list[Any]:
 
 def _main_tasks(plan: Plan, steps: Steps) -> None:
     if not plan.tuning:
-        steps["provision"]()
+        steps["preflight"]()
+        steps["provision"](depends="preflight")
         previous = "provision"
     else:
         ready = _check_tasks(steps) if plan.schedule else _gather_tasks(steps)
@@ -71,9 +74,10 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
 
 
 def _gather_tasks(steps: Steps) -> str:
-    """Nodes and data at the same time; gives what tune waits for."""
-    steps["provision"]()
-    steps["download"]()
+    """Nodes and data at the same time, when nothing speaks against it; gives what tune waits for."""
+    steps["preflight"]()
+    steps["provision"](depends="preflight")
+    steps["download"](depends="preflight")
     return "provision && download"
 
 
@@ -81,8 +85,9 @@ def _check_tasks(steps: Steps) -> str:
     """Data first, and nodes only for something to tune; gives what tune waits for."""
     steps["download"]()
     steps["check"](arguments=_data_digest(), depends="download")
-    steps["provision"](depends="check", when=f"{_output('check', 'changed')} == true")
-    # Not the bare name: a skipped provision says that there is nothing to tune.
+    steps["preflight"](depends="check", when=f"{_output('check', 'changed')} == true")
+    # Not the bare name: a skipped preflight says that there is nothing to tune.
+    steps["provision"](depends="preflight.Succeeded")
     return "provision.Succeeded"
 
 

@@ -119,7 +119,7 @@ def step(
         env=[
             Env(name="ARGOTUNE_OUTPUTS", value=OUTPUTS),
             *([Env(name="HF_HOME", value=f"{MODELS}/huggingface")] if needs_model else []),
-            *([_access_token(plan)] if needs_model and plan.model.access_secret else []),
+            *([access_token(plan)] if needs_model and plan.model.access_secret else []),
             *env,
         ],
         volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
@@ -179,8 +179,10 @@ def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict
     }
 
 
-def _access_token(plan: Plan) -> SecretEnv:
-    return SecretEnv(name="HF_TOKEN", secret_name=plan.model.access_secret, secret_key="HF_TOKEN")
+def access_token(plan: Plan, *, optional: bool | None = None) -> SecretEnv:
+    """The user's token for the hub; a pod waits for a Secret that is not there, unless it is ``optional``."""
+    secret = plan.model.access_secret
+    return SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=optional)
 
 
 def _text(value: Any) -> str:

@@ -75,6 +75,12 @@ def volumes(plan: Plan) -> list[m.Volume]:
     return found
 
 
+def claims(plan: Plan) -> list[str]:
+    """Names of the PersistentVolumeClaims that must be there before the run."""
+    found = [volume.persistent_volume_claim for volume in volumes(plan)]
+    return sorted({claim.claim_name for claim in found if claim})
+
+
 def adapter_volume(name: str) -> str:
     """Name of the volume that holds an adapter to serve."""
     return f"adapter-{name}"

@@ -20,7 +20,7 @@ import presets
 from workflows import estimate, node_plan, plan_checks, site
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import Layer, Plan, attribute, merge
-from workflows.plan_sources import FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
+from workflows.plan_sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
 from workflows.spec import Manifest, kaito_annotations, load
 from workflows.spec.kaito_annotations import BYPASS_CHECKS
 from workflows.spec.workspace import Partition
@@ -242,6 +242,8 @@ def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
         values["data.seed"] = dataset["shuffle_seed"]
     if "train_test_split" in dataset:
         values["data.evalSplit"] = round(1 - float(dataset["train_test_split"]), 6)
+    if columns := {known: dataset[key] for key, known in FROM_COLUMNS.items() if dataset.get(key, known) != known}:
+        values["data.columns"] = columns
     return values
 
 

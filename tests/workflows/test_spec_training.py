@@ -8,6 +8,7 @@ import pytest
 
 from steps import training_refusals
 from workflows.errors import InvalidInput
+from workflows.resolve import plans
 from workflows.spec import load
 from workflows.spec.training_keys import COLLATOR, LORA, QUANTIZATION, SECTIONS, TRAINING, Accepted, Only, Refused
 
@@ -128,6 +129,18 @@ def test_training_on_all_rows_leaves_nothing_to_evaluate_on(read):
     assert (warning.path, warning.line) == ("training_config.DatasetConfig.train_test_split", 19)
 
 
+def test_columns_of_other_names_are_read(read, tmp_path):
+    config = section(
+        "DatasetConfig", "context_column: question", "response_column: answer", "messages_column: messages"
+    )
+    read(config)
+    [plan] = plans(str(tmp_path / "workspace.yaml"))
+    assert plan.data.columns == {"prompt": "question", "completion": "answer"}
+    manifest = read(config, block="pipeline: {data: {columns: {prompt: q}}}")
+    [warning] = manifest.warnings
+    assert "overrides the columns of ConfigMap mine" in warning.what
+
+
 def test_the_workspace_overrides_the_split_of_the_config_map(read):
     config = section("DatasetConfig", "train_test_split: 1")
     manifest = read(config, block="pipeline: {data: {evalSplit: 0.2}}")
@@ -164,11 +177,6 @@ BROKEN = {
         "it was renamed",
     ),
     "secret": (section("TrainingArguments", "hub_token: x"), "training_config.TrainingArguments.hub_token", "secret"),
-    "column": (
-        section("DatasetConfig", "messages_column: chat"),
-        "training_config.DatasetConfig.messages_column",
-        "never uses it",
-    ),
     "remote code": (
         section("ModelConfig", "trust_remote_code: true"),
         "training_config.ModelConfig.trust_remote_code",

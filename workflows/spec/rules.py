@@ -161,6 +161,10 @@ def _held_out(workspace: Workspace, training: TrainingConfig, found: Findings) -
     if given and split is not None:
         what = f"overrides train_test_split of ConfigMap {training.config_map}"
         found.warn("pipeline.data.evalSplit", what)
+    if "columns" in workspace.pipeline.data.model_fields_set and any(
+        key.endswith("_column") for key in training.dataset
+    ):
+        found.warn("pipeline.data.columns", f"overrides the columns of ConfigMap {training.config_map}")
     if held_out(workspace, training):
         return
     fix = "write pipeline: {data: {evalSplit: 0.1}}"

@@ -104,6 +104,7 @@ Optimizer = Literal[
     "rmsprop_bnb_8bit",
     "rmsprop_bnb_32bit",
 ]
+Name = Annotated[str, Field(min_length=1)]
 Names = list[str]
 Map = dict[str, Any]
 Keys = Mapping[str, Any]
@@ -112,7 +113,6 @@ _DEVICE = "the device is chosen from the machine"
 _PRESET = "the preset names the model"
 _MLM = "a causal model has no masked-language objective"
 _METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
-_COLUMNS = "KAITO reads this key but never uses it"
 _COLUMNS_FIX = "write pipeline: {data: {columns: {prompt: ..., completion: ...}}}"
 _COMPILE = "compiled training of quantized models is not supported"
 _DEVELOPERS = "it is for the library's own developers"
@@ -378,9 +378,10 @@ DATASET: Keys = {
     "train_test_split": Annotated[float, _NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
     "dataset_path": Refused(training_refusals.DATA, "set tuning.input"),
     "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
-    "messages_column": Only(("messages",), _COLUMNS, _COLUMNS_FIX),
-    "context_column": Only(("prompt",), _COLUMNS, _COLUMNS_FIX),
-    "response_column": Only(("completion",), _COLUMNS, _COLUMNS_FIX),
+    # KAITO reads these three, and uses none of them.
+    "messages_column": Name,
+    "context_column": Name,
+    "response_column": Name,
 }
 
 SECTIONS: Mapping[str, Keys] = {

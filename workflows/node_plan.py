@@ -9,7 +9,7 @@ from steps.nodes import MAKERS
 from workflows import estimate
 from workflows.errors import Problem
 from workflows.plan import Plan
-from workflows.spec.pipeline import seconds
+from workflows.spec.pipeline import whole_seconds
 
 OF_AKS = ("subscription", "resourceGroup", "cluster")
 ONLY_MADE = ("nodes.zones", "nodes.lease")
@@ -54,7 +54,7 @@ def _outlived(plan: Plan) -> Iterator[Problem]:
     """Nodes whose lease ends before the run must."""
     tuning = plan.tuning.timeout if plan.tuning else "1s"
     for limit, what in ((plan.time_limit, "the time limit"), (tuning, "one attempt to tune")):
-        if limit and seconds(limit) > seconds(plan.nodes.lease):
+        if limit and whole_seconds(limit) > whole_seconds(plan.nodes.lease):
             told = f"{plan.nodes.lease} is shorter than {what} ({limit}); argotune gc takes what is older"
             yield Problem(told, path="pipeline.nodes.lease", fix=f"write lease: {limit} or more")
             return

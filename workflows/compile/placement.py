@@ -13,7 +13,7 @@ from hera.workflows import models as m
 from steps.nodes import RUN_LABEL
 from workflows.node_plan import is_made, provider
 from workflows.plan import Plan
-from workflows.spec.pipeline import seconds
+from workflows.spec.pipeline import whole_seconds
 
 UID = "{{workflow.uid}}"
 SIZE = "node.kubernetes.io/instance-type"
@@ -76,7 +76,7 @@ def provision_flags(plan: Plan) -> dict[str, Any]:
         "fallback-instance-types": given.fallback_instance_types,
     }
     if is_made(plan):
-        lease = seconds(given.lease)
+        lease = whole_seconds(given.lease)
         flags |= {"spot": given.spot, "zones": given.zones, "lease-seconds": lease, "deadline-seconds": 3300}
     if by == "karpenter":
         flags["node-class"] = given.node_class

@@ -25,7 +25,7 @@ from workflows.compile.volumes import (
     adapter_volume,
 )
 from workflows.plan import Plan, as_dict
-from workflows.spec.pipeline import seconds
+from workflows.spec.pipeline import whole_seconds
 
 T = TypeVar("T")
 AT_ROOT = Place()
@@ -256,7 +256,7 @@ def rollout(plan: Plan) -> StepTemplate:
             "question": chosen.question,
             "server-arguments": chosen.server_arguments,
             "port": chosen.port,
-            "deadline-seconds": seconds(chosen.deadline),
+            "deadline-seconds": whole_seconds(chosen.deadline),
             **{name: _input(name) for name in inputs},
         },
         inputs=inputs,

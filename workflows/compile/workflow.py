@@ -10,7 +10,7 @@ from hera.workflows import models as m
 
 from workflows.compile import volumes
 from workflows.plan import Plan
-from workflows.spec.pipeline import seconds
+from workflows.spec.pipeline import whole_seconds
 
 MAIN, EXIT = "main", "exit"
 """Names of the templates that a run begins and ends with."""
@@ -37,7 +37,7 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess"),
         "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
         "ttl_strategy": m.TTLStrategy(seconds_after_success=7 * 86400, seconds_after_failure=30 * 86400),
-        "active_deadline_seconds": seconds(plan.time_limit) if plan.time_limit else None,
+        "active_deadline_seconds": whole_seconds(plan.time_limit) if plan.time_limit else None,
         # Two runs of one Workspace would move its tag, its volume and its service by turns.
         "synchronization": m.Synchronization(mutexes=[m.Mutex(name=f"argotune-{plan.name}")]),
         "security_context": m.PodSecurityContext(

@@ -7,29 +7,28 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from workflows.runner.duration import seconds
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
 
-_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+_DURATION = re.compile(r"([0-9]+h)?([0-9]+m)?([0-9]+s)?")
 _QUANTITY = re.compile(r"[1-9][0-9]*(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
 
 
-def seconds(duration: str) -> int:
-    """Length of a duration like ``90s``, ``10m`` or ``1h30m``.
+def whole_seconds(duration: str) -> int:
+    """Length of a duration of a Workspace, like ``90s``, ``10m`` or ``1h30m``: some of what Go takes for one.
 
     Raises:
         ValueError: when it is none, or of no length.
     """
-    match = _DURATION.fullmatch(duration)
-    hours, minutes, rest = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
-    total = hours * 3600 + minutes * 60 + rest
+    total = int(seconds(duration)) if duration and _DURATION.fullmatch(duration) else 0
     if not total:
         raise ValueError(f"{duration!r} is no duration; write hours, minutes and seconds like 1h30m, 10m or 90s")
     return total
 
 
 def _duration(text: str) -> str:
-    seconds(text)
+    whole_seconds(text)
     return text
 
 
@@ -53,7 +52,7 @@ class PipelineData(Fields):
 
     eval_split: float = Field(0.1, ge=0, le=0.5)
     """Share of the rows held out for the evaluation; 0 holds none out, and nothing is evaluated."""
-    columns: dict[Column, str] = {}
+    columns: dict[Column, str] = Field({})
     """What the files call a column, where not as the formats do: ``{prompt: question, completion: answer}``."""
     allow_private_hosts: bool = False
     """Whether URLs may name hosts of private networks, this machine, or services of the cluster."""

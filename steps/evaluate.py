@@ -18,11 +18,11 @@ from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.answers import answer
 from steps.bootstrap import LEVEL, ratio_interval
 from steps.chat_tokens import ChatTokens, Message, Prepared, prepare, stop_ids
+from steps.dataset import dataset_folder, read_messages
 from steps.errors import BadInput
 from steps.model import choose_device, describe_device, fetch_model, load_base, load_tokenizer, prepare_libraries
 from steps.row_losses import row_losses
 from steps.step import main, settings
-from steps.tune import dataset_folder, read_messages
 
 WORST = 5
 """Rows listed on which the adapter does worse than its base."""

@@ -60,9 +60,9 @@ def preview(given: Settings) -> Result:
         BadInput: there are no rows, or the model's chat template refuses them.
         StepError: the tokenizer can't be had.
     """
+    from steps.dataset import read_messages
     from steps.model import fetch_tokenizer, prepare_libraries
     from steps.training_config import learned
-    from steps.tune import read_messages
 
     rows = read_messages(given.work / "dataset" / "train.parquet")
     prepare_libraries()

@@ -22,6 +22,7 @@ from steps import batching, checkpoints, files, training_config
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.chat_tokens import prepare
 from steps.checkpoints import Checkpoint
+from steps.dataset import dataset_folder, read_messages
 from steps.errors import BadInput
 from steps.memory_fit import within_memory
 from steps.model import (
@@ -137,32 +138,6 @@ def tune(given: Settings) -> Result:
 def still_there(given: Settings, result: Result) -> bool:
     """Whether the adapter of an earlier run is whole."""
     return adapter_digest(given.work / "adapter") == result.adapter_digest
-
-
-def dataset_folder(given: Any) -> Path:
-    """Where the settings of a step say that the rows are."""
-    return Path(given.dataset or given.work / "dataset")
-
-
-def read_messages(file: Path) -> list[list[dict[str, Any]]]:
-    """Column ``messages`` of a parquet file of the download step.
-
-    Raises:
-        BadInput: the file is missing, is none, or has no rows.
-    """
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
-
-    fix = "run the download step before"
-    if not file.is_file():
-        raise BadInput(f"there is no {file}", fix)
-    try:
-        rows: list[list[dict[str, Any]]] = pq.read_table(file, columns=["messages"]).column("messages").to_pylist()
-    except (ArrowException, KeyError, OSError) as error:
-        raise BadInput(f"{file} can't be read: {error}", fix) from None
-    if not rows:
-        raise BadInput(f"{file} has no rows", "give data with more rows, or a smaller share to evaluate on")
-    return rows
 
 
 def _fingerprint(given: Settings, base: BaseModel, train_file: Path) -> str:

@@ -52,6 +52,7 @@ class AdapterSwitch:
         """Requests that a model is answering."""
         self.wanted = self.reached = self.problem = ""
         self._task: asyncio.Task[None] | None = None
+        self._context: Message = {}
 
     def default_model(self) -> str:
         """Public name of the first adapter; empty where there is none."""
@@ -59,15 +60,17 @@ class AdapterSwitch:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer what is asked of the switch itself; pass everything else on."""
+        # Set by the framework around this middleware; its routes want it of every request.
+        self._context = {key: scope[key] for key in ("app", "state") if key in scope}
         if self.file and self._task is None:
             self._task = asyncio.create_task(self._follow(self.file))
         path = scope.get("path", "").rstrip("/") if scope["type"] == "http" else ""
-        if path == STATE:
+        if path == STATE and scope["method"] == "GET":  # vLLM's other methods here change adapters too (SageMaker's)
             await _answer(send, 200, self._state())
         elif path == READY:
             ready = (self.reached or not self.file) and await self._healthy()
             await _answer(send, 200 if ready else 503, self._state())
-        elif path in (LOAD, UNLOAD):
+        elif path in (LOAD, UNLOAD, STATE) or path.startswith(f"{STATE}/"):
             await _refuse(send, 403, "adapters are changed by argotune's rollout alone")
         elif path == MODELS and scope["method"] == "GET":
             await self._list(scope, receive, send)
@@ -201,7 +204,7 @@ class AdapterSwitch:
         scope: Message = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
             "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers,
-            "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 0), "state": {},
+            "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 0), **self._context,
         }  # fmt: skip
         request: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()

@@ -21,6 +21,10 @@ TRIES = 4
 PASSING = (429, 500, 502, 503, 504)
 
 
+class Gone(StepError):
+    """The server has ended."""
+
+
 def state(address: str, timeout: float = 5.0) -> dict[str, Any]:
     """What the server says of its adapters (``GET /adapters``); empty where nothing answers so."""
     import requests
@@ -49,9 +53,10 @@ def wait(
 ) -> None:
     """Wait until the server serves the adapters of ``mark`` (``steps.wanted_adapters.mark``).
 
-    ``gone`` tells why nothing will answer there any more, if so.
+    ``gone`` is asked while nothing answers, and tells why nothing will any more, if so.
 
     Raises:
+        Gone: as ``gone`` says.
         StepError: it can't; what it served it goes on serving.
         TimeLimit: it does not within ``seconds``.
     """
@@ -59,8 +64,8 @@ def wait(
     while (told := state(address)).get("reached") != mark:
         if told.get("wanted") == mark and told.get("problem"):
             raise StepError(told["problem"], "the adapters before go on being served")
-        if why := gone():
-            raise StepError(why)
+        if not told and (why := gone()):
+            raise Gone(why)
         if time.monotonic() > end:
             raise TimeLimit(f"{address} did not take the adapter within {seconds:.0f} s", "raise the deadline")
         sleep(POLL_SECONDS)

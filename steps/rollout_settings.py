@@ -54,6 +54,42 @@ class Settings:
     """Time for the server to come up and answer."""
     image_digest: str = ""
     """Digest of the packaged image: another one means another rollout."""
+    image_reference: str = ""
+    """Cluster: where the packaged adapter was pushed to, `repository@digest`."""
+    serve_image: str = ""
+    """Cluster: image that the servers run in."""
+    template: dict[str, Any] | None = None
+    """Cluster: pod of the user's own (KAITO `inference.template`), served as it is."""
+    replicas: int = 1
+    """Cluster: servers behind the Service."""
+    max_replicas: int = 0
+    """Cluster: servers at most, added while requests wait; 0: always as many as `replicas`."""
+    prometheus: str = ""
+    """Cluster: address of a Prometheus that KEDA asks how many requests wait; empty: the cluster's metrics API."""
+    canary: int = 0
+    """Cluster: percent of the requests that the new adapter gets beside the one in service; 0: it takes its place."""
+    gateway: str = ""
+    """Cluster: Gateway (`namespace/name`) that splits requests exactly; empty: the number of servers splits them."""
+    gpus: int = 1
+    """Cluster: GPUs of each server."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Cluster: name by which GPUs are asked for."""
+    node_labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Cluster: labels that the nodes must have (KAITO `resource.labelSelector`)."""
+    instance_types: list[str] = dataclasses.field(default_factory=list)
+    """Cluster: sizes of nodes, the first preferred; empty: any."""
+    context_length: int = 0
+    """Cluster: longest context that the GPUs hold, by the estimate; 0: the model's own."""
+    models_claim: str = ""
+    """Cluster: PersistentVolumeClaim with the base models; empty: each server fetches its own."""
+    access_secret: str = ""
+    """Cluster: Secret with key HF_TOKEN (KAITO `modelAccessSecret`)."""
+    registry_secret: str = ""
+    """Cluster: dockerconfigjson Secret of the registries that adapters are pulled from."""
+    adapter_volumes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Cluster: JSON map of adapters to the Kubernetes VolumeSource that holds them."""
+    service_account: str = ""
+    """Cluster: account of the servers, where they need one to pull (workload identity)."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +107,14 @@ class Result:
 
 
 def base_name(settings: Settings) -> str:
-    """Name that the base model is served under."""
-    is_folder = settings.model.startswith(("/", "./", "../", "~"))
-    return settings.preset or (Path(settings.model).name if is_folder else settings.model)
+    """Name that the base model of a rollout is served under."""
+    return served_name(settings.preset, settings.model)
+
+
+def served_name(preset: str, model: str) -> str:
+    """Name that a base model is served under: the preset's, else the model's own."""
+    is_folder = model.startswith(("/", "./", "../", "~"))
+    return preset or (Path(model).name if is_folder else model)
 
 
 def sources(settings: Settings) -> list[AdapterSource]:

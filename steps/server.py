@@ -203,6 +203,11 @@ def cause(log: Path) -> str:
         text = log.read_text(errors="replace")[-200_000:]
     except OSError:
         return "(no log)"
+    return cause_of(text)
+
+
+def cause_of(text: str) -> str:
+    """The same of the text of a log."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
     errors = [match[0] for line in lines if (match := _ERROR.search(line)) and "root cause" not in line]
     return (errors or lines or ["(empty log)"])[-1][:500]

@@ -148,6 +148,8 @@ def test_clients_can_not_load_what_they_like(server: Running, file: Path) -> Non
     for path in (adapter_switch.LOAD, adapter_switch.UNLOAD, adapter_switch.LOAD + "/"):
         refused = requests.post(server.address + path, json={"lora_name": "x", "lora_path": "/x"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, 403)
+    for method, path in (("POST", "/adapters"), ("DELETE", "/adapters/tuned")):  # SageMaker's, which vLLM has too
+        assert requests.request(method, server.address + path, json={"name": "x", "src": "/x"}).status_code == 403
     assert server.small.calls == []
 
 

@@ -128,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, file: Served, fault: Fault, seen: Seen) -> None:
         first, size = self._first(file, fault), len(file.body)
-        headers = {"Content-Length": str(size - max(first, 0)), "Accept-Ranges": "bytes"}
+        last = self._last(size) if first >= 0 else size - 1
+        headers = {"Content-Length": str(last + 1 - max(first, 0)), "Accept-Ranges": "bytes"}
         if file.etag:
             headers["ETag"] = file.etag
         if file.last_modified:
@@ -136,10 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
         if first >= size:
             return self._head(416, {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
         if first >= 0:
-            headers["Content-Range"] = f"bytes {first}-{size - 1}/{size}"
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         headers = {key: value for key, value in (headers | fault.headers).items() if value}
         self._head(206 if first >= 0 else 200, headers)
-        body = memoryview(file.body)[max(first, 0) :]
+        body = memoryview(file.body)[max(first, 0) : last + 1]
         limit = max(fault.reset_after, fault.cut_after, fault.hold_after)
         self._send(body if limit < 0 else body[:limit], seen)
         if fault.hold_after >= 0:
@@ -160,7 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
             return -1
         condition = self.headers.get("If-Range")
         same = condition is None or condition in (file.etag, file.last_modified)
-        return int(asked.removeprefix("bytes=").rstrip("-")) if same or fault.ignores_if_range else -1
+        return int(asked.removeprefix("bytes=").partition("-")[0]) if same or fault.ignores_if_range else -1
+
+    def _last(self, size: int) -> int:
+        """Last byte asked for."""
+        last = self.headers["Range"].partition("-")[2]
+        return min(int(last), size - 1) if last else size - 1
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

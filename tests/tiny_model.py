@@ -1,44 +1,20 @@
-"""A tiny random Llama with a tokenizer and chat template, and adapters that change its answers."""
+"""The model of ``trainable_model``, to be served: it talks, and adapters change what it says."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from trainable_model import make_model
+
 HUB_ID = "tests/tiny-llama"
-TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
-TEMPLATE = TURNS + "{% if add_generation_prompt %}<a>{% endif %}"
 
 
 def save_model(folder: Path) -> Path:
-    """Write the model in the form of ``save_pretrained``."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["<s>", "</s>", *alphabet])}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
-    fast.chat_template = TEMPLATE
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,  # heads of 32, the smallest that vLLM computes on a CPU
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-        initializer_range=0.5,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
+    """Write the model in the form of ``save_pretrained``; its weights are large, so that its answers differ."""
+    # Heads of 32 are the smallest that vLLM computes on a CPU.
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    return make_model(folder, max_position_embeddings=1024, initializer_range=0.5, **heads)
 
 
 def save_adapter(model: Path, folder: Path, seed: int = 2, base: str = HUB_ID) -> Path:

@@ -68,6 +68,8 @@ class Wanted(Run):
     """Machines asked for (KAITO resource.count)."""
     gpus: int = 1
     """GPUs of each machine that the pods ask for."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What Kubernetes calls them; of parts of a GPU (MIG): nvidia.com/mig-PROFILE."""
     labels: dict[str, str] = field(default_factory=dict)
     """Labels that the nodes must have (KAITO resource.labelSelector)."""
     workflow: str = ""

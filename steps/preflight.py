@@ -63,8 +63,6 @@ class Settings(nodes.Wanted):
     """Class of the work volume; empty: the cluster's default."""
     claims: list[str] = field(default_factory=list)
     """PersistentVolumeClaims that must be there."""
-    gpu_resource: str = "nvidia.com/gpu"
-    """What Kubernetes calls the GPUs."""
     in_cluster: bool | None = None
     """Whether the cluster and its cloud are asked too; by default in a pod alone."""
 

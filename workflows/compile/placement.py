@@ -72,6 +72,7 @@ def provision_flags(plan: Plan) -> dict[str, Any]:
         "workflow": "{{workflow.name}}",
         "workspace": plan.name,
         "gpus": plan.resource.gpus,
+        "gpu-resource": plan.resource.gpu_resource,
         "labels": plan.resource.labels,
         "fallback-instance-types": given.fallback_instance_types,
     }

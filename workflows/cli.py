@@ -18,6 +18,7 @@ from workflows.errors import ArgotuneError, Cancelled, InvalidInput
 VERBS = {
     "validate": "check Workspace files and report every problem at once",
     "plan": "show every setting of a run and where it comes from",
+    "preflight": "ask from here what a run will need: data, model, registry, quota",
     "compile": "print the Argo Workflow of a Workspace, ready for 'argo submit -'",
     "lint": "check any Argo Workflow, template or CronWorkflow offline",
     "preview": "show rows of the data as the model would see them, and warn of what would spoil a training",

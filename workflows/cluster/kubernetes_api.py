@@ -221,7 +221,9 @@ class KubernetesWorkflows(Workflows):
                 response.release_conn()
 
 
-def connect(kubeconfig: str | None, context: str | None, namespace: str) -> KubernetesWorkflows:
+def connect(
+    kubeconfig: str | None, context: str | None, namespace: str, patience: Patience | None = None
+) -> KubernetesWorkflows:
     """The Workflows of a cluster by its kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
 
     In a pod without any of these, by the pod's service account. ``namespace`` wins over that of the context.
@@ -236,11 +238,12 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str) -> Kube
     if not kubeconfig and not os.environ.get("KUBECONFIG") and "KUBERNETES_SERVICE_HOST" in os.environ:
         config.load_incluster_config(client_configuration=settings)
         own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-        return KubernetesWorkflows(client.ApiClient(settings), namespace or own.read_text().strip(), "this cluster")
+        where = namespace or own.read_text().strip()
+        return KubernetesWorkflows(client.ApiClient(settings), where, "this cluster", patience)
     chosen = _context(kubeconfig, context)
     try:
         config.load_kube_config(
-            kubeconfig, context=chosen["name"], client_configuration=settings, persist_config=False
+            _found(kubeconfig), context=chosen["name"], client_configuration=settings, persist_config=False
         )
     except Exception as error:  # the loader lets KeyError, TypeError and OSError of a half-written file through
         raise InvalidInput(
@@ -249,14 +252,14 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str) -> Kube
     settings.retries = False
     own_namespace = str((chosen.get("context") or {}).get("namespace") or "")
     place = f"{settings.host} (context {chosen['name']})"
-    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place)
+    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place, patience)
 
 
 def _context(kubeconfig: str | None, name: str | None) -> Document:
     from kubernetes import config
 
     try:
-        contexts, current = config.list_kube_config_contexts(kubeconfig)
+        contexts, current = config.list_kube_config_contexts(_found(kubeconfig))
     except config.ConfigException as error:
         if any(Path(part).expanduser().exists() for part in _found(kubeconfig).split(os.pathsep)):
             raise InvalidInput(Problem(f"no kubeconfig: {redact(str(error))}", file=_found(kubeconfig))) from None
@@ -274,6 +277,7 @@ def _context(kubeconfig: str | None, name: str | None) -> Document:
 
 
 def _found(kubeconfig: str | None) -> str:
+    """Where a kubeconfig is looked for; several files in ``$KUBECONFIG`` are merged."""
     return kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 

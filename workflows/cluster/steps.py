@@ -89,15 +89,17 @@ class Step:
 
 def read_steps(workflow: Mapping[str, Any], spec: Mapping[str, Any], nodes: Mapping[str, Node]) -> list[Step]:
     """Steps in the order of the document, then those it does not name, by their start."""
-    prefix = f"{workflow['metadata']['name']}."
+    root = str(workflow["metadata"]["name"])
     retries = [node for node in nodes.values() if node.get("type") == "Retry"]
     attempts = {child for node in retries for child in node.get("children") or []}
     found = {}
     for node in sorted(nodes.values(), key=lambda node: str(node.get("startedAt") or "~")):
         name = str(node.get("name", ""))
-        if name.startswith(prefix) and node.get("type") in _LEAVES and not _is_attempt(node, attempts):
-            key = name.removeprefix(prefix)
-            found[key] = _step(key, workflow, node, nodes)
+        if node.get("type") not in _LEAVES or _is_attempt(node, attempts):
+            continue
+        # A run whose entrypoint is no DAG is one step, which has the run's own name.
+        key = str(spec.get("entrypoint") or name) if name == root else name.removeprefix(f"{root}.")
+        found[key] = _step(key, workflow, node, nodes)
     planned = _planned(spec)
     found |= {key: Step(key=key) for key in planned if key not in found}
     order = {key: place for place, key in enumerate(planned)}
@@ -121,8 +123,8 @@ def _planned(spec: Mapping[str, Any]) -> list[str]:
 
 
 def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str, Node]) -> Step:
-    attempts = [_attempt(workflow, one) for one in _pods(node, nodes)]
-    last = max(_pods(node, nodes), key=lambda one: str(one.get("startedAt")), default=node)
+    pods = _pods(node, nodes)
+    last = pods[-1] if pods else node
     outputs = node.get("outputs") or last.get("outputs") or {}
     message = str(node.get("message") or "")
     if not message or message.startswith("No more retries left"):
@@ -142,11 +144,12 @@ def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str,
             if parameter.get("value") is not None
         },
         asks=_asks(node),
-        attempts=attempts,
+        attempts=[_attempt(workflow, one) for one in pods],
     )
 
 
 def _pods(node: Node, nodes: Mapping[str, Node]) -> list[Node]:
+    """Nodes of a step's pods; Argo keeps attempts in their order."""
     if node.get("type") == "Pod":
         return [node]
     if node.get("type") != "Retry":

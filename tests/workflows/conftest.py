@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes_server import KubernetesServer
+
+from workflows.cluster import kubernetes_api
+from workflows.cluster.kubernetes_api import KubernetesWorkflows
+from workflows.cluster.retrying import Patience
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
+    """A cluster that the environment leads to, and nothing else does."""
+    for name in ("ARGO_SERVER", "ARGO_TOKEN", "ARGO_NAMESPACE", "ARGOTUNE_SITE", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "*")
+    with KubernetesServer() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        yield server
+
+
+@pytest.fixture
+def workflows_api(cluster: KubernetesServer, waits: list[float]) -> Callable[[], KubernetesWorkflows]:
+    """``workflows_api()`` connects; what it would wait for is in ``waits``."""
+    return lambda: kubernetes_api.connect(None, None, "", Patience(wait=waits.append))

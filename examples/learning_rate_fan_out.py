@@ -68,7 +68,9 @@ with pipeline(plan, arguments=[rates], without=["learning-rate"]) as workflow:
         digest = rows.get_parameter("data-digest")
         best = search(arguments=[digest])
         packaged = steps.package(arguments=[best.get_parameter("adapter-digest"), digest])
-        served = steps.rollout(arguments=[packaged.get_parameter("image-digest")])
+        served = steps.rollout(
+            arguments=[packaged.get_parameter(name) for name in ("image-digest", "image-reference")]
+        )
         [ready, rows] >> best >> packaged >> served
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ with pipeline(plan) as workflow, DAG(name="main"):
     evaluated = steps.evaluate(arguments=digests)
     passed = f"{evaluated.get_parameter('verdict').value} == pass"
     packaged = steps.package(arguments=digests, when=passed)
-    served = steps.rollout(arguments=[packaged.get_parameter("image-digest")])
+    served = steps.rollout(arguments=[packaged.get_parameter(name) for name in ("image-digest", "image-reference")])
     rows >> cleaned
     [ready, cleaned] >> tuned >> evaluated >> packaged
     packaged.on_success(served)  # not `>>`, which lets the rollout run after a package that was skipped

@@ -93,4 +93,7 @@ def _of_events(cluster: KubernetesClient, pod: str) -> Cause | None:
     if not told:
         return None
     latest = max(told, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    return Cause(f"pod {pod} is not ready: {latest.get('message', '')}", f"see kubectl describe pod {pod}")
+    fix = f"see kubectl describe pod {pod}"
+    if "Multi-Attach" in str(latest.get("message")):
+        fix = "a claim that several nodes mount at once: ReadWriteMany (storage.modelsClaim of the site profile)"
+    return Cause(f"pod {pod} is not ready: {latest.get('message', '')}", fix)

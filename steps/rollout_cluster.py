@@ -124,16 +124,17 @@ def canary_replicas(stable: int, percent: int, weighted: bool) -> int:
 
 def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, Path]:
     """How the servers get an adapter, and a folder that has it here."""
-    volume = source.name in settings.adapter_volumes
-    if source.path and not volume:
-        # The adapter of this run: its folder is on a volume that goes with the run.
-        image = reference.parse(settings.image_reference) if settings.image_reference[:4] not in ("", "oci:") else None
-        if image is None or not image.digest:
-            raise ValueError(
-                f"adapter {source.name} was not pushed, so no server can get it: give output.image, and push it"
-            )
+    pushed = settings.image_reference if settings.image_reference[:4] not in ("", "oci:") else ""
+    tuned = bool(source.path) and not Path(source.path).is_absolute()
+    if tuned and pushed:
+        # Its folder here is on a volume that goes with the run.
+        image = reference.parse(pushed)
         folder = rollout_settings.adapter_folder(settings, source)
         return WantedAdapter(source.name, image.digest, image=image.name), folder
+    if source.path and source.name not in settings.adapter_volumes:
+        raise ValueError(
+            f"adapter {source.name} was not pushed, so no server can get it: give output.image, and push it"
+        )
     if source.path:
         folder = rollout_settings.adapter_folder(settings, source)
         try:
@@ -147,12 +148,11 @@ def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, P
     found = read_annotations(target)
     if found is None:
         raise ValueError(f"adapter {source.name}: there is no image {source.image}")
-    by_digest = AdapterSource(
-        name=source.name, image=f"{target.name}@{reference.parse(str(found[0])).digest or found[0]}"
+    digest = found[0]
+    folder = rollout_settings.adapter_folder(
+        settings, AdapterSource(name=source.name, image=f"{target.name}@{digest}")
     )
-    return WantedAdapter(source.name, str(found[0]), image=target.name), rollout_settings.adapter_folder(
-        settings, by_digest
-    )
+    return WantedAdapter(source.name, digest, image=target.name), folder
 
 
 def _surround(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:

@@ -162,6 +162,14 @@ class Rollout(_Section):
     deadline: str = "15m"
     replicas: int = 1
     """Servers behind the Service (KAITO InferenceSet ``replicas``)."""
+    max_replicas: int = 0
+    """Servers at most, added while requests wait; 0: always ``replicas``."""
+    prometheus: str = ""
+    """Address of a Prometheus that KEDA asks how many requests wait; empty: the cluster's metrics API."""
+    canary: int = 0
+    """Percent of the requests that a new adapter gets until ``argotune promote``; 0: it takes over once it answers."""
+    gateway: str = ""
+    """Gateway (``namespace/name``) that splits requests exactly; empty: the number of servers splits them."""
     template: dict[str, Any] | None = None
     """The user's own pod (KAITO ``inference.template``); a cluster's rollout serves it as it is."""
     server_arguments: dict[str, Any] = {}

@@ -163,7 +163,7 @@ def test_a_server_that_is_not_up_yet_is_waited_for(
         hot_load.wait(server.address, "other", 0.1)
     assert server.small.calls == []
     with pytest.raises(StepError, match="the pod is gone"):
-        hot_load.wait(server.address, "other", 20, lambda: "the pod is gone")
+        hot_load.wait("http://127.0.0.1:9", "other", 20, lambda: "the pod is gone")
     server.small.healthy = True
     want(file, server, adapter())
 

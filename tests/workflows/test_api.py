@@ -67,7 +67,9 @@ def whole_pipeline(plan: Plan) -> dict[str, Any]:
         digests = [tuned.get_parameter("adapter-digest"), digest]
         evaluated = steps.evaluate(arguments=digests)
         packaged = steps.package(arguments=digests, when=f"{evaluated.get_parameter('verdict').value} == pass")
-        served = steps.rollout(arguments=[packaged.get_parameter("image-digest")])
+        served = steps.rollout(
+            arguments=[packaged.get_parameter(name) for name in ("image-digest", "image-reference")]
+        )
         [ready, rows] >> tuned >> evaluated >> packaged
         packaged.on_success(served)
     return to_dict(workflow)

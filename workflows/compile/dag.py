@@ -68,7 +68,8 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
         _tuning_tasks(plan, steps, ready)
         previous = "package"
     if plan.rollout:
-        image = {"image-digest": _output("package", "image-digest")} if plan.tuning else {}
+        handed_on = ("image-digest", "image-reference") if plan.tuning else ()
+        image = {name: _output("package", name) for name in handed_on}
         # Not the bare name: that would also let a skipped package (gate said no) through.
         steps["rollout"](arguments=image, depends=f"{previous}.Succeeded")
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hera.workflows import Env, Parameter, Suspend
 from hera.workflows import models as m
 
-from workflows.compile import placement, pod
+from workflows.compile import placement, pod, service
 from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
 from workflows.compile.step_template import TUNING_INPUTS, StepTemplate
 from workflows.compile.volumes import (
@@ -227,18 +227,18 @@ def package(plan: Plan) -> StepTemplate:
 
 
 def rollout(plan: Plan) -> StepTemplate:
-    """Puts base and adapters in service and asks the question."""
+    """Puts base and adapters in service and asks the question: on a cluster by a Deployment, so without a GPU."""
     chosen = _given(plan.rollout)
-    inputs = ["image-digest"] if plan.tuning else []
+    inputs = ["image-digest", "image-reference"] if plan.tuning else []
     mounts = [mount("work", WORK), mount("models", MODELS)]
     adapters: list[dict[str, str]] = [{"name": plan.name, "path": "adapter"}] if plan.tuning else []
-    folders: dict[str, str] = {}
+    volumes: dict[str, Any] = {}
     for adapter in chosen.adapters:
         if adapter.volume is None:
             adapters.append({"name": adapter.name, "image": adapter.image})
         else:
-            folders[adapter.name] = f"/mnt/adapter/{adapter.name}"
-            mounts.append(mount(adapter_volume(adapter.name), folders[adapter.name], read_only=True))
+            volumes[adapter.name] = adapter.volume
+            mounts.append(mount(adapter_volume(adapter.name), f"/mnt/adapter/{adapter.name}", read_only=True))
     env: list[Any] = []
     if chosen.pull_secret:
         mounts.append(mount("adapter-secret", ADAPTER_SECRET, read_only=True))
@@ -246,26 +246,27 @@ def rollout(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "rollout",
-        plan.images.serve,
+        plan.images.control,
         flags={
             "work": WORK,
             "name": plan.name,
             **_model(plan),
             "adapters": adapters,
-            **({"adapter-folders": [folders[name] for name in folders]} if folders else {}),
+            **({"adapter-folders": [f"/mnt/adapter/{name}" for name in volumes]} if volumes else {}),
             "question": chosen.question,
             "server-arguments": chosen.server_arguments,
             "port": chosen.port,
             "deadline-seconds": whole_seconds(chosen.deadline),
+            **service.flags(plan),
             **{name: _input(name) for name in inputs},
         },
         inputs=inputs,
         outputs=["endpoint", "answer", "base-answer", "server"],
         mounts=mounts,
         env=env,
-        requests=pod.COMPUTE,
+        requests=pod.DATA,
         retries=Retries(1),
-        timeout="1h",
+        timeout="2h",
     )
 
 

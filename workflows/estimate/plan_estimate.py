@@ -10,7 +10,7 @@ from typing import Any
 import presets
 from workflows.estimate import memory, money, shapes
 from workflows.estimate.memory import Training, TuningMemory
-from workflows.estimate.serving import Serving, ServingMemory, serving
+from workflows.estimate.serving import SHORTEST, Serving, ServingMemory, serving
 from workflows.plan import Plan
 
 USABLE_SHARE = 0.985
@@ -122,8 +122,20 @@ def server_of(plan: Plan, gpus: int) -> Serving | None:
         return None
     rank = plan.tuning.rank if plan.tuning else 16
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
+    adapters += bool(adapters)  # room for the one that takes another's place
     allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM has slots of 8, 16, 32... only
     return Serving.of(plan.rollout.server_arguments, max(1, gpus) * plan.resource.count, adapters, allowed)
+
+
+def context_length(plan: Plan) -> int:
+    """Tokens of context to ask vLLM for, where the GPUs don't hold the model's own; 0 where they do, or as given."""
+    sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
+    server = server_of(plan, plan.resource.gpus)
+    if not sku or not server or server.length or not plan.model.preset:
+        return 0
+    needed = serving(presets.model(plan.model.preset), server)
+    longest = needed.longest(server.utilization * usable(sku))
+    return longest // SHORTEST * SHORTEST if SHORTEST <= longest < needed.context_length else 0
 
 
 def usable(sku: presets.Sku) -> float:

@@ -80,6 +80,14 @@ class PipelineRollout(Fields):
     """How long the server may take until it answers."""
     replicas: int = Field(1, ge=1, le=100)
     """Servers behind a cluster's Service; an InferenceSet says it as ``spec.replicas``."""
+    max_replicas: int = Field(0, ge=0, le=1000)
+    """Servers at most, added on a cluster while requests wait; 0 keeps ``replicas``."""
+    prometheus: str = ""
+    """Address of a Prometheus that KEDA asks how many requests wait; empty: an HPA asks the cluster's metrics API."""
+    canary: int = Field(0, ge=0, le=90)
+    """Percent of a cluster's requests that a new adapter gets until ``argotune promote``; 0: all, once it answers."""
+    gateway: str = ""
+    """Gateway (``NAMESPACE/NAME``) that splits requests exactly; empty: the number of servers splits them."""
 
 
 class PipelineStorage(Fields):

@@ -328,18 +328,34 @@ def test_stopping_on_a_cluster_is_asked_for_and_leaves_this_machine_alone(cluste
     assert "has ended already" in capsys.readouterr().out
 
 
-def test_the_verbs_are_those_of_the_roles(cluster):
-    """What argo/install grants: the submitter submits and looks; the operator reads logs, stops and approves too."""
-    run = ArgoRun(APPROVED).suspended()
-    assert main(["submit", EXAMPLE]) == 0
-    cluster.put(run.now())
-    for words in (["ls"], ["status", NAME]):
-        assert main(words) == 0
-    workflows = {("argoproj.io", "workflows", verb) for verb in ("create", "get", "list")}
-    assert {(group, resource, verb) for verb, group, resource in cluster.verbs()} == workflows
+def granted(role: str) -> set[tuple[str, str, str]]:
+    documents = yaml.safe_load_all((ROOT / "argo" / "install" / "roles.yaml").read_text())
+    (found,) = [one for one in documents if one["kind"] == "Role" and one["metadata"]["name"] == role]
+    return {
+        (verb, group, resource)
+        for rule in found["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_the_roles_grant_what_each_verb_needs_and_no_more(cluster):
+    cluster.every_call.append(controller(cluster, ArgoRun()))
+    assert main(["submit", EXAMPLE, "--watch"]) == 0
+    assert main(["ls"]) == 0
+    submitter = granted("argotune-submitter")
+    assert cluster.verbs() == {right for right in submitter if right[2] == "workflows"}
+    for kind in ("template", "cron"):
+        assert main(["submit", RETRAINING, "--as", kind]) == 0
+    assert cluster.verbs() <= submitter
     cluster.calls.clear()
-    cluster.put(run.step("tune", "Succeeded").phase("Running").now())
-    for words in (["logs", NAME], ["approve", NAME], ["stop", NAME, "--cluster"]):
+    run = ArgoRun(APPROVED).suspended().step("tune", "Running")
+    cluster.put(run.now())
+    give_pod(cluster, run, "tune", "step 1")
+    cluster.every_call[:] = [
+        lambda call: call.verb == "watch" and cluster.put(run.phase("Failed").now()),
+    ]
+    for words in (["ls"], ["approve", NAME], ["stop", NAME, "--cluster"], ["logs", NAME, "-f"]):
         assert main(words) == 0
-    granted = {("get", "argoproj.io", "workflows"), ("patch", "argoproj.io", "workflows"), ("get", "", "pods/log")}
-    assert cluster.verbs() == granted
+    assert cluster.verbs() == granted("argotune-operator")

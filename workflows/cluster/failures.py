@@ -15,6 +15,8 @@ from steps.redact import redact
 from workflows.errors import ArgotuneError, InvalidInput
 
 INSTALL_ARGO = "install Argo Workflows 3.6 or later (argo/README.md tells how), or choose another cluster: --context"
+UNREACHABLE = "Unreachable"
+"""Reason of a failure before anything was sent: who asks once is not made to wait for more tries."""
 _VERBS = {"list": "list", "get": "read", "create": "create", "watch": "watch", "patch": "change"}
 
 
@@ -83,21 +85,21 @@ def refused(asked: Asked, status: int, body: Mapping[str, Any] | str, retry_afte
 def unanswered(asked: Asked, error: BaseException) -> ApiFailure:
     """The failure of a connection; what was behind it decides the words."""
     text = str(redact(" <- ".join(str(part) for part in _chain(error))))
-    what, fix = f"{asked.place} does not answer", "check the address and your network"
+    what, fix, reason = f"{asked.place} does not answer", "check the address and your network", ""
     if "certificate verify failed" in text.lower() or "CERTIFICATE" in text:
-        what = f"the certificate of {asked.place} is not trusted"
+        what, reason = f"the certificate of {asked.place} is not trusted", UNREACHABLE
         fix = "get the credentials of the cluster again, or give the authority that signed it"
     elif re.search(r"Connection refused|Errno 111", text):
-        what = f"nothing listens at {asked.place}: connection refused"
+        what, reason = f"nothing listens at {asked.place}: connection refused", UNREACHABLE
         fix = "start the cluster (or the port-forward), or choose another: --context"
     elif re.search(r"Name or service not known|NameResolution|getaddrinfo|Temporary failure in name", text):
-        what = f"the name of {asked.place} is not known"
+        what, reason = f"the name of {asked.place} is not known", UNREACHABLE
         fix = "is the VPN up, or the cluster deleted? choose another: --context"
     elif re.search(r"timed? ?out", text, re.IGNORECASE):
         what, fix = f"{asked.place} did not answer in time", "is the VPN up?"
     elif re.search(r"reset|aborted|broken pipe|IncompleteRead|Disconnected|ended early", text, re.IGNORECASE):
         what, fix = f"the connection to {asked.place} broke", "try again"
-    return ApiFailure(asked, 0, what, fix)
+    return ApiFailure(asked, 0, what, fix, reason=reason)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from workflows.cluster.failures import ApiFailure
+from workflows.cluster.failures import UNREACHABLE, ApiFailure
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Patience:
 
 
 def patiently(call: Callable[[], T], patience: Patience, tries: int = TRIES) -> T:
-    """What ``call`` gives, which is tried again while its failure may pass.
+    """What ``call`` gives, which is tried again while its failure may soon pass.
 
     Raises:
         ApiFailure: of the last try, or one that does not pass.
@@ -55,7 +55,7 @@ def patiently(call: Callable[[], T], patience: Patience, tries: int = TRIES) -> 
         try:
             return call()
         except ApiFailure as failure:
-            if not failure.transient or not left:
+            if not failure.transient or failure.reason == UNREACHABLE or not left:
                 raise
             patience.pause(failure.retry_after)
     raise AssertionError("no tries")

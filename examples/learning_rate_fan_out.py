@@ -8,9 +8,11 @@ On one machine, with the data of the example served beside it (two CPU cores: ab
     python -m http.server 8765 --bind 127.0.0.1 --directory examples/data &
     argotune run fan_out.yaml
 
-    provision --.
-                +--> search --> package --> rollout        search:     candidate (one a rate) --> promote
-    download  --'                                          candidate:  tune --> evaluate
+               .--> provision --.
+    preflight -+                +--> search --> package --> rollout
+               '--> download  --'
+    search:     candidate (one a rate) --> promote
+    candidate:  tune --> evaluate
 
 The candidates share the work volume, which is ReadWriteOnce: pods that use it must be on one node. So they run one
 after the other. Leave `parallelism` out where the volume may be on many nodes (ReadWriteMany).
@@ -45,8 +47,8 @@ with pipeline(plan, arguments=[rates], without=["learning-rate"]) as workflow:
         ],
     ) as candidate:
         rate, digest = candidate.get_parameter("learning-rate"), candidate.get_parameter("data-digest")
-        tuned = steps.tune(arguments={"candidate": rate, "learning-rate": rate, "data-digest": digest})
-        tuned >> steps.evaluate(arguments=[{"candidate": rate}, digest, tuned.get_parameter("adapter-digest")])
+        tuned = steps.tune(arguments=[{"candidate": rate}, rate, digest])
+        tuned >> steps.evaluate(arguments=[{"candidate": rate}, digest, tuned])
 
     with DAG(
         name="search",
@@ -64,14 +66,11 @@ with pipeline(plan, arguments=[rates], without=["learning-rate"]) as workflow:
         )
 
     with DAG(name="main"):
-        ready, rows = steps.provision(), steps.download()
-        digest = rows.get_parameter("data-digest")
-        best = search(arguments=[digest])
-        packaged = steps.package(arguments=[best.get_parameter("adapter-digest"), digest])
-        served = steps.rollout(
-            arguments=[packaged.get_parameter(name) for name in ("image-digest", "image-reference")]
-        )
-        [ready, rows] >> best >> packaged >> served
+        asked, ready, rows = steps.preflight(), steps.provision(), steps.download()
+        best = search(arguments=[rows.get_parameter("data-digest")])
+        packaged = steps.package(arguments=[rows, best])
+        served = steps.rollout(arguments=[packaged])
+        asked >> [ready, rows] >> best >> packaged >> served
 
 if __name__ == "__main__":
     print(to_yaml(workflow), end="")

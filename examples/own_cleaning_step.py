@@ -8,9 +8,9 @@ On one machine, with the data of the example served beside it (6 minutes):
     python examples/own_cleaning_step.py > cleaned.yaml
     argotune run cleaned.yaml
 
-    download --> clean --.
-                         +--> tune --> evaluate --(pass)--> package --> rollout
-    provision -----------'
+               .--> download --> clean --.
+    preflight -+                         +--> tune --> evaluate --(pass)--> package --> rollout
+               '--> provision -----------'
 """
 
 from pathlib import Path
@@ -31,14 +31,13 @@ clean = steps.own(
 )
 
 with pipeline(plan) as workflow, DAG(name="main"):
-    ready, rows, cleaned = steps.provision(), steps.download(), clean()
-    digest = cleaned.get_parameter("data-digest")
-    tuned = steps.tune(arguments=[digest])
-    digests = [tuned.get_parameter("adapter-digest"), digest]
-    evaluated = steps.evaluate(arguments=digests)
+    asked, ready, rows, cleaned = steps.preflight(), steps.provision(), steps.download(), clean()
+    tuned = steps.tune(arguments=[cleaned])
+    evaluated = steps.evaluate(arguments=[cleaned, tuned])
     passed = f"{evaluated.get_parameter('verdict').value} == pass"
-    packaged = steps.package(arguments=digests, when=passed)
-    served = steps.rollout(arguments=[packaged.get_parameter(name) for name in ("image-digest", "image-reference")])
+    packaged = steps.package(arguments=[cleaned, tuned], when=passed)
+    served = steps.rollout(arguments=[packaged])
+    asked >> [ready, rows]
     rows >> cleaned
     [ready, cleaned] >> tuned >> evaluated >> packaged
     packaged.on_success(served)  # not `>>`, which lets the rollout run after a package that was skipped

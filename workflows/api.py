@@ -8,9 +8,8 @@
     with pipeline(plan) as workflow:                          # a Workflow of Hera, with all that surrounds the DAG
         with DAG(name="main"):
             ready, rows = steps.provision(), steps.download()
-            digest = rows.get_parameter("data-digest")
-            tuned = steps.tune(arguments=[digest])
-            packaged = steps.package(arguments=[tuned.get_parameter("adapter-digest"), digest])
+            tuned = steps.tune(arguments=[rows, {"rank": 16}])
+            packaged = steps.package(arguments=[rows, tuned])
             [ready, rows] >> tuned >> packaged
     print(to_yaml(workflow), end="")                          # for ``argo submit -`` or ``argotune run FILE``
 
@@ -21,10 +20,11 @@
 ``to_yaml``    the same as text that Go's YAML reader takes as it was meant (Hera's own ``to_yaml`` is not safe)
 ``submit``     creates it on the cluster of your kubeconfig, or through the Argo server that ARGO_SERVER names
 
-A step's inputs are arguments as in Hera: ``arguments={"rank": 16}``, or outputs of other tasks. Inputs named like a
-parameter of the workflow (``learning-rate``, ``image``...) take its value when you give none. ``steps.tune.inputs``
-and ``steps.tune.outputs`` list what a step takes and gives; docs/ARCHITECTURE.md has the table. All steps share one
-volume, ``/mnt/work``. It is ReadWriteOnce: pods that use it at the same time must be on one node.
+A step's inputs are arguments as in Hera: a map, or a list of maps, parameters and tasks. Of a task, those outputs are
+handed on that the step takes. Inputs named like a parameter of the workflow (``learning-rate``, ``image``...) take its
+value when you give none. ``steps.tune.inputs`` and ``steps.tune.outputs`` list what a step takes and gives;
+docs/ARCHITECTURE.md has the table. All steps share one volume, ``/mnt/work``. It is ReadWriteOnce: pods that use it at
+the same time must be on one node.
 
 Nothing of this is loaded before it is asked for: ``import workflows`` stays instant.
 """

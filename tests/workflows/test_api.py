@@ -61,16 +61,13 @@ def whole_pipeline(plan: Plan) -> dict[str, Any]:
     """What ``argotune compile`` makes of a Workspace, composed by hand."""
     steps = Templates(plan)
     with pipeline(plan) as workflow, DAG(name="main"):
-        ready, rows = steps.provision(), steps.download()
-        digest = rows.get_parameter("data-digest")
-        tuned = steps.tune(arguments=[digest])
-        digests = [tuned.get_parameter("adapter-digest"), digest]
-        evaluated = steps.evaluate(arguments=digests)
-        packaged = steps.package(arguments=digests, when=f"{evaluated.get_parameter('verdict').value} == pass")
-        served = steps.rollout(
-            arguments=[packaged.get_parameter(name) for name in ("image-digest", "image-reference")]
-        )
-        [ready, rows] >> tuned >> evaluated >> packaged
+        asked, ready, rows = steps.preflight(), steps.provision(), steps.download()
+        tuned = steps.tune(arguments=rows)
+        evaluated = steps.evaluate(arguments=[rows, tuned])
+        passed = f"{evaluated.get_parameter('verdict').value} == pass"
+        packaged = steps.package(arguments=[rows, tuned], when=passed)
+        served = steps.rollout(arguments=[packaged])
+        asked >> [ready, rows] >> tuned >> evaluated >> packaged
         packaged.on_success(served)
     return to_dict(workflow)
 
@@ -161,6 +158,18 @@ def test_inputs_of_a_step_are_the_workflow_s_parameters_unless_given(plan: Plan)
     assert first["epochs"] == "{{workflow.parameters.epochs}}"
     assert first["data-digest"] == second["data-digest"] == "{{tasks.download.outputs.parameters.data-digest}}"
     assert list(first) == [parameter.name for parameter in steps.tune.inputs]
+
+
+def test_of_a_task_those_outputs_are_handed_on_that_the_step_takes(plan: Plan) -> None:
+    steps = Templates(plan)
+    with pipeline(plan) as workflow, DAG(name="main"):
+        rows, ready = steps.download(), steps.provision()
+        rows >> steps.tune(arguments=[rows, {"rank": 4}])
+        with pytest.raises(InvalidInput, match="nothing that task provision is known to give is taken"):
+            steps.evaluate(arguments=[rows, ready])
+    given = given_to(tasks_of(to_dict(workflow))["tune"])
+    assert (given["data-digest"], given["rank"]) == ("{{tasks.download.outputs.parameters.data-digest}}", "4")
+    assert not {"rows", "eval-rows", "data-format"} & set(given)
 
 
 def test_parameters_and_fields_of_the_workflow(plan: Plan) -> None:

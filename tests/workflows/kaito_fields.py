@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from workflows.spec import inference_config, kaito_annotations
+from workflows.spec import inference_config, inference_set, kaito_annotations
 from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +196,14 @@ def _annotations() -> Iterator[str]:
         taken = ", ".join(f"`{value}`" for value in rule.taken)
         why = f"refused: {rule.why}; {rule.fix}" if rule.why else "refused" if rule.known else ""
         yield f"| `{name}` | {honoured} | {taken} | {_cell(why)} |"
+
+    scaler = inference_set.AUTOSCALER
+    yield f"| `{scaler}auto-provision` (InferenceSet) | `true` | `false` | |"
+    yield f"| `{scaler}max-replicas` (InferenceSet) | a number; without it, `nodeCountLimit` | | |"
+    same = (
+        f"`metricName: {inference_set.METRIC}`, `threshold: {inference_set.THRESHOLD}`, `min-replicas` as `replicas`"
+    )
+    yield f"| other `{scaler}...` (InferenceSet) | {same} | | a warning tells what is done instead |"
 
 
 def _training() -> Iterator[str]:

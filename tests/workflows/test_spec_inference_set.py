@@ -159,12 +159,51 @@ def test_a_partition_is_newer_than_v1alpha1(tmp_path):
     assert "is not a field of kaito.sh/v1alpha1" in problem.what
 
 
-def test_no_autoscaler_is_made(tmp_path):
-    text = SET.replace("  labels:", '  annotations: {scaledobject.kaito.sh/threshold: "10"}\n  labels:')
-    [manifest] = load(write(tmp_path, text))
+SCALER = "scaledobject.kaito.sh/"
+
+
+def scaled(**annotations):
+    lines = "".join(f'    {SCALER}{key.replace("_", "-")}: "{value}"\n' for key, value in annotations.items())
+    return SET.replace("  labels:", f"  annotations:\n{lines}  labels:")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "most"),
+    [
+        ({"auto_provision": "true"}, 5),
+        ({"auto_provision": "true", "max_replicas": "8", "metricName": "vllm:num_requests_waiting"}, 8),
+        ({"auto_provision": "false", "max_replicas": "8"}, 0),
+        ({}, 0),
+    ],
+)
+def test_servers_are_added_while_requests_wait(tmp_path, annotations, most):
+    [manifest] = load(write(tmp_path, scaled(**annotations)))
+    assert manifest.workspace.pipeline.rollout.max_replicas == most
+    assert manifest.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("annotations", "key", "words"),
+    [
+        ({"threshold": "20"}, "threshold", "more than 10 requests wait"),
+        ({"metricName": "vllm:gpu_cache_usage_perc"}, "metricName", "by vllm:num_requests_waiting alone"),
+        ({"min_replicas": "1"}, "min-replicas", "at least spec.replicas servers, 3"),
+        ({"metrics": "[]"}, "metrics", "is not read"),
+    ],
+)
+def test_what_the_autoscaler_does_otherwise_is_told(tmp_path, annotations, key, words):
+    [manifest] = load(write(tmp_path, scaled(auto_provision="true", **annotations)))
     [warning] = manifest.warnings
-    assert warning.path == "metadata.annotations.scaledobject.kaito.sh/threshold"
-    assert "no autoscaler is made: 3 servers run" in warning.what
+    assert warning.path == f"metadata.annotations.{SCALER}{key}"
+    assert words in warning.what
+
+
+def test_an_autoscaler_needs_a_maximum(tmp_path):
+    [manifest] = load(write(tmp_path, scaled(auto_provision="true").replace("  nodeCountLimit: 5\n", "")))
+    [warning] = manifest.warnings
+    assert "how many servers there may be is not told, so 3 run, always" in warning.what
+    [problem] = problems(write(tmp_path, scaled(auto_provision="true", max_replicas="many")))
+    assert problem.path == f"metadata.annotations.{SCALER}max-replicas"
 
 
 def test_a_set_and_a_workspace_have_one_name_space(tmp_path):

@@ -18,13 +18,18 @@ from workflows.spec.workspace import V1ALPHA1, Inference, LabelSelector, Metadat
 
 KIND = "InferenceSet"
 AUTOSCALER = "scaledobject.kaito.sh/"
-"""Annotations of KEDA's scaler for KAITO begin with this."""
+"""Annotations of KEDA's scaler for KAITO begin with this (kaito-project/keda-kaito-scaler)."""
+METRIC, THRESHOLD = "vllm:num_requests_waiting", "10"
+"""What servers are added by here (``steps/service_manifests.py``), as the scaler does by default."""
+MOST = 1000
+"""Servers that a rollout may have (``pipeline.rollout.maxReplicas``)."""
 # Where the fields of the Workspace that an InferenceSet stands for are written; the longest that begins a path counts.
 PLACES = {
     "resource": "spec.template.resource",
     "resource.labelSelector": "spec.labelSelector",
     "inference": "spec.template.inference",
     "pipeline.rollout.replicas": "spec.replicas",
+    "pipeline.rollout.maxReplicas": f"metadata.annotations.{AUTOSCALER}max-replicas",
 }
 
 
@@ -137,18 +142,43 @@ def _check(given: InferenceSet, found: Findings) -> None:
         )
     if given.pipeline.rollout.model_fields_set & {"replicas"} and "replicas" in spec.model_fields_set:
         found.wrong("pipeline.rollout.replicas", "stands twice, in spec.replicas too", "leave it out here")
-    if scaled := sorted(key for key in given.metadata.annotations if key.startswith(AUTOSCALER)):
-        fix = f"make a HorizontalPodAutoscaler or a ScaledObject of KEDA for the Deployment {given.metadata.name}"
-        what = f"no autoscaler is made: {spec.replicas} servers run"
-        found.warn(f"metadata.annotations.{scaled[0]}", what, fix)
+    _check_autoscaler(given, found)
+
+
+def _check_autoscaler(given: InferenceSet, found: Findings) -> None:
+    scaler, replicas = _autoscaler(given), given.spec.replicas
+    if scaler.get("auto-provision") != "true":
+        return
+    path = f"metadata.annotations.{AUTOSCALER}"
+    most = scaler.get("max-replicas", "")
+    if most and not (most.isdecimal() and 0 < int(most) <= MOST):
+        found.wrong(f"{path}max-replicas", f"{most!r} is no number of servers", f"write a number up to {MOST}")
+    elif not most and not given.spec.node_count_limit:
+        what = f"how many servers there may be is not told, so {replicas} run, always"
+        found.warn(f"{path}auto-provision", what, f'add {AUTOSCALER}max-replicas: "10", or nodeCountLimit')
+    said = {
+        "metricName": (METRIC, f"servers are added by {METRIC} alone"),
+        "threshold": (THRESHOLD, f"a server is added when more than {THRESHOLD} requests wait at each"),
+        "min-replicas": (str(replicas), f"there are at least spec.replicas servers, {replicas}"),
+    }
+    for key, value in scaler.items():
+        if key in said and value != said[key][0]:
+            found.warn(f"{path}{key}", f"{value!r} is not honoured: {said[key][1]}", f'write "{said[key][0]}"')
+        elif key not in (*said, "auto-provision", "max-replicas"):
+            found.warn(f"{path}{key}", f"is not read: {said['metricName'][1]}", "leave it out")
 
 
 def _workspace(given: InferenceSet) -> Workspace:
     """The same fields where a Workspace has them."""
     spec = given.spec
     pipeline = given.pipeline.model_dump(by_alias=True, exclude_unset=True)
+    rollout = pipeline.get("rollout", {})
     if "replicas" in spec.model_fields_set:
-        pipeline["rollout"] = {**pipeline.get("rollout", {}), "replicas": max(spec.replicas, 1)}
+        rollout = {**rollout, "replicas": max(spec.replicas, 1)}
+    if most := _most(given):
+        rollout = {"maxReplicas": most, **rollout}
+    if rollout:
+        pipeline["rollout"] = rollout
     resource = spec.template.resource.model_dump(by_alias=True, exclude_unset=True)
     labels = spec.label_selector.model_dump(by_alias=True, exclude_unset=True)
     metadata = given.metadata.model_dump(by_alias=True, exclude_unset=True)
@@ -164,6 +194,21 @@ def _workspace(given: InferenceSet) -> Workspace:
             "pipeline": pipeline,
         }
     )
+
+
+def _most(given: InferenceSet) -> int:
+    """The most servers that there may be while requests wait; 0: no autoscaler is asked for."""
+    scaler = _autoscaler(given)
+    if scaler.get("auto-provision") != "true":
+        return 0
+    most = scaler.get("max-replicas", "")
+    return min(int(most), MOST) if most.isdecimal() else min(given.spec.node_count_limit, MOST)
+
+
+def _autoscaler(given: InferenceSet) -> dict[str, str]:
+    """Annotations of the scaler, without what all begin with."""
+    annotations = given.metadata.annotations.items()
+    return {key.removeprefix(AUTOSCALER): value for key, value in annotations if key.startswith(AUTOSCALER)}
 
 
 def _template(given: InferenceSet) -> dict[str, str]:

@@ -21,6 +21,8 @@ MODELS = {
     ("v1", "LimitRange"): "V1LimitRange",
     ("rbac.authorization.k8s.io/v1", "Role"): "V1Role",
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): "V1RoleBinding",
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): "V1ClusterRole",
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "V1ClusterRoleBinding",
     ("networking.k8s.io/v1", "NetworkPolicy"): "V1NetworkPolicy",
 }
 
@@ -53,3 +55,25 @@ def faults(document: Any, model: str) -> list[str]:
         return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
     # The models take Python's names of fields too (pod_selector), which the API server does not know.
     return [] if read.model_dump(by_alias=True, exclude_unset=True) == document else ["a field has its Python name"]
+
+
+def granted(documents: list[dict[str, Any]]) -> dict[str, set[tuple[str, str, str]]]:
+    """What each service account may do: group, resource, verb. Fails where a binding points at nothing."""
+    accounts = of_kind(documents, "ServiceAccount")
+    rights: dict[str, set[tuple[str, str, str]]] = {name: set() for name in accounts}
+    for kind in ("Role", "ClusterRole"):
+        roles = of_kind(documents, kind)
+        for binding in of_kind(documents, f"{kind}Binding").values():
+            reference = binding["roleRef"]
+            assert (reference["apiGroup"], reference["kind"]) == ("rbac.authorization.k8s.io", kind)
+            for subject in binding["subjects"]:
+                account = accounts[subject["name"]]
+                assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", account["metadata"]["namespace"])
+                rights[subject["name"]] |= {
+                    (group, resource, verb)
+                    for rule in roles[reference["name"]]["rules"]
+                    for group in rule["apiGroups"]
+                    for resource in rule["resources"]
+                    for verb in rule["verbs"]
+                }
+    return rights

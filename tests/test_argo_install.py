@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes.utils.quantity import parse_quantity
-from kubernetes_manifests import MODELS, build, faults, kubectl, of_kind
+from kubernetes_manifests import MODELS, build, faults, granted, kubectl, of_kind
 
 from workflows import site
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "argo" / "install"
+CLUSTER_WIDE = ("Namespace", "ClusterRole", "ClusterRoleBinding")
 README = (ROOT / "argo" / "README.md").read_text()
 
 
@@ -75,31 +76,11 @@ def test_namespace_and_labels_are_set_on_all(installed):
     assert list(namespace) == ["argotune"]
     for document in installed:
         metadata = document["metadata"]
-        assert document["kind"] == "Namespace" or metadata["namespace"] == "argotune"
+        assert document["kind"] in CLUSTER_WIDE or metadata["namespace"] == "argotune"
         labels = {label.removeprefix("app.kubernetes.io/") for label in metadata["labels"]}
         assert {"name", "part-of", "component", "managed-by"} <= labels
     levels = namespace["argotune"]["metadata"]["labels"]
     assert {levels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
-
-
-def granted(documents: list[dict[str, Any]]) -> dict[str, set[tuple[str, str, str]]]:
-    """What each service account may do: group, resource, verb. Fails where a binding points at nothing."""
-    accounts, roles = of_kind(documents, "ServiceAccount"), of_kind(documents, "Role")
-    rights: dict[str, set[tuple[str, str, str]]] = {name: set() for name in accounts}
-    for binding in of_kind(documents, "RoleBinding").values():
-        reference = binding["roleRef"]
-        assert (reference["apiGroup"], reference["kind"]) == ("rbac.authorization.k8s.io", "Role")
-        for subject in binding["subjects"]:
-            account = accounts[subject["name"]]
-            assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", account["metadata"]["namespace"])
-            rights[subject["name"]] |= {
-                (group, resource, verb)
-                for rule in roles[reference["name"]]["rules"]
-                for group in rule["apiGroups"]
-                for resource in rule["resources"]
-                for verb in rule["verbs"]
-            }
-    return rights
 
 
 def test_rights_are_the_least_that_works(installed):
@@ -111,6 +92,8 @@ def test_rights_are_the_least_that_works(installed):
         for resource in ("workflows", "workflowtemplates", "cronworkflows")
         for verb in ("create", "get", "list", "watch")
     }
+    executor = rights["argotune"]
+    assert executor < rights["argotune-rollout"]  # the rest: tests/steps/test_rollout_cluster.py
     assert not [word for account in rights.values() for right in account for word in right if "*" in word]
 
 

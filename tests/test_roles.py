@@ -1,0 +1,122 @@
+"""The roles of ``argo/install`` are what the steps use of the Kubernetes API: no more, and no less.
+
+Each account's step is run as its pod would, in all its turns, and the verbs are read off the calls that arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from karpenter_controller import A100, H100, Controller, Pod
+from kubernetes_manifests import build, granted
+from kubernetes_server import KubernetesServer, condition
+
+from steps import aks_nodes, existing_nodes, kubernetes_client, preflight_cluster
+from steps.errors import NoCapacity
+from steps.kubernetes_client import KubernetesClient
+from steps.nodes import RUN_LABEL, Wanted
+from steps.preflight import Settings as Preflight
+
+Rights = set[tuple[str, str, str]]
+ROOT = Path(__file__).parents[1]
+EXECUTOR: Rights = {("argoproj.io", "workflowtaskresults", verb) for verb in ("create", "patch")}
+"""What Argo's own container in each pod reports with."""
+
+
+@pytest.fixture(scope="module")
+def rights() -> dict[str, Rights]:
+    return granted(build(ROOT / "argo" / "install"))
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
+    connect = kubernetes_client.connect
+    monkeypatch.setattr(kubernetes_client, "connect", lambda wait=lambda seconds: None: connect(wait))
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
+    with KubernetesServer() as server:
+        yield server
+
+
+def gpu_node(labels: dict[str, str]) -> dict[str, Any]:
+    status = {"allocatable": {"nvidia.com/gpu": "1"}, "conditions": [condition("Ready")]}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu", "labels": labels}, "status": status}
+
+
+def provision(cluster: KubernetesServer, folder: Path) -> None:
+    """Nodes of each provider: with a size that is not to be had, and an answer to each creation that is lost."""
+    controller = Controller(cluster, unavailable={(A100, "on-demand")})
+    for lost, run in ((1, "first"), (4, "second")):
+        cluster.faults.fail("truncated", lost)
+        Pod(cluster, folder).provision(run=run, fallback_instance_types=[H100])
+        assert cluster.faults.happened
+    assert len(controller.machines) == 2
+    controller.failing = "QuotaExceeded"
+    with pytest.raises(NoCapacity):
+        Pod(cluster, folder).provision(run="fourth", instance_type=H100)
+    cluster.put(gpu_node({"apps": "tuned", RUN_LABEL: "third"}))
+    there = Wanted(work=folder, provider="existing", labels={"apps": "tuned", RUN_LABEL: "third"})
+    assert existing_nodes.provision(there).nodes == ["gpu"]
+    pool = Wanted(work=folder, provider="aks", run="third")
+    assert aks_nodes.with_gpus(pool, 1, lambda seconds: None) == ["gpu"]
+
+
+def release(cluster: KubernetesServer, folder: Path) -> None:
+    """What provision made goes."""
+    controller = Controller(cluster)
+    Pod(cluster, folder).provision()
+    cluster.calls.clear()
+    Pod(cluster, folder).release()
+    assert not controller.machines
+
+
+def preflight(cluster: KubernetesServer, folder: Path) -> None:
+    """All that can be asked is asked."""
+    metadata = {"name": "models", "namespace": "argotune"}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {}}
+    cluster.put({**claim, "status": {"phase": "Bound"}})
+    cluster.put({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}})
+    given = Preflight(work=folder, storage_class="fast", claims=["models"])
+    found = list(preflight_cluster.check(given))
+    assert found == ["storage class fast is there", "volume claim models is there"]
+
+
+STEPS: dict[str, Callable[[KubernetesServer, Path], None]] = {
+    "argotune-provision": provision,
+    "argotune-release": release,
+    "argotune-preflight": preflight,
+}
+
+
+def used(cluster: KubernetesServer) -> Rights:
+    return {(group, resource, verb) for verb, group, resource in cluster.verbs()}
+
+
+@pytest.mark.parametrize("account", STEPS)
+def test_a_role_is_what_its_step_uses(
+    account: str,
+    rights: dict[str, Rights],
+    cluster: KubernetesServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig", user=account)))
+    STEPS[account](cluster, tmp_path)
+    assert used(cluster) | EXECUTOR == rights[account]
+
+
+def test_every_account_of_a_step_is_tried(rights: dict[str, Rights]) -> None:
+    assert set(rights) - {"argotune", "argotune-submitter"} == set(STEPS)
+    assert rights["argotune"] == EXECUTOR
+
+
+def test_a_call_that_is_not_in_the_role_would_be_seen(
+    rights: dict[str, Rights], cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+    client: KubernetesClient = kubernetes_client.connect()
+    client.list(kubernetes_client.PODS)
+    assert used(cluster) == {("", "pods", "list")}
+    assert not any(used(cluster) <= of_account for of_account in rights.values())

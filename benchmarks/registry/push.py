@@ -2,8 +2,8 @@
 
     python benchmarks/registry/push.py [--megabytes 200] [--rounds 5]
 
-Each round starts an empty registry for each of the two and pushes the same adapter image, in turn: argotune's push in a
-Python process of its own (start included), and ``skopeo copy``. Needs docker-registry and skopeo.
+Each round starts an empty registry for each of the two and pushes the same adapter image, in turn: argotune's push in
+a Python process of its own (start included), and ``skopeo copy``. Needs docker-registry and skopeo.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def one_round(work: Path, layout: Path, number: int) -> tuple[float, float, floa
         order = ["ours", "theirs"] if number % 2 else ["theirs", "ours"]
         found = {name: measured(commands[name]) for name in order}
     (seconds, memory), (other, other_memory) = found["ours"], found["theirs"]
-    print(f"{number:5} {seconds:9.2f} {other:9.2f} {seconds / other:6.2f} {memory:7.0f} {other_memory:7.0f}", flush=True)
+    print(
+        f"{number:5} {seconds:9.2f} {other:9.2f} {seconds / other:6.2f} {memory:7.0f} {other_memory:7.0f}", flush=True
+    )
     return seconds, other, memory
 
 

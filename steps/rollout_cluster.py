@@ -43,7 +43,7 @@ SETTLE_SECONDS = 1.0
 def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> Result:
     """Put base and adapters in service on the cluster and ask the question; raises as ``steps.rollout`` says."""
     end = time.monotonic() + settings.deadline_seconds
-    cluster = kubernetes_client.connect()
+    cluster = kubernetes_client.connect(sleep)
     release = release_of(settings)
     known = service_release.read(cluster, settings.name)
     track = CANARY if settings.canary and known.current else STABLE
@@ -63,7 +63,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     try:
         answers = _ask(where, settings, served)
     except BaseException:
-        service_update.take_back(where, before)
+        service_update.take_back(where, before, served)
         raise
     known = dataclasses.replace(known, scaled=scaled, gateway=settings.gateway, objects=optional)
     _record(where, known, served, settings.canary)
@@ -71,10 +71,11 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         print(f"--- {model}\n{answer}")
     endpoint = service_address(cluster, settings.name)
     progress.report(3, 3, f"endpoint: {endpoint}")
-    named = [answers.get(model, "") for model in (*(one.name for one in served.adapters), served.base_name)]
-    return Result(
-        endpoint=endpoint, answer=named[0], base_answer=named[-1], server="own" if settings.template else "vllm"
-    )
+    named = [*(adapter.name for adapter in served.adapters), served.base_name]
+    # The models of a pod of the user's own are those that it lists.
+    told = [answers.get(name, "") for name in named] if not settings.template else [*answers.values()] or [""]
+    kind = "own" if settings.template else "vllm"
+    return Result(endpoint=endpoint, answer=told[0], base_answer=told[-1], server=kind)
 
 
 def release_of(settings: Settings) -> Release:

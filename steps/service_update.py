@@ -75,19 +75,21 @@ def put(rollout: Rollout, release: Release, before: Release | None) -> Release:
     try:
         _roll(rollout, started)
     except BaseException:
-        take_back(rollout, before)
+        take_back(rollout, before, started)
         raise
     return started
 
 
-def take_back(rollout: Rollout, before: Release | None) -> None:
-    """Have the release ``before`` in service again; where there was none, nothing is left."""
+def take_back(rollout: Rollout, before: Release | None, failed: Release) -> None:
+    """Have the release ``before`` in service again; where there was none, nothing is left of the one that failed."""
     if before is None:
         print("there was nothing in service before: what did not come up is removed", flush=True)
         rollout.cluster.delete(DEPLOYMENTS, rollout.deployment)
-        return
-    print(f"back to what was in service (revision {before.revision})", flush=True)
-    _apply(rollout, before)
+    else:
+        print(f"back to what was in service (revision {before.revision})", flush=True)
+        _apply(rollout, before)
+    if before is None or failed.revision != before.revision:
+        rollout.cluster.delete(CONFIG_MAPS, service_manifests.wanted_name(rollout.name, failed.revision))
 
 
 def ready_pods(rollout: Rollout, revision: str) -> list[Document]:

@@ -1,0 +1,146 @@
+"""What a cluster does with a Deployment: a controller and a kubelet in one, whose pods answer over real HTTP.
+
+Pods have addresses of their own (127.0.0.0/8) and the server of ``adapter_server``; a ConfigMap that a pod mounts is
+written to its file whenever it changes.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from adapter_server import Running
+from kubernetes_server import KubernetesServer
+
+Object = dict[str, Any]
+NAMESPACE = "argotune"
+
+
+class Servers:
+    """Deployments of the cluster come to life; ``trouble`` says how new pods fail."""
+
+    def __init__(self, cluster: KubernetesServer, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.pods: dict[str, Running] = {}
+        self.trouble: Object | None = None
+        """Status of pods that are started from now on, in place of one that is ready."""
+        self.least: dict[str, int] = {}
+        """Fewest ready pods that a Deployment ever had, once it had any."""
+        self._numbers = itertools.count(1)
+        cluster.controllers.append(self.see)
+
+    def close(self) -> None:
+        self.cluster.controllers.clear()
+        for running in list(self.pods.values()):
+            running.close()
+
+    def see(self, event: str, document: Object) -> None:
+        kind = document["kind"]
+        if kind == "Deployment":
+            self._reconcile(document, gone=event == "DELETED")
+        elif kind == "ConfigMap" and event != "DELETED":
+            for pod in self.cluster.all("pods"):
+                self._mount(pod)
+
+    def of(self, deployment: str) -> list[Object]:
+        return [pod for pod in self.cluster.all("pods") if pod["metadata"]["labels"].get("owner") == deployment]
+
+    def ready(self, **labels: str) -> list[Object]:
+        return [
+            pod
+            for pod in self.cluster.all("pods")
+            if labels.items() <= pod["metadata"]["labels"].items()
+            and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+        ]
+
+    def service(self, name: str) -> str:
+        """Address of a pod behind a Service."""
+        service = self.cluster.read("services", name, NAMESPACE)
+        assert service
+        pod = self.ready(**service["spec"]["selector"])[0]
+        return f"http://{pod['status']['podIP']}:5000"
+
+    def _reconcile(self, deployment: Object, *, gone: bool) -> None:
+        name = deployment["metadata"]["name"]
+        template = deployment["spec"]["template"]
+        revision = template["metadata"]["annotations"]["argotune.dev/revision"]
+        wanted = 0 if gone else deployment["spec"].get("replicas", 1)
+        mine = self.of(name)
+        current = [pod for pod in mine if pod["metadata"]["annotations"]["argotune.dev/revision"] == revision]
+        for _ in range(wanted - len(current)):
+            current.append(self._start(name, template))
+        up = [pod for pod in current if self._is_ready(pod)]
+        old = [pod for pod in mine if pod not in current]
+        # maxUnavailable 0: the old go when the new are ready.
+        for pod in [*(old if gone or len(up) >= wanted else []), *current[wanted:]]:
+            self._stop(pod)
+        ready = len([pod for pod in self.of(name) if self._is_ready(pod)])
+        if ready and not gone:
+            self.least[name] = min(self.least.get(name, ready), ready)
+        if not gone:
+            left = len(self.of(name))
+            status = {"observedGeneration": deployment["metadata"]["generation"], "replicas": left,
+                      "updatedReplicas": len(current[:wanted]), "availableReplicas": ready}  # fmt: skip
+            live = self.cluster.read("deployments", name, NAMESPACE)
+            if live and live.get("status") != status:
+                self.cluster.put({**live, "status": status})
+
+    def _start(self, deployment: str, template: Object) -> Object:
+        number = next(self._numbers)
+        name = f"{deployment}-{number}"
+        pid = os.getpid()
+        ip = f"127.{pid >> 8 & 127 | 1}.{pid & 255}.{number}"
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**copy.deepcopy(template["metadata"]), "name": name, "namespace": NAMESPACE},
+            "spec": copy.deepcopy(template["spec"]),
+        }
+        pod["metadata"]["labels"]["owner"] = deployment
+        ready = {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        pod["status"] = copy.deepcopy(self.trouble) or ready
+        if self.trouble is None:
+            (self.folder / name).mkdir(parents=True)
+            self._mount(pod)
+            running = Running(self.folder / name / "adapters.json", self.folder / name / "pulled", (ip, 5000))
+            self.pods[name] = running
+            if "readinessProbe" in pod["spec"]["containers"][0] and not self._probed(running.address):
+                pod["status"]["conditions"] = []
+        return self.cluster.put(pod)
+
+    def _stop(self, pod: Object) -> None:
+        name = pod["metadata"]["name"]
+        with self.cluster.changed:
+            record = self.cluster.get(self.cluster.resource("pods"), NAMESPACE, name)
+            self.cluster.delete(record, {})
+        if name in self.pods:
+            self.pods.pop(name).close()
+
+    def _mount(self, pod: Object) -> None:
+        names = [volume["configMap"]["name"] for volume in pod["spec"].get("volumes", []) if "configMap" in volume]
+        folder = self.folder / pod["metadata"]["name"]
+        for name in names:
+            found = self.cluster.read("configmaps", name, NAMESPACE)
+            if found and folder.is_dir():
+                new = folder / ".new"
+                new.write_text(found["data"]["adapters.json"])
+                new.replace(folder / "adapters.json")
+
+    @staticmethod
+    def _probed(address: str) -> bool:
+        """The readiness probe."""
+        end = time.monotonic() + 10
+        while requests.get(f"{address}/ready", timeout=5).status_code != 200:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
+
+    @staticmethod
+    def _is_ready(pod: Object) -> bool:
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])

@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +35,28 @@ def needs_tool() -> Callable[[str], str]:
         pytest.skip(f"{name} is not installed")
 
     return find
+
+
+Argotune = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def argotune() -> Argotune:
+    """``argotune("plan", file)`` runs the command line as a user does; gives its exit code and what it said.
+
+    ``text`` is its standard input, ``cwd`` its folder; other keywords are variables of its environment.
+    """
+
+    def run(
+        *words: object, text: str | None = None, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "workflows.cli", *map(str, words)]
+        variables = {**os.environ, **environment}
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=120, cwd=cwd, env=variables, check=False
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import functools
 import http.server
 import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -35,10 +34,10 @@ pipeline:
 INFERENCE = "inference:\n  preset:\n    name: smollm2-135m-instruct\n"
 
 
-def argotune(*arguments, cwd, **environment):
-    command = [sys.executable, "-m", "workflows.cli", *map(str, arguments)]
-    environment = {**os.environ, "ARGOTUNE_HOME": str(cwd / "home"), "HOME": str(cwd), **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, env=environment)
+@pytest.fixture
+def apart(argotune, tmp_path):
+    """The command line in a folder and a home of the test's own."""
+    return functools.partial(argotune, cwd=tmp_path, ARGOTUNE_HOME=str(tmp_path / "home"), HOME=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -54,10 +53,10 @@ def argotune(*arguments, cwd, **environment):
     ],
 )
 @pytest.mark.parametrize("verb", ["validate", "compile", "run"])
-def test_a_wrong_workspace_is_refused_before_anything_is_written(verb, change, complaint, tmp_path):
+def test_a_wrong_workspace_is_refused_before_anything_is_written(apart, verb, change, complaint, tmp_path):
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", "https://example.com/a.parquet").replace(*change))
     before = sorted(tmp_path.rglob("*"))
-    ended = argotune(verb, "bad.yaml", cwd=tmp_path)
+    ended = apart(verb, "bad.yaml")
     assert ended.returncode == 2, ended.stderr
     assert complaint in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -66,28 +65,28 @@ def test_a_wrong_workspace_is_refused_before_anything_is_written(verb, change, c
 
 
 @pytest.mark.parametrize("verb", ["validate", "run"])
-def test_neither_tuning_nor_inference_is_refused(verb, tmp_path):
+def test_neither_tuning_nor_inference_is_refused(apart, verb, tmp_path):
     (tmp_path / "bad.yaml").write_text(WORKSPACE[: WORKSPACE.index("tuning:")])
-    ended = argotune(verb, "bad.yaml", cwd=tmp_path)
+    ended = apart(verb, "bad.yaml")
     assert ended.returncode == 2
     assert "Either Inference or Tuning must be specified, not neither" in ended.stderr
 
 
-def test_all_errors_are_told_at_once(tmp_path):
+def test_all_errors_are_told_at_once(apart, tmp_path):
     text = WORKSPACE.replace("URL", "ftp://example.com/a.parquet").replace("qlora", "dora").replace("bad:1", "Bad:1")
     (tmp_path / "bad.yaml").write_text(text)
-    ended = argotune("run", "bad.yaml", "--set", "tuning.epoch=1", cwd=tmp_path)
+    ended = apart("run", "bad.yaml", "--set", "tuning.epoch=1")
     assert ended.returncode == 2
     assert all(part in ended.stderr for part in ("tuning.input.urls[0]", "dora", "output.image", "tuning.epochs"))
     assert ended.stderr.count("error: ") == 4, ended.stderr
 
 
-def test_tuning_and_inference_of_two_models_is_refused(tmp_path):
+def test_tuning_and_inference_of_two_models_is_refused(apart, tmp_path):
     text = WORKSPACE.replace("URL", "https://example.com/a.parquet") + INFERENCE.replace(
         "smollm2-135m-instruct", "phi-4"
     )
     (tmp_path / "bad.yaml").write_text(text)
-    ended = argotune("validate", "bad.yaml", cwd=tmp_path)
+    ended = apart("validate", "bad.yaml")
     assert ended.returncode == 2
     assert "inference.preset" in ended.stderr
 
@@ -137,12 +136,12 @@ def good(file: Path) -> None:
     ],
     ids=["not parquet", "other columns", "no rows", "empty file", "404", "wrong checksum"],
 )
-def test_bad_data_ends_the_run_at_once(make, suffix, complaint, served, tmp_path):
+def test_bad_data_ends_the_run_at_once(apart, make, suffix, complaint, served, tmp_path):
     folder, url = served
     if make:
         make(folder / "a.parquet")
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", url + suffix))
-    ended = argotune("run", "bad.yaml", "--name", "bad-1", cwd=tmp_path)
+    ended = apart("run", "bad.yaml", "--name", "bad-1")
     assert ended.returncode == 2, ended.stderr
     last = ended.stderr[ended.stderr.rindex("error: ") :]
     assert last.startswith("error: download failed")
@@ -154,7 +153,7 @@ def test_bad_data_ends_the_run_at_once(make, suffix, complaint, served, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_called_that(served, tmp_path):
+def test_a_full_disk_is_called_that(apart, served, tmp_path):
     folder, url = served
     good(folder / "a.parquet")
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", url))
@@ -162,7 +161,7 @@ def test_a_full_disk_is_called_that(served, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path / "runs"], check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        ended = argotune("run", "bad.yaml", "--name", "bad-1", cwd=tmp_path)
+        ended = apart("run", "bad.yaml", "--name", "bad-1")
         assert ended.returncode == 2, ended.stderr
         assert "no space left" in ended.stderr[ended.stderr.rindex("error: ") :]
         assert_nothing_made(tmp_path / "runs" / "bad-1" / "volumes" / "work")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trainable_model
@@ -55,7 +55,7 @@ def test_what_would_spoil_a_training_is_told(tiny: Path, tmp_path: Path) -> None
     assert "lose their end: raise max_length" in told or "are left out" in told
 
 
-def test_the_command_fetches_and_shows(tiny: Path, tmp_path: Path) -> None:
+def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:
     trainable_model.write_rows(tmp_path / "rows" / "a.parquet", trainable_model.chat_rows(20))
     workspace = {
         "apiVersion": "kaito.sh/v1beta1",
@@ -69,10 +69,6 @@ def test_the_command_fetches_and_shows(tiny: Path, tmp_path: Path) -> None:
         },
     }
     (tmp_path / "workspace.yaml").write_text(json.dumps(workspace))
-
-    def argotune(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "workflows.cli", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     flags = ["preview", tmp_path / "workspace.yaml", "--set", f"model.repository={tiny}", "--rows", "1"]
     without = argotune(*flags)

@@ -8,12 +8,7 @@ import pytest
 from workflows import cli, errors
 
 
-def argotune(*arguments, **options):
-    command = [sys.executable, "-m", "workflows.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
-
-
-def test_help_lists_every_verb_and_the_exit_codes():
+def test_help_lists_every_verb_and_the_exit_codes(argotune):
     shown = argotune("--help")
     assert shown.returncode == 0
     assert all(verb in shown.stdout for verb in cli.VERBS)
@@ -21,13 +16,13 @@ def test_help_lists_every_verb_and_the_exit_codes():
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
-def test_every_verb_has_help(verb):
+def test_every_verb_has_help(argotune, verb):
     shown = argotune(verb, "--help")
     assert shown.returncode == 0, shown.stderr
     assert verb in shown.stdout
 
 
-def test_an_unknown_verb_is_bad_input():
+def test_an_unknown_verb_is_bad_input(argotune):
     assert argotune("conquer").returncode == 2
 
 

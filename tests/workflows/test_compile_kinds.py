@@ -1,8 +1,6 @@
 """One spec, four kinds of Argo objects; their runs carry labels and title."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -73,34 +71,29 @@ def test_without_a_schedule_there_is_no_cron():
         compiled(PLANS["everything"], "cron")
 
 
-def run_compile(file, *flags: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "workflows.cli", "compile", file, *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-def test_the_command_line_names_the_kind(tmp_path):
+def test_the_command_line_names_the_kind(argotune, tmp_path):
     file = write(tmp_path, GOOD + '  schedule: {schedules: ["@daily"]}\n')
-    as_yaml, as_json = run_compile(file, "--as", "cron"), run_compile(file, "--as", "cluster-template", "-o", "json")
+    as_yaml = argotune("compile", file, "--as", "cron")
+    as_json = argotune("compile", file, "--as", "cluster-template", "-o", "json")
     assert yaml.safe_load(as_yaml.stdout)["kind"] == "CronWorkflow"
     assert json.loads(as_json.stdout)["kind"] == "ClusterWorkflowTemplate"
-    assert yaml.safe_load(run_compile(file).stdout)["kind"] == "Workflow"
+    assert yaml.safe_load(argotune("compile", file).stdout)["kind"] == "Workflow"
 
 
-def test_a_cron_of_a_workspace_without_schedule_is_bad_input(tmp_path):
-    done = run_compile(write(tmp_path, GOOD), "--as", "cron")
+def test_a_cron_of_a_workspace_without_schedule_is_bad_input(argotune, tmp_path):
+    done = argotune("compile", write(tmp_path, GOOD), "--as", "cron")
     assert (done.returncode, done.stdout) == (2, "")
     assert "pipeline.schedule: Workspace tuned has no schedule" in done.stderr
     assert "fix: add pipeline: {schedule:" in done.stderr
 
 
-def test_a_schedule_makes_a_run_of_its_own_each_time(tmp_path):
+def test_a_schedule_makes_a_run_of_its_own_each_time(argotune, tmp_path):
     inner = workflow(dag(task("say")), leaf("say", SAY, "hello"))["spec"]
     cron = {"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "metadata": {"name": "weekly"}}
     file = tmp_path / "cron.json"
     file.write_text(json.dumps(cron | {"spec": {"schedules": ["@weekly"], "workflowSpec": inner}}))
-    command = [sys.executable, "-m", "workflows.cli", "run", file, "--runs-dir", tmp_path / "runs"]
     for _ in range(2):
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        assert argotune("run", file, "--runs-dir", tmp_path / "runs").returncode == 0
     names = [folder.name for folder in (tmp_path / "runs").iterdir()]
     assert len(names) == 2
     assert all(name.startswith("weekly-") for name in names)

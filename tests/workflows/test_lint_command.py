@@ -16,12 +16,7 @@ BAD = ROOT / "tests" / "data" / "lint" / "bad"
 GOOD = ROOT / "tests" / "data" / "lint" / "good"
 
 
-def argotune(*words, text=None):
-    argv = [sys.executable, "-m", "workflows.cli", *map(str, words)]
-    return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60)
-
-
-def test_an_error_is_told_with_place_rule_and_fix_and_ends_with_2():
+def test_an_error_is_told_with_place_rule_and_fix_and_ends_with_2(argotune):
     ended = argotune("lint", BAD / "on-exit.yaml", BAD / "enum.yaml")
     assert ended.returncode == 2
     assert ended.stdout.startswith(
@@ -31,13 +26,13 @@ def test_an_error_is_told_with_place_rule_and_fix_and_ends_with_2():
     assert ended.stderr == "3 documents, 3 errors, 0 warnings\n"
 
 
-def test_warnings_end_with_0():
+def test_warnings_end_with_0(argotune):
     ended = argotune("lint", BAD / "image-tag.yaml")
     assert ended.returncode == 0
     assert "[image-tag] warning: " in ended.stdout
 
 
-def test_what_compile_prints_is_linted_from_standard_input():
+def test_what_compile_prints_is_linted_from_standard_input(argotune):
     example = ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml"
     compiled = argotune("compile", example)
     assert compiled.returncode == 0, compiled.stderr
@@ -45,7 +40,7 @@ def test_what_compile_prints_is_linted_from_standard_input():
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
-def test_json_tells_the_same():
+def test_json_tells_the_same(argotune):
     ended = argotune("lint", "-o", "json", "-", text=(BAD / "entrypoint.yaml").read_text())
     told = json.loads(ended.stdout)
     assert ended.returncode == 2
@@ -62,7 +57,7 @@ def test_json_tells_the_same():
     }
 
 
-def test_a_workspace_is_to_be_compiled_first():
+def test_a_workspace_is_to_be_compiled_first(argotune):
     ended = argotune("lint", ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml")
     assert ended.returncode == 2
     assert "argotune compile" in ended.stdout

@@ -26,6 +26,12 @@ PLACES = {
     f"{ROOT}.ModelConfig": "tuning.modelConfig",
 }
 
+OWN_POD = Problem(
+    "a pod of your own is for a cluster: this machine starts no containers",
+    "inference.template",
+    fix="write preset: {name: ...}, or run it in a cluster: argotune submit FILE",
+)
+
 
 def problems(plan: Plan) -> list[Problem]:
     """What no run could honour."""
@@ -47,10 +53,7 @@ def problems(plan: Plan) -> list[Problem]:
 def only_in_a_cluster(plan: Plan) -> Iterator[Problem]:
     """What this machine could not run."""
     if plan.rollout and plan.rollout.template is not None:
-        fix = "write preset: {name: ...}, or run it in a cluster: argotune submit FILE"
-        yield Problem(
-            "a pod of your own is for a cluster: this machine starts no containers", "inference.template", fix=fix
-        )
+        yield OWN_POD
 
 
 def warnings(plan: Plan) -> Iterator[Problem]:

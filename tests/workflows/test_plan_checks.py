@@ -102,7 +102,12 @@ def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_
     assert not (tmp_path / "runs").exists()
     assert cli.main(["plan", str(file)]) == 0
     assert "no estimate for a pod of your own" in capsys.readouterr().out
-    assert cli.main(["compile", str(file)]) == 0
+    assert cli.main(["compile", str(file), "-o", "json"]) == 0
+    compiled = tmp_path / "own.json"
+    compiled.write_text(capsys.readouterr().out)
+    assert cli.main(["run", str(compiled), "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert "a pod of your own is for a cluster" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_chat_template_may_be_set():

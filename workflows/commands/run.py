@@ -7,6 +7,8 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,7 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
 
     found = compiling.read_workflow(args.file)
     if found is not None:
+        _refuse_own_pod(found, args.file)
         return found
     documents = compiling.compile_file(args, here=True)
     if len(documents) > 1:
@@ -93,6 +96,28 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
     if not args.resume:
         refuse_placeholder(documents[0], parameters, args.file)
     return documents[0]
+
+
+def _refuse_own_pod(document: dict[str, Any], file: str) -> None:
+    """A Workflow that was compiled of a Workspace with a pod of its own, as ``resolve`` refuses the Workspace."""
+    from workflows.plan_checks import OWN_POD
+
+    for container in _containers(document):
+        words = [*(container.get("command") or []), *(container.get("args") or [])]
+        if "steps.rollout" in words and "--template" in words:
+            raise InvalidInput(replace(OWN_POD, file=file))
+
+
+def _containers(value: Any) -> Iterator[dict[str, Any]]:
+    """Containers of a document that nobody has checked yet."""
+    if isinstance(value, dict):
+        if isinstance(value.get("command"), list) and isinstance(value.get("args") or [], list):
+            yield value
+        for inner in value.values():
+            yield from _containers(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _containers(inner)
 
 
 def refuse_placeholder(document: dict[str, Any], parameters: dict[str, str], file: str) -> None:

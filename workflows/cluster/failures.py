@@ -14,7 +14,10 @@ from typing import Any
 from steps.redact import redact
 from workflows.errors import ArgotuneError, InvalidInput
 
-INSTALL_ARGO = "install Argo Workflows 3.6 or later (argo/README.md tells how), or choose another cluster: --context"
+INSTALL_ARGO = (
+    "install Argo Workflows 3.6 or later (https://argo-workflows.readthedocs.io/en/latest/installation/), then see "
+    "argo/README.md; or choose another cluster: --context"
+)
 UNREACHABLE = "Unreachable"
 """Reason of a failure before anything was sent: who asks once is not made to wait for more tries."""
 _VERBS = {"list": "list", "get": "read", "create": "create", "watch": "watch", "patch": "change"}

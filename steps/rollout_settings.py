@@ -78,6 +78,8 @@ class Settings:
     """Cluster: labels that the nodes must have (KAITO `resource.labelSelector`)."""
     instance_types: list[str] = dataclasses.field(default_factory=list)
     """Cluster: sizes of nodes, the first preferred; empty: any."""
+    preferred_nodes: list[str] = dataclasses.field(default_factory=list)
+    """Cluster: names of nodes to take before others (KAITO `resource.preferredNodes`)."""
     context_length: int = 0
     """Cluster: longest context that the GPUs hold, by the estimate; 0: the model's own."""
     models_claim: str = ""

@@ -162,17 +162,24 @@ def _where(given: Settings) -> Document:
     }  # fmt: skip
     if given.node_labels:
         found["nodeSelector"] = given.node_labels
-    if given.instance_types:
-        found["affinity"] = {"nodeAffinity": _sizes(given.instance_types)}
+    if given.instance_types or given.preferred_nodes:
+        found["affinity"] = {"nodeAffinity": _nodes(given.instance_types, given.preferred_nodes)}
     return found
 
 
-def _sizes(types: list[str]) -> Document:
+def _nodes(types: list[str], names: list[str]) -> Document:
     def is_in(values: list[str]) -> Document:
         wanted = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": values}
         return {"matchExpressions": [wanted]}
 
-    required = {"nodeSelectorTerms": [is_in(types)]}
-    preferred = [{"weight": max(50 - at, 1), "preference": is_in([size])} for at, size in enumerate(types)]
-    several = {"preferredDuringSchedulingIgnoredDuringExecution": preferred} if len(types) > 1 else {}
-    return {"requiredDuringSchedulingIgnoredDuringExecution": required, **several}
+    several = types if len(types) > 1 else []
+    preferred: list[Document] = [
+        {"weight": max(50 - at, 1), "preference": is_in([size])} for at, size in enumerate(several)
+    ]
+    for name in names:
+        named = {"key": "metadata.name", "operator": "In", "values": [name]}
+        preferred.append({"weight": 10, "preference": {"matchFields": [named]}})
+    found: Document = {"preferredDuringSchedulingIgnoredDuringExecution": preferred} if preferred else {}
+    if types:
+        found["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [is_in(types)]}
+    return found

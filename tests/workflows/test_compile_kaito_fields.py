@@ -1,6 +1,7 @@
 """Where fields of KAITO end up in the compiled Workflow."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from workflows.compile.dag import compile_workflow
 from workflows.plan import Layer, merge
 
 SERVE = {"name": "phi", "model.preset": "phi-4", "model.repository": "microsoft/phi-4", "rollout.question": "Who?"}
+SIZE = "Standard_NC24ads_A100_v4"
 TUNE = SERVE | {"tuning.method": "qlora", "data.urls": ["https://e.com/a.parquet"], "output.image": "reg.io/a:1"}
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{{{'a': '}}'}}}{% endfor %}é\n\\"
 
@@ -53,8 +55,22 @@ def test_preferred_nodes_are_preferred_by_their_names():
     }
 
 
+def test_servers_prefer_the_nodes_too():
+    from steps import service_pod
+    from steps.rollout_settings import Settings
+
+    document = compiled(SERVE | {"resource.preferredNodes": ["aks-1"], "resource.instanceType": SIZE})
+    names, sizes = (json.loads(flag(document, "rollout", name)) for name in ("preferred-nodes", "instance-types"))
+    given = Settings(work=Path("/work"), name="phi", model="a/b", preferred_nodes=names, instance_types=sizes)
+    affinity = service_pod.pod(given, {})["spec"]["affinity"]["nodeAffinity"]
+    [preferred] = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert preferred["preference"]["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": ["aks-1"]}]
+    [required] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert required["matchExpressions"][0]["values"] == [SIZE]
+
+
 def test_nodes_that_are_made_for_a_run_are_no_others():
-    size = {"resource.instanceType": "Standard_NC24ads_A100_v4", "nodes.provider": "karpenter"}
+    size = {"resource.instanceType": SIZE, "nodes.provider": "karpenter"}
     document = compiled(TUNE | size | {"resource.preferredNodes": ["aks-1"]})
     assert "affinity" not in template(document, "tune")
 

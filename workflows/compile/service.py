@@ -26,6 +26,7 @@ def flags(plan: Plan) -> dict[str, Any]:
         "gateway": chosen.gateway,
         "node-labels": plan.resource.labels,
         "instance-types": sizes,
+        "preferred-nodes": plan.resource.preferred_nodes,
         "context-length": context_length(plan),
         "access-secret": plan.model.access_secret,
         "registry-secret": chosen.pull_secret or pushed,

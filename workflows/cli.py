@@ -29,6 +29,8 @@ VERBS = {
     "logs": "show what the steps of a run on a cluster write",
     "approve": "answer the step of a run on a cluster that waits for a person",
     "stop": "stop the servers of runs on this machine, or a run on a cluster (--cluster)",
+    "promote": "let the canary of a cluster's service take over",
+    "rollback": "have what a cluster's service served before in service again, or end its canary",
     "gc": "list the GPU nodes that runs have made on a cluster, and delete what lost runs have left",
     "chat": "ask a served adapter a question",
     "presets": "list the models that can be tuned and served",

@@ -1,0 +1,61 @@
+"""``argotune promote``: the canary of a service on a cluster gets all requests."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from workflows.errors import ArgotuneError, InvalidInput, Problem
+from workflows.spec.pipeline import seconds
+
+EXAMPLES = """examples:
+  argotune promote oncall        the canary of the service oncall (its Workspace's name) takes over
+
+$KUBECONFIG, else ~/.kube/config, says which cluster, and its context which namespace. New servers are ready before
+old ones go; if they don't come up, all is as before.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``argotune promote``."""
+    parser.epilog = EXAMPLES
+    add_service(parser)
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """Declare which service it is, as ``argotune rollback`` has it too."""
+    parser.add_argument("name", metavar="SERVICE", help="name of the Workspace that was rolled out")
+    parser.add_argument("-n", "--namespace", default="", help="namespace of the service (default: the context's)")
+    parser.add_argument("--deadline", default="15m", help="how long servers may take (default: 15m)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Promote, and say what is served now.
+
+    Raises:
+        InvalidInput: there is no such service or canary, or no cluster.
+        ArgotuneError: the servers did not come up; then all is as before.
+    """
+    from steps import service_change
+
+    return change(args, service_change.promote)
+
+
+def change(args: argparse.Namespace, what: Any) -> int:
+    """Change a service, with the errors of steps as those of the command line."""
+    from steps import kubernetes_client
+    from steps.errors import StepError
+
+    try:
+        deadline = seconds(args.deadline)
+    except ValueError as error:
+        raise InvalidInput(Problem(str(error), "--deadline")) from None
+    try:
+        cluster = kubernetes_client.connect()
+        cluster.namespace = args.namespace or cluster.namespace
+        print(what(cluster, args.name, deadline))
+    except StepError as error:
+        failure = ArgotuneError(str(error))
+        failure.exit_code = error.exit_code
+        raise failure from None
+    return 0

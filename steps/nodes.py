@@ -85,7 +85,7 @@ class Wanted(Run):
     lease_seconds: int = 26 * 3600
     """After so long, what was made for the run belongs to nobody any more."""
     node_class: str = "default"
-    """Karpenter: name of the AKSNodeClass."""
+    """Karpenter: name of an AKSNodeClass, or KIND/NAME (KaitoNodeClass/default for gpu-provisioner)."""
 
     @property
     def sizes(self) -> list[str]:

@@ -5,6 +5,7 @@ Each account's step is run as its pod would, in all its turns, and the verbs are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from kubernetes_server import KubernetesServer, condition
 
 from steps import aks_nodes, existing_nodes, kubernetes_client, preflight_cluster
 from steps.errors import NoCapacity
-from steps.kubernetes_client import KubernetesClient
+from steps.kubernetes_client import Kind, KubernetesClient
 from steps.nodes import RUN_LABEL, Wanted
 from steps.preflight import Settings as Preflight
+from workflows import site
 
 Rights = set[tuple[str, str, str]]
 ROOT = Path(__file__).parents[1]
@@ -108,7 +110,9 @@ def test_a_role_is_what_its_step_uses(
 
 
 def test_every_account_of_a_step_is_tried(rights: dict[str, Rights]) -> None:
-    assert set(rights) - {"argotune", "argotune-submitter"} == set(STEPS)
+    elsewhere = {"argotune", "argotune-submitter", "argotune-rollout"}
+    """The first has no step of its own; the others are tried where their fixtures are."""
+    assert set(rights) - elsewhere == set(STEPS)
     assert rights["argotune"] == EXECUTOR
 
 
@@ -117,6 +121,19 @@ def test_a_call_that_is_not_in_the_role_would_be_seen(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
     client: KubernetesClient = kubernetes_client.connect()
-    client.list(kubernetes_client.PODS)
-    assert used(cluster) == {("", "pods", "list")}
+    client.list(Kind("v1", "secrets"))
+    assert used(cluster) == {("", "secrets", "list")}
     assert not any(used(cluster) <= of_account for of_account in rights.values())
+
+
+def test_site_profiles_of_the_page_on_nodes_are_right(rights: dict[str, Rights], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "NODES.md").read_text()
+    profiles = re.findall(r"```yaml\n(# site\.yaml\n.+?)```", page, flags=re.DOTALL)
+    providers = set()
+    for text in profiles:
+        (tmp_path / "site.yaml").write_text(text)
+        values = site.load(str(tmp_path / "site.yaml"))
+        providers.add(values["nodes.provider"])
+        for step, account in values["serviceAccounts"].items():
+            assert account in rights and account == f"argotune-{step}"
+    assert providers == {"aks", "existing", "karpenter"}

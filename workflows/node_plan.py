@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import presets
+from steps.errors import BadInput
+from steps.karpenter_objects import node_class
 from steps.nodes import MAKERS
 from workflows import estimate
 from workflows.errors import Problem
@@ -47,7 +49,21 @@ def problems(plan: Plan) -> Iterator[Problem]:
             yield Problem(
                 f"node pools of AKS are made, and {names} are not set", fix="write them into the site profile"
             )
+    if plan.nodes.provider == "karpenter":
+        yield from _of_karpenter(plan)
     yield from _outlived(plan)
+
+
+def _of_karpenter(plan: Plan) -> Iterator[Problem]:
+    """A class of nodes that is not known, or that makes no spot nodes."""
+    try:
+        _, _, facts = node_class(plan.nodes.node_class)
+    except BadInput as error:
+        yield Problem(error.what.removeprefix("--node-class "), path="nodes.nodeClass", fix=error.fix)
+        return
+    if plan.nodes.spot and not facts.pools:
+        what = f"{plan.nodes.node_class} (gpu-provisioner) makes no spot nodes"
+        yield Problem(what, path="pipeline.nodes.spot", fix="write spot: false")
 
 
 def _outlived(plan: Plan) -> Iterator[Problem]:

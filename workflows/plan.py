@@ -64,7 +64,7 @@ class Nodes(_Section):
     cluster: str = ""
     """AKS: of the managed cluster."""
     node_class: str = "default"
-    """Karpenter: name of the AKSNodeClass."""
+    """Karpenter: name of an AKSNodeClass, or ``KIND/NAME`` (``KaitoNodeClass/default`` for gpu-provisioner)."""
 
 
 class Model(_Section):

@@ -116,6 +116,20 @@ def test_without_a_size_nodes_are_there_already(compiled):
             "pipeline.nodes.lease",
             "26h is shorter than one attempt to tune (48h)",
         ),
+        (
+            {"provider": "karpenter", "nodeClass": "Machine/a"},
+            None,
+            {},
+            "nodes.nodeClass",
+            "Machine/a: not a class of nodes",
+        ),
+        (
+            {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"},
+            {"spot": True},
+            {},
+            "pipeline.nodes.spot",
+            "makes no spot nodes",
+        ),
     ],
 )
 def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, path, words):

@@ -6,7 +6,7 @@
 FROM vllm/vllm-openai:v0.32.0
 
 LABEL org.opencontainers.image.title="argotune serve" \
-      org.opencontainers.image.description="vLLM with the rollout step and the /chat endpoint of argotune" \
+      org.opencontainers.image.description="vLLM with /chat, and with adapters that change while it runs" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
@@ -16,14 +16,14 @@ ENV PYTHONPATH=/app \
 
 WORKDIR /app
 
-# Copied and not installed: what the step imports is in vLLM's image, and nothing of that may change.
+# Copied and not installed: what the server's start imports is in vLLM's image, and nothing of that may change.
 COPY steps steps
 COPY presets presets
 
-# Steps are started as "python"; the last line proves that all imports are there.
+# Programs are started as "python"; the last line proves that all imports are there.
 USER 0
 RUN if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
- && python -c "import steps.rollout, steps.chat_middleware, presets"
+ && python -c "import steps.serve_pod, steps.server_front, steps.drain, steps.registry, presets"
 
 # Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name
 # is for libraries that ask who runs them (torch does).

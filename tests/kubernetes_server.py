@@ -159,8 +159,7 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
     def _call(self, body: bytes) -> Call:
         user = self.cluster.user_of(self.headers.get("Authorization", ""))
         try:
-            # Apply patches may be YAML, and JSON is YAML.
-            content = yaml.safe_load(body) if body else None
+            content = _read(body) if body else None
         except yaml.YAMLError as error:
             raise Refused(400, "BadRequest", f"the body can't be read: {error}") from None
         call = requests.described(self.command, self._path(), self._query(), content)
@@ -205,6 +204,14 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+def _read(body: bytes) -> Any:
+    """A body: JSON, or for apply patches YAML."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return yaml.safe_load(body)
 
 
 def condition(kind: str, status: str = "True", reason: str = "", message: str = "") -> Object:

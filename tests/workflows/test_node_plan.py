@@ -6,6 +6,8 @@ import pytest
 import yaml
 from workspace_sample import GOOD, check_broken
 
+from steps import step
+from steps.nodes import Run, Wanted
 from workflows import lint, runner
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput
@@ -185,3 +187,18 @@ def test_a_fallback_needs_a_size_to_fall_back_from(compiled):
     text = GOOD.replace(f"  instanceType: {A100}\n", "")
     with pytest.raises(InvalidInput, match="to fall back from"):
         compiled(nodes={"fallbackInstanceTypes": [A10]}, text=text)
+
+
+@pytest.mark.parametrize(
+    "site", [AKS, {"provider": "existing"}, {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"}]
+)
+def test_the_steps_take_the_flags_of_each_provider(compiled, site):
+    found = compiled(site)
+    wanted = step.parse(Wanted, found["provision"]["container"]["args"])
+    assert (wanted.provider, wanted.run, wanted.node_class) == (
+        site["provider"],
+        UID,
+        site.get("nodeClass", "default"),
+    )
+    given_back = step.parse(Run, found["release"]["container"]["args"])
+    assert (given_back.provider, given_back.run) == (site["provider"], UID)

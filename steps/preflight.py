@@ -20,6 +20,8 @@ from steps.credentials import config_files
 from steps.errors import BadInput, NoCapacity, StepError
 
 Found = Iterator[str | StepError]
+TRIES = 2
+"""To reach a registry: a run that waits for one later is more patient than who looks whether to begin."""
 Folder = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
@@ -104,8 +106,9 @@ def together(faults: Sequence[StepError]) -> StepError:
         return faults[0]
     kinds = (BadInput, NoCapacity, StepError)
     kind = next(kind for kind in kinds if any(isinstance(fault, kind) for fault in faults))
-    lines = [f"{number}. {fault.what}\n     fix: {fault.fix}" for number, fault in enumerate(faults, 1)]
-    return kind("\n  ".join([f"{len(faults)} faults, before anything was taken:", *lines]))
+    told = [f"({number}) {fault.what}" for number, fault in enumerate(faults, 1)]
+    fixes = [f"({number}) {fault.fix}" for number, fault in enumerate(faults, 1)]
+    return kind(f"{len(faults)} faults, before anything was taken: {'; '.join(told)}", "; ".join(fixes))
 
 
 def _finished(check: Callable[[Settings], Found], given: Settings) -> Found:
@@ -166,7 +169,7 @@ def _pulled(image: str, docker_config: Path | None) -> Found:
 
     try:
         wanted = reference.parse(image)
-        if RegistryClient(wanted, docker_config=docker_config).manifest_digest(wanted.pulled):
+        if RegistryClient(wanted, docker_config=docker_config, tries=TRIES).manifest_digest(wanted.pulled):
             yield f"{image} may be pulled"
         else:
             yield BadInput(f"{wanted.registry} has no {image}", "check the name and the tag, or push it first")
@@ -182,7 +185,7 @@ def _output(given: Settings) -> Found:
     from steps.registry_client import RegistryClient
 
     target = reference.parse(given.image)
-    registry = RegistryClient(target, push=True)
+    registry = RegistryClient(target, push=True, tries=TRIES)
     registry.try_upload()
     tag = target.tag or "latest"
     there = registry.manifest_digest(tag)

@@ -51,9 +51,11 @@ class RegistryClient:
         push: bool = False,
         mount_from: str = "",
         docker_config: Path | None = None,
+        tries: int = TRIES,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = reference
+        self._tries = tries
         self._mount_from = mount_from
         self._wait = wait
         host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
@@ -109,18 +111,18 @@ class RegistryClient:
         return media_type, content
 
     def _again(self, action: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
-        """Try until it is done, or ``TRIES`` times in a row without having ``reached`` more."""
+        """Try until it is done, or ``tries`` times in a row without having ``reached`` more."""
         attempt, furthest = 1, reached()
         while True:
             try:
                 return action()
             except MayPass as error:
                 attempt, furthest = (1 if reached() > furthest else attempt + 1), reached()
-                if attempt > TRIES:
+                if attempt > self._tries:
                     raise
                 backoff = 2.0 ** (attempt - 2) * random.uniform(0.5, 1)
                 wait = min(error.wait if error.wait is not None else backoff, LONGEST_WAIT)
-                print(f"{error.what}; try {attempt} of {TRIES} in {wait:.0f} s", flush=True)
+                print(f"{error.what}; try {attempt} of {self._tries} in {wait:.0f} s", flush=True)
                 self._wait(wait)
 
     def location(self, response: requests.Response) -> str:

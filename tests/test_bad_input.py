@@ -125,26 +125,26 @@ def good(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "suffix", "complaint"),
+    ("make", "suffix", "step", "complaint"),
     [
-        (not_parquet, "", "parquet"),
-        (other_columns, "", "no columns to tune on"),
-        (no_rows, "", "no rows"),
-        (empty_file, "", "empty"),
-        (None, "", "404"),
-        (good, "#sha256=" + "0" * 64, "sha256"),
+        (not_parquet, "", "preflight", "parquet"),
+        (other_columns, "", "download", "no columns to tune on"),
+        (no_rows, "", "download", "no rows"),
+        (empty_file, "", "preflight", "empty"),
+        (None, "", "preflight", "404"),
+        (good, "#sha256=" + "0" * 64, "download", "sha256"),
     ],
     ids=["not parquet", "other columns", "no rows", "empty file", "404", "wrong checksum"],
 )
-def test_bad_data_ends_the_run_at_once(apart, make, suffix, complaint, served, tmp_path):
+def test_bad_data_ends_the_run_at_once(apart, make, suffix, step, complaint, served, tmp_path):
     folder, url = served
     if make:
         make(folder / "a.parquet")
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", url + suffix))
-    ended = apart("run", "bad.yaml", "--name", "bad-1")
+    ended = apart("run", "bad.yaml", "--name", "bad-1", "-p", "push=false")
     assert ended.returncode == 2, ended.stderr
     last = ended.stderr[ended.stderr.rindex("error: ") :]
-    assert last.startswith("error: download failed")
+    assert last.startswith(f"error: {step} failed")
     assert complaint in last, last
     assert "fix: " in last
     assert "Traceback" not in ended.stderr
@@ -161,7 +161,7 @@ def test_a_full_disk_is_called_that(apart, served, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path / "runs"], check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        ended = apart("run", "bad.yaml", "--name", "bad-1")
+        ended = apart("run", "bad.yaml", "--name", "bad-1", "-p", "push=false")
         assert ended.returncode == 2, ended.stderr
         assert "no space left" in ended.stderr[ended.stderr.rindex("error: ") :]
         assert_nothing_made(tmp_path / "runs" / "bad-1" / "volumes" / "work")

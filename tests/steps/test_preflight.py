@@ -298,11 +298,8 @@ def test_one_list_and_the_code_of_what_no_retry_mends() -> None:
         NoCapacity,
         BadInput,
     ]
-    assert str(together([capacity, bad])).splitlines()[:3] == [
-        "2 faults, before anything was taken:",
-        "  1. c",
-        "     fix: d",
-    ]
+    both = together([capacity, bad])
+    assert (both.what, both.fix) == ("2 faults, before anything was taken: (1) c; (2) e", "(1) d; (2) f")
 
 
 def test_as_a_program(open_registry: Registry, tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def test_values_from_elsewhere_do_not_lie_in_scratch_space(tmp_path: Path) -> No
 def test_environment_and_folder_of_a_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "from the caller")
     monkeypatch.setenv("CALLERS", "too")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # as in a pod of a notebook
     monkeypatch.delenv("NOBODY", raising=False)
     env = [
         {"name": "HOME_DIR", "value": "/mnt/work/home"},
@@ -187,6 +188,7 @@ def test_environment_and_folder_of_a_leaf(tmp_path: Path, monkeypatch: pytest.Mo
     folder, words, environment = shown(tmp_path, "a")
     work = tmp_path / "run/volumes/work"
     assert (folder, words) == (str(work / "cwd"), ["test"])
+    assert "KUBERNETES_SERVICE_HOST" not in environment
     assert environment["HOME_DIR"] == str(work / "home")
     assert environment["BOTH"] == "test-$(PLAIN)"
     assert (environment["HF_TOKEN"], environment["CALLERS"]) == ("from the caller", "too")

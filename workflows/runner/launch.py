@@ -20,6 +20,8 @@ from workflows.runner.volumes import Mounts, mount
 GRACE_SECONDS = 30.0
 """Between SIGTERM and SIGKILL when the document doesn't say (Kubernetes: ``terminationGracePeriodSeconds``)."""
 
+IN_A_POD = "KUBERNETES_SERVICE_HOST"
+"""Set by the kubelet. Steps that find it ask the cluster; here they are to use this machine, even in a pod."""
 _REFERENCE = re.compile(r"\$(\$?)\(([^)\s]+)\)")
 
 
@@ -77,7 +79,7 @@ def prepare(
     words[0] = sys.executable if words[0] in ("python", "python3") else words[0]
     environment = {
         "PYTHONUNBUFFERED": "1",
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != IN_A_POD},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         **variables,
         "ARGO_PROGRESS_FILE": str(private / "progress"),

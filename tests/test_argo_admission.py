@@ -163,7 +163,7 @@ def reaches(
     policies = [policy["spec"] for policy in of_kind(documents, "NetworkPolicy").values()]
     chosen = [spec for spec in policies if "Egress" in spec["policyTypes"] and selects(spec["podSelector"], labels)]
     return not chosen or any(
-        {"protocol": protocol, "port": port} in rule["ports"]
+        ("ports" not in rule or {"protocol": protocol, "port": port} in rule["ports"])
         and ("to" not in rule or any(peer(p, to) for p in rule["to"]))
         for spec in chosen
         for rule in spec.get("egress", [])

@@ -39,7 +39,7 @@ def nap(seconds: float) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_switch, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(adapter_switch, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 1.0))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def prices(file: str | None) -> presets.Prices:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         raise InvalidInput(Problem(f"cannot read the site profile: {error}", file=str(path))) from error
     if not isinstance(content, dict):
         raise InvalidInput(

@@ -119,7 +119,7 @@ def read_workflow(file: str) -> dict[str, Any] | None:
         if file == "-":
             sys.stdin = io.TextIOWrapper(io.BytesIO(data))
         content = yaml.load(data.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        return None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
+        return None  # tags whose values are none (`!!int x`) raise what they like
     is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")
     return content if is_workflow else None

@@ -192,6 +192,8 @@ def _syntax(error: yaml.MarkedYAMLError, file: str, first_line: int, prefix: str
     mark = error.problem_mark or error.context_mark
     line = int(mark.line) + first_line if mark else first_line
     what = ", ".join(part for part in (error.context, error.problem) if part)
+    if "nesting depth" in what:  # the limit of libyaml, from PyYAML 6.0.4 on
+        return Problem("nested too deeply", path=prefix, file=file, line=line)
     fix = "check the indentation and quotes around this line; a Helm template must be rendered first"
     return Problem(f"not YAML: {what}", path=prefix, file=file, line=line, fix=fix)
 

@@ -14,6 +14,7 @@ import requests
 
 ROOT = Path(__file__).parent.parent
 STEPS = 24  # enough for the style to show; the example itself takes more
+FEWER = ("--set", "data.evalSplit=0.05")  # rows to evaluate on, for the sake of time
 pytestmark = pytest.mark.slow
 
 
@@ -69,7 +70,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(home, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("runs") / "oncall-1", home)
-    run.finish(run.start("--name", "oncall-1", "-p", f"max-steps={STEPS}"))
+    run.finish(run.start("--name", "oncall-1", "-p", f"max-steps={STEPS}", *FEWER))
     yield run
     run.stop()
 
@@ -84,7 +85,7 @@ def test_every_step_succeeded(finished):
 def test_the_data_came_over_http(finished):
     manifest = json.loads((finished.work / "dataset" / "manifest.json").read_text())
     assert manifest["sources"][0]["from"].startswith("http://127.0.0.1:8765/oncall.parquet")
-    assert (manifest["rows"], manifest["eval_rows"]) == (540, 60)
+    assert (manifest["rows"], manifest["eval_rows"]) == (570, 30)
 
 
 def test_tuning_was_qlora_with_real_4_bit_layers(finished):
@@ -163,7 +164,7 @@ def test_killed_at_mid_run_it_goes_on_where_it_was(finished, home, tmp_path):
     """First the tune step (its retry goes on), then the runner (``--resume`` goes on): the loss curve is the same."""
     run = Run(tmp_path / "runs" / "oncall-2", home)
     run.folder.parent.mkdir()
-    unasked = ("--set", "evaluation.samples=0")  # the answers were seen in the other run
+    unasked = (*FEWER, "--set", "evaluation.samples=0")  # the answers were seen in the other run
     process = run.start("--name", "oncall-2", "-p", f"max-steps={STEPS}", *unasked)
     try:
         os.kill(tune_process(run, at_step=STEPS // 3), signal.SIGKILL)

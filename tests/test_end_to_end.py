@@ -13,7 +13,7 @@ import pytest
 import requests
 
 ROOT = Path(__file__).parent.parent
-STEPS = 24  # enough for the style to show; the example itself takes more
+STEPS = 20  # enough for the style to show; the example itself takes more
 FEWER = ("--set", "data.evalSplit=0.05")  # rows to evaluate on, for the sake of time
 pytestmark = pytest.mark.slow
 

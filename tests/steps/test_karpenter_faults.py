@@ -47,7 +47,7 @@ def tried(
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 1.0))
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 
 def provision(pod: Pod) -> object:

@@ -31,7 +31,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)  # Processes are killed here, machines are not.
     monkeypatch.setattr(registry_client, "LONGEST_WAIT", 0.0)
     for module in ("registry_client", "registry_auth", "registry_azure"):
-        monkeypatch.setattr(f"steps.{module}.TIMEOUT", (5.0, 1.0))
+        monkeypatch.setattr(f"steps.{module}.TIMEOUT", (5.0, 0.5))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fault_table import check, sweep
-from faults import Faults, kill_proof
+from faults import KINDS, Faults, kill_proof
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
 from serving_cluster import NAMESPACE, Servers
@@ -39,7 +39,7 @@ def nap(seconds: float) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_switch, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(adapter_switch, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 1.0))
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 
 @pytest.fixture
@@ -319,23 +319,39 @@ def test_rights_of_the_rollout_are_those_it_uses(
     assert granted == needed
 
 
+EVERY_FAULT = pytest.mark.skipif(
+    os.environ.get("ARGOTUNE_EVERY_FAULT") != "1", reason="takes two minutes: ARGOTUNE_EVERY_FAULT=1"
+)
+# What is asked for when one adapter is in service already; which adapter answers then; deployments; faults tried.
+WAYS: dict[str, tuple[dict[str, Any], str, set[str], tuple[str, ...]]] = {
+    "hot": ({"image": "two"}, "two", {NAME}, KINDS),
+    "rolling": ({"image": "wide"}, "wide", {NAME}, ("reset", "killed")),
+    "canary": ({"image": "two", "canary": 50}, "one", {NAME, f"{NAME}-canary"}, ("reset", "killed")),
+}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["hot", pytest.param("rolling", marks=EVERY_FAULT), "canary"])
 def test_every_call_fails_in_every_way_and_the_rerun_ends_well(
-    tmp_path: Path, settings: Callable[..., Settings], images: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    settings: Callable[..., Settings],
+    images: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    change, answering, deployments, kinds = WAYS[way]
 
-    def attempt(change: str, kind: str, call: int) -> tuple[Faults, str]:
+    def attempt(kind: str, call: int) -> tuple[Faults, str]:
         with KubernetesServer() as cluster:
             config = cluster.kubeconfig(tmp_path / "kubeconfig", user="rollout")
             monkeypatch.setenv("KUBECONFIG", str(config))
-            servers = Servers(cluster, tmp_path / f"{change}-{kind}-{call}")
+            servers = Servers(cluster, tmp_path / f"{kind}-{call}")
             monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: servers.service(name))
             try:
-                given = settings(replicas=1)
-                run(given)
+                run(settings(replicas=1))
                 cluster.faults.calls.clear()
-                given = dataclasses.replace(settings(change), replicas=1)
+                given = settings(**change, replicas=1)
                 if kind:
                     cluster.faults.fail(kind, call)
                 if kind == "killed":
@@ -347,16 +363,15 @@ def test_every_call_fails_in_every_way_and_the_rerun_ends_well(
                     outcome = "tried again"
                 # Past HTTP, so that every call is one of the rollout.
                 known = json.loads(cluster.read("configmaps", f"{NAME}-releases", NAMESPACE)["data"]["releases.json"])  # type: ignore[index]
-                kept = {f"{NAME}-adapters-{known[one]['revision']}" for one in ("current", "previous")}
-                assert maps(cluster) == {*kept, f"{NAME}-releases"}
-                assert len(cluster.all("pods")) == len(servers.ready()) == 1 == servers.least[NAME]
-                assert cluster.all("deployments")[0]["metadata"]["name"] == NAME
-                (pod,) = servers.pods.values()
-                answer = hot_load.complete(pod.address, "tuned", "x", 5, 20)
-                assert answer == f"I am {version(images, change)}."
-                return cluster.faults, f"{outcome}; the new adapter answers, nothing else is left"
+                there = [known[one] for one in ("current", "previous", "canary") if known.get(one)]
+                assert maps(cluster) == {*(f"{NAME}-adapters-{one['revision']}" for one in there), f"{NAME}-releases"}
+                assert {one["metadata"]["name"] for one in cluster.all("deployments")} == deployments
+                assert len(cluster.all("pods")) == len(servers.ready()) == len(deployments)
+                assert servers.least[NAME] == 1, "nothing was in service for a while"
+                said = {hot_load.complete(pod.address, "tuned", "x", 5, 20) for pod in servers.pods.values()}
+                assert said == {f"I am {version(images, one)}." for one in {answering, change["image"]}}
+                return cluster.faults, f"{outcome}; the adapters asked for answer, nothing else is left"
             finally:
                 servers.close()
 
-    rows = sweep("rollout, hot", lambda kind, call: attempt("two", kind, call))
-    check("rollout on a cluster", rows)
+    check(f"rollout on a cluster, {way}", sweep(f"rollout, {way}", attempt, kinds, most=2))

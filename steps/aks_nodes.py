@@ -12,9 +12,9 @@ from typing import Any
 from steps import kubernetes_client
 from steps.errors import BadInput
 from steps.kubernetes_client import NODES, KubernetesClient
-from steps.nodes import RUN_LABEL, Wanted
+from steps.node_providers import RUN_LABEL
+from steps.nodes import GPU, Wanted, offered
 
-GPU = "nvidia.com/gpu"
 POLL_SECONDS = 10
 LONGEST = 480
 """Seconds that the plugin may take. Soon after, the autoscaler would take back nodes that nothing uses yet."""
@@ -57,6 +57,6 @@ def with_gpus(
 
 def _gpus(node: dict[str, Any]) -> int:
     """GPUs that a node offers to pods; none before it is ready."""
-    status = node.get("status") or {}
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
-    return int((status.get("allocatable") or {}).get(GPU, 0)) if ready else 0
+    conditions = (node.get("status") or {}).get("conditions") or []
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return offered(node) if ready else 0

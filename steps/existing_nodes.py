@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from steps import kubernetes_client
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.kubernetes_client import NODES, Document
-from steps.nodes import TAINT, Result, Wanted
+from steps.nodes import GPU, TAINT, Result, Wanted, offered
 
 if TYPE_CHECKING:
     from steps.kubernetes_client import KubernetesClient
 
-GPU = "nvidia.com/gpu"
 SIZE = "node.kubernetes.io/instance-type"
 TOLERATED = ((TAINT["key"], TAINT["value"]), (GPU, None), ("kubernetes.azure.com/scalesetpriority", "spot"))
 """Key and value of the taints that pods which compute tolerate; None: any value."""
@@ -78,25 +77,25 @@ def selector(wanted: Wanted) -> str:
 
 
 def _candidate(node: Document, wanted: Wanted) -> Candidate:
-    metadata, status = node["metadata"], node.get("status") or {}
+    metadata = node["metadata"]
     labels = metadata.get("labels") or {}
-    offered = int((status.get("allocatable") or {}).get(wanted.gpu_resource, 0))
+    there = offered(node, wanted.gpu_resource)
     memory = _memory_gib(labels)
-    shown = f"{offered} x {labels.get(f'{GPU}.product') or wanted.gpu_resource}"
+    shown = f"{there} x {labels.get(f'{GPU}.product') or wanted.gpu_resource}"
     return Candidate(
         metadata["name"],
         f"{shown}, {memory:.0f} GiB each" if memory else shown,
-        tuple([*_gpu_lacks(labels, offered, wanted), *_memory_lacks(memory, wanted)]),
+        tuple([*_gpu_lacks(labels, there, wanted), *_memory_lacks(memory, wanted)]),
         tuple(_hindrances(node)),
     )
 
 
-def _gpu_lacks(labels: Document, offered: int, wanted: Wanted) -> list[str]:
-    if offered >= wanted.gpus:
+def _gpu_lacks(labels: Document, there: int, wanted: Wanted) -> list[str]:
+    if there >= wanted.gpus:
         return []
-    there = labels.get(f"{GPU}.count")
-    plugin = f", though it has {there}: NVIDIA's device plugin does not run on it" if there and not offered else ""
-    return [f"offers {offered} {wanted.gpu_resource}, {wanted.gpus} needed{plugin}"]
+    built_in = labels.get(f"{GPU}.count")
+    plugin = f", though it has {built_in}: NVIDIA's device plugin does not run on it" if built_in and not there else ""
+    return [f"offers {there} {wanted.gpu_resource}, {wanted.gpus} needed{plugin}"]
 
 
 def _memory_lacks(memory: float, wanted: Wanted) -> list[str]:

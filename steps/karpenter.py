@@ -19,7 +19,8 @@ from steps import aks_errors, karpenter_objects, kubernetes_client
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.karpenter_objects import Document, claim_name, condition, is_ready, node_class
 from steps.kubernetes_client import EVENTS, NODE_CLAIMS, NODE_POOLS, NODES, AlreadyThere, Conflict, Kind, NoSuchKind
-from steps.nodes import RUN_LABEL, Choice, Leftover, Place, Result, Run, Wanted, choices
+from steps.node_providers import RUN_LABEL
+from steps.nodes import GPU, Choice, Leftover, Place, Result, Run, Wanted, choices, offered
 from steps.pause import OutOfTime, Pause
 
 if TYPE_CHECKING:
@@ -188,10 +189,9 @@ def _nodes(karpenter: Karpenter, wanted: Wanted, claims: Sequence[Document]) -> 
     selected = karpenter.client.list(NODES, labels=f"{RUN_LABEL}={wanted.run}")
     there = {node["metadata"]["name"]: node for node in selected if node["metadata"]["name"] in names}
     for name in sorted(names):
-        allocatable = (there.get(name, {}).get("status") or {}).get("allocatable") or {}
-        gpus = int(allocatable.get("nvidia.com/gpu", 0))
+        gpus = offered(there.get(name, {}))
         if gpus < wanted.gpus:
-            what = f"node {name} is there, but offers {gpus} of {wanted.gpus} nvidia.com/gpu"
+            what = f"node {name} is there, but offers {gpus} of {wanted.gpus} {GPU}"
             return [], f"{what}: NVIDIA's device plugin has to be on it, and to tolerate its taint sku=gpu:NoSchedule"
     return sorted(names), ""
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.errors import BadInput
-from steps.nodes import RUN_LABEL, TAINT, Choice, Leftover, Wanted, labels, read, written
+from steps.node_providers import RUN_LABEL
+from steps.nodes import GPU, TAINT, Choice, Leftover, Wanted, labels, read, written
 
 Document = dict[str, Any]
 API_VERSION = "karpenter.sh/v1"
@@ -113,7 +114,7 @@ def _pool(wanted: Wanted, number: int, size: str, spot: bool, now: datetime.date
         },
         # Karpenter tries the heaviest pool first, and the next when that has no capacity.
         "weight": max(100 - number, 1),
-        "limits": {"nvidia.com/gpu": str(wanted.count * _gpus(wanted, size))},
+        "limits": {GPU: str(wanted.count * _gpus(wanted, size))},
         "disruption": {"consolidationPolicy": "WhenEmpty", "consolidateAfter": "10m"},
     }
     metadata = _metadata(wanted, pool_name(wanted.run, number), now)

@@ -1,35 +1,23 @@
-"""What provision, release and ``argotune gc`` have in common: which nodes a run wants, and who makes them.
-
-A provider is a module with four functions. ``provision(settings) -> Result`` makes nodes exist, or finds those of this
-run again; ``release(settings) -> str`` gives back exactly what this run made, as often as it is called, and says so in
-a sentence; ``leftovers(place) -> list[Leftover]`` lists what runs made and nobody gave back; ``remove(place,
-leftover)`` gives one of those back.
-"""
+"""What provision, release and ``argotune gc`` have in common: which nodes a run wants, and what it has left."""
 
 from __future__ import annotations
 
 import datetime
-import importlib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from steps import step
+from steps.node_providers import RUN_LABEL
 
-RUN_LABEL = "argotune.dev/run"
-"""Node label with the uid of the Workflow: its pods select the nodes that were made for it, whatever their size."""
+GPU = "nvidia.com/gpu"
 TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 """As KAITO's nodes have it; the pods that compute tolerate it."""
 
 SYSTEM_DOMAINS = ("kubernetes.io", "k8s.io", "kubernetes.azure.com")
 """Of labels that kubelet or the cloud sets; a pool that sets them is refused."""
-
-PROVIDERS = {"aks": "steps.aks", "karpenter": "steps.karpenter", "existing": "steps.existing_nodes"}
-"""Modules by provider. ``autoscaler`` has none: the pods ask, and whatever scales the cluster brings nodes."""
-MAKERS = ("aks", "karpenter")
-"""Providers that make something which has to be given back."""
 
 
 @step.settings
@@ -68,7 +56,7 @@ class Wanted(Run):
     """Machines asked for (KAITO resource.count)."""
     gpus: int = 1
     """GPUs of each machine that the pods ask for."""
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: str = GPU
     """What Kubernetes calls them; of parts of a GPU (MIG): nvidia.com/mig-PROFILE."""
     labels: dict[str, str] = field(default_factory=dict)
     """Labels that the nodes must have (KAITO resource.labelSelector)."""
@@ -156,9 +144,9 @@ def labels(wanted: Wanted) -> dict[str, str]:
     return {**own, RUN_LABEL: wanted.run}
 
 
-def provider(name: str) -> ModuleType:
-    """The module of a provider that has one; its libraries are imported when its functions are called."""
-    return importlib.import_module(PROVIDERS[name])
+def offered(node: Mapping[str, Any], resource: str = GPU) -> int:
+    """How many of a resource a node has for pods (its ``allocatable``)."""
+    return int(((node.get("status") or {}).get("allocatable") or {}).get(resource, 0))
 
 
 def _domain(label: str) -> str:

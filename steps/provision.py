@@ -12,7 +12,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from steps import machine, nodes, step
+from steps import machine, node_providers, step
 from steps.nodes import Result
 from steps.nodes import Wanted as Settings
 
@@ -30,8 +30,8 @@ def provision(settings: Settings) -> Result:
     print(f"asked for: {_asked_text(settings, asked)}", flush=True)
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return _on_this_machine(settings, asked)
-    if settings.provider in nodes.PROVIDERS:
-        made: Result = nodes.provider(settings.provider).provision(settings)
+    if settings.provider in node_providers.PROVIDERS:
+        made: Result = node_providers.provider(settings.provider).provision(settings)
         return made
     return _by_the_autoscaler(settings, asked)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from steps import nodes, step
+from steps import node_providers, step
 from steps.nodes import Run as Settings
 
 
@@ -28,8 +28,8 @@ def release(settings: Settings) -> Result:
     """
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return Result("nothing to give back: the run used this machine only")
-    if settings.provider in nodes.MAKERS:
-        return Result(nodes.provider(settings.provider).release(settings))
+    if settings.provider in node_providers.MAKERS:
+        return Result(node_providers.provider(settings.provider).release(settings))
     if settings.provider == "existing":
         return Result("nothing to give back: the nodes were there before")
     return Result("idle nodes are left to the cluster's autoscaler, which removes them")

@@ -18,7 +18,8 @@ from kubernetes_server import KubernetesServer, condition
 from steps import aks_nodes, existing_nodes, kubernetes_client, preflight_cluster
 from steps.errors import NoCapacity
 from steps.kubernetes_client import Kind, KubernetesClient
-from steps.nodes import RUN_LABEL, Wanted
+from steps.node_providers import RUN_LABEL
+from steps.nodes import Wanted
 from steps.preflight import Settings as Preflight
 from workflows import site
 

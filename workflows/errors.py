@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steps.errors import StepError
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,13 @@ class ArgotuneError(Exception):
     """Base of all errors that are shown to the user without a traceback."""
 
     exit_code = 1
+
+
+def of_step_error(error: StepError) -> ArgotuneError:
+    """The error of a step that a command called itself, with the step's words and exit code."""
+    told = ArgotuneError(str(error))
+    told.exit_code = error.exit_code
+    return told
 
 
 class InvalidInput(ArgotuneError):

@@ -13,6 +13,7 @@ from kubernetes_server import KubernetesServer
 
 from steps import karpenter, karpenter_objects, nodes
 from steps.errors import BadInput, NoCapacity, StepError
+from steps.node_providers import RUN_LABEL
 from steps.nodes import Choice, Place
 
 DEFINITION = Path(__file__).parents[1] / "data" / "karpenter" / "karpenter.sh_nodeclaims.yaml"
@@ -64,7 +65,7 @@ def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServe
     assert (made.device, made.nodes) == ("cuda", ["node-" + name for name in sorted(controller.machines)])
     assert made.summary.endswith(f"2 x {A100} (on demand), for this run alone")
     first = cluster.all("nodeclaims")[0]
-    assert first["metadata"]["labels"] | {nodes.RUN_LABEL: RUN, "apps": "tuned"} == first["metadata"]["labels"]
+    assert first["metadata"]["labels"] | {RUN_LABEL: RUN, "apps": "tuned"} == first["metadata"]["labels"]
     assert (
         first["metadata"]["annotations"]
         | {
@@ -81,7 +82,7 @@ def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServe
     (pool,) = cluster.all("nodepools")
     assert first["metadata"]["labels"]["karpenter.sh/nodepool"] == pool["metadata"]["name"]
     assert pool["spec"]["limits"] == {"nvidia.com/gpu": "2"}
-    assert pool["spec"]["template"]["metadata"]["labels"] == {"apps": "tuned", nodes.RUN_LABEL: RUN}
+    assert pool["spec"]["template"]["metadata"]["labels"] == {"apps": "tuned", RUN_LABEL: RUN}
 
 
 @pytest.mark.parametrize("node_class", ["default", "KaitoNodeClass/default", "EC2NodeClass/gpu"])
@@ -214,8 +215,8 @@ def test_release_gives_back_exactly_what_the_run_made(
     pod.provision(count=2, spot=True)
     told = pod.release()
     assert told.count("nodeclaims") == 2 and told.count("nodepools") == 2
-    assert {claim["metadata"]["labels"][nodes.RUN_LABEL] for claim in cluster.all("nodeclaims")} == {"another"}
-    assert {pool["metadata"]["labels"][nodes.RUN_LABEL] for pool in cluster.all("nodepools")} == {"another"}
+    assert {claim["metadata"]["labels"][RUN_LABEL] for claim in cluster.all("nodeclaims")} == {"another"}
+    assert {pool["metadata"]["labels"][RUN_LABEL] for pool in cluster.all("nodepools")} == {"another"}
     assert pod.release() == "nothing to give back: this run has no nodes"
     with pytest.raises(BadInput, match="--run is empty"):
         pod.release("")

@@ -12,8 +12,8 @@ from faults import Faults, kill_proof
 from karpenter_controller import A100, RUN, Controller, Pod
 from kubernetes_server import KubernetesServer
 
-from steps import kubernetes_client, nodes
-from steps.nodes import RUN_LABEL
+from steps import kubernetes_client, node_providers
+from steps.node_providers import RUN_LABEL
 from steps.pause import Pause
 from workflows.cli import main
 
@@ -92,4 +92,7 @@ def test_faults(gc: Gc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_providers_are_found_by_name() -> None:
-    assert {nodes.provider(name).__name__ for name in nodes.MAKERS} == {"steps.aks", "steps.karpenter"}
+    assert {node_providers.provider(name).__name__ for name in node_providers.MAKERS} == {
+        "steps.aks",
+        "steps.karpenter",
+    }

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import ArgotuneError, InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, of_step_error
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,17 +44,17 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the site profile is wrong, or a name is of nothing that is there.
         ArgotuneError: the cluster can't be asked, or something could not be deleted.
     """
-    from steps import nodes
+    from steps import node_providers
     from steps.errors import StepError
     from workflows import site
     from workflows.cluster import table
 
     place = place_of(site.load(args.site))
-    if place.provider not in nodes.MAKERS:
-        fix = f"nodes: {{provider: {' or '.join(nodes.MAKERS)}}} in the site profile, if they should"
+    if place.provider not in node_providers.MAKERS:
+        fix = f"nodes: {{provider: {' or '.join(node_providers.MAKERS)}}} in the site profile, if they should"
         print(f"runs make no nodes here (provider {place.provider}); {fix}", file=sys.stderr)
         return 0
-    provider = nodes.provider(place.provider)
+    provider = node_providers.provider(place.provider)
     try:
         there: list[Leftover] = provider.leftovers(place)
         chosen = named(there, args.names) if args.names else there
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"--yes deletes {', '.join(found.name for found in over)}", file=sys.stderr)
             return 0
     except StepError as error:
-        raise _failure(error) from None
+        raise of_step_error(error) from None
     return _delete(provider, place, over)
 
 
@@ -156,9 +156,3 @@ def _delete(provider: Any, place: Place, found: list[Leftover]) -> int:
     if not found:
         print("nothing is left behind", file=sys.stderr)
     return code
-
-
-def _failure(error: Exception) -> ArgotuneError:
-    failure = ArgotuneError(str(error))
-    failure.exit_code = getattr(error, "exit_code", 1)
-    return failure

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workflows.errors import ArgotuneError
+from workflows.errors import of_step_error
 
 if TYPE_CHECKING:
     from steps.preflight import Settings
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         ArgotuneError: with the step's own exit code, when something speaks against a run.
     """
     from steps.errors import StepError
-    from steps.preflight import preflight
+    from steps.preflight import preflight, together
     from workflows.resolve import plans
 
     failed: list[StepError] = []
@@ -44,36 +44,20 @@ def run(args: argparse.Namespace) -> int:
         except StepError as error:
             failed.append(error)
     if failed:
-        raise _failure(failed)
+        raise of_step_error(together(failed))
     return 0
 
 
 def settings(plan: Plan, *, in_cluster: bool) -> Settings:
     """Those of the compiled step, without the folders that only its pod has."""
     from steps import preflight, step
-    from workflows.compile.dag import compile_workflow
-    from workflows.compile.preflight import preflight as template
+    from workflows.compile.step_flags import of_step
 
-    spec = compile_workflow(plan)["spec"]
-    parameters = spec.get("arguments", {}).get("parameters", [])
-    values = {f"{{{{inputs.parameters.{item['name']}}}}}": item["value"] for item in parameters}
-    words: list[str] = list(template(plan).args or [])
-    pairs = [(flag, values.get(value, value)) for flag, value in zip(words[::2], words[1::2], strict=True)]
-    here = [("--work", ".") if flag == "--work" else (flag, value) for flag, value in pairs if _is_here(flag, value)]
-    given = [*here, ("--in-cluster", str(in_cluster).lower())]
-    parsed: Settings = step.parse(preflight.Settings, [word for pair in given for word in pair], "preflight")
+    here = {flag: value for flag, value in of_step(plan, "preflight").items() if _is_here(flag, value)}
+    given = here | {"--work": ".", "--in-cluster": str(in_cluster).lower()}
+    parsed: Settings = step.parse(preflight.Settings, [word for pair in given.items() for word in pair], "preflight")
     return parsed
 
 
 def _is_here(flag: str, value: str) -> bool:
-    return flag == "--work" or not value.startswith("/mnt/") or flag == "--model"
-
-
-def _failure(failed: list[Any]) -> ArgotuneError:
-    """As one error of the command line, with the exit code of the worst."""
-    from steps.preflight import together
-
-    error = together(failed)
-    told = ArgotuneError(str(error))
-    told.exit_code = error.exit_code
-    return told
+    return not value.startswith("/mnt/") or flag == "--model"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,10 @@ EXAMPLES = """examples:
   argotune preview workspace.yaml --rows 10
   argotune preview workspace.yaml --source rows/   a folder that holds what the Workspace's volume holds
 """
+SOURCES = ("--urls", "--image", "--source")
+"""Flags of download, one of which says where the rows are."""
+OF_TUNE = ("--preset", "--model", "--revision", "--max-length", "--training-arguments")
+"""What of tuning decides how the model sees a row."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,44 +54,27 @@ def _plan(args: argparse.Namespace) -> Plan:
     return found[0]
 
 
-def _download(plan: Plan, args: argparse.Namespace) -> dict[str, object]:
-    data = plan.data
-    assert data is not None  # a plan with tuning has data
-    flags: dict[str, object] = {
-        "eval-split": data.eval_split,
-        "columns": data.columns,
-        "shuffle": data.shuffle,
-        "seed": data.seed,
-        "allow-private-hosts": data.allow_private_hosts,
-    }
+def _download(plan: Plan, args: argparse.Namespace) -> dict[str, str]:
+    from workflows.compile.step_flags import of_step
+
+    flags = of_step(plan, "download")
     if args.source:
-        return flags | {"source": args.source}
-    if data.volume is not None:
+        return {flag: value for flag, value in flags.items() if flag not in SOURCES} | {"--source": args.source}
+    if "--source" in flags:
         raise InvalidInput(
             Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="give --source FOLDER")
         )
-    return flags | ({"image": data.image} if data.image else {"urls": data.urls})
+    return flags
 
 
-def _preview(plan: Plan, args: argparse.Namespace) -> dict[str, object]:
-    tuning = plan.tuning
-    assert tuning is not None
-    return {
-        "preset": plan.model.preset,
-        "model": plan.model.repository,
-        "revision": plan.model.revision,
-        "max-length": tuning.max_length,
-        "rows": args.rows,
-        "training-arguments": tuning.training_arguments,
-    }
+def _preview(plan: Plan, args: argparse.Namespace) -> dict[str, str]:
+    from workflows.compile.step_flags import of_step
+
+    flags = of_step(plan, "tune")
+    return {flag: flags[flag] for flag in OF_TUNE} | {"--rows": str(args.rows)}
 
 
-def _step(name: str, work: Path, flags: dict[str, object]) -> int:
+def _step(name: str, work: Path, flags: dict[str, str]) -> int:
     """Run a step as a pod would; its exit code."""
-    words = [
-        word
-        for flag, value in flags.items()
-        for word in (f"--{flag}", value if isinstance(value, str) else json.dumps(value))
-    ]
-    command = [sys.executable, "-m", f"steps.{name}", "--work", str(work), *words]
-    return subprocess.run(command, check=False).returncode
+    words = [word for pair in (flags | {"--work": str(work)}).items() for word in pair]
+    return subprocess.run([sys.executable, "-m", f"steps.{name}", *words], check=False).returncode

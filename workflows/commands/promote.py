@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from workflows.errors import ArgotuneError, InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, of_step_error
 from workflows.spec.pipeline import seconds
 
 EXAMPLES = """examples:
@@ -55,7 +55,5 @@ def change(args: argparse.Namespace, what: Any) -> int:
         cluster.namespace = args.namespace or cluster.namespace
         print(what(cluster, args.name, deadline))
     except StepError as error:
-        failure = ArgotuneError(str(error))
-        failure.exit_code = error.exit_code
-        raise failure from None
+        raise of_step_error(error) from None
     return 0

@@ -254,6 +254,7 @@ class KubernetesClient:
 
 PODS = Kind("v1", "pods")
 EVENTS = Kind("v1", "events")
+CONFIG_MAPS = Kind("v1", "configmaps")
 NODES = Kind("v1", "nodes", cluster_wide=True)
 NODE_POOLS = Kind("karpenter.sh/v1", "nodepools", cluster_wide=True)
 NODE_CLAIMS = Kind("karpenter.sh/v1", "nodeclaims", cluster_wide=True)

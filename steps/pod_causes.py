@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.errors import NoCapacity, StepError
-from steps.kubernetes_client import Kind, KubernetesClient
+from steps.kubernetes_client import EVENTS, KubernetesClient
 from steps.server import cause_of
 
 Document = dict[str, Any]
-EVENTS = Kind("v1", "events")
 IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 GPU_MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|No available memory for the cache|larger than the avail")

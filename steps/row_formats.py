@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from steps.errors import BadInput
 
@@ -32,7 +32,9 @@ NEEDED = (
     "a column `messages` (a list of {role, content} a row) or `conversations` (a list of {from, value}), "
     "or the columns `prompt` and `completion`, or `instruction` and `output`"
 )
-KNOWN = ("messages", "conversations", "prompt", "completion", "instruction", "input", "output")
+Column = Literal["messages", "conversations", "prompt", "completion", "instruction", "input", "output"]
+"""What the formats call their columns."""
+KNOWN: tuple[Column, ...] = get_args(Column)
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from steps import service_manifests, service_release, service_update
 from steps.errors import BadInput
-from steps.kubernetes_client import KubernetesClient
-from steps.service_manifests import CANARY, CONFIG_MAPS, DEPLOYMENTS, ROUTES, STABLE
+from steps.kubernetes_client import CONFIG_MAPS, KubernetesClient
+from steps.service_manifests import CANARY, DEPLOYMENTS, ROUTES, STABLE
 from steps.service_pod import SERVICE_LABEL
 from steps.service_release import Release, Releases
 from steps.service_update import Rollout

@@ -26,7 +26,6 @@ WAITING = 10
 
 DEPLOYMENTS = Kind("apps/v1", "deployments")
 SERVICES = Kind("v1", "services")
-CONFIG_MAPS = Kind("v1", "configmaps")
 BUDGETS = Kind("policy/v1", "poddisruptionbudgets")
 POLICIES = Kind("networking.k8s.io/v1", "networkpolicies")
 AUTOSCALERS = Kind("autoscaling/v2", "horizontalpodautoscalers")

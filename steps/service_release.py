@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps import files
-from steps.kubernetes_client import Kind, KubernetesClient
+from steps.kubernetes_client import CONFIG_MAPS, KubernetesClient
 from steps.wanted_adapters import WantedAdapter
 
-CONFIG_MAPS = Kind("v1", "configmaps")
 DIGITS = 10
 
 

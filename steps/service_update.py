@@ -16,8 +16,8 @@ from typing import Any
 
 from steps import hot_load, pod_causes, service_manifests, wanted_adapters
 from steps.errors import StepError, TimeLimit
-from steps.kubernetes_client import PODS, KubernetesClient, NoSuchKind
-from steps.service_manifests import CONFIG_MAPS, DEPLOYMENTS, REVISION, STABLE, TRACK_LABEL
+from steps.kubernetes_client import CONFIG_MAPS, PODS, KubernetesClient, NoSuchKind
+from steps.service_manifests import DEPLOYMENTS, REVISION, STABLE, TRACK_LABEL
 from steps.service_pod import PORT, SERVICE_LABEL
 from steps.service_release import Release
 

@@ -118,11 +118,7 @@ def tune(given: Settings) -> Result:
     base = fetch_model(given.preset, given.model, given.revision)
     device = choose_device()
     fingerprint = _fingerprint(given, base, train_file)
-    kept = checkpoints.newest(given.work / "checkpoints", fingerprint)
-    if kept is None or not kept.finished:
-        kept = within_memory(
-            config, given.method, lambda fitting: _train(given, fitting, base, rows, device, fingerprint)
-        )
+    kept = within_memory(config, given.method, lambda fitting: _train(given, fitting, base, rows, device, fingerprint))
     _write_adapter(kept, base, given)
     history = kept.history()
     seconds = history[-1]["seconds"]
@@ -158,6 +154,8 @@ def _train(
     from transformers import PrinterCallback
 
     kept = checkpoints.newest(given.work / "checkpoints", fingerprint)
+    if kept and kept.finished:
+        return kept
     tokenizer = load_tokenizer(base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
     prepared = prepare(tokenizer, rows, given.max_length, learned=config.learned, keep=config.keep)

@@ -22,6 +22,16 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PRESET = "smollm2-135m-instruct"
 ROWS, SEED, RANK, BATCH, LENGTH = 32, 42, 8, 4, 1024
+COMMON: dict[str, Any] = {
+    "num_train_epochs": 1,
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "seed": SEED,
+    "logging_steps": 1,
+    "disable_tqdm": True,
+}
+"""What both scripts that are compared tell trl."""
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # SmolLM2's template with the marks that trl finds the assistant's words by.
 TEMPLATE = (
@@ -80,14 +90,8 @@ def kaito_like(work: Path) -> dict[str, Any]:
     arguments = SFTConfig(
         output_dir=str(work / "out"),
         per_device_train_batch_size=1,
-        num_train_epochs=1,
         save_strategy="no",
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        seed=SEED,
-        logging_steps=1,
-        disable_tqdm=True,
+        **COMMON,
     )
     collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     return _train(SFTTrainer(model, arguments, collator, train_dataset=_rows(work), processing_class=tokenizer))
@@ -104,7 +108,6 @@ def plain_trl(work: Path) -> dict[str, Any]:
     arguments = SFTConfig(
         output_dir=str(work / "out"),
         per_device_train_batch_size=BATCH,
-        num_train_epochs=1,
         learning_rate=2e-4,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
@@ -113,12 +116,7 @@ def plain_trl(work: Path) -> dict[str, Any]:
         max_length=LENGTH,
         save_steps=0.1,
         save_total_limit=2,
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        seed=SEED,
-        logging_steps=1,
-        disable_tqdm=True,
+        **COMMON,
     )
     lora = LoraConfig(r=RANK, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, task_type="CAUSAL_LM")
     trainer = SFTTrainer(model, arguments, train_dataset=_rows(work), processing_class=tokenizer, peft_config=lora)

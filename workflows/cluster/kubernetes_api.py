@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from steps.redact import redact
+from steps.retry_after import retry_after
 from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
 from workflows.cluster.nodes import packed, read_nodes, supplied
 from workflows.cluster.retrying import Patience, patiently
@@ -207,7 +208,7 @@ class KubernetesWorkflows(Workflows):
             url = self._client.configuration.host + path + (f"?{urlencode(queries)}" if queries else "")
             response = self._client.call_api(method, url, headers, body, None, (CONNECT, read)).response
             if not 200 <= response.status < 300:
-                raise refused(asked, response.status, _status(response.data), _retry_after(response.headers))
+                raise refused(asked, response.status, _status(response.data), retry_after(response))
             yield response
         except ConfigException as error:
             fix = "log in again; the kubeconfig names a program that gives credentials"
@@ -295,8 +296,3 @@ def _status(data: bytes) -> Any:
     except ValueError:
         return data.decode(errors="replace")
     return content if isinstance(content, dict) else str(content)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    given = headers.get("Retry-After", "")
-    return float(given) if given.isdigit() else None

@@ -15,6 +15,16 @@ from workflows.runner.observer import Observer
 from workflows.runner.state import Node, Phase, State
 
 
+def see_through(api: Workflows, name: str) -> int:
+    """Follow a run to its end on the terminal, or until Ctrl-C; gives the exit code."""
+    from workflows.runner.view import choose_view
+
+    try:
+        return tell_end(api, show(api, name, choose_view()))
+    except KeyboardInterrupt:
+        return detached(api, name)
+
+
 def show(api: Workflows, name: str, observer: Observer, patience: Patience | None = None) -> RunStatus:
     """Follow a run to its end before the eyes of ``observer``; gives its last state.
 

@@ -11,9 +11,8 @@ from typing import Any
 from workflows.cluster.kubernetes_api import SUBMISSION
 from workflows.cluster.workflows_api import PLURALS, Document, Workflows
 from workflows.errors import InvalidInput, Problem
+from workflows.spec.names import random_suffix
 
-LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""Of which Kubernetes makes names, too: no vowels, so that no words come of it."""
 LONGEST = 63
 
 
@@ -76,7 +75,7 @@ def named(document: Document) -> Document:
     metadata = result["metadata"]
     prefix = metadata.pop("generateName", "")
     if not metadata.get("name"):
-        metadata["name"] = prefix[: LONGEST - 5] + "".join(secrets.choice(LETTERS) for _ in range(5))
+        metadata["name"] = prefix[: LONGEST - 5] + random_suffix()
     metadata["annotations"] = {**(metadata.get("annotations") or {}), SUBMISSION: secrets.token_hex(8)}
     return result
 

@@ -107,18 +107,21 @@ def _no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def read_workflow(file: str) -> dict[str, Any] | None:
-    """The Argo Workflow that ``file`` holds, or None where it holds something else (a Workspace, or nonsense).
+def read_bytes(file: str) -> bytes:
+    """The content of a file; what stands on standard input (``-``) can be read once more after."""
+    if file != "-":
+        return Path(file).read_bytes()
+    data = sys.stdin.buffer.read()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(data))
+    return data
 
-    What stands on standard input can be read once more, for its Workspace.
-    """
+
+def read_workflow(file: str) -> dict[str, Any] | None:
+    """The Argo Workflow that ``file`` holds, or None where it holds something else (a Workspace, or nonsense)."""
     if file != "-" and not Path(file).is_file():
         return None
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        if file == "-":
-            sys.stdin = io.TextIOWrapper(io.BytesIO(data))
-        content = yaml.load(data.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(read_bytes(file).decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
         return None  # tags whose values are none (`!!int x`) raise what they like
     is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -151,10 +150,12 @@ def pairs(given: list[str], flag: str) -> dict[str, str]:
 
 
 def _new_name(document: dict[str, Any]) -> str:
+    from workflows.spec.names import random_suffix
+
     metadata = document["metadata"]
     if metadata.get("name") and document.get("kind") == "Workflow":
         return str(metadata["name"])
-    return _prefix(document) + "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+    return _prefix(document) + random_suffix()
 
 
 def _prefix(document: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: there is no such run.
         ApiFailure: the cluster can't be asked, or refuses.
     """
-    from workflows.cluster import connect, lookup, table
+    from workflows.cluster import connect, live, lookup, table
 
     if not args.name:
         return ls.run(args)
@@ -48,22 +48,12 @@ def run(args: argparse.Namespace) -> int:
     api = connect.connect(args)
     found = lookup.find(api, args.name)
     if args.watch:
-        return _watch(api, found.name)
+        return live.see_through(api, found.name)
     if args.output in ("json", "yaml", "name"):
         print(table.formatted([found], args.output, alone=True), end="")
     else:
         _tell(api, found, wide=args.output == "wide")
     return 0
-
-
-def _watch(api: Workflows, name: str) -> int:
-    from workflows.cluster import live
-    from workflows.runner.view import choose_view
-
-    try:
-        return live.tell_end(api, live.show(api, name, choose_view()))
-    except KeyboardInterrupt:
-        return live.detached(api, name)
 
 
 def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflows.errors import InvalidInput, Problem
@@ -78,17 +76,11 @@ def run(args: argparse.Namespace) -> int:
         _print(created, args.output)
     if dry_run or created[0]["kind"] != "Workflow":
         return 0
-    return _watch(api, created[0]["metadata"]["name"]) if args.watch else _tell_how_to_follow(api, created)
+    if args.watch:
+        from workflows.cluster import live
 
-
-def _watch(api: Workflows, name: str) -> int:
-    from workflows.cluster import live
-    from workflows.runner.view import choose_view
-
-    try:
-        return live.tell_end(api, live.show(api, name, choose_view()))
-    except KeyboardInterrupt:
-        return live.detached(api, name)
+        return live.see_through(api, created[0]["metadata"]["name"])
+    return _tell_how_to_follow(api, created)
 
 
 def _tell_how_to_follow(api: Workflows, created: list[dict[str, Any]]) -> int:
@@ -120,13 +112,12 @@ def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _text(file: str) -> str:
-    """The text of the file; that of standard input can be read once more by the compiler."""
+    from workflows.commands import compile as compiling
+
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = compiling.read_bytes(file)
     except OSError as error:
         raise InvalidInput(Problem(f"can't be read: {error.strerror}", file=file, fix="check the path")) from None
-    if file == "-":
-        sys.stdin = io.TextIOWrapper(io.BytesIO(data))
     return data.decode("utf-8-sig", errors="replace")
 
 

@@ -14,6 +14,13 @@ LABELS_RULE = (
 )
 
 
+def random_suffix() -> str:
+    """Five letters that make a name of its own; of those of Kubernetes' ``generateName``: no vowels, so no words."""
+    import secrets
+
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+
+
 def is_label(text: str) -> bool:
     """Whether ``text`` is a DNS-1123 label."""
     return bool(_LABEL.fullmatch(text))

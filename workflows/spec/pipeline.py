@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from steps.row_formats import Column
 from workflows.runner.duration import seconds
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
@@ -41,10 +42,6 @@ def _quantity(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
 Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-
-
-Column = Literal["messages", "conversations", "prompt", "completion", "instruction", "input", "output"]
-"""Names that the formats of rows know (``steps/row_formats.py``)."""
 
 
 class PipelineData(Fields):

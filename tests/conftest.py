@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 
 from steps import oci_layout
 from steps.oci_layout import Image
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches the commands under test even where a shell that runs the tests in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -78,13 +78,15 @@ def _of_vllm(adapter: ServedAdapter, largest_rank: int | None) -> list[str]:
     limit = largest_rank or VLLM_RANKS[-1]
     if adapter.rank > limit:
         found.append(f"its rank {adapter.rank} is above max-lora-rank {limit}")
-    # vLLM: vllm/lora/peft_helper.py refuses these three when the adapter is loaded.
+    # vLLM: vllm/lora/peft_helper.py refuses the first three when the adapter is loaded, and knows no pattern.
     if adapter.config.get("use_dora"):
         found.append("vLLM can't serve DoRA (use_dora)")
     if adapter.config.get("modules_to_save"):
         found.append("vLLM can't serve fully tuned layers (modules_to_save)")
     if adapter.config.get("bias", "none") != "none":
         found.append("vLLM can't serve tuned biases (bias)")
+    if patterns := [key for key in ("rank_pattern", "alpha_pattern") if adapter.config.get(key)]:
+        found.append(f"vLLM would scale its layers by one alpha and rank, whatever {' and '.join(patterns)} says")
     return found
 
 

@@ -54,8 +54,7 @@ def test_an_adapter_that_names_a_folder_is_judged_by_its_sizes(folder: Path, bas
 
 
 def test_ranks_above_the_servers_are_refused(folder: Path, base: Path) -> None:
-    adapter = changed(folder, rank_pattern={"q_proj": 24})
-    assert adapter.rank == 24
+    adapter = changed(folder, r=24)
     assert problems(adapter, base, rank=16) == ["adapter tuned: its rank 24 is above max-lora-rank 16"]
     assert problems(adapter, base, rank=32) == []
 
@@ -64,6 +63,14 @@ def test_what_vllm_cannot_serve_is_refused_for_vllm_only(folder: Path, base: Pat
     adapter = changed(folder, use_dora=True, modules_to_save=["lm_head"], bias="all")
     told = " ".join(problems(adapter, base))
     assert "use_dora" in told and "modules_to_save" in told and "bias" in told
+    assert problems(adapter, base, kind="transformers") == []
+
+
+def test_patterns_are_refused_for_vllm_only(folder: Path, base: Path) -> None:
+    """It would load them, and scale each layer by the adapter's one alpha and rank."""
+    adapter = changed(folder, rank_pattern={"q_proj": 24})
+    assert adapter.rank == 24
+    assert "whatever rank_pattern says" in problems(adapter, base)[0]
     assert problems(adapter, base, kind="transformers") == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steps import files, report_facts, report_page, step
 from steps.report_facts import Facts
-from steps.report_page import duration, figure
+from steps.report_html import duration, figure
 
 
 @step.settings

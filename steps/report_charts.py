@@ -56,8 +56,9 @@ def line_chart(
         return ""
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points]
-    across = _axis(min(xs), max(xs), 6, whole=True, tight=True)
-    up = _axis(min([0.0, *ys] if from_zero else ys), max(ys), 3 if height < 200 else 5)
+    small = height < 200  # and narrow: others stand beside it
+    across = _axis(min(xs), max(xs), 3 if small else 6, whole=True, tight=True)
+    up = _axis(min([0.0, *ys] if from_zero else ys), max(ys), 3 if small else 5)
     name = re.sub(r"\W+", "-", title.lower())
     return (
         f"<figure class=chart><figcaption><b>{escape(title)}</b>{_legend(drawn)}</figcaption>"
@@ -105,7 +106,7 @@ def _grid(across: _Axis, up: _Axis, x_label: str, y_label: str) -> str:
         parts.append(f'<text class=tick x="-8" y="{y:.2f}%" dy=".35em" text-anchor=end>{_short(tick)}</text>')
     for tick in across.ticks:
         x = across.percent(tick)
-        parts.append(f'<text class=tick x="{x:.2f}%" y="100%" dy="1.5em" text-anchor=middle>{tick:.6g}</text>')
+        parts.append(f'<text class=tick x="{x:.2f}%" y="100%" dy="1.5em" text-anchor=middle>{_short(tick)}</text>')
     parts.append('<line class=axis x1="0" x2="100%" y1="100%" y2="100%"/>')
     parts.append(f'<text class=label x="100%" y="100%" dy="2.9em" text-anchor=end>{escape(x_label)}</text>')
     parts.append(f'<text class=label x="0" y="0" dy="-1.2em" dx="-3.2em">{escape(y_label)}</text>')
@@ -113,9 +114,11 @@ def _grid(across: _Axis, up: _Axis, x_label: str, y_label: str) -> str:
 
 
 def _short(value: float) -> str:
-    """A tick in few characters: small numbers as ``1.5e-4``."""
-    if value == 0 or abs(value) >= 1e-3:
+    """A tick in few characters: ``1.5e-4``, ``250``, ``12.5k``, ``3M``."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}"
+    if 1e4 <= abs(value) < 1e9:
+        return f"{value / 1e6:.4g}M" if abs(value) >= 1e6 else f"{value / 1e3:.4g}k"
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from steps.redact import redact
+from steps.tracking_tools import TOOLS
 
 STEPS = ("preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
+MEMORY = ("memory_gib", "memory_reserved_gib")
+SCORES = {"exact_match": "Exact match", "rouge_l": "ROUGE-L"}
 VERSIONS = ("argotune", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "vllm")
 
 
@@ -36,15 +39,28 @@ class Answer:
     reference: str
     base: str
     adapter: str
+    previous: str = ""
+    """Of the adapter that was in service."""
 
 
 @dataclass(frozen=True)
 class Regression:
-    """A held-out row on which the adapter is worse than its base."""
+    """A held-out row on which the adapter is worse than another."""
 
     question: str
     base_loss: float | None
     adapter_loss: float | None
+    previous_loss: float | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the gate asked, and what came of it."""
+
+    name: str
+    wanted: str
+    measured: float | None
+    ok: bool
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,11 @@ class Evaluation:
     """Base against adapter on the held-out rows."""
 
     verdict: str = ""
+    reason: str = ""
+    """Rules that said no."""
+    rules: tuple[Rule, ...] = ()
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """Of the answers, by name of the score and model; none where nothing was answered."""
     base_loss: float | None = None
     adapter_loss: float | None = None
     previous_loss: float | None = None
@@ -66,6 +87,7 @@ class Evaluation:
     level: float | None = None
     answers: tuple[Answer, ...] = ()
     regressions: tuple[Regression, ...] = ()
+    regressions_against_previous: tuple[Regression, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -102,6 +124,8 @@ class Facts:
     steps: Mapping[str, Step]
     curve: tuple[Mapping[str, float], ...]
     """The logged points of training, one a step, in order."""
+    tracked: str
+    """Where the metrics went besides: ``MLflow, run 3f2a...``; empty when nowhere."""
     evaluation: Evaluation
     failures: tuple[Failure, ...]
     settings: tuple[Setting, ...]
@@ -130,6 +154,11 @@ class Facts:
             total += max(end - begin, timedelta())
             until = end if until is None else max(until, end)
         return total.total_seconds() if spans else None
+
+    @property
+    def peak_memory_gib(self) -> float | None:
+        """The most memory that training took."""
+        return max((point[key] for point in self.curve for key in MEMORY if key in point), default=None)
 
     def of(self, step: str, key: str) -> str:
         """Text of a result, or else of a setting, of a step; empty when it is not there."""
@@ -174,6 +203,7 @@ def read(work: Path, *, plan: str, status: str, failures: str) -> Facts:
         status=status if status and "{{" not in status else "unknown",
         steps=steps,
         curve=_curve(reader, expected="tune" in steps),
+        tracked=_tracked(reader),
         evaluation=_evaluation(reader, steps.get("evaluate")),
         failures=_failures(reader, failures),
         settings=tuple(_settings(reader.json(plan, "the plan"))) if plan.strip() else (),
@@ -256,6 +286,13 @@ def _curve(reader: _Reader, *, expected: bool) -> tuple[Mapping[str, float], ...
     return tuple(points[step] for step in sorted(points))
 
 
+def _tracked(reader: _Reader) -> str:
+    content = reader.content("checkpoints/tracking.json", expected=False)
+    kept = record(reader.json(content, "checkpoints/tracking.json")) if content is not None else {}
+    tool = TOOLS.get(text(kept.get("report_to")))
+    return f"{tool.name}, run {text(kept.get('run'))}" if tool and kept.get("run") else ""
+
+
 def _evaluation(reader: _Reader, step: Step | None) -> Evaluation:
     content = reader.content("report/evaluation.json", expected=step is not None)
     told = record(reader.json(content, "report/evaluation.json")) if content is not None else {}
@@ -263,6 +300,12 @@ def _evaluation(reader: _Reader, step: Step | None) -> Evaluation:
     interval = record(told.get("loss_ratio"))
     return Evaluation(
         verdict=text(told.get("verdict")),
+        reason=text(told.get("reason")),
+        rules=tuple(
+            Rule(text(one.get("name")), text(one.get("wanted")), number(one.get("measured")), one.get("ok") is True)
+            for one in records(told.get("gate"))
+        ),
+        scores=_scores(told),
         base_loss=number(told.get("base_loss")),
         adapter_loss=number(told.get("adapter_loss")),
         previous_loss=number(told.get("previous_loss")),
@@ -274,13 +317,32 @@ def _evaluation(reader: _Reader, step: Step | None) -> Evaluation:
         high=number(interval.get("high")),
         level=number(interval.get("level")),
         answers=tuple(
-            Answer(*(text(sample.get(key)) for key in ("question", "reference", "base_answer", "adapter_answer")))
+            Answer(
+                *(
+                    text(sample.get(key))
+                    for key in ("question", "reference", "base_answer", "adapter_answer", "previous_answer")
+                )
+            )
             for sample in records(told.get("samples"))
         ),
-        regressions=tuple(
-            Regression(text(row.get("question")), number(row.get("base_loss")), number(row.get("adapter_loss")))
-            for row in records(told.get("regressions"))
-        ),
+        regressions=_regressions(told.get("regressions")),
+        regressions_against_previous=_regressions(told.get("regressions_against_previous")),
+    )
+
+
+def _scores(told: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    models = {name: record(scores) for name, scores in record(told.get("scores")).items()}
+    return {
+        name: {model: number(scores.get(key)) for model, scores in models.items()}
+        for key, name in SCORES.items()
+        if models
+    }
+
+
+def _regressions(told: Any) -> tuple[Regression, ...]:
+    losses = ("base_loss", "adapter_loss", "previous_loss")
+    return tuple(
+        Regression(text(row.get("question")), *(number(row.get(loss)) for loss in losses)) for row in records(told)
     )
 
 

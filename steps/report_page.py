@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable
 from datetime import UTC
-from html import escape
 from pathlib import Path
 
-from steps.report_charts import Series, line_chart, smooth
-from steps.report_facts import STEPS, Answer, Evaluation, Facts, Failure, Setting, number, records, text
+from steps import report_evaluation, report_training
+from steps.report_facts import STEPS, Facts, Failure, Setting, number, records, text
+from steps.report_html import DASH, duration, figure, none, percent, section, shown, table
 
 STYLE = Path(__file__).with_name("report.css")
-LONGEST_TEXT = 4000
-MOST_ANSWERS = 50
-SMOOTH_FROM = 30
-LARGEST_EXPONENT = 700
-SMALL_CHARTS = (
-    ("learning_rate", "Learning rate"),
-    ("grad_norm", "Gradient norm"),
-    ("tokens_per_second", "Tokens a second"),
-)
 MISSING = "not made"
-DASH = "\N{EN DASH}"
 
 
 def page(facts: Facts) -> str:
@@ -32,10 +20,10 @@ def page(facts: Facts) -> str:
         _headline(facts),
         _failures(facts.failures),
         _news(facts),
-        _evaluation(facts),
-        _answers(facts),
-        _regressions(facts),
-        _training(facts),
+        report_evaluation.evaluation(facts),
+        report_evaluation.answers(facts),
+        report_evaluation.regressions(facts),
+        report_training.training(facts),
         _lineage(facts),
         _steps(facts),
         _settings(facts.settings),
@@ -50,34 +38,6 @@ def page(facts: Facts) -> str:
         f"<title>{shown(facts.name)}: argotune report</title><style>{STYLE.read_text()}</style></head>\n"
         "<body><main>\n" + "\n".join(part for part in sections if part) + "\n</main></body></html>\n"
     )
-
-
-def shown(value: object, longest: int = LONGEST_TEXT) -> str:
-    """A value as HTML: escaped, without control characters, and cut where it is very long."""
-    plain = text(value)
-    if len(plain) > longest:
-        plain = f"{plain[:longest]} … ({len(plain) - longest} more characters)"
-    plain = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", plain.replace("\r\n", "\n"))
-    return escape(plain)
-
-
-def figure(value: float | None) -> str:
-    """A number with four significant digits, or a dash."""
-    if value is None:
-        return DASH
-    if value == round(value) and abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: ``8.4 s``, ``4 min 12 s``, ``2 h 5 min``."""
-    if seconds is None or seconds < 0:
-        return DASH
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def story(facts: Facts) -> str:
@@ -96,7 +56,8 @@ def story(facts: Facts) -> str:
         endpoint = facts.of("rollout", "endpoint")
         return f"The adapter passed: {losses}." + (f" It is served at {endpoint}." if endpoint else "")
     if told.verdict == "fail":
-        return f"The adapter did not pass the gate: {losses}. It was not packaged or served."
+        why = f" ({told.reason})" if told.reason else ""
+        return f"The adapter did not pass the gate{why}: {losses}. It was not packaged or served."
     return f"The adapter was evaluated: {losses}."
 
 
@@ -109,9 +70,10 @@ def _headline(facts: Facts) -> str:
     )
     tiles = [
         _tile("Held-out loss", f"{figure(told.base_loss)} → {figure(told.adapter_loss)}", "base → adapter"),
-        _tile("Share of base loss", _percent(told.ratio), _gate(told.max_loss_ratio)),
+        _tile("Share of base loss", percent(told.ratio), _gate(told.max_loss_ratio)),
         _tile("Time", duration(facts.busy_seconds), "in steps"),
         _tile("Trained on", facts.of("tune", "device").upper() or DASH, _speed(facts)),
+        _tile("Peak memory", _gib(facts.peak_memory_gib), "while training"),
     ]
     return (
         f"<header><h1>{shown(facts.name)}</h1><div>{marks}</div><p class=lead>{shown(story(facts))}</p>"
@@ -125,7 +87,7 @@ def _failures(failures: Iterable[Failure]) -> str:
         f"<p>{shown(one.message or 'no message was given')}</p></div>"
         for one in failures
     ]
-    return _section("What failed", "".join(told)) if told else ""
+    return section("What failed", "".join(told)) if told else ""
 
 
 def _news(facts: Facts) -> str:
@@ -134,104 +96,11 @@ def _news(facts: Facts) -> str:
         return ""
     previous, difference = facts.of("check", "previous"), facts.of("check", "difference")
     if not previous:
-        return _section("What is new", "<p>No adapter was in service before this run.</p>")
+        return section("What is new", "<p>No adapter was in service before this run.</p>")
     new = f"New {shown(difference)}, against" if facts.of("check", "changed") == "true" else "Nothing, against"
-    return _section(
+    return section(
         "What is new", f"<p>{new} the adapter in service before this run: <code>{shown(previous)}</code></p>"
     )
-
-
-def _evaluation(facts: Facts) -> str:
-    told = facts.evaluation
-    if told.base_loss is None and told.adapter_loss is None:
-        return _section("Evaluation", _none("The adapter was not evaluated."))
-    ratio = (
-        told.adapter_perplexity / told.base_perplexity if told.adapter_perplexity and told.base_perplexity else None
-    )
-    rows = [
-        ["Loss", figure(told.base_loss), figure(told.adapter_loss), _percent(told.ratio)],
-        ["Perplexity", figure(told.base_perplexity), figure(told.adapter_perplexity), _percent(ratio)],
-    ]
-    head = ["", "Base", "Adapter", "Adapter / base"]
-    if told.previous_loss is not None:
-        head.append("In service")
-        rows[0].append(figure(told.previous_loss))
-        rows[1].append(figure(math.exp(min(told.previous_loss, LARGEST_EXPONENT))))
-    under = f"On {figure(told.rows)} held-out rows. " if told.rows is not None else ""
-    leaked = number(facts.manifest.get("held_out_rows_in_train"))
-    warning = f"<p>{figure(leaked)} held-out rows are among the training rows too, which flatters the adapter.</p>"
-    return _section(
-        "Evaluation",
-        _table(head, rows) + f"<p class=soft>{under}{_interval(told)}Lower is better.</p>{warning if leaked else ''}",
-    )
-
-
-def _interval(told: Evaluation) -> str:
-    if told.low is None or told.high is None:
-        return ""
-    sure = f", with {_percent(told.level)} confidence over the rows" if told.level is not None else ""
-    return f"The adapter's loss is {_percent(told.low)} to {_percent(told.high)} of the base's{sure}. "
-
-
-def _answers(facts: Facts) -> str:
-    cards = [_card(answer) for answer in facts.evaluation.answers[:MOST_ANSWERS]]
-    served = facts.of("rollout", "answer")
-    if served:
-        question = facts.of("rollout", "question") or "A greeting"
-        live = _card(Answer(question, "", facts.of("rollout", "base_answer"), served), "asked at the endpoint")
-        cards.insert(0, live)
-    left = len(facts.evaluation.answers) - MOST_ANSWERS
-    more = f"<p class=soft>{left} more are in report/evaluation.json.</p>" if left > 0 else ""
-    return _section("Answers side by side", "".join(cards) + more) if cards else ""
-
-
-def _card(answer: Answer, where: str = "") -> str:
-    columns = [("base", "Base", answer.base), ("adapter", "Adapter", answer.adapter)]
-    if answer.reference:
-        columns.append(("reference", "Reference", answer.reference))
-    told = "".join(
-        f"<div><dt class={kind}>{name}</dt><dd dir=auto>{shown(words) or '<i class=soft>nothing</i>'}</dd></div>"
-        for kind, name, words in columns
-    )
-    note = f" <small>{shown(where)}</small>" if where else ""
-    return f"<article class=answer><h3 dir=auto>{shown(answer.question)}{note}</h3><dl>{told}</dl></article>"
-
-
-def _regressions(facts: Facts) -> str:
-    worse = facts.evaluation.regressions[:MOST_ANSWERS]
-    if not worse:
-        return ""
-    rows = [[row.question, figure(row.base_loss), figure(row.adapter_loss)] for row in worse]
-    return _section(
-        "Where the adapter is worse",
-        "<p class=soft>Held-out rows on which the adapter's loss is higher than the base's, worst first.</p>"
-        + _table(["Question", "Base loss", "Adapter loss"], rows),
-    )
-
-
-def _training(facts: Facts) -> str:
-    loss, held_out = _points(facts, "loss"), _points(facts, "eval_loss")
-    if not loss and not held_out:
-        return _section("Training", _none("There is no loss curve: training logged nothing."))
-    if len(loss) < SMOOTH_FROM:
-        series = [Series("train loss", loss)]
-    else:
-        series = [Series("each step", loss, "faint"), Series("train loss, smoothed", smooth(loss, len(loss) // 10))]
-    series.append(Series("held-out loss", held_out, "other"))
-    main = line_chart("Loss by step", _spoken("Loss", loss or held_out), series, x_label="step", y_label="loss")
-    small = "".join(
-        line_chart(
-            title,
-            _spoken(title, _points(facts, key)),
-            [Series(title, _points(facts, key))],
-            x_label="step",
-            y_label="",
-            height=120,
-            from_zero=True,
-        )
-        for key, title in SMALL_CHARTS
-    )
-    return _section("Training", f"{main}<div class=small>{small}</div>")
 
 
 def _lineage(facts: Facts) -> str:
@@ -253,7 +122,7 @@ def _lineage(facts: Facts) -> str:
         _link("Image", image, facts.of("package", "image_digest"), size and f"{size / 1e6:,.1f} MB, {pushed}"),
         _link("Endpoint", facts.of("rollout", "endpoint"), "", facts.of("rollout", "server")),
     ]
-    return _section("From data to endpoint", f"<ol class=chain>{''.join(links)}</ol>")
+    return section("From data to endpoint", f"<ol class=chain>{''.join(links)}</ol>")
 
 
 def _link(name: str, main: str, digest: str, detail: object) -> str:
@@ -282,43 +151,34 @@ def _steps(facts: Facts) -> str:
         for step in facts.steps.values()
     ]
     if not rows:
-        return _section("Steps", _none("No step finished."))
+        return section("Steps", none("No step finished."))
     note = "<p class=soft>The last attempt of each step; one that was interrupted and resumed took longer in all.</p>"
-    return _section("Steps", _table(["Step", "Started (UTC)", "Took"], rows) + note)
+    return section("Steps", table(["Step", "Started (UTC)", "Took"], rows) + note)
 
 
 def _settings(settings: Iterable[Setting]) -> str:
     groups: dict[str, list[str]] = {}
     for one in settings:
-        section, dot, name = one.path.partition(".")
+        part, dot, name = one.path.partition(".")
         row = (
-            f"<tr><th scope=row>{shown(name if dot else section)}</th><td><code>{shown(one.value) or DASH}</code></td>"
+            f"<tr><th scope=row>{shown(name if dot else part)}</th><td><code>{shown(one.value) or DASH}</code></td>"
             f"<td>{shown(one.origin)}</td></tr>"
         )
-        groups.setdefault(section if dot else "run", []).append(row)
+        groups.setdefault(part if dot else "run", []).append(row)
     told = "".join(
         f"<h3>{shown(name)}</h3><table class=settings>{''.join(rows)}</table>" for name, rows in groups.items()
     )
-    return _section("Settings, and where each comes from", told or _none("The plan was not handed over."))
+    return section("Settings, and where each comes from", told or none("The plan was not handed over."))
 
 
 def _versions(facts: Facts) -> str:
     told = ", ".join(f"{shown(name)} {shown(version)}" for name, version in facts.versions.items())
-    return _section("Versions", f"<p>{told}</p><p class=soft>Installed where this report was written.</p>")
+    return section("Versions", f"<p>{told}</p><p class=soft>Installed where this report was written.</p>")
 
 
 def _remarks(remarks: Iterable[str]) -> str:
     told = "".join(f"<li>{shown(remark, 300)}</li>" for remark in remarks)
-    return _section("What could not be read", f"<ul class=soft>{told}</ul>") if told else ""
-
-
-def _section(title: str, content: str) -> str:
-    anchor = re.sub(r"\W+", "-", title.lower())
-    return f"<section id={anchor}><h2>{title}</h2>{content}</section>"
-
-
-def _none(sentence: str) -> str:
-    return f"<p class=none>{sentence}</p>"
+    return section("What could not be read", f"<ul class=soft>{told}</ul>") if told else ""
 
 
 def _tile(name: str, value: str, note: str) -> str:
@@ -327,24 +187,12 @@ def _tile(name: str, value: str, note: str) -> str:
     return f"<div><dt>{name}</dt><dd>{shown(value, 60)}<small>{shown(note, 80)}</small></dd></div>"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    """First column text, the others numbers."""
-
-    def line(kind: str, cells: list[str]) -> str:
-        return "".join(
-            f"<{kind}{' class=n' if index else ''}>{shown(cell, 500)}</{kind}>" for index, cell in enumerate(cells)
-        )
-
-    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{line('th', head)}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _percent(ratio: float | None) -> str:
-    return DASH if ratio is None else f"{100 * ratio:.3g} %"
+def _gib(size: float | None) -> str:
+    return DASH if size is None else f"{size:.3g} GiB"
 
 
 def _gate(ratio: float | None) -> str:
-    return f"must be below {_percent(ratio)}" if ratio is not None else ""
+    return f"must be below {percent(ratio)}" if ratio is not None else ""
 
 
 def _speed(facts: Facts) -> str:
@@ -359,19 +207,3 @@ def _steps_taken(facts: Facts) -> str:
         (facts.of("tune", "train_loss"), "train loss {}"),
     ]
     return ", ".join(words.format(figure(number(value))) for value, words in parts if value)
-
-
-def _points(facts: Facts, key: str) -> list[tuple[float, float]]:
-    """Points of the curve that can be drawn."""
-    return [(p["step"], p[key]) for p in facts.curve if key in p and (p[key] == 0 or 1e-30 < abs(p[key]) < 1e30)]
-
-
-def _spoken(name: str, points: list[tuple[float, float]]) -> str:
-    if not points:
-        return ""
-    (first, start), (last, end) = points[0], points[-1]
-    low = min(y for _, y in points)
-    return (
-        f"{name} goes from {start:.4g} at step {first:.6g} to {end:.4g} at step {last:.6g}; the lowest is {low:.4g}. "
-        f"{len(points)} points."
-    )

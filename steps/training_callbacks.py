@@ -10,12 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from steps import checkpoints, files, progress
 from steps.checkpoints import Checkpoint
 from steps.errors import BadInput
+from steps.machine import GIB
+from steps.process_group import ALONE, Group
 
 SAVE_AFTER_SECONDS = 600
 TELL_AFTER_SECONDS = 1.0
+LOGGED = (
+    *("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds"),
+    *("memory_gib", "memory_reserved_gib"),
+)
+"""What a line of the curve holds. Memory is of this process: on a GPU the most that tensors took during the step, and
+the most that PyTorch had reserved for them; without one, what the process has at the end of the step."""
 
 
 class TrainingLog:
@@ -36,6 +46,7 @@ class TrainingLog:
         self.before = history[-1]["seconds"] if history else 0.0
         self.started = self.last = time.monotonic()
         self.tokens = 0
+        _memory(args.device)  # what loading the model took is not of the first step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Add a step to the curve.
@@ -56,6 +67,7 @@ class TrainingLog:
         entry["tokens"] = tokens
         entry["tokens_per_second"] = round(tokens / max(self.recent[-1][1], 1e-9), 1)
         entry["seconds"] = round(self.before + now - self.started, 3)
+        entry |= _memory(args.device)
         with self.file.open("a") as curve:
             curve.write(_line(entry))
         self._tell(step, state.max_steps, entry, now)
@@ -71,10 +83,15 @@ class TrainingLog:
 
 
 class Checkpointing:
-    """Marks whole checkpoints, saves more often where steps are slow, and saves and stops when told to."""
+    """Marks whole checkpoints, saves more often where steps are slow, and saves and stops when told to.
 
-    def __init__(self, fingerprint: str) -> None:
+    Where several processes train, all have one, and do the same after the same step.
+    """
+
+    def __init__(self, fingerprint: str, rows: int = 0, group: Group = ALONE) -> None:
         self.fingerprint = fingerprint
+        self.rows = rows
+        self.group = group
         self.stop = False
         self.newest: Checkpoint | None = None
 
@@ -84,7 +101,8 @@ class Checkpointing:
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a save when the last one is long ago, or when the training is to stop."""
-        if self.stop or time.monotonic() - self.saved > SAVE_AFTER_SECONDS:
+        self.stop, late = self.group.any(self.stop, time.monotonic() - self.saved > SAVE_AFTER_SECONDS)
+        if self.stop or late:
             control.should_save = True
         if self.stop:
             control.should_training_stop = True
@@ -93,7 +111,10 @@ class Checkpointing:
         """Mark the checkpoint that was just written."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         finished = state.global_step >= state.max_steps
-        self.newest = checkpoints.mark(folder, self.fingerprint, state.global_step, finished=finished)
+        self.newest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size)
+        self.group.wait()  # each writes its random numbers
+        if self.group.first:
+            checkpoints.mark(self.newest, self.fingerprint)
         self.saved = time.monotonic()
 
 
@@ -114,9 +135,23 @@ def write_curve(file: Path, history: Sequence[dict[str, Any]]) -> None:
     files.write_text(file, "".join(_line(entry) for entry in history))
 
 
+def _memory(device: Any) -> dict[str, float]:
+    """GiB that the process takes; on a GPU the most since the last call."""
+    if device.type == "cuda":
+        import torch
+
+        taken = {
+            "memory_gib": torch.cuda.max_memory_allocated(device),
+            "memory_reserved_gib": torch.cuda.max_memory_reserved(device),
+        }
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        taken = {"memory_gib": psutil.Process().memory_info().rss}
+    return {key: round(size / GIB, 3) for key, size in taken.items()}
+
+
 def _line(entry: dict[str, Any]) -> str:
-    keys = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds")
-    known = {key: entry.get(key) for key in keys}
+    known = {key: entry[key] for key in LOGGED if key in entry}
     # A gradient may overflow in float16 and the step be skipped; JSON has no word for it.
     plain = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in known.items()

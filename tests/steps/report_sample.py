@@ -144,6 +144,8 @@ def curve(steps: int) -> list[dict[str, float]]:
             "grad_norm": 0.8 + abs(noise.gauss(0, 0.3)),
             "tokens_per_second": 200 + noise.gauss(0, 9),
             "seconds": step * 2.3,
+            "memory_gib": 11.4 + noise.gauss(0, 0.3),
+            "memory_reserved_gib": 13.72 if step > 4 else 12.5,
         }
         for step in range(1, steps + 1)
     ]

@@ -10,7 +10,7 @@ import pytest
 from report_sample import DIGEST, EVALUATION, IMAGE, PLAN, Reader, put, write_check, write_run, written
 
 from steps import report_facts
-from steps.report_page import duration, figure
+from steps.report_html import duration, figure
 
 
 def test_a_whole_run_is_told_from_data_to_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +37,7 @@ def test_a_whole_run_is_told_from_data_to_endpoint(tmp_path: Path, capsys: pytes
         "--set tuning.learningRate",
         "lora.deeper",
         "transformers 5",
+        "Peak memory 13.7 GiB while training",
     ):
         assert page.says(words), words
     assert not page.says("not made")
@@ -56,10 +57,35 @@ def test_curves_have_axes_and_words_for_who_cannot_see_them(tmp_path: Path) -> N
     page = Reader(written(tmp_path))
     charts = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("role") == "img"]
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
-    assert len(charts) == 4, "loss, learning rate, gradient norm, tokens a second"
+    assert len(charts) == 5, "loss, learning rate, gradient norm, tokens a second, memory"
     assert all(set(str(chart["aria-labelledby"]).split()) <= ids for chart in charts)
     assert page.says("held-out loss")
     assert page.says("90 points.")
+    assert page.says("Reserved goes from 12.5 at step 1 to 13.72 at step 90")
+
+
+def test_where_the_metrics_went_besides_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    put(tmp_path / "checkpoints" / "tracking.json", {"report_to": "mlflow", "run": "3f2a9c01b2d4", "fingerprint": "x"})
+    assert Reader(written(tmp_path)).says("Also in MLflow, run 3f2a9c01b2d4.")
+
+
+def test_a_log_without_memory_has_no_chart_of_it(tmp_path: Path) -> None:
+    """A run of before it was logged."""
+    lines = [{"step": step, "loss": 3.0 / step, "grad_norm": 1.0} for step in (1, 2, 3)]
+    put(tmp_path / "report" / "train.jsonl", "\n".join(map(json.dumps, lines)))
+    page = Reader(written(tmp_path))
+    assert page.says("Gradient norm goes from 1")
+    assert not page.says("Memory") and not page.says("Peak memory")
+
+
+def test_of_a_single_step_there_are_numbers_and_no_empty_chart(tmp_path: Path) -> None:
+    put(
+        tmp_path / "report" / "train.jsonl", json.dumps({"step": 1, "loss": 3.25, "grad_norm": 0.5, "memory_gib": 1.5})
+    )
+    page = Reader(written(tmp_path))
+    assert not [tag for tag, _ in page.tags if tag == "svg"]
+    assert page.says("Train loss 3.25") and page.says("Gradient norm 0.5") and page.says("Memory, GiB 1.5")
 
 
 def test_the_page_needs_no_network_and_no_script(tmp_path: Path) -> None:
@@ -198,7 +224,7 @@ def test_durations_for_people(seconds: float | None, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(3.90123, "3.901"), (40.0, "40"), (1234567.0, "1,234,567"), (2e-5, "2e-05")]
+    ("value", "words"), [(3.90123, "3.901"), (40.0, "40"), (1234567.0, "1,234,567"), (14200.3, "14,200"), (2e-5, "2e-05")]
 )
 def test_figures_for_people(value: float, words: str) -> None:
     assert figure(value) == words

@@ -1,0 +1,168 @@
+"""A tracking server that speaks the part of MLflow's REST API (2.0) that a training uses, and fails when told to.
+
+What it knows was compared with the real ``mlflow server``: the same training leaves the same runs there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+API = "/api/2.0/mlflow/"
+
+
+@dataclass
+class Run:
+    """What was told of one run."""
+
+    id: str
+    experiment: str
+    name: str
+    status: str = "RUNNING"
+    statuses: list[str] = field(default_factory=lambda: ["RUNNING"])
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Values by step."""
+
+
+class MlflowServer:
+    """A server on a free port, for ``with``."""
+
+    def __init__(self, *, authorization: str = "") -> None:
+        self.authorization = authorization
+        """What each call must bring, when not empty."""
+        self.failing: dict[str, int] = {}
+        """How many more calls of a kind (``POST runs/log-batch``; empty: of any) are answered with an error."""
+        self.experiments: dict[str, str] = {}
+        self.runs: dict[str, Run] = {}
+        self.calls: list[str] = []
+        self._lock = threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._answer(dict(parse_qsl(urlsplit(self.path).query)))
+
+            def do_POST(self) -> None:
+                self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def _answer(self, given: dict[str, Any]) -> None:
+                with server._lock:
+                    status, content = server._said(self.command, urlsplit(self.path).path, given, dict(self.headers))
+                body = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._http.server_port}"
+
+    def __enter__(self) -> MlflowServer:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    @property
+    def run(self) -> Run:
+        """The only run."""
+        [run] = self.runs.values()
+        return run
+
+    def _said(
+        self, verb: str, path: str, given: dict[str, Any], headers: dict[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        call = f"{verb} {path.removeprefix(API)}"
+        self.calls.append(call)
+        for kind in (kind for kind in ("", call) if self.failing.get(kind)):
+            self.failing[kind] -= 1
+            return 400, {"error_code": "INTERNAL_ERROR", "message": "told to fail"}
+        if self.authorization and headers.get("Authorization") != self.authorization:
+            return 401, {"error_code": "UNAUTHENTICATED", "message": "who are you?"}
+        if call not in ROUTES:
+            return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": call}
+        try:
+            return 200, ROUTES[call](self, given)
+        except KeyError as missing:
+            return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"there is no {missing}"}
+        except ValueError as error:
+            return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
+
+
+def _experiment_by_name(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    return _experiment(server, {"experiment_id": server.experiments[given["experiment_name"]]})
+
+
+def _experiment(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    name = {number: name for name, number in server.experiments.items()}[given["experiment_id"]]
+    known = {"experiment_id": given["experiment_id"], "name": name, "lifecycle_stage": "active"}
+    return {"experiment": {**known, "artifact_location": f"mlflow-artifacts:/{given['experiment_id']}"}}
+
+
+def _new_experiment(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    number = str(len(server.experiments) + 1)
+    server.experiments[given["name"]] = number
+    return {"experiment_id": number}
+
+
+def _experiments(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    return {"experiments": [_experiment_by_name(server, {"experiment_name": name}) for name in server.experiments]}
+
+
+def _new_run(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    run = Run(uuid.uuid4().hex, given["experiment_id"], given.get("run_name", ""))
+    server.runs[run.id] = run
+    return {"run": _told(run)}
+
+
+def _get_run(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    return {"run": _told(server.runs[given["run_id"]])}
+
+
+def _update_run(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    run = server.runs[given["run_id"]]
+    run.status = given["status"]
+    run.statuses.append(run.status)
+    return {"run_info": _told(run)["info"]}
+
+
+def _log_batch(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+    run = server.runs[given["run_id"]]
+    for param in given.get("params", []):
+        if run.params.setdefault(param["key"], param["value"]) != param["value"]:
+            raise ValueError(f"Changing param values is not allowed: {param['key']}")
+    for metric in given.get("metrics", []):
+        run.metrics.setdefault(metric["key"], {})[int(metric.get("step", 0))] = metric["value"]
+    return {}
+
+
+def _told(run: Run) -> dict[str, Any]:
+    info = {"run_id": run.id, "run_uuid": run.id, "run_name": run.name, "experiment_id": run.experiment}
+    info |= {"status": run.status, "lifecycle_stage": "active", "start_time": 1, "artifact_uri": "mlflow-artifacts:/1"}
+    return {"info": info, "data": {"params": [{"key": key, "value": value} for key, value in run.params.items()]}}
+
+
+ROUTES = {
+    "GET experiments/get-by-name": _experiment_by_name,
+    "GET experiments/get": _experiment,
+    "GET experiments/search": _experiments,
+    "POST experiments/create": _new_experiment,
+    "POST runs/create": _new_run,
+    "GET runs/get": _get_run,
+    "POST runs/update": _update_run,
+    "POST runs/log-batch": _log_batch,
+}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steps.chat_tokens import ChatTokens
+from steps.token_cache import TokenRows
 
 GROUPED = "group_by_length"
 
@@ -27,8 +28,10 @@ def dataset(rows: Sequence[ChatTokens], arguments: Mapping[str, Any]) -> Any:
     """Rows as the trainer takes them: ``input_ids`` and ``labels``, and ``seq_lengths`` where they are packed."""
     from datasets import Dataset
 
-    columns = {"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]}
-    whole = Dataset.from_dict(columns)
+    if isinstance(rows, TokenRows):
+        whole = rows.dataset()
+    else:
+        whole = Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels")})
     if not arguments.get("packing"):
         return whole
     from trl import pack_dataset

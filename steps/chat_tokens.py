@@ -3,17 +3,24 @@
 A label stands on each token of an assistant turn and on the token that ends it, so that the model learns to stop; all
 other tokens have ``IGNORED``, and the loss leaves them out. The turns are found in the text that the chat template
 writes: what it writes for the messages before a turn, ready for an answer, must be how the whole row begins.
+
+A row of mere text (``dataset.TEXT``) is written by no template: each of its tokens is learned, and an end after them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
+from steps.dataset import TEXT
 from steps.errors import BadInput
 
 IGNORED = -100
+ROWS_AT_ONCE = 512
+"""Rows handed to the tokenizer at once, which takes them on all processors."""
 Message = dict[str, Any]
 Learned = Literal["assistant", "last", "all"]
 """What is learned: each assistant turn, only the last one, or every token."""
@@ -42,8 +49,8 @@ class ChatTokens:
 class Prepared:
     """Rows that fit, and what became of the others."""
 
-    rows: list[ChatTokens]
-    numbers: list[int]
+    rows: Sequence[ChatTokens]
+    numbers: array[int]
     """Which of the rows given each one is."""
     cut: int
     """Rows that were cut to the length."""
@@ -63,39 +70,52 @@ class Prepared:
 
 def prepare(
     tokenizer: Any,
-    rows: Sequence[Sequence[Message]],
+    rows: Iterable[Sequence[Message]],
     max_length: int,
     *,
     learned: Learned = "assistant",
     keep: str = "keep_start",
+    into: Callable[[ChatTokens], object] | None = None,
 ) -> Prepared:
-    """Tokenize rows of messages and cut them to ``max_length``.
+    """Tokenize rows of messages and cut them to ``max_length``; with ``into`` they go there, one by one.
 
     Raises:
         BadInput: the template refuses a row or is missing; no row has an assistant token within ``max_length``.
     """
-    whole = [tokenize(tokenizer, row, learned=learned, number=number) for number, row in enumerate(rows, 1)]
-    fitting = [(number, row.cut(max_length, keep)) for number, row in enumerate(whole)]
-    kept = [(number, row) for number, row in fitting if row.learned]
-    longest = max((len(row.input_ids) for row in whole), default=0)
-    if not kept:
-        unanswered = sum(not row.learned for row in whole)
-        if unanswered == len(whole):
-            raise BadInput(
-                f"none of the {len(rows)} rows has an assistant message", "add what the model should answer"
-            )
+    kept: list[ChatTokens] = []
+    take, numbers = into or kept.append, array("I")
+    count = cut = longest = answered = 0
+    for count, whole in enumerate(tokenized(tokenizer, rows, learned=learned), 1):
+        row, length = whole.cut(max_length, keep), len(whole.input_ids)
+        longest = max(longest, length)
+        if row.learned:
+            take(row)
+            numbers.append(count - 1)
+            cut += length > max_length
+        elif not answered:
+            answered += whole.learned > 0
+    if not numbers and not answered:
+        raise BadInput(f"none of the {count} rows has an assistant message", "add what the model should answer")
+    if not numbers:
         raise BadInput(
-            f"max_length {max_length} leaves no assistant token in any of the {len(rows)} rows",
+            f"max_length {max_length} leaves no assistant token in any of the {count} rows",
             f"raise max_length; the longest row has {longest} tokens",
         )
-    return Prepared(
-        rows=[row for _, row in kept],
-        numbers=[number for number, _ in kept],
-        cut=sum(
-            len(row.input_ids) > max_length and fitting[number][1].learned > 0 for number, row in enumerate(whole)
-        ),
-        longest=longest,
-    )
+    return Prepared(kept, numbers, cut, longest)
+
+
+def tokenized(
+    tokenizer: Any, rows: Iterable[Sequence[Message]], *, learned: Learned = "assistant"
+) -> Iterator[ChatTokens]:
+    """Tokenize rows, many at once.
+
+    Raises:
+        BadInput: as ``prepare``.
+    """
+    coming, number = iter(rows), 1
+    while batch := list(islice(coming, ROWS_AT_ONCE)):
+        yield from _tokenized(tokenizer, batch, learned, number)
+        number += len(batch)
 
 
 def tokenize(
@@ -106,28 +126,7 @@ def tokenize(
     Raises:
         BadInput: as ``prepare``.
     """
-    text = render(tokenizer, messages, number=number)
-    try:
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    except NotImplementedError:
-        raise BadInput(
-            "this tokenizer doesn't tell where its tokens lie in the text", "use a fast tokenizer"
-        ) from None
-    ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-    if learned == "all":
-        return ChatTokens(ids, list(ids))
-    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    special = set(tokenizer.get_added_vocab().values())
-    labels = [IGNORED] * len(ids)
-    for index in turns[-1:] if learned == "last" else turns:
-        span = _span(tokenizer, messages, index, text, number)
-        if span is None:
-            return _by_training_template(tokenizer, messages, learned, number)
-        start, end = span
-        inside = [place for place, (first, last) in enumerate(offsets) if start <= first < end and last > first]
-        for place in [*inside, *_end_of_turn(ids, offsets, end, special, text)]:
-            labels[place] = ids[place]
-    return ChatTokens(ids, labels)
+    return _tokenized(tokenizer, [messages], learned, number)[0]
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False, number: int = 1) -> str:
@@ -159,6 +158,57 @@ def stop_ids(tokenizer: Any, rows: Iterable[ChatTokens]) -> list[int]:
     found = {row.labels[-1 - offset] for row in rows for offset in [_trailing(row.labels)] if offset < len(row.labels)}
     own = {tokenizer.eos_token_id} - {None}
     return sorted((found & special) | own)
+
+
+def _tokenized(tokenizer: Any, rows: Sequence[Sequence[Message]], learned: Learned, first: int) -> list[ChatTokens]:
+    """Tokenize rows that begin with the number ``first``."""
+    if rows[0] and rows[0][0]["role"] == TEXT:
+        return _of_texts(tokenizer, [str(row[0]["content"]) for row in rows])
+    texts = [render(tokenizer, row, number=number) for number, row in enumerate(rows, first)]
+    try:
+        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    except NotImplementedError:
+        raise BadInput(
+            "this tokenizer doesn't tell where its tokens lie in the text", "use a fast tokenizer"
+        ) from None
+    if learned == "all":
+        return [ChatTokens(list(ids), list(ids)) for ids in encoded["input_ids"]]
+    special = set(tokenizer.get_added_vocab().values())
+    made = []
+    for number, (row, text, ids, offsets) in enumerate(
+        zip(rows, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True), first
+    ):
+        turns = [index for index, message in enumerate(row) if message["role"] == "assistant"]
+        spans = [_span(tokenizer, row, index, text, number) for index in (turns[-1:] if learned == "last" else turns)]
+        known = [span for span in spans if span is not None]
+        if len(known) < len(spans):
+            made.append(_by_training_template(tokenizer, row, learned, number))
+        else:
+            made.append(ChatTokens(list(ids), _labels(ids, offsets, known, special, text)))
+    return made
+
+
+def _of_texts(tokenizer: Any, texts: Sequence[str]) -> list[ChatTokens]:
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    made = [list(ids) if list(ids[-1:]) == end else [*ids, *end] for ids in tokenizer(list(texts))["input_ids"]]
+    return [ChatTokens(ids, list(ids)) for ids in made]
+
+
+def _labels(
+    ids: Sequence[int], offsets: Sequence[Any], spans: Sequence[tuple[int, int]], special: set[int], text: str
+) -> list[int]:
+    """Labels on the tokens that begin within a span, and on what ends its turn."""
+    import numpy as np
+
+    labels = [IGNORED] * len(ids)
+    first, last = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
+    for start, end in spans:
+        inside = np.flatnonzero((start <= first) & (first < end) & (last > first))
+        after = np.flatnonzero(first >= end)
+        beyond = _end_of_turn(ids, offsets, int(after[0]) if len(after) else len(ids), special, text)
+        for place in [*inside.tolist(), *beyond]:
+            labels[place] = ids[place]
+    return labels
 
 
 def _trailing(labels: Sequence[int]) -> int:
@@ -203,9 +253,11 @@ def _by_training_template(tokenizer: Any, messages: Sequence[Message], learned: 
     return ChatTokens(list(ids), [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)])
 
 
-def _end_of_turn(ids: Sequence[int], offsets: Sequence[Any], end: int, special: set[int], text: str) -> list[int]:
-    """The special token that ends a turn, if only white space stands before it; none in templates that have none."""
-    place = next((place for place, (first, _) in enumerate(offsets) if first >= end), len(ids))
+def _end_of_turn(ids: Sequence[int], offsets: Sequence[Any], place: int, special: set[int], text: str) -> list[int]:
+    """The special token that ends a turn, if from ``place`` on only white space stands before it.
+
+    None in templates that have none.
+    """
     while place < len(ids) and ids[place] not in special and not text[slice(*offsets[place])].strip():
         place += 1
     return [place] if place < len(ids) and ids[place] in special else []

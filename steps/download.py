@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from steps import fetch, files, rows, step
+from steps import fetch, files, row_messages, rows, step
 from steps.errors import BadInput
 from steps.row_formats import KNOWN, Format
+from steps.row_shuffle import Spool
 
 
 @step.settings
@@ -49,7 +51,8 @@ class Result:
     data_digest: str
     """Of the content of the files given, in their order, and of the split; where they came from does not count."""
     data_format: Format
-    """What the files given had; `train.parquet` and `eval.parquet` always have `messages`."""
+    """What the files given had. `train.parquet` and `eval.parquet` have `messages`; of `preference` data `rejected`
+    too, one message that answers worse than the last of `messages`; of `text` they have `text` alone."""
 
 
 @dataclass(frozen=True)
@@ -131,19 +134,17 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     data = [rows.DataFile(source.path, source.place) for source in sources]
     _check_columns(settings.columns)
     data_format = rows.format_of(data, settings.columns)
-    manifest_file, spool = dataset / "manifest.json", dataset / ".rows.arrow.partial"
+    train, held_out = rows.split(rows.count_rows(data), settings.eval_split, settings.shuffle, settings.seed)
+    manifest_file = dataset / "manifest.json"
+    parts = {"train.parquet": len(train)} | ({"eval.parquet": len(held_out)} if len(held_out) else {})
     dataset.mkdir(parents=True, exist_ok=True)
-    try:
-        found = rows.normalise(data, data_format, spool, settings.columns)
-        train, held_out = rows.split(sum(found.counts), settings.eval_split, settings.shuffle, settings.seed)
+    schema = row_messages.schema_of(data_format)
+    with closing(Spool(dataset / ".rows.arrow.partial", schema, rows.places(train, held_out))) as spool:
+        found = rows.normalise(data, data_format, spool.add, settings.columns)
         # Without a manifest the split counts as not made, whatever a killed step leaves of it.
         manifest_file.unlink(missing_ok=True)
-        parts = {"train.parquet": train} | ({"eval.parquet": held_out} if len(held_out) else {})
         (dataset / "eval.parquet").unlink(missing_ok=True)
-        for name, numbers in parts.items():
-            rows.write_parquet(spool, numbers, dataset / name)
-    finally:
-        spool.unlink(missing_ok=True)
+        rows.write_parquet(spool.ordered(), schema, {dataset / name: count for name, count in parts.items()})
     split = {"eval_split": settings.eval_split, "shuffle": settings.shuffle, "seed": settings.seed}
     content: dict[str, Any] = {"files": [source.sha256 for source in sources], "split": split}
     if settings.columns:

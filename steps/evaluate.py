@@ -17,12 +17,13 @@ from steps import files, progress
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.answers import answer
 from steps.bootstrap import LEVEL, ratio_interval
-from steps.chat_tokens import ChatTokens, Message, Prepared, prepare, stop_ids
-from steps.dataset import dataset_folder, read_messages
+from steps.chat_tokens import ChatTokens, Message, Prepared, stop_ids
+from steps.dataset import TEXT, dataset_folder, read_messages
 from steps.errors import BadInput
 from steps.model import choose_device, describe_device, fetch_model, load_base, load_tokenizer, prepare_libraries
 from steps.row_losses import row_losses
 from steps.step import main, settings
+from steps.token_cache import prepare_cached
 
 WORST = 5
 """Rows listed on which the adapter does worse than its base."""
@@ -100,7 +101,7 @@ def evaluate(given: Settings) -> Result:
     base = fetch_model(given.preset, given.model, given.revision)
     previous = _previous_folder(given, folder)
     tokenizer = load_tokenizer(folder)
-    prepared = prepare(tokenizer, rows, given.max_length)
+    prepared = prepare_cached(tokenizer, rows, given.work / "tokens" / "eval", given.max_length)
     if remark := prepared.remark(len(rows), given.max_length):
         print(remark, flush=True)
     chosen = _choose(rows, prepared, given)
@@ -209,7 +210,9 @@ def _in_service(model: Any, folder: Path, prepared: Prepared) -> list[float]:
 
 
 def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: Settings) -> list[Sequence[Message]]:
-    """Rows to answer, each up to its last assistant message."""
+    """Rows to answer, each up to its last assistant message; rows of mere text ask nothing."""
+    if rows[0][0]["role"] == TEXT:
+        return []
     numbers = random.Random(given.seed).sample(prepared.numbers, min(given.samples, len(prepared.numbers)))
     ends = [max(place for place, message in enumerate(rows[n]) if message["role"] == "assistant") for n in numbers]
     return [rows[number][: end + 1] for number, end in zip(numbers, ends, strict=True)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steps import step
-from steps.chat_tokens import IGNORED, ChatTokens, Learned, prepare, stop_ids
+from steps.chat_tokens import IGNORED, ChatTokens, Learned, stop_ids
 
 LEARNED, END = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}", "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
 MANY_CUT = 0.05
@@ -62,6 +62,7 @@ def preview(given: Settings) -> Result:
     """
     from steps.dataset import read_messages
     from steps.model import fetch_tokenizer, prepare_libraries
+    from steps.token_cache import prepare_cached
     from steps.training_config import learned
 
     rows = read_messages(given.work / "dataset" / "train.parquet")
@@ -69,7 +70,9 @@ def preview(given: Settings) -> Result:
     tokenizer = fetch_tokenizer(given.preset, given.model, given.revision)
     what: Learned = learned(given.training_arguments)
     keep = given.training_arguments.get("truncation_mode", "keep_start")
-    prepared = prepare(tokenizer, rows, given.max_length, learned=what, keep=keep)
+    prepared = prepare_cached(
+        tokenizer, rows, given.work / "tokens" / "train", given.max_length, learned=what, keep=keep
+    )
     places = sorted(random.Random(given.seed).sample(range(len(prepared.rows)), min(given.rows, len(prepared.rows))))
     for place in places:
         print(f"--- row {prepared.numbers[place]}\n{marked(tokenizer, prepared.rows[place])}", flush=True)

@@ -1,13 +1,17 @@
-"""The formats that rows of chat data come in, and how each becomes messages.
+"""The formats that rows come in; ``row_messages.py`` makes messages of them.
 
-===================  ===========================================================  =====================
+===================  ===========================================================  =======================
 format               columns                                                      known from
-===================  ===========================================================  =====================
+===================  ===========================================================  =======================
+preference           ``chosen`` and ``rejected``, ``prompt`` may be there: each   TRL, UltraFeedback
+                     a text or a list of ``{role, content}``; without ``prompt``
+                     they are lists that begin with it
 messages             ``messages``: a list of ``{role, content}``                  OpenAI, TRL
 sharegpt             ``conversations``: a list of ``{from, value}``               ShareGPT, Vicuna
 prompt-completion    ``prompt`` and ``completion``: each a text or such a list    TRL
 instruction          ``instruction``, ``output``; ``input`` may be there          Alpaca
-===================  ===========================================================  =====================
+text                 ``text``: no conversation, every token is learned            continued pretraining
+===================  ===========================================================  =======================
 
 Columns of other names are mapped: ``{"prompt": "question"}`` reads the column ``question`` as ``prompt``.
 """
@@ -23,19 +27,29 @@ from steps.errors import BadInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Format = Literal["messages", "sharegpt", "prompt-completion", "instruction"]
+Format = Literal["preference", "messages", "sharegpt", "prompt-completion", "instruction", "text"]
 Message = dict[str, Any]
 Columns = Mapping[str, str]
 """Name that a format knows a column by -> the column's name in the files."""
 
 NEEDED = (
     "a column `messages` (a list of {role, content} a row) or `conversations` (a list of {from, value}), "
-    "or the columns `prompt` and `completion`, or `instruction` and `output`"
+    "or the columns `prompt` and `completion`, or `instruction` and `output`, or `chosen` and `rejected`, or `text`"
 )
-Column = Literal["messages", "conversations", "prompt", "completion", "instruction", "input", "output"]
+Column = Literal[
+    "messages",
+    "conversations",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "chosen",
+    "rejected",
+    "text",
+]
 """What the formats call their columns."""
 KNOWN: tuple[Column, ...] = get_args(Column)
-SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 @dataclass(frozen=True)
@@ -49,12 +63,14 @@ class _Kind:
 
 
 FORMATS: dict[Format, _Kind] = {
+    "preference": _Kind(("chosen", "rejected"), ("prompt",), ("role", "content"), True),
     "messages": _Kind(("messages",), (), ("role", "content"), False),
     "sharegpt": _Kind(("conversations",), (), ("from", "value"), False),
     "prompt-completion": _Kind(("prompt", "completion"), (), ("role", "content"), True),
     "instruction": _Kind(("instruction", "output"), ("input",), None, True),
+    "text": _Kind(("text",), (), None, True),
 }
-"""In the order in which they are looked for."""
+"""In the order in which they are looked for: what is common beside the columns of another format comes last."""
 
 
 def of_schema(name: str, schema: pa.Schema, columns: Columns) -> Format:
@@ -83,18 +99,6 @@ def used_columns(data_format: Format, names: Iterable[str], columns: Columns) ->
     return {name: there[name] for name in (*kind.columns, *kind.optional) if name in there}
 
 
-def to_messages(data_format: Format, values: Mapping[str, list[Any]]) -> list[list[Message] | None]:
-    """Rows as messages, None for a row without a value; ``values`` has the format's columns."""
-    if data_format == "messages":
-        return values["messages"]
-    if data_format == "sharegpt":
-        return [_from_sharegpt(row) for row in values["conversations"]]
-    if data_format == "prompt-completion":
-        return [_joined(*pair) for pair in zip(values["prompt"], values["completion"], strict=True)]
-    inputs = values.get("input") or [None] * len(values["output"])
-    return [_instructed(*row) for row in zip(values["instruction"], inputs, values["output"], strict=True)]
-
-
 def _by_known_name(names: Iterable[str], columns: Columns) -> dict[str, str]:
     given = set(names)
     taken = set(columns.values())
@@ -110,6 +114,12 @@ def _check_types(name: str, schema: pa.Schema, kind: _Kind, there: Mapping[str, 
             wrong.append(f"`{column}` is {found}")
     if wrong:
         raise BadInput(f"{name}: the column {' and '.join(wrong)}", f"needed is {NEEDED}; contents are text")
+    answers = [there[known] for known in ("chosen", "rejected") if known in kind.columns]
+    if "prompt" not in there and (texts := [name for name in answers if _is_text(schema.field(name).type)]):
+        raise BadInput(
+            f"{name}: the column `{texts[0]}` is text, and there is no `prompt` that says what it answers",
+            "add a column `prompt`, or give both as lists of {role, content} that begin with the prompt",
+        )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -130,26 +140,3 @@ def _is_list_of(kind: pa.DataType, names: tuple[str, str]) -> bool:
 
 def _names(schema: pa.Schema) -> str:
     return ", ".join(f"`{name}`" for name in schema.names) or "none"
-
-
-def _from_sharegpt(row: list[dict[str, Any]] | None) -> list[Message] | None:
-    if row is None:
-        return None
-    # A role that is not known stays, so that it is told as a fault of the row.
-    return [
-        turn and {"role": SHAREGPT_ROLES.get(turn["from"], turn["from"]), "content": turn["value"]} for turn in row
-    ]
-
-
-def _joined(prompt: str | list[Message] | None, completion: str | list[Message] | None) -> list[Message] | None:
-    if prompt is None or completion is None:
-        return None
-    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return asked + ([{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion)
-
-
-def _instructed(instruction: str | None, more: str | None, output: str | None) -> list[Message] | None:
-    if instruction is None or output is None:
-        return None
-    asked = f"{instruction}\n\n{more}" if more and more.strip() else instruction
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": output}]

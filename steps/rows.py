@@ -1,30 +1,29 @@
-"""Rows of chat data: check them, bring them to one format, shuffle and split them.
+"""Rows of data: check them, bring them to one format, split and write them.
 
-What formats are read stands in ``row_formats.py``; what is written has ``messages`` alone.
+What formats are read stands in ``row_formats.py``. What is written has ``messages``, of preference data ``rejected``
+too, and of mere text ``text`` alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from steps import files, row_formats
+from steps import files, row_checks, row_formats, row_messages
 from steps.errors import BadInput
-from steps.row_formats import Columns, Format, Message
+from steps.parquet_batches import batches
+from steps.row_formats import Columns, Format
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-ROLES = ("system", "user", "assistant")
-# Fields of OpenAI's messages that change what a row teaches; others (name, id, ...) are only remarks.
-NOT_LEARNED = ("tool_calls", "function_call", "weight")
-AT_ONCE = 1000
+ROW_GROUP = 16 << 20
+"""Bytes of a row group: readers that want one row take in a group."""
 SHOWN = 5
 KINDS_SHOWN = 10
 
@@ -51,8 +50,8 @@ class Normalised:
 
     counts: list[int] = field(default_factory=list)
     """Rows of each file."""
-    digests: list[bytes] = field(default_factory=list)
-    """Digest of each row's messages, in order."""
+    digests: list[np.ndarray] = field(default_factory=list)
+    """A number for each row that rows of the same content share, in order; it is another in each process."""
     unused: list[str] = field(default_factory=list)
     """Columns that were there and are not used."""
 
@@ -81,10 +80,20 @@ def format_of(data: Sequence[DataFile], columns: Columns = MappingProxyType({}))
     return formats[data[0].path]
 
 
+def count_rows(data: Sequence[DataFile]) -> int:
+    """Rows of all files, as their footers say."""
+    import pyarrow.parquet as pq
+
+    return sum(int(pq.read_metadata(file.path).num_rows) for file in data)
+
+
 def normalise(
-    data: Sequence[DataFile], data_format: Format, spool: Path, columns: Columns = MappingProxyType({})
+    data: Sequence[DataFile],
+    data_format: Format,
+    keep: Callable[[pa.RecordBatch], object],
+    columns: Columns = MappingProxyType({}),
 ) -> Normalised:
-    """Check every row and write its messages to ``spool``, an Arrow file, batch by batch.
+    """Check every row, and hand the rows as they are to be written to ``keep``, batch by batch.
 
     Raises:
         UnusableData: rows that cannot be used. None is dropped quietly: that would tune on other data than was given.
@@ -93,35 +102,36 @@ def normalise(
 
     found = Normalised()
     faults: dict[Path, str] = {}
-    schema = _schema()
-    with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for file in data:
-            wrong: dict[str, list[int]] = {}
-            count = 0
-            try:
-                for rows in _batches(file, data_format, columns, found.unused):
-                    for row in rows:
-                        fault = _fault(row)
-                        if fault:
-                            wrong.setdefault(fault, []).append(count)
-                        count += 1
-                    if not wrong and not faults:
-                        kept = [
-                            [{key: turn[key] for key in ("role", "content")} for turn in row or ()] for row in rows
-                        ]
-                        found.digests += [_digest(row) for row in kept]
-                        writer.write_batch(pa.RecordBatch.from_pylist([{"messages": row} for row in kept], schema))
-            except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-                if isinstance(error, OSError) and error.errno:
-                    raise
-                wrong.setdefault(f"damaged: {_first_line(error)}", []).append(count)
-            found.counts.append(count)
-            if wrong:
-                faults[file.path] = _told(file, wrong, count)
+    for file in data:
+        wrong: dict[str, _Faulty] = {}
+        count = 0
+        try:
+            for rows in _batches(file, data_format, columns, found.unused):
+                for number, fault in row_checks.faults(rows).items():
+                    wrong.setdefault(fault, _Faulty()).add(count + number)
+                count += len(rows)
+                if not wrong and not faults:
+                    kept = row_messages.finished(rows)
+                    found.digests.append(_digests(kept))
+                    keep(kept)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            wrong.setdefault(f"damaged: {_first_line(error)}", _Faulty()).add(count)
+        found.counts.append(count)
+        if not wrong and count != (told := count_rows([file])):
+            wrong[f"damaged: its footer tells of {told} rows"] = _Faulty(1, [count])
+        if wrong:
+            faults[file.path] = _told(file, wrong, count)
     if faults:
         raise UnusableData(
             "rows that cannot be used (counted from 0):\n  " + "\n  ".join(faults.values()),
-            "mend or remove these rows; a row needs user and assistant turns with text, the assistant's last",
+            "mend or remove these rows"
+            + (
+                "; a row needs user and assistant turns with text, the assistant's last"
+                if data_format != "text"
+                else ""
+            ),
             list(faults),
         )
     return found
@@ -135,8 +145,10 @@ def split(count: int, eval_split: float, shuffle: bool, seed: int) -> tuple[np.n
     """
     import numpy as np
 
-    # RandomState, because NumPy promises (NEP 19) that its stream never changes; that of default_rng may.
-    order = np.random.RandomState(seed).permutation(count) if shuffle else np.arange(count)
+    order = np.arange(count, dtype=np.uint32 if count < 2**32 else np.uint64)
+    if shuffle:
+        # RandomState, because NumPy promises (NEP 19) that its stream never changes; that of default_rng may.
+        np.random.RandomState(seed).shuffle(order)
     held_out = max(1, round(count * eval_split)) if eval_split else 0
     if held_out >= count:
         raise BadInput(
@@ -145,35 +157,55 @@ def split(count: int, eval_split: float, shuffle: bool, seed: int) -> tuple[np.n
     return order[: count - held_out], order[count - held_out :]
 
 
-def write_parquet(spool: Path, numbers: np.ndarray, path: Path) -> None:
-    """Write the rows of ``spool`` that ``numbers`` names, in that order, whole or not at all.
-
-    Only ``AT_ONCE`` rows are in memory at a time; the spool is mapped, not read.
-    """
+def places(train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Where each row goes: the rows to train on come first, then those held out, each in the order given."""
     import numpy as np
-    import pyarrow as pa
+
+    found = np.empty(len(train) + len(held_out), train.dtype)
+    found[train] = np.arange(len(train), dtype=train.dtype)
+    found[held_out] = np.arange(len(train), len(found), dtype=train.dtype)
+    return found
+
+
+def write_parquet(tables: Iterable[pa.Table], schema: pa.Schema, counts: Mapping[Path, int]) -> None:
+    """Write the rows of ``tables``, so many to each file, each file whole or not at all."""
     import pyarrow.parquet as pq
 
-    with pa.memory_map(str(spool)) as source, files.replacing(path) as sink:
-        reader = pa.ipc.open_file(source)
-        lengths = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
-        starts = np.cumsum([0, *lengths[:-1]])
-        with pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
-            for first in range(0, len(numbers), AT_ONCE):
-                writer.write_table(_gather(reader, starts, numbers[first : first + AT_ONCE]))
+    coming = iter(tables)
+    rest = schema.empty_table()
+    # Only roles repeat; a dictionary of whole texts would be built and thrown away.
+    options = {"compression": "zstd", "use_dictionary": [f"{name}.list.element.role" for name in schema.names]}
+    for path, count in counts.items():
+        with files.replacing(path) as sink, pq.ParquetWriter(sink, schema, **options) as writer:
+            while count:
+                rest = rest if len(rest) else next(coming)
+                part, rest = rest.slice(0, count), rest.slice(count)
+                writer.write_table(part, row_group_size=max(1, len(part) * ROW_GROUP // max(part.nbytes, 1)))
+                count -= len(part)
 
 
-def repeated(digests: Sequence[bytes], train: np.ndarray, held_out: np.ndarray) -> tuple[int, int]:
+def repeated(digests: Sequence[np.ndarray], train: np.ndarray, held_out: np.ndarray) -> tuple[int, int]:
     """How many rows repeat an earlier one, and how many held-out rows stand among the training rows too."""
-    seen = {digests[i] for i in train}
-    return len(digests) - len(set(digests)), sum(digests[i] in seen for i in held_out)
+    import numpy as np
+
+    rows = np.concatenate(digests)
+    seen, asked = np.sort(rows[train]), rows[held_out]
+    leaked = np.count_nonzero(seen[np.searchsorted(seen, asked).clip(max=len(seen) - 1)] == asked)
+    rows.sort()
+    return int(np.count_nonzero(rows[1:] == rows[:-1])), int(leaked)
 
 
-def _schema() -> pa.Schema:
-    import pyarrow as pa
+@dataclass
+class _Faulty:
+    """Rows with the same fault."""
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    return pa.schema([("messages", pa.list_(message))])
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, row: int) -> None:
+        self.count += 1
+        if self.count <= SHOWN:
+            self.first.append(row)
 
 
 def _footer_format(file: DataFile, columns: Columns) -> Format:
@@ -198,70 +230,47 @@ def _footer_format(file: DataFile, columns: Columns) -> Format:
     return found
 
 
-def _batches(
-    file: DataFile, data_format: Format, columns: Columns, unused: list[str]
-) -> Iterator[list[list[Message] | None]]:
+def _batches(file: DataFile, data_format: Format, columns: Columns, unused: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(file.path) as parquet:
-        names = parquet.schema_arrow.names
-        used = row_formats.used_columns(data_format, names, columns)
-        unused += [name for name in names if name not in (*used.values(), *unused)]
-        for batch in parquet.iter_batches(AT_ONCE, columns=list(used.values())):
-            values = {known: batch.column(name).to_pylist() for known, name in used.items()}
-            yield row_formats.to_messages(data_format, values)
+    names = pq.read_schema(file.path).names
+    used = row_formats.used_columns(data_format, names, columns)
+    unused += [name for name in names if name not in (*used.values(), *unused)]
+    for batch in batches(file.path, list(used.values())):
+        yield row_messages.to_messages(data_format, {known: batch.column(name) for known, name in used.items()})
 
 
-def _fault(row: list[Message] | None) -> str:
-    """Why a row cannot be used; empty if it can."""
-    if row is None:
-        return "no value (null)"
-    if not all(row):
-        return "a message that is null"
-    extra = [key for message in row for key in NOT_LEARNED if message.get(key)]
-    if extra:
-        return f"a message with `{extra[0]}`, which is not learned"
-    roles = [message["role"] for message in row]
-    strange = [role for role in roles if role not in ROLES]
-    if strange:
-        return f"a role {json.dumps(strange[0])}; known are {', '.join(ROLES)}"
-    if "assistant" not in roles:
-        return "no assistant turn"
-    if any(not (message["content"] or "").strip() for message in row):
-        return "a message without text"
-    if "system" in roles[1:]:
-        return "a system message that is not the first"
-    if roles[roles[0] == "system"] != "user":
-        return "no user turn before the assistant's"
-    return "" if roles[-1] == "assistant" else "the last turn is not the assistant's"
-
-
-def _told(file: DataFile, wrong: dict[str, list[int]], count: int) -> str:
-    lines = [f"{file.name}: {sum(map(len, wrong.values()))} of {count} rows"]
+def _told(file: DataFile, wrong: dict[str, _Faulty], count: int) -> str:
+    lines = [f"{file.name}: {sum(faulty.count for faulty in wrong.values())} of {count} rows"]
     for fault, rows in list(wrong.items())[:KINDS_SHOWN]:
-        some = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
-        lines.append(f"  {fault}: {len(rows)} ({'row' if len(rows) == 1 else 'rows'} {some})")
+        some = ", ".join(map(str, rows.first)) + (", ..." if rows.count > SHOWN else "")
+        lines.append(f"  {fault}: {rows.count} ({'row' if rows.count == 1 else 'rows'} {some})")
     if len(wrong) > KINDS_SHOWN:
         lines.append(f"  and {len(wrong) - KINDS_SHOWN} more kinds of fault")
     return "\n  ".join(lines)
 
 
-def _digest(row: list[Message]) -> bytes:
-    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()[:16]
-
-
-def _gather(reader: Any, starts: np.ndarray, wanted: np.ndarray) -> pa.Table:
-    """The rows ``wanted`` in their order, taken batch by batch."""
+def _digests(rows: pa.RecordBatch) -> np.ndarray:
     import numpy as np
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    order = np.argsort(wanted, kind="stable")
-    ascending = wanted[order]
-    batch_of = np.searchsorted(starts, ascending, side="right") - 1
-    pieces = [
-        reader.get_batch(int(i)).take(pa.array(ascending[batch_of == i] - starts[i])) for i in np.unique(batch_of)
-    ]
-    return pa.Table.from_batches(pieces).combine_chunks().take(pa.array(np.argsort(order, kind="stable")))
+    columns = [rows["text"]] if "text" in rows.schema.names else [_as_text(column) for column in rows.columns]
+    text = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "")
+    _, offsets, content = text.buffers()
+    whole = content.to_pybytes() if content else b""
+    ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1].tolist()
+    # Python's own hash is salted, so that nobody can make rows that seem equal.
+    return np.fromiter((hash(whole[start:end]) for start, end in pairwise(ends)), np.int64, len(text))
+
+
+def _as_text(column: pa.ListArray) -> pa.StringArray:
+    """Each row's messages as one text, with lengths, so that other messages make another text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    role, content = (column.flatten().field(part) for part in ("role", "content"))
+    message = pc.binary_join_element_wise(role, pc.cast(pc.binary_length(content), pa.string()), content, ":")
+    return pc.binary_join(row_messages.in_lists(row_messages.lengths_of(column), message), "")
 
 
 def _kind(start: bytes) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,8 @@ from pydantic import BeforeValidator
 
 from steps import batching, checkpoints, files, training_config
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
-from steps.chat_tokens import prepare
 from steps.checkpoints import Checkpoint
-from steps.dataset import dataset_folder, read_messages
+from steps.dataset import Rows, dataset_folder, read_messages
 from steps.errors import BadInput
 from steps.memory_fit import within_memory
 from steps.model import (
@@ -36,6 +35,7 @@ from steps.model import (
     prepare_libraries,
 )
 from steps.step import main, settings
+from steps.token_cache import prepare_cached
 from steps.training_callbacks import Checkpointing, TrainingLog, attach
 from steps.training_config import TrainingConfig
 
@@ -147,7 +147,7 @@ def _train(
     given: Settings,
     config: TrainingConfig,
     base: BaseModel,
-    rows: Sequence[Sequence[dict[str, Any]]],
+    rows: Rows,
     device: str,
     fingerprint: str,
 ) -> Checkpoint:
@@ -158,7 +158,8 @@ def _train(
         return kept
     tokenizer = load_tokenizer(base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
-    prepared = prepare(tokenizer, rows, given.max_length, learned=config.learned, keep=config.keep)
+    place = given.work / "tokens" / "train"
+    prepared = prepare_cached(tokenizer, rows, place, given.max_length, learned=config.learned, keep=config.keep)
     if remark := prepared.remark(len(rows), given.max_length):
         print(remark, flush=True)
     dataset = batching.dataset(prepared.rows, config.arguments)

@@ -129,7 +129,7 @@ def test_rows_are_cut_and_counted(tokenizer: Any) -> None:
     short, long = [ASK, ANSWER], [SYSTEM, *[ASK] * 9, ANSWER]
     length = len(tokenize(tokenizer, TALK[:3]).input_ids)
     prepared = prepare(tokenizer, [short, TALK, long], length)
-    assert prepared.numbers == [0, 1]
+    assert list(prepared.numbers) == [0, 1]
     assert prepared.rows == [tokenize(tokenizer, short), tokenize(tokenizer, TALK).cut(length)]
     assert prepared.cut == 1
     assert prepared.longest == len(tokenize(tokenizer, long).input_ids)

@@ -1,0 +1,59 @@
+"""Parquet files in batches of a bounded size, however wide their rows are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+T = TypeVar("T")
+
+AT_ONCE = 8 << 20
+"""Bytes of a batch."""
+ROWS_READ = 256
+"""Rows that are decoded at once: few, because a dictionary may hide how wide they are."""
+PAGE_BUFFER = 1 << 20
+
+
+def batches(path: Path, columns: Sequence[str], at_once: int = AT_ONCE) -> Iterator[pa.RecordBatch]:
+    """Read columns in batches of about ``at_once`` bytes, or of one row where that is larger.
+
+    Raises:
+        pyarrow.ArrowException, OSError: the file is damaged or can't be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Streams of pages: otherwise whole column chunks, which may be all of the file, are read ahead.
+    with pq.ParquetFile(path, buffer_size=PAGE_BUFFER, pre_buffer=False) as parquet:
+        waiting: list[pa.RecordBatch] = []
+        size = 0
+        for batch in parquet.iter_batches(_rows_at_once(parquet, at_once), columns=list(columns)):
+            waiting.append(batch)
+            size += batch.nbytes
+            if size >= at_once:
+                yield pa.concat_batches(waiting)
+                waiting, size = [], 0
+        if waiting:
+            yield pa.concat_batches(waiting)
+
+
+def _rows_at_once(parquet: pq.ParquetFile, at_once: int) -> int:
+    groups = (parquet.metadata.row_group(number) for number in range(parquet.num_row_groups))
+    widest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+    return max(1, min(ROWS_READ, int(at_once / max(widest, 1.0))))
+
+
+def ahead(made: Iterable[T]) -> Iterator[T]:
+    """Make the next of ``made`` in a thread while the one before is used."""
+    source, end = iter(made), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, source, end)
+        while (one := coming.result()) is not end:
+            coming = thread.submit(next, source, end)
+            yield one  # type: ignore[misc]

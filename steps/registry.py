@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,12 +122,14 @@ def pull_data(reference: Reference, folder: Path, *, wait: Wait = time.sleep) ->
         BadInput: as ``pull_image``, or when the image holds what may not be unpacked.
         StepError: as ``pull_image``.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.pull.", dir=folder.parent) as beside:
-        layout = Path(beside) / "image"
+    # A name that is the same each time, so that what a killed step left here goes with the next.
+    layout = folder.with_name(f".{folder.name}.pull")
+    try:
         pull_image(reference, layout, wait=wait)
         with files.replacing_folder(folder) as data:
             unpack_data(oci_layout.read_image(layout, verify=False), data)
+    finally:
+        shutil.rmtree(layout, ignore_errors=True)
     return folder
 
 

@@ -38,16 +38,16 @@ class Faults:
         self.happened = False
         """Whether the fault has come to pass."""
         self._lock = threading.Lock()
-        self._kind, self._call = "", 0
+        self._kind, self._name, self._left = "", "", 0
         self._pid = 0
         self._pid_known = threading.Event()
         self._closing = threading.Event()
 
-    def fail(self, kind: str, call: int) -> None:
-        """Let the ``call``-th call from now on (the first is 1) fail once, as ``kind`` says."""
+    def fail(self, kind: str, call: int, name: str = "") -> None:
+        """Let the ``call``-th call from now on (the first is 1), of those of a name, fail once, as ``kind`` says."""
         assert kind in KINDS and call > 0, (kind, call)
         with self._lock:
-            self._kind, self._call = kind, len(self.calls) + call
+            self._kind, self._name, self._left = kind, name, call
             self.happened = False
             self._pid_known.clear()
 
@@ -64,10 +64,11 @@ class Faults:
         """Note a call and say how it fails; empty: not at all."""
         with self._lock:
             self.calls.append(call)
-            if not self._kind or self.happened or len(self.calls) != self._call:
+            if not self._kind or self.happened or self._name not in ("", call):
                 return ""
-            self.happened = True
-            return self._kind
+            self._left -= 1
+            self.happened = not self._left
+            return self._kind if self.happened else ""
 
     def kill(self) -> None:
         assert self._pid_known.wait(LONGEST), "nobody said which process to kill: Faults.client(pid)"

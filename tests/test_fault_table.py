@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -145,15 +145,79 @@ def test_sections_are_written_beside_others_and_compared(tmp_path: Path, monkeyp
 def test_a_sweep_tries_every_call_with_every_fault() -> None:
     tried: list[tuple[str, int]] = []
 
+    rows = fault_table.sweep("step", stub(tried, ["GET a", "PUT a"]), ("reset", "500"))
+    assert tried == [("", 0), ("reset", 1), ("500", 1), ("reset", 2), ("500", 2)]
+    assert rows[-1] == Row("step", "PUT a", "500", "well")
+
+
+def stub(tried: list[tuple[str, int]], calls: list[str]) -> Callable[[str, int], tuple[Faults, str]]:
+    """A step that makes these calls and always ends well."""
+
     def run(kind: str, call: int) -> tuple[Faults, str]:
         tried.append((kind, call))
         faults = Faults()
         if kind:
             faults.fail(kind, call)
-        for name in ("GET a", "PUT a"):
+        for name in calls:
             faults.begin(name)
         return faults, "well"
 
-    rows = fault_table.sweep("step", run, ("reset", "500"))
-    assert tried == [("", 0), ("reset", 1), ("500", 1), ("reset", 2), ("500", 2)]
-    assert rows[-1] == Row("step", "PUT a", "500", "well")
+    return run
+
+
+def test_a_sample_tries_each_call_in_other_ways_than_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARGOTUNE_EVERY_FAULT", raising=False)
+    monkeypatch.delenv("ARGOTUNE_REGENERATE", raising=False)
+    tried: list[tuple[str, int]] = []
+    run = stub(tried, ["GET a", "PUT a", "GET a", "PUT b"])
+    fault_table.sweep("step", run, ("reset", "500", "killed"), sample=2)
+    pairs = [
+        ("reset", 1),
+        ("500", 1),
+        ("killed", 2),
+        ("reset", 2),
+        ("500", 3),
+        ("killed", 3),
+        ("reset", 4),
+        ("500", 4),
+    ]
+    assert tried[1:] == pairs
+    for name in ("ARGOTUNE_EVERY_FAULT", "ARGOTUNE_REGENERATE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            assert len(fault_table.sweep("step", run, ("reset", "500", "killed"), sample=2)) == 12
+
+
+def test_calls_in_no_order_are_tried_by_name() -> None:
+    failed: list[tuple[str, str]] = []
+
+    def run(kind: str, name: str) -> tuple[Faults, str]:
+        faults = Faults()
+        if kind:
+            faults.fail(kind, 1, name)
+        failed.extend((call, kind) for call in ("GET b", "GET a", "GET b") if faults.begin(call))
+        return faults, "well"
+
+    rows = fault_table.sweep_names("step", run, ("reset", "500"))
+    assert [row.call for row in rows] == ["GET a", "GET a", "GET b", "GET b"]
+    assert failed == [("GET a", "reset"), ("GET a", "500"), ("GET b", "reset"), ("GET b", "500")]
+
+
+def test_a_sample_must_stand_in_the_table_and_have_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_table, "PAGE", tmp_path / "FAULTS.md")
+    monkeypatch.setenv("ARGOTUNE_REGENERATE", "1")
+    rows = [Row("make", call, kind, "made, once") for call in ("PUT a|b", "GET a") for kind in ("reset", "500")]
+    fault_table.check("things", rows)
+    monkeypatch.delenv("ARGOTUNE_REGENERATE")
+    monkeypatch.delenv("ARGOTUNE_EVERY_FAULT", raising=False)
+    fault_table.check("things", rows[1:3], sample=True)
+    for other in (
+        rows[:2],
+        [*rows[1:3], rows[0]._replace(outcome="made twice")],
+        [rows[0], rows[3], rows[3]._replace(call="GET c")],
+    ):
+        with pytest.raises(AssertionError, match="says otherwise"):
+            fault_table.check("things", other, sample=True)
+    monkeypatch.setenv("ARGOTUNE_EVERY_FAULT", "1")
+    with pytest.raises(AssertionError, match="says otherwise"):
+        fault_table.check("things", rows[1:3], sample=True)

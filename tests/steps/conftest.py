@@ -21,7 +21,7 @@ def parquet_server() -> Iterator[ParquetServer]:
     server.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def chats() -> Callable[..., list[Chat]]:
     """``chats(n)``: n rows of chat that differ from each other and from those of another ``about``."""
 
@@ -34,7 +34,7 @@ def chats() -> Callable[..., list[Chat]]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_parquet() -> Callable[..., bytes]:
     """``as_parquet(messages=[...], ...)``: a parquet file with these columns."""
 

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from faults import Faults, FaultyHandler
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -23,11 +25,13 @@ class HubServer:
         self.repository, self.folder, self.token = repository, folder, token
         self.broken = self.blocked = False
         self.fetched: list[str] = []
+        self.faults = Faults()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
+        self.faults.close()
         self.server.shutdown()
         self.server.server_close()
 
@@ -36,8 +40,16 @@ class HubServer:
 
 
 def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(FaultyHandler, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        faults = hub.faults
+
+        def call_name(self) -> str:
+            """Of all files alike: in which order they are fetched differs from run to run."""
+            path = unquote(urlsplit(self.path).path)
+            model = f"/api/models/{hub.repository}"
+            kinds = {f"/{hub.repository}/resolve/": "a file", f"{model}/tree/": "list of files", model: "model"}
+            return f"{self.command} {next((kind for begin, kind in kinds.items() if path.startswith(begin)), path)}"
 
         def do_GET(self) -> None:
             self.answer()

@@ -13,6 +13,8 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from faults import Faults, FaultyHandler
+
 
 @dataclass
 class Fault:
@@ -58,6 +60,8 @@ class ParquetServer:
         self.redirects: dict[str, str] = {}
         self.seen: list[Seen] = []
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
+        self.calls = Faults()
+        """One call of all, to fail in one of the ways of ``tests/faults.py``."""
         self.always: dict[str, Fault] = {}
         self.holding = threading.Event()
         self.stopping = threading.Event()
@@ -65,6 +69,7 @@ class ParquetServer:
 
         class Handler(_Handler):
             parquet_server = server
+            faults = server.calls
 
         self._http = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
@@ -98,6 +103,7 @@ class ParquetServer:
 
     def stop(self) -> None:
         self.stopping.set()
+        self.calls.close()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -108,9 +114,12 @@ class _Server(ThreadingHTTPServer):
         """A client that went away in the middle is what some tests want."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(FaultyHandler, BaseHTTPRequestHandler):
     parquet_server: ParquetServer
     protocol_version = "HTTP/1.1"
+
+    def call_name(self) -> str:
+        return f"{super().call_name()}{', a part' if 'Range' in self.headers else ''}"
 
     def do_GET(self) -> None:
         server = self.parquet_server

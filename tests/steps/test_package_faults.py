@@ -26,12 +26,10 @@ CHUNK = 4096
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small chunks, no waiting, and a fifth of a second for an answer that does not come."""
+    """Small chunks, and no waiting."""
     monkeypatch.setattr(registry_upload, "CHUNK", CHUNK)
     monkeypatch.setattr("os.fsync", lambda _: None)  # Processes are killed here, machines are not.
     monkeypatch.setattr(registry_client, "LONGEST_WAIT", 0.0)
-    for module in ("registry_client", "registry_auth", "registry_azure"):
-        monkeypatch.setattr(f"steps.{module}.TIMEOUT", (5.0, 0.5))
 
 
 @pytest.fixture
@@ -65,9 +63,13 @@ class Push:
         if kind:
             faults.fail(kind, call)
         try:
-            first = kill_proof(faults, self.package) if kind == "killed" else bool(self.package())
-            if not first:
-                package(self.settings)
+            with pytest.MonkeyPatch.context() as patch:
+                # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
+                for module in ("registry_client", "registry_auth", "registry_azure"):
+                    patch.setattr(f"steps.{module}.TIMEOUT", (30.0, 0.2 if kind == "timeout" else 30.0))
+                first = kill_proof(faults, self.package) if kind == "killed" else bool(self.package())
+                if not first:
+                    package(self.settings)
             self.check()
         finally:
             self.front.close()
@@ -94,9 +96,9 @@ class Push:
 @pytest.mark.slow
 def test_every_call_fails_once_in_every_way(tmp_path: Path, adapter: Path, open_registry: Registry) -> None:
     rows = fault_table.sweep(
-        "package", lambda kind, call: Push(tmp_path, adapter, open_registry).run(kind, call), KINDS
+        "package", lambda kind, call: Push(tmp_path, adapter, open_registry).run(kind, call), sample=2
     )
-    fault_table.check("package", rows)
+    fault_table.check("package", rows, sample=True)
 
 
 def test_every_call_fails_once_with_a_token_of_azure(

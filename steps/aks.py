@@ -79,6 +79,16 @@ def remove(place: Place, found: Leftover, cluster: Cluster | None = None) -> Non
     _delete(cluster, found.name, found.run)
 
 
+def leads_there(place: Place, host: str, cluster: Cluster | None = None) -> bool:
+    """Whether a kubeconfig whose server is ``host`` leads to the cluster of the pools.
+
+    Raises:
+        StepError: as ``provision``.
+    """
+    cluster = cluster or aks_client.connect(place)
+    return host.lower() in cluster.hosts()
+
+
 def _needed(wanted: Wanted) -> list[tuple[str, str]]:
     return [("--run", wanted.run), ("--instance-type", wanted.instance_type)]
 

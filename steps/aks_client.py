@@ -72,6 +72,13 @@ class Cluster:
         profiles = list(found.agent_pool_profiles or [])
         return found.location, next((pool for pool in profiles if pool.mode == "System"), None)
 
+    def hosts(self) -> set[str]:
+        """Names by which the cluster's API is reached."""
+        with asking(f"reading cluster {self.place.cluster}"):
+            found = self.client.managed_clusters.get(*self._name)
+        names = (found.fqdn, found.private_fqdn, found.azure_portal_fqdn)
+        return {name.lower() for name in names if name}
+
     def create(self, name: str, pool: AgentPool) -> None:
         """Create a pool and wait until it is done; one that is there already is not changed.
 

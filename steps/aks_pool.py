@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from azure.mgmt.containerservice.models import AgentPool
 
 RUN, WORKFLOW, WORKSPACE = "argotune-run", "argotune-workflow", "argotune-workspace"
+NAMESPACE = "argotune-namespace"
 MADE, LEASE = "argotune-made", "argotune-lease-until"
 TAG_LENGTH = 256
 """Azure's limit for the value of a tag."""
@@ -48,7 +49,7 @@ def body(wanted: Wanted, choice: Choice, system_pool: Any, now: datetime.datetim
     from azure.mgmt.containerservice.models import AgentPoolManagedClusterAgentPoolProfileProperties as Properties
 
     lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
-    tags = {RUN: wanted.run, WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace}
+    tags = {RUN: wanted.run, WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, NAMESPACE: wanted.namespace}
     tags |= {MADE: written(now), LEASE: written(lease)}
     properties = Properties(
         vm_size=choice.size,
@@ -82,6 +83,7 @@ def leftover(pool: AgentPool) -> Leftover:
         run=tags.get(RUN, ""),
         workspace=tags.get(WORKSPACE, ""),
         workflow=tags.get(WORKFLOW, ""),
+        namespace=tags.get(NAMESPACE, ""),
         size=str(pool.vm_size),
         nodes=pool.count or 0,
         state=state(pool),

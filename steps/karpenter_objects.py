@@ -18,7 +18,7 @@ from steps.nodes import GPU, TAINT, Choice, Leftover, Wanted, labels, read, writ
 
 Document = dict[str, Any]
 API_VERSION = "karpenter.sh/v1"
-WORKFLOW, WORKSPACE = "argotune.dev/workflow", "argotune.dev/workspace"
+WORKFLOW, WORKSPACE, NAMESPACE = "argotune.dev/workflow", "argotune.dev/workspace", "argotune.dev/namespace"
 MADE, LEASE, CHOICE = "argotune.dev/made", "argotune.dev/lease-until", "argotune.dev/choice"
 """Annotations of what is made for a run."""
 POOL_LABEL = "karpenter.sh/nodepool"
@@ -143,7 +143,8 @@ def _node_spec(wanted: Wanted, size: str, capacity_types: Sequence[str], zones: 
 
 def _metadata(wanted: Wanted, name: str, now: datetime.datetime) -> Document:
     lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
-    annotations = {WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, MADE: written(now), LEASE: written(lease)}
+    annotations = {WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, NAMESPACE: wanted.namespace}
+    annotations |= {MADE: written(now), LEASE: written(lease)}
     return {"name": name, "labels": labels(wanted), "annotations": annotations}
 
 
@@ -167,6 +168,7 @@ def _leftover(run: str, found: Sequence[Document]) -> Leftover:
         run=run,
         workspace=annotations.get(WORKSPACE, ""),
         workflow=annotations.get(WORKFLOW, ""),
+        namespace=annotations.get(NAMESPACE, ""),
         size=", ".join(sorted(sizes)),
         nodes=len(claims),
         state="Deleting" if going else "Ready" if claims and all(map(is_ready, claims)) else "NotReady",

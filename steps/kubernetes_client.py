@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from steps.errors import BadInput, StepError
 from steps.retry_after import retry_after
@@ -93,6 +93,11 @@ class KubernetesClient:
         """Where namespaced objects are, unless a call says otherwise."""
         self._api = api
         self._wait = wait
+
+    @property
+    def host(self) -> str:
+        """Name or address of the API server."""
+        return urlsplit(self._api.configuration.host).hostname or ""
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document | None:
         """An object; None where there is none of this name.
@@ -258,6 +263,7 @@ CONFIG_MAPS = Kind("v1", "configmaps")
 NODES = Kind("v1", "nodes", cluster_wide=True)
 NODE_POOLS = Kind("karpenter.sh/v1", "nodepools", cluster_wide=True)
 NODE_CLAIMS = Kind("karpenter.sh/v1", "nodeclaims", cluster_wide=True)
+WORKFLOWS = Kind("argoproj.io/v1alpha1", "workflows")
 
 
 def connect(wait: Callable[[float], None] = time.sleep) -> KubernetesClient:

@@ -64,6 +64,8 @@ class Wanted(Run):
     """Name of the Workflow, for people who meet the nodes."""
     workspace: str = ""
     """Name of the Workspace, for people who meet the nodes."""
+    namespace: str = ""
+    """Namespace of the Workflow, where `argotune gc` looks for it."""
     fallback_instance_types: list[str] = field(default_factory=list)
     """Sizes to take, in this order, where the first is not to be had."""
     spot: bool = False
@@ -125,6 +127,7 @@ class Leftover:
     run: str
     workspace: str
     workflow: str
+    namespace: str
     size: str
     nodes: int
     state: str

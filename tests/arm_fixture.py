@@ -17,6 +17,7 @@ from steps.nodes import Place, Run, Wanted
 
 RUN = "11111111-2222-3333-4444-555555555555"
 PLACE = {"provider": "aks", "subscription": SUBSCRIPTION, "resource_group": GROUP, "cluster": CLUSTER}
+NAMESPACE = "argotune"
 NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 
 
@@ -31,7 +32,8 @@ class Pod:
     read_timeout: float = 30
 
     def wanted(self, **more: Any) -> Wanted:
-        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "labels": {"apps": "tuned"}, **more}
+        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": NAMESPACE, **more}
+        given = {"labels": {"apps": "tuned"}, **given}
         return Wanted(**{"work": self.work, "instance_type": A100, **PLACE, **given})
 
     def provision(self, **more: Any) -> Any:

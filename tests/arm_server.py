@@ -26,6 +26,7 @@ PAGE = 3
 RETRY_AFTER = 10
 """Seconds between looks at an operation, as the server asks."""
 _AKS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.ContainerService"
+FQDN = "aks-ml-1a2b3c4d.hcp.eastus.azmk8s.io"
 _CLUSTER = f"{_AKS}/managedClusters/{CLUSTER}"
 _COMPUTE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute"
 
@@ -65,6 +66,8 @@ class Azure:
     """How many more requests are refused since the cluster is at something else."""
     forbidden: str = ""
     """A part of the paths that the caller may not read."""
+    fqdn: str = FQDN
+    """Name of the cluster's API."""
     undeletable: str = ""
     """A pool whose nodes can't be drained."""
     skus: list[dict[str, Any]] = field(default_factory=list)
@@ -220,6 +223,7 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
     def _cluster(self) -> dict[str, Any]:
         system = {"name": "system", "mode": "System", "vmSize": "Standard_D4s_v5", "vnetSubnetID": f"{_AKS}/subnet"}
         properties = {"provisioningState": "Succeeded", "agentPoolProfiles": [system]}
+        properties |= {"fqdn": self.azure.fqdn, "azurePortalFQDN": FQDN.replace(".hcp", ".portal.hcp")}
         return {"id": _CLUSTER, "name": CLUSTER, "location": "eastus", "properties": properties}
 
     def _get(self, name: str, _: dict[str, Any]) -> None:

@@ -125,7 +125,8 @@ class Pod:
     waits: list[float] = field(default_factory=list)
 
     def wanted(self, **more: Any) -> Wanted:
-        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "labels": {"apps": "tuned"}, **more}
+        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": "argotune", **more}
+        given = {"labels": {"apps": "tuned"}, **given}
         return Wanted(**{"work": self.work, "provider": "karpenter", "instance_type": A100, **given})
 
     def connect(self) -> Karpenter:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from arm_fixture import NOW, PLACE, RUN, Pod, serve_pod
-from arm_server import A10, A100, RETRY_AFTER
+from arm_fixture import NAMESPACE, NOW, PLACE, RUN, Pod, serve_pod
+from arm_server import A10, A100, FQDN, RETRY_AFTER
 
 from steps import aks, aks_pool, provision, release
 from steps.errors import BadInput, NoCapacity, StepError
@@ -208,11 +208,18 @@ def test_leftovers_tell_whose_they_are_and_how_old(pod: Pod) -> None:
     pod.provision()
     [found] = aks.leftovers(Place(**PLACE), pod.connect())
     assert (found.name, found.run, found.workspace, found.workflow) == (NAME, RUN, "tuned", "tuned-x7k2m")
+    assert found.namespace == NAMESPACE
     assert (found.size, found.nodes, found.state, found.made) == (A100, 1, "Succeeded", NOW)
     assert not found.expired(NOW + datetime.timedelta(hours=25))
     assert found.expired(NOW + datetime.timedelta(hours=26))
     aks.remove(Place(**PLACE), found, pod.connect())
     assert aks.leftovers(Place(**PLACE), pod.connect()) == []
+
+
+def test_a_kubeconfig_leads_there_by_the_names_that_azure_tells(pod: Pod) -> None:
+    hosts = [FQDN, FQDN.upper(), FQDN.replace(".hcp", ".portal.hcp"), "127.0.0.1", FQDN.replace("aks-ml", "aks-other")]
+    leads = [aks.leads_there(Place(**PLACE), host, pod.connect()) for host in hosts]
+    assert leads == [True, True, True, False, False]
 
 
 def test_what_is_missing_is_named_at_once(pod: Pod) -> None:

@@ -229,6 +229,7 @@ def test_leftovers_are_listed_with_their_lease_and_removed(pod: Pod, controller:
     assert set(found) == {RUN, "another"}
     mine, other = found[RUN], found["another"]
     assert (mine.nodes, mine.size, mine.state, mine.workflow) == (2, A100, "Ready", "tuned-x7k2m")
+    assert mine.namespace == "argotune"
     later = NOW + datetime.timedelta(minutes=2)
     assert [mine.expired(later), other.expired(later), other.expired(NOW)] == [False, True, False]
     karpenter.remove(Place(provider="karpenter"), other, pod.connect())

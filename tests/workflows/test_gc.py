@@ -6,11 +6,13 @@ import datetime
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from arm_fixture import PLACE, RUN, Pod, serve_pod
+from arm_fixture import NAMESPACE, PLACE, RUN, Pod, serve_pod
 from arm_server import A100
+from kubernetes_server import KubernetesServer
 
 from steps import aks_pool, pause
 from workflows.cli import main
@@ -27,7 +29,21 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 @pytest.fixture
-def gc(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> Gc:
+def cluster(pod: Pod) -> Iterator[KubernetesServer]:
+    """The API of the cluster that the pools are of, with the Workflow of the live run."""
+    with KubernetesServer() as server:
+        pod.server.azure.fqdn = "127.0.0.1"
+        server.put(workflow("Running"))
+        yield server
+
+
+def workflow(phase: str, uid: str = LIVE) -> dict[str, Any]:
+    metadata = {"name": "other-1", "namespace": NAMESPACE, "uid": uid}
+    return {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": metadata, "status": {"phase": phase}}
+
+
+@pytest.fixture
+def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> Gc:
     """``gc(...)`` on a cluster with the pool of a lost run, made 30 hours ago, and one of a live run."""
     now = datetime.datetime.now(datetime.UTC)
     pod.now = now - datetime.timedelta(hours=30)
@@ -35,6 +51,7 @@ def gc(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> Gc:
     pod.now = now - datetime.timedelta(minutes=11)
     pod.provision(run=LIVE, workflow="other-1", workspace="other")
     monkeypatch.setattr(pause.Pause, "__call__", lambda self, seconds: pod.waits.append(seconds))
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(pod.work / "kubeconfig")))
     nodes = {key: value for key, value in PLACE.items() if key != "resource_group"}
     site = pod.work / "site.yaml"
     site.write_text(yaml.safe_dump({"nodes": {**nodes, "resourceGroup": PLACE["resource_group"]}}))
@@ -47,10 +64,10 @@ def test_all_is_listed_with_age_and_lease_and_nothing_deleted(
     capsys.readouterr()
     assert gc() == 0
     out, err = capsys.readouterr()
-    head, lost, live = [line.split("   ") for line in out.splitlines()]
-    assert [cell.strip() for cell in head if cell] == ["NAME", "WORKSPACE", "SIZE", "NODES", "STATE", "AGE", "LEASE"]
-    assert [cell.strip() for cell in lost if cell] == [LOST_POOL, "tuned", A100, "1", "Succeeded", "30h", "over 4h"]
-    assert [cell.strip() for cell in live if cell][-2:] == ["11m", "25h"]
+    head, lost, live = [[cell.strip() for cell in line.split("   ") if cell] for line in out.splitlines()]
+    assert head == ["NAME", "WORKSPACE", "SIZE", "NODES", "STATE", "AGE", "LEASE", "REASON"]
+    assert lost == [LOST_POOL, "tuned", A100, "1", "Succeeded", "30h", "over 4h", "run is gone"]
+    assert live[-3:] == ["11m", "25h", "-"]
     assert err == f"--yes deletes {LOST_POOL}\n"
     assert set(pod.server.azure.pools) == {LOST_POOL, LIVE_POOL}
 
@@ -61,6 +78,66 @@ def test_yes_deletes_what_no_run_owns_any_more(pod: Pod, gc: Gc, capsys: pytest.
     assert f"deleted {LOST_POOL} of tuned-x7k2m" in capsys.readouterr().out
     assert gc("--yes") == 0
     assert "nothing is left behind" in capsys.readouterr().err
+    assert set(pod.server.azure.pools) == {LIVE_POOL}
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        (workflow("Succeeded"), "run ended"),
+        (workflow("Failed"), "run ended"),
+        (workflow("Error"), "run ended"),
+        (workflow("Running", uid="another run of the same name"), "run is gone"),
+        (None, "run is gone"),
+        (workflow("Running"), ""),
+        (workflow(""), ""),
+    ],
+)
+def test_a_run_that_is_over_leaves_its_nodes_before_their_lease_ends(
+    pod: Pod, gc: Gc, cluster: KubernetesServer, capsys: pytest.CaptureFixture[str], there: Any, reason: str
+) -> None:
+    workflows = cluster.resource("workflows")
+    cluster.delete(cluster.get(workflows, NAMESPACE, "other-1"), {})
+    if there:
+        cluster.put(there)
+    capsys.readouterr()
+    assert gc("-o", "json") == 0
+    _, live = json.loads(capsys.readouterr().out)
+    assert (live["name"], live["reason"], live["leftBehind"]) == (LIVE_POOL, reason, bool(reason))
+    assert gc("--yes") == 0
+    assert set(pod.server.azure.pools) == (set() if reason else {LIVE_POOL})
+
+
+@pytest.mark.parametrize("trouble", ["forbidden", "elsewhere", "no Argo", "no kubeconfig", "no tag"])
+def test_where_runs_can_not_be_looked_up_the_lease_alone_decides(
+    pod: Pod, gc: Gc, cluster: KubernetesServer, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, trouble: str,
+) -> None:  # fmt: skip
+    cluster.put(workflow("Failed"))
+    if trouble == "forbidden":
+        cluster.forbidden.add(("get", "workflows"))
+    if trouble == "elsewhere":
+        pod.server.azure.fqdn = "aks-ml.example"
+    if trouble == "no Argo":
+        cluster.without("argoproj.io")
+    if trouble == "no kubeconfig":
+        monkeypatch.setenv("KUBECONFIG", str(pod.work / "nothing"))
+    if trouble == "no tag":
+        for pool in pod.server.azure.pools.values():
+            del pool.properties["tags"]["argotune-namespace"]
+    told = {
+        "forbidden": "workflows is forbidden",
+        "elsewhere": "the kubeconfig leads to 127.0.0.1, not to the cluster of these nodes",
+        "no Argo": "the cluster has no workflows.argoproj.io",
+        "no kubeconfig": "does not lead to a cluster",
+        "no tag": f"{LIVE_POOL} does not say where its run is",
+    }
+    capsys.readouterr()
+    assert gc("-o", "json") == 0
+    out, err = capsys.readouterr()
+    assert [one["reason"] for one in json.loads(out)] == ["lease expired", ""]
+    assert "only leases tell what is left behind: " in err and told[trouble] in err
+    assert gc("--yes") == 0
     assert set(pod.server.azure.pools) == {LIVE_POOL}
 
 

@@ -43,7 +43,8 @@ def flags(template):
 def test_a_pool_of_the_run_is_asked_for_and_given_back(compiled):
     found = compiled(AKS, NODES)
     made = flags(found["provision"])
-    assert made["run"] == UID and made["workflow"] == "{{workflow.name}}" and made["workspace"] == "tuned"
+    assert made["run"] == UID and (made["workflow"], made["namespace"]) == ("{{workflow.name}}", "{{workflow.namespace}}")
+    assert made["workspace"] == "tuned"
     assert (made["provider"], made["subscription"], made["resource-group"], made["cluster"]) == tuple(AKS.values())
     assert json.loads(made["fallback-instance-types"]) == [TWO_A100]
     assert (made["spot"], json.loads(made["zones"]), made["lease-seconds"]) == ("true", ["2", "1"], str(30 * 3600))

@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from steps.nodes import Leftover, Place
+    from workflows.cluster.lost_runs import Reasons
 
 EXAMPLES = """examples:
-  argotune gc                        what runs have made; LEASE says until when it belongs to a run
-  argotune gc --yes                  delete what is left behind: all whose lease is over
+  argotune gc                        what runs have made; REASON says why something belongs to none any more
+  argotune gc --yes                  delete what is left behind: run gone or ended, or lease over
   argotune gc at1f0c9b2a3d --yes     delete one, by its name or its run, whatever its lease
 
-The site profile (nodes:) says which cluster; with provider aks, 'az login' says who asks.
+The site profile (nodes:) says which cluster; with provider aks, 'az login' says who asks. Runs are looked up by
+$KUBECONFIG; where it leads elsewhere, or may not read Workflows, only the lease counts.
 Deleting waits until the nodes are gone. A run that is stopped gives its nodes back by itself.
 """
-COLUMNS = ("NAME", "WORKSPACE", "SIZE", "NODES", "STATE", "AGE", "LEASE")
-WIDE = ("PROVIDER", "WORKFLOW", "RUN")
+COLUMNS = ("NAME", "WORKSPACE", "SIZE", "NODES", "STATE", "AGE", "LEASE", "REASON")
+WIDE = ("PROVIDER", "NAMESPACE", "WORKFLOW", "RUN")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from steps import node_providers
     from steps.errors import StepError
     from workflows import site
-    from workflows.cluster import table
+    from workflows.cluster import lost_runs, table
 
     place = place_of(site.load(args.site))
     if place.provider not in node_providers.MAKERS:
@@ -58,9 +60,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         there: list[Leftover] = provider.leftovers(place)
         chosen = named(there, args.names) if args.names else there
-        over = chosen if args.names else [found for found in chosen if found.expired(table.now())]
+        if args.names and args.yes:
+            return _delete(provider, place, chosen)
+        reasons = lost_runs.reasons(provider, place, chosen, table.now())
+        for what in reasons.unknown:
+            print(f"only leases tell what is left behind: {what}", file=sys.stderr)
+        over = chosen if args.names else [found for found in chosen if reasons.of(found)]
         if not args.yes:
-            show(chosen, args.output, table.now())
+            show(chosen, reasons, args.output, table.now())
             if over and args.output is None:
                 print(f"--yes deletes {', '.join(found.name for found in over)}", file=sys.stderr)
             return 0
@@ -92,27 +99,27 @@ def named(there: list[Leftover], names: list[str]) -> list[Leftover]:
     return list(dict.fromkeys(one for ones in found.values() for one in ones))
 
 
-def show(found: list[Leftover], output: str | None, moment: datetime) -> None:
+def show(found: list[Leftover], reasons: Reasons, output: str | None, moment: datetime) -> None:
     """Print what is there, as a table or as data."""
     from workflows.cluster import table
 
     if output == "name":
         print("".join(f"{one.name}\n" for one in found), end="")
     elif output == "json":
-        print(json.dumps([_data(one, moment) for one in found], indent=2))
+        print(json.dumps([_data(one, reasons.of(one)) for one in found], indent=2))
     elif output == "yaml":
         import yaml
 
-        print(yaml.safe_dump([_data(one, moment) for one in found], sort_keys=False), end="")
+        print(yaml.safe_dump([_data(one, reasons.of(one)) for one in found], sort_keys=False), end="")
     elif not found:
         print("no nodes of runs are there", file=sys.stderr)
     else:
         wide = output == "wide"
-        rows = [(*COLUMNS, *(WIDE if wide else ())), *(_row(one, moment, wide=wide) for one in found)]
+        rows = [(*COLUMNS, *(WIDE if wide else ())), *(_row(one, reasons.of(one), moment, wide=wide) for one in found)]
         print("\n".join(table.lines(rows)))
 
 
-def _row(one: Leftover, moment: datetime, *, wide: bool) -> tuple[str, ...]:
+def _row(one: Leftover, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
     from workflows.cluster.table import duration
 
     age = duration(moment - one.made) if one.made else "-"
@@ -121,15 +128,16 @@ def _row(one: Leftover, moment: datetime, *, wide: bool) -> tuple[str, ...]:
         lease = (
             f"over {duration(moment - one.lease_until)}" if one.expired(moment) else duration(one.lease_until - moment)
         )
-    more = (one.provider, one.workflow or "-", one.run) if wide else ()
-    return (one.name, one.workspace or "-", one.size, str(one.nodes), one.state, age, lease, *more)
+    more = (one.provider, one.namespace or "-", one.workflow or "-", one.run) if wide else ()
+    return (one.name, one.workspace or "-", one.size, str(one.nodes), one.state, age, lease, reason or "-", *more)
 
 
-def _data(one: Leftover, moment: datetime) -> dict[str, Any]:
+def _data(one: Leftover, reason: str) -> dict[str, Any]:
     return {
         "name": one.name,
         "provider": one.provider,
         "workspace": one.workspace,
+        "namespace": one.namespace,
         "workflow": one.workflow,
         "run": one.run,
         "size": one.size,
@@ -137,7 +145,8 @@ def _data(one: Leftover, moment: datetime) -> dict[str, Any]:
         "state": one.state,
         "made": one.made.isoformat() if one.made else None,
         "leaseUntil": one.lease_until.isoformat() if one.lease_until else None,
-        "leftBehind": one.expired(moment),
+        "leftBehind": bool(reason),
+        "reason": reason,
     }
 
 

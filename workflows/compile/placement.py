@@ -70,6 +70,7 @@ def provision_flags(plan: Plan) -> dict[str, Any]:
         **_cluster(plan),
         **_run(),
         "workflow": "{{workflow.name}}",
+        "namespace": "{{workflow.namespace}}",
         "workspace": plan.name,
         "gpus": plan.resource.gpus,
         "gpu-resource": plan.resource.gpu_resource,

@@ -44,7 +44,10 @@ def roll_back(
     """
     known = _known(cluster, name)
     where = _stable(cluster, name, known, seconds, sleep)
-    if known.canary:
+    if known.canary and known.current:
+        if not service_update.serves(where, known.current):
+            print("a promotion was cut short: back to what is on record", flush=True)
+            service_update.restore(where, known.current)
         record(where, dataclasses.replace(known, canary=None, percent=0))
         return f"the canary {_described(known.canary)} is gone; {name} serves {_described(known.current)}"
     if known.previous is None or known.current is None:
@@ -63,11 +66,13 @@ def replaced(known: Releases, served: Release) -> Releases:
 
 
 def record(where: Rollout, known: Releases) -> None:
-    """Write down what is in service, and remove what neither is nor was before."""
+    """Write down what is in service, and remove what neither is nor was before.
+
+    The record comes last: whoever is killed before finds in it that there is something to do yet.
+    """
     cluster, name = where.cluster, where.name
     if known.gateway:
         cluster.apply(ROUTES, service_manifests.route(name, known.gateway, known.percent if known.canary else 0))
-    service_release.write(cluster, name, known)
     if known.canary is None:
         cluster.delete(DEPLOYMENTS, service_manifests.deployment_name(name, CANARY))
     kept = {service_manifests.wanted_name(name, release.revision) for release in known.known()}
@@ -75,6 +80,7 @@ def record(where: Rollout, known: Releases) -> None:
         its_name = found["metadata"]["name"]
         if its_name.startswith(service_manifests.wanted_name(name, "")) and its_name not in kept:
             cluster.delete(CONFIG_MAPS, its_name)
+    service_release.write(cluster, name, known)
 
 
 def _known(cluster: KubernetesClient, name: str) -> Releases:

@@ -92,6 +92,24 @@ def take_back(rollout: Rollout, before: Release | None, failed: Release) -> None
         rollout.cluster.delete(CONFIG_MAPS, service_manifests.wanted_name(rollout.name, failed.revision))
 
 
+def serves(rollout: Rollout, release: Release) -> bool:
+    """Whether the cluster is told to serve a release, as it is on record."""
+    live = rollout.cluster.get(DEPLOYMENTS, rollout.deployment) or {}
+    wanted = service_manifests.wanted(rollout.name, release.revision, release.adapters)
+    told = rollout.cluster.get(CONFIG_MAPS, wanted["metadata"]["name"]) or {}
+    of_live = (live.get("metadata") or {}).get("annotations") or {}
+    return bool(of_live.get(REVISION) == release.revision and told.get("data") == wanted["data"])
+
+
+def restore(rollout: Rollout, release: Release) -> None:
+    """Have a release in service as it is on record, whatever is now.
+
+    Raises:
+        StepError: as ``put``.
+    """
+    _roll(rollout, release)
+
+
 def ready_pods(rollout: Rollout, revision: str) -> list[Document]:
     """Pods of a revision that answer."""
     return [pod for pod in pods(rollout, revision) if _is_ready(pod)]

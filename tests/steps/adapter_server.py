@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from steps import adapter_switch
 from steps.adapter_switch import AdapterSwitch
 from steps.chat_middleware import ChatMiddleware
 
@@ -106,7 +109,25 @@ class Running:
     def let_go(self, model: str) -> None:
         self.loop.call_soon_threadsafe(self.small.held.pop(model).set)
 
+    def wait(self) -> None:
+        self._thread.join()
+
     def close(self) -> None:
         self._server.should_exit = True
         self._server.force_exit = True
         self._thread.join(10)
+
+
+def main() -> None:
+    """Serve as ``vllm serve`` would be asked to, in a process of its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    given, _ = parser.parse_known_args()
+    adapter_switch.POLL_SECONDS = 0.01
+    file = Path(os.environ["ARGOTUNE_ADAPTERS"])
+    Running(file, file.with_name("pulled"), (given.host, given.port)).wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -17,15 +17,22 @@ import requests
 from adapter_server import Running
 from kubernetes_server import KubernetesServer
 
+from steps import kubernetes_client, service_release
+from steps.service_release import Release, Releases
+from steps.service_update import Rollout, put
+
 Object = dict[str, Any]
 NAMESPACE = "argotune"
 
 
 class Servers:
-    """Deployments of the cluster come to life; ``trouble`` says how new pods fail."""
+    """Deployments of the cluster come to life; ``trouble`` says how new pods fail.
 
-    def __init__(self, cluster: KubernetesServer, folder: Path) -> None:
-        self.cluster, self.folder = cluster, folder
+    Where nobody asks them, pods need not be ``answering``.
+    """
+
+    def __init__(self, cluster: KubernetesServer, folder: Path, *, answering: bool = True) -> None:
+        self.cluster, self.folder, self.answering = cluster, folder, answering
         self.pods: dict[str, Running] = {}
         self.trouble: Object | None = None
         """Status of pods that are started from now on, in place of one that is ready."""
@@ -104,7 +111,7 @@ class Servers:
         pod["metadata"]["labels"]["owner"] = deployment
         ready = {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
         pod["status"] = copy.deepcopy(self.trouble) or ready
-        if self.trouble is None:
+        if self.trouble is None and self.answering:
             (self.folder / name).mkdir(parents=True)
             self._mount(pod)
             running = Running(self.folder / name / "adapters.json", self.folder / name / "pulled", (ip, 5000))
@@ -144,3 +151,28 @@ class Servers:
     @staticmethod
     def _is_ready(pod: Object) -> bool:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+
+
+def plain_release(image: str) -> Release:
+    """A pod that takes no adapters."""
+    containers = [{"name": "server", "image": image}]
+    return Release({"metadata": {"labels": {}}, "spec": {"containers": containers}}, [], "", replicas=1).started()
+
+
+def serve_with_canary(cluster: KubernetesServer, name: str, folder: Path) -> Servers:
+    """A service that serves the image ``one``, and ``two`` by its canary, by whatever ``$KUBECONFIG`` leads to."""
+    servers = Servers(cluster, folder, answering=False)
+    client = kubernetes_client.connect()
+    put(Rollout(client, name, end=1e12), plain_release("one"), None)
+    put(Rollout(client, name, "canary", end=1e12), plain_release("two"), None)
+    known = Releases(current=plain_release("one"), canary=plain_release("two"), percent=20)
+    service_release.write(client, name, known)
+    return servers
+
+
+def served_images(cluster: KubernetesServer) -> dict[str, str]:
+    """Image by Deployment."""
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0]["image"]
+        for one in cluster.all("deployments")
+    }

@@ -7,20 +7,9 @@ from pathlib import Path
 
 import pytest
 from kubernetes_server import KubernetesServer
-from serving_cluster import NAMESPACE, Servers
+from serving_cluster import NAMESPACE, Servers, serve_with_canary, served_images
 
-from steps import kubernetes_client, service_release
-from steps.service_release import Release, Releases
-from steps.service_update import Rollout, put
 from workflows.cli import main
-
-PODS = ("one", "two")
-
-
-def release(image: str) -> Release:
-    """A pod that takes no adapters."""
-    containers = [{"name": "server", "image": image}]
-    return Release({"metadata": {"labels": {}}, "spec": {"containers": containers}}, [], "", replicas=1).started()
 
 
 @pytest.fixture
@@ -34,32 +23,21 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kuberne
 @pytest.fixture
 def served(cluster: KubernetesServer, tmp_path: Path) -> Iterator[Servers]:
     """The service ``helper`` serves the image ``one``, its canary ``two``."""
-    servers = Servers(cluster, tmp_path / "pods")
-    client = kubernetes_client.connect()
-    put(Rollout(client, "helper", end=1e12), release("one"), None)
-    put(Rollout(client, "helper", "canary", end=1e12), release("two"), None)
-    service_release.write(client, "helper", Releases(current=release("one"), canary=release("two"), percent=20))
+    servers = serve_with_canary(cluster, "helper", tmp_path / "pods")
     yield servers
     servers.close()
-
-
-def images(cluster: KubernetesServer) -> dict[str, str]:
-    return {
-        one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0]["image"]
-        for one in cluster.all("deployments")
-    }
 
 
 def test_promote_then_rollback_then_rollback(
     cluster: KubernetesServer, served: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert images(cluster) == {"helper": "one", "helper-canary": "two"}
+    assert served_images(cluster) == {"helper": "one", "helper-canary": "two"}
     assert main(["promote", "helper"]) == 0
-    assert images(cluster) == {"helper": "two"}
+    assert served_images(cluster) == {"helper": "two"}
     assert main(["rollback", "helper", "--namespace", NAMESPACE]) == 0
-    assert images(cluster) == {"helper": "one"}
+    assert served_images(cluster) == {"helper": "one"}
     assert main(["rollback", "helper"]) == 0
-    assert images(cluster) == {"helper": "two"}
+    assert served_images(cluster) == {"helper": "two"}
     assert "helper serves revision" in capsys.readouterr().out
 
 
@@ -67,7 +45,7 @@ def test_rollback_ends_a_canary(
     cluster: KubernetesServer, served: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rollback", "helper"]) == 0
-    assert images(cluster) == {"helper": "one"}
+    assert served_images(cluster) == {"helper": "one"}
     assert "the canary" in capsys.readouterr().out
     assert main(["rollback", "helper"]) == 2
     assert "nothing was in service before" in capsys.readouterr().err

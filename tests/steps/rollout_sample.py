@@ -1,0 +1,61 @@
+"""A service ``helper`` on a cluster, as the tests of the rollout ask for it: adapters, settings, and no long waits."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps import adapter_switch, kubernetes_client, reference, rollout_cluster
+from steps.oci_layout import build_image
+from steps.registry import push_image
+from steps.rollout_settings import Result, Settings
+
+NAME = "helper"
+
+
+def nap(seconds: float) -> None:
+    time.sleep(min(seconds, 0.01))
+
+
+def run(given: Settings) -> Result:
+    return rollout_cluster.rollout(given, nap)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers look for other adapters all the time, and calls of the cluster be answered at once."""
+    monkeypatch.setattr(adapter_switch, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(adapter_switch, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
+
+
+def push_adapters(registry: str, folder: Path) -> dict[str, str]:
+    """References by digest of three adapters; the third has a greater rank."""
+    found = {}
+    for name, rank in (("one", 8), ("two", 8), ("wide", 64)):
+        adapter = folder / name / "adapter"
+        adapter.mkdir(parents=True)
+        (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "note": name}))
+        (adapter / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+        target = reference.parse(f"{registry}/team/{name}:1")
+        build_image(adapter, adapter.parent / "layout", "1", {})
+        found[name] = f"{target.name}@{push_image(adapter.parent / 'layout', target)}"
+    return found
+
+
+def settings_of(work: Path, images: dict[str, str], image: str = "one", **changes: Any) -> Settings:
+    """Settings that serve an adapter; what is given replaces them."""
+    values: dict[str, Any] = {
+        "work": work, "name": NAME, "preset": "base", "model": "tests/base",
+        "adapters": [{"name": "tuned", "image": images[image]}], "serve_image": "serve:1", "replicas": 2,
+        "deadline_seconds": 30, "question": "What?",
+    }  # fmt: skip
+    return Settings(**values | changes)
+
+
+def version(images: dict[str, str], name: str) -> str:
+    """Name that answers of an adapter carry."""
+    return "tuned-" + images[name].rpartition(":")[2][:12]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,22 +48,62 @@ Argotune = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def argotune() -> Argotune:
+def argotune(tmp_path_factory: pytest.TempPathFactory) -> Argotune:
     """``argotune("plan", file)`` runs the command line as a user does; gives its exit code and what it said.
 
-    ``text`` is its standard input, ``cwd`` its folder; other keywords are variables of its environment.
+    ``text`` is its standard input, ``cwd`` its folder; other keywords are variables of its environment. It is a fork
+    of the test's process, which has imported the libraries already.
     """
+    import hera.workflows  # noqa: F401  # once, instead of in each fork
+
+    from workflows import cli
+
+    streams = tmp_path_factory.mktemp("streams")
 
     def run(
         *words: object, text: str | None = None, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "workflows.cli", *map(str, words)]
-        variables = {**os.environ, **environment}
-        return subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=120, cwd=cwd, env=variables, check=False
+        given, out, err = (streams / name for name in ("in", "out", "err"))
+        given.write_text(text or "")
+        arguments = [str(word) for word in words]
+
+        def command() -> int:
+            os.environ.update(environment)
+            if cwd is not None:
+                os.chdir(cwd)
+            return cli.main(arguments)
+
+        return subprocess.CompletedProcess(
+            arguments, forked(command, given, out, err), out.read_text(), err.read_text()
         )
 
     return run
+
+
+def forked(command: Callable[[], int], given: Path, out: Path, err: Path) -> int:
+    """Exit code of ``command`` in a fork of this process, with files as its standard streams."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 70
+    try:
+        for number, (file, mode) in enumerate(
+            [(given, os.O_RDONLY), *((f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for f in (out, err))]
+        ):
+            os.dup2(os.open(file, mode, 0o600), number)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+        signal.alarm(120)
+        code = command()
+    except SystemExit as ended:  # argparse
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @pytest.fixture(scope="session")

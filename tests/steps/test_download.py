@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_image import build_data_image
 from parquet_server import Fault, ParquetServer
 
-from steps import files, oci_layout, reference, registry
+from steps import reference, registry
 from steps.download import Result, Settings, download, still_there
 from steps.errors import BadInput
 from steps.step import main
@@ -150,25 +150,8 @@ def test_a_folder_or_a_file_as_source(step, tmp_path, work, chats, as_parquet) -
 
 
 def test_an_image_of_a_registry(step, tmp_path, work, as_parquet, chats, open_registry, docker_config) -> None:
-    """As KAITO's docs make one: ``FROM busybox; COPY dataset.parquet /data/``."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/a.parquet").write_bytes(as_parquet(messages=chats(20, "image")))
     layout = tmp_path / "layout"
-    with files.replacing_folder(layout) as folder:
-        layer = io.BytesIO()
-        with tarfile.open(fileobj=layer, mode="w") as tar:
-            tar.add(tmp_path / "data", "data")
-        blob = oci_layout.write_blob(folder, "application/vnd.oci.image.layer.v1.tar", layer.getvalue())
-        config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [blob.digest]}}
-        config_blob = oci_layout.write_blob(folder, oci_layout.CONFIG, json.dumps(config).encode())
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": oci_layout.MANIFEST,
-            "config": config_blob.descriptor(),
-            "layers": [blob.descriptor()],
-        }
-        index = oci_layout.write_blob(folder, oci_layout.MANIFEST, json.dumps(manifest).encode())
-        oci_layout.write_index(folder, index, "1")
+    build_data_image(layout, {"a.parquet": as_parquet(messages=chats(20, "image"))})
     image = f"{open_registry.address}/rows:1"
     registry.push_image(layout, reference.parse(image))
     assert "18 rows to train on, 2 held out" in step(work, flags=("--image", image)).stdout

@@ -1,45 +1,25 @@
 from __future__ import annotations
 
+import functools
 import json
-import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_table import check, sweep
-from faults import KINDS, Faults, kill_proof
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
+from rollout_sample import NAME, hurry, nap, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers
 
-from steps import (
-    adapter_switch,
-    hot_load,
-    kubernetes_client,
-    reference,
-    rollout_cluster,
-    service_change,
-    service_release,
-)
+from steps import hot_load, kubernetes_client, rollout_cluster, service_change, service_release
 from steps.errors import BadInput, NoCapacity, StepError
-from steps.oci_layout import build_image
-from steps.registry import push_image
-from steps.rollout_settings import Result, Settings
-
-NAME = "helper"
-
-
-def nap(seconds: float) -> None:
-    time.sleep(min(seconds, 0.01))
+from steps.rollout_settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapter_switch, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(adapter_switch, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
+    hurry(monkeypatch)
 
 
 @pytest.fixture
@@ -60,38 +40,12 @@ def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="module")
 def images(open_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """References by digest of three adapters; the third has a greater rank."""
-    found = {}
-    for name, rank in (("one", 8), ("two", 8), ("wide", 64)):
-        folder = tmp_path_factory.mktemp(name) / "adapter"
-        folder.mkdir()
-        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "note": name}))
-        (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-        target = reference.parse(f"{open_registry.address}/team/{name}:1")
-        build_image(folder, folder.parent / "layout", "1", {})
-        found[name] = f"{target.name}@{push_image(folder.parent / 'layout', target)}"
-    return found
+    return push_adapters(open_registry.address, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture
 def settings(tmp_path: Path, images: dict[str, str]) -> Callable[..., Settings]:
-    def make(image: str = "one", **changes: Any) -> Settings:
-        values: dict[str, Any] = {
-            "work": tmp_path / "work", "name": NAME, "preset": "base", "model": "tests/base",
-            "adapters": [{"name": "tuned", "image": images[image]}], "serve_image": "serve:1", "replicas": 2,
-            "deadline_seconds": 30, "question": "What?",
-        }  # fmt: skip
-        return Settings(**values | changes)
-
-    return make
-
-
-def run(given: Settings) -> Result:
-    return rollout_cluster.rollout(given, nap)
-
-
-def version(images: dict[str, str], name: str) -> str:
-    return "tuned-" + images[name].rpartition(":")[2][:12]
+    return functools.partial(settings_of, tmp_path / "work", images)
 
 
 def live(cluster: KubernetesServer, name: str = NAME) -> Any:
@@ -317,61 +271,3 @@ def test_rights_of_the_rollout_are_those_it_uses(
         for verb in rule["verbs"]
     }
     assert granted == needed
-
-
-EVERY_FAULT = pytest.mark.skipif(
-    os.environ.get("ARGOTUNE_EVERY_FAULT") != "1", reason="takes two minutes: ARGOTUNE_EVERY_FAULT=1"
-)
-# What is asked for when one adapter is in service already; which adapter answers then; deployments; faults tried.
-WAYS: dict[str, tuple[dict[str, Any], str, set[str], tuple[str, ...]]] = {
-    "hot": ({"image": "two"}, "two", {NAME}, KINDS),
-    "rolling": ({"image": "wide"}, "wide", {NAME}, ("reset", "killed")),
-    "canary": ({"image": "two", "canary": 50}, "one", {NAME, f"{NAME}-canary"}, ("reset", "killed")),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["hot", pytest.param("rolling", marks=EVERY_FAULT), "canary"])
-def test_every_call_fails_in_every_way_and_the_rerun_ends_well(
-    tmp_path: Path,
-    settings: Callable[..., Settings],
-    images: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    way: str,
-) -> None:
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    change, answering, deployments, kinds = WAYS[way]
-
-    def attempt(kind: str, call: int) -> tuple[Faults, str]:
-        with KubernetesServer() as cluster:
-            config = cluster.kubeconfig(tmp_path / "kubeconfig", user="rollout")
-            monkeypatch.setenv("KUBECONFIG", str(config))
-            servers = Servers(cluster, tmp_path / f"{kind}-{call}")
-            monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: servers.service(name))
-            try:
-                run(settings(replicas=1))
-                cluster.faults.calls.clear()
-                given = settings(**change, replicas=1)
-                if kind:
-                    cluster.faults.fail(kind, call)
-                if kind == "killed":
-                    assert not kill_proof(cluster.faults, lambda: run(given)), "nothing was killed"
-                    run(given)
-                    outcome = "started again, it ends well"
-                else:
-                    run(given)
-                    outcome = "tried again"
-                # Past HTTP, so that every call is one of the rollout.
-                known = json.loads(cluster.read("configmaps", f"{NAME}-releases", NAMESPACE)["data"]["releases.json"])  # type: ignore[index]
-                there = [known[one] for one in ("current", "previous", "canary") if known.get(one)]
-                assert maps(cluster) == {*(f"{NAME}-adapters-{one['revision']}" for one in there), f"{NAME}-releases"}
-                assert {one["metadata"]["name"] for one in cluster.all("deployments")} == deployments
-                assert len(cluster.all("pods")) == len(servers.ready()) == len(deployments)
-                assert servers.least[NAME] == 1, "nothing was in service for a while"
-                said = {hot_load.complete(pod.address, "tuned", "x", 5, 20) for pod in servers.pods.values()}
-                assert said == {f"I am {version(images, one)}." for one in {answering, change["image"]}}
-                return cluster.faults, f"{outcome}; the adapters asked for answer, nothing else is left"
-            finally:
-                servers.close()
-
-    check(f"rollout on a cluster, {way}", sweep(f"rollout, {way}", attempt, kinds, most=2))

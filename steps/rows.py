@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from steps import files, row_checks, row_formats, row_messages
 from steps.errors import BadInput
-from steps.parquet_batches import batches
+from steps.parquet_batches import ahead, batches
 from steps.row_formats import Columns, Format
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def normalise(
         wrong: dict[str, _Faulty] = {}
         count = 0
         try:
-            for rows in _batches(file, data_format, columns, found.unused):
+            for rows in ahead(_batches(file, data_format, columns, found.unused)):
                 for number, fault in row_checks.faults(rows).items():
                     wrong.setdefault(fault, _Faulty()).add(count + number)
                 count += len(rows)
@@ -171,7 +171,7 @@ def write_parquet(tables: Iterable[pa.Table], schema: pa.Schema, counts: Mapping
     """Write the rows of ``tables``, so many to each file, each file whole or not at all."""
     import pyarrow.parquet as pq
 
-    coming = iter(tables)
+    coming = ahead(tables)
     rest = schema.empty_table()
     # Only roles repeat; a dictionary of whole texts would be built and thrown away.
     options = {"compression": "zstd", "use_dictionary": [f"{name}.list.element.role" for name in schema.names]}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,17 @@ import pyarrow.parquet as pq
 SENTENCES, WORDS = 200_000, 30_000
 ROWS_AT_ONCE = 10_000
 FILE_BYTES = 400_000_000
+MOST_MEMORY = 1_000_000_000
+COLUMNS = (
+    "",
+    "parquet, MB/s",
+    "uncompressed, MB/s",
+    "seconds",
+    "of processors",
+    "peak memory, MB",
+    "of it anonymous, MB",
+    "peak disk, GB",
+)
 SOMETIMES = {"system": 0.2, "again": 0.5}
 WITH_DATASETS = """
 import sys
@@ -40,7 +52,7 @@ def messages(batch):
 rows = load_dataset("parquet", data_files=f"{folder}/*.parquet", split="train", cache_dir=f"{target}/cache")
 rows = rows.map(messages, batched=True, remove_columns=["conversations", "source"])
 for name, part in rows.train_test_split(test_size=0.1, seed=42).items():
-    part.to_parquet(f"{target}/{name}.parquet", compression="zstd")
+    part.to_parquet(f"{target}/{name}.parquet")
 """
 
 
@@ -49,6 +61,8 @@ class Cost:
     """What a process took."""
 
     seconds: float
+    processor: float
+    """Seconds of processor time, which other work on the machine changes less."""
     memory: int
     """Most bytes resident, pages of mapped files counted."""
     anonymous: int
@@ -57,27 +71,25 @@ class Cost:
     """Most bytes on disk at a time, without the source."""
 
 
-def main() -> None:
+def main() -> int:
     given = arguments()
     place = Path(tempfile.mkdtemp(prefix="data-", dir=given.folder))
     try:
-        source = place / "source"
-        rows, text = write_source(source, int(given.gigabytes * 1e9), given.seed)
-        size = folder_size(source)
-        print(
-            f"{size / 1e9:.2f} GB of parquet in {len(list(source.iterdir()))} files: {rows:,} conversations, "
-            f"{text / 1e9:.2f} GB of text\n\n"
-            "| | parquet, MB/s | text, MB/s | seconds | peak memory, MB | of it anonymous, MB | peak disk, GB |\n"
-            "|---|---|---|---|---|---|---|",
-            flush=True,
-        )
+        source = given.source or place / "source"
+        if not given.source:
+            write_source(source, int(given.gigabytes * 1e9), given.seed)
+        size, text = tell(source)
         ways = {"argotune download": [sys.executable, "-m", "steps.download", "--source", str(source), "--work"]}
         if not given.without_datasets:
-            ways["datasets alone"] = [sys.executable, "-c", WITH_DATASETS, str(source)]
+            ways["`datasets` alone"] = [sys.executable, "-c", WITH_DATASETS, str(source)]
+        most = 0
         for name, command in ways.items():
-            target = place / "target"
-            print(line(name, measured([*command, str(target)], target), size, text), flush=True)
-            shutil.rmtree(target)
+            cost = measured([*command, str(place / "target")], place / "target")
+            print(line(name, cost, size, text), flush=True)
+            shutil.rmtree(place / "target")
+            most = most or cost.memory
+        print(f"\n{'within' if most < MOST_MEMORY else 'NOT WITHIN'} {MOST_MEMORY / 1e6:.0f} MB")
+        return 0 if most < MOST_MEMORY else 1
     finally:
         shutil.rmtree(place)
 
@@ -85,29 +97,40 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.0, help="parquet to prepare, as it is on disk")
+    parser.add_argument("--source", type=Path, help="folder of parquet files to prepare, instead of writing some")
     parser.add_argument("--folder", type=Path, help="where there is room (default: that of temporary files)")
     parser.add_argument("--without-datasets", action="store_true", help="measure the download step only")
     parser.add_argument("--seed", type=int, default=0, help="of the data")
     return parser.parse_args()
 
 
-def write_source(folder: Path, size: int, seed: int) -> tuple[int, int]:
-    """Write so many bytes of parquet; how many conversations they have, and bytes of text."""
+def tell(source: Path) -> tuple[int, int]:
+    """Print what is in the files, and the head of the table; bytes on disk and uncompressed."""
+    footers = [pq.read_metadata(path) for path in source.iterdir()]
+    rows = sum(footer.num_rows for footer in footers)
+    text = sum(footer.row_group(n).total_byte_size for footer in footers for n in range(footer.num_row_groups))
+    size = folder_size(source)
+    print(
+        f"{size / 1e9:.2f} GB of parquet in {len(footers)} files: {rows:,} conversations, {text / 1e9:.1f} GB "
+        f"uncompressed; {os.cpu_count()} processors\n"
+    )
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
+    return size, text
+
+
+def write_source(folder: Path, size: int, seed: int) -> None:
+    """Write so many bytes of parquet."""
     folder.mkdir(parents=True)
     chance = np.random.default_rng(seed)
     sentences = some_sentences(chance)
-    rows = text = written = number = 0
+    written = number = 0
     while written < size:
         path = folder / f"part-{number:04}.parquet"
         number += 1
         with pq.ParquetWriter(path, conversations(sentences, 1, chance).schema, compression="zstd") as writer:
             while path.stat().st_size < min(FILE_BYTES, size - written):
-                batch = conversations(sentences, ROWS_AT_ONCE, chance)
-                writer.write_batch(batch)
-                rows += len(batch)
-                text += int(pc.sum(pc.binary_length(batch["conversations"].flatten().field("value"))).as_py())
+                writer.write_batch(conversations(sentences, ROWS_AT_ONCE, chance))
         written += path.stat().st_size
-    return rows, text
 
 
 def some_sentences(chance: np.random.Generator) -> pa.Array:
@@ -146,6 +169,7 @@ def conversations(sentences: pa.Array, count: int, chance: np.random.Generator) 
 def measured(command: list[str], target: Path) -> Cost:
     """Run a command and look at it from outside."""
     started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     peak = anonymous = disk = looks = 0
@@ -158,7 +182,9 @@ def measured(command: list[str], target: Path) -> Cost:
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"{' '.join(command[:3])} ended with {process.returncode}")
-    return Cost(time.monotonic() - started, peak, anonymous, disk)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(time.monotonic() - started, processor, peak, anonymous, disk)
 
 
 def resident(pid: int) -> dict[str, int]:
@@ -186,8 +212,8 @@ def folder_size(folder: Path) -> int:
 def line(name: str, cost: Cost, size: int, text: int) -> str:
     rates = f"{size / 1e6 / cost.seconds:.1f} | {text / 1e6 / cost.seconds:.0f}"
     memory = f"{cost.memory / 1e6:.0f} | {cost.anonymous / 1e6:.0f}"
-    return f"| {name} | {rates} | {cost.seconds:.0f} | {memory} | {cost.disk / 1e9:.1f} |"
+    return f"| {name} | {rates} | {cost.seconds:.0f} | {cost.processor:.0f} | {memory} | {cost.disk / 1e9:.1f} |"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

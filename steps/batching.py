@@ -39,7 +39,15 @@ def dataset(rows: Sequence[ChatTokens], arguments: Mapping[str, Any]) -> Any:
     return pack_dataset(whole, arguments["max_length"], arguments.get("packing_strategy", "bfd"))
 
 
-def group_by_length(trainer: Any) -> None:
+def lengths(dataset: Any) -> list[int]:
+    """Tokens of each row; of pairs (``preferences.dataset``), with the longer answer."""
+    if "input_ids" in dataset.column_names:
+        return [len(row) for row in dataset["input_ids"]]
+    answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
+    return [len(prompt) + max(map(len, pair)) for prompt, pair in zip(dataset["prompt_ids"], answers, strict=True)]
+
+
+def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
     """Give a trainer batches of like lengths that are the same again when a run is resumed.
 
     The library's own sampler draws from the process's random numbers, which are others after a resume.
@@ -59,5 +67,4 @@ def group_by_length(trainer: Any) -> None:
 
     arguments = trainer.args
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
-    lengths = [len(row) for row in trainer.train_dataset["input_ids"]]
-    trainer._get_train_sampler = lambda *_: Sampler(batch, lengths=lengths)
+    trainer._get_train_sampler = lambda *_: Sampler(batch, lengths=list(lengths))

@@ -20,7 +20,7 @@ from steps import files, lineage, reference, step, tune
 from steps.errors import BadInput
 from steps.lineage import Lineage
 
-NOT_OF_THE_ADAPTER = {"work", "dataset", "data_digest", "image", "push", "output"}
+NOT_OF_THE_ADAPTER = tune.NOT_OF_THE_ADAPTER | {"data_digest", "image", "push", "output"}
 NOTHING = "nothing"
 NOBODY = "no adapter is in service"
 LONGEST_TAG = 128

@@ -6,6 +6,7 @@ else is on disk; and it is of use when it was made with the settings, base model
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -26,6 +27,10 @@ class Checkpoint:
     step: int
     finished: bool
     """No step is left to train."""
+    rows: int = 0
+    """That a step learns from; 0: not known."""
+    processes: int = 1
+    """That trained together."""
 
     def history(self) -> list[dict[str, Any]]:
         """What was logged up to here, an entry a step."""
@@ -33,12 +38,12 @@ class Checkpoint:
         return [entry for entry in state["log_history"] if "loss" in entry]
 
 
-def mark(folder: Path, fingerprint: str, step: int, *, finished: bool) -> Checkpoint:
-    """Say that the checkpoint in ``folder`` is whole; what it holds is on disk before."""
-    sync(folder)
-    files.write_json(folder / MARKER, {"fingerprint": fingerprint, "step": step, "finished": finished})
-    files.sync_folder(folder.parent)
-    return Checkpoint(folder, step, finished)
+def mark(checkpoint: Checkpoint, fingerprint: str) -> None:
+    """Say that the checkpoint is whole; what it holds is on disk before."""
+    sync(checkpoint.folder)
+    told = {key: value for key, value in dataclasses.asdict(checkpoint).items() if key != "folder"}
+    files.write_json(checkpoint.folder / MARKER, {"fingerprint": fingerprint, **told})
+    files.sync_folder(checkpoint.folder.parent)
 
 
 def newest(folder: Path, fingerprint: str) -> Checkpoint | None:
@@ -47,8 +52,8 @@ def newest(folder: Path, fingerprint: str) -> Checkpoint | None:
     for candidate in folder.glob("checkpoint-*"):
         try:
             marker = json.loads((candidate / MARKER).read_text())
-            checkpoint = Checkpoint(candidate, marker["step"], marker["finished"])
-            usable = marker["fingerprint"] == fingerprint
+            usable = marker.pop("fingerprint") == fingerprint
+            checkpoint = Checkpoint(candidate, **marker)
             reason = "of other settings or data"
         except (OSError, ValueError, KeyError, TypeError):
             usable, reason = False, "not whole"

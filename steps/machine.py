@@ -44,7 +44,7 @@ class Machine:
 
 def read(work: Path) -> Machine:
     """Look at this machine; ``work`` is the folder whose disk counts (it need not exist yet)."""
-    return Machine(_cores(), _memory() / GIB, _free_disk(work) / GIB, _gpus())
+    return Machine(cores(), _memory() / GIB, _free_disk(work) / GIB, _gpus())
 
 
 def gpu_text(gpus: tuple[Gpu, ...]) -> str:
@@ -69,7 +69,8 @@ def torch_sees_cuda() -> bool | None:
     return cuda is not None and cuda[1] != "None"
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that a process here may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text().split()

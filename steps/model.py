@@ -69,12 +69,14 @@ def load_base(
     device: str,
     *,
     dtype: str = "",
+    gpu: int | None = None,
 ) -> Any:
     """Load the base model for training or evaluation of an adapter.
 
     ``qlora`` quantizes its linear layers to 4 bits (NF4, twice quantized constants, QLoRA paper section 3) unless
     ``quantization_config`` (keys of ``transformers.BitsAndBytesConfig``) says otherwise; ``lora`` does not. What is
-    not quantized is loaded in ``dtype``, by default the type that the device computes in.
+    not quantized is loaded in ``dtype``, by default the type that the device computes in. All of it goes to ``gpu``
+    where each process has one; else the layers are spread over the GPUs there are.
 
     Raises:
         BadInput: a quantization that is none, or is none that the library knows.
@@ -93,14 +95,21 @@ def load_base(
         folder,
         dtype=compute,
         quantization_config=quantization,
-        # Several GPUs: the layers are spread over them, since training runs in one process.
-        device_map="auto" if device == "cuda" and torch.cuda.device_count() > 1 else {"": device},
+        device_map=_places(device, gpu),
         attn_implementation=attention(device) or None,
         local_files_only=True,
     )
     if quantization is not None:
         _check_quantized(model, quantization)
     return model
+
+
+def _places(device: str, gpu: int | None) -> Any:
+    import torch
+
+    if device != "cuda":
+        return {"": device}
+    return "auto" if gpu is None and torch.cuda.device_count() > 1 else {"": gpu or 0}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -138,12 +147,13 @@ def choose_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def describe_device(device: str) -> str:
-    """The device for people and for the report."""
+def describe_device(device: str, processes: int = 1) -> str:
+    """The device for people and for the report; of several processes each has a GPU."""
     import torch
 
     if device == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
+        together = f"{processes} processes, " if processes > 1 else ""
+        return f"cpu ({together}{torch.get_num_threads()} threads)"
     count = torch.cuda.device_count()
     return f"cuda ({f'{count} x ' if count > 1 else ''}{torch.cuda.get_device_name(0)})"
 

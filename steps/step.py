@@ -70,13 +70,18 @@ def main(
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr, flush=True)
         sys.exit(CANCELLED)
-    except StepError as error:
-        sys.exit(_fail(error))
-    except ModuleNotFoundError as error:
-        sys.exit(_fail(BadInput(f"{name} needs {error.name}, which is not installed", INSTALL)))
     except Exception as error:
-        sys.exit(_fail(_no_space(error)) if _is_no_space(error) else _unexpected(error))
+        sys.exit(_fail(as_step_error(name, error)))
     sys.exit(0)
+
+
+def as_step_error(name: str, error: Exception) -> StepError:
+    """What the step ``name`` fails with: an error that was foreseen as it is, and another one in words."""
+    if isinstance(error, StepError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return BadInput(f"{name} needs {error.name}, which is not installed", INSTALL)
+    return _no_space(error) if _is_no_space(error) else _unexpected(error)
 
 
 def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
@@ -245,11 +250,11 @@ def _no_space(error: Exception) -> BadInput:
     return BadInput(f"no space left on {where}", "free space there, or ask for a larger volume")
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: Exception) -> StepError:
     if os.environ.get("ARGOTUNE_DEBUG"):
         traceback.print_exc()
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(frame.filename).name}:{frame.lineno}"
-    print(f"error: unexpected {type(error).__name__} at {where}: {error}", file=sys.stderr, flush=True)
-    print("  fix: set ARGOTUNE_DEBUG=1 for the traceback", file=sys.stderr, flush=True)
-    return 1
+    return StepError(
+        f"unexpected {type(error).__name__} at {where}: {error}", "set ARGOTUNE_DEBUG=1 for the traceback"
+    )

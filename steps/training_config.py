@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from steps import batching
+from steps import batching, lora_variants, preferences
 from steps.chat_tokens import Learned
 from steps.errors import BadInput
 from steps.model import FLASH, attention, compute_dtype
@@ -45,7 +45,7 @@ class TrainingConfig:
     """The checked settings of a training."""
 
     arguments: dict[str, Any]
-    """Of ``trl.SFTConfig``, less what ``sft_config`` adds."""
+    """Of ``trl.SFTConfig``, less what ``trainer_config`` adds."""
     lora: dict[str, Any]
     """Of ``peft.LoraConfig``."""
     dtype: str
@@ -55,6 +55,10 @@ class TrainingConfig:
     """Which end of a row that is too long is kept: ``keep_start`` or ``keep_end``."""
     by_epoch: bool
     """Save at the end of each epoch."""
+    objective: str = "sft"
+    """``sft``, or ``dpo``."""
+    beta: float = 0.1
+    """Of ``dpo``."""
     chat_template: str = ""
     """Jinja text that renders the rows; empty: the tokenizer's own."""
 
@@ -76,6 +80,8 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         *_unknown("quantization_config", given.quantization_config, _parameters(BitsAndBytesConfig)),
         *_unknown("model_config", given.model_config, MODEL_KEYS),
         *(f"training_arguments.{key}: {why}" for key, why in refused(arguments).items()),
+        *(f"training_arguments.{key}: {why}" for key, why in _of_pairs(given, arguments).items()),
+        *(f"lora_config.{key}: {why}" for key, why in lora_variants.refused(given.lora_config).items()),
         *_contradictions(given),
     ]
     if wrong:
@@ -95,32 +101,34 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         learned=learned(arguments),
         keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
+        objective=given.objective,
+        beta=given.beta,
         chat_template=str(given.model_config.get("chat_template") or ""),
     )
 
 
-def sft_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> Any:
-    """The trainer's configuration; checkpoints go to ``folder``.
+def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> Any:
+    """The trainer's configuration, of the library's class for the objective; checkpoints go to ``folder``.
 
     Raises:
         BadInput: a value that the library refuses.
     """
-    from trl import SFTConfig
+    from trl import DPOConfig, SFTConfig
 
     compute = compute_dtype(device)
+    pairs = config.objective == "dpo"
     defaults: dict[str, Any] = {
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,  # below 1: a share of all steps
         "max_grad_norm": 1.0,
         "bf16": device == "cuda" and compute == "bfloat16",
         "fp16": device == "cuda" and compute == "float16",
-        # Trades time for memory: worth it on a GPU, but four times slower on a processor.
-        "gradient_checkpointing": device == "cuda",
+        "gradient_checkpointing": False,  # until memory asks for it: steps/memory_fit.py
         "dataloader_pin_memory": device == "cuda",
+        "ddp_find_unused_parameters": False,  # an adapter is used as a whole, and looking for parts takes time
         "save_steps": _epoch_steps(config.arguments, rows) if config.by_epoch else 0.1,  # a tenth of all steps
         "save_total_limit": 2,
-        "report_to": "none",
-        **batching.defaults(config.arguments, flash_attention=attention(device) == FLASH),
+        **batching.defaults(config.arguments, flash_attention=attention(device) == FLASH and not pairs),
     }
     fixed = {
         "output_dir": str(folder),
@@ -130,15 +138,22 @@ def sft_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> 
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # it would hide a training that has gone wrong
         "disable_tqdm": True,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "report_to": "none",  # steps/tracking.py sends what is asked for
+        **({} if pairs else {"dataset_kwargs": {"skip_prepare_dataset": True}}),
     }
     whole = {**defaults, **config.arguments, **fixed}
+    if pairs:
+        # trl switches dropout off unless told otherwise; here it is as it was set.
+        whole = {key: value for key, value in whole.items() if key not in preferences.NOT_OF_PAIRS}
+        whole |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
     if whole.get("padding_free") and not whole.get("packing"):
         whole["max_length"] = None  # rows are cut already; trl wants it said
     try:
-        return SFTConfig(**whole)
+        made = (DPOConfig if pairs else SFTConfig)(**whole)
     except (TypeError, ValueError) as error:
         raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
+    made.report_to = []  # where Kubeflow's variables are set, transformers would tell it unasked
+    return made
 
 
 def lora_config(config: TrainingConfig, model: Any) -> Any:
@@ -149,9 +164,10 @@ def lora_config(config: TrainingConfig, model: Any) -> Any:
     """
     from peft import LoraConfig
 
-    targets = target_modules(model, config.lora["target_modules"])
+    lora = lora_variants.as_trained(config.lora)
+    targets = target_modules(model, lora["target_modules"])
     try:
-        return LoraConfig(**{**config.lora, "target_modules": targets}, task_type="CAUSAL_LM")
+        return LoraConfig(**{**lora, "target_modules": targets}, task_type="CAUSAL_LM")
     except (TypeError, ValueError) as error:
         raise BadInput(f"lora_config: {error}", "see the keys of peft's LoraConfig") from None
 
@@ -227,10 +243,16 @@ def _contradictions(given: TuneSettings) -> list[str]:
         wrong.append("lora_config.task_type: must be CAUSAL_LM")
     if given.model_config.get("trust_remote_code"):
         wrong.append(f"model_config.trust_remote_code: not honoured: {NO_CODE}")
+    if given.training_arguments.get("report_to", "none") not in ("none", [], ["none"]):
+        wrong.append("training_arguments.report_to: has a flag of its own: --report-to")
     quantized = [key for key in ("load_in_4bit", "load_in_8bit") if given.quantization_config.get(key)]
     if given.method == "lora" and quantized:
         wrong.append(f"quantization_config.{quantized[0]}: method lora does not quantize; write qlora")
     return wrong
+
+
+def _of_pairs(given: TuneSettings, arguments: Mapping[str, Any]) -> dict[str, str]:
+    return preferences.refused(arguments) if given.objective == "dpo" else {}
 
 
 def _is_ours(key: str) -> bool:

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 EVALUATE = "the evaluate step compares adapter and base after training"
-ONE_PROCESS = "training runs in one process"
+PROCESSES = "the step starts its processes itself, one for each GPU, each with all of the model"
 HUB = "nothing is pushed to a model hub; the adapter goes to tuning.output"
 RESUME = "a run must go on from its checkpoint exactly where it stopped"
 DATA = "the download step finds, reads and prepares the rows"
 NO_CODE = "code from a model repository is not run"
-METRICS = "metrics stay in the run's report"
 CURVE = "the loss curve has every step"
 PLACES = "checkpoints, adapter and report have their places on the run's volume"
 
@@ -32,10 +31,10 @@ REFUSED: Mapping[str, str] = {
     "push_to_hub": HUB,
     "hub_model_id": HUB,
     "hub_token": "a secret must not stand in a configuration",
-    "fsdp": ONE_PROCESS,
-    "deepspeed": ONE_PROCESS,
-    "parallelism_config": ONE_PROCESS,
-    "accelerator_config": ONE_PROCESS,
+    "fsdp": PROCESSES,
+    "deepspeed": PROCESSES,
+    "parallelism_config": PROCESSES,
+    "accelerator_config": PROCESSES,
     "trust_remote_code": NO_CODE,
     "dataset_kwargs": DATA,
     "dataset_text_field": DATA,
@@ -75,8 +74,6 @@ def _refused(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, why in REFUSED.items():
         if key in arguments and not is_off(arguments[key]):
             yield key, f"not honoured: {why}"
-    if arguments.get("report_to", "none") not in ("none", [], ["none"]):
-        yield "report_to", f"not honoured: {METRICS}"
     if arguments.get("packing") is True and arguments.get("padding_free") is False:
         yield "padding_free", "packed rows have no padding: leave padding_free out"
     if not _is_one_of(arguments.get("save_strategy"), "steps", "epoch"):

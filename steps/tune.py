@@ -10,19 +10,30 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
-from steps import batching, checkpoints, files, training_config
+from steps import (
+    batching,
+    checkpoints,
+    files,
+    liger,
+    lora_variants,
+    preferences,
+    processes,
+    shared_batches,
+    tracking,
+    training_config,
+)
 from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.checkpoints import Checkpoint
-from steps.dataset import Rows, dataset_folder, read_messages
-from steps.errors import BadInput
+from steps.dataset import Rows, dataset_folder, read_messages, read_rejected
+from steps.errors import BadInput, NoCapacity
 from steps.memory_fit import within_memory
 from steps.model import (
     BaseModel,
@@ -34,13 +45,16 @@ from steps.model import (
     lora_targets,
     prepare_libraries,
 )
+from steps.process_group import ALONE, Group
+from steps.processes import TERMINATED
 from steps.step import main, settings
 from steps.token_cache import prepare_cached
+from steps.tracking_tools import ReportTo
 from steps.training_callbacks import Checkpointing, TrainingLog, attach
 from steps.training_config import TrainingConfig
 
-TERMINATED = 143
-"""Exit code after SIGTERM, as a shell tells it."""
+NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "processes"}
+"""Settings with which the adapter stays the same."""
 
 
 @settings
@@ -59,6 +73,10 @@ class Settings:
     """Commit, branch or tag of the base model."""
     method: Literal["lora", "qlora"] = "qlora"
     """qlora: the base is quantized to 4 bits; lora: it is not."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """sft: learn the answers; dpo: learn to prefer the chosen answer of a pair to the rejected one."""
+    beta: float = 0.1
+    """Of dpo: how much it costs to move away from the base model."""
     epochs: float = 3
     """Passes over the data."""
     max_steps: int = -1
@@ -67,6 +85,8 @@ class Settings:
     """Peak learning rate."""
     batch_size: int = 4
     """Rows of one step on a device."""
+    processes: Annotated[int, Field(ge=0)] = 0
+    """That train together, each with rows of its own; 0: one for each GPU, or one on a processor."""
     rank: int = 16
     """LoRA rank r."""
     alpha: float = 32
@@ -89,6 +109,10 @@ class Settings:
     """How the base is loaded: torch_dtype, chat_template (Jinja text)."""
     data_digest: str = ""
     """Digest of the rows, from the download step."""
+    report_to: ReportTo = "none"
+    """Where metrics go besides the report; address and credentials come from the environment, as the tool reads it."""
+    run_name: str = ""
+    """What the run is called there."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +131,53 @@ def tune(given: Settings) -> Result:
     """Train the adapter, or go on from the last checkpoint; a finished training is only written out.
 
     Raises:
-        BadInput: settings, rows or base model can't be used; the loss is no number any more.
+        BadInput: settings, rows or base model can't be used, or nothing says where metrics are to go; the loss is no
+            number any more.
         NoCapacity: the device's memory is too small.
         StepError: the base model can't be had, or was not quantized.
     """
+    count = processes.count(given.processes, given.work)
+    if count == 1:
+        return finish(given, *train(given, ALONE))
+    try:
+        return processes.run("steps.tune_worker", given, count, Result)
+    except NoCapacity:
+        if given.processes:
+            raise
+    print(
+        "warning: a GPU can't hold all of the model; going on in one process, with its layers spread over "
+        f"{count} GPUs: the same steps, more slowly",
+        flush=True,
+    )
+    return finish(given, *train(given, Group(instead_of=count)))
+
+
+def train(given: Settings, group: Group) -> tuple[BaseModel, Checkpoint]:
+    """Train in this process, alone or as one of a group; gives the base model and the last checkpoint.
+
+    Raises:
+        ShortOfMemory: it is one of a group, and all must begin anew with fewer rows at a time.
+        StepError: as ``tune``.
+        SystemExit: 143 after SIGTERM.
+    """
+    tracking.check(given.report_to)
     train_file = dataset_folder(given) / "train.parquet"
-    rows = read_messages(train_file)
+    rows, rejected = read_messages(train_file), read_rejected(train_file)
+    preferences.check_data(given.objective, bool(rejected))
     prepare_libraries()
     config = training_config.check(given, lora_targets(given.preset, given.model))
-    base = fetch_model(given.preset, given.model, given.revision)
+    base = group.once("base", lambda: fetch_model(given.preset, given.model, given.revision))
     device = choose_device()
-    fingerprint = _fingerprint(given, base, train_file)
-    kept = within_memory(config, given.method, lambda fitting: _train(given, fitting, base, rows, device, fingerprint))
+    fingerprint = group.once("fingerprint", lambda: _fingerprint(given, base, train_file))
+
+    def attempt(fitting: TrainingConfig) -> Checkpoint:
+        return _train(given, fitting, base, rows, rejected, device, fingerprint, group)
+
+    return base, within_memory(config, given.method, attempt, group)
+
+
+def finish(given: Settings, base: BaseModel, kept: Checkpoint) -> Result:
+    """Write the adapter of the last checkpoint."""
     _write_adapter(kept, base, given)
     history = kept.history()
     seconds = history[-1]["seconds"]
@@ -126,7 +185,7 @@ def tune(given: Settings) -> Result:
         adapter_digest=adapter_digest(given.work / "adapter"),
         train_loss=round(sum(entry["loss"] for entry in history) / len(history), 4),
         steps=kept.step,
-        device=describe_device(device),
+        device=describe_device(choose_device(), kept.processes),
         tokens_per_second=round(sum(entry["tokens"] for entry in history) / max(seconds, 1e-9), 1),
     )
 
@@ -138,8 +197,10 @@ def still_there(given: Settings, result: Result) -> bool:
 
 def _fingerprint(given: Settings, base: BaseModel, train_file: Path) -> str:
     """What a checkpoint must have been made with to be of use."""
-    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in ("work", "dataset")}
-    content = [values, base.origin, base.revision, files.sha256(train_file)]
+    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NOT_OF_THE_ADAPTER}
+    # A whole number that a float was set to is one no more where settings come from another process.
+    plain = {name: float(value) if type(value) is int else value for name, value in values.items()}
+    content = [plain, base.origin, base.revision, files.sha256(train_file)]
     return files.sha256_text(json.dumps(content, sort_keys=True, default=str))
 
 
@@ -148,34 +209,65 @@ def _train(
     config: TrainingConfig,
     base: BaseModel,
     rows: Rows,
+    rejected: Sequence[Sequence[dict[str, Any]]],
     device: str,
     fingerprint: str,
+    group: Group,
 ) -> Checkpoint:
     from transformers import PrinterCallback
 
-    kept = checkpoints.newest(given.work / "checkpoints", fingerprint)
+    kept = group.once("kept", lambda: checkpoints.newest(given.work / "checkpoints", fingerprint))
     if kept and kept.finished:
         return kept
+    # As many rows as the steps had before, whatever number of processes took them.
+    a_step = (kept and kept.rows) or shared_batches.of_a_step(config.arguments, group.shares)
+    config = dataclasses.replace(config, arguments=shared_batches.divided(config.arguments, a_step, group.size))
     tokenizer = load_tokenizer(base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
-    place = given.work / "tokens" / "train"
-    prepared = prepare_cached(tokenizer, rows, place, given.max_length, learned=config.learned, keep=config.keep)
-    if remark := prepared.remark(len(rows), given.max_length):
-        print(remark, flush=True)
-    dataset = batching.dataset(prepared.rows, config.arguments)
-    arguments = training_config.sft_config(config, given.work / "checkpoints", device, len(dataset))
-    model = load_base(base.folder, given.method, given.quantization_config, device, dtype=config.dtype)
-    saving = Checkpointing(fingerprint)
+    dataset, count = group.once("dataset", lambda: _dataset(tokenizer, rows, rejected, given, config))
+    group.meet(device)
+    mine = shared_batches.of_a_process(len(dataset), config.arguments, a_step, group.size)
+    arguments = training_config.trainer_config(config, given.work / "checkpoints", device, mine)
+    arguments.use_liger_kernel = liger.chosen(config.arguments.get("use_liger_kernel"), device, base.folder)
+    gpu = group.rank if group.size > 1 else None
+    model = load_base(base.folder, given.method, given.quantization_config, device, dtype=config.dtype, gpu=gpu)
+    saving = Checkpointing(fingerprint, a_step, group)
     trainer: Any = _trainer(model, tokenizer, dataset, arguments, config)
+    if not kept:
+        lora_variants.begin(trainer.model, config.lora)
+    if frozen := lora_variants.freeze_second_half(trainer.model, config.lora):
+        attach(trainer, frozen)
+    shared_batches.share(trainer, a_step, len(dataset))
     trainer.remove_callback(PrinterCallback)
-    attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))
+    if group.first:
+        attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))
     attach(trainer, saving)
-    _say(trainer, describe_device(device), len(prepared.rows), kept)
-    with _on_sigterm(saving):
+    what = f"{count} {'pairs' if given.objective == 'dpo' else 'rows'}, {a_step} a step"
+    _say(trainer, describe_device(device, group.size), what, kept)
+    report_to = given.report_to if group.first else "none"
+    with _on_sigterm(saving), tracking.tracked(trainer, report_to, given.run_name, given.work, fingerprint):
         trainer.train(resume_from_checkpoint=str(kept.folder) if kept else None)
     if saving.newest is None or not saving.newest.finished:
         _terminated(saving.newest)
     return saving.newest
+
+
+def _dataset(
+    tokenizer: Any,
+    rows: Rows,
+    rejected: Sequence[Sequence[dict[str, Any]]],
+    given: Settings,
+    config: TrainingConfig,
+) -> tuple[Any, int]:
+    """Rows, or pairs of answers, in tokens; and how many of them are left."""
+    if given.objective == "dpo":
+        pairs = preferences.pairs(tokenizer, rows, rejected, given.max_length)
+        return preferences.dataset(pairs), len(pairs)
+    place = given.work / "tokens" / "train"
+    prepared = prepare_cached(tokenizer, rows, place, given.max_length, learned=config.learned, keep=config.keep)
+    if remark := prepared.remark(len(rows), given.max_length):
+        print(remark, flush=True)
+    return batching.dataset(prepared.rows, config.arguments), len(prepared.rows)
 
 
 def _trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: TrainingConfig) -> Any:
@@ -183,8 +275,9 @@ def _trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: T
     from trl import SFTTrainer
 
     lora = training_config.lora_config(config, model)
+    make: Any = preferences.trainer if config.objective == "dpo" else SFTTrainer
     try:
-        trainer: Any = SFTTrainer(
+        trainer: Any = make(
             model=model,
             args=arguments,
             train_dataset=dataset,
@@ -194,7 +287,7 @@ def _trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: T
     except (ValueError, NotImplementedError) as error:
         raise BadInput(f"the training can't be set up: {error}", "change this setting") from None
     if arguments.train_sampling_strategy == batching.GROUPED:
-        batching.group_by_length(trainer)
+        batching.group_by_length(trainer, batching.lengths(dataset))
     # trl keeps a QLoRA adapter in bfloat16, where small updates are lost, float16 gradients can't be scaled, and PEFT
     # makes it float32 when it is loaded again to resume.
     for parameter in trainer.model.parameters():
@@ -203,10 +296,12 @@ def _trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: T
     return trainer
 
 
-def _say(trainer: Any, device: str, rows: int, kept: Checkpoint | None) -> None:
+def _say(trainer: Any, device: str, rows: str, kept: Checkpoint | None) -> None:
     trained, total = trainer.model.get_nb_trainable_parameters()
     start = f", going on from step {kept.step}" if kept else ""
-    print(f"training {trained:,} of {total:,} parameters on {rows} rows, {device}{start}", flush=True)
+    if kept and kept.processes != trainer.args.world_size:
+        start += f" of {kept.processes} process{'es' if kept.processes > 1 else ''} (dropout draws other numbers now)"
+    print(f"training {trained:,} of {total:,} parameters on {rows}, {device}{start}", flush=True)
 
 
 @contextmanager

@@ -57,9 +57,8 @@ def test_packed_rows_fill_the_length(tiny: Path) -> None:
 def grouped(lengths: list[int]) -> Any:
     trainer = SimpleNamespace(
         args=SimpleNamespace(train_batch_size=4, gradient_accumulation_steps=1, seed=7),
-        train_dataset={"input_ids": [[0] * length for length in lengths]},
     )
-    batching.group_by_length(trainer)
+    batching.group_by_length(trainer, lengths)
     return trainer._get_train_sampler(None)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from tuning import losses, quick, small_model, with_rows
 
-from steps import tune
+from steps import memory_fit, tune
 from steps.errors import NoCapacity
-from steps.memory_fit import _is_short_of_memory
+from steps.memory_fit import CHECKPOINTING, PIECES, ROWS, _is_short_of_memory
+from steps.training_config import TrainingConfig
 
 
 @pytest.fixture
@@ -71,6 +72,33 @@ def test_one_row_that_does_not_fit_is_told_with_what_to_lower(tiny: Path, tmp_pa
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize(
+    ("own", "tries"),
+    [
+        ({}, [{}, {CHECKPOINTING: True}, {CHECKPOINTING: True, ROWS: 2, PIECES: 2}]),
+        ({CHECKPOINTING: False}, [{}, {ROWS: 2, PIECES: 2}]),
+    ],
+)
+def test_a_gpu_computes_again_before_it_takes_fewer_rows(
+    monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], tries: list[dict[str, Any]]
+) -> None:
+    """Unless the user has decided about that."""
+    import torch
+
+    monkeypatch.setattr(memory_fit, "choose_device", lambda: "cuda")
+    config = TrainingConfig({ROWS: 4, **own}, {}, "", "assistant", "keep_start", by_epoch=False)
+    tried: list[dict[str, Any]] = []
+
+    def train(config: TrainingConfig) -> str:
+        tried.append(config.arguments)
+        if len(tried) < len(tries):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "trained"
+
+    assert memory_fit.within_memory(config, "lora", train) == "trained"
+    assert tried == [{ROWS: 4, **own, **changed} for changed in tries]
+
+
 def test_other_errors_are_no_lack_of_memory(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -86,3 +114,20 @@ def test_the_processors_allocator_is_understood() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert _is_short_of_memory(caught.value)
+
+
+def test_what_no_process_of_several_can_hold_is_trained_by_one_with_the_same_steps(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_large(*_: Any) -> Any:
+        raise NoCapacity("the device's memory is too small for this training, even with one row at a time")
+
+    whole, spread = with_rows(tmp_path / "whole"), with_rows(tmp_path / "spread")
+    quick(whole, tiny, **SETTINGS, batch_size=8)
+    monkeypatch.setattr(tune.processes, "count", lambda *_: 2)
+    monkeypatch.setattr(tune.processes, "run", too_large)
+    quick(spread, tiny, **SETTINGS)
+    assert "its layers spread over 2 GPUs" in capsys.readouterr().out
+    assert losses(spread) == pytest.approx(losses(whole), abs=1e-3)
+    with pytest.raises(NoCapacity):
+        quick(spread, tiny, **SETTINGS, processes=2)

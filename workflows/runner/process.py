@@ -6,11 +6,9 @@ A daemon that a step puts in a session of its own (a server that is to stay) is 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +17,11 @@ from typing import IO
 
 import psutil
 
+from steps import lifetime
+
 MARKER = "ARGOTUNE_NODE"
 """Environment variable by which processes of a dead runner are known again."""
 
-_PR_SET_PDEATHSIG = 1
 _REMEMBERED_LINES = 60
 _POLL = 0.02
 
@@ -55,7 +54,7 @@ class Process:
                 stdout=to_stdout,
                 stderr=to_log,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
+                preexec_fn=lifetime.ends_with(os.getpid()),
             )
         self.id = self._popen.pid
         self.created = created(self.id)
@@ -156,15 +155,3 @@ def _is_left_over(process: psutil.Process, markers: Mapping[str, tuple[int | Non
         return group is not None and os.getpgid(process.pid) == group
     except (psutil.Error, OSError):
         return False
-
-
-def _die_with(runner: int) -> Callable[[], None]:
-    """Runs in the child before its command: the kernel ends it when the runner dies, however that happens."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != runner:
-            os._exit(143)
-
-    return ask_kernel

@@ -10,76 +10,31 @@ What a training refuses is said by ``steps.training_refusals``, which the tune s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from steps import training_refusals
-from steps.training_refusals import EVALUATE, HUB, METRICS, NO_CODE, ONE_PROCESS, RESUME, WITHOUT_EFFECT
+from steps.training_refusals import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, WITHOUT_EFFECT
+from workflows.spec.key_rules import (
+    Accepted,
+    Below1,
+    ChatTemplate,
+    Count,
+    DType,
+    Interval,
+    Keys,
+    Map,
+    Name,
+    Names,
+    NotBool,
+    NotNegative,
+    Only,
+    Positive,
+    Refused,
+    Warned,
+)
 
-
-@dataclass(frozen=True)
-class Accepted:
-    """Taken as written, but without effect here, and the user need not care."""
-
-    kind: Any
-    why: str
-
-
-@dataclass(frozen=True)
-class Warned:
-    """Taken, but without effect here unless it is ``harmless``, and the user should know."""
-
-    kind: Any
-    why: str
-    harmless: Any = None
-
-
-@dataclass(frozen=True)
-class Only:
-    """Taken only with the values that say what happens anyway."""
-
-    values: tuple[Any, ...]
-    why: str
-    fix: str = ""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Known, and not honoured; a value that says that the thing is off (``false``, ``no``, ``none``) is taken."""
-
-    why: str
-    fix: str = "leave it out"
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-def _template(text: str) -> str:
-    if "{%" not in text and "{{" not in text:
-        raise ValueError("must be the Jinja text of a template itself: there are no files of KAITO's image here")
-    return text
-
-
-def _no_as_text(value: Any) -> Any:
-    """YAML reads a bare ``no`` as false, where a strategy named "no" is meant."""
-    return "no" if value is False else value
-
-
-_NotBool = BeforeValidator(_no_bool)
-Whole = Annotated[int, _NotBool]
-Count = Annotated[int, _NotBool, Field(ge=1)]
-NotNegative = Annotated[float, _NotBool, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, _NotBool, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, _NotBool, Field(ge=0, le=1, allow_inf_nan=False)]
-Below1 = Annotated[float, _NotBool, Field(ge=0, lt=1, allow_inf_nan=False)]
-ChatTemplate = Annotated[str, AfterValidator(_template)]
-DType = Literal["bfloat16", "float16", "float32"]
-Interval = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_no_as_text)]
 # Those of transformers.training_args.OptimizerNames that run with what is in the image.
 Optimizer = Literal[
     "adamw_torch",
@@ -104,18 +59,20 @@ Optimizer = Literal[
     "rmsprop_bnb_8bit",
     "rmsprop_bnb_32bit",
 ]
-Name = Annotated[str, Field(min_length=1)]
-Names = list[str]
-Map = dict[str, Any]
-Keys = Mapping[str, Any]
 
 _DEVICE = "the device is chosen from the machine"
 _PRESET = "the preset names the model"
 _MLM = "a causal model has no masked-language objective"
 _METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
 _COLUMNS_FIX = "write pipeline: {data: {columns: {prompt: ..., completion: ...}}}"
-_COMPILE = "compiled training of quantized models is not supported"
+_COMPILE = "rows of each new length are compiled anew: tried with lora, one step took minutes and the next failed"
 _DEVELOPERS = "it is for the library's own developers"
+_TRACKIO = "metrics go to the report, and where report_to says so to MLflow or W&B"
+
+
+def _single(value: Any) -> Any:
+    """Lists of tools are taken by transformers too; here it is one tool."""
+    return (value or ["none"])[0] if isinstance(value, list) and len(value) < 2 else value
 
 
 def _idle(key: str, kind: Any) -> Accepted:
@@ -178,7 +135,7 @@ LORA: Keys = {
     "rank_pattern": dict[str, Count],
     "alpha_pattern": dict[str, Positive],
     "fan_in_fan_out": bool,
-    "init_lora_weights": bool | Literal["gaussian", "orthogonal"],
+    "init_lora_weights": bool | Name,  # steps.lora_variants knows which
     "task_type": Only(("CAUSAL_LM",), "presets are causal language models"),
     "peft_type": Only(("LORA",), _METHOD),
     "inference_mode": Only((False,), "an adapter that is trained is not in inference mode"),
@@ -210,7 +167,7 @@ LORA: Keys = {
 
 TRAINING: Keys = {
     "num_train_epochs": Positive,
-    "max_steps": Annotated[int, _NotBool, Field(ge=-1)],
+    "max_steps": Annotated[int, NotBool, Field(ge=-1)],
     "learning_rate": Positive,
     "per_device_train_batch_size": Count,
     "gradient_accumulation_steps": Count,
@@ -242,9 +199,11 @@ TRAINING: Keys = {
     "gradient_checkpointing_kwargs": Map,
     "activation_offloading": bool,
     "neftune_noise_alpha": Positive,
+    "use_liger_kernel": bool,
+    "liger_kernel_config": Map,
     "torch_empty_cache_steps": Count,
-    "seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
-    "data_seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
+    "seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
+    "data_seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
     "full_determinism": bool,
     "max_length": Count,
     "truncation_mode": Literal["keep_start", "keep_end"],
@@ -262,7 +221,7 @@ TRAINING: Keys = {
     "length_column_name": _idle("length_column_name", str),
     "average_tokens_across_devices": bool,
     "dataloader_drop_last": bool,
-    "dataloader_num_workers": Annotated[int, _NotBool, Field(ge=0)],
+    "dataloader_num_workers": Annotated[int, NotBool, Field(ge=0)],
     "dataloader_pin_memory": bool,
     "dataloader_persistent_workers": bool,
     "dataloader_prefetch_factor": Count,
@@ -276,13 +235,13 @@ TRAINING: Keys = {
     "save_steps": Positive,
     "save_total_limit": Count,
     "output_dir": _idle("output_dir", str),
-    "ddp_find_unused_parameters": Accepted(bool, ONE_PROCESS),
+    "ddp_find_unused_parameters": bool,
     "disable_tqdm": _idle("disable_tqdm", bool),
     "remove_unused_columns": _idle("remove_unused_columns", bool),
     "do_train": _idle("do_train", bool),
     "overwrite_output_dir": Accepted(bool, "each run has its own folder"),
     "per_device_eval_batch_size": _idle("per_device_eval_batch_size", Count),
-    "report_to": Only(("none", ["none"]), METRICS, "write none"),
+    "report_to": Annotated[Literal["none", "mlflow", "wandb"], BeforeValidator(_single)],
     "run_name": Refused("the Workspace names the run", "set metadata.name"),
     "use_cache": Only((False,), "a cache for generation is of no use in training"),
     "save_only_model": _never("save_only_model"),
@@ -290,20 +249,20 @@ TRAINING: Keys = {
     "trust_remote_code": _never("trust_remote_code"),
     "use_cpu": Refused(_DEVICE),
     "no_cuda": Refused(_DEVICE),
-    "local_rank": Refused(ONE_PROCESS),
+    "local_rank": Refused(PROCESSES),
     "accelerator_config": _never("accelerator_config"),
     "parallelism_config": _never("parallelism_config"),
-    "ddp_bucket_cap_mb": Refused(ONE_PROCESS),
-    "ddp_broadcast_buffers": Refused(ONE_PROCESS),
-    "ddp_static_graph": Refused(ONE_PROCESS),
-    "ddp_backend": Refused(ONE_PROCESS),
-    "ddp_timeout": Refused(ONE_PROCESS),
+    "ddp_bucket_cap_mb": Refused(PROCESSES),
+    "ddp_broadcast_buffers": Refused(PROCESSES),
+    "ddp_static_graph": Refused(PROCESSES),
+    "ddp_backend": Refused(PROCESSES),
+    "ddp_timeout": Refused(PROCESSES),
     "fsdp": _never("fsdp"),
-    "fsdp_config": Refused(ONE_PROCESS),
+    "fsdp_config": Refused(PROCESSES),
     "deepspeed": _never("deepspeed"),
-    "log_on_each_node": Refused(ONE_PROCESS),
-    "log_level_replica": Refused(ONE_PROCESS),
-    "save_on_each_node": Refused(ONE_PROCESS),
+    "log_on_each_node": Refused(PROCESSES),
+    "log_level_replica": Refused(PROCESSES),
+    "save_on_each_node": Refused(PROCESSES),
     "resume_from_checkpoint": _never("resume_from_checkpoint", "use argotune run --resume"),
     "ignore_data_skip": _never("ignore_data_skip"),
     "restore_callback_states_from_checkpoint": Refused(RESUME),
@@ -335,18 +294,16 @@ TRAINING: Keys = {
     "hub_strategy": Refused(HUB),
     "hub_always_push": Refused(HUB),
     "hub_revision": Refused(HUB),
-    "project": Refused(METRICS),
-    "trackio_space_id": Refused(METRICS),
-    "trackio_bucket_id": Refused(METRICS),
-    "trackio_static_space_id": Refused(METRICS),
+    "project": Refused(_TRACKIO, "write pipeline: {tracking: {project: ...}}"),
+    "trackio_space_id": Refused(_TRACKIO),
+    "trackio_bucket_id": Refused(_TRACKIO),
+    "trackio_static_space_id": Refused(_TRACKIO),
     "include_num_input_tokens_seen": Refused("the run counts its tokens by itself"),
     "torch_compile": Refused(_COMPILE),
     "torch_compile_backend": Refused(_COMPILE),
     "torch_compile_mode": Refused(_COMPILE),
-    "use_liger_kernel": Refused("the liger kernels are not in the image"),
-    "liger_kernel_config": Refused("the liger kernels are not in the image"),
     "optim_target_modules": Refused(_METHOD),
-    "dataloader_multiprocessing_context": Refused(ONE_PROCESS),
+    "dataloader_multiprocessing_context": Refused(PROCESSES),
     "label_names": Refused("labels are made from the rows"),
     "debug": Refused(_DEVELOPERS),
     "skip_memory_metrics": Only((True,), _DEVELOPERS),
@@ -374,8 +331,8 @@ COLLATOR: Keys = {
 
 DATASET: Keys = {
     "shuffle_dataset": bool,
-    "shuffle_seed": Annotated[int, _NotBool, Field(ge=0, lt=2**32)],
-    "train_test_split": Annotated[float, _NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
+    "shuffle_seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
+    "train_test_split": Annotated[float, NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
     "dataset_path": Refused(training_refusals.DATA, "set tuning.input"),
     "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
     # KAITO reads these three, and uses none of them.

@@ -1,0 +1,28 @@
+"""Processes that end with the one that started them, however that one ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+
+
+def ends_with(parent: int) -> Callable[[], None] | None:
+    """For ``subprocess.Popen(preexec_fn=...)``: the kernel kills the child when ``parent`` dies, even of SIGKILL.
+
+    Linux alone has this (prctl(2), PR_SET_PDEATHSIG); None elsewhere.
+    """
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(143)
+
+    return ask_kernel

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from steps import files, wanted_adapters
 from steps.errors import StepError, TimeLimit
+from steps.retry_after import retry_after
 from steps.wanted_adapters import WantedAdapter
 
+T = TypeVar("T")
 POLL_SECONDS = 0.2
 TRIES = 4
 """Requests until an answer that tells of a moment's trouble counts as the answer."""
@@ -23,6 +26,21 @@ PASSING = (429, 500, 502, 503, 504)
 
 class Gone(StepError):
     """The server has ended."""
+
+
+class Refused(StepError):
+    """The server does not take a request (HTTP 4xx), so that asking again is of no use."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers."""
+
+    content: str
+    thought: str
+    """What it said to itself before, where the server tells that apart (vLLM's ``reasoning-parser``)."""
+    cut: bool
+    """Whether it would have gone on."""
 
 
 def state(address: str, timeout: float = 5.0) -> dict[str, Any]:
@@ -71,20 +89,23 @@ def wait(
         sleep(POLL_SECONDS)
 
 
-def models(address: str, timeout: float = 5.0) -> list[str]:
+def models(address: str, timeout: float = 20.0, sleep: Callable[[float], None] = time.sleep) -> list[str]:
     """Names that the server answers to, the base first.
 
     Raises:
         StepError: it does not say.
     """
-    import requests
 
-    try:
+    def listed(seconds: float) -> list[str]:
         with session() as client:
-            listed = client.get(f"{address}/v1/models", timeout=timeout).json()["data"]
-        return [str(model["id"]) for model in listed]
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        raise StepError(f"{address} does not list its models: {error}") from None
+            response = client.get(f"{address}/v1/models", timeout=seconds)
+        _refuse(response, f"{address} lists no models:")
+        try:
+            return [str(model["id"]) for model in response.json()["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{address} does not list its models: {error}") from None
+
+    return _again(listed, address, timeout, sleep)
 
 
 def complete(
@@ -95,34 +116,82 @@ def complete(
     timeout: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Ask one question through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
+    """The answer to one question; raises as ``ask`` says."""
+    return ask(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
+
+
+def ask(
+    address: str,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    max_tokens: int,
+    timeout: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Answer:
+    """Ask through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
 
     Raises:
-        StepError: the server answered with an error, or not at all, again and again.
+        Refused: the server does not take the request.
+        StepError: it answered with an error, or not at all, again and again.
         TimeLimit: it did not within ``timeout`` seconds.
     """
+    request = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
+
+    def answered(seconds: float) -> Answer:
+        with session() as client:
+            response = client.post(f"{address}/v1/chat/completions", json=request, timeout=seconds)
+        _refuse(response, f"{model} answered with")
+        return _answer(response.json()["choices"][0])
+
+    return _again(answered, f"{model} at {address}", timeout, sleep)
+
+
+class _Passing(Exception):
+    """A moment's trouble, and how long the server asks to wait."""
+
+    def __init__(self, what: str, wait: float | None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+def _refuse(response: Any, who: str) -> None:
+    """Raise what an answer other than 200 means."""
+    if response.status_code == 200:
+        return
+    what = f"{who} HTTP {response.status_code}: {response.text[:500]}"
+    if response.status_code in PASSING:
+        raise _Passing(what, retry_after(response))
+    raise Refused(what) if response.status_code < 500 else StepError(what)
+
+
+def _again(call: Callable[[float], T], who: str, timeout: float, sleep: Callable[[float], None]) -> T:
+    """What ``call``, given so many seconds, gives; asked again while it is a moment's trouble that there is none."""
     import requests
 
-    messages = [{"role": "user", "content": question}]
-    request = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0}
     end = time.monotonic() + timeout
     for attempt in range(1, TRIES + 1):
+        left, wait = end - time.monotonic(), 2.0 ** (attempt - 1)
         try:
-            with session() as client:
-                left = max(1.0, end - time.monotonic())
-                response = client.post(f"{address}/v1/chat/completions", json=request, timeout=left)
-            if response.status_code == 200:
-                return str(response.json()["choices"][0]["message"].get("content") or "")
-            what = f"{model} answered with HTTP {response.status_code}: {response.text[:500]}"
-            passing = response.status_code in PASSING
+            # Half of what is left: an answer that was lost on its way can be asked for again.
+            return call(max(1.0, left if attempt == TRIES else left / 2))
         except requests.Timeout:
-            raise TimeLimit(f"{model} did not answer within {timeout:.0f} s", "raise the deadline") from None
+            if attempt == TRIES or time.monotonic() >= end:
+                raise TimeLimit(f"{who} did not answer within {timeout:.0f} s", "raise the deadline") from None
+            what, wait = f"{who} did not answer", 0.0
+        except _Passing as error:
+            what, wait = str(error), wait if error.wait is None else error.wait
         except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
-            what, passing = f"{model} at {address} did not answer: {error}", True
-        if not passing or attempt == TRIES:
+            what = f"{who} did not answer: {error}"
+        if attempt == TRIES:
             raise StepError(what)
-        sleep(2.0 ** (attempt - 1))
+        sleep(min(wait, max(0.0, end - time.monotonic())))
     raise AssertionError("the loop above returns or raises")
+
+
+def _answer(choice: Mapping[str, Any]) -> Answer:
+    said = choice["message"]
+    thought = said.get("reasoning_content") or said.get("reasoning") or ""  # the older name first
+    return Answer(str(said.get("content") or ""), str(thought), choice.get("finish_reason") == "length")
 
 
 def session() -> Any:

@@ -183,7 +183,7 @@ def _ask(where: Rollout, settings: Settings, served: Release) -> dict[str, str]:
         address = service_update.address(ready[0], user_port(settings.template) if settings.template else 5000)
     if settings.template:
         try:
-            models = hot_load.models(address)
+            models = hot_load.models(address, sleep=where.sleep)
         except StepError:
             print("the pod of your own lists no models: it is ready, and not asked", flush=True)
             return {}

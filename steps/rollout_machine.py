@@ -29,6 +29,8 @@ from steps.wanted_adapters import WantedAdapter
 
 TRIES = 5
 """Ports tried when none is asked for and others take them in the same moment."""
+QUESTIONS = 3
+"""After which a server that lives and does not answer counts as broken."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _link(source: str, target: str) -> None:
 def _serve(settings: Settings, service: Service, end: float) -> Server:
     """The healthy server of these settings: the one that runs, the one that is starting, or a new one."""
     current = server.read(_record(settings))
-    if current and current.settings == service.digest and server.is_healthy(current):
+    if current and current.settings == service.digest and _is_well(current):
         server.stop(_starting(settings))
         return _switch(settings, service, current, end)
     starting = server.read(_starting(settings))  # left by a run of this step that was killed
@@ -170,6 +172,11 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
             server.stop(_starting(settings))
             raise
     raise AssertionError("the loop above returns or raises")
+
+
+def _is_well(running: Server) -> bool:
+    """Whether a server answers; one that is busy may need to be asked again before another takes its place."""
+    return any(server.is_healthy(running) for _ in range(QUESTIONS) if server.is_alive(running))
 
 
 def _switch(settings: Settings, service: Service, current: Server, end: float) -> Server:

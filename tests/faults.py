@@ -37,6 +37,8 @@ class Faults:
         """All so far, as their handler names them."""
         self.happened = False
         """Whether the fault has come to pass."""
+        self.failed = ""
+        """The call that failed."""
         self._lock = threading.Lock()
         self._kind, self._name, self._left = "", "", 0
         self._pid = 0
@@ -67,8 +69,10 @@ class Faults:
             if not self._kind or self.happened or self._name not in ("", call):
                 return ""
             self._left -= 1
-            self.happened = not self._left
-            return self._kind if self.happened else ""
+            if self._left:
+                return ""
+            self.happened, self.failed = True, call
+            return self._kind
 
     def kill(self) -> None:
         assert self._pid_known.wait(LONGEST), "nobody said which process to kill: Faults.client(pid)"

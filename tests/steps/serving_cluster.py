@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import os
 import time
 from pathlib import Path
@@ -48,7 +49,9 @@ class Servers:
 
     def see(self, event: str, document: Object) -> None:
         kind = document["kind"]
-        if kind == "Deployment":
+        if kind == "Pod":
+            self._tell_ready()
+        elif kind == "Deployment":
             self._reconcile(document, gone=event == "DELETED")
         elif kind == "ConfigMap" and event != "DELETED":
             for pod in self.cluster.all("pods"):
@@ -66,11 +69,19 @@ class Servers:
         ]
 
     def service(self, name: str) -> str:
-        """Address of a pod behind a Service."""
+        """Address of a pod behind a Service, as it is now: what a forked process has of the cluster is a copy."""
         service = self.cluster.read("services", name, NAMESPACE)
         assert service
-        pod = self.ready(**service["spec"]["selector"])[0]
-        return f"http://{pod['status']['podIP']}:5000"
+        select = service["spec"]["selector"].items()
+        ready = json.loads((self.folder / "ready.json").read_text())
+        return next(f"http://{pod['ip']}:5000" for pod in ready if select <= pod["labels"].items())
+
+    def _tell_ready(self) -> None:
+        ready = [{"labels": pod["metadata"]["labels"], "ip": pod["status"]["podIP"]} for pod in self.ready()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new = self.folder / ".ready.new"
+        new.write_text(json.dumps(ready))
+        new.replace(self.folder / "ready.json")
 
     def _reconcile(self, deployment: Object, *, gone: bool) -> None:
         name = deployment["metadata"]["name"]

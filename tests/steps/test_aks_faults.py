@@ -96,13 +96,13 @@ def gone(pod: Pod) -> None:
 
 
 def test_provision(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
-    rows = fault_table.sweep("provision", attempt(lambda pod: None, provision, made_once))
-    fault_table.check("Node pools of AKS, made", rows)
+    rows = fault_table.sweep("provision", attempt(lambda pod: None, provision, made_once), sample=3)
+    fault_table.check("Node pools of AKS, made", rows, sample=True)
 
 
 def test_release(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
-    rows = fault_table.sweep("release", attempt(provision, lambda pod: pod.release(), gone))
-    fault_table.check("Node pools of AKS, given back", rows)
+    rows = fault_table.sweep("release", attempt(provision, lambda pod: pod.release(), gone), sample=3)
+    fault_table.check("Node pools of AKS, given back", rows, sample=True)
 
 
 def test_provision_of_another_size(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
@@ -110,8 +110,9 @@ def test_provision_of_another_size(attempt: Callable[..., Callable[[str, int], t
         "provision, first size full",
         attempt(first_size_full, provision_elsewhere, made_elsewhere),
         ("killed", "reset"),
+        sample=1,
     )
-    fault_table.check("Node pools of AKS, made where the first size is not to be had", rows)
+    fault_table.check("Node pools of AKS, made where the first size is not to be had", rows, sample=True)
 
 
 def test_collection(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:

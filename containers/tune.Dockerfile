@@ -2,9 +2,10 @@
 #
 #   docker build --file containers/tune.Dockerfile --tag ghcr.io/argotune/tune:0.1.0 .
 #
-# PyTorch's wheel from PyPI brings CUDA along; the node has only to bring the driver, so a slim base does.
-# Pinned by tag: pin the digest too (python:3.11.14-slim-bookworm@sha256:...) where your registry mirrors it.
-FROM python:3.11.14-slim-bookworm
+# PyTorch's wheel from PyPI brings CUDA along; the node has only to bring the driver. Not the slim base: Triton, in which
+# trl's loss and Liger's kernels are written, builds its way to the driver with a C compiler at the first kernel.
+# Pinned by tag: pin the digest too (python:3.11.14-bookworm@sha256:...) where your registry mirrors it.
+FROM python:3.11.14-bookworm
 
 LABEL org.opencontainers.image.title="argotune tune" \
       org.opencontainers.image.description="Steps of argotune that compute: tune and evaluate" \
@@ -25,7 +26,7 @@ COPY pyproject.toml README.md containers/constraints.txt ./
 # hadolint ignore=DL3013
 RUN mkdir workflows steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
- && pip install --no-cache-dir ".[tune]"
+ && pip install --no-cache-dir ".[tune,liger,tracking]"
 
 COPY workflows workflows
 COPY steps steps

@@ -6,11 +6,11 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from steps import fetch, files, row_messages, rows, step
+from steps import fetch, files, preferences, row_messages, rows, step
 from steps.errors import BadInput
 from steps.row_formats import KNOWN, Format
 from steps.row_shuffle import Spool
@@ -30,6 +30,8 @@ class Settings:
     """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
     columns: dict[str, str] = Field(default_factory=dict)
     """JSON map of columns that the files call otherwise, for example `{"prompt": "question"}` (row_formats.py)."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """What the rows are for: dpo learns from pairs of answers, and other data is refused."""
     eval_split: float = Field(default=0.1, ge=0, lt=1)
     """Share of the rows that is held out for evaluation; KAITO's `train_test_split` is 1 minus this."""
     shuffle: bool = True
@@ -134,6 +136,7 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     data = [rows.DataFile(source.path, source.place) for source in sources]
     _check_columns(settings.columns)
     data_format = rows.format_of(data, settings.columns)
+    preferences.check_data(settings.objective, data_format == "preference")
     train, held_out = rows.split(rows.count_rows(data), settings.eval_split, settings.shuffle, settings.seed)
     manifest_file = dataset / "manifest.json"
     parts = {"train.parquet": len(train)} | ({"eval.parquet": len(held_out)} if len(held_out) else {})

@@ -112,7 +112,8 @@ def test_steps_find_the_extra_they_need(file: Path) -> None:
 def test_constraints_pin_what_the_project_asks_for() -> None:
     pinned = constraints()
     extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *extras["data"], *extras["tune"], *extras["azure"]]:
+    of_images = ("data", "tune", "liger", "tracking", "azure")
+    for text in [*PROJECT["dependencies"], *(text for extra in of_images for text in extras[extra])]:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         assert name in pinned, f"{name} is missing in containers/constraints.txt"

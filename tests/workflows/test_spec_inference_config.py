@@ -99,7 +99,19 @@ def test_an_adapter_larger_than_the_server_takes(read):
     assert read(f"{BOTH}        r: 16\n").training.lora == {"r": 16}
 
 
-@pytest.mark.parametrize("key", ["use_dora: true", "bias: all", "modules_to_save: [lm_head]"])
+def test_an_adapter_that_doubles_its_rank(read):
+    with pytest.raises(InvalidInput) as caught:
+        read(f"{BOTH}        r: 16\n        init_lora_weights: pissa\n")
+    [problem] = caught.value.problems
+    assert problem.path == "training_config.LoraConfig.r"
+    assert "rank 32, which init_lora_weights pissa makes of 16, is more than max-lora-rank 16" in problem.what
+    assert problem.fix == "write 8, or max-lora-rank: 32"
+    read(f"{BOTH}        r: 8\n        init_lora_weights: pissa\n")
+
+
+@pytest.mark.parametrize(
+    "key", ["use_dora: true", "bias: all", "modules_to_save: [lm_head]", "rank_pattern: {q_proj: 2}"]
+)
 def test_an_adapter_that_vllm_cannot_serve(read, key):
     with pytest.raises(InvalidInput, match="vLLM cannot serve such an adapter"):
         read(f"{BOTH}        {key}\n")

@@ -96,9 +96,7 @@ def test_what_says_that_a_thing_is_off_is_taken(read):
 
 def test_keys_without_effect_are_taken_and_not_passed_on(read):
     manifest = read(
-        section(
-            "TrainingArguments", "output_dir: /mnt/results", "ddp_find_unused_parameters: false", "report_to: none"
-        )
+        section("TrainingArguments", "output_dir: /mnt/results", "do_train: true", "report_to: none")
         + "  ModelConfig: {local_files_only: true, device_map: auto, torch_dtype: bfloat16}\n"
         + "  DataCollator: {mlm: false}\n"
     )
@@ -232,6 +230,11 @@ BROKEN = {
         section("LoraConfig", "r: 8", "r: 16"),
         "training_config.LoraConfig.r",
         "'r' stands twice, first on line 19",
+    ),
+    "other beginning": (
+        section("LoraConfig", "init_lora_weights: loftq"),
+        "training_config.LoraConfig.init_lora_weights",
+        "loftq is not honoured: it makes up for what 4 bits lose",
     ),
     "layers": (
         section("LoraConfig", "target_modules: [qkv_proj]"),

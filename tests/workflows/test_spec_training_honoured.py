@@ -27,6 +27,7 @@ VALUES = {
     "chat_template": ["{% for m in messages %}{{ m.content }}{% endfor %}"],
     "lr_scheduler_kwargs": [{}],
     "gradient_checkpointing_kwargs": [{"use_reentrant": False}],
+    "init_lora_weights": [True, False, "gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora"],
     # Half precision and TF32 are of a GPU: transformers asks the device.
     "fp16": [False],
     "tf32": [False],
@@ -85,15 +86,17 @@ def take(config: training.TrainingConfig, folder: Path) -> None:
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig
 
+    arguments = dict(config.arguments)
     given = Settings(
         work=folder,
         model="some/model",
-        training_arguments=dict(config.arguments),
+        report_to=arguments.pop("report_to", "none"),  # a flag of its own
+        training_arguments=arguments,
         lora_config=dict(config.lora),
         quantization_config=dict(config.quantization),
         model_config=dict(config.model),
     )
     checked = training_config.check(given, ["q_proj"])
-    training_config.sft_config(checked, folder, "cpu", rows=10)
+    training_config.trainer_config(checked, folder, "cpu", rows=10)
     LoraConfig(**checked.lora, task_type="CAUSAL_LM")
     BitsAndBytesConfig(**config.quantization)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from presets import Model
+from steps import lora_variants
 from workflows.spec import names, sources
 from workflows.spec.findings import Findings, short
 from workflows.spec.source import join
@@ -15,8 +16,15 @@ from workflows.spec.workspace import Adapter, Inference, Workspace
 MOST_ADAPTERS = 10
 LARGEST_RANK = 512
 """That vLLM serves (vllm/config/lora.py, MaxLoRARanks)."""
-# What vLLM cannot serve of an adapter (vllm/lora/peft_helper.py), and the value that says that it has none of it.
-UNSERVABLE: tuple[tuple[str, Any], ...] = (("use_dora", False), ("bias", "none"), ("modules_to_save", []))
+# What vLLM cannot serve of an adapter (vllm/lora/peft_helper.py), and the value that says that it has none of it. Of
+# patterns it knows nothing: it would scale each layer by the adapter's one alpha and rank, and say nothing.
+UNSERVABLE: tuple[tuple[str, Any], ...] = (
+    ("use_dora", False),
+    ("bias", "none"),
+    ("modules_to_save", []),
+    ("rank_pattern", {}),
+    ("alpha_pattern", {}),
+)
 
 
 def check(
@@ -43,15 +51,16 @@ def check_servable(training: TrainingConfig, server: Mapping[str, Any], found: F
     """Note what the adapter that is tuned may not have if vLLM is to serve it."""
     path, lora = f"{ROOT}.LoraConfig", training.lora
     limit = server.get("vllm", {}).get("max-lora-rank")
-    ranks = {"r": lora.get("r")} | {
-        f"rank_pattern.{name}": rank for name, rank in lora.get("rank_pattern", {}).items()
-    }
-    for key, rank in ranks.items():
-        if isinstance(rank, int) and rank > LARGEST_RANK:
-            found.wrong(join(path, key), f"vLLM serves no rank above {LARGEST_RANK}", f"write {LARGEST_RANK} or less")
-        elif isinstance(limit, int) and isinstance(rank, int) and rank > limit:
-            what = f"rank {rank} is more than max-lora-rank {limit} of inference_config.yaml: it could not be served"
-            found.wrong(join(path, key), what, f"write {limit}, or max-lora-rank: {rank}")
+    asked = lora.get("r")
+    rank = lora_variants.written_rank(asked, lora) if isinstance(asked, int) else 0
+    twice = rank // asked if asked else 1
+    why = f", which init_lora_weights {lora['init_lora_weights']} makes of {asked}," if twice > 1 else ""
+    if rank > LARGEST_RANK:
+        what = f"vLLM serves no rank above {LARGEST_RANK}" + (f": {rank}{why} is more" if why else "")
+        found.wrong(join(path, "r"), what, f"write {LARGEST_RANK // twice} or less")
+    elif isinstance(limit, int) and rank > limit:
+        what = f"rank {rank}{why} is more than max-lora-rank {limit} of inference_config.yaml: it could not be served"
+        found.wrong(join(path, "r"), what, f"write {limit // twice}, or max-lora-rank: {rank}")
     for key, plain in UNSERVABLE:
         if lora.get(key, plain) != plain:
             found.wrong(join(path, key), "vLLM cannot serve such an adapter", "leave it out, or leave inference out")

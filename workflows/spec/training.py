@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from steps import training_refusals
+from steps import lora_variants, training_refusals
 from workflows.spec.findings import Findings, short, unknown
 from workflows.spec.source import join
 from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
@@ -18,6 +18,8 @@ KEY = "training_config.yaml"
 """The key of the ConfigMap."""
 ROOT = "training_config"
 """Its only key inside, and the beginning of the field paths."""
+DEFAULTS = {"target_modules": "all-linear", "report_to": "none"}
+"""Words for what is done without them."""
 _FIELDS = {
     "ModelConfig": "model",
     "QuantizationConfig": "quantization",
@@ -114,15 +116,15 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
         ok, value = _checked(rule, value, place, found)
         if ok and key == "save_strategy" and value == "no":
             found.warn(place, "checkpoints are kept all the same, so that the run can be resumed")
-        elif ok and value != "all-linear":  # The default: all linear layers of the preset.
+        elif ok and DEFAULTS.get(key) != value:
             read[key] = value
     if read.get("layers_pattern") and "layers_to_transform" not in read and section == "LoraConfig":
         found.wrong(
             join(path, "layers_pattern"), "has no effect without layers_to_transform", "add layers_to_transform"
         )
-    if section == "TrainingArguments":
-        for key, why in training_refusals.refused(read).items():
-            found.wrong(join(path, key), why)
+    refused = {"TrainingArguments": training_refusals.refused, "LoraConfig": lora_variants.refused}.get(section)
+    for key, why in refused(read).items() if refused else ():
+        found.wrong(join(path, key), why)
     return read
 
 

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator
 from steps import nodes, reference, step
 from steps.credentials import config_files
 from steps.errors import BadInput, NoCapacity, StepError
+from steps.tracking_tools import ReportTo
 
 Found = Iterator[str | StepError]
 TRIES = 2
@@ -65,6 +66,12 @@ class Settings(nodes.Wanted):
     """Class of the work volume; empty: the cluster's default."""
     claims: list[str] = field(default_factory=list)
     """PersistentVolumeClaims that must be there."""
+    report_to: ReportTo = "none"
+    """Where metrics of the training go besides the report."""
+    tracking_uri: str = ""
+    """Address of that server; empty: what its tool finds in the environment."""
+    tracking_secret: str = ""
+    """Name of the Secret that its variables come from."""
     in_cluster: bool | None = None
     """Whether the cluster and its cloud are asked too; by default in a pod alone."""
 
@@ -213,6 +220,13 @@ def _writable(folder: Path) -> str | StepError:
     return "the output volume can be written"
 
 
+def _tracking(given: Settings) -> Found:
+    if given.report_to != "none":
+        from steps import preflight_tracking
+
+        yield from preflight_tracking.check(given.report_to, given.tracking_uri, given.tracking_secret)
+
+
 def _cluster(given: Settings) -> Found:
     inside = "KUBERNETES_SERVICE_HOST" in os.environ if given.in_cluster is None else given.in_cluster
     if inside:
@@ -221,7 +235,7 @@ def _cluster(given: Settings) -> Found:
         yield from preflight_cluster.check(given)
 
 
-CHECKS: tuple[Callable[[Settings], Found], ...] = (_secrets, _data, _model, _adapters, _output, _cluster)
+CHECKS: tuple[Callable[[Settings], Found], ...] = (_secrets, _data, _model, _adapters, _output, _tracking, _cluster)
 
 
 if __name__ == "__main__":

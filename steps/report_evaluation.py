@@ -1,4 +1,4 @@
-"""The evaluation in the report: figures, the rules of the gate, answers side by side, and where the adapter is worse."""
+"""The evaluation in the report: figures, rules of the gate, answers side by side, and where the adapter is worse."""
 
 from __future__ import annotations
 

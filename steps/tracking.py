@@ -155,7 +155,7 @@ class Tracking:
             return
         run = self.kept.read()
         try:
-            with _environment(_continuing(self.report_to, run) if run else {}):
+            with _going_on_with(self.report_to, run):
                 self.callback.on_train_begin(args, state, control, model=model)
         except Exception as error:
             if not run or not _is_gone(error):
@@ -198,23 +198,32 @@ class Tracking:
         )
 
 
-def _continuing(report_to: str, run: str) -> dict[str, str]:
-    """Variables with which the tool goes on with a run."""
-    if report_to == "wandb":
-        return {"WANDB_RUN_ID": run}
-    # Parameters may not change, and a run that goes on with smaller batches has others.
-    return {"MLFLOW_RUN_ID": run, "MLFLOW_MAX_LOG_PARAMS": "0"}
+@contextmanager
+def _going_on_with(report_to: str, run: str) -> Iterator[None]:
+    """Have the tool go on with a run; without one it begins another."""
+    if report_to == "wandb" and run:
+        import wandb
+
+        # It reads its variables once a process, and transformers takes the run that is open.
+        wandb.init(project=os.environ.get("WANDB_PROJECT", "huggingface"), id=run, resume="allow")
+        yield
+        return
+    # MLflow lets no parameter be changed, and a training that goes on with smaller batches has others.
+    with _environment({"MLFLOW_RUN_ID": run, "MLFLOW_MAX_LOG_PARAMS": "0"} if run else {}):
+        yield
 
 
 def _current(report_to: str) -> str:
     """Id of the run that the tool has open."""
+    run: Any
     if report_to == "wandb":
         import wandb
 
-        return str(wandb.run.id)
+        run = wandb.run
+        return str(run.id)
     import mlflow
 
-    run: Any = mlflow.active_run()
+    run = mlflow.active_run()
     return str(run.info.run_id)
 
 

@@ -48,7 +48,7 @@ TOOLS: Mapping[str, Tool] = {
         credentials=("WANDB_API_KEY", "WANDB_ENTITY"),
         accounts=("WANDB_API_KEY",),
         # It would write where the process was started, which a pod may not.
-        defaults={"WANDB_DIR": "{report}", "WANDB_INIT_TIMEOUT": "30", "WANDB_RESUME": "allow"},
+        defaults={"WANDB_DIR": "{report}", "WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"},
     ),
 }
 
@@ -58,7 +58,8 @@ def faults(report_to: str, environment: Mapping[str, str]) -> Iterator[tuple[str
     tool = TOOLS[report_to]
     package = importlib.util.find_spec(report_to)
     if package is None or package.origin is None:  # a mere folder of the name, as W&B makes one, has no origin
-        yield f"the package {report_to} is not installed", "pip install 'argotune[tracking]'"
+        extra = "tracking" if report_to == "mlflow" else report_to
+        yield f"the package {report_to} is not installed", f"pip install 'argotune[{extra}]' where tune runs"
     if report_to == "mlflow" and not environment.get(tool.address):
         fix = f"export {tool.address}, or write pipeline.tracking.uri, or put it into pipeline.tracking.secret"
         yield f"{tool.address} is not set", fix

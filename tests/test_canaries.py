@@ -19,6 +19,7 @@ import pytest
 import trainable_model
 import yaml
 from kubernetes_server import KubernetesServer
+from mlflow_server import MlflowServer
 from registry_fixture import PASSWORD, USER, Registry
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,7 @@ tuning:
 pipeline:
   evaluation: {{samples: 1, maxNewTokens: 4, maxLossRatio: 1000}}
   approval: true
+  tracking: {{reportTo: mlflow, uri: "{mlflow}", project: canaries, secret: my-mlflow}}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -50,13 +52,16 @@ data:
 class Site:
     """A user's machine and cluster, with a secret in every place where one may lie."""
 
-    def __init__(self, folder: Path, registry: Registry, cluster: KubernetesServer) -> None:
-        self.folder, self.cluster = folder, cluster
+    def __init__(self, folder: Path, registry: Registry, cluster: KubernetesServer, mlflow: MlflowServer) -> None:
+        self.folder, self.cluster, self.mlflow = folder, cluster, mlflow
         self.outputs = folder / "outputs"
         self.outputs.mkdir()
         self.canaries = {
             name: f"canary{secrets.token_hex(12)}"
-            for name in ("HF_TOKEN", "AZURE_CLIENT_SECRET", "ARGO_TOKEN", "AWS_SECRET_ACCESS_KEY", "federated")
+            for name in (
+                *("HF_TOKEN", "AZURE_CLIENT_SECRET", "ARGO_TOKEN", "AWS_SECRET_ACCESS_KEY", "federated"),
+                "MLFLOW_TRACKING_PASSWORD",
+            )
         }
         home, locked = folder / "home", folder / "locked"
         locked.mkdir()
@@ -74,6 +79,7 @@ class Site:
             "AZURE_CLIENT_ID": "client",
             "DOCKER_CONFIG": str(locked),
             "KUBECONFIG": str(kubeconfig),
+            "MLFLOW_TRACKING_USERNAME": "tuner",
             "HOME": str(home),
             "ARGOTUNE_HOME": str(home),
             "HF_HUB_OFFLINE": "1",
@@ -83,7 +89,9 @@ class Site:
         (folder / "rows").mkdir()
         trainable_model.write_rows(folder / "rows" / "a.parquet", trainable_model.chat_rows(30))
         self.workspace = folder / "workspace.yaml"
-        self.workspace.write_text(WORKSPACE.format(registry=registry.address))
+        self.workspace.write_text(WORKSPACE.format(registry=registry.address, mlflow=mlflow.address))
+        account = f"tuner:{self.canaries['MLFLOW_TRACKING_PASSWORD']}"
+        mlflow.authorization = f"Basic {base64.b64encode(account.encode()).decode()}"
 
     def argotune(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run the command; what it says is kept among the outputs."""
@@ -129,8 +137,8 @@ def _texts(data: bytes) -> Iterator[bytes]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, password_registry: Registry) -> Iterator[Site]:
-    with KubernetesServer() as cluster:
-        yield Site(tmp_path_factory.mktemp("site"), password_registry, cluster)
+    with KubernetesServer() as cluster, MlflowServer() as mlflow:
+        yield Site(tmp_path_factory.mktemp("site"), password_registry, cluster, mlflow)
 
 
 def test_the_search_finds_what_is_there(site: Site) -> None:
@@ -158,7 +166,8 @@ def test_documents_and_plans_hold_no_secret(site: Site) -> None:
         ["compile", workspace, "--as", "template"],
     ):
         site.argotune(*words)
-    assert "hf-token" in site.argotune("compile", workspace), "the Secret is named, and not read"
+    compiled = site.argotune("compile", workspace)
+    assert "hf-token" in compiled and "my-mlflow" in compiled, "the Secrets are named, and not read"
     assert site.found(site.outputs) == []
 
 
@@ -174,6 +183,7 @@ def test_a_run_on_this_machine_leaves_no_secret_behind(site: Site) -> None:
     work = run / "volumes" / "work"
     package: dict[str, Any] = json.loads((work / "results" / "package.json").read_text())["result"]
     assert package["pushed"], "the password was never used"
+    assert site.mlflow.run.status == "FINISHED", "MLflow's password was never used"
     assert (work / "image" / "index.json").is_file()
     assert (work / "report" / "report.html").is_file()
     assert site.found(run) == []

@@ -224,7 +224,8 @@ def test_durations_for_people(seconds: float | None, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(3.90123, "3.901"), (40.0, "40"), (1234567.0, "1,234,567"), (14200.3, "14,200"), (2e-5, "2e-05")]
+    ("value", "words"),
+    [(3.90123, "3.901"), (40.0, "40"), (1234567.0, "1,234,567"), (14200.3, "14,200"), (2e-5, "2e-05")],
 )
 def test_figures_for_people(value: float, words: str) -> None:
     assert figure(value) == words

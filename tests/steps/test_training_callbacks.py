@@ -1,7 +1,5 @@
 """What a line of the loss curve holds."""
 
-from pathlib import Path
-
 import psutil
 import pytest
 from trainable_model import curve

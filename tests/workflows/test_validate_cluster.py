@@ -35,6 +35,7 @@ inference:
     - source: {name: polite, volumeSource: {persistentVolumeClaim: {claimName: polite}}}
 pipeline:
   storage: {storageClassName: fast}
+  tracking: {reportTo: mlflow, secret: my-mlflow}
 """
 
 
@@ -57,6 +58,7 @@ THERE = {
     "push": docker_secret("push", "https://registry.example.com/v2/"),
     "pull": docker_secret("pull", "data.example.com", "other.example.com"),
     "hf-token": secret("hf-token", "Opaque", {"HF_TOKEN": base64.b64encode(b"hf_x").decode()}),
+    "my-mlflow": secret("my-mlflow", "Opaque", {"MLFLOW_TRACKING_URI": base64.b64encode(b"https://m.x").decode()}),
     "models": thing("v1", "PersistentVolumeClaim", "argotune-models"),
     "polite": thing("v1", "PersistentVolumeClaim", "polite"),
     "fast": thing("storage.k8s.io/v1", "StorageClass", "fast", ""),
@@ -110,6 +112,7 @@ def test_everything_missing_is_told_at_once_with_its_line(cluster, validate):
         "tuning.input.imagePullSecrets": 15,
         "presetOptions.modelAccessSecret": 1,
         "pipeline.storage.storageClassName": 25,
+        "pipeline.tracking.secret": 26,
         "storage.modelsClaim": 1,
         "inference.adapters (polite)": 19,
         "serviceAccount": 1,
@@ -130,6 +133,10 @@ WRONG = {
         "holds no .dockerconfigjson that is a docker configuration",
     ),
     "no token": ({"hf-token": secret("hf-token", "Opaque", {"token": "eA=="})}, "Secret hf-token has no key HF_TOKEN"),
+    "no address": (
+        {"my-mlflow": secret("my-mlflow", "Opaque", {"MLFLOW_TRACKING_TOKEN": "eA=="})},
+        "Secret my-mlflow has no key MLFLOW_TRACKING_URI",
+    ),
     "no slots": (
         {"semaphores": {**thing("v1", "ConfigMap", "argotune-semaphores"), "data": {"cpu": "4"}}},
         "ConfigMap argotune-semaphores has no key gpu",
@@ -149,7 +156,7 @@ def test_what_is_there_but_wrong_is_told(cluster, validate, changed, words):
 
 def test_without_a_storage_class_the_cluster_must_have_a_default(cluster, validate):
     put(cluster)
-    text = TUNE.replace("pipeline:\n  storage: {storageClassName: fast}\n", "")
+    text = TUNE.replace("  storage: {storageClassName: fast}\n", "")
     [problem] = validate(text)["problems"]
     assert problem["what"] == "the cluster has no default storage class (it has fast)"
     default = thing("storage.k8s.io/v1", "StorageClass", "usual", "")
@@ -168,6 +175,7 @@ def test_what_may_not_be_read_is_told_and_not_taken_for_missing(cluster, validat
         "tuning.input.imagePullSecrets",
         "presetOptions.modelAccessSecret",
         "pipeline.storage.storageClassName",
+        "pipeline.tracking.secret",
     }
     assert all("not checked" in warning["what"] for warning in report["warnings"])
 

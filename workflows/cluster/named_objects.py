@@ -15,6 +15,7 @@ from typing import Any
 
 from steps import reference
 from steps.errors import BadInput
+from steps.tracking_tools import wanted_keys
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
 from workflows.errors import Problem
@@ -48,6 +49,7 @@ class NamedObjects:
             return
         self._registry_secrets(plan)
         self._access_secret(plan)
+        self._tracking_secret(plan)
         self._storage(plan)
         self._volumes(plan)
         self._accounts(plan)
@@ -87,6 +89,16 @@ class NamedObjects:
         if secret is not None and not (secret.get("data") or {}).get("HF_TOKEN"):
             fix = f"kubectl create secret generic {name} --from-literal=HF_TOKEN=..."
             self._lacks(path, f"Secret {name} has no key HF_TOKEN", fix)
+
+    def _tracking_secret(self, plan: Plan) -> None:
+        wanted, path = plan.tracking, "pipeline.tracking.secret"
+        if not wanted or wanted.report_to == "none" or not wanted.secret:
+            return
+        secret = self._find("v1", "secrets", wanted.secret, path)
+        keys = wanted_keys(wanted.report_to, addressed=bool(wanted.uri))
+        if secret is not None and not any((secret.get("data") or {}).get(key) for key in keys):
+            fix = f"kubectl create secret generic {wanted.secret} --from-literal={keys[0]}=..."
+            self._lacks(path, f"Secret {wanted.secret} has no key {' or '.join(keys)}", fix)
 
     def _storage(self, plan: Plan) -> None:
         wanted = plan.storage.storage_class

@@ -7,7 +7,7 @@ from typing import Any
 from hera.workflows import Env
 from hera.workflows import models as m
 
-from workflows.compile import placement, pod
+from workflows.compile import placement, pod, tracking
 from workflows.compile.pod import SCRATCH, Retries, mount
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import ADAPTER_SECRET, DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, claims
@@ -34,6 +34,7 @@ def preflight(plan: Plan) -> StepTemplate:
         "access-secret": plan.model.access_secret,
         "storage-class": plan.storage.storage_class,
         "claims": claims(plan),
+        **tracking.preflight_flags(plan),
     }
     mounts: Mounts = []
     if plan.data and not plan.schedule:
@@ -56,6 +57,7 @@ def preflight(plan: Plan) -> StepTemplate:
         env=[
             *([pod.access_token(plan, optional=True)] if plan.model.access_secret else []),
             *([Env(name="DOCKER_CONFIG", value=PUSH_SECRET)] if pushes else []),
+            *tracking.environment(plan),
         ],
         retries=Retries(2),
         timeout="10m",

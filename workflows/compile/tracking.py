@@ -1,0 +1,44 @@
+"""What a pod is told of where metrics go: flags, and variables of the tool; credentials by reference to a Secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hera.workflows import Env, SecretEnv
+
+from steps.tracking_tools import TOOLS
+from workflows.compile.volumes import Place
+from workflows.plan import Plan, Tracking
+
+
+def flags(plan: Plan, place: Place) -> dict[str, str]:
+    """Flags of tune; none where nothing is tracked."""
+    if (wanted := _wanted(plan)) is None:
+        return {}
+    candidate = "/{{inputs.parameters.candidate}}" if place.candidates else ""
+    return {"report-to": wanted.report_to, "run-name": f"{{{{workflow.name}}}}{candidate}"}
+
+
+def preflight_flags(plan: Plan) -> dict[str, str]:
+    """Flags of preflight."""
+    if (wanted := _wanted(plan)) is None:
+        return {}
+    return {"report-to": wanted.report_to, "tracking-uri": wanted.uri, "tracking-secret": wanted.secret}
+
+
+def environment(plan: Plan) -> list[Any]:
+    """Variables that the tool reads. Keys are optional: a pod that waits for a missing one hangs without a word."""
+    if (wanted := _wanted(plan)) is None:
+        return []
+    tool = TOOLS[wanted.report_to]
+    written = {tool.address: wanted.uri, tool.project: wanted.project}
+    told = [Env(name=name, value=value) for name, value in written.items() if value]
+    left = [*(name for name, value in written.items() if not value), *tool.credentials] if wanted.secret else []
+    return [
+        *told,
+        *(SecretEnv(name=name, secret_name=wanted.secret, secret_key=name, optional=True) for name in left),
+    ]
+
+
+def _wanted(plan: Plan) -> Tracking | None:
+    return plan.tracking if plan.tracking and plan.tracking.report_to != "none" else None

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_jsonable_python
 
-from workflows.spec.pipeline import Duration
+from steps.tracking_tools import ReportTo
+from workflows.spec.pipeline import Duration, TrackingUri
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
 
 Step = Literal[
@@ -100,11 +101,18 @@ class Tuning(_Section):
     """How the adapter is trained. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
 
     method: Literal["lora", "qlora"] = "qlora"
+    objective: Literal["sft", "dpo"] = "sft"
+    """``sft``: learn the answers; ``dpo``: learn to prefer the chosen answer of a pair to the rejected one."""
+    beta: float = Field(0.1, gt=0)
+    """Of ``dpo``: how much it costs to move away from the base model."""
     epochs: float = Field(3, gt=0)
     max_steps: int = Field(-1, ge=-1)
     """Stop after so many optimizer steps; -1: as many as ``epochs`` need."""
     learning_rate: float = Field(2e-4, gt=0)
     batch_size: int = Field(4, ge=1)
+    """Rows that a process computes at a time; a step learns from those of all processes."""
+    processes: int = Field(0, ge=0)
+    """That train together, each on a GPU; 0: one for each GPU of the node."""
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -124,13 +132,33 @@ class Tuning(_Section):
     """Attempts that make up for nodes that were lost or taken back (spot), besides ``retries``."""
 
 
+class Tracking(_Section):
+    """Where the metrics of the training go besides the run's report."""
+
+    report_to: ReportTo = "none"
+    uri: TrackingUri = ""
+    """Of the server (``MLFLOW_TRACKING_URI``, ``WANDB_BASE_URL``)."""
+    project: str = ""
+    """Its part of the server (``MLFLOW_EXPERIMENT_NAME``, ``WANDB_PROJECT``)."""
+    secret: str = ""
+    """Name of the Kubernetes Secret whose keys are the tool's environment variables."""
+
+
 class Evaluation(_Section):
     """How the adapter is compared with its base on the held-out rows, and when it may go on."""
 
     samples: int = 5
     max_new_tokens: int = 64
     max_loss_ratio: float = 1.0
-    """The gate: the adapter's loss must be below this share of the base's."""
+    """The adapter's loss must be below this share of the base's."""
+    confident: bool = False
+    """Whether the upper end of that share's bootstrap interval must be below it too."""
+    min_exact_match: float | None = Field(None, ge=0, le=1)
+    min_rouge_l: float | None = Field(None, ge=0, le=1)
+    max_regressions: float | None = Field(None, ge=0, le=1)
+    """Share of the rows on which the adapter's loss may be higher than the base's."""
+    better_than_previous: bool = True
+    """Whether, with a schedule, the adapter in service must be beaten too."""
 
 
 class Output(_Section):
@@ -250,6 +278,7 @@ class Plan(_Section):
     model: Model = Model()
     data: Data | None = None
     tuning: Tuning | None = None
+    tracking: Tracking | None = None
     evaluation: Evaluation | None = None
     output: Output | None = None
     rollout: Rollout | None = None

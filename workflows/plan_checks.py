@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import presets
+from steps import preferences, tracking_tools
+from steps.tracking_tools import TOOLS
 from workflows import node_plan
 from workflows.errors import Problem
 from workflows.plan import Plan, Tuning
@@ -45,9 +48,32 @@ def problems(plan: Plan) -> list[Problem]:
         found.wrong("resource.count", "is not honoured", fix)
     _addresses(plan, by_hand, found)
     machine = _machine(plan, found)
+    if plan.evaluation:
+        rules.check_answers(plan.evaluation, "evaluation", found)
     if plan.tuning:
         _training(plan, plan.tuning, machine, by_hand, found)
     return found.errors
+
+
+def tracking(plan: Plan, *, here: bool) -> Iterator[Problem]:
+    """What keeps metrics from where they are to go: on this machine, or in a pod, which knows what it is told only."""
+    wanted, path = plan.tracking, "pipeline.tracking"
+    if not plan.tuning or not wanted:
+        return
+    if wanted.report_to == "none":
+        fix = "write reportTo: mlflow, or reportTo: wandb"
+        for name in [name for name in ("uri", "project", "secret") if getattr(wanted, name)]:
+            yield Problem("has no effect without pipeline.tracking.reportTo", f"{path}.{name}", fix=fix)
+        return
+    tool = TOOLS[wanted.report_to]
+    if here:
+        environment = os.environ | ({tool.address: wanted.uri} if wanted.uri else {})
+        for what, fix in tracking_tools.faults(wanted.report_to, environment):
+            yield Problem(f"metrics are to go to {tool.name}, and {what}", path, fix=fix)
+    elif not wanted.secret and not (wanted.report_to == "mlflow" and wanted.uri):
+        lacks = {"mlflow": ("where it is", "uri or secret"), "wandb": ("an API key", "secret")}[wanted.report_to]
+        what = f"metrics are to go to {tool.name}, and nothing gives a pod {lacks[0]}"
+        yield Problem(what, path, fix=f"write pipeline.tracking.{lacks[1]} (argotune run takes what this shell has)")
 
 
 def only_in_a_cluster(plan: Plan) -> Iterator[Problem]:
@@ -59,6 +85,8 @@ def only_in_a_cluster(plan: Plan) -> Iterator[Problem]:
 def warnings(plan: Plan) -> Iterator[Problem]:
     """What has no effect with the nodes of this plan."""
     provider = plan.nodes.provider
+    if plan.tuning and plan.tuning.objective == "sft" and plan.origin("tuning.beta") != "built-in":
+        yield Problem("has no effect: it is of objective dpo", "pipeline.tune.beta", fix="write objective: dpo")
     if plan.resource.preferred_nodes and node_plan.is_made(plan):
         what = f"has no effect: nodes.provider {provider} makes the nodes of a run"
         yield Problem(what, "resource.preferredNodes")
@@ -119,6 +147,9 @@ def _training(
         arguments=given["TrainingArguments"],
     )
     training.check_method(whole, tuning.method == "qlora", found)
+    if tuning.objective == "dpo":
+        for key, why in preferences.refused(tuning.training_arguments).items():
+            found.wrong(f"{ROOT}.TrainingArguments.{key}", why, "leave it out, or write objective: sft")
     resource_rules.check_precision(whole, machine, found)
     if plan.rollout:
         serving_rules.check_servable(whole, {"vllm": plan.rollout.server_arguments}, found)

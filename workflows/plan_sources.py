@@ -15,9 +15,16 @@ FROM_WORKSPACE = {
     "data.evalSplit": "pipeline.data.evalSplit",
     "data.columns": "pipeline.data.columns",
     "data.allowPrivateHosts": "pipeline.data.allowPrivateHosts",
+    "tuning.objective": "pipeline.tune.objective",
+    "tuning.beta": "pipeline.tune.beta",
+    "tuning.processes": "pipeline.tune.processes",
     "tuning.timeout": "pipeline.tune.timeout",
     "tuning.retries": "pipeline.tune.retries",
     "tuning.preemptions": "pipeline.tune.preemptions",
+    "tracking.reportTo": "pipeline.tracking.reportTo",
+    "tracking.uri": "pipeline.tracking.uri",
+    "tracking.project": "pipeline.tracking.project",
+    "tracking.secret": "pipeline.tracking.secret",
     "timeLimit": "pipeline.timeLimit",
     "approval": "pipeline.approval",
     "schedule.schedules": "pipeline.schedule.schedules",
@@ -48,6 +55,11 @@ FROM_WORKSPACE = {
     "evaluation.samples": "pipeline.evaluation.samples",
     "evaluation.maxNewTokens": "pipeline.evaluation.maxNewTokens",
     "evaluation.maxLossRatio": "pipeline.evaluation.maxLossRatio",
+    "evaluation.confident": "pipeline.evaluation.confident",
+    "evaluation.minExactMatch": "pipeline.evaluation.minExactMatch",
+    "evaluation.minRougeL": "pipeline.evaluation.minRougeL",
+    "evaluation.maxRegressions": "pipeline.evaluation.maxRegressions",
+    "evaluation.betterThanPrevious": "pipeline.evaluation.betterThanPrevious",
 }
 # Plan path: the key of KAITO's training_config.yaml that says it. Keys that are not here go on as maps.
 FROM_TRAINING_ARGUMENTS = {
@@ -57,6 +69,7 @@ FROM_TRAINING_ARGUMENTS = {
     "tuning.batchSize": "per_device_train_batch_size",
     "tuning.maxLength": "max_length",
     "tuning.seed": "seed",
+    "tracking.reportTo": "report_to",
 }
 FROM_LORA_CONFIG = {
     "tuning.rank": "r",

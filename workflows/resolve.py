@@ -96,6 +96,7 @@ def check(
             problems += placed(manifest, plan_checks.only_in_a_cluster(plan)) if here else []
             problems += [] if here else _cannot_fit(manifest, plan, prices)
             problems += placed(manifest, node_plan.problems(plan))
+            problems += placed(manifest, plan_checks.tracking(plan, here=here))
     if problems:
         raise InvalidInput(problems)
     return [
@@ -157,7 +158,7 @@ def resolve(
         Layer("flag", flags),
     ]
     _refuse_absent_parts(manifest, layers)
-    plan = merge([_from_size(layers), *layers])
+    plan = merge([_from_size(layers), _from_objective(layers), *layers])
     if wrong := plan_checks.problems(plan):
         raise InvalidInput(wrong)
     # Without held-out rows there is nothing to evaluate on.
@@ -189,6 +190,13 @@ def _from_size(layers: Sequence[Layer]) -> Layer:
     except presets.UnknownSku:
         sku = None
     return Layer(f"SKU {sku.name}", {"resource.gpus": sku.gpus}) if sku else Layer("SKU", {})
+
+
+def _from_objective(layers: Sequence[Layer]) -> Layer:
+    """What pairs of answers want where nobody says otherwise: trl's own example for LoRA (trl/scripts/dpo.py)."""
+    chosen = [layer.values["tuning.objective"] for layer in layers if layer.values.get("tuning.objective")]
+    values = {"tuning.learningRate": 5e-6, "tuning.epochs": 1} if chosen and chosen[-1] == "dpo" else {}
+    return Layer("objective dpo", values)
 
 
 def _from_config_maps(manifest: Manifest) -> Layer:
@@ -298,7 +306,7 @@ def _parts(manifest: Manifest) -> dict[str, bool]:
     """Which parts of a plan the Workspace has; those not named here it always has."""
     tunes, serves = bool(manifest.workspace.tuning), bool(manifest.workspace.inference)
     scheduled = bool(manifest.workspace.pipeline.schedule)
-    return dict.fromkeys(("data", "tuning", "evaluation", "output", "approval"), tunes) | {
+    return dict.fromkeys(("data", "tuning", "tracking", "evaluation", "output", "approval"), tunes) | {
         "rollout": serves,
         "schedule": scheduled,
     }

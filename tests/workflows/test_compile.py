@@ -18,6 +18,13 @@ TUNING = {"tuning.method": "qlora", "data.urls": ["https://example.com/a.parquet
 EVALUATION = {"evaluation.samples": 3}
 ROLLOUT = {"rollout.question": "Who?", "rollout.adapters": [{"name": "other", "image": "reg.io/b:1"}]}
 SCHEDULE = {"schedule.schedules": ["0 3 * * 0"]}
+GATE = {
+    "evaluation.confident": True,
+    "evaluation.minExactMatch": 0.25,
+    "evaluation.minRougeL": 0.5,
+    "evaluation.maxRegressions": 0.1,
+    "evaluation.betterThanPrevious": False,
+}
 VOLUMES = {"tuning.rank": 4, "data.volume": {"hostPath": {"path": "/d"}}, "output.volume": {"emptyDir": {}}}
 PLANS = {
     "everything": BASE | TUNING | EVALUATION | ROLLOUT,
@@ -30,6 +37,9 @@ PLANS = {
     "retraining without evaluation": BASE | TUNING | SCHEDULE,
     "approval": BASE | TUNING | EVALUATION | ROLLOUT | {"approval": True},
     "approval without evaluation": BASE | TUNING | {"approval": True},
+    "gate": BASE | TUNING | SCHEDULE | GATE,
+    "tracking": BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.project": "p", "tracking.secret": "keys"},
+    "pairs": BASE | TUNING | SCHEDULE | {"tuning.objective": "dpo", "tuning.beta": 0.2},
     "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
 }
 
@@ -54,6 +64,22 @@ def test_flags_are_those_of_the_step(values):
         module = importlib.import_module(template["container"]["command"][2])
         words = [filled(word, parameters) for word in template["container"]["args"]]
         step.parse(module.Settings, words, template["name"])
+
+
+def test_the_gate_is_handed_to_the_evaluation():
+    [words] = [t["container"]["args"] for t in compiled(PLANS["gate"])["spec"]["templates"] if t["name"] == "evaluate"]
+    given = step.parse(importlib.import_module("steps.evaluate").Settings, [filled(word, {}) for word in words])
+    asked = (given.confident, given.min_exact_match, given.min_rouge_l, given.max_regressions)
+    assert asked == (True, 0.25, 0.5, 0.1)
+    assert not given.better_than_previous
+
+
+def test_pairs_are_asked_for_before_a_gpu_is():
+    document = compiled(PLANS["pairs"])
+    assert flags(document, "download")["--objective"] == "dpo"
+    for name in ("check", "tune"):
+        assert (flags(document, name)["--objective"], flags(document, name)["--beta"]) == ("dpo", "0.2")
+    assert "--objective" not in flags(compiled(PLANS["everything"]), "download")
 
 
 def filled(word: str, parameters: dict[str, str]) -> str:

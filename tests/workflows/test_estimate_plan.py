@@ -54,6 +54,17 @@ def test_the_table_below_the_values(tmp_path, capsys):
     assert "hours at most, training and start" in shown
 
 
+def test_what_doubles_the_rank_or_the_answers_is_counted(tmp_path):
+    usual, pissa, pairs = (
+        estimate.estimate(plan(tmp_path, GOOD, *sets))
+        for sets in ((), ('tuning.loraConfig={"init_lora_weights": "pissa"}',), ("tuning.objective=dpo",))
+    )
+    assert pissa.tuning.adapter == 2 * usual.tuning.adapter
+    assert pissa.serving.adapters == 2 * usual.serving.adapters
+    assert pairs.tuning.activations == 2 * usual.tuning.activations
+    assert pairs.tuning.adapter == usual.tuning.adapter
+
+
 def test_json_has_the_same_as_values(tmp_path, capsys):
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "-o", "json", "--set", "tuning.maxSteps=100"]) == 0
     found = json.loads(capsys.readouterr().out)["estimate"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from workspace_sample import GOOD, write
 
 from workflows import cli
 from workflows.errors import InvalidInput
@@ -24,6 +25,11 @@ REFUSED = {
     "rank": ("tuning.rank=1024", "tuning.rank", "vLLM serves no rank above 512"),
     "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "is more than max-lora-rank 8"),
     "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM cannot serve"),
+    "not of pairs": (
+        'tuning.trainingArguments={"packing": true}',
+        "tuning.trainingArguments.packing",
+        "has no effect with objective dpo: pairs are not packed",
+    ),
     "method": (
         'tuning.quantizationConfig={"load_in_4bit": false}',
         "tuning.quantizationConfig",
@@ -32,6 +38,7 @@ REFUSED = {
     "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
     "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
     "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
+    "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "no row is answered"),
     "nodes": ("resource.count=2", "resource.count", "is not honoured"),
     "size": ("resource.instanceType=Standard_NC24_A100", "resource.instanceType", "Unsupported instance type"),
     "no bfloat16": (
@@ -41,7 +48,11 @@ REFUSED = {
     ),
 }
 NUMBERS = ("epochs=0", "maxSteps=-2", "learningRate=0", "batchSize=0", "rank=0", "alpha=0", "dropout=1", "maxLength=0")
-WITH = {"no bfloat16": ["resource.instanceType=Standard_NC6s_v3"]}
+WITH = {
+    "no bfloat16": ["resource.instanceType=Standard_NC6s_v3"],
+    "no answers": ["evaluation.minExactMatch=0.2"],
+    "not of pairs": ["tuning.objective=dpo"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +143,19 @@ def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, s
     assert plan.nodes.node_class == (annotation or "default")
     assert (told in capsys.readouterr().err) is True
     assert not told or plan.origin("nodes.nodeClass").startswith("Workspace (")
+
+
+def test_pairs_have_defaults_of_their_own_which_anybody_may_set(tmp_path):
+    text = GOOD + "  tune: {objective: dpo}\n"
+    [plan] = plans(str(write(tmp_path, text)))
+    assert (plan.tuning.learning_rate, plan.tuning.epochs, plan.tuning.beta) == (5e-6, 1, 0.1)
+    assert plan.origin("tuning.learningRate") == "objective dpo"
+    [plan] = plans(str(write(tmp_path, text)), ["tuning.learningRate=1e-5"])
+    assert (plan.tuning.learning_rate, plan.tuning.epochs) == (1e-5, 1)
+    [plan] = plans(str(write(tmp_path, text)), ["tuning.objective=sft"])
+    assert (plan.tuning.learning_rate, plan.tuning.epochs) == (2e-4, 3)
+
+
+def test_what_only_pairs_have_a_use_for_is_told(tmp_path, capsys):
+    plans(str(write(tmp_path, GOOD + "  tune: {beta: 0.3}\n")))
+    assert "has no effect: it is of objective dpo" in capsys.readouterr().err

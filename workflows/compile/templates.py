@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hera.workflows import Env, Parameter, Suspend
 from hera.workflows import models as m
 
-from workflows.compile import placement, pod, service
+from workflows.compile import placement, pod, service, tracking
 from workflows.compile.pod import MODELS, SCRATCH, Retries, mount
 from workflows.compile.step_template import TUNING_INPUTS, StepTemplate
 from workflows.compile.volumes import (
@@ -24,7 +24,8 @@ from workflows.compile.volumes import (
     Place,
     adapter_volume,
 )
-from workflows.plan import Plan, as_dict
+from workflows.estimate.plan_estimate import processes
+from workflows.plan import Evaluation, Plan, as_dict
 from workflows.spec.pipeline import whole_seconds
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ def download(plan: Plan) -> StepTemplate:
         "work": WORK,
         "eval-split": data.eval_split,
         **({"columns": data.columns} if data.columns else {}),
+        **({"objective": "dpo"} if _given(plan.tuning).objective == "dpo" else {}),
         "shuffle": data.shuffle,
         "seed": data.seed,
         "allow-private-hosts": data.allow_private_hosts,
@@ -121,10 +123,11 @@ def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
         plan,
         "tune",
         plan.images.tune,
-        flags={**place.flags, **_adapter_flags(plan)},
+        flags={**place.flags, **_adapter_flags(plan), **_processes(plan), **tracking.flags(plan, place)},
         inputs=[*place.inputs, *TUNING_INPUTS, "data-digest"],
         outputs=["adapter-digest", "train-loss", "steps", "device", "tokens-per-second"],
         mounts=[mount("work", WORK), mount("models", MODELS)],
+        env=tracking.environment(plan),
         requests=pod.COMPUTE,
         retries=Retries(tuning.retries, tuning.preemptions),
         timeout=tuning.timeout,
@@ -139,10 +142,12 @@ def evaluate(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
     """Compares the adapter with its base, and with the adapter in service, and gives the verdict."""
     tuning, evaluation = _given(plan.tuning), _given(plan.evaluation)
     inputs, outputs = ["adapter-digest", "data-digest"], ["base-loss", "adapter-loss"]
-    outputs += ["base-perplexity", "adapter-perplexity", "verdict"]
+    outputs += ["base-perplexity", "adapter-perplexity", "verdict", "reason"]
+    outputs += ["base-exact-match", "adapter-exact-match", "base-rouge-l", "adapter-rouge-l"]
     mounts, env = [mount("work", WORK), mount("models", MODELS)], []
     if plan.schedule:
-        inputs, outputs = [*inputs, "previous"], [*outputs, "previous-loss"]
+        inputs = [*inputs, "previous"]
+        outputs = [*outputs, "previous-loss", "previous-exact-match", "previous-rouge-l"]
         mounts, env = [*mounts, *_push_secret(plan)], _pushing(plan)
         if _given(plan.output).volume is not None:
             mounts.append(mount("output", OUTPUT, read_only=True))
@@ -159,6 +164,7 @@ def evaluate(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
             "samples": evaluation.samples,
             "max-new-tokens": evaluation.max_new_tokens,
             "max-loss-ratio": evaluation.max_loss_ratio,
+            **_gate_rules(evaluation),
             "seed": tuning.seed,
             **{name: _input(name) for name in inputs},
         },
@@ -261,7 +267,7 @@ def rollout(plan: Plan) -> StepTemplate:
             **{name: _input(name) for name in inputs},
         },
         inputs=inputs,
-        outputs=["endpoint", "answer", "base-answer", "server"],
+        outputs=["endpoint", "answer", "base-answer", "server", "agreement"],
         mounts=mounts,
         env=env,
         requests=pod.DATA,
@@ -308,6 +314,7 @@ def _adapter_flags(plan: Plan) -> dict[str, Any]:
     return {
         **_model(plan),
         "method": tuning.method,
+        **({"objective": tuning.objective, "beta": tuning.beta} if tuning.objective != "sft" else {}),
         **{name: _input(name) for name in TUNING_INPUTS},
         "dropout": tuning.dropout,
         "target-modules": tuning.target_modules,
@@ -318,6 +325,25 @@ def _adapter_flags(plan: Plan) -> dict[str, Any]:
         "quantization-config": tuning.quantization_config,
         "model-config": tuning.model_arguments,
         "data-digest": _input("data-digest"),
+    }
+
+
+def _processes(plan: Plan) -> dict[str, int]:
+    wanted = processes(plan)
+    return {"processes": wanted} if wanted else {}
+
+
+def _gate_rules(evaluation: Evaluation) -> dict[str, Any]:
+    """What the gate asks besides the loss."""
+    asked = {
+        "min-exact-match": evaluation.min_exact_match,
+        "min-rouge-l": evaluation.min_rouge_l,
+        "max-regressions": evaluation.max_regressions,
+    }
+    return {
+        **({"confident": True} if evaluation.confident else {}),
+        **{name: rule for name, rule in asked.items() if rule is not None},
+        **({} if evaluation.better_than_previous else {"better-than-previous": False}),
     }
 
 

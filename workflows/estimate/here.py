@@ -51,7 +51,7 @@ def _room(machine: Machine, cuda: bool) -> _Room:
 
 def _tuning(plan: Plan, room: _Room) -> Problem | None:
     model = shapes.of(presets.model(plan.model.preset))
-    training = training_of(plan, room.gpus, checkpointing=room.device is GPU)
+    training = training_of(plan, room.gpus, checkpointing=room.device is GPU, room=room.gib)
 
     def needed(changed: Training) -> float:
         return memory.tuning(model, changed, room.device).total

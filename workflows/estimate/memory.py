@@ -73,13 +73,17 @@ class Training:
     """Of each word's score for each token, where the loss needs all at once; 0: trl computes them in tiles."""
     adapter_bytes: int = 4
     """Of an adapter's parameter and its gradient: this project keeps them in float32."""
+    answers: int = 1
+    """Conversations that one row is: 2 with pairs of answers (DPO)."""
     gpus: int = 1
-    """The layers are spread over the GPUs of a node; one computes at a time."""
+    """That hold the model together: the layers are spread over them, and one computes at a time."""
+    processes: int = 1
+    """That train side by side, each on a GPU which holds all of the model."""
 
     @property
     def tokens(self) -> int:
         """Of one batch, padding included."""
-        return self.batch_size * self.length
+        return self.batch_size * self.answers * self.length
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class TuningMemory:
     """The base model, as loaded."""
     adapter: float
     gradients: float
+    """Of several processes, and the buffers in which they add them up."""
     optimizer: float
     activations: float
     """What the forward pass keeps for the backward pass."""
@@ -121,7 +126,7 @@ def tuning(shapes: Shapes, training: Training, device: Device = GPU) -> TuningMe
     return TuningMemory(
         weights=_weights(shapes, training, share, device) / GIB,
         adapter=trained * training.adapter_bytes / GIB,
-        gradients=trained * training.adapter_bytes / GIB,
+        gradients=trained * training.adapter_bytes * (1 if training.processes == 1 else 2) / GIB,
         optimizer=trained * _optimizer_bytes(training.optimizer) / GIB,
         activations=kept / GIB,
         logits=logits / GIB,
@@ -160,7 +165,7 @@ def _kept(shapes: Shapes, training: Training, device: Device) -> float:
 
 def _after_layers(shapes: Shapes, training: Training, device: Device) -> float:
     """The last norm (in float32), the hidden state that the loss reads, and the mask of attention."""
-    mask = device.compute_bytes * training.batch_size * training.length**2
+    mask = device.compute_bytes * training.tokens * training.length
     return (4 + device.compute_bytes) * shapes.hidden * training.tokens + mask
 
 

@@ -18,6 +18,10 @@ BACKWARD = 2
 UTILIZATION = {"lora": 0.48, "qlora": 0.40}
 HALF_AT = {"lora": 200, "qlora": 512}
 
+SIDE_BY_SIDE = 0.9
+"""Share of their speed that processes keep when several train together: each step waits for the one with the longest
+rows, and for the adapter's gradients, which are small. Not measured here: docs/ESTIMATES.md."""
+
 NODE_HOURS = 0.2
 """A GPU node of AKS is ready 5 to 11 minutes after it was asked for."""
 DOWNLOAD_GIB_PER_HOUR = 360
@@ -45,6 +49,8 @@ class Time:
 def tokens_per_second(shapes: Shapes, training: Training, tflops: float) -> float:
     """Tokens that pass through training in a second, padding included."""
     passes = (2 if training.checkpointing else 1) * FORWARD + BACKWARD
+    if training.answers > 1:
+        passes += FORWARD  # DPO asks the base model too
     # The input embedding is looked up, not multiplied.
     parameters = shapes.linear_parameters + shapes.embedding_parameters
     attention = 2 * shapes.layers * shapes.queries * training.length  # causal: half of all pairs, twice (QK and AV)
@@ -64,14 +70,16 @@ def time(
 ) -> Time | None:
     """How long tuning takes on a machine; None where the GPU's throughput is not known.
 
-    Of several GPUs one computes at a time: the layers are spread over them.
+    Processes train side by side. Where the layers are spread over several GPUs, one of them computes at a time.
     """
     if sku.tflops is None:
         return None
     speed = tokens_per_second(shapes, training, sku.tflops)
-    of_a_thousand = 1000 * training.length * epochs / speed / 3600
+    if training.processes > 1:
+        speed *= training.processes * SIDE_BY_SIDE
+    of_a_thousand = 1000 * training.answers * training.length * epochs / speed / 3600
     if steps > 0:
-        whole: float | None = steps * accumulation * training.tokens / speed / 3600
+        whole: float | None = steps * accumulation * training.tokens * training.processes / speed / 3600
     else:
         whole = None if rows is None else of_a_thousand * rows / 1000
     return Time(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import presets
+from steps import lora_variants
 from workflows.estimate import memory, money, shapes
 from workflows.estimate.memory import Training, TuningMemory
 from workflows.estimate.serving import SHORTEST, Serving, ServingMemory, serving
@@ -74,7 +75,8 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
     model = presets.model(plan.model.preset)
     sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
     prices = prices or presets.prices()
-    training, server = training_of(plan, plan.resource.gpus), server_of(plan, plan.resource.gpus)
+    training = training_of(plan, plan.resource.gpus, room=usable(sku) if sku else None)
+    server = server_of(plan, plan.resource.gpus)
     tuned = memory.tuning(shapes.of(model), training) if training else None
     return Estimate(
         sku=sku,
@@ -91,20 +93,22 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
     )
 
 
-def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True) -> Training | None:
+def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: float | None = None) -> Training | None:
     """The settings of a plan's tuning that memory depends on, on a node with so many GPUs; None without tuning.
 
+    Each GPU has a process that trains side by side with the others, unless ``room`` (GiB of one of them) can't hold
+    the whole model: then the layers are spread over the GPUs, and one process trains.
     Defaults are those of ``steps.tune``: AdamW, NF4 with constants quantized again, ``checkpointing`` on a GPU alone.
     """
     tuning = plan.tuning
     if not tuning:
         return None
     arguments, quantization = tuning.training_arguments, tuning.quantization_config
-    return Training(
+    alone = Training(
         method=tuning.method,
         batch_size=max(1, tuning.batch_size),
         length=max(1, tuning.max_length),
-        rank=max(1, tuning.rank),
+        rank=lora_variants.written_rank(max(1, tuning.rank), tuning.lora_config),
         targets=tuple(tuning.target_modules),
         checkpointing=_truth(arguments, "gradient_checkpointing", checkpointing),
         optimizer=str(arguments.get("optim", "adamw_torch_fused")),
@@ -112,15 +116,32 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True) -> Trainin
         double_quantization=_truth(quantization, "bnb_4bit_use_double_quant", True),
         dropout=tuning.dropout > 0,
         logit_bytes=memory.ALL_LOGITS_BYTES if _number(arguments, "label_smoothing_factor", 0) > 0 else 0,
-        gpus=max(1, gpus),
+        answers=2 if tuning.objective == "dpo" else 1,
     )
+    count = tuning.processes or max(1, gpus)
+    side_by_side, spread = replace(alone, processes=count), replace(alone, gpus=max(1, gpus))
+    if count == 1 or (not tuning.processes and room is not None and not _holds(plan, side_by_side, room)):
+        return spread
+    return side_by_side
+
+
+def processes(plan: Plan) -> int:
+    """What tune is told: how many processes are to train; 0: one for each GPU it finds."""
+    if plan.tuning is None or plan.tuning.processes or not plan.model.preset or not plan.resource.instance_type:
+        return plan.tuning.processes if plan.tuning else 0
+    training = training_of(plan, plan.resource.gpus, room=usable(presets.sku(plan.resource.instance_type)))
+    return 1 if training and training.gpus > 1 else 0
+
+
+def _holds(plan: Plan, training: Training, room: float) -> bool:
+    return memory.tuning(shapes.of(presets.model(plan.model.preset)), training).total <= room
 
 
 def server_of(plan: Plan, gpus: int) -> Serving | None:
     """The settings of a plan's server that memory depends on; None without a rollout."""
     if not plan.rollout:
         return None
-    rank = plan.tuning.rank if plan.tuning else 16
+    rank = lora_variants.written_rank(plan.tuning.rank, plan.tuning.lora_config) if plan.tuning else 16
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
     adapters += bool(adapters)  # room for the one that takes another's place
     allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM has slots of 8, 16, 32... only
@@ -156,7 +177,7 @@ def serving_fits(needed: ServingMemory, server: Serving, sku: presets.Sku) -> bo
 def fits(plan: Plan, sku: presets.Sku) -> bool:
     """Whether all of a plan fits on machines of another size."""
     model = presets.model(plan.model.preset)
-    training, server = training_of(plan, sku.gpus), server_of(plan, sku.gpus)
+    training, server = training_of(plan, sku.gpus, room=usable(sku)), server_of(plan, sku.gpus)
     return not (training and not tuning_fits(memory.tuning(shapes.of(model), training), sku)) and not (
         server and not serving_fits(serving(model, server), server, sku)
     )

@@ -60,6 +60,10 @@ def _tuning(estimate: Estimate) -> Iterator[Row]:
     settings = (
         f"{training.method}, batch {training.batch_size}, rows of {training.length} tokens, rank {training.rank}"
     )
+    if training.processes > 1:
+        settings += f", {training.processes} GPUs side by side"
+    elif training.gpus > 1:
+        settings += f", layers spread over {training.gpus} GPUs"
     yield f"TUNING, GiB OF A GPU ({settings}, checkpointing {'on' if training.checkpointing else 'off'})", "", ""
     for name, size in needed.components().items():
         yield name, f"{size:.2f}", ""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 from steps.row_formats import Column
+from steps.tracking_tools import ReportTo
 from workflows.runner.duration import seconds
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
@@ -39,7 +41,20 @@ def _quantity(text: str) -> str:
     return text
 
 
+def _tracking_uri(text: str) -> str:
+    try:
+        address = urlsplit(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address; write one like https://mlflow.example.com") from None
+    if address.username or address.password:
+        raise ValueError("an address must hold no credentials: put them into a Secret and name it as tracking.secret")
+    if text and (not address.scheme and text != "databricks" or re.search(r"\s", text)):
+        raise ValueError(f"{text!r} is no address; write one like https://mlflow.example.com")
+    return text
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
+TrackingUri = Annotated[str, AfterValidator(_tracking_uri)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
 Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
@@ -56,14 +71,24 @@ class PipelineData(Fields):
 
 
 class PipelineEvaluation(Fields):
-    """How the adapter is compared with its base model, and when it may go on."""
+    """How the adapter is compared with its base model, and the gate: all that it asks must hold for it to go on."""
 
-    samples: int = Field(5, ge=0, le=100)
-    """Held-out rows that both models answer, side by side in the report."""
+    samples: int = Field(5, ge=0, le=1000)
+    """Held-out rows that the models answer, side by side in the report; their scores are of these answers."""
     max_new_tokens: int = Field(64, ge=1, le=4096)
-    """Tokens of such an answer."""
+    """Tokens of such an answer; for the scores to mean something, as many as the answers wanted have."""
     max_loss_ratio: float = Field(1.0, gt=0)
-    """The gate: the adapter's loss on the held-out rows must be below this share of the base model's."""
+    """The adapter's loss on the held-out rows must be below this share of the base model's."""
+    confident: bool = False
+    """Whether the upper end of the share's 95 % bootstrap interval must be below it too, not only the share."""
+    min_exact_match: float | None = Field(None, ge=0, le=1)
+    """Share of the adapter's answers that must be the row's own, but for case, punctuation and articles (SQuAD)."""
+    min_rouge_l: float | None = Field(None, ge=0, le=1)
+    """ROUGE-L (F-measure) that the adapter's answers must reach on average."""
+    max_regressions: float | None = Field(None, ge=0, le=1)
+    """Share of the held-out rows, at most, on which the adapter's loss may be higher than the base model's."""
+    better_than_previous: bool = True
+    """Whether, with a schedule, the adapter's loss must be below that of the adapter in service."""
 
 
 class PipelineRollout(Fields):
@@ -97,14 +122,36 @@ class PipelineStorage(Fields):
 
 
 class PipelineTune(Fields):
-    """Bounds of the tuning step."""
+    """What the tuning step learns, and its bounds."""
 
+    objective: Literal["sft", "dpo"] = "sft"
+    """sft: learn the answers; dpo: learn to prefer the chosen answer of each pair to the rejected one. The gate asks
+    for the loss on the chosen answers all the same, which dpo may raise: maxLossRatio says how much is allowed."""
+    beta: float = Field(0.1, gt=0)
+    """Of dpo: how much it costs to move away from the base model; more keeps the adapter nearer to it."""
+    processes: int = Field(0, ge=0, le=64)
+    """That train together, each on a GPU that holds the base model, with ``per_device_train_batch_size`` rows of its own;
+    0: one for each GPU of the node; 1: one process, with the layers spread over the GPUs."""
     timeout: Duration = "24h"
     """Of each attempt."""
     retries: int = Field(3, ge=0, le=100)
     """After a failure; each goes on from the last checkpoint."""
     preemptions: int = Field(10, ge=0, le=1000)
     """How often, besides, a node that was lost or taken back (spot) is made up for in the same way."""
+
+
+class PipelineTracking(Fields):
+    """Where the metrics of the training go besides the run's report."""
+
+    report_to: ReportTo = "none"
+    """``mlflow`` or ``wandb`` (Weights & Biases); ``TrainingArguments.report_to`` says it too."""
+    uri: TrackingUri = ""
+    """Address of the server; empty: that of the environment, or of the Secret, and W&B's own."""
+    project: str = ""
+    """MLflow's experiment, W&B's project; empty: as the environment, the Secret or the tool says."""
+    secret: str = ""
+    """Secret whose keys are the tool's environment variables, such as MLFLOW_TRACKING_USERNAME and
+    MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN, or WANDB_API_KEY."""
 
 
 class PipelineNodes(Fields):
@@ -129,6 +176,7 @@ class Pipeline(Fields):
     rollout: PipelineRollout = PipelineRollout()
     storage: PipelineStorage = PipelineStorage()
     tune: PipelineTune = PipelineTune()
+    tracking: PipelineTracking = PipelineTracking()
     nodes: PipelineNodes = PipelineNodes()
     schedule: PipelineSchedule | None = None
     """When it is tuned anew (``argotune compile --as cron``)."""

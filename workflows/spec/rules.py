@@ -59,6 +59,14 @@ def find(preset: Preset | None) -> Model | None:
         return None
 
 
+def check_answers(evaluation: Any, path: str, found: Findings) -> None:
+    """Note rules about answers where nothing is answered; of a Workspace or of a plan."""
+    for name, rule in (("minExactMatch", evaluation.min_exact_match), ("minRougeL", evaluation.min_rouge_l)):
+        if rule is not None and not evaluation.samples:
+            what = "can't be measured: with samples 0 no row is answered"
+            found.wrong(join(path, name), what, f"raise {join(path, 'samples')}, to 50 say")
+
+
 def check_braces(value: Any, path: str, found: Findings) -> None:
     """Note every text that Argo would take for one of its own expressions."""
     for place, text in _texts(value, path):
@@ -138,7 +146,7 @@ def _preset(workspace: Workspace, preset: Preset, path: str, found: Findings) ->
 
 def _pipeline(workspace: Workspace, found: Findings) -> None:
     given = workspace.pipeline.model_fields_set
-    for part in ("data", "evaluation", "tune", "nodes"):
+    for part in ("data", "evaluation", "tune", "tracking", "nodes"):
         if part in given and not workspace.tuning:
             found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
     schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval
@@ -151,6 +159,10 @@ def _pipeline(workspace: Workspace, found: Findings) -> None:
     if "rollout" in given and not workspace.inference:
         fix = "leave it out, or add inference: {preset: {name: ...}} to serve what is tuned"
         found.wrong("pipeline.rollout", "has no effect without inference", fix)
+    check_answers(workspace.pipeline.evaluation, "pipeline.evaluation", found)
+    if "better_than_previous" in workspace.pipeline.evaluation.model_fields_set and not schedule:
+        found.warn("pipeline.evaluation.betterThanPrevious", "has no effect without pipeline.schedule")
+    sources.check_name(workspace.pipeline.tracking.secret, "pipeline.tracking.secret", found)
     storage = workspace.pipeline.storage
     sources.check_name(storage.storage_class_name, "pipeline.storage.storageClassName", found)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from registry_fixture import Registry
@@ -30,36 +30,33 @@ inference:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARGOTUNE_", "HF_", "KUBE"))}
-    return {**kept, "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "DOCKER_CONFIG": str(tmp_path / "none")}
+def ask(argotune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """``argotune preflight`` for a Workspace, as somebody asks who has no credentials."""
+    for name in [name for name in os.environ if name.startswith(("ARGOTUNE_", "HF_", "KUBE"))]:
+        monkeypatch.delenv(name)
+
+    def ask(text: str) -> Any:
+        (tmp_path / "workspace.yaml").write_text(text)
+        home = {"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "DOCKER_CONFIG": str(tmp_path / "none")}
+        return argotune("preflight", "workspace.yaml", cwd=tmp_path, **home)
+
+    return ask
 
 
-def ask(folder: Path, text: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    (folder / "workspace.yaml").write_text(text)
-    command = [sys.executable, "-m", "workflows.cli", "preflight", "workspace.yaml"]
-    environment = {**environment, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
-
-
-def test_the_registry_is_asked_and_volumes_of_pods_are_not(
-    tmp_path: Path, open_registry: Registry, home: dict[str, str]
-) -> None:
-    done = ask(tmp_path, WORKSPACE % open_registry.address, home)
+def test_the_registry_is_asked_and_volumes_of_pods_are_not(ask: Callable[[str], Any], open_registry: Registry) -> None:
+    done = ask(WORKSPACE % open_registry.address)
     assert done.returncode == 0, done.stderr
     assert f"ok: {open_registry.address}/asked may be pushed to" in done.stdout
     assert "rows" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith("nothing speaks against this run")
 
 
-def test_a_refusal_has_the_exit_code_of_the_step(
-    tmp_path: Path, password_registry: Registry, home: dict[str, str]
-) -> None:
-    done = ask(tmp_path, WORKSPACE % password_registry.address, home)
+def test_a_refusal_has_the_exit_code_of_the_step(ask: Callable[[str], Any], password_registry: Registry) -> None:
+    done = ask(WORKSPACE % password_registry.address)
     assert done.returncode == 2
     assert "does not let a client without credentials push" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_workspace_that_only_serves(tmp_path: Path, home: dict[str, str]) -> None:
-    done = ask(tmp_path, SERVING, home)
+def test_a_workspace_that_only_serves(ask: Callable[[str], Any]) -> None:
+    done = ask(SERVING)
     assert done.returncode == 0, done.stderr

@@ -23,9 +23,11 @@ TELL_AFTER_SECONDS = 1.0
 LOGGED = (
     *("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds"),
     *("memory_gib", "memory_reserved_gib"),
+    *("rewards/margins", "rewards/accuracies"),
 )
 """What a line of the curve holds. Memory is of this process: on a GPU the most that tensors took during the step, and
-the most that PyTorch had reserved for them; without one, what the process has at the end of the step."""
+the most that PyTorch had reserved for them; without one, what the process has at the end of the step. Rewards are of
+pairs of answers alone: by how much the chosen one is preferred, and in which share of the pairs."""
 
 
 class TrainingLog:

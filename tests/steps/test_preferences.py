@@ -75,6 +75,8 @@ def test_it_learns_to_prefer_and_a_kill_changes_nothing(
     assert entries[-1]["rewards/margins"] > 1 > abs(entries[0]["rewards/margins"])
     assert entries[-1]["rewards/accuracies"] == 1
     assert "on 16 pairs" in capsys.readouterr().out
+    told = [json.loads(line) for line in (work / "report" / "train.jsonl").read_text().splitlines()]
+    assert [line["rewards/margins"] for line in told] == [entry["rewards/margins"] for entry in entries]
     curve = losses(work)
     (work / "checkpoints" / "checkpoint-8" / MARKER).unlink()
     again = quick(work, tiny, **DPO)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,24 +13,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from steps import files, progress
-from steps.adapter import CONFIG, WEIGHTS, adapter_digest
+from steps import answer_metrics, evaluated_models, evaluation_record, files, gate, progress
+from steps.adapter import adapter_digest
+from steps.answer_metrics import Scores
 from steps.answers import answer
 from steps.bootstrap import LEVEL, ratio_interval
-from steps.chat_tokens import ChatTokens, Message, Prepared, stop_ids
+from steps.chat_tokens import Message, Prepared, stop_ids
 from steps.dataset import TEXT, dataset_folder, read_messages
 from steps.errors import BadInput
-from steps.model import choose_device, describe_device, fetch_model, load_base, load_tokenizer, prepare_libraries
+from steps.evaluation_record import Measured, Models
+from steps.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
 from steps.row_losses import row_losses
 from steps.step import main, settings
 from steps.token_cache import prepare_cached
 
-WORST = 5
-"""Rows listed on which the adapter does worse than its base."""
-
 
 @settings
-class Settings:
+class Settings(gate.Rules):
     """Compare ``WORK/adapter`` with its base on ``eval.parquet`` of the dataset; writes ``report/evaluation.json``."""
 
     work: Path
@@ -50,11 +49,9 @@ class Settings:
     max_length: int = 1024
     """Tokens of a row; longer rows are cut."""
     samples: int = 5
-    """Rows whose question both models answer, to be read side by side."""
+    """Rows whose question the models answer, to be read side by side; exact match and ROUGE-L are of these answers."""
     max_new_tokens: int = 64
     """Length of these answers."""
-    max_loss_ratio: float = 1.0
-    """The adapter passes when its loss is below this share of the base's."""
     seed: int = 42
     """Of the choice of samples."""
     adapter_digest: str = ""
@@ -76,60 +73,61 @@ class Result:
     adapter_perplexity: float
     verdict: str
     """``pass`` or ``fail``."""
+    reason: str = ""
+    """The rules of the gate that said no; empty when none did."""
+    base_exact_match: float | None = None
+    """Means over the answers, from 0 to 1; None when nothing was answered."""
+    adapter_exact_match: float | None = None
+    base_rouge_l: float | None = None
+    adapter_rouge_l: float | None = None
     previous_loss: float | None = None
     """Of the adapter in service; None when there is none of this base model."""
-
-
-@dataclass(frozen=True)
-class _Measured:
-    losses: list[float]
-    """Of each row, summed over its tokens."""
-    answers: list[str]
+    previous_exact_match: float | None = None
+    previous_rouge_l: float | None = None
 
 
 def evaluate(given: Settings) -> Result:
-    """Measure base and adapter, let both answer, and give the verdict.
+    """Measure base, adapter and the adapter in service, let all answer, and give the verdict.
 
     Raises:
-        BadInput: no held-out rows, no adapter, or none that fits the base.
+        BadInput: no held-out rows, no adapter, or none that fits the base; a rule about answers, but no answers.
         StepError: the base model can't be had, or was not quantized.
     """
     rows = read_messages(dataset_folder(given) / "eval.parquet")
-    folder = _adapter_folder(given)
+    folder = evaluated_models.adapter_folder(given.work, given.adapter_digest)
     prepare_libraries()
     device = choose_device()
     base = fetch_model(given.preset, given.model, given.revision)
-    previous = _previous_folder(given, folder)
+    previous = evaluated_models.previous_folder(given.previous, given.work, folder)
     tokenizer = load_tokenizer(folder)
     prepared = prepare_cached(tokenizer, rows, given.work / "tokens" / "eval", given.max_length)
     if remark := prepared.remark(len(rows), given.max_length):
         print(remark, flush=True)
     chosen = _choose(rows, prepared, given)
-    model = _with_adapter(_load(given, base.folder, device), folder)
+    _check_rules(given, chosen)
+    model = evaluated_models.load(base.folder, folder, given.method, given.quantization_config, device)
     print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
-    with model.disable_adapter():
-        before = _measure("base", model, tokenizer, prepared, chosen, given)
-    after = _measure("adapter", model, tokenizer, prepared, chosen, given)
-    in_service = _in_service(model, previous, prepared) if previous else None
-    result = _judge(before, after, in_service, prepared.rows, given.max_loss_ratio)
-    low, high = ratio_interval(before.losses, after.losses, given.seed)
+    turns = evaluated_models.turns(model, previous)
+    models = {name: _measure(name, model, tokenizer, prepared, chosen, given, bool(previous)) for name in turns}
+    means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
+    losses = _losses(models, prepared)
+    interval = ratio_interval(models["base"].losses, models["adapter"].losses, given.seed)
+    outcomes = gate.judge(given, _gate_measures(models, losses, interval[1], means["adapter"], prepared))
+    result = _result(losses, means, gate.reason(outcomes))
     files.write_json(
         given.work / "report" / "evaluation.json",
         {
             **dataclasses.asdict(result),
-            "max_loss_ratio": given.max_loss_ratio,
-            "loss_ratio": {"low": round(low, 4), "high": round(high, 4), "level": LEVEL},
-            **_rows(before, after, prepared, rows),
-            "samples": _samples(before, after, chosen),
+            "adapter_digest": adapter_digest(folder),
+            "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
+            "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
+            "scores": evaluation_record.scores(means),
+            "max_new_tokens": given.max_new_tokens,
+            **evaluation_record.rows(models, prepared, rows),
+            "samples": evaluation_record.samples(models, chosen),
         },
     )
-    beside = "" if result.previous_loss is None else f", of the adapter in service {result.previous_loss:.3f}"
-    print(
-        f"loss {result.base_loss:.3f} -> {result.adapter_loss:.3f}, perplexity {result.base_perplexity:.2f} -> "
-        f"{result.adapter_perplexity:.2f}{beside}: {result.verdict}\n"
-        f"the adapter's loss is {low:.0%} to {high:.0%} of the base's ({LEVEL:.0%} confidence, over the rows)",
-        flush=True,
-    )
+    _tell(result, outcomes, interval, len(chosen))
     return result
 
 
@@ -138,75 +136,6 @@ def still_there(given: Settings, result: Result) -> bool:
     digest = given.adapter_digest
     whole = bool(digest) and adapter_digest(given.work / "adapter") == digest
     return whole and (given.work / "report" / "evaluation.json").is_file()
-
-
-def _adapter_folder(given: Settings) -> Path:
-    folder = given.work / "adapter"
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise BadInput(f"there is no {' and no '.join(missing)} in {folder}", "run the tune step before")
-    if given.adapter_digest and adapter_digest(folder) != given.adapter_digest:
-        raise BadInput(f"the adapter in {folder} is not the one that was tuned: its digest differs", "tune again")
-    return folder
-
-
-def _previous_folder(given: Settings, adapter: Path) -> Path | None:
-    """The files of the adapter in service; None when there is none, or it is of another base model.
-
-    Raises:
-        BadInput: it can't be had, or is no adapter.
-        StepError: its registry can't be reached.
-    """
-    if not given.previous:
-        return None
-    folder = Path(given.previous)
-    if not folder.is_absolute():
-        from steps import reference
-        from steps.registry import pull_adapter
-
-        folder = pull_adapter(reference.parse(given.previous), given.work / "previous")
-    base, own = _base_of(folder), _base_of(adapter)
-    if base != own:
-        print(f"the adapter in service is of {base}, not of {own}: they are not compared", flush=True)
-        return None
-    return folder
-
-
-def _base_of(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / CONFIG).read_text())["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder} holds no adapter: {error}", "put a whole adapter there, or none") from None
-
-
-def _load(given: Settings, folder: Path, device: str) -> Any:
-    model = load_base(folder, given.method, given.quantization_config, device)
-    # The same numbers: a processor takes each layer out of 4 bits at every token otherwise.
-    return model.dequantize() if given.method == "qlora" and device == "cpu" else model
-
-
-def _with_adapter(model: Any, folder: Path) -> Any:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, str(folder), local_files_only=True).eval()
-    except (ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise BadInput(f"the adapter doesn't fit the base model: {reason}", "give the base it was tuned on") from None
-
-
-def _in_service(model: Any, folder: Path, prepared: Prepared) -> list[float]:
-    """Loss of each row by the adapter in service."""
-    try:
-        model.load_adapter(str(folder), adapter_name="previous", local_files_only=True)
-    except (ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise BadInput(
-            f"the adapter in service doesn't fit the base model: {reason}", "give another tag or volume as output"
-        ) from None
-    model.set_adapter("previous")
-    print(f"adapter in service: loss of {len(prepared.rows)} rows", flush=True)
-    return row_losses(model, prepared.rows, lambda more: None)
 
 
 def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: Settings) -> list[Sequence[Message]]:
@@ -218,6 +147,13 @@ def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: Settin
     return [rows[number][: end + 1] for number, end in zip(numbers, ends, strict=True)]
 
 
+def _check_rules(given: Settings, chosen: Sequence[Any]) -> None:
+    asked = [name for name in ("min_exact_match", "min_rouge_l") if getattr(given, name) is not None]
+    if asked and not chosen:
+        why, fix = ("samples is 0", "raise it") if not given.samples else ("the rows are mere text", "leave it out")
+        raise BadInput(f"{' and '.join(asked)} can't be measured: {why}, so nothing is answered", fix)
+
+
 def _measure(
     name: str,
     model: Any,
@@ -225,46 +161,74 @@ def _measure(
     prepared: Prepared,
     chosen: Sequence[Sequence[Message]],
     given: Settings,
-) -> _Measured:
-    count, total = len(prepared.rows), 2 * (len(prepared.rows) + len(chosen))
-    offset = total // 2 if name == "adapter" else 0
+    three: bool,
+) -> Measured:
+    count, each = len(prepared.rows), len(prepared.rows) + len(chosen)
+    total = (3 if three else 2) * each
+    before = ("base", "adapter", "previous").index(name) * each
     done = 0
 
     def tell(more: int) -> None:
         nonlocal done
         done += more
-        progress.report(offset + done, total, f"{name}: loss of {done}/{count} rows")
+        progress.report(before + done, total, f"{name}: loss of {done}/{count} rows")
 
     losses = row_losses(model, prepared.rows, tell)
     ends = stop_ids(tokenizer, prepared.rows)
     answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, given.max_new_tokens)
-    progress.report(offset + count + len(chosen), total, f"{name}: {len(answers)} answers")
-    return _Measured(losses, answers)
+    scores = [answer_metrics.score(said, str(row[-1]["content"])) for said, row in zip(answers, chosen, strict=True)]
+    progress.report(before + each, total, f"{name}: {len(answers)} answers")
+    return Measured(losses, answers, scores)
 
 
-def _judge(
-    before: _Measured,
-    after: _Measured,
-    in_service: list[float] | None,
-    rows: Sequence[ChatTokens],
-    max_loss_ratio: float,
-) -> Result:
-    """Better than the base by the ratio asked for, and than the adapter in service by anything."""
-    tokens = sum(row.learned for row in rows)
-    base_loss, adapter_loss = sum(before.losses) / tokens, sum(after.losses) / tokens
-    if not math.isfinite(base_loss) or not math.isfinite(adapter_loss):
-        name = "adapter" if math.isfinite(base_loss) else "base model"
-        raise BadInput(f"the loss of the {name} is not a number", "lower the learning rate, or use method lora")
-    previous_loss = None if in_service is None else sum(in_service) / tokens
-    # One in service whose loss is no number is worse than anything.
-    good = previous_loss is None or not math.isfinite(previous_loss) or adapter_loss < previous_loss
+def _losses(models: Models, prepared: Prepared) -> dict[str, float]:
+    """Mean loss of a token by each model; only that of the adapter in service may be no number."""
+    tokens = sum(row.learned for row in prepared.rows)
+    losses = {name: sum(measured.losses) / tokens for name, measured in models.items()}
+    for name, called in (("base", "base model"), ("adapter", "adapter")):
+        if not math.isfinite(losses[name]):
+            raise BadInput(f"the loss of the {called} is not a number", "lower the learning rate, or use method lora")
+    return losses
+
+
+def _gate_measures(
+    models: Models, losses: dict[str, float], high: float, scores: Scores | None, prepared: Prepared
+) -> gate.Measured:
+    pairs = zip(models["base"].losses, models["adapter"].losses, strict=True)
+    in_service = losses.get("previous")
+    if in_service is not None:
+        # One in service whose loss is no number is worse than anything.
+        in_service = _ratio(losses["adapter"], in_service) if math.isfinite(in_service) else 0.0
+    return gate.Measured(
+        loss_ratio=_ratio(losses["adapter"], losses["base"]),
+        loss_ratio_high=high,
+        regressions=sum(adapter > base for base, adapter in pairs) / len(prepared.rows),
+        scores=scores,
+        previous_loss_ratio=in_service,
+    )
+
+
+def _ratio(loss: float, other: float) -> float:
+    return loss / other if other else math.inf
+
+
+def _result(losses: dict[str, float], means: dict[str, Scores | None], reason: str) -> Result:
+    previous = losses.get("previous", math.nan)
+    scores = {
+        f"{name}_{metric}": value
+        for name, mean in means.items()
+        if mean
+        for metric, value in dataclasses.asdict(mean).items()
+    }
     return Result(
-        base_loss=round(base_loss, 4),
-        adapter_loss=round(adapter_loss, 4),
-        base_perplexity=_perplexity(base_loss),
-        adapter_perplexity=_perplexity(adapter_loss),
-        verdict="pass" if good and adapter_loss < max_loss_ratio * base_loss else "fail",
-        previous_loss=round(previous_loss, 4) if previous_loss is not None and math.isfinite(previous_loss) else None,
+        base_loss=round(losses["base"], 4),
+        adapter_loss=round(losses["adapter"], 4),
+        base_perplexity=_perplexity(losses["base"]),
+        adapter_perplexity=_perplexity(losses["adapter"]),
+        verdict="fail" if reason else "pass",
+        reason=reason,
+        previous_loss=round(previous, 4) if math.isfinite(previous) else None,
+        **scores,
     )
 
 
@@ -272,48 +236,22 @@ def _perplexity(loss: float) -> float:
     return round(math.exp(min(loss, 700.0)), 4)  # a float ends soon after
 
 
-def _rows(
-    before: _Measured, after: _Measured, prepared: Prepared, rows: Sequence[Sequence[Message]]
-) -> dict[str, Any]:
-    """Loss of each row, and the rows on which the adapter does worse than its base."""
-    measured: list[dict[str, Any]] = [
-        {
-            "row": number,
-            "question": _question(rows[number]),
-            "tokens": tokens.learned,
-            "base_loss": round(base / tokens.learned, 4),
-            "adapter_loss": round(adapter / tokens.learned, 4),
-        }
-        for number, tokens, base, adapter in zip(
-            prepared.numbers, prepared.rows, before.losses, after.losses, strict=True
+def _tell(result: Result, outcomes: Sequence[gate.Outcome], interval: tuple[float, float], answers: int) -> None:
+    beside = "" if result.previous_loss is None else f", of the adapter in service {result.previous_loss:.3f}"
+    print(
+        f"loss {result.base_loss:.3f} -> {result.adapter_loss:.3f}, perplexity {result.base_perplexity:.2f} -> "
+        f"{result.adapter_perplexity:.2f}{beside}: {result.verdict}\n"
+        f"the adapter's loss is {interval[0]:.0%} to {interval[1]:.0%} of the base's ({LEVEL:.0%} confidence, over "
+        "the rows)"
+    )
+    if answers:
+        print(
+            f"exact match {result.base_exact_match:.2f} -> {result.adapter_exact_match:.2f}, "
+            f"ROUGE-L {result.base_rouge_l:.2f} -> {result.adapter_rouge_l:.2f} ({answers} answers)"
         )
-    ]
-    worse = [row for row in measured if row["adapter_loss"] > row["base_loss"]]
-    worse.sort(key=lambda row: row["base_loss"] - row["adapter_loss"])
-    return {
-        "rows": len(measured),
-        "tokens": sum(row["tokens"] for row in measured),
-        "row_losses": measured,
-        "regressions": worse[:WORST],
-    }
-
-
-def _samples(before: _Measured, after: _Measured, chosen: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "question": _question(row[:-1]),
-            "messages": row[:-1],
-            "reference": row[-1]["content"],
-            "base_answer": base,
-            "adapter_answer": adapter,
-        }
-        for row, base, adapter in zip(chosen, before.answers, after.answers, strict=True)
-    ]
-
-
-def _question(row: Sequence[Message]) -> str:
-    """The last thing the user says."""
-    return next((str(message["content"]) for message in reversed(row) if message["role"] == "user"), "")
+    for outcome in outcomes:
+        print(f"gate: {outcome}: {'ok' if outcome.ok else 'no'}")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from steps import (
     progress,
     reference,
     rollout_settings,
+    served_answers,
     server_command,
     service_manifests,
     service_release,
@@ -61,7 +62,9 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     served = service_update.put(where, release, before)
     progress.report(1, 3, f"{where.deployment} serves revision {served.revision}")
     try:
-        answers = _ask(where, settings, served)
+        address = _address(where, settings, served)
+        answers = _ask(where, settings, served, address)
+        agreement = _compare(where, settings, address)
     except BaseException:
         service_update.take_back(where, before, served)
         raise
@@ -69,13 +72,14 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     _record(where, known, served, settings.canary)
     for model, answer in answers.items():
         print(f"--- {model}\n{answer}")
+    print(f"--- served and evaluated\n{agreement}")
     endpoint = service_address(cluster, settings.name)
     progress.report(3, 3, f"endpoint: {endpoint}")
     named = [*(adapter.name for adapter in served.adapters), served.base_name]
     # The models of a pod of the user's own are those that it lists.
     told = [answers.get(name, "") for name in named] if not settings.template else [*answers.values()] or [""]
     kind = "own" if settings.template else "vllm"
-    return Result(endpoint=endpoint, answer=told[0], base_answer=told[-1], server=kind)
+    return Result(endpoint=endpoint, answer=told[0], base_answer=told[-1], server=kind, agreement=agreement)
 
 
 def release_of(settings: Settings) -> Release:
@@ -171,16 +175,20 @@ def _surround(cluster: KubernetesClient, settings: Settings, known: Releases) ->
     return optional
 
 
-def _ask(where: Rollout, settings: Settings, served: Release) -> dict[str, str]:
-    """Answers of all models: of the service, or of a server of the canary."""
+def _address(where: Rollout, settings: Settings, served: Release) -> str:
+    """Of the service, or of a server of the canary."""
+    if where.track != CANARY:
+        return service_address(where.cluster, where.name)
+    ready = service_update.ready_pods(where, served.revision)
+    if not ready:
+        raise StepError(f"no server of {where.deployment} is ready any more")
+    return service_update.address(ready[0], user_port(settings.template) if settings.template else 5000)
+
+
+def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
+    """Answers of all models."""
     question = settings.question or GREETING
-    address = service_address(where.cluster, where.name)
     models = served.models
-    if where.track == CANARY:
-        ready = service_update.ready_pods(where, served.revision)
-        if not ready:
-            raise StepError(f"no server of {where.deployment} is ready any more")
-        address = service_update.address(ready[0], user_port(settings.template) if settings.template else 5000)
     if settings.template:
         try:
             models = hot_load.models(address, sleep=where.sleep)
@@ -191,6 +199,15 @@ def _ask(where: Rollout, settings: Settings, served: Release) -> dict[str, str]:
     return {
         model: hot_load.complete(address, model, question, MAX_TOKENS, where.left, where.sleep) for model in models
     }
+
+
+def _compare(where: Rollout, settings: Settings, address: str) -> str:
+    if settings.template:
+        return "not compared: what a pod of your own serves is its own business"
+    return served_answers.compare(
+        settings,
+        lambda model, messages, tokens: hot_load.ask(address, model, messages, tokens, where.left, where.sleep),
+    )
 
 
 def _record(where: Rollout, known: Releases, served: Release, percent: int) -> None:

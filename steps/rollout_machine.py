@@ -18,7 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps import adapter_fit, files, hot_load, progress, rollout_settings, server, server_command, wanted_adapters
+from steps import (
+    adapter_fit,
+    files,
+    hot_load,
+    progress,
+    rollout_settings,
+    served_answers,
+    server,
+    server_command,
+    wanted_adapters,
+)
 from steps.adapter import adapter_digest
 from steps.adapter_fit import ServedAdapter
 from steps.errors import BadInput
@@ -71,6 +81,10 @@ def rollout(settings: Settings) -> Result:
             model: hot_load.complete(running.endpoint, model, question, MAX_TOKENS, _left(end))
             for model in running.models
         }
+        agreement = served_answers.compare(
+            settings,
+            lambda model, messages, tokens: hot_load.ask(running.endpoint, model, messages, tokens, _left(end)),
+        )
     except BaseException:
         _take_back(settings)
         raise
@@ -78,12 +92,14 @@ def rollout(settings: Settings) -> Result:
     progress.report(2, 3, f"question: {question}")
     for model, answer in answers.items():
         print(f"--- {model}\n{answer}")
+    print(f"--- served and evaluated\n{agreement}")
     progress.report(3, 3, f"endpoint: {running.endpoint}")
     return Result(
         endpoint=running.endpoint,
         answer=answers[service.default_model],
         base_answer=answers[service.base_name],
         server=running.kind,
+        agreement=agreement,
     )
 
 

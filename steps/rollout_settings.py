@@ -106,6 +106,8 @@ class Result:
     """The base model's answer to the same question."""
     server: str
     """``vllm`` or ``transformers``."""
+    agreement: str = ""
+    """How the served adapter's answers compare with those of the evaluation."""
 
 
 def base_name(settings: Settings) -> str:

@@ -11,7 +11,9 @@ import pytest
 import trainable_model
 
 from workflows import runner
+from workflows.commands import run
 from workflows.compile.kinds import compile_as
+from workflows.errors import GateRefused
 from workflows.plan import Plan
 from workflows.resolve import plans
 from workflows.runner.control import Timing
@@ -144,4 +146,8 @@ def test_new_data_and_settings_are_tuned_and_must_beat_what_is_in_service(site: 
     assert fourth.outputs["evaluate"]["verdict"] == "fail"
     assert loss(fourth, "previous") < loss(fourth, "adapter")
     assert phases(fourth)["package"] == "Skipped"
+    assert set(fourth.outputs) & {"package", "rollout"} == set()
+    with pytest.raises(GateRefused, match=r"the gate said no: .*betterThanPrevious is ") as refused:
+        run._tell(fourth, "workspace.yaml")
+    assert refused.value.exit_code == 3
     assert site.lineage() == now

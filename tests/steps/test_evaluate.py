@@ -94,8 +94,38 @@ def test_the_verdict(result: EvaluateResult, work: Path, tiny: Path) -> None:
     strict = run(work, tiny, max_loss_ratio=0.5 * result.adapter_loss / result.base_loss, samples=0)
     assert strict.verdict == "fail"
     assert report(work)["samples"] == []
+    assert strict.reason.startswith("maxLossRatio is 0.")
+    assert (strict.adapter_rouge_l, strict.adapter_exact_match) == (None, None)
     just = run(work, tiny, max_loss_ratio=1.1 * result.adapter_loss / result.base_loss)
     assert just == result
+
+
+def test_every_rule_that_says_no_is_told(
+    work: Path, tiny: Path, result: EvaluateResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The point is below the limit and the upper end of its interval is above; no answer is the row's own."""
+    told = report(work)
+    limit = (result.adapter_loss / result.base_loss + told["loss_ratio"]["high"]) / 2
+    refused = run(
+        work, tiny, max_loss_ratio=limit, confident=True, min_exact_match=1.0, min_rouge_l=0.1, max_regressions=0.0
+    )
+    outcomes = {outcome["name"]: outcome for outcome in report(work)["gate"]}
+    assert {name: outcome["ok"] for name, outcome in outcomes.items()} == {
+        "maxLossRatio": True, "confident": False, "minExactMatch": False, "minRougeL": True, "maxRegressions": True
+    }  # fmt: skip
+    assert outcomes["minRougeL"]["measured"] == refused.adapter_rouge_l
+    assert outcomes["minExactMatch"]["wanted"] == ">= 1"
+    assert refused.verdict == "fail"
+    assert "confident is" in refused.reason and "minExactMatch is" in refused.reason
+    assert "minRougeL" not in refused.reason
+    said = capsys.readouterr().out
+    assert f"gate: confident is {outcomes['confident']['measured']:.4g}, wanted < {limit:g}: no" in said
+    assert "gate: maxRegressions is 0, wanted <= 0: ok" in said
+
+
+def test_a_rule_about_answers_needs_answers(work: Path, tiny: Path) -> None:
+    with pytest.raises(BadInput, match="min_rouge_l can't be measured: samples is 0"):
+        run(work, tiny, samples=0, min_rouge_l=0.5)
 
 
 def test_answers_side_by_side(work: Path, tiny: Path, result: EvaluateResult) -> None:
@@ -123,6 +153,10 @@ def test_answers_side_by_side(work: Path, tiny: Path, result: EvaluateResult) ->
         alone = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
         assert sample["adapter_answer"] == alone
         assert sample["adapter_answer"] != sample["base_answer"]
+        assert sample["scores"]["adapter"]["rouge_l"] > sample["scores"]["base"]["rouge_l"]
+    told = report(work)
+    scores = [sample["scores"]["adapter"]["rouge_l"] for sample in samples]
+    assert told["scores"]["adapter"]["rouge_l"] == told["adapter_rouge_l"] == pytest.approx(sum(scores) / 4, abs=1e-4)
 
 
 def test_samples_follow_the_seed(work: Path, tiny: Path) -> None:
@@ -141,6 +175,8 @@ def test_rows_on_which_the_adapter_is_worse(work: Path, tiny: Path, tmp_path: Pa
     told = report(other)
     worse = [row for row in told["row_losses"] if row["adapter_loss"] > row["base_loss"]]
     assert [row["row"] for row in told["regressions"]] == [row["row"] for row in worse]
+    assert run(other, tiny, samples=0, max_regressions=len(worse) / 4).verdict == "pass"
+    assert run(other, tiny, samples=0, max_regressions=len(worse) / 4 - 0.01).reason.startswith("maxRegressions is ")
     assert told["regressions"][0]["row"] == 0
 
 
@@ -207,6 +243,8 @@ def test_the_adapter_in_service_must_be_beaten(
 ) -> None:
     told = run(work, tiny, previous=str(others[kind]))
     assert told.verdict == verdict
+    assert told.reason == ("" if kind == "worse" else "betterThanPrevious is 1, wanted < 1")
+    side_by_side(report(work), kind)
     assert (told.base_loss, told.adapter_loss) == (result.base_loss, result.adapter_loss)
     assert told.previous_loss is not None
     assert report(work)["previous_loss"] == told.previous_loss
@@ -214,6 +252,28 @@ def test_the_adapter_in_service_must_be_beaten(
         assert told.previous_loss == told.adapter_loss
     else:
         assert told.adapter_loss < told.previous_loss <= 1.1 * told.base_loss
+
+
+def side_by_side(told: dict[str, Any], kind: str) -> None:
+    """Losses and answers of all three, row by row; an equal adapter gives equal ones."""
+    names = ("base", "adapter", "previous")
+    for row in told["row_losses"]:
+        assert all(row[f"{name}_loss"] > 0 for name in names)
+    for sample in told["samples"]:
+        assert set(sample["scores"]) == set(names)
+    pairs = [(row["adapter_loss"], row["previous_loss"]) for row in told["row_losses"]]
+    pairs += [(sample["adapter_answer"], sample["previous_answer"]) for sample in told["samples"]]
+    if kind == "equal":
+        assert all(one == other for one, other in pairs)
+    else:
+        assert all(one != other for one, other in pairs)
+        assert told["scores"]["previous"]["rouge_l"] < told["scores"]["adapter"]["rouge_l"]
+    assert told["regressions_against_previous"] == []
+
+
+def test_an_adapter_may_be_asked_to_beat_its_base_alone(work: Path, tiny: Path, others: dict[str, Path]) -> None:
+    told = run(work, tiny, previous=str(others["equal"]), better_than_previous=False, samples=0)
+    assert (told.verdict, told.previous_loss) == ("pass", told.adapter_loss)
 
 
 def test_without_an_adapter_in_service_there_is_no_loss_of_it(work: Path, tiny: Path) -> None:

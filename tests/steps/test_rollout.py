@@ -96,7 +96,7 @@ def version(folder: Path, name: str) -> str:
     return WantedAdapter(name, adapter_digest(folder)).version
 
 
-def directly(base: Path, adapter: Path | None) -> str:
+def directly(base: Path, adapter: Path | None, question: str = QUESTION) -> str:
     """The greedy answer of plain transformers and PEFT."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -104,7 +104,7 @@ def directly(base: Path, adapter: Path | None) -> str:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     if adapter:
         model = PeftModel.from_pretrained(model, str(adapter))
-    messages = [{"role": "user", "content": QUESTION}]
+    messages = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=TOKENS, do_sample=False)
     return str(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
@@ -146,7 +146,19 @@ def test_base_and_adapters_are_served_and_asked(
 
     assert rollout(asked) == result
     assert running(work) == first, "it was restarted with nothing changed"
-    assert "it already runs" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "it already runs" in said
+    assert result.agreement == "not compared: the adapter was not evaluated"
+    assert result.agreement in said
+
+    evaluated(work, base, adapters / "one")
+    assert rollout(asked).agreement == "3 of 3 answers as in the evaluation"
+    evaluated(work, base, adapters / "two")
+    with pytest.raises(StepError, match=r"is not the adapter that was evaluated: \d+% of its words"):
+        rollout(asked)
+    assert running(work) == first, "what was in service goes on"
+    assert ask(result.endpoint, "one").json()["choices"][0]["message"]["content"] == result.answer
+    (work / "report" / "evaluation.json").unlink()
 
     changed = rollout(settings(adapters=list(reversed(sources))))
     second = running(work)
@@ -170,6 +182,22 @@ def test_base_and_adapters_are_served_and_asked(
     assert not server.is_alive(third)
     with pytest.raises(requests.ConnectionError):
         requests.get(moved.endpoint)
+
+
+def evaluated(work: Path, base: Path, adapter: Path) -> None:
+    """Leave behind what the evaluation of an adapter leaves behind, as far as the rollout reads it."""
+    samples = [
+        {
+            "question": question,
+            "messages": [{"role": "user", "content": question}],
+            "base_answer": directly(base, None, question),
+            "adapter_answer": directly(base, adapter, question),
+        }
+        for question in ("Number 1?", "Number 2?", "What colour?")
+    ]
+    told = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": TOKENS, "samples": samples}
+    (work / "report").mkdir(exist_ok=True)
+    (work / "report" / "evaluation.json").write_text(json.dumps(told))
 
 
 @pytest.mark.slow
@@ -260,7 +288,7 @@ def test_as_a_program_it_writes_output_parameters(
     )
     assert done.returncode == 0, done.stderr
     outputs = {file.name: file.read_text() for file in (tmp_path / "outputs").iterdir()}
-    assert set(outputs) == {"endpoint", "answer", "base-answer", "server"}
+    assert set(outputs) == {"endpoint", "answer", "base-answer", "server", "agreement"}
     assert server.is_healthy(running(work)), "it ended with its starter"
     assert outputs["endpoint"] == running(work).endpoint
     assert "not used by the transformers library's server: max-model-len" in done.stdout

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rollout_sample import NAME, hurry, nap, push_adapters, run, settings_of, ve
 from serving_cluster import NAMESPACE, Servers
 
 from steps import hot_load, kubernetes_client, rollout_cluster, service_change, service_release
+from steps.adapter import adapter_digest
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.rollout_settings import Settings
 
@@ -105,6 +107,38 @@ def test_an_adapter_that_does_not_answer_leaves_the_old_one_in_service(
     current = releases().current
     assert current and current.adapters[0].version == version(images, "one")
     assert all(list(one.small.adapters) == [version(images, "one")] for one in servers.pods.values())
+
+
+def test_servers_that_do_not_say_what_the_evaluation_heard_go_back(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    tuned = {"adapters": [{"name": "tuned", "path": "adapter"}]}
+    work = settings().work
+    (work / "adapter").mkdir(parents=True)
+    (work / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
+    (work / "adapter" / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+
+    def heard(answer: str) -> None:
+        sample = {"question": "Who?", "messages": [{"role": "user", "content": "Who?"}]}
+        sample |= {"base_answer": "I am base.", "adapter_answer": answer}
+        told = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": [sample]}
+        (work / "report").mkdir(exist_ok=True)
+        (work / "report" / "evaluation.json").write_text(json.dumps(told))
+
+    assert run(settings(**tuned, image_reference=images["one"])).agreement.startswith("not compared")
+    heard(f"I am {version(images, 'two')}.")
+    assert run(settings(**tuned, image_reference=images["two"])).agreement == "1 of 1 answers as in the evaluation"
+    heard("Cause: the image cannot be pulled.")
+    for image, canary in (("one", 0), ("wide", 50)):
+        with pytest.raises(StepError, match="what is served is not the adapter that was evaluated"):
+            run(settings(**tuned, image_reference=images[image], canary=canary))
+        end = time.monotonic() + 30
+        while hot_load.complete(servers.service(NAME), "tuned", "x", 5, 20) != f"I am {version(images, 'two')}.":
+            assert time.monotonic() < end, "the servers do not go back"
+            time.sleep(0.01)
+        current = releases().current
+        assert current and current.adapters[0].version == version(images, "two")
+    assert live(cluster, f"{NAME}-canary") is None
 
 
 def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:

@@ -57,12 +57,13 @@ def test_all_that_went_well_is_true():
 def test_the_gate_that_said_no_is_told_though_argo_counts_success():
     run = ArgoRun()
     for step in MAIN[:4]:
-        run.step(step, "Succeeded", outputs={"verdict": "fail"} if step == "evaluate" else None)
+        no = {"verdict": "fail", "reason": "minRougeL is 0.3, wanted >= 0.5"}
+        run.step(step, "Succeeded", outputs=no if step == "evaluate" else None)
     run.left_out("package").left_out("rollout", "Omitted").phase("Succeeded")
     assert columns(run) == ("True", "False", "False")
     seen = read(run.now())
     assert seen.exit_code == 3
-    assert "the gate said no" in seen.verdict
+    assert seen.verdict == "the gate said no: minRougeL is 0.3, wanted >= 0.5; nothing was rolled out"
 
 
 def test_an_approval_waits_and_no_is_no():

@@ -144,7 +144,8 @@ class RunStatus:
             return ""
         if step.type == "Suspend":
             return f"{step.key}: the answer was NO; nothing was rolled out"
-        return "the gate said no: the adapter is not enough better; nothing was rolled out"
+        reason = step.outputs.get("reason") or "the adapter is not enough better"
+        return f"the gate said no: {reason}; nothing was rolled out"
 
     @property
     def _nothing_new(self) -> bool:

@@ -196,10 +196,9 @@ def _tell(outcome: Outcome, file: str) -> int:
         fix = outcome.fix or "mend the cause"
         print(f"    fix: {fix}; then: argotune run {file} --resume", file=sys.stderr)
         return outcome.command_exit_code
-    if outcome.outputs.get("evaluate", {}).get("verdict") == "fail":
-        in_service = outcome.outputs["evaluate"].get("previous-loss", "null") != "null"
-        others = "its base and the adapter in service" if in_service else "its base"
-        raise GateRefused(f"the gate said no: the adapter is not enough better than {others}; nothing was rolled out")
+    if (evaluated := outcome.outputs.get("evaluate", {})).get("verdict") == "fail":
+        reason = evaluated.get("reason") or "the adapter is not enough better"
+        raise GateRefused(f"the gate said no: {reason}; nothing was rolled out")
     refused = [
         node.task for node in outcome.nodes.values() if node.type == "Suspend" and "NO" in node.outputs.values()
     ]

@@ -91,6 +91,12 @@ WARNED = {
     "signed": ("?download=true", "?sv=1&sig=abc", "tuning.input.urls[0]", "signed (sig)"),
     "twice": (URL, URL + URL, "tuning.input.urls[1]", "stands in the list twice"),
     "no evaluation": ("evalSplit: 0.1", "evalSplit: 0", "pipeline.data.evalSplit", "not evaluated"),
+    "no adapter in service": (
+        "evalSplit: 0.1",
+        "evalSplit: 0.1\n  evaluation: {betterThanPrevious: false}",
+        "pipeline.evaluation.betterThanPrevious",
+        "no effect without pipeline.schedule",
+    ),
     "status": (PIPELINE, PIPELINE + "status: {state: Pending}\n", "status", "written by the cluster"),
     "reserved label": (
         "      app: tuned\n",

@@ -187,6 +187,18 @@ BROKEN = {
         "pipeline.evaluation",
         "no rows are held out",
     ),
+    "answers that are not given": (
+        "    evalSplit: 0.1\n",
+        "    evalSplit: 0.1\n  evaluation:\n    samples: 0\n    minRougeL: 0.5  # <--\n",
+        "pipeline.evaluation.minRougeL",
+        "with samples 0 no row is answered",
+    ),
+    "score above 1": (
+        "    evalSplit: 0.1\n",
+        "    evalSplit: 0.1\n  evaluation: {minExactMatch: 80}  # <--\n",
+        "pipeline.evaluation.minExactMatch",
+        "less than or equal to 1",
+    ),
     "rollout without inference": (
         INFERENCE + PIPELINE,
         "pipeline:\n  rollout: {port: 8000}  # <--\n",

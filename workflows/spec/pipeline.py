@@ -48,7 +48,7 @@ def _tracking_uri(text: str) -> str:
         raise ValueError(f"{text!r} is no address; write one like https://mlflow.example.com") from None
     if address.username or address.password:
         raise ValueError("an address must hold no credentials: put them into a Secret and name it as tracking.secret")
-    if text and (not address.scheme and text != "databricks" or re.search(r"\s", text)):
+    if text and ((not address.scheme and text != "databricks") or re.search(r"\s", text)):
         raise ValueError(f"{text!r} is no address; write one like https://mlflow.example.com")
     return text
 
@@ -130,8 +130,8 @@ class PipelineTune(Fields):
     beta: float = Field(0.1, gt=0)
     """Of dpo: how much it costs to move away from the base model; more keeps the adapter nearer to it."""
     processes: int = Field(0, ge=0, le=64)
-    """That train together, each on a GPU that holds the base model, with ``per_device_train_batch_size`` rows of its own;
-    0: one for each GPU of the node; 1: one process, with the layers spread over the GPUs."""
+    """That train together, each on a GPU that holds the base model, with ``per_device_train_batch_size`` rows of its
+    own; 0: one for each GPU of the node; 1: one process, with the layers spread over the GPUs."""
     timeout: Duration = "24h"
     """Of each attempt."""
     retries: int = Field(3, ge=0, le=100)

@@ -45,6 +45,7 @@ def test_a_pool_is_made_as_the_workspace_says(pod: Pod) -> None:
         "argotune-run": RUN,
         "argotune-workflow": "tuned-x7k2m",
         "argotune-workspace": "tuned",
+        "argotune-namespace": NAMESPACE,
         "argotune-made": "2026-11-24T12:00:00+00:00",
         "argotune-lease-until": "2026-11-25T14:00:00+00:00",
     }

@@ -145,7 +145,7 @@ def _snapshot(repository: str, revision: str, whole: bool, here_only: str) -> Pa
 
 
 def _clear(repository: str) -> None:
-    """Remove parts of files that nobody writes any more: the library goes on with none, each try has a name of its own.
+    """Remove parts of files that nobody writes any more: the library goes on with none, and names each try anew.
 
     Whoever fetches a file holds its lock.
     """

@@ -3,8 +3,8 @@
 A provider is a module with five functions. ``provision(settings) -> Result`` makes nodes exist, or finds those of this
 run again; ``release(settings) -> str`` gives back exactly what this run made, as often as it is called, and says so in
 a sentence; ``leftovers(place) -> list[Leftover]`` lists what runs made and nobody gave back; ``remove(place,
-leftover)`` gives one of those back; ``leads_there(place, host)`` tells whether a kubeconfig for ``host`` is one for the
-cluster of the place, so that runs which are not there are gone, and not elsewhere.
+leftover)`` gives one of those back; ``leads_there(place, host)`` tells whether a kubeconfig for ``host`` is one for
+the cluster of the place, so that runs which are not there are gone, and not elsewhere.
 """
 
 from __future__ import annotations

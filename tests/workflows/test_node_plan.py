@@ -43,7 +43,8 @@ def flags(template):
 def test_a_pool_of_the_run_is_asked_for_and_given_back(compiled):
     found = compiled(AKS, NODES)
     made = flags(found["provision"])
-    assert made["run"] == UID and (made["workflow"], made["namespace"]) == ("{{workflow.name}}", "{{workflow.namespace}}")
+    assert made["run"] == UID
+    assert (made["workflow"], made["namespace"]) == ("{{workflow.name}}", "{{workflow.namespace}}")
     assert made["workspace"] == "tuned"
     assert (made["provider"], made["subscription"], made["resource-group"], made["cluster"]) == tuple(AKS.values())
     assert json.loads(made["fallback-instance-types"]) == [TWO_A100]

@@ -28,7 +28,7 @@ TOKENS = 24
 """Of an answer: enough to know whose it is."""
 WORDS, APART = 12, 0.5
 """Adapter and base are told apart by a question whose answers were less alike than this in their first words."""
-LEAST = 0.2
+LEAST = 0.1
 """The least that the served answers have in common with those of the evaluation, on average; 1 is the same words."""
 LETTERS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 """Of Japanese, Chinese and Korean."""

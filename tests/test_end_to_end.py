@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def test_the_adapter_learned_what_the_data_teaches(finished):
     assert evaluation["adapter_loss"] < 0.5 * evaluation["base_loss"]
     assert evaluation["verdict"] == "pass"
     assert answers["answer"] != answers["base_answer"]
+    assert re.match(r"\d of 4 answers as in the evaluation", answers["agreement"])
     for line in ("Cause: ", "\nCheck: kubectl "):
         assert line in answers["answer"]
         assert line not in answers["base_answer"]

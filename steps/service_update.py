@@ -68,7 +68,8 @@ def put(rollout: Rollout, release: Release, before: Release | None) -> Release:
                 return hot
             except StepError as error:
                 print(f"not while it runs ({error.what}): a rolling update instead", flush=True)
-    started = release.started()
+    # A canary never has the revision of servers beside it, whose list of adapters goes by that name.
+    started = release.started(apart_from="" if rollout.track == STABLE else rollout.track)
     if before and started.revision == before.revision and started.adapters != before.adapters:
         # The servers of that revision were hot-loaded since: they are not those that are wanted.
         started = release.started(apart_from=before.revision)

@@ -13,7 +13,7 @@ from registry_fixture import Registry
 from rollout_sample import NAME, hurry, nap, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers
 
-from steps import hot_load, kubernetes_client, rollout_cluster, service_change, service_release
+from steps import hot_load, kubernetes_client, rollout_cluster, service_change, service_release, service_update
 from steps.adapter import adapter_digest
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.rollout_settings import Settings
@@ -224,6 +224,20 @@ def test_a_canary_gets_its_share_and_takes_over_or_goes(
     assert hot_load.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
     assert version(images, "one") in service_change.roll_back(client, NAME, 30, nap)
     assert hot_load.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+
+
+def test_a_canary_of_what_was_in_service_before_leaves_the_servers_that_took_its_place(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    run(settings())
+    run(settings("two"))  # hot-loaded: by the servers that were started for the first
+    run(settings(canary=33))
+    stable = servers.ready(**{"argotune.dev/track": "stable"})
+    assert len(stable) == 2
+    for pod in stable:
+        assert hot_load.complete(service_update.address(pod), "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
+    service_change.roll_back(kubernetes_client.connect(nap), NAME, 30, nap)
+    assert run(settings("two")).answer == f"I am {version(images, 'two')}."
 
 
 def test_from_a_laptop_the_release_before_comes_back_by_a_rolling_update(

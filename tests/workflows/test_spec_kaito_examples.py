@@ -100,7 +100,7 @@ def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, metho
     config = "\n".join(line for line in lines if "{{" not in line)
     manifest = with_config(tmp_path, config, method)
     assert manifest.training.lora == {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
-    assert manifest.training.arguments == {"per_device_train_batch_size": 1}
+    assert manifest.training.arguments == {"per_device_train_batch_size": 1, "ddp_find_unused_parameters": False}
     assert manifest.training.quantization["load_in_4bit"] is (method == "qlora")
     assert manifest.eval_split == 0
     said = " ".join(warning.what for warning in manifest.warnings)
@@ -109,7 +109,11 @@ def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, metho
 
 def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):
     manifest = with_config(tmp_path, (DATA / "kaito_configmap_tuning_phi_3.yaml").read_text(), "qlora")
-    assert manifest.training.arguments == {"save_strategy": "epoch", "per_device_train_batch_size": 2}
+    assert manifest.training.arguments == {
+        "save_strategy": "epoch",
+        "per_device_train_batch_size": 2,
+        "ddp_find_unused_parameters": False,
+    }
     assert any("Phi3ForCausalLM has no layer q_proj, k_proj, v_proj" in warning.what for warning in manifest.warnings)
 
 

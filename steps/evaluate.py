@@ -107,8 +107,12 @@ def evaluate(given: Settings) -> Result:
     _check_rules(given, chosen)
     model = evaluated_models.load(base.folder, folder, given.method, given.quantization_config, device)
     print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
+    ends = stop_ids(tokenizer, prepared.rows)
     turns = evaluated_models.turns(model, previous)
-    models = {name: _measure(name, model, tokenizer, prepared, chosen, given, bool(previous)) for name in turns}
+    models = {
+        name: _measure(name, model, tokenizer, prepared, chosen, ends, given.max_new_tokens, bool(previous))
+        for name in turns
+    }
     means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, given.seed)
@@ -118,7 +122,7 @@ def evaluate(given: Settings) -> Result:
         given.work / "report" / "evaluation.json",
         {
             **dataclasses.asdict(result),
-            "adapter_digest": adapter_digest(folder),
+            "adapter_digest": given.adapter_digest or adapter_digest(folder),
             "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
             "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
             "scores": evaluation_record.scores(means),
@@ -160,7 +164,8 @@ def _measure(
     tokenizer: Any,
     prepared: Prepared,
     chosen: Sequence[Sequence[Message]],
-    given: Settings,
+    ends: list[int],
+    max_new_tokens: int,
     three: bool,
 ) -> Measured:
     count, each = len(prepared.rows), len(prepared.rows) + len(chosen)
@@ -174,8 +179,7 @@ def _measure(
         progress.report(before + done, total, f"{name}: loss of {done}/{count} rows")
 
     losses = row_losses(model, prepared.rows, tell)
-    ends = stop_ids(tokenizer, prepared.rows)
-    answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, given.max_new_tokens)
+    answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, max_new_tokens)
     scores = [answer_metrics.score(said, str(row[-1]["content"])) for said, row in zip(answers, chosen, strict=True)]
     progress.report(before + each, total, f"{name}: {len(answers)} answers")
     return Measured(losses, answers, scores)

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from steps.errors import NoCapacity
 from steps.model import choose_device
 from steps.process_group import ALONE, Group, ShortOfMemory
+from steps.shared_batches import AT_ONCE, TIMES
 from steps.training_config import TrainingConfig
 
 T = TypeVar("T")
-ROWS, PIECES = "per_device_train_batch_size", "gradient_accumulation_steps"
 CHECKPOINTING = "gradient_checkpointing"
 
 
@@ -75,24 +75,24 @@ def _recomputing(config: TrainingConfig) -> TrainingConfig | None:
 
 
 def _halved(config: TrainingConfig) -> TrainingConfig | None:
-    rows = int(config.arguments[ROWS])
+    rows = int(config.arguments[AT_ONCE])
     fewer = max((count for count in range(1, rows // 2 + 1) if rows % count == 0), default=None)
     if fewer is None:
         return None
-    pieces = int(config.arguments.get(PIECES, 1)) * (rows // fewer)
-    return replace(config, arguments={**config.arguments, ROWS: fewer, PIECES: pieces})
+    pieces = int(config.arguments.get(TIMES, 1)) * (rows // fewer)
+    return replace(config, arguments={**config.arguments, AT_ONCE: fewer, TIMES: pieces})
 
 
 def _told(before: TrainingConfig, after: TrainingConfig) -> str:
-    rows: Any = after.arguments[ROWS]
-    if rows == before.arguments[ROWS]:
+    rows: Any = after.arguments[AT_ONCE]
+    if rows == before.arguments[AT_ONCE]:
         return (
             "warning: what training holds does not fit the device's memory; going on with gradient_checkpointing, "
             "which computes a part of it again: the same training, about a third more slowly"
         )
     return (
-        f"warning: {before.arguments[ROWS]} rows at a time do not fit the device's memory; going on with {rows} at a "
-        f"time, {after.arguments[PIECES]} times for one step: the same batch, more slowly"
+        f"warning: {before.arguments[AT_ONCE]} rows at a time do not fit the device's memory; going on with {rows} "
+        f"at a time, {after.arguments[TIMES]} times for one step: the same batch, more slowly"
     )
 
 

@@ -16,12 +16,11 @@ import requests
 import presets
 from steps import hosts
 from steps.errors import BadInput, StepError
-from steps.model_hub import TOKEN_FIX
+from steps.model_hub import MAY_PASS, TOKEN_FIX
 from steps.retry_after import retry_after
 
 TIMEOUT = (5.0, 20.0)
 TRIES, BACKOFF, LONGEST_WAIT = 3, 1.0, 30.0
-MAY_PASS = (408, 429, 500, 502, 503, 504)
 HUB = "https://huggingface.co"
 
 Wait = Callable[[float], object]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from steps.errors import BadInput
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Format = Literal["preference", "messages", "sharegpt", "prompt-completion", "instruction", "text"]
-Message = dict[str, Any]
 Columns = Mapping[str, str]
 """Name that a format knows a column by -> the column's name in the files."""
 

@@ -168,7 +168,7 @@ def train(given: Settings, group: Group) -> tuple[BaseModel, Checkpoint]:
     config = training_config.check(given, lora_targets(given.preset, given.model))
     base = group.once("base", lambda: fetch_model(given.preset, given.model, given.revision))
     device = choose_device()
-    fingerprint = group.once("fingerprint", lambda: _fingerprint(given, base, train_file))
+    fingerprint = group.once("fingerprint", lambda: _fingerprint(given, base, rows))
 
     def attempt(fitting: TrainingConfig) -> Checkpoint:
         return _train(given, fitting, base, rows, rejected, device, fingerprint, group)
@@ -195,12 +195,12 @@ def still_there(given: Settings, result: Result) -> bool:
     return adapter_digest(given.work / "adapter") == result.adapter_digest
 
 
-def _fingerprint(given: Settings, base: BaseModel, train_file: Path) -> str:
+def _fingerprint(given: Settings, base: BaseModel, rows: Rows) -> str:
     """What a checkpoint must have been made with to be of use."""
     values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NOT_OF_THE_ADAPTER}
     # A whole number that a float was set to is one no more where settings come from another process.
     plain = {name: float(value) if type(value) is int else value for name, value in values.items()}
-    content = [plain, base.origin, base.revision, files.sha256(train_file)]
+    content = [plain, base.origin, base.revision, rows.digest]
     return files.sha256_text(json.dumps(content, sort_keys=True, default=str))
 
 

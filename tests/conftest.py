@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faults import fork
 from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 
 from steps import oci_layout
@@ -82,28 +82,20 @@ def argotune(tmp_path_factory: pytest.TempPathFactory) -> Argotune:
 
 def forked(command: Callable[[], int], given: Path, out: Path, err: Path) -> int:
     """Exit code of ``command`` in a fork of this process, with files as its standard streams."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    code = 70
-    try:
+
+    def apart() -> int:
         for number, (file, mode) in enumerate(
             [(given, os.O_RDONLY), *((f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for f in (out, err))]
         ):
             os.dup2(os.open(file, mode, 0o600), number)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         signal.alarm(120)
-        code = command()
-    except SystemExit as ended:  # argparse
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            return command()
+        except SystemExit as ended:  # argparse
+            return ended.code if isinstance(ended.code, int) else 1
+
+    return os.waitstatus_to_exitcode(os.waitpid(fork(apart, failed=70), 0)[1])
 
 
 @pytest.fixture(scope="session")

@@ -209,6 +209,27 @@ class _Spoiled:
         raise Gone
 
 
+def fork(action: Callable[[], int], failed: int = 1) -> int:
+    """Process id of a fork that does ``action`` and ends with the exit code which that gives.
+
+    What it raises is on the fork's stderr, which ends with ``failed`` then.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = failed
+    try:
+        code = action()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def kill_proof(faults: Faults, action: Callable[[], object]) -> bool:
     """Run ``action`` in a child process, which ``killed`` may end; whether it lived on to the end.
 
@@ -217,18 +238,12 @@ def kill_proof(faults: Faults, action: Callable[[], object]) -> bool:
     Raises:
         AssertionError: when the child failed in another way; its traceback is on stderr.
     """
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            action()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+
+    def alone() -> int:
+        action()
+        return 0
+
+    pid = fork(alone)
     faults.client(pid)
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert ended in (0, -signal.SIGKILL), f"the child process ended with {ended}"

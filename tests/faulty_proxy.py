@@ -8,12 +8,12 @@ with FaultyProxy() as proxy:
 from __future__ import annotations
 
 import http.client
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Self
 from urllib.parse import urlsplit
 
 from faults import Faults, FaultyHandler
+from registry_fixture import serve_http
 from requests import Session
 
 HOP_BY_HOP = ("connection", "proxy-connection", "keep-alive", "transfer-encoding")
@@ -29,9 +29,8 @@ class FaultyProxy:
         class Handler(_Handler):
             faults = proxy.faults
 
-        self._http = _Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._http, address = serve_http(Handler)
+        self.url = f"http://{address}"
 
     def client(self, session: Session, seconds: float = 0) -> Session:
         """Let a client ask by this proxy, and wait so long for an answer, if that is told."""
@@ -48,13 +47,6 @@ class FaultyProxy:
         self.faults.close()
         self._http.shutdown()
         self._http.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """A client that goes away in the middle is what some tests want."""
 
 
 class _Handler(FaultyHandler, BaseHTTPRequestHandler):

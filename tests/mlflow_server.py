@@ -1,6 +1,6 @@
 """A tracking server that speaks the part of MLflow's REST API (2.0) that a training uses, and fails when told to.
 
-What it knows was compared with the real ``mlflow server``: the same training leaves the same runs there.
+It has the routes that a training asks for; one training was held against the real ``mlflow server``, by hand.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import json
 import threading
 import uuid
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from registry_fixture import serve_http
 
 API = "/api/2.0/mlflow/"
 
@@ -66,11 +68,10 @@ class MlflowServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._http.server_port}"
+        self._http, address = serve_http(Handler)
+        self.address = f"http://{address}"
 
     def __enter__(self) -> MlflowServer:
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ ArgotuneError        exit 1   anything below, or a run that failed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,12 @@ class InvalidInput(ArgotuneError):
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def gate_said_no(evaluated: Mapping[str, str]) -> str:
+    """What an evaluation with these outputs, whose verdict is ``fail``, means for the run."""
+    reason = evaluated.get("reason") or "the adapter is not enough better"
+    return f"the gate said no: {reason}; nothing was rolled out"
 
 
 class GateRefused(ArgotuneError):

@@ -10,7 +10,8 @@ from tuning import losses, quick, small_model, with_rows
 
 from steps import memory_fit, tune
 from steps.errors import NoCapacity
-from steps.memory_fit import CHECKPOINTING, PIECES, ROWS, _is_short_of_memory
+from steps.memory_fit import CHECKPOINTING, _is_short_of_memory
+from steps.shared_batches import AT_ONCE, TIMES
 from steps.training_config import TrainingConfig
 
 
@@ -75,8 +76,8 @@ def test_one_row_that_does_not_fit_is_told_with_what_to_lower(tiny: Path, tmp_pa
 @pytest.mark.parametrize(
     ("own", "tries"),
     [
-        ({}, [{}, {CHECKPOINTING: True}, {CHECKPOINTING: True, ROWS: 2, PIECES: 2}]),
-        ({CHECKPOINTING: False}, [{}, {ROWS: 2, PIECES: 2}]),
+        ({}, [{}, {CHECKPOINTING: True}, {CHECKPOINTING: True, AT_ONCE: 2, TIMES: 2}]),
+        ({CHECKPOINTING: False}, [{}, {AT_ONCE: 2, TIMES: 2}]),
     ],
 )
 def test_a_gpu_computes_again_before_it_takes_fewer_rows(
@@ -86,7 +87,7 @@ def test_a_gpu_computes_again_before_it_takes_fewer_rows(
     import torch
 
     monkeypatch.setattr(memory_fit, "choose_device", lambda: "cuda")
-    config = TrainingConfig({ROWS: 4, **own}, {}, "", "assistant", "keep_start", by_epoch=False)
+    config = TrainingConfig({AT_ONCE: 4, **own}, {}, "", "assistant", "keep_start", by_epoch=False)
     tried: list[dict[str, Any]] = []
 
     def train(config: TrainingConfig) -> str:
@@ -96,7 +97,7 @@ def test_a_gpu_computes_again_before_it_takes_fewer_rows(
         return "trained"
 
     assert memory_fit.within_memory(config, "lora", train) == "trained"
-    assert tried == [{ROWS: 4, **own, **changed} for changed in tries]
+    assert tried == [{AT_ONCE: 4, **own, **changed} for changed in tries]
 
 
 def test_other_errors_are_no_lack_of_memory(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

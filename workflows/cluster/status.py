@@ -24,7 +24,7 @@ from typing import Any
 
 from workflows.cluster.nodes import moment, read_nodes
 from workflows.cluster.steps import EXIT, Step, read_steps
-from workflows.errors import Cancelled, GateRefused
+from workflows.errors import Cancelled, GateRefused, gate_said_no
 
 TRUE, FALSE, OPEN, NONE = "True", "False", "Unknown", "-"
 TIME_LIMIT = 6
@@ -144,8 +144,7 @@ class RunStatus:
             return ""
         if step.type == "Suspend":
             return f"{step.key}: the answer was NO; nothing was rolled out"
-        reason = step.outputs.get("reason") or "the adapter is not enough better"
-        return f"the gate said no: {reason}; nothing was rolled out"
+        return gate_said_no(step.outputs)
 
     @property
     def _nothing_new(self) -> bool:

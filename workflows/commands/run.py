@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import GateRefused, InvalidInput, Problem
+from workflows.errors import GateRefused, InvalidInput, Problem, gate_said_no
 
 if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
@@ -197,8 +197,7 @@ def _tell(outcome: Outcome, file: str) -> int:
         print(f"    fix: {fix}; then: argotune run {file} --resume", file=sys.stderr)
         return outcome.command_exit_code
     if (evaluated := outcome.outputs.get("evaluate", {})).get("verdict") == "fail":
-        reason = evaluated.get("reason") or "the adapter is not enough better"
-        raise GateRefused(f"the gate said no: {reason}; nothing was rolled out")
+        raise GateRefused(gate_said_no(evaluated))
     refused = [
         node.task for node in outcome.nodes.values() if node.type == "Suspend" and "NO" in node.outputs.values()
     ]

@@ -2,8 +2,9 @@
 
 ``padding_free``: the rows of a batch stand one after the other in one sequence, and attention ends at each row's end
 (positions that begin anew say where; flash attention has kernels for it, the other kinds get a mask). ``packing``: the
-same, with as many rows as fit in ``max_length``. Otherwise rows of about the same length are grouped, in an order that
-depends on seed and epoch alone, so that a run that was killed goes on with the batches it would have had.
+same, with as many rows as fit in ``max_length``. Otherwise each batch has rows of about the same length, and the batches
+come in an order that depends on seed and epoch alone, so that a run that was killed goes on with those it would have
+had.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def lengths(dataset: Any) -> list[int]:
 def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
     """Give a trainer batches of like lengths that are the same again when a run is resumed.
 
-    The library's own sampler draws from the process's random numbers, which are others after a resume.
+    The library's own sampler draws from the process's random numbers, which are others after a resume, and gives long
+    rows before short ones, fifty batches at a time: a short training would end on what it saw of one length. Here the
+    longest batch comes first, so that memory runs short at once or not at all, and the others in any order.
     """
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -63,7 +66,11 @@ def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
 
         def __iter__(self) -> Any:
             self.generator = torch.Generator().manual_seed(trainer.args.seed + self.epoch)
-            return super().__iter__()
+            numbers = list(super().__iter__())
+            whole = len(numbers) // self.batch_size
+            later = (torch.randperm(max(whole - 1, 0), generator=self.generator) + 1).tolist()
+            for place in [*range(min(whole, 1)), *later, whole]:
+                yield from numbers[place * self.batch_size :][: self.batch_size]
 
     arguments = trainer.args
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps

@@ -76,6 +76,17 @@ def test_groups_are_of_like_lengths_and_the_same_again_in_each_epoch() -> None:
     assert sum(spread) / len(spread) < 20
 
 
+def test_the_longest_batch_is_first_and_long_and_short_ones_are_mixed() -> None:
+    lengths = [1 + (number * 37) % 200 for number in range(203)]
+    order = list(grouped(lengths))
+    assert sorted(order) == list(range(203))
+    batches = [sum(lengths[number] for number in order[at : at + 4]) for at in range(0, 200, 4)]
+    assert batches[0] == max(batches)
+    early, late = sum(batches[:25]), sum(batches[25:])
+    assert 0.75 < early / late < 1.33  # the library's order: long ones early, short ones late: 3
+
+
+
 def test_what_wastes_least_is_chosen_and_a_choice_is_kept() -> None:
     assert batching.defaults({}, flash_attention=True) == {"padding_free": True}
     assert batching.defaults({}, flash_attention=False) == {"train_sampling_strategy": "group_by_length"}

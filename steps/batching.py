@@ -2,9 +2,9 @@
 
 ``padding_free``: the rows of a batch stand one after the other in one sequence, and attention ends at each row's end
 (positions that begin anew say where; flash attention has kernels for it, the other kinds get a mask). ``packing``: the
-same, with as many rows as fit in ``max_length``. Otherwise each batch has rows of about the same length, and the batches
-come in an order that depends on seed and epoch alone, so that a run that was killed goes on with those it would have
-had.
+same, with as many rows as fit in ``max_length``. Otherwise the rows of a batch are of about the same length, and the
+batches come in an order that depends on seed and epoch alone, so that a run that was killed goes on with those it
+would have had.
 """
 
 from __future__ import annotations

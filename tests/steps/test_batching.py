@@ -34,7 +34,7 @@ def test_rows_without_padding_have_the_loss_of_padded_rows(tiny: Path, arguments
     """Which they would not, if one row could attend to another, or a position went on from the row before."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    model, tokenizer = load_base(tiny, "lora", {}, "cpu"), load_tokenizer(tiny)
+    model, tokenizer = load_base(tiny, "lora", {}, "cpu", dtype="float32"), load_tokenizer(tiny)
     rows = mixed_rows(tokenizer)
     padded = DataCollatorForLanguageModeling(tokenizer.pad_token_id)(list(batching.dataset(rows, {})))
     dense = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)(
@@ -84,7 +84,6 @@ def test_the_longest_batch_is_first_and_long_and_short_ones_are_mixed() -> None:
     assert batches[0] == max(batches)
     early, late = sum(batches[:25]), sum(batches[25:])
     assert 0.75 < early / late < 1.33  # the library's order: long ones early, short ones late: 3
-
 
 
 def test_what_wastes_least_is_chosen_and_a_choice_is_kept() -> None:

@@ -45,7 +45,7 @@ TEXTS = [
 OF_THE_FILE = ("is empty", "is not UTF-8", "holds no Workspace", "cannot be read")
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 tries = settings(
-    max_examples=2000 if LONG else 60,
+    max_examples=3000 if LONG else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.large_base_example],
 )

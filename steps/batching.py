@@ -1,10 +1,9 @@
 """How rows become batches. The loss is the same in each way; what differs is how much of the work is padding.
 
 ``padding_free``: the rows of a batch stand one after the other in one sequence, and attention ends at each row's end
-(positions that begin anew say where; flash attention has kernels for it, the other kinds get a mask). ``packing``: the
-same, with as many rows as fit in ``max_length``. Otherwise the rows of a batch are of about the same length, and the
-batches come in an order that depends on seed and epoch alone, so that a run that was killed goes on with those it
-would have had.
+(flash attention has kernels for it; else steps/row_attention.py, where the model suits). ``packing``: the same, with
+as many rows as fit in ``max_length``. Otherwise the rows of a batch are of about the same length, and the batches come
+in an order that depends on seed and epoch alone, so that a run that was killed goes on with those it would have had.
 """
 
 from __future__ import annotations
@@ -18,11 +17,17 @@ from steps.token_cache import TokenRows
 GROUPED = "group_by_length"
 
 
-def defaults(arguments: Mapping[str, Any], *, flash_attention: bool) -> dict[str, Any]:
+def defaults(arguments: Mapping[str, Any], *, padding_free: bool) -> dict[str, Any]:
     """Arguments of ``trl.SFTConfig`` for what wastes least, where the user chose nothing."""
     if arguments.get("packing") or arguments.get("padding_free") or arguments.get("train_sampling_strategy"):
         return {}
-    return {"padding_free": True} if flash_attention else {"train_sampling_strategy": GROUPED}
+    return {"padding_free": True} if padding_free else {"train_sampling_strategy": GROUPED}
+
+
+def joined(arguments: Any) -> bool:
+    """Whether the rows of a batch stand in one sequence, by the trainer's arguments (as ``SFTTrainer`` decides)."""
+    packed = getattr(arguments, "packing", False) and arguments.packing_strategy.startswith("bfd")
+    return bool(packed or getattr(arguments, "padding_free", False))
 
 
 def dataset(rows: Sequence[ChatTokens], arguments: Mapping[str, Any]) -> Any:

@@ -70,13 +70,15 @@ def load_base(
     *,
     dtype: str = "",
     gpu: int | None = None,
+    kind: str = "",
 ) -> Any:
     """Load the base model for training or evaluation of an adapter.
 
     ``qlora`` quantizes its linear layers to 4 bits (NF4, twice quantized constants, QLoRA paper section 3) unless
     ``quantization_config`` (keys of ``transformers.BitsAndBytesConfig``) says otherwise; ``lora`` does not. What is
     not quantized is loaded in ``dtype``, by default the type that the device computes in. All of it goes to ``gpu``
-    where each process has one; else the layers are spread over the GPUs there are.
+    where each process has one; else the layers are spread over the GPUs there are. ``kind`` of attention: by default
+    the device's (``attention``).
 
     Raises:
         BadInput: a quantization that is none, or is none that the library knows.
@@ -96,7 +98,7 @@ def load_base(
         dtype=compute,
         quantization_config=quantization,
         device_map=_places(device, gpu),
-        attn_implementation=attention(device) or None,
+        attn_implementation=kind or attention(device) or None,
         local_files_only=True,
     )
     if quantization is not None:

@@ -21,7 +21,7 @@ import pydantic
 from steps import batching, lora_variants, preferences
 from steps.chat_tokens import Learned
 from steps.errors import BadInput
-from steps.model import FLASH, attention, compute_dtype
+from steps.model import compute_dtype
 from steps.training_refusals import NO_CODE, REFUSED, WITHOUT_EFFECT, refused
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
     )
 
 
-def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int) -> Any:
+def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int, *, padding_free: bool = False) -> Any:
     """The trainer's configuration, of the library's class for the objective; checkpoints go to ``folder``.
+
+    ``padding_free`` is chosen, where it can be and the user chose nothing else.
 
     Raises:
         BadInput: a value that the library refuses.
@@ -121,14 +123,14 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int)
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,  # below 1: a share of all steps
         "max_grad_norm": 1.0,
-        "bf16": device == "cuda" and compute == "bfloat16",
-        "fp16": device == "cuda" and compute == "float16",
+        "bf16": compute == "bfloat16",
+        "fp16": compute == "float16",
         "gradient_checkpointing": False,  # until memory asks for it: steps/memory_fit.py
         "dataloader_pin_memory": device == "cuda",
         "ddp_find_unused_parameters": False,  # an adapter is used as a whole, and looking for parts takes time
         "save_steps": _epoch_steps(config.arguments, rows) if config.by_epoch else 0.1,  # a tenth of all steps
         "save_total_limit": 2,
-        **batching.defaults(config.arguments, flash_attention=attention(device) == FLASH and not pairs),
+        **batching.defaults(config.arguments, padding_free=padding_free and not pairs),
     }
     fixed = {
         "output_dir": str(folder),

@@ -22,10 +22,12 @@ from steps import (
     batching,
     checkpoints,
     files,
+    learned_positions,
     liger,
     lora_variants,
     preferences,
     processes,
+    row_attention,
     shared_batches,
     tracking,
     training_config,
@@ -34,9 +36,11 @@ from steps.adapter import CONFIG, WEIGHTS, adapter_digest
 from steps.checkpoints import Checkpoint
 from steps.dataset import Rows, dataset_folder, read_messages, read_rejected
 from steps.errors import BadInput, NoCapacity
+from steps.machine import keep_freed_memory
 from steps.memory_fit import within_memory
 from steps.model import (
     BaseModel,
+    attention,
     choose_device,
     describe_device,
     fetch_model,
@@ -227,10 +231,19 @@ def _train(
     dataset, count = group.once("dataset", lambda: _dataset(tokenizer, rows, rejected, given, config))
     group.meet(device)
     mine = shared_batches.of_a_process(len(dataset), config.arguments, a_step, group.size)
-    arguments = training_config.trainer_config(config, given.work / "checkpoints", device, mine)
+    by_rows = attention(device) or row_attention.offered(base.folder)
+    arguments = training_config.trainer_config(
+        config, given.work / "checkpoints", device, mine, padding_free=bool(by_rows)
+    )
     arguments.use_liger_kernel = liger.chosen(config.arguments.get("use_liger_kernel"), device, base.folder)
+    if device == "cpu":
+        keep_freed_memory()
+        learned_positions.score_alone()
     gpu = group.rank if group.size > 1 else None
-    model = load_base(base.folder, given.method, given.quantization_config, device, dtype=config.dtype, gpu=gpu)
+    kind = by_rows if batching.joined(arguments) else ""
+    model = load_base(
+        base.folder, given.method, given.quantization_config, device, dtype=config.dtype, gpu=gpu, kind=kind
+    )
     saving = Checkpointing(fingerprint, a_step, group)
     trainer: Any = _trainer(model, tokenizer, dataset, arguments, config)
     if not kept:

@@ -1,8 +1,8 @@
 """Kill a training at random moments, again and again, and compare what it becomes with one that was left alone.
 
-    python benchmarks/tuning/kills.py [KILLS] [SEED]     # 20 kills: about 5 minutes
+    python benchmarks/tuning/kills.py [KILLS] [SEED] [DTYPE]     # 20 kills in float32: about 5 minutes
 
-A small random model on the processor, in float32. Every kill is SIGKILL, at a random time after a step was logged.
+A small random model on the processor. Every kill is SIGKILL, at a random time after a step was logged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from tuning import losses, start, with_rows  # noqa: E402
 
 def main() -> None:
     """Run both, and print how far apart they are."""
-    kills, seed = (int(value) for value in (sys.argv[1:] + ["20", "1"][len(sys.argv) - 1 :]))
+    kills, seed, dtype = sys.argv[1:] + ["20", "1", "float32"][len(sys.argv) - 1 :]
+    bf16 = str(dtype == "bfloat16").lower()
+    flags = {"model_config": f'{{"dtype": "{dtype}"}}', "training_arguments": f'{{"bf16": {bf16}}}'}
     with tempfile.TemporaryDirectory() as folder:
         model = trainable_model.make_model(Path(folder) / "model")
         undisturbed = with_rows(Path(folder) / "undisturbed")
-        start(undisturbed, model).communicate()
+        start(undisturbed, model, **flags).communicate()
         work = with_rows(Path(folder) / "killed")
-        died = _kill_again_and_again(work, model, kills, random.Random(seed))
-        out, err = start(work, model).communicate()
+        died = _kill_again_and_again(work, model, flags, int(kills), random.Random(int(seed)))
+        out, err = start(work, model, **flags).communicate()
         assert "tokens-per-second" in out, err
         gap = max(abs(a - b) for a, b in zip(losses(undisturbed), losses(work), strict=True))
         print(f"killed {died} times in {len(losses(work))} steps")
@@ -39,10 +41,10 @@ def main() -> None:
         print(f"weights differ by at most {_weights_apart(undisturbed, work):.1e}")
 
 
-def _kill_again_and_again(work: Path, model: Path, kills: int, draw: random.Random) -> int:
+def _kill_again_and_again(work: Path, model: Path, flags: dict[str, str], kills: int, draw: random.Random) -> int:
     died = 0
     while died < kills:
-        process = start(work, model)
+        process = start(work, model, **flags)
         before = len(curve(work))
         # A step further each time, or two, so that there is something left to kill.
         while process.poll() is None and len(curve(work)) <= before + draw.choice([0, 0, 1]):

@@ -87,10 +87,10 @@ def test_the_longest_batch_is_first_and_long_and_short_ones_are_mixed() -> None:
 
 
 def test_what_wastes_least_is_chosen_and_a_choice_is_kept() -> None:
-    assert batching.defaults({}, flash_attention=True) == {"padding_free": True}
-    assert batching.defaults({}, flash_attention=False) == {"train_sampling_strategy": "group_by_length"}
+    assert batching.defaults({}, padding_free=True) == {"padding_free": True}
+    assert batching.defaults({}, padding_free=False) == {"train_sampling_strategy": "group_by_length"}
     for chosen in ({"packing": True}, {"padding_free": True}, {"train_sampling_strategy": "random"}):
-        assert batching.defaults(chosen, flash_attention=True) == {}
+        assert batching.defaults(chosen, padding_free=True) == {}
 
 
 @pytest.mark.parametrize("chosen", [{"packing": True}, {"padding_free": True}, {"train_sampling_strategy": "random"}])

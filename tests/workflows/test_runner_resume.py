@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from runner_documents import EXIT, QUICK, SAY, dag, inputs, is_alive, leaf, log_of, task, wait_for, workflow, writer
 
-from workflows import runner
+from workflows import cli, runner
 from workflows.errors import InvalidInput
 
 DRIVER = Path(__file__).with_name("runner_driver.py")
@@ -247,6 +247,26 @@ def test_a_failed_run_goes_on_with_all_its_retries(tmp_path: Path) -> None:
     assert (outcome.phase, outcome.message, len(outcome.nodes["a"].attempts)) == ("Succeeded", "", 1)
     assert (tmp_path / "tries").read_text() == "x" * 5
     assert log_of(tmp_path / "run", "c").strip() == "done 5", "the parameters of the start are kept"
+
+
+def test_the_command_goes_on_with_a_run_of_the_workflow_whatever_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with one whose own name only begins alike."""
+
+    def command(prefix: str, *flags: str) -> int:
+        document = {**needing(tmp_path), "metadata": {"generateName": prefix}}
+        (tmp_path / "workflow.json").write_text(json.dumps(document))
+        return cli.main(["run", str(tmp_path / "workflow.json"), "--runs-dir", str(tmp_path / "runs"), *flags])
+
+    assert command("tuned-", "--name", "mine") == 1
+    assert command("tuned-more-", "--name", "tuned-more-x") == 1
+    assert command("tuned-", "--resume", "--name", "tuned-more-x") == 2
+    capsys.readouterr()
+    (tmp_path / "needed").touch()
+    assert command("tuned-", "--resume") == 0
+    assert f"resuming {tmp_path / 'runs' / 'mine'}" in capsys.readouterr().err
+    assert command("tuned-", "--resume") == 2
 
 
 def test_a_finished_run_has_nothing_to_do(tmp_path: Path) -> None:

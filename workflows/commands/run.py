@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         if volumes:
             raise InvalidInput(Problem("a resumed run keeps its volumes", fix="leave --volume out"))
-        folder = _unfinished(runs, args.name or _prefix(document), args.file)
+        folder = _unfinished(runs, args.name, _prefix(document), args.file)
         print(f"resuming {folder}", file=sys.stderr)
         outcome = runner.resume(folder, document=document, answers=parameters, observer=choose_view())
     else:
@@ -167,12 +168,13 @@ def _prefix(document: dict[str, Any]) -> str:
     return str(name or metadata.get("generateName") or "run-")
 
 
-def _unfinished(runs: Path, prefix: str, file: str) -> Path:
-    """The newest run folder of the Workspace that has not succeeded."""
+def _unfinished(runs: Path, name: str, prefix: str, file: str) -> Path:
+    """The newest run folder of the Workspace that has not succeeded, whatever it is called; ``name``, if given."""
     from workflows import runner
 
+    kept = (state.parent for state in runs.glob(f"{name or '*'}/state.json"))
     candidates = sorted(
-        (folder for folder in runs.glob(f"{prefix}*") if (folder / "state.json").is_file()),
+        (folder for folder in kept if _is_of(folder, prefix)),
         key=lambda folder: (folder / "workflow.json").stat().st_mtime,
         reverse=True,
     )
@@ -180,6 +182,13 @@ def _unfinished(runs: Path, prefix: str, file: str) -> Path:
         if runner.read_state(folder).phase != "Succeeded":
             return folder
     raise InvalidInput(Problem(f"no unfinished run under {runs}/", file=file, fix=f"start one: argotune run {file}"))
+
+
+def _is_of(folder: Path, prefix: str) -> bool:
+    """Whether the run was started from a document whose runs are named so; one that can't be read is of nobody."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return _prefix(json.loads((folder / "workflow.json").read_text())) == prefix
+    return False
 
 
 def _tell(outcome: Outcome, file: str) -> int:

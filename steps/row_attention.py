@@ -23,11 +23,12 @@ def offered(folder: Path) -> str:
     are capped or have sinks, which PyTorch's kernels don't know, nor where a state goes on from row to row (Mamba,
     linear attention).
     """
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     if not _suits(folder):
         return ""
     AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, _mask)
     return NAME
 
 
@@ -49,20 +50,24 @@ def attend(
     query: Any,
     key: Any,
     value: Any,
-    attention_mask: None,
+    attention_mask: Any,
     *,
-    cu_seq_lens_q: Any,
+    cu_seq_lens_q: Any = None,
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Any, None]:
     """An attention function of transformers: heads x tokens in, tokens x heads out.
 
     ``cu_seq_lens_q`` says where rows begin and end, as ``trl``'s collator gives it; a row longer than the layer's
-    window gets a mask of its own.
+    window gets a mask of its own. Without it the batch is an ordinary one.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if cu_seq_lens_q is None:
+        if attention_mask is None:
+            attention_mask = _window(query.shape[2], sliding_window, query.device)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows = [
         sdpa_attention_forward(
             module,
@@ -79,6 +84,13 @@ def attend(
 def _bounds(cumulated: Any) -> list[int]:
     """Read once a step, not once a layer: on a GPU, reading waits for all that it has to do."""
     return list(cumulated.tolist())
+
+
+def _mask(*given: Any, attention_mask: Any = None, **named: Any) -> Any:
+    """A mask for padded rows alone: not even the one by which transformers tells rows apart."""
+    from transformers.masking_utils import sdpa_mask
+
+    return None if attention_mask is None else sdpa_mask(*given, attention_mask=attention_mask, **named)
 
 
 def _window(length: int, window: int | None, device: Any) -> Any:

@@ -123,8 +123,8 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,  # below 1: a share of all steps
         "max_grad_norm": 1.0,
-        "bf16": compute == "bfloat16",
-        "fp16": compute == "float16",
+        "bf16": compute == "bfloat16" and config.dtype != "float32",
+        "fp16": compute == "float16" and config.dtype != "float32",
         "gradient_checkpointing": False,  # until memory asks for it: steps/memory_fit.py
         "dataloader_pin_memory": device == "cuda",
         "ddp_find_unused_parameters": False,  # an adapter is used as a whole, and looking for parts takes time

@@ -104,7 +104,8 @@ def test_plain_peft_gives_what_was_trained(name: str, tiny: Path, work: Path, tr
     assert config["r"] == lora_variants.written_rank(4, lora)
     if lora_variants.doubles(lora):
         assert config["init_lora_weights"] is True
-        halves_are_the_base_models(alone, lora)
+        # Loaded anew: where the processor has AVX-512, bitsandbytes packs weights differently after an inference.
+        halves_are_the_base_models(loaded(tiny, work / "adapter", method == "qlora"), lora)
 
 
 def halves_are_the_base_models(model: Any, lora: dict[str, Any]) -> None:

@@ -79,8 +79,8 @@ def batching_collator() -> Any:
         ("gemma2", {"head_dim": 8}),  # caps its scores
         ("gpt_oss", {"head_dim": 8, "num_local_experts": 2}),  # has sinks
         ("mamba", {}),  # its state goes on from row to row
-        ("lfm2", {}),  # convolutions between its layers of attention
-        ("bert", {}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),  # convolutions between its layers of attention
+        ("t5", {}),
     ],
 )
 def test_what_it_does_not_suit(tmp_path: Path, model_type: str, changes: dict[str, Any]) -> None:

@@ -92,6 +92,8 @@ class Data(_Section):
     """Share of the rows held out for the evaluation."""
     columns: dict[str, str] = {}
     """Columns that the files call otherwise than the formats of ``steps/row_formats.py`` do."""
+    weights: dict[str, float] = {}
+    """How many times the rows of a file are trained on in an epoch, by its name; 1 where nothing is written."""
     shuffle: bool = True
     seed: int = 42
     allow_private_hosts: bool = False

@@ -104,6 +104,8 @@ def _without_template(path: str, value: Any) -> Any:
 def _addresses(plan: Plan, by_hand: dict[str, Any], found: Findings) -> None:
     for index, url in enumerate(plan.data.urls if plan.data and "data.urls" in by_hand else ()):
         urls.check(url, f"data.urls[{index}]", bool(plan.data and plan.data.allow_private_hosts), found)
+    if plan.data and {"data.urls", "data.weights"} & by_hand.keys():
+        sources.check_weights(plan.data.weights, plan.data.urls, "data.weights", found)
     for path in ("data.image", "output.image"):
         sources.check_image(str(by_hand.get(path, "")), path, path.partition(".")[0], found)
 

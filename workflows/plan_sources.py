@@ -14,6 +14,7 @@ FROM_WORKSPACE = {
     "data.imagePullSecrets": "tuning.input.imagePullSecrets",
     "data.evalSplit": "pipeline.data.evalSplit",
     "data.columns": "pipeline.data.columns",
+    "data.weights": "pipeline.data.weights",
     "data.allowPrivateHosts": "pipeline.data.allowPrivateHosts",
     "tuning.objective": "pipeline.tune.objective",
     "tuning.beta": "pipeline.tune.beta",

@@ -40,6 +40,7 @@ PLANS = {
     "gate": BASE | TUNING | SCHEDULE | GATE,
     "tracking": BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.project": "p", "tracking.secret": "keys"},
     "pairs": BASE | TUNING | SCHEDULE | {"tuning.objective": "dpo", "tuning.beta": 0.2},
+    "weights": BASE | TUNING | {"data.weights": {"a.parquet": 0.5}},
     "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
 }
 

@@ -37,6 +37,8 @@ REFUSED = {
     ),
     "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
     "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
+    "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "is no file of the data"),
+    "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "nan is no weight"),
     "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
     "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "no row is answered"),
     "nodes": ("resource.count=2", "resource.count", "is not honoured"),

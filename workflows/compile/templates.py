@@ -58,6 +58,7 @@ def download(plan: Plan) -> StepTemplate:
         "work": WORK,
         "eval-split": data.eval_split,
         **({"columns": data.columns} if data.columns else {}),
+        **({"weights": data.weights} if data.weights else {}),
         **({"objective": "dpo"} if _given(plan.tuning).objective == "dpo" else {}),
         "shuffle": data.shuffle,
         "seed": data.seed,

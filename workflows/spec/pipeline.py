@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from steps import file_weights
 from steps.row_formats import Column
 from steps.tracking_tools import ReportTo
 from workflows.runner.duration import seconds
@@ -56,6 +57,7 @@ def _tracking_uri(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 TrackingUri = Annotated[str, AfterValidator(_tracking_uri)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
+Weight = Annotated[float, Field(ge=0, le=file_weights.MOST)]
 Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 
@@ -66,6 +68,10 @@ class PipelineData(Fields):
     """Share of the rows held out for the evaluation; 0 holds none out, and nothing is evaluated."""
     columns: dict[Column, str] = Field({})
     """What the files call a column, where not as the formats do: ``{prompt: question, completion: answer}``."""
+    weights: dict[str, Weight] = Field({})
+    """How many times the rows of a file are trained on in an epoch, where not once: ``{chat.parquet: 2, code.parquet:
+    0.5}`` (half of its rows, drawn by the seed). A file is named by the end of its address or path. Held-out rows are
+    taken before, from all files, and count once."""
     allow_private_hosts: bool = False
     """Whether URLs may name hosts of private networks, this machine, or services of the cluster."""
 

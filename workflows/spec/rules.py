@@ -101,6 +101,7 @@ def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, foun
         found.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
     sources.check_name(tuning.config, "tuning.config", found)
     sources.check_source(tuning.input, "tuning.input", workspace.pipeline.data.allow_private_hosts, found)
+    sources.check_weights(workspace.pipeline.data.weights, tuning.input.urls, "pipeline.data.weights", found)
     moves = workspace.pipeline.schedule is not None  # each adapter has a tag of its own besides
     sources.check_destination(tuning.output, "tuning.output", found, moves=moves)
     return base

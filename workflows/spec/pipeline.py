@@ -83,6 +83,12 @@ class PipelineEvaluation(Fields):
     """Held-out rows that the models answer, side by side in the report; their scores are of these answers."""
     max_new_tokens: int = Field(64, ge=1, le=4096)
     """Tokens of such an answer; for the scores to mean something, as many as the answers wanted have."""
+    tasks: list[str] = Field([])
+    """Tasks of EleutherAI's lm-evaluation-harness that the models are asked too, like ``hellaswag`` or ``ifeval``:
+    what the base can do, and an adapter may have lost. One of your own is the path of its YAML; on a cluster below
+    ``/mnt/models``, the volume of the base models. Wants ``argotune[lm-eval]`` where it runs."""
+    task_limit: int = Field(0, ge=0)
+    """Samples of each task; 0: all, which may take hours."""
     max_loss_ratio: float = Field(1.0, gt=0)
     """The adapter's loss on the held-out rows must be below this share of the base model's."""
     confident: bool = False
@@ -93,6 +99,9 @@ class PipelineEvaluation(Fields):
     """ROUGE-L (F-measure) that the adapter's answers must reach on average."""
     max_regressions: float | None = Field(None, ge=0, le=1)
     """Share of the held-out rows, at most, on which the adapter's loss may be higher than the base model's."""
+    min_task_scores: dict[str, float] = Field({})
+    """What the adapter must reach in a task: ``{hellaswag: 0.4}`` by its first metric, ``{hellaswag/acc_norm: 0.5}``
+    by this one."""
     better_than_previous: bool = True
     """Whether, with a schedule, the adapter's loss must be below that of the adapter in service."""
 

@@ -93,10 +93,8 @@ def check(tasks: Sequence[str]) -> None:
     Raises:
         BadInput: the package is not installed, or it has no such task.
     """
-    if what := faults(tasks):
-        raise BadInput(what, INSTALL)
     if tasks:
-        _known(tasks)
+        _manager(tasks)
 
 
 def load(tasks: Sequence[str], rules: Mapping[str, float], limit: int, chat: bool) -> Tasks | None:
@@ -106,14 +104,14 @@ def load(tasks: Sequence[str], rules: Mapping[str, float], limit: int, chat: boo
         BadInput: as ``check``; a task that can't be asked here, or a rule for what is not measured.
         StepError: the data of a task can't be had.
     """
-    check(tasks)
     if not tasks:
         return None
+    manager = _manager(tasks)
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        loaded = _known(tasks).load(list(tasks))
+        loaded = manager.load(list(tasks))
     except ModuleNotFoundError as error:
         what = f"a task of {', '.join(tasks)} needs {error.name}, which is not installed"
         raise BadInput(what, f"pip install {error.name} where evaluate runs, or leave the task out") from None
@@ -136,8 +134,10 @@ def of_rule(name: str, scores: Sequence[TaskScore]) -> float | None:
     return next((score.value for score in scores if name in (score.task, f"{score.task}/{score.metric}")), None)
 
 
-def _known(tasks: Sequence[str]) -> Any:
+def _manager(tasks: Sequence[str]) -> Any:
     """The harness's manager of tasks, which knows all of these; one of the user's own is a path to its YAML."""
+    if what := faults(tasks):
+        raise BadInput(what, INSTALL)
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger(PACKAGE).setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager

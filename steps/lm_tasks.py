@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.errors import BadInput, StepError
+from steps.model import prepare_libraries
 
 PACKAGE = "lm_eval"
 INSTALL = "pip install 'argotune[lm-eval]' where tune and evaluate run"
@@ -138,7 +139,7 @@ def _manager(tasks: Sequence[str]) -> Any:
     """The harness's manager of tasks, which knows all of these; one of the user's own is a path to its YAML."""
     if what := faults(tasks):
         raise BadInput(what, INSTALL)
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    prepare_libraries()
     logging.getLogger(PACKAGE).setLevel(logging.ERROR)
     from lm_eval.tasks import TaskManager
 

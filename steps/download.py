@@ -6,14 +6,17 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from steps import fetch, files, preferences, row_messages, rows, step
+from steps import fetch, file_weights, files, preferences, row_copies, row_messages, rows, step
 from steps.errors import BadInput
 from steps.row_formats import KNOWN, Format
 from steps.row_shuffle import Spool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @step.settings
@@ -30,6 +33,8 @@ class Settings:
     """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
     columns: dict[str, str] = Field(default_factory=dict)
     """JSON map of columns that the files call otherwise, for example `{"prompt": "question"}` (row_formats.py)."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """JSON map of how many times the rows of a file count, by its name (file_weights.py): `{"a.parquet": 2}`."""
     objective: Literal["sft", "dpo"] = "sft"
     """What the rows are for: dpo learns from pairs of answers, and other data is refused."""
     eval_split: float = Field(default=0.1, ge=0, lt=1)
@@ -47,11 +52,12 @@ class Result:
     """What is in `dataset/` now."""
 
     rows: int
-    """Rows to train on, in `train.parquet`."""
+    """Rows to train on, in `train.parquet`; each as often as the weight of its file says."""
     eval_rows: int
     """Rows held out, in `eval.parquet`; that file is absent when there are none."""
     data_digest: str
-    """Of the content of the files given, in their order, and of the split; where they came from does not count."""
+    """Of the content of the files given, in their order, of their weights and of the split; where they came from does
+    not count."""
     data_format: Format
     """What the files given had. `train.parquet` and `eval.parquet` have `messages`; of `preference` data `rejected`
     too, one message that answers worse than the last of `messages`; of `text` they have `text` alone."""
@@ -59,6 +65,8 @@ class Result:
 
 @dataclass(frozen=True)
 class _Source:
+    name: str
+    """Its address, or its path below the folder of the data."""
     place: str
     path: Path
     size: int
@@ -103,6 +111,7 @@ def still_there(settings: Settings, result: Result) -> bool:
 
 def _gathered(settings: Settings, raw: Path) -> list[_Source]:
     if settings.urls:
+        _weights(settings.weights, settings.urls)  # first, since what comes here for nothing is fetched again
         return _fetched(settings, raw)
     if settings.source:
         return _found(settings.source)
@@ -114,7 +123,7 @@ def _gathered(settings: Settings, raw: Path) -> list[_Source]:
 
 def _fetched(settings: Settings, raw: Path) -> list[_Source]:
     found = fetch.fetch_all(settings.urls, raw, allow_private_hosts=settings.allow_private_hosts)
-    return [_Source(file.url, file.path, file.size, file.sha256) for file in found]
+    return [_Source(file.url, file.url, file.path, file.size, file.sha256) for file in found]
 
 
 def _found(source: Path) -> list[_Source]:
@@ -129,21 +138,37 @@ def _found(source: Path) -> list[_Source]:
     if not found:
         there = ", ".join(str(path) for path in visible[:5]) or "nothing"
         raise BadInput(f"no *.parquet below {source}; there is {there}", "put the data there as parquet files")
-    return [_Source(str(path), path, path.stat().st_size, files.sha256(path)) for path in found]
+    folder = source if source.is_dir() else source.parent
+    return [
+        _Source(path.relative_to(folder).as_posix(), str(path), path, path.stat().st_size, files.sha256(path))
+        for path in found
+    ]
 
 
 def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Result:
     data = [rows.DataFile(source.path, source.place) for source in sources]
     _check_columns(settings.columns)
+    weights = _weights(settings.weights, [source.name for source in sources])
     data_format = rows.format_of(data, settings.columns)
     preferences.check_data(settings.objective, data_format == "preference")
-    train, held_out = rows.split(rows.count_rows(data), settings.eval_split, settings.shuffle, settings.seed)
+    counts = [rows.count_rows([file]) for file in data]
+    train, held_out = rows.split(sum(counts), settings.eval_split, settings.shuffle, settings.seed)
+    told: list[dict[str, Any]] = [{}] * len(data)
+    if weights:
+        train, taken = row_copies.weighted(train, counts, weights, settings.shuffle, settings.seed)
+        told = [{"weight": weight, "train_rows": count} for weight, count in zip(weights, taken, strict=True)]
+    places = row_copies.Places(train, held_out, sum(counts))
     manifest_file = dataset / "manifest.json"
     parts = {"train.parquet": len(train)} | ({"eval.parquet": len(held_out)} if len(held_out) else {})
     dataset.mkdir(parents=True, exist_ok=True)
     schema = row_messages.schema_of(data_format)
-    with closing(Spool(dataset / ".rows.arrow.partial", schema, rows.places(train, held_out))) as spool:
-        found = rows.normalise(data, data_format, spool.add, settings.columns)
+    with closing(Spool(dataset / ".rows.arrow.partial", schema)) as spool:
+
+        def keep(given: pa.RecordBatch) -> None:
+            for copies, their_places in places.of(given):
+                spool.add(copies, their_places)
+
+        found = rows.normalise(data, data_format, keep, settings.columns)
         # Without a manifest the split counts as not made, whatever a killed step leaves of it.
         manifest_file.unlink(missing_ok=True)
         (dataset / "eval.parquet").unlink(missing_ok=True)
@@ -152,13 +177,15 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     content: dict[str, Any] = {"files": [source.sha256 for source in sources], "split": split}
     if settings.columns:
         content["columns"] = settings.columns
+    if weights:
+        content["weights"] = weights
     digest = files.sha256_text(json.dumps(content, sort_keys=True))
     result = Result(rows=len(train), eval_rows=len(held_out), data_digest=digest, data_format=data_format)
     duplicates, leaked = rows.repeated(found.digests, train, held_out)
     manifest: dict[str, Any] = asdict(result) | {
         "sources": [
-            {"from": source.place, "size": source.size, "sha256": source.sha256, "rows": count}
-            for source, count in zip(sources, found.counts, strict=True)
+            {"from": source.place, "size": source.size, "sha256": source.sha256, "rows": count, **weight}
+            for source, count, weight in zip(sources, found.counts, told, strict=True)
         ],
         "split": split,
         "files": {name: files.sha256(dataset / name) for name in parts},
@@ -176,12 +203,24 @@ def _check_columns(columns: dict[str, str]) -> None:
         raise BadInput(f"columns: {', '.join(unknown)} is of no format", f"known: {', '.join(KNOWN)}")
 
 
+def _weights(given: dict[str, float], names: list[str]) -> list[float]:
+    """Weight of each file; none where all count the same, so that 1 and nothing written are the same data."""
+    found, faults = file_weights.of_files(given, names)
+    if faults:
+        told = [f"{f'weights.{fault.key}' if fault.key else 'weights'}: {fault.what}" for fault in faults]
+        raise BadInput("\n  ".join(told), "; ".join(dict.fromkeys(fault.fix for fault in faults)))
+    return found if any(weight != 1 for weight in found) else []
+
+
 def _tell(result: Result, manifest: dict[str, Any]) -> None:
     count = len(manifest["sources"])
     print(
         f"{result.rows} rows to train on, {result.eval_rows} held out, from {count} file{'s' * (count > 1)}",
         flush=True,
     )
+    for source in manifest["sources"]:
+        if "weight" in source:
+            print(f"  {source['train_rows']} of {source['from']} (weight {source['weight']:g})", flush=True)
     if manifest["unused_columns"]:
         print(f"not used: the columns {', '.join(manifest['unused_columns'])}", flush=True)
     if manifest["duplicate_rows"]:

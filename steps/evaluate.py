@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from steps import answer_metrics, evaluated_models, evaluation_record, files, gate, progress
+from steps import answer_metrics, evaluated_models, evaluation_record, files, gate, lm_tasks, progress
 from steps.adapter import adapter_digest
 from steps.answer_metrics import Scores
 from steps.answers import answer
@@ -52,6 +52,10 @@ class Settings(gate.Rules):
     """Rows whose question the models answer, to be read side by side; exact match and ROUGE-L are of these answers."""
     max_new_tokens: int = 64
     """Length of these answers."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks of lm-eval that the models are asked too: names, or paths of YAML files (lm_tasks.py)."""
+    task_limit: int = 0
+    """Samples of each task; 0: all."""
     seed: int = 42
     """Of the choice of samples."""
     adapter_digest: str = ""
@@ -90,12 +94,14 @@ def evaluate(given: Settings) -> Result:
     """Measure base, adapter and the adapter in service, let all answer, and give the verdict.
 
     Raises:
-        BadInput: no held-out rows, no adapter, or none that fits the base; a rule about answers, but no answers.
-        StepError: the base model can't be had, or was not quantized.
+        BadInput: no held-out rows, no adapter, or none that fits the base; a rule about answers, but no answers; tasks
+            that can't be asked.
+        StepError: the base model or the data of a task can't be had, or the base was not quantized.
     """
     rows = read_messages(dataset_folder(given) / "eval.parquet")
     folder = evaluated_models.adapter_folder(given.work, given.adapter_digest)
     prepare_libraries()
+    tasks = lm_tasks.load(given.tasks, given.min_task_scores, given.task_limit, chat=rows[0][0]["role"] != TEXT)
     device = choose_device()
     base = fetch_model(given.preset, given.model, given.revision)
     previous = evaluated_models.previous_folder(given.previous, given.work, folder)
@@ -109,14 +115,17 @@ def evaluate(given: Settings) -> Result:
     print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
     ends = stop_ids(tokenizer, prepared.rows)
     turns = evaluated_models.turns(model, previous)
-    models = {
-        name: _measure(name, model, tokenizer, prepared, chosen, ends, given.max_new_tokens, bool(previous))
-        for name in turns
-    }
+    models = {}
+    for name in turns:
+        measured = _measure(name, model, tokenizer, prepared, chosen, ends, given.max_new_tokens, bool(previous))
+        if tasks:
+            print(f"{name}: tasks {', '.join(given.tasks)}", flush=True)
+            measured = dataclasses.replace(measured, tasks=tasks.ask(model, tokenizer, given.seed))
+        models[name] = measured
     means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, given.seed)
-    outcomes = gate.judge(given, _gate_measures(models, losses, interval[1], means["adapter"], prepared))
+    outcomes = gate.judge(given, _gate_measures(models, losses, interval[1], means["adapter"], prepared, given))
     result = _result(losses, means, gate.reason(outcomes))
     files.write_json(
         given.work / "report" / "evaluation.json",
@@ -126,12 +135,15 @@ def evaluate(given: Settings) -> Result:
             "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
             "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
             "scores": evaluation_record.scores(means),
+            "tasks": evaluation_record.tasks(models),
             "max_new_tokens": given.max_new_tokens,
             **evaluation_record.rows(models, prepared, rows),
             "samples": evaluation_record.samples(models, chosen),
         },
     )
     _tell(result, outcomes, interval, len(chosen))
+    for line in evaluation_record.task_lines(models):
+        print(line, flush=True)
     return result
 
 
@@ -196,7 +208,7 @@ def _losses(models: Models, prepared: Prepared) -> dict[str, float]:
 
 
 def _gate_measures(
-    models: Models, losses: dict[str, float], high: float, scores: Scores | None, prepared: Prepared
+    models: Models, losses: dict[str, float], high: float, scores: Scores | None, prepared: Prepared, rules: gate.Rules
 ) -> gate.Measured:
     pairs = zip(models["base"].losses, models["adapter"].losses, strict=True)
     in_service = losses.get("previous")
@@ -208,6 +220,7 @@ def _gate_measures(
         loss_ratio_high=high,
         regressions=sum(adapter > base for base, adapter in pairs) / len(prepared.rows),
         scores=scores,
+        task_scores={name: lm_tasks.of_rule(name, models["adapter"].tasks) for name in rules.min_task_scores},
         previous_loss_ratio=in_service,
     )
 

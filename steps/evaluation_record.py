@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steps.answer_metrics import Scores
 from steps.chat_tokens import Message, Prepared
+from steps.lm_tasks import TaskScore
 
 WORST = 5
 """Rows listed on which the adapter does worse than its base, or than the adapter in service."""
@@ -26,6 +27,8 @@ class Measured:
     """To the rows that were chosen."""
     scores: list[Scores]
     """Of these answers."""
+    tasks: list[TaskScore] = field(default_factory=list)
+    """Metrics of lm-eval's tasks."""
 
 
 Models = Mapping[str, Measured]
@@ -69,6 +72,29 @@ def samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[st
 def scores(means: Mapping[str, Scores | None]) -> dict[str, Any]:
     """Means of the scores by model; nothing where nothing was answered."""
     return {name: _plain(mean) for name, mean in means.items() if mean}
+
+
+def tasks(models: Models) -> list[dict[str, Any]]:
+    """Each metric of lm-eval's tasks, by each model."""
+    return [
+        {
+            "task": score.task,
+            "metric": score.metric,
+            "filter": score.filter,
+            "name": score.name,
+            "samples": score.samples,
+            "higher_is_better": score.higher_is_better,
+            **{name: round(model.tasks[place].value, 4) for name, model in models.items()},
+            "stderr": {name: model.tasks[place].stderr for name, model in models.items()},
+        }
+        for place, score in enumerate(models["base"].tasks)
+    ]
+
+
+def task_lines(models: Models) -> list[str]:
+    """The same for people."""
+    pairs = zip(models["base"].tasks, models["adapter"].tasks, strict=True)
+    return [f"{base.name} {base.value:.4g} -> {adapter.value:.4g} ({base.samples} samples)" for base, adapter in pairs]
 
 
 def question(row: Sequence[Message]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from steps.answer_metrics import Scores
 from steps.step import settings
@@ -24,6 +24,8 @@ class Rules:
     """What ROUGE-L of the answers must reach on average."""
     max_regressions: float | None = None
     """Share of the rows, at most, on which the adapter's loss may be higher than the base's."""
+    min_task_scores: dict[str, float] = field(default_factory=dict)
+    """What tasks of lm-eval must reach (JSON map): by `TASK` their first metric, by `TASK/METRIC` this one."""
     better_than_previous: bool = True
     """Whether the loss must be below that of the adapter in service, where there is one."""
 
@@ -40,6 +42,8 @@ class Measured:
     """Share of the rows on which the adapter's loss is higher than the base's."""
     scores: Scores | None = None
     """Of the adapter's answers; None where it answered nothing."""
+    task_scores: Mapping[str, float | None] = field(default_factory=dict)
+    """Of the adapter, by the names that the rules give them; None for what was not measured."""
     previous_loss_ratio: float | None = None
     """The adapter's loss as a share of that of the adapter in service; None where there is none."""
 
@@ -75,6 +79,8 @@ def judge(rules: Rules, measured: Measured) -> list[Outcome]:
         share = measured.regressions
         wanted = f"<= {rules.max_regressions:g}"
         outcomes.append(Outcome("maxRegressions", wanted, _shown(share), share <= rules.max_regressions))
+    for name, limit in rules.min_task_scores.items():
+        outcomes.append(_at_least(f"minTaskScores.{name}", limit, measured.task_scores.get(name)))
     if rules.better_than_previous and measured.previous_loss_ratio is not None:
         outcomes.append(_below("betterThanPrevious", 1, measured.previous_loss_ratio))
     return outcomes
@@ -90,7 +96,9 @@ def _below(name: str, limit: float, value: float) -> Outcome:
 
 
 def _at_least(name: str, limit: float, value: float | None) -> Outcome:
-    return Outcome(name, f">= {limit:g}", value, value is not None and value >= limit)
+    return Outcome(
+        name, f">= {limit:g}", None if value is None else _shown(value), value is not None and value >= limit
+    )
 
 
 def _shown(value: float) -> float | None:

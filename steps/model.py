@@ -176,6 +176,7 @@ def compute_dtype(device: str) -> str:
 def prepare_libraries() -> None:
     """Keep the libraries' bars and remarks out of the step's log; errors still show. To be called before torch."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     # Threads that spin while they wait make a shared machine several times slower, and an idle one no faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import logging

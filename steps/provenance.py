@@ -25,6 +25,8 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://argotune.dev/tuning/v1"
 BUILDER = "https://argotune.dev/steps/package"
+OF_A_FILE = {"rows": "rows", "bytes": "size", "weight": "weight", "trainedRows": "train_rows"}
+"""What is told of a file of the data, and how the manifest of the download step calls it."""
 Record = Mapping[str, Any]
 
 
@@ -108,7 +110,7 @@ def _data(work: Path, made_of: Lineage) -> list[dict[str, Any]]:
             "name": "data" if len(sources) == 1 else f"data {number}",
             **({"uri": source["from"]} if "://" in source["from"] else {}),
             "digest": _digest(source["sha256"]),
-            "annotations": {"rows": source["rows"], "bytes": source["size"]},
+            "annotations": {name: source[key] for name, key in OF_A_FILE.items() if key in source},
         }
         for number, source in enumerate(sources, 1)
     ]

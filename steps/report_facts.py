@@ -72,7 +72,7 @@ class Evaluation:
     """Rules that said no."""
     rules: tuple[Rule, ...] = ()
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
-    """Of the answers, by name of the score and model; none where nothing was answered."""
+    """Of the answers and of lm-eval's tasks, by name of the score and model; none where nothing was asked."""
     base_loss: float | None = None
     adapter_loss: float | None = None
     previous_loss: float | None = None
@@ -332,11 +332,15 @@ def _evaluation(reader: _Reader, step: Step | None) -> Evaluation:
 
 def _scores(told: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     models = {name: record(scores) for name, scores in record(told.get("scores")).items()}
-    return {
+    found = {
         name: {model: number(scores.get(key)) for model, scores in models.items()}
         for key, name in SCORES.items()
         if models
     }
+    for task in records(told.get("tasks")):
+        lower = ", lower is better" if task.get("higher_is_better") is False else ""
+        found[text(task.get("name")) + lower] = {key: number(task.get(key)) for key in ("base", "adapter", "previous")}
+    return found
 
 
 def _regressions(told: Any) -> tuple[Regression, ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 from steps import report_evaluation, report_training
 from steps.report_facts import STEPS, Facts, Failure, Setting, number, records, text
@@ -136,9 +137,14 @@ def _link(name: str, main: str, digest: str, detail: object) -> str:
 
 def _sources(facts: Facts) -> str:
     """Where the rows came from: the manifest of download says it, or else its settings."""
-    listed = ", ".join(text(source.get("from")) for source in records(facts.manifest.get("sources")))
+    listed = ", ".join(_source(source) for source in records(facts.manifest.get("sources")))
     given = facts.of("download", "urls").strip('[]"').replace('", "', ", ")
     return listed or given or facts.of("download", "source")
+
+
+def _source(told: Mapping[str, Any]) -> str:
+    weight, rows = number(told.get("weight")), number(told.get("train_rows"))
+    return text(told.get("from")) + ("" if weight is None else f" (weight {figure(weight)}: {figure(rows)} rows)")
 
 
 def _steps(facts: Facts) -> str:

@@ -1,9 +1,9 @@
 """Rows brought into another order on disk, for data that is larger than memory.
 
-Each row has its place in the new order. As the rows come they are sorted by place in memory, as many as ``RUN`` bytes
-hold, and written to a spool file in pieces, one for each stretch of places ("bucket"). Then bucket by bucket is read
-from all its pieces and put in order. At no time is more than a run or a bucket in memory, and the file is read and
-written in pieces of some hundred kilobytes, not row by row.
+Each row comes with its place in the new order. As the rows come they are sorted by place in memory, as many as ``RUN``
+bytes hold, and written to a spool file in pieces, one for each stretch of places ("bucket"). Then bucket by bucket is
+read from all its pieces and put in order. At no time is more than a run or a bucket in memory, and the file is read
+and written in pieces of some hundred kilobytes, not row by row.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ PLACE = "place"
 class Spool:
     """Rows on disk, on the way to their places. ``close`` removes the file."""
 
-    def __init__(self, path: Path, schema: pa.Schema, places: np.ndarray) -> None:
-        """``places`` holds, for each row in the order in which they are added, its number in the order wanted."""
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         import pyarrow as pa
 
-        self.path, self.schema, self.places = path, schema, places
+        self.path, self.schema = path, schema
         self.taken = 0
-        self.waiting: list[pa.RecordBatch] = []
+        self.waiting: list[tuple[pa.RecordBatch, np.ndarray]] = []
         self.bytes_waiting = 0
         self.bucket_rows = 0
         self.pieces: dict[int, list[int]] = defaultdict(list)
@@ -45,9 +44,9 @@ class Spool:
             self.sink, schema.append(pa.field(PLACE, pa.uint32())), options=pa.ipc.IpcWriteOptions(compression="lz4")
         )
 
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Take the next rows."""
-        self.waiting.append(rows)
+    def add(self, rows: pa.RecordBatch, places: np.ndarray) -> None:
+        """Take rows; ``places`` holds the number of each in the order wanted."""
+        self.waiting.append((rows, places))
         self.bytes_waiting += rows.nbytes
         if self.bytes_waiting >= RUN:
             self._write_run()
@@ -83,11 +82,11 @@ class Spool:
 
         if not self.waiting:
             return
-        rows, size = pa.concat_batches(self.waiting), self.bytes_waiting
+        rows, size = pa.concat_batches([rows for rows, _ in self.waiting]), self.bytes_waiting
+        places = np.concatenate([places for _, places in self.waiting])
         self.waiting, self.bytes_waiting = [], 0
         if not self.bucket_rows:
             self.bucket_rows = max(1, int(BUCKET * len(rows) / size))
-        places = self.places[self.taken : self.taken + len(rows)]
         self.taken += len(rows)
         order = np.argsort(places)
         places = places[order]

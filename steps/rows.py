@@ -157,16 +157,6 @@ def split(count: int, eval_split: float, shuffle: bool, seed: int) -> tuple[np.n
     return order[: count - held_out], order[count - held_out :]
 
 
-def places(train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Where each row goes: the rows to train on come first, then those held out, each in the order given."""
-    import numpy as np
-
-    found = np.empty(len(train) + len(held_out), train.dtype)
-    found[train] = np.arange(len(train), dtype=train.dtype)
-    found[held_out] = np.arange(len(train), len(found), dtype=train.dtype)
-    return found
-
-
 def write_parquet(tables: Iterable[pa.Table], schema: pa.Schema, counts: Mapping[Path, int]) -> None:
     """Write the rows of ``tables``, so many to each file, each file whole or not at all."""
     import pyarrow.parquet as pq

@@ -24,6 +24,7 @@ from steps import (
     files,
     learned_positions,
     liger,
+    lm_tasks,
     lora_variants,
     preferences,
     processes,
@@ -57,7 +58,7 @@ from steps.tracking_tools import ReportTo
 from steps.training_callbacks import Checkpointing, TrainingLog, attach
 from steps.training_config import TrainingConfig
 
-NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "processes"}
+NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "tasks", "processes"}
 """Settings with which the adapter stays the same."""
 
 
@@ -117,6 +118,8 @@ class Settings:
     """Where metrics go besides the report; address and credentials come from the environment, as the tool reads it."""
     run_name: str = ""
     """What the run is called there."""
+    tasks: list[str] = field(default_factory=list)
+    """Tasks of lm-eval that the evaluation will ask: what it lacks for them is told before anything is trained."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,12 @@ def tune(given: Settings) -> Result:
     """Train the adapter, or go on from the last checkpoint; a finished training is only written out.
 
     Raises:
-        BadInput: settings, rows or base model can't be used, or nothing says where metrics are to go; the loss is no
-            number any more.
+        BadInput: settings, rows or base model can't be used, nothing says where metrics are to go, or the tasks of the
+            evaluation can't be asked; the loss is no number any more.
         NoCapacity: the device's memory is too small.
         StepError: the base model can't be had, or was not quantized.
     """
+    lm_tasks.check(given.tasks)
     count = processes.count(given.processes, given.work)
     if count == 1:
         return finish(given, *train(given, ALONE))

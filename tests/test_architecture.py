@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST_FILE = 400
-HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "vllm"}
+HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "vllm", "lm_eval"}
 CLUSTER = {"kubernetes", "azure"}
 # Modules of workflows/ that talk to the network: they submit, watch or run.
 ONLINE = {"cluster", "run", "runner", "chat", "stop"}

@@ -92,6 +92,8 @@ class Data(_Section):
     """Share of the rows held out for the evaluation."""
     columns: dict[str, str] = {}
     """Columns that the files call otherwise than the formats of ``steps/row_formats.py`` do."""
+    weights: dict[str, float] = {}
+    """How many times the rows of a file are trained on in an epoch, by its name; 1 where nothing is written."""
     shuffle: bool = True
     seed: int = 42
     allow_private_hosts: bool = False
@@ -145,20 +147,20 @@ class Tracking(_Section):
 
 
 class Evaluation(_Section):
-    """How the adapter is compared with its base on the held-out rows, and when it may go on."""
+    """How the adapter is compared with its base; when it may go on is said by the rules of ``steps/gate.py``."""
 
     samples: int = 5
     max_new_tokens: int = 64
+    tasks: list[str] = []
+    task_limit: int = Field(0, ge=0)
+    """Samples of each task of lm-eval; 0: all."""
     max_loss_ratio: float = 1.0
-    """The adapter's loss must be below this share of the base's."""
     confident: bool = False
-    """Whether the upper end of that share's bootstrap interval must be below it too."""
     min_exact_match: float | None = Field(None, ge=0, le=1)
     min_rouge_l: float | None = Field(None, ge=0, le=1)
     max_regressions: float | None = Field(None, ge=0, le=1)
-    """Share of the rows on which the adapter's loss may be higher than the base's."""
+    min_task_scores: dict[str, float] = {}
     better_than_previous: bool = True
-    """Whether, with a schedule, the adapter in service must be beaten too."""
 
 
 class Output(_Section):

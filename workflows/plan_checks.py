@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import presets
-from steps import preferences, tracking_tools
+from steps import lm_tasks, preferences, tracking_tools
 from steps.tracking_tools import TOOLS
 from workflows import node_plan
 from workflows.errors import Problem
@@ -28,6 +28,8 @@ PLACES = {
     f"{ROOT}.QuantizationConfig": "tuning.quantizationConfig",
     f"{ROOT}.ModelConfig": "tuning.modelConfig",
 }
+MODELS = "/mnt/models"
+"""Where evaluate has the volume of the base models (``compile/pod.py``)."""
 
 OWN_POD = Problem(
     "a pod of your own is for a cluster: this machine starts no containers",
@@ -50,6 +52,7 @@ def problems(plan: Plan) -> list[Problem]:
     machine = _machine(plan, found)
     if plan.evaluation:
         rules.check_answers(plan.evaluation, "evaluation", found)
+        rules.check_tasks(plan.evaluation, "evaluation", found)
     if plan.tuning:
         _training(plan, plan.tuning, machine, by_hand, found)
     return found.errors
@@ -74,6 +77,20 @@ def tracking(plan: Plan, *, here: bool) -> Iterator[Problem]:
         lacks = {"mlflow": ("where it is", "uri or secret"), "wandb": ("an API key", "secret")}[wanted.report_to]
         what = f"metrics are to go to {tool.name}, and nothing gives a pod {lacks[0]}"
         yield Problem(what, path, fix=f"write pipeline.tracking.{lacks[1]} (argotune run takes what this shell has)")
+
+
+def tasks(plan: Plan, *, here: bool) -> Iterator[Problem]:
+    """What keeps the evaluation from asking tasks of lm-eval: a pod's image tells when tune begins."""
+    asked, path = plan.evaluation.tasks if plan.evaluation else [], "pipeline.evaluation.tasks"
+    if here and (what := lm_tasks.faults(asked)):
+        yield Problem(what, path, fix=lm_tasks.INSTALL)
+    for index, task in enumerate(asked):
+        if task.startswith("/") and not task.startswith(f"{MODELS}/"):
+            fix = f"put it on the volume of the models, and write {MODELS}/..."
+            if not here:
+                yield Problem(f"no pod sees {task}", f"{path}[{index}]", fix=fix)
+            elif not os.path.isfile(task):
+                yield Problem(f"there is no file {task}", f"{path}[{index}]", fix="write the path of the task's YAML")
 
 
 def only_in_a_cluster(plan: Plan) -> Iterator[Problem]:
@@ -104,6 +121,8 @@ def _without_template(path: str, value: Any) -> Any:
 def _addresses(plan: Plan, by_hand: dict[str, Any], found: Findings) -> None:
     for index, url in enumerate(plan.data.urls if plan.data and "data.urls" in by_hand else ()):
         urls.check(url, f"data.urls[{index}]", bool(plan.data and plan.data.allow_private_hosts), found)
+    if plan.data and {"data.urls", "data.weights"} & by_hand.keys():
+        sources.check_weights(plan.data.weights, plan.data.urls, "data.weights", found)
     for path in ("data.image", "output.image"):
         sources.check_image(str(by_hand.get(path, "")), path, path.partition(".")[0], found)
 

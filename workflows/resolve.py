@@ -97,6 +97,7 @@ def check(
             problems += [] if here else _cannot_fit(manifest, plan, prices)
             problems += placed(manifest, node_plan.problems(plan))
             problems += placed(manifest, plan_checks.tracking(plan, here=here))
+            problems += placed(manifest, plan_checks.tasks(plan, here=here))
     if problems:
         raise InvalidInput(problems)
     return [

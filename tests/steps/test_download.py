@@ -314,3 +314,55 @@ def test_columns_of_other_names_are_read_and_are_of_the_digest(step, work, parqu
     assert (manifest["data_format"], manifest["unused_columns"]) == ("prompt-completion", [])
     wrong = step(work, url, flags=("--columns", '{"promt": "question"}'), code=2)
     assert "columns: promt is of no format" in wrong.stderr
+
+
+def test_files_count_as_often_as_they_weigh(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+    signed = parquet_server.put("/a/rows.parquet?sig=hush", as_parquet(messages=chats(60)))
+    plain = parquet_server.put("/b/rows.parquet", as_parquet(messages=chats(40, "node")))
+    flags = ("--weights", '{"a/rows.parquet": 0.5, "b/rows.parquet": 3}')
+    done = step(work, signed, plain, flags=flags)
+    train, held_out = rows_of(work / "dataset/train.parquet"), rows_of(work / "dataset/eval.parquet")
+    assert not [row for row in held_out if row in train]
+    left = [row for row in chats(60) if row not in held_out], [row for row in chats(40, "node") if row not in held_out]
+    assert len(held_out) == 10 and all(train.count(row) == 3 for row in left[1])
+    drawn = [row for row in left[0] if row in train]
+    assert len(drawn) == int(len(left[0]) / 2 + 0.5) and len(train) == len(drawn) + 3 * len(left[1])
+    manifest = manifest_of(work)
+    assert (manifest["rows"], manifest["duplicate_rows"], manifest["held_out_rows_in_train"]) == (len(train), 0, 0)
+    told = [(source["rows"], source["weight"], source["train_rows"]) for source in manifest["sources"]]
+    assert told == [(60, 0.5, len(drawn)), (40, 3, 3 * len(left[1]))]
+    assert f"{3 * len(left[1])} of {plain} (weight 3)" in done.stdout and "hush" not in done.stdout
+    again = step(work, signed, plain, flags=flags)
+    assert "already done" in again.stdout
+
+
+def test_a_weight_is_of_the_digest_and_its_spelling_is_not(tmp_path: Path, as_parquet, chats) -> None:
+    (tmp_path / "data/more").mkdir(parents=True)
+    (tmp_path / "data/a.parquet").write_bytes(as_parquet(messages=chats(20)))
+    (tmp_path / "data/more/b.parquet").write_bytes(as_parquet(messages=chats(20, "b")))
+
+    def made(name: str, **weights: float) -> tuple[str, bytes]:
+        given = {key.replace("_", "."): weight for key, weight in weights.items()}
+        work = tmp_path / name
+        digest = download(Settings(work=work, source=tmp_path / "data", weights=given)).data_digest
+        return digest, (work / "dataset/train.parquet").read_bytes()
+
+    plain, twice = made("plain"), made("twice", b_parquet=2)
+    assert made("one", b_parquet=1, a_parquet=1) == plain
+    assert made("spelt", **{"more/b_parquet": 2, "a_parquet": 1}) == twice
+    assert len({plain[0], twice[0], made("other", a_parquet=2)[0], made("more", b_parquet=2.5)[0]}) == 4
+    assert pq.read_table(tmp_path / "plain/dataset/eval.parquet") == pq.read_table(
+        tmp_path / "twice/dataset/eval.parquet"
+    )
+
+
+def test_weights_that_cannot_be_cost_no_download(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+    url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
+    done = step(work, url, flags=("--weights", '{"y.parquet": 2, "x.parquet": NaN}'), code=2)
+    assert "weights.y.parquet: is no file of the data" in done.stderr
+    assert "weights.x.parquet: nan is no weight" in done.stderr and "did you mean x.parquet?" in done.stderr
+    assert not parquet_server.seen
+    assert "--weights.x.parquet" in step(work, url, flags=("--weights", '{"x.parquet": "two"}'), code=2).stderr
+    done = step(work, url, flags=("--weights", '{"x.parquet": 0.01}'), code=2)
+    assert "0 rows to train on" in done.stderr and "raise the weights" in done.stderr
+    assert not (work / "dataset").exists()

@@ -33,6 +33,13 @@ def judged(rules: dict[str, Any], **measured: Any) -> dict[str, bool]:
         ("minRougeL", {"min_rouge_l": 0.4}, {"scores": Scores(0, 0.4)}, {"scores": Scores(1, 0.3999)}),
         ("maxRegressions", {"max_regressions": 0.25}, {"regressions": 0.25}, {"regressions": 0.2501}),
         ("maxRegressions", {"max_regressions": 0}, {"regressions": 0.0}, {"regressions": 0.01}),
+        (
+            "minTaskScores.arc/acc",
+            {"min_task_scores": {"arc/acc": 0.5}},
+            {"task_scores": {"arc/acc": 0.5}},
+            {"task_scores": {"arc/acc": 0.4999}},
+        ),
+        ("minTaskScores.arc", {"min_task_scores": {"arc": 0.5}}, {"task_scores": {"arc": 0.9}}, {"task_scores": {}}),
         ("betterThanPrevious", {}, {"previous_loss_ratio": 0.9999}, {"previous_loss_ratio": 1.0}),
     ],
 )

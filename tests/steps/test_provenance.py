@@ -36,6 +36,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     recorded(work, "tune", {**tuned, "data_digest": SHA}, {"adapter_digest": digest, "steps": 50, "train_loss": 2.3})
     recorded(work, "evaluate", {"adapter_digest": digest}, {"adapter_loss": 1.6, "base_loss": 5.3, "verdict": "pass"})
     sources = [{"from": "https://example.com/a.parquet", "rows": 600, "size": 16834, "sha256": SHA}]
+    sources[0] |= {"weight": 2.0, "train_rows": 1080}
     files.write_json(work / "dataset" / "manifest.json", {"data_digest": SHA, "sources": sources})
     return work
 
@@ -84,6 +85,7 @@ def test_what_it_says(work: Path) -> None:
     assert base["digest"] == {"gitCommit": COMMIT}
     assert base["uri"] == f"https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct/tree/{COMMIT}"
     assert (data["uri"], data["digest"]) == ("https://example.com/a.parquet", {"sha256": "a" * 64})
+    assert data["annotations"] == {"rows": 600, "bytes": 16834, "weight": 2.0, "trainedRows": 1080}
     assert details["builder"]["version"] == {"torch": "2.13.0", "peft": "0.21.2"}
     assert details["metadata"] == {"startedOn": "2026-01-02T03:04:05Z", "finishedOn": "2026-01-02T03:05:05Z"}
     metrics = {item["name"]: item["annotations"] for item in details["byproducts"]}

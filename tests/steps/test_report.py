@@ -231,6 +231,13 @@ def test_figures_for_people(value: float, words: str) -> None:
     assert figure(value) == words
 
 
+def test_weights_of_the_data_are_told(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    sources = [{"from": "a.parquet", "rows": 60, "weight": 0.5, "train_rows": 1027}, {"from": "b.parquet", "rows": 9}]
+    put(tmp_path / "dataset" / "manifest.json", {"sources": sources})
+    assert Reader(written(tmp_path)).says("a.parquet (weight 0.5: 1,027 rows), b.parquet")
+
+
 def test_as_a_program_without_heavy_imports(tmp_path: Path) -> None:
     write_run(tmp_path / "work")
     flags = {"work": str(tmp_path / "work"), "plan": json.dumps(PLAN), "status": "Succeeded", "failures": "null"}

@@ -52,6 +52,16 @@ def test_the_adapter_in_service_beside_the_others(tmp_path: Path) -> None:
     assert page.says("ROUGE-L 0.25 0.25 0.25")
 
 
+def test_tasks_of_lm_eval_stand_beside_the_scores(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "arc_easy, acc", "base": 0.52, "adapter": 0.5, "higher_is_better": True},
+        {"name": "wikitext, word_perplexity", "base": 21.5, "adapter": 23.25, "higher_is_better": False},
+    ]
+    page = with_evaluation(tmp_path, tasks=tasks)
+    assert page.says("arc_easy, acc 0.52 0.5")
+    assert page.says("wikitext, word_perplexity, lower is better 21.5 23.25")
+
+
 def test_what_is_served_and_what_was_evaluated(tmp_path: Path) -> None:
     write_run(tmp_path)
     file = tmp_path / "results" / "rollout.json"

@@ -21,9 +21,10 @@ def shuffled(path: Path, texts: list[str], order: np.ndarray, at_once: int = 7) 
     """``texts`` in ``order``, table by table."""
     places = np.empty(len(order), np.uint32)
     places[order] = np.arange(len(order), dtype=np.uint32)
-    with closing(Spool(path, SCHEMA, places)) as spool:
+    with closing(Spool(path, SCHEMA)) as spool:
         for start in range(0, len(texts), at_once):
-            spool.add(pa.record_batch({"text": texts[start : start + at_once]}, SCHEMA))
+            part = slice(start, start + at_once)
+            spool.add(pa.record_batch({"text": texts[part]}, SCHEMA), places[part])
         return list(spool.ordered())
 
 
@@ -57,6 +58,6 @@ def test_rows_that_grow_wide_later_are_put_in_order_in_parts(tmp_path: Path, mon
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     assert texts_of(shuffled(tmp_path / "spool", ["a", "b"], np.array([1, 0]))) == ["b", "a"]
-    with pytest.raises(KeyError), closing(Spool(tmp_path / "spool", SCHEMA, np.zeros(1, np.uint32))):
+    with pytest.raises(KeyError), closing(Spool(tmp_path / "spool", SCHEMA)):
         raise KeyError
     assert not list(tmp_path.iterdir())

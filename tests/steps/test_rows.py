@@ -16,7 +16,7 @@ from steps import row_checks, row_messages
 from steps.errors import BadInput
 from steps.row_formats import Columns
 from steps.row_messages import schema_of
-from steps.rows import DataFile, UnusableData, format_of, normalise, places, repeated, split, write_parquet
+from steps.rows import DataFile, UnusableData, format_of, normalise, repeated, split, write_parquet
 
 
 def written(path: Path, **columns: Any) -> DataFile:
@@ -286,8 +286,6 @@ def test_one_row_cannot_be_split() -> None:
 def test_the_order_is_that_of_a_permutation(seed: int) -> None:
     train, held_out = split(5000, 0.1, True, seed)
     assert [*train, *held_out] == np.random.RandomState(seed).permutation(5000).tolist()
-    found = places(train, held_out)
-    assert [found[row] for row in [*train, *held_out]] == list(range(5000))
 
 
 def test_tables_are_cut_into_files_wherever_they_end(tmp_path: Path, chats) -> None:

@@ -40,6 +40,8 @@ PLANS = {
     "gate": BASE | TUNING | SCHEDULE | GATE,
     "tracking": BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.project": "p", "tracking.secret": "keys"},
     "pairs": BASE | TUNING | SCHEDULE | {"tuning.objective": "dpo", "tuning.beta": 0.2},
+    "tasks": BASE | TUNING | {"evaluation.tasks": ["arc_easy"], "evaluation.minTaskScores": {"arc_easy": 0.4}},
+    "weights": BASE | TUNING | {"data.weights": {"a.parquet": 0.5}},
     "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
 }
 
@@ -72,6 +74,15 @@ def test_the_gate_is_handed_to_the_evaluation():
     asked = (given.confident, given.min_exact_match, given.min_rouge_l, given.max_regressions)
     assert asked == (True, 0.25, 0.5, 0.1)
     assert not given.better_than_previous
+
+
+def test_tasks_are_looked_for_before_the_training():
+    document = compiled(PLANS["tasks"])
+    assert flags(document, "tune")["--tasks"] == '["arc_easy"]'
+    asked = flags(document, "evaluate")
+    assert (asked["--tasks"], asked["--task-limit"]) == ('["arc_easy"]', "0")
+    assert asked["--min-task-scores"] == '{"arc_easy": 0.4}'
+    assert "--tasks" not in flags(compiled(PLANS["everything"]), "tune") | flags(compiled(PLANS["gate"]), "evaluate")
 
 
 def test_pairs_are_asked_for_before_a_gpu_is():

@@ -1,13 +1,16 @@
 """Values that flags and the environment set are held to the same rules as those of files."""
 
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 from workspace_sample import GOOD, write
 
-from workflows import cli
+from workflows import cli, plan_checks
+from workflows.compile import pod
 from workflows.errors import InvalidInput
-from workflows.resolve import plans
+from workflows.resolve import plans, plans_of
 
 ROOT = Path(__file__).parents[2]
 TUNED = str(ROOT / "examples" / "phi_3_mini_128k_qlora_parquet.yaml")
@@ -37,6 +40,18 @@ REFUSED = {
     ),
     "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
     "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
+    "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "is no file of the data"),
+    "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "nan is no weight"),
+    "no task": ('evaluation.tasks=["a b"]', "evaluation.tasks[0]", "'a b' is no task"),
+    "task of a relative path": ('evaluation.tasks=["mine/t.yaml"]', "evaluation.tasks[0]", "is no task"),
+    "task twice": ('evaluation.tasks=["mmlu", "mmlu"]', "evaluation.tasks[1]", "stands in the list twice"),
+    "no task to hold": ('evaluation.minTaskScores={"mmlu": 0.5}', "evaluation.minTaskScores", "no task is asked"),
+    "no task to limit": ("evaluation.taskLimit=10", "evaluation.taskLimit", "no task is asked"),
+    "task that no pod sees": (
+        'evaluation.tasks=["mmlu", "/home/me/mine.yaml"]',
+        "pipeline.evaluation.tasks[1]",
+        "no pod sees /home/me/mine.yaml",
+    ),
     "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
     "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "no row is answered"),
     "nodes": ("resource.count=2", "resource.count", "is not honoured"),
@@ -154,6 +169,23 @@ def test_pairs_have_defaults_of_their_own_which_anybody_may_set(tmp_path):
     assert (plan.tuning.learning_rate, plan.tuning.epochs) == (1e-5, 1)
     [plan] = plans(str(write(tmp_path, text)), ["tuning.objective=sft"])
     assert (plan.tuning.learning_rate, plan.tuning.epochs) == (2e-4, 3)
+
+
+def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkeypatch):
+    assert plan_checks.MODELS == pod.MODELS
+    there, gone = tmp_path / "there.yaml", tmp_path / "gone.yaml"
+    there.write_text("task: mine")
+    tasks = ["mmlu", str(there), str(gone), f"{pod.MODELS}/mine.yaml"]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else find(name, *rest)
+    )
+    with pytest.raises(InvalidInput) as caught:
+        plans_of([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], here=True)
+    assert [(problem.path, problem.what) for problem in caught.value.problems] == [
+        ("pipeline.evaluation.tasks", "tasks of lm-eval are asked, and the package lm_eval is not installed"),
+        ("pipeline.evaluation.tasks[2]", f"there is no file {gone}"),
+    ]
 
 
 def test_what_only_pairs_have_a_use_for_is_told(tmp_path, capsys):

@@ -89,7 +89,6 @@ WARNED = {
     "retired": ("Standard_NC24ads_A100_v4", "Standard_NC6s_v3", "resource.instanceType", "is retired"),
     "placeholder": ("registry.example.com/team/adapter", "ACR_REPO_HERE.azurecr.io/NAME_HERE", "", "ACR_REPO_HERE"),
     "signed": ("?download=true", "?sv=1&sig=abc", "tuning.input.urls[0]", "signed (sig)"),
-    "twice": (URL, URL + URL, "tuning.input.urls[1]", "stands in the list twice"),
     "no evaluation": ("evalSplit: 0.1", "evalSplit: 0", "pipeline.data.evalSplit", "not evaluated"),
     "no adapter in service": (
         "evalSplit: 0.1",

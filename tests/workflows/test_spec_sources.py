@@ -8,6 +8,13 @@ def url(text):
     return URL, f"      - {text}  # <--\n"
 
 
+WEIGHTS = "pipeline.data.weights"
+
+
+def weights(text):
+    return "    evalSplit: 0.1\n", f"    weights:\n      {text}  # <--\n"
+
+
 # What is replaced by what (the bad line ends with `# <--`), the path, and words of the message.
 BROKEN = {
     "two inputs": (
@@ -197,6 +204,34 @@ BROKEN = {
     "bare name": (*url("http://minio/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
     "checksum": (*url("https://a.example/x#sha256=12ab"), "tuning.input.urls[0]", "is no checksum"),
     "fragment": (*url("https://a.example/x#top"), "tuning.input.urls[0]", "is no checksum"),
+    "twice": (
+        *url("https://data.example.com/train.parquet?download=true\n" + URL.rstrip()),
+        "tuning.input.urls[1]",
+        "twice",
+    ),
+    "weight of no file": (*weights("trian.parquet: 2"), f"{WEIGHTS}.trian.parquet", "is no file of the data"),
+    "weight below 0": (
+        *weights("train.parquet: -1"),
+        f"{WEIGHTS}.train.parquet",
+        "greater than or equal to 0, not -1",
+    ),
+    "weight above the most": (*weights("train.parquet: 101"), f"{WEIGHTS}.train.parquet", "or equal to 100, not 101"),
+    "weight that is no number": (*weights("train.parquet: two"), f"{WEIGHTS}.train.parquet", "must be a number"),
+    "weight in quotes": (*weights("train.parquet: '2'"), f"{WEIGHTS}.train.parquet", "must be a number"),
+    "weight nan": (*weights("train.parquet: .nan"), f"{WEIGHTS}.train.parquet", "must be a finite number"),
+    "weight yes": (*weights("train.parquet: true"), f"{WEIGHTS}.train.parquet", "must be a number"),
+    "weights all 0": (
+        "    evalSplit: 0.1\n",
+        "    weights: {train.parquet: 0}  # <--\n",
+        WEIGHTS,
+        "all files have the weight 0",
+    ),
+    "weights as a list": (
+        "    evalSplit: 0.1\n",
+        "    weights: [2]  # <--\n",
+        WEIGHTS,
+        "must be a map",
+    ),
     "password": (*url("https://me:pw@a.example/x"), "tuning.input.urls[0]", "carries a user or password"),
 }
 

@@ -58,6 +58,7 @@ def download(plan: Plan) -> StepTemplate:
         "work": WORK,
         "eval-split": data.eval_split,
         **({"columns": data.columns} if data.columns else {}),
+        **({"weights": data.weights} if data.weights else {}),
         **({"objective": "dpo"} if _given(plan.tuning).objective == "dpo" else {}),
         "shuffle": data.shuffle,
         "seed": data.seed,
@@ -123,7 +124,13 @@ def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
         plan,
         "tune",
         plan.images.tune,
-        flags={**place.flags, **_adapter_flags(plan), **_processes(plan), **tracking.flags(plan, place)},
+        flags={
+            **place.flags,
+            **_adapter_flags(plan),
+            **_processes(plan),
+            **tracking.flags(plan, place),
+            **({"tasks": plan.evaluation.tasks} if plan.evaluation and plan.evaluation.tasks else {}),
+        },
         inputs=[*place.inputs, *TUNING_INPUTS, "data-digest"],
         outputs=["adapter-digest", "train-loss", "steps", "device", "tokens-per-second"],
         mounts=[mount("work", WORK), mount("models", MODELS)],
@@ -164,6 +171,7 @@ def evaluate(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
             "samples": evaluation.samples,
             "max-new-tokens": evaluation.max_new_tokens,
             "max-loss-ratio": evaluation.max_loss_ratio,
+            **({"tasks": evaluation.tasks, "task-limit": evaluation.task_limit} if evaluation.tasks else {}),
             **_gate_rules(evaluation),
             "seed": tuning.seed,
             **{name: _input(name) for name in inputs},
@@ -342,6 +350,7 @@ def _gate_rules(evaluation: Evaluation) -> dict[str, Any]:
     }
     return {
         **({"confident": True} if evaluation.confident else {}),
+        **({"min-task-scores": evaluation.min_task_scores} if evaluation.min_task_scores else {}),
         **{name: rule for name, rule in asked.items() if rule is not None},
         **({} if evaluation.better_than_previous else {"better-than-previous": False}),
     }

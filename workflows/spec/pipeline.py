@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from steps import file_weights
 from steps.row_formats import Column
 from steps.tracking_tools import ReportTo
 from workflows.runner.duration import seconds
@@ -56,6 +57,7 @@ def _tracking_uri(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 TrackingUri = Annotated[str, AfterValidator(_tracking_uri)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
+Weight = Annotated[float, Field(ge=0, le=file_weights.MOST)]
 Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 
@@ -66,6 +68,10 @@ class PipelineData(Fields):
     """Share of the rows held out for the evaluation; 0 holds none out, and nothing is evaluated."""
     columns: dict[Column, str] = Field({})
     """What the files call a column, where not as the formats do: ``{prompt: question, completion: answer}``."""
+    weights: dict[str, Weight] = Field({})
+    """How many times the rows of a file are trained on in an epoch, where not once: ``{chat.parquet: 2, code.parquet:
+    0.5}`` (half of its rows, drawn by the seed). A file is named by the end of its address or path. Held-out rows are
+    taken before, from all files, and count once."""
     allow_private_hosts: bool = False
     """Whether URLs may name hosts of private networks, this machine, or services of the cluster."""
 
@@ -77,6 +83,12 @@ class PipelineEvaluation(Fields):
     """Held-out rows that the models answer, side by side in the report; their scores are of these answers."""
     max_new_tokens: int = Field(64, ge=1, le=4096)
     """Tokens of such an answer; for the scores to mean something, as many as the answers wanted have."""
+    tasks: list[str] = Field([])
+    """Tasks of EleutherAI's lm-evaluation-harness that the models are asked too, like ``hellaswag`` or ``ifeval``:
+    what the base can do, and an adapter may have lost. One of your own is the path of its YAML; on a cluster below
+    ``/mnt/models``, the volume of the base models. Wants ``argotune[lm-eval]`` where it runs."""
+    task_limit: int = Field(0, ge=0)
+    """Samples of each task; 0: all, which may take hours."""
     max_loss_ratio: float = Field(1.0, gt=0)
     """The adapter's loss on the held-out rows must be below this share of the base model's."""
     confident: bool = False
@@ -87,6 +99,9 @@ class PipelineEvaluation(Fields):
     """ROUGE-L (F-measure) that the adapter's answers must reach on average."""
     max_regressions: float | None = Field(None, ge=0, le=1)
     """Share of the held-out rows, at most, on which the adapter's loss may be higher than the base model's."""
+    min_task_scores: dict[str, float] = Field({})
+    """What the adapter must reach in a task: ``{hellaswag: 0.4}`` by its first metric, ``{hellaswag/acc_norm: 0.5}``
+    by this one."""
     better_than_previous: bool = True
     """Whether, with a schedule, the adapter's loss must be below that of the adapter in service."""
 

@@ -7,6 +7,7 @@ here and in ``resource_rules.py`` and ``serving_rules.py``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -67,6 +68,20 @@ def check_answers(evaluation: Any, path: str, found: Findings) -> None:
             found.wrong(join(path, name), what, f"raise {join(path, 'samples')}, to 50 say")
 
 
+def check_tasks(evaluation: Any, path: str, found: Findings) -> None:
+    """Note tasks of lm-eval that can be none, and rules for what is not asked; of a Workspace or of a plan."""
+    for index, task in enumerate(evaluation.tasks):
+        if not re.fullmatch(r"/\S+\.yaml|[^\s/,]+", task):
+            fix = "write the name of a task, as lm-eval ls tasks has it, or the whole path of its YAML: /.../mine.yaml"
+            found.wrong(join(join(path, "tasks"), index), f"{task!r} is no task", fix)
+        elif task in evaluation.tasks[:index]:
+            found.wrong(join(join(path, "tasks"), index), "stands in the list twice", "keep one of them")
+    if evaluation.min_task_scores and not evaluation.tasks:
+        found.wrong(join(path, "minTaskScores"), "no task is asked", f"name it in {join(path, 'tasks')}")
+    if evaluation.task_limit and not evaluation.tasks:
+        found.wrong(join(path, "taskLimit"), "no task is asked", f"name it in {join(path, 'tasks')}")
+
+
 def check_braces(value: Any, path: str, found: Findings) -> None:
     """Note every text that Argo would take for one of its own expressions."""
     for place, text in _texts(value, path):
@@ -101,6 +116,7 @@ def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, foun
         found.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
     sources.check_name(tuning.config, "tuning.config", found)
     sources.check_source(tuning.input, "tuning.input", workspace.pipeline.data.allow_private_hosts, found)
+    sources.check_weights(workspace.pipeline.data.weights, tuning.input.urls, "pipeline.data.weights", found)
     moves = workspace.pipeline.schedule is not None  # each adapter has a tag of its own besides
     sources.check_destination(tuning.output, "tuning.output", found, moves=moves)
     return base
@@ -160,6 +176,7 @@ def _pipeline(workspace: Workspace, found: Findings) -> None:
         fix = "leave it out, or add inference: {preset: {name: ...}} to serve what is tuned"
         found.wrong("pipeline.rollout", "has no effect without inference", fix)
     check_answers(workspace.pipeline.evaluation, "pipeline.evaluation", found)
+    check_tasks(workspace.pipeline.evaluation, "pipeline.evaluation", found)
     if "better_than_previous" in workspace.pipeline.evaluation.model_fields_set and not schedule:
         found.warn("pipeline.evaluation.betterThanPrevious", "has no effect without pipeline.schedule")
     sources.check_name(workspace.pipeline.tracking.secret, "pipeline.tracking.secret", found)

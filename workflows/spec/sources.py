@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steps import reference
+from steps import file_weights, reference
 from steps.errors import BadInput
 from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
@@ -38,7 +39,8 @@ def check_source(source: DataSource, path: str, allow_private: bool, found: Find
         place = join(join(path, "urls"), index)
         urls.check(url, place, allow_private, found)
         if url in source.urls[:index]:
-            found.warn(place, "stands in the list twice: its rows count twice")
+            fix = "leave it out; for its rows to count twice, write pipeline: {data: {weights: {FILE: 2}}}"
+            found.wrong(place, "stands in the list twice", fix)
     check_volume(source.volume_source, join(path, "volumeSource"), found)
     check_image(source.image, join(path, "image"), "input", found)
     if source.image_pull_secrets and not source.image:
@@ -48,6 +50,13 @@ def check_source(source: DataSource, path: str, allow_private: bool, found: Find
         found.wrong(join(path, "imagePullSecrets"), "one Secret is mounted, not several", fix)
     for index, secret in enumerate(source.image_pull_secrets):
         check_name(secret, join(join(path, "imagePullSecrets"), index), found)
+
+
+def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str, found: Findings) -> None:
+    """Note weights of files that are not among the addresses; of a volume and an image the download step knows."""
+    if given:
+        for fault in file_weights.of_files(weights, given)[1]:
+            found.wrong(join(path, fault.key) if fault.key else path, fault.what, fault.fix)
 
 
 def check_destination(output: DataDestination, path: str, found: Findings, *, moves: bool = False) -> None:

@@ -60,8 +60,9 @@ def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from steps.model import load_base
+    from steps.model import compute_dtype, load_base
 
+    near = 2e-3 if compute_dtype("cpu") == "float32" else 2e-2  # bfloat16 rounds at each batch size in another way
     tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
     model = PeftModel.from_pretrained(load_base(tiny, "qlora", {}, "cpu"), work / "adapter").eval()
     told = report(work)
@@ -75,14 +76,14 @@ def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result
             tuned = model(**inputs).loss.item()
             with model.disable_adapter():
                 plain = model(**inputs).loss.item()
-        assert measured["base_loss"] == pytest.approx(plain, abs=2e-3)
-        assert measured["adapter_loss"] == pytest.approx(tuned, abs=2e-3)
+        assert measured["base_loss"] == pytest.approx(plain, abs=near)
+        assert measured["adapter_loss"] == pytest.approx(tuned, abs=near)
         count = sum(label != -100 for label in labels)
         assert measured["tokens"] == count
         total = {"base": total["base"] + plain * count, "adapter": total["adapter"] + tuned * count}
         tokens += count
-    assert result.base_loss == pytest.approx(total["base"] / tokens, abs=2e-3)
-    assert result.adapter_loss == pytest.approx(total["adapter"] / tokens, abs=2e-3)
+    assert result.base_loss == pytest.approx(total["base"] / tokens, abs=near)
+    assert result.adapter_loss == pytest.approx(total["adapter"] / tokens, abs=near)
 
 
 def test_the_verdict(result: EvaluateResult, work: Path, tiny: Path) -> None:

@@ -217,6 +217,31 @@ def test_dry_runs_change_nothing(api: client.ApiClient, cluster: KubernetesServe
     assert cluster.read("deployments", "phi", NS) == before
 
 
+def test_image_volumes_are_dropped_or_forgotten_where_the_cluster_has_none(
+    api: client.ApiClient, cluster: KubernetesServer
+) -> None:
+    apps, body = client.AppsV1Api(api), deployment()
+    pod = body["spec"]["template"]["spec"]
+    pod["volumes"] = [{"name": "adapter", "image": {"reference": "r/a@sha256:0"}}, {"name": "tmp", "emptyDir": {}}]
+    pod["containers"][0]["volumeMounts"] = [{"name": name, "mountPath": f"/{name}"} for name in ("adapter", "tmp")]
+
+    def tried() -> dict[str, str]:
+        spec = apps.create_namespaced_deployment(NS, body, dry_run="All").spec.template.spec
+        kinds = {one.name: "image" if one.image else "emptyDir" if one.empty_dir else "" for one in spec.volumes}
+        return {mount.name: kinds[mount.name] for mount in spec.containers[0].volume_mounts}
+
+    assert tried() == {"tmp": "emptyDir"}
+    cluster.image_volumes = "unknown"
+    assert tried() == {"adapter": "emptyDir", "tmp": "emptyDir"}
+    cluster.image_volumes = "on"
+    assert tried() == {"adapter": "image", "tmp": "emptyDir"}
+    apply(api, body, "argotune")
+    cluster.image_volumes = "off"
+    pod["containers"][0]["image"] = "serve:2"
+    kept = apply(api, body, "argotune").spec.template.spec
+    assert [bool(one.image) for one in kept.volumes] == [True, False], "what has them keeps them"
+
+
 def test_deletion_waits_for_finalizers_and_takes_what_is_owned(
     custom: client.CustomObjectsApi, cluster: KubernetesServer
 ) -> None:

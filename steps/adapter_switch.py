@@ -40,11 +40,14 @@ DRAIN_SECONDS = 600.0
 class AdapterSwitch:
     """Passes requests on to the version of an adapter that its name stands for, and keeps the versions current."""
 
-    def __init__(self, app: App, file: str | None = None, folder: str | None = None) -> None:
+    def __init__(
+        self, app: App, file: str | None = None, folder: str | None = None, images: str | None = None
+    ) -> None:
         given = file or os.environ.get(wanted_adapters.FILE_VARIABLE, "")
         self.app = app
         self.file = Path(given) if given else None
         self.folder = Path(folder or os.environ.get(wanted_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
+        self.images = images or os.environ.get(wanted_adapters.IMAGES_VARIABLE, "")
         self.versions: dict[str, str] = {}
         """The version that each public name stands for: the first is that of requests that name no model."""
         self.loaded: set[str] = set()
@@ -159,7 +162,7 @@ class AdapterSwitch:
     async def _reach(self, wanted: list[WantedAdapter]) -> None:
         for adapter in wanted:
             if adapter.version not in self.loaded:
-                await self._load(adapter, await asyncio.to_thread(fetch, adapter, self.folder))
+                await self._load(adapter, await asyncio.to_thread(fetch, adapter, self.folder, self.images))
         self.versions = {adapter.name: adapter.version for adapter in wanted}  # the switch, in one moment
         for version in self.loaded - set(self.versions.values()):
             await self._unload(version)
@@ -236,18 +239,24 @@ class AdapterSwitch:
         return start, b"".join(parts)
 
 
-def fetch(adapter: WantedAdapter, folder: Path) -> Path:
-    """Folder that holds the very adapter of the digest: as it is, or pulled below ``folder``.
+def fetch(adapter: WantedAdapter, folder: Path, images: str = "") -> Path:
+    """Folder that holds the very adapter of the digest: as it is, mounted in ``images``, or pulled below ``folder``.
 
     Raises:
         Exception: it can't be had (``steps.errors``), or is not what the digest says.
     """
-    from steps.adapter import adapter_digest
+    from steps.adapter import ADAPTER_FILES, adapter_digest
 
     if not adapter.image:
         if adapter_digest(Path(adapter.path)) != adapter.digest:
             raise RuntimeError(f"adapter {adapter.name}: {adapter.path} is not what {adapter.digest[:19]} says")
         return Path(adapter.path)
+    mounted = Path(images) / adapter.place / "data"
+    if images and all(os.access(mounted / name, os.R_OK) for name in ADAPTER_FILES):
+        return mounted
+    if images:
+        # Files of its owner alone; or a node that mounts an empty folder, as some runtimes do.
+        print(f"adapter {adapter.name}: not in the volume {mounted.parent}, so it is pulled", flush=True)
     from steps import reference
     from steps.registry import pull_adapter
 

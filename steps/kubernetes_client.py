@@ -130,13 +130,14 @@ class KubernetesClient:
             following, whole = (page.get("metadata") or {}).get("continue") or "", False
         return found
 
-    def create(self, kind: Kind, body: Document, namespace: str = "") -> Document:
-        """Make an object.
+    def create(self, kind: Kind, body: Document, namespace: str = "", *, dry_run: bool = False) -> Document:
+        """Make an object; ``dry_run``: only say what it would become.
 
         Raises:
             AlreadyThere: one of this name exists, maybe from an earlier try of this very call.
         """
-        made = self._call("create", "POST", kind, "", namespace, body=body)
+        query = {"dryRun": "All"} if dry_run else {}
+        made = self._call("create", "POST", kind, "", namespace, query=query, body=body)
         return made or {}
 
     def apply(self, kind: Kind, body: Document, namespace: str = "", *, force: bool = True) -> Document:

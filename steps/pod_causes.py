@@ -12,9 +12,15 @@ from steps.server import cause_of
 
 Document = dict[str, Any]
 IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+NOT_MADE = ("CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun", "ImageVolumeMountFailed")
+CONFIG = ("CreateContainerConfigError", *NOT_MADE)
 GPU_MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|No available memory for the cache|larger than the avail")
+NOT_MOUNTED = re.compile(r"unmounted volumes=\[([^]]*)]|for volume \"([^\"]*)\"")
 LOG_LINES = 200
+
+
+class NoImageVolume(StepError):
+    """A pod does not start, maybe for the images that it shall mount; without them another one may."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,13 @@ class Cause:
     """Whether waiting is no use."""
     capacity: bool = False
     """Whether memory or nodes are missing."""
+    image_volume: bool = False
+    """Whether it may be for an image that the pod shall mount."""
 
     def error(self) -> StepError:
         """The error of a step that fails for it."""
+        if self.image_volume:
+            return NoImageVolume(self.what, self.fix)
         return (NoCapacity if self.capacity else StepError)(self.what, self.fix)
 
 
@@ -52,23 +62,49 @@ def of_pod(cluster: KubernetesClient, pod: Document) -> Cause | None:
         what = f"no node takes pod {name}: {scheduled.get('message', '')}"
         return Cause(what, "add nodes with free GPUs, or ask for other ones", capacity=True)
     states = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    mounted = _mounted(pod.get("spec") or {})
     for container in states:
-        if cause := _of_container(cluster, name, container):
+        if cause := _of_container(cluster, name, container, mounted):
             return cause
-    return _of_events(cluster, name)
+    return _of_events(cluster, name, mounted)
 
 
-def _of_container(cluster: KubernetesClient, pod: str, status: Document) -> Cause | None:
+def of_deployment(deployment: Document) -> Cause | None:
+    """Why pods of a Deployment may not even be made: an admission policy or a quota says no."""
+    conditions = (deployment.get("status") or {}).get("conditions") or []
+    refused = next((one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True"), None)
+    if refused is None:
+        return None
+    message = str(refused.get("message", ""))
+    # Before Kubernetes 1.33 Pod Security "restricted" knows no image volumes.
+    volume = any(name in message for name in _mounted(deployment["spec"]["template"]["spec"]))
+    what = f"no pod of {deployment['metadata']['name']} may be made: {message}"
+    return Cause(what, "see what refuses it", final=volume, image_volume=volume)
+
+
+def _mounted(spec: Document) -> dict[str, str]:
+    """References by volume of the images that a pod mounts."""
+    return {one["name"]: one["image"].get("reference", "") for one in spec.get("volumes") or [] if one.get("image")}
+
+
+def _of_container(cluster: KubernetesClient, pod: str, status: Document, mounted: dict[str, str]) -> Cause | None:
     name = status["name"]
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in IMAGE:
-        what = f"the image {status.get('image', '')} of pod {pod} can't be pulled: {message or reason}"
+        # The kubelet tells so of images to be mounted too, and names them in the message alone.
+        volume = next((one for one in mounted.values() if one.rpartition("@")[2] in message), "")
+        what = f"the image {volume or status.get('image', '')} of pod {pod} can't be pulled: {message or reason}"
         final = reason != "ErrImagePull"  # the kubelet tries again
-        return Cause(what, "see whether it exists and whether the cluster may pull it", final=final)
+        fix = "see whether it exists and whether the cluster may pull it"
+        return Cause(what, fix, final=final, image_volume=bool(volume))
     if reason in CONFIG:
-        return Cause(f"pod {pod} can't be started: {message or reason}", "make what it names", final=True)
+        what, volumes = f"pod {pod} can't be started: {message or reason}", bool(mounted) and reason in NOT_MADE
+        return Cause(what, "make what it names", final=True, image_volume=volumes)
     ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
+    if mounted and ended.get("reason") in NOT_MADE:
+        what = f"pod {pod} can't be started: {ended.get('message') or ended['reason']}"
+        return Cause(what, f"see kubectl describe pod {pod}", final=True, image_volume=True)
     if not ended or (ended.get("exitCode") == 0 and ended.get("reason") == "Completed"):
         return None
     final = reason == "CrashLoopBackOff" or int(status.get("restartCount") or 0) > 1
@@ -85,7 +121,7 @@ def _of_container(cluster: KubernetesClient, pod: str, status: Document) -> Caus
     return Cause(what, f"see kubectl logs {pod} --previous", final=final)
 
 
-def _of_events(cluster: KubernetesClient, pod: str) -> Cause | None:
+def _of_events(cluster: KubernetesClient, pod: str, mounted: dict[str, str]) -> Cause | None:
     """Volumes that can't be mounted are told by events alone."""
     events = cluster.list(EVENTS, fields=f"involvedObject.name={pod},type=Warning")
     told = [event for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume", "Unhealthy")]
@@ -95,4 +131,8 @@ def _of_events(cluster: KubernetesClient, pod: str) -> Cause | None:
     fix = f"see kubectl describe pod {pod}"
     if "Multi-Attach" in str(latest.get("message")):
         fix = "a claim that several nodes mount at once: ReadWriteMany (storage.modelsClaim of the site profile)"
-    return Cause(f"pod {pod} is not ready: {latest.get('message', '')}", fix)
+    message = str(latest.get("message", ""))
+    # A kubelet without image volumes waits for them for ever.
+    names = {name for found in NOT_MOUNTED.findall(message) for name in " ".join(found).replace(",", " ").split()}
+    volume = latest.get("reason") == "FailedMount" and bool(names & mounted.keys())
+    return Cause(f"pod {pod} is not ready: {message}", fix, final=volume, image_volume=volume)

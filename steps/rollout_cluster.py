@@ -17,6 +17,7 @@ from typing import Any
 from steps import (
     adapter_fit,
     hot_load,
+    image_volumes,
     kubernetes_client,
     progress,
     reference,
@@ -30,6 +31,7 @@ from steps import (
 from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
 from steps.kubernetes_client import KubernetesClient
+from steps.pod_causes import NoImageVolume
 from steps.rollout_settings import GREETING, MAX_TOKENS, AdapterSource, Result, Settings
 from steps.service_manifests import AUTOSCALERS, CANARY, ROUTES, SCALED_OBJECTS, SERVICE_PORT, STABLE
 from steps.service_pod import VOLUMES, pod, user_port
@@ -59,7 +61,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
         release = dataclasses.replace(release, replicas=replicas)
     before = known.canary if track == CANARY else known.current
-    served = service_update.put(where, release, before)
+    served = _put(where, settings, release, before)
     progress.report(1, 3, f"{where.deployment} serves revision {served.revision}")
     try:
         address = _address(where, settings, served)
@@ -113,6 +115,8 @@ def release_of(settings: Settings) -> Release:
         arguments["max-model-len"] = settings.context_length
     base_name = rollout_settings.base_name(settings)
     template = pod(settings, arguments | given)
+    if not settings.hot_load:
+        template = image_volumes.pinned(template, adapters)
     return Release(template, adapters, base_name, settings.image_digest, settings.replicas).started()
 
 
@@ -173,6 +177,19 @@ def _surround(cluster: KubernetesClient, settings: Settings, known: Releases) ->
     for plural in set(known.objects) - set(optional):
         service_update.remove(cluster, OPTIONAL[plural], settings.name)
     return optional
+
+
+def _put(where: Rollout, settings: Settings, release: Release, before: Release | None) -> Release:
+    """``service_update.put``, with image volumes where they are sound and the cluster has them."""
+    if settings.hot_load:
+        return service_update.put(where, release, before)
+    chosen = image_volumes.choose(where.cluster, settings.name, release, before, settings.registry_secret)
+    try:
+        return service_update.put(where, chosen, before)
+    except NoImageVolume as error:
+        # Nodes may be older than the API server, and may not pull what the servers may.
+        print(f"adapters: pulled by the servers, since their nodes can't mount them: {error.what}", flush=True)
+        return service_update.put(where, release, before)
 
 
 def _address(where: Rollout, settings: Settings, served: Release) -> str:

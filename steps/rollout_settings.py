@@ -70,6 +70,8 @@ class Settings:
     """Cluster: percent of the requests that the new adapter gets beside the one in service; 0: it takes its place."""
     gateway: str = ""
     """Cluster: Gateway (`namespace/name`) that splits requests exactly; empty: the number of servers splits them."""
+    hot_load: bool = True
+    """Cluster: whether servers take other adapters while they run; if not, each adapter has servers of its own."""
     gpus: int = 1
     """Cluster: GPUs of each server."""
     gpu_resource: str = "nvidia.com/gpu"

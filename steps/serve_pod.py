@@ -63,8 +63,9 @@ def prepare(given: Settings) -> Program:
     base = fetch_model(preset=given.preset, model=given.model, revision=given.revision).folder
     folder = Path(os.environ.get(wanted_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
     file = Path(os.environ.get(wanted_adapters.FILE_VARIABLE) or "/nothing")
+    images = os.environ.get(wanted_adapters.IMAGES_VARIABLE, "")
     wanted = wanted_adapters.read(file.read_text()) if file.is_file() else []
-    adapters = [adapter_fit.read(one.name, adapter_switch.fetch(one, folder)) for one in wanted]
+    adapters = [adapter_fit.read(one.name, adapter_switch.fetch(one, folder, images)) for one in wanted]
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
     if template and "chat-template" not in arguments:
         files.write_text(folder / "chat_template.jinja", template)

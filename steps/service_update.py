@@ -57,6 +57,7 @@ def put(rollout: Rollout, release: Release, before: Release | None) -> Release:
 
     Raises:
         NoCapacity: there is no node or no memory for it.
+        NoImageVolume: its pods can't be started with the images that they shall mount.
         StepError: it does not come up; the message tells why.
         TimeLimit: it does not within the deadline.
     """
@@ -189,7 +190,7 @@ def _roll(rollout: Rollout, release: Release) -> None:
         live = rollout.cluster.get(DEPLOYMENTS, rollout.deployment) or {}
         if _is_complete(live, release.revision):
             return
-        cause = pod_causes.of_pods(rollout.cluster, pods(rollout, release.revision))
+        cause = pod_causes.of_pods(rollout.cluster, pods(rollout, release.revision)) or pod_causes.of_deployment(live)
         if cause and cause.final:
             raise cause.error()
         if cause and cause.what != told:

@@ -16,6 +16,8 @@ FILE_VARIABLE = "ARGOTUNE_ADAPTERS"
 """Environment variable of a server that names the file."""
 FOLDER_VARIABLE = "ARGOTUNE_ADAPTER_FOLDER"
 """Environment variable of a server that names the folder for adapters it pulls."""
+IMAGES_VARIABLE = "ARGOTUNE_ADAPTER_IMAGES"
+"""Environment variable of a server that names the folder where a cluster has mounted images of adapters."""
 DIGITS = 12
 
 
@@ -34,7 +36,12 @@ class WantedAdapter:
     @property
     def version(self) -> str:
         """Name under which the server loads it: another digest is another name, so that old and new live together."""
-        return f"{self.name}-{self.digest.rpartition(':')[2][:DIGITS]}"
+        return f"{self.name}-{self.place}"
+
+    @property
+    def place(self) -> str:
+        """Name of what holds its image, whatever name it is served under."""
+        return self.digest.rpartition(":")[2][:DIGITS]
 
 
 def write(adapters: Sequence[WantedAdapter]) -> str:

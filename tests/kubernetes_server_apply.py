@@ -47,8 +47,9 @@ def apply(
     result = copy.deepcopy(live)
     kept = {other: paths - {path for who, path in lost if who == other} for other, paths in owners.items()}
     others = set().union(*(paths for other, paths in kept.items() if other != me))
-    # Keys of items last: by them the items are found.
-    for path in sorted(kept.get(me, set()) - new.keys() - others, key=is_item_key):
+    # Keys of items last: by them the items are found; inner items before those that hold them.
+    gone = kept.get(me, set()) - new.keys() - others
+    for path in sorted(gone, key=lambda path: (is_item_key(path), -len(path))):
         remove(result, path)
     for path, value in new.items():
         put(result, path, value)

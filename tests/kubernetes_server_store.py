@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import kubernetes_server_apply as server_apply
+import kubernetes_server_gates as gates
 from kubernetes_server_apply import Owners
 from kubernetes_server_resources import (
     RESOURCES,
@@ -63,6 +64,8 @@ class Store:
         self.changed = threading.Condition(threading.RLock())
         self.oldest = 0
         """Versions before this one are forgotten: 410."""
+        self.image_volumes: gates.Gate = "off"
+        """Whether the cluster has image volumes."""
         self._version = 0
         self._todo: list[tuple[str, Object]] = []
         self._controlling = False
@@ -139,7 +142,7 @@ class Store:
         ]
 
     def create(self, resource: Resource, namespace: str, body: Object, manager: str, *, dry_run: bool) -> Object:
-        new = self._typed(resource, body)
+        new = self._typed(resource, body, None)
         metadata = new.setdefault("metadata", {})
         if metadata.get("generateName") and not metadata.get("name"):
             metadata["name"] = metadata["generateName"] + uuid.uuid4().hex[:5]
@@ -173,7 +176,7 @@ class Store:
         wanted = body.get("metadata", {}).get("resourceVersion")
         if wanted and wanted != old["metadata"]["resourceVersion"]:
             raise conflict(resource, name)
-        new = self._typed(resource, body)
+        new = self._typed(resource, body, old)
         if subresource == "status":
             new = {**copy.deepcopy(old), "status": new.get("status")}
         elif resource.status:
@@ -213,10 +216,13 @@ class Store:
             raise expired()
         return iter([change for change in self.history if change.version > since])
 
-    def _typed(self, resource: Resource, body: Object) -> Object:
-        """A copy of what was sent; the type of a built-in kind may be left out."""
+    def _typed(self, resource: Resource, body: Object, old: Object | None) -> Object:
+        """A copy of what was sent, with what the cluster knows of it; the type of a built-in kind may be left out."""
         typed = {} if resource.custom else {"apiVersion": resource.api_version, "kind": resource.kind}
-        return typed | copy.deepcopy(body)
+        new: Object = typed | copy.deepcopy(body)
+        if not resource.custom:
+            gates.image_volumes(self.image_volumes, new, old)
+        return new
 
     def _check(self, resource: Resource, key: Key, new: Object, old: Object | None = None) -> None:
         namespace, name = key[2:]

@@ -200,7 +200,9 @@ def test_apply_owns_fields_conflicts_and_takes_back(api: client.ApiClient, clust
     forced = apply(api, deployment(image="serve:2", team="a"), "argotune", force=True)
     assert forced.spec.replicas == 1 and forced.spec.template.spec.containers[0].image == "serve:2"
     two = deployment(image="serve:2", team="a")
-    two["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "side:1"})
+    two["spec"]["template"]["spec"]["containers"].append(
+        {"name": "side", "image": "side:1", "env": [{"name": name, "value": "1"} for name in "abcdef"]}
+    )
     assert len(apply(api, two, "argotune").spec.template.spec.containers) == 2
     assert len(apply(api, deployment(image="serve:2"), "argotune").spec.template.spec.containers) == 1
     assert cluster.verbs() == {("patch", "apps", "deployments")}

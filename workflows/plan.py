@@ -200,6 +200,8 @@ class Rollout(_Section):
     """Percent of the requests that a new adapter gets until ``argotune promote``; 0: it takes over once it answers."""
     gateway: str = ""
     """Gateway (``namespace/name``) that splits requests exactly; empty: the number of servers splits them."""
+    hot_load: bool = True
+    """Whether servers take other adapters while they run; if not, each adapter has servers of its own."""
     template: dict[str, Any] | None = None
     """The user's own pod (KAITO ``inference.template``); a cluster's rollout serves it as it is."""
     server_arguments: dict[str, Any] = {}

@@ -47,6 +47,7 @@ FROM_WORKSPACE = {
     "rollout.prometheus": "pipeline.rollout.prometheus",
     "rollout.canary": "pipeline.rollout.canary",
     "rollout.gateway": "pipeline.rollout.gateway",
+    "rollout.hotLoad": "pipeline.rollout.hotLoad",
     "nodes.fallbackInstanceTypes": "pipeline.nodes.fallbackInstanceTypes",
     "nodes.spot": "pipeline.nodes.spot",
     "nodes.zones": "pipeline.nodes.zones",

@@ -84,9 +84,11 @@ class SmallServer:
 class Running:
     """A server that listens, in a thread of its own."""
 
-    def __init__(self, file: Path, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    def __init__(
+        self, file: Path, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0), images: Path | None = None
+    ) -> None:
         self.small = SmallServer()
-        self.switch = AdapterSwitch(self.small, str(file), str(folder))
+        self.switch = AdapterSwitch(self.small, str(file), str(folder), str(images or ""))
         listening = socket.create_server(address)
         self.address = f"http://{address[0]}:{listening.getsockname()[1]}"
         front = ChatMiddleware(self.switch, self.switch.default_model)

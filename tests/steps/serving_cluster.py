@@ -16,9 +16,10 @@ from typing import Any
 
 import requests
 from adapter_server import Running
-from kubernetes_server import KubernetesServer
+from kubernetes_server import KubernetesServer, condition
 
-from steps import kubernetes_client, service_release
+from steps import kubernetes_client, reference, service_release, wanted_adapters
+from steps.registry import pull_data
 from steps.service_release import Release, Releases
 from steps.service_update import Rollout, put
 
@@ -37,6 +38,12 @@ class Servers:
         self.pods: dict[str, Running] = {}
         self.trouble: Object | None = None
         """Status of pods that are started from now on, in place of one that is ready."""
+        self.image_trouble: Object | None = None
+        """The same of pods that mount images."""
+        self.empty_images = False
+        """Whether folders are mounted in place of images, as nodes do whose runtime knows none."""
+        self.refused = ""
+        """Why no pod is made that mounts an image."""
         self.least: dict[str, int] = {}
         """Fewest ready pods that a Deployment ever had, once it had any."""
         self._numbers = itertools.count(1)
@@ -90,7 +97,8 @@ class Servers:
         wanted = 0 if gone else deployment["spec"].get("replicas", 1)
         mine = self.of(name)
         current = [pod for pod in mine if pod["metadata"]["annotations"]["argotune.dev/revision"] == revision]
-        for _ in range(wanted - len(current)):
+        refused = bool(self.refused and mounted_images(template))
+        for _ in range(0 if refused else wanted - len(current)):
             current.append(self._start(name, template))
         up = [pod for pod in current if self._is_ready(pod)]
         old = [pod for pod in mine if pod not in current]
@@ -104,6 +112,8 @@ class Servers:
             left = len(self.of(name))
             status = {"observedGeneration": deployment["metadata"]["generation"], "replicas": left,
                       "updatedReplicas": len(current[:wanted]), "availableReplicas": ready}  # fmt: skip
+            if refused:
+                status["conditions"] = [condition("ReplicaFailure", reason="FailedCreate", message=self.refused)]
             live = self.cluster.read("deployments", name, NAMESPACE)
             if live and live.get("status") != status:
                 self.cluster.put({**live, "status": status})
@@ -121,11 +131,14 @@ class Servers:
         }
         pod["metadata"]["labels"]["owner"] = deployment
         ready = {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-        pod["status"] = copy.deepcopy(self.trouble) or ready
-        if self.trouble is None and self.answering:
-            (self.folder / name).mkdir(parents=True)
+        trouble = self.trouble or (self.image_trouble if mounted_images(pod) else None)
+        pod["status"] = copy.deepcopy(trouble) or ready
+        if trouble is None and self.answering:
+            folder = self.folder / name
+            folder.mkdir(parents=True)
             self._mount(pod)
-            running = Running(self.folder / name / "adapters.json", self.folder / name / "pulled", (ip, 5000))
+            images = self._mount_images(pod, folder)
+            running = Running(folder / "adapters.json", folder / "pulled", (ip, 5000), images)
             self.pods[name] = running
             if "readinessProbe" in pod["spec"]["containers"][0] and not self._probed(running.address):
                 pod["status"]["conditions"] = []
@@ -149,6 +162,17 @@ class Servers:
                 new.write_text(found["data"]["adapters.json"])
                 new.replace(folder / "adapters.json")
 
+    def _mount_images(self, pod: Object, folder: Path) -> Path | None:
+        """What the runtime does with image volumes; where the server shall look for them."""
+        (server,) = pod["spec"]["containers"]
+        places = {mount["name"]: folder / mount["mountPath"].lstrip("/") for mount in server.get("volumeMounts", [])}
+        for volume, image in mounted_images(pod).items():
+            places[volume].mkdir(parents=True)
+            if not self.empty_images:
+                pull_data(reference.parse(image), places[volume] / "data")
+        told = [one["value"] for one in server.get("env", []) if one["name"] == wanted_adapters.IMAGES_VARIABLE]
+        return folder / told[0].lstrip("/") if told else None
+
     @staticmethod
     def _probed(address: str) -> bool:
         """The readiness probe."""
@@ -162,6 +186,11 @@ class Servers:
     @staticmethod
     def _is_ready(pod: Object) -> bool:
         return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"]["conditions"])
+
+
+def mounted_images(pod: Object) -> dict[str, str]:
+    """References by volume of the images that a pod, or the template of one, mounts."""
+    return {one["name"]: one["image"]["reference"] for one in pod["spec"].get("volumes", []) if "image" in one}
 
 
 def plain_release(image: str) -> Release:

@@ -302,6 +302,7 @@ def test_rights_of_the_rollout_are_those_it_uses(
     run(settings("wide", canary=10, gateway="web/front"))
     run(settings("wide"))
     run(settings("two", server_arguments={"max-model-len": 128}))
+    run(settings("two", hot_load=False))
     for trouble, says in ((waiting("CrashLoopBackOff", **ENDED), "exit code 1"), (SILENT, "Multi-Attach")):
         servers.trouble = trouble
         with pytest.raises(StepError, match=says):

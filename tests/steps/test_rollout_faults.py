@@ -22,7 +22,7 @@ from faulty_proxy import FaultyProxy
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
 from rollout_sample import NAME, hurry, push_adapters, run, settings_of, version
-from serving_cluster import NAMESPACE, Servers
+from serving_cluster import NAMESPACE, Servers, mounted_images
 
 from steps import hot_load, kubernetes_client, rollout_cluster
 from steps.rollout_settings import Settings
@@ -44,6 +44,7 @@ class Way:
 WAYS = {
     "hot": Way({"image": "two"}, {"two"}),
     "rolling": Way({"image": "wide"}, {"wide"}),
+    "image volumes": Way({"image": "two", "hot_load": False}, {"two"}),
     "canary": Way({"image": "two", "canary": 50}, {"one", "two"}, frozenset({NAME, f"{NAME}-canary"})),
     "a pod of one's own": Way({"template": {"spec": OWN_POD}, "adapters": [], "preset": "", "model": "-"}, set()),
 }
@@ -86,6 +87,8 @@ class Service:
         assert {one["metadata"]["name"] for one in self.cluster.all("deployments")} == way.deployments
         assert len(self.cluster.all("pods")) == len(self.servers.ready()) == len(way.deployments)
         assert self.servers.least[NAME] == 1, "nothing was in service for a while"
+        mounts = [bool(mounted_images(pod)) for pod in self.cluster.all("pods")]
+        assert mounts == [not self.given.hot_load] * len(mounts)
         pods = self.servers.pods.values()
         model = "tuned" if way.answers else "base"
         said = {hot_load.complete(pod.address, model, "x", 5, 20) for pod in pods}
@@ -101,6 +104,7 @@ def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPa
     @contextmanager
     def make(way: Way, *, cluster_seconds: float = 30, server_seconds: float = 0) -> Iterator[Service]:
         with pytest.MonkeyPatch.context() as patch, KubernetesServer() as cluster, FaultyProxy() as proxy:
+            cluster.image_volumes = "on"
             patch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig", user="rollout")))
             servers = Servers(cluster, tmp_path / f"pods-{next(NUMBER)}")
             patch.setattr(rollout_cluster, "service_address", lambda _, name: servers.service(name))
@@ -118,7 +122,7 @@ def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["hot", "rolling", "canary"])
+@pytest.mark.parametrize("way", ["hot", "rolling", "image volumes", "canary"])
 def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str], way: str) -> None:
     def attempt(kind: str, call: int, name: str) -> tuple[Faults, str]:
         # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.

@@ -5,6 +5,7 @@ ARGOTUNE_REGENERATE=1 pytest tests/steps/test_service_manifests.py   writes the 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from steps import rollout_cluster, service_manifests
+from steps import image_volumes, rollout_cluster, service_manifests
 from steps.rollout_settings import Settings
 from steps.service_manifests import STABLE
 from steps.wanted_adapters import WantedAdapter
@@ -60,6 +61,24 @@ def test_they_are_those_of_the_golden_file() -> None:
     if os.environ.get("ARGOTUNE_REGENERATE") == "1":
         GOLDEN.write_text(yaml.safe_dump_all(objects(given()), sort_keys=False, width=110))
     assert objects(given()) == list(yaml.safe_load_all(GOLDEN.read_text()))  # how it is quoted is the library's matter
+
+
+def mounted() -> list[dict[str, Any]]:
+    """The Deployment whose servers mount the adapter."""
+    adapter = WantedAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
+    release = dataclasses.replace(rollout_cluster.release_of(given(hot_load=False)), adapters=[adapter])
+    release = image_volumes.mounting(release, "registry")
+    return [service_manifests.deployment("oncall", STABLE, release, scaled=False, deadline=900)]
+
+
+def test_image_volumes_are_exact_kubernetes() -> None:
+    (document,) = mounted()
+    assert list(unknown(document, "V1Deployment")) == []
+    pod = document["spec"]["template"]["spec"]
+    volume = {"reference": "registry.example.com/team/oncall@sha256:" + "a" * 64, "pullPolicy": "IfNotPresent"}
+    assert pod["volumes"][-1] == {"name": "image-aaaaaaaaaaaa", "image": volume}
+    mount = {"name": "image-aaaaaaaaaaaa", "mountPath": "/mnt/images/aaaaaaaaaaaa", "readOnly": True}
+    assert pod["containers"][0]["volumeMounts"][-1] == mount
 
 
 @pytest.mark.parametrize("settings", [given(), given(gateway="web/front"), given(prometheus="http://p", gpus=0)])

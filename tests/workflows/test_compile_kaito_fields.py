@@ -69,6 +69,11 @@ def test_servers_prefer_the_nodes_too():
     assert required["matchExpressions"][0]["values"] == [SIZE]
 
 
+def test_servers_are_hot_loaded_unless_the_workspace_says_no():
+    assert "--hot-load" not in template(compiled(TUNE), "rollout")["container"]["args"]
+    assert flag(compiled(TUNE | {"rollout.hotLoad": False}), "rollout", "hot-load") == "false"
+
+
 def test_nodes_that_are_made_for_a_run_are_no_others():
     size = {"resource.instanceType": SIZE, "nodes.provider": "karpenter"}
     document = compiled(TUNE | size | {"resource.preferredNodes": ["aks-1"]})

@@ -40,4 +40,5 @@ def flags(plan: Plan) -> dict[str, Any]:
         "gpu-resource": plan.resource.gpu_resource,
         "models-claim": plan.storage.models_claim,
         **{name: value for name, value in optional.items() if value},
+        **({} if chosen.hot_load else {"hot-load": False}),
     }

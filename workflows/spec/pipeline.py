@@ -125,6 +125,9 @@ class PipelineRollout(Fields):
     """Percent of a cluster's requests that a new adapter gets until ``argotune promote``; 0: all, once it answers."""
     gateway: str = ""
     """Gateway (``NAMESPACE/NAME``) that splits requests exactly; empty: the number of servers splits them."""
+    hot_load: bool = True
+    """Whether a cluster's servers take other adapters while they run; false: each adapter gets servers of its own,
+    which mount its image where the cluster has image volumes."""
 
 
 class PipelineStorage(Fields):

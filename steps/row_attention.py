@@ -68,15 +68,11 @@ def attend(
         if attention_mask is None:
             attention_mask = _window(query.shape[2], sliding_window, query.device)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    rows = [
-        sdpa_attention_forward(
-            module,
-            *(states[:, :, begin:end] for states in (query, key, value)),
-            _window(end - begin, sliding_window, query.device),
-            **kwargs,
-        )[0]
-        for begin, end in pairwise(_bounds(cu_seq_lens_q))
-    ]
+    rows = []
+    for begin, end in pairwise(_bounds(cu_seq_lens_q)):
+        asked, found, taken = (states[:, :, begin:end] for states in (query, key, value))
+        mask = _window(end - begin, sliding_window, query.device)
+        rows.append(sdpa_attention_forward(module, asked, found, taken, mask, **kwargs)[0])
     return torch.cat(rows, dim=1), None
 
 
@@ -86,11 +82,11 @@ def _bounds(cumulated: Any) -> list[int]:
     return list(cumulated.tolist())
 
 
-def _mask(*given: Any, attention_mask: Any = None, **named: Any) -> Any:
+def _mask(**named: Any) -> Any:
     """A mask for padded rows alone: not even the one by which transformers tells rows apart."""
     from transformers.masking_utils import sdpa_mask
 
-    return None if attention_mask is None else sdpa_mask(*given, attention_mask=attention_mask, **named)
+    return None if named.get("attention_mask") is None else sdpa_mask(**named)
 
 
 def _window(length: int, window: int | None, device: Any) -> Any:

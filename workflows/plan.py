@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_jsonable_python
 
+from steps.sharding import Sharding
 from steps.tracking_tools import ReportTo
 from workflows.spec.pipeline import Duration, TrackingUri
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
@@ -113,6 +114,7 @@ class Tuning(_Section):
     """Rows that a process computes at a time; a step learns from those of all processes."""
     processes: int = Field(0, ge=0)
     """That train together, each on a GPU; 0: one for each GPU of the node."""
+    sharding: Sharding = "auto"
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -123,7 +123,7 @@ def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
         plan,
         "tune",
         plan.images.tune,
-        flags={**place.flags, **_adapter_flags(plan), **_processes(plan), **tracking.flags(plan, place)},
+        flags={**place.flags, **_adapter_flags(plan), **processes(plan), **tracking.flags(plan, place)},
         inputs=[*place.inputs, *TUNING_INPUTS, "data-digest"],
         outputs=["adapter-digest", "train-loss", "steps", "device", "tokens-per-second"],
         mounts=[mount("work", WORK), mount("models", MODELS)],
@@ -326,11 +326,6 @@ def _adapter_flags(plan: Plan) -> dict[str, Any]:
         "model-config": tuning.model_arguments,
         "data-digest": _input("data-digest"),
     }
-
-
-def _processes(plan: Plan) -> dict[str, int]:
-    wanted = processes(plan)
-    return {"processes": wanted} if wanted else {}
 
 
 def _gate_rules(evaluation: Evaluation) -> dict[str, Any]:

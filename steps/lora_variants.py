@@ -157,7 +157,10 @@ def _made(layer: Any, init: str, rank: int) -> tuple[Any, Any]:
     from peft.tuners.lora import Linear
     from peft.utils.integrations import dequantize_module_weight
 
-    weight = dequantize_module_weight(layer.get_base_layer()).detach().to(torch.float32, copy=True)
+    from steps.model import choose_device
+
+    # A model that is to be divided is in main memory, where this takes far longer.
+    weight = dequantize_module_weight(layer.get_base_layer()).detach().to(choose_device(), torch.float32, copy=True)
     plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     plain.weight = torch.nn.Parameter(weight, requires_grad=False)
     # With this alpha the scale is that of the layer.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import presets
-from steps import model_hub, model_wheel
+from steps import model_hub, model_wheel, sharding
 from steps.errors import BadInput, StepError
 
 
@@ -71,14 +72,15 @@ def load_base(
     dtype: str = "",
     gpu: int | None = None,
     kind: str = "",
+    divided: bool = False,
 ) -> Any:
     """Load the base model for training or evaluation of an adapter.
 
     ``qlora`` quantizes its linear layers to 4 bits (NF4, twice quantized constants, QLoRA paper section 3) unless
     ``quantization_config`` (keys of ``transformers.BitsAndBytesConfig``) says otherwise; ``lora`` does not. What is
     not quantized is loaded in ``dtype``, by default the type that the device computes in. All of it goes to ``gpu``
-    where each process has one; else the layers are spread over the GPUs there are. ``kind`` of attention: by default
-    the device's (``attention``).
+    where each process has one; else the layers are spread over the GPUs there are. One that is to be ``divided``
+    (``steps/sharding.py``) stays in main memory. ``kind`` of attention: by default the device's (``attention``).
 
     Raises:
         BadInput: a quantization that is none, or is none that the library knows.
@@ -92,15 +94,20 @@ def load_base(
     if wanted == "bfloat16" != fastest:
         print(f"computing in bfloat16 as configured; this device is much faster in {fastest}", flush=True)
     compute = getattr(torch, dtype or fastest)
-    quantization = _quantization(quantization_config, compute) if method == "qlora" else None
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=compute,
-        quantization_config=quantization,
-        device_map=_places(device, gpu),
-        attn_implementation=kind or attention(device) or None,
-        local_files_only=True,
-    )
+    # Divided weights are held as numbers of the type that FSDP gathers.
+    wanted_of_bits = {**quantization_config, **({"bnb_4bit_quant_storage": compute} if divided else {})}
+    quantization = _quantization(wanted_of_bits, compute) if method == "qlora" else None
+    with sharding.quantizing_on(device) if divided else nullcontext():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=compute,
+            quantization_config=quantization,
+            device_map={"": "cpu"} if divided else _places(device, gpu),
+            attn_implementation=kind or attention(device) or None,
+            local_files_only=True,
+        )
+    if divided:
+        sharding.stay_in_memory(model)
     if quantization is not None:
         _check_quantized(model, quantization)
     return model

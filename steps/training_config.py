@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from steps import batching, lora_variants, preferences
+from steps import batching, lora_variants, preferences, sharding
 from steps.chat_tokens import Learned
 from steps.errors import BadInput
 from steps.model import compute_dtype
@@ -247,6 +247,8 @@ def _contradictions(given: TuneSettings) -> list[str]:
         wrong.append(f"model_config.trust_remote_code: not honoured: {NO_CODE}")
     if given.training_arguments.get("report_to", "none") not in ("none", [], ["none"]):
         wrong.append("training_arguments.report_to: has a flag of its own: --report-to")
+    if why := sharding.refused(given.sharding, given.quantization_config):
+        wrong.append(f"sharding full: {why}")
     quantized = [key for key in ("load_in_4bit", "load_in_8bit") if given.quantization_config.get(key)]
     if given.method == "lora" and quantized:
         wrong.append(f"quantization_config.{quantized[0]}: method lora does not quantize; write qlora")

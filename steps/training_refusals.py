@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 EVALUATE = "the evaluate step compares adapter and base after training"
-PROCESSES = "the step starts its processes itself, one for each GPU, each with all of the model"
+PROCESSES = "the step starts its processes itself, one for each GPU"
+SHARDING = "pipeline.tune.sharding says how the processes hold the model"
 HUB = "nothing is pushed to a model hub; the adapter goes to tuning.output"
 RESUME = "a run must go on from its checkpoint exactly where it stopped"
 DATA = "the download step finds, reads and prepares the rows"
@@ -31,8 +32,8 @@ REFUSED: Mapping[str, str] = {
     "push_to_hub": HUB,
     "hub_model_id": HUB,
     "hub_token": "a secret must not stand in a configuration",
-    "fsdp": PROCESSES,
-    "deepspeed": PROCESSES,
+    "fsdp": SHARDING,
+    "deepspeed": SHARDING,
     "parallelism_config": PROCESSES,
     "accelerator_config": PROCESSES,
     "trust_remote_code": NO_CODE,

@@ -29,6 +29,7 @@ from steps import (
     preferences,
     processes,
     row_attention,
+    sharding,
     shared_batches,
     tracking,
     training_config,
@@ -52,13 +53,14 @@ from steps.model import (
 )
 from steps.process_group import ALONE, Group
 from steps.processes import TERMINATED
+from steps.sharding import Sharding
 from steps.step import main, settings
 from steps.token_cache import prepare_cached
 from steps.tracking_tools import ReportTo
 from steps.training_callbacks import Checkpointing, TrainingLog, attach
 from steps.training_config import TrainingConfig
 
-NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "tasks", "processes"}
+NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding"}
 """Settings with which the adapter stays the same."""
 
 
@@ -92,6 +94,9 @@ class Settings:
     """Rows of one step on a device."""
     processes: Annotated[int, Field(ge=0)] = 0
     """That train together, each with rows of its own; 0: one for each GPU, or one on a processor."""
+    sharding: Sharding = "auto"
+    """How they hold the base. none: each all of it; full: each a share of its weights, gathered where they are needed;
+    auto: all of it, or a share where a GPU can't hold it."""
     rank: int = 16
     """LoRA rank r."""
     alpha: float = 32
@@ -147,11 +152,19 @@ def tune(given: Settings) -> Result:
     count = processes.count(given.processes, given.work)
     if count == 1:
         return finish(given, *train(given, ALONE))
-    try:
-        return processes.run("steps.tune_worker", given, count, Result)
-    except NoCapacity:
-        if given.processes:
-            raise
+    ways = sharding.ways(given.sharding, divisible=sharding.divisible(given.quantization_config))
+    for way in ways:
+        try:
+            return processes.run("steps.tune_worker", dataclasses.replace(given, sharding=way), count, Result)
+        except NoCapacity:
+            if way == ways[-1] and (given.processes or given.sharding == "full"):
+                raise
+        if way != ways[-1]:
+            print(
+                f"warning: a GPU can't hold all of the model; going on with its weights divided among {count} "
+                "processes: the same steps",
+                flush=True,
+            )
     print(
         "warning: a GPU can't hold all of the model; going on in one process, with its layers spread over "
         f"{count} GPUs: the same steps, more slowly",
@@ -244,14 +257,25 @@ def _train(
         keep_freed_memory()
         learned_positions.score_alone()
     gpu = group.rank if group.size > 1 else None
-    kind = by_rows if batching.joined(arguments) else ""
+    divided = group.size > 1 and given.sharding == "full"
     model = load_base(
-        base.folder, given.method, given.quantization_config, device, dtype=config.dtype, gpu=gpu, kind=kind
+        base.folder,
+        given.method,
+        given.quantization_config,
+        device,
+        dtype=config.dtype,
+        gpu=gpu,
+        kind=by_rows if batching.joined(arguments) else "",
+        divided=divided,
     )
     saving = Checkpointing(fingerprint, a_step, group)
     trainer: Any = _trainer(model, tokenizer, dataset, arguments, config)
     if not kept:
         lora_variants.begin(trainer.model, config.lora)
+    what = f"{count} {'pairs' if given.objective == 'dpo' else 'rows'}, {a_step} a step"
+    _say(trainer, describe_device(device, group.size) + divided * ", each with a share of the weights", what, kept)
+    if divided:
+        sharding.shard(trainer)
     if frozen := lora_variants.freeze_second_half(trainer.model, config.lora):
         attach(trainer, frozen)
     shared_batches.share(trainer, a_step, len(dataset))
@@ -259,8 +283,6 @@ def _train(
     if group.first:
         attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))
     attach(trainer, saving)
-    what = f"{count} {'pairs' if given.objective == 'dpo' else 'rows'}, {a_step} a step"
-    _say(trainer, describe_device(device, group.size), what, kept)
     report_to = given.report_to if group.first else "none"
     with _on_sigterm(saving), tracking.tracked(trainer, report_to, given.run_name, given.work, fingerprint):
         trainer.train(resume_from_checkpoint=str(kept.folder) if kept else None)

@@ -1,4 +1,4 @@
-"""What the stand-in does with image volumes is what an API server does that has them, has them switched off, or not."""
+"""The stand-in does with image volumes what an API server does that has them, has them switched off, or not."""
 
 from __future__ import annotations
 

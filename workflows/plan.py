@@ -7,15 +7,14 @@ has the field, else those of the library that reads the value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
-from pydantic_core import to_jsonable_python
 
+from steps.sharding import Sharding
 from steps.tracking_tools import ReportTo
 from workflows.spec.pipeline import Duration, TrackingUri
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
@@ -115,6 +114,7 @@ class Tuning(_Section):
     """Rows that a process computes at a time; a step learns from those of all processes."""
     processes: int = Field(0, ge=0)
     """That train together, each on a GPU; 0: one for each GPU of the node."""
+    sharding: Sharding = "auto"
     rank: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -325,56 +325,10 @@ class Plan(_Section):
         return TypeAdapter(kind).validate_python(value)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """Values of one place, by dotted path."""
-
-    origin: str
-    values: Mapping[str, Any]
-    origins: Mapping[str, str] = field(default_factory=dict)
-    """Origins more exact than that of the layer, for example with the line in the file."""
-
-
-def merge(layers: list[Layer]) -> Plan:
-    """Merge layers, the later winning, into a plan.
-
-    Raises:
-        pydantic.ValidationError: where a layer was not checked before.
-    """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in layers:
-        for path, value in layer.values.items():
-            merged[path] = value
-            origins[path] = layer.origins.get(path, layer.origin)
-    return Plan.model_validate({**_tree(merged.items()), "origins": origins})
-
-
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """A plan as plain data, ``{section: {field: {value, origin}}}``, for the report and ``-o json``."""
-    return _tree((path, {"value": _plain(value), "origin": origin}) for path, value, origin in plan.values())
-
-
-def _plain(value: Any) -> Any:
-    return to_jsonable_python(value, by_alias=True) if isinstance(value, list | dict | BaseModel) else value
-
-
 @cache
 def attribute(section: type[BaseModel], alias: str) -> str:
     """Name in Python of the field that YAML, or a dotted path, calls ``alias``."""
     return next(name for name, known in section.model_fields.items() if alias in (known.alias, name))
-
-
-def _tree(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Values by dotted path as maps within maps."""
-    tree: dict[str, Any] = {}
-    for path, value in leaves:
-        *parents, leaf = path.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import presets
-from steps import lm_tasks, preferences, tracking_tools
+from steps import lm_tasks, preferences, sharding, tracking_tools
 from steps.tracking_tools import TOOLS
 from workflows import node_plan
 from workflows.errors import Problem
@@ -104,6 +104,8 @@ def warnings(plan: Plan) -> Iterator[Problem]:
     provider = plan.nodes.provider
     if plan.tuning and plan.tuning.objective == "sft" and plan.origin("tuning.beta") != "built-in":
         yield Problem("has no effect: it is of objective dpo", "pipeline.tune.beta", fix="write objective: dpo")
+    if plan.tuning and plan.tuning.sharding == "full" and plan.tuning.processes == 1:
+        yield Problem("has no effect: one process holds all", "pipeline.tune.sharding", fix="leave processes: 1 out")
     if plan.resource.preferred_nodes and node_plan.is_made(plan):
         what = f"has no effect: nodes.provider {provider} makes the nodes of a run"
         yield Problem(what, "resource.preferredNodes")
@@ -169,6 +171,8 @@ def _training(
     if tuning.objective == "dpo":
         for key, why in preferences.refused(tuning.training_arguments).items():
             found.wrong(f"{ROOT}.TrainingArguments.{key}", why, "leave it out, or write objective: sft")
+    if tuning.method == "qlora" and (why := sharding.refused(tuning.sharding, tuning.quantization_config)):
+        found.wrong("pipeline.tune.sharding", why, "write load_in_4bit: true, or sharding: none")
     resource_rules.check_precision(whole, machine, found)
     if plan.rollout:
         serving_rules.check_servable(whole, {"vllm": plan.rollout.server_arguments}, found)

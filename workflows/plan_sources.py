@@ -19,6 +19,7 @@ FROM_WORKSPACE = {
     "tuning.objective": "pipeline.tune.objective",
     "tuning.beta": "pipeline.tune.beta",
     "tuning.processes": "pipeline.tune.processes",
+    "tuning.sharding": "pipeline.tune.sharding",
     "tuning.timeout": "pipeline.tune.timeout",
     "tuning.retries": "pipeline.tune.retries",
     "tuning.preemptions": "pipeline.tune.preemptions",

@@ -1,6 +1,6 @@
 """Workspace, preset, site profile, environment and flags become one plan.
 
-Each source is a function that gives a layer; ``plan.merge`` lays them over each other, the later winning.
+Each source is a function that gives a layer; ``plan_layers.merge`` lays them over each other, the later winning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 import presets
 from workflows import estimate, node_plan, plan_checks, site
 from workflows.errors import InvalidInput, Problem
-from workflows.plan import Layer, Plan, attribute, merge
+from workflows.plan import Plan, attribute
+from workflows.plan_layers import Layer, merge
 from workflows.plan_sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
 from workflows.spec import Manifest, kaito_annotations, load
 from workflows.spec.kaito_annotations import BYPASS_CHECKS

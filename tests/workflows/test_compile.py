@@ -8,7 +8,7 @@ import pytest
 from steps import step
 from workflows import runner
 from workflows.compile.dag import compile_workflow
-from workflows.plan import Layer, merge
+from workflows.plan_layers import Layer, merge
 from workflows.runner import retries
 from workflows.runner.document import Retry
 from workflows.runner.state import Attempt, Phase

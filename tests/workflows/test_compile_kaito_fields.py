@@ -8,7 +8,7 @@ import pytest
 from workflows import lint
 from workflows.compile import emit
 from workflows.compile.dag import compile_workflow
-from workflows.plan import Layer, merge
+from workflows.plan_layers import Layer, merge
 
 SERVE = {"name": "phi", "model.preset": "phi-4", "model.repository": "microsoft/phi-4", "rollout.question": "Who?"}
 SIZE = "Standard_NC24ads_A100_v4"

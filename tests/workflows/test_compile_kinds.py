@@ -11,7 +11,7 @@ from workspace_sample import GOOD, write
 from workflows import runner
 from workflows.compile.kinds import KINDS, compile_as
 from workflows.errors import InvalidInput
-from workflows.plan import Layer, merge
+from workflows.plan_layers import Layer, merge
 
 SCHEDULED = BASE | TUNING | EVALUATION | ROLLOUT | SCHEDULE | {"namespace": "ml"}
 

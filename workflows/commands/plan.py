@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
     from workflows import estimate as estimates
     from workflows import site
-    from workflows.plan import as_dict
+    from workflows.plan_layers import as_dict
     from workflows.resolve import plans
 
     for plan in plans(args.file, args.set, args.site, args.namespace):

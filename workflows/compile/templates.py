@@ -25,7 +25,8 @@ from workflows.compile.volumes import (
     adapter_volume,
 )
 from workflows.estimate.plan_estimate import processes
-from workflows.plan import Evaluation, Plan, as_dict
+from workflows.plan import Evaluation, Plan
+from workflows.plan_layers import as_dict
 from workflows.spec.pipeline import whole_seconds
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
         flags={
             **place.flags,
             **_adapter_flags(plan),
-            **_processes(plan),
+            **processes(plan),
             **tracking.flags(plan, place),
             **({"tasks": plan.evaluation.tasks} if plan.evaluation and plan.evaluation.tasks else {}),
         },
@@ -334,11 +335,6 @@ def _adapter_flags(plan: Plan) -> dict[str, Any]:
         "model-config": tuning.model_arguments,
         "data-digest": _input("data-digest"),
     }
-
-
-def _processes(plan: Plan) -> dict[str, int]:
-    wanted = processes(plan)
-    return {"processes": wanted} if wanted else {}
 
 
 def _gate_rules(evaluation: Evaluation) -> dict[str, Any]:

@@ -32,6 +32,10 @@ TILE_WORDS = 32768
 # Where it can't: logits in 16 bits and in float32, the logarithm of their softmax, and their gradient in 16 bits.
 ALL_LOGITS_BYTES = 2 + 4 + 4 + 2
 
+GATHERED_LAYERS = 3
+"""Of a model that is divided, what is whole at a time: the layer that computes, the next one, and the buffer in which
+it came (torch's fully_shard)."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -78,7 +82,9 @@ class Training:
     gpus: int = 1
     """That hold the model together: the layers are spread over them, and one computes at a time."""
     processes: int = 1
-    """That train side by side, each on a GPU which holds all of the model."""
+    """That train side by side, each on a GPU which holds all of the model, or a share of its weights."""
+    divided: bool = False
+    """Each holds a share of the base model's weights, and gathers those of a layer when it computes (FSDP)."""
 
     @property
     def tokens(self) -> int:
@@ -91,7 +97,7 @@ class TuningMemory:
     """Peak memory of the fullest GPU, in GiB. The components sum to ``total``."""
 
     weights: float
-    """The base model, as loaded."""
+    """The base model, as loaded; of several processes that divide it, a share and what is gathered at a time."""
     adapter: float
     gradients: float
     """Of several processes, and the buffers in which they add them up."""
@@ -123,10 +129,11 @@ def tuning(shapes: Shapes, training: Training, device: Device = GPU) -> TuningMe
     logits = _logits(shapes, training, device)
     backward = max(0.0, _backward(shapes, training, device) - logits)
     moving = kept + logits + backward
+    buffered = training.processes > 1 and not training.divided
     return TuningMemory(
         weights=_weights(shapes, training, share, device) / GIB,
         adapter=trained * training.adapter_bytes / GIB,
-        gradients=trained * training.adapter_bytes * (1 if training.processes == 1 else 2) / GIB,
+        gradients=trained * training.adapter_bytes * (1 + buffered) / GIB,
         optimizer=trained * _optimizer_bytes(training.optimizer) / GIB,
         activations=kept / GIB,
         logits=logits / GIB,
@@ -140,13 +147,31 @@ def _weights(shapes: Shapes, training: Training, share: float, device: Device) -
     other = float(shapes.other_parameters * device.compute_bytes)
     if training.gpus > 1 and not shapes.tied:
         other /= 2  # the embedding is on the first GPU, the output head on the last
+    linear, constants = _linear(shapes, training, device)
+    if not training.divided:
+        return (linear + constants) * share + other
+    head = shapes.embedding_parameters * device.compute_bytes
+    gathered = max(GATHERED_LAYERS * linear / shapes.layers, 0 if shapes.tied else head)
+    # One matrix for input and output can't be divided.
+    whole = head if shapes.tied else 0
+    return (linear + other - whole) / training.processes + constants + whole + gathered
+
+
+def weights_sent(shapes: Shapes, training: Training, device: Device = GPU) -> float:
+    """Bytes that a process gets from the others each time that it goes through a model which is divided."""
+    linear, _ = _linear(shapes, training, device)
+    return linear * (training.processes - 1) / training.processes if training.divided else 0
+
+
+def _linear(shapes: Shapes, training: Training, device: Device) -> tuple[float, float]:
+    """Bytes of the weights of the linear layers, and of the constants of their quantization, which are not divided."""
     if training.method == "lora":
-        return shapes.linear_parameters * share * device.compute_bytes + other
+        return shapes.linear_parameters * device.compute_bytes, 0
     if training.bits == 8:
-        return shapes.linear_parameters * share + other
+        return shapes.linear_parameters, 0
     constants = DOUBLE_QUANTIZATION_BYTES if training.double_quantization else SINGLE_QUANTIZATION_BYTES
-    tables = CODE_TABLES_BYTES * len(shapes.linears) * shapes.layers * share
-    return shapes.linear_parameters * share * (NF4_BYTES + constants) + tables + other
+    tables = CODE_TABLES_BYTES * len(shapes.linears) * shapes.layers
+    return shapes.linear_parameters * NF4_BYTES, shapes.linear_parameters * constants + tables
 
 
 def _optimizer_bytes(name: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import presets
-from workflows.estimate.memory import Training
+from workflows.estimate.memory import GIB, Training, weights_sent
 from workflows.estimate.shapes import Shapes
 
 # Floating point operations of each parameter and token: 2 forward, 2 backward to the activations. The frozen base
@@ -21,6 +21,9 @@ HALF_AT = {"lora": 200, "qlora": 512}
 SIDE_BY_SIDE = 0.9
 """Share of their speed that processes keep when several train together: each step waits for the one with the longest
 rows, and for the adapter's gradients, which are small. Not measured here: docs/ESTIMATES.md."""
+
+GATHERED_GIB_PER_SECOND = 10
+"""At which a GPU gets the weights of a divided model from the others, without NVLink. Not measured here."""
 
 NODE_HOURS = 0.2
 """A GPU node of AKS is ready 5 to 11 minutes after it was asked for."""
@@ -70,11 +73,14 @@ def time(
 ) -> Time | None:
     """How long tuning takes on a machine; None where the GPU's throughput is not known.
 
-    Processes train side by side. Where the layers are spread over several GPUs, one of them computes at a time.
+    Processes train side by side. Where the layers are spread over several GPUs, one of them computes at a time. A
+    divided model is gathered for each batch twice, to go forward and to go back.
     """
     if sku.tflops is None:
         return None
     speed = tokens_per_second(shapes, training, sku.tflops)
+    gathering = 2 * weights_sent(shapes, training) / GIB / GATHERED_GIB_PER_SECOND
+    speed = training.tokens / (training.tokens / speed + gathering)
     if training.processes > 1:
         speed *= training.processes * SIDE_BY_SIDE
     of_a_thousand = 1000 * training.answers * training.length * epochs / speed / 3600

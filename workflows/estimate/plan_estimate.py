@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import presets
-from steps import lora_variants
+from steps import lora_variants, sharding
 from workflows.estimate import memory, money, shapes
 from workflows.estimate.memory import Training, TuningMemory
 from workflows.estimate.serving import SHORTEST, Serving, ServingMemory, serving
@@ -96,8 +96,9 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
 def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: float | None = None) -> Training | None:
     """The settings of a plan's tuning that memory depends on, on a node with so many GPUs; None without tuning.
 
-    Each GPU has a process that trains side by side with the others, unless ``room`` (GiB of one of them) can't hold
-    the whole model: then the layers are spread over the GPUs, and one process trains.
+    Each GPU has a process that trains side by side with the others. Where ``room`` (GiB of one of them) can't hold
+    the whole model, they divide its weights, or, where that isn't enough, the layers are spread over the GPUs and one
+    process trains. ``sharding`` and ``processes`` of the plan say it otherwise.
     Defaults are those of ``steps.tune``: AdamW, NF4 with constants quantized again, ``checkpointing`` on a GPU alone.
     """
     tuning = plan.tuning
@@ -119,18 +120,31 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: floa
         answers=2 if tuning.objective == "dpo" else 1,
     )
     count = tuning.processes or max(1, gpus)
-    side_by_side, spread = replace(alone, processes=count), replace(alone, gpus=max(1, gpus))
-    if count == 1 or (not tuning.processes and room is not None and not _holds(plan, side_by_side, room)):
+    spread = replace(alone, gpus=max(1, gpus))
+    if count == 1:
         return spread
-    return side_by_side
+    ways = sharding.ways(tuning.sharding, divisible=tuning.method == "lora" or sharding.divisible(quantization))
+    together = [replace(alone, processes=count, divided=way == "full") for way in ways]
+    if room is None:
+        return together[0]
+    fitting = next((training for training in together if _holds(plan, training, room)), None)
+    # Told to tune as such, they are not given up; nor are they where nothing fits.
+    return fitting or (together[-1] if tuning.processes or tuning.sharding == "full" else spread)
 
 
-def processes(plan: Plan) -> int:
-    """What tune is told: how many processes are to train; 0: one for each GPU it finds."""
-    if plan.tuning is None or plan.tuning.processes or not plan.model.preset or not plan.resource.instance_type:
-        return plan.tuning.processes if plan.tuning else 0
+def processes(plan: Plan) -> dict[str, int | str]:
+    """What tune is told of processes, where it isn't to find out: how many, and how they hold the base."""
+    tuning = plan.tuning
+    if tuning is None:
+        return {}
+    told: dict[str, int | str] = {"processes": tuning.processes} if tuning.processes else {}
+    told |= {"sharding": tuning.sharding} if tuning.sharding != "auto" else {}
+    if not plan.model.preset or not plan.resource.instance_type:
+        return told
     training = training_of(plan, plan.resource.gpus, room=usable(presets.sku(plan.resource.instance_type)))
-    return 1 if training and training.gpus > 1 else 0
+    if training and training.divided:
+        return told | {"sharding": "full"}
+    return told | ({"processes": 1} if training and training.gpus > 1 else {})
 
 
 def _holds(plan: Plan, training: Training, room: float) -> bool:

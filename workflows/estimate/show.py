@@ -62,6 +62,7 @@ def _tuning(estimate: Estimate) -> Iterator[Row]:
     )
     if training.processes > 1:
         settings += f", {training.processes} GPUs side by side"
+        settings += ", the weights divided among them" if training.divided else ""
     elif training.gpus > 1:
         settings += f", layers spread over {training.gpus} GPUs"
     yield f"TUNING, GiB OF A GPU ({settings}, checkpointing {'on' if training.checkpointing else 'off'})", "", ""

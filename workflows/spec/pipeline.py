@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from steps import file_weights
 from steps.row_formats import Column
+from steps.sharding import Sharding
 from steps.tracking_tools import ReportTo
 from workflows.runner.duration import seconds
 from workflows.spec.fields import Fields
@@ -148,8 +149,12 @@ class PipelineTune(Fields):
     beta: float = Field(0.1, gt=0)
     """Of dpo: how much it costs to move away from the base model; more keeps the adapter nearer to it."""
     processes: int = Field(0, ge=0, le=64)
-    """That train together, each on a GPU that holds the base model, with ``per_device_train_batch_size`` rows of its
-    own; 0: one for each GPU of the node; 1: one process, with the layers spread over the GPUs."""
+    """That train together, each on a GPU, with ``per_device_train_batch_size`` rows of its own; 0: one for each GPU of
+    the node; 1: one process, with the layers spread over the GPUs."""
+    sharding: Sharding = "auto"
+    """How they hold the base model. none: each all of it; full: each a share of its weights, and those of a layer are
+    gathered when it computes (FSDP); auto: all of it, or a share where a GPU can't hold it, or else, one process with
+    the layers spread over the GPUs."""
     timeout: Duration = "24h"
     """Of each attempt."""
     retries: int = Field(3, ge=0, le=100)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from steps import training_refusals
-from steps.training_refusals import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, WITHOUT_EFFECT
+from steps.training_refusals import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
 from workflows.spec.key_rules import (
     Accepted,
     Below1,
@@ -65,6 +65,7 @@ _PRESET = "the preset names the model"
 _MLM = "a causal model has no masked-language objective"
 _METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
 _COLUMNS_FIX = "write pipeline: {data: {columns: {prompt: ..., completion: ...}}}"
+_SHARDING_FIX = "write pipeline: {tune: {sharding: full}}, or leave it out"
 _COMPILE = "rows of each new length are compiled anew: tried with lora, one step took minutes and the next failed"
 _DEVELOPERS = "it is for the library's own developers"
 _TRACKIO = "metrics go to the report, and where report_to says so to MLflow or W&B"
@@ -257,9 +258,9 @@ TRAINING: Keys = {
     "ddp_static_graph": Refused(PROCESSES),
     "ddp_backend": Refused(PROCESSES),
     "ddp_timeout": Refused(PROCESSES),
-    "fsdp": _never("fsdp"),
-    "fsdp_config": Refused(PROCESSES),
-    "deepspeed": _never("deepspeed"),
+    "fsdp": _never("fsdp", _SHARDING_FIX),
+    "fsdp_config": Refused(SHARDING, _SHARDING_FIX),
+    "deepspeed": _never("deepspeed", _SHARDING_FIX),
     "log_on_each_node": Refused(PROCESSES),
     "log_level_replica": Refused(PROCESSES),
     "save_on_each_node": Refused(PROCESSES),

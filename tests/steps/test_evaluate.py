@@ -62,7 +62,7 @@ def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result
 
     from steps.model import compute_dtype, load_base
 
-    near = 2e-3 if compute_dtype("cpu") == "float32" else 2e-2  # bfloat16 rounds at each batch size in another way
+    near = 2e-3 if compute_dtype("cpu") == "float32" else 6e-2  # bfloat16 rounds at each batch size in another way
     tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
     model = PeftModel.from_pretrained(load_base(tiny, "qlora", {}, "cpu"), work / "adapter").eval()
     told = report(work)

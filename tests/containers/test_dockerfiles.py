@@ -1,6 +1,7 @@
 """The images can't be built where tests run; their files can be read: pinned, small, without secrets, not root."""
 
 import fnmatch
+import importlib.metadata
 import os
 import re
 import shutil
@@ -120,6 +121,41 @@ def test_constraints_pin_what_the_project_asks_for() -> None:
         assert requirement.specifier.contains(pinned[name]), (
             f"{text}, but {pinned[name]} in containers/constraints.txt"
         )
+
+
+def test_constraints_agree_with_all_that_these_bring() -> None:
+    """As far as the pinned versions are installed here; other versions have other requirements."""
+    pinned, extras = constraints(), PROJECT["optional-dependencies"]
+    asked = [("argotune", text) for name in ("data", "tune", "tracking", "azure") for text in extras[name]]
+    asked += [("argotune", text) for text in PROJECT["dependencies"]]
+    wrong, followed = set(), set()
+    while asked:
+        by, text = asked.pop()
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name not in pinned or not requirement.specifier.contains(pinned[name], prereleases=True):
+            wrong.add(f"{by} asks for {requirement}: {pinned.get(name, 'no version')} in containers/constraints.txt")
+        elif (name, *requirement.extras) not in followed and installed(name) == pinned[name]:
+            followed.add((name, *requirement.extras))
+            asked += [(name, text) for text in brought(name, requirement.extras)]
+    assert not wrong
+    assert {("torch",), ("trl",)} <= followed, "not even these were looked at"
+
+
+def installed(name: str) -> str:
+    """Version that is installed, without its local part (``+cpu``); empty where there is none."""
+    try:
+        return importlib.metadata.version(name).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def brought(name: str, extras: set[str]) -> Iterator[str]:
+    """What an installed distribution with these extras requires on this machine."""
+    for text in importlib.metadata.requires(name) or []:
+        marker = Requirement(text).marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            yield text.partition(";")[0]
 
 
 def test_hadolint_has_nothing_to_say() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -69,6 +70,44 @@ def test_it_ends_as_a_numbered_user_who_is_not_root(file: Path) -> None:
     after = [name for name, _ in list(instructions(file))[[n for n, _ in instructions(file)].index("USER") :]]
     last = len(after) - 1 - after[::-1].index("USER")
     assert not {"RUN", "COPY"} & set(after[last:]), "nothing is built after the last USER"
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["argo/smollm2_135m_qlora_parquet.yaml", "argo/smollm2_135m_retraining.cron.yaml", "tests/data/service.yaml"],
+)
+def test_pods_run_as_the_user_and_group_of_the_images(document: str) -> None:
+    """Without a group of its own a pod gets root's, whatever the image says."""
+    found = [
+        f"{each['runAsUser']}:{each.get('runAsGroup', 0)}"
+        for manifest in yaml.safe_load_all((ROOT / document).read_text())
+        for each in security_contexts(manifest)
+        if "runAsUser" in each
+    ]
+    assert found
+    assert {*found} == {of(file, "USER")[-1] for file in FILES}
+
+
+def security_contexts(value: object) -> Iterator[dict[str, object]]:
+    """Each ``securityContext`` of a manifest, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "securityContext":
+                yield inner
+            else:
+                yield from security_contexts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from security_contexts(inner)
+
+
+@every_file
+def test_what_stays_in_app_is_made_readable_for_that_user(file: Path) -> None:
+    """``COPY`` keeps the modes of the checkout: with a umask of 077 they are for its owner alone."""
+    pip_reads = (
+        "a+r constraints.txt" in " ".join(of(file, "RUN")) and "rm -r workflows steps presets" in of(file, "RUN")[-1]
+    )
+    assert pip_reads or "chmod -R a+rX ." in of(file, "RUN")[-1]
 
 
 @every_file

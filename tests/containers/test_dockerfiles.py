@@ -59,6 +59,14 @@ def test_the_three_images_of_the_plan_are_here() -> None:
 
 
 @every_file
+def test_the_readme_tells_how_it_is_built_and_of_what(file: Path) -> None:
+    told = (ROOT / "containers" / "README.md").read_text()
+    assert f"docker build --file containers/{file.name} --tag " in told
+    assert f"| `{file.stem}` | " in told
+    assert f"`{of(file, 'FROM')[0]}`" in told
+
+
+@every_file
 def test_bases_are_pinned(file: Path) -> None:
     (base,) = of(file, "FROM")
     assert re.fullmatch(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", base), base

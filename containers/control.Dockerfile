@@ -1,4 +1,4 @@
-# Steps that need no GPU: provision, download, package, release, report; and the command line.
+# Steps that need no GPU: all but tune and evaluate; and the command line.
 #
 #   docker build --file containers/control.Dockerfile --tag ghcr.io/argotune/control:0.1.0 .
 #

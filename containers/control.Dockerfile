@@ -1,4 +1,4 @@
-# Steps that need no GPU: provision, download, package, release, report; and the command line.
+# Steps that need no GPU: all but tune and evaluate; and the command line.
 #
 #   docker build --file containers/control.Dockerfile --tag ghcr.io/argotune/control:0.1.0 .
 #
@@ -22,6 +22,7 @@ COPY pyproject.toml README.md containers/constraints.txt ./
 # hadolint ignore=DL3013
 RUN mkdir workflows steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
+ && chmod a+r constraints.txt \
  && pip install --no-cache-dir ".[data,azure]"
 
 COPY workflows workflows

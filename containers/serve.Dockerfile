@@ -16,14 +16,18 @@ ENV PYTHONPATH=/app \
 
 WORKDIR /app
 
-# Copied and not installed: what the server's start imports is in vLLM's image, and nothing of that may change.
+# Copied and not installed: what the server imports is in vLLM's image, and nothing of that may change.
 COPY steps steps
 COPY presets presets
 
-# Programs are started as "python"; the last line proves that all imports are there.
+# Copied files keep the modes of the checkout, which a strict umask has made for one user alone. Programs are started
+# as "python". The last lines prove that all imports are there, those inside functions too: azure.identity is what
+# adapters come from ACR by without a password; vLLM's image has it for its model streamer.
 USER 0
-RUN if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
- && python -c "import steps.serve_pod, steps.server_front, steps.drain, steps.registry, presets"
+RUN chmod -R a+rX . \
+ && if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
+ && python -c "import steps.serve_pod, steps.server_front, steps.drain, steps.registry, presets" \
+ && python -c "import azure.identity, filelock, huggingface_hub, requests"
 
 # Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name
 # is for libraries that ask who runs them (torch does).

@@ -26,6 +26,7 @@ COPY pyproject.toml README.md containers/constraints.txt ./
 # hadolint ignore=DL3013
 RUN mkdir workflows steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
+ && chmod a+r constraints.txt \
  && pip install --no-cache-dir ".[tune,liger,tracking]"
 
 COPY workflows workflows

@@ -44,6 +44,7 @@ def pod(given: Settings, arguments: Mapping[str, Any]) -> Document:
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": 1000,
+                "runAsGroup": 1000,
                 "fsGroup": 1000,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },

@@ -1,6 +1,7 @@
 """The images can't be built where tests run; their files can be read: pinned, small, without secrets, not root."""
 
 import fnmatch
+import importlib.metadata
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -57,6 +59,14 @@ def test_the_three_images_of_the_plan_are_here() -> None:
 
 
 @every_file
+def test_the_readme_tells_how_it_is_built_and_of_what(file: Path) -> None:
+    told = (ROOT / "containers" / "README.md").read_text()
+    assert f"docker build --file containers/{file.name} --tag " in told
+    assert f"| `{file.stem}` | " in told
+    assert f"`{of(file, 'FROM')[0]}`" in told
+
+
+@every_file
 def test_bases_are_pinned(file: Path) -> None:
     (base,) = of(file, "FROM")
     assert re.fullmatch(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", base), base
@@ -68,6 +78,44 @@ def test_it_ends_as_a_numbered_user_who_is_not_root(file: Path) -> None:
     after = [name for name, _ in list(instructions(file))[[n for n, _ in instructions(file)].index("USER") :]]
     last = len(after) - 1 - after[::-1].index("USER")
     assert not {"RUN", "COPY"} & set(after[last:]), "nothing is built after the last USER"
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["argo/smollm2_135m_qlora_parquet.yaml", "argo/smollm2_135m_retraining.cron.yaml", "tests/data/service.yaml"],
+)
+def test_pods_run_as_the_user_and_group_of_the_images(document: str) -> None:
+    """Without a group of its own a pod gets root's, whatever the image says."""
+    found = [
+        f"{each['runAsUser']}:{each.get('runAsGroup', 0)}"
+        for manifest in yaml.safe_load_all((ROOT / document).read_text())
+        for each in security_contexts(manifest)
+        if "runAsUser" in each
+    ]
+    assert found
+    assert {*found} == {of(file, "USER")[-1] for file in FILES}
+
+
+def security_contexts(value: object) -> Iterator[dict[str, object]]:
+    """Each ``securityContext`` of a manifest, at any depth."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "securityContext":
+                yield inner
+            else:
+                yield from security_contexts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from security_contexts(inner)
+
+
+@every_file
+def test_what_stays_in_app_is_made_readable_for_that_user(file: Path) -> None:
+    """``COPY`` keeps the modes of the checkout: with a umask of 077 they are for its owner alone."""
+    pip_reads = (
+        "a+r constraints.txt" in " ".join(of(file, "RUN")) and "rm -r workflows steps presets" in of(file, "RUN")[-1]
+    )
+    assert pip_reads or "chmod -R a+rX ." in of(file, "RUN")[-1]
 
 
 @every_file
@@ -120,6 +168,41 @@ def test_constraints_pin_what_the_project_asks_for() -> None:
         assert requirement.specifier.contains(pinned[name]), (
             f"{text}, but {pinned[name]} in containers/constraints.txt"
         )
+
+
+def test_constraints_agree_with_all_that_these_bring() -> None:
+    """As far as the pinned versions are installed here; other versions have other requirements."""
+    pinned, extras = constraints(), PROJECT["optional-dependencies"]
+    asked = [("argotune", text) for name in ("data", "tune", "tracking", "azure") for text in extras[name]]
+    asked += [("argotune", text) for text in PROJECT["dependencies"]]
+    wrong, followed = set(), set()
+    while asked:
+        by, text = asked.pop()
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name not in pinned or not requirement.specifier.contains(pinned[name], prereleases=True):
+            wrong.add(f"{by} asks for {requirement}: {pinned.get(name, 'no version')} in containers/constraints.txt")
+        elif (name, *requirement.extras) not in followed and installed(name) == pinned[name]:
+            followed.add((name, *requirement.extras))
+            asked += [(name, text) for text in brought(name, requirement.extras)]
+    assert not wrong
+    assert {("torch",), ("trl",)} <= followed, "not even these were looked at"
+
+
+def installed(name: str) -> str:
+    """Version that is installed, without its local part (``+cpu``); empty where there is none."""
+    try:
+        return importlib.metadata.version(name).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def brought(name: str, extras: set[str]) -> Iterator[str]:
+    """What an installed distribution with these extras requires on this machine."""
+    for text in importlib.metadata.requires(name) or []:
+        marker = Requirement(text).marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            yield text.partition(";")[0]
 
 
 def test_hadolint_has_nothing_to_say() -> None:

@@ -43,6 +43,7 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "security_context": m.PodSecurityContext(
             run_as_non_root=True,
             run_as_user=1000,
+            run_as_group=1000,  # as in the images; without it Kubernetes takes root's group
             fs_group=1000,
             seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
         ),

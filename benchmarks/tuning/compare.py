@@ -1,6 +1,6 @@
 """Tuning speed side by side: a KAITO-like script, a plain trl script, and argotune; same machine, model, data, seed.
 
-    python benchmarks/tuning/compare.py                # all in turn, ROUNDS times (25 minutes on 2 cores)
+    python benchmarks/tuning/compare.py                # all in turn, twice (12 minutes on 2 cores)
     python benchmarks/tuning/compare.py argotune DIR   # one, on the data in DIR
 
 Each training has a process of its own. Useful tokens are those of the rows; padding is not counted. Time is that of
@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PRESET = "smollm2-135m-instruct"
-ROUNDS, ROWS, SEED, RANK, BATCH, LENGTH = 3, 40, 42, 8, 8, 1024
+ROUNDS, ROWS, SEED, RANK, BATCH, LENGTH = 2, 40, 42, 8, 8, 1024
 SAVES = 0.5  # of all steps: a short training that saves each tenth does little else
 COMMON: dict[str, Any] = {
     "num_train_epochs": 1,

@@ -116,7 +116,8 @@ def test_base_and_adapters_are_served_and_asked(
 ) -> None:
     shutil.copytree(adapters / "one", work / "adapter")
     sources = [{"name": "one", "path": "adapter"}, {"name": "two", "path": str(adapters / "two")}]
-    asked = settings(adapters=sources)
+    as_asked_directly = {"dtype": "float32"}  # whatever type is the processor's fastest
+    asked = settings(adapters=sources, server_arguments=as_asked_directly)
     result = rollout(asked)
     first = running(work)
     assert (result.endpoint, result.server) == (first.endpoint, "transformers")
@@ -160,7 +161,7 @@ def test_base_and_adapters_are_served_and_asked(
     assert ask(result.endpoint, "one").json()["choices"][0]["message"]["content"] == result.answer
     (work / "report" / "evaluation.json").unlink()
 
-    changed = rollout(settings(adapters=list(reversed(sources))))
+    changed = rollout(settings(adapters=list(reversed(sources)), server_arguments=as_asked_directly))
     second = running(work)
     assert (second.pid, changed.endpoint) == (first.pid, result.endpoint), "it was restarted for an adapter"
     assert second.models == ["tiny", "two", "one"]

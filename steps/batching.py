@@ -9,6 +9,7 @@ in an order that depends on seed and epoch alone, so that a run that was killed 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from steps.chat_tokens import ChatTokens
@@ -71,11 +72,12 @@ def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
 
         def __iter__(self) -> Any:
             self.generator = torch.Generator().manual_seed(trainer.args.seed + self.epoch)
-            numbers = list(super().__iter__())
-            whole = len(numbers) // self.batch_size
-            later = (torch.randperm(max(whole - 1, 0), generator=self.generator) + 1).tolist()
-            for place in [*range(min(whole, 1)), *later, whole]:
-                yield from numbers[place * self.batch_size :][: self.batch_size]
+            numbers, size = list(super().__iter__()), self.batch_size
+            whole = len(numbers) - len(numbers) % size
+            batches = [numbers[start : start + size] for start in range(0, whole, size)]
+            first, later = batches[:1], batches[1:]
+            order = torch.randperm(len(later), generator=self.generator).tolist()
+            return chain(*first, *(later[place] for place in order), numbers[whole:])
 
     arguments = trainer.args
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps

@@ -96,10 +96,8 @@ def _below(name: str, limit: float, value: float) -> Outcome:
 
 
 def _at_least(name: str, limit: float, value: float | None) -> Outcome:
-    return Outcome(
-        name, f">= {limit:g}", None if value is None else _shown(value), value is not None and value >= limit
-    )
+    return Outcome(name, f">= {limit:g}", _shown(value), value is not None and value >= limit)
 
 
-def _shown(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
+def _shown(value: float | None) -> float | None:
+    return round(value, 4) if value is not None and math.isfinite(value) else None

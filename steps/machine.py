@@ -1,4 +1,4 @@
-"""What this machine has to compute with: cores, memory, GPUs, disk. Reads only; imports no torch."""
+"""What this machine has to compute with: cores, memory, GPUs, disk; how a process keeps memory. Imports no torch."""
 
 from __future__ import annotations
 

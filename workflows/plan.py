@@ -216,6 +216,10 @@ class Images(_Section):
     serve: str = "ghcr.io/argotune/serve:0.1.0"
 
 
+MODELS = "/mnt/models"
+"""Where pods have the volume of the base models."""
+
+
 class Storage(_Section):
     """Volumes of a run."""
 

@@ -11,7 +11,7 @@ from steps import lm_tasks, preferences, sharding, tracking_tools
 from steps.tracking_tools import TOOLS
 from workflows import node_plan
 from workflows.errors import Problem
-from workflows.plan import Plan, Tuning
+from workflows.plan import MODELS, Plan, Tuning
 from workflows.plan_sources import FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS
 from workflows.spec import resource_rules, rules, serving_rules, sources, training, urls
 from workflows.spec.findings import Findings
@@ -28,8 +28,6 @@ PLACES = {
     f"{ROOT}.QuantizationConfig": "tuning.quantizationConfig",
     f"{ROOT}.ModelConfig": "tuning.modelConfig",
 }
-MODELS = "/mnt/models"
-"""Where evaluate has the volume of the base models (``compile/pod.py``)."""
 
 OWN_POD = Problem(
     "a pod of your own is for a cluster: this machine starts no containers",

@@ -22,9 +22,8 @@ from hera.workflows import models as m
 
 from workflows.compile import placement
 from workflows.compile.step_template import StepTemplate
-from workflows.plan import Plan
+from workflows.plan import MODELS, Plan
 
-MODELS = "/mnt/models"
 SCRATCH = "/mnt/scratch"
 OUTPUTS = f"{SCRATCH}/outputs"
 

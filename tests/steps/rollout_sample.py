@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes_server import KubernetesServer
+from serving_cluster import Servers
 
 from steps import adapter_switch, kubernetes_client, reference, rollout_cluster
 from steps.oci_layout import build_image
@@ -15,6 +19,24 @@ from steps.registry import push_image
 from steps.rollout_settings import Result, Settings
 
 NAME = "helper"
+
+
+@contextmanager
+def asked_from_a_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
+    """A cluster, and this process as a pod of it in which the rollout runs."""
+    with KubernetesServer() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(folder / "kubeconfig", user="rollout")))
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        yield server
+
+
+@contextmanager
+def living(cluster: KubernetesServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    """Servers of the cluster, which answer at the addresses of its services."""
+    found = Servers(cluster, folder / "pods")
+    monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: found.service(name))
+    yield found
+    found.close()
 
 
 def nap(seconds: float) -> None:

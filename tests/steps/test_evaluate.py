@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trainable_model
 from registry_fixture import Registry
+from tuning import tuned
 
 from steps import package
 from steps.errors import BadInput
@@ -29,11 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def work(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with an adapter."""
-    folder = tmp_path_factory.mktemp("work")
-    trainable_model.write_rows(folder / "dataset" / "train.parquet", trainable_model.chat_rows(40))
-    trainable_model.write_rows(folder / "dataset" / "eval.parquet", EVAL)
-    tune(TuneSettings(work=folder, model=str(tiny), rank=8, learning_rate=2e-2, epochs=4, max_length=128))
-    return folder
+    return tuned(tmp_path_factory.mktemp("work"), tiny, EVAL)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from kubernetes_server import KubernetesServer
 from kubernetes_server_gates import Gate
 from registry_fixture import Registry
-from rollout_sample import NAME, hurry, nap, push_adapters, run, settings_of, version
+from rollout_sample import NAME, asked_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
-from steps import adapter_switch, hot_load, kubernetes_client, reference, rollout_cluster, service_change
+from steps import adapter_switch, hot_load, kubernetes_client, reference, service_change
 from steps.errors import StepError
 from steps.registry import pull_data
 from steps.rollout_settings import Settings
@@ -29,19 +29,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
+    with asked_from_a_pod(tmp_path, monkeypatch) as server:
         server.image_volumes = "on"
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", user="rollout")))
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
         yield server
 
 
 @pytest.fixture
 def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    found = Servers(cluster, tmp_path / "pods")
-    monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: found.service(name))
-    yield found
-    found.close()
+    with living(cluster, tmp_path, monkeypatch) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +54,21 @@ def template(cluster: KubernetesServer, name: str = NAME) -> Any:
     document = cluster.read("deployments", name, NAMESPACE)
     assert document
     return document["spec"]["template"]
+
+
+def warn_of_mounts(cluster: KubernetesServer, message: str) -> None:
+    """Tell of each new pod that mounts images, by an event as a kubelet writes it, that a volume is not there."""
+
+    def warn(event: str, document: Any) -> None:
+        if document["kind"] == "Pod" and event == "ADDED" and mounted_images(document):
+            name = document["metadata"]["name"]
+            cluster.put(
+                {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1", "namespace": NAMESPACE},
+                 "type": "Warning", "reason": "FailedMount", "message": message,
+                 "involvedObject": {"kind": "Pod", "name": name}}
+            )  # fmt: skip
+
+    cluster.controllers.append(warn)
 
 
 def loaded(servers: Servers) -> set[str]:
@@ -184,17 +195,8 @@ def test_where_nodes_can_not_mount_them_the_servers_pull(
         servers.image_trouble = json.loads(json.dumps(trouble).replace("{image}", images["wide"]))
     message = f"Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[]: {says}"
 
-    def warn(event: str, document: Any) -> None:
-        if document["kind"] == "Pod" and event == "ADDED" and mounted_images(document):
-            name = document["metadata"]["name"]
-            cluster.put(
-                {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1", "namespace": NAMESPACE},
-                 "type": "Warning", "reason": "FailedMount", "message": message,
-                 "involvedObject": {"kind": "Pod", "name": name}}
-            )  # fmt: skip
-
     if trouble is SILENT:
-        cluster.controllers.append(warn)
+        warn_of_mounts(cluster, message)
     assert run(settings("wide")).answer == f"I am {version(images, 'wide')}."
     (told,) = (line for line in capsys.readouterr().out.splitlines() if "can't mount them" in line)
     assert says in told
@@ -230,16 +232,7 @@ def test_a_volume_that_waits_beside_them_is_waited_for(
 ) -> None:
     message = f"unmounted volumes=[models], unattached volumes=[image-{place(images, 'one')} models]: timed out"
 
-    def warn(event: str, document: Any) -> None:
-        if document["kind"] == "Pod" and event == "ADDED":
-            name = document["metadata"]["name"]
-            cluster.put(
-                {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1", "namespace": NAMESPACE},
-                 "type": "Warning", "reason": "FailedMount", "message": message,
-                 "involvedObject": {"kind": "Pod", "name": name}}
-            )  # fmt: skip
-
-    cluster.controllers.append(warn)
+    warn_of_mounts(cluster, message)
     servers.image_trouble = SILENT
     with pytest.raises(StepError, match=r"is not ready: unmounted volumes=\[models\]") as raised:
         run(settings(deadline_seconds=1))

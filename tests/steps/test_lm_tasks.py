@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 import trainable_model
 import yaml
+from tuning import tuned
 
 from steps import lm_tasks
 from steps.errors import BadInput
 from steps.evaluate import Settings, evaluate
-from steps.tune import Settings as TuneSettings
-from steps.tune import tune
 
 ROWS = trainable_model.chat_rows(60)
 SAID = r"is (\w+)"
@@ -86,11 +85,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def work(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
-    trainable_model.write_rows(folder / "dataset" / "train.parquet", ROWS[:40])
-    trainable_model.write_rows(folder / "dataset" / "eval.parquet", ROWS[50:])
-    tune(TuneSettings(work=folder, model=str(tiny), rank=8, learning_rate=2e-2, epochs=4, max_length=128))
-    return folder
+    return tuned(tmp_path_factory.mktemp("work"), tiny, ROWS[50:])
 
 
 def run(work: Path, model: Path, **flags: Any) -> tuple[Any, dict[str, Any]]:

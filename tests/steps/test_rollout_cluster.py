@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import NAME, hurry, nap, push_adapters, run, settings_of, version
+from rollout_sample import NAME, asked_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers
 
-from steps import hot_load, kubernetes_client, rollout_cluster, service_change, service_release, service_update
+from steps import hot_load, kubernetes_client, service_change, service_release, service_update
 from steps.adapter import adapter_digest
 from steps.errors import BadInput, NoCapacity, StepError
 from steps.rollout_settings import Settings
@@ -26,18 +26,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", user="rollout")))
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with asked_from_a_pod(tmp_path, monkeypatch) as server:
         yield server
 
 
 @pytest.fixture
 def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    found = Servers(cluster, tmp_path / "pods")
-    monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: found.service(name))
-    yield found
-    found.close()
+    with living(cluster, tmp_path, monkeypatch) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,14 @@ def undisturbed_run(base: Path) -> Path:
     return work
 
 
+def tuned(work: Path, model: Path, held_out: list[Any]) -> Path:
+    """A work folder with an adapter that has learned the rows' one answer, and rows held out."""
+    with_rows(work, 40)
+    trainable_model.write_rows(work / "dataset" / "eval.parquet", held_out)
+    tune(TuneSettings(work=work, model=str(model), rank=8, learning_rate=2e-2, epochs=4, max_length=128))
+    return work
+
+
 def with_rows(work: Path, count: int = ROWS) -> Path:
     trainable_model.write_rows(work / "dataset" / "train.parquet", trainable_model.chat_rows(count))
     return work

@@ -124,6 +124,9 @@ class Tracking:
         """End the run there that is still open, and say what it lacks."""
         self._flush()
         self._guarded(lambda: _close(self.report_to, status))
+        if self.report_to == "mlflow" and self.callback is not None:
+            # Its __del__ ends whichever run is open: a later training's, at any allocation, under locks of MLflow's.
+            self.callback._auto_end_run = False
         logging.getLogger(SENDER).removeFilter(self._heard)
         if self.lost:
             print(

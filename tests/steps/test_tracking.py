@@ -16,7 +16,7 @@ from tuning import losses, quick, settings, small_model, with_rows
 from steps import check as check_step
 from steps import tracking, training_config
 from steps.errors import BadInput
-from steps.training_callbacks import Checkpointing
+from steps.training_callbacks import Checkpointing, attach
 from steps.tune import Result, tune
 
 mlflow = pytest.importorskip("mlflow")
@@ -180,6 +180,23 @@ def test_metrics_that_are_refused_are_told_once(
     assert "MLflow lacks" in told.out
     assert "told to fail" not in told.err
     assert server.run.status == "FINISHED"
+
+
+def test_a_training_of_before_does_not_end_the_run_of_the_next(
+    server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers' callback ends the open run when it is collected, which may be in the midst of another training."""
+    kept: list[tracking.Tracking] = []
+
+    def attach_and_keep(trainer: Any, callback: tracking.Tracking) -> None:
+        kept.append(callback)
+        attach(trainer, callback)
+
+    monkeypatch.setattr(tracking, "attach", attach_and_keep)
+    lesson(tmp_path, EVERY_STEP)
+    with mlflow.start_run():
+        kept[0].callback.__del__()
+        assert mlflow.active_run() is not None
 
 
 def test_kubeflow_is_not_told_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

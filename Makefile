@@ -3,7 +3,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 # Whole files go to one of two processes; tests/conftest.py puts the longest first.
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: demo test test-slow clean
 

@@ -40,7 +40,6 @@ from steps.service_update import Rollout
 from steps.wanted_adapters import WantedAdapter
 
 OPTIONAL = {kind.plural: kind for kind in (AUTOSCALERS, SCALED_OBJECTS, ROUTES)}
-SETTLE_SECONDS = 1.0
 
 
 def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> Result:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from faults import fork
+from kubernetes_server import KubernetesServer
 from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 
 from steps import oci_layout
@@ -42,6 +43,15 @@ def needs_tool() -> Callable[[str], str]:
         pytest.skip(f"{name} is not installed")
 
     return find
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
+    """A cluster that ``KUBECONFIG`` leads to: the file ``kubeconfig`` of the test's folder."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with KubernetesServer() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        yield server
 
 
 Argotune = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,6 @@ from kubernetes.client import ApiException
 from kubernetes_server import KubernetesServer
 
 NS = "argotune"
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
-        server.kubeconfig(tmp_path / "kubeconfig", user="tester")
-        yield server
 
 
 @pytest.fixture

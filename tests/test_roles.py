@@ -6,7 +6,7 @@ Each account's step is run as its pod would, in all its turns, and the verbs are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,11 @@ def rights() -> dict[str, Rights]:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
+def cluster(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda wait=lambda seconds: None: connect(wait))
     monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
-    with KubernetesServer() as server:
-        yield server
+    return cluster
 
 
 def gpu_node(labels: dict[str, str]) -> dict[str, Any]:
@@ -120,7 +119,6 @@ def test_every_account_of_a_step_is_tried(rights: dict[str, Rights]) -> None:
 def test_a_call_that_is_not_in_the_role_would_be_seen(
     rights: dict[str, Rights], cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
     client: KubernetesClient = kubernetes_client.connect()
     client.list(Kind("v1", "secrets"))
     assert used(cluster) == {("", "secrets", "list")}

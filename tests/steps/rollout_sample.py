@@ -21,13 +21,10 @@ from steps.rollout_settings import Result, Settings
 NAME = "helper"
 
 
-@contextmanager
-def asked_from_a_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    """A cluster, and this process as a pod of it in which the rollout runs."""
-    with KubernetesServer() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(folder / "kubeconfig", user="rollout")))
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-        yield server
+def ask_from_a_pod(cluster: KubernetesServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process a pod of the cluster, one in which the rollout runs."""
+    cluster.kubeconfig(folder / "kubeconfig", user="rollout")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from kubernetes_server import KubernetesServer
 from kubernetes_server_gates import Gate
 from registry_fixture import Registry
-from rollout_sample import NAME, asked_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
+from rollout_sample import NAME, ask_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
 from steps import adapter_switch, hot_load, kubernetes_client, reference, service_change
@@ -28,10 +28,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    with asked_from_a_pod(tmp_path, monkeypatch) as server:
-        server.image_volumes = "on"
-        yield server
+def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
+    ask_from_a_pod(cluster, tmp_path, monkeypatch)
+    cluster.image_volumes = "on"
+    return cluster
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,12 @@ SPOT, ON_DEMAND = "spot", "on-demand"
 
 
 @pytest.fixture
-def cluster() -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
-        yield server
-
-
-@pytest.fixture
 def controller(cluster: KubernetesServer) -> Controller:
     return Controller(cluster)
 
 
 @pytest.fixture
-def pod(cluster: KubernetesServer, controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pod:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+def pod(cluster: KubernetesServer, controller: Controller, tmp_path: Path) -> Pod:
     return Pod(cluster, tmp_path)
 
 

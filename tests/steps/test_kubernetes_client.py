@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,16 +28,7 @@ BODY = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "dat
 
 
 @pytest.fixture
-def cluster() -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
-        yield server
-
-
-@pytest.fixture
-def here(
-    cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> KubernetesClient:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+def here(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> KubernetesClient:
     monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.3))
     return connect(waits.append)
 

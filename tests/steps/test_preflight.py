@@ -250,10 +250,9 @@ def test_secrets_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", user="preflight")))
-        yield server
+def cluster(cluster: KubernetesServer, tmp_path: Path) -> KubernetesServer:
+    cluster.kubeconfig(tmp_path / "kubeconfig", user="preflight")
+    return cluster
 
 
 def put(cluster: KubernetesServer, version: str, kind: str, name: str, **content: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import NAME, asked_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
+from rollout_sample import NAME, ask_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers
 
 from steps import hot_load, kubernetes_client, service_change, service_release, service_update
@@ -25,9 +25,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    with asked_from_a_pod(tmp_path, monkeypatch) as server:
-        yield server
+def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
+    ask_from_a_pod(cluster, tmp_path, monkeypatch)
+    return cluster
 
 
 @pytest.fixture

@@ -13,14 +13,6 @@ from workflows.cli import main
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    with KubernetesServer() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        yield server
-
-
-@pytest.fixture
 def served(cluster: KubernetesServer, tmp_path: Path) -> Iterator[Servers]:
     """The service ``helper`` serves the image ``one``, its canary ``two``."""
     servers = serve_with_canary(cluster, "helper", tmp_path / "pods")

@@ -29,12 +29,11 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 @pytest.fixture
-def cluster(pod: Pod) -> Iterator[KubernetesServer]:
+def cluster(cluster: KubernetesServer, pod: Pod) -> KubernetesServer:
     """The API of the cluster that the pools are of, with the Workflow of the live run."""
-    with KubernetesServer() as server:
-        pod.server.azure.fqdn = "127.0.0.1"
-        server.put(workflow("Running"))
-        yield server
+    pod.server.azure.fqdn = "127.0.0.1"
+    cluster.put(workflow("Running"))
+    return cluster
 
 
 def workflow(phase: str, uid: str = LIVE) -> dict[str, Any]:
@@ -51,7 +50,6 @@ def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> 
     pod.now = now - datetime.timedelta(minutes=11)
     pod.provision(run=LIVE, workflow="other-1", workspace="other")
     monkeypatch.setattr(pause.Pause, "__call__", lambda self, seconds: pod.waits.append(seconds))
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(pod.work / "kubeconfig")))
     nodes = {key: value for key, value in PLACE.items() if key != "resource_group"}
     site = pod.work / "site.yaml"
     site.write_text(yaml.safe_dump({"nodes": {**nodes, "resourceGroup": PLACE["resource_group"]}}))

@@ -5,7 +5,6 @@ import json
 
 import pytest
 import yaml
-from kubernetes_server import KubernetesServer
 
 from workflows import cli
 
@@ -68,14 +67,9 @@ THERE = {
 
 
 @pytest.fixture
-def cluster(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for variable in ("ARGOTUNE_SITE", "ARGO_SERVER", "ARGO_NAMESPACE", "KUBERNETES_SERVICE_HOST"):
-        monkeypatch.delenv(variable, raising=False)
-    with KubernetesServer() as server:
-        monkeypatch.delenv("KUBECONFIG", raising=False)
-        server.kubeconfig(tmp_path / "kubeconfig")
-        yield server
+def cluster(cluster, monkeypatch):
+    monkeypatch.delenv("KUBECONFIG")
+    return cluster
 
 
 @pytest.fixture

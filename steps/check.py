@@ -16,9 +16,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from steps import files, lineage, reference, step, tune
+from steps import files, step, tune
 from steps.errors import BadInput
-from steps.lineage import Lineage
+from steps.images import lineage, reference
+from steps.images.lineage import Lineage
 
 NOT_OF_THE_ADAPTER = tune.NOT_OF_THE_ADAPTER | {"data_digest", "image", "push", "output"}
 NOTHING = "nothing"

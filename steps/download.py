@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from steps import fetch, file_weights, files, preferences, row_copies, row_messages, rows, step
+from steps import files, step
+from steps.data import fetch, file_weights, row_copies, row_messages, rows
+from steps.data.row_formats import KNOWN, Format
+from steps.data.row_shuffle import Spool
 from steps.errors import BadInput
-from steps.row_formats import KNOWN, Format
-from steps.row_shuffle import Spool
+from steps.training import preferences
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -115,7 +117,7 @@ def _gathered(settings: Settings, raw: Path) -> list[_Source]:
         return _fetched(settings, raw)
     if settings.source:
         return _found(settings.source)
-    from steps import reference, registry
+    from steps.images import reference, registry
 
     folder = registry.pull_data(reference.parse(settings.image), raw / "image")
     return [replace(source, place=f"{settings.image}:{source.path.name}") for source in _found(folder)]

@@ -13,19 +13,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from steps import answer_metrics, evaluated_models, evaluation_record, files, gate, lm_tasks, progress
-from steps.adapter import adapter_digest
-from steps.answer_metrics import Scores
-from steps.answers import answer
-from steps.bootstrap import LEVEL, ratio_interval
-from steps.chat_tokens import Message, Prepared, stop_ids
-from steps.dataset import TEXT, dataset_folder, read_messages
+from steps import files, progress
+from steps.data.dataset import TEXT, dataset_folder, read_messages
 from steps.errors import BadInput
-from steps.evaluation_record import Measured, Models
-from steps.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
-from steps.row_losses import row_losses
+from steps.evaluation import answer_metrics, evaluated_models, evaluation_record, gate, lm_tasks
+from steps.evaluation.answer_metrics import Scores
+from steps.evaluation.answers import answer
+from steps.evaluation.bootstrap import LEVEL, ratio_interval
+from steps.evaluation.evaluation_record import Measured, Models
+from steps.evaluation.row_losses import row_losses
+from steps.models.adapter import adapter_digest
+from steps.models.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
 from steps.step import main, settings
-from steps.token_cache import prepare_cached
+from steps.training.chat_tokens import Message, Prepared, stop_ids
+from steps.training.token_cache import prepare_cached
 
 
 @settings

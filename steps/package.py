@@ -10,12 +10,13 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from steps import files, lineage, oci_layout, provenance, reference, step
-from steps.adapter import ADAPTER_FILES, adapter_digest
+from steps import files, step
 from steps.errors import BadInput, StepError
-from steps.lineage import Lineage
-from steps.oci_layout import Image
-from steps.reference import Reference
+from steps.images import lineage, oci_layout, provenance, reference
+from steps.images.lineage import Lineage
+from steps.images.oci_layout import Image
+from steps.images.reference import Reference
+from steps.models.adapter import ADAPTER_FILES, adapter_digest
 
 MODEL_NAME = "sh.kaito.model.name"
 """KAITO's pusher writes this annotation of the manifest."""
@@ -76,7 +77,7 @@ def package(given: Settings) -> Result:
         BadInput: what the user must mend, before anything is written: reference, annotations, a changed adapter.
         StepError: the registry can't be reached or refuses; the image is kept and a rerun pushes it.
     """
-    from steps import registry
+    from steps.images import registry
 
     target, moving = check(given)
     adapter, layout = given.work / "adapter", given.work / "image"
@@ -129,7 +130,7 @@ def check(given: Settings) -> tuple[Reference | None, Reference | None]:
 
 def still_there(given: Settings, result: Result) -> bool:
     """Whether the layout is whole and, if it was pushed, the registry still has the image."""
-    from steps import registry
+    from steps.images import registry
 
     try:
         image = oci_layout.read_image(given.work / "image")
@@ -173,8 +174,8 @@ def _lineage(given: Settings, digest: str) -> Lineage:
 
 def _describe(layout: Path, target: Reference) -> bool:
     """Push the statement; what a registry does not take of it is no reason to hold back the adapter."""
-    from steps import registry
-    from steps.registry_errors import MayPass
+    from steps.images import registry
+    from steps.images.registry_errors import MayPass
 
     try:
         registry.push_referrers(layout, target)

@@ -15,10 +15,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from steps import nodes, reference, step
-from steps.credentials import config_files
+from steps import step
 from steps.errors import BadInput, NoCapacity, StepError
-from steps.tracking_tools import ReportTo
+from steps.images import reference
+from steps.images.credentials import config_files
+from steps.provisioning import nodes
+from steps.training.tracking_tools import ReportTo
 
 Found = Iterator[str | StepError]
 TRIES = 2
@@ -172,7 +174,7 @@ def _adapters(given: Settings) -> Found:
 
 
 def _pulled(image: str, docker_config: Path | None) -> Found:
-    from steps.registry_client import RegistryClient
+    from steps.images.registry_client import RegistryClient
 
     try:
         wanted = reference.parse(image)
@@ -189,7 +191,7 @@ def _output(given: Settings) -> Found:
         yield _writable(given.output)
     if not given.image or not given.push:
         return
-    from steps.registry_client import RegistryClient
+    from steps.images.registry_client import RegistryClient
 
     target = reference.parse(given.image)
     registry = RegistryClient(target, push=True, tries=TRIES)

@@ -82,7 +82,7 @@ def _namespace_quota(cluster: KubernetesClient, given: Settings) -> Found:
 
 def _azure(given: Settings) -> Found:
     """Whether any of the sizes asked for can be had; one is enough."""
-    from steps import aks, aks_capacity, aks_client, nodes
+    from steps.provisioning import aks, aks_capacity, aks_client, nodes
 
     if not given.instance_type:
         return

@@ -16,7 +16,7 @@ from urllib.parse import urldefrag
 import requests
 from urllib3.exceptions import HTTPError
 
-from steps import hosts
+from steps.data import hosts
 from steps.errors import BadInput, StepError
 from steps.retry_after import retry_after
 

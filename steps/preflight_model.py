@@ -14,9 +14,9 @@ from contextlib import suppress
 import requests
 
 import presets
-from steps import hosts
+from steps.data import hosts
 from steps.errors import BadInput, StepError
-from steps.model_hub import MAY_PASS, TOKEN_FIX
+from steps.models.model_hub import MAY_PASS, TOKEN_FIX
 from steps.retry_after import retry_after
 
 TIMEOUT = (5.0, 20.0)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import requests
 
 from steps.errors import BadInput, StepError
-from steps.tracking_tools import TOOLS, wanted_keys
+from steps.training.tracking_tools import TOOLS, wanted_keys
 
 Found = Iterator[str | StepError]
 SECONDS = 10.0

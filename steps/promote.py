@@ -16,9 +16,10 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from steps import checkpoints, files, step
-from steps.adapter import adapter_digest
+from steps import files, step
 from steps.errors import BadInput, GateRefused
+from steps.models.adapter import adapter_digest
+from steps.training import checkpoints
 
 FOLDER = "candidates"
 REPORTS = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")

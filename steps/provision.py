@@ -1,9 +1,9 @@
 """Sees to it that there is something to compute on, and says what that is.
 
 On one machine it compares what the Workspace asks for with what is here, and tuning then makes do with that, whatever
-the provider. In a cluster the provider of the site profile makes nodes of this run (``steps/aks.py``,
-``steps/karpenter.py``) or checks those that are there (``steps/existing_nodes.py``); without one the pods that compute
-ask for GPUs themselves and the cluster's autoscaler brings the nodes.
+the provider. In a cluster the provider of the site profile makes nodes of this run (``provisioning/aks.py``,
+``provisioning/karpenter.py``) or checks those that are there (``provisioning/existing_nodes.py``); without one the
+pods that compute ask for GPUs themselves and the cluster's autoscaler brings the nodes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from steps import machine, node_providers, step
-from steps.nodes import Result
-from steps.nodes import Wanted as Settings
+from steps import machine, step
+from steps.provisioning import node_providers
+from steps.provisioning.nodes import Result
+from steps.provisioning.nodes import Wanted as Settings
 
 if TYPE_CHECKING:
     from presets import Sku

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from steps import node_providers, step
-from steps.nodes import Run as Settings
+from steps import step
+from steps.provisioning import node_providers
+from steps.provisioning.nodes import Run as Settings
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps import files, report_facts, report_page, step
-from steps.report_facts import Facts
-from steps.report_html import duration, figure
+from steps import files, step
+from steps.reporting import report_facts, report_page
+from steps.reporting.report_facts import Facts
+from steps.reporting.report_html import duration, figure
 
 
 @step.settings

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-from steps.rollout_settings import Result, Settings
+from steps.serving.rollout_settings import Result, Settings
 from steps.step import main
 
 
@@ -26,10 +26,10 @@ def rollout(settings: Settings) -> Result:
         TimeLimit: it did not within the deadline.
     """
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
-        from steps import rollout_cluster
+        from steps.serving import rollout_cluster
 
         return rollout_cluster.rollout(settings)
-    from steps import rollout_machine
+    from steps.serving import rollout_machine
 
     return rollout_machine.rollout(settings)
 

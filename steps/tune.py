@@ -18,29 +18,13 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BeforeValidator, Field
 
-from steps import (
-    batching,
-    checkpoints,
-    files,
-    learned_positions,
-    liger,
-    lm_tasks,
-    lora_variants,
-    preferences,
-    processes,
-    row_attention,
-    sharding,
-    shared_batches,
-    tracking,
-    training_config,
-)
-from steps.adapter import CONFIG, WEIGHTS, adapter_digest
-from steps.checkpoints import Checkpoint
-from steps.dataset import Rows, dataset_folder, read_messages, read_rejected
+from steps import files
+from steps.data.dataset import Rows, dataset_folder, read_messages, read_rejected
 from steps.errors import BadInput, NoCapacity
+from steps.evaluation import lm_tasks
 from steps.machine import keep_freed_memory
-from steps.memory_fit import within_memory
-from steps.model import (
+from steps.models.adapter import CONFIG, WEIGHTS, adapter_digest
+from steps.models.model import (
     BaseModel,
     attention,
     choose_device,
@@ -51,14 +35,30 @@ from steps.model import (
     lora_targets,
     prepare_libraries,
 )
-from steps.process_group import ALONE, Group
-from steps.processes import TERMINATED
-from steps.sharding import Sharding
 from steps.step import main, settings
-from steps.token_cache import prepare_cached
-from steps.tracking_tools import ReportTo
-from steps.training_callbacks import Checkpointing, TrainingLog, attach
-from steps.training_config import TrainingConfig
+from steps.training import (
+    batching,
+    checkpoints,
+    learned_positions,
+    liger,
+    lora_variants,
+    preferences,
+    processes,
+    row_attention,
+    sharding,
+    shared_batches,
+    tracking,
+    training_config,
+)
+from steps.training.checkpoints import Checkpoint
+from steps.training.memory_fit import within_memory
+from steps.training.process_group import ALONE, Group
+from steps.training.processes import TERMINATED
+from steps.training.sharding import Sharding
+from steps.training.token_cache import prepare_cached
+from steps.training.tracking_tools import ReportTo
+from steps.training.training_callbacks import Checkpointing, TrainingLog, attach
+from steps.training.training_config import TrainingConfig
 
 NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding"}
 """Settings with which the adapter stays the same."""
@@ -155,7 +155,7 @@ def tune(given: Settings) -> Result:
     ways = sharding.ways(given.sharding, divisible=sharding.divisible(given.quantization_config))
     for way in ways:
         try:
-            return processes.run("steps.tune_worker", dataclasses.replace(given, sharding=way), count, Result)
+            return processes.run("steps.training.tune_worker", dataclasses.replace(given, sharding=way), count, Result)
         except NoCapacity:
             if way == ways[-1] and (given.processes or given.sharding == "full"):
                 raise

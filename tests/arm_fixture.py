@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from arm_server import A100, ASSERTION, CLIENT_ID, CLUSTER, GROUP, SUBSCRIPTION, TENANT, ArmServer
 
-from steps import aks, aks_client
-from steps.nodes import Place, Run, Wanted
+from steps.provisioning import aks, aks_client
+from steps.provisioning.nodes import Place, Run, Wanted
 
 RUN = "11111111-2222-3333-4444-555555555555"
 PLACE = {"provider": "aks", "subscription": SUBSCRIPTION, "resource_group": GROUP, "cluster": CLUSTER}

@@ -15,10 +15,11 @@ from typing import Any
 from kubernetes_server import KubernetesServer, condition
 from kubernetes_server_resources import Call
 
-from steps import karpenter, kubernetes_client
-from steps.karpenter import Karpenter
-from steps.nodes import Place, Run, Wanted
+from steps import kubernetes_client
 from steps.pause import Pause
+from steps.provisioning import karpenter
+from steps.provisioning.karpenter import Karpenter
+from steps.provisioning.nodes import Place, Run, Wanted
 
 RUN = "11111111-2222-3333-4444-555555555555"
 NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)

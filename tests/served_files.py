@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from steps import server
-from steps.server import Server
+from steps.serving import server
+from steps.serving.server import Server
 
 
 def file_server(folder: Path, models: list[str], port: int, command: list[str] | None = None) -> Server:

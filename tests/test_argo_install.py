@@ -93,7 +93,7 @@ def test_rights_are_the_least_that_works(installed):
         for verb in ("create", "get", "list", "watch")
     }
     executor = rights["argotune"]
-    assert executor < rights["argotune-rollout"]  # the rest: tests/steps/test_rollout_cluster.py
+    assert executor < rights["argotune-rollout"]  # the rest: tests/steps/serving/test_rollout_cluster.py
     assert not [word for account in rights.values() for right in account for word in right if "*" in word]
 
 

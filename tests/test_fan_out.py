@@ -18,7 +18,7 @@ import pytest
 import requests
 import trainable_model
 
-from steps.adapter import adapter_digest
+from steps.models.adapter import adapter_digest
 
 ROOT = Path(__file__).parents[1]
 RATES = ["1e-9", "2e-2", "as before"]

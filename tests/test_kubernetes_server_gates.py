@@ -9,7 +9,7 @@ from kubernetes_server import KubernetesServer
 
 from steps import kubernetes_client
 from steps.kubernetes_client import KubernetesClient
-from steps.service_manifests import DEPLOYMENTS
+from steps.serving.service_manifests import DEPLOYMENTS
 
 
 @pytest.fixture

@@ -15,12 +15,13 @@ from karpenter_controller import A100, H100, Controller, Pod
 from kubernetes_manifests import build, granted
 from kubernetes_server import KubernetesServer, condition
 
-from steps import aks_nodes, existing_nodes, kubernetes_client, preflight_cluster
+from steps import kubernetes_client, preflight_cluster
 from steps.errors import NoCapacity
 from steps.kubernetes_client import Kind, KubernetesClient
-from steps.node_providers import RUN_LABEL
-from steps.nodes import Wanted
 from steps.preflight import Settings as Preflight
+from steps.provisioning import aks_nodes, existing_nodes
+from steps.provisioning.node_providers import RUN_LABEL
+from steps.provisioning.nodes import Wanted
 from workflows import site
 
 Rights = set[tuple[str, str, str]]

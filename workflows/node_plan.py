@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import presets
-from steps.node_providers import MAKERS
+from steps.provisioning.node_providers import MAKERS
 from workflows import estimate
 from workflows.errors import Problem
 from workflows.plan import Plan
@@ -55,7 +55,7 @@ def problems(plan: Plan) -> Iterator[Problem]:
 def _of_karpenter(plan: Plan) -> Iterator[Problem]:
     """A class of nodes that is not known, or that makes no spot nodes."""
     from steps.errors import BadInput
-    from steps.karpenter_objects import node_class
+    from steps.provisioning.karpenter_objects import node_class
 
     try:
         _, _, facts = node_class(plan.nodes.node_class)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
-from steps.sharding import Sharding
-from steps.tracking_tools import ReportTo
+from steps.training.sharding import Sharding
+from steps.training.tracking_tools import ReportTo
 from workflows.spec.pipeline import Duration, TrackingUri
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
 
@@ -90,7 +90,7 @@ class Data(_Section):
     eval_split: float = 0.1
     """Share of the rows held out for the evaluation."""
     columns: dict[str, str] = {}
-    """Columns that the files call otherwise than the formats of ``steps/row_formats.py`` do."""
+    """Columns that the files call otherwise than the formats of ``steps/data/row_formats.py`` do."""
     weights: dict[str, float] = {}
     """How many times the rows of a file are trained on in an epoch, by its name; 1 where nothing is written."""
     shuffle: bool = True
@@ -147,7 +147,7 @@ class Tracking(_Section):
 
 
 class Evaluation(_Section):
-    """How the adapter is compared with its base; when it may go on is said by the rules of ``steps/gate.py``."""
+    """How the adapter is compared with its base; when it may go on is said by ``steps/evaluation/gate.py``."""
 
     samples: int = 5
     max_new_tokens: int = 64

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import presets
-from steps import lm_tasks, preferences, sharding, tracking_tools
-from steps.tracking_tools import TOOLS
+from steps.evaluation import lm_tasks
+from steps.training import preferences, sharding, tracking_tools
+from steps.training.tracking_tools import TOOLS
 from workflows import node_plan
 from workflows.errors import Problem
 from workflows.plan import MODELS, Plan, Tuning

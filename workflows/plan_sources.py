@@ -83,5 +83,5 @@ FROM_LORA_CONFIG = {
     "tuning.dropout": "lora_dropout",
     "tuning.targetModules": "target_modules",
 }
-# Key of KAITO's DatasetConfig: what our formats of rows call that column (steps/row_formats.py).
+# Key of KAITO's DatasetConfig: what our formats of rows call that column (steps/data/row_formats.py).
 FROM_COLUMNS = {"messages_column": "messages", "context_column": "prompt", "response_column": "completion"}

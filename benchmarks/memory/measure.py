@@ -61,7 +61,7 @@ def _alone(*arguments: str) -> dict[str, Any]:
 
 
 def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[str, float]:
-    from steps.model import prepare_libraries
+    from steps.models.model import prepare_libraries
 
     prepare_libraries()
     import trl

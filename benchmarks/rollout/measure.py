@@ -27,11 +27,11 @@ import requests
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from tiny_model import save_adapter, save_model
 
-from steps import rollout_machine, server
-from steps.adapter import adapter_digest
+from steps.models.adapter import adapter_digest
 from steps.rollout import rollout
-from steps.rollout_settings import Settings
-from steps.wanted_adapters import WantedAdapter
+from steps.serving import rollout_machine, server
+from steps.serving.rollout_settings import Settings
+from steps.serving.wanted_adapters import WantedAdapter
 
 THREADS = 64
 local = threading.local()

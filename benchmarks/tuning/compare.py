@@ -132,8 +132,8 @@ def plain_trl(work: Path) -> dict[str, Any]:
 
 def plain_trl_same_process(work: Path) -> dict[str, Any]:
     """Plain trl with what the tune step sets for its process, so that only what is around the training differs."""
-    from steps import learned_positions
     from steps.machine import keep_freed_memory
+    from steps.training import learned_positions
 
     keep_freed_memory()
     learned_positions.score_alone()
@@ -190,7 +190,7 @@ CONTENDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def _has_bfloat16() -> bool:
-    from steps.model import compute_dtype
+    from steps.models.model import compute_dtype
 
     return compute_dtype("cpu") == "bfloat16"
 
@@ -199,7 +199,7 @@ def _model() -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-    from steps.model import compute_dtype, fetch_model, prepare_libraries
+    from steps.models.model import compute_dtype, fetch_model, prepare_libraries
 
     prepare_libraries()
     folder = fetch_model(PRESET, "", "").folder

@@ -13,9 +13,9 @@ from typing import Any
 
 import uvicorn
 
-from steps import adapter_switch
-from steps.adapter_switch import AdapterSwitch
-from steps.chat_middleware import ChatMiddleware
+from steps.serving import adapter_switch
+from steps.serving.adapter_switch import AdapterSwitch
+from steps.serving.chat_middleware import ChatMiddleware
 
 Message = dict[str, Any]
 

@@ -7,7 +7,8 @@ import json
 import tarfile
 from pathlib import Path
 
-from steps import files, oci_layout
+from steps import files
+from steps.images import oci_layout
 
 
 def build_data_image(layout: Path, contents: dict[str, bytes]) -> None:

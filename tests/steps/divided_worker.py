@@ -5,10 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from steps import process_group, sharding
-from steps.model import load_base
-from steps.process_group import Group
+from steps.models.model import load_base
 from steps.step import settings
+from steps.training import process_group, sharding
+from steps.training.process_group import Group
 
 
 @settings

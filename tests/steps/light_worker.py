@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps import process_group
 from steps.errors import BadInput
-from steps.process_group import Group, ShortOfMemory
 from steps.step import settings
+from steps.training import process_group
+from steps.training.process_group import Group, ShortOfMemory
 
 
 @settings

@@ -13,10 +13,12 @@ import pytest
 from kubernetes_server import KubernetesServer
 from serving_cluster import Servers
 
-from steps import adapter_switch, kubernetes_client, reference, rollout_cluster
-from steps.oci_layout import build_image
-from steps.registry import push_image
-from steps.rollout_settings import Result, Settings
+from steps import kubernetes_client
+from steps.images import reference
+from steps.images.oci_layout import build_image
+from steps.images.registry import push_image
+from steps.serving import adapter_switch, rollout_cluster
+from steps.serving.rollout_settings import Result, Settings
 
 NAME = "helper"
 

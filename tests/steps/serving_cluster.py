@@ -18,10 +18,12 @@ import requests
 from adapter_server import Running
 from kubernetes_server import KubernetesServer, condition
 
-from steps import kubernetes_client, reference, service_release, wanted_adapters
-from steps.registry import pull_data
-from steps.service_release import Release, Releases
-from steps.service_update import Rollout, put
+from steps import kubernetes_client
+from steps.images import reference
+from steps.images.registry import pull_data
+from steps.serving import service_release, wanted_adapters
+from steps.serving.service_release import Release, Releases
+from steps.serving.service_update import Rollout, put
 
 Object = dict[str, Any]
 NAMESPACE = "argotune"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from registry_fixture import Answer, Front, Registry
 
-from steps import lineage, package, reference
+from steps import package
 from steps.check import Result, Settings, check, settings_digest
 from steps.errors import BadInput
-from steps.lineage import Lineage
+from steps.images import lineage, reference
+from steps.images.lineage import Lineage
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 DATA = "sha256:" + "d" * 64

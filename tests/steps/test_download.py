@@ -21,9 +21,9 @@ import pytest
 from data_image import build_data_image
 from parquet_server import Fault, ParquetServer
 
-from steps import reference, registry
 from steps.download import Result, Settings, download, still_there
 from steps.errors import BadInput
+from steps.images import reference, registry
 from steps.step import main
 
 

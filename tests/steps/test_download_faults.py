@@ -20,9 +20,10 @@ from faults import RETRY_AFTER, Faults, kill_proof
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
 
-from steps import fetch, registry, registry_client, transfer
+from steps.data import fetch, transfer
 from steps.download import Settings, download
 from steps.errors import StepError
+from steps.images import registry, registry_client
 
 NUMBER = itertools.count()
 DIRECT, MOVED, STORED = "/direct.parquet", "/moved.parquet", "/store/moved.parquet"

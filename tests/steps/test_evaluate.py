@@ -57,7 +57,7 @@ def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from steps.model import compute_dtype, load_base
+    from steps.models.model import compute_dtype, load_base
 
     near = 2e-3 if compute_dtype("cpu") == "float32" else 6e-2  # bfloat16 rounds at each batch size in another way
     tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
@@ -132,7 +132,7 @@ def test_answers_side_by_side(work: Path, tiny: Path, result: EvaluateResult) ->
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from steps.model import load_base
+    from steps.models.model import load_base
 
     run(work, tiny, samples=4)
     samples = report(work)["samples"]
@@ -179,7 +179,7 @@ def test_rows_on_which_the_adapter_is_worse(work: Path, tiny: Path, tmp_path: Pa
 
 
 def test_finished_work_is_kept_while_the_adapter_is_the_same(work: Path, tiny: Path, result: EvaluateResult) -> None:
-    from steps.adapter import adapter_digest
+    from steps.models.adapter import adapter_digest
 
     digest = adapter_digest(work / "adapter")
     assert still_there(settings(work, tiny, adapter_digest=digest), result)

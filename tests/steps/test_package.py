@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from registry_fixture import Front, Registry, Request
 
-from steps import lineage, oci_layout, reference, registry
-from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
-from steps.lineage import Lineage
+from steps.images import lineage, oci_layout, reference, registry
+from steps.images.lineage import Lineage
+from steps.models.adapter import adapter_digest
 from steps.package import Result, Settings, package, still_there
 
 pytestmark = pytest.mark.usefixtures("docker_config")
@@ -196,7 +196,7 @@ def test_an_image_gone_from_the_registry_is_pushed_again(work: Path, open_regist
 
 
 def test_unreachable_registry_keeps_the_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.registry_client.TRIES", 1)
+    monkeypatch.setattr("steps.images.registry_client.TRIES", 1)
     with pytest.raises(StepError) as caught:
         package(Settings(work=work, image="localhost:1/app:1"))
     assert caught.value.exit_code == 1

@@ -15,8 +15,8 @@ from acr_fixture import Acr, workload_identity
 from faults import KINDS, Faults, kill_proof
 from registry_fixture import Front, Registry, ref
 
-from steps import oci_layout, registry, registry_client, registry_upload
-from steps.adapter import adapter_digest
+from steps.images import oci_layout, registry, registry_client, registry_upload
+from steps.models.adapter import adapter_digest
 from steps.package import Settings, package
 
 pytestmark = pytest.mark.usefixtures("docker_config")

@@ -17,9 +17,10 @@ from kubernetes_server import KubernetesServer
 from parquet_server import Fault, ParquetServer
 from registry_fixture import PASSWORD, Answer, Front, Registry, ref
 
-from steps import oci_layout, preflight_data, preflight_model, registry
+from steps import preflight_data, preflight_model
 from steps.errors import BadInput, NoCapacity, StepError
-from steps.oci_layout import Image
+from steps.images import oci_layout, registry
+from steps.images.oci_layout import Image
 from steps.preflight import Settings, preflight, together
 
 AsParquet = Callable[..., bytes]
@@ -34,7 +35,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("steps.registry_client.LONGEST_WAIT", 0.0)
+    monkeypatch.setattr("steps.images.registry_client.LONGEST_WAIT", 0.0)
     for module in (preflight_data, preflight_model):
         monkeypatch.setattr(module, "BACKOFF", 0.0)
 

@@ -14,9 +14,10 @@ from hub_server import HubServer
 from parquet_server import ParquetServer
 from registry_fixture import Front, Registry, ref
 
-from steps import preflight_data, preflight_model, registry_client
+from steps import preflight_data, preflight_model
+from steps.images import registry_client
+from steps.images.registry_client import RegistryClient
 from steps.preflight import Settings, preflight
-from steps.registry_client import RegistryClient
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 Run = Callable[[str, int], tuple[Faults, str]]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from steps import files, step
-from steps.adapter import adapter_digest
 from steps.errors import BadInput, GateRefused
+from steps.models.adapter import adapter_digest
 from steps.promote import Result, Settings, promote, still_there
 
 REFERENCES = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from report_sample import DIGEST, EVALUATION, IMAGE, PLAN, Reader, put, write_check, write_run, written
 
-from steps import report_facts
-from steps.report_html import duration, figure
+from steps.reporting import report_facts
+from steps.reporting.report_html import duration, figure
 
 
 def test_a_whole_run_is_told_from_data_to_endpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +251,6 @@ def test_as_a_program_without_heavy_imports(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "steps.report_page" in imported
+    assert "steps.reporting.report_page" in imported
     assert not imported & {"torch", "transformers", "trl", "peft", "datasets", "hera", "workflows"}
     assert Path((tmp_path / "outputs" / "report-path").read_text()).is_file()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from report_sample import EVALUATION, PLAN, put, write_run, written
 
-from steps.report_charts import Series, line_chart
+from steps.reporting.report_charts import Series, line_chart
 
 
 def test_a_long_training_makes_a_small_chart_that_keeps_its_spikes() -> None:

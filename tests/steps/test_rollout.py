@@ -17,16 +17,17 @@ import requests
 from registry_fixture import Registry
 from tiny_model import save_adapter, save_model
 
-from steps import reference, server
-from steps import rollout_machine as step
-from steps.adapter import adapter_digest
 from steps.errors import BadInput, StepError
-from steps.oci_layout import build_image
-from steps.registry import push_image
+from steps.images import reference
+from steps.images.oci_layout import build_image
+from steps.images.registry import push_image
+from steps.models.adapter import adapter_digest
 from steps.rollout import rollout
-from steps.rollout_settings import Settings
-from steps.server import PortInUse, Server
-from steps.wanted_adapters import WantedAdapter
+from steps.serving import rollout_machine as step
+from steps.serving import server
+from steps.serving.rollout_settings import Settings
+from steps.serving.server import PortInUse, Server
+from steps.serving.wanted_adapters import WantedAdapter
 
 QUESTION = "What do you say?"
 TOKENS = 24

@@ -24,8 +24,9 @@ from registry_fixture import Registry
 from rollout_sample import NAME, hurry, push_adapters, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
-from steps import hot_load, kubernetes_client, rollout_cluster
-from steps.rollout_settings import Settings
+from steps import kubernetes_client
+from steps.serving import hot_load, rollout_cluster
+from steps.serving.rollout_settings import Settings
 
 OWN_POD = {"containers": [{"name": "mine", "image": "mine:1", "ports": [{"containerPort": 5000}]}]}
 NUMBER = itertools.count()

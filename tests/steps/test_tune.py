@@ -21,8 +21,8 @@ from tuning import (
     with_rows,
 )
 
-from steps.adapter import adapter_digest
 from steps.errors import BadInput
+from steps.models.adapter import adapter_digest
 
 
 @pytest.fixture

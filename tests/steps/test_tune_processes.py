@@ -14,7 +14,7 @@ import pytest
 from trainable_model import curve
 from tuning import losses, quick, small_model, start, wait_for_step, with_rows
 
-from steps import checkpoints
+from steps.training import checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import trainable_model
 from trainable_model import curve
 from tuning import STEPS, losses, quick, settings, small_model, start, undisturbed_run, wait_for_step, with_rows
 
-from steps import checkpoints
-from steps.adapter import adapter_digest
+from steps.models.adapter import adapter_digest
+from steps.training import checkpoints
 from steps.tune import still_there
 
 

@@ -56,8 +56,8 @@ def test_preferred_nodes_are_preferred_by_their_names():
 
 
 def test_servers_prefer_the_nodes_too():
-    from steps import service_pod
-    from steps.rollout_settings import Settings
+    from steps.serving import service_pod
+    from steps.serving.rollout_settings import Settings
 
     document = compiled(SERVE | {"resource.preferredNodes": ["aks-1"], "resource.instanceType": SIZE})
     names, sizes = (json.loads(flag(document, "rollout", name)) for name in ("preferred-nodes", "instance-types"))

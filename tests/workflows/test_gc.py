@@ -14,7 +14,8 @@ from arm_fixture import NAMESPACE, PLACE, RUN, Pod, serve_pod
 from arm_server import A100
 from kubernetes_server import KubernetesServer
 
-from steps import aks_pool, pause
+from steps import pause
+from steps.provisioning import aks_pool
 from workflows.cli import main
 
 LIVE = "99999999-2222-3333-4444-555555555555"

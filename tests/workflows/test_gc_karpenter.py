@@ -12,9 +12,10 @@ from faults import Faults, kill_proof
 from karpenter_controller import A100, RUN, Controller, Pod
 from kubernetes_server import KubernetesServer
 
-from steps import kubernetes_client, node_providers
-from steps.node_providers import RUN_LABEL
+from steps import kubernetes_client
 from steps.pause import Pause
+from steps.provisioning import node_providers
+from steps.provisioning.node_providers import RUN_LABEL
 from workflows.cli import main
 
 LOST = "lost-run"
@@ -92,6 +93,6 @@ def test_faults(gc: Gc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_providers_are_found_by_name() -> None:
     assert {node_providers.provider(name).__name__ for name in node_providers.MAKERS} == {
-        "steps.aks",
-        "steps.karpenter",
+        "steps.provisioning.aks",
+        "steps.provisioning.karpenter",
     }

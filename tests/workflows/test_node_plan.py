@@ -7,7 +7,7 @@ import yaml
 from workspace_sample import GOOD, check_broken
 
 from steps import step
-from steps.nodes import Run, Wanted
+from steps.provisioning.nodes import Run, Wanted
 from workflows import lint, runner
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput

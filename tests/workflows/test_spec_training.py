@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from steps import training_refusals
+from steps.training import training_refusals
 from workflows.errors import InvalidInput
 from workflows.resolve import plans
 from workflows.spec import load

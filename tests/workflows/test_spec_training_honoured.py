@@ -5,7 +5,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from steps import training_config
+from steps.training import training_config
 from steps.tune import Settings
 from workflows.spec import training
 from workflows.spec.findings import Findings

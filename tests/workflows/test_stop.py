@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from served_files import file_server
 
-from steps import server
-from steps.server import Server
+from steps.serving import server
+from steps.serving.server import Server
 from workflows.cli import main
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from steps.kubernetes_client import KubernetesClient
-    from steps.nodes import Leftover, Place
+    from steps.provisioning.nodes import Leftover, Place
 
 GONE, ENDED, EXPIRED = "run is gone", "run ended", "lease expired"
 ENDED_PHASES = ("Succeeded", "Failed", "Error")

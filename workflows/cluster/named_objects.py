@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from steps import reference
 from steps.errors import BadInput
-from steps.tracking_tools import wanted_keys
+from steps.images import reference
+from steps.training.tracking_tools import wanted_keys
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
 from workflows.errors import Problem

@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: nothing is served, several runs are and none is named, or the model is not served.
         ArgotuneError: the server did not answer.
     """
-    from steps import hot_load, server
     from steps.errors import StepError
+    from steps.serving import hot_load, server
 
     runs = Path(args.runs_dir)
     found = stop.records(stop.run_folder(runs, args.run) if args.run else None, runs)

@@ -12,7 +12,7 @@ from workflows.errors import InvalidInput, Problem, of_step_error
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from steps.nodes import Leftover, Place
+    from steps.provisioning.nodes import Leftover, Place
     from workflows.cluster.lost_runs import Reasons
 
 EXAMPLES = """examples:
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the site profile is wrong, or a name is of nothing that is there.
         ArgotuneError: the cluster can't be asked, or something could not be deleted.
     """
-    from steps import node_providers
     from steps.errors import StepError
+    from steps.provisioning import node_providers
     from workflows import site
     from workflows.cluster import lost_runs, table
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def place_of(profile: dict[str, Any]) -> Place:
     """The cluster that the site profile names."""
-    from steps.nodes import Place
+    from steps.provisioning.nodes import Place
 
     keys = {"provider": "provider", "subscription": "subscription", "resourceGroup": "resource_group"}
     keys["cluster"] = "cluster"

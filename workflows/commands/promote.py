@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: there is no such service or canary, or no cluster.
         ArgotuneError: the servers did not come up; then all is as before.
     """
-    from steps import service_change
+    from steps.serving import service_change
 
     return change(args, service_change.promote)
 

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.cluster or args.terminate or args.namespace or args.context or args.kubeconfig:
         return _stop_on_cluster(args)
-    from steps import server
     from steps.errors import StepError
+    from steps.serving import server
 
     if args.name and args.all:
         raise InvalidInput(Problem("a run and --all", fix="give one of them"))
@@ -111,7 +111,7 @@ def run_folder(runs: Path, name: str) -> Path:
 
 def records(folder: Path | None, runs: Path) -> list[Path]:
     """Records of the servers of one run, or of all runs in ``runs``; those still starting first."""
-    from steps import server
+    from steps.serving import server
 
     where, pattern = (folder, "volumes/*/serve") if folder else (runs, "*/volumes/*/serve")
     return [record for name in (server.STARTING, server.RECORD) for record in sorted(where.glob(f"{pattern}/{name}"))]

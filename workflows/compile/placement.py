@@ -10,7 +10,7 @@ from typing import Any
 
 from hera.workflows import models as m
 
-from steps.node_providers import RUN_LABEL
+from steps.provisioning.node_providers import RUN_LABEL
 from workflows.node_plan import is_made, provider
 from workflows.plan import Plan
 from workflows.spec.pipeline import whole_seconds

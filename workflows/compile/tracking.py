@@ -6,7 +6,7 @@ from typing import Any
 
 from hera.workflows import Env, SecretEnv
 
-from steps.tracking_tools import TOOLS
+from steps.training.tracking_tools import TOOLS
 from workflows.compile.volumes import Place
 from workflows.plan import Plan, Tracking
 

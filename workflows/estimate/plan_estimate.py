@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import presets
-from steps import lora_variants, sharding
+from steps.training import lora_variants, sharding
 from workflows.estimate import memory, money, shapes
 from workflows.estimate.memory import Training, TuningMemory
 from workflows.estimate.serving import SHORTEST, Serving, ServingMemory, serving

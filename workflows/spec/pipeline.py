@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from steps import file_weights
-from steps.row_formats import Column
-from steps.sharding import Sharding
-from steps.tracking_tools import ReportTo
+from steps.data import file_weights
+from steps.data.row_formats import Column
+from steps.training.sharding import Sharding
+from steps.training.tracking_tools import ReportTo
 from workflows.runner.duration import seconds
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from presets import Model
-from steps import lora_variants
+from steps.training import lora_variants
 from workflows.spec import names, sources
 from workflows.spec.findings import Findings, short
 from workflows.spec.source import join

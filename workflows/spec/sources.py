@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steps import file_weights, reference
+from steps.data import file_weights
 from steps.errors import BadInput
+from steps.images import reference
 from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
 from workflows.spec.source import join

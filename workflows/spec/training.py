@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from steps import lora_variants, training_refusals
+from steps.training import lora_variants, training_refusals
 from workflows.spec.findings import Findings, short, unknown
 from workflows.spec.source import join
 from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned

@@ -4,7 +4,7 @@ The keys are those of the classes that KAITO reads the sections into: its own ``
 (presets/workspace/tuning/text-generation/cli.py), ``transformers.BitsAndBytesConfig``, ``peft.LoraConfig``,
 ``trl.SFTConfig`` and ``transformers.DataCollatorForLanguageModeling``. Values may be text that spells the type
 (``"2e-4"``), because KAITO hands them on as command-line arguments. A test compares these tables with those classes.
-What a training refuses is said by ``steps.training_refusals``, which the tune step asks too.
+What a training refuses is said by ``steps.training.training_refusals``, which the tune step asks too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from steps import training_refusals
-from steps.training_refusals import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
+from steps.training import training_refusals
+from steps.training.training_refusals import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
 from workflows.spec.key_rules import (
     Accepted,
     Below1,

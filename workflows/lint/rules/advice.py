@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from steps import reference
 from steps.errors import BadInput
+from steps.images import reference
 from steps.redact import redact
 from workflows.lint.document import Document, Task, Value, listed, section, texts
 from workflows.lint.finding import Hit

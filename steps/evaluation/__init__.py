@@ -1,0 +1,1 @@
+"""How an adapter is judged: losses, answers, tasks, and the rules of the gate."""

@@ -1,0 +1,1 @@
+"""The served model: on this machine and on a cluster, its adapters changed while it answers."""

@@ -1,0 +1,1 @@
+"""How the adapter is trained: rows as tokens and batches, settings, checkpoints, several processes, tracking."""

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from served_files import file_server
+
+from steps.errors import NoCapacity, StepError, TimeLimit
+from steps.serving import server
+from steps.serving.server import PortInUse, Server
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "server.json"
+    server.stop(tmp_path / "server.json", grace=0)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "server.log"
+
+
+def run(record: Path, log: Path, code: str) -> Server:
+    """Start a Python program as the server."""
+    wanted = file_server(record.parent, ["base"], server.free_port(), [sys.executable, "-c", code])
+    return server.start(wanted, record, log, os.environ)
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_it_is_started_found_again_and_stopped(record: Path, log: Path) -> None:
+    started = server.start(file_server(record.parent, ["base", "tuned"], server.free_port()), record, log, os.environ)
+    server.wait_until_healthy(started, log, 20)
+    assert server.read(record) == started
+    assert psutil.Process(started.pid).create_time() == started.created
+    assert os.getsid(started.pid) == started.pid, "it does not outlive the session of its starter"
+    assert server.stop(record) == started
+    assert not server.is_alive(started)
+    assert not record.exists()
+    assert server.stop(record) is None
+
+
+def test_it_is_healthy_only_when_it_lists_all_models(record: Path, log: Path) -> None:
+    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    server.wait_until_healthy(started, log, 20)
+    assert not server.is_healthy(dataclasses.replace(started, models=["base", "tuned"]))
+
+
+def test_another_server_on_its_port_does_not_answer_for_it(record: Path, log: Path, tmp_path: Path) -> None:
+    other = server.start(file_server(tmp_path, ["base"], server.free_port()), record, log, os.environ)
+    server.wait_until_healthy(other, log, 20)
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    wanted = dataclasses.replace(other, command=sleep, mark="loading", pid=0)
+    loading = server.start(wanted, tmp_path / "loading.json", log, os.environ)
+    assert server.is_alive(loading) and not server.is_healthy(loading)
+    server.stop(tmp_path / "loading.json")
+    assert server.is_healthy(other)
+
+
+def test_a_server_whose_starter_was_killed_before_it_noted_the_pid_is_found(record: Path, log: Path) -> None:
+    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    unnoted = dataclasses.replace(started, pid=0, created=0.0)
+    server.write(record, unnoted)
+    wait_for(Path(f"/proc/{started.pid}/environ"))
+    assert [process.pid for process in server.processes(unnoted)] == [started.pid]
+    assert server.stop(record) == unnoted
+    assert not server.is_alive(started)
+
+
+def test_a_stranger_with_the_same_pid_is_left_alone(record: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        stale = dataclasses.replace(file_server(record.parent, ["base"], 8000), pid=stranger.pid, created=1.0)
+        server.write(record, stale)
+        assert not server.is_alive(stale)
+        assert server.stop(record) is None
+        assert stranger.poll() is None
+        assert not record.exists()
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_children_end_too_even_those_that_will_not(record: Path, log: Path, tmp_path: Path) -> None:
+    deaf = "import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    child = f"{deaf}; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    started = run(record, log, code)
+    wait_for(tmp_path / "up")
+    assert len(server.processes(started)) == 2
+    server.stop(record, grace=0.2)
+    assert server.processes(started) == []
+
+
+def test_orphans_of_a_dead_server_are_ended(record: Path, log: Path, tmp_path: Path) -> None:
+    child = f"import time, pathlib; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], env={{}}).wait()"
+    started = run(record, log, code)
+    wait_for(tmp_path / "up")
+    os.kill(started.pid, signal.SIGKILL)
+    os.waitpid(started.pid, 0)
+    (orphan,) = server.processes(started)
+    assert not server.is_alive(started)
+    server.stop(record)
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_server_that_ends_tells_why(record: Path, log: Path) -> None:
+    started = run(record, log, "raise ValueError('the weights are gone')")
+    with pytest.raises(StepError, match="ended before it answered: ValueError: the weights are gone"):
+        server.wait_until_healthy(started, log, 20)
+
+
+def test_a_taken_port_is_told_as_such(record: Path, log: Path) -> None:
+    with socket.create_server((server.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        started = server.start(file_server(record.parent, ["base"], port), record, log, os.environ)
+        with pytest.raises(PortInUse, match=f"port {port} is in use by another process"):
+            server.wait_until_healthy(started, log, 20)
+
+
+def test_a_killed_server_points_to_memory(record: Path, log: Path) -> None:
+    started = run(record, log, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(NoCapacity, match="was killed, most often for want of memory"):
+        server.wait_until_healthy(started, log, 20)
+
+
+def test_a_server_that_never_answers_meets_the_deadline(record: Path, log: Path) -> None:
+    started = run(record, log, "import time; print('still loading', flush=True); time.sleep(600)")
+    with pytest.raises(TimeLimit, match="did not answer within 1 s"):
+        server.wait_until_healthy(started, log, 1)
+
+
+def test_the_log_of_the_server_before_is_kept(record: Path, log: Path) -> None:
+    log.write_text("before")
+    run(record, log, "print('now')")
+    assert (log.with_name("server.previous.log")).read_text() == "before"
+
+
+def test_a_port_in_use_is_passed_over() -> None:
+    with socket.create_server((server.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        assert server.free_port([port, 0]) == 0
+        with pytest.raises(NoCapacity, match="all in use"):
+            server.free_port([port])
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "serve.py", line 1, in <module>
+OSError: [Errno 98] Address already in use
+bye
+"""
+VLLM_LOG = """(EngineCore pid=7) ERROR 11-24 10:26 [core.py:9] ValueError: max_num_seqs is 0
+(APIServer pid=5) RuntimeError: Engine core initialization failed. See root cause above.
+"""
+USAGE = """usage: vllm serve
+vllm serve: error: unrecognized arguments: --nope
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "(empty log)"),
+        ("loading\nhalf way\n", "half way"),
+        (TRACEBACK, "OSError: [Errno 98] Address already in use"),
+        (VLLM_LOG, "ValueError: max_num_seqs is 0"),
+        (USAGE, "error: unrecognized arguments: --nope"),
+        ("\x1b[31mtorch.OutOfMemoryError: CUDA out of memory\x1b[0m\n", "torch.OutOfMemoryError: CUDA out of memory"),
+    ],
+)
+def test_the_cause_is_the_last_error_of_the_log(log: Path, text: str, why: str) -> None:
+    log.write_text(text)
+    assert server.cause(log) == why

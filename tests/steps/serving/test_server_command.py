@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steps.errors import BadInput
+from steps.models.adapter_fit import ServedAdapter
+from steps.serving import server_command
+from steps.serving.server_command import Choice
+
+VLLM = Choice("vllm", ["/opt/vllm/bin/vllm", "serve"], "vLLM, on cuda")
+TRANSFORMERS = Choice("transformers", [sys.executable, "-m", "steps.serving.serve_transformers"], "transformers")
+
+
+def adapter(folder: Path, name: str = "tuned", **config: object) -> ServedAdapter:
+    return ServedAdapter(name, folder, {"r": 12, **config})
+
+
+@pytest.fixture
+def broken_vllm(tmp_path: Path) -> Path:
+    """An environment with a ``vllm`` that was built for a device which is not here."""
+    folder = tmp_path / "bin"
+    (folder / "packages" / "vllm").mkdir(parents=True)
+    (folder / "packages" / "vllm" / "__init__.py").write_text("")
+    (folder / "packages" / "vllm" / "platforms.py").write_text("class current_platform:\n    device_type = ''\n")
+    python = f'#!/bin/sh\nPYTHONPATH={folder / "packages"} exec {sys.executable} "$@"\n'
+    for name, text in (("vllm", "#!/bin/sh\nexit 1\n"), ("python", python)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder / "vllm"
+
+
+def test_off_chooses_the_transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGOTUNE_VLLM", "off")
+    assert server_command.choose() == Choice(
+        "transformers", TRANSFORMERS.program, "the transformers library's server (ARGOTUNE_VLLM is off)"
+    )
+
+
+def test_a_vllm_that_is_asked_for_and_does_not_work_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, broken_vllm: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ARGOTUNE_VLLM", str(broken_vllm))
+    with pytest.raises(BadInput, match="vLLM finds no device that it was built for"):
+        server_command.choose()
+    monkeypatch.setenv("ARGOTUNE_VLLM", str(tmp_path / "nothing"))
+    with pytest.raises(BadInput, match="is not a vllm in a Python environment"):
+        server_command.choose()
+
+
+def test_a_vllm_that_only_lies_around_and_does_not_work_is_told_and_passed_over(
+    monkeypatch: pytest.MonkeyPatch, broken_vllm: Path
+) -> None:
+    monkeypatch.delenv("ARGOTUNE_VLLM", raising=False)
+    monkeypatch.setenv("PATH", str(broken_vllm.parent) + os.pathsep + os.environ["PATH"])
+    chosen = server_command.choose()
+    assert chosen.kind == "transformers"
+    assert "vLLM finds no device that it was built for" in chosen.reason
+
+
+def test_vllm_gets_every_flag(tmp_path: Path) -> None:
+    arguments = server_command.normalised(
+        {"max_model_len": 2048, "enable-prefix-caching": False, "trust-remote-code": True, "quantization": None,
+         "compilation-config": {"level": 3}, "dtype": "bfloat16"}
+    )  # fmt: skip
+    adapters = [adapter(tmp_path / "a"), adapter(tmp_path / "b", "other", r=8, rank_pattern={"q_proj": 33})]
+    room = server_command.lora_arguments([one.rank for one in adapters])
+    words = server_command.command(VLLM, tmp_path, "base", room | arguments, 8001)
+    assert words[:3] == ["/opt/vllm/bin/vllm", "serve", str(tmp_path)]
+    text = " ".join(words)
+    assert "--served-model-name base --host 127.0.0.1 --port 8001" in text
+    assert "--middleware steps.server_front.ServerFront" in text
+    assert "--enable-lora --max-loras 3 --max-lora-rank 64" in text, "one more, while another takes a place"
+    assert "--max-model-len 2048 --no-enable-prefix-caching --trust-remote-code" in text
+    assert words[words.index("--compilation-config") + 1] == '{"level": 3}'
+    assert "quantization" not in text
+
+
+def test_a_base_without_chat_template_gets_its_adapters(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert server_command.chat_template(tmp_path, [adapter(folder)]) == "{{ messages }}"
+    (tmp_path / "chat_template.jinja").write_text("{{ other }}")
+    assert server_command.chat_template(tmp_path, [adapter(folder)]) == ""
+
+
+def test_without_adapters_nothing_is_said_of_lora() -> None:
+    assert server_command.lora_arguments([]) == {}
+
+
+def test_the_transformers_server_takes_dtype_and_tells_what_it_does_not_use(tmp_path: Path) -> None:
+    arguments = {"dtype": "float32", "max-model-len": 2048}
+    words = server_command.command(TRANSFORMERS, tmp_path, "base", arguments, 8001)
+    assert " ".join(words[3:]) == f"--base {tmp_path} --name base --dtype float32 --host 127.0.0.1 --port 8001"
+    assert server_command.unused(TRANSFORMERS, arguments) == ["max-model-len"]
+    assert server_command.unused(VLLM, arguments) == []
+
+
+def test_what_the_step_decides_is_refused_all_at_once() -> None:
+    with pytest.raises(BadInput) as refused:
+        server_command.normalised({"port": 1, "lora_modules": "x=y", "--api-key": "s3cret", "max-model-len": 8})
+    assert "port: set the port of the rollout" in str(refused.value)
+    assert "lora-modules: list the adapters" in str(refused.value)
+    assert "api-key: a secret" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_no_token_reaches_the_server_and_vllm_finds_only_the_middleware(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    environment = server_command.environment(VLLM, "tuned", tmp_path / "adapters.json", tmp_path / "middleware")
+    assert "hf_secret" not in environment.values()
+    assert environment["PYTHONPATH"] == str(tmp_path / "middleware")
+    assert (environment["ARGOTUNE_ADAPTERS"], environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == (
+        str(tmp_path / "adapters.json"),
+        "1",
+    )
+    module, _, name = server_command.MIDDLEWARE.rpartition(".")
+    code = f"import {module}; print({module}.__file__, {module}.{name}.__name__)"
+    alone = [sys.executable, "-S", "-c", code]  # -S: without any package of an environment
+    path = {"PYTHONPATH": environment["PYTHONPATH"]}
+    found = subprocess.run(alone, capture_output=True, text=True, env=path, cwd=tmp_path)
+    assert found.stdout.split() == [str(tmp_path / "middleware" / "steps" / "serving" / "server_front.py"), name], (
+        found.stderr
+    )
+    assert (environment["HF_HUB_OFFLINE"], environment["VLLM_NO_USAGE_STATS"]) == ("1", "1")
+    assert environment["ARGOTUNE_DEFAULT_MODEL"] == "tuned"
+    assert environment["PATH"].startswith("/opt/vllm/bin:")

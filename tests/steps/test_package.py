@@ -207,7 +207,8 @@ def test_unreachable_registry_keeps_the_image(work: Path, monkeypatch: pytest.Mo
 PEAK = """
 import resource, sys
 from pathlib import Path
-from steps import package, registry
+from steps import package
+from steps.images import registry
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()

@@ -30,8 +30,9 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 @pytest.fixture
-def cluster(cluster: KubernetesServer, pod: Pod) -> KubernetesServer:
-    """The API of the cluster that the pools are of, with the Workflow of the live run."""
+def cluster(cluster: KubernetesServer, pod: Pod, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
+    """The API of the cluster that the pools are of, with the Workflow of the live run; its nodes are not looked at."""
+    monkeypatch.delenv("KUBECONFIG")
     pod.server.azure.fqdn = "127.0.0.1"
     cluster.put(workflow("Running"))
     return cluster
@@ -50,6 +51,7 @@ def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> 
     pod.provision()
     pod.now = now - datetime.timedelta(minutes=11)
     pod.provision(run=LIVE, workflow="other-1", workspace="other")
+    monkeypatch.setenv("KUBECONFIG", str(pod.work / "kubeconfig"))
     monkeypatch.setattr(pause.Pause, "__call__", lambda self, seconds: pod.waits.append(seconds))
     nodes = {key: value for key, value in PLACE.items() if key != "resource_group"}
     site = pod.work / "site.yaml"

@@ -136,7 +136,7 @@ LORA: Keys = {
     "rank_pattern": dict[str, Count],
     "alpha_pattern": dict[str, Positive],
     "fan_in_fan_out": bool,
-    "init_lora_weights": bool | Name,  # steps.lora_variants knows which
+    "init_lora_weights": bool | Name,  # steps.training.lora_variants knows which
     "task_type": Only(("CAUSAL_LM",), "presets are causal language models"),
     "peft_type": Only(("LORA",), _METHOD),
     "inference_mode": Only((False,), "an adapter that is trained is not in inference mode"),

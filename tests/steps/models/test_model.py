@@ -228,7 +228,7 @@ WHEEL = """
 import sys
 from pathlib import Path
 from presets import Wheel
-from steps import model_wheel
+from steps.models import model_wheel
 from steps.errors import StepError
 try:
     wheel = Wheel(distribution=sys.argv[1], version="1.0", file=sys.argv[2], sha256=sys.argv[3])

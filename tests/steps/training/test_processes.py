@@ -82,7 +82,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from light_worker import Result, Settings
-from steps import processes, step
+from steps import step
+from steps.training import processes
 run = lambda given: processes.run("light_worker", given, len(given.fates), Result)
 sys.argv = ["light", "--work", sys.argv[1], "--fates", sys.argv[2]]
 step.main(Settings, run)

@@ -1,6 +1,6 @@
 """Show rows as the model will see them, with what it learns from marked, and warn of what would spoil a training.
 
-python -m steps.data.preview --work work --preset smollm2-135m-instruct
+python -m steps.preview --work work --preset smollm2-135m-instruct
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import pytest
 import trainable_model
 from tuning import small_model
 
-from steps.data.preview import END, LEARNED, Result, Settings, preview
 from steps.download import Settings as DownloadSettings
 from steps.download import download
+from steps.preview import END, LEARNED, Result, Settings, preview
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from steps import files, step, tune
+from steps import files, step
 from steps.errors import BadInput
 from steps.images import lineage, reference
 from steps.images.lineage import Lineage
+from steps.training import tune_settings
 
-NOT_OF_THE_ADAPTER = tune.NOT_OF_THE_ADAPTER | {"data_digest", "image", "push", "output"}
+NOT_OF_THE_ADAPTER = tune_settings.NOT_OF_THE_ADAPTER | {"data_digest", "image", "push", "output"}
 NOTHING = "nothing"
 NOBODY = "no adapter is in service"
 LONGEST_TAG = 128
@@ -29,7 +30,7 @@ DIGITS = 12
 
 
 @step.settings
-class Settings(tune.Settings):
+class Settings(tune_settings.Settings):
     """Compare what would be tuned with what is in service. Takes the flags of tune, as they shape the adapter."""
 
     image: str = ""

@@ -25,7 +25,7 @@ from steps.training.chat_tokens import Learned
 from steps.training.training_refusals import NO_CODE, REFUSED, WITHOUT_EFFECT, refused
 
 if TYPE_CHECKING:
-    from steps.tune import Settings as TuneSettings
+    from steps.training.tune_settings import Settings as TuneSettings
 
 FLAGS = {
     "num_train_epochs": "epochs",

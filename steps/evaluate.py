@@ -44,7 +44,7 @@ class Settings(gate.Rules):
     revision: str = ""
     """Commit, branch or tag of the base model."""
     method: Literal["lora", "qlora"] = "qlora"
-    """How the base was loaded for training."""
+    """How the base was loaded for training. It is evaluated as it is served, not quantized, if memory is enough."""
     quantization_config: dict[str, Any] = field(default_factory=dict)
     """Arguments of transformers' BitsAndBytesConfig, as in training."""
     max_length: int = 1024

@@ -93,6 +93,11 @@ def cores() -> int:
     return usable
 
 
+def free_memory() -> int:
+    """Bytes that a process here may still take: what is free, of a container at most its limit."""
+    return min(_memory(), psutil.virtual_memory().available)
+
+
 def _memory() -> int:
     total = psutil.virtual_memory().total
     with suppress(OSError, ValueError):

@@ -8,7 +8,8 @@ from typing import Any
 from steps.training.chat_tokens import Message, render
 
 AT_ONCE = 8
-"""Questions answered together."""
+"""Questions answered together, if there are more than these. So many are answered one by one, as a server does: among
+others each is padded, which rounds otherwise, and some answers take another turn."""
 
 
 def answer(
@@ -20,8 +21,9 @@ def answer(
         BadInput: the chat template refuses a question.
     """
     answers: list[str] = []
-    for first in range(0, len(questions), AT_ONCE):
-        answers += _batch(model, tokenizer, questions[first : first + AT_ONCE], ends, max_new_tokens)
+    at_once = AT_ONCE if len(questions) > AT_ONCE else 1
+    for first in range(0, len(questions), at_once):
+        answers += _batch(model, tokenizer, questions[first : first + at_once], ends, max_new_tokens)
     return answers
 
 

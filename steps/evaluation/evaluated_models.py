@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from steps import machine
 from steps.errors import BadInput
+from steps.machine import GIB
 from steps.models.adapter import CONFIG, WEIGHTS, adapter_digest
-from steps.models.model import load_base
+from steps.models.model import compute_dtype, load_base
 
 
 def adapter_folder(work: Path, digest: str) -> Path:
@@ -50,7 +52,10 @@ def previous_folder(previous: str, work: Path, adapter: Path) -> Path | None:
 
 
 def load(base: Path, adapter: Path, method: str, quantization_config: Mapping[str, Any], device: str) -> Any:
-    """The base model as it was loaded for training, with the adapter on it.
+    """The base model as servers load it, with the adapter on it: not quantized, also where the adapter learned so.
+
+    An adapter learns to make up for the rounding of its base; how good it is without is what will be noticed. Only
+    where the device's memory is too small is the base loaded as for training.
 
     Raises:
         BadInput: the adapter does not fit.
@@ -58,10 +63,15 @@ def load(base: Path, adapter: Path, method: str, quantization_config: Mapping[st
     """
     from peft import PeftModel
 
+    if method == "qlora" and (needed := _gib_as_served(base, device)) > (free := _free_gib(device)):
+        print(
+            f"the base is evaluated quantized, as in training: as it is served it takes {needed:.0f} GiB, and "
+            f"{free:.0f} are free",
+            flush=True,
+        )
+    else:
+        method = "lora"
     model = load_base(base, method, quantization_config, device)
-    if method == "qlora" and device == "cpu":
-        # The same numbers: a processor takes each layer out of 4 bits at every token otherwise.
-        model = model.dequantize()
     try:
         return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
     except (ValueError, RuntimeError) as error:
@@ -86,6 +96,25 @@ def turns(model: Any, previous: Path | None) -> Iterator[str]:
             raise BadInput(what, "give another tag or volume as output") from None
         model.set_adapter("previous")
         yield "previous"
+
+
+def _gib_as_served(base: Path, device: str) -> float:
+    """Weights in the type that the device computes in, and room for what is computed with them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
+    return float(model.num_parameters() * getattr(torch, compute_dtype(device)).itemsize / GIB * 1.2 + 2)
+
+
+def _free_gib(device: str) -> float:
+    """Memory that is free for weights; of all GPUs, as the layers are spread over them."""
+    import torch
+
+    if device != "cuda":
+        return machine.free_memory() / GIB
+    return sum(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())) / GIB
 
 
 def _base_of(folder: Path) -> str:

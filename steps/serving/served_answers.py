@@ -1,9 +1,9 @@
 """What is served is what was evaluated: the server is asked what the adapter was asked in the evaluation.
 
-Word for word the same can't be demanded: an adapter that learned on a base in 4 bits is served on one in 16, so that a
-healthy server's answer may take another turn after some words. What is refused is what no rounding explains: the
-adapter says what the base model says, or its answers have next to nothing in common with those of the evaluation
-(another adapter, another chat template, cut short).
+Word for word the same can't be demanded: servers compute with other kernels than the evaluation, and where memory is
+short that had a base in 4 bits, so that a healthy server's answer may take another turn after some words. What is
+refused is what no rounding explains: the adapter says what the base model says, or its answers have next to nothing in
+common with those of the evaluation (another adapter, another chat template, cut short).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import trainable_model
 from registry_fixture import Registry
 from tuning import tuned
 
-from steps import package
+from steps import machine, package
 from steps.errors import BadInput
 from steps.evaluate import Result as EvaluateResult
 from steps.evaluate import Settings as EvaluateSettings
@@ -61,7 +61,7 @@ def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result
 
     near = 2e-3 if compute_dtype("cpu") == "float32" else 6e-2  # bfloat16 rounds at each batch size in another way
     tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
-    model = PeftModel.from_pretrained(load_base(tiny, "qlora", {}, "cpu"), work / "adapter").eval()
+    model = PeftModel.from_pretrained(load_base(tiny, "lora", {}, "cpu"), work / "adapter").eval()
     told = report(work)
     total, tokens = {"base": 0.0, "adapter": 0.0}, 0
     for row, measured in zip(EVAL, told["row_losses"], strict=True):
@@ -81,6 +81,19 @@ def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result
         tokens += count
     assert result.base_loss == pytest.approx(total["base"] / tokens, abs=near)
     assert result.adapter_loss == pytest.approx(total["adapter"] / tokens, abs=near)
+
+
+def test_the_base_is_as_served_and_only_without_memory_as_trained(
+    work: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = run(work, tiny, samples=0)
+    assert "quantized" not in capsys.readouterr().out
+    monkeypatch.setattr(machine, "free_memory", lambda: 0)
+    trained = run(work, tiny, samples=0)
+    out = capsys.readouterr().out
+    assert "the base is evaluated quantized, as in training: as it is served it takes" in out
+    assert "Linear4bit layers" in out
+    assert trained.base_loss != served.base_loss
 
 
 def test_the_verdict(result: EvaluateResult, work: Path, tiny: Path) -> None:
@@ -126,20 +139,21 @@ def test_a_rule_about_answers_needs_answers(work: Path, tiny: Path) -> None:
         run(work, tiny, samples=0, min_rouge_l=0.5)
 
 
-def test_answers_side_by_side(work: Path, tiny: Path, result: EvaluateResult) -> None:
-    """A batch padded on the left answers as each question alone does."""
+@pytest.mark.parametrize("count", [4, 9])
+def test_answers_side_by_side(work: Path, tiny: Path, count: int) -> None:
+    """Few questions are answered alone; in a batch, padded on the left, the answers are the same."""
     import torch
     from peft import PeftModel
     from transformers import AutoTokenizer
 
     from steps.models.model import load_base
 
-    run(work, tiny, samples=4)
+    run(work, tiny, samples=count)
     samples = report(work)["samples"]
-    assert len(samples) == 4
-    assert len({sample["question"] for sample in samples}) == 4
+    assert len(samples) == count
+    assert len({sample["question"] for sample in samples}) == count
     tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
-    model = PeftModel.from_pretrained(load_base(tiny, "qlora", {}, "cpu"), work / "adapter").eval()
+    model = PeftModel.from_pretrained(load_base(tiny, "lora", {}, "cpu"), work / "adapter").eval()
     for sample in samples:
         assert [{"role": "user", "content": sample["question"]}] == sample["messages"]
         assert sample["reference"].endswith("is blue, as all numbers are.")
@@ -154,7 +168,9 @@ def test_answers_side_by_side(work: Path, tiny: Path, result: EvaluateResult) ->
         assert sample["scores"]["adapter"]["rouge_l"] > sample["scores"]["base"]["rouge_l"]
     told = report(work)
     scores = [sample["scores"]["adapter"]["rouge_l"] for sample in samples]
-    assert told["scores"]["adapter"]["rouge_l"] == told["adapter_rouge_l"] == pytest.approx(sum(scores) / 4, abs=1e-4)
+    assert (
+        told["scores"]["adapter"]["rouge_l"] == told["adapter_rouge_l"] == pytest.approx(sum(scores) / count, abs=1e-4)
+    )
 
 
 def test_samples_follow_the_seed(work: Path, tiny: Path) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     """Run both, and print how far apart they are."""
     kills, seed, dtype = sys.argv[1:] + ["20", "1", "float32"][len(sys.argv) - 1 :]
     bf16 = str(dtype == "bfloat16").lower()
-    flags = {"model_config": f'{{"dtype": "{dtype}"}}', "training_arguments": f'{{"bf16": {bf16}}}'}
+    flags = {"model_config": f'{{"dtype": "{dtype}"}}', "training_arguments": f'{{"bf16": {bf16}}}', "epochs": "9"}
     with tempfile.TemporaryDirectory() as folder:
         model = trainable_model.make_model(Path(folder) / "model")
         undisturbed = with_rows(Path(folder) / "undisturbed")
@@ -39,6 +39,8 @@ def main() -> None:
         print(f"killed {died} times in {len(losses(work))} steps")
         print(f"loss curves differ by at most {gap:.1e}")
         print(f"weights differ by at most {_weights_apart(undisturbed, work):.1e}")
+        if died < int(kills):
+            raise SystemExit(f"it came to its end after {died} kills, not {kills}")
 
 
 def _kill_again_and_again(work: Path, model: Path, flags: dict[str, str], kills: int, draw: random.Random) -> int:

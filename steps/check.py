@@ -11,10 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import BeforeValidator
 
 from steps import files, step
 from steps.errors import BadInput
@@ -37,7 +33,7 @@ class Settings(tune_settings.Settings):
     """Image reference of the Workspace; its tag moves from adapter to adapter."""
     push: bool = True
     """Whether images are pushed; false: the registry is not asked."""
-    output: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    output: step.OptionalFolder = None
     """Folder that gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 

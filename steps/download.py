@@ -6,9 +6,9 @@ import json
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from steps import files, step
 from steps.data import fetch, file_weights, row_copies, row_messages, rows
@@ -29,7 +29,7 @@ class Settings:
     """Folder that all steps of a run share."""
     urls: list[str] = Field(default_factory=list)
     """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
-    source: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    source: step.OptionalFolder = None
     """Folder with parquet files, or one such file (KAITO `input.volumeSource`, mounted); instead of urls."""
     image: str = ""
     """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""

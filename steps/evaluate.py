@@ -9,9 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator
+from typing import Any, Literal
 
 from steps import files, progress
 from steps.data.dataset import TEXT, dataset_folder, read_messages
@@ -24,7 +22,7 @@ from steps.evaluation.evaluation_record import Measured, Models
 from steps.evaluation.row_losses import row_losses
 from steps.models.adapter import adapter_digest
 from steps.models.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
-from steps.step import main, settings
+from steps.step import OptionalFolder, main, settings
 from steps.training.chat_tokens import Message, Prepared, stop_ids
 from steps.training.token_cache import prepare_cached
 
@@ -35,7 +33,7 @@ class Settings(gate.Rules):
 
     work: Path
     """Work folder, shared by all steps."""
-    dataset: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    dataset: OptionalFolder = None
     """Folder of the rows; by default ``WORK/dataset``."""
     preset: str = ""
     """Preset of the base model."""

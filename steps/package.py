@@ -6,9 +6,8 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from steps import files, step
 from steps.errors import BadInput, StepError
@@ -50,7 +49,7 @@ class Settings:
     """Digest of the settings that shaped the adapter, from the check step."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Further annotations of the manifest."""
-    output: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    output: step.OptionalFolder = None
     """Folder that also gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 

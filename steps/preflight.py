@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BeforeValidator
 
 from steps import step
 from steps.errors import BadInput, NoCapacity, StepError
@@ -25,7 +22,6 @@ from steps.training.tracking_tools import ReportTo
 Found = Iterator[str | StepError]
 TRIES = 2
 """To reach a registry: a run that waits for one later is more patient than who looks whether to begin."""
-Folder = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 
 
 @step.settings
@@ -36,11 +32,11 @@ class Settings(nodes.Wanted):
     """Parquet files by http or https."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks."""
-    source: Folder = None
+    source: step.OptionalFolder = None
     """Folder with parquet files (a mounted volume), instead of urls."""
     data_image: str = ""
     """OCI image with parquet files, instead of urls."""
-    pull_config: Folder = None
+    pull_config: step.OptionalFolder = None
     """Folder with docker's config.json for it; empty: as ``DOCKER_CONFIG`` says."""
     preset: str = ""
     """Preset of the base model."""
@@ -54,11 +50,11 @@ class Settings(nodes.Wanted):
     """Whether it will be pushed."""
     immutable: bool = False
     """Whether its tag must be a new one."""
-    output: Folder = None
+    output: step.OptionalFolder = None
     """Folder that gets the adapter (a mounted volume)."""
     adapter_images: list[str] = field(default_factory=list)
     """Images of adapters that will be served."""
-    adapter_config: Folder = None
+    adapter_config: step.OptionalFolder = None
     """Folder with docker's config.json for them; empty: as ``DOCKER_CONFIG`` says."""
     access_secret: str = ""
     """Name of the Secret that ``HF_TOKEN`` comes from."""

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -30,6 +30,8 @@ from steps.redact import redact
 S = TypeVar("S")
 R = TypeVar("R")
 
+OptionalFolder = Annotated[Path | None, pydantic.BeforeValidator(lambda value: value or None)]
+"""Of settings: an empty flag is no folder, not the one a step was started in."""
 CANCELLED = 5
 INSTALL = "install argotune with what its steps need: pip install 'argotune[tune,serve]'"
 

@@ -103,9 +103,8 @@ def test_a_role_is_what_its_step_uses(
     rights: dict[str, Rights],
     cluster: KubernetesServer,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig", user=account)))
+    cluster.kubeconfig(tmp_path / "kubeconfig", user=account)
     STEPS[account](cluster, tmp_path)
     assert used(cluster) | EXECUTOR == rights[account]
 
@@ -117,9 +116,7 @@ def test_every_account_of_a_step_is_tried(rights: dict[str, Rights]) -> None:
     assert rights["argotune"] == EXECUTOR
 
 
-def test_a_call_that_is_not_in_the_role_would_be_seen(
-    rights: dict[str, Rights], cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_that_is_not_in_the_role_would_be_seen(rights: dict[str, Rights], cluster: KubernetesServer) -> None:
     client: KubernetesClient = kubernetes_client.connect()
     client.list(Kind("v1", "secrets"))
     assert used(cluster) == {("", "secrets", "list")}

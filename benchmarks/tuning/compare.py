@@ -1,6 +1,6 @@
 """Tuning speed side by side: a KAITO-like script, a plain trl script, and argotune; same machine, model, data, seed.
 
-    python benchmarks/tuning/compare.py                # all in turn, twice (15 minutes on 2 cores)
+    python benchmarks/tuning/compare.py                # all in turn, twice; "same settings" thrice (15 minutes)
     python benchmarks/tuning/compare.py argotune DIR   # one, on the data in DIR
 
 Each training has a process of its own. Useful tokens are those of the rows; padding is not counted. Time is that of

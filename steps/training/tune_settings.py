@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from steps.step import settings
+from steps.step import OptionalFolder, settings
 from steps.training.sharding import Sharding
 from steps.training.tracking_tools import ReportTo
 
@@ -22,7 +22,7 @@ class Settings:
 
     work: Path
     """Work folder, shared by all steps."""
-    dataset: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
+    dataset: OptionalFolder = None
     """Folder of the rows; by default ``WORK/dataset``."""
     preset: str = ""
     """Preset of the base model."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes_server import KubernetesServer
-from serving_cluster import Servers
 
 from steps import kubernetes_client
 from steps.images import reference
@@ -27,15 +24,6 @@ def ask_from_a_pod(cluster: KubernetesServer, folder: Path, monkeypatch: pytest.
     """Make this process a pod of the cluster, one in which the rollout runs."""
     cluster.kubeconfig(folder / "kubeconfig", user="rollout")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-
-
-@contextmanager
-def living(cluster: KubernetesServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    """Servers of the cluster, which answer at the addresses of its services."""
-    found = Servers(cluster, folder / "pods")
-    monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: found.service(name))
-    yield found
-    found.close()
 
 
 def nap(seconds: float) -> None:

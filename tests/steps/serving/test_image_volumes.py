@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes_server import KubernetesServer
 from kubernetes_server_gates import Gate
-from registry_fixture import Registry
-from rollout_sample import NAME, ask_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
+from rollout_sample import NAME, ask_from_a_pod, hurry, nap, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
 from steps import kubernetes_client
@@ -34,17 +33,6 @@ def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
     ask_from_a_pod(cluster, tmp_path, monkeypatch)
     cluster.image_volumes = "on"
     return cluster
-
-
-@pytest.fixture
-def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    with living(cluster, tmp_path, monkeypatch) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def images(open_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return push_adapters(open_registry.address, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import NAME, ask_from_a_pod, hurry, living, nap, push_adapters, run, settings_of, version
+from rollout_sample import NAME, ask_from_a_pod, hurry, nap, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers
 
 from steps import kubernetes_client
@@ -29,17 +29,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
     ask_from_a_pod(cluster, tmp_path, monkeypatch)
     return cluster
-
-
-@pytest.fixture
-def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    with living(cluster, tmp_path, monkeypatch) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="module")
-def images(open_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return push_adapters(open_registry.address, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture

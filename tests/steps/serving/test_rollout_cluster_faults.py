@@ -20,8 +20,7 @@ from fault_table import by_name, check, sweep, sweep_names
 from faults import Faults, kill_proof
 from faulty_proxy import FaultyProxy
 from kubernetes_server import KubernetesServer
-from registry_fixture import Registry
-from rollout_sample import NAME, hurry, push_adapters, run, settings_of, version
+from rollout_sample import NAME, hurry, run, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
 from steps import kubernetes_client
@@ -49,11 +48,6 @@ WAYS = {
     "canary": Way({"image": "two", "canary": 50}, {"one", "two"}, frozenset({NAME, f"{NAME}-canary"})),
     "a pod of one's own": Way({"template": {"spec": OWN_POD}, "adapters": [], "preset": "", "model": "-"}, set()),
 }
-
-
-@pytest.fixture(scope="module")
-def images(open_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return push_adapters(open_registry.address, tmp_path_factory.mktemp("adapters"))
 
 
 @dataclass

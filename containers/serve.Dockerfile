@@ -26,7 +26,7 @@ COPY presets presets
 USER 0
 RUN chmod -R a+rX . \
  && if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
- && python -c "import steps.serving.serve_pod, steps.serving.server_front, steps.serving.drain, steps.images.registry, presets" \
+ && python -c "import steps.serving.serve_pod, steps.serving.middleware, steps.serving.drain, steps.oci.registry, presets" \
  && python -c "import azure.identity, filelock, huggingface_hub, requests"
 
 # Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name

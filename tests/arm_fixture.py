@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from arm_server import A100, ASSERTION, CLIENT_ID, CLUSTER, GROUP, SUBSCRIPTION, TENANT, ArmServer
 
-from steps.provisioning import aks, aks_client
-from steps.provisioning.nodes import Place, Run, Wanted
+from steps.provision import aks, aks_client
+from steps.provision.settings import ClusterRef, ReleaseSettings, Settings
 
 RUN = "11111111-2222-3333-4444-555555555555"
 PLACE = {"provider": "aks", "subscription": SUBSCRIPTION, "resource_group": GROUP, "cluster": CLUSTER}
@@ -31,20 +31,22 @@ class Pod:
     now: datetime.datetime = NOW
     read_timeout: float = 30
 
-    def wanted(self, **more: Any) -> Wanted:
+    def wanted(self, **more: Any) -> Settings:
         given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": NAMESPACE, **more}
         given = {"labels": {"apps": "tuned"}, **given}
-        return Wanted(**{"work": self.work, "instance_type": A100, **PLACE, **given})
+        return Settings(**{"work": self.work, "instance_type": A100, **PLACE, **given})
 
     def provision(self, **more: Any) -> Any:
         return aks.provision(self.wanted(**more), self.connect())
 
     def release(self, run: str = RUN, **more: Any) -> str:
-        return aks.release(Run(work=self.work, run=run, **{**PLACE, **more}), self.connect())
+        return aks.release(ReleaseSettings(work=self.work, run=run, **{**PLACE, **more}), self.connect())
 
     def connect(self) -> aks_client.Cluster:
         pause = aks_client.Pause(self.waits.append, lambda: sum(self.waits))
-        return aks_client.connect(Place(**PLACE), pause=pause, read_timeout=self.read_timeout, now=lambda: self.now)
+        return aks_client.connect(
+            ClusterRef(**PLACE), pause=pause, read_timeout=self.read_timeout, now=lambda: self.now
+        )
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from faults import fork
 from kubernetes_server import KubernetesServer
 from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 
-from steps.images import oci_layout
-from steps.images.oci_layout import Image
+from steps.oci import oci_layout
+from steps.oci.oci_layout import Image
 
 
 def pytest_configure() -> None:

@@ -15,11 +15,11 @@ from typing import Any
 from kubernetes_server import KubernetesServer, condition
 from kubernetes_server_resources import Call
 
-from steps import kubernetes_client
-from steps.pause import Pause
-from steps.provisioning import karpenter
-from steps.provisioning.karpenter import Karpenter
-from steps.provisioning.nodes import Place, Run, Wanted
+from steps.kubernetes import client as kubernetes_client
+from steps.provision import karpenter
+from steps.provision.karpenter import Karpenter
+from steps.provision.settings import ClusterRef, ReleaseSettings, Settings
+from steps.runtime.deadline import Pause
 
 RUN = "11111111-2222-3333-4444-555555555555"
 NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
@@ -125,10 +125,10 @@ class Pod:
     work: Path
     waits: list[float] = field(default_factory=list)
 
-    def wanted(self, **more: Any) -> Wanted:
+    def wanted(self, **more: Any) -> Settings:
         given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": "argotune", **more}
         given = {"labels": {"apps": "tuned"}, **given}
-        return Wanted(**{"work": self.work, "provider": "karpenter", "instance_type": A100, **given})
+        return Settings(**{"work": self.work, "provider": "karpenter", "instance_type": A100, **given})
 
     def connect(self) -> Karpenter:
         client = kubernetes_client.connect(self.waits.append)
@@ -138,7 +138,7 @@ class Pod:
         return karpenter.provision(self.wanted(**more), self.connect())
 
     def release(self, run: str = RUN) -> str:
-        return karpenter.release(Run(work=self.work, provider="karpenter", run=run), self.connect())
+        return karpenter.release(ReleaseSettings(work=self.work, provider="karpenter", run=run), self.connect())
 
     def leftovers(self) -> Any:
-        return karpenter.leftovers(Place(provider="karpenter"), self.connect())
+        return karpenter.leftovers(ClusterRef(provider="karpenter"), self.connect())

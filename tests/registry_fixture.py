@@ -17,8 +17,8 @@ from pathlib import Path
 
 from faults import Faults, FaultyHandler
 
-from steps.images import reference
-from steps.images.oci_layout import Image
+from steps.oci import reference
+from steps.oci.oci_layout import Image
 
 USER, PASSWORD = "tuner", "s3cr3t pass:w0rd"
 

@@ -12,8 +12,8 @@ from kubernetes.utils.quantity import parse_quantity
 from kubernetes_manifests import build, faults, of_kind
 
 from workflows.compile.dag import compile_workflow
-from workflows.plan import Plan
-from workflows.resolve import plans
+from workflows.load_plans import plans
+from workflows.plan.model import Plan
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "argo" / "install"

@@ -15,7 +15,7 @@ import yaml
 from kubernetes.utils.quantity import parse_quantity
 from kubernetes_manifests import MODELS, build, faults, granted, kubectl, of_kind
 
-from workflows import site
+from workflows.plan import site
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "argo" / "install"
@@ -93,7 +93,7 @@ def test_rights_are_the_least_that_works(installed):
         for verb in ("create", "get", "list", "watch")
     }
     executor = rights["argotune"]
-    assert executor < rights["argotune-rollout"]  # the rest: tests/steps/serving/test_rollout_cluster.py
+    assert executor < rights["argotune-rollout"]  # the rest: tests/steps/rollout/test_rollout_cluster.py
     assert not [word for account in rights.values() for right in account for word in right if "*" in word]
 
 

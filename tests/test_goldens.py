@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from workflows.compile import emit
 from workflows.compile.kinds import compile_as
-from workflows.resolve import plans
+from workflows.load_plans import plans
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))

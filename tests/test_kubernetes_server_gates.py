@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 
-from steps import kubernetes_client
-from steps.kubernetes_client import KubernetesClient
-from steps.serving.service_manifests import DEPLOYMENTS
+from steps.kubernetes import client as kubernetes_client
+from steps.kubernetes.client import KubernetesClient
+from steps.rollout.service_manifests import DEPLOYMENTS
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from workflows import runner
 from workflows.commands import run
 from workflows.compile.kinds import compile_as
 from workflows.errors import GateRefused
-from workflows.plan import Plan
-from workflows.resolve import plans
+from workflows.load_plans import plans
+from workflows.plan.model import Plan
 from workflows.runner.control import Timing
 from workflows.runner.outcome import Outcome
 

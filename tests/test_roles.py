@@ -15,14 +15,15 @@ from karpenter_controller import A100, H100, Controller, Pod
 from kubernetes_manifests import build, granted
 from kubernetes_server import KubernetesServer, condition
 
-from steps import kubernetes_client, preflight_cluster
-from steps.errors import NoCapacity
-from steps.kubernetes_client import Kind, KubernetesClient
-from steps.preflight import Settings as Preflight
-from steps.provisioning import aks_nodes, existing_nodes
-from steps.provisioning.node_providers import RUN_LABEL
-from steps.provisioning.nodes import Wanted
-from workflows import site
+from steps.kubernetes import client as kubernetes_client
+from steps.kubernetes.client import Kind, KubernetesClient
+from steps.preflight import cluster_checks
+from steps.preflight.settings import Settings as Preflight
+from steps.provision import aks_nodes, existing_nodes
+from steps.provision.node_providers import RUN_LABEL
+from steps.provision.settings import Settings
+from steps.runtime.errors import NoCapacity
+from workflows.plan import site
 
 Rights = set[tuple[str, str, str]]
 ROOT = Path(__file__).parents[1]
@@ -60,9 +61,9 @@ def provision(cluster: KubernetesServer, folder: Path) -> None:
     with pytest.raises(NoCapacity):
         Pod(cluster, folder).provision(run="fourth", instance_type=H100)
     cluster.put(gpu_node({"apps": "tuned", RUN_LABEL: "third"}))
-    there = Wanted(work=folder, provider="existing", labels={"apps": "tuned", RUN_LABEL: "third"})
+    there = Settings(work=folder, provider="existing", labels={"apps": "tuned", RUN_LABEL: "third"})
     assert existing_nodes.provision(there).nodes == ["gpu"]
-    pool = Wanted(work=folder, provider="aks", run="third")
+    pool = Settings(work=folder, provider="aks", run="third")
     assert aks_nodes.with_gpus(pool, 1, lambda seconds: None) == ["gpu"]
 
 
@@ -82,7 +83,7 @@ def preflight(cluster: KubernetesServer, folder: Path) -> None:
     cluster.put({**claim, "status": {"phase": "Bound"}})
     cluster.put({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}})
     given = Preflight(work=folder, storage_class="fast", claims=["models"])
-    found = list(preflight_cluster.check(given))
+    found = list(cluster_checks.check(given))
     assert found == ["storage class fast is there", "volume claim models is there"]
 
 

@@ -52,7 +52,7 @@ from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import WORK, Place
 from workflows.errors import InvalidInput, Problem
 from workflows.lint import lint
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 # Section of the plan that a step needs, and where a Workspace says it.
 _NEEDS = {
@@ -86,7 +86,7 @@ def load(
     Raises:
         InvalidInput: with all that is wrong in the file, in the values and in the site profile.
     """
-    from workflows.resolve import plans
+    from workflows.load_plans import plans
 
     path = _shown(Path(file))
     sets = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in (values or {}).items()]

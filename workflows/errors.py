@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from steps.errors import StepError
+    from steps.runtime.errors import StepError
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[
     import trl
     from allocations import Allocations
 
-    from steps.tune import Settings as TuneSettings
-    from steps.tune import tune
+    from steps.tune.settings import Settings as TuneSettings
+    from steps.tune.step import tune
 
     found: dict[str, float] = {}
     counts: list[Allocations] = []

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import presets
-from workflows.estimate import memory, money, shapes
+from workflows.estimate import cost, memory, shapes
 from workflows.estimate.shapes import Shapes
 
 # Models of the table that are no preset: hidden size, layers, heads, key heads, inner size, words.
@@ -52,7 +52,7 @@ def speeds() -> Iterator[Row]:
     """Every row of ``published_speed.yaml``."""
     for row in yaml.safe_load(Path(__file__).with_name("published_speed.yaml").read_text()):
         training = memory.Training(**row["training"])
-        estimated = money.tokens_per_second(model(row["model"]), training, row["tflops"])
+        estimated = cost.tokens_per_second(model(row["model"]), training, row["tflops"])
         yield Row(row["source"], row["tokens_per_second"], estimated, tuple(row["bound"]))
 
 

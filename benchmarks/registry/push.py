@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from registry_fixture import serve_registry  # noqa: E402
 
-from steps.images import oci_layout  # noqa: E402
+from steps.oci import oci_layout  # noqa: E402
 
 MB = 1_000_000
 LONGEST_RATIO, MOST_MEMORY = 1.3, 150

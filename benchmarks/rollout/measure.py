@@ -28,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from tiny_model import save_adapter, save_model
 
 from steps.models.adapter import adapter_digest
-from steps.rollout import rollout
-from steps.serving import rollout_machine, server
-from steps.serving.rollout_settings import Settings
-from steps.serving.wanted_adapters import WantedAdapter
+from steps.rollout import rollout_local
+from steps.rollout.settings import Settings
+from steps.rollout.step import rollout
+from steps.serving import server
+from steps.serving.desired_adapters import WantedAdapter
 
 THREADS = 64
 local = threading.local()
@@ -52,7 +53,7 @@ def main() -> None:
     args = arguments()
     os.environ.setdefault("ARGOTUNE_VLLM", "off")
     os.environ.pop("KUBERNETES_SERVICE_HOST", None)
-    rollout_machine.MAX_TOKENS = args.tokens  # a random model never comes to an end
+    rollout_local.MAX_TOKENS = args.tokens  # a random model never comes to an end
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         base = Path(args.model) if args.model else save_model(work / "base")

@@ -132,11 +132,11 @@ def plain_trl(work: Path) -> dict[str, Any]:
 
 def plain_trl_same_process(work: Path) -> dict[str, Any]:
     """Plain trl with what the tune step sets for its process, so that only what is around the training differs."""
-    from steps.machine import keep_freed_memory
-    from steps.training import learned_positions
+    from steps.runtime.machine import keep_freed_memory
+    from steps.tune import ignored_logits
 
     keep_freed_memory()
-    learned_positions.score_alone()
+    ignored_logits.score_alone()
     return plain_trl(work)
 
 
@@ -144,7 +144,8 @@ def argotune(work: Path, **training_arguments: Any) -> dict[str, Any]:
     """The tune step as a run calls it; what counts is its call of the trainer, as in the scripts."""
     from trl import SFTTrainer
 
-    from steps.tune import Settings, tune
+    from steps.tune.settings import Settings
+    from steps.tune.step import tune
 
     seconds = 0.0
     train: Any = SFTTrainer.train

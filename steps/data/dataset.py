@@ -9,9 +9,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
-from steps import files
 from steps.data.parquet_batches import batches
-from steps.errors import BadInput
+from steps.runtime import files
+from steps.runtime.errors import BadInput
 
 Message = dict[str, Any]
 FIX = "run the download step before"

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from steps.errors import BadInput
+from steps.runtime.errors import BadInput
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steps import files
+from steps.runtime import files
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

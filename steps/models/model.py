@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import presets
-from steps.errors import BadInput, StepError
-from steps.models import model_hub, model_wheel
-from steps.training import sharding
+from steps.models import model_hub, model_wheel, sharding
+from steps.runtime.errors import BadInput, StepError
 
 
 @dataclass(frozen=True)

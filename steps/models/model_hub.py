@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.errors import BadInput
-from steps.retry_after import retry_after
+from steps.runtime.errors import BadInput
+from steps.runtime.retry import retry_after
 
 if TYPE_CHECKING:
     from httpx2 import Client, Request

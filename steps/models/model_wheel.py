@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from presets import Wheel
-from steps import files
-from steps.errors import StepError
+from steps.runtime import files
+from steps.runtime.errors import StepError
 
 MARKER = "argotune.json"
 

@@ -8,8 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from steps.serving import hot_load
-from steps.serving.service_pod import DRAIN_SECONDS, PORT
+from steps.serving import serving_client
+
+PORT = 5000
+"""Port of a server in a pod."""
+
+DRAIN_SECONDS = 300
+"""Time for the requests that a pod is still answering."""
 
 LEAVE_SECONDS = 10.0
 """Until every node and gateway has heard that the pod is going."""
@@ -23,7 +28,7 @@ def drain(
     """Wait until the server answers nobody any more, or the pod's time is over."""
     end = clock() + DRAIN_SECONDS
     sleep(LEAVE_SECONDS)
-    while hot_load.state(address).get("running") and clock() < end:
+    while serving_client.state(address).get("running") and clock() < end:
         sleep(1.0)
 
 

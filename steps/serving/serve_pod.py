@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from steps import files
-from steps.errors import BadInput, StepError
-from steps.models import adapter_fit
-from steps.serving import adapter_switch, server_command, wanted_adapters
-from steps.serving.rollout_settings import served_name
-from steps.step import parse, settings
+from steps.models import adapter_compat
+from steps.runtime import files
+from steps.runtime.entrypoint import parse, settings
+from steps.runtime.errors import BadInput, StepError
+from steps.serving import adapter_reloader, desired_adapters, server_command
+from steps.serving.server_command import served_name
 
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
@@ -63,11 +63,11 @@ def prepare(given: Settings) -> Program:
     arguments = server_command.normalised(given.server_arguments)
     choice = server_command.choose()
     base = fetch_model(preset=given.preset, model=given.model, revision=given.revision).folder
-    folder = Path(os.environ.get(wanted_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
-    file = Path(os.environ.get(wanted_adapters.FILE_VARIABLE) or "/nothing")
-    images = os.environ.get(wanted_adapters.IMAGES_VARIABLE, "")
-    wanted = wanted_adapters.read(file.read_text()) if file.is_file() else []
-    adapters = [adapter_fit.read(one.name, adapter_switch.fetch(one, folder, images)) for one in wanted]
+    folder = Path(os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
+    file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
+    images = os.environ.get(desired_adapters.IMAGES_VARIABLE, "")
+    wanted = desired_adapters.read(file.read_text()) if file.is_file() else []
+    adapters = [adapter_compat.read(one.name, adapter_reloader.fetch(one, folder, images)) for one in wanted]
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
     if template and "chat-template" not in arguments:
         files.write_text(folder / "chat_template.jinja", template)

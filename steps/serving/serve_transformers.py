@@ -3,7 +3,7 @@
 ``transformers serve`` loads any model of the hub on demand and knows no adapters. This program puts the same parts
 together (``transformers.cli.serving``) around a set of its own: the base, and each adapter that is loaded by vLLM's
 runtime LoRA API (``POST /v1/load_lora_adapter``), all on one set of base weights; any other model name is a 404
-instead of a download. In front stands what stands before vLLM too (``steps.serving.server_front``).
+instead of a download. In front stands what stands before vLLM too (``steps.serving.middleware``).
 
     python -m steps.serving.serve_transformers --base FOLDER --name NAME --port 8000
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.models.model import choose_device, compute_dtype
-from steps.serving.server_front import ServerFront
+from steps.serving.middleware import ServerFront
 
 
 class UnknownModel(LookupError):

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import psutil
 
-from steps import files
-from steps.errors import NoCapacity, StepError, TimeLimit
-from steps.serving import hot_load
+from steps.runtime import files
+from steps.runtime.errors import NoCapacity, StepError, TimeLimit
+from steps.serving import serving_client
 
 RECORD = "server.json"
 STARTING = "starting.json"
@@ -59,7 +59,7 @@ class Server:
     created: float = 0.0
     """Creation time of the process as psutil tells it."""
     adapters: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    """The adapters it has proven to serve (``steps.serving.wanted_adapters``)."""
+    """The adapters it has proven to serve (``steps.serving.desired_adapters``)."""
 
     @property
     def port(self) -> int:
@@ -114,7 +114,7 @@ def is_healthy(server: Server, timeout: float = 5.0) -> bool:
     if not is_alive(server) or not _listens(server):
         return False
     try:
-        with hot_load.session() as session:
+        with serving_client.session() as session:
             well = session.get(f"{server.endpoint}/health", timeout=timeout).status_code == 200
             listed = session.get(f"{server.endpoint}/v1/models", timeout=timeout).json()["data"] if well else []
     except (requests.RequestException, ValueError, KeyError, TypeError):
@@ -135,7 +135,7 @@ def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
     while not is_healthy(server):
         if not is_alive(server):
             raise _ended(server, log)
-        if problem := hot_load.problem(server.endpoint):
+        if problem := serving_client.problem(server.endpoint):
             raise StepError(problem, f"see {log}")
         if time.monotonic() > end:
             raise TimeLimit(

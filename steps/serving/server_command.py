@@ -17,19 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps import files
-from steps.errors import BadInput
-from steps.models import adapter_fit
-from steps.models.adapter_fit import ServedAdapter
-from steps.serving import wanted_adapters
+from steps.models import adapter_compat
+from steps.models.adapter_compat import ServedAdapter
+from steps.runtime import files
+from steps.runtime.errors import BadInput
+from steps.serving import desired_adapters
 from steps.serving.server import HOST
 
 STEPS = Path(__file__).parents[1]
-MIDDLEWARE = "steps.serving.server_front.ServerFront"
+MIDDLEWARE = "steps.serving.middleware.ServerFront"
 # All that the middleware imports, for an environment that has none of our packages.
 MIDDLEWARE_FILES = (
-    *("__init__.py", "files.py", "models/__init__.py", "models/adapter.py", "serving/__init__.py"),
-    *(f"serving/{module}.py" for module in ("adapter_switch", "chat_middleware", "server_front", "wanted_adapters")),
+    *("__init__.py", "runtime/__init__.py", "runtime/files.py", "models/__init__.py", "models/adapter.py"),
+    "serving/__init__.py",
+    *(f"serving/{module}.py" for module in ("adapter_reloader", "chat_middleware", "middleware", "desired_adapters")),
 )
 # What the step decides itself; the value says what to do instead.
 RESERVED = {
@@ -118,7 +119,7 @@ def lora_arguments(ranks: Sequence[int]) -> dict[str, Any]:
     """Flags of vLLM that make room for adapters of these ranks, and for one more while one takes another's place."""
     if not ranks:
         return {}
-    return {"enable-lora": True, "max-loras": len(ranks) + 1, "max-lora-rank": adapter_fit.vllm_rank(ranks)}
+    return {"enable-lora": True, "max-loras": len(ranks) + 1, "max-lora-rank": adapter_compat.vllm_rank(ranks)}
 
 
 def chat_template(base: Path, adapters: Sequence[ServedAdapter]) -> str:
@@ -142,7 +143,7 @@ def environment(choice: Choice, default_model: str, adapters: Path, folder: Path
     kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     kept |= offline | {"ARGOTUNE_DEFAULT_MODEL": default_model, "PYTHONUNBUFFERED": "1"}
-    kept |= {wanted_adapters.FILE_VARIABLE: str(adapters), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    kept |= {desired_adapters.FILE_VARIABLE: str(adapters), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     if choice.kind == "transformers":
         # Beside what is already importable, so that the steps are found from any working directory.
         return kept | {"PYTHONPATH": _joined(str(STEPS.parent), kept.get("PYTHONPATH"))}
@@ -201,3 +202,9 @@ def _has_chat_template(base: Path) -> bool:
 
 def _joined(first: str, rest: str | None) -> str:
     return os.pathsep.join(part for part in (first, rest) if part)
+
+
+def served_name(preset: str, model: str) -> str:
+    """Name that a base model is served under: the preset's, else the model's own."""
+    is_folder = model.startswith(("/", "./", "../", "~"))
+    return preset or (Path(model).name if is_folder else model)

@@ -47,7 +47,7 @@ every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
 def test_the_three_images_of_the_plan_are_here() -> None:
-    from workflows.plan import Images
+    from workflows.plan.model import Images
 
     assert {file.stem for file in FILES} == set(Images.model_fields)
     for name in Images.model_fields:

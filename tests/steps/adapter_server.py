@@ -13,8 +13,8 @@ from typing import Any
 
 import uvicorn
 
-from steps.serving import adapter_switch
-from steps.serving.adapter_switch import AdapterSwitch
+from steps.serving import adapter_reloader
+from steps.serving.adapter_reloader import AdapterSwitch
 from steps.serving.chat_middleware import ChatMiddleware
 
 Message = dict[str, Any]
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     given, _ = parser.parse_known_args()
-    adapter_switch.POLL_SECONDS = 0.01
+    adapter_reloader.POLL_SECONDS = 0.01
     file = Path(os.environ["ARGOTUNE_ADAPTERS"])
     Running(file, file.with_name("pulled"), (given.host, given.port)).wait()
 

@@ -7,8 +7,8 @@ import json
 import tarfile
 from pathlib import Path
 
-from steps import files
-from steps.images import oci_layout
+from steps.oci import oci_layout
+from steps.runtime import files
 
 
 def build_data_image(layout: Path, contents: dict[str, bytes]) -> None:

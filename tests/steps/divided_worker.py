@@ -5,10 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from steps.models import sharding
 from steps.models.model import load_base
-from steps.step import settings
-from steps.training import process_group, sharding
-from steps.training.process_group import Group
+from steps.runtime.entrypoint import settings
+from steps.tune import process_group
+from steps.tune.process_group import Group
 
 
 @settings

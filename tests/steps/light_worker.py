@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.errors import BadInput
-from steps.step import settings
-from steps.training import process_group
-from steps.training.process_group import Group, ShortOfMemory
+from steps.runtime.entrypoint import settings
+from steps.runtime.errors import BadInput
+from steps.tune import process_group
+from steps.tune.process_group import Group, ShortOfMemory
 
 
 @settings

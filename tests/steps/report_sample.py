@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from steps.report import Settings, report
+from steps.report.settings import Settings
+from steps.report.step import report
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 IMAGE = "myregistry.azurecr.io/team/bolt-adapter:1.4"

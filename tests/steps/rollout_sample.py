@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 
-from steps import kubernetes_client
-from steps.images import reference
-from steps.images.oci_layout import build_image
-from steps.images.registry import push_image
-from steps.serving import adapter_switch, rollout_cluster
-from steps.serving.rollout_settings import Result, Settings
+from steps.kubernetes import client as kubernetes_client
+from steps.oci import reference
+from steps.oci.oci_layout import build_image
+from steps.oci.registry import push_image
+from steps.rollout import rollout_cluster
+from steps.rollout.settings import Result, Settings
+from steps.serving import adapter_reloader
 
 NAME = "helper"
 
@@ -36,8 +37,8 @@ def run(given: Settings) -> Result:
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers look for other adapters all the time, and calls of the cluster be answered at once."""
-    monkeypatch.setattr(adapter_switch, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(adapter_switch, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(adapter_reloader, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(adapter_reloader, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 

@@ -18,12 +18,13 @@ import requests
 from adapter_server import Running
 from kubernetes_server import KubernetesServer, condition
 
-from steps import kubernetes_client
-from steps.images import reference
-from steps.images.registry import pull_data
-from steps.serving import service_release, wanted_adapters
-from steps.serving.service_release import Release, Releases
-from steps.serving.service_update import Rollout, put
+from steps.kubernetes import client as kubernetes_client
+from steps.oci import reference
+from steps.oci.registry import pull_data
+from steps.rollout import service_release
+from steps.rollout.service_release import Release, Releases
+from steps.rollout.service_update import Rollout, put
+from steps.serving import desired_adapters
 
 Object = dict[str, Any]
 NAMESPACE = "argotune"
@@ -172,7 +173,7 @@ class Servers:
             places[volume].mkdir(parents=True)
             if not self.empty_images:
                 pull_data(reference.parse(image), places[volume] / "data")
-        told = [one["value"] for one in server.get("env", []) if one["name"] == wanted_adapters.IMAGES_VARIABLE]
+        told = [one["value"] for one in server.get("env", []) if one["name"] == desired_adapters.IMAGES_VARIABLE]
         return folder / told[0].lstrip("/") if told else None
 
     @staticmethod

@@ -11,9 +11,9 @@ from typing import Any
 import trainable_model
 from trainable_model import curve
 
-from steps.tune import Result as TuneResult
-from steps.tune import Settings as TuneSettings
-from steps.tune import tune
+from steps.tune.settings import Result as TuneResult
+from steps.tune.settings import Settings as TuneSettings
+from steps.tune.step import tune
 
 EPOCHS, ROWS, BATCH = 3, 70, 4
 STEPS = 54

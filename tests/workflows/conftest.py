@@ -7,8 +7,8 @@ import pytest
 from kubernetes_server import KubernetesServer
 
 from workflows.cluster import kubernetes_api
+from workflows.cluster.backoff import Patience
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
-from workflows.cluster.retrying import Patience
 
 
 @pytest.fixture

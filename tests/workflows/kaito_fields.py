@@ -150,7 +150,7 @@ Nothing is ignored silently: a field is honoured, or has no effect for the reaso
 with the nearest way to have the same. `argotune validate FILE` tells which, with the line. Fields and versions are
 those of KAITO 0.12 (`kaito.sh/v1alpha1` and `kaito.sh/v1beta1`); `pipeline:` is ours (`workflows/spec/pipeline.py`).
 
-This page is written by `ARGOTUNE_REGENERATE=1 pytest tests/workflows/test_spec_fields.py` from
+This page is written by `ARGOTUNE_REGENERATE=1 pytest tests/workflows/spec/test_spec_fields.py` from
 `tests/data/kaito_fields.yaml` and the tables of `workflows/spec/`. The same test demands a row for each leaf of
 KAITO's schemas, and tries each row on documents.
 """

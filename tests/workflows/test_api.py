@@ -17,7 +17,7 @@ import workflows
 from workflows import Templates, api, load, pipeline, runner, submit, to_dict, to_yaml
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 from workflows.runner.control import Timing
 
 SERVES_ONLY = """\

@@ -17,10 +17,10 @@ from urllib.parse import quote
 import requests
 from hera.workflows.service import WorkflowsService
 
-from steps.retry_after import retry_after
+from steps.runtime.retry import retry_after
+from workflows.cluster.backoff import Patience, patiently
 from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
 from workflows.cluster.kubernetes_api import CONNECT, READ, SLACK, SUBMISSION
-from workflows.cluster.retrying import Patience, patiently
 from workflows.cluster.workflows_api import MAIN, PLURALS, Document, Event, Listing, Scope, Workflows
 
 # Argo: docs/swagger.md; the collection and the key of its body, by kind.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from workflows import site
 from workflows.cluster.workflows_api import Workflows
+from workflows.plan import site
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, namespace: bool = True) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from steps.redact import redact
+from steps.runtime.redaction import redact
 from workflows.errors import ArgotuneError, InvalidInput
 
 INSTALL_ARGO = (

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from steps.redact import redact
-from steps.retry_after import retry_after
+from steps.runtime.redaction import redact
+from steps.runtime.retry import retry_after
+from workflows.cluster.backoff import Patience, patiently
 from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
 from workflows.cluster.nodes import packed, read_nodes, supplied
-from workflows.cluster.retrying import Patience, patiently
 from workflows.cluster.workflows_api import GROUP, MAIN, PLURALS, VERSION, Document, Event, Listing, Scope, Workflows
 from workflows.errors import InvalidInput, Problem
 

@@ -6,7 +6,7 @@ import sys
 from datetime import datetime
 
 from workflows.cluster import logs, watch
-from workflows.cluster.retrying import Patience
+from workflows.cluster.backoff import Patience
 from workflows.cluster.status import RunStatus, read
 from workflows.cluster.steps import Step
 from workflows.cluster.workflows_api import Workflows

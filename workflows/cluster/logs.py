@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from workflows.cluster import watch
+from workflows.cluster.backoff import Patience
 from workflows.cluster.failures import ApiFailure
-from workflows.cluster.retrying import Patience
 from workflows.cluster.status import RunStatus, read
 from workflows.cluster.steps import Attempt, Step
 from workflows.cluster.workflows_api import Workflows

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from workflows.cluster.backoff import Patience
 from workflows.cluster.failures import ApiFailure
-from workflows.cluster.retrying import Patience
 from workflows.cluster.workflows_api import Document, Event, Scope, Workflows
 from workflows.errors import ArgotuneError
 

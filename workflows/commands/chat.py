@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: nothing is served, several runs are and none is named, or the model is not served.
         ArgotuneError: the server did not answer.
     """
-    from steps.errors import StepError
-    from steps.serving import hot_load, server
+    from steps.runtime.errors import StepError
+    from steps.serving import server, serving_client
 
     runs = Path(args.runs_dir)
     found = stop.records(stop.run_folder(runs, args.run) if args.run else None, runs)
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(Problem(f"{model!r} is not served", "--model", fix=f"one of {', '.join(running.models)}"))
     question = sys.stdin.read() if args.question == "-" else args.question
     try:
-        print(hot_load.complete(running.endpoint, model, question, args.max_tokens, timeout=600))
+        print(serving_client.complete(running.endpoint, model, question, args.max_tokens, timeout=600))
     except StepError as error:
         raise ArgotuneError(str(error)) from None
     return 0

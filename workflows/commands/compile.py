@@ -83,7 +83,7 @@ def compile_files(
         InvalidInput: with all that is wrong in the files, in the flags and in the site profile, or for that kind.
     """
     from workflows.compile.kinds import compile_as
-    from workflows.resolve import plans_of
+    from workflows.load_plans import plans_of
 
     documents, problems = [], []
     with _no_garbage_collection():

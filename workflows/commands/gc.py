@@ -12,8 +12,9 @@ from workflows.errors import InvalidInput, Problem, of_step_error
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from steps.provisioning.nodes import Leftover, Place
-    from workflows.cluster.lost_runs import Reasons
+    from steps.provision.nodes import Leftover
+    from steps.provision.settings import ClusterRef
+    from workflows.cluster.orphaned_runs import Reasons
 
 EXAMPLES = """examples:
   argotune gc                        what runs have made; REASON says why something belongs to none any more
@@ -46,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the site profile is wrong, or a name is of nothing that is there.
         ArgotuneError: the cluster can't be asked, or something could not be deleted.
     """
-    from steps.errors import StepError
-    from steps.provisioning import node_providers
-    from workflows import site
-    from workflows.cluster import lost_runs, table
+    from steps.provision import node_providers
+    from steps.runtime.errors import StepError
+    from workflows.cluster import orphaned_runs, table
+    from workflows.plan import site
 
     place = place_of(site.load(args.site))
     if place.provider not in node_providers.MAKERS:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         chosen = named(there, args.names) if args.names else there
         if args.names and args.yes:
             return _delete(provider, place, chosen)
-        reasons = lost_runs.reasons(provider, place, chosen, table.now())
+        reasons = orphaned_runs.reasons(provider, place, chosen, table.now())
         for what in reasons.unknown:
             print(f"only leases tell what is left behind: {what}", file=sys.stderr)
         over = chosen if args.names else [found for found in chosen if reasons.of(found)]
@@ -76,14 +77,14 @@ def run(args: argparse.Namespace) -> int:
     return _delete(provider, place, over)
 
 
-def place_of(profile: dict[str, Any]) -> Place:
+def place_of(profile: dict[str, Any]) -> ClusterRef:
     """The cluster that the site profile names."""
-    from steps.provisioning.nodes import Place
+    from steps.provision.settings import ClusterRef
 
     keys = {"provider": "provider", "subscription": "subscription", "resourceGroup": "resource_group"}
     keys["cluster"] = "cluster"
     given = {field: profile[f"nodes.{key}"] for key, field in keys.items() if f"nodes.{key}" in profile}
-    return Place(**given)
+    return ClusterRef(**given)
 
 
 def named(there: list[Leftover], names: list[str]) -> list[Leftover]:
@@ -150,9 +151,9 @@ def _data(one: Leftover, reason: str) -> dict[str, Any]:
     }
 
 
-def _delete(provider: Any, place: Place, found: list[Leftover]) -> int:
+def _delete(provider: Any, place: ClusterRef, found: list[Leftover]) -> int:
     """Delete all that can be; what can't is told at the end of its turn, and by the exit code."""
-    from steps.errors import StepError
+    from steps.runtime.errors import StepError
 
     code = 0
     for one in found:

@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
     from workflows import estimate as estimates
-    from workflows import site
-    from workflows.plan_layers import as_dict
-    from workflows.resolve import plans
+    from workflows.load_plans import plans
+    from workflows.plan import site
+    from workflows.plan.layers import as_dict
 
     for plan in plans(args.file, args.set, args.site, args.namespace):
         # What a pod of the user's own needs is not known.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from workflows.errors import of_step_error
 
 if TYPE_CHECKING:
-    from steps.preflight import Settings
-    from workflows.plan import Plan
+    from steps.preflight.settings import Settings
+    from workflows.plan.model import Plan
 
 EPILOG = """The data must answer and be parquet, the registry must take a push, the hub must show the model.
 Asked with what you are here: docker login, HF_TOKEN, az login. 'argotune validate --cluster' looks up Secrets,
@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the file, a flag or the site profile is wrong.
         ArgotuneError: with the step's own exit code, when something speaks against a run.
     """
-    from steps.errors import StepError
-    from steps.preflight import preflight, together
-    from workflows.resolve import plans
+    from steps.preflight.step import preflight, together
+    from steps.runtime.errors import StepError
+    from workflows.load_plans import plans
 
     failed: list[StepError] = []
     for plan in plans(args.file, args.set, args.site, args.namespace):
@@ -50,12 +50,15 @@ def run(args: argparse.Namespace) -> int:
 
 def settings(plan: Plan, *, in_cluster: bool) -> Settings:
     """Those of the compiled step, without the folders that only its pod has."""
-    from steps import preflight, step
+    from steps.preflight import step as preflight
+    from steps.runtime import entrypoint
     from workflows.compile.step_flags import of_step
 
     here = {flag: value for flag, value in of_step(plan, "preflight").items() if _is_here(flag, value)}
     given = here | {"--work": ".", "--in-cluster": str(in_cluster).lower()}
-    parsed: Settings = step.parse(preflight.Settings, [word for pair in given.items() for word in pair], "preflight")
+    parsed: Settings = entrypoint.parse(
+        preflight.Settings, [word for pair in given.items() for word in pair], "preflight"
+    )
     return parsed
 
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from workflows.errors import InvalidInput, Problem
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 EXAMPLES = """examples:
   argotune preview workspace.yaml                  three rows, with what is learned in angle quotes; and warnings
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from workflows.resolve import plans
+    from workflows.load_plans import plans
 
     found = [plan for plan in plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
     if len(found) != 1:

@@ -36,15 +36,15 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: there is no such service or canary, or no cluster.
         ArgotuneError: the servers did not come up; then all is as before.
     """
-    from steps.serving import service_change
+    from steps.rollout import service_change
 
     return change(args, service_change.promote)
 
 
 def change(args: argparse.Namespace, what: Any) -> int:
     """Change a service, with the errors of steps as those of the command line."""
-    from steps import kubernetes_client
-    from steps.errors import StepError
+    from steps.kubernetes import client as kubernetes_client
+    from steps.runtime.errors import StepError
 
     try:
         deadline = seconds(args.deadline)

@@ -21,6 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Go back, and say what is served now; raises as ``argotune promote``."""
-    from steps.serving import service_change
+    from steps.rollout import service_change
 
     return promote.change(args, service_change.roll_back)

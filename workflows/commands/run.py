@@ -100,7 +100,7 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
 
 def _refuse_own_pod(document: dict[str, Any], file: str) -> None:
     """A Workflow that was compiled of a Workspace with a pod of its own, as ``resolve`` refuses the Workspace."""
-    from workflows.plan_checks import OWN_POD
+    from workflows.plan.checks import OWN_POD
 
     for container in _containers(document):
         words = [*(container.get("command") or []), *(container.get("args") or [])]

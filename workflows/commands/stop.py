@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.cluster or args.terminate or args.namespace or args.context or args.kubeconfig:
         return _stop_on_cluster(args)
-    from steps.errors import StepError
+    from steps.runtime.errors import StepError
     from steps.serving import server
 
     if args.name and args.all:

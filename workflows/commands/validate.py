@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from workflows import resolve
+from workflows import load_plans
 from workflows.errors import InvalidInput, Problem
-from workflows.resolve import Checked
+from workflows.load_plans import Checked
 from workflows.spec import Manifest, load
 
 if TYPE_CHECKING:
@@ -76,14 +76,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(name: str, args: argparse.Namespace) -> _File:
     try:
-        return _File(name, resolve.check(load(name), (), args.site, args.namespace))
+        return _File(name, load_plans.check(load(name), (), args.site, args.namespace))
     except InvalidInput as error:
         return _File(name, problems=error.problems)
 
 
 def _look_up(files: list[_File], args: argparse.Namespace) -> None:
     from workflows.cluster import kubernetes_api
-    from workflows.cluster.named_objects import NamedObjects
+    from workflows.cluster.object_refs import NamedObjects
 
     clusters: dict[str, KubernetesWorkflows] = {}
     for file in files:
@@ -93,8 +93,8 @@ def _look_up(files: list[_File], args: argparse.Namespace) -> None:
                 clusters[namespace] = kubernetes_api.connect(args.kubeconfig, args.context, namespace)
             named = NamedObjects(clusters[namespace])
             named.check(checked.plan)
-            file.problems += resolve.placed(checked.manifest, named.problems)
-            file.unread += resolve.placed(checked.manifest, named.unread)
+            file.problems += load_plans.placed(checked.manifest, named.problems)
+            file.unread += load_plans.placed(checked.manifest, named.unread)
 
 
 def _tell(file: _File) -> None:

@@ -19,7 +19,7 @@ from workflows.compile import templates
 from workflows.compile.preflight import preflight
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.workflow import EXIT, MAIN, workflow
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 Steps = dict[str, StepTemplate | Suspend]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput, Problem
-from workflows.plan import Plan, Schedule
+from workflows.plan.model import Plan, Schedule
 
 Document = dict[str, Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from hera.workflows import models as m
 
-from steps.provisioning.node_providers import RUN_LABEL
-from workflows.node_plan import is_made, provider
-from workflows.plan import Plan
+from steps.provision.node_providers import RUN_LABEL
+from workflows.plan.model import Plan
+from workflows.plan.nodes import is_made, provider
 from workflows.spec.pipeline import whole_seconds
 
 UID = "{{workflow.uid}}"

@@ -22,7 +22,7 @@ from hera.workflows import models as m
 
 from workflows.compile import placement
 from workflows.compile.step_template import StepTemplate
-from workflows.plan import MODELS, Plan
+from workflows.plan.model import MODELS, Plan
 
 SCRATCH = "/mnt/scratch"
 OUTPUTS = f"{SCRATCH}/outputs"
@@ -32,7 +32,7 @@ LOST = "lastRetry.status == 'Error'"
 TAKEN = "asInt(lastRetry.exitCode) in [-1, 137, 143]"
 # Also killed, but by its own doing: more memory than it may have, or more time.
 AT_FAULT = "lastRetry.message matches 'OOMKilled|longer than'"
-# steps/errors.py: bad input, a gate's no, no capacity, cancelled, out of time.
+# steps/runtime/errors.py: bad input, a gate's no, no capacity, cancelled, out of time.
 IN_VAIN = "asInt(lastRetry.exitCode) in [2, 3, 4, 5, 6]"
 
 

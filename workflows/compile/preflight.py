@@ -11,7 +11,7 @@ from workflows.compile import placement, pod, tracking
 from workflows.compile.pod import SCRATCH, Retries, mount
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import ADAPTER_SECRET, DATA, OUTPUT, PULL_SECRET, PUSH_SECRET, claims
-from workflows.plan import Adapter, Data, Output, Plan
+from workflows.plan.model import Adapter, Data, Output, Plan
 
 Flags = dict[str, Any]
 Mounts = list[m.VolumeMount]

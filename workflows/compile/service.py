@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workflows.estimate.plan_estimate import context_length
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 
 def flags(plan: Plan) -> dict[str, Any]:

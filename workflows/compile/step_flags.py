@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workflows.compile.dag import compile_workflow
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 
 def of_step(plan: Plan, step: str) -> dict[str, str]:

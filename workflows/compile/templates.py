@@ -25,8 +25,8 @@ from workflows.compile.volumes import (
     adapter_volume,
 )
 from workflows.estimate.plan_estimate import processes
-from workflows.plan import Evaluation, Plan
-from workflows.plan_layers import as_dict
+from workflows.plan.layers import as_dict
+from workflows.plan.model import Evaluation, Plan
 from workflows.spec.pipeline import whole_seconds
 
 T = TypeVar("T")

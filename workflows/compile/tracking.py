@@ -6,9 +6,9 @@ from typing import Any
 
 from hera.workflows import Env, SecretEnv
 
-from steps.training.tracking_tools import TOOLS
+from steps.tune.tracking_tools import TOOLS
 from workflows.compile.volumes import Place
-from workflows.plan import Plan, Tracking
+from workflows.plan.model import Plan, Tracking
 
 
 def flags(plan: Plan, place: Place) -> dict[str, str]:

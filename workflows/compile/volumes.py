@@ -7,7 +7,7 @@ from typing import Any
 
 from hera.workflows import models as m
 
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 WORK = "/mnt/work"
 DATA = "/mnt/data"

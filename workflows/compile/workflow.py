@@ -9,7 +9,7 @@ from hera.workflows import Parameter, Workflow
 from hera.workflows import models as m
 
 from workflows.compile import volumes
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 from workflows.spec.pipeline import whole_seconds
 
 MAIN, EXIT = "main", "exit"

@@ -1,8 +1,8 @@
 """Memory, time and money of a plan, before anything is spent. docs/ESTIMATES.md has the formulas and their errors."""
 
-from workflows.estimate.here import doubts
+from workflows.estimate.local_machine import doubts
 from workflows.estimate.plan_estimate import Estimate, estimate, processes
-from workflows.estimate.refusals import refusals
+from workflows.estimate.refusals import refusals, too_small
 from workflows.estimate.show import as_dict, as_text
 
-__all__ = ["Estimate", "as_dict", "as_text", "doubts", "estimate", "processes", "refusals"]
+__all__ = ["Estimate", "as_dict", "as_text", "doubts", "estimate", "processes", "refusals", "too_small"]

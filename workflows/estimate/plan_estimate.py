@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import presets
-from steps.training import lora_variants, sharding
-from workflows.estimate import memory, money, shapes
+from steps.models import sharding
+from steps.tune import lora_init
+from workflows.estimate import cost, memory, shapes
 from workflows.estimate.memory import Training, TuningMemory
 from workflows.estimate.serving import SHORTEST, Serving, ServingMemory, serving
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 USABLE_SHARE = 0.985
 """Of a GPU's memory, what the driver leaves, where the facts of the machine size don't tell."""
@@ -36,7 +37,7 @@ class Estimate:
     price: presets.Price | None
     """Of one node of ``sku`` for an hour."""
     prices: presets.Prices
-    time: money.Time | None
+    time: cost.Time | None
     spot: bool = False
     """Whether the nodes are asked for at the spot price."""
 
@@ -109,7 +110,7 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: floa
         method=tuning.method,
         batch_size=max(1, tuning.batch_size),
         length=max(1, tuning.max_length),
-        rank=lora_variants.written_rank(max(1, tuning.rank), tuning.lora_config),
+        rank=lora_init.written_rank(max(1, tuning.rank), tuning.lora_config),
         targets=tuple(tuning.target_modules),
         checkpointing=_truth(arguments, "gradient_checkpointing", checkpointing),
         optimizer=str(arguments.get("optim", "adamw_torch_fused")),
@@ -155,7 +156,7 @@ def server_of(plan: Plan, gpus: int) -> Serving | None:
     """The settings of a plan's server that memory depends on; None without a rollout."""
     if not plan.rollout:
         return None
-    rank = lora_variants.written_rank(plan.tuning.rank, plan.tuning.lora_config) if plan.tuning else 16
+    rank = lora_init.written_rank(plan.tuning.rank, plan.tuning.lora_config) if plan.tuning else 16
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
     adapters += bool(adapters)  # room for the one that takes another's place
     allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM has slots of 8, 16, 32... only
@@ -210,9 +211,9 @@ def smallest(plan: Plan, prices: presets.Prices) -> presets.Sku | None:
 
 def _time(
     plan: Plan, model: presets.Model, training: Training, sku: presets.Sku, rows: int | None
-) -> money.Time | None:
+) -> cost.Time | None:
     assert plan.tuning
-    return money.time(
+    return cost.time(
         shapes.of(model),
         training,
         sku,

@@ -11,7 +11,7 @@ from workflows.estimate import memory, shapes
 from workflows.estimate.memory import Training
 from workflows.estimate.plan_estimate import Estimate, estimate, fits, tuning_fits, usable
 from workflows.estimate.serving import SHORTEST
-from workflows.plan import Plan
+from workflows.plan.model import Plan
 
 LENGTHS = (8192, 4096, 2048, 1024, 512, 256)
 Change = tuple[str, Training]
@@ -115,3 +115,13 @@ def _serving(found: Estimate) -> Problem:
         ways.append(f"resource.instanceType: {found.smallest.name}")
     fix = any_of(ways) or "no size fits: take a smaller model"
     return Problem(what, path="resource.instanceType", fix=fix)
+
+
+def too_small(plan: Plan, prices: presets.Prices) -> Iterator[Problem]:
+    """Sizes to fall back to on which the tuning does not fit; what serves is on other nodes."""
+    for index, size in enumerate(plan.nodes.fallback_instance_types):
+        other = plan.resource.model_copy(update={"instance_type": size})
+        instead = plan.model_copy(update={"resource": other, "rollout": None})
+        path = f"pipeline.nodes.fallbackInstanceTypes[{index}]"
+        for problem in refusals(instead, prices):
+            yield Problem(problem.what, path=path, fix="leave it out, or write a larger size")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from workflows.runner import expressions
+from workflows.argo import expressions
+from workflows.argo.document import Task as GraphTask
 from workflows.runner.dag import Graph
-from workflows.runner.document import Task as GraphTask
 from workflows.spec.source import Source, join
 
 Value = Mapping[str, Any]

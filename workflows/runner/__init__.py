@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workflows.argo.document import Workflow
     from workflows.runner.control import Timing
-    from workflows.runner.document import Workflow
     from workflows.runner.observer import Observer
     from workflows.runner.outcome import Outcome
     from workflows.runner.state import Run, State

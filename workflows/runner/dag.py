@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from workflows.runner import expressions
-from workflows.runner.document import Task
+from workflows.argo import expressions
+from workflows.argo.document import Task
 from workflows.runner.state import Phase
 
 Items = Mapping[str, Sequence[Phase]]

@@ -13,14 +13,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from workflows.argo.document import Arguments, Workflow
+from workflows.argo.tags import Unresolved, tags
 from workflows.runner import scope as scopes
 from workflows.runner.control import Stop, Timing
-from workflows.runner.document import Arguments, Workflow
-from workflows.runner.leaf import Leaves
 from workflows.runner.nodes import EXIT, Nodes, Scope
 from workflows.runner.observer import Observer
+from workflows.runner.pod_runner import Leaves
 from workflows.runner.state import Node, Phase, Run
-from workflows.runner.substitute import Unresolved, tags
 
 
 class Engine:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflows.argo.document import Container, Env, Spec, Template, Workflow
+from workflows.argo.tags import Scope, Unresolved, substitute
 from workflows.errors import Problem
-from workflows.runner.document import Container, Env, Spec, Template, Workflow
 from workflows.runner.process import MARKER
 from workflows.runner.scope import pod_name
 from workflows.runner.state import Run
-from workflows.runner.substitute import Scope, Unresolved, substitute
 from workflows.runner.volumes import Mounts, mount
 
 GRACE_SECONDS = 30.0

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from workflows.argo.document import Spec, Task, Template
+from workflows.argo.expressions import ExpressionError, evaluate_when
+from workflows.argo.tags import Absent, Unresolved, substitute
 from workflows.runner import scope as scopes
 from workflows.runner import suspends
 from workflows.runner.control import Stop, Timing
 from workflows.runner.dag import Graph
-from workflows.runner.document import Spec, Task, Template
-from workflows.runner.expressions import ExpressionError, evaluate_when
-from workflows.runner.leaf import Leaves
 from workflows.runner.observer import Observer
+from workflows.runner.pod_runner import Leaves
 from workflows.runner.state import Node, Phase, Run
-from workflows.runner.substitute import Absent, Unresolved, substitute
 
 EXIT = "onExit"
 """Key of the exit handler's node."""

@@ -17,7 +17,7 @@ from typing import IO
 
 import psutil
 
-from steps import lifetime
+from steps.runtime import lifetime
 
 MARKER = "ARGOTUNE_NODE"
 """Environment variable by which processes of a dead runner are known again."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from workflows.argo.document import CronWorkflow, Workflow
 from workflows.errors import Problem
-from workflows.runner.document import CronWorkflow, Workflow
 
 KINDS: dict[str, type[Workflow]] = {
     "Workflow": Workflow,

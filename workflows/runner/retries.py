@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workflows.runner import expressions
-from workflows.runner.document import Retry
-from workflows.runner.duration import seconds
+from workflows.argo import expressions
+from workflows.argo.document import Retry
+from workflows.argo.duration import seconds
 from workflows.runner.state import Attempt, Phase
 
 # What Argo takes for a passing trouble of the network (its util/errors/errors.go).

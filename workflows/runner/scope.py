@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workflows.runner.document import Arguments, Spec, Template, Workflow
+from workflows.argo.document import Arguments, Spec, Template, Workflow
+from workflows.argo.tags import Absent, Scope, Unresolved, absent_alone, substitute
 from workflows.runner.state import Node, Phase, State, timestamp
-from workflows.runner.substitute import Absent, Scope, Unresolved, absent_alone, substitute
 
 
 def of_workflow(workflow: Workflow, state: State, now: float, *, ended: bool = False) -> dict[str, str | Absent]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from steps import files
+from steps.runtime import files
 from workflows.errors import InvalidInput, Problem
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from workflows.argo.document import Spec, Template
 from workflows.errors import Problem
 from workflows.runner.control import Stop
-from workflows.runner.document import Spec, Template
 from workflows.runner.observer import Observer
 from workflows.runner.state import Node, Phase
 

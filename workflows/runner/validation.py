@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workflows.argo import expressions
+from workflows.argo.document import Retry, Spec, Task, Template, Workflow
+from workflows.argo.tags import EXPRESSION_TAG, TAG, is_argo_tag, tags
 from workflows.errors import Problem
-from workflows.runner import expressions, suspends
+from workflows.runner import suspends
 from workflows.runner.dag import Graph
-from workflows.runner.document import Retry, Spec, Task, Template, Workflow
-from workflows.runner.substitute import EXPRESSION_TAG, TAG, is_argo_tag, tags
 from workflows.runner.volumes import Folder, Mounts
 
 _NOWHERE = Path()

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workflows.argo.document import Container, Files, Spec, Template, Volume, Workflow
 from workflows.errors import Problem
-from workflows.runner.document import Container, Files, Spec, Template, Volume, Workflow
 
 
 @dataclass(frozen=True)

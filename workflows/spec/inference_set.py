@@ -20,7 +20,7 @@ KIND = "InferenceSet"
 AUTOSCALER = "scaledobject.kaito.sh/"
 """Annotations of KEDA's scaler for KAITO begin with this (kaito-project/keda-kaito-scaler)."""
 METRIC, THRESHOLD = "vllm:num_requests_waiting", "10"
-"""What servers are added by here (``steps/serving/service_manifests.py``), as the scaler does by default."""
+"""What servers are added by here (``steps/rollout/service_manifests.py``), as the scaler does by default."""
 MOST = 1000
 """Servers that a rollout may have (``pipeline.rollout.maxReplicas``)."""
 # Where the fields of the Workspace that an InferenceSet stands for are written; the longest that begins a path counts.

@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field
 
 from steps.data import file_weights
 from steps.data.row_formats import Column
-from steps.training.sharding import Sharding
-from steps.training.tracking_tools import ReportTo
-from workflows.runner.duration import seconds
+from steps.models.sharding import Sharding
+from steps.tune.tracking_tools import ReportTo
+from workflows.argo.duration import seconds
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
 

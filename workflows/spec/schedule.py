@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from workflows.spec import cron
+from workflows.argo import cron
 from workflows.spec.fields import Fields
 
 LONGEST_NAME = 52
@@ -43,7 +43,7 @@ def _stop_expression(text: str) -> str:
     if _USUAL_STOP.fullmatch(text):
         return text
     # Imported for the others alone: to make the parser takes a tenth of the time of compiling.
-    from workflows.runner import expressions
+    from workflows.argo import expressions
 
     try:
         names = expressions.variables_of(expressions.parse_expression(text))

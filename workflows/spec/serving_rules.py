@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from presets import Model
-from steps.training import lora_variants
+from steps.tune import lora_init
 from workflows.spec import names, sources
 from workflows.spec.findings import Findings, short
 from workflows.spec.source import join
@@ -52,7 +52,7 @@ def check_servable(training: TrainingConfig, server: Mapping[str, Any], found: F
     path, lora = f"{ROOT}.LoraConfig", training.lora
     limit = server.get("vllm", {}).get("max-lora-rank")
     asked = lora.get("r")
-    rank = lora_variants.written_rank(asked, lora) if isinstance(asked, int) else 0
+    rank = lora_init.written_rank(asked, lora) if isinstance(asked, int) else 0
     twice = rank // asked if asked else 1
     why = f", which init_lora_weights {lora['init_lora_weights']} makes of {asked}," if twice > 1 else ""
     if rank > LARGEST_RANK:

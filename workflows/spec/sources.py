@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steps.data import file_weights
-from steps.errors import BadInput
-from steps.images import reference
+from steps.oci import reference
+from steps.runtime.errors import BadInput
 from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
 from workflows.spec.source import join

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from steps.training import lora_variants, training_refusals
+from steps.tune import lora_init, unsupported_arguments
 from workflows.spec.findings import Findings, short, unknown
 from workflows.spec.source import join
 from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
@@ -122,7 +122,7 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
         found.wrong(
             join(path, "layers_pattern"), "has no effect without layers_to_transform", "add layers_to_transform"
         )
-    refused = {"TrainingArguments": training_refusals.refused, "LoraConfig": lora_variants.refused}.get(section)
+    refused = {"TrainingArguments": unsupported_arguments.refused, "LoraConfig": lora_init.refused}.get(section)
     for key, why in refused(read).items() if refused else ():
         found.wrong(join(path, key), why)
     return read
@@ -131,7 +131,7 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
 def _checked(rule: Any, value: Any, path: str, found: Findings) -> tuple[bool, Any]:
     """Whether a value is honoured, and what it is."""
     if isinstance(rule, Refused):
-        if training_refusals.is_off(value):
+        if unsupported_arguments.is_off(value):
             return False, None
         found.wrong(path, f"not honoured: {rule.why}", rule.fix)
         return False, None

@@ -4,7 +4,7 @@ The keys are those of the classes that KAITO reads the sections into: its own ``
 (presets/workspace/tuning/text-generation/cli.py), ``transformers.BitsAndBytesConfig``, ``peft.LoraConfig``,
 ``trl.SFTConfig`` and ``transformers.DataCollatorForLanguageModeling``. Values may be text that spells the type
 (``"2e-4"``), because KAITO hands them on as command-line arguments. A test compares these tables with those classes.
-What a training refuses is said by ``steps.training.training_refusals``, which the tune step asks too.
+What a training refuses is said by ``steps.tune.unsupported_arguments``, which the tune step asks too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from steps.training import training_refusals
-from steps.training.training_refusals import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
+from steps.tune import unsupported_arguments
+from steps.tune.unsupported_arguments import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
 from workflows.spec.key_rules import (
     Accepted,
     Below1,
@@ -83,7 +83,7 @@ def _idle(key: str, kind: Any) -> Accepted:
 
 def _never(key: str, fix: str = "leave it out") -> Refused:
     """A key that the tune step would refuse."""
-    return Refused(training_refusals.REFUSED[key], fix)
+    return Refused(unsupported_arguments.REFUSED[key], fix)
 
 
 MODEL: Keys = {
@@ -136,7 +136,7 @@ LORA: Keys = {
     "rank_pattern": dict[str, Count],
     "alpha_pattern": dict[str, Positive],
     "fan_in_fan_out": bool,
-    "init_lora_weights": bool | Name,  # steps.training.lora_variants knows which
+    "init_lora_weights": bool | Name,  # steps.tune.lora_init knows which
     "task_type": Only(("CAUSAL_LM",), "presets are causal language models"),
     "peft_type": Only(("LORA",), _METHOD),
     "inference_mode": Only((False,), "an adapter that is trained is not in inference mode"),
@@ -334,7 +334,7 @@ DATASET: Keys = {
     "shuffle_dataset": bool,
     "shuffle_seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
     "train_test_split": Annotated[float, NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
-    "dataset_path": Refused(training_refusals.DATA, "set tuning.input"),
+    "dataset_path": Refused(unsupported_arguments.DATA, "set tuning.input"),
     "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
     # KAITO reads these three, and uses none of them.
     "messages_column": Name,

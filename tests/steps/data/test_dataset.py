@@ -10,8 +10,9 @@ import pytest
 
 from steps.data import parquet_batches
 from steps.data.dataset import TEXT, read_messages, read_rejected
-from steps.download import Settings, download
-from steps.errors import BadInput
+from steps.download.settings import Settings
+from steps.download.step import download
+from steps.runtime.errors import BadInput
 
 
 def test_rows_by_number_and_in_turn(tmp_path: Path, chats) -> None:

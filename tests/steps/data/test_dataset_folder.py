@@ -8,11 +8,11 @@ import pytest
 import trainable_model
 from tuning import quick, settings, small_model, with_rows
 
-from steps import check
-from steps.errors import BadInput
-from steps.evaluate import Settings as EvaluateSettings
-from steps.evaluate import evaluate
-from steps.tune import still_there
+from steps.check import step as check
+from steps.evaluate.settings import Settings as EvaluateSettings
+from steps.evaluate.step import evaluate
+from steps.runtime.errors import BadInput
+from steps.tune.step import still_there
 
 
 @pytest.fixture(scope="module")

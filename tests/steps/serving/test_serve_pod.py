@@ -12,9 +12,9 @@ import requests
 from tiny_model import save_adapter, save_model
 
 from steps.models.adapter import adapter_digest
-from steps.serving import drain, hot_load, wanted_adapters
-from steps.serving.service_pod import DRAIN_SECONDS
-from steps.serving.wanted_adapters import WantedAdapter
+from steps.serving import desired_adapters, drain, serving_client
+from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.drain import DRAIN_SECONDS
 
 
 def start(tmp_path: Path, base: Path, file: Path, *flags: str) -> subprocess.Popen[str]:
@@ -30,16 +30,18 @@ def test_a_pod_serves_the_adapters_of_its_file_and_knows_no_token_any_more(tmp_p
     folder = save_adapter(base, tmp_path / "adapter")
     wanted = [WantedAdapter("tuned", adapter_digest(folder), path=str(folder))]
     file = tmp_path / "adapters.json"
-    hot_load.write(file, wanted)
+    serving_client.write(file, wanted)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     pod = start(tmp_path, base, file, "--host", "127.0.0.1", "--port", str(port))
     try:
-        hot_load.wait(address, wanted_adapters.mark(file.read_text()), 90, lambda: "ended" if pod.poll() else "")
+        serving_client.wait(
+            address, desired_adapters.mark(file.read_text()), 90, lambda: "ended" if pod.poll() else ""
+        )
         assert requests.get(f"{address}/ready").status_code == 200
-        assert hot_load.models(address) == ["tiny", "tuned"]
-        assert hot_load.complete(address, "tuned", "x", 4, 60)
+        assert serving_client.models(address) == ["tiny", "tuned"]
+        assert serving_client.complete(address, "tuned", "x", 4, 60)
         assert b"hf_canary" not in Path(f"/proc/{pod.pid}/environ").read_bytes(), "the process is the server itself"
     finally:
         pod.send_signal(signal.SIGTERM)
@@ -53,7 +55,7 @@ def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
     file = tmp_path / "adapters.json"
     (tmp_path / "empty").mkdir()
-    hot_load.write(file, [WantedAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
+    serving_client.write(file, [WantedAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
     pod = start(tmp_path, tmp_path / "base", file)
     said, _ = pod.communicate(timeout=60)
     assert pod.returncode == 2
@@ -64,10 +66,10 @@ def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
 def test_a_pod_waits_for_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     running = [{"tuned-1": 2}, {"tuned-1": 1}, {}]
     naps: list[float] = []
-    monkeypatch.setattr(hot_load, "state", lambda _: {"running": running.pop(0)})
+    monkeypatch.setattr(serving_client, "state", lambda _: {"running": running.pop(0)})
     drain.drain(sleep=naps.append)
     assert naps == [drain.LEAVE_SECONDS, 1.0, 1.0] and not running
     now = [0.0]
-    monkeypatch.setattr(hot_load, "state", lambda _: {"running": {"tuned-1": 1}})
+    monkeypatch.setattr(serving_client, "state", lambda _: {"running": {"tuned-1": 1}})
     drain.drain(sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), clock=lambda: now[0])
     assert now[0] == DRAIN_SECONDS

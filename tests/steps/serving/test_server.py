@@ -14,7 +14,7 @@ import psutil
 import pytest
 from served_files import file_server
 
-from steps.errors import NoCapacity, StepError, TimeLimit
+from steps.runtime.errors import NoCapacity, StepError, TimeLimit
 from steps.serving import server
 from steps.serving.server import PortInUse, Server
 

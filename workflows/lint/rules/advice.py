@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from steps.errors import BadInput
-from steps.images import reference
-from steps.redact import redact
+from steps.oci import reference
+from steps.runtime.errors import BadInput
+from steps.runtime.redaction import redact
+from workflows.argo import expressions
+from workflows.argo.tags import TAG
 from workflows.lint.document import Document, Task, Value, listed, section, texts
 from workflows.lint.finding import Hit
-from workflows.runner import expressions
-from workflows.runner.substitute import TAG
 from workflows.spec.source import join
 
 LARGEST = 1024 * 1024

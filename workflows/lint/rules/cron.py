@@ -6,9 +6,9 @@ import zoneinfo
 from collections.abc import Iterator
 from functools import cache
 
+from workflows.argo import cron
 from workflows.lint.document import Document, section
 from workflows.lint.finding import Hit
-from workflows.spec import cron
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
+from workflows.argo import expressions
 from workflows.lint.document import Document, Task, Template, section
 from workflows.lint.finding import Hit
-from workflows.runner import expressions
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 

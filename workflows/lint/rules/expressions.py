@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from lark import Token, Tree
 
+from workflows.argo import expressions
+from workflows.argo.tags import EXPRESSION_TAG, TAG
 from workflows.lint.document import Document, section, texts
 from workflows.lint.finding import Hit
-from workflows.runner import expressions
-from workflows.runner.substitute import EXPRESSION_TAG, TAG
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from workflows.argo.tags import TAG
 from workflows.lint.document import Document, Value, listed, section
 from workflows.lint.finding import Hit
-from workflows.runner.substitute import TAG
 from workflows.spec.source import join
 
 LONGEST_NAME = 63

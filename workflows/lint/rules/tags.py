@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from workflows.argo.tags import TAG, is_argo_tag
 from workflows.lint import scope
 from workflows.lint.document import Document, Task, Template, texts
 from workflows.lint.finding import Hit
 from workflows.lint.scope import Scope
-from workflows.runner.substitute import TAG, is_argo_tag
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 

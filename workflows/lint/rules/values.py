@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from workflows.argo.duration import seconds
 from workflows.lint.document import Document, Value, listed, section
 from workflows.lint.finding import Hit
-from workflows.runner.duration import seconds
 from workflows.spec.findings import short, unknown
 from workflows.spec.source import join
 

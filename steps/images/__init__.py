@@ -1,1 +1,0 @@
-"""OCI images: the layout on disk, registries, who we are to them, and where an image comes from."""

@@ -1,0 +1,358 @@
+"""The Kubernetes API as steps use it: documents as plain maps, each call retried while its failure may pass.
+
+The official client brings address and credentials (service account, kubeconfig, exec plugins, proxies); its own
+retries are off, since they hide what the server asked for. Every call may be made twice without harm: a lost answer
+to a creation ends as "already there", and whoever creates looks whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from steps.runtime.errors import BadInput, StepError
+from steps.runtime.retry import retry_after
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.client.rest import RESTResponse
+
+Document = dict[str, Any]
+T = TypeVar("T")
+MANAGER = "argotune"
+"""Owner of the fields that steps apply (``fieldManager`` of server-side apply)."""
+TIMEOUT = (10.0, 30.0)
+"""Seconds to connect, and between bytes of an answer."""
+TRIES = 6
+LONGEST_WAIT = 60.0
+PAGE = 200
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+MAY_PASS = (429, 500, 502, 503, 504)
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A resource of the API: its version and its name in paths."""
+
+    api_version: str
+    plural: str
+    cluster_wide: bool = False
+
+    @property
+    def qualified(self) -> str:
+        """As in messages and rules: ``nodepools.karpenter.sh``."""
+        group = self.api_version.rpartition("/")[0]
+        return f"{self.plural}.{group}" if group else self.plural
+
+
+class Refused(StepError):
+    """The API server said no, and will say so again."""
+
+    def __init__(self, status: int, reason: str, what: str, fix: str = "") -> None:
+        super().__init__(what, fix)
+        self.status, self.reason = status, reason
+
+
+class AlreadyThere(Refused):
+    """An object of this name exists: made by somebody else, or by a call whose answer was lost."""
+
+
+class Conflict(Refused):
+    """The object has changed since it was read, or another manager owns a field."""
+
+
+class NoSuchKind(BadInput):
+    """The cluster does not know the kind: its definitions are not installed."""
+
+
+class _MayPass(Exception):
+    """A failure that another try may not meet."""
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+class KubernetesClient:
+    """Objects of one cluster.
+
+    Every method raises ``BadInput`` where credentials, permissions or the object itself must be mended, ``Refused``
+    where the server says no for another reason, and ``StepError`` when each try failed.
+    """
+
+    def __init__(self, api: ApiClient, namespace: str, wait: Callable[[float], None] = time.sleep) -> None:
+        self.namespace = namespace
+        """Where namespaced objects are, unless a call says otherwise."""
+        self._api = api
+        self._wait = wait
+
+    @property
+    def host(self) -> str:
+        """Name or address of the API server."""
+        return urlsplit(self._api.configuration.host).hostname or ""
+
+    def get(self, kind: Kind, name: str, namespace: str = "") -> Document | None:
+        """An object; None where there is none of this name.
+
+        Raises:
+            NoSuchKind: the cluster does not know the kind.
+        """
+        return self._call("get", "GET", kind, name, namespace, absent=True)
+
+    def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Document]:
+        """All objects that match the selectors, read in pages.
+
+        Raises:
+            NoSuchKind: the cluster does not know the kind.
+        """
+        query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
+        found: list[Document] = []
+        following, whole = "", True
+        while following or whole:
+            given = query | ({"continue": following} if following else {})
+            try:
+                page = self._call("list", "GET", kind, "", namespace, query=given) or {}
+            except Refused as error:
+                if error.status != 410 or not following:
+                    raise
+                # The pages have expired on the server: begin again.
+                found, following, whole = [], "", True
+                continue
+            found += page.get("items") or []
+            following, whole = (page.get("metadata") or {}).get("continue") or "", False
+        return found
+
+    def create(self, kind: Kind, body: Document, namespace: str = "", *, dry_run: bool = False) -> Document:
+        """Make an object; ``dry_run``: only say what it would become.
+
+        Raises:
+            AlreadyThere: one of this name exists, maybe from an earlier try of this very call.
+        """
+        query = {"dryRun": "All"} if dry_run else {}
+        made = self._call("create", "POST", kind, "", namespace, query=query, body=body)
+        return made or {}
+
+    def apply(self, kind: Kind, body: Document, namespace: str = "", *, force: bool = True) -> Document:
+        """Server-side apply: make the object, or set the fields in ``body`` and drop those applied before.
+
+        Raises:
+            Conflict: without ``force``, another manager owns one of the fields.
+        """
+        query = {"fieldManager": MANAGER, "force": str(force).lower()}
+        name = body["metadata"]["name"]
+        return self._call("patch", "PATCH", kind, name, namespace, query=query, body=body, content=APPLY) or {}
+
+    def patch(self, kind: Kind, name: str, body: Document, namespace: str = "", *, of: str = "") -> Document | None:
+        """Merge patch of an object, or of its subresource ``of``; None where there is none of this name."""
+        query = {"fieldManager": MANAGER}
+        return self._call(
+            "patch", "PATCH", kind, name, namespace, query=query, body=body, content=MERGE, of=of, absent=True
+        )
+
+    def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", policy: str = "Background") -> bool:
+        """Delete an object, if given only the one with this uid; whether there was one.
+
+        Raises:
+            Conflict: the object of this name is another one.
+        """
+        options: Document = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        return self._call("delete", "DELETE", kind, name, namespace, body=options, absent=True) is not None
+
+    def log(self, pod: str, container: str, namespace: str = "", *, lines: int = 40, previous: bool = False) -> str:
+        """Last lines that a container wrote; empty where there are none yet, or the pod is gone."""
+        query = {"container": container, "tailLines": str(lines), "previous": str(previous).lower()}
+        path = self._path(PODS, pod, namespace, "log")
+
+        def call() -> str:
+            status, text, response = self._answer("GET", path, query, None, "")
+            if status in (400, 404):
+                return ""
+            if status != 200:
+                raise _failure("get", f"the log of pod {pod}", PODS, status, text, response)
+            return text
+
+        return self._again(call)
+
+    def _call(
+        self,
+        verb: str,
+        method: str,
+        kind: Kind,
+        name: str,
+        namespace: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Document | None = None,
+        content: str = "application/json",
+        of: str = "",
+        absent: bool = False,
+    ) -> Document | None:
+        path = self._path(kind, name, namespace, of)
+        if body is not None and verb in ("create", "patch"):
+            name = name or body["metadata"].get("name", "")
+        shown = f"{kind.qualified} {name}".strip()
+
+        def call() -> Document | None:
+            status, text, response = self._answer(method, path, query or {}, body, content)
+            if 200 <= status < 300:
+                return _document(text, shown)
+            if status == 404 and absent and _is_of_object(text):
+                return None
+            raise _failure(verb, shown, kind, status, text, response)
+
+        return self._again(call)
+
+    def _again(self, call: Callable[[], T]) -> T:
+        for attempt in range(1, TRIES + 1):
+            try:
+                return call()
+            except _MayPass as error:
+                if attempt == TRIES:
+                    raise StepError(
+                        f"the Kubernetes API at {self._api.configuration.host}: {error} ({TRIES} tries)",
+                        "see whether the cluster is well, then run the step again",
+                    ) from None
+                backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
+                wait = min(error.wait if error.wait is not None else backoff, LONGEST_WAIT)
+                print(f"Kubernetes API: {error}; try {attempt + 1} of {TRIES} in {wait:.0f} s", flush=True)
+                self._wait(wait)
+        raise AssertionError("no tries")
+
+    def _answer(
+        self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str
+    ) -> tuple[int, str, RESTResponse]:
+        """One exchange."""
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        headers = {"Accept": "application/json"} | ({"Content-Type": content} if body is not None else {})
+        given = {key: value for key, value in query.items() if value}
+        asked = self._api.param_serialize(
+            method, f"{path}?{urlencode(given)}", header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            response = self._api.call_api(*asked, _request_timeout=TIMEOUT)
+            return response.status, (response.read() or b"").decode(errors="replace"), response
+        except ApiException as error:  # Only what TLS says: statuses are ours to read.
+            raise BadInput(
+                f"no trusted connection to the Kubernetes API at {self._api.configuration.host}: {error.reason}",
+                "see the certificate authority in the kubeconfig, or of the service account",
+            ) from None
+        except HTTPError as error:
+            raise _MayPass(f"no whole answer to {method} {path} ({_words(error)})") from None
+
+    def _path(self, kind: Kind, name: str, namespace: str, of: str = "") -> str:
+        root = "apis" if "/" in kind.api_version else "api"
+        place = [] if kind.cluster_wide else ["namespaces", namespace or self.namespace]
+        words = [root, *kind.api_version.split("/"), *place, kind.plural, *filter(None, (name, of))]
+        return "/" + "/".join(quote(word, safe="") for word in words)
+
+
+PODS = Kind("v1", "pods")
+EVENTS = Kind("v1", "events")
+CONFIG_MAPS = Kind("v1", "configmaps")
+NODES = Kind("v1", "nodes", cluster_wide=True)
+NODE_POOLS = Kind("karpenter.sh/v1", "nodepools", cluster_wide=True)
+NODE_CLAIMS = Kind("karpenter.sh/v1", "nodeclaims", cluster_wide=True)
+WORKFLOWS = Kind("argoproj.io/v1alpha1", "workflows")
+
+
+def connect(wait: Callable[[float], None] = time.sleep) -> KubernetesClient:
+    """The cluster that ``$KUBECONFIG`` names, else the one this pod is in, else that of ``~/.kube/config``.
+
+    Raises:
+        BadInput: none of them can be used.
+    """
+    from kubernetes import client
+
+    configuration = client.Configuration()
+    namespace = _load(configuration)
+    # False, not 0: it also keeps urllib3 from following redirects with our token.
+    configuration.retries = False
+    api = client.ApiClient(configuration)
+    api.user_agent = MANAGER
+    return KubernetesClient(api, namespace, wait)
+
+
+def _load(configuration: Configuration) -> str:
+    """Fill in address and credentials; gives the namespace that they are for."""
+    from kubernetes import config
+
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG")
+    try:
+        if inside:
+            config.load_incluster_config(client_configuration=configuration)
+            return (ACCOUNT / "namespace").read_text().strip()
+        # The library reads KUBECONFIG when it is imported; we when we are asked.
+        file = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
+        config.load_kube_config(file, client_configuration=configuration)
+        current: Document = config.list_kube_config_contexts(file)[1]
+        return str(current["context"].get("namespace") or "default")
+    except (config.ConfigException, OSError) as error:
+        where = "the service account of this pod" if inside else "a kubeconfig"
+        raise BadInput(
+            f"{where} does not lead to a cluster: {error}",
+            "mount the service account's token" if inside else "set KUBECONFIG, or run this in the cluster",
+        ) from None
+
+
+def _document(text: str, shown: str) -> Document:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise _MayPass(f"an answer about {shown} that is no JSON") from None
+    if not isinstance(found, dict):
+        raise _MayPass(f"an answer about {shown} that is no object")
+    return found
+
+
+def _is_of_object(text: str) -> bool:
+    """Whether a 404 is about an object; else it is about the kind, or the path."""
+    try:
+        return bool((json.loads(text).get("details") or {}).get("name"))
+    except (ValueError, AttributeError):
+        return False
+
+
+def _failure(
+    verb: str, shown: str, kind: Kind, status: int, text: str, response: RESTResponse
+) -> StepError | _MayPass:
+    """What an answer other than 2xx means."""
+    try:
+        told = json.loads(text)
+        message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
+    except (ValueError, AttributeError):
+        message, reason = text.strip()[:200], ""
+    what = f"cannot {verb} {shown}: {message or f'status {status}'}"
+    if status in MAY_PASS:
+        return _MayPass(what, retry_after(response))
+    if status == 401:
+        return BadInput(f"{what} (401: the cluster does not accept our credentials)", "log in to the cluster again")
+    if status == 403:
+        return BadInput(what, "argo/install/roles.yaml has the role each step needs, docs/NODES.md says who gets it")
+    if status == 404 and not _is_of_object(text):
+        return NoSuchKind(
+            f"the cluster has no {kind.qualified}", f"install what defines {kind.qualified}, or do without"
+        )
+    if status == 409 and reason == "AlreadyExists":
+        return AlreadyThere(status, reason, what)
+    if status == 409:
+        return Conflict(status, reason, what, "somebody else changes it too; run the step again")
+    if status in (400, 422):
+        return BadInput(what)
+    return Refused(status, reason, what)
+
+
+def _words(error: Exception) -> str:
+    text = str(error.args[-1] if error.args else error)
+    return f"{type(error).__name__}: {text}"[:200]

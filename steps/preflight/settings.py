@@ -1,0 +1,69 @@
+"""Settings and result of the preflight step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from steps.provision import settings as provision_settings
+from steps.runtime import entrypoint
+from steps.tune.tracking_tools import ReportTo
+
+
+@entrypoint.settings
+class Settings(provision_settings.Settings):
+    """Look at what a run will need, before anything is taken for it."""
+
+    urls: list[str] = field(default_factory=list)
+    """Parquet files by http or https."""
+    allow_private_hosts: bool = False
+    """Allow addresses of this machine and of private networks."""
+    source: entrypoint.OptionalFolder = None
+    """Folder with parquet files (a mounted volume), instead of urls."""
+    data_image: str = ""
+    """OCI image with parquet files, instead of urls."""
+    pull_config: entrypoint.OptionalFolder = None
+    """Folder with docker's config.json for it; empty: as ``DOCKER_CONFIG`` says."""
+    preset: str = ""
+    """Preset of the base model."""
+    model: str = ""
+    """Base model: id on the hub, or a folder; by default the preset's."""
+    revision: str = ""
+    """Revision of the base model."""
+    image: str = ""
+    """Image reference that will be pushed to."""
+    push: bool = True
+    """Whether it will be pushed."""
+    immutable: bool = False
+    """Whether its tag must be a new one."""
+    output: entrypoint.OptionalFolder = None
+    """Folder that gets the adapter (a mounted volume)."""
+    adapter_images: list[str] = field(default_factory=list)
+    """Images of adapters that will be served."""
+    adapter_config: entrypoint.OptionalFolder = None
+    """Folder with docker's config.json for them; empty: as ``DOCKER_CONFIG`` says."""
+    access_secret: str = ""
+    """Name of the Secret that ``HF_TOKEN`` comes from."""
+    registry_secrets: list[str] = field(default_factory=list)
+    """Names of the Secrets that the folders above are mounted from, and ``DOCKER_CONFIG``'s."""
+    storage_class: str = ""
+    """Class of the work volume; empty: the cluster's default."""
+    claims: list[str] = field(default_factory=list)
+    """PersistentVolumeClaims that must be there."""
+    report_to: ReportTo = "none"
+    """Where metrics of the training go besides the report."""
+    tracking_uri: str = ""
+    """Address of that server; empty: what its tool finds in the environment."""
+    tracking_secret: str = ""
+    """Name of the Secret that its variables come from."""
+    in_cluster: bool | None = None
+    """Whether the cluster and its cloud are asked too; by default in a pod alone."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found."""
+
+    summary: str
+    """One sentence for people."""
+    checked: list[str]
+    """What is fine, and what could not be asked."""

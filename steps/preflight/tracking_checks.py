@@ -1,0 +1,61 @@
+"""Whether metrics can go where the user wants them: the keys of the Secret, and what MLflow says to them.
+
+A server that does not answer is told and is no fault: the training would go on without it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import requests
+
+from steps.runtime.errors import BadInput, StepError
+from steps.tune.tracking_tools import TOOLS, wanted_keys
+
+Found = Iterator[str | StepError]
+SECONDS = 10.0
+"""To answer."""
+LOOK = "/api/2.0/mlflow/experiments/search"
+"""MLflow's REST API; asks for one experiment."""
+
+
+def check(report_to: str, uri: str, secret: str) -> Found:
+    """Look at what the pod was given, and ask the server."""
+    tool = TOOLS[report_to]
+    if secret:
+        keys = wanted_keys(report_to, addressed=bool(uri))
+        if not any(os.environ.get(key) for key in keys):
+            yield BadInput(
+                f"Secret {secret} is not there, or has no key {' or '.join(keys)}",
+                f"kubectl create secret generic {secret} --from-literal={keys[0]}=... (outside a cluster: export it)",
+            )
+            return
+        there = (*(() if uri else (tool.address,)), *tool.credentials)
+        yield f"Secret {secret} has {', '.join(key for key in there if os.environ.get(key))}"
+    address = uri or os.environ.get(tool.address, "")
+    if report_to == "mlflow" and address.startswith(("http://", "https://")):
+        yield _asked(address.rstrip("/"))
+
+
+def _asked(address: str) -> str | StepError:
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME", ""), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    try:
+        answer = requests.get(
+            f"{address}{LOOK}",
+            params={"max_results": 1},
+            headers={"Authorization": f"Bearer {token}"} if token and not user[0] else {},
+            auth=user if user[0] else None,
+            timeout=SECONDS,
+        )
+    except requests.RequestException as error:
+        return f"MLflow at {address} was not asked ({type(error).__name__}); training would go on without it"
+    if answer.status_code in (401, 403):
+        return BadInput(
+            f"MLflow at {address} does not accept the credentials ({answer.status_code})",
+            "see MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the Secret",
+        )
+    if not answer.ok:
+        return f"{address} answers {answer.status_code}, not as MLflow does; training would go on without it"
+    return f"MLflow at {address} answers"

@@ -1,0 +1,51 @@
+"""Settings and result of the promote step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from steps.runtime import entrypoint
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+@pydantic_dataclass(frozen=True, config=pydantic.ConfigDict(alias_generator=_dashed, populate_by_name=True))
+class Candidate:
+    """Outputs of ``tune`` and ``evaluate`` of one candidate, under their names; others are passed over."""
+
+    adapter_digest: Annotated[str, Field(min_length=1)]
+    base_loss: Annotated[float, Field(allow_inf_nan=False)]
+    adapter_loss: Annotated[float, Field(allow_inf_nan=False)]
+    verdict: str
+
+
+@entrypoint.settings
+class Settings:
+    """Choose the best of the candidates, and put it where the later steps look for the adapter."""
+
+    work: Path
+    """Work folder, shared by all steps."""
+    candidates: list[Candidate]
+    """JSON list of maps with ``adapter-digest``, ``base-loss``, ``adapter-loss`` and ``verdict``, as Argo gathers the
+    outputs of a fan-out: ``{{tasks.NAME.outputs.parameters}}``."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The winner."""
+
+    candidate: str
+    """Name of its folder."""
+    adapter_digest: str
+    base_loss: float
+    adapter_loss: float
+    compared: int
+    """How many candidates there were."""

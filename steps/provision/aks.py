@@ -1,0 +1,190 @@
+"""Node pools of AKS: one for a run, made for it and given back when it ends.
+
+The pool's name comes from the run's uid and its tags name the run, so a step that was killed finds it again, however
+far it had come; a pool with the tags of another run is never touched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from steps.provision import aks_capacity, aks_client, aks_errors, aks_nodes, aks_pool, nodes
+from steps.provision.nodes import Leftover
+from steps.provision.settings import ClusterRef, ReleaseSettings, Result, Settings
+from steps.runtime.errors import BadInput, NoCapacity, StepError
+
+if TYPE_CHECKING:
+    from azure.mgmt.containerservice.models import AgentPool
+
+    from steps.provision.aks_client import Cluster
+
+REMOVAL_SECONDS = 1500
+QUOTA_HELP = "ask for quota (aka.ms/azquotaincrease), or write other sizes under pipeline.nodes.fallbackInstanceTypes"
+
+
+def provision(wanted: Settings, cluster: Cluster | None = None) -> Result:
+    """Make the pool of a run, of the first kind that can be had, or find it again and wait until it is ready.
+
+    Raises:
+        NoCapacity: no kind that would do can be had; says why of each.
+        BadInput: Azure does not let us in, or refuses what is asked for.
+        StepError: Azure failed, or was not done in time; tried again, the step goes on where it was.
+    """
+    if not wanted.run or not wanted.instance_type:
+        missing = " and ".join(flag for flag, given in _needed(wanted) if not given)
+        raise BadInput(f"a node pool needs {missing}", "resource.instanceType of the Workspace says the size")
+    cluster = cluster or aks_client.connect(wanted)
+    cluster.pause.until(wanted.deadline_seconds)
+    pool = _settled(cluster, wanted)
+    choice = aks_pool.choice_of(pool)
+    # Found again, it may have fewer nodes: the autoscaler takes back what is idle, and brings it when a pod needs it.
+    there = aks_nodes.with_gpus(wanted, min(wanted.count, pool.count or 0), cluster.pause)
+    summary = f"node pool {pool.name}: {wanted.count} x {choice}, for this run alone"
+    return Result("cuda", there or [str(pool.name)], summary)
+
+
+def release(run: ReleaseSettings, cluster: Cluster | None = None) -> str:
+    """Delete the pool of a run, and wait until it is gone; says so where there is none.
+
+    Raises:
+        StepError: as ``provision``.
+    """
+    if not run.run:
+        raise BadInput("which run's node pool? --run is empty")
+    cluster = cluster or aks_client.connect(run)
+    cluster.pause.until(run.deadline_seconds)
+    name = aks_pool.name(run.run)
+    if not _delete(cluster, name, run.run):
+        return "nothing to give back: this run has no node pool"
+    return f"deleted node pool {name}"
+
+
+def leftovers(place: ClusterRef, cluster: Cluster | None = None) -> list[Leftover]:
+    """Every pool that a run has made and that is still there.
+
+    Raises:
+        StepError: as ``provision``.
+    """
+    cluster = cluster or aks_client.connect(place)
+    return [pool for pool in map(aks_pool.leftover, cluster.pools()) if pool.run]
+
+
+def remove(place: ClusterRef, found: Leftover, cluster: Cluster | None = None) -> None:
+    """Delete a pool that a run has left, and wait until it is gone.
+
+    Raises:
+        StepError: as ``provision``.
+    """
+    cluster = cluster or aks_client.connect(place)
+    cluster.pause.until(REMOVAL_SECONDS)
+    _delete(cluster, found.name, found.run)
+
+
+def leads_there(place: ClusterRef, host: str, cluster: Cluster | None = None) -> bool:
+    """Whether a kubeconfig whose server is ``host`` leads to the cluster of the pools.
+
+    Raises:
+        StepError: as ``provision``.
+    """
+    cluster = cluster or aks_client.connect(place)
+    return host.lower() in cluster.hosts()
+
+
+def _needed(wanted: Settings) -> list[tuple[str, str]]:
+    return [("--run", wanted.run), ("--instance-type", wanted.instance_type)]
+
+
+def _settled(cluster: Cluster, wanted: Settings) -> AgentPool:
+    """The pool of the run, ready: found, waited for, or made of the first kind that can be had."""
+    name = aks_pool.name(wanted.run)
+    choices = nodes.choices(wanted)
+    refused: list[aks_capacity.Refusal] = []
+    earlier = _ended(cluster, name, wanted.run)
+    if earlier is not None and aks_pool.state(earlier) == aks_pool.DONE:
+        return earlier
+    if earlier is not None:
+        failed, why = aks_pool.choice_of(earlier), _failure(earlier)
+        print(f"{failed} failed before: {why}", flush=True)
+        if no_capacity := aks_errors.capacity(why):
+            choices = [choice for choice in choices if choice != failed]
+            refused.append((failed, no_capacity))
+        _delete(cluster, name, wanted.run)
+    location, system_pool = cluster.location_and_system_pool()
+    choices, not_offered = aks_capacity.split(cluster, wanted, location, choices)
+    for choice in choices:
+        print(f"creating node pool {name}: {wanted.count} x {choice}; this takes 5 to 11 minutes", flush=True)
+        try:
+            return _made(cluster, name, wanted, aks_pool.body(wanted, choice, system_pool, cluster.now()))
+        except NoCapacity as error:
+            print(f"not to be had: {choice}: {error.what}", flush=True)
+            refused.append((choice, aks_errors.capacity(error.what)))
+            _delete(cluster, name, wanted.run)
+    raise _none(wanted, refused + not_offered)
+
+
+def _made(cluster: Cluster, name: str, wanted: Settings, body: AgentPool) -> AgentPool:
+    """A new pool, ready.
+
+    Raises:
+        NoCapacity: there is no quota or no capacity for it.
+        StepError: it failed for another reason.
+    """
+    cluster.create(name, body)
+    pool = _ended(cluster, name, wanted.run)
+    if pool is None:
+        raise StepError(f"node pool {name} was deleted while it was made", "the step is tried again")
+    if aks_pool.state(pool) == aks_pool.DONE:
+        return pool
+    why = _failure(pool)
+    raise (NoCapacity if aks_errors.capacity(why) else StepError)(f"node pool {name} failed: {why}")
+
+
+def _ended(cluster: Cluster, name: str, run: str) -> AgentPool | None:
+    """The pool, once nothing is going on with it any more; None where there is none (any more)."""
+    said = ""
+    while (pool := _own(cluster, name, run)) is not None:
+        state = aks_pool.state(pool)
+        if state == aks_pool.DONE or state in aks_pool.FAILED:
+            return pool
+        if state != said:
+            print(f"node pool {name} is there: {state}", flush=True)
+            said = state
+        cluster.pause(aks_client.POLL_SECONDS)
+    return None
+
+
+def _own(cluster: Cluster, name: str, run: str) -> AgentPool | None:
+    """The pool of a run.
+
+    Raises:
+        BadInput: a pool of this name has not the run's tag.
+    """
+    pool = cluster.pool(name)
+    if pool is not None and not aks_pool.is_of(pool, run):
+        raise BadInput(
+            f"node pool {name} is there and not of this run", f"see whose it is; tag {aks_pool.RUN} names a run"
+        )
+    return pool
+
+
+def _failure(pool: AgentPool) -> str:
+    error = pool.status.provisioning_error if pool.status else None
+    return aks_errors.text(error) or f"{aks_pool.state(pool)}, and Azure does not say why"
+
+
+def _delete(cluster: Cluster, name: str, run: str) -> bool:
+    """Delete a pool of a run and wait until it is gone; whether there was one."""
+    found = False
+    while (pool := _own(cluster, name, run)) is not None:
+        found = True
+        if aks_pool.state(pool) == aks_pool.DELETING:
+            cluster.pause(aks_client.POLL_SECONDS)
+        else:
+            print(f"deleting node pool {name}", flush=True)
+            cluster.delete(pool)
+    return found
+
+
+def _none(wanted: Settings, refused: list[aks_capacity.Refusal]) -> NoCapacity:
+    lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
+    return NoCapacity(f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", QUOTA_HELP)

@@ -1,0 +1,93 @@
+"""The node pool of a run: its name, the tags that say whose it is, and what is asked of it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from steps.provision.nodes import TAINT, Choice, Leftover, labels, read, written
+from steps.provision.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.mgmt.containerservice.models import AgentPool
+
+RUN, WORKFLOW, WORKSPACE = "argotune-run", "argotune-workflow", "argotune-workspace"
+NAMESPACE = "argotune-namespace"
+MADE, LEASE = "argotune-made", "argotune-lease-until"
+TAG_LENGTH = 256
+"""Azure's limit for the value of a tag."""
+DONE, FAILED, DELETING = "Succeeded", ("Failed", "Canceled"), "Deleting"
+
+
+def choice_of(pool: AgentPool) -> Choice:
+    """What a pool is."""
+    zones = list(pool.availability_zones or [])
+    return Choice(str(pool.vm_size), pool.scale_set_priority == "Spot", zones[0] if zones else "")
+
+
+def name(run: str) -> str:
+    """Name of the pool of a run; one for each run, so that there are never two.
+
+    At most 12 lower case letters and digits, a letter first (AKS).
+    """
+    return f"at{hashlib.sha256(run.encode()).hexdigest()[:10]}"
+
+
+def is_of(pool: AgentPool, run: str) -> bool:
+    """Whether a pool was made by a run."""
+    return bool(run) and (pool.tags or {}).get(RUN) == run
+
+
+def state(pool: AgentPool) -> str:
+    """Provisioning state."""
+    return str(pool.provisioning_state or "")
+
+
+def body(wanted: Settings, choice: Choice, system_pool: Any, now: datetime.datetime) -> AgentPool:
+    """What is asked of AKS: the nodes at once, and an autoscaler that takes back idle ones and replaces lost ones."""
+    from azure.mgmt.containerservice.models import AgentPool
+    from azure.mgmt.containerservice.models import AgentPoolManagedClusterAgentPoolProfileProperties as Properties
+
+    lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
+    tags = {RUN: wanted.run, WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, NAMESPACE: wanted.namespace}
+    tags |= {MADE: written(now), LEASE: written(lease)}
+    properties = Properties(
+        vm_size=choice.size,
+        count=wanted.count,
+        enable_auto_scaling=True,
+        min_count=0,
+        max_count=wanted.count,
+        mode="User",
+        os_type="Linux",
+        type_properties_type="VirtualMachineScaleSets",
+        node_taints=["{key}={value}:{effect}".format(**TAINT)],
+        node_labels=labels(wanted),
+        tags={key: value[:TAG_LENGTH] for key, value in tags.items() if value},
+        availability_zones=[choice.zone] if choice.zone else None,
+        vnet_subnet_id=getattr(system_pool, "vnet_subnet_id", None),
+        pod_subnet_id=getattr(system_pool, "pod_subnet_id", None),
+    )
+    if choice.spot:
+        properties.scale_set_priority = "Spot"
+        properties.scale_set_eviction_policy = "Delete"
+        properties.spot_max_price = -1.0  # As much as regular machines cost.
+    return AgentPool(properties=properties)
+
+
+def leftover(pool: AgentPool) -> Leftover:
+    """A pool as ``argotune gc`` shows it."""
+    tags = pool.tags or {}
+    return Leftover(
+        provider="aks",
+        name=str(pool.name),
+        run=tags.get(RUN, ""),
+        workspace=tags.get(WORKSPACE, ""),
+        workflow=tags.get(WORKFLOW, ""),
+        namespace=tags.get(NAMESPACE, ""),
+        size=str(pool.vm_size),
+        nodes=pool.count or 0,
+        state=state(pool),
+        made=read(tags.get(MADE, "")),
+        lease_until=read(tags.get(LEASE, "")),
+    )

@@ -1,0 +1,224 @@
+"""What a run asks of Karpenter: NodePools that may bring its nodes, and NodeClaims that bring them now.
+
+Fields: karpenter.sh/v1. What Azure's gpu-provisioner reads of a NodeClaim (KAITO's own way to get nodes) is in the
+class of nodes: it takes no NodePools, makes no spot nodes, and wants the size of the disk.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from steps.provision.node_providers import RUN_LABEL
+from steps.provision.nodes import TAINT, Choice, Leftover, labels, read, written
+from steps.provision.settings import GPU, Settings
+from steps.runtime.errors import BadInput
+
+Document = dict[str, Any]
+API_VERSION = "karpenter.sh/v1"
+WORKFLOW, WORKSPACE, NAMESPACE = "argotune.dev/workflow", "argotune.dev/workspace", "argotune.dev/namespace"
+MADE, LEASE, CHOICE = "argotune.dev/made", "argotune.dev/lease-until", "argotune.dev/choice"
+"""Annotations of what is made for a run."""
+POOL_LABEL = "karpenter.sh/nodepool"
+MOST_MACHINES = 100
+
+
+@dataclass(frozen=True)
+class NodeClass:
+    """A kind of class of nodes, and what its controller reads besides Karpenter's own fields."""
+
+    group: str
+    pools: bool = True
+    """Whether its controller makes nodes for NodePools, when pods wait for them."""
+    pool: str = ""
+    """Name of the NodePool that NodeClaims must say they are of."""
+    size_label: str = ""
+    """A requirement beside ``node.kubernetes.io/instance-type``."""
+    requests: dict[str, str] = field(default_factory=dict)
+
+
+NODE_CLASSES = {
+    "AKSNodeClass": NodeClass("karpenter.azure.com"),
+    "EC2NodeClass": NodeClass("karpenter.k8s.aws"),
+    "KaitoNodeClass": NodeClass(
+        "kaito.sh",
+        pools=False,
+        pool="kaito",
+        size_label="karpenter.azure.com/sku-name",
+        # Of the disk of the system; what KAITO asks for where it knows no better.
+        requests={"storage": "1024Gi"},
+    ),
+}
+"""By kind; the first is meant where only a name is given."""
+
+
+def node_class(given: str) -> tuple[str, str, NodeClass]:
+    """Kind, name and facts of a class of nodes, given as ``NAME`` or ``KIND/NAME``.
+
+    Raises:
+        BadInput: for another kind.
+    """
+    kind, _, name = given.rpartition("/")
+    kind = kind or next(iter(NODE_CLASSES))
+    if kind not in NODE_CLASSES or not name:
+        known = ", ".join(f"{known}/NAME" for known in NODE_CLASSES)
+        raise BadInput(
+            f"--node-class {given}: not a class of nodes that is known here", f"write NAME or one of {known}"
+        )
+    return kind, name, NODE_CLASSES[kind]
+
+
+def claim_name(run: str, number: int) -> str:
+    """Name of one machine of a run; the same each time, so that it is never made twice.
+
+    Eleven lower case letters and digits: gpu-provisioner gives an AKS node pool this name.
+    """
+    return f"a{_digest(run)[:8]}{number:02d}"
+
+
+def pool_name(run: str, number: int) -> str:
+    """Name of one NodePool of a run."""
+    return f"argotune-{_digest(run)[:10]}-{number}"
+
+
+def claim(wanted: Settings, choice: Choice, number: int, now: datetime.datetime) -> Document:
+    """NodeClaim for one machine."""
+    _, _, facts = node_class(wanted.node_class)
+    metadata = _metadata(wanted, claim_name(wanted.run, number), now)
+    metadata["annotations"] |= {CHOICE: str(choice), "karpenter.sh/do-not-disrupt": "true"}
+    pool = facts.pool or _pool_of(wanted, choice)
+    metadata["labels"][POOL_LABEL] = pool
+    spec = _node_spec(wanted, choice.size, [_capacity_type(choice.spot)], [choice.zone] if choice.zone else [])
+    if facts.pool:
+        spec["requirements"].append(_is_in(POOL_LABEL, [pool]))
+    return {"apiVersion": API_VERSION, "kind": "NodeClaim", "metadata": metadata, "spec": spec}
+
+
+def pools(wanted: Settings, now: datetime.datetime) -> list[Document]:
+    """NodePools of a run, the best first: they bring a node again when one is taken back, and no more than wanted.
+
+    None where the class of nodes takes no NodePools.
+    """
+    if not node_class(wanted.node_class)[2].pools:
+        return []
+    return [_pool(wanted, number, size, spot, now) for number, (size, spot) in enumerate(_kinds(wanted))]
+
+
+def _pool(wanted: Settings, number: int, size: str, spot: bool, now: datetime.datetime) -> Document:
+    spec = {
+        "template": {
+            "metadata": {"labels": {**labels(wanted)}},
+            "spec": _node_spec(wanted, size, [_capacity_type(spot)], wanted.zones),
+        },
+        # Karpenter tries the heaviest pool first, and the next when that has no capacity.
+        "weight": max(100 - number, 1),
+        "limits": {GPU: str(wanted.count * _gpus(wanted, size))},
+        "disruption": {"consolidationPolicy": "WhenEmpty", "consolidateAfter": "10m"},
+    }
+    metadata = _metadata(wanted, pool_name(wanted.run, number), now)
+    return {"apiVersion": API_VERSION, "kind": "NodePool", "metadata": metadata, "spec": spec}
+
+
+def _node_spec(wanted: Settings, size: str, capacity_types: Sequence[str], zones: Sequence[str]) -> Document:
+    kind, name, facts = node_class(wanted.node_class)
+    requirements = [
+        _is_in("node.kubernetes.io/instance-type", [size]),
+        _is_in("kubernetes.io/os", ["linux"]),
+        *([_is_in(facts.size_label, [size])] if facts.size_label else []),
+        *([_is_in("karpenter.sh/capacity-type", capacity_types)] if facts.pools else []),
+        *([_is_in("topology.kubernetes.io/zone", zones)] if zones else []),
+    ]
+    spec = {
+        "nodeClassRef": {"group": facts.group, "kind": kind, "name": name},
+        "requirements": requirements,
+        "taints": [TAINT],
+        # Karpenter takes back by itself what a lost run has left.
+        "expireAfter": f"{wanted.lease_seconds}s",
+        "terminationGracePeriod": "30m",
+    }
+    return spec | ({"resources": {"requests": facts.requests}} if facts.requests else {})
+
+
+def _metadata(wanted: Settings, name: str, now: datetime.datetime) -> Document:
+    lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
+    annotations = {WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, NAMESPACE: wanted.namespace}
+    annotations |= {MADE: written(now), LEASE: written(lease)}
+    return {"name": name, "labels": labels(wanted), "annotations": annotations}
+
+
+def leftovers(objects: Sequence[Document]) -> list[Leftover]:
+    """Pools and claims of all runs as ``argotune gc`` shows them: one entry a run."""
+    runs: dict[str, list[Document]] = {}
+    for document in objects:
+        runs.setdefault(document["metadata"]["labels"][RUN_LABEL], []).append(document)
+    return [_leftover(run, found) for run, found in sorted(runs.items())]
+
+
+def _leftover(run: str, found: Sequence[Document]) -> Leftover:
+    claims = [document for document in found if "template" not in document["spec"]]
+    annotations = next((a for a in (d["metadata"].get("annotations") or {} for d in found) if LEASE in a), {})
+    leases = [read((document["metadata"].get("annotations") or {}).get(LEASE, "")) for document in found]
+    sizes = {str(size) for document in claims for size in _values(document, "node.kubernetes.io/instance-type")}
+    going = all(document["metadata"].get("deletionTimestamp") for document in found)
+    return Leftover(
+        provider="karpenter",
+        name=pool_name(run, 0).rpartition("-")[0],
+        run=run,
+        workspace=annotations.get(WORKSPACE, ""),
+        workflow=annotations.get(WORKFLOW, ""),
+        namespace=annotations.get(NAMESPACE, ""),
+        size=", ".join(sorted(sizes)),
+        nodes=len(claims),
+        state="Deleting" if going else "Ready" if claims and all(map(is_ready, claims)) else "NotReady",
+        made=read(annotations.get(MADE, "")),
+        lease_until=max((lease for lease in leases if lease), default=None),
+    )
+
+
+def is_ready(document: Document) -> bool:
+    """Whether a NodeClaim's node has come and can be used, as far as Karpenter looks."""
+    return condition(document, "Ready").get("status") == "True"
+
+
+def condition(document: Document, kind: str) -> Document:
+    """A condition of an object's status; empty where there is none."""
+    found = (document.get("status") or {}).get("conditions") or []
+    return next((entry for entry in found if entry.get("type") == kind), {})
+
+
+def _kinds(wanted: Settings) -> list[tuple[str, bool]]:
+    return [(size, spot) for spot in ([True, False] if wanted.spot else [False]) for size in wanted.sizes]
+
+
+def _pool_of(wanted: Settings, choice: Choice) -> str:
+    return pool_name(wanted.run, _kinds(wanted).index((choice.size, choice.spot)))
+
+
+def _capacity_type(spot: bool) -> str:
+    return "spot" if spot else "on-demand"
+
+
+def _gpus(wanted: Settings, size: str) -> int:
+    """GPUs of one machine, which all count against a limit, also those that no pod asks for."""
+    import presets
+
+    try:
+        return max(wanted.gpus, presets.sku(size).gpus)
+    except presets.UnknownSku:
+        return wanted.gpus
+
+
+def _is_in(key: str, values: Sequence[str]) -> Document:
+    return {"key": key, "operator": "In", "values": list(values)}
+
+
+def _values(document: Document, key: str) -> list[str]:
+    found = document["spec"].get("requirements") or []
+    return [value for entry in found if entry["key"] == key for value in entry.get("values") or []]
+
+
+def _digest(run: str) -> str:
+    return hashlib.sha256(run.encode()).hexdigest()

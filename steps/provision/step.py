@@ -1,0 +1,106 @@
+"""Sees to it that there is something to compute on, and says what that is.
+
+On one machine it compares what the Workspace asks for with what is here, and tuning then makes do with that, whatever
+the provider. In a cluster the provider of the site profile makes nodes of this run (``provisioning/aks.py``,
+``provisioning/karpenter.py``) or checks those that are there (``provisioning/existing_nodes.py``); without one the
+pods that compute ask for GPUs themselves and the cluster's autoscaler brings the nodes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from steps.provision import node_providers
+from steps.provision.settings import Result, Settings
+from steps.runtime import machine
+
+if TYPE_CHECKING:
+    from presets import Sku
+
+
+def provision(settings: Settings) -> Result:
+    """Report what was asked for, what is there or was made, and the device that tuning will use.
+
+    Raises:
+        StepError: as the provider's ``provision``.
+    """
+    asked = _sku(settings.instance_type)
+    print(f"asked for: {_asked_text(settings, asked)}", flush=True)
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return _on_this_machine(settings, asked)
+    if settings.provider in node_providers.PROVIDERS:
+        made: Result = node_providers.provider(settings.provider).provision(settings)
+        return made
+    return _by_the_autoscaler(settings, asked)
+
+
+def _on_this_machine(settings: Settings, asked: Sku | None) -> Result:
+    here = machine.read(settings.work)
+    device, doing = _device(here)
+    print(f"here: {here}", flush=True)
+    for line in shortfall(settings, asked, here):
+        print(f"short: {line}", flush=True)
+    return Result(device, [socket.gethostname()], f"{here}: tuning runs on {doing}")
+
+
+def _by_the_autoscaler(settings: Settings, asked: Sku | None) -> Result:
+    node = os.environ.get("NODE_NAME") or socket.gethostname()
+    device = "cuda" if asked is None or asked.compute_capability else "cpu"
+    summary = (
+        f"this step runs on {node}; the pods that compute ask for {_asked_text(settings, asked)} themselves, "
+        "and the cluster's autoscaler brings nodes that are not there yet"
+    )
+    return Result(device, [node], summary)
+
+
+def shortfall(settings: Settings, asked: Sku | None, here: machine.Machine) -> list[str]:
+    """What this machine lacks of what was asked for, one plain sentence each."""
+    lines = []
+    if settings.count > 1:
+        lines.append(f"{settings.count} machines asked for; this is one")
+    if asked is None:
+        return lines
+    if len(here.gpus) < asked.gpus:
+        lines.append(f"{_gpus_text(asked)} asked for; here: {machine.gpu_text(here.gpus)}")
+    elif any(gpu.memory_gib < asked.gpu_memory_gib * 0.9 for gpu in here.gpus[: asked.gpus]):
+        # Drivers keep a part of the memory for themselves: an 80 GiB card reports a little less.
+        lines.append(f"{asked.gpu_memory_gib} GiB a GPU asked for; here: {machine.gpu_text(here.gpus)}")
+    if here.cores < asked.vcpus:
+        lines.append(f"{asked.vcpus} vCPUs asked for; {here.cores} here")
+    return lines
+
+
+def _device(here: machine.Machine) -> tuple[str, str]:
+    """Device that tuning will use, and its description."""
+    built_for_cuda = machine.torch_sees_cuda()
+    if here.gpus and built_for_cuda is not False:
+        return "cuda", machine.gpu_text(here.gpus)
+    if here.gpus:
+        return "cpu", f"the CPU, because the installed torch is built without CUDA (it can't use {here.gpus[0].name})"
+    return "cpu", "the CPU in bfloat16, which suits small models and is slow for large ones"
+
+
+def _sku(name: str) -> Sku | None:
+    """Facts of a VM size; None when none is asked for, or it is not in our list."""
+    if not name:
+        return None
+    import presets
+
+    try:
+        return presets.sku(name)
+    except presets.UnknownSku as error:
+        print(f"{error} (taken as it is: there are no facts to compare)", flush=True)
+        return None
+
+
+def _asked_text(settings: Settings, asked: Sku | None) -> str:
+    if not settings.instance_type:
+        return "no particular machine"
+    facts = f" ({asked.vcpus} vCPUs, {_gpus_text(asked)})" if asked else ""
+    return f"{settings.count} x {settings.instance_type}{facts}"
+
+
+def _gpus_text(asked: Sku) -> str:
+    return f"{asked.gpus} x {asked.gpu} {asked.gpu_memory_gib} GiB"

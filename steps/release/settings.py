@@ -1,0 +1,16 @@
+"""Settings and result of the release step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steps.provision.settings import ReleaseSettings as Settings
+
+__all__ = ["Result", "Settings"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was given back."""
+
+    summary: str

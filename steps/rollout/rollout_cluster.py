@@ -1,0 +1,235 @@
+"""The rollout on a cluster: a Deployment of servers behind a Service, in the namespace of the run.
+
+The service stays when the run ends, and the next run finds it by its name. Other adapters of the same base are taken
+by the servers that run; anything else is a rolling update; either way what was in service stays until its successor
+has answered, and comes back if that does not. With ``canary`` the new adapter is served beside the old one, to a part
+of the requests, until ``argotune promote`` or ``argotune rollback``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steps.kubernetes import client as kubernetes_client
+from steps.kubernetes.client import KubernetesClient
+from steps.models import adapter_compat
+from steps.models.adapter import adapter_digest
+from steps.oci import reference
+from steps.rollout import (
+    adapter_sources,
+    answer_check,
+    image_volumes,
+    service_manifests,
+    service_release,
+    service_update,
+)
+from steps.rollout.pod_diagnosis import NoImageVolume
+from steps.rollout.service_manifests import AUTOSCALERS, CANARY, ROUTES, SCALED_OBJECTS, SERVICE_PORT, STABLE
+from steps.rollout.service_pod import VOLUMES, pod, user_port
+from steps.rollout.service_release import Release, Releases
+from steps.rollout.service_update import Rollout
+from steps.rollout.settings import GREETING, MAX_TOKENS, AdapterSource, Result, Settings
+from steps.runtime import progress
+from steps.runtime.errors import BadInput, StepError
+from steps.serving import server_command, serving_client
+from steps.serving.desired_adapters import WantedAdapter
+
+OPTIONAL = {kind.plural: kind for kind in (AUTOSCALERS, SCALED_OBJECTS, ROUTES)}
+
+
+def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> Result:
+    """Put base and adapters in service on the cluster and ask the question; raises as ``steps.rollout`` says."""
+    end = time.monotonic() + settings.deadline_seconds
+    cluster = kubernetes_client.connect(sleep)
+    release = release_of(settings)
+    known = service_release.read(cluster, settings.name)
+    track = CANARY if settings.canary and known.current else STABLE
+    if settings.canary and track == STABLE:
+        print("nothing is in service yet: the first release gets all requests", flush=True)
+    scaled = settings.max_replicas > settings.replicas
+    where = Rollout(cluster, settings.name, track, scaled and track == STABLE, end, sleep=sleep)
+    progress.report(0, 3, f"service {settings.name}: {', '.join(release.models)}")
+    optional = _surround(cluster, settings, known)
+    if track == CANARY:
+        assert known.current
+        replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
+        release = dataclasses.replace(release, replicas=replicas)
+    before = known.canary if track == CANARY else known.current
+    served = _put(where, settings, release, before)
+    progress.report(1, 3, f"{where.deployment} serves revision {served.revision}")
+    try:
+        address = _address(where, settings, served)
+        answers = _ask(where, settings, served, address)
+        agreement = _compare(where, settings, address)
+    except BaseException:
+        service_update.take_back(where, before, served)
+        raise
+    known = dataclasses.replace(known, scaled=scaled, gateway=settings.gateway, objects=optional)
+    _record(where, known, served, settings.canary)
+    for model, answer in answers.items():
+        print(f"--- {model}\n{answer}")
+    print(f"--- served and evaluated\n{agreement}")
+    endpoint = service_address(cluster, settings.name)
+    progress.report(3, 3, f"endpoint: {endpoint}")
+    named = [*(adapter.name for adapter in served.adapters), served.base_name]
+    # The models of a pod of the user's own are those that it lists.
+    told = [answers.get(name, "") for name in named] if not settings.template else [*answers.values()] or [""]
+    kind = "own" if settings.template else "vllm"
+    return Result(endpoint=endpoint, answer=told[0], base_answer=told[-1], server=kind, agreement=agreement)
+
+
+def release_of(settings: Settings) -> Release:
+    """What the settings want in service, each adapter by its digest; all that is wrong is told at once.
+
+    Raises:
+        BadInput: an adapter does not fit, or the servers could not get it.
+        StepError: a registry does not answer.
+    """
+    if settings.template:
+        return Release(pod(settings, {}), [], "", settings.image_digest, settings.replicas).started()
+    given = server_command.normalised(settings.server_arguments)
+    adapters, ranks, problems = [], [], []
+    for source in adapter_sources.sources(settings):
+        try:
+            wanted, folder = _wanted(settings, source)
+            adapter = adapter_compat.read(source.name, folder)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        # Without the base's weights, which this pod has no use for: shapes are checked by vLLM when it loads.
+        problems += adapter_compat.problems(
+            adapter, settings.model, Path("/nothing"), "vllm", given.get("max-lora-rank")
+        )
+        adapters.append(wanted)
+        ranks.append(adapter.rank)
+    if problems:
+        raise BadInput("; ".join(problems), "give an adapter that was tuned on this model, where servers can get it")
+    arguments: dict[str, Any] = server_command.lora_arguments(ranks)
+    if settings.gpus > 1:
+        arguments["tensor-parallel-size"] = settings.gpus
+    if settings.context_length:
+        arguments["max-model-len"] = settings.context_length
+    base_name = adapter_sources.base_name(settings)
+    template = pod(settings, arguments | given)
+    if not settings.hot_load:
+        template = image_volumes.pinned(template, adapters)
+    return Release(template, adapters, base_name, settings.image_digest, settings.replicas).started()
+
+
+def service_address(cluster: KubernetesClient, name: str) -> str:
+    """Where the service answers, within the cluster."""
+    return f"http://{name}.{cluster.namespace}.svc:{SERVICE_PORT}"
+
+
+def canary_replicas(stable: int, percent: int, weighted: bool) -> int:
+    """Servers of the canary: as many as its share of the requests needs, and makes where nothing else splits them."""
+    needed = stable * percent / (100 - percent) if not weighted else stable * percent / 100
+    return max(1, round(needed))
+
+
+def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, Path]:
+    """How the servers get an adapter, and a folder that has it here."""
+    pushed = settings.image_reference if settings.image_reference[:4] not in ("", "oci:") else ""
+    tuned = bool(source.path) and not Path(source.path).is_absolute()
+    if tuned and pushed:
+        # Its folder here is on a volume that goes with the run.
+        image = reference.parse(pushed)
+        folder = adapter_sources.adapter_folder(settings, source)
+        return WantedAdapter(source.name, image.digest, image=image.name), folder
+    if source.path and source.name not in settings.adapter_volumes:
+        raise ValueError(
+            f"adapter {source.name} was not pushed, so no server can get it: give output.image, and push it"
+        )
+    if source.path:
+        folder = adapter_sources.adapter_folder(settings, source)
+        try:
+            digest = adapter_digest(folder)
+        except OSError as error:
+            raise ValueError(f"adapter {source.name}: {error}") from None
+        return WantedAdapter(source.name, digest, path=f"{VOLUMES}/{source.name}"), folder
+    from steps.oci.registry import read_annotations
+
+    target = reference.parse(source.image)
+    found = read_annotations(target)
+    if found is None:
+        raise ValueError(f"adapter {source.name}: there is no image {source.image}")
+    digest = found[0]
+    folder = adapter_sources.adapter_folder(settings, AdapterSource(name=source.name, image=f"{target.name}@{digest}"))
+    return WantedAdapter(source.name, digest, image=target.name), folder
+
+
+def _surround(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:
+    """Apply what stands around the servers, and remove what stood there and is not wanted any more."""
+    around = service_manifests.around(settings)
+    for kind, body in around:
+        cluster.apply(kind, body)
+    optional = [kind.plural for kind, _ in around if kind.plural in OPTIONAL]
+    if settings.gateway:
+        optional.append(ROUTES.plural)
+        percent = known.percent if known.canary else 0
+        cluster.apply(ROUTES, service_manifests.route(settings.name, settings.gateway, percent))
+    for plural in set(known.objects) - set(optional):
+        service_update.remove(cluster, OPTIONAL[plural], settings.name)
+    return optional
+
+
+def _put(where: Rollout, settings: Settings, release: Release, before: Release | None) -> Release:
+    """``service_update.put``, with image volumes where they are sound and the cluster has them."""
+    if settings.hot_load:
+        return service_update.put(where, release, before)
+    chosen = image_volumes.choose(where.cluster, settings.name, release, before, settings.registry_secret)
+    try:
+        return service_update.put(where, chosen, before)
+    except NoImageVolume as error:
+        # Nodes may be older than the API server, and may not pull what the servers may.
+        print(f"adapters: pulled by the servers, since their nodes can't mount them: {error.what}", flush=True)
+        return service_update.put(where, release, before)
+
+
+def _address(where: Rollout, settings: Settings, served: Release) -> str:
+    """Of the service, or of a server of the canary."""
+    if where.track != CANARY:
+        return service_address(where.cluster, where.name)
+    ready = service_update.ready_pods(where, served.revision)
+    if not ready:
+        raise StepError(f"no server of {where.deployment} is ready any more")
+    return service_update.address(ready[0], user_port(settings.template) if settings.template else 5000)
+
+
+def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
+    """Answers of all models."""
+    question = settings.question or GREETING
+    models = served.models
+    if settings.template:
+        try:
+            models = serving_client.models(address, sleep=where.sleep)
+        except StepError:
+            print("the pod of your own lists no models: it is ready, and not asked", flush=True)
+            return {}
+    progress.report(2, 3, f"question: {question}")
+    return {
+        model: serving_client.complete(address, model, question, MAX_TOKENS, where.left, where.sleep)
+        for model in models
+    }
+
+
+def _compare(where: Rollout, settings: Settings, address: str) -> str:
+    if settings.template:
+        return "not compared: what a pod of your own serves is its own business"
+    return answer_check.compare(
+        settings,
+        lambda model, messages, tokens: serving_client.ask(address, model, messages, tokens, where.left, where.sleep),
+    )
+
+
+def _record(where: Rollout, known: Releases, served: Release, percent: int) -> None:
+    from steps.rollout import service_change
+
+    if where.track == CANARY:
+        service_change.record(where, dataclasses.replace(known, canary=served, percent=percent))
+    else:
+        service_change.record(where, service_change.replaced(known, served))

@@ -1,0 +1,281 @@
+"""The rollout on one machine: a server that outlives the step.
+
+Other adapters of the same base are taken by the server that runs: same address, no request lost. Anything else needs
+another server: the old one answers until the new one has. ``argotune stop`` ends it. Killed at any moment, the step
+leaves no server that the next run or ``argotune stop`` would not find.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steps.models import adapter_compat
+from steps.models.adapter import adapter_digest
+from steps.models.adapter_compat import ServedAdapter
+from steps.rollout import adapter_sources, answer_check
+from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
+from steps.runtime import files, progress
+from steps.runtime.errors import BadInput
+from steps.serving import desired_adapters, server, server_command, serving_client
+from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.server import PortInUse, Server
+from steps.serving.server_command import Choice
+
+TRIES = 5
+"""Ports tried when none is asked for and others take them in the same moment."""
+QUESTIONS = 3
+"""After which a server that lives and does not answer counts as broken."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """All that shapes a server, and the adapters it shall serve."""
+
+    choice: Choice
+    base: Path
+    base_name: str
+    adapters: Sequence[WantedAdapter]
+    arguments: Mapping[str, Any]
+    template: str
+    """Chat template for a base model that has none."""
+    digest: str
+    """Of everything but the adapters, which a running server takes."""
+
+    @property
+    def models(self) -> list[str]:
+        """Names it answers to."""
+        return [self.base_name, *(adapter.name for adapter in self.adapters)]
+
+    @property
+    def default_model(self) -> str:
+        """Model of requests to ``/chat`` that name none."""
+        return self.models[1] if self.adapters else self.base_name
+
+
+def rollout(settings: Settings) -> Result:
+    """Put base and adapters in service on this machine and ask the question; raises as ``steps.rollout`` says."""
+    end = time.monotonic() + settings.deadline_seconds
+    service = _service(settings)
+    progress.report(0, 3, f"server: {service.choice.reason}")
+    running = _serve(settings, service, end)
+    progress.report(1, 3, f"serving {', '.join(running.models)} at {running.endpoint}")
+    question = settings.question or GREETING
+    try:
+        answers = {
+            model: serving_client.complete(running.endpoint, model, question, MAX_TOKENS, _left(end))
+            for model in running.models
+        }
+        agreement = answer_check.compare(
+            settings,
+            lambda model, messages, tokens: serving_client.ask(running.endpoint, model, messages, tokens, _left(end)),
+        )
+    except BaseException:
+        _take_back(settings)
+        raise
+    _promote(settings, running)
+    progress.report(2, 3, f"question: {question}")
+    for model, answer in answers.items():
+        print(f"--- {model}\n{answer}")
+    print(f"--- served and evaluated\n{agreement}")
+    progress.report(3, 3, f"endpoint: {running.endpoint}")
+    return Result(
+        endpoint=running.endpoint,
+        answer=answers[service.default_model],
+        base_answer=answers[service.base_name],
+        server=running.kind,
+        agreement=agreement,
+    )
+
+
+def _service(settings: Settings) -> Service:
+    """Check everything that can be checked before a server is started; all problems are told at once."""
+    from steps.models.model import fetch_model
+
+    given = server_command.normalised(settings.server_arguments)
+    choice = server_command.choose()
+    sources = adapter_sources.sources(settings)
+    base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
+    adapters, problems = [], []
+    for source in sources:
+        try:
+            adapter = adapter_compat.read(source.name, adapter_sources.adapter_folder(settings, source))
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        limit = given.get("max-lora-rank")
+        problems += adapter_compat.problems(adapter, settings.model, base, choice.kind, limit)
+        adapters.append(adapter)
+    if problems:
+        raise BadInput("; ".join(problems), "give an adapter that was tuned on this model")
+    if unused := server_command.unused(choice, given):
+        print(f"not used by the transformers library's server: {', '.join(unused)}", flush=True)
+    room = server_command.lora_arguments([adapter.rank for adapter in adapters]) if choice.kind == "vllm" else {}
+    template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
+    arguments = room | given
+    shaped_by = {
+        "server": [choice.kind, *choice.program],
+        "base": [str(base), adapter_sources.base_name(settings)],
+        "arguments": arguments,
+        "template": template,
+        "port": settings.port,
+    }
+    digest = files.sha256_text(json.dumps(shaped_by, sort_keys=True))
+    wanted = [_kept(settings, adapter) for adapter in adapters]
+    return Service(choice, base, adapter_sources.base_name(settings), wanted, arguments, template, digest)
+
+
+def _kept(settings: Settings, adapter: ServedAdapter) -> WantedAdapter:
+    """The adapter in a folder of its digest, so that what is served does not change when the next one is tuned."""
+    digest = adapter_digest(adapter.folder)
+    wanted = WantedAdapter(name=adapter.name, digest=digest)
+    folder = _folder(settings) / "adapters" / wanted.version
+    if not folder.is_dir():
+        with files.replacing_folder(folder) as beside:
+            shutil.copytree(adapter.folder, beside, dirs_exist_ok=True, copy_function=_link)
+    return dataclasses.replace(wanted, path=str(folder))
+
+
+def _link(source: str, target: str) -> None:
+    """Without a copy where it can be: the step before replaces files as a whole and never writes into them."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _serve(settings: Settings, service: Service, end: float) -> Server:
+    """The healthy server of these settings: the one that runs, the one that is starting, or a new one."""
+    current = server.read(_record(settings))
+    if current and current.settings == service.digest and _is_well(current):
+        server.stop(_starting(settings))
+        return _switch(settings, service, current, end)
+    starting = server.read(_starting(settings))  # left by a run of this step that was killed
+    if starting is None or starting.settings != service.digest or not server.is_alive(starting):
+        server.stop(_starting(settings))
+        starting = None
+    if current and settings.port == current.port:
+        print(f"port {settings.port} is asked for: the old server has to go first", flush=True)
+        server.stop(_record(settings))
+    for attempt in range(TRIES):
+        starting = starting or _start(settings, service)
+        starting = _expecting(service, starting)
+        try:
+            serving_client.write(server.adapters_file(starting, _folder(settings)), service.adapters)
+            server.wait_until_healthy(starting, _log(settings), _left(end))
+            return starting
+        except PortInUse:
+            server.stop(_starting(settings))
+            starting = None
+            if settings.port or attempt + 1 == TRIES:
+                raise
+        except BaseException:
+            server.stop(_starting(settings))
+            raise
+    raise AssertionError("the loop above returns or raises")
+
+
+def _is_well(running: Server) -> bool:
+    """Whether a server answers; one that is busy may need to be asked again before another takes its place."""
+    return any(server.is_healthy(running) for _ in range(QUESTIONS) if server.is_alive(running))
+
+
+def _switch(settings: Settings, service: Service, current: Server, end: float) -> Server:
+    """Let the running server take the adapters; on any error it goes on with those it has."""
+    expected = _expecting(service, current)
+    file = server.adapters_file(current, _folder(settings))
+    mark = desired_adapters.mark(desired_adapters.write(service.adapters))
+    if expected.adapters == current.adapters and serving_client.state(current.endpoint).get("reached") == mark:
+        print("it already runs; nothing is restarted", flush=True)
+        return current
+    print("the server takes the adapters while it runs; nothing is restarted", flush=True)
+    try:
+        serving_client.write(file, service.adapters)
+        serving_client.wait(current.endpoint, mark, _left(end), lambda: "" if server.is_alive(current) else "it ended")
+    except BaseException:
+        _take_back(settings)
+        raise
+    return expected
+
+
+def _take_back(settings: Settings) -> None:
+    """End a server that has not proven itself; the one in service serves what it has proven."""
+    server.stop(_starting(settings))
+    current = server.read(_record(settings))
+    if current:
+        proven = [WantedAdapter(**adapter) for adapter in current.adapters]
+        serving_client.write(server.adapters_file(current, _folder(settings)), proven)
+
+
+def _start(settings: Settings, service: Service) -> Server:
+    port = settings.port or server.free_port()
+    folder = _folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = dict(service.arguments)
+    if service.template and "chat-template" not in arguments:
+        file = folder / "chat_template.jinja"
+        files.write_text(file, service.template)
+        arguments["chat-template"] = str(file)
+    wanted = Server(
+        kind=service.choice.kind,
+        endpoint=f"http://{server.HOST}:{port}",
+        models=[],
+        command=server_command.command(service.choice, service.base, service.base_name, arguments, port),
+        settings=service.digest,
+        mark=secrets.token_hex(8),
+    )
+    environment = server_command.environment(
+        service.choice, service.default_model, server.adapters_file(wanted, folder), folder / "middleware"
+    )
+    return server.start(wanted, _starting(settings), _log(settings), environment)
+
+
+def _expecting(service: Service, running: Server) -> Server:
+    """The record of a server once it serves these adapters."""
+    adapters = [dataclasses.asdict(adapter) for adapter in service.adapters]
+    return dataclasses.replace(running, models=service.models, adapters=adapters)
+
+
+def _promote(settings: Settings, running: Server) -> None:
+    """Make the server that has proven itself the one of this work folder, and end the one before it."""
+    starting = server.read(_starting(settings))
+    if starting and starting.mark == running.mark:
+        server.write(_starting(settings), running)
+        server.stop(_record(settings))
+        os.replace(_starting(settings), _record(settings))
+    elif server.read(_record(settings)) != running:
+        server.write(_record(settings), running)
+    served = {Path(adapter["path"]).name for adapter in running.adapters}
+    state = serving_client.state(running.endpoint)
+    draining = {version for version in state.get("running", {}) if version}
+    for folder in (_folder(settings) / "adapters").glob("*"):
+        if folder.name not in served | draining:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(end: float) -> float:
+    return max(1.0, end - time.monotonic())
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.work.absolute() / "serve"
+
+
+def _record(settings: Settings) -> Path:
+    return _folder(settings) / server.RECORD
+
+
+def _starting(settings: Settings) -> Path:
+    return _folder(settings) / server.STARTING
+
+
+def _log(settings: Settings) -> Path:
+    return _folder(settings) / "server.log"

@@ -1,0 +1,207 @@
+"""Which hosts a download may ask, and which of them see the token.
+
+A workflow runs inside the cluster's network: an address a user gives, or one a server redirects to, must not reach the
+cloud's metadata service or a neighbour (KAITO: "data source URL must not target a loopback, private, or link-local
+address"). Names are judged by what they resolve to, before a request and again by the peer that answered, so that a
+name which resolves differently the second time gains nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from steps.runtime.errors import BadInput
+
+# Azure's WireServer hands out credentials from a public address; all other clouds use link-local or private ones.
+METADATA_ADDRESSES = {"168.63.129.16"}
+REDIRECTS = 10
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+SECRET_PARAMETER = re.compile(r"sig|token|key|secret|password|credential|auth|policy", re.IGNORECASE)
+
+
+def session(*, allow_private: bool) -> requests.Session:
+    """A session that drops a connection, before anything is sent on it, whose peer turns out to be a private host."""
+    made = requests.Session()
+    if not allow_private:
+        made.mount("http://", _PublicOnly())
+        made.mount("https://", _PublicOnly())
+    return made
+
+
+def check(url: str, *, allow_private: bool) -> None:
+    """Refuse an address that a download must not ask.
+
+    Raises:
+        BadInput: not http(s), or a host that is, or resolves to, a private address.
+        OSError: the name does not resolve.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"{shown(url)} is not an http or https address", "give one, for example https://HOST/x.parquet")
+    if allow_private:
+        return
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise BadInput(f"{parts.hostname} is not a host name", "correct the address") from error
+    except OSError:
+        if requests.utils.get_environ_proxies(url):
+            return  # Behind a proxy, names need not resolve here.
+        raise
+    for address in sorted({str(entry[4][0]) for entry in found}):
+        _refuse_private(parts.hostname, address)
+
+
+def get(
+    session: requests.Session,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    allow_private: bool,
+    timeout: tuple[float, float],
+) -> requests.Response:
+    """Ask for an address and stream the answer. Redirects are followed one by one: each host is checked, and the token
+    stays with the first.
+
+    Raises:
+        BadInput: a host that must not be asked, or too many redirects.
+        OSError: as ``check``, or the server can't be reached (``requests.RequestException``).
+    """
+    here = url
+    for _ in range(REDIRECTS + 1):
+        try:
+            check(here, allow_private=allow_private)
+            token = authentication(here, url)
+            response = session.get(
+                here, headers=headers, auth=token, stream=True, allow_redirects=False, timeout=timeout
+            )
+        except BadInput as error:
+            leads = "" if here == url else "a redirect leads to "
+            raise BadInput(f"{shown(url)}: {leads}{error.what}", error.fix) from error
+        location = session.get_redirect_target(response)
+        if location is None:
+            return response
+        response.close()
+        here = urldefrag(urljoin(here, location)).url
+    raise BadInput(f"{shown(url)}: more than {REDIRECTS} redirects", "give the address they lead to")
+
+
+def way_in(url: str, status: int) -> str:
+    """What to do about a server that answers with ``status``."""
+    if status not in (401, 403):
+        return "correct the address; open it in a browser to see what is there"
+    if not is_hub(url):
+        return "give an address that carries its own permission (a signed URL), or make the file public"
+    if os.environ.get("HF_TOKEN"):
+        return "the token in HF_TOKEN may not read it: accept the data set's terms on its page, or use another token"
+    return "correct the address, or put a token that may read it into HF_TOKEN"
+
+
+def shown(url: str) -> str:
+    """An address as it may be printed and kept: without user, password, fragment and values of secret parameters."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("#")[0].partition("?")[0]
+    query = "&".join(_masked(pair) for pair in parts.query.split("&")) if parts.query else ""
+    return urlunsplit(SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def is_hub(url: str) -> bool:
+    """Whether an address is on the model hub: huggingface.co by https, or the mirror that ``HF_ENDPOINT`` names."""
+    parts = urlsplit(url)
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", ""))
+    if endpoint.hostname and (parts.scheme, parts.netloc) == (endpoint.scheme, endpoint.netloc):
+        return True
+    host = parts.hostname or ""
+    return parts.scheme == "https" and (host == "huggingface.co" or host.endswith(".huggingface.co"))
+
+
+def authentication(here: str, given: str) -> AuthBase | None:
+    """``HF_TOKEN`` as bearer, when the hub was asked for and has not redirected to another host; None otherwise."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    same_host = urlsplit(here)[:2] == urlsplit(given)[:2]
+    return _Bearer(token) if token and same_host and is_hub(here) else None
+
+
+class _Bearer(AuthBase):
+    """An auth object rather than a header, because a ``.netrc`` entry would replace a header."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _masked(pair: str) -> str:
+    name, equals, _ = pair.partition("=")
+    return f"{name}=***" if equals and SECRET_PARAMETER.search(name) else pair
+
+
+def _refuse_private(host: str, address: str) -> None:
+    if _is_public(address):
+        return
+    leads = host if host == address else f"{host} ({address})"
+    raise BadInput(
+        f"{leads} is a loopback, private, link-local or metadata address",
+        "use a public host; where the data is on a host of your own network, set allow_private_hosts",
+    )
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast and str(ip) not in METADATA_ADDRESSES
+
+
+def _public_peer(connection: socket.socket, host: str) -> socket.socket:
+    try:
+        _refuse_private(host, connection.getpeername()[0])
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _HTTP(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _public_peer(super()._new_conn(), self.host)
+
+
+class _HTTPS(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _public_peer(super()._new_conn(), self.host)
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTP
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPS
+
+
+class _PublicOnly(HTTPAdapter):
+    """Direct connections go to public peers only; those through a proxy of the environment are the proxy's affair."""
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        super().init_poolmanager(*arguments, **named)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}

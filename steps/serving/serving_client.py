@@ -1,0 +1,206 @@
+"""A served model through HTTP: what it serves, whether it has taken the adapters it shall serve, and its answers.
+
+The same for a server on this machine and for a pod; ``steps.serving.adapter_reloader`` answers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from steps.runtime import files
+from steps.runtime.errors import StepError, TimeLimit
+from steps.runtime.retry import retry_after
+from steps.serving import desired_adapters
+from steps.serving.desired_adapters import WantedAdapter
+
+T = TypeVar("T")
+POLL_SECONDS = 0.2
+TRIES = 4
+"""Requests until an answer that tells of a moment's trouble counts as the answer."""
+PASSING = (429, 500, 502, 503, 504)
+
+
+class Gone(StepError):
+    """The server has ended."""
+
+
+class Refused(StepError):
+    """The server does not take a request (HTTP 4xx), so that asking again is of no use."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers."""
+
+    content: str
+    thought: str
+    """What it said to itself before, where the server tells that apart (vLLM's ``reasoning-parser``)."""
+    cut: bool
+    """Whether it would have gone on."""
+
+
+def state(address: str, timeout: float = 5.0) -> dict[str, Any]:
+    """What the server says of its adapters (``GET /adapters``); empty where nothing answers so."""
+    import requests
+
+    try:
+        with session() as client:
+            answer = client.get(f"{address}/adapters", timeout=timeout)
+            told = answer.json() if answer.status_code == 200 else {}
+    except (requests.RequestException, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def problem(address: str) -> str:
+    """Why the server does not serve the adapters it shall; empty where it does, or still tries for the first time."""
+    return str(state(address).get("problem") or "")
+
+
+def write(file: Path, adapters: Sequence[WantedAdapter]) -> None:
+    """Tell a server on this machine which adapters to serve."""
+    files.write_text(file, desired_adapters.write(adapters))
+
+
+def wait(
+    address: str, mark: str, seconds: float, gone: Callable[[], str] = str, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Wait until the server serves the adapters of ``mark`` (``steps.serving.desired_adapters.mark``).
+
+    ``gone`` is asked while nothing answers, and tells why nothing will any more, if so.
+
+    Raises:
+        Gone: as ``gone`` says.
+        StepError: it can't; what it served it goes on serving.
+        TimeLimit: it does not within ``seconds``.
+    """
+    end = time.monotonic() + seconds
+    while (told := state(address)).get("reached") != mark:
+        if told.get("wanted") == mark and told.get("problem"):
+            raise StepError(told["problem"], "the adapters before go on being served")
+        if not told and (why := gone()):
+            raise Gone(why)
+        if time.monotonic() > end:
+            raise TimeLimit(f"{address} did not take the adapter within {seconds:.0f} s", "raise the deadline")
+        sleep(POLL_SECONDS)
+
+
+def models(address: str, timeout: float = 20.0, sleep: Callable[[float], None] = time.sleep) -> list[str]:
+    """Names that the server answers to, the base first.
+
+    Raises:
+        StepError: it does not say.
+    """
+
+    def listed(seconds: float) -> list[str]:
+        with session() as client:
+            response = client.get(f"{address}/v1/models", timeout=seconds)
+        _refuse(response, f"{address} lists no models:")
+        try:
+            return [str(model["id"]) for model in response.json()["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{address} does not list its models: {error}") from None
+
+    return _again(listed, address, timeout, sleep)
+
+
+def complete(
+    address: str,
+    model: str,
+    question: str,
+    max_tokens: int,
+    timeout: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """The answer to one question; raises as ``ask`` says."""
+    return ask(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
+
+
+def ask(
+    address: str,
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    max_tokens: int,
+    timeout: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Answer:
+    """Ask through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
+
+    Raises:
+        Refused: the server does not take the request.
+        StepError: it answered with an error, or not at all, again and again.
+        TimeLimit: it did not within ``timeout`` seconds.
+    """
+    request = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
+
+    def answered(seconds: float) -> Answer:
+        with session() as client:
+            response = client.post(f"{address}/v1/chat/completions", json=request, timeout=seconds)
+        _refuse(response, f"{model} answered with")
+        return _answer(response.json()["choices"][0])
+
+    return _again(answered, f"{model} at {address}", timeout, sleep)
+
+
+class _Passing(Exception):
+    """A moment's trouble, and how long the server asks to wait."""
+
+    def __init__(self, what: str, wait: float | None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+def _refuse(response: Any, who: str) -> None:
+    """Raise what an answer other than 200 means."""
+    if response.status_code == 200:
+        return
+    what = f"{who} HTTP {response.status_code}: {response.text[:500]}"
+    if response.status_code in PASSING:
+        raise _Passing(what, retry_after(response))
+    raise Refused(what) if response.status_code < 500 else StepError(what)
+
+
+def _again(call: Callable[[float], T], who: str, timeout: float, sleep: Callable[[float], None]) -> T:
+    """What ``call``, given so many seconds, gives; asked again while it is a moment's trouble that there is none."""
+    import requests
+
+    end = time.monotonic() + timeout
+    for attempt in range(1, TRIES + 1):
+        left, wait = end - time.monotonic(), 2.0 ** (attempt - 1)
+        try:
+            # Half of what is left: an answer that was lost on its way can be asked for again.
+            return call(max(1.0, left if attempt == TRIES else left / 2))
+        except requests.Timeout:
+            if attempt == TRIES or time.monotonic() >= end:
+                raise TimeLimit(f"{who} did not answer within {timeout:.0f} s", "raise the deadline") from None
+            what, wait = f"{who} did not answer", 0.0
+        except _Passing as error:
+            what, wait = str(error), wait if error.wait is None else error.wait
+        except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
+            what = f"{who} did not answer: {error}"
+        if attempt == TRIES:
+            raise StepError(what)
+        sleep(min(wait, max(0.0, end - time.monotonic())))
+    raise AssertionError("the loop above returns or raises")
+
+
+def _answer(choice: Mapping[str, Any]) -> Answer:
+    said = choice["message"]
+    thought = said.get("reasoning_content") or said.get("reasoning") or ""  # the older name first
+    return Answer(str(said.get("content") or ""), str(thought), choice.get("finish_reason") == "length")
+
+
+def session() -> Any:
+    """A client of the server: past any proxy, and with the key that vLLM wants once ``VLLM_API_KEY`` is set."""
+    import requests
+
+    client = requests.Session()
+    client.trust_env = False
+    if key := os.environ.get("VLLM_API_KEY"):
+        client.headers["Authorization"] = f"Bearer {key}"
+    return client

@@ -1,1 +1,0 @@
-"""How the adapter is trained: rows as tokens and batches, settings, checkpoints, several processes, tracking."""

@@ -1,0 +1,152 @@
+"""Whether there is something to tune: data and settings against the adapter in service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from registry_fixture import Answer, Front, Registry
+
+from steps.check.settings import Result, Settings
+from steps.check.step import check, settings_digest
+from steps.oci import reference
+from steps.package import lineage
+from steps.package import step as package
+from steps.package.lineage import Lineage
+from steps.runtime.errors import BadInput
+
+pytestmark = pytest.mark.usefixtures("docker_config")
+DATA = "sha256:" + "d" * 64
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A work folder with an adapter that a tune step could have made."""
+    adapter = tmp_path / "work" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text('{"r": 8}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights of " + str(tmp_path).encode())
+    return tmp_path / "work"
+
+
+def settings(work: Path, **flags: Any) -> Settings:
+    return Settings(work=work, **{"preset": "phi-4", "rank": 8, "data_digest": DATA, **flags})
+
+
+def put_in_service(work: Path, given: Settings, told: Result) -> package.Result:
+    """What the package step of a run does after the gate has let the adapter pass."""
+    return package.package(
+        package.Settings(
+            work=work,
+            image=told.image,
+            moving_image=given.image,
+            data_digest=given.data_digest,
+            settings_digest=told.settings_digest,
+            output=given.output,
+        )
+    )
+
+
+@pytest.fixture(params=["image", "volume"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Where adapters go: flags of the check step."""
+    if request.param == "volume":
+        return {"output": tmp_path / "volume"}
+    registry: Registry = request.getfixturevalue("open_registry")
+    return {"image": f"{registry.address}/team/{tmp_path.name.lower().strip('_')}:stable"}
+
+
+def test_the_first_turn_finds_nothing_in_service(work: Path, place: dict[str, Any]) -> None:
+    told = check(settings(work, **place))
+    assert (told.changed, told.previous, told.difference) == (True, "", "no adapter is in service")
+
+
+def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> None:
+    given = settings(work, **place)
+    pushed = put_in_service(work, given, check(given))
+    told = check(given)
+    assert (told.changed, told.difference) == (False, "nothing")
+    expected = pushed.image_reference if given.image else str(given.output)
+    assert told.previous == expected
+
+
+@pytest.mark.parametrize(
+    "news",
+    [{"data_digest": "sha256:" + "e" * 64}, {"rank": 16}, {"lora_config": {"use_rslora": True}}, {"seed": 1}],
+    ids=["data", "rank", "map", "seed"],
+)
+def test_new_data_or_settings_are_something_to_tune(work: Path, place: dict[str, Any], news: dict[str, Any]) -> None:
+    given = settings(work, **place)
+    first = check(given)
+    put_in_service(work, given, first)
+    told = check(settings(work, **(place | news)))
+    assert told.changed
+    assert told.previous
+    assert told.difference == ("data" if "data_digest" in news else "settings")
+    assert not given.image or told.image != first.image
+
+
+def test_the_tag_is_derived_and_always_the_same(work: Path) -> None:
+    derived = [check(settings(work, image=f"r.io/team/a{tag}", push=False)).image for tag in (":1.0", ":1.0", "")]
+    assert derived[0] == derived[1]
+    name, _, digits = derived[0].rpartition("-")
+    assert name == "r.io/team/a:1.0"
+    assert derived[2] == f"r.io/team/a:latest-{digits}"
+    assert len(digits) == 12
+    assert reference.parse(check(settings(work, image=f"r.io/a:{'t' * 128}", push=False)).image)
+
+
+def test_what_is_not_pushed_asks_no_registry(work: Path) -> None:
+    told = check(settings(work, image="127.0.0.1:9/team/a:1", push=False))
+    assert (told.changed, told.previous) == (True, "")
+
+
+def test_a_registry_that_refuses_is_an_error_and_not_a_reason_to_tune(work: Path, front: Front) -> None:
+    front.before = lambda request: Answer(403)
+    with pytest.raises(BadInput, match=front.address):
+        check(settings(work, image=f"{front.address}/team/a:1"))
+
+
+def test_a_copy_torn_by_a_kill_is_no_adapter_in_service(work: Path, tmp_path: Path) -> None:
+    given = settings(work, output=tmp_path / "volume")
+    put_in_service(work, given, check(given))
+    (tmp_path / "volume" / "adapter_model.safetensors").write_bytes(b"of the next adapter")
+    told = check(given)
+    assert (told.changed, told.previous) == (True, "")
+
+
+def test_an_adapter_of_somebody_else_is_in_service_and_of_unknown_making(work: Path, tmp_path: Path) -> None:
+    given = settings(work, output=tmp_path / "volume")
+    put_in_service(work, given, check(given))
+    (tmp_path / "volume" / "lineage.json").unlink()
+    told = check(given)
+    assert (told.changed, told.previous) == (True, str(tmp_path / "volume"))
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"x": 1}'])
+def test_a_damaged_lineage_is_none(work: Path, tmp_path: Path, damage: str) -> None:
+    given = settings(work, output=tmp_path / "volume")
+    put_in_service(work, given, check(given))
+    (tmp_path / "volume" / "lineage.json").write_text(damage)
+    assert lineage.of_folder(tmp_path / "volume") is None
+
+
+def test_numbers_written_in_another_way_are_the_same_settings(work: Path) -> None:
+    same = [settings(work, training_arguments=json.loads(text)) for text in ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}')]
+    assert settings_digest(same[0]) == settings_digest(same[1])
+    assert settings_digest(settings(work, learning_rate="1e-3")) == settings_digest(
+        settings(work, learning_rate=0.001)
+    )
+
+
+def test_without_a_digest_of_the_data_nothing_can_be_said(work: Path) -> None:
+    with pytest.raises(BadInput, match="run the download step before"):
+        check(settings(work, data_digest=""))
+
+
+def test_lineage_survives_the_annotations_of_an_image() -> None:
+    known = Lineage("sha256:1", "sha256:2", "sha256:3")
+    assert Lineage.of_annotations(known.annotations() | {"other": "x"}) == known
+    assert Lineage.of_annotations({}) == Lineage()

@@ -1,0 +1,114 @@
+"""Tokens are made once; what reads them can't tell them from those in memory."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable_model
+from tuning import quick, small_model, with_rows
+
+from steps.data import chat_tokens
+from steps.data.chat_tokens import prepare, tokenize
+from steps.data.dataset import Rows, read_messages
+from steps.data.token_cache import TokenRows, prepare_cached
+from steps.runtime.errors import BadInput
+from steps.tune import batching
+
+LENGTH = 16
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    return trainable_model.make_tokenizer()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Rows:
+    trainable_model.write_rows(tmp_path / "rows.parquet", trainable_model.chat_rows(60))
+    return read_messages(tmp_path / "rows.parquet")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each call of the tokenizer got."""
+    calls: list[int] = []
+    real = chat_tokens._tokenized
+
+    def counting(tokenizer: Any, rows: Any, *rest: Any) -> Any:
+        calls.append(len(rows))
+        return real(tokenizer, rows, *rest)
+
+    monkeypatch.setattr(chat_tokens, "_tokenized", counting)
+    return calls
+
+
+def test_the_same_as_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
+    wanted = prepare(tokenizer, rows, LENGTH)
+    found = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    assert 0 < len(wanted.rows) < 60 and wanted.cut  # rows of each fate
+    assert (list(found.rows), found.numbers) == (wanted.rows, wanted.numbers)
+    assert [found.rows[n] for n in (0, 5, -1)] == [wanted.rows[n] for n in (0, 5, -1)]
+    assert found.remark(60, LENGTH) == wanted.remark(60, LENGTH)
+    assert random.Random(1).sample(found.numbers, 3) == random.Random(1).sample(list(wanted.numbers), 3)
+    mapped, made = batching.dataset(found.rows, {}), batching.dataset(wanted.rows, {})
+    assert mapped.cache_files and mapped.to_dict() == made.to_dict()
+    packing = {"packing": True, "max_length": 256}
+    assert batching.dataset(found.rows, packing).to_dict() == batching.dataset(wanted.rows, packing).to_dict()
+
+
+def test_many_rows_at_once_are_as_one_by_one(tokenizer: Any, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 7)
+    assert prepare(tokenizer, rows, 256).rows == [tokenize(tokenizer, row) for row in rows]
+
+
+def test_a_second_start_finds_them(tokenizer: Any, rows: Rows, tmp_path: Path, asked: list[int]) -> None:
+    first = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    assert asked == [60]
+    again = prepare_cached(trainable_model.make_tokenizer(), rows, tmp_path / "tokens", LENGTH)
+    assert asked == [60] and list(again.rows) == list(first.rows)
+    for settings in ({"learned": "all"}, {"keep": "keep_end"}):
+        prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH, **settings)
+    assert len(asked) == 3
+    tokenizer.chat_template += "{# another, that writes the same #}"
+    prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    assert len(asked) == 4
+    (tmp_path / "tokens" / "facts.json").unlink()  # as after a kill
+    prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    assert len(asked) == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.parquet", "tokens"]
+
+
+def test_other_rows_are_other_tokens(tokenizer: Any, rows: Rows, tmp_path: Path, asked: list[int]) -> None:
+    prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    trainable_model.write_rows(rows.file, trainable_model.chat_rows(61))
+    assert len(prepare_cached(tokenizer, read_messages(rows.file), tmp_path / "tokens", 256).rows) == 61
+    assert asked == [60, 61]
+
+
+def test_rows_that_can_not_be_used_leave_nothing(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="max_length 2 leaves no assistant token"):
+        prepare_cached(tokenizer, rows, tmp_path / "tokens", 2)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_mere_text_is_learned_with_its_end(tokenizer: Any) -> None:
+    tokenizer.chat_template = None
+    row = tokenize(tokenizer, [{"role": "text", "content": "Number 4 is blue."}])
+    assert tokenizer.decode(row.input_ids) == "Number 4 is blue.<|im_end|>"
+    assert row.labels == row.input_ids
+
+
+def test_a_training_that_goes_on_does_not_tokenize_again(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, asked: list[int]
+) -> None:
+    tiny, work = small_model(tmp_path_factory.getbasetemp()), with_rows(tmp_path / "work", 20)
+    quick(work, tiny, max_steps=2)
+    assert asked == [20]
+    shutil.rmtree(work / "checkpoints")
+    quick(work, tiny, max_steps=2)
+    assert asked == [20]
+    assert isinstance(TokenRows(work / "tokens" / "train" / "tokens.arrow"), TokenRows)

@@ -1,0 +1,164 @@
+"""Every call of the download fails once in every way, and the process is killed after each of them.
+
+In the end the rows are all there, none twice, and nothing that was fetched is fetched again.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fault_table
+import pyarrow.parquet as pq
+import pytest
+from data_image import build_data_image
+from faults import RETRY_AFTER, Faults, kill_proof
+from parquet_server import Fault, ParquetServer
+from registry_fixture import Front, Registry, ref
+
+from steps.download import fetch, transfer
+from steps.download.settings import Settings
+from steps.download.step import download
+from steps.oci import registry, registry_client
+from steps.runtime.errors import StepError
+
+NUMBER = itertools.count()
+DIRECT, MOVED, STORED = "/direct.parquet", "/moved.parquet", "/store/moved.parquet"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was waited for, in no time; one file after the other, so that calls have an order."""
+    waited: list[float] = []
+    monkeypatch.setattr(fetch, "fetch_all", functools.partial(fetch.fetch_all, wait=waited.append))
+    monkeypatch.setattr(fetch, "AT_ONCE", 1)
+    monkeypatch.setattr("os.fsync", lambda _: None)  # Processes are killed here, machines are not.
+    return waited
+
+
+@pytest.fixture(scope="module")
+def bodies(as_parquet: Callable[..., bytes], chats: Callable[..., list[Any]]) -> dict[str, bytes]:
+    return {
+        DIRECT: as_parquet(messages=chats(30, "direct")),
+        STORED: as_parquet(messages=chats(30, "moved")),
+    }
+
+
+@pytest.fixture
+def attempt(
+    tmp_path: Path, bodies: dict[str, bytes], waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Faults, str]]:
+    """``attempt(kind, call)``: the download of both files; with ``cut``, of what another one did not get of them."""
+
+    def run(kind: str, call: int, cut: int = 0) -> tuple[Faults, str]:
+        server = ParquetServer()
+        for path, body in bodies.items():
+            server.put(path, body)
+        urls = [server.url + DIRECT, server.redirect(MOVED, STORED)]
+        settings = Settings(work=tmp_path / str(next(NUMBER)), urls=urls, allow_private_hosts=True)
+        # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
+        monkeypatch.setattr(transfer, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
+        waits.clear()
+        try:
+            if cut:
+                with monkeypatch.context() as once:
+                    once.setattr(transfer, "TRIES", 1)
+                    for path in bodies:
+                        server.faults[path].append(Fault(cut_after=cut))
+                    with pytest.raises(StepError):
+                        download(settings)
+                server.calls.calls.clear()
+            outcome = tried(server.calls, kind, call, settings)
+            assert kind != "429" or RETRY_AFTER in waits
+            whole(settings, {path: server.sent(path) for path in bodies}, bodies)
+            return server.calls, outcome
+        finally:
+            server.stop()
+
+    return run
+
+
+def tried(faults: Faults, kind: str, call: int, settings: Settings) -> str:
+    """Run the step, again where it was killed."""
+    if kind:
+        faults.fail(kind, call)
+    if kind == "killed":
+        assert not kill_proof(faults, lambda: download(settings)), "it was to be killed"
+    download(settings)
+    return "done by the next try" if kind == "killed" else "done by the same try"
+
+
+def whole(settings: Settings, sent: dict[str, int], bodies: dict[str, bytes]) -> None:
+    """All rows are there once, no byte came twice, and nothing is left beside them."""
+    rows_are_there(settings, 60)
+    assert all(sent[path] <= len(body) for path, body in bodies.items()), "what was there was fetched again"
+    left = [path.name for path in (settings.work / "dataset").rglob("*") if "partial" in path.name]
+    assert not left
+    assert len(list((settings.work / "dataset" / "raw").glob("*.parquet"))) == len(bodies)
+
+
+def rows_are_there(settings: Settings, count: int) -> None:
+    dataset = settings.work / "dataset"
+    found = [
+        json.dumps(row)
+        for name in ("train.parquet", "eval.parquet")
+        for row in pq.read_table(dataset / name, use_threads=False)["messages"].to_pylist()
+    ]
+    assert len(found) == len(set(found)) == count
+    assert json.loads((dataset / "manifest.json").read_text())["duplicate_rows"] == 0
+
+
+def test_files_of_the_web(attempt: Callable[..., tuple[Faults, str]]) -> None:
+    rows = fault_table.sweep("download", attempt, sample=3)
+    assert [row.call for row in rows[:: len(rows) // 3]] == [f"GET {path}" for path in (DIRECT, MOVED, STORED)]
+    fault_table.check("download", rows, sample=True)
+
+
+def test_files_that_are_here_in_part(attempt: Callable[..., tuple[Faults, str]]) -> None:
+    rows = fault_table.sweep("download, continued", functools.partial(attempt, cut=400), sample=3)
+    assert f"GET {DIRECT}, a part" in {row.call for row in rows}
+    fault_table.check("download, continued", rows, sample=True)
+
+
+@pytest.fixture
+def another_front(open_registry: Registry) -> Iterator[Callable[[], Front]]:
+    fronts: list[Front] = []
+
+    def make() -> Front:
+        fronts.append(Front(open_registry.address))
+        return fronts[-1]
+
+    yield make
+    for one in fronts:
+        one.close()
+
+
+@pytest.mark.usefixtures("docker_config")
+def test_an_image_of_data(
+    tmp_path: Path,
+    bodies: dict[str, bytes],
+    open_registry: Registry,
+    another_front: Callable[[], Front],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry_client, "LONGEST_WAIT", 0.0)
+    layout = tmp_path / "layout"
+    build_data_image(layout, {path.replace("/", "_"): body for path, body in bodies.items()})
+    registry.push_image(layout, ref(f"{open_registry.address}/faults/rows:1"))
+
+    def run(kind: str, call: int) -> tuple[Faults, str]:
+        monkeypatch.setattr(registry_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
+        before = another_front()
+        settings = Settings(work=tmp_path / str(next(NUMBER)), image=f"{before.address}/faults/rows:1")
+        outcome = tried(before.faults, kind, call, settings)
+        rows_are_there(settings, 60)
+        raw = settings.work / "dataset" / "raw"
+        assert [path.name for path in raw.iterdir()] == ["image"], "something is left beside the image"
+        assert len(list((raw / "image").iterdir())) == len(bodies)
+        return before.faults, outcome
+
+    fault_table.check("download, an image of data", fault_table.sweep("download", run, sample=3), sample=True)

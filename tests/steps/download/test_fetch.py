@@ -1,0 +1,401 @@
+"""Downloads against a real server with faults; no test waits: the time between tries is handed in."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from parquet_server import Fault, ParquetServer
+
+from steps.download import transfer
+from steps.download.fetch import fetch_all, forget
+from steps.runtime import hosts
+from steps.runtime.errors import BadInput, StepError
+
+BODY = random.Random(7).randbytes(3_000_000)
+
+
+class Waits(list[float]):
+    """Notes how long it was asked to wait, and does not."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
+
+
+def get(folder: Path, *urls: str, wait: Waits | None = None) -> list[bytes]:
+    fetched = fetch_all(urls, folder, allow_private_hosts=True, wait=Waits() if wait is None else wait)
+    for file in fetched:
+        assert file.sha256 == "sha256:" + hashlib.sha256(file.path.read_bytes()).hexdigest()
+        assert file.size == file.path.stat().st_size
+    assert not list(folder.glob("*.partial"))
+    return [file.path.read_bytes() for file in fetched]
+
+
+def test_several_files_with_equal_names_and_queries_come_in_order(tmp_path, parquet_server: ParquetServer) -> None:
+    bodies = [random.Random(i).randbytes(1000 + i) for i in range(12)]
+    urls = [parquet_server.put(f"/{i % 3}/data.parquet?download=true&part={i}", b) for i, b in enumerate(bodies)]
+    assert get(tmp_path, *urls) == bodies
+    assert all(path.name.endswith(("-data.parquet", ".state.json")) for path in tmp_path.iterdir())
+
+
+def test_a_chain_of_redirects_is_followed_relative_ones_too(tmp_path, parquet_server: ParquetServer) -> None:
+    parquet_server.put("/store/x.parquet?sig=1", BODY)
+    parquet_server.redirect("/c", "/store/x.parquet?sig=1")
+    parquet_server.redirect("/b", f"{parquet_server.url}/c")
+    assert get(tmp_path, parquet_server.redirect("/a.parquet?download=true", "b")) == [BODY]
+
+
+def test_redirects_in_a_circle_end(tmp_path, parquet_server: ParquetServer) -> None:
+    with pytest.raises(BadInput, match="more than 10 redirects"):
+        get(tmp_path, parquet_server.redirect("/a", "/a"))
+    assert len(parquet_server.seen) == 11
+
+
+def test_a_finished_file_is_not_fetched_again_until_it_is_damaged_or_forgotten(tmp_path, parquet_server) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    assert get(tmp_path, url) == get(tmp_path, url) == [BODY]
+    assert len(parquet_server.seen) == 1
+    (file,) = tmp_path.glob("*-x.parquet")
+    file.write_bytes(BODY[:-1] + b"!")
+    assert get(tmp_path, url) == [BODY]
+    assert len(parquet_server.seen) == 2
+    forget([file])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", [Fault(reset_after=1_000_000), Fault(cut_after=1_000_000)], ids=["reset", "cut"])
+def test_a_broken_connection_is_resumed(tmp_path, parquet_server: ParquetServer, waits: Waits, fault: Fault) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"].append(fault)
+    assert get(tmp_path, url, wait=waits) == [BODY]
+    _, second = parquet_server.asked("/x.parquet")
+    resumed_at = int(second.headers["range"].removeprefix("bytes=").rstrip("-"))
+    # A reset may throw away what lay in the socket; a clean end may not.
+    assert 0 < resumed_at <= 1_000_000 and (fault.reset_after > 0 or resumed_at == 1_000_000)
+    assert second.headers["if-range"] == parquet_server.files["/x.parquet"].etag
+    assert second.sent == len(BODY) - resumed_at
+    assert waits == [1.0]
+
+
+def test_last_modified_serves_where_there_is_no_strong_entity_tag(tmp_path, parquet_server: ParquetServer) -> None:
+    date = "Tue, 24 Nov 2026 10:00:00 GMT"
+    url = parquet_server.put("/x.parquet", BODY, etag='W/"weak"', last_modified=date)
+    parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
+    assert get(tmp_path, url) == [BODY]
+    assert parquet_server.asked("/x.parquet")[1].headers["if-range"] == date
+
+
+def test_without_a_validator_it_begins_anew(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY, etag="")
+    parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
+    assert get(tmp_path, url) == [BODY]
+    assert "range" not in parquet_server.asked("/x.parquet")[1].headers
+
+
+def test_a_server_that_ignores_ranges_is_read_from_the_start(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"] += [Fault(cut_after=500_000), Fault(ignores_range=True)]
+    assert get(tmp_path, url) == [BODY]
+    assert parquet_server.sent("/x.parquet") == 500_000 + len(BODY)
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["If-Range honoured", "If-Range ignored"])
+def test_a_file_that_changes_between_tries_is_not_mixed(tmp_path, parquet_server: ParquetServer, honest: bool) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
+    if not honest:
+        parquet_server.faults["/x.parquet"].append(Fault(ignores_if_range=True))
+    newer = BODY[::-1]
+
+    def change(_: float) -> None:
+        parquet_server.put("/x.parquet", newer)
+
+    (file,) = fetch_all([url], tmp_path, allow_private_hosts=True, wait=change)
+    assert file.path.read_bytes() == newer
+
+
+def test_a_file_that_shrank_below_what_is_here_begins_anew(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY, etag='"same"')
+    parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
+
+    def shrink(_: float) -> None:
+        parquet_server.put("/x.parquet", BODY[:1000], etag='"same"')
+
+    (file,) = fetch_all([url], tmp_path, allow_private_hosts=True, wait=shrink)
+    assert file.path.read_bytes() == BODY[:1000]
+
+
+def test_killed_between_the_last_byte_and_the_renaming(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    get(tmp_path, url)
+    (file,) = tmp_path.glob("*-x.parquet")
+    partial = file.with_name(file.name + ".partial")
+    file.rename(partial)
+    assert get(tmp_path, url) == [BODY]
+    assert parquet_server.sent("/x.parquet") == len(BODY)
+    # And before the digest was recorded: the server says that nothing is missing.
+    file.rename(partial)
+    state = transfer.state_of(file)
+    state.write_text(state.read_text().replace(hashlib.sha256(BODY).hexdigest(), "").replace('"sha256:"', '""'))
+    assert get(tmp_path, url) == [BODY]
+    assert parquet_server.sent("/x.parquet") == len(BODY)
+
+
+def test_busy_servers_are_asked_again_after_what_they_say_or_longer_each_time(tmp_path, parquet_server, waits) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"] += [
+        Fault(status=429, headers={"Retry-After": "0"}),
+        Fault(status=503, headers={"Retry-After": "7"}),
+        Fault(status=500),
+        Fault(status=502, headers={"Retry-After": "soon"}),
+    ]
+    assert get(tmp_path, url, wait=waits) == [BODY]
+    assert waits == [0, 7, 4.0, 8.0]
+
+
+def test_a_server_that_stays_busy_is_given_up(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.always["/x.parquet"] = Fault(status=500)
+    with pytest.raises(StepError, match="500 Internal Server Error; 5 tries in a row") as raised:
+        get(tmp_path, url, wait=waits)
+    assert raised.value.exit_code == 1 and waits == [1, 2, 4, 8]
+
+
+def test_a_wait_that_is_too_long_is_left_to_the_next_run(tmp_path, parquet_server: ParquetServer, waits) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"].append(Fault(status=429, headers={"Retry-After": "3600"}))
+    with pytest.raises(StepError, match="asks to wait 3600 s"):
+        get(tmp_path, url, wait=waits)
+    assert not waits
+
+
+def test_a_server_that_falls_silent_is_resumed(tmp_path, parquet_server: ParquetServer, monkeypatch) -> None:
+    monkeypatch.setattr(transfer, "TIMEOUTS", (5, 0.05))
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"].append(Fault(hold_after=500_000))
+    assert get(tmp_path, url) == [BODY]
+    assert parquet_server.sent("/x.parquet") == len(BODY)
+
+
+def test_certificates_are_checked(tmp_path, parquet_server: ParquetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", certificate, *subject]
+    subprocess.run(make, check=True, capture_output=True)
+    parquet_server.use_tls(key, certificate)
+    url = parquet_server.put("/x.parquet", BODY)
+    with pytest.raises(BadInput, match="certificate is not trusted") as raised:
+        get(tmp_path / "raw", url)
+    assert "REQUESTS_CA_BUNDLE" in raised.value.fix
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert get(tmp_path / "raw", url) == [BODY]
+
+
+def test_tries_count_only_while_nothing_new_arrives(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"] += [Fault(cut_after=200_000)] * 9
+    assert get(tmp_path, url, wait=waits) == [BODY]
+    assert waits == [1.0] * 9
+
+
+def test_a_transfer_of_unknown_length_is_kept_as_it_came(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    parquet_server.faults["/x.parquet"].append(Fault(headers={"Content-Length": "", "Connection": "close"}))
+    assert get(tmp_path, url) == [BODY]
+
+
+def test_the_checksum_of_the_address_is_checked(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    digest = hashlib.sha256(BODY).hexdigest()
+    assert get(tmp_path, f"{url}#sha256={digest.upper()}") == [BODY]
+    with pytest.raises(BadInput, match=f"digest is sha256:{digest}, not sha256:{'0' * 64}"):
+        get(tmp_path, f"{url}#sha256={'0' * 64}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("status", "told", "fix"),
+    [(404, "404 Not Found", "browser"), (410, "410 Gone", "browser"), (401, "401", "signed"), (403, "403", "signed")],
+)
+def test_final_answers_are_bad_input(tmp_path, parquet_server: ParquetServer, status, told, fix) -> None:
+    parquet_server.always["/x.parquet"] = Fault(status=status)
+    with pytest.raises(BadInput, match=told) as raised:
+        get(tmp_path, f"{parquet_server.url}/x.parquet")
+    assert f"{parquet_server.url}/x.parquet" in raised.value.what and fix in raised.value.fix
+    assert len(parquet_server.seen) == 1
+
+
+def test_all_failures_are_told_and_healthy_downloads_keep_their_part(tmp_path, parquet_server: ParquetServer) -> None:
+    urls = [
+        parquet_server.put("/good.parquet", BODY * 4),
+        f"{parquet_server.url}/gone.parquet",
+        f"{parquet_server.url}/busy.parquet",
+        f"{parquet_server.url}/forbidden.parquet",
+    ]
+    parquet_server.always["/busy.parquet"] = Fault(status=503, headers={"Retry-After": "0"})
+    parquet_server.always["/forbidden.parquet"] = Fault(status=403)
+    with pytest.raises(BadInput) as raised:
+        get(tmp_path, *urls)
+    assert "/gone.parquet: 404" in raised.value.what and "/forbidden.parquet: 403" in raised.value.what
+    assert "good" not in raised.value.what
+    assert {path.suffix for path in tmp_path.glob("*good.parquet*")} <= {".partial", ".json", ".parquet"}
+    parquet_server.always.clear()
+    already = parquet_server.sent("/good.parquet")
+    assert get(tmp_path, urls[0]) == [BODY * 4]
+    assert parquet_server.sent("/good.parquet") <= len(BODY * 4) + already
+
+
+def test_nothing_listens(tmp_path, waits: Waits) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(StepError, match="Connection refused") as raised:
+        get(tmp_path, f"http://127.0.0.1:{port}/x.parquet?sig=hush", wait=waits)
+    assert raised.value.exit_code == 1 and len(waits) == 4
+    assert "hush" not in str(raised.value)
+
+
+def test_names_that_do_not_resolve(tmp_path, waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    with pytest.raises(StepError, match=r"data\.invalid.*resolve|does not resolve|not known") as raised:
+        fetch_all(["https://data.invalid/x.parquet"], tmp_path, wait=waits)
+    assert raised.value.exit_code == 1
+
+
+def test_wrong_addresses_are_told_together_before_any_is_asked(tmp_path, parquet_server: ParquetServer) -> None:
+    good = parquet_server.put("/x.parquet", BODY)
+    wrong = ["ftp://host/x", "https:///x", "http://h:70000/x", f"{good}#sha256=12", f"{good}#part", "/local", good]
+    with pytest.raises(BadInput) as raised:
+        fetch_all([good, *wrong], tmp_path / "raw")
+    assert len(raised.value.what.splitlines()) == 1 + len(wrong)
+    assert not parquet_server.seen and not (tmp_path / "raw").exists()
+
+
+PRIVATE_4 = ["127.0.0.1", "localhost", "10.1.2.3", "192.168.0.1", "0.0.0.0", "224.0.0.1", "2130706433", "0x7f.1"]
+PRIVATE_6 = ["[::1]", "[fe80::1]", "[::ffff:10.0.0.1]"]
+METADATA = ["169.254.169.254", "168.63.129.16", "100.100.100.200", "[fd00:ec2::254]", "[64:ff9b::a9fe:a9fe]"]
+
+
+@pytest.mark.parametrize("host", [*PRIVATE_4, *PRIVATE_6, *METADATA])
+def test_private_hosts_are_refused(tmp_path, host: str) -> None:
+    with pytest.raises(BadInput, match="loopback, private, link-local or metadata"):
+        fetch_all([f"http://{host}/x.parquet"], tmp_path)
+
+
+def test_a_redirect_to_a_private_host_is_refused(tmp_path, parquet_server, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet_server.put("/secret", BODY)
+    url = parquet_server.redirect("/x.parquet", f"http://127.0.0.2:{parquet_server.port}/secret")
+    monkeypatch.setattr(hosts, "_is_public", lambda address: address == "127.0.0.1")
+    with pytest.raises(BadInput, match=r"a redirect leads to 127\.0\.0\.2 is a loopback"):
+        fetch_all([url], tmp_path)
+    assert [seen.path for seen in parquet_server.seen] == ["/x.parquet"]
+
+
+def test_a_name_that_resolves_differently_when_connecting_gains_nothing(tmp_path, parquet_server, monkeypatch) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    resolve = socket.getaddrinfo
+    answers = iter(["8.8.8.8", "127.0.0.1"])
+
+    def rebinding(host: str, port: int, *rest: object, **named: object):
+        return resolve(next(answers), port, *rest, **named) if host == "rebind.example" else resolve(host, port)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    with pytest.raises(BadInput, match=r"rebind\.example \(127\.0\.0\.1\)"):
+        fetch_all([url.replace("127.0.0.1", "rebind.example")], tmp_path)
+    assert not parquet_server.seen
+
+
+def test_the_token_goes_to_the_hub_and_to_no_other_host(tmp_path, parquet_server, monkeypatch, capfd) -> None:
+    parquet_server.put("/cdn/x.parquet", BODY)
+    parquet_server.redirect("/resolve/x.parquet", "/lfs/x.parquet")
+    parquet_server.redirect("/lfs/x.parquet", f"http://localhost:{parquet_server.port}/cdn/x.parquet")
+    monkeypatch.setenv("HF_TOKEN", "hf_hush")
+    monkeypatch.setenv("HF_ENDPOINT", parquet_server.url)
+    assert get(tmp_path, f"{parquet_server.url}/resolve/x.parquet") == [BODY]
+    assert [seen.headers.get("authorization") for seen in parquet_server.seen] == ["Bearer hf_hush"] * 2 + [None]
+    monkeypatch.delenv("HF_ENDPOINT")
+    parquet_server.seen.clear()
+    get(tmp_path / "other", f"{parquet_server.url}/cdn/x.parquet")
+    assert "authorization" not in parquet_server.seen[0].headers
+    assert "hf_hush" not in "".join(capfd.readouterr())
+    assert not any(b"hf_hush" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("url", "asked", "sees"),
+    [
+        ("https://huggingface.co/d/x", "https://huggingface.co/d/x", True),
+        ("https://huggingface.co/d/x", "https://cdn-lfs.huggingface.co/x", False),
+        ("http://huggingface.co/d/x", "http://huggingface.co/d/x", False),
+        ("https://huggingface.co.evil.example/x", "https://huggingface.co.evil.example/x", False),
+        ("https://evil.example/x", "https://huggingface.co/d/x", False),
+    ],
+)
+def test_who_sees_the_token(monkeypatch, url: str, asked: str, sees: bool) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_hush")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert bool(hosts.authentication(asked, url)) is sees
+
+
+def test_the_hub_refuses_and_the_fix_names_the_token(tmp_path, parquet_server, monkeypatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", parquet_server.url)
+    parquet_server.always["/x.parquet"] = Fault(status=401)
+    for token, fix in (("", "put a token that may read it into HF_TOKEN"), ("hf_hush", "accept the data set's terms")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(BadInput) as raised:
+            get(tmp_path, f"{parquet_server.url}/x.parquet")
+        assert fix in raised.value.fix and "hf_hush" not in str(raised.value)
+
+
+def test_secrets_of_an_address_are_not_shown(tmp_path, parquet_server: ParquetServer, capfd) -> None:
+    path = "/x.parquet?sv=2024&sig=hush1&X-Amz-Security-Token=hush2"
+    parquet_server.put(path, BODY)
+    url = f"http://me:hush3@127.0.0.1:{parquet_server.port}{path}"
+    (file,) = fetch_all([url], tmp_path, allow_private_hosts=True)
+    assert file.url == f"{parquet_server.url}/x.parquet?sv=2024&sig=***&X-Amz-Security-Token=***"
+    assert parquet_server.seen[0].headers["authorization"].startswith("Basic ")
+    everything = "".join(capfd.readouterr()) + "".join(p.name + repr(p.read_bytes()[:500]) for p in tmp_path.iterdir())
+    assert "hush" not in everything
+
+
+def test_a_full_disk_is_told_and_leaves_no_part(small_disk: Path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    with pytest.raises(BadInput, match=r"no space left on .*\(it has 3\.0 MB, 1\.0 MB are free\)"):
+        get(small_disk, url)
+    # Without a length, the disk fills up while the bytes come.
+    parquet_server.always["/x.parquet"] = Fault(headers={"Content-Length": "", "Connection": "close"})
+    with pytest.raises(BadInput, match="no space left on"):
+        get(small_disk, url)
+    assert not list(small_disk.iterdir())
+
+
+def test_other_trouble_with_files_is_not_hidden(tmp_path, parquet_server: ParquetServer) -> None:
+    url = parquet_server.put("/x.parquet", BODY)
+    get(tmp_path, url)
+    (file,) = tmp_path.glob("*-x.parquet")
+    forget([file])
+    os.mkdir(file.with_name(file.name + ".partial"))
+    with pytest.raises(OSError) as raised:
+        get(tmp_path, url)
+    assert raised.value.errno in (errno.EISDIR, errno.EPERM)
+
+
+def test_progress_in_bytes(tmp_path, parquet_server: ParquetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGO_PROGRESS_FILE", str(tmp_path / "progress"))
+    urls = [parquet_server.put(f"/{i}.parquet", BODY[: 1000 * (i + 1)]) for i in range(3)]
+    get(tmp_path / "raw", *urls)
+    assert (tmp_path / "progress").read_text() == "6000/6000\n"

@@ -1,0 +1,389 @@
+"""Formats, faults and the split, on real parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steps.data import row_messages
+from steps.data.row_formats import Columns
+from steps.data.row_messages import schema_of
+from steps.download import row_checks
+from steps.download.rows import DataFile, UnusableData, format_of, normalise, repeated, split, write_parquet
+from steps.runtime.errors import BadInput
+
+
+def written(path: Path, **columns: Any) -> DataFile:
+    pq.write_table(pa.table(columns), path)
+    return DataFile(path, path.name)
+
+
+def turn(role: Any, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+ASK, ANSWER = turn("user", "Why?"), turn("assistant", "Because.")
+
+
+def read_back(*data: DataFile, columns: Columns | None = None) -> list[Any]:
+    """All rows as they would be tuned on."""
+    kept: list[pa.RecordBatch] = []
+    found = format_of(data, columns or {})
+    normalise(data, found, kept.append, columns or {})
+    table = pa.Table.from_batches(kept, schema_of(found))
+    return table[0].to_pylist() if table.num_columns == 1 else table.to_pylist()
+
+
+def check(data_format: Any, *data: DataFile) -> None:
+    normalise(data, data_format, lambda rows: None)
+
+
+def test_messages_stay_as_they_are(tmp_path: Path, chats) -> None:
+    rows = [[turn("system", "Be brief."), *chat, ASK, ANSWER] for chat in chats(2500)]
+    data = written(tmp_path / "a.parquet", messages=rows)
+    assert format_of([data]) == "messages"
+    assert read_back(data) == rows
+
+
+def test_prompt_and_completion_become_turns(tmp_path: Path) -> None:
+    text = written(tmp_path / "a.parquet", completion=["Because."], prompt=["Why?"])
+    lists = written(tmp_path / "b.parquet", prompt=[[turn("system", "Be brief."), ASK]], completion=[[ANSWER]])
+    assert format_of([text, lists]) == "prompt-completion"
+    assert read_back(text, lists) == [[ASK, ANSWER], [turn("system", "Be brief."), ASK, ANSWER]]
+
+
+def test_sharegpt_becomes_turns(tmp_path: Path) -> None:
+    said = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Why?"}]
+    data = written(tmp_path / "a.parquet", conversations=[[*said, {"from": "gpt", "value": "Because."}]])
+    assert format_of([data]) == "sharegpt"
+    assert read_back(data) == [[turn("system", "Be brief."), ASK, ANSWER]]
+    tool = written(tmp_path / "b.parquet", conversations=[[*said, {"from": "function_response", "value": "5"}]])
+    with pytest.raises(UnusableData, match='a role "function_response"'):
+        check("sharegpt", tool)
+
+
+def test_instructions_become_turns(tmp_path: Path) -> None:
+    plain = written(tmp_path / "a.parquet", instruction=["Why?"], output=["Because."])
+    assert format_of([plain]) == "instruction"
+    assert read_back(plain) == [[ASK, ANSWER]]
+    data = written(tmp_path / "b.parquet", instruction=["Add."] * 3, input=["1 and 2", "", None], output=["3"] * 3)
+    asked = [row[0]["content"] for row in read_back(data)]
+    assert asked == ["Add.\n\n1 and 2", "Add.", "Add."]
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", question=["Why?"], output=["Because."], prompt=["no"], id=[1])
+    columns = {"prompt": "question", "completion": "output"}
+    assert format_of([data], columns) == "prompt-completion"
+    assert normalise([data], "prompt-completion", lambda rows: None, columns).unused == ["prompt", "id"]
+    assert read_back(data, columns=columns) == [[ASK, ANSWER]]
+    with pytest.raises(UnusableData, match=r"no column `Frage`, which `columns` names"):
+        format_of([data], {"prompt": "Frage"})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.struct([("content", pa.large_string()), ("role", pa.dictionary(pa.int32(), pa.string()))])),
+        pa.large_list(pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())])),
+    ],
+    ids=["other text types", "more fields"],
+)
+def test_other_writers_types_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+    data = written(tmp_path / "a.parquet", messages=pa.array([[ASK, ANSWER]], kind))
+    assert read_back(data) == [[ASK, ANSWER]]
+
+
+def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", id=[1], messages=[[ASK, ANSWER]], prompt=["Why?"])
+    assert normalise([data], "messages", lambda rows: None).unused == ["id", "prompt"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"question": ["a"], "output": ["b"]}, "no columns to tune on; there are `question`, `output`"),
+        ({"conversations": ["a"]}, "the column `conversations` is string"),
+        ({"instruction": [[ASK]], "output": ["b"]}, "the column `instruction` is list"),
+        ({"instruction": ["a"], "input": [1], "output": ["b"]}, "the column `input` is int64"),
+        ({"body": ["a"]}, "no columns to tune on; there are `body`"),
+        ({"text": [1]}, "the column `text` is int64"),
+        ({"chosen": ["a"], "rejected": ["b"]}, "the column `chosen` is text, and there is no `prompt`"),
+        ({"prompt": ["a"]}, "no columns to tune on; there are `prompt`"),
+        ({"messages": ["a"]}, "the column `messages` is string"),
+        ({"messages": [[{"from": "human", "value": "a"}]]}, r"the column `messages` is list<.*from"),
+        ({"messages": [[{"role": "user", "content": [{"type": "text", "text": "a"}]}]]}, "the column `messages` is"),
+        ({"prompt": [1], "completion": ["a"]}, "the column `prompt` is int64"),
+        ({"messages": pa.array([], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}, "no rows"),
+    ],
+)
+def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
+    with pytest.raises(UnusableData, match=rf"a\.parquet: .*{told}") as raised:
+        format_of([written(tmp_path / "a.parquet", **columns)])
+    assert raised.value.exit_code == 2 and raised.value.fix
+    assert raised.value.at_fault == [tmp_path / "a.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html>", "not a parquet file, but a web page"),
+        (b'{"messages": []}', "not a parquet file, but JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not a parquet file, but a Git LFS pointer"),
+        (b"\x1f\x8b\x08", "not a parquet file, but a compressed archive"),
+        (b"role,content\n", "not a parquet file, but begins with b'role,content"),
+        (b"PAR1 and then nothing of the kind", "a damaged parquet file"),
+        (b"PAR1", "a damaged parquet file"),
+    ],
+)
+def test_files_that_are_not_parquet(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(UnusableData, match=rf"a\.parquet: {told}") as raised:
+        format_of([DataFile(tmp_path / "a.parquet", "a.parquet")])
+    assert raised.value.fix
+
+
+def test_all_files_at_fault_are_told(tmp_path: Path) -> None:
+    good = written(tmp_path / "good.parquet", messages=[[ASK, ANSWER]])
+    bad = written(tmp_path / "bad.parquet", body=["a"])
+    (tmp_path / "page.parquet").write_text("<html>")
+    page = DataFile(tmp_path / "page.parquet", "page.parquet")
+    with pytest.raises(UnusableData) as raised:
+        format_of([bad, good, page])
+    assert raised.value.at_fault == [bad.path, page.path]
+    assert "bad.parquet" in raised.value.what and "page.parquet" in raised.value.what
+
+
+def test_files_of_different_formats(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.parquet", messages=[[ASK, ANSWER]])
+    two = written(tmp_path / "two.parquet", prompt=["a"], completion=["b"])
+    with pytest.raises(UnusableData, match=r"one\.parquet: messages\n  two\.parquet: prompt-completion"):
+        format_of([one, two])
+
+
+FAULTS = [
+    (None, r"no value \(null\)"),
+    ([], "no assistant turn"),
+    ([ASK], "no assistant turn"),
+    ([ASK, None], "a message that is null"),
+    ([ASK, turn(None, "x")], "a role null; known are system, user, assistant"),
+    ([ASK, turn("bot", "x")], 'a role "bot"; known are system, user, assistant'),
+    ([ASK, turn("assistant", None)], "a message without text"),
+    ([turn("user", " \n"), ANSWER], "a message without text"),
+    ([ASK, ANSWER, ASK], "the last turn is not the assistant's"),
+    ([ANSWER], "no user turn before the assistant's"),
+    ([turn("system", "x"), ANSWER], "no user turn before the assistant's"),
+    ([ASK, turn("system", "x"), ANSWER], "a system message that is not the first"),
+    ([ASK, turn("assistant", "x") | {"tool_calls": "y"}], "a message with `tool_calls`, which is not learned"),
+]
+
+
+@pytest.mark.parametrize(("row", "told"), FAULTS)
+def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, told: str) -> None:
+    kind = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())])
+    rows = pa.array([[ASK, ANSWER], [ASK, ANSWER], row], pa.list_(kind))
+    data = written(tmp_path / "a.parquet", messages=rows)
+    with pytest.raises(UnusableData, match=rf"a\.parquet: 1 of 3 rows\n    {told}: 1 \(row 2\)"):
+        check("messages", data)
+
+
+@given(
+    st.lists(
+        st.none()
+        | st.fixed_dictionaries(
+            {
+                "role": st.sampled_from(["system", "user", "user", "assistant", "assistant", "bot", None]),
+                "content": st.sampled_from(["x", "x", "x", " ", None]),
+            }
+        ),
+        max_size=5,
+    )
+    | st.none()
+)
+def test_batches_are_judged_as_their_rows(row: Any) -> None:
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    made = row_messages.to_messages("messages", {"messages": pa.array([[ASK, ANSWER], row], kind)})
+    fault = row_checks._fault(made["messages"].to_pylist()[1])
+    assert row_checks._sound(made["messages"]) is (not fault)
+    assert row_checks.faults(made) == ({1: fault} if fault else {})
+
+
+def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, chats) -> None:
+    rows = chats(3000)
+    for i in range(5, 3000, 100):
+        rows[i] = [ASK]
+    one = written(tmp_path / "one.parquet", messages=rows)
+    two = written(tmp_path / "two.parquet", messages=[[ASK, ANSWER], [turn("user", ""), ANSWER]])
+    fine = written(tmp_path / "fine.parquet", messages=[[ASK, ANSWER]])
+    with pytest.raises(UnusableData) as raised:
+        check("messages", one, fine, two)
+    assert raised.value.what.splitlines()[1:] == [
+        "  one.parquet: 30 of 3000 rows",
+        "    no assistant turn: 30 (rows 5, 105, 205, 305, 405, ...)",
+        "  two.parquet: 1 of 2 rows",
+        "    a message without text: 1 (row 1)",
+    ]
+    assert raised.value.at_fault == [one.path, two.path]
+
+
+def test_prompts_that_are_missing(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", prompt=["a", None, "b"], completion=["c", "d", ""])
+    with pytest.raises(UnusableData, match=r"2 of 3 rows\n    no value \(null\): 1 \(row 1\)\n    a message without"):
+        check("prompt-completion", data)
+
+
+def test_pages_that_are_damaged(tmp_path: Path, chats) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"messages": chats(3000)}), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[200:2000] = bytes(1800)
+    path.write_bytes(content)
+    data = DataFile(path, "a.parquet")
+    assert format_of([data]) == "messages"
+    with pytest.raises(UnusableData, match=r"a\.parquet: .*\n +damaged: "):
+        check("messages", data)
+
+
+@given(
+    count=st.integers(2, 300),
+    eval_split=st.floats(0, 0.9),
+    shuffle=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_split_takes_every_row_once(count: int, eval_split: float, shuffle: bool, seed: int) -> None:
+    try:
+        train, held_out = split(count, eval_split, shuffle, seed)
+    except BadInput:
+        assert round(count * eval_split) >= count
+        return
+    assert sorted([*train, *held_out]) == list(range(count))
+    assert len(train) and bool(len(held_out)) is (eval_split > 0)
+    assert abs(len(held_out) - count * eval_split) <= 1
+    if not shuffle:
+        assert list(train) + list(held_out) == list(range(count))
+
+
+def test_the_split_is_the_same_for_ever() -> None:
+    train, held_out = split(10, 0.2, True, 42)
+    assert (train.tolist(), held_out.tolist()) == ([8, 1, 5, 0, 7, 2, 9, 4], [3, 6])
+    assert split(10, 0.2, True, 43)[0].tolist() != train.tolist()
+
+
+def test_one_row_cannot_be_split() -> None:
+    with pytest.raises(BadInput, match="1 rows cannot be split"):
+        split(1, 0.1, True, 42)
+    assert [len(part) for part in split(1, 0, True, 42)] == [1, 0]
+
+
+@pytest.mark.parametrize("seed", [0, 42])
+def test_the_order_is_that_of_a_permutation(seed: int) -> None:
+    train, held_out = split(5000, 0.1, True, seed)
+    assert [*train, *held_out] == np.random.RandomState(seed).permutation(5000).tolist()
+
+
+def test_tables_are_cut_into_files_wherever_they_end(tmp_path: Path, chats) -> None:
+    rows = chats(100)
+    schema = schema_of("messages")
+    tables = [pa.table({"messages": rows[a:b]}, schema) for a, b in ((0, 30), (30, 85), (85, 100))]
+    one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    write_parquet(tables, schema, {one: 60, two: 40})
+    assert [pq.read_table(file)["messages"].to_pylist() for file in (one, two)] == [rows[:60], rows[60:]]
+    assert pq.read_schema(one).names == ["messages"]
+    first = one.read_bytes()
+    write_parquet(tables, schema, {one: 60, two: 40})
+    assert one.read_bytes() == first
+
+
+def test_repeated_rows_and_leaks_are_counted(tmp_path: Path, chats) -> None:
+    a, b, c = chats(3)
+    data = written(tmp_path / "a.parquet", messages=[a, b, a, c, a])
+    found = normalise([data], "messages", lambda rows: None)
+    assert repeated(found.digests, np.array([0, 1, 2]), np.array([3, 4])) == (2, 1)
+    assert repeated(found.digests, np.array([0, 1, 2, 3, 4]), np.array([], int)) == (2, 0)
+
+
+def test_rows_that_only_look_alike_are_no_repetition(tmp_path: Path) -> None:
+    """The same letters, divided otherwise."""
+    rows = [
+        [turn("user", "ab"), turn("assistant", "c")],
+        [turn("user", "a"), turn("assistant", "bc")],
+        [turn("user", "a"), turn("assistant", "b"), turn("user", "c"), turn("assistant", "d")],
+        [turn("user", "a"), turn("assistant", "b4:user1:c9:assistant1:d")],
+        [turn("user", "a"), turn("assistant", "b:user:1:c:assistant:1:d")],
+    ]
+    data = written(tmp_path / "a.parquet", messages=rows)
+    found = normalise([data], "messages", lambda rows: None)
+    assert repeated(found.digests, np.arange(5), np.array([], int)) == (0, 0)
+
+
+WORSE = turn("assistant", "No idea.")
+PAIR = {"messages": [ASK, ANSWER], "rejected": [WORSE]}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": ["Why?"], "chosen": ["Because."], "rejected": ["No idea."]},
+        {"prompt": [[ASK]], "chosen": [[ANSWER]], "rejected": [[WORSE]]},
+        {"prompt": [[ASK]], "chosen": ["Because."], "rejected": [[WORSE]]},
+        {"chosen": [[ASK, ANSWER]], "rejected": [[ASK, WORSE]]},
+        {"prompt": ["Why?"], "chosen": [[ASK, ANSWER]], "rejected": [[ASK, WORSE]]},
+    ],
+    ids=["texts", "messages", "mixed", "prompt within", "prompt said twice"],
+)
+def test_pairs_of_answers(tmp_path: Path, columns: dict[str, Any]) -> None:
+    data = written(tmp_path / "a.parquet", **columns, score=[1.0])
+    assert format_of([data]) == "preference"
+    assert read_back(data) == [PAIR]
+
+
+PAIR_FAULTS = [
+    ([[ASK, ANSWER]], [[ASK, ANSWER]], "chosen and rejected are the same"),
+    ([[ASK, ANSWER]], [[turn("user", "How?"), WORSE]], "chosen and rejected differ before their last message"),
+    ([[ASK, ANSWER, ASK, ANSWER]], [[ASK, WORSE]], "chosen and rejected differ before their last message"),
+    ([None], [[ASK, WORSE]], r"chosen: no value \(null\)"),
+    ([[ASK, ANSWER]], [[ASK, turn("assistant", " ")]], "rejected: a message without text"),
+    ([[ASK, ANSWER]], [[ASK]], "rejected: no assistant turn"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "rejected", "told"), PAIR_FAULTS)
+def test_pairs_that_cannot_be_used(tmp_path: Path, chosen: Any, rejected: Any, told: str) -> None:
+    good = [[ASK, ANSWER]], [[ASK, WORSE]]
+    data = written(tmp_path / "a.parquet", chosen=good[0] + chosen, rejected=good[1] + rejected)
+    with pytest.raises(UnusableData, match=rf"1 of 2 rows\n    {told}: 1 \(row 1\)"):
+        check("preference", data)
+
+
+def test_mere_text(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.parquet", text=["Once.", "Twice."], url=["x", "y"])
+    assert format_of([data]) == "text"
+    assert read_back(data) == ["Once.", "Twice."]
+    bad = written(tmp_path / "b.parquet", text=["Once.", None, " "])
+    with pytest.raises(
+        UnusableData, match=r"2 of 3 rows\n    no value \(null\): 1 \(row 1\)\n    no text: 1 \(row 2\)"
+    ):
+        check("text", bad)
+
+
+def test_text_that_is_not_utf_8_is_damage(tmp_path: Path) -> None:
+    content = pa.array([b"Why?", b"Bec\xffause."], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 2, content.buffers())
+    message = pa.StructArray.from_arrays([pa.array(["user", "assistant"]), texts], ["role", "content"])
+    data = written(tmp_path / "a.parquet", messages=pa.ListArray.from_arrays([0, 2], message))
+    with pytest.raises(UnusableData, match=r"damaged: .*UTF8"):
+        check("messages", data)
+
+
+def test_what_counts_as_white_space_is_what_python_says() -> None:
+    every = [chr(code) for code in range(1, 0x3100)]
+    assert row_messages.blank(pa.array(every)).to_pylist() == [not letter.strip() for letter in every]
+    assert row_messages.blank(pa.array([None, "", " \n", " a"])).to_pylist() == [True, True, True, False]

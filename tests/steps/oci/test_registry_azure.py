@@ -1,0 +1,151 @@
+"""Into ACR without a password: the real azure-identity, Entra and ACR's endpoints on this machine, a real registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from acr_fixture import ASSERTION, ENTRA_TOKEN, TENANT, Acr, Entra, denied, workload_identity
+from registry_fixture import Front, Registry, Request, ref
+
+from steps.oci import registry, registry_azure
+from steps.oci.oci_layout import Image
+from steps.oci.registry_errors import MayPass
+from steps.runtime.errors import BadInput, StepError
+
+pytestmark = pytest.mark.usefixtures("docker_config")
+
+
+@pytest.fixture
+def acr(front: Front) -> Acr:
+    return Acr(front)
+
+
+@pytest.fixture
+def entra(acr: Acr, needs_tool: Callable[[str], str], tmp_path: Path) -> Iterator[Entra]:
+    needs_tool("openssl")
+    with workload_identity(tmp_path / "identity", acr) as server:
+        yield server
+
+
+def test_push_and_pull_by_workload_identity(
+    image: Image, acr: Acr, entra: Entra, open_registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = ref(f"{acr.address}/azure/adapter:1")
+    assert registry.push_image(image.layout, target) == image.manifest.digest
+    assert registry.pull_image(target, tmp_path / "back") == image.manifest.digest
+    assert registry.holds(ref(f"{open_registry.address}/azure/adapter:1"))
+    assert acr.exchanges == 2, "once for each session"
+    [first, *_] = entra.asked
+    assert first["grant_type"] == "client_credentials"
+    assert first["scope"] == "https://containerregistry.azure.net/.default"
+    assert first["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    said = capfd.readouterr()
+    assert not [text for text in ("canary", ASSERTION, ENTRA_TOKEN) if text in said.out + said.err]
+
+
+def test_a_refresh_token_that_ended_is_exchanged_anew(image: Image, acr: Acr, entra: Entra) -> None:
+    """An upload may take longer than the three hours that one lives."""
+
+    def after(request: Request, answer):  # type: ignore[no-untyped-def]
+        if request.method == "PUT" and acr.exchanges == 1:
+            acr.access.clear()
+            acr.refresh.clear()
+        return answer
+
+    acr.front.after = after
+    assert registry.push_image(image.layout, ref(f"{acr.address}/azure/long:1")) == image.manifest.digest
+    assert acr.exchanges == 2
+
+
+def test_docker_credentials_come_first(image: Image, acr: Acr, entra: Entra, log_in: Callable[..., None]) -> None:
+    log_in(acr.address, password="of-the-secret")
+    with pytest.raises(BadInput, match="does not let these credentials push"):
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/secret:1"))
+    assert entra.asked == []
+
+
+def test_an_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> None:
+    acr.roles = "pull"
+    with pytest.raises(BadInput, match="does not let the Azure identity of this step push to") as caught:
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/reader:1"))
+    assert "AcrPush" in caught.value.fix
+    acr.exchange = lambda given: denied(401, "UNAUTHORIZED", f"for {given}")  # type: ignore[method-assign]
+    with pytest.raises(BadInput, match="does not take the Azure identity of this step") as caught:
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/reader:2"))
+    assert "AcrPush" in caught.value.fix and "canary" not in str(caught.value)
+
+
+def test_an_identity_that_entra_does_not_know(
+    image: Image, acr: Acr, entra: Entra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_ID", "somebody-else")
+    with pytest.raises(BadInput, match="AADSTS70021: No matching federated identity") as caught:
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/unknown:1"))
+    assert "federated credential" in caught.value.fix
+    assert ASSERTION not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["reset", "429", "500", "truncated"])
+def test_entra_fails_once(image: Image, acr: Acr, entra: Entra, waits: list[float], kind: str) -> None:
+    entra.front.faults.fail(kind, 1)
+    target = ref(f"{acr.address}/azure/faults-{kind}:1")
+    assert registry.push_image(image.layout, target, wait=waits.append) == image.manifest.digest
+    assert entra.front.faults.happened
+    assert len(waits) == 1
+
+
+def test_entra_is_not_there(image: Image, acr: Acr, entra: Entra, waits: list[float]) -> None:
+    entra.front.close()
+    with pytest.raises(MayPass, match="Microsoft Entra cannot be reached"):
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/away:1"), wait=waits.append)
+    assert waits
+
+
+def test_errors_that_echo_the_token_are_without_it(image: Image, acr: Acr, entra: Entra) -> None:
+    acr.exchange = lambda given: denied(400, "BAD", f"cannot read {given['access_token']}")  # type: ignore[method-assign]
+    with pytest.raises(StepError, match=r"BAD: cannot read \*\*\*"):
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/echo:1"))
+
+
+def test_no_other_registry_gets_to_see_the_token(
+    image: Image, acr: Acr, entra: Entra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its challenge says; only Azure's own names, and those that are listed."""
+    monkeypatch.setenv("ARGOTUNE_AZURE_REGISTRIES", "other.example.com")
+    with pytest.raises(BadInput, match="does not let a client without credentials push"):
+        registry.push_image(image.layout, ref(f"{acr.address}/azure/foreign:1"))
+    assert entra.asked == [] and acr.exchanges == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "azure"),
+    [
+        ("mine.azurecr.io", True),
+        ("mine.azurecr.cn", True),
+        ("mine.azurecr.us", True),
+        ("mine-hash.azurecr.io", True),
+        ("azurecr.io", False),
+        ("azurecr.io.example.com", False),
+        ("evilazurecr.io", False),
+        ("ghcr.io", False),
+    ],
+)
+def test_which_registries_are_azures(host: str, azure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARGOTUNE_AZURE_REGISTRIES", raising=False)
+    assert registry_azure.is_azure(host) is azure
+
+
+def test_without_any_identity_it_is_asked_as_nobody(
+    image: Image, acr: Acr, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on somebody's machine that never saw Azure; a registry may let everybody pull."""
+    monkeypatch.setenv("ARGOTUNE_AZURE_REGISTRIES", acr.address)
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(BadInput, match="does not let a client without credentials pull"):
+        registry.pull_image(ref(f"{acr.address}/azure/public:1"), image.layout.parent / "back")
+    assert "asked as nobody" in capsys.readouterr().out
+    assert TENANT not in capsys.readouterr().out

@@ -1,0 +1,337 @@
+"""Pre-flight against real servers: what is wrong is told in one list, and asking costs next to nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import COMMIT, HubServer
+from kubernetes_server import KubernetesServer
+from parquet_server import Fault, ParquetServer
+from registry_fixture import PASSWORD, Answer, Front, Registry, ref
+
+from steps.oci import oci_layout, registry
+from steps.oci.oci_layout import Image
+from steps.preflight import data_checks, model_checks
+from steps.preflight.settings import Settings
+from steps.preflight.step import preflight, together
+from steps.runtime.errors import BadInput, NoCapacity, StepError
+
+AsParquet = Callable[..., bytes]
+pytestmark = pytest.mark.usefixtures("docker_config", "quiet")
+REPOSITORY = "owner/model"
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No hub, no cluster, nobody's settings."""
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("steps.oci.registry_client.LONGEST_WAIT", 0.0)
+    for module in (data_checks, model_checks):
+        monkeypatch.setattr(module, "BACKOFF", 0.0)
+
+
+@pytest.fixture
+def rows(as_parquet: AsParquet) -> bytes:
+    return as_parquet(messages=[[{"role": "user", "content": "?"}]])
+
+
+def look(tmp_path: Path, **given: Any) -> list[str]:
+    return preflight(Settings(work=tmp_path, **given)).checked
+
+
+def urls(parquet_server: ParquetServer, *given: str) -> list[str | StepError]:
+    return list(data_checks.check_urls(given, allow_private=True, wait=lambda seconds: None))
+
+
+def test_nothing_to_ask_is_fine(tmp_path: Path) -> None:
+    assert look(tmp_path) == []
+
+
+# Data
+
+
+def test_two_small_parts_tell_that_a_file_is_parquet(parquet_server: ParquetServer, rows: bytes) -> None:
+    url = parquet_server.put("/a.parquet", rows)
+    [said] = urls(parquet_server, f"{url}#sha256={'0' * 64}")
+    assert said == f"{url} is parquet, {len(rows)} bytes"
+    assert parquet_server.sent("/a.parquet") == 12
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"<!doctype html><title>log in</title>", "no parquet file but a web page"),
+        (b"a,b\n1,2\n1,2\n", r"begins with b'a,b\\n', not with b'PAR1'"),
+        (b"", "it is empty"),
+        (b"PAR1", "its end is missing"),
+        (b"PAR1" + b"x" * 100, "its end is missing"),
+        (b"PAR1" + b"x" * 100 + b"\xff\xff\xff\x7fPAR1", "its end is missing"),
+    ],
+)
+def test_what_is_no_parquet(parquet_server: ParquetServer, tmp_path: Path, body: bytes, says: str) -> None:
+    url = parquet_server.put("/a.parquet", body)
+    with pytest.raises(BadInput, match=says):
+        look(tmp_path, urls=[url], allow_private_hosts=True)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.parquet").write_bytes(body)
+    with pytest.raises(BadInput, match=says):
+        look(tmp_path, source=tmp_path / "rows")
+
+
+def test_a_server_that_gives_no_parts(parquet_server: ParquetServer, rows: bytes) -> None:
+    url = parquet_server.put("/a.parquet", rows)
+    parquet_server.always["/a.parquet"] = Fault(ignores_range=True)
+    assert urls(parquet_server, url) == [f"{url} begins as parquet does; its server gives no parts"]
+
+
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(reset_after=0), Fault(cut_after=2)])
+def test_a_fault_that_passes_is_none(parquet_server: ParquetServer, rows: bytes, fault: Fault) -> None:
+    url = parquet_server.put("/a.parquet", rows)
+    parquet_server.faults["/a.parquet"].append(fault)
+    assert urls(parquet_server, url) == [f"{url} is parquet, {len(rows)} bytes"]
+
+
+def test_addresses_are_judged_each_by_itself(parquet_server: ParquetServer, rows: bytes) -> None:
+    good = parquet_server.put("/good.parquet", rows)
+    parquet_server.always["/denied.parquet"] = Fault(status=403)
+    parquet_server.always["/down.parquet"] = Fault(status=500)
+    private = parquet_server.redirect("/moved.parquet", good)
+    paths = ["/gone.parquet?sig=canary", "/denied.parquet", "/down.parquet"]
+    given = [good, private, *(f"{parquet_server.url}{path}" for path in paths)]
+    fine, moved, gone, denied, down = urls(parquet_server, *given)
+    assert isinstance(fine, str) and isinstance(moved, str)
+    assert isinstance(gone, BadInput) and "404" in gone.what and "canary" not in str(gone)
+    assert isinstance(denied, BadInput) and "signed URL" in denied.fix
+    assert type(down) is StepError and "500" in down.what
+    [hidden] = data_checks.check_urls([good])
+    assert isinstance(hidden, BadInput) and "loopback" in hidden.what
+
+
+def test_folders_of_data(tmp_path: Path, rows: bytes) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    with pytest.raises(BadInput, match=r"no \*\.parquet below"):
+        look(tmp_path, source=folder)
+    (folder / "a.parquet").write_bytes(rows)
+    assert look(tmp_path, source=folder) == [f"{folder / 'a.parquet'} is parquet, {len(rows)} bytes"]
+
+
+# Base model
+
+
+@pytest.fixture
+def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    server = HubServer(REPOSITORY, folder, token="hf_good")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    yield server
+    server.stop()
+
+
+def test_a_gated_model(gated: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="gated: the hub wants a token that has accepted its licence"):
+        look(tmp_path, model=REPOSITORY)
+    monkeypatch.setenv("HF_TOKEN", "hf_canary_of_somebody_else")
+    with pytest.raises(BadInput, match="gated, and the token in HF_TOKEN may not read it") as caught:
+        look(tmp_path, model=REPOSITORY)
+    assert f"{gated.url}/{REPOSITORY}" in caught.value.fix and "canary" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    assert look(tmp_path, model=REPOSITORY) == [f"base model {REPOSITORY} at main may be read"]
+    assert look(tmp_path, model=REPOSITORY, revision=COMMIT)
+    with pytest.raises(BadInput, match="has no revision other"):
+        look(tmp_path, model=REPOSITORY, revision="other")
+    with pytest.raises(BadInput, match="the hub has no owner/nothing, or doesn't show it"):
+        look(tmp_path, model="owner/nothing")
+    assert gated.fetched == [], "only heads are asked for"
+
+
+def test_a_hub_that_has_no_word_is_no_fault(gated: HubServer, tmp_path: Path) -> None:
+    """A proxy that lets nobody out, a hub that is not well, none at all: the model may be in a cache or a wheel."""
+    gated.blocked = True
+    assert "no word from the hub (HTTP 403)" in look(tmp_path, model=REPOSITORY)[0]
+    gated.blocked, gated.broken = False, True
+    assert "no word from the hub (HTTP 500)" in look(tmp_path, model=REPOSITORY)[0]
+    gated.stop()
+    assert "the hub can't be asked (ConnectionError)" in look(tmp_path, model=REPOSITORY)[0]
+
+
+def test_models_that_no_hub_is_asked_for(tmp_path: Path) -> None:
+    assert "HF_HUB_OFFLINE is set" in look(tmp_path, preset="phi-4")[0]
+    assert "the folder /mnt/models/x" in look(tmp_path, preset="phi-4", model="/mnt/models/x")[0]
+
+
+# Registry and output
+
+
+def test_push_and_pull_are_tried(
+    image: Image, password_registry: Registry, log_in: Callable[..., None], tmp_path: Path
+) -> None:
+    target = f"{password_registry.address}/flight/adapter:1"
+    with pytest.raises(BadInput, match="does not let a client without credentials push"):
+        look(tmp_path, image=target)
+    log_in(password_registry.address, password="canary")
+    with pytest.raises(BadInput, match="does not let these credentials push") as caught:
+        look(tmp_path, image=target, adapter_images=[target])
+    assert "2 faults" in str(caught.value) and "canary" not in str(caught.value)
+    log_in(password_registry.address)
+    assert look(tmp_path, image=target) == [f"{password_registry.address}/flight/adapter may be pushed to"]
+    assert look(tmp_path, image=target, push=False) == []
+    with pytest.raises(BadInput, match=f"has no {target}"):
+        look(tmp_path, adapter_images=[target])
+    registry.push_image(image.layout, ref(target))
+    assert look(tmp_path, data_image=target) == [f"{target} may be pulled"]
+    assert "1 is there and will be replaced" in look(tmp_path, image=target)[0]
+    with pytest.raises(BadInput, match="is there already, and is not to be changed"):
+        look(tmp_path, image=target, immutable=True)
+
+
+def test_a_pull_has_credentials_of_its_own(
+    password_registry: Registry, log_in: Callable[..., None], docker_config: Path, tmp_path: Path
+) -> None:
+    log_in(password_registry.address)
+    folder = tmp_path / "pull-secret"
+    folder.mkdir()
+    (docker_config / "config.json").rename(folder / "config.json")
+    wanted = f"{password_registry.address}/flight/rows:1"
+    with pytest.raises(BadInput, match="has no"):
+        look(tmp_path, data_image=wanted, pull_config=folder)
+    with pytest.raises(BadInput, match="does not let a client without credentials pull"):
+        look(tmp_path, data_image=wanted)
+
+
+def test_a_locked_repository(front: Front, tmp_path: Path) -> None:
+    body = json.dumps({"errors": [{"code": "REGISTRY_DISALLOWED_OPERATION", "message": "disallowed"}]}).encode()
+    front.before = lambda request: Answer(405, {}, body) if request.method == "POST" else None
+    with pytest.raises(BadInput, match="REGISTRY_DISALLOWED_OPERATION") as caught:
+        look(tmp_path, image=f"{front.address}/flight/locked:1")
+    assert "--write-enabled true" in caught.value.fix
+
+
+def test_the_output_volume(tmp_path: Path) -> None:
+    assert look(tmp_path, output=tmp_path / "volume") == ["the output volume can be written"]
+    assert list((tmp_path / "volume").iterdir()) == []
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(BadInput, match="the output volume can't be written"):
+        look(tmp_path, output=tmp_path / "taken")
+
+
+# Secrets
+
+
+def test_secrets_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_config: Path) -> None:
+    with pytest.raises(BadInput, match="Secret hub is not there, or has no key HF_TOKEN"):
+        look(tmp_path, access_secret="hub")
+    names = ["pull", "push"]
+    assert look(tmp_path, registry_secrets=names) == [], "outside a cluster docker's own configuration will do"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(BadInput) as caught:
+        look(tmp_path, registry_secrets=names, pull_config=tmp_path / "pull", in_cluster=False)
+    assert "Secret pull is not there" in str(caught.value) and "Secret push is not there" in str(caught.value)
+    assert "kubectl create secret docker-registry push" in str(caught.value)
+    (docker_config / "config.json").write_text("{}")
+    (tmp_path / "pull").mkdir()
+    (tmp_path / "pull" / ".dockerconfigjson").write_text("{}")
+    assert len(look(tmp_path, registry_secrets=names, pull_config=tmp_path / "pull", in_cluster=False)) == 2
+
+
+# Cluster
+
+
+@pytest.fixture
+def cluster(cluster: KubernetesServer, tmp_path: Path) -> KubernetesServer:
+    cluster.kubeconfig(tmp_path / "kubeconfig", user="preflight")
+    return cluster
+
+
+def put(cluster: KubernetesServer, version: str, kind: str, name: str, **content: Any) -> None:
+    cluster.put({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "argotune"}, **content})
+
+
+def test_storage_and_quota_of_a_cluster(cluster: KubernetesServer, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"storage_class": "fast", "claims": ["models"], "gpus": 2, "in_cluster": True}
+    with pytest.raises(BadInput) as caught:
+        look(tmp_path, **given)
+    assert "there is no storage class fast" in str(caught.value)
+    assert "there is no volume claim models" in str(caught.value)
+    put(cluster, "storage.k8s.io/v1", "StorageClass", "fast", provisioner="x")
+    put(cluster, "v1", "PersistentVolumeClaim", "models", status={"phase": "Lost"})
+    with pytest.raises(BadInput, match="volume claim models has lost its volume"):
+        look(tmp_path, **given)
+    put(cluster, "v1", "PersistentVolumeClaim", "models", status={"phase": "Bound"})
+    put(cluster, "v1", "ResourceQuota", "argotune", spec={"hard": {"requests.nvidia.com/gpu": "1"}})
+    with pytest.raises(NoCapacity, match=r"ResourceQuota argotune allows 1 nvidia\.com/gpu"):
+        look(tmp_path, **given)
+    assert len(look(tmp_path, **given | {"gpus": 1})) == 3
+    rights = {(verb, resource) for verb, _, resource in cluster.verbs("preflight")}
+    assert rights == {("get", "storageclasses"), ("get", "persistentvolumeclaims"), ("list", "resourcequotas")}
+
+
+def test_what_may_not_be_read_is_no_fault(cluster: KubernetesServer, tmp_path: Path) -> None:
+    cluster.forbidden = {("get", "storageclasses"), ("get", "persistentvolumeclaims"), ("list", "resourcequotas")}
+    said = look(tmp_path, storage_class="fast", claims=["models"], in_cluster=True)
+    assert [line.partition(" not")[0] for line in said] == [
+        "storage class fast was",
+        "volume claim models was",
+        "quotas of the namespace were",
+    ]
+
+
+# All together
+
+
+def test_one_list_and_the_code_of_what_no_retry_mends() -> None:
+    passing, capacity, bad = StepError("a", "b"), NoCapacity("c", "d"), BadInput("e", "f")
+    assert [type(together(found)) for found in ([passing], [passing, capacity], [passing, capacity, bad])] == [
+        StepError,
+        NoCapacity,
+        BadInput,
+    ]
+    both = together([capacity, bad])
+    assert (both.what, both.fix) == ("2 faults, before anything was taken: (1) c; (2) e", "(1) d; (2) f")
+
+
+def test_as_a_program(open_registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"no")
+    flags = ["--work", tmp_path, "--image", f"{open_registry.address}/flight/program:1", "--preset", "phi-4"]
+    command = [sys.executable, "-m", "steps.preflight", *flags]
+    out = {**os.environ, "ARGOTUNE_OUTPUTS": str(tmp_path / "out")}
+    done = subprocess.run(command, capture_output=True, text=True, env=out)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "checked").read_text())[1].endswith("may be pushed to")
+    refused = subprocess.run([*command, "--source", tmp_path / "rows.parquet"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "begins with b'no'" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_no_upload_is_left_behind(open_registry: Registry, tmp_path: Path) -> None:
+    look(tmp_path, image=f"{open_registry.address}/flight/clean:1")
+    assert open_registry.requests("DELETE", "/flight/clean/blobs/uploads/") == 1
+    assert open_registry.requests("PUT", "/flight/clean/") == 0
+
+
+def test_secrets_of_settings_are_not_in_the_record(
+    password_registry: Registry, log_in: Callable[..., None], tmp_path: Path
+) -> None:
+    log_in(password_registry.address)
+    where = f"{password_registry.address}/flight/record:1"
+    command = [sys.executable, "-m", "steps.preflight", "--work", tmp_path, "--image", where]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = tmp_path / "results" / "preflight.json"
+    assert stat.S_ISREG(record.stat().st_mode)
+    assert PASSWORD not in record.read_text() + done.stdout + done.stderr
+    assert oci_layout.MANIFEST not in done.stdout

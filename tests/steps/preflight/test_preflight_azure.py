@@ -1,0 +1,47 @@
+"""What Azure says of sizes and quotas before a pool is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arm_fixture import PLACE, Pod, serve_pod
+from arm_server import A10, A100
+
+from steps.preflight.settings import Settings
+from steps.preflight.step import preflight
+from steps.runtime.errors import NoCapacity
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with serve_pod(tmp_path, monkeypatch) as pod:
+        yield pod
+
+
+def look(pod: Pod, **given: Any) -> list[str]:
+    settings = {"work": pod.work, "instance_type": A100, "run": "r", **PLACE, **given}
+    return preflight(Settings(**settings)).checked
+
+
+def test_a_size_within_the_quota(pod: Pod) -> None:
+    assert f"{A100} (on demand) may be had in eastus, as far as Azure says" in look(pod)
+    assert pod.server.azure.made == []
+
+
+def test_a_quota_that_is_used_up(pod: Pod) -> None:
+    with pytest.raises(NoCapacity, match=r"none of the sizes asked for can be had: .* vCPUs are needed") as caught:
+        look(pod, count=50)
+    assert "aka.ms/azquotaincrease" in caught.value.fix
+    assert caught.value.exit_code == 4
+    with pytest.raises(NoCapacity, match="does not offer it"):
+        look(pod, instance_type="Standard_Nothing")
+
+
+def test_one_size_that_may_be_had_is_enough(pod: Pod) -> None:
+    said = look(pod, instance_type="Standard_Nothing", fallback_instance_types=[A10])
+    assert "Standard_Nothing (on demand) is not to be had: eastus does not offer it" in said
+    assert f"{A10} (on demand) may be had in eastus, as far as Azure says" in said

@@ -1,0 +1,80 @@
+"""What is shown of rows is what is trained on, and what would spoil a training is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trainable_model
+from tuning import small_model
+
+from steps.download.settings import Settings as DownloadSettings
+from steps.download.step import download
+from steps.preview.settings import Result, Settings
+from steps.preview.step import END, LEARNED, preview
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.getbasetemp())
+
+
+def shown(work: Path, tiny: Path, given: list, **settings: object) -> Result:
+    trainable_model.write_rows(work / "given.parquet", given)
+    download(DownloadSettings(work=work, source=work / "given.parquet", eval_split=0.2))
+    return preview(Settings(work=work, model=str(tiny), **settings))
+
+
+def test_the_answers_are_marked(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = trainable_model.chat_rows(20)
+    result = shown(tmp_path, tiny, rows, rows=2, max_length=256)
+    out = capsys.readouterr().out
+    assert (result.rows, result.warnings) == (16, [])
+    assert out.count("--- row ") == 2
+    assert 0 < result.learned_tokens < result.tokens
+    marked = [part.split(END)[0] for part in out.split("--- 16 rows")[0].split(LEARNED)[1:]]
+    answers = {row[-1]["content"] for row in rows}
+    assert sum(any(answer in part for answer in answers) for part in marked) == 2
+
+
+def test_all_is_marked_where_all_is_learned(tiny: Path, tmp_path: Path) -> None:
+    rows = trainable_model.chat_rows(10)
+    result = shown(tmp_path, tiny, rows, max_length=256, training_arguments={"assistant_only_loss": False})
+    assert result.learned_tokens == result.tokens
+
+
+def test_what_would_spoil_a_training_is_told(tiny: Path, tmp_path: Path) -> None:
+    rows = [*trainable_model.chat_rows(10), *trainable_model.chat_rows(10)]
+    long = [[{"role": "user", "content": "Why? " * 30}, {"role": "assistant", "content": "Because. " * 60}]] * 3
+    result = shown(tmp_path, tiny, [*rows, *long], max_length=80)
+    told = "\n".join(result.warnings)
+    assert "rows repeat an earlier one" in told
+    assert "held-out rows are trained on too" in told
+    assert "lose their end: raise max_length" in told or "are left out" in told
+
+
+def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:
+    trainable_model.write_rows(tmp_path / "rows" / "a.parquet", trainable_model.chat_rows(20))
+    workspace = {
+        "apiVersion": "kaito.sh/v1beta1",
+        "kind": "Workspace",
+        "metadata": {"name": "weekly"},
+        "tuning": {
+            "preset": {"name": "smollm2-135m-instruct"},
+            "method": "qlora",
+            "input": {"volumeSource": {"persistentVolumeClaim": {"claimName": "rows"}}},
+            "output": {"image": "registry.example.com/a/b:1"},
+        },
+    }
+    (tmp_path / "workspace.yaml").write_text(json.dumps(workspace))
+
+    flags = ["preview", tmp_path / "workspace.yaml", "--set", f"model.repository={tiny}", "--rows", "1"]
+    without = argotune(*flags)
+    assert without.returncode == 2 and "give --source FOLDER" in without.stderr
+    done = argotune(*flags, "--source", tmp_path / "rows")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--- row ") == 1
+    assert "--- 18 rows" in done.stdout

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steps.models.adapter import adapter_digest
+from steps.promote.settings import Result, Settings
+from steps.promote.step import promote, still_there
+from steps.runtime import entrypoint, files
+from steps.runtime.errors import BadInput, GateRefused
+
+REFERENCES = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")
+
+
+def candidate(work: Path, name: str, loss: float, verdict: str = "pass") -> dict[str, str]:
+    """A candidate as its tune and evaluate leave it, and what Argo gathers of it."""
+    folder = work / "candidates" / name
+    files.write_text(folder / "adapter" / "adapter_config.json", json.dumps({"r": 8, "of": name}))
+    files.write_text(folder / "adapter" / "adapter_model.safetensors", f"weights of {name}")
+    files.write_text(folder / "adapter" / "tokenizer.json", "{}")
+    for path in REFERENCES:
+        files.write_text(folder / path, name)
+    digest = adapter_digest(folder / "adapter")
+    return {"adapter-digest": digest, "base-loss": "2.0", "adapter-loss": str(loss), "verdict": verdict, "steps": "7"}
+
+
+def settings(work: Path, *candidates: dict[str, str]) -> Settings:
+    return entrypoint.parse(Settings, ["--work", str(work), "--candidates", json.dumps(candidates)], "promote")
+
+
+def test_the_lowest_loss_among_those_that_passed_wins(tmp_path: Path) -> None:
+    given = settings(
+        tmp_path,
+        candidate(tmp_path, "1e-2", 1.5),
+        candidate(tmp_path, "1e-3", 1.25),
+        candidate(tmp_path, "1e-4", 0.5, verdict="fail"),
+    )
+    result = promote(given)
+    digest = adapter_digest(tmp_path / "candidates" / "1e-3" / "adapter")
+    assert result == Result("1e-3", digest, base_loss=2.0, adapter_loss=1.25, compared=3)
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+    }
+    assert adapter_digest(tmp_path / "adapter") == digest
+    assert {(tmp_path / path).read_text() for path in REFERENCES} == {"1e-3"}
+
+
+def test_none_that_passed_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    given = settings(
+        tmp_path, candidate(tmp_path, "a", 2.5, verdict="fail"), candidate(tmp_path, "b", 3.0, verdict="fail")
+    )
+    with pytest.raises(GateRefused, match="no candidate has passed its evaluation, of 2") as caught:
+        promote(given)
+    assert caught.value.exit_code == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"candidates"}
+
+
+def test_a_candidate_whose_training_failed_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "candidates" / "10").mkdir(parents=True)
+    assert promote(settings(tmp_path, candidate(tmp_path, "1e-3", 1.0))).candidate == "1e-3"
+
+
+def test_equal_losses_promote_the_first(tmp_path: Path) -> None:
+    given = settings(tmp_path, candidate(tmp_path, "b", 1.0), candidate(tmp_path, "a", 1.0))
+    assert promote(given).candidate == "b"
+
+
+def test_a_winner_that_is_not_on_this_volume_is_told(tmp_path: Path) -> None:
+    gathered = candidate(tmp_path, "a", 1.0)
+    files.write_text(tmp_path / "candidates" / "a" / "adapter" / "adapter_config.json", "another")
+    with pytest.raises(BadInput, match=f"holds the adapter {gathered['adapter-digest']}"):
+        promote(settings(tmp_path, gathered))
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_no_candidates_and_wrong_ones_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="there are no candidates"):
+        promote(settings(tmp_path))
+    with pytest.raises(BadInput) as caught:
+        settings(tmp_path, {"adapter-digest": "", "adapter-loss": "nan", "verdict": "pass"})
+    for place in ("[0].adapter-digest", "[0].adapter-loss", "[0].base-loss"):
+        assert f"--candidates{place}: " in caught.value.what
+
+
+def test_the_winner_of_before_replaces_an_older_adapter_and_is_kept_while_whole(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "adapter" / "adapter_config.json", "older")
+    files.write_text(tmp_path / "adapter" / "left_over.txt", "older")
+    given = settings(tmp_path, candidate(tmp_path, "a", 1.0))
+    result = promote(given)
+    assert not (tmp_path / "adapter" / "left_over.txt").exists()
+    assert still_there(given, result)
+    files.write_text(tmp_path / "adapter" / "adapter_config.json", "damaged")
+    assert not still_there(given, result)
+
+
+def as_a_pod(tmp_path: Path, *gathered: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = ["--work", str(tmp_path / "work"), "--candidates", json.dumps(gathered)]
+    return subprocess.run(
+        [sys.executable, "-m", "steps.promote", *words],
+        env={"PATH": "", "ARGOTUNE_OUTPUTS": str(tmp_path / "outputs")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_as_a_pod_starts_it(tmp_path: Path) -> None:
+    gathered = [candidate(tmp_path / "work", "a", 1.5), candidate(tmp_path / "work", "b", 1.25)]
+    done = as_a_pod(tmp_path, *gathered)
+    assert done.returncode == 0, done.stderr
+    assert "promoted: b" in done.stdout
+    outputs = {path.name: path.read_text() for path in (tmp_path / "outputs").iterdir()}
+    assert outputs["candidate"] == "b"
+    assert outputs["adapter-digest"] == gathered[1]["adapter-digest"]
+    assert outputs["compared"] == "2"
+
+
+def test_refused_it_ends_with_the_code_that_is_not_tried_again(tmp_path: Path) -> None:
+    done = as_a_pod(tmp_path, candidate(tmp_path / "work", "a", 1.5, verdict="fail"))
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        3,
+        "error: no candidate has passed its evaluation, of 1",
+    )
+    assert not (tmp_path / "outputs").exists()

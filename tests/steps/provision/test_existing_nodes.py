@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fault_table
+import pytest
+from faults import Faults, kill_proof
+from kubernetes_server import KubernetesServer, condition
+
+from steps.kubernetes import client as kubernetes_client
+from steps.provision import existing_nodes
+from steps.provision.settings import Result, Settings
+from steps.provision.step import provision
+from steps.runtime.errors import BadInput, NoCapacity, StepError
+
+A100 = "Standard_NC24ads_A100_v4"
+Provision = Callable[..., Result]
+
+
+def node(name: str, *, gpus: int = 1, memory: int = 81920, ready: bool = True, **spec: Any) -> dict[str, Any]:
+    labels = {
+        "apps": "tuning",
+        "node.kubernetes.io/instance-type": A100,
+        "nvidia.com/gpu.present": "true",
+        "nvidia.com/gpu.count": "1",
+        "nvidia.com/gpu.memory": str(memory),
+        "nvidia.com/gpu.product": "NVIDIA-A100-80GB-PCIe",
+    }
+    conditions = [condition("Ready", "True" if ready else "False", message="" if ready else "kubelet is silent")]
+    status = {"allocatable": {"nvidia.com/gpu": str(gpus)} if gpus else {}, "conditions": conditions}
+    metadata = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec, "status": status}
+
+
+def wanted(folder: Path, **more: Any) -> Settings:
+    return Settings(**{"work": folder, "provider": "existing", "labels": {"apps": "tuning"}, **more})
+
+
+@pytest.fixture
+def look(cluster: KubernetesServer, tmp_path: Path) -> Provision:
+    return lambda **more: existing_nodes.provision(wanted(tmp_path, **more))
+
+
+def test_nodes_that_will_do_are_named_with_their_gpus(look: Provision, cluster: KubernetesServer) -> None:
+    cluster.put(node("a"))
+    cluster.put(node("b", taints=[{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]))
+    cluster.put({**node("c"), "metadata": {"name": "c", "labels": {"apps": "other"}}})
+    found = look(count=2)
+    assert (found.device, found.nodes) == ("cuda", ["a", "b"])
+    assert found.summary.startswith("2 of 2 nodes will do: a (1 x NVIDIA-A100-80GB-PCIe, 80 GiB each), b (")
+
+
+def test_a_size_and_its_fallbacks_choose_too(look: Provision, cluster: KubernetesServer) -> None:
+    cluster.put(node("a"))
+    other = node("b", memory=97871)
+    other["metadata"]["labels"]["node.kubernetes.io/instance-type"] = "Standard_NC40ads_H100_v5"
+    cluster.put(other)
+    assert look(instance_type=A100).nodes == ["a"]
+    assert look(instance_type=A100, fallback_instance_types=["Standard_NC40ads_H100_v5"]).nodes == ["a", "b"]
+    assert cluster.calls[-1].query["labelSelector"].startswith("apps=tuning,node.kubernetes.io/instance-type in (")
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (node("a", gpus=0), "offers 0 nvidia.com/gpu, 1 needed, though it has 1: NVIDIA's device plugin does not run"),
+        (node("a", memory=40960), "has 40 GiB a GPU, 80 needed"),
+    ],
+)
+def test_what_a_node_lacks_is_no_capacity(
+    look: Provision, cluster: KubernetesServer, one: dict[str, Any], told: str
+) -> None:
+    cluster.put(one)
+    with pytest.raises(NoCapacity) as caught:
+        look(instance_type=A100)
+    assert f"a: {told}" in caught.value.what and caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (node("a", ready=False), "is not ready: kubelet is silent"),
+        (node("a", unschedulable=True), "is cordoned (kubectl uncordon a)"),
+        (node("a", taints=[{"key": "team", "value": "b", "effect": "NoSchedule"}]), "has the taint team=b:NoSchedule"),
+        (node("a", taints=[{"key": "sku", "value": "gpu", "effect": "NoExecute"}]), "taint sku=gpu:NoExecute"),
+    ],
+)
+def test_what_keeps_pods_away_may_pass(
+    look: Provision, cluster: KubernetesServer, one: dict[str, Any], told: str
+) -> None:
+    cluster.put(one)
+    with pytest.raises(StepError) as caught:
+        look()
+    assert told in caught.value.what and caught.value.exit_code == 1
+    cluster.put(node("b"))
+    assert look().nodes == ["b"]
+    with pytest.raises(StepError, match="1 of 2 nodes with apps=tuning will do, 2 needed"):
+        look(count=2)
+
+
+def test_taints_that_are_tolerated_or_only_preferred_do_not_matter(look: Provision, cluster: KubernetesServer) -> None:
+    taints = [
+        {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"},
+        {"key": "kubernetes.azure.com/scalesetpriority", "value": "spot", "effect": "NoSchedule"},
+        {"key": "team", "value": "b", "effect": "PreferNoSchedule"},
+    ]
+    cluster.put(node("a", taints=taints))
+    assert look().nodes == ["a"]
+
+
+def test_parts_of_gpus_are_counted_by_their_own_name(look: Provision, cluster: KubernetesServer) -> None:
+    one = node("a", gpus=0, memory=81920)
+    one["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "7"}
+    cluster.put(one)
+    assert look(gpu_resource="nvidia.com/mig-1g.10gb").nodes == ["a"]
+    with pytest.raises(NoCapacity, match=r"offers 0 nvidia\.com/mig-3g\.40gb"):
+        look(gpu_resource="nvidia.com/mig-3g.40gb")
+
+
+def test_without_any_node_it_says_what_was_looked_for(look: Provision, cluster: KubernetesServer) -> None:
+    with pytest.raises(BadInput, match="no node has apps=tuning") as caught:
+        look()
+    assert "labelSelector" in caught.value.fix
+    cluster.put(node("a"))
+    assert look(labels={}).nodes == ["a"]
+    assert cluster.calls[-1].query["labelSelector"] == "nvidia.com/gpu.present=true"
+
+
+def test_nodes_that_differ_are_told(
+    look: Provision, cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.put(node("a"))
+    cluster.put(node("b", gpus=4))
+    look()
+    assert "note: these nodes are not alike" in capsys.readouterr().out
+
+
+def test_who_may_not_look_is_told_which_role_is_missing(look: Provision, cluster: KubernetesServer) -> None:
+    cluster.forbidden.add(("list", "nodes"))
+    with pytest.raises(BadInput, match="nodes is forbidden") as caught:
+        look()
+    assert "argo/install/roles.yaml" in caught.value.fix
+
+
+def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step as its pod runs it, dispatch included."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
+    waits: list[float] = []
+    connect = kubernetes_client.connect
+    monkeypatch.setattr(kubernetes_client, "connect", lambda: connect(waits.append))
+
+    def run(kind: str, call: int) -> tuple[Faults, str]:
+        with KubernetesServer() as cluster:
+            monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+            cluster.put(node("a"))
+            before = cluster.version
+            if kind:
+                cluster.faults.fail(kind, call)
+            if kind == "killed":
+                assert not kill_proof(cluster.faults, lambda: provision(wanted(tmp_path)))
+            assert provision(wanted(tmp_path)).nodes == ["a"]
+            assert cluster.version == before, "looking changes nothing"
+            return cluster.faults, "done by the next try" if kind == "killed" else "done by the same try"
+
+    fault_table.check("Nodes that are there", fault_table.sweep("provision", run))

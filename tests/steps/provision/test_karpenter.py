@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from karpenter_controller import A100, H100, NOW, RUN, UNAVAILABLE, Controller, Pod
+from kubernetes_server import KubernetesServer
+
+from steps.provision import karpenter, karpenter_objects, nodes
+from steps.provision.node_providers import RUN_LABEL
+from steps.provision.nodes import Choice
+from steps.provision.settings import ClusterRef
+from steps.runtime.errors import BadInput, NoCapacity, StepError
+
+DEFINITION = Path(__file__).parents[2] / "data" / "karpenter" / "karpenter.sh_nodeclaims.yaml"
+SPOT, ON_DEMAND = "spot", "on-demand"
+
+
+@pytest.fixture
+def controller(cluster: KubernetesServer) -> Controller:
+    return Controller(cluster)
+
+
+@pytest.fixture
+def pod(cluster: KubernetesServer, controller: Controller, tmp_path: Path) -> Pod:
+    return Pod(cluster, tmp_path)
+
+
+def strict_schema(schema: Any) -> Any:
+    """A definition's schema, closed to fields that it does not name, as ``kubectl --validate=strict`` is."""
+    if isinstance(schema, list):
+        return [strict_schema(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict_schema(value) for key, value in schema.items()}
+    # The definition bounds text where it means the items (a known slip of Karpenter's generator).
+    if closed.get("type") == "array":
+        closed.pop("maxLength", None)
+        closed.pop("pattern", None)
+    if isinstance(closed.get("properties"), dict) and "type" in closed:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+@pytest.fixture(scope="module")
+def claim_spec() -> Any:
+    version = yaml.safe_load(DEFINITION.read_text())["spec"]["versions"][0]
+    assert version["name"] == "v1"
+    return strict_schema(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
+
+
+def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
+    made = pod.provision(count=2)
+    assert (made.device, made.nodes) == ("cuda", ["node-" + name for name in sorted(controller.machines)])
+    assert made.summary.endswith(f"2 x {A100} (on demand), for this run alone")
+    first = cluster.all("nodeclaims")[0]
+    assert first["metadata"]["labels"] | {RUN_LABEL: RUN, "apps": "tuned"} == first["metadata"]["labels"]
+    assert (
+        first["metadata"]["annotations"]
+        | {
+            "argotune.dev/workflow": "tuned-x7k2m",
+            "argotune.dev/workspace": "tuned",
+            "argotune.dev/lease-until": (NOW + datetime.timedelta(hours=26)).isoformat(),
+            "karpenter.sh/do-not-disrupt": "true",
+        }
+        == first["metadata"]["annotations"]
+    )
+    assert first["spec"]["nodeClassRef"] == {"group": "karpenter.azure.com", "kind": "AKSNodeClass", "name": "default"}
+    assert first["spec"]["taints"] == [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]
+    assert first["spec"]["expireAfter"] == "93600s"
+    (pool,) = cluster.all("nodepools")
+    assert first["metadata"]["labels"]["karpenter.sh/nodepool"] == pool["metadata"]["name"]
+    assert pool["spec"]["limits"] == {"nvidia.com/gpu": "2"}
+    assert pool["spec"]["template"]["metadata"]["labels"] == {"apps": "tuned", RUN_LABEL: RUN}
+
+
+@pytest.mark.parametrize("node_class", ["default", "KaitoNodeClass/default", "EC2NodeClass/gpu"])
+def test_the_documents_are_as_karpenter_defines_them(pod: Pod, claim_spec: Any, node_class: str) -> None:
+    spot = not node_class.startswith("Kaito")
+    wanted = pod.wanted(node_class=node_class, spot=spot, fallback_instance_types=[H100], zones=["eastus-1"], count=2)
+    claims = [karpenter_objects.claim(wanted, choice, 1, NOW) for choice in nodes.choices(wanted)]
+    pools = karpenter_objects.pools(wanted, NOW)
+    assert len(claims) == (4 if spot else 2) and len(pools) == (4 if spot else 0)
+    for spec in [claim["spec"] for claim in claims] + [pool["spec"]["template"]["spec"] for pool in pools]:
+        jsonschema.validate(spec, claim_spec)
+        assert len(next(r["values"] for r in spec["requirements"] if r["key"].endswith("instance-type"))) == 1
+    names = {claim["metadata"]["name"] for claim in claims}
+    assert len(names) == 1 and all(len(name) <= 11 and name.isalnum() for name in names)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**claims[0]["spec"], "replicas": 1}, claim_spec)
+
+
+def test_gpu_provisioner_gets_what_it_reads(pod: Pod, cluster: KubernetesServer) -> None:
+    cluster.resources = [resource for resource in cluster.resources if resource.plural != "nodepools"]
+    pod.provision(node_class="KaitoNodeClass/default")
+    (claim,) = cluster.all("nodeclaims")
+    assert claim["metadata"]["labels"]["karpenter.sh/nodepool"] == "kaito"
+    assert claim["spec"]["resources"] == {"requests": {"storage": "1024Gi"}}
+    assert claim["spec"]["nodeClassRef"] == {"group": "kaito.sh", "kind": "KaitoNodeClass", "name": "default"}
+    keys = {entry["key"]: entry["values"] for entry in claim["spec"]["requirements"]}
+    assert keys["karpenter.azure.com/sku-name"] == [A100] and keys["karpenter.sh/nodepool"] == ["kaito"]
+    assert "karpenter.sh/capacity-type" not in keys
+    assert pod.release().startswith("deleted nodeclaims")
+    with pytest.raises(BadInput, match="makes no spot nodes"):
+        pod.provision(node_class="KaitoNodeClass/default", spot=True)
+    with pytest.raises(BadInput, match="not a class of nodes"):
+        pod.provision(node_class="Other/default")
+
+
+def test_the_next_kind_is_tried_where_one_is_not_to_be_had(
+    pod: Pod, cluster: KubernetesServer, controller: Controller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    controller.unavailable = {(A100, SPOT), (H100, SPOT), (A100, ON_DEMAND)}
+    made = pod.provision(spot=True, fallback_instance_types=[H100])
+    assert f"1 x {H100} (on demand)" in made.summary
+    assert controller.launched == [f"{H100} {ON_DEMAND}"] and len(controller.machines) == 1
+    assert f"not to be had: {A100} (spot): the region has no machine of this size free" in capsys.readouterr().out
+    weights = {
+        (pool["spec"]["template"]["spec"]["requirements"][0]["values"][0], pool["spec"]["weight"])
+        for pool in cluster.all("nodepools")
+    }
+    assert weights == {(A100, 100), (H100, 99), (A100, 98), (H100, 97)}
+
+
+def test_where_nothing_is_to_be_had_it_says_why_of_each(pod: Pod, controller: Controller) -> None:
+    controller.unavailable = {(A100, SPOT), (A100, ON_DEMAND)}
+    with pytest.raises(NoCapacity) as caught:
+        pod.provision(spot=True)
+    assert caught.value.exit_code == 4
+    assert caught.value.what.count(UNAVAILABLE) == 2
+    assert "fallbackInstanceTypes" in caught.value.fix
+    assert controller.launched == [] and pod.cluster.all("nodeclaims") == []
+    pod.release()
+    assert pod.cluster.all("nodepools") == []
+
+
+def test_a_part_of_the_machines_is_given_up_with_the_rest(pod: Pod, controller: Controller) -> None:
+    """One of two machines comes, the second does not: the kind is given up as a whole."""
+    seen = controller._advance
+
+    def one_only(claim: dict[str, Any]) -> None:
+        if f"{A100} {ON_DEMAND}" in controller.launched and claim["metadata"]["name"].endswith("01"):
+            controller.unavailable.add((A100, ON_DEMAND))
+        seen(claim)
+
+    controller._advance = one_only  # type: ignore[method-assign]
+    made = pod.provision(count=2, fallback_instance_types=[H100])
+    assert f"2 x {H100}" in made.summary
+    assert len(controller.machines) == 2
+
+
+def test_quota_in_a_launch_message_is_no_capacity(pod: Pod, controller: Controller) -> None:
+    controller.failing = "creating instance, QuotaExceeded: Operation could not be completed"
+    with pytest.raises(NoCapacity, match="the quota is used up"):
+        pod.provision()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"failing": "authorization failed"}, r"no machine yet \(authorization failed\)"),
+        ({"stage": "Launched"}, "has not joined the cluster"),
+        ({"stage": "Registered"}, "not ready yet"),
+        ({"gpus": 0}, r"offers 0 of 1 nvidia\.com/gpu.*device plugin"),
+    ],
+)
+def test_what_is_waited_for_in_vain_is_told(
+    pod: Pod, controller: Controller, change: dict[str, Any], told: str
+) -> None:
+    for name, value in change.items():
+        setattr(controller, name, value)
+    with pytest.raises(StepError, match=told) as caught:
+        pod.provision(deadline_seconds=100)
+    assert caught.value.exit_code == 1
+    assert len(pod.waits) == 10
+    for name, value in {"failing": "", "stage": "Ready", "gpus": 1}.items():
+        setattr(controller, name, value)
+    for node in pod.cluster.all("nodes"):
+        pod.cluster.put({**node, "status": {"allocatable": {"nvidia.com/gpu": "1"}}})
+    pod.waits.clear()
+    assert pod.provision().nodes and len(controller.launched) == 1
+
+
+def test_a_run_finds_its_nodes_again(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
+    first = pod.provision(spot=True, fallback_instance_types=[H100])
+    assert pod.provision(spot=True, fallback_instance_types=[H100]) == first
+    assert controller.launched == [f"{A100} {SPOT}"]
+
+
+def test_names_of_others_are_not_touched(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
+    name = karpenter_objects.claim_name(RUN, 0)
+    body = karpenter_objects.claim(pod.wanted(run="another"), Choice(A100, False), 0, NOW)
+    cluster.put({**body, "metadata": {**body["metadata"], "name": name}})
+    with pytest.raises(BadInput, match="not of this run"):
+        pod.provision()
+    pod.release()
+    assert [claim["metadata"]["name"] for claim in cluster.all("nodeclaims")] == [name]
+
+
+def test_release_gives_back_exactly_what_the_run_made(
+    pod: Pod, cluster: KubernetesServer, controller: Controller
+) -> None:
+    pod.provision(run="another")
+    pod.provision(count=2, spot=True)
+    told = pod.release()
+    assert told.count("nodeclaims") == 2 and told.count("nodepools") == 2
+    assert {claim["metadata"]["labels"][RUN_LABEL] for claim in cluster.all("nodeclaims")} == {"another"}
+    assert {pool["metadata"]["labels"][RUN_LABEL] for pool in cluster.all("nodepools")} == {"another"}
+    assert pod.release() == "nothing to give back: this run has no nodes"
+    with pytest.raises(BadInput, match="--run is empty"):
+        pod.release("")
+
+
+def test_leftovers_are_listed_with_their_lease_and_removed(pod: Pod, controller: Controller) -> None:
+    pod.provision(count=2)
+    pod.provision(run="another", lease_seconds=60, workspace="old")
+    found = {left.run: left for left in pod.leftovers()}
+    assert set(found) == {RUN, "another"}
+    mine, other = found[RUN], found["another"]
+    assert (mine.nodes, mine.size, mine.state, mine.workflow) == (2, A100, "Ready", "tuned-x7k2m")
+    assert mine.namespace == "argotune"
+    later = NOW + datetime.timedelta(minutes=2)
+    assert [mine.expired(later), other.expired(later), other.expired(NOW)] == [False, True, False]
+    karpenter.remove(ClusterRef(provider="karpenter"), other, pod.connect())
+    assert [left.run for left in pod.leftovers()] == [RUN]
+
+
+def test_without_karpenter_it_says_so(pod: Pod, cluster: KubernetesServer) -> None:
+    cluster.without("karpenter.sh")
+    with pytest.raises(BadInput, match=r"the cluster has no nodepools\.karpenter\.sh"):
+        pod.provision()
+    with pytest.raises(BadInput, match="--instance-type"):
+        pod.provision(instance_type="")

@@ -1,0 +1,141 @@
+"""What provision says of this machine, and of machines it meets in the GPU tool's own words."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from steps.provision.settings import Settings
+from steps.provision.step import provision, shortfall
+from steps.release.settings import Settings as ReleaseSettings
+from steps.release.step import release
+from steps.runtime import machine
+
+A100 = "Standard_NC24ads_A100_v4"
+
+
+@pytest.fixture(autouse=True)
+def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of that name that answers in nvidia-smi's format; the test says what."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return program
+
+
+def answer(program: Path, *lines: str, code: int = 0) -> None:
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + f"exit {code}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def test_this_machine_as_it_is(tmp_path: Path) -> None:
+    here = machine.read(tmp_path / "not" / "there" / "yet")
+    assert 1 <= here.cores <= (os.cpu_count() or 1)
+    assert 0 < here.memory_gib <= psutil.virtual_memory().total / machine.GIB
+    assert here.disk_gib > 0
+
+
+def test_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{machine.GIB}\n")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    here = machine.read(tmp_path)
+    assert (here.cores, here.memory_gib) == (1, 1.0)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.read(tmp_path).memory_gib > 1
+
+
+def test_without_gpu_the_shortfall_is_said(
+    nvidia_smi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(nvidia_smi, "NVIDIA-SMI has failed because it could not talk to the driver.", code=9)
+    result = provision(Settings(work=tmp_path, instance_type=A100, count=2))
+    said = capsys.readouterr().out
+    assert result.device == "cpu"
+    assert result.nodes == [socket.gethostname()]
+    assert "tuning runs on the CPU in bfloat16" in result.summary
+    assert f"asked for: 2 x {A100} (24 vCPUs, 1 x NVIDIA A100 80 GiB)" in said
+    assert "short: 2 machines asked for; this is one" in said
+    assert "short: 1 x NVIDIA A100 80 GiB asked for; here: no GPU" in said
+
+
+def test_gpus_are_named_and_used(nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(
+        nvidia_smi,
+        "0, GPU-1a, NVIDIA A100-SXM4-80GB, 81920",
+        "1, GPU-1b, NVIDIA A100-SXM4-80GB, 81920",
+        "a line of noise",
+    )
+    monkeypatch.setattr(machine, "torch_sees_cuda", lambda: True)
+    result = provision(Settings(work=tmp_path, instance_type=A100))
+    assert result.device == "cuda"
+    assert result.summary.endswith("tuning runs on 2 x NVIDIA A100-SXM4-80GB 80 GiB")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert len(machine.read(tmp_path).gpus) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.read(tmp_path).gpus == ()
+
+
+def test_a_torch_without_cuda_leaves_the_gpu_idle(
+    nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(nvidia_smi, "0, GPU-1a, Tesla T4, 15360")
+    folder = tmp_path / "packages" / "torch"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('provision must not import torch')\n")
+    (folder / "version.py").write_text("cuda: Optional[str] = None\nhip: Optional[str] = None\n")
+    environment = {**os.environ, "PYTHONPATH": str(folder.parent)}
+    command = [sys.executable, "-m", "steps.provision", "--work", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "device: cpu" in done.stdout
+    assert "built without CUDA (it can't use Tesla T4)" in done.stdout
+    (folder / "version.py").write_text("cuda: Optional[str] = '12.8'\n")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "device: cuda" in done.stdout
+
+
+def test_smaller_gpus_are_a_shortfall_and_a_drivers_share_is_not(tmp_path: Path) -> None:
+    import presets
+
+    asked = presets.sku(A100)
+    settings = Settings(work=tmp_path, instance_type=A100)
+
+    def here(memory: float) -> machine.Machine:
+        return machine.Machine(24, 220, 100, (machine.Gpu("NVIDIA A100", memory),))
+
+    assert shortfall(settings, asked, here(79.2)) == []
+    assert shortfall(settings, asked, here(40)) == ["80 GiB a GPU asked for; here: 1 x NVIDIA A100 40 GiB"]
+
+
+def test_an_unknown_size_is_said_and_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = provision(Settings(work=tmp_path, instance_type="Standard_NC24ads_A100_v5"))
+    said = capsys.readouterr().out
+    assert "Standard_NC24ads_A100_v4" in said, "the near name is told"
+    assert "tuning runs on" in result.summary
+
+
+def test_in_a_cluster_the_autoscaler_brings_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("NODE_NAME", "aks-system-1")
+    result = provision(Settings(work=tmp_path, instance_type=A100))
+    assert result.device == "cuda", "the device of the pods that compute, not of this one"
+    assert result.nodes == ["aks-system-1"]
+    assert "autoscaler" in result.summary
+    assert "autoscaler" in release(ReleaseSettings(work=tmp_path)).summary
+
+
+def test_on_one_machine_nothing_is_given_back(tmp_path: Path) -> None:
+    assert release(ReleaseSettings(work=tmp_path)).summary.startswith("nothing to give back")

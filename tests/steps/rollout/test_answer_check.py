@@ -1,0 +1,184 @@
+"""What is served is told from what was evaluated, and a healthy server from one at fault.
+
+A real server is asked in test_rollout.py, and in the end-to-end run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps.models.adapter import adapter_digest
+from steps.rollout.answer_check import QUESTIONS, TOKENS, compare
+from steps.rollout.settings import Settings
+from steps.runtime.errors import StepError
+from steps.serving.serving_client import Answer, Refused
+
+PODS = ("cart", "shop", "mail", "search", "login", "stock")
+LONGER = " It is said at length, in many more words than are asked of the server."
+Says = Callable[[str, str], Answer | str]
+"""What a server says, of a model's name and a question."""
+
+
+def adapter_says(question: str) -> str:
+    return f"Cause: {question} cannot pull its image. Check: kubectl describe pod {question}. Runbook: RB-12."
+
+
+def base_says(question: str) -> str:
+    return f"I'm sorry to hear that {question} is in trouble! There are several things that you can try about it."
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    evaluation(tmp_path)
+    return tmp_path
+
+
+def evaluation(
+    work: Path, questions: Sequence[str] = PODS, base: Callable[[str], str] = base_says, **told: Any
+) -> None:
+    samples = [
+        {
+            "question": question,
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}],
+            "base_answer": base(question) + LONGER,
+            "adapter_answer": adapter_says(question) + LONGER,
+        }
+        for question in questions
+    ]
+    kept = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": samples, **told}
+    (work / "report").mkdir(exist_ok=True)
+    (work / "report" / "evaluation.json").write_text(json.dumps(kept))
+
+
+def served(work: Path, says: Says, **changes: Any) -> str:
+    """Compare with a server that ``says`` so."""
+    asked: list[tuple[str, str, int]] = []
+
+    def ask(model: str, messages: Sequence[Mapping[str, Any]], tokens: int) -> Answer:
+        question = str(messages[-1]["content"])
+        asked.append((model, question, tokens))
+        said = says(model, question)
+        return said if isinstance(said, Answer) else Answer(said, "", cut=True)
+
+    values: dict[str, Any] = {"adapters": [{"name": "tuned", "path": "adapter"}]}
+    agreement = compare(Settings(work=work, model="team/base", preset="base", **values | changes), ask)
+    assert agreement.startswith("not compared") or {tokens for *_, tokens in asked} == {TOKENS}
+    return agreement
+
+
+def healthy(model: str, question: str) -> str:
+    return adapter_says(question) if model == "tuned" else base_says(question)
+
+
+def test_the_same_words_are_the_same(work: Path) -> None:
+    assert served(work, healthy) == "5 of 5 answers as in the evaluation"
+    assert QUESTIONS == 5 < len(PODS)
+    whole = {question: Answer(adapter_says(question) + LONGER, "", cut=False) for question in PODS}
+    assert served(work, lambda _, question: whole[question]) == "5 of 5 answers as in the evaluation"
+
+
+def test_half_a_word_at_the_end_is_no_difference(work: Path) -> None:
+    assert served(work, lambda model, question: healthy(model, question)[:-4]) == "5 of 5 answers as in the evaluation"
+
+
+def test_an_answer_that_takes_another_turn_is_told_and_is_no_fault(work: Path) -> None:
+    """As rounding makes it: the same beginning, another end; and one that begins as the base does."""
+
+    def says(model: str, question: str) -> str:
+        if model == "base" or question == "shop":
+            return base_says(question) + " Or so."
+        return f"Cause: {question} cannot reach the registry. Look at its events, or ask whoever runs it."
+
+    agreement = served(work, says)
+    assert agreement.startswith("0 of 5 answers as in the evaluation, with ")
+
+
+def test_the_base_in_place_of_the_adapter_is_told(work: Path) -> None:
+    """Not word for word what the base said in the evaluation, but what it says on this server."""
+    with pytest.raises(StepError, match="it says word for word what the base model says") as fault:
+        served(work, lambda _, question: base_says(question).replace("several", "some"))
+    assert "not 'Cause: " in fault.value.what
+    assert "chat template" in fault.value.fix
+
+
+def test_another_adapter_is_told(work: Path) -> None:
+    def says(model: str, question: str) -> str:
+        return "Ahoy! Yer ship be sinkin', matey: man the pumps and pray." if model == "tuned" else base_says(question)
+
+    with pytest.raises(StepError, match=r"of its words are those of the evaluation; asked 'cart' it says .Ahoy! "):
+        served(work, says)
+
+
+@pytest.mark.parametrize("said", ["", "Cause"])
+def test_answers_that_are_cut_short_are_told(work: Path, said: str) -> None:
+    with pytest.raises(StepError, match="of its words are those of the evaluation"):
+        served(work, lambda model, question: Answer(said, "", cut=False) if model == "tuned" else base_says(question))
+
+
+def test_a_base_that_says_the_same_tells_nothing(work: Path) -> None:
+    evaluation(work, base=adapter_says)
+    assert served(work, lambda _, question: adapter_says(question)) == "5 of 5 answers as in the evaluation"
+
+
+def test_thoughts_that_the_server_tells_apart_are_of_the_answer(work: Path) -> None:
+    evaluation(work, told=None)
+    file = work / "report" / "evaluation.json"
+    kept = json.loads(file.read_text())
+    for sample in kept["samples"]:
+        sample["adapter_answer"] = f"<think>It is the image.</think>{sample['adapter_answer']}"
+    file.write_text(json.dumps(kept))
+    agreement = served(work, lambda _, question: Answer(adapter_says(question), "It is the image.", cut=True))
+    assert agreement == "5 of 5 answers as in the evaluation"
+
+
+def test_writing_without_spaces_is_compared_letter_by_letter(work: Path) -> None:
+    evaluation(work, ["猫", "犬"])
+    file = work / "report" / "evaluation.json"
+    kept = json.loads(file.read_text())
+    for sample in kept["samples"]:
+        sample |= {
+            "adapter_answer": "原因は画像が取得できないことです。",
+            "base_answer": "申し訳ありませんが、わかりません。",
+        }
+    file.write_text(json.dumps(kept))
+    said = {"tuned": "原因は画像が見つからないことです。", "base": "わかりません。"}
+    agreement = served(work, lambda model, _: Answer(said[model], "", cut=False))
+    assert agreement.startswith("0 of 2 answers as in the evaluation, with ")
+
+
+def test_a_question_that_the_server_does_not_take_is_left_out(work: Path) -> None:
+    def says(model: str, question: str) -> str:
+        if question in refused:
+            raise Refused("HTTP 400: maximum context length is 8")
+        return healthy(model, question)
+
+    refused = {"cart", "shop"}
+    assert served(work, says) == "3 of 3 answers as in the evaluation"
+    refused = set(PODS)
+    assert served(work, says).endswith("none of the evaluation's questions: HTTP 400: maximum context length is 8")
+
+
+def test_what_can_not_be_compared_is_said(work: Path) -> None:
+    def refuse(model: str, question: str) -> str:
+        raise AssertionError("it was asked")
+
+    file = work / "report" / "evaluation.json"
+    assert "no adapter of this run" in served(work, refuse, adapters=[])
+    assert "no adapter of this run" in served(work, refuse, adapters=[{"name": "a", "image": "reg.io/a:1"}])
+    evaluation(work, ())
+    assert "evaluation.samples is 0" in served(work, refuse)
+    evaluation(work, adapter_digest="sha256:other")
+    assert "another adapter was evaluated" in served(work, refuse)
+    for content in ("{", "[]"):
+        file.write_text(content)
+        assert "was not evaluated" in served(work, refuse)
+    file.unlink()
+    assert served(work, refuse) == "not compared: the adapter was not evaluated"

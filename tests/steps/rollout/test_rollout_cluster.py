@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_server import KubernetesServer
+from registry_fixture import Registry
+from rollout_sample import NAME, ask_from_a_pod, hurry, nap, run, settings_of, version
+from serving_cluster import NAMESPACE, Servers
+
+from steps.kubernetes import client as kubernetes_client
+from steps.models.adapter import adapter_digest
+from steps.rollout import service_change, service_release, service_update
+from steps.rollout.settings import Settings
+from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.serving import serving_client
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+@pytest.fixture
+def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
+    ask_from_a_pod(cluster, tmp_path, monkeypatch)
+    return cluster
+
+
+@pytest.fixture
+def settings(tmp_path: Path, images: dict[str, str]) -> Callable[..., Settings]:
+    return functools.partial(settings_of, tmp_path / "work", images)
+
+
+def live(cluster: KubernetesServer, name: str = NAME) -> Any:
+    return cluster.read("deployments", name, NAMESPACE)
+
+
+def releases() -> service_release.Releases:
+    return service_release.read(kubernetes_client.connect(nap), NAME)
+
+
+def maps(cluster: KubernetesServer) -> set[str]:
+    return {one["metadata"]["name"] for one in cluster.all("configmaps")}
+
+
+def test_first_hot_then_rolling(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    first = run(settings())
+    assert (first.answer, first.base_answer) == (f"I am {version(images, 'one')}.", "I am base.")
+    assert len(servers.pods) == 2
+    started = set(servers.pods)
+    again = run(settings())
+    assert again.answer == first.answer and set(servers.pods) == started
+
+    hot = run(settings("two"))
+    assert hot.answer == f"I am {version(images, 'two')}."
+    assert set(servers.pods) == started, "servers were restarted for an adapter"
+    for running in servers.pods.values():
+        assert list(running.small.adapters) == [version(images, "two")]
+
+    wide = run(settings("wide"))
+    assert wide.answer == f"I am {version(images, 'wide')}."
+    assert not started & set(servers.pods), "a greater rank needs other servers"
+    assert servers.least[NAME] >= 2, "there were fewer servers meanwhile"
+    known = releases()
+    assert known.current and known.previous
+    assert [one.adapters[0].version for one in (known.current, known.previous)] == [
+        version(images, "wide"), version(images, "two")
+    ]  # fmt: skip
+    kept = {f"{NAME}-adapters-{one.revision}" for one in (known.current, known.previous)}
+    assert maps(cluster) == {*kept, f"{NAME}-releases"}
+    flags = live(cluster)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert '"max-lora-rank": 64' in flags[flags.index("--server-arguments") + 1]
+
+
+def test_an_adapter_that_does_not_answer_leaves_the_old_one_in_service(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    run(settings())
+    for running in servers.pods.values():
+        running.small.mute.add(version(images, "two"))
+    servers.trouble = waiting("ImagePullBackOff", "not found")  # the rolling update that is tried then
+    with pytest.raises(StepError, match="can't be pulled: not found"):
+        run(settings("two"))
+    servers.trouble = None
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+    current = releases().current
+    assert current and current.adapters[0].version == version(images, "one")
+    assert all(list(one.small.adapters) == [version(images, "one")] for one in servers.pods.values())
+
+
+def test_servers_that_do_not_say_what_the_evaluation_heard_go_back(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    tuned = {"adapters": [{"name": "tuned", "path": "adapter"}]}
+    work = settings().work
+    (work / "adapter").mkdir(parents=True)
+    (work / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
+    (work / "adapter" / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+
+    def heard(answer: str) -> None:
+        sample = {"question": "Who?", "messages": [{"role": "user", "content": "Who?"}]}
+        sample |= {"base_answer": "I am base.", "adapter_answer": answer}
+        told = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": [sample]}
+        (work / "report").mkdir(exist_ok=True)
+        (work / "report" / "evaluation.json").write_text(json.dumps(told))
+
+    assert run(settings(**tuned, image_reference=images["one"])).agreement.startswith("not compared")
+    heard(f"I am {version(images, 'two')}.")
+    assert run(settings(**tuned, image_reference=images["two"])).agreement == "1 of 1 answers as in the evaluation"
+    heard("Cause: the image cannot be pulled.")
+    for image, canary in (("one", 0), ("wide", 50)):
+        with pytest.raises(StepError, match="what is served is not the adapter that was evaluated"):
+            run(settings(**tuned, image_reference=images[image], canary=canary))
+        end = time.monotonic() + 30
+        while serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) != f"I am {version(images, 'two')}.":
+            assert time.monotonic() < end, "the servers do not go back"
+            time.sleep(0.01)
+        current = releases().current
+        assert current and current.adapters[0].version == version(images, "two")
+    assert live(cluster, f"{NAME}-canary") is None
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    container = {"name": "server", "image": "serve:1", "restartCount": 3, **more}
+    container["state"] = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "conditions": [], "containerStatuses": [container]}
+
+
+OOM = {"lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
+ENDED = {"lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}
+UNSCHEDULABLE = {
+    "phase": "Pending",
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no gpu"}
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "log", "kind", "says"),
+    [
+        (waiting("ImagePullBackOff", "manifest unknown"), "", StepError, "image serve:1 .* can't be pulled: manifest"),
+        (waiting("CreateContainerConfigError", 'secret "x" not found'), "", StepError, 'secret "x" not found'),
+        (waiting("CrashLoopBackOff", **OOM), "", NoCapacity, "OOMKilled"),
+        (waiting("CrashLoopBackOff", **ENDED), "x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", NoCapacity,
+         "ran out of GPU memory: torch.OutOfMemoryError"),
+        (waiting("CrashLoopBackOff", **ENDED), "x\nRuntimeError: CUDA error: no kernel image\n", StepError,
+         "ends with exit code 1: RuntimeError: CUDA error: no kernel image"),
+        (waiting("CrashLoopBackOff", **ENDED), "a\nthe last word\n", StepError, "the last word"),
+        (UNSCHEDULABLE, "", NoCapacity, "no node takes pod helper-.*no gpu"),
+        ({"phase": "Failed", "reason": "Evicted", "message": "x", "conditions": []}, "", StepError, "was evicted: x"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", [True, False])
+def test_a_pod_that_does_not_come_up_is_told_in_one_sentence_and_what_was_is_back(
+    before: bool, trouble: Any, log: str, kind: type[StepError], says: str,
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str],
+) -> None:  # fmt: skip
+    if before:
+        run(settings())
+    servers.trouble = trouble
+    for number in range(1, 9):
+        cluster.logs[NAMESPACE, f"{NAME}-{number}", "server"] = log
+    seconds = 1 if trouble is UNSCHEDULABLE else 30
+    with pytest.raises(kind, match=says):
+        run(settings("wide", deadline_seconds=seconds))
+    servers.trouble = None
+    if not before:
+        assert live(cluster) is None and releases().current is None
+        assert maps(cluster) == set(), "something is left behind"
+        return
+    assert len(servers.ready()) == 2 == len(cluster.all("pods"))
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+    assert run(settings("wide")).answer == f"I am {version(images, 'wide')}."
+
+
+def test_a_canary_gets_its_share_and_takes_over_or_goes(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    client = kubernetes_client.connect(nap)
+    with pytest.raises(BadInput, match="no service helper"):
+        service_change.promote(client, NAME, 30, nap)
+    run(settings(canary=33))  # nothing to stand beside: it is the first
+    assert live(cluster, f"{NAME}-canary") is None
+    with pytest.raises(BadInput, match="no canary"):
+        service_change.promote(client, NAME, 30, nap)
+    answer = run(settings("two", canary=33)).answer
+    assert answer == f"I am {version(images, 'two')}."
+    assert live(cluster, f"{NAME}-canary")["spec"]["replicas"] == 1, "a third of three servers"
+    behind = servers.ready(**{"argotune.dev/service": NAME})
+    assert len(behind) == 3
+    assert "gone" in service_change.roll_back(client, NAME, 30, nap)
+    assert live(cluster, f"{NAME}-canary") is None and len(servers.ready()) == 2
+
+    run(settings("two", canary=33, gateway="web/front"))
+    weights = [one["weight"] for one in cluster.read("httproutes", NAME, NAMESPACE)["spec"]["rules"][0]["backendRefs"]]  # type: ignore[index]
+    assert weights == [67, 33]
+    told = service_change.promote(client, NAME, 30, nap)
+    assert version(images, "two") in told and version(images, "one") in told
+    route = cluster.read("httproutes", NAME, NAMESPACE)
+    assert route and [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [100, 0]
+    assert live(cluster, f"{NAME}-canary") is None
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
+    assert version(images, "one") in service_change.roll_back(client, NAME, 30, nap)
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+
+
+def test_a_canary_of_what_was_in_service_before_leaves_the_servers_that_took_its_place(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    run(settings())
+    run(settings("two"))  # hot-loaded: by the servers that were started for the first
+    run(settings(canary=33))
+    stable = servers.ready(**{"argotune.dev/track": "stable"})
+    assert len(stable) == 2
+    for pod in stable:
+        assert (
+            serving_client.complete(service_update.address(pod), "tuned", "x", 5, 20)
+            == f"I am {version(images, 'two')}."
+        )
+    service_change.roll_back(kubernetes_client.connect(nap), NAME, 30, nap)
+    assert run(settings("two")).answer == f"I am {version(images, 'two')}."
+
+
+def test_from_a_laptop_the_release_before_comes_back_by_a_rolling_update(
+    servers: Servers, settings: Callable[..., Settings], images: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings())
+    run(settings("two"))
+    started = set(servers.pods)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    service_change.roll_back(kubernetes_client.connect(nap), NAME, 30, nap)
+    assert not started & set(servers.pods)
+    assert servers.least[NAME] == 2
+    (running,) = {tuple(one.small.adapters) for one in servers.pods.values()} - {()} or {("loading",)}
+    assert running in ((version(images, "one"),), ("loading",))
+
+
+def test_what_can_not_be_got_is_told_at_once(
+    cluster: KubernetesServer, settings: Callable[..., Settings], tmp_path: Path, open_registry: Registry
+) -> None:
+    adapters = [
+        {"name": "a", "path": "adapter"},
+        {"name": "b", "image": f"{open_registry.address}/team/nothing:1"},
+    ]
+    with pytest.raises(BadInput) as refused:
+        run(settings(adapters=adapters))
+    assert "adapter a was not pushed" in str(refused.value)
+    assert "adapter b: there is no image" in str(refused.value)
+    assert cluster.all("deployments") == []
+
+
+def test_a_pod_of_the_users_own_is_served_as_it_is(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings]
+) -> None:
+    template = {"spec": {"containers": [{"name": "mine", "image": "mine:1", "ports": [{"containerPort": 5000}]}]}}
+    result = run(settings(template=template, adapters=[], preset="", model="-"))
+    assert live(cluster)["spec"]["template"]["spec"]["containers"] == template["spec"]["containers"]
+    assert result.answer == result.base_answer == "I am base."
+    service = cluster.read("services", NAME, NAMESPACE)
+    assert service and service["spec"]["ports"][0]["targetPort"] == 5000
+
+
+SILENT = {"phase": "Pending", "conditions": []}
+
+
+def test_rights_of_the_rollout_are_those_it_uses(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    import yaml
+
+    def warn(event: str, document: Any) -> None:
+        if document["kind"] == "Pod" and event == "ADDED":
+            name = document["metadata"]["name"]
+            cluster.put(
+                {"apiVersion": "v1", "kind": "Event", "metadata": {"name": f"{name}.1", "namespace": NAMESPACE},
+                 "type": "Warning", "reason": "FailedAttachVolume", "message": "Multi-Attach error for volume",
+                 "involvedObject": {"kind": "Pod", "name": name}}
+            )  # fmt: skip
+
+    cluster.controllers.append(warn)
+    run(settings(max_replicas=4, gateway="web/front"))
+    run(settings("two", max_replicas=4, prometheus="http://prometheus:9090", gateway="web/front"))
+    run(settings("wide", canary=10, gateway="web/front"))
+    run(settings("wide"))
+    run(settings("two", server_arguments={"max-model-len": 128}))
+    run(settings("two", hot_load=False))
+    for trouble, says in ((waiting("CrashLoopBackOff", **ENDED), "exit code 1"), (SILENT, "Multi-Attach")):
+        servers.trouble = trouble
+        with pytest.raises(StepError, match=says):
+            run(settings("two", server_arguments={"max-model-len": 64}, deadline_seconds=1))
+    used = cluster.verbs("rollout")
+    # Server-side apply of what is not there yet needs "create" too.
+    needed = used | {("create", group, resource) for verb, group, resource in used if verb == "patch"}
+    roles = yaml.safe_load_all((Path(__file__).parents[3] / "argo" / "install" / "roles.yaml").read_text())
+    role = next(one for one in roles if (one["kind"], one["metadata"]["name"]) == ("Role", "argotune-rollout"))
+    granted = {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == needed

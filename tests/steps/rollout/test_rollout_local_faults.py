@@ -1,0 +1,98 @@
+"""Every question that the rollout on one machine asks its server fails once in every way, and it is killed after each.
+
+The server goes on: nothing is restarted, and in the end it serves the adapter that was asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import adapter_server
+import pytest
+from fault_table import check, sweep_names
+from faults import Faults, kill_proof
+from faulty_proxy import FaultyProxy
+from rollout_sample import nap
+
+from steps.models.adapter import adapter_digest
+from steps.rollout import rollout_local
+from steps.rollout.settings import Settings
+from steps.serving import server, server_command, serving_client
+from steps.serving.desired_adapters import WantedAdapter
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A work folder whose server is the small one; waits cost nothing."""
+    choice = server_command.Choice("vllm", [sys.executable, adapter_server.__file__], "a small one")
+    monkeypatch.setattr(server_command, "choose", lambda: choice)
+    again = serving_client._again
+    monkeypatch.setattr(serving_client, "_again", lambda call, who, timeout, _: again(call, who, timeout, nap))
+    monkeypatch.setattr(serving_client, "POLL_SECONDS", 0.01)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    yield tmp_path / "work"
+    for name in (server.STARTING, server.RECORD):
+        server.stop(tmp_path / "work" / "serve" / name, grace=0)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, work: Path) -> Callable[[str], Settings]:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8, "note": name}))
+        (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+
+    def make(name: str) -> Settings:
+        adapters: list[Any] = [{"name": "tuned", "path": str(tmp_path / name)}]
+        return Settings(
+            work=work, preset="base", model=str(base), adapters=adapters, question="?", deadline_seconds=60
+        )
+
+    return make
+
+
+def test_questions_to_a_server_that_takes_another_adapter(
+    tmp_path: Path, work: Path, settings: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout_local.rollout(settings("one"))
+    record = work / "serve" / server.RECORD
+    started = server.read(record)
+    turns = itertools.cycle(["two", "one"])
+    session = serving_client.session
+
+    def attempt(kind: str, name: str) -> tuple[Faults, str]:
+        adapter = next(turns)
+        given = settings(adapter)
+        with monkeypatch.context() as patch, FaultyProxy() as proxy:
+            patch.setattr(serving_client, "session", lambda: proxy.client(session(), 0.3 if kind == "timeout" else 0))
+            if kind:
+                proxy.faults.fail(kind, 1, name)
+            outcome = "tried again"
+            if kind == "killed":
+                assert not kill_proof(proxy.faults, lambda: rollout_local.rollout(given)), "nothing was killed"
+                outcome = "started again, it ends well"
+            result = rollout_local.rollout(given)
+            calls = list(proxy.faults.calls)
+        version = WantedAdapter("tuned", adapter_digest(tmp_path / adapter)).version
+        assert result.answer == f"I am {version}."
+        running = server.read(record)
+        assert running and started and running.pid == started.pid, "the server was restarted"
+        assert [WantedAdapter(**one).version for one in running.adapters] == [version]
+        assert [folder.name for folder in (work / "serve" / "adapters").iterdir()] == [version]
+        assert not (work / "serve" / server.STARTING).exists()
+        proxy.faults.calls[:] = calls
+        return proxy.faults, f"{outcome}; the server goes on, with the adapter asked for"
+
+    rows = sweep_names("rollout", attempt, sample=3)
+    calls = {"GET /health", "GET /v1/models", "GET /adapters", "POST /v1/chat/completions"}
+    assert {row.call for row in rows} == calls
+    check("rollout on one machine: what its server is asked", rows, sample=True)

@@ -1,0 +1,138 @@
+"""The objects of a service: exact Kubernetes, as in the golden file, and without a secret.
+
+ARGOTUNE_REGENERATE=1 pytest tests/steps/rollout/test_service_manifests.py   writes the golden anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+
+from steps.rollout import image_volumes, rollout_cluster, service_manifests
+from steps.rollout.service_manifests import STABLE
+from steps.rollout.settings import Settings
+from steps.serving.desired_adapters import WantedAdapter
+
+GOLDEN = Path(__file__).parents[2] / "data" / "service.yaml"
+MODELS = {
+    "Deployment": client.V1Deployment,
+    "Service": client.V1Service,
+    "ConfigMap": client.V1ConfigMap,
+    "PodDisruptionBudget": client.V1PodDisruptionBudget,
+    "NetworkPolicy": client.V1NetworkPolicy,
+    "HorizontalPodAutoscaler": client.V2HorizontalPodAutoscaler,
+}
+
+
+def given(**changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "work": Path("/mnt/work"), "name": "oncall", "preset": "phi-4-mini-instruct",
+        "model": "microsoft/Phi-4-mini-instruct", "revision": "abc", "serve_image": "serve:1", "replicas": 2,
+        "gpus": 2,
+        "context_length": 8192, "max_replicas": 4, "models_claim": "argotune-models", "access_secret": "hub",
+        "registry_secret": "registry", "node_labels": {"apps": "oncall"}, "service_account": "argotune",
+        "instance_types": ["Standard_NC48ads_A100_v4", "Standard_NC80adis_H100_v5"],
+        "server_arguments": {"max_num_seqs": 8},
+        "adapter_volumes": {"old": {"persistentVolumeClaim": {"claimName": "c"}}},
+    }  # fmt: skip
+    return Settings(**values | changes)
+
+
+def objects(settings: Settings) -> list[dict[str, Any]]:
+    adapter = WantedAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
+    release = rollout_cluster.release_of(settings)
+    scaled = settings.max_replicas > settings.replicas
+    return [
+        service_manifests.wanted("oncall", release.revision, [adapter]),
+        service_manifests.deployment("oncall", STABLE, release, scaled=scaled, deadline=900),
+        *(body for _, body in service_manifests.around(settings)),
+    ]
+
+
+def test_they_are_those_of_the_golden_file() -> None:
+    if os.environ.get("ARGOTUNE_REGENERATE") == "1":
+        GOLDEN.write_text(yaml.safe_dump_all(objects(given()), sort_keys=False, width=110))
+    assert objects(given()) == list(yaml.safe_load_all(GOLDEN.read_text()))  # how it is quoted is the library's matter
+
+
+def mounted() -> list[dict[str, Any]]:
+    """The Deployment whose servers mount the adapter."""
+    adapter = WantedAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
+    release = dataclasses.replace(rollout_cluster.release_of(given(hot_load=False)), adapters=[adapter])
+    release = image_volumes.mounting(release, "registry")
+    return [service_manifests.deployment("oncall", STABLE, release, scaled=False, deadline=900)]
+
+
+def test_image_volumes_are_exact_kubernetes() -> None:
+    (document,) = mounted()
+    assert list(unknown(document, "V1Deployment")) == []
+    pod = document["spec"]["template"]["spec"]
+    volume = {"reference": "registry.example.com/team/oncall@sha256:" + "a" * 64, "pullPolicy": "IfNotPresent"}
+    assert pod["volumes"][-1] == {"name": "image-aaaaaaaaaaaa", "image": volume}
+    mount = {"name": "image-aaaaaaaaaaaa", "mountPath": "/mnt/images/aaaaaaaaaaaa", "readOnly": True}
+    assert pod["containers"][0]["volumeMounts"][-1] == mount
+
+
+@pytest.mark.parametrize("settings", [given(), given(gateway="web/front"), given(prometheus="http://p", gpus=0)])
+def test_they_are_exact_kubernetes(settings: Settings) -> None:
+    known = [one for one in objects(settings) if one["kind"] in MODELS]
+    assert len(known) >= 5
+    for document in known:
+        assert list(unknown(document, MODELS[document["kind"]].__name__)) == []
+
+
+def test_the_exact_check_finds_what_is_unknown() -> None:
+    assert list(unknown({"spec": {"selektor": {}}}, "V1Deployment")) == ["spec.selektor"]
+
+
+def unknown(value: Any, kind: str, path: str = "") -> Iterator[str]:
+    """Fields that Kubernetes does not know, by the types of its client."""
+    if inner := re.fullmatch(r"list\[(.+)\]", kind):
+        for number, item in enumerate(value):
+            yield from unknown(item, inner[1], f"{path}[{number}]")
+    elif inner := re.fullmatch(r"dict\(str, (.+)\)", kind) or re.fullmatch(r"dict\[str, (.+)\]", kind):
+        for key, item in value.items():
+            yield from unknown(item, inner[1], f"{path}.{key}")
+    elif hasattr(client, kind):
+        model = getattr(client, kind)
+        names = {outside: inside for inside, outside in model.attribute_map.items()}
+        for key, item in value.items():
+            where = f"{path}.{key}".lstrip(".")
+            if key not in names:
+                yield where
+            else:
+                yield from unknown(item, model.openapi_types[names[key]], where)
+
+
+def test_no_server_is_missed_while_another_takes_its_place() -> None:
+    deployment = next(one for one in objects(given(max_replicas=0)) if one["kind"] == "Deployment")
+    spec = deployment["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert spec["replicas"] == 2
+    pod = spec["template"]["spec"]
+    (server,) = pod["containers"]
+    assert server["lifecycle"]["preStop"]["exec"]["command"] == ["python", "-m", "steps.serving.drain"]
+    assert server["readinessProbe"]["httpGet"]["path"] == "/ready"
+    assert pod["terminationGracePeriodSeconds"] > 300
+    scaled = next(one for one in objects(given()) if one["kind"] == "Deployment")
+    assert "replicas" not in scaled["spec"], "an autoscaler says how many"
+
+
+def test_vllm_is_told_what_the_estimate_assumes_unless_the_user_says_otherwise() -> None:
+    def arguments(settings: Settings) -> dict[str, Any]:
+        args = rollout_cluster.release_of(settings).pod["spec"]["containers"][0]["args"]
+        found: dict[str, Any] = yaml.safe_load(args[args.index("--server-arguments") + 1])
+        return found
+
+    assert arguments(given()) == {"tensor-parallel-size": 2, "max-model-len": 8192, "max-num-seqs": 8}
+    own = {"max-model-len": 512, "tensor-parallel-size": 1}
+    assert arguments(given(server_arguments=own)) == own
+    assert arguments(given(gpus=1, context_length=0, server_arguments={})) == {}

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from adapter_server import Running
+from registry_fixture import Registry
+
+from steps.models.adapter import adapter_digest
+from steps.oci import reference
+from steps.oci.oci_layout import build_image
+from steps.oci.registry import push_image
+from steps.runtime.errors import StepError, TimeLimit
+from steps.serving import adapter_reloader, desired_adapters, serving_client
+from steps.serving.desired_adapters import WantedAdapter
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter_reloader, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(adapter_reloader, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(serving_client, "POLL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "adapters.json"
+
+
+@pytest.fixture
+def server(file: Path, tmp_path: Path) -> Iterator[Running]:
+    running = Running(file, tmp_path / "pulled")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Callable[..., WantedAdapter]:
+    def make(name: str = "tuned", content: str = "1") -> WantedAdapter:
+        folder = tmp_path / f"{name}.{content}"
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_config.json").write_text(json.dumps({"r": 8}))
+        (folder / "adapter_model.safetensors").write_text(content)
+        return WantedAdapter(name, adapter_digest(folder), path=str(folder))
+
+    return make
+
+
+def want(file: Path, server: Running, *adapters: WantedAdapter) -> None:
+    serving_client.write(file, adapters)
+    serving_client.wait(server.address, desired_adapters.mark(desired_adapters.write(adapters)), 20)
+
+
+def ask(server: Running, model: str) -> requests.Response:
+    return requests.post(f"{server.address}/v1/chat/completions", json={"model": model, "messages": []}, timeout=20)
+
+
+def until(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_name_means_the_new_adapter_once_it_has_answered(
+    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+) -> None:
+    assert requests.get(f"{server.address}/ready").status_code == 503, "there is nothing to serve yet"
+    one, two = adapter(content="1"), adapter(content="2")
+    want(file, server, one)
+    assert requests.get(f"{server.address}/ready").status_code == 200
+    assert ask(server, "tuned").json()["model"] == one.version
+    want(file, server, two)
+    assert ask(server, "tuned").json()["model"] == two.version
+    assert [call for call in server.small.calls if "chat" not in call[0]] == [
+        ("/v1/load_lora_adapter", one.version),
+        ("/v1/completions", one.version),
+        ("/v1/load_lora_adapter", two.version),
+        ("/v1/completions", two.version),
+        ("/v1/unload_lora_adapter", one.version),
+    ]
+    assert ask(server, one.version).status_code == 404
+    listed = requests.get(f"{server.address}/v1/models").json()["data"]
+    assert listed == [{"id": "base"}, {"id": "tuned", "parent": "base", "root": two.version}]
+    assert requests.post(f"{server.address}/chat", json={"prompt": "x"}).json()["model"] == two.version
+
+
+def test_the_old_adapter_stays_until_its_last_answer(
+    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+) -> None:
+    one, two = adapter(content="1"), adapter(content="2")
+    want(file, server, one)
+    server.hold(one.version)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        slow = pool.submit(ask, server, "tuned")
+        until(lambda: serving_client.state(server.address)["running"].get(one.version))
+        serving_client.write(file, [two])
+        until(lambda: serving_client.state(server.address)["versions"]["tuned"] == two.version)
+        assert ask(server, "tuned").json()["model"] == two.version
+        assert ("/v1/unload_lora_adapter", one.version) not in server.small.calls
+        server.let_go(one.version)
+        assert slow.result().json()["model"] == one.version
+    until(lambda: one.version not in server.small.adapters)
+
+
+@pytest.mark.parametrize("trouble", ["digest", "gone", "load", "mute", "file"])
+def test_what_fails_leaves_the_old_one_in_service_and_is_told(
+    trouble: str, server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+) -> None:
+    one, two = adapter(content="1"), adapter(content="2")
+    want(file, server, one)
+    says = {
+        "digest": "is not what sha256:",
+        "gone": "No such file",
+        "load": "does not fit",
+        "mute": "it is loaded, and does not answer: CUDA error",
+        "file": "no list of adapters",
+    }[trouble]
+    if trouble == "digest":
+        (Path(two.path) / "adapter_model.safetensors").write_text("3")
+    elif trouble == "gone":
+        two = dataclasses.replace(two, path=two.path + ".gone")
+    elif trouble == "load":
+        server.small.unloadable.add("tuned")
+    elif trouble == "mute":
+        server.small.mute.add(two.version)
+    with pytest.raises(StepError, match=says):
+        if trouble == "file":
+            file.write_text('{"adapter": 1}')
+            serving_client.wait(server.address, desired_adapters.mark('{"adapter": 1}'), 20)
+        want(file, server, two)
+    assert ask(server, "tuned").json()["model"] == one.version
+    assert requests.get(f"{server.address}/ready").status_code == 200, "it still serves"
+    assert list(server.small.adapters) == [one.version], "something is left behind"
+    if trouble in ("load", "mute"):
+        server.small.unloadable.clear()
+        server.small.mute.clear()
+        until(lambda: ask(server, "tuned").json()["model"] == two.version)  # it tries again by itself
+
+
+def test_clients_can_not_load_what_they_like(server: Running, file: Path) -> None:
+    for path in (adapter_reloader.LOAD, adapter_reloader.UNLOAD, adapter_reloader.LOAD + "/"):
+        refused = requests.post(server.address + path, json={"lora_name": "x", "lora_path": "/x"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, 403)
+    for method, path in (("POST", "/adapters"), ("DELETE", "/adapters/tuned")):  # SageMaker's, which vLLM has too
+        assert requests.request(method, server.address + path, json={"name": "x", "src": "/x"}).status_code == 403
+    assert server.small.calls == []
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for(
+    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+) -> None:
+    server.small.healthy = False
+    serving_client.write(file, [adapter()])
+    assert requests.get(f"{server.address}/ready").status_code == 503
+    with pytest.raises(TimeLimit, match="did not take the adapter within 0 s"):
+        serving_client.wait(server.address, "other", 0.1)
+    assert server.small.calls == []
+    with pytest.raises(StepError, match="the pod is gone"):
+        serving_client.wait("http://127.0.0.1:9", "other", 20, lambda: "the pod is gone")
+    server.small.healthy = True
+    want(file, server, adapter())
+
+
+def test_several_adapters_change_in_one_moment(
+    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+) -> None:
+    want(file, server, adapter("a", "1"), adapter("b", "1"))
+    new = [adapter("a", "2"), adapter("c", "1")]
+    want(file, server, *new)
+    assert serving_client.models(server.address) == ["base", "a", "c"]
+    assert set(server.small.adapters) == {one.version for one in new}
+    want(file, server)
+    assert serving_client.models(server.address) == ["base"]
+
+
+def test_an_image_is_pulled_by_its_digest_and_removed_when_unloaded(
+    server: Running, file: Path, adapter: Callable[..., WantedAdapter], open_registry: Registry, tmp_path: Path
+) -> None:
+    target = reference.parse(f"{open_registry.address}/team/switch:1")
+    build_image(Path(adapter().path), tmp_path / "layout", "1", {})
+    digest = push_image(tmp_path / "layout", target)
+    wanted = WantedAdapter("pulled", digest, image=f"{target.name}:another-tag")
+    want(file, server, wanted)
+    assert server.small.adapters == {wanted.version: str(tmp_path / "pulled" / wanted.version)}
+    missing = dataclasses.replace(wanted, digest="sha256:" + "0" * 64)
+    with pytest.raises(StepError, match="0000"):
+        want(file, server, missing)
+    assert ask(server, "pulled").json()["model"] == wanted.version
+    want(file, server)
+    assert list((tmp_path / "pulled").iterdir()) == []

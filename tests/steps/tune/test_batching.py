@@ -1,0 +1,102 @@
+"""Each way to make batches computes the same loss; what is grouped is in the same order again after a resume."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trainable_model
+from tuning import losses, quick, small_model, with_rows
+
+from steps.data.chat_tokens import ChatTokens, prepare
+from steps.models.model import load_base, load_tokenizer
+from steps.tune import batching
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.getbasetemp())
+
+
+def mixed_rows(tokenizer: Any) -> list[ChatTokens]:
+    """Rows of very different lengths."""
+    turns = trainable_model.chat_rows(12)
+    conversations = [list(chain(*turns[:count])) for count in (1, 4, 2, 3, 1, 2)]
+    return prepare(tokenizer, conversations, 256).rows
+
+
+@pytest.mark.parametrize("arguments", [{"padding_free": True}, {"packing": True, "max_length": 256}])
+def test_rows_without_padding_have_the_loss_of_padded_rows(tiny: Path, arguments: dict[str, Any]) -> None:
+    """Which they would not, if one row could attend to another, or a position went on from the row before."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    model, tokenizer = load_base(tiny, "lora", {}, "cpu", dtype="float32"), load_tokenizer(tiny)
+    rows = mixed_rows(tokenizer)
+    padded = DataCollatorForLanguageModeling(tokenizer.pad_token_id)(list(batching.dataset(rows, {})))
+    dense = DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)(
+        list(batching.dataset(rows, arguments))
+    )
+    assert dense["input_ids"].numel() == sum(len(row.input_ids) for row in rows) < padded["input_ids"].numel()
+    wanted, found = model(**padded, use_cache=False).loss.item(), model(**dense, use_cache=False).loss.item()
+    assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_packed_rows_fill_the_length(tiny: Path) -> None:
+    rows = mixed_rows(load_tokenizer(tiny))
+    packed = batching.dataset(rows, {"packing": True, "max_length": 256})
+    assert len(packed) < len(rows)
+    assert sum(map(len, packed["seq_lengths"])) == len(rows)
+    for row in packed:
+        assert sum(row["seq_lengths"]) == len(row["input_ids"]) == len(row["labels"]) <= 256
+
+
+def grouped(lengths: list[int]) -> Any:
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(train_batch_size=4, gradient_accumulation_steps=1, seed=7),
+    )
+    batching.group_by_length(trainer, lengths)
+    return trainer._get_train_sampler(None)
+
+
+def test_groups_are_of_like_lengths_and_the_same_again_in_each_epoch() -> None:
+    lengths = [1 + (number * 37) % 200 for number in range(200)]
+    sampler, again = grouped(lengths), grouped(lengths)
+    first, second = list(sampler), (sampler.set_epoch(1), list(sampler))[1]
+    assert sorted(first) == list(range(200))
+    assert first != second
+    again.set_epoch(1)
+    assert list(again) == second
+    again.set_epoch(0)
+    assert list(again) == first
+    spread = [max(part) - min(part) for part in ([lengths[n] for n in first[i : i + 4]] for i in range(0, 200, 4))]
+    assert sum(spread) / len(spread) < 20
+
+
+def test_the_longest_batch_is_first_and_long_and_short_ones_are_mixed() -> None:
+    lengths = [1 + (number * 37) % 200 for number in range(203)]
+    order = list(grouped(lengths))
+    assert sorted(order) == list(range(203))
+    batches = [sum(lengths[number] for number in order[at : at + 4]) for at in range(0, 200, 4)]
+    assert batches[0] == max(batches)
+    early, late = sum(batches[:25]), sum(batches[25:])
+    assert 0.75 < early / late < 1.33  # the library's order: long ones early, short ones late: 3
+
+
+def test_what_wastes_least_is_chosen_and_a_choice_is_kept() -> None:
+    assert batching.defaults({}, padding_free=True) == {"padding_free": True}
+    assert batching.defaults({}, padding_free=False) == {"train_sampling_strategy": "group_by_length"}
+    for chosen in ({"packing": True}, {"padding_free": True}, {"train_sampling_strategy": "random"}):
+        assert batching.defaults(chosen, padding_free=True) == {}
+
+
+@pytest.mark.parametrize("chosen", [{"packing": True}, {"padding_free": True}, {"train_sampling_strategy": "random"}])
+def test_the_training_does_as_it_is_told(tiny: Path, tmp_path: Path, chosen: dict[str, Any]) -> None:
+    work = with_rows(tmp_path / "work")
+    quick(work, tiny, training_arguments=chosen, max_steps=3)
+    assert len(losses(work)) == 3
+    tokens = [json.loads(line)["tokens"] for line in (work / "report" / "train.jsonl").read_text().splitlines()]
+    assert all(tokens)

@@ -1,0 +1,55 @@
+"""Liger's kernels: only where they run, and with the same loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuning import losses, quick, small_model, with_rows
+
+from steps.runtime.errors import BadInput
+from steps.tune import liger
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.getbasetemp())
+
+
+def test_a_processor_does_without_and_says_so(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not liger.chosen(True, "cpu", tiny)
+    assert "without effect, its kernels are for GPUs" in capsys.readouterr().out
+    assert not liger.chosen(None, "cuda", tiny)
+
+
+def test_what_is_not_installed_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.utils.is_liger_kernel_available", lambda *_: False)
+    with pytest.raises(BadInput, match="liger-kernel is not installed"):
+        liger.chosen(True, "cuda", tiny)
+
+
+def test_an_architecture_without_kernels_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("liger_kernel.transformers.monkey_patch")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(BadInput, match="no kernels for gpt2"):
+        liger.chosen(True, "cuda", tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_the_loss_is_the_same_with_them(tiny: Path, tmp_path: Path, method: str, objective: str) -> None:
+    import torch
+    from test_preferences import with_pairs
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    curves = []
+    for use in (False, True):
+        work = (with_pairs if objective == "dpo" else with_rows)(tmp_path / str(use), 16)
+        flags: dict[str, Any] = {"objective": objective, "method": method, "dropout": 0.0, "max_steps": 6}
+        quick(work, tiny, **flags, training_arguments={"use_liger_kernel": use, "bf16": False, "fp16": False},
+              model_config={"torch_dtype": "float32"})  # fmt: skip
+        curves.append(losses(work))
+    assert curves[1] == pytest.approx(curves[0], abs=1e-3)

@@ -1,0 +1,175 @@
+"""Each way to begin an adapter ends as a LoRA that PEFT loads beside the original base, with the same answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tuning import losses, quick, small_model, with_rows
+
+from steps.models.adapter import CONFIG
+from steps.runtime.errors import BadInput
+from steps.tune import lora_init
+from steps.tune import step as tune
+from steps.tune.checkpoints import MARKER
+
+FLOAT32 = {"torch_dtype": "float32"}
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return with_rows(tmp_path / "work", 16)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The models of the trainings of a test."""
+    models: list[Any] = []
+    make = tune._trainer
+
+    def noted(*arguments: Any, **more: Any) -> Any:
+        trainer = make(*arguments, **more)
+        models.append(trainer.model)
+        return trainer
+
+    monkeypatch.setattr(tune, "_trainer", noted)
+    return models
+
+
+def logits(model: Any) -> Any:
+    import torch
+
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.arange(3, 43).reshape(2, 20)).logits
+
+
+def loaded(base: Path, adapter: Path, quantized: bool) -> Any:
+    """What anyone would do with the adapter, without a line of ours."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, quantization_config=nf4 if quantized else None
+    )
+    return PeftModel.from_pretrained(model, adapter)
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rslora": ("lora", {"use_rslora": True, "init_lora_weights": "gaussian"}),
+    "dora": ("qlora", {"use_dora": True}),
+    "orthogonal": ("qlora", {"init_lora_weights": "orthogonal"}),
+    "pissa": (
+        "qlora",
+        {
+            "init_lora_weights": "pissa",
+            "use_rslora": True,
+            "rank_pattern": {"v_proj": 2},
+            "alpha_pattern": {"o_proj": 3},
+        },
+    ),
+    "olora": ("lora", {"init_lora_weights": "olora", "rank_pattern": {"k_proj": 40}}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_plain_peft_gives_what_was_trained(name: str, tiny: Path, work: Path, trained: list[Any]) -> None:
+    import torch
+
+    method, lora = VARIANTS[name]
+    decay = {"weight_decay": 0.5}  # which would move what is frozen
+    quick(
+        work, tiny, method=method, max_steps=3, dropout=0.0, lora_config=lora, model_config=FLOAT32,
+        training_arguments=decay,
+    )  # fmt: skip
+    alone = loaded(tiny, work / "adapter", method == "qlora")
+    with alone.disable_adapter():
+        before = logits(alone)
+    after = logits(alone)
+    assert torch.allclose(after, logits(trained[0]), atol=1e-4)
+    assert (after - before).abs().max() > 0.1
+    config = json.loads((work / "adapter" / CONFIG).read_text())
+    assert config["r"] == lora_init.written_rank(4, lora)
+    if lora_init.doubles(lora):
+        assert config["init_lora_weights"] is True
+        # Loaded anew: where the processor has AVX-512, bitsandbytes packs weights differently after an inference.
+        halves_are_the_base_models(loaded(tiny, work / "adapter", method == "qlora"), lora)
+
+
+def halves_are_the_base_models(model: Any, lora: dict[str, Any]) -> None:
+    """The frozen half, as it was written, takes out of each layer what PEFT itself would have taken out of it."""
+    import torch
+
+    for _, layer in lora_init._layers(model):
+        rank = layer.r["default"] // 2
+        a, b = lora_init._made(layer, lora["init_lora_weights"], rank)
+        count = len(a)
+        assert torch.allclose(layer.lora_A["default"].weight[rank : rank + count], a, atol=1e-5)
+        assert torch.allclose(layer.lora_B["default"].weight[:, rank : rank + count], -b, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_it_learns_as_pefts_own_does(tiny: Path, init: str) -> None:
+    """The same loss and gradients as PEFT has, which takes the directions out of the base's weights."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    lora = {"r": 4, "lora_alpha": 8, "init_lora_weights": init}
+    targets = {"target_modules": ["q_proj", "down_proj"]}
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), LoraConfig(**lora, **targets))
+    plain = LoraConfig(**lora_init.as_trained(lora), **targets)
+    ours = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), plain)
+    lora_init.begin(ours, lora)
+    lora_init.freeze_second_half(ours, lora)
+    ids = torch.arange(3, 43).reshape(2, 20)
+    for model in (theirs, ours):
+        model(input_ids=ids, labels=ids).loss.backward()
+    for (_, one), (_, other) in zip(lora_init._layers(theirs), lora_init._layers(ours), strict=True):
+        wanted = one.lora_A["default"].weight.grad, one.lora_B["default"].weight.grad
+        found = other.lora_A["default"].weight.grad, other.lora_B["default"].weight.grad
+        assert torch.allclose(found[0][:4], wanted[0], rtol=1e-3, atol=1e-5)
+        assert torch.allclose(found[1][:, :4], wanted[1], rtol=1e-3, atol=1e-5)
+        assert not found[0][4:].any() and not found[1][:, 4:].any()
+
+
+def test_a_kill_changes_nothing(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags: dict[str, Any] = {"max_steps": 6, "lora_config": {"init_lora_weights": "pissa_niter_2"}}
+    first = quick(work, tiny, **flags)
+    curve = losses(work)
+    (work / "checkpoints" / "checkpoint-6" / MARKER).unlink()
+    again = quick(work, tiny, **flags)
+    assert "going on from step 5" in capsys.readouterr().out
+    assert losses(work) == pytest.approx(curve, abs=1e-6)
+    assert again.adapter_digest == first.adapter_digest
+
+
+@pytest.mark.parametrize(
+    ("lora", "key", "told"),
+    [
+        ({"init_lora_weights": "loftq"}, "init_lora_weights", "loftq is not honoured: it makes up for"),
+        ({"init_lora_weights": "eva"}, "init_lora_weights", "write pissa"),
+        ({"init_lora_weights": "pisa"}, "init_lora_weights", "must be true, false, gaussian, orthogonal,"),
+        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora", "leave one of them out"),
+    ],
+)  # fmt: skip
+def test_what_would_be_wrong_is_refused_by_name(
+    tiny: Path, work: Path, lora: dict[str, Any], key: str, told: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        quick(work, tiny, lora_config=lora)
+    assert f"lora_config.{key}: " in caught.value.what
+    assert told in caught.value.what

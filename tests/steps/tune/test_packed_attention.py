@@ -1,0 +1,133 @@
+"""Rows that stand in one sequence are attended to as if each stood alone, in each architecture that takes it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from test_batching import mixed_rows
+from tuning import losses, quick, small_model, with_rows
+
+from steps.models.model import load_tokenizer
+from steps.tune import batching, packed_attention
+
+LENGTHS = [5, 23, 1, 40, 12]
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "pad_token_id": 0,
+}
+
+
+def config(folder: Path, model_type: str, **changes: Any) -> Any:
+    made = transformers.AutoConfig.for_model(model_type, **(SIZES | changes))
+    made.save_pretrained(folder)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {}),
+        ("phi3", {}),
+        ("phi3", {"sliding_window": 7}),
+        ("mistral", {"sliding_window": 7}),
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 8}),
+        ("gemma3_text", {"head_dim": 8, "sliding_window": 7}),
+    ],
+)
+def test_each_row_has_the_loss_and_the_gradient_that_it_has_alone(
+    tmp_path: Path, model_type: str, changes: dict[str, Any]
+) -> None:
+    made = config(tmp_path, model_type, **changes)
+    assert packed_attention.offered(tmp_path) == packed_attention.NAME
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation=packed_attention.NAME)
+    rows = [torch.randint(3, 300, (length,)).tolist() for length in LENGTHS]
+    collated = batching_collator()([{"input_ids": row, "labels": row} for row in rows])
+    together = model(**collated, use_cache=False).logits[0]
+    together.logsumexp(-1).sum().backward()
+    gradient = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    model.zero_grad()
+    model.set_attn_implementation("sdpa")
+    alone = torch.cat([model(input_ids=torch.tensor([row]), use_cache=False).logits[0] for row in rows])
+    alone.logsumexp(-1).sum().backward()
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert gradient
+    for name, value in model.named_parameters():
+        if name in gradient:
+            assert torch.allclose(gradient[name], value.grad, rtol=1e-3, atol=1e-4), name
+
+
+def batching_collator() -> Any:
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    return DataCollatorForLanguageModeling(0, padding_free=True)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("falcon", {}),  # has an attention of its own
+        ("gemma2", {"head_dim": 8}),  # caps its scores
+        ("gpt_oss", {"head_dim": 8, "num_local_experts": 2}),  # has sinks
+        ("mamba", {}),  # its state goes on from row to row
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),  # convolutions between its layers of attention
+        ("t5", {}),
+    ],
+)
+def test_what_it_does_not_suit(tmp_path: Path, model_type: str, changes: dict[str, Any]) -> None:
+    config(tmp_path, model_type, **changes)
+    assert packed_attention.offered(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "used"),
+    [
+        ({}, True),
+        ({"padding_free": True}, True),
+        ({"packing": True}, True),
+        ({"packing": True, "packing_strategy": "wrapped"}, False),
+        ({"train_sampling_strategy": "random"}, False),
+        ({"train_sampling_strategy": "group_by_length"}, False),
+    ],
+)
+def test_the_training_uses_it_where_rows_stand_in_one_sequence(
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: dict[str, Any],
+    used: bool,
+) -> None:
+    calls = []
+    attend = packed_attention.attend
+    monkeypatch.setattr(packed_attention, "attend", lambda *given, **named: calls.append(1) or attend(*given, **named))
+    tiny = small_model(tmp_path_factory.getbasetemp())
+    work = with_rows(tmp_path / "work")
+    quick(work, tiny, training_arguments=chosen, max_steps=2)
+    assert len(losses(work)) == 2
+    assert bool(calls) == used
+
+
+def test_no_mask_is_made_over_the_whole_sequence(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = small_model(tmp_path_factory.getbasetemp())
+    name = packed_attention.offered(tiny)
+    seen = []
+    attend = packed_attention.attend
+    spy = lambda *given, **named: seen.append(given[4]) or attend(*given, **named)  # noqa: E731
+    transformers.AttentionInterface.register(name, spy)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny, attn_implementation=name)
+    rows = mixed_rows(load_tokenizer(tiny))
+    model(**batching_collator()(list(batching.dataset(rows, {}))), use_cache=False)
+    packed_attention.offered(tiny)
+    assert seen
+    assert set(seen) == {None}

@@ -1,0 +1,106 @@
+"""Two processes train as one would, stop and go on as one does, and fail with one voice. Real processes, over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from trainable_model import curve
+from tuning import losses, quick, small_model, start, wait_for_step, with_rows
+
+from steps.tune import checkpoints
+
+pytestmark = pytest.mark.slow
+
+# In float32, and without dropout: then nothing but the order of sums tells one process from two.
+PLAIN: dict[str, Any] = {
+    "method": "lora",
+    "dropout": 0.0,
+    "epochs": 3,
+    "max_steps": -1,
+    "model_config": {"torch_dtype": "float32"},
+}
+TOGETHER = PLAIN | {"processes": 2, "batch_size": 2, "model_config": json.dumps(PLAIN["model_config"])}
+STEPS = 54
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.getbasetemp())
+
+
+def workers(parent: subprocess.Popen[str]) -> list[psutil.Process]:
+    return sorted(psutil.Process(parent.pid).children(), key=lambda process: int(process.environ()["RANK"]))
+
+
+def test_two_processes_train_as_one_does_whatever_happens(tiny: Path, tmp_path: Path) -> None:
+    """One process, undisturbed, against two that are stopped, then lose one of them, then are one that goes on."""
+    one, two = with_rows(tmp_path / "one"), with_rows(tmp_path / "two")
+    quick(one, tiny, **PLAIN)
+    assert len(losses(one)) == STEPS
+
+    stopped = start(two, tiny, **TOGETHER)
+    # In the second epoch, whose order is another.
+    wait_for_step(stopped, two, 22)
+    stopped.send_signal(signal.SIGTERM)
+    out, err = stopped.communicate()
+    assert stopped.returncode == 143, err
+    assert out.count("on 70 rows, 4 a step, cpu (2 processes, ") == 1
+    saved = len(curve(two))
+    assert err == f"stopped by SIGTERM; step {saved} is saved, and the next start goes on from there\n"
+    kept = two / "checkpoints" / f"checkpoint-{saved}"
+    assert json.loads((kept / checkpoints.MARKER).read_text())["processes"] == 2
+    assert (kept / "rng_state_0.pth").read_bytes() != (kept / "rng_state_1.pth").read_bytes()
+    assert not (two / "adapter").exists()
+
+    robbed = start(two, tiny, **TOGETHER)
+    wait_for_step(robbed, two, 32)
+    first, second = workers(robbed)
+    os.kill(second.pid, signal.SIGKILL)
+    out, err = robbed.communicate()
+    assert robbed.returncode == 1
+    assert err.startswith("error: process 2 of 2 was killed") and err.count("error") == 1, err
+    assert f"going on from step {saved}\n" in out
+    assert not first.is_running()
+    assert not (two / "results" / "tune.json").exists()
+
+    last = max(int(json.loads(file.read_text())["step"]) for file in two.glob("checkpoints/*/complete.json"))
+    assert 18 < saved < last < STEPS
+    together = quick(two, tiny, **PLAIN, batch_size=2)
+    assert together.steps == STEPS
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert [entry["learning_rate"] for entry in curve(two)] == [entry["learning_rate"] for entry in curve(one)]
+
+
+@pytest.mark.gpu
+def test_two_gpus_train_as_one_does(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the settings of a GPU: 4 bits, bfloat16, checkpointing, NCCL."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    together = with_rows(tmp_path / "together")
+    out, err = start(together, tiny, dropout=0.0, batch_size=2, processes=2).communicate()
+    assert "4 a step, cuda (" in out, err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    alone = with_rows(tmp_path / "alone")
+    out, err = start(alone, tiny, dropout=0.0, batch_size=4).communicate()
+    assert losses(together) == pytest.approx(losses(alone), abs=2e-2), err
+
+
+@pytest.mark.gpu
+def test_layers_are_spread_for_one_process(tiny: Path, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    work = with_rows(tmp_path / "work")
+    out, err = start(work, tiny, processes=1, max_steps=4).communicate()
+    assert "4 a step, cuda (" in out, err
+    assert len(losses(work)) == 4

@@ -1,0 +1,117 @@
+"""A kill costs nothing: training goes on from the last whole checkpoint, and finished work is kept."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import trainable_model
+from trainable_model import curve
+from tuning import STEPS, losses, quick, settings, small_model, start, undisturbed_run, wait_for_step, with_rows
+
+from steps.models.adapter import adapter_digest
+from steps.tune import checkpoints
+from steps.tune.step import still_there
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_model(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return undisturbed_run(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return with_rows(tmp_path / "work")
+
+
+def test_kill_in_the_middle_costs_nothing(undisturbed: Path, tiny: Path, work: Path) -> None:
+    """Killed twice, in the first and in the second epoch; no step before the checkpoint is done again."""
+    kept: list[dict[str, float]] = []
+    for step in (14, 29):
+        process = start(work, tiny)
+        wait_for_step(process, work, step)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        before = curve(work)
+        assert len(before) < STEPS
+        assert before[: len(kept)] == kept
+        whole = [folder for folder in (work / "checkpoints").glob("checkpoint-*/complete.json")]
+        last = max(json.loads(file.read_text())["step"] for file in whole)
+        assert last > len(kept)
+        kept = before[:last]
+    out, err = start(work, tiny).communicate()
+    assert f"going on from step {len(kept)}" in out, err
+    # The very lines, with their times: those steps were not done again.
+    assert curve(work)[: len(kept)] == kept
+    assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
+    assert adapter_digest(work / "adapter") == adapter_digest(undisturbed / "adapter")
+
+
+def test_sigterm_saves_and_stops(undisturbed: Path, tiny: Path, work: Path) -> None:
+    process = start(work, tiny)
+    wait_for_step(process, work, 8)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    steps = len(curve(work))
+    assert f"step {steps} is saved" in err
+    assert (work / "checkpoints" / f"checkpoint-{steps}" / checkpoints.MARKER).is_file()
+    assert not (work / "adapter").exists()
+    out, err = start(work, tiny).communicate()
+    assert f"going on from step {steps}" in out, err
+    assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
+
+
+def test_torn_checkpoints_are_not_used(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = quick(work, tiny, max_steps=6)
+    before = losses(work)
+    for torn in ("checkpoint-6", "checkpoint-99"):
+        (work / "checkpoints" / torn).mkdir(exist_ok=True)
+        (work / "checkpoints" / torn / checkpoints.MARKER).unlink(missing_ok=True)
+        (work / "checkpoints" / torn / "optimizer.pt").write_bytes(b"half")
+    again = quick(work, tiny, max_steps=6)
+    out = capsys.readouterr().out
+    assert "removing checkpoint-6: not whole" in out
+    assert "removing checkpoint-99: not whole" in out
+    assert "going on from step 5" in out
+    assert again.adapter_digest == first.adapter_digest
+    assert losses(work) == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_other_settings_or_data_start_anew(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick(work, tiny)
+    quick(work, tiny, learning_rate=1e-3)
+    assert "of other settings or data" in capsys.readouterr().out
+    trainable_model.write_rows(work / "dataset" / "train.parquet", trainable_model.chat_rows(9))
+    quick(work, tiny, learning_rate=1e-3)
+    out = capsys.readouterr().out
+    assert "of other settings or data" in out
+    assert "on 9 rows" in out
+    assert "going on" not in out
+
+
+def test_a_lost_adapter_is_written_again_without_training(
+    tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = quick(work, tiny)
+    assert still_there(settings(work, tiny), first)
+    weights = work / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert not still_there(settings(work, tiny), first)
+    capsys.readouterr()
+    again = quick(work, tiny)
+    assert "training" not in capsys.readouterr().out
+    assert again == first
+
+
+def test_finished_work_is_kept(undisturbed: Path, tiny: Path) -> None:
+    before = (undisturbed / "adapter" / "adapter_model.safetensors").stat()
+    out, _ = start(undisturbed, tiny).communicate()
+    assert "already done" in out
+    assert (undisturbed / "adapter" / "adapter_model.safetensors").stat().st_ino == before.st_ino

@@ -1,0 +1,354 @@
+"""The compiled Workflow: what runs when, and that every flag it passes is one the step takes."""
+
+import importlib
+import json
+
+import pytest
+
+from steps.runtime import entrypoint
+from workflows import runner
+from workflows.argo.document import Retry
+from workflows.compile.dag import compile_workflow
+from workflows.plan.layers import Layer, merge
+from workflows.runner import retries
+from workflows.runner.state import Attempt, Phase
+
+BASE = {"name": "phi", "model.preset": "phi-4", "model.repository": "microsoft/phi-4"}
+TUNING = {"tuning.method": "qlora", "data.urls": ["https://example.com/a.parquet"], "output.image": "reg.io/a:1"}
+EVALUATION = {"evaluation.samples": 3}
+ROLLOUT = {"rollout.question": "Who?", "rollout.adapters": [{"name": "other", "image": "reg.io/b:1"}]}
+SCHEDULE = {"schedule.schedules": ["0 3 * * 0"]}
+GATE = {
+    "evaluation.confident": True,
+    "evaluation.minExactMatch": 0.25,
+    "evaluation.minRougeL": 0.5,
+    "evaluation.maxRegressions": 0.1,
+    "evaluation.betterThanPrevious": False,
+}
+VOLUMES = {"tuning.rank": 4, "data.volume": {"hostPath": {"path": "/d"}}, "output.volume": {"emptyDir": {}}}
+PLANS = {
+    "everything": BASE | TUNING | EVALUATION | ROLLOUT,
+    "tuning only": BASE | TUNING | EVALUATION,
+    "no evaluation": BASE | TUNING | ROLLOUT,
+    "inference only": BASE | ROLLOUT,
+    "volumes": BASE | VOLUMES,
+    "retraining": BASE | TUNING | EVALUATION | ROLLOUT | SCHEDULE | {"output.pushSecret": "push"},
+    "retraining into a volume": BASE | VOLUMES | EVALUATION | SCHEDULE,
+    "retraining without evaluation": BASE | TUNING | SCHEDULE,
+    "approval": BASE | TUNING | EVALUATION | ROLLOUT | {"approval": True},
+    "approval without evaluation": BASE | TUNING | {"approval": True},
+    "gate": BASE | TUNING | SCHEDULE | GATE,
+    "tracking": BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.project": "p", "tracking.secret": "keys"},
+    "pairs": BASE | TUNING | SCHEDULE | {"tuning.objective": "dpo", "tuning.beta": 0.2},
+    "tasks": BASE | TUNING | {"evaluation.tasks": ["arc_easy"], "evaluation.minTaskScores": {"arc_easy": 0.4}},
+    "weights": BASE | TUNING | {"data.weights": {"a.parquet": 0.5}},
+    "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
+}
+
+
+def compiled(values: dict) -> dict:
+    return compile_workflow(merge([Layer("test", values)]))
+
+
+def tasks(document: dict) -> dict[str, dict]:
+    main = next(template for template in document["spec"]["templates"] if template["name"] == "main")
+    return {task["name"]: task for task in main["dag"]["tasks"]}
+
+
+@pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
+def test_flags_are_those_of_the_step(values):
+    """Each argument list is read by the step's own parser, with Argo's placeholders filled in."""
+    document = compiled(values)
+    parameters = {item["name"]: item["value"] for item in document["spec"].get("arguments", {}).get("parameters", [])}
+    for template in document["spec"]["templates"]:
+        if "container" not in template:
+            continue
+        module = importlib.import_module(template["container"]["command"][2])
+        words = [filled(word, parameters) for word in template["container"]["args"]]
+        entrypoint.parse(module.Settings, words, template["name"])
+
+
+def test_the_gate_is_handed_to_the_evaluation():
+    [words] = [t["container"]["args"] for t in compiled(PLANS["gate"])["spec"]["templates"] if t["name"] == "evaluate"]
+    given = entrypoint.parse(importlib.import_module("steps.evaluate").Settings, [filled(word, {}) for word in words])
+    asked = (given.confident, given.min_exact_match, given.min_rouge_l, given.max_regressions)
+    assert asked == (True, 0.25, 0.5, 0.1)
+    assert not given.better_than_previous
+
+
+def test_tasks_are_looked_for_before_the_training():
+    document = compiled(PLANS["tasks"])
+    assert flags(document, "tune")["--tasks"] == '["arc_easy"]'
+    asked = flags(document, "evaluate")
+    assert (asked["--tasks"], asked["--task-limit"]) == ('["arc_easy"]', "0")
+    assert asked["--min-task-scores"] == '{"arc_easy": 0.4}'
+    assert "--tasks" not in flags(compiled(PLANS["everything"]), "tune") | flags(compiled(PLANS["gate"]), "evaluate")
+
+
+def test_pairs_are_asked_for_before_a_gpu_is():
+    document = compiled(PLANS["pairs"])
+    assert flags(document, "download")["--objective"] == "dpo"
+    for name in ("check", "tune"):
+        assert (flags(document, name)["--objective"], flags(document, name)["--beta"]) == ("dpo", "0.2")
+    assert "--objective" not in flags(compiled(PLANS["everything"]), "download")
+
+
+def filled(word: str, parameters: dict[str, str]) -> str:
+    if word.startswith("{{inputs.parameters."):
+        name = word.removeprefix("{{inputs.parameters.").removesuffix("}}")
+        return parameters.get(name, "sha256:" + "0" * 64)
+    return {"{{workflow.status}}": "Succeeded", "{{workflow.failures}}": "null"}.get(word, word)
+
+
+@pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
+def test_outputs_are_those_of_the_step(values):
+    for template in compiled(values)["spec"]["templates"]:
+        if "container" in template:
+            module = importlib.import_module(template["container"]["command"][2])
+            declared = {parameter["name"] for parameter in template["outputs"]["parameters"]}
+            assert declared <= {field.replace("_", "-") for field in module.Result.__dataclass_fields__}
+
+
+def test_dag_waits_for_what_it_needs():
+    found = {name: task.get("depends") for name, task in tasks(compiled(PLANS["everything"])).items()}
+    assert found == {
+        "preflight": None,
+        "provision": "preflight",
+        "download": "preflight",
+        "tune": "provision && download",
+        "evaluate": "tune",
+        "package": "evaluate",
+        "rollout": "package.Succeeded",
+    }
+
+
+def test_gate_stands_before_package_and_a_skipped_package_stops_the_rollout():
+    found = tasks(compiled(PLANS["everything"]))
+    assert found["package"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
+    assert found["rollout"]["depends"] == "package.Succeeded"
+
+
+def test_without_held_out_rows_nothing_is_evaluated():
+    found = tasks(compiled(PLANS["no evaluation"]))
+    assert "evaluate" not in found
+    assert found["package"]["depends"] == "tune"
+    assert "when" not in found["package"]
+
+
+def test_inference_only_serves_the_given_adapters():
+    document = compiled(PLANS["inference only"])
+    assert list(tasks(document)) == ["preflight", "provision", "rollout"]
+    template = next(item for item in document["spec"]["templates"] if item["name"] == "rollout")
+    words = template["container"]["args"]
+    assert json.loads(words[words.index("--adapters") + 1]) == [{"name": "other", "image": "reg.io/b:1"}]
+
+
+def test_secrets_travel_by_reference_only():
+    document = compiled(PLANS["secrets"])
+    templates = {template["name"]: template for template in document["spec"]["templates"]}
+    token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}}
+    assert token in templates["tune"]["container"]["env"]
+    assert {"name": "DOCKER_CONFIG", "value": "/mnt/push-secret"} in templates["package"]["container"]["env"]
+    volume = next(volume for volume in document["spec"]["volumes"] if volume["name"] == "push-secret")
+    assert volume["secret"]["secretName"] == "push"
+
+
+def test_only_what_computes_asks_for_a_gpu():
+    document = compiled(PLANS["everything"] | {"resource.instanceType": "Standard_NC24ads_A100_v4"})
+    on_gpu = {
+        template["name"]
+        for template in document["spec"]["templates"]
+        if "nvidia.com/gpu" in template.get("container", {}).get("resources", {}).get("limits", {})
+    }
+    assert on_gpu == {"tune", "evaluate"}
+
+
+def test_compiling_twice_gives_the_same_document():
+    assert compiled(PLANS["everything"]) == compiled(PLANS["everything"])
+
+
+def template(document: dict, name: str) -> dict:
+    return next(item for item in document["spec"]["templates"] if item["name"] == name)
+
+
+@pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
+def test_the_one_machine_runner_takes_every_document(values):
+    runner.check(compiled(values))
+
+
+def test_retraining_asks_before_it_takes_anything():
+    found = tasks(compiled(PLANS["retraining"]))
+    order = {name: (task.get("depends"), task.get("when")) for name, task in found.items()}
+    assert order == {
+        "download": (None, None),
+        "check": ("download", None),
+        "preflight": ("check", "{{tasks.check.outputs.parameters.changed}} == true"),
+        "provision": ("preflight.Succeeded", None),
+        "tune": ("provision.Succeeded", None),
+        "evaluate": ("tune", None),
+        "package": ("evaluate", "{{tasks.evaluate.outputs.parameters.verdict}} == pass"),
+        "rollout": ("package.Succeeded", None),
+    }
+
+
+def test_retraining_pushes_under_a_tag_of_its_own_and_moves_that_of_the_workspace():
+    found = tasks(compiled(PLANS["retraining"]))
+    given = {item["name"]: item["value"] for item in found["package"]["arguments"]["parameters"]}
+    assert given["image"] == "{{tasks.check.outputs.parameters.image}}"
+    assert given["moving-image"] == "{{workflow.parameters.image}}"
+    assert given["settings-digest"] == "{{tasks.check.outputs.parameters.settings-digest}}"
+
+
+def test_check_takes_all_settings_that_shape_the_adapter():
+    """What tune is given and check is not would change the adapter unnoticed."""
+    document = compiled(PLANS["retraining"])
+    flags = {
+        name: dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
+        for name in ("check", "tune")
+    }
+    assert flags["check"].items() >= flags["tune"].items()
+
+
+def test_steps_that_speak_with_the_registry_have_its_secret():
+    document = compiled(PLANS["retraining"])
+    with_secret = {
+        item["name"]
+        for item in document["spec"]["templates"]
+        for variable in item.get("container", {}).get("env", [])
+        if variable == {"name": "DOCKER_CONFIG", "value": "/mnt/push-secret"}
+    }
+    assert with_secret == {"check", "preflight", "evaluate", "package"}
+
+
+def flags(document: dict, name: str) -> dict[str, str]:
+    return dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
+
+
+def test_preflight_is_told_all_that_can_be_asked_beforehand():
+    values = PLANS["everything"] | {"output.pushSecret": "push", "model.accessSecret": "hub", "output.immutable": True}
+    values |= {"data.urls": [], "data.image": "reg.io/rows:1", "data.imagePullSecrets": ["pull"]}
+    document = compiled(values | {"rollout.pullSecret": "adapters", "storage.storageClass": "fast"})
+    given = flags(document, "preflight")
+    assert given["--data-image"] == "reg.io/rows:1"
+    assert json.loads(given["--adapter-images"]) == ["reg.io/b:1"]
+    assert json.loads(given["--registry-secrets"]) == ["pull", "adapters", "push"]
+    assert json.loads(given["--claims"]) == ["argotune-models"]
+    assert (given["--access-secret"], given["--storage-class"], given["--immutable"]) == ("hub", "fast", "true")
+    assert flags(document, "package")["--immutable"] == "true"
+    [token] = [item for item in template(document, "preflight")["container"]["env"] if item["name"] == "HF_TOKEN"]
+    assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN", "optional": True}
+    mounted = {item["name"] for item in template(document, "preflight")["container"]["volumeMounts"]}
+    assert mounted == {"pull-secret", "adapter-secret", "push-secret", "scratch", "tmp"}, "nothing that costs"
+
+
+def test_preflight_of_a_retraining_leaves_out_what_was_fetched_before():
+    given = flags(compiled(PLANS["retraining"] | {"output.immutable": True}), "preflight")
+    assert not {"--urls", "--immutable"} & set(given)
+    assert given["--image"] == "{{inputs.parameters.image}}"
+
+
+def test_nobody_approves_by_waiting():
+    document = compiled(PLANS["approval"])
+    assert template(document, "approval")["suspend"] == {}
+    [asked] = template(document, "approval")["inputs"]["parameters"]
+    assert (asked["enum"], asked["default"]) == (["YES", "NO"], "NO")
+    found = tasks(document)
+    assert found["approval"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
+    assert found["package"]["depends"] == "approval.Succeeded"
+    assert found["package"]["when"] == "{{tasks.approval.outputs.parameters.approve}} == YES"
+
+
+def attempts(*ends: tuple[int | None, str]) -> list[Attempt]:
+    """Attempts of two hours each; an end without an exit code is an Error, as of a pod whose node is gone."""
+    return [
+        Attempt(
+            number=number,
+            phase=Phase.FAILED if code is not None else Phase.ERROR,
+            exit_code=code,
+            message=message,
+            started_at=number * 7200.0,
+            finished_at=(number + 1) * 7200.0,
+        )
+        for number, (code, message) in enumerate(ends)
+    ]
+
+
+LOST = [(None, "pod deleted"), (137, ""), (143, "")]
+FAILED = [(1, "exit code 1"), (137, "OOMKilled (exit code 137)")]
+FAILED += [(143, "Pod was active on the node longer than the specified deadline")]
+IN_VAIN = [(code, "") for code in range(2, 7)]
+
+
+def again(step: str, *ends: tuple[int | None, str]) -> bool:
+    document = compiled(BASE | TUNING | EVALUATION | {"tuning.retries": 2, "tuning.preemptions": 4})
+    strategy = Retry.model_validate(template(document, step)["retryStrategy"])
+    return isinstance(retries.decide(strategy, attempts(*ends)), retries.Again)
+
+
+@pytest.mark.parametrize("end", LOST)
+def test_a_lost_node_is_made_up_for_after_hours_and_often(end):
+    assert [again("tune", *[end] * count) for count in (1, 6, 7)] == [True, True, False]
+
+
+@pytest.mark.parametrize("end", FAILED)
+def test_failures_have_a_budget_of_their_own(end):
+    assert [again("tune", *[end] * count) for count in (1, 2, 3)] == [True, True, False]
+
+
+@pytest.mark.parametrize("end", IN_VAIN)
+def test_what_will_not_get_better_is_not_tried_again(end):
+    assert not again("tune", end)
+    assert not again("download", end)
+
+
+def test_gpu_pods_stay_where_they_are_wait_for_their_turn_and_have_shared_memory():
+    document = compiled(PLANS["everything"])
+    tune = template(document, "tune")
+    assert tune["metadata"]["annotations"] == {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+        "workflows.argoproj.io/progress": "0/100",
+    }
+    lock = {"configMapKeyRef": {"name": "argotune-semaphores", "key": "gpu"}}
+    assert tune["synchronization"] == {"semaphores": [lock]}
+    assert tune["volumes"] == [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in tune["container"]["volumeMounts"]
+    locked = [item["name"] for item in document["spec"]["templates"] if "synchronization" in item]
+    assert locked == ["tune", "evaluate"]
+
+
+def test_a_site_may_have_other_pools_or_none():
+    other = compiled(PLANS["everything"] | {"semaphore.key": "a100"})
+    key = template(other, "tune")["synchronization"]["semaphores"][0]["configMapKeyRef"]
+    assert key == {"name": "argotune-semaphores", "key": "a100"}
+    assert "synchronization" not in template(compiled(PLANS["everything"] | {"semaphore.key": ""}), "tune")
+
+
+def test_two_runs_of_one_workspace_never_overlap():
+    assert compiled(PLANS["everything"])["spec"]["synchronization"] == {"mutexes": [{"name": "argotune-phi"}]}
+
+
+def test_every_pod_says_what_it_needs():
+    for item in compiled(PLANS["retraining"])["spec"]["templates"]:
+        if "container" in item:
+            assert {"cpu", "memory"} <= set(item["container"]["resources"]["requests"]), item["name"]
+
+
+def test_accounts_identity_and_time_limit_are_as_the_site_and_the_workspace_say():
+    values = {"serviceAccounts": {"package": "pusher"}, "azureWorkloadIdentity": True, "timeLimit": "1h30m"}
+    document = compiled(PLANS["everything"] | values)
+    accounts = {item["name"]: item.get("serviceAccountName") for item in document["spec"]["templates"]}
+    assert {name for name, account in accounts.items() if account} == {"package"}
+    assert accounts["package"] == "pusher"
+    labels = {"argotune.dev/workspace": "phi", "azure.workload.identity/use": "true"}
+    assert document["spec"]["podMetadata"] == {"labels": labels}
+    assert document["spec"]["activeDeadlineSeconds"] == 5400
+    plain = compiled(PLANS["everything"])["spec"]
+    assert plain["podMetadata"] == {"labels": {"argotune.dev/workspace": "phi"}}
+    assert "activeDeadlineSeconds" not in plain
+
+
+def test_a_training_that_must_leave_its_node_has_time_to_save_itself():
+    patched = {item["name"]: item.get("podSpecPatch") for item in compiled(PLANS["retraining"])["spec"]["templates"]}
+    assert json.loads(patched.pop("tune")) == {"terminationGracePeriodSeconds": 120}
+    assert not any(patched.values())

@@ -1,0 +1,131 @@
+"""Several GPUs: side by side, with the model whole on each or divided, else its layers spread; and tune is told."""
+
+from dataclasses import replace
+
+import pytest
+from workspace_sample import GOOD, write
+
+import presets
+from workflows import estimate
+from workflows.compile.dag import compile_workflow
+from workflows.errors import InvalidInput
+from workflows.estimate import cost, memory, shapes
+from workflows.load_plans import plans
+
+ONE, TWO = "Standard_NC24ads_A100_v4", "Standard_NC48ads_A100_v4"
+SMALL = "Standard_NV72ads_A10_v5"
+
+
+@pytest.fixture(autouse=True)
+def _no_site(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+def plan(folder, *sets, text=GOOD):
+    text = text[: text.index("inference:")] + text[text.index("pipeline:") :]
+    [found] = plans(str(write(folder, text)), sets)
+    return found
+
+
+def flags_of_tune(found):
+    [template] = [t for t in compile_workflow(found)["spec"]["templates"] if t["name"] == "tune"]
+    words = template["container"]["args"]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def test_each_gpu_trains_with_rows_of_its_own(tmp_path):
+    one, two = (estimate.estimate(plan(tmp_path, f"resource.instanceType={size}"), rows=1000) for size in (ONE, TWO))
+    assert (two.training.processes, two.training.gpus) == (2, 1)
+    assert two.time.tokens_per_second == pytest.approx(2 * cost.SIDE_BY_SIDE * one.time.tokens_per_second)
+    assert two.time.training_hours == pytest.approx(one.time.training_hours / (2 * cost.SIDE_BY_SIDE))
+    # All of the model on each, and the buffers in which gradients are added up.
+    assert two.tuning.components() == one.tuning.components() | {"gradients": 2 * one.tuning.gradients}
+    assert "rank 16, 2 GPUs side by side, checkpointing on)" in estimate.as_text(two)
+    assert "--processes" not in flags_of_tune(plan(tmp_path, f"resource.instanceType={TWO}"))
+
+
+def test_steps_of_two_have_twice_the_rows(tmp_path):
+    found = [plan(tmp_path, f"resource.instanceType={size}", "tuning.maxSteps=100") for size in (ONE, TWO)]
+    one, two = map(estimate.estimate, found)
+    assert two.time.training_hours == pytest.approx(one.time.training_hours / cost.SIDE_BY_SIDE)
+
+
+LARGE = GOOD.replace("phi-3-mini-128k-instruct", "phi-4").replace("method: qlora", "method: lora")
+
+
+def test_a_model_that_one_gpu_cannot_hold_is_divided(tmp_path):
+    found = plan(tmp_path, f"resource.instanceType={SMALL}", "tuning.batchSize=1", text=LARGE)
+    divided = estimate.estimate(found, rows=1000)
+    assert (divided.training.processes, divided.training.gpus, divided.training.divided) == (2, 1, True)
+    assert divided.tuning_fits
+    assert "rank 16, 2 GPUs side by side, the weights divided among them, checkpointing on)" in estimate.as_text(
+        divided
+    )
+    told = flags_of_tune(found)
+    assert told["--sharding"] == "full" and "--processes" not in told
+    # Against a training that holds all, on a machine that can: half of the weights and what is gathered at a time.
+    whole = estimate.estimate(plan(tmp_path, f"resource.instanceType={TWO}", "tuning.batchSize=1", text=LARGE))
+    assert whole.training.processes == 2 and not whole.training.divided
+    layers = 3 * 2 * (5120 * (7680 + 5120) + 3 * 5120 * 17920) / memory.GIB
+    assert divided.tuning.weights == pytest.approx(whole.tuning.weights / 2 + layers)
+    assert divided.tuning.components() == whole.tuning.components() | {
+        "weights": divided.tuning.weights,
+        "gradients": whole.tuning.gradients / 2,
+    }
+
+
+def test_constants_of_quantized_layers_are_whole(tmp_path):
+    sets = (f"resource.instanceType={TWO}", "tuning.sharding=full")
+    found = plan(tmp_path, *sets, text=LARGE.replace("method: lora", "method: qlora"))
+    divided, model = estimate.estimate(found), shapes.of(presets.model("phi-4"))
+    whole = memory.tuning(model, replace(divided.training, divided=False))
+    packed, constants = model.linear_parameters / 2, model.linear_parameters * memory.DOUBLE_QUANTIZATION_BYTES
+    # The output head is more than three layers in 4 bits.
+    kept = (packed + 2 * model.other_parameters) / 2 + constants + 160 * 1088 + 2 * model.embedding_parameters
+    assert divided.tuning.weights == pytest.approx(kept / memory.GIB)
+    assert divided.tuning.total < whole.total
+    assert flags_of_tune(found)["--sharding"] == "full"
+
+
+def test_a_divided_model_is_waited_for(tmp_path):
+    whole, divided = (
+        estimate.estimate(plan(tmp_path, f"resource.instanceType={TWO}", f"tuning.sharding={way}"), rows=1000)
+        for way in ("none", "full")
+    )
+    batch = whole.training.tokens
+    gathered = memory.weights_sent(shapes.of(presets.model("phi-3-mini-128k-instruct")), divided.training) / memory.GIB
+    one = [batch / (each.time.tokens_per_second / 2 / cost.SIDE_BY_SIDE) for each in (whole, divided)]
+    assert one[1] - one[0] == pytest.approx(2 * gathered / cost.GATHERED_GIB_PER_SECOND)
+
+
+@pytest.mark.parametrize(
+    ("sets", "method"),
+    [
+        (["tuning.sharding=none"], "lora"),
+        # Shares would fit, activations of a whole batch in each process would not.
+        (["tuning.maxLength=8192"], "lora"),
+        (['tuning.quantizationConfig={"load_in_8bit": true}', "tuning.maxLength=16384"], "qlora"),
+    ],
+)
+def test_a_model_that_is_not_divided_is_spread(tmp_path, sets, method):
+    text = LARGE.replace("method: lora", f"method: {method}")
+    found = plan(tmp_path, f"resource.instanceType={SMALL}", "tuning.batchSize=1", *sets, text=text)
+    whole = estimate.estimate(found)
+    assert (whole.training.processes, whole.training.gpus, whole.training.divided) == (1, 2, False)
+    assert whole.tuning_fits
+    assert "layers spread over 2 GPUs" in estimate.as_text(whole)
+    assert flags_of_tune(found)["--processes"] == "1"
+
+
+def test_a_number_of_ones_own_is_kept(tmp_path):
+    found = plan(tmp_path, f"resource.instanceType={TWO}", "tuning.processes=1")
+    assert estimate.estimate(found).training.gpus == 2
+    assert flags_of_tune(found)["--processes"] == "1"
+
+
+def test_what_sharding_cannot_do_is_told(tmp_path, capsys):
+    with pytest.raises(InvalidInput, match=r"pipeline\.tune\.sharding: FSDP divides .* not those of load_in_8bit"):
+        plan(tmp_path, "tuning.sharding=full", 'tuning.quantizationConfig={"load_in_8bit": true}')
+    plan(tmp_path, "tuning.sharding=full", "tuning.processes=1")
+    assert "pipeline.tune.sharding: has no effect: one process holds all" in capsys.readouterr().err

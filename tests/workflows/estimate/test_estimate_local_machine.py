@@ -1,0 +1,78 @@
+"""``argotune run`` looks at the memory of this machine, and not at that of the size which a Workspace names."""
+
+import pytest
+from test_estimate_plan import LARGE, SMALL_GPU, on, without_serving
+from workspace_sample import GOOD, write
+
+from steps.runtime import machine
+from steps.runtime.machine import Gpu, Machine
+from workflows import cli, estimate
+from workflows.errors import InvalidInput
+from workflows.load_plans import plans, plans_of
+
+LAPTOP = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=())
+GAMER = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=(Gpu("NVIDIA RTX 4090", 24.0),))
+
+
+@pytest.fixture(autouse=True)
+def _no_site(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+def doubts(folder, on_machine, text, *sets, cuda=True):
+    [plan] = plans_of([str(write(folder, text))], sets, here=True)
+    return estimate.doubts(plan, on_machine, cuda=cuda)
+
+
+def test_what_a_named_size_cannot_hold_is_refused_for_a_cluster_alone(tmp_path):
+    file = str(write(tmp_path, on(SMALL_GPU, LARGE)))
+    with pytest.raises(InvalidInput, match="Insufficient total GPU memory"):
+        plans(file)
+    assert [plan.name for plan in plans_of([file], here=True)] == ["tuned"]
+
+
+def test_the_run_is_not_refused_for_the_size_but_warned_for_this_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "read", lambda _: LAPTOP)
+    monkeypatch.chdir(tmp_path)
+    # Without a run to resume nothing is started; the Workspace is compiled before that is found out.
+    assert cli.main(["run", str(write(tmp_path, on(SMALL_GPU, LARGE))), "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "no unfinished run" in told
+    assert "A10" not in told
+    assert "warning: " in told and "and this machine has 15.2 for it" in told
+
+
+def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
+    text = without_serving(GOOD)
+    assert doubts(tmp_path, GAMER, text) == []
+    [problem] = doubts(tmp_path, LAPTOP, text)
+    assert problem.what.startswith("tuning needs about ")
+    settings = [part.split(" (")[0] for part in problem.fix.removeprefix("any one of: ").split("; ")]
+    assert settings[0] == "TrainingArguments.gradient_checkpointing: true"
+    sets = [setting for setting in settings if setting.startswith("tuning.")]
+    assert sets
+    for setting in sets:
+        assert doubts(tmp_path, LAPTOP, text, setting) == []
+
+
+def test_gpus_that_torch_cannot_use_do_not_count(tmp_path):
+    [problem] = doubts(tmp_path, GAMER, without_serving(GOOD), cuda=False)
+    assert "this machine has 15.2 for it" in problem.what
+
+
+def test_each_gpu_is_named_that_is_too_small(tmp_path):
+    small = Machine(cores=8, memory_gib=64, disk_gib=100, gpus=(Gpu("NVIDIA T4", 15.0),))
+    found = doubts(tmp_path, small, LARGE)
+    assert [problem.path for problem in found] == ["tuning", "inference"]
+    assert all("a GPU of this machine (NVIDIA T4) has 14.8" in problem.what for problem in found)
+
+
+def test_the_annotation_of_kaito_silences_the_warning(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "read", lambda _: LAPTOP)
+    quiet = LARGE.replace(
+        "  name: tuned\n", '  name: tuned\n  annotations: {kaito.sh/bypass-resource-checks: "true"}\n', 1
+    )
+    for text, warned in ((LARGE, True), (quiet, False)):
+        plans_of([str(write(tmp_path, text))], here=True)
+        assert ("GiB" in capsys.readouterr().err) is warned

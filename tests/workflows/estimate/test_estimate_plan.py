@@ -1,0 +1,289 @@
+"""``argotune plan`` tells what a run needs and costs, and refuses what can't fit with the setting that would."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from workspace_sample import GOOD, write
+
+import presets
+from workflows import cli, estimate
+from workflows.errors import InvalidInput
+from workflows.load_plans import plans
+
+LARGE = GOOD.replace("phi-3-mini-128k-instruct", "qwen2.5-coder-32b-instruct")
+SMALL_GPU = "Standard_NV36ads_A10_v5"
+
+
+@pytest.fixture(autouse=True)
+def _no_site(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+def plan(folder, text=GOOD, *sets):
+    [found] = plans(str(write(folder, text)), sets)
+    return found
+
+
+def refused(folder, text, *sets):
+    with pytest.raises(InvalidInput) as caught:
+        plan(folder, text, *sets)
+    return caught.value.problems
+
+
+def on(sku, text=GOOD):
+    return text.replace("Standard_NC24ads_A100_v4", sku)
+
+
+def without_serving(text):
+    return text[: text.index("inference:")] + text[text.index("pipeline:") :]
+
+
+def test_the_table_below_the_values(tmp_path, capsys):
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "--set", "tuning.maxSteps=100"]) == 0
+    shown = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
+    assert shown.index("tuning.batchSize") < shown.index("TUNING, GiB OF A GPU (qlora, batch 4, rows of 1024 tokens")
+    parts = ["weights", "adapter", "gradients", "optimizer", "activations", "logits", "backward", "context", "margin"]
+    assert all(part in rows for part in parts)
+    assert "fits" in shown and "does not fit" not in shown
+    assert f"smallest that fits  {SMALL_GPU}" in shown
+    assert "price an hour" in shown and "3.67  USD, spot 0.44; eastus, read 2026-11-24" in shown
+    assert "hours at most, training and start" in shown
+
+
+def test_what_doubles_the_rank_or_the_answers_is_counted(tmp_path):
+    usual, pissa, pairs = (
+        estimate.estimate(plan(tmp_path, GOOD, *sets))
+        for sets in ((), ('tuning.loraConfig={"init_lora_weights": "pissa"}',), ("tuning.objective=dpo",))
+    )
+    assert pissa.tuning.adapter == 2 * usual.tuning.adapter
+    assert pissa.serving.adapters == 2 * usual.serving.adapters
+    assert pairs.tuning.activations == 2 * usual.tuning.activations
+    assert pairs.tuning.adapter == usual.tuning.adapter
+
+
+def test_json_has_the_same_as_values(tmp_path, capsys):
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "-o", "json", "--set", "tuning.maxSteps=100"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimate"]
+    assert found["instanceType"] == "Standard_NC24ads_A100_v4"
+    tuning = dict(found["tuning"])
+    assert tuning.pop("fits") is True
+    assert tuning.pop("total") == pytest.approx(sum(tuning.values()), abs=0.001)
+    # 100 steps of 4 rows: at most 409,600 tokens.
+    hours = 409_600 / found["tokensPerSecond"] / 3600
+    assert found["hours"] == pytest.approx(found["startHours"] + hours, abs=0.001)
+    assert found["usd"] == pytest.approx(found["hours"] * 3.673, abs=0.001)
+    assert found["serving"]["exact"] is True
+
+
+def test_without_max_steps_time_is_told_for_a_thousand_rows(tmp_path):
+    found = estimate.as_dict(estimate.estimate(plan(tmp_path)))
+    assert (found["hours"], found["usd"]) == (None, None)
+    tokens = 1000 * 1024 * 3
+    assert found["hoursPerThousandRows"] == pytest.approx(tokens / found["tokensPerSecond"] / 3600, abs=0.001)
+    assert "1,000 rows" in estimate.as_text(estimate.estimate(plan(tmp_path)))
+
+
+def test_with_the_number_of_rows_the_whole_is_told(tmp_path, capsys):
+    file = str(write(tmp_path, GOOD))
+    assert cli.main(["plan", file, "--rows", "5000", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimate"]
+    assert found["hours"] == pytest.approx(found["startHours"] + 5 * found["hoursPerThousandRows"], abs=0.001)
+    assert found["usd"] == pytest.approx(found["hours"] * 3.673, abs=0.001)
+    assert cli.main(["plan", file, "--rows", "5000"]) == 0
+    [total] = [line for line in capsys.readouterr().out.splitlines() if "training and start" in line]
+    assert total.split()[:2] == ["total", f"{found['hours']:.2f}"]
+    # Steps that are bounded take as long however many rows there are.
+    bounded = [estimate.estimate(plan(tmp_path, GOOD, "tuning.maxSteps=9"), rows=rows).time for rows in (10, 10**6)]
+    assert bounded[0] == bounded[1]
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_rows_are_a_count(tmp_path, count):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", str(write(tmp_path, GOOD)), f"--rows={count}"])
+    assert ended.value.code == 2
+
+
+def test_spot_nodes_cost_the_spot_price(tmp_path):
+    found = estimate.estimate(plan(tmp_path, GOOD, "nodes.spot=true", "tuning.maxSteps=100"))
+    assert found.price and found.time
+    assert found.cost(found.time.total_hours) == pytest.approx(found.time.total_hours * found.price.spot)
+    assert "USD, spot; regular 3.67" in estimate.as_text(found)
+
+
+def test_a_machine_that_is_already_there_is_not_judged(tmp_path):
+    own = LARGE.replace("  instanceType: Standard_NC24ads_A100_v4\n", "")
+    found = estimate.estimate(plan(tmp_path, own))
+    assert (found.sku, found.tuning_fits, found.time, found.price) == (None, None, None, None)
+    assert found.tuning and found.smallest
+    assert "no instance type is named" in estimate.as_text(found)
+    assert estimate.refusals(plan(tmp_path, own)) == []
+
+
+def test_what_cannot_fit_is_refused_with_settings_that_do(tmp_path):
+    text = on(SMALL_GPU, without_serving(GOOD))
+    sets = ["tuning.batchSize=64", "tuning.maxLength=8192"]
+    [problem] = refused(tmp_path, text, *sets)
+    assert problem.path == "resource.instanceType"
+    assert problem.file.endswith("workspace.yaml") and problem.line == 6
+    assert problem.what.startswith("tuning needs ") and problem.what.endswith(f"a GPU of {SMALL_GPU} has 22.0")
+    ways = [
+        way.split(" ")[0] for way in problem.fix.removeprefix("any one of: ").split("; ") if way.startswith("tuning.")
+    ]
+    assert [way.partition("=")[0] for way in ways] == ["tuning.batchSize", "tuning.maxLength"]
+    for way in ways:
+        assert plan(tmp_path, text, *sets, way), f"{way} was promised to fit"
+
+
+def test_the_largest_batch_and_length_that_fit_are_named(tmp_path):
+    text = on(SMALL_GPU, without_serving(GOOD))
+    sets = ["tuning.batchSize=64", "tuning.maxLength=2048"]
+    [problem] = refused(tmp_path, text, *sets)
+    size = int(problem.fix.partition("tuning.batchSize=")[2].split(" ")[0])
+    assert plan(tmp_path, text, *sets, f"tuning.batchSize={size}")
+    assert refused(tmp_path, text, *sets, f"tuning.batchSize={size + 1}")
+
+
+def test_checkpointing_and_quantization_are_proposed_where_they_help(tmp_path):
+    config = """---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: own
+data:
+  training_config.yaml: |
+    training_config:
+      TrainingArguments:
+        gradient_checkpointing: %s
+"""
+    text = on(SMALL_GPU, without_serving(GOOD)).replace("  method: qlora\n", "  method: qlora\n  config: own\n")
+    [problem] = refused(tmp_path, text + config % "false", "tuning.batchSize=16")
+    assert "TrainingArguments.gradient_checkpointing: true" in problem.fix
+    assert plan(tmp_path, text + config % "true", "tuning.batchSize=16")
+
+    # 26 GiB of weights fit on no A10; two share them, and what is quantized fits on one of the two.
+    lora = on("Standard_NV72ads_A10_v5", without_serving(GOOD)).replace("phi-3-mini-128k-instruct", "phi-4")
+    [problem] = refused(tmp_path, lora.replace("method: qlora", "method: lora"), "tuning.batchSize=20")
+    assert "method: qlora" in problem.fix and "resource.instanceType: Standard_NC24ads_A100_v4" in problem.fix
+    assert plan(tmp_path, lora, "tuning.batchSize=20")
+
+
+def test_changes_that_only_help_together_are_told_together(tmp_path):
+    text = without_serving(LARGE)
+    sets = ["tuning.batchSize=64", "tuning.maxLength=16384"]
+    [problem] = refused(tmp_path, text.replace("method: qlora", "method: lora"), *sets)
+    first, _, second = problem.fix.partition(" and ")
+    assert first == "method: qlora"
+    assert plan(tmp_path, text, *sets, second.split(" ")[0])
+
+
+def test_the_annotation_of_kaito_lets_it_through(tmp_path):
+    text = on(SMALL_GPU, without_serving(GOOD))
+    sets = ["tuning.batchSize=64", "tuning.maxLength=8192"]
+    assert refused(tmp_path, text, *sets)
+    text = text.replace(
+        "  name: tuned\n", '  name: tuned\n  annotations:\n    kaito.sh/bypass-resource-checks: "True"\n', 1
+    )
+    assert plan(tmp_path, text, *sets)
+
+
+def test_a_server_whose_asked_context_does_not_fit(tmp_path):
+    config = """---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: own
+data:
+  inference_config.yaml: |
+    vllm:
+      max-model-len: %d
+"""
+    text = on(SMALL_GPU).replace("inference:\n", "inference:\n  config: own\n")
+    [problem] = refused(tmp_path, text + config % 131072)
+    assert problem.what.startswith("serving needs ") and "one request of 131072 tokens" in problem.what
+    length = int(problem.fix.partition("max-model-len: ")[2].split(" ")[0])
+    assert plan(tmp_path, text + config % length)
+    assert refused(tmp_path, text + config % (length + 1024))
+
+
+def test_what_is_only_an_upper_bound_is_not_refused(tmp_path):
+    text = on(SMALL_GPU, GOOD[: GOOD.index("tuning:")] + GOOD[GOOD.index("inference:") : GOOD.index("pipeline:")])
+    found = plan(tmp_path, text.replace("phi-3-mini-128k-instruct", "gpt-oss-20b"))
+    assert estimate.estimate(found).serving_fits is False
+    assert "an upper bound for this architecture" in estimate.as_text(estimate.estimate(found))
+
+
+def test_every_size_that_is_called_smallest_is_in_service_and_fits(tmp_path):
+    for model in presets.models():
+        if model.tuning and not model.gated:
+            found = estimate.estimate(
+                plan(tmp_path, on("Standard_ND96isr_H200_v5", GOOD.replace("phi-3-mini-128k-instruct", model.name)))
+            )
+            assert found.smallest and not found.smallest.retired and found.smallest.compute_capability >= 7.5
+            assert plan(tmp_path, on(found.smallest.name, GOOD.replace("phi-3-mini-128k-instruct", model.name)))
+
+
+def test_prices_of_the_site(tmp_path, capsys):
+    site = tmp_path / "site.yaml"
+    site.write_text("namespace: argo\nprices: {standard_nc24ads_a100_v4: 2, Standard_ND96isr_H200_v5: 80}\n")
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site), "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["estimate"]["usdPerHour"] == 2
+    assert found["estimate"]["spotUsdPerHour"] is None
+    assert found["namespace"]["value"] == "argo"
+
+
+def test_wrong_prices_are_told_all_at_once(tmp_path, capsys):
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "prices: {Standard_NC24ads_A100_v5: 2, Standard_NC24ads_A100_v4: free, Standard_NV36ads_A10_v5: -1}\n"
+    )
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site)]) == 2
+    shown = capsys.readouterr().err
+    assert "did you mean Standard_NC24ads_A100_v4?" in shown
+    assert "not a price: 'free'" in shown and "not a price: -1" in shown
+    site.write_text("prices: 3\n")
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site)]) == 2
+    assert "prices: must be a map" in capsys.readouterr().err
+
+
+def test_a_size_without_a_price_says_where_to_give_one(tmp_path):
+    found = estimate.estimate(plan(tmp_path, on("Standard_ND96isr_H200_v5")))
+    assert found.price is None
+    assert "site profile: prices: {Standard_ND96isr_H200_v5: USD}" in estimate.as_text(found)
+
+
+def test_every_price_is_of_a_size_that_is_known():
+    table = presets.prices()
+    assert all(presets.sku(name).name == name for name in table.usd_per_hour)
+    assert all(price.spot is None or price.spot < price.regular for price in table.usd_per_hour.values())
+    current = {sku.name for sku in presets.skus() if not sku.retired and (sku.compute_capability or 0) >= 7.5}
+    # The source had no pay-as-you-go price for it.
+    assert current - set(table.usd_per_hour) == {"Standard_ND96isr_H200_v5"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("resource.gpus", "0"),
+        ("rollout.serverArguments", '{"max-num-seqs": "x", "tensor-parallel-size": 0}'),
+        ("tuning.targetModules", '["nothing"]'),
+    ],
+)
+def test_nonsense_is_left_to_who_refuses_it(tmp_path, path, value):
+    assert estimate.as_text(estimate.estimate(plan(tmp_path, GOOD, f"{path}={value}")))
+
+
+def test_the_plan_imports_neither_hera_nor_torch(tmp_path):
+    code = f"""
+import sys
+from workflows import cli
+assert cli.main(["plan", {str(write(tmp_path, GOOD))!r}]) == 0
+assert not {{"hera", "torch", "transformers"}} & set(sys.modules), "heavy imports"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

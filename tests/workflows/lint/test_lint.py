@@ -1,0 +1,71 @@
+"""The offline linter: each rule finds its fault, and nothing is found where there is none.
+
+Files in ``tests/data/lint/bad`` begin with what must be found in them: ``# expect: RULE LINE``. ``docs/LINT.md`` is
+made from the rules: ARGOTUNE_REGENERATE=1 pytest tests/workflows/lint/test_lint.py
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from workflows.lint import lint
+from workflows.lint.registry import READING, RULES
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "lint"
+BAD = sorted((DATA / "bad").glob("*.yaml"))
+GOOD = sorted((DATA / "good").iterdir())
+GOLDENS = sorted((ROOT / "argo").glob("*.yaml"))
+
+
+def found(*files: Path, **options) -> list[tuple[str, int]]:
+    report = lint([(path.name, path.read_text()) for path in files], **options)
+    return sorted((finding.rule, finding.problem.line) for finding in report.findings)
+
+
+def expected(path: Path) -> list[tuple[str, int]]:
+    lines = [line.split() for line in path.read_text().splitlines() if line.startswith("# expect: ")]
+    return sorted((words[2], int(words[3])) for words in lines)
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_each_bad_file_has_just_its_faults(path):
+    assert found(path) == expected(path)
+
+
+def test_every_rule_has_a_bad_file():
+    assert {rule for path in BAD for rule, _ in expected(path)} == {*READING, *(rule.id for rule in RULES)}
+
+
+@pytest.mark.parametrize("path", [*GOOD, *GOLDENS], ids=lambda path: path.name)
+def test_nothing_is_found_where_there_is_none(path):
+    assert found(path) == []
+
+
+def test_a_template_of_another_file_is_found_when_given_together():
+    report = lint([(path.name, path.read_text()) for path in GOOD], strict_refs=True)
+    assert report.errors == []
+
+
+def test_page_is_made_from_the_rules():
+    page = "# What `argotune lint` finds\n\n"
+    page += "Errors make it exit with 2; warnings do not. The examples are found in `tests/data/lint/bad/`.\n"
+    page += "\n| rule | severity | finds | for example |\n|---|---|---|---|\n"
+    rows = [(name, "error", text) for name, text in READING.items()]
+    rows += [(rule.id, rule.severity, rule.doc) for rule in RULES]
+    page += "".join(f"| {' | '.join(cell(part) for part in (*row, example(row[0])))} |\n" for row in rows)
+    file = ROOT / "docs" / "LINT.md"
+    if os.environ.get("ARGOTUNE_REGENERATE"):
+        file.write_text(page)
+    assert file.read_text() == page
+
+
+def example(rule: str) -> str:
+    path = DATA / "bad" / f"{rule}.yaml"
+    report = lint([(path.name, path.read_text())])
+    return next(finding.problem.what for finding in report.findings if finding.rule == rule)
+
+
+def cell(text: str) -> str:
+    return text.replace("|", r"\|")

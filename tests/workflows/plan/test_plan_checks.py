@@ -1,0 +1,194 @@
+"""Values that flags and the environment set are held to the same rules as those of files."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from workspace_sample import GOOD, write
+
+from workflows import cli
+from workflows.compile import pod
+from workflows.errors import InvalidInput
+from workflows.load_plans import plans, plans_of
+from workflows.plan import checks
+
+ROOT = Path(__file__).parents[2]
+TUNED = str(ROOT / "examples" / "phi_3_mini_128k_qlora_parquet.yaml")
+
+# What is set, the path of the one problem, and words of it.
+REFUSED = {
+    "contradiction": (
+        'tuning.trainingArguments={"packing": true, "padding_free": false}',
+        "tuning.trainingArguments.padding_free",
+        "packed rows have no padding",
+    ),
+    "unknown key": ('tuning.loraConfig={"rnk": 1}', "tuning.loraConfig.rnk", "unknown key"),
+    "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "boolean"),
+    "own place": ('tuning.trainingArguments={"seed": 1}', "tuning.trainingArguments.seed", "plan: tuning.seed"),
+    "rank": ("tuning.rank=1024", "tuning.rank", "vLLM serves no rank above 512"),
+    "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "is more than max-lora-rank 8"),
+    "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM cannot serve"),
+    "not of pairs": (
+        'tuning.trainingArguments={"packing": true}',
+        "tuning.trainingArguments.packing",
+        "has no effect with objective dpo: pairs are not packed",
+    ),
+    "method": (
+        'tuning.quantizationConfig={"load_in_4bit": false}',
+        "tuning.quantizationConfig",
+        "For method 'qlora', either 'load_in_4bit' or 'load_in_8bit' must be true",
+    ),
+    "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
+    "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
+    "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "is no file of the data"),
+    "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "nan is no weight"),
+    "no task": ('evaluation.tasks=["a b"]', "evaluation.tasks[0]", "'a b' is no task"),
+    "task of a relative path": ('evaluation.tasks=["mine/t.yaml"]', "evaluation.tasks[0]", "is no task"),
+    "task twice": ('evaluation.tasks=["mmlu", "mmlu"]', "evaluation.tasks[1]", "stands in the list twice"),
+    "no task to hold": ('evaluation.minTaskScores={"mmlu": 0.5}', "evaluation.minTaskScores", "no task is asked"),
+    "no task to limit": ("evaluation.taskLimit=10", "evaluation.taskLimit", "no task is asked"),
+    "task that no pod sees": (
+        'evaluation.tasks=["mmlu", "/home/me/mine.yaml"]',
+        "pipeline.evaluation.tasks[1]",
+        "no pod sees /home/me/mine.yaml",
+    ),
+    "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
+    "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "no row is answered"),
+    "nodes": ("resource.count=2", "resource.count", "is not honoured"),
+    "size": ("resource.instanceType=Standard_NC24_A100", "resource.instanceType", "Unsupported instance type"),
+    "no bfloat16": (
+        'tuning.trainingArguments={"bf16": true}',
+        "tuning.trainingArguments.bf16",
+        "the NVIDIA V100 of Standard_NC6s_v3 has no bfloat16",
+    ),
+}
+NUMBERS = ("epochs=0", "maxSteps=-2", "learningRate=0", "batchSize=0", "rank=0", "alpha=0", "dropout=1", "maxLength=0")
+WITH = {
+    "no bfloat16": ["resource.instanceType=Standard_NC6s_v3"],
+    "no answers": ["evaluation.minExactMatch=0.2"],
+    "not of pairs": ["tuning.objective=dpo"],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_site_profile(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_flag_is_held_to_the_rules(name):
+    setting, path, words = REFUSED[name]
+    with pytest.raises(InvalidInput) as caught:
+        plans(TUNED, [setting, *WITH.get(name, [])])
+    [problem] = caught.value.problems
+    assert problem.path == path
+    assert words in problem.what
+
+
+@pytest.mark.parametrize("setting", NUMBERS)
+def test_numbers_that_mean_nothing_are_refused(setting):
+    with pytest.raises(InvalidInput) as caught:
+        plans(TUNED, [f"tuning.{setting}"])
+    [problem] = caught.value.problems
+    assert f"tuning.{setting}: Input should be" in problem.what
+
+
+def test_the_environment_is_held_to_the_rules(monkeypatch):
+    monkeypatch.setenv("ARGOTUNE_TUNING__RANK", "600")
+    with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM serves no rank above 512"):
+        plans(TUNED)
+
+
+def test_a_size_that_a_flag_sets_has_its_own_gpus():
+    [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4"])
+    assert (plan.resource.gpus, plan.origin("resource.gpus")) == (2, "SKU Standard_NC48ads_A100_v4")
+    [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4", "resource.gpus=1"])
+    assert (plan.resource.gpus, plan.origin("resource.gpus")) == (1, "flag")
+
+
+OWN_POD = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: own}
+resource: {labelSelector: {matchLabels: {apps: own}}}
+inference:
+  template:
+    spec:
+      containers: [{name: own, image: "registry.example.com/own:1.0"}]
+"""
+
+
+def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_path, capsys):
+    file = tmp_path / "own.yaml"
+    file.write_text(OWN_POD)
+    assert cli.main(["run", str(file), "--runs-dir", str(tmp_path / "runs")]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {file}:6: inference.template: a pod of your own is for a cluster" in told
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(["plan", str(file)]) == 0
+    assert "no estimate for a pod of your own" in capsys.readouterr().out
+    assert cli.main(["compile", str(file), "-o", "json"]) == 0
+    compiled = tmp_path / "own.json"
+    compiled.write_text(capsys.readouterr().out)
+    assert cli.main(["run", str(compiled), "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert "a pod of your own is for a cluster" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_chat_template_may_be_set():
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    [plan] = plans(TUNED, [f'tuning.modelConfig={{"chat_template": "{template}"}}'])
+    assert plan.tuning.model_arguments == {"chat_template": template}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sets", "told"),
+    [
+        ("", [], ""),
+        ("karpenter-gpu", [], "nodes are not made by Karpenter"),
+        ("karpenter-gpu", ["nodes.provider=karpenter"], ""),
+    ],
+)
+def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, sets, told):
+    given = f"  annotations: {{kaito.sh/node-class-name: {annotation}}}\n" if annotation else ""
+    file = tmp_path / "workspace.yaml"
+    file.write_text(Path(TUNED).read_text().replace("metadata:\n", f"metadata:\n{given}", 1))
+    [plan] = plans(str(file), sets)
+    assert plan.nodes.node_class == (annotation or "default")
+    assert (told in capsys.readouterr().err) is True
+    assert not told or plan.origin("nodes.nodeClass").startswith("Workspace (")
+
+
+def test_pairs_have_defaults_of_their_own_which_anybody_may_set(tmp_path):
+    text = GOOD + "  tune: {objective: dpo}\n"
+    [plan] = plans(str(write(tmp_path, text)))
+    assert (plan.tuning.learning_rate, plan.tuning.epochs, plan.tuning.beta) == (5e-6, 1, 0.1)
+    assert plan.origin("tuning.learningRate") == "objective dpo"
+    [plan] = plans(str(write(tmp_path, text)), ["tuning.learningRate=1e-5"])
+    assert (plan.tuning.learning_rate, plan.tuning.epochs) == (1e-5, 1)
+    [plan] = plans(str(write(tmp_path, text)), ["tuning.objective=sft"])
+    assert (plan.tuning.learning_rate, plan.tuning.epochs) == (2e-4, 3)
+
+
+def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkeypatch):
+    assert checks.MODELS == pod.MODELS
+    there, gone = tmp_path / "there.yaml", tmp_path / "gone.yaml"
+    there.write_text("task: mine")
+    tasks = ["mmlu", str(there), str(gone), f"{pod.MODELS}/mine.yaml"]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else find(name, *rest)
+    )
+    with pytest.raises(InvalidInput) as caught:
+        plans_of([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], here=True)
+    assert [(problem.path, problem.what) for problem in caught.value.problems] == [
+        ("pipeline.evaluation.tasks", "tasks of lm-eval are asked, and the package lm_eval is not installed"),
+        ("pipeline.evaluation.tasks[2]", f"there is no file {gone}"),
+    ]
+
+
+def test_what_only_pairs_have_a_use_for_is_told(tmp_path, capsys):
+    plans(str(write(tmp_path, GOOD + "  tune: {beta: 0.3}\n")))
+    assert "has no effect: it is of objective dpo" in capsys.readouterr().err

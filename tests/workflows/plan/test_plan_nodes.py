@@ -1,0 +1,206 @@
+"""From what a Workspace and a site say of nodes to the flags of provision and release, and to where pods may run."""
+
+import json
+
+import pytest
+import yaml
+from workspace_sample import GOOD, check_broken
+
+from steps.provision.settings import ReleaseSettings, Settings
+from steps.runtime import entrypoint
+from workflows import lint, runner
+from workflows.compile.dag import compile_workflow
+from workflows.errors import InvalidInput
+from workflows.load_plans import plans
+
+A100, A10, TWO_A100 = "Standard_NC24ads_A100_v4", "Standard_NV36ads_A10_v5", "Standard_NC48ads_A100_v4"
+AKS = {"provider": "aks", "subscription": "sub", "resourceGroup": "ml", "cluster": "aks-ml"}
+NODES = {"fallbackInstanceTypes": [TWO_A100], "spot": True, "zones": ["2", "1"], "lease": "30h"}
+UID = "{{workflow.uid}}"
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """``compiled(site_nodes, pipeline_nodes)``: templates by name; the Workspace may be changed before."""
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+    def compile_it(site=None, nodes=None, text=GOOD, **pipeline):
+        document = yaml.safe_load(text)
+        document["pipeline"] |= {**({"nodes": nodes} if nodes else {}), **pipeline}
+        (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(document))
+        (tmp_path / "site.yaml").write_text(yaml.safe_dump({"nodes": site} if site else {}))
+        [plan] = plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
+        return {template["name"]: template for template in compile_workflow(plan)["spec"]["templates"]}
+
+    return compile_it
+
+
+def flags(template):
+    words = template["container"]["args"]
+    return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+
+
+def test_a_pool_of_the_run_is_asked_for_and_given_back(compiled):
+    found = compiled(AKS, NODES)
+    made = flags(found["provision"])
+    assert made["run"] == UID
+    assert (made["workflow"], made["namespace"]) == ("{{workflow.name}}", "{{workflow.namespace}}")
+    assert made["workspace"] == "tuned"
+    assert (made["provider"], made["subscription"], made["resource-group"], made["cluster"]) == tuple(AKS.values())
+    assert json.loads(made["fallback-instance-types"]) == [TWO_A100]
+    assert (made["spot"], json.loads(made["zones"]), made["lease-seconds"]) == ("true", ["2", "1"], str(30 * 3600))
+    assert json.loads(made["labels"]) == {"app": "tuned"}
+    given_back = flags(found["release"])
+    assert (given_back["provider"], given_back["run"], given_back["cluster"]) == ("aks", UID, "aks-ml")
+    assert int(made["deadline-seconds"]) < 3600 and found["provision"]["timeout"] == "1h"
+
+
+@pytest.mark.parametrize("step", ["tune", "evaluate"])
+def test_pods_select_the_nodes_of_their_run_whatever_the_size(compiled, step):
+    found = compiled(AKS, NODES)[step]
+    assert found["nodeSelector"] == {"app": "tuned", "argotune.dev/run": UID}
+    assert "affinity" not in found
+    tolerated = {toleration["key"] for toleration in found["tolerations"]}
+    assert {"sku", "kubernetes.azure.com/scalesetpriority"} <= tolerated
+
+
+def test_the_linter_and_the_one_machine_runner_take_it(compiled, tmp_path):
+    compiled(AKS, NODES)
+    [plan] = plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
+    document = compile_workflow(plan)
+    runner.check(document)
+    assert not lint.lint([("aks.json", json.dumps(document))]).findings
+
+
+def test_without_fallbacks_nodes_are_selected_by_their_size(compiled):
+    found = compiled()
+    assert found["tune"]["nodeSelector"] == {"app": "tuned", "node.kubernetes.io/instance-type": A100}
+    assert set(flags(found["provision"])) == {"work", "instance-type", "count"}
+    assert set(flags(found["release"])) == {"work"}
+
+
+def test_with_fallbacks_nodes_of_each_size_will_do_the_first_before_the_others(compiled):
+    found = compiled(nodes={"fallbackInstanceTypes": [TWO_A100], "spot": True})["tune"]
+    assert found["nodeSelector"] == {"app": "tuned"}
+    affinity = found["affinity"]["nodeAffinity"]
+    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    [size] = term["matchExpressions"]
+    assert (size["key"], size["values"]) == ("node.kubernetes.io/instance-type", [A100, TWO_A100])
+    weights = {
+        rule["preference"]["matchExpressions"][0]["values"][0]: rule["weight"]
+        for rule in affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    }
+    assert weights["spot"] > weights[A100] > weights[TWO_A100]
+
+
+def test_what_only_serves_is_on_no_nodes_of_the_run(compiled):
+    text = GOOD[: GOOD.index("tuning:")] + GOOD[GOOD.index("inference:") : GOOD.index("pipeline:")] + "pipeline: {}\n"
+    found = compiled(AKS, text=text)
+    assert "provider" not in flags(found["provision"])
+    assert "provider" not in flags(found["release"])
+
+
+def test_without_a_size_nodes_are_there_already(compiled):
+    text = GOOD.replace(f"  instanceType: {A100}\n", "")
+    found = compiled(AKS, text=text)
+    assert flags(found["provision"])["provider"] == "existing"
+    assert flags(found["release"])["provider"] == "existing"
+    assert found["tune"]["nodeSelector"] == {"app": "tuned"}
+
+
+@pytest.mark.parametrize(
+    ("site", "nodes", "pipeline", "path", "words"),
+    [
+        ({"provider": "aks", "cluster": "c"}, None, {}, "", "nodes.subscription, nodes.resourceGroup are not set"),
+        (AKS, {"lease": "10h"}, {"timeLimit": "20h"}, "pipeline.nodes.lease", "shorter than the time limit (20h)"),
+        (
+            AKS,
+            None,
+            {"tune": {"timeout": "48h"}},
+            "pipeline.nodes.lease",
+            "26h is shorter than one attempt to tune (48h)",
+        ),
+        (
+            {"provider": "karpenter", "nodeClass": "Machine/a"},
+            None,
+            {},
+            "nodes.nodeClass",
+            "Machine/a: not a class of nodes",
+        ),
+        (
+            {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"},
+            {"spot": True},
+            {},
+            "pipeline.nodes.spot",
+            "makes no spot nodes",
+        ),
+    ],
+)
+def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, path, words):
+    with pytest.raises(InvalidInput) as caught:
+        compiled(site, nodes, **pipeline)
+    [problem] = caught.value.problems
+    assert path in problem.path and words in problem.what and problem.fix
+
+
+def test_what_has_no_effect_here_is_told(compiled, capsys):
+    compiled(nodes={"zones": ["1"], "lease": "25h"})
+    said = capsys.readouterr().err
+    assert "pipeline.nodes.zones: has no effect: no nodes are made for this run (provider autoscaler)" in said
+    assert "pipeline.nodes.lease: has no effect" in said
+    compiled(AKS, {"zones": ["1"], "lease": "25h"})
+    assert "no effect" not in capsys.readouterr().err
+
+
+PIPELINE = "pipeline:\n"
+SIZES = "pipeline.nodes.fallbackInstanceTypes"
+
+
+@pytest.mark.parametrize(
+    ("written", "path", "words"),
+    [
+        ("{fallbackInstanceTypes: [Standard_NC24ads_A100_v5]}", f"{SIZES}[0]", "Unsupported instance type"),
+        (f"{{fallbackInstanceTypes: [{A100}]}}", f"{SIZES}[0]", "stands twice"),
+        ("{fallbackInstanceTypes: [Standard_NG32ads_V620_v1]}", f"{SIZES}[0]", "AMD"),
+        ("{zones: ['1', '1']}", "pipeline.nodes.zones", "a zone stands twice"),
+        ("{zones: [East US]}", "pipeline.nodes.zones[0]", "match"),
+        ("{lease: 1 day}", "pipeline.nodes.lease", "no duration"),
+        ("{count: 2}", "pipeline.nodes.count", "unknown field"),
+    ],
+)
+def test_a_broken_rule_is_told_with_its_line(tmp_path, written, path, words):
+    check_broken(tmp_path, PIPELINE, f"{PIPELINE}  nodes: {written}  # <--\n", path, words)
+
+
+def test_a_fallback_needs_as_many_gpus(compiled):
+    with pytest.raises(InvalidInput, match="has 1 GPUs, and the pods ask for the 2"):
+        compiled(nodes={"fallbackInstanceTypes": [A100]}, text=GOOD.replace(A100, TWO_A100))
+
+
+def test_a_fallback_must_hold_the_model(compiled):
+    text = GOOD.replace("phi-3-mini-128k-instruct", "falcon-40b-instruct").replace(A100, "Standard_NC40ads_H100_v5")
+    with pytest.raises(InvalidInput) as caught:
+        compiled(nodes={"fallbackInstanceTypes": [A100, A10]}, text=text)
+    assert {problem.path for problem in caught.value.problems} == {"pipeline.nodes.fallbackInstanceTypes[1]"}
+    assert "GiB" in caught.value.problems[0].what
+
+
+def test_a_fallback_needs_a_size_to_fall_back_from(compiled):
+    text = GOOD.replace(f"  instanceType: {A100}\n", "")
+    with pytest.raises(InvalidInput, match="to fall back from"):
+        compiled(nodes={"fallbackInstanceTypes": [A10]}, text=text)
+
+
+@pytest.mark.parametrize(
+    "site", [AKS, {"provider": "existing"}, {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"}]
+)
+def test_the_steps_take_the_flags_of_each_provider(compiled, site):
+    found = compiled(site)
+    wanted = entrypoint.parse(Settings, found["provision"]["container"]["args"])
+    assert (wanted.provider, wanted.run, wanted.node_class) == (
+        site["provider"],
+        UID,
+        site.get("nodeClass", "default"),
+    )
+    given_back = entrypoint.parse(ReleaseSettings, found["release"]["container"]["args"])
+    assert (given_back.provider, given_back.run) == (site["provider"], UID)

@@ -1,0 +1,44 @@
+"""What a platform team may fix in a site profile, and how it reaches the plan."""
+
+import pytest
+from workspace_sample import GOOD, write
+
+from workflows.errors import InvalidInput
+from workflows.load_plans import plans
+
+
+def planned(folder, profile: str):
+    site = folder / "site.yaml"
+    site.write_text(profile)
+    [plan] = plans(str(write(folder, GOOD)), site_file=str(site))
+    return plan
+
+
+def test_accounts_identity_and_pool_come_from_the_site(tmp_path):
+    profile = """\
+serviceAccount: tuner
+serviceAccounts: {package: pusher, rollout: deployer}
+azureWorkloadIdentity: true
+semaphore: {configMap: pools, key: a100}
+"""
+    plan = planned(tmp_path, profile)
+    assert plan.service_account == "tuner"
+    assert plan.service_accounts == {"package": "pusher", "rollout": "deployer"}
+    assert plan.azure_workload_identity
+    assert (plan.semaphore.config_map, plan.semaphore.key) == ("pools", "a100")
+    assert plan.origin("serviceAccounts") == "site profile"
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ("serviceAccounts: {tun: x}\n", "serviceAccounts"),
+        ("serviceAccounts: pusher\n", "serviceAccounts"),
+        ("azureWorkloadIdentity: perhaps\n", "azureWorkloadIdentity"),
+        ("semaphore: {pool: a100}\n", "semaphore.pool: unknown field"),
+        ("tuning: {rank: 8}\n", "tuning.rank: unknown field"),
+    ],
+)
+def test_a_wrong_profile_is_refused(tmp_path, profile, words):
+    with pytest.raises(InvalidInput, match=words):
+        planned(tmp_path, profile)

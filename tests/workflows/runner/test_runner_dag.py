@@ -1,0 +1,77 @@
+"""The rules of Argo's dag.go, on phases alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from workflows.argo.document import Task
+from workflows.runner.dag import Graph
+from workflows.runner.state import Phase
+
+S, F, E, K, O = Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.SKIPPED, Phase.OMITTED  # noqa: E741
+
+
+def graph(**depends: str) -> Graph:
+    return Graph([Task(name=name, depends=text) for name, text in depends.items()])
+
+
+@pytest.mark.parametrize(
+    ("depends", "phases", "expected"),
+    [
+        ({"a": "", "b": "a"}, {"a": S, "b": S}, S),
+        ({"a": "", "b": "a"}, {"a": F, "b": O}, F),
+        ({"a": "", "b": "a"}, {"a": E, "b": O}, E),
+        ({"a": "", "b": "a.Failed"}, {"a": F, "b": S}, S),  # the failure was handled
+        ({"a": "", "b": "a.Failed"}, {"a": S, "b": O}, S),  # nothing to handle
+        ({"a": "", "b": "a", "c": "b.Succeeded"}, {"a": S, "b": K, "c": O}, S),  # skipped, and what needs it
+        ({"a": "", "b": "a", "c": "b"}, {"a": F, "b": O, "c": O}, F),
+        ({"a": "", "b": "", "c": "a || b"}, {"a": F, "b": S, "c": S}, S),
+        ({"a": "", "b": "", "c": "a && b"}, {"a": F, "b": S, "c": O}, F),
+        ({"a": "", "b": ""}, {"a": S, "b": F}, F),
+        ({"a": "", "b": "a"}, {"a": F, "b": K}, F),
+    ],
+)
+def test_phase_of_a_dag(depends: dict[str, str], phases: dict[str, Phase], expected: Phase) -> None:
+    assert graph(**depends).assess(phases) is expected
+
+
+def test_failing_fast_the_first_failed_leaf_decides_else_the_last() -> None:
+    two = graph(a="", b="")
+    assert two.assess({"a": F, "b": E}, fail_fast=True) is F
+    assert two.assess({"a": F, "b": E}, fail_fast=False) is E
+
+
+def test_blame_goes_to_the_task_that_ran() -> None:
+    chain = graph(a="", b="a", c="b", d="")
+    assert chain.to_blame({"a": F, "b": O, "c": O, "d": S}) == "a"
+    assert chain.to_blame({"a": S, "b": S, "c": S, "d": S}) == ""
+
+
+def test_a_handled_failure_is_not_to_blame() -> None:
+    handled = graph(a="", notify="a.Failed", z="")
+    assert handled.to_blame({"a": F, "notify": S, "z": F}) == "z"
+
+
+def test_a_bare_name_lets_a_skipped_task_through_and_an_omitted_one_not() -> None:
+    pair = graph(a="", b="a")
+    assert pair.met("b", {"a": K}, {})
+    assert not pair.met("b", {"a": O}, {})
+
+
+def test_items_decide_any_and_all() -> None:
+    fan = graph(f="", any="f.AnySucceeded", all="f.AllFailed")
+    assert fan.met("any", {"f": F}, {"f": [F, S]})
+    assert not fan.met("all", {"f": F}, {"f": [F, S]})
+    assert fan.met("all", {"f": F}, {"f": [F, F]})
+    assert not fan.met("all", {"f": E}, {"f": [F, E]})
+
+
+def test_cycles_are_found_and_diamonds_are_not_cycles() -> None:
+    assert graph(a="c", b="a", c="b").cycle() == ["a", "c", "b", "a"]
+    assert graph(a="a").cycle() == ["a", "a"]
+    assert graph(a="", b="a", c="a", d="b && c").cycle() == []
+    assert graph(x="", a="x && b", b="a").cycle() == ["a", "b", "a"]
+
+
+def test_ancestors_go_all_the_way() -> None:
+    assert graph(a="", b="a", c="b.Failed", d="").ancestors("c") == {"a", "b"}

@@ -1,0 +1,143 @@
+"""No field of KAITO is unknown: each leaf of its schemas has a row in docs/FIELDS.md, and the code does what it says.
+
+ARGOTUNE_REGENERATE=1 pytest tests/workflows/spec/test_spec_fields.py   writes docs/FIELDS.md anew.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, get_origin
+
+import kaito_fields
+import pytest
+import yaml
+from kaito_fields import CRDS, INSIDE, ROWS, SAMPLES, cases, documents, leaves, merged, place
+
+from workflows.compile.kinds import compile_as
+from workflows.errors import InvalidInput
+from workflows.load_plans import plans
+from workflows.plan.model import Plan
+from workflows.spec import kaito_annotations, load, training
+from workflows.spec.findings import Findings
+from workflows.spec.source import Source
+from workflows.spec.training_keys import SECTIONS, Refused
+
+CASES = list(cases())
+NAMES = [f"{row['field']}-{case['in']}-{case['then']}-{number}" for number, (row, case) in enumerate(CASES)]
+# What each verdict must be proven with.
+PROOFS = {
+    "honoured": {"changes"},
+    "in part": {"refused"},
+    "no effect": {"same", "warned"},
+    "refused": {"refused"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_site_profile(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+
+
+@pytest.mark.parametrize("kind", CRDS)
+def test_every_leaf_of_the_schema_has_a_row(kind):
+    rows = {row["field"] for row in ROWS}
+    missing = []
+    for leaf in leaves(kind):
+        named = leaf.removeprefix("spec.template.") if leaf.startswith(INSIDE) else leaf
+        if named not in rows:
+            missing.append(leaf)
+    assert missing == []
+
+
+def test_every_row_is_a_field_of_the_schema():
+    known = {leaf for kind in CRDS for leaf in leaves(kind)}
+    ours = {"metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations"}
+    assert {row["field"] for row in ROWS} <= known | ours
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["field"])
+def test_every_row_is_proven(row):
+    proofs = {case["then"] for case in row["cases"]}
+    if row["field"] == "apiVersion":
+        assert proofs == {"same", "refused"}  # the versions mean the same, and others are refused
+        return
+    assert proofs & PROOFS[row["verdict"]]
+    assert row["how"] and ("instead" in row) is (row["verdict"] in ("in part", "refused"))
+
+
+@pytest.mark.parametrize(("row", "case"), CASES, ids=NAMES)
+def test_the_code_does_what_the_row_says(row, case, tmp_path):
+    before, after = (write(tmp_path / name, text) for name, text in zip("ab", documents(case), strict=True))
+    if case["then"] == "refused":
+        with pytest.raises(InvalidInput) as caught:
+            plans(str(after))
+        told = {problem.path: problem for problem in caught.value.problems}
+        assert place(row, case) in told
+        assert case["words"] in told[place(row, case)].what
+        assert told[place(row, case)].line and told[place(row, case)].fix is not None
+        return
+    [plan] = plans(str(after))
+    if case["then"] == "warned":
+        [manifest] = load(after)
+        told = {warning.path: warning.what for warning in manifest.warnings}
+        assert case["words"] in told[place(row, case)]
+        return
+    try:
+        [without] = plans(str(before))
+    except InvalidInput:  # only with the field is the document whole
+        [without] = plans(str(write(tmp_path / "sample", yaml.safe_dump(SAMPLES[case["in"]]))))
+    assert (what_runs(plan) != what_runs(without)) is (case["then"] == "changes")
+
+
+@pytest.mark.parametrize("annotation", kaito_annotations.RULES)
+def test_annotations_are_what_their_table_says(annotation, tmp_path):
+    rule = kaito_annotations.RULES[annotation]
+    values = [*rule.honoured, *rule.taken] or ([] if rule.why else ["x"])
+    for number, value in enumerate([*values, "something else"]):
+        patch = {"metadata": {"annotations": {annotation: value}}}
+        text = yaml.safe_dump(merged(SAMPLES["serve"], patch))
+        file = write(tmp_path / str(number), text)
+        if value in values or (not rule.why and not rule.known):
+            [plan] = plans(str(file))
+            assert (plan.rollout.server_arguments.get("performance-mode") == value) is (value in rule.honoured)
+            continue
+        with pytest.raises(InvalidInput) as caught:
+            plans(str(file))
+        [problem] = caught.value.problems
+        assert problem.path == f"metadata.annotations.{annotation}"
+        assert problem.fix
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_keys_of_the_training_configuration_are_what_their_table_says(section):
+    for key, rule in SECTIONS[section].items():
+        found = Findings(Source("file"))
+        nonsense = {"no such": "value"}
+        read = training.parse({"training_config": {section: {key: nonsense}}}, "settings", found)
+        told = [(problem.path, problem.what) for problem in found.errors]
+        if get_origin(rule) is dict or rule == dict[str, Any]:
+            continue  # a map takes any
+        assert [path for path, _ in told] == [f"training_config.{section}.{key}"], key
+        assert isinstance(rule, Refused) is told[0][1].startswith("not honoured: "), key
+        assert dict(read.sections())[section] == {}, key
+
+
+def test_the_page_is_what_the_code_says():
+    text = kaito_fields.document()
+    if os.environ.get("ARGOTUNE_REGENERATE"):
+        kaito_fields.DOCUMENT.write_text(text)
+    assert kaito_fields.DOCUMENT.read_text() == text
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir()
+    file = folder / "workspace.yaml"
+    file.write_text(text)
+    return file
+
+
+def what_runs(plan: Plan) -> Any:
+    """The Workflow without its report step, whose copy of the plan tells lines of the file."""
+    document = compile_as(plan, "workflow")
+    document["spec"]["templates"] = [item for item in document["spec"]["templates"] if item["name"] != "report"]
+    return document

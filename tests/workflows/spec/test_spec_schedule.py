@@ -1,0 +1,110 @@
+"""``pipeline.schedule``, ``approval`` and ``timeLimit``: what is taken, and what each broken rule says at its line."""
+
+import pytest
+from workspace_sample import GOOD, INFERENCE, PIPELINE, TUNING, check_broken, write
+
+from workflows.load_plans import plans
+
+SCHEDULE = '  schedule: {schedules: ["0 3 * * 0"]'
+
+
+def scheduled(rest: str) -> str:
+    return f"{PIPELINE}{SCHEDULE}{rest}}}  # <--\n"
+
+
+BROKEN = {
+    "four fields": (scheduled("").replace("0 3 * * 0", "0 3 * *"), "schedules[0]", "it has 4 fields"),
+    "no such hour": (
+        scheduled("").replace("0 3 * * 0", "0 24 * * 0"),
+        "schedules[0]",
+        "hour 24 is not within",
+    ),
+    "zone inside": (scheduled("").replace("0 3", "CRON_TZ=UTC 0 3"), "schedules[0]", "pipeline.schedule.timezone"),
+    "no times": (scheduled("").replace('["0 3 * * 0"]', "[]"), "schedules", "names no time"),
+    "times missing": (f"{PIPELINE}  schedule: {{suspend: true}}  # <--\n", "schedules", "missing field"),
+    "zone": (scheduled(", timezone: Europe/Amsterdm"), "timezone", "there is no time zone 'Europe/Amsterdm'"),
+    "concurrency": (scheduled(", concurrencyPolicy: Never"), "concurrencyPolicy", "must be 'Allow', 'Forbid' or"),
+    "deadline": (scheduled(", startingDeadlineSeconds: -1"), "startingDeadlineSeconds", "greater than or equal to 0"),
+    "history": (scheduled(", failedJobsHistoryLimit: many"), "failedJobsHistoryLimit", "must be a whole number"),
+    "stop": (
+        scheduled(", stopStrategy: {expression: cronworkflow.failures > 3}"),
+        "stopStrategy.expression",
+        "cronworkflow.failures is not known here; write an expression like cronworkflow.failed >= 3",
+    ),
+    "stop syntax": (
+        scheduled(', stopStrategy: {expression: "cronworkflow.failed >"}'),
+        "stopStrategy.expression",
+        "doesn't parse",
+    ),
+    "stop never": (scheduled(', stopStrategy: {expression: "1 > 2"}'), "stopStrategy.expression", "looks at nothing"),
+    "old field": (scheduled(', schedule: "0 3 * * 0"'), "schedule", "unknown field"),
+}
+
+
+@pytest.mark.parametrize(("pipeline", "path", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_schedule_is_the_one_problem_at_its_line(tmp_path, pipeline, path, words):
+    check_broken(tmp_path, PIPELINE, pipeline, f"pipeline.schedule.{path}", words)
+
+
+def test_a_name_too_long_for_a_schedule_is_refused_with_one_alone(tmp_path):
+    long = GOOD.replace("name: tuned\n", f"name: {'n' * 53}\n", 1)
+    [plan] = plans(str(write(tmp_path, long)))
+    assert len(plan.name) == 53
+    broken = (GOOD[GOOD.index("  name: tuned\n") :], f"  name: {'n' * 53}  # <--\n" + rest() + SCHEDULE + "}\n")
+    check_broken(tmp_path, *broken, "metadata.name", "has 53 characters, and that of a schedule may have 52")
+
+
+def rest() -> str:
+    return GOOD[GOOD.index("  name: tuned\n") + len("  name: tuned\n") :]
+
+
+@pytest.mark.parametrize(("part", "value"), [("schedule", '{schedules: ["@daily"]}'), ("approval", "true")])
+def test_what_only_tuning_has_is_refused_without_it(tmp_path, part, value):
+    pipeline = f"pipeline:\n  {part}: {value}  # <--\n"
+    check_broken(tmp_path, TUNING + INFERENCE + PIPELINE, INFERENCE + pipeline, f"pipeline.{part}", "without tuning")
+
+
+def test_a_time_limit_is_a_duration(tmp_path):
+    check_broken(tmp_path, PIPELINE, PIPELINE + "  timeLimit: 1 day  # <--\n", "pipeline.timeLimit", "no duration")
+
+
+def test_all_that_is_written_stands_in_the_plan_with_its_line(tmp_path):
+    text = GOOD + (
+        "  timeLimit: 6h\n  approval: true\n  tune: {preemptions: 20}\n"
+        "  schedule:\n    schedules: ['0 3 * * 0', '@monthly']\n    timezone: Europe/Amsterdam\n"
+        "    concurrencyPolicy: Replace\n    startingDeadlineSeconds: 60\n    successfulJobsHistoryLimit: 1\n"
+        "    failedJobsHistoryLimit: 2\n    stopStrategy: {expression: cronworkflow.failed >= 3}\n    suspend: true\n"
+    )
+    file = write(tmp_path, text)
+    [plan] = plans(str(file))
+    assert (plan.time_limit, plan.approval, plan.tuning.preemptions) == ("6h", True, 20)
+    assert plan.schedule.model_dump(by_alias=True) == {
+        "schedules": ["0 3 * * 0", "@monthly"],
+        "timezone": "Europe/Amsterdam",
+        "concurrencyPolicy": "Replace",
+        "startingDeadlineSeconds": 60,
+        "successfulJobsHistoryLimit": 1,
+        "failedJobsHistoryLimit": 2,
+        "stopStrategy": {"expression": "cronworkflow.failed >= 3"},
+        "suspend": True,
+    }
+    line = text.splitlines().index("    timezone: Europe/Amsterdam") + 1
+    assert plan.origin("schedule.timezone") == f"Workspace ({file}:{line})"
+
+
+def test_without_a_schedule_flags_set_none(tmp_path):
+    from workflows.errors import InvalidInput
+
+    with pytest.raises(InvalidInput, match=r"schedule\.timezone is set by flag, but the Workspace has no such part"):
+        plans(str(write(tmp_path, GOOD)), ["schedule.timezone=Etc/UTC"])
+
+
+def test_flags_are_held_to_the_same_rules(tmp_path):
+    from workflows.errors import InvalidInput
+
+    file = str(write(tmp_path, GOOD + SCHEDULE + "}\n"))
+    with pytest.raises(InvalidInput) as caught:
+        plans(file, ["schedule.timezone=Mars/X", 'schedule.schedules=["1 2"]', "timeLimit=soon"])
+    said = str(caught.value)
+    assert all(words in said for words in ("no time zone 'Mars/X'", "it has 2 fields", "'soon' is no duration"))
+    assert "Value error" not in said

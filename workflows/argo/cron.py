@@ -1,0 +1,92 @@
+"""Cron schedules as CronWorkflows take them: ``ParseStandard`` of robfig/cron v3, in which Argo reads them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from workflows.argo.duration import seconds
+
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_NAMED = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+_ZONE = re.compile(r"(?:CRON_TZ|TZ)=(\S*)\s+(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Field:
+    name: str
+    least: int
+    most: int
+    words: tuple[str, ...] = ()
+
+    def number(self, text: str) -> int:
+        if text.lower() in self.words:
+            return self.words.index(text.lower()) + self.least
+        if not text.isdecimal() or not text.isascii():
+            raise ValueError(f"`{text}` is no {self.name}")
+        return int(text)
+
+
+_FIELDS = (
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day of the month", 1, 31),
+    _Field("month", 1, 12, tuple(_MONTHS)),
+    _Field("weekday (Sunday is 0)", 0, 6, tuple(_DAYS)),
+)
+
+
+def zone(schedule: str) -> str:
+    """The time zone that a schedule names itself (``CRON_TZ=Europe/Paris 0 3 * * *``); empty when it names none."""
+    match = _ZONE.fullmatch(schedule)
+    return match[1] if match else ""
+
+
+def check(schedule: str) -> None:
+    """Check a schedule.
+
+    Raises:
+        ValueError: it is not one; the message says which field, and why.
+    """
+    match = _ZONE.fullmatch(schedule)
+    rest = match[2] if match else schedule
+    if rest.startswith("@"):
+        _check_named(rest)
+        return
+    words = rest.split()
+    if len(words) != len(_FIELDS):
+        raise ValueError(f"it has {len(words)} fields; minute, hour, day, month and weekday are five")
+    for word, field in zip(words, _FIELDS, strict=True):
+        for part in word.split(","):
+            _check_part(part, field)
+
+
+def _check_named(text: str) -> None:
+    if text in _NAMED:
+        return
+    if not text.startswith("@every "):
+        raise ValueError(f"`{text}` is none of {', '.join(_NAMED)}, @every DURATION")
+    span = text.removeprefix("@every ")
+    if span.isdecimal():
+        raise ValueError(f"`{span}` has no unit; write @every {span}s")
+    seconds(span)
+
+
+def _check_part(part: str, field: _Field) -> None:
+    """One of the parts between commas: ``*``, ``?``, ``5``, ``1-5``, each perhaps with ``/STEP``."""
+    span, *steps = part.split("/")
+    first, *last = span.split("-")
+    if len(steps) > 1 or len(last) > 1:
+        raise ValueError(f"`{part}` is no {field.name}")
+    if steps and (not steps[0].isdecimal() or int(steps[0]) == 0):
+        raise ValueError(f"`{steps[0]}` in `{part}` is not a step")
+    if first in ("*", "?") and not last:
+        return
+    start = field.number(first)
+    end = field.number(last[0]) if last else start
+    for value in (start, end):
+        if not field.least <= value <= field.most:
+            raise ValueError(f"{field.name} {value} is not within {field.least} to {field.most}")
+    if end < start:
+        raise ValueError(f"`{span}` begins after it ends")

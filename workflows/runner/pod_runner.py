@@ -1,0 +1,269 @@
+"""Runs a leaf: attempts, each a process on this machine, until one succeeds or another would be one too many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from workflows.argo.document import Retry, Template, Workflow
+from workflows.argo.duration import seconds
+from workflows.argo.expressions import ExpressionError
+from workflows.argo.tags import Scope, Unresolved, substitute
+from workflows.runner import retries
+from workflows.runner.control import Stop, Timing
+from workflows.runner.launch import Launch, prepare
+from workflows.runner.observer import Observer
+from workflows.runner.process import LogReader, Process
+from workflows.runner.state import Attempt, Node, Phase, Run
+
+_PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
+_PROGRESS_EVERY = 0.5
+
+
+class Leaves:
+    """Runs the leaves of one workflow."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        run: Run,
+        given: Mapping[str, Path],
+        observer: Observer,
+        timing: Timing,
+        results: set[str],
+    ) -> None:
+        """``results`` are the templates whose standard output somebody reads as ``outputs.result``."""
+        self._spec = workflow.spec
+        self._run = run
+        self._given = given
+        self._observer = observer
+        self._timing = timing
+        self._results = results
+        self._slots = asyncio.Semaphore(workflow.spec.parallelism) if workflow.spec.parallelism else None
+
+    async def run(self, template: Template, node: Node, scope: Scope, stop: Stop) -> None:
+        """Attempt the leaf until it has come to something; a stop before the first attempt leaves it Pending."""
+        # What a run before this one attempted doesn't count: a resumed leaf has all its retries again.
+        first = len(node.attempts)
+        again = retries.Again(0.0)
+        while True:
+            async with self._slots or contextlib.nullcontext():
+                if stop.requested:
+                    break
+                number = len(node.attempts) - first
+                more = {"retries": str(number), **retries.last_retry(node.attempts[first:])}
+                tags = {**scope, **(more if template.retry_strategy else {})}
+                attempt = await self._attempt(template, node, tags, stop, again.deadline)
+            if attempt.phase is Phase.SUCCEEDED or stop.requested:
+                break
+            decision = self._decide(template, node.attempts[first:], tags)
+            if isinstance(decision, retries.Enough):
+                if decision.why:
+                    attempt.message = f"{attempt.message} ({decision.why})"
+                break
+            again = decision
+            self._settle(node, attempt, Phase.PENDING, f"{attempt.message}; trying again in {again.wait:.0f} s")
+            await self._pause(again.wait, stop)
+        if len(node.attempts) > first:
+            self._settle(node, node.attempts[-1], node.attempts[-1].phase, node.attempts[-1].message)
+
+    def _decide(self, template: Template, attempts: list[Attempt], tags: Scope) -> retries.Again | retries.Enough:
+        if template.retry_strategy is None:
+            return retries.Enough()
+        try:
+            given = template.retry_strategy.model_dump(by_alias=True)
+            return retries.decide(
+                Retry.model_validate(substitute(given, {**tags, **retries.last_retry(attempts)})), attempts
+            )
+        except (Unresolved, ExpressionError, ValueError) as error:
+            return retries.Enough(f"no retry: {error}")
+
+    async def _pause(self, wait: float, stop: Stop) -> None:
+        sleeping = asyncio.ensure_future(self._timing.sleep(wait))
+        stopped = asyncio.ensure_future(stop.event.wait())
+        await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in (sleeping, stopped):
+            waiting.cancel()
+
+    async def _attempt(
+        self, template: Template, node: Node, tags: Scope, stop: Stop, deadline: float | None
+    ) -> Attempt:
+        now = self._timing.now()
+        attempt = Attempt(number=len(node.attempts) + 1, started_at=now)
+        node.attempts.append(attempt)
+        node.phase, node.message, node.fix = Phase.RUNNING, "", ""
+        node.started_at = node.started_at or now
+        self._changed(node)
+        try:
+            limit = _limit(template, tags, now, deadline)
+            launch = prepare(
+                self._spec,
+                template,
+                self._run,
+                node.key,
+                attempt.number,
+                tags,
+                given=self._given,
+                with_result=template.name in self._results,
+            )
+            process = Process(
+                launch.words,
+                folder=launch.folder,
+                environment=launch.environment,
+                log=launch.log,
+                stdout=launch.stdout,
+            )
+        except (Unresolved, OSError, ValueError) as error:
+            return self._end(attempt, Phase.ERROR, _cannot_start(error))
+        attempt.process, attempt.process_created = process.id, process.created
+        self._run.save()
+        code, lines, ended_by = await self._watch(process, node, launch, stop, limit)
+        return self._conclude(template, node, attempt, launch, code, lines, ended_by)
+
+    async def _watch(
+        self, process: Process, node: Node, launch: Launch, stop: Stop, limit: tuple[float, str] | None
+    ) -> tuple[int, list[str], str]:
+        """Wait for the end of a process, hand on what it says, and end it when it is time.
+
+        Returns its exit code, its last lines, and why it was ended if it was.
+        """
+        readers = [LogReader(path, lambda line: self._observer.log(node, line)) for path in launch.logs]
+        ended_by, kill_at, look_at = "", float("inf"), 0.0
+        seen = ""
+        try:
+            while (code := process.poll()) is None:
+                for reader in readers:
+                    reader.read()
+                now = self._timing.now()
+                if now >= look_at:
+                    seen, look_at = self._look_at_progress(node, launch.progress, seen), now + _PROGRESS_EVERY
+                if not ended_by and (stop.requested or (limit and now >= limit[0])):
+                    ended_by = stop.why if stop.requested or limit is None else limit[1]
+                    kill_at = now + self._grace(launch)
+                    process.terminate()
+                if stop.kill or now >= kill_at:
+                    process.kill()
+                await asyncio.sleep(self._timing.poll)
+        finally:
+            process.kill()
+        for reader in readers:
+            reader.read(to_the_end=True)
+        self._look_at_progress(node, launch.progress, seen)
+        return code, [line for reader in readers for line in reader.last], ended_by
+
+    def _grace(self, launch: Launch) -> float:
+        return launch.grace if self._timing.grace is None else self._timing.grace
+
+    def _look_at_progress(self, node: Node, file: Path, seen: str) -> str:
+        with contextlib.suppress(OSError):
+            text = file.read_text(errors="replace")
+            if text != seen and (match := _PROGRESS.fullmatch(text)):
+                self._observer.progress(node, int(match[1]), int(match[2]))
+                return text
+        return seen
+
+    def _conclude(
+        self,
+        template: Template,
+        node: Node,
+        attempt: Attempt,
+        launch: Launch,
+        code: int,
+        lines: list[str],
+        ended_by: str,
+    ) -> Attempt:
+        attempt.exit_code = code
+        node.outputs, missing = _read_outputs(template, launch.outputs)
+        if launch.stdout:
+            node.result = launch.stdout.read_text(errors="replace").removesuffix("\n")
+        if ended_by:
+            # Also when it ended well on SIGTERM: it was asked to leave its work, so the work isn't done.
+            return self._end(attempt, Phase.FAILED, ended_by)
+        if code:
+            what, attempt.fix = said_last(lines)
+            killed = " (killed)" if code == 137 else ""
+            return self._end(attempt, Phase.FAILED, f"exit code {code}{killed}{': ' if what else ''}{what}")
+        missing += _keep_artifacts(template, launch)
+        if missing:
+            return self._end(attempt, Phase.ERROR, f"it did not write its outputs: {', '.join(missing)}")
+        return self._end(attempt, Phase.SUCCEEDED, "")
+
+    def _end(self, attempt: Attempt, phase: Phase, message: str) -> Attempt:
+        attempt.phase, attempt.message, attempt.finished_at = phase, message, self._timing.now()
+        return attempt
+
+    def _settle(self, node: Node, attempt: Attempt, phase: Phase, message: str) -> None:
+        node.phase, node.message, node.fix, node.exit_code = phase, message, attempt.fix, attempt.exit_code
+        node.finished_at = attempt.finished_at if phase.fulfilled else None
+        node.cause = node.key if phase.bad else ""
+        self._changed(node)
+
+    def _changed(self, node: Node) -> None:
+        self._run.save()
+        self._observer.changed(node)
+
+
+def _limit(template: Template, tags: Scope, now: float, deadline: float | None) -> tuple[float, str] | None:
+    """Until when an attempt may take, and what to say when it took longer."""
+    limits = [(deadline, "took longer than the maxDuration of its backoff")] if deadline is not None else []
+    own = (("timeout", template.timeout), ("activeDeadlineSeconds", template.active_deadline_seconds))
+    for name, text in own:
+        if text is not None:
+            given = substitute(text, tags)
+            limits.append((now + seconds(given), f"took longer than its {name} ({given})"))
+    return min(limits, default=None)
+
+
+def said_last(lines: Iterable[str]) -> tuple[str, str]:
+    """What a failed command gave as its reason, and the fix it named.
+
+    Steps say ``error: WHAT`` and on the next line ``fix: HOW``; of other programs it is the last line.
+    """
+    told = [line.strip() for line in lines if line.strip()]
+    for index in range(len(told) - 1, -1, -1):
+        if told[index].startswith("error: "):
+            after = told[index + 1] if index + 1 < len(told) else ""
+            return told[index].removeprefix("error: "), after.removeprefix("fix: ") if after.startswith(
+                "fix: "
+            ) else ""
+    return (told[-1] if told else ""), ""
+
+
+def _cannot_start(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no command `{error.filename}` on this machine"
+    return f"could not start: {error}" if isinstance(error, OSError) else str(error)
+
+
+def _read_outputs(template: Template, paths: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
+    """The output parameters that were written or have a default, and the names of those that are missing."""
+    outputs, missing = {}, []
+    for output in template.outputs.parameters:
+        try:
+            outputs[output.name] = paths[output.name].read_text().removesuffix("\n")
+        except (OSError, UnicodeDecodeError):
+            if output.default is None:
+                missing.append(output.name)
+            else:
+                outputs[output.name] = output.default
+    return outputs, missing
+
+
+def _keep_artifacts(template: Template, launch: Launch) -> list[str]:
+    """Copy what the attempt left to the node's folder, and give the names of what it should have left."""
+    missing = []
+    for artifact in template.outputs.artifacts:
+        made = launch.artifacts[artifact.name]
+        kept = launch.log.parent / "artifacts" / artifact.name / made.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if made.is_dir():
+            shutil.copytree(made, kept, dirs_exist_ok=True)
+        elif made.is_file():
+            shutil.copy2(made, kept)
+        elif not artifact.optional:
+            missing.append(artifact.name)
+    return missing

@@ -30,7 +30,7 @@ LONGEST_RATIO, MOST_MEMORY = 1.3, 150
 PUSH = """
 import sys
 from pathlib import Path
-from steps.images import reference, registry
+from steps.oci import reference, registry
 registry.push_image(Path(sys.argv[1]), reference.parse(sys.argv[2]))
 """
 

@@ -210,7 +210,7 @@ PEAK = """
 import resource, sys
 from pathlib import Path
 from steps import package
-from steps.images import registry
+from steps.oci import registry
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()

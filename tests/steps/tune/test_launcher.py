@@ -82,11 +82,11 @@ PARENT = """
 import sys
 from pathlib import Path
 from light_worker import Result, Settings
-from steps import step
-from steps.training import processes
+from steps.runtime import entrypoint
+from steps.tune import launcher
 run = lambda given: launcher.run("light_worker", given, len(given.fates), Result)
 sys.argv = ["light", "--work", sys.argv[1], "--fates", sys.argv[2]]
-step.main(Settings, run)
+entrypoint.main(Settings, run)
 """
 
 

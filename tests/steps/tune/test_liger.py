@@ -41,7 +41,7 @@ def test_an_architecture_without_kernels_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
 def test_the_loss_is_the_same_with_them(tiny: Path, tmp_path: Path, method: str, objective: str) -> None:
     import torch
-    from test_preferences import with_pairs
+    from test_dpo import with_pairs
 
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

@@ -16,7 +16,7 @@ from workflows.cluster.failures import ApiFailure
 from workflows.cluster.watch import follow
 from workflows.cluster.workflows_api import Scope
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = str(ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml")
 RETRAINING = str(ROOT / "examples" / "smollm2_135m_retraining.yaml")
 

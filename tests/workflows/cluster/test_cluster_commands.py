@@ -17,7 +17,7 @@ from argo_run import MAIN, NAME, ArgoRun
 
 from workflows.cli import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = str(ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml")
 RETRAINING = str(ROOT / "examples" / "smollm2_135m_retraining.yaml")
 COMPILED = str(ROOT / "argo" / "smollm2_135m_qlora_parquet.yaml")

@@ -14,7 +14,7 @@ from workflows.cli import main
 from workflows.cluster import kubernetes_api
 from workflows.cluster.workflows_api import Scope
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXAMPLE = str(ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml")
 
 

@@ -11,7 +11,7 @@ from workflows.commands import lint as command
 from workflows.errors import InvalidInput
 from workflows.lint import lint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BAD = ROOT / "tests" / "data" / "lint" / "bad"
 GOOD = ROOT / "tests" / "data" / "lint" / "good"
 

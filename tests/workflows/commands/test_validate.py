@@ -12,7 +12,7 @@ from workflows import cli
 from workflows.plan import model
 from workflows.spec.pipeline import Pipeline
 
-KAITO = Path(__file__).parents[1] / "data" / "kaito"
+KAITO = Path(__file__).parents[2] / "data" / "kaito"
 TUNING = str(KAITO / "v1alpha1" / "v0.3.0_kaito_workspace_tuning_phi_3.yaml")
 SERVING = str(KAITO / "kaito_workspace_phi_4.yaml")
 BROKEN = str(KAITO / "kaito_workspace_tuning_falcon_7b_oai.yaml")

@@ -4,50 +4,13 @@ import importlib
 import json
 
 import pytest
+from plan_samples import BASE, EVALUATION, PLANS, TUNING, compiled
 
 from steps.runtime import entrypoint
 from workflows import runner
 from workflows.argo.document import Retry
-from workflows.compile.dag import compile_workflow
-from workflows.plan.layers import Layer, merge
 from workflows.runner import retries
 from workflows.runner.state import Attempt, Phase
-
-BASE = {"name": "phi", "model.preset": "phi-4", "model.repository": "microsoft/phi-4"}
-TUNING = {"tuning.method": "qlora", "data.urls": ["https://example.com/a.parquet"], "output.image": "reg.io/a:1"}
-EVALUATION = {"evaluation.samples": 3}
-ROLLOUT = {"rollout.question": "Who?", "rollout.adapters": [{"name": "other", "image": "reg.io/b:1"}]}
-SCHEDULE = {"schedule.schedules": ["0 3 * * 0"]}
-GATE = {
-    "evaluation.confident": True,
-    "evaluation.minExactMatch": 0.25,
-    "evaluation.minRougeL": 0.5,
-    "evaluation.maxRegressions": 0.1,
-    "evaluation.betterThanPrevious": False,
-}
-VOLUMES = {"tuning.rank": 4, "data.volume": {"hostPath": {"path": "/d"}}, "output.volume": {"emptyDir": {}}}
-PLANS = {
-    "everything": BASE | TUNING | EVALUATION | ROLLOUT,
-    "tuning only": BASE | TUNING | EVALUATION,
-    "no evaluation": BASE | TUNING | ROLLOUT,
-    "inference only": BASE | ROLLOUT,
-    "volumes": BASE | VOLUMES,
-    "retraining": BASE | TUNING | EVALUATION | ROLLOUT | SCHEDULE | {"output.pushSecret": "push"},
-    "retraining into a volume": BASE | VOLUMES | EVALUATION | SCHEDULE,
-    "retraining without evaluation": BASE | TUNING | SCHEDULE,
-    "approval": BASE | TUNING | EVALUATION | ROLLOUT | {"approval": True},
-    "approval without evaluation": BASE | TUNING | {"approval": True},
-    "gate": BASE | TUNING | SCHEDULE | GATE,
-    "tracking": BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.project": "p", "tracking.secret": "keys"},
-    "pairs": BASE | TUNING | SCHEDULE | {"tuning.objective": "dpo", "tuning.beta": 0.2},
-    "tasks": BASE | TUNING | {"evaluation.tasks": ["arc_easy"], "evaluation.minTaskScores": {"arc_easy": 0.4}},
-    "weights": BASE | TUNING | {"data.weights": {"a.parquet": 0.5}},
-    "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
-}
-
-
-def compiled(values: dict) -> dict:
-    return compile_workflow(merge([Layer("test", values)]))
 
 
 def tasks(document: dict) -> dict[str, dict]:
@@ -63,14 +26,16 @@ def test_flags_are_those_of_the_step(values):
     for template in document["spec"]["templates"]:
         if "container" not in template:
             continue
-        module = importlib.import_module(template["container"]["command"][2])
+        module = importlib.import_module(template["container"]["command"][2] + ".settings")
         words = [filled(word, parameters) for word in template["container"]["args"]]
         entrypoint.parse(module.Settings, words, template["name"])
 
 
 def test_the_gate_is_handed_to_the_evaluation():
     [words] = [t["container"]["args"] for t in compiled(PLANS["gate"])["spec"]["templates"] if t["name"] == "evaluate"]
-    given = entrypoint.parse(importlib.import_module("steps.evaluate").Settings, [filled(word, {}) for word in words])
+    given = entrypoint.parse(
+        importlib.import_module("steps.evaluate.settings").Settings, [filled(word, {}) for word in words]
+    )
     asked = (given.confident, given.min_exact_match, given.min_rouge_l, given.max_regressions)
     assert asked == (True, 0.25, 0.5, 0.1)
     assert not given.better_than_previous
@@ -104,7 +69,7 @@ def filled(word: str, parameters: dict[str, str]) -> str:
 def test_outputs_are_those_of_the_step(values):
     for template in compiled(values)["spec"]["templates"]:
         if "container" in template:
-            module = importlib.import_module(template["container"]["command"][2])
+            module = importlib.import_module(template["container"]["command"][2] + ".settings")
             declared = {parameter["name"] for parameter in template["outputs"]["parameters"]}
             assert declared <= {field.replace("_", "-") for field in module.Result.__dataclass_fields__}
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import yaml
+from plan_samples import BASE, EVALUATION, PLANS, ROLLOUT, SCHEDULE, TUNING
 from runner_documents import SAY, dag, leaf, task, workflow
-from test_compile import BASE, EVALUATION, PLANS, ROLLOUT, SCHEDULE, TUNING
 from workspace_sample import GOOD, write
 
 from workflows import runner

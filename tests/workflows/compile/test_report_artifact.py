@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
+from plan_samples import BASE, EVALUATION, TUNING, compiled, planned
 from runner_documents import QUICK, SAY, dag, leaf, task
 from test_argo_schema import faults
-from test_compile import BASE, EVALUATION, TUNING, compiled
-from test_site import planned
 
 from workflows import runner
 from workflows.errors import InvalidInput

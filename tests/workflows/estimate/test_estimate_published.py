@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory"
+BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "memory"
 published = runpy.run_path(str(BENCHMARK / "published.py"))
 ROWS = list(published["rows"]())
 SPEEDS = list(published["speeds"]())

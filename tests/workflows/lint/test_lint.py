@@ -12,7 +12,7 @@ import pytest
 from workflows.lint import lint
 from workflows.lint.registry import READING, RULES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "lint"
 BAD = sorted((DATA / "bad").glob("*.yaml"))
 GOOD = sorted((DATA / "good").iterdir())

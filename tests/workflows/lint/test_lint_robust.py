@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from workflows.lint import lint
 
-DATA = Path(__file__).parents[1] / "data" / "lint"
+DATA = Path(__file__).parents[2] / "data" / "lint"
 LEAF = {"name": "run", "container": {"image": "acme/tool:1.0", "command": ["tool"]}}
 
 

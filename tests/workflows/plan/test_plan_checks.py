@@ -13,7 +13,7 @@ from workflows.errors import InvalidInput
 from workflows.load_plans import plans, plans_of
 from workflows.plan import checks
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TUNED = str(ROOT / "examples" / "phi_3_mini_128k_qlora_parquet.yaml")
 
 # What is set, the path of the one problem, and words of it.

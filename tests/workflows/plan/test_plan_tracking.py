@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_compile import BASE, TUNING, compiled
+from plan_samples import BASE, TUNING, compiled
 
 from workflows.errors import InvalidInput, Problem
 from workflows.load_plans import plans_of

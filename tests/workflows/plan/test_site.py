@@ -1,17 +1,9 @@
 """What a platform team may fix in a site profile, and how it reaches the plan."""
 
 import pytest
-from workspace_sample import GOOD, write
+from plan_samples import planned
 
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans
-
-
-def planned(folder, profile: str):
-    site = folder / "site.yaml"
-    site.write_text(profile)
-    [plan] = plans(str(write(folder, GOOD)), site_file=str(site))
-    return plan
 
 
 def test_accounts_identity_and_pool_come_from_the_site(tmp_path):

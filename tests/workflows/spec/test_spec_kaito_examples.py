@@ -10,7 +10,7 @@ from workflows.errors import InvalidInput
 from workflows.load_plans import plans
 from workflows.spec import load
 
-DATA = Path(__file__).parents[1] / "data" / "kaito"
+DATA = Path(__file__).parents[2] / "data" / "kaito"
 FILES = sorted(DATA.glob("*.yaml")) + sorted(DATA.glob("v1alpha1/*.yaml"))
 SEED = DATA / "v1alpha1" / "v0.3.0_kaito_workspace_tuning_phi_3.yaml"
 

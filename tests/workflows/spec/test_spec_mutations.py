@@ -20,8 +20,8 @@ from workflows import cli
 from workflows.compile.kinds import compile_as
 from workflows.load_plans import plans
 
-DATA = Path(__file__).parents[1] / "data" / "kaito"
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+DATA = Path(__file__).parents[2] / "data" / "kaito"
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
 CONFIG = (DATA / "kaito_configmap_tuning_phi_3.yaml").read_text()
 SEED = (DATA / "v1alpha1" / "v0.3.0_kaito_workspace_tuning_phi_3.yaml").read_text()
 TEXTS = [

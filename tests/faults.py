@@ -25,7 +25,7 @@ KINDS = ("reset", "timeout", "429", "500", "truncated", "killed")
 ``truncated`` (half of the answer, then the end) and ``killed`` (SIGKILL for the client): it is."""
 RETRY_AFTER = 7
 """Seconds that a 429 asks for."""
-LONGEST = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds after which a held or a killing call gives up, so that a wrong test ends."""
 
 
@@ -75,14 +75,14 @@ class Faults:
             return self._kind
 
     def kill(self) -> None:
-        assert self._pid_known.wait(LONGEST), "nobody said which process to kill: Faults.client(pid)"
+        assert self._pid_known.wait(TIMEOUT_SECONDS), "nobody said which process to kill: Faults.client(pid)"
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
 
     def hold(self, connection: socket.socket) -> None:
         """Wait until the client goes away."""
         connection.settimeout(0.05)
-        for _ in range(int(LONGEST / 0.05)):
+        for _ in range(int(TIMEOUT_SECONDS / 0.05)):
             try:
                 connection.recv(1)
                 return

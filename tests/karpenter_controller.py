@@ -140,5 +140,5 @@ class Pod:
     def release(self, run: str = RUN) -> str:
         return karpenter.release(ReleaseSettings(work=self.work, provider="karpenter", run=run), self.connect())
 
-    def leftovers(self) -> Any:
-        return karpenter.leftovers(ClusterRef(provider="karpenter"), self.connect())
+    def list_orphans(self) -> Any:
+        return karpenter.list_orphans(ClusterRef(provider="karpenter"), self.connect())

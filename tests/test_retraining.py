@@ -13,7 +13,7 @@ import trainable_model
 from workflows import runner
 from workflows.commands import run
 from workflows.compile.kinds import compile_as
-from workflows.errors import GateRefused
+from workflows.errors import GateFailed
 from workflows.load_plans import plans
 from workflows.plan.model import Plan
 from workflows.runner.control import Timing
@@ -147,7 +147,7 @@ def test_new_data_and_settings_are_tuned_and_must_beat_what_is_in_service(site: 
     assert loss(fourth, "previous") < loss(fourth, "adapter")
     assert phases(fourth)["package"] == "Skipped"
     assert set(fourth.outputs) & {"package", "rollout"} == set()
-    with pytest.raises(GateRefused, match=r"the gate said no: .*betterThanPrevious is ") as refused:
+    with pytest.raises(GateFailed, match=r"the gate said no: .*betterThanPrevious is ") as refused:
         run._tell(fourth, "workspace.yaml")
     assert refused.value.exit_code == 3
     assert site.lineage() == now

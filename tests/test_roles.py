@@ -22,7 +22,7 @@ from steps.preflight.settings import Settings as Preflight
 from steps.provision import aks_nodes, existing_nodes
 from steps.provision.node_providers import RUN_LABEL
 from steps.provision.settings import Settings
-from steps.runtime.errors import NoCapacity
+from steps.runtime.errors import InsufficientCapacity
 from workflows.plan import site
 
 Rights = set[tuple[str, str, str]]
@@ -58,13 +58,13 @@ def provision(cluster: KubernetesServer, folder: Path) -> None:
         assert cluster.faults.happened
     assert len(controller.machines) == 2
     controller.failing = "QuotaExceeded"
-    with pytest.raises(NoCapacity):
+    with pytest.raises(InsufficientCapacity):
         Pod(cluster, folder).provision(run="fourth", instance_type=H100)
     cluster.put(gpu_node({"apps": "tuned", RUN_LABEL: "third"}))
     there = Settings(work=folder, provider="existing", labels={"apps": "tuned", RUN_LABEL: "third"})
     assert existing_nodes.provision(there).nodes == ["gpu"]
     pool = Settings(work=folder, provider="aks", run="third")
-    assert aks_nodes.with_gpus(pool, 1, lambda seconds: None) == ["gpu"]
+    assert aks_nodes.wait_for_gpus(pool, 1, lambda seconds: None) == ["gpu"]
 
 
 def release(cluster: KubernetesServer, folder: Path) -> None:

@@ -49,7 +49,7 @@ from workflows.compile.dag import exit_handler
 from workflows.compile.pod import Requests, Retries
 from workflows.compile.preflight import preflight
 from workflows.compile.step_template import StepTemplate
-from workflows.compile.volumes import WORK, Place
+from workflows.compile.volumes import WORK, WorkPaths
 from workflows.errors import InvalidInput, Problem
 from workflows.lint import lint
 from workflows.plan.model import Plan
@@ -141,7 +141,7 @@ class Templates:
 
     def __init__(self, plan: Plan, *, dataset: str = "dataset", candidates: bool = False) -> None:
         self._plan = plan
-        self._place = Place(dataset, candidates)
+        self._place = WorkPaths(dataset, candidates)
 
     @cached_property
     def preflight(self) -> StepTemplate:
@@ -264,7 +264,7 @@ def to_dict(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = N
     Raises:
         InvalidInput: with each error that the linter finds, or for a kind without a plan or schedule.
     """
-    _refuse_namesakes(workflow)
+    _reject_duplicate_templates(workflow)
     document: dict[str, Any] = workflow.to_dict()
     if kind != "workflow":
         if kind not in kinds.KINDS or plan is None:
@@ -313,7 +313,7 @@ def submit(
     return str(submission.create(api, document)["metadata"]["name"])
 
 
-def _refuse_namesakes(workflow: Workflow) -> None:
+def _reject_duplicate_templates(workflow: Workflow) -> None:
     """Hera keeps the first of two templates with one name, and runs it in place of the second without a word."""
     kept = {template.name: template for template in workflow.templates}
     called = [task.template for dag in workflow.templates for task in getattr(dag, "tasks", None) or []]

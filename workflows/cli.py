@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from workflows import installation
 from workflows.errors import ArgotuneError, Cancelled, InvalidInput
 
-VERBS = {
+COMMANDS = {
     "validate": "check Workspace files and report every problem at once",
     "plan": "show every setting of a run and where it comes from",
     "preflight": "ask from here what a run will need: data, model, registry, quota",
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, subparsers = _parser()
     verb = next((word for word in arguments if not word.startswith("-")), "")
     command = None
-    if verb in VERBS:
+    if verb in COMMANDS:
         command = importlib.import_module(f"workflows.commands.{verb}")
         command.add_arguments(subparsers[verb])
     args = parser.parse_args(arguments)
@@ -93,7 +93,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             parents=[shared],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        for verb, text in VERBS.items()
+        for verb, text in COMMANDS.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 ArgotuneError        exit 1   anything below, or a run that failed
 +-- InvalidInput     exit 2   the Workspace, a flag or a document is wrong: carries every problem found
-+-- GateRefused      exit 3   the evaluation gate said no
++-- GateFailed      exit 3   the evaluation gate said no
 +-- Cancelled        exit 5   the user stopped it
 """
 
@@ -60,13 +60,13 @@ class InvalidInput(ArgotuneError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def gate_said_no(evaluated: Mapping[str, str]) -> str:
+def gate_failure_message(evaluated: Mapping[str, str]) -> str:
     """What an evaluation with these outputs, whose verdict is ``fail``, means for the run."""
     reason = evaluated.get("reason") or "the adapter is not enough better"
     return f"the gate said no: {reason}; nothing was rolled out"
 
 
-class GateRefused(ArgotuneError):
+class GateFailed(ArgotuneError):
     """The evaluation gate said no; nothing was rolled out."""
 
     exit_code = 3

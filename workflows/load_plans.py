@@ -106,7 +106,9 @@ def _warnings(manifest: Manifest, plan: Plan, here: bool) -> Iterator[Problem]:
     if here and plan.model.preset and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
         from steps.runtime import machine
 
-        yield from estimate.doubts(plan, machine.read(Path.cwd()), cuda=bool(machine.torch_sees_cuda()))
+        yield from estimate.memory_warnings(
+            plan, machine.read(Path.cwd()), cuda=bool(machine.is_torch_built_with_cuda())
+        )
 
 
 def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:

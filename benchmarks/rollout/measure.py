@@ -32,7 +32,7 @@ from steps.rollout import rollout_local
 from steps.rollout.settings import Settings
 from steps.rollout.step import rollout
 from steps.serving import server
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 THREADS = 64
 local = threading.local()
@@ -71,7 +71,7 @@ def measure(
 ) -> tuple[list[Answer], list[tuple[float, float]], int]:
     """All answers, when each rollout began and ended, and how many servers there were."""
     endpoint = put(given, adapters[0])
-    known = {WantedAdapter("tuned", adapter_digest(folder)).version for folder in adapters}
+    known = {DesiredAdapter("tuned", adapter_digest(folder)).version for folder in adapters}
     rollouts, pids = [], {record(given).pid}
     with ThreadPoolExecutor(THREADS) as clients:
         begin = time.monotonic() + 2

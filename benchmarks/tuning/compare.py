@@ -132,11 +132,11 @@ def plain_trl(work: Path) -> dict[str, Any]:
 
 def plain_trl_same_process(work: Path) -> dict[str, Any]:
     """Plain trl with what the tune step sets for its process, so that only what is around the training differs."""
-    from steps.runtime.machine import keep_freed_memory
+    from steps.runtime.machine import disable_malloc_trim
     from steps.tune import ignored_logits
 
-    keep_freed_memory()
-    ignored_logits.score_alone()
+    disable_malloc_trim()
+    ignored_logits.skip_ignored_logits()
     return plain_trl(work)
 
 

@@ -19,10 +19,10 @@ from steps.runtime import files
 from steps.runtime.errors import BadInput
 from steps.tune import settings
 
-NOT_OF_THE_ADAPTER = settings.NOT_OF_THE_ADAPTER | {"data_digest", "image", "push", "output"}
+NON_ADAPTER_FIELDS = settings.NON_ADAPTER_FIELDS | {"data_digest", "image", "push", "output"}
 NOTHING = "nothing"
 NOBODY = "no adapter is in service"
-LONGEST_TAG = 128
+MAX_TAG_LENGTH = 128
 DIGITS = 12
 
 
@@ -47,7 +47,7 @@ def check(given: Settings) -> Result:
 
 def settings_digest(given: Settings) -> str:
     """Digest of the settings that shape the adapter; the data has a digest of its own."""
-    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NOT_OF_THE_ADAPTER}
+    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NON_ADAPTER_FIELDS}
     return files.sha256_text(json.dumps(values, sort_keys=True, default=str))
 
 
@@ -67,7 +67,7 @@ def _derived(image: str, wanted: Lineage) -> str:
         return ""
     target = reference.parse(image)
     digits = wanted.origin.partition(":")[2][:DIGITS]
-    return f"{target.name}:{(target.tag or 'latest')[: LONGEST_TAG - DIGITS - 1]}-{digits}"
+    return f"{target.name}:{(target.tag or 'latest')[: MAX_TAG_LENGTH - DIGITS - 1]}-{digits}"
 
 
 def _difference(made_of: Lineage | None, wanted: Lineage) -> str:

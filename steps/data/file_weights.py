@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-MOST = 100.0
+MAX_WEIGHT = 100.0
 """Copies are written out: more of them would rather fill the disk than teach."""
 SHOWN = 5
 
@@ -36,8 +36,8 @@ def of_files(weights: Mapping[str, float], files: Sequence[str]) -> tuple[list[f
     taken: dict[int, str] = {}
     faults = []
     for key, weight in weights.items():
-        if not 0 <= weight <= MOST:
-            faults.append(Fault(key, f"{weight:g} is no weight", f"write a number from 0 to {MOST:g}"))
+        if not 0 <= weight <= MAX_WEIGHT:
+            faults.append(Fault(key, f"{weight:g} is no weight", f"write a number from 0 to {MAX_WEIGHT:g}"))
             continue
         meant = _meant(_plain(key), names)
         if len(meant) != 1:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AT_ONCE = 8 << 20
+MAX_BYTES = 8 << 20
 """Bytes of a batch."""
 ROWS_READ = 64
 """Rows that are decoded at once: few, because a dictionary may hide how wide they are."""
 PAGE_BUFFER = 1 << 20
 
 
-def batches(path: Path, columns: Sequence[str], at_once: int = AT_ONCE) -> Iterator[pa.RecordBatch]:
+def batches(path: Path, columns: Sequence[str], at_once: int = MAX_BYTES) -> Iterator[pa.RecordBatch]:
     """Read columns in batches of about ``at_once`` bytes, or of one row where that is larger.
 
     Raises:

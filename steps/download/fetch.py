@@ -10,16 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from steps.download.transfer import Fetched, Meter, Stopped, Target, Transfer, Wait, state_of
+from steps.download.transfer import DownloadedFile, ProgressMeter, Stopped, Target, Transfer, Wait, state_of
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError
 
-AT_ONCE = 4
+MAX_CONNECTIONS = 4
 
 
 def fetch_all(
     urls: Sequence[str], folder: Path, *, allow_private_hosts: bool = False, wait: Wait | None = None
-) -> list[Fetched]:
+) -> list[DownloadedFile]:
     """Fetch every address into ``folder`` and return the files in the order of ``urls``.
 
     What is there already is kept, what is there in part is continued. ``#sha256=<hex>`` at the end of an address is
@@ -33,8 +33,8 @@ def fetch_all(
     targets = _targets(urls, folder)
     folder.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
-    meter = Meter(target.shown for target in targets)
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+    meter = ProgressMeter(target.shown for target in targets)
+    with concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         pause = stop.wait if wait is None else wait
         transfers = [Transfer(target, meter, stop, pause, allow_private_hosts) for target in targets]
         futures = [pool.submit(transfer.run) for transfer in transfers]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-MOST_ROWS = 2**32 - 1
+MAX_ROWS = 2**32 - 1
 """That are written: places are numbers of 32 bits."""
 
 
@@ -47,7 +47,7 @@ def weighted(
             np.random.RandomState([seed, number]).shuffle(rows)
             part[rows[:drawn]] += 1
         of_files.append(again * len(rows) + drawn)
-    if not 0 < sum(of_files) <= MOST_ROWS - (len(times) - len(train)):
+    if not 0 < sum(of_files) <= MAX_ROWS - (len(times) - len(train)):
         what = f"with these weights there are {sum(of_files)} rows to train on"
         raise BadInput(what, "raise the weights" if not sum(of_files) else "lower the weights")
     passes, left = [], train[times[train] > 0]
@@ -60,7 +60,7 @@ def weighted(
     return order, of_files
 
 
-class Places:
+class RowPlacement:
     """Where the copies of each row go: rows to train on come first, then those held out, each in the order given."""
 
     def __init__(self, train: np.ndarray, held_out: np.ndarray, count: int) -> None:

@@ -25,7 +25,7 @@ BUCKET = 48 << 20
 PLACE = "place"
 
 
-class Spool:
+class RowBuffer:
     """Rows on disk, on the way to their places. ``close`` removes the file."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:

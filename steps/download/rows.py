@@ -47,8 +47,8 @@ class UnusableData(BadInput):
 
 
 @dataclass
-class Normalised:
-    """What ``normalise`` found."""
+class NormalizedRows:
+    """What ``normalize`` found."""
 
     counts: list[int] = field(default_factory=list)
     """Rows of each file."""
@@ -89,12 +89,12 @@ def count_rows(data: Sequence[DataFile]) -> int:
     return sum(int(pq.read_metadata(file.path).num_rows) for file in data)
 
 
-def normalise(
+def normalize(
     data: Sequence[DataFile],
     data_format: Format,
     keep: Callable[[pa.RecordBatch], object],
     columns: Columns = MappingProxyType({}),
-) -> Normalised:
+) -> NormalizedRows:
     """Check every row, and hand the rows as they are to be written to ``keep``, batch by batch.
 
     Raises:
@@ -102,7 +102,7 @@ def normalise(
     """
     import pyarrow as pa
 
-    found = Normalised()
+    found = NormalizedRows()
     faults: dict[Path, str] = {}
     for file in data:
         wrong: dict[str, _Faulty] = {}

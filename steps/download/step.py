@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from steps.data import file_weights, row_messages
 from steps.data.row_formats import KNOWN
 from steps.download import fetch, resampling, rows
-from steps.download.row_shuffle import Spool
+from steps.download.row_shuffle import RowBuffer
 from steps.download.settings import Result, Settings
 from steps.runtime import files
 from steps.runtime.errors import BadInput
@@ -32,7 +32,7 @@ class _Source:
 
 
 def download(settings: Settings) -> Result:
-    """Fetch, check, normalise, shuffle and split the data; write `dataset/` with `manifest.json` last.
+    """Fetch, check, normalize, shuffle and split the data; write `dataset/` with `manifest.json` last.
 
     Raises:
         BadInput: settings, addresses, files or rows that cannot be used, all that were found; or no space left.
@@ -56,7 +56,7 @@ def download(settings: Settings) -> Result:
         _remove_if_empty(dataset / "raw", dataset)
 
 
-def still_there(settings: Settings, result: Result) -> bool:
+def outputs_intact(settings: Settings, result: Result) -> bool:
     """Whether the split is on disk as recorded, and the files of ``source`` are still those it was made of."""
     dataset = settings.work / "dataset"
     manifest = json.loads((dataset / "manifest.json").read_text())
@@ -115,18 +115,18 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     if weights:
         train, taken = resampling.weighted(train, counts, weights, settings.shuffle, settings.seed)
         told = [{"weight": weight, "train_rows": count} for weight, count in zip(weights, taken, strict=True)]
-    places = resampling.Places(train, held_out, sum(counts))
+    places = resampling.RowPlacement(train, held_out, sum(counts))
     manifest_file = dataset / "manifest.json"
     parts = {"train.parquet": len(train)} | ({"eval.parquet": len(held_out)} if len(held_out) else {})
     dataset.mkdir(parents=True, exist_ok=True)
     schema = row_messages.schema_of(data_format)
-    with closing(Spool(dataset / ".rows.arrow.partial", schema)) as spool:
+    with closing(RowBuffer(dataset / ".rows.arrow.partial", schema)) as spool:
 
         def keep(given: pa.RecordBatch) -> None:
             for copies, their_places in places.of(given):
                 spool.add(copies, their_places)
 
-        found = rows.normalise(data, data_format, keep, settings.columns)
+        found = rows.normalize(data, data_format, keep, settings.columns)
         # Without a manifest the split counts as not made, whatever a killed step leaves of it.
         manifest_file.unlink(missing_ok=True)
         (dataset / "eval.parquet").unlink(missing_ok=True)

@@ -29,9 +29,9 @@ from steps.runtime import files, hosts, progress
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import retry_after
 
-TRIES = 5  # in a row that brought nothing new
+MAX_ATTEMPTS = 5  # in a row that brought nothing new
 BACKOFF = 1.0  # seconds before the second try; doubled for each further one
-LONGEST_WAIT = 300.0  # a server that asks for more is left to the next try of the step
+MAX_RETRY_AFTER_SECONDS = 300.0  # a server that asks for more is left to the next try of the step
 TIMEOUTS = (15, 60)  # seconds to connect, and between bytes
 CHUNK = 1 << 18
 
@@ -39,7 +39,7 @@ Wait = Callable[[float], object]
 
 
 @dataclasses.dataclass(frozen=True)
-class Fetched:
+class DownloadedFile:
     """A finished file, and where it came from."""
 
     url: str
@@ -83,7 +83,7 @@ class Stopped(Exception):
     """Another download failed; this one keeps what it has."""
 
 
-class Meter:
+class ProgressMeter:
     """How far several downloads are, in bytes; told to Argo once all sizes are known."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -131,7 +131,9 @@ class _TryAgain(Exception):
 class Transfer:
     """One file on its way. ``stop`` ends it, and is set when it fails; ``wait`` passes the time between tries."""
 
-    def __init__(self, target: Target, meter: Meter, stop: threading.Event, wait: Wait, allow_private: bool) -> None:
+    def __init__(
+        self, target: Target, meter: ProgressMeter, stop: threading.Event, wait: Wait, allow_private: bool
+    ) -> None:
         self._target = target
         self._meter = meter
         self._stop = stop
@@ -139,7 +141,7 @@ class Transfer:
         self._allow_private = allow_private
         self._state = _State()
 
-    def run(self) -> Fetched:
+    def run(self) -> DownloadedFile:
         """Bring the file here, or find it here.
 
         Raises:
@@ -170,7 +172,7 @@ class Transfer:
                 raise self._no_space() from error
             raise
 
-    def _already_here(self) -> Fetched | None:
+    def _already_here(self) -> DownloadedFile | None:
         """The finished file; also one that was complete when the step was killed just before its renaming."""
         digest = self._state.sha256
         if not digest or (self._target.digest and self._target.digest != digest):
@@ -178,7 +180,7 @@ class Transfer:
         for path in (self._target.path, self._target.partial):
             if path.is_file() and files.sha256(path) == digest:
                 os.replace(path, self._target.path)
-                return Fetched(self._target.shown, self._target.path, self._target.path.stat().st_size, digest)
+                return DownloadedFile(self._target.shown, self._target.path, self._target.path.stat().st_size, digest)
         return None
 
     def _have(self) -> int:
@@ -198,9 +200,9 @@ class Transfer:
                 failures = 1 if have > furthest else failures + 1
                 furthest = max(furthest, have)
                 pause = BACKOFF * 2 ** (failures - 1) if error.after is None else error.after
-                if failures >= TRIES or pause > LONGEST_WAIT:
+                if failures >= MAX_ATTEMPTS or pause > MAX_RETRY_AFTER_SECONDS:
                     why = f"{failures} tries in a row brought nothing new"
-                    if pause > LONGEST_WAIT:
+                    if pause > MAX_RETRY_AFTER_SECONDS:
                         why = f"the server asks to wait {pause:g} s"
                     fix = "see that the server is up and reachable from here; the next try keeps what has arrived"
                     raise StepError(f"{self._target.shown}: {error}; {why}", fix) from error
@@ -262,7 +264,7 @@ class Transfer:
                 if self._stop.is_set():
                     raise Stopped
 
-    def _finish(self) -> Fetched:
+    def _finish(self) -> DownloadedFile:
         target = self._target
         with target.partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -278,7 +280,7 @@ class Transfer:
         os.replace(target.partial, target.path)
         files.sync_folder(target.path.parent)
         self._meter.at(target.shown, size, size)
-        return Fetched(target.shown, target.path, size, digest)
+        return DownloadedFile(target.shown, target.path, size, digest)
 
     def _discard(self) -> None:
         for path in (self._target.partial, self._target.state, self._target.path):

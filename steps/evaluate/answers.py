@@ -7,7 +7,7 @@ from typing import Any
 
 from steps.data.chat_tokens import Message, render
 
-AT_ONCE = 8
+BATCH_SIZE = 8
 """Questions answered together, if there are more than these. So many are answered one by one, as a server does: among
 others each is padded, which rounds otherwise, and some answers take another turn."""
 
@@ -21,7 +21,7 @@ def answer(
         BadInput: the chat template refuses a question.
     """
     answers: list[str] = []
-    at_once = AT_ONCE if len(questions) > AT_ONCE else 1
+    at_once = BATCH_SIZE if len(questions) > BATCH_SIZE else 1
     for first in range(0, len(questions), at_once):
         answers += _batch(model, tokenizer, questions[first : first + at_once], ends, max_new_tokens)
     return answers

@@ -13,7 +13,7 @@ from steps.evaluate.lm_tasks import TaskScore
 WORST = 5
 """Rows listed on which the adapter does worse than its base, or than the adapter in service."""
 
-LONGEST = 1000
+MAX_QUESTION_LENGTH = 1000
 """Characters of a question that are told."""
 
 
@@ -100,7 +100,7 @@ def task_lines(models: Models) -> list[str]:
 def question(row: Sequence[Message]) -> str:
     """The last thing the user says, or the beginning of a row of mere text."""
     asked = [message for message in reversed(row) if message["role"] == "user"]
-    return next((str(message["content"])[:LONGEST] for message in [*asked, *row[:1]]), "")
+    return next((str(message["content"])[:MAX_QUESTION_LENGTH] for message in [*asked, *row[:1]]), "")
 
 
 def _worse(measured: Sequence[dict[str, Any]], other: str) -> list[dict[str, Any]]:

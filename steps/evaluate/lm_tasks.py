@@ -18,7 +18,7 @@ from steps.runtime.errors import BadInput, StepError
 
 PACKAGE = "lm_eval"
 INSTALL = "pip install 'argotune[lm-eval]' where tune and evaluate run"
-AT_ONCE = 4
+BATCH_SIZE = 4
 """Rows asked together; the harness keeps the logits of all their tokens."""
 RESAMPLED = 1000
 """Bootstrap samples for the standard error of metrics that are no means."""
@@ -61,7 +61,7 @@ class Tasks:
         for task in self.loaded["tasks"].values():
             task.set_fewshot_seed(seed)  # so that each model sees the same examples
         found = evaluate(
-            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=AT_ONCE),
+            HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE),
             self.loaded,
             limit=self.limit or None,
             bootstrap_iters=RESAMPLED,

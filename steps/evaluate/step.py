@@ -82,7 +82,7 @@ def evaluate(given: Settings) -> Result:
     return result
 
 
-def still_there(given: Settings, result: Result) -> bool:
+def outputs_intact(given: Settings, result: Result) -> bool:
     """Whether the evaluation of an earlier run may be kept: it is there, and the adapter is the one it was made of."""
     digest = given.adapter_digest
     whole = bool(digest) and adapter_digest(given.work / "adapter") == digest

@@ -30,8 +30,8 @@ MANAGER = "argotune"
 """Owner of the fields that steps apply (``fieldManager`` of server-side apply)."""
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between bytes of an answer."""
-TRIES = 6
-LONGEST_WAIT = 60.0
+MAX_ATTEMPTS = 6
+MAX_RETRY_AFTER_SECONDS = 60.0
 PAGE = 200
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MAY_PASS = (429, 500, 502, 503, 504)
@@ -61,7 +61,7 @@ class Refused(StepError):
         self.status, self.reason = status, reason
 
 
-class AlreadyThere(Refused):
+class AlreadyExists(Refused):
     """An object of this name exists: made by somebody else, or by a call whose answer was lost."""
 
 
@@ -69,7 +69,7 @@ class Conflict(Refused):
     """The object has changed since it was read, or another manager owns a field."""
 
 
-class NoSuchKind(BadInput):
+class KindNotInstalled(BadInput):
     """The cluster does not know the kind: its definitions are not installed."""
 
 
@@ -103,7 +103,7 @@ class KubernetesClient:
         """An object; None where there is none of this name.
 
         Raises:
-            NoSuchKind: the cluster does not know the kind.
+            KindNotInstalled: the cluster does not know the kind.
         """
         return self._call("get", "GET", kind, name, namespace, absent=True)
 
@@ -111,7 +111,7 @@ class KubernetesClient:
         """All objects that match the selectors, read in pages.
 
         Raises:
-            NoSuchKind: the cluster does not know the kind.
+            KindNotInstalled: the cluster does not know the kind.
         """
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         found: list[Document] = []
@@ -134,7 +134,7 @@ class KubernetesClient:
         """Make an object; ``dry_run``: only say what it would become.
 
         Raises:
-            AlreadyThere: one of this name exists, maybe from an earlier try of this very call.
+            AlreadyExists: one of this name exists, maybe from an earlier try of this very call.
         """
         query = {"dryRun": "All"} if dry_run else {}
         made = self._call("create", "POST", kind, "", namespace, query=query, body=body)
@@ -213,18 +213,18 @@ class KubernetesClient:
         return self._again(call)
 
     def _again(self, call: Callable[[], T]) -> T:
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return call()
             except _MayPass as error:
-                if attempt == TRIES:
+                if attempt == MAX_ATTEMPTS:
                     raise StepError(
-                        f"the Kubernetes API at {self._api.configuration.host}: {error} ({TRIES} tries)",
+                        f"the Kubernetes API at {self._api.configuration.host}: {error} ({MAX_ATTEMPTS} tries)",
                         "see whether the cluster is well, then run the step again",
                     ) from None
                 backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
-                wait = min(error.wait if error.wait is not None else backoff, LONGEST_WAIT)
-                print(f"Kubernetes API: {error}; try {attempt + 1} of {TRIES} in {wait:.0f} s", flush=True)
+                wait = min(error.wait if error.wait is not None else backoff, MAX_RETRY_AFTER_SECONDS)
+                print(f"Kubernetes API: {error}; try {attempt + 1} of {MAX_ATTEMPTS} in {wait:.0f} s", flush=True)
                 self._wait(wait)
         raise AssertionError("no tries")
 
@@ -341,11 +341,11 @@ def _failure(
     if status == 403:
         return BadInput(what, "argo/install/roles.yaml has the role each step needs, docs/NODES.md says who gets it")
     if status == 404 and not _is_of_object(text):
-        return NoSuchKind(
+        return KindNotInstalled(
             f"the cluster has no {kind.qualified}", f"install what defines {kind.qualified}, or do without"
         )
     if status == 409 and reason == "AlreadyExists":
-        return AlreadyThere(status, reason, what)
+        return AlreadyExists(status, reason, what)
     if status == 409:
         return Conflict(status, reason, what, "somebody else changes it too; run the step again")
     if status in (400, 422):

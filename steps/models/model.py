@@ -107,7 +107,7 @@ def load_base(
             local_files_only=True,
         )
     if divided:
-        sharding.stay_in_memory(model)
+        sharding.keep_on_cpu(model)
     if quantization is not None:
         _check_quantized(model, quantization)
     return model
@@ -221,7 +221,7 @@ def _from_hub_or_wheel(repository: str, revision: str, facts: presets.Model | No
     print(f"looking for {repository} at {revision[:12]} (fetched the first time{size})", flush=True)
     try:
         folder = model_hub.fetch(repository, revision, whole=whole)
-    except model_hub.OutOfReach as error:
+    except model_hub.HubUnreachable as error:
         if facts is None or facts.wheel is None or facts.repository != repository:
             raise StepError(
                 f"{repository} is not in the cache, and the hub can't be reached ({error})",

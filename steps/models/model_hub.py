@@ -28,15 +28,15 @@ TOKEN_FIX = (
     "accept its licence on the hub, then give a token that may read it: modelAccessSecret in the Workspace (a Secret "
     "with key HF_TOKEN), or HF_TOKEN in the environment"
 )
-TRIES, LONGEST_WAIT = 3, 60.0
+MAX_ATTEMPTS, MAX_RETRY_AFTER_SECONDS = 3, 60.0
 """Besides those of the library, which tries some calls again by itself."""
 ANSWER_SECONDS = 60.0
 """For an answer that the library would wait for without end."""
-KNOCK_SECONDS = 10.0
+CONNECT_TIMEOUT_SECONDS = 10.0
 MAY_PASS = (408, 429, 500, 502, 503, 504)
 
 
-class OutOfReach(Exception):
+class HubUnreachable(Exception):
     """The hub doesn't answer, and the cache doesn't have the model."""
 
 
@@ -46,7 +46,7 @@ def fetch(repository: str, revision: str, *, whole: bool, wait: Callable[[float]
     Raises:
         BadInput: no such repository or revision, no weights, or the hub wants a token that may read it.
         OSError: the disk is full.
-        OutOfReach: why it can't be had from here now.
+        HubUnreachable: why it can't be had from here now.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, set_client_factory
@@ -54,15 +54,15 @@ def fetch(repository: str, revision: str, *, whole: bool, wait: Callable[[float]
     disable_progress_bars()
     set_client_factory(_client)
     silence = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             folder = _snapshot(repository, revision, whole, here_only=silence)
             break
         except _MayPass as error:
-            if attempt == TRIES:
-                raise OutOfReach(str(error)) from None
-            seconds = min(2.0 ** (attempt - 1) if error.wait is None else error.wait, LONGEST_WAIT)
-            print(f"the hub: {error}; try {attempt + 1} of {TRIES} in {seconds:.0f} s", flush=True)
+            if attempt == MAX_ATTEMPTS:
+                raise HubUnreachable(str(error)) from None
+            seconds = min(2.0 ** (attempt - 1) if error.wait is None else error.wait, MAX_RETRY_AFTER_SECONDS)
+            print(f"the hub: {error}; try {attempt + 1} of {MAX_ATTEMPTS} in {seconds:.0f} s", flush=True)
             wait(seconds)
     if whole:
         _check_whole(folder, repository)
@@ -99,7 +99,7 @@ def _silence(endpoint: str) -> str:
     said = ""
     for _ in range(2):
         try:
-            requests.head(endpoint, timeout=KNOCK_SECONDS)
+            requests.head(endpoint, timeout=CONNECT_TIMEOUT_SECONDS)
             return ""
         except requests.RequestException as error:
             said = f"{endpoint}: {type(error).__name__}"
@@ -140,7 +140,7 @@ def _snapshot(repository: str, revision: str, whole: bool, here_only: str) -> Pa
             raise
         _refused(error, f"{repository} at {revision} from {constants.ENDPOINT}")
         if here_only:
-            raise OutOfReach(here_only) from None
+            raise HubUnreachable(here_only) from None
         raise _failure(error) from None
 
 
@@ -174,11 +174,11 @@ def _refused(error: BaseException, what: str) -> None:
             raise BadInput(f"the hub has no {what} (status 404)", "check the name and the revision") from None
 
 
-def _failure(error: BaseException) -> _MayPass | OutOfReach:
+def _failure(error: BaseException) -> _MayPass | HubUnreachable:
     """What an error means that is no refusal: of a connection it may pass, of an answer by its status."""
     answers = list(_responses(error))
     if any(response.status_code not in MAY_PASS for response in answers):
-        return OutOfReach(_reason(error))
+        return HubUnreachable(_reason(error))
     waits = [seconds for response in answers if (seconds := retry_after(response)) is not None]
     return _MayPass(_reason(error), max(waits, default=None))
 
@@ -209,4 +209,4 @@ def _check_whole(folder: Path, repository: str) -> None:
     if not (folder / "config.json").is_file() or not named:
         raise BadInput(f"{repository} has no weights in safetensors format", "use a model that has")
     if missing := sorted(path.name for path in named if not path.is_file()):
-        raise OutOfReach(f"of the cached copy these files are missing: {', '.join(missing)}")
+        raise HubUnreachable(f"of the cached copy these files are missing: {', '.join(missing)}")

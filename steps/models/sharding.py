@@ -71,7 +71,7 @@ def quantizing_on(device: str) -> Iterator[None]:
         AUTO_QUANTIZER_MAPPING[METHOD] = before
 
 
-def stay_in_memory(model: Any) -> None:
+def keep_on_cpu(model: Any) -> None:
     """Keep the trainer from moving the whole model to a GPU: it leaves one with a map of devices where it is."""
     model.hf_device_map = {"": "cpu"}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from steps.runtime.errors import BadInput
 
 DOCKER_HUB = "docker.io"
-LONGEST_REPOSITORY = 255
+MAX_REPOSITORY_LENGTH = 255
 DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
@@ -116,9 +116,9 @@ def _check_repository(repository: str, wrong: list[str], fixes: list[str]) -> No
     elif not all(_COMPONENT.fullmatch(part) for part in repository.split("/")):
         wrong.append(f"{_cut(repository)!r} is not a repository")
         fixes.append("each part has lower-case letters and digits, joined by '.', '_', '__' or '-'")
-    elif len(repository) > LONGEST_REPOSITORY:
+    elif len(repository) > MAX_REPOSITORY_LENGTH:
         wrong.append(f"the repository has {len(repository)} characters")
-        fixes.append(f"use at most {LONGEST_REPOSITORY}")
+        fixes.append(f"use at most {MAX_REPOSITORY_LENGTH}")
 
 
 def _cut(text: str) -> str:

@@ -48,7 +48,7 @@ def push_image(
         print(f"{reference.name}:{tag}@{stored} is there already", flush=True)
         return stored
     if stored and immutable:
-        raise registry_errors.Locked(
+        raise registry_errors.TagImmutable(
             f"{reference.name}:{tag} is {stored} already, and is not to be changed",
             "give a new tag, or set output.immutable to false",
         )

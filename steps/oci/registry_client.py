@@ -17,16 +17,16 @@ from steps.oci.oci_layout import Blob
 from steps.oci.reference import DOCKER_HUB, Reference
 from steps.oci.registry_auth import RegistryAuth, plain_http
 from steps.oci.registry_errors import TIMEOUT, MayPass
-from steps.oci.registry_transport import Wire
-from steps.oci.registry_upload import Part, Told, Upload
+from steps.oci.registry_transport import RegistryAdapter
+from steps.oci.registry_upload import FileSlice, ProgressCallback, Upload
 from steps.runtime import files
 from steps.runtime.errors import StepError
 
 T = TypeVar("T")
-TRIES = 5
+MAX_ATTEMPTS = 5
 """In a row that brought nothing new."""
-LONGEST_WAIT = 120.0
-LONGEST_MANIFEST = 4 * 1024 * 1024
+MAX_RETRY_AFTER_SECONDS = 120.0
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """Bytes; the specification's least that a registry must take, and what most of them take."""
 CHUNK = 1024 * 1024
 MANIFEST_TYPES = (
@@ -52,7 +52,7 @@ class RegistryClient:
         push: bool = False,
         mount_from: str = "",
         docker_config: Path | None = None,
-        tries: int = TRIES,
+        tries: int = MAX_ATTEMPTS,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = reference
@@ -64,7 +64,7 @@ class RegistryClient:
         self._auth = RegistryAuth(reference, self.base, push=push, mount_from=mount_from, docker_config=docker_config)
         self._session = requests.Session()
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, Wire())
+            self._session.mount(scheme, RegistryAdapter())
         self._session.auth = self._auth
         self._session.headers.update({"User-Agent": "argotune", "Accept-Encoding": "identity"})
 
@@ -73,10 +73,12 @@ class RegistryClient:
         response = self._again(lambda: self.call("HEAD", f"{self.base}/blobs/{digest}", fine=(200, 404)))
         return response.status_code == 200
 
-    def send_blob(self, blob: Blob, path: Path, told: Told = lambda sent: None, *, memory: Path | None = None) -> str:
+    def send_blob(
+        self, blob: Blob, path: Path, told: ProgressCallback = lambda sent: None, *, memory: Path | None = None
+    ) -> str:
         """Upload ``path`` as ``blob``, see ``Upload``; gives ``sent`` or ``mounted``, for people."""
         upload = Upload(self, blob, path, told, memory, self._mount_from)
-        return self._again(upload.run, reached=lambda: upload.furthest)
+        return self._again(upload.run, reached=lambda: upload.bytes_acknowledged)
 
     def try_upload(self) -> None:
         """Begin an upload and give it up at once: what a push is refused for, this is refused for too."""
@@ -113,16 +115,16 @@ class RegistryClient:
 
     def _again(self, action: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
         """Try until it is done, or ``tries`` times in a row without having ``reached`` more."""
-        attempt, furthest = 1, reached()
+        attempt, bytes_acknowledged = 1, reached()
         while True:
             try:
                 return action()
             except MayPass as error:
-                attempt, furthest = (1 if reached() > furthest else attempt + 1), reached()
+                attempt, bytes_acknowledged = (1 if reached() > bytes_acknowledged else attempt + 1), reached()
                 if attempt > self._tries:
                     raise
                 backoff = 2.0 ** (attempt - 2) * random.uniform(0.5, 1)
-                wait = min(error.wait if error.wait is not None else backoff, LONGEST_WAIT)
+                wait = min(error.wait if error.wait is not None else backoff, MAX_RETRY_AFTER_SECONDS)
                 print(f"{error.what}; try {attempt} of {self._tries} in {wait:.0f} s", flush=True)
                 self._wait(wait)
 
@@ -161,8 +163,8 @@ class RegistryClient:
         with self.call("GET", url, fine=(200,), headers=_ACCEPT) as response:
             for data in self._stream(response):
                 content += data
-                if len(content) > LONGEST_MANIFEST:
-                    raise StepError(f"manifest of {self.reference} is larger than {LONGEST_MANIFEST} bytes")
+                if len(content) > MAX_MANIFEST_BYTES:
+                    raise StepError(f"manifest of {self.reference} is larger than {MAX_MANIFEST_BYTES} bytes")
         return response.headers.get("Content-Type", "").partition(";")[0].strip(), content
 
     def _stream(self, response: requests.Response) -> Iterator[bytes]:
@@ -179,7 +181,7 @@ class RegistryClient:
         fine: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
-        body: bytes | Part | None = None,
+        body: bytes | FileSlice | None = None,
     ) -> requests.Response:
         """One exchange, without further tries; a challenge is answered once.
 
@@ -189,7 +191,7 @@ class RegistryClient:
         """
 
         def send() -> requests.Response:
-            if isinstance(body, Part):
+            if isinstance(body, FileSlice):
                 body.seek(0)
             try:
                 return self._session.request(

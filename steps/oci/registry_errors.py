@@ -33,7 +33,7 @@ class TooLarge(StepError):
     """A body is larger than the registry, or a proxy before it, takes."""
 
 
-class Locked(BadInput):
+class TagImmutable(BadInput):
     """A tag stays where it is."""
 
 
@@ -95,9 +95,9 @@ def _denied(detail: str, reference: Reference, push: bool, known: bool, azure: b
     )
 
 
-def _locked(detail: str, reference: Reference) -> Locked:
+def _locked(detail: str, reference: Reference) -> TagImmutable:
     """ACR answers 405 where image or repository is locked, Harbor 412, ECR 400 with TAG_INVALID ... immutable."""
-    return Locked(
+    return TagImmutable(
         f"{reference.registry} does not let {reference} be written: {detail}",
         "the tag, or the whole repository, is locked or immutable: give a new tag, or unlock it (of ACR: az acr"
         f" repository update --name {reference.registry.partition('.')[0]} --image"

@@ -55,7 +55,7 @@ class _WholeHTTPSConnectionPool(HTTPSConnectionPool):
     ConnectionCls = _WholeHTTPSConnection
 
 
-class Wire(HTTPAdapter):
+class RegistryAdapter(HTTPAdapter):
     """To be mounted in a session of requests."""
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:

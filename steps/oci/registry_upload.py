@@ -26,9 +26,9 @@ from steps.runtime.errors import BadInput, StepError
 if TYPE_CHECKING:
     from steps.oci.registry_client import RegistryClient
 
-Told = Callable[[int], None]
+ProgressCallback = Callable[[int], None]
 CHUNK = 64 * 1024 * 1024
-LEAST_CHUNK = 512 * 1024
+MIN_CHUNK_BYTES = 512 * 1024
 """Below nginx's usual limit of a body, 1 MB."""
 FORGOTTEN = (400, 404, 416)
 """What registries answer about an upload that they do not know, or not at this place."""
@@ -36,7 +36,7 @@ _BYTES = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass
-class _Place:
+class UploadSession:
     """How far an upload is; ``blob`` and ``repository`` tell whose it is."""
 
     repository: str
@@ -53,7 +53,13 @@ class Upload:
     """
 
     def __init__(
-        self, client: RegistryClient, blob: Blob, path: Path, told: Told, memory: Path | None, mount_from: str
+        self,
+        client: RegistryClient,
+        blob: Blob,
+        path: Path,
+        told: ProgressCallback,
+        memory: Path | None,
+        mount_from: str,
     ) -> None:
         self._client = client
         self._blob = blob
@@ -61,13 +67,13 @@ class Upload:
         self._told = told
         self._memory = memory
         self._mount_from = mount_from
-        self._place: _Place | None = None
+        self._place: UploadSession | None = None
         self._chunk = CHUNK
         self._resumed = False
         self._tried = False
         if path.stat().st_size != blob.size:
             raise damaged(blob.digest)
-        self.furthest = 0
+        self.bytes_acknowledged = 0
         """Bytes that the registry has had."""
 
     def run(self) -> str:
@@ -91,7 +97,7 @@ class Upload:
         self._finish(self._place)
         return "sent"
 
-    def _asked(self) -> _Place | None:
+    def _asked(self) -> UploadSession | None:
         """Where an upload that was begun goes on by the registry's own word."""
         if self._place is None:
             return None
@@ -106,13 +112,13 @@ class Upload:
             print(f"going on at {self._place.offset / 1e6:.1f} MB", flush=True)
         return self._place
 
-    def _begun(self) -> _Place | None:
+    def _begun(self) -> UploadSession | None:
         """A new upload; None when the registry took the blob over from the other repository instead."""
         url = f"{self._client.base}/blobs/uploads/"
         begun = self._mounted(url) or self._client.call("POST", url, fine=(202,))
         if begun.status_code == 201:
             return None
-        place = _Place(self._client.reference.name, self._blob.digest, self._client.location(begun))
+        place = UploadSession(self._client.reference.name, self._blob.digest, self._client.location(begun))
         # A registry may want larger chunks than ours.
         with suppress(ValueError):
             self._chunk = max(self._chunk, int(begun.headers.get("OCI-Chunk-Min-Length", "")))
@@ -128,11 +134,11 @@ class Upload:
             return self._client.call("POST", url, fine=(201, 202), query=query)
         return None
 
-    def _send_chunk(self, place: _Place) -> None:
+    def _send_chunk(self, place: UploadSession) -> None:
         end = min(place.offset + self._chunk, self._blob.size)
         headers = {**_BYTES, "Content-Range": f"{place.offset}-{end - 1}"}
         try:
-            with Part(self._path, place.offset, end, self._told) as part:
+            with FileSlice(self._path, place.offset, end, self._told) as part:
                 sent = self._client.call(
                     "PATCH", place.location, fine=(201, 202, 204, *FORGOTTEN), headers=headers, body=part
                 )
@@ -147,13 +153,13 @@ class Upload:
             raise self._lost(sent)
         self._remember(place)
 
-    def _finish(self, place: _Place) -> None:
+    def _finish(self, place: UploadSession) -> None:
         """Close the upload, with the whole blob where it is a small one."""
         query = {"digest": self._blob.digest}
         start = self._blob.size if place.offset else 0
         fine = (201, *(FORGOTTEN if self._resumed else (400,)))
         try:
-            with Part(self._path, start, self._blob.size, self._told) as rest:
+            with FileSlice(self._path, start, self._blob.size, self._told) as rest:
                 body = rest if len(rest) else b""
                 done = self._client.call("PUT", place.location, fine=fine, headers=_BYTES, query=query, body=body)
         except TooLarge as error:
@@ -166,14 +172,14 @@ class Upload:
         self._client.check_stored(done, self._blob.digest)
         self._forget()
 
-    def _move(self, place: _Place, answer: requests.Response, otherwise: int = 0) -> None:
+    def _move(self, place: UploadSession, answer: requests.Response, otherwise: int = 0) -> None:
         """Go where the registry says: ``Range: 0-END``, which is ``0-0`` also where there is nothing yet."""
         found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", "").strip())
         end = int(found[1]) + 1 if found else otherwise
         place.offset = 0 if end == 1 and otherwise != 1 else min(end, self._blob.size)
         if answer.headers.get("Location"):
             place.location = self._client.location(answer)
-        self.furthest = max(self.furthest, place.offset)
+        self.bytes_acknowledged = max(self.bytes_acknowledged, place.offset)
 
     def _lost(self, answer: requests.Response, *, keep: bool = False) -> MayPass:
         answer.close()
@@ -184,21 +190,21 @@ class Upload:
 
     def _shrink(self, error: TooLarge) -> None:
         """Try smaller parts: a proxy on the way takes no body of this size."""
-        if min(self._chunk, self._blob.size) <= LEAST_CHUNK:
+        if min(self._chunk, self._blob.size) <= MIN_CHUNK_BYTES:
             raise error
-        self._chunk = max(self._chunk // 8, LEAST_CHUNK)
+        self._chunk = max(self._chunk // 8, MIN_CHUNK_BYTES)
 
-    def _remembered(self) -> _Place | None:
+    def _remembered(self) -> UploadSession | None:
         if self._memory is None:
             return None
         try:
-            place = _Place(**json.loads(self._memory.read_text()))
+            place = UploadSession(**json.loads(self._memory.read_text()))
         except (OSError, ValueError, TypeError):
             return None
         ours = (place.repository, place.blob) == (self._client.reference.name, self._blob.digest)
         return place if ours else None
 
-    def _remember(self, place: _Place) -> None:
+    def _remember(self, place: UploadSession) -> None:
         # An address elsewhere may carry its own permission, which no file should keep.
         if self._memory and urlsplit(place.location)[:2] == urlsplit(self._client.base)[:2]:
             files.write_json(self._memory, asdict(place))
@@ -214,10 +220,10 @@ def damaged(digest: str) -> StepError:
     return StepError(f"the bytes of blob {digest} are not those of its digest", "package the adapter again")
 
 
-class Part(io.FileIO):
+class FileSlice(io.FileIO):
     """The bytes from ``start`` to ``end`` of a file, to be streamed; tells how far in the file it was read."""
 
-    def __init__(self, path: Path, start: int, end: int, told: Told = lambda sent: None) -> None:
+    def __init__(self, path: Path, start: int, end: int, told: ProgressCallback = lambda sent: None) -> None:
         super().__init__(path, "rb")
         self._start, self._end, self._told = start, end, told
         super().seek(start)

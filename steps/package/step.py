@@ -79,7 +79,7 @@ def check(given: Settings) -> tuple[Reference | None, Reference | None]:
     return target, moving
 
 
-def still_there(given: Settings, result: Result) -> bool:
+def outputs_intact(given: Settings, result: Result) -> bool:
     """Whether the layout is whole and, if it was pushed, the registry still has the image."""
     from steps.oci import registry
 

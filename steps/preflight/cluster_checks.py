@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
@@ -71,7 +71,7 @@ def _namespace_quota(cluster: KubernetesClient, given: Settings) -> Found:
             continue
         name = quota["metadata"]["name"]
         if int(limit) < given.gpus:
-            yield NoCapacity(
+            yield InsufficientCapacity(
                 f"ResourceQuota {name} allows {limit} {given.gpu_resource} in namespace {cluster.namespace}; a pod of"
                 f" this run asks for {given.gpus}",
                 "raise it (argo/install/quota.yaml), or ask for fewer GPUs",
@@ -88,11 +88,11 @@ def _azure(given: Settings) -> Found:
         return
     cluster = aks_client.connect(given)
     location, _ = cluster.location_and_system_pool()
-    left, refused = aks_capacity.split(cluster, given, location, nodes.choices(given))
+    left, refused = aks_capacity.split(cluster, given, location, nodes.node_options(given))
     for choice, why in refused if left else ():
         yield f"{choice} is not to be had: {why}"
     if left:
         yield f"{left[0]} may be had in {location}, as far as Azure says"
     else:
         reasons = "; ".join(f"{choice}: {why}" for choice, why in refused)
-        yield NoCapacity(f"none of the sizes asked for can be had: {reasons}", aks.QUOTA_HELP)
+        yield InsufficientCapacity(f"none of the sizes asked for can be had: {reasons}", aks.QUOTA_HELP)

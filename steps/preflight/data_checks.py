@@ -21,11 +21,11 @@ from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import retry_after
 
 MAGIC = b"PAR1"
-LEAST = 12
+MIN_PARQUET_BYTES = 12
 """Bytes of a parquet file: the magic twice, and the footer's length."""
-TRIES, BACKOFF, LONGEST_WAIT = 3, 1.0, 30.0
+MAX_ATTEMPTS, BACKOFF, MAX_RETRY_AFTER_SECONDS = 3, 1.0, 30.0
 TIMEOUT = (10.0, 30.0)
-AT_ONCE = 8
+MAX_CONNECTIONS = 8
 
 Wait = Callable[[float], object]
 
@@ -51,7 +51,7 @@ def check_urls(
             return error
 
     if urls:
-        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        with concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
             yield from pool.map(look, urls)
 
 
@@ -80,11 +80,11 @@ def _file(path: Path) -> str | StepError:
 def _at(url: str, allow_private: bool, wait: Wait) -> str | StepError:
     shown = hosts.shown(url)
     with hosts.session(allow_private=allow_private) as session:
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return _asked(session, url, allow_private)
             except _TryAgain as error:
-                if attempt == TRIES or (error.after or 0) > LONGEST_WAIT:
+                if attempt == MAX_ATTEMPTS or (error.after or 0) > MAX_RETRY_AFTER_SECONDS:
                     return StepError(f"{shown}: {error}", "see that the server is up and reachable from here")
                 wait(BACKOFF * 2 ** (attempt - 1) if error.after is None else error.after)
     raise AssertionError("no tries")
@@ -95,7 +95,7 @@ def _asked(session: requests.Session, url: str, allow_private: bool) -> str | St
     head, size = _bytes(session, url, allow_private, f"0-{len(MAGIC) - 1}")
     if size is None:
         return _judge(shown, head, None, None) or f"{shown} begins as parquet does; its server gives no parts"
-    if size < LEAST:
+    if size < MIN_PARQUET_BYTES:
         return _judge(shown, head, b"", size) or ""
     tail, _ = _bytes(session, url, allow_private, f"{size - 8}-{size - 1}")
     return _judge(shown, head, tail, size) or f"{shown} is parquet, {size} bytes"
@@ -139,7 +139,7 @@ def _judge(place: str, head: bytes, tail: bytes | None, size: int | None) -> Bad
         return BadInput(f"{place} is no parquet file: it {what}", fix)
     if tail is None or size is None:
         return None
-    if tail[-4:] != MAGIC or int.from_bytes(tail[:4], "little") > size - LEAST:
+    if tail[-4:] != MAGIC or int.from_bytes(tail[:4], "little") > size - MIN_PARQUET_BYTES:
         return BadInput(f"{place} is not a whole parquet file: its end is missing", "write or upload it once more")
     return None
 

@@ -20,7 +20,7 @@ from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import retry_after
 
 TIMEOUT = (5.0, 20.0)
-TRIES, BACKOFF, LONGEST_WAIT = 3, 1.0, 30.0
+MAX_ATTEMPTS, BACKOFF, MAX_RETRY_AFTER_SECONDS = 3, 1.0, 30.0
 HUB = "https://huggingface.co"
 
 Wait = Callable[[float], object]
@@ -59,19 +59,19 @@ def _asked(repository: str, revision: str, wait: Wait) -> str | StepError:
 
 def _head(url: str, wait: Wait) -> requests.Response:
     """Ask, and again where that may help: a model that may not be read is to be known before a node is made."""
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         after = None
         try:
             answer = requests.head(
                 url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT
             )
-            if answer.status_code not in MAY_PASS or attempt == TRIES:
+            if answer.status_code not in MAY_PASS or attempt == MAX_ATTEMPTS:
                 return answer
             after = retry_after(answer)
         except requests.RequestException as error:
-            if attempt == TRIES or isinstance(error, requests.ConnectTimeout):
+            if attempt == MAX_ATTEMPTS or isinstance(error, requests.ConnectTimeout):
                 raise
-        wait(min(BACKOFF * 2 ** (attempt - 1) if after is None else after, LONGEST_WAIT))
+        wait(min(BACKOFF * 2 ** (attempt - 1) if after is None else after, MAX_RETRY_AFTER_SECONDS))
     raise AssertionError("no tries")
 
 

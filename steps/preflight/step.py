@@ -14,10 +14,10 @@ from pathlib import Path
 from steps.oci import reference
 from steps.oci.credentials import config_files
 from steps.preflight.settings import Result, Settings
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 Found = Iterator[str | StepError]
-TRIES = 2
+MAX_ATTEMPTS = 2
 """To reach a registry: a run that waits for one later is more patient than who looks whether to begin."""
 
 
@@ -26,7 +26,7 @@ def preflight(given: Settings) -> Result:
 
     Raises:
         BadInput: faults that somebody must mend, all that were found.
-        NoCapacity: the only faults are of quota or capacity.
+        InsufficientCapacity: the only faults are of quota or capacity.
         StepError: the only faults may pass: something does not answer.
     """
     checked: list[str] = []
@@ -46,7 +46,7 @@ def together(faults: Sequence[StepError]) -> StepError:
     """One error that tells all; one that no retry mends decides, or the run would repeat what cannot succeed."""
     if len(faults) == 1:
         return faults[0]
-    kinds = (BadInput, NoCapacity, StepError)
+    kinds = (BadInput, InsufficientCapacity, StepError)
     kind = next(kind for kind in kinds if any(isinstance(fault, kind) for fault in faults))
     told = [f"({number}) {fault.what}" for number, fault in enumerate(faults, 1)]
     fixes = [f"({number}) {fault.fix}" for number, fault in enumerate(faults, 1)]
@@ -111,7 +111,7 @@ def _pulled(image: str, docker_config: Path | None) -> Found:
 
     try:
         wanted = reference.parse(image)
-        if RegistryClient(wanted, docker_config=docker_config, tries=TRIES).manifest_digest(wanted.pulled):
+        if RegistryClient(wanted, docker_config=docker_config, tries=MAX_ATTEMPTS).manifest_digest(wanted.pulled):
             yield f"{image} may be pulled"
         else:
             yield BadInput(f"{wanted.registry} has no {image}", "check the name and the tag, or push it first")
@@ -127,7 +127,7 @@ def _output(given: Settings) -> Found:
     from steps.oci.registry_client import RegistryClient
 
     target = reference.parse(given.image)
-    registry = RegistryClient(target, push=True, tries=TRIES)
+    registry = RegistryClient(target, push=True, tries=MAX_ATTEMPTS)
     registry.try_upload()
     tag = target.tag or "latest"
     there = registry.manifest_digest(tag)

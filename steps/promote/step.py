@@ -13,7 +13,7 @@ from pathlib import Path
 from steps.models.adapter import adapter_digest
 from steps.promote.settings import Candidate, Result, Settings
 from steps.runtime import files
-from steps.runtime.errors import BadInput, GateRefused
+from steps.runtime.errors import BadInput, GateFailed
 from steps.tune import checkpoints
 
 FOLDER = "candidates"
@@ -26,7 +26,7 @@ def promote(given: Settings) -> Result:
 
     Raises:
         BadInput: there are no candidates, or a winner that is in none of the folders.
-        GateRefused: none has passed.
+        GateFailed: none has passed.
     """
     if not given.candidates:
         raise BadInput("there are no candidates", "tune and evaluate at least one before")
@@ -34,7 +34,7 @@ def promote(given: Settings) -> Result:
     _tell(given.candidates, names)
     passed = [candidate for candidate in given.candidates if candidate.verdict == "pass"]
     if not passed:
-        raise GateRefused(
+        raise GateFailed(
             f"no candidate has passed its evaluation, of {len(given.candidates)}",
             "tune with other settings or more data; nothing was promoted",
         )
@@ -50,7 +50,7 @@ def promote(given: Settings) -> Result:
     return Result(name, best.adapter_digest, best.base_loss, best.adapter_loss, len(given.candidates))
 
 
-def still_there(given: Settings, result: Result) -> bool:
+def outputs_intact(given: Settings, result: Result) -> bool:
     """Whether the winner of an earlier run still is the adapter of the work folder."""
     return adapter_digest(given.work / "adapter") == result.adapter_digest
 

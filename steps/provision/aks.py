@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steps.provision import aks_capacity, aks_client, aks_errors, aks_nodes, aks_pool, nodes
-from steps.provision.nodes import Leftover
+from steps.provision.nodes import OrphanedNodes
 from steps.provision.settings import ClusterRef, ReleaseSettings, Result, Settings
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 if TYPE_CHECKING:
     from azure.mgmt.containerservice.models import AgentPool
@@ -26,7 +26,7 @@ def provision(wanted: Settings, cluster: Cluster | None = None) -> Result:
     """Make the pool of a run, of the first kind that can be had, or find it again and wait until it is ready.
 
     Raises:
-        NoCapacity: no kind that would do can be had; says why of each.
+        InsufficientCapacity: no kind that would do can be had; says why of each.
         BadInput: Azure does not let us in, or refuses what is asked for.
         StepError: Azure failed, or was not done in time; tried again, the step goes on where it was.
     """
@@ -38,7 +38,7 @@ def provision(wanted: Settings, cluster: Cluster | None = None) -> Result:
     pool = _settled(cluster, wanted)
     choice = aks_pool.choice_of(pool)
     # Found again, it may have fewer nodes: the autoscaler takes back what is idle, and brings it when a pod needs it.
-    there = aks_nodes.with_gpus(wanted, min(wanted.count, pool.count or 0), cluster.pause)
+    there = aks_nodes.wait_for_gpus(wanted, min(wanted.count, pool.count or 0), cluster.pause)
     summary = f"node pool {pool.name}: {wanted.count} x {choice}, for this run alone"
     return Result("cuda", there or [str(pool.name)], summary)
 
@@ -59,7 +59,7 @@ def release(run: ReleaseSettings, cluster: Cluster | None = None) -> str:
     return f"deleted node pool {name}"
 
 
-def leftovers(place: ClusterRef, cluster: Cluster | None = None) -> list[Leftover]:
+def list_orphans(place: ClusterRef, cluster: Cluster | None = None) -> list[OrphanedNodes]:
     """Every pool that a run has made and that is still there.
 
     Raises:
@@ -69,7 +69,7 @@ def leftovers(place: ClusterRef, cluster: Cluster | None = None) -> list[Leftove
     return [pool for pool in map(aks_pool.leftover, cluster.pools()) if pool.run]
 
 
-def remove(place: ClusterRef, found: Leftover, cluster: Cluster | None = None) -> None:
+def remove(place: ClusterRef, found: OrphanedNodes, cluster: Cluster | None = None) -> None:
     """Delete a pool that a run has left, and wait until it is gone.
 
     Raises:
@@ -80,7 +80,7 @@ def remove(place: ClusterRef, found: Leftover, cluster: Cluster | None = None) -
     _delete(cluster, found.name, found.run)
 
 
-def leads_there(place: ClusterRef, host: str, cluster: Cluster | None = None) -> bool:
+def is_same_cluster(place: ClusterRef, host: str, cluster: Cluster | None = None) -> bool:
     """Whether a kubeconfig whose server is ``host`` leads to the cluster of the pools.
 
     Raises:
@@ -97,7 +97,7 @@ def _needed(wanted: Settings) -> list[tuple[str, str]]:
 def _settled(cluster: Cluster, wanted: Settings) -> AgentPool:
     """The pool of the run, ready: found, waited for, or made of the first kind that can be had."""
     name = aks_pool.name(wanted.run)
-    choices = nodes.choices(wanted)
+    node_options = nodes.node_options(wanted)
     refused: list[aks_capacity.Refusal] = []
     earlier = _ended(cluster, name, wanted.run)
     if earlier is not None and aks_pool.state(earlier) == aks_pool.DONE:
@@ -106,16 +106,16 @@ def _settled(cluster: Cluster, wanted: Settings) -> AgentPool:
         failed, why = aks_pool.choice_of(earlier), _failure(earlier)
         print(f"{failed} failed before: {why}", flush=True)
         if no_capacity := aks_errors.capacity(why):
-            choices = [choice for choice in choices if choice != failed]
+            node_options = [choice for choice in node_options if choice != failed]
             refused.append((failed, no_capacity))
         _delete(cluster, name, wanted.run)
     location, system_pool = cluster.location_and_system_pool()
-    choices, not_offered = aks_capacity.split(cluster, wanted, location, choices)
-    for choice in choices:
+    node_options, not_offered = aks_capacity.split(cluster, wanted, location, node_options)
+    for choice in node_options:
         print(f"creating node pool {name}: {wanted.count} x {choice}; this takes 5 to 11 minutes", flush=True)
         try:
             return _made(cluster, name, wanted, aks_pool.body(wanted, choice, system_pool, cluster.now()))
-        except NoCapacity as error:
+        except InsufficientCapacity as error:
             print(f"not to be had: {choice}: {error.what}", flush=True)
             refused.append((choice, aks_errors.capacity(error.what)))
             _delete(cluster, name, wanted.run)
@@ -126,7 +126,7 @@ def _made(cluster: Cluster, name: str, wanted: Settings, body: AgentPool) -> Age
     """A new pool, ready.
 
     Raises:
-        NoCapacity: there is no quota or no capacity for it.
+        InsufficientCapacity: there is no quota or no capacity for it.
         StepError: it failed for another reason.
     """
     cluster.create(name, body)
@@ -136,7 +136,7 @@ def _made(cluster: Cluster, name: str, wanted: Settings, body: AgentPool) -> Age
     if aks_pool.state(pool) == aks_pool.DONE:
         return pool
     why = _failure(pool)
-    raise (NoCapacity if aks_errors.capacity(why) else StepError)(f"node pool {name} failed: {why}")
+    raise (InsufficientCapacity if aks_errors.capacity(why) else StepError)(f"node pool {name} failed: {why}")
 
 
 def _ended(cluster: Cluster, name: str, run: str) -> AgentPool | None:
@@ -185,6 +185,8 @@ def _delete(cluster: Cluster, name: str, run: str) -> bool:
     return found
 
 
-def _none(wanted: Settings, refused: list[aks_capacity.Refusal]) -> NoCapacity:
+def _none(wanted: Settings, refused: list[aks_capacity.Refusal]) -> InsufficientCapacity:
     lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
-    return NoCapacity(f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", QUOTA_HELP)
+    return InsufficientCapacity(
+        f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", QUOTA_HELP
+    )

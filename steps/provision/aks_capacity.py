@@ -9,22 +9,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from steps.provision.aks_client import asking
-from steps.provision.nodes import Choice
+from steps.provision.nodes import NodeOption
 from steps.provision.settings import Settings
 
 if TYPE_CHECKING:
     from steps.provision.aks_client import Cluster
 
-Refusal = tuple[Choice, str]
+Refusal = tuple[NodeOption, str]
 SPOT_QUOTA, REGION_QUOTA = "lowPriorityCores", "cores"
 
 
 def split(
-    cluster: Cluster, wanted: Settings, location: str, choices: Sequence[Choice]
-) -> tuple[list[Choice], list[Refusal]]:
+    cluster: Cluster, wanted: Settings, location: str, node_options: Sequence[NodeOption]
+) -> tuple[list[NodeOption], list[Refusal]]:
     """Choices that may be had, and those that can't be, each with the reason in words.
 
-    Who may not read skus and usages (they belong to the subscription, not to the cluster) gets all choices back.
+    Who may not read skus and usages (they belong to the subscription, not to the cluster) gets all node_options back.
 
     Raises:
         StepError: Azure does not answer.
@@ -40,17 +40,17 @@ def split(
             print(
                 "quota not asked: no permission to read Microsoft.Compute skus and usages (docs/NODES.md)", flush=True
             )
-            return list(choices), []
+            return list(node_options), []
     offered = {str(sku["name"]).lower(): sku for sku in skus if sku.get("resourceType") == "virtualMachines"}
     quotas = {str(usage["name"]["value"]).lower(): usage for usage in usages}
-    refusals = [(choice, refusal(wanted, choice, location, offered, quotas)) for choice in choices]
+    refusals = [(choice, refusal(wanted, choice, location, offered, quotas)) for choice in node_options]
     refused = [(choice, why) for choice, why in refusals if why]
     return [choice for choice, why in refusals if not why], refused
 
 
 def refusal(
     wanted: Settings,
-    choice: Choice,
+    choice: NodeOption,
     location: str,
     offered: Mapping[str, Mapping[str, Any]],
     quotas: Mapping[str, Mapping[str, Any]],
@@ -67,7 +67,7 @@ def refusal(
     )
 
 
-def _restricted(sku: Mapping[str, Any], choice: Choice, location: str) -> str:
+def _restricted(sku: Mapping[str, Any], choice: NodeOption, location: str) -> str:
     zones = {zone for info in sku.get("locationInfo", []) for zone in info.get("zones", [])}
     for restriction in sku.get("restrictions", []):
         reason = restriction.get("reasonCode", "")
@@ -83,7 +83,7 @@ def _restricted(sku: Mapping[str, Any], choice: Choice, location: str) -> str:
     return ""
 
 
-def _lacks(capabilities: Mapping[str, str], choice: Choice, wanted: Settings) -> str:
+def _lacks(capabilities: Mapping[str, str], choice: NodeOption, wanted: Settings) -> str:
     gpus = int(float(capabilities.get("GPUs", "0")))
     if gpus < wanted.gpus:
         return f"it has {gpus} GPUs; the pods ask for {wanted.gpus}"
@@ -95,7 +95,7 @@ def _lacks(capabilities: Mapping[str, str], choice: Choice, wanted: Settings) ->
 def _over_quota(
     sku: Mapping[str, Any],
     capabilities: Mapping[str, str],
-    choice: Choice,
+    choice: NodeOption,
     wanted: Settings,
     quotas: Mapping[str, Mapping[str, Any]],
     location: str,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from steps.provision import aks_errors
 from steps.provision.settings import ClusterRef
-from steps.runtime.deadline import Pause
+from steps.runtime.deadline import Deadline
 from steps.runtime.errors import BadInput
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Cluster:
     client: ContainerServiceClient
     arm: ARMPipelineClient[Any, Any]
     endpoint: str
-    pause: Pause
+    pause: Deadline
     now: Callable[[], datetime.datetime]
 
     def pool(self, name: str) -> AgentPool | None:
@@ -83,7 +83,7 @@ class Cluster:
         """Create a pool and wait until it is done; one that is there already is not changed.
 
         Raises:
-            NoCapacity: there is no quota or no capacity for it.
+            InsufficientCapacity: there is no quota or no capacity for it.
             StepError: it was refused, or failed, for another reason.
         """
         from azure.core import MatchConditions
@@ -157,7 +157,7 @@ class Cluster:
 def connect(
     place: ClusterRef,
     *,
-    pause: Pause | None = None,
+    pause: Deadline | None = None,
     read_timeout: float = 60,
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
 ) -> Cluster:
@@ -177,7 +177,7 @@ def connect(
         raise BadInput(
             f"which AKS cluster? missing: {names}", "nodes: {subscription, resourceGroup, cluster} of the site"
         )
-    waiting = pause or Pause()
+    waiting = pause or Deadline()
     options: dict[str, Any] = {"connection_timeout": 10, "read_timeout": read_timeout}
     transport = _transport(waiting, options)
     who = credential(transport)
@@ -243,7 +243,7 @@ def _endpoint() -> tuple[str, list[str]]:
     return known["resource_manager"].rstrip("/"), known["credential_scopes"]
 
 
-def _transport(pause: Pause, options: dict[str, Any]) -> HttpTransport[Any, Any]:
+def _transport(pause: Deadline, options: dict[str, Any]) -> HttpTransport[Any, Any]:
     """The SDK's transport over requests, which waits as we do, and reads answers where the SDK still tries again."""
     from azure.core.pipeline.transport import RequestsTransport
 

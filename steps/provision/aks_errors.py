@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 if TYPE_CHECKING:
     from azure.core.exceptions import AzureError, ClientAuthenticationError
@@ -78,7 +78,7 @@ def said_by(error: AzureError) -> str:
 def in_words(error: AzureError, doing: str) -> StepError:
     """The step's own error for one of the SDK's.
 
-    ``NoCapacity`` for quota and capacity, ``BadInput`` for what a retry can't mend, else ``StepError``.
+    ``InsufficientCapacity`` for quota and capacity, ``BadInput`` for what a retry can't mend, else ``StepError``.
     """
     from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
@@ -90,7 +90,7 @@ def in_words(error: AzureError, doing: str) -> StepError:
         fix = "azureWorkloadIdentity: true in the site profile, or a managed identity; on a laptop: az login"
         return BadInput(f"{doing}: Azure gave no token: {said}", fix)
     if capacity(said):
-        return NoCapacity(f"{doing}: {capacity(said)} ({said})")
+        return InsufficientCapacity(f"{doing}: {capacity(said)} ({said})")
     if status in (401, 403):
         return BadInput(f"{doing}: Azure does not allow it: {said}", ROLE)
     if status == 404:

@@ -17,11 +17,11 @@ from steps.provision.settings import GPU, Settings
 from steps.runtime.errors import BadInput
 
 POLL_SECONDS = 10
-LONGEST = 480
+MAX_PENDING_SECONDS = 480
 """Seconds that the plugin may take. Soon after, the autoscaler would take back nodes that nothing uses yet."""
 
 
-def with_gpus(
+def wait_for_gpus(
     wanted: Settings,
     count: int,
     pause: Callable[[float], None],
@@ -31,7 +31,7 @@ def with_gpus(
 
     Raises:
         BadInput: nothing offers them.
-        OutOfTime: the step's deadline has come.
+        DeadlineExceeded: the step's deadline has come.
     """
     waited, said = 0, ""
     client: KubernetesClient | None = None
@@ -46,7 +46,7 @@ def with_gpus(
         if len(useful) >= count:
             return useful
         state = f"{len(useful)} of {count} nodes offer {wanted.gpus} {GPU}"
-        if waited >= LONGEST:
+        if waited >= MAX_PENDING_SECONDS:
             fix = "NVIDIA's device plugin must be on these nodes and tolerate their taint sku=gpu (docs/NODES.md)"
             raise BadInput(f"after {waited // 60} minutes {state}", fix)
         if state != said:

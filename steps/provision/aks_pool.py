@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from steps.provision.nodes import TAINT, Choice, Leftover, labels, read, written
+from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, labels, read, written
 from steps.provision.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ TAG_LENGTH = 256
 DONE, FAILED, DELETING = "Succeeded", ("Failed", "Canceled"), "Deleting"
 
 
-def choice_of(pool: AgentPool) -> Choice:
+def choice_of(pool: AgentPool) -> NodeOption:
     """What a pool is."""
     zones = list(pool.availability_zones or [])
-    return Choice(str(pool.vm_size), pool.scale_set_priority == "Spot", zones[0] if zones else "")
+    return NodeOption(str(pool.vm_size), pool.scale_set_priority == "Spot", zones[0] if zones else "")
 
 
 def name(run: str) -> str:
@@ -44,7 +44,7 @@ def state(pool: AgentPool) -> str:
     return str(pool.provisioning_state or "")
 
 
-def body(wanted: Settings, choice: Choice, system_pool: Any, now: datetime.datetime) -> AgentPool:
+def body(wanted: Settings, choice: NodeOption, system_pool: Any, now: datetime.datetime) -> AgentPool:
     """What is asked of AKS: the nodes at once, and an autoscaler that takes back idle ones and replaces lost ones."""
     from azure.mgmt.containerservice.models import AgentPool
     from azure.mgmt.containerservice.models import AgentPoolManagedClusterAgentPoolProfileProperties as Properties
@@ -75,10 +75,10 @@ def body(wanted: Settings, choice: Choice, system_pool: Any, now: datetime.datet
     return AgentPool(properties=properties)
 
 
-def leftover(pool: AgentPool) -> Leftover:
+def leftover(pool: AgentPool) -> OrphanedNodes:
     """A pool as ``argotune gc`` shows it."""
     tags = pool.tags or {}
-    return Leftover(
+    return OrphanedNodes(
         provider="aks",
         name=str(pool.name),
         run=tags.get(RUN, ""),

@@ -1,6 +1,6 @@
 """Nodes that are there already: whether those with the Workspace's labels have the GPUs, and can take a pod now.
 
-Facts of GPUs are read from what NVIDIA's device plugin and GPU feature discovery say of a node: its allocatable
+ReportData of GPUs are read from what NVIDIA's device plugin and GPU feature discovery say of a node: its allocatable
 ``nvidia.com/gpu``, and its labels ``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` (MiB of one GPU), as KAITO
 reads them. Whether a GPU is free is for the scheduler: a pod waits for one that another has.
 """
@@ -15,7 +15,7 @@ from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.client import NODES, Document
 from steps.provision.nodes import TAINT, offered
 from steps.provision.settings import GPU, Result, Settings
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
@@ -44,7 +44,7 @@ def provision(wanted: Settings, client: KubernetesClient | None = None) -> Resul
 
     Raises:
         BadInput: no node has the labels, or we may not look.
-        NoCapacity: too few of those that have can ever do; says why of each.
+        InsufficientCapacity: too few of those that have can ever do; says why of each.
         StepError: enough would do, but some can't take pods now; a later try may find them.
     """
     client = client or kubernetes_client.connect()
@@ -151,7 +151,7 @@ def _too_few(wanted: Settings, candidates: Sequence[Candidate], useful: Sequence
     what = f"{len(useful)} of {len(candidates)} nodes with {selector(wanted)} will do, {wanted.count} needed:{lines}"
     if sum(not one.lacks for one in candidates) >= wanted.count:
         return StepError(what, "free these nodes, or wait; it is tried again")
-    return NoCapacity(what, "add nodes, or choose others by resource.labelSelector of the Workspace")
+    return InsufficientCapacity(what, "add nodes, or choose others by resource.labelSelector of the Workspace")
 
 
 def _list(useful: Sequence[Candidate]) -> str:

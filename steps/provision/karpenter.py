@@ -16,14 +16,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from steps.kubernetes import client as kubernetes_client
-from steps.kubernetes.client import EVENTS, NODE_CLAIMS, NODE_POOLS, NODES, AlreadyThere, Conflict, Kind, NoSuchKind
+from steps.kubernetes.client import (
+    EVENTS,
+    NODE_CLAIMS,
+    NODE_POOLS,
+    NODES,
+    AlreadyExists,
+    Conflict,
+    Kind,
+    KindNotInstalled,
+)
 from steps.provision import aks_errors, karpenter_objects
 from steps.provision.karpenter_objects import Document, claim_name, condition, is_ready, node_class
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import Choice, Leftover, choices, offered
+from steps.provision.nodes import NodeOption, OrphanedNodes, node_options, offered
 from steps.provision.settings import GPU, ClusterRef, ReleaseSettings, Result, Settings
-from steps.runtime.deadline import OutOfTime, Pause
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.deadline import Deadline, DeadlineExceeded
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
@@ -42,7 +51,7 @@ class Karpenter:
     """The cluster that Karpenter runs in, and how to wait for it."""
 
     client: KubernetesClient
-    pause: Pause = field(default_factory=Pause)
+    pause: Deadline = field(default_factory=Deadline)
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
 
 
@@ -50,7 +59,7 @@ def provision(wanted: Settings, karpenter: Karpenter | None = None) -> Result:
     """Make the nodes of a run, of the first kind that can be had, or find them again, and wait until they have GPUs.
 
     Raises:
-        NoCapacity: no kind that would do can be had; says why of each.
+        InsufficientCapacity: no kind that would do can be had; says why of each.
         BadInput: the cluster does not let us in, has no Karpenter, or refuses what is asked for.
         StepError: it was not done in time; tried again, the step goes on where it was.
     """
@@ -59,7 +68,7 @@ def provision(wanted: Settings, karpenter: Karpenter | None = None) -> Result:
     karpenter.pause.until(wanted.deadline_seconds)
     for pool in karpenter_objects.pools(wanted, karpenter.now()):
         _made(karpenter, NODE_POOLS, pool, wanted.run)
-    choice, nodes = _first_that_comes(karpenter, wanted)
+    choice, nodes = _provision_first_available(karpenter, wanted)
     return Result("cuda", nodes, f"{', '.join(nodes)}: {wanted.count} x {choice}, for this run alone")
 
 
@@ -77,17 +86,17 @@ def release(run: ReleaseSettings, karpenter: Karpenter | None = None) -> str:
     return f"deleted {', '.join(gone)} and their nodes" if gone else "nothing to give back: this run has no nodes"
 
 
-def leftovers(place: ClusterRef, karpenter: Karpenter | None = None) -> list[Leftover]:
+def list_orphans(place: ClusterRef, karpenter: Karpenter | None = None) -> list[OrphanedNodes]:
     """What runs have made and is still there, one entry a run.
 
     Raises:
         StepError: as ``provision``.
     """
     client = (karpenter or Karpenter(kubernetes_client.connect())).client
-    return karpenter_objects.leftovers([*_objects(client, NODE_POOLS), *_objects(client, NODE_CLAIMS)])
+    return karpenter_objects.list_orphans([*_objects(client, NODE_POOLS), *_objects(client, NODE_CLAIMS)])
 
 
-def remove(place: ClusterRef, found: Leftover, karpenter: Karpenter | None = None) -> None:
+def remove(place: ClusterRef, found: OrphanedNodes, karpenter: Karpenter | None = None) -> None:
     """Delete what a run has left, and wait until it is gone.
 
     Raises:
@@ -96,7 +105,7 @@ def remove(place: ClusterRef, found: Leftover, karpenter: Karpenter | None = Non
     _delete(karpenter or Karpenter(kubernetes_client.connect()), found.run)
 
 
-def leads_there(place: ClusterRef, host: str) -> bool:
+def is_same_cluster(place: ClusterRef, host: str) -> bool:
     """Whether the cluster of a kubeconfig is the one the nodes are in: they are looked for by no other."""
     return True
 
@@ -105,14 +114,14 @@ def _check(wanted: Settings) -> None:
     missing = [flag for flag, given in (("--run", wanted.run), ("--instance-type", wanted.instance_type)) if not given]
     if missing:
         raise BadInput(f"nodes need {' and '.join(missing)}", "resource.instanceType of the Workspace says the size")
-    if wanted.count >= karpenter_objects.MOST_MACHINES:
-        raise BadInput(f"{wanted.count} machines for one run", f"at most {karpenter_objects.MOST_MACHINES - 1}")
+    if wanted.count >= karpenter_objects.MAX_NODES:
+        raise BadInput(f"{wanted.count} machines for one run", f"at most {karpenter_objects.MAX_NODES - 1}")
     kind, _, facts = node_class(wanted.node_class)
     if wanted.spot and not facts.pools:
         raise BadInput(f"gpu-provisioner ({kind}) makes no spot nodes", "nodes.spot: false, or an AKSNodeClass")
 
 
-def _first_that_comes(karpenter: Karpenter, wanted: Settings) -> tuple[Choice, list[str]]:
+def _provision_first_available(karpenter: Karpenter, wanted: Settings) -> tuple[NodeOption, list[str]]:
     """The kind of node that could be had, and the names of its nodes."""
     left = _not_tried(karpenter, wanted)
     refused = []
@@ -122,20 +131,22 @@ def _first_that_comes(karpenter: Karpenter, wanted: Settings) -> tuple[Choice, l
             _made(karpenter, NODE_CLAIMS, body, wanted.run)
         try:
             return choice, _ready(karpenter, wanted, choice)
-        except NoCapacity as error:
+        except InsufficientCapacity as error:
             print(f"not to be had: {choice}: {error.what}", flush=True)
             refused.append((choice, error.what))
             _delete(karpenter, wanted.run, [NODE_CLAIMS])
     lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
-    raise NoCapacity(f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", CAPACITY_HELP)
+    raise InsufficientCapacity(
+        f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", CAPACITY_HELP
+    )
 
 
-def _not_tried(karpenter: Karpenter, wanted: Settings) -> list[Choice]:
+def _not_tried(karpenter: Karpenter, wanted: Settings) -> list[NodeOption]:
     """Kinds to try: from that of the claims that an earlier try of this step has left, else all."""
     found = _objects(karpenter.client, NODE_CLAIMS, wanted.run)
     # Those that Karpenter made itself, for the pools, have no such annotation.
     words = {(claim["metadata"].get("annotations") or {}).get(karpenter_objects.CHOICE) for claim in found}
-    offered = choices(wanted)
+    offered = node_options(wanted)
     for place, choice in enumerate(offered):
         if str(choice) in words and not any(claim["metadata"].get("deletionTimestamp") for claim in found):
             return offered[place:]
@@ -150,7 +161,7 @@ def _made(karpenter: Karpenter, kind: Kind, body: Document, run: str) -> None:
     try:
         karpenter.client.create(kind, body)
         print(f"created {kind.plural} {name}", flush=True)
-    except AlreadyThere:
+    except AlreadyExists:
         there = karpenter.client.get(kind, name) or {"metadata": {}}
         if (there["metadata"].get("labels") or {}).get(RUN_LABEL) not in (run, None):
             raise BadInput(
@@ -158,11 +169,11 @@ def _made(karpenter: Karpenter, kind: Kind, body: Document, run: str) -> None:
             ) from None
 
 
-def _ready(karpenter: Karpenter, wanted: Settings, choice: Choice) -> list[str]:
+def _ready(karpenter: Karpenter, wanted: Settings, choice: NodeOption) -> list[str]:
     """Names of the nodes, once all are there with their GPUs.
 
     Raises:
-        NoCapacity: Karpenter has given up on one, for lack of capacity or quota.
+        InsufficientCapacity: Karpenter has given up on one, for lack of capacity or quota.
         StepError: it has for another reason, or it was not done in time.
     """
     names = [claim_name(wanted.run, number) for number in range(wanted.count)]
@@ -183,7 +194,7 @@ def _ready(karpenter: Karpenter, wanted: Settings, choice: Choice) -> list[str]:
             said = state
         try:
             karpenter.pause(POLL_SECONDS)
-        except OutOfTime as error:
+        except DeadlineExceeded as error:
             raise StepError(f"{choice}: {state} ({error.what})", error.fix) from None
 
 
@@ -221,7 +232,7 @@ def _refuse_if_unavailable(claim: Document) -> None:
     launched = condition(claim, "Launched")
     message = str(launched.get("message") or "")
     if launched.get("status") != "True" and (why := _capacity(message)):
-        raise NoCapacity(why)
+        raise InsufficientCapacity(why)
 
 
 def _given_up(karpenter: Karpenter, name: str, uid: str) -> StepError:
@@ -237,7 +248,7 @@ def _given_up(karpenter: Karpenter, name: str, uid: str) -> StepError:
     for event in reversed(warnings):
         message = str(event.get("message") or "").removeprefix(f"NodeClaim {name} event: ")
         if event.get("reason") == NO_CAPACITY_EVENT or _capacity(message):
-            return NoCapacity(_capacity(message) or message)
+            return InsufficientCapacity(_capacity(message) or message)
     words = "; ".join(str(event.get("message")) for event in warnings) or "and no event says why"
     return StepError(f"NodeClaim {name} was deleted before its node was ready: {words}", "it is tried again")
 
@@ -254,7 +265,7 @@ def _objects(client: KubernetesClient, kind: Kind, run: str = "") -> list[Docume
     """Objects of a run, or of all runs; none where the cluster does not know NodePools, as with gpu-provisioner."""
     try:
         return client.list(kind, labels=f"{RUN_LABEL}={run}" if run else RUN_LABEL)
-    except NoSuchKind:
+    except KindNotInstalled:
         if kind == NODE_POOLS:
             return []
         raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import TAINT, Choice, Leftover, labels, read, written
+from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, labels, read, written
 from steps.provision.settings import GPU, Settings
 from steps.runtime.errors import BadInput
 
@@ -23,7 +23,7 @@ WORKFLOW, WORKSPACE, NAMESPACE = "argotune.dev/workflow", "argotune.dev/workspac
 MADE, LEASE, CHOICE = "argotune.dev/made", "argotune.dev/lease-until", "argotune.dev/choice"
 """Annotations of what is made for a run."""
 POOL_LABEL = "karpenter.sh/nodepool"
-MOST_MACHINES = 100
+MAX_NODES = 100
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def pool_name(run: str, number: int) -> str:
     return f"argotune-{_digest(run)[:10]}-{number}"
 
 
-def claim(wanted: Settings, choice: Choice, number: int, now: datetime.datetime) -> Document:
+def claim(wanted: Settings, choice: NodeOption, number: int, now: datetime.datetime) -> Document:
     """NodeClaim for one machine."""
     _, _, facts = node_class(wanted.node_class)
     metadata = _metadata(wanted, claim_name(wanted.run, number), now)
@@ -149,7 +149,7 @@ def _metadata(wanted: Settings, name: str, now: datetime.datetime) -> Document:
     return {"name": name, "labels": labels(wanted), "annotations": annotations}
 
 
-def leftovers(objects: Sequence[Document]) -> list[Leftover]:
+def list_orphans(objects: Sequence[Document]) -> list[OrphanedNodes]:
     """Pools and claims of all runs as ``argotune gc`` shows them: one entry a run."""
     runs: dict[str, list[Document]] = {}
     for document in objects:
@@ -157,13 +157,13 @@ def leftovers(objects: Sequence[Document]) -> list[Leftover]:
     return [_leftover(run, found) for run, found in sorted(runs.items())]
 
 
-def _leftover(run: str, found: Sequence[Document]) -> Leftover:
+def _leftover(run: str, found: Sequence[Document]) -> OrphanedNodes:
     claims = [document for document in found if "template" not in document["spec"]]
     annotations = next((a for a in (d["metadata"].get("annotations") or {} for d in found) if LEASE in a), {})
     leases = [read((document["metadata"].get("annotations") or {}).get(LEASE, "")) for document in found]
     sizes = {str(size) for document in claims for size in _values(document, "node.kubernetes.io/instance-type")}
     going = all(document["metadata"].get("deletionTimestamp") for document in found)
-    return Leftover(
+    return OrphanedNodes(
         provider="karpenter",
         name=pool_name(run, 0).rpartition("-")[0],
         run=run,
@@ -193,7 +193,7 @@ def _kinds(wanted: Settings) -> list[tuple[str, bool]]:
     return [(size, spot) for spot in ([True, False] if wanted.spot else [False]) for size in wanted.sizes]
 
 
-def _pool_of(wanted: Settings, choice: Choice) -> str:
+def _pool_of(wanted: Settings, choice: NodeOption) -> str:
     return pool_name(wanted.run, _kinds(wanted).index((choice.size, choice.spot)))
 
 

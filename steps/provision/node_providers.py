@@ -2,8 +2,8 @@
 
 A provider is a module with five functions. ``provision(settings) -> Result`` makes nodes exist, or finds those of this
 run again; ``release(settings) -> str`` gives back exactly what this run made, as often as it is called, and says so in
-a sentence; ``leftovers(place) -> list[Leftover]`` lists what runs made and nobody gave back; ``remove(place,
-leftover)`` gives one of those back; ``leads_there(place, host)`` tells whether a kubeconfig for ``host`` is one for
+a sentence; ``list_orphans(place) -> list[OrphanedNodes]`` lists what runs made and nobody gave back; ``remove(place,
+leftover)`` gives one of those back; ``is_same_cluster(place, host)`` tells whether a kubeconfig for ``host`` is one for
 the cluster of the place, so that runs which are not there are gone, and not elsewhere.
 """
 
@@ -20,7 +20,7 @@ PROVIDERS = {
     "existing": "steps.provision.existing_nodes",
 }
 """Modules by provider. ``autoscaler`` has none: the pods ask, and whatever scales the cluster brings nodes."""
-MAKERS = ("aks", "karpenter")
+CREATING_PROVIDERS = ("aks", "karpenter")
 """Providers that make something which has to be given back."""
 
 

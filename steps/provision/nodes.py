@@ -19,7 +19,7 @@ SYSTEM_DOMAINS = ("kubernetes.io", "k8s.io", "kubernetes.azure.com")
 
 
 @dataclass(frozen=True)
-class Choice:
+class NodeOption:
     """One kind of nodes that would do."""
 
     size: str
@@ -32,10 +32,10 @@ class Choice:
         return f"{self.size} ({'spot' if self.spot else 'on demand'}){where}"
 
 
-def choices(wanted: Settings) -> list[Choice]:
+def node_options(wanted: Settings) -> list[NodeOption]:
     """All that would do, best first: spot before on demand, then the sizes in their order, then the zones."""
     return [
-        Choice(size, spot, zone)
+        NodeOption(size, spot, zone)
         for spot in ([True, False] if wanted.spot else [False])
         for size in wanted.sizes
         for zone in wanted.zones or [""]
@@ -43,7 +43,7 @@ def choices(wanted: Settings) -> list[Choice]:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class OrphanedNodes:
     """Something that a run made, as ``argotune gc`` shows it."""
 
     provider: str

@@ -74,7 +74,7 @@ def shortfall(settings: Settings, asked: Sku | None, here: machine.Machine) -> l
 
 def _device(here: machine.Machine) -> tuple[str, str]:
     """Device that tuning will use, and its description."""
-    built_for_cuda = machine.torch_sees_cuda()
+    built_for_cuda = machine.is_torch_built_with_cuda()
     if here.gpus and built_for_cuda is not False:
         return "cuda", machine.gpu_text(here.gpus)
     if here.gpus:
@@ -83,7 +83,7 @@ def _device(here: machine.Machine) -> tuple[str, str]:
 
 
 def _sku(name: str) -> Sku | None:
-    """Facts of a VM size; None when none is asked for, or it is not in our list."""
+    """ReportData of a VM size; None when none is asked for, or it is not in our list."""
     if not name:
         return None
     import presets

@@ -20,7 +20,7 @@ def release(settings: Settings) -> Result:
     """
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return Result("nothing to give back: the run used this machine only")
-    if settings.provider in node_providers.MAKERS:
+    if settings.provider in node_providers.CREATING_PROVIDERS:
         return Result(node_providers.provider(settings.provider).release(settings))
     if settings.provider == "existing":
         return Result("nothing to give back: the nodes were there before")

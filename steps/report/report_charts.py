@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-MOST_POINTS = 600
-MOST_DOTS = 60
+MAX_POINTS = 600
+MAX_DOTS = 60
 
 Point = tuple[float, float]
 
@@ -131,7 +131,7 @@ def _line(one: Series, across: _Axis, up: _Axis) -> str:
         '<svg viewBox="0 0 1000 1000" preserveAspectRatio=none width="100%" height="100%" overflow=visible>'
         f'<path class="line {one.kind}" d="{path}"/></svg>'
     )
-    if len(points) > MOST_DOTS or one.kind == "faint":
+    if len(points) > MAX_DOTS or one.kind == "faint":
         return drawn
     return drawn + "".join(
         f'<circle class="dot {one.kind}" cx="{x / 10:.2f}%" cy="{y / 10:.2f}%" r="3">'
@@ -141,10 +141,10 @@ def _line(one: Series, across: _Axis, up: _Axis) -> str:
 
 
 def _thin(points: Sequence[Point]) -> Sequence[Point]:
-    """At most ``MOST_POINTS`` points: of each group the lowest and the highest, so that no spike is lost."""
-    if len(points) <= MOST_POINTS:
+    """At most ``MAX_POINTS`` points: of each group the lowest and the highest, so that no spike is lost."""
+    if len(points) <= MAX_POINTS:
         return points
-    size = math.ceil(2 * len(points) / MOST_POINTS)
+    size = math.ceil(2 * len(points) / MAX_POINTS)
     kept = []
     for start in range(0, len(points), size):
         group = points[start : start + size]

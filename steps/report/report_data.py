@@ -117,7 +117,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportData:
     """Everything the report shows."""
 
     status: str
@@ -195,11 +195,11 @@ class _Reader:
         return None
 
 
-def read(work: Path, *, plan: str, status: str, failures: str) -> Facts:
+def read(work: Path, *, plan: str, status: str, failures: str) -> ReportData:
     """Gather what the run left in ``work`` and what the workflow tells of itself. Raises nothing."""
     reader = _Reader(work)
     steps = _steps(reader)
-    return Facts(
+    return ReportData(
         status=status if status and "{{" not in status else "unknown",
         steps=steps,
         curve=_curve(reader, expected="tune" in steps),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from steps.report.report_data import Answer, Evaluation, Facts, Regression, number
+from steps.report.report_data import Answer, Evaluation, Regression, ReportData, number
 from steps.report.report_html import figure, none, percent, section, shown, table
 
-MOST_ANSWERS = 50
-LARGEST_EXPONENT = 700
+MAX_ANSWERS = 50
+MAX_EXPONENT = 700
 
 
-def evaluation(facts: Facts) -> str:
+def evaluation(facts: ReportData) -> str:
     """Base, adapter and the adapter in service side by side, and what came of each rule."""
     told = facts.evaluation
     if told.base_loss is None and told.adapter_loss is None:
@@ -29,7 +29,7 @@ def evaluation(facts: Facts) -> str:
         rows.append([name, *(figure(scores.get(model)) for model in ("base", "adapter")), ""])
     if told.previous_loss is not None:
         head.append("In service")
-        before = [told.previous_loss, math.exp(min(told.previous_loss, LARGEST_EXPONENT))]
+        before = [told.previous_loss, math.exp(min(told.previous_loss, MAX_EXPONENT))]
         for row, value in zip(
             rows, [*before, *(scores.get("previous") for scores in told.scores.values())], strict=True
         ):
@@ -58,15 +58,15 @@ def _rules(told: Evaluation) -> str:
     return table(["Rule of the gate", "Wanted", "Measured", "Holds"], rows) if rows else ""
 
 
-def answers(facts: Facts) -> str:
+def answers(facts: ReportData) -> str:
     """What was asked at the endpoint and in the evaluation, and what each model said."""
-    cards = [_card(answer) for answer in facts.evaluation.answers[:MOST_ANSWERS]]
+    cards = [_card(answer) for answer in facts.evaluation.answers[:MAX_ANSWERS]]
     served = facts.of("rollout", "answer")
     if served:
         question = facts.of("rollout", "question") or "A greeting"
         live = _card(Answer(question, "", facts.of("rollout", "base_answer"), served), "asked at the endpoint")
         cards.insert(0, live)
-    left = len(facts.evaluation.answers) - MOST_ANSWERS
+    left = len(facts.evaluation.answers) - MAX_ANSWERS
     more = f"<p class=soft>{left} more are in report/evaluation.json.</p>" if left > 0 else ""
     agreement = facts.of("rollout", "agreement")
     same = f"<p class=soft>Served and evaluated: {shown(agreement)}.</p>" if agreement else ""
@@ -87,7 +87,7 @@ def _card(answer: Answer, where: str = "") -> str:
     return f"<article class=answer><h3 dir=auto>{shown(answer.question)}{note}</h3><dl>{told}</dl></article>"
 
 
-def regressions(facts: Facts) -> str:
+def regressions(facts: ReportData) -> str:
     """Rows on which the adapter does worse than its base, or than the adapter in service."""
     told = facts.evaluation
     tables = _worse(told.regressions, "the base's") + _worse(told.regressions_against_previous, "that in service")
@@ -95,7 +95,7 @@ def regressions(facts: Facts) -> str:
 
 
 def _worse(worse: Sequence[Regression], than: str) -> str:
-    shown_rows = worse[:MOST_ANSWERS]
+    shown_rows = worse[:MAX_ANSWERS]
     if not shown_rows:
         return ""
     compared = any(row.previous_loss is not None for row in shown_rows)

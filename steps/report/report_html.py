@@ -7,11 +7,11 @@ from html import escape
 
 from steps.report.report_data import text
 
-LONGEST_TEXT = 4000
+MAX_TEXT_LENGTH = 4000
 DASH = "\N{EN DASH}"
 
 
-def shown(value: object, longest: int = LONGEST_TEXT) -> str:
+def shown(value: object, longest: int = MAX_TEXT_LENGTH) -> str:
     """A value as HTML: escaped, without control characters, and cut where it is very long."""
     plain = text(value)
     if len(plain) > longest:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from steps.report import report_evaluation, report_training
-from steps.report.report_data import STEPS, Facts, Failure, Setting, number, records, text
+from steps.report.report_data import STEPS, Failure, ReportData, Setting, number, records, text
 from steps.report.report_html import DASH, duration, figure, none, percent, section, shown, table
 
 STYLE = Path(__file__).with_name("report.css")
 MISSING = "not made"
 
 
-def page(facts: Facts) -> str:
+def page(facts: ReportData) -> str:
     """The whole report. Everything that comes from the run is escaped."""
     sections = [
         _headline(facts),
@@ -41,7 +41,7 @@ def page(facts: Facts) -> str:
     )
 
 
-def story(facts: Facts) -> str:
+def story(facts: ReportData) -> str:
     """What came of the run, in a sentence or two of plain text."""
     told = facts.evaluation
     if facts.of("check", "changed") == "false":
@@ -62,7 +62,7 @@ def story(facts: Facts) -> str:
     return f"The adapter was evaluated: {losses}."
 
 
-def _headline(facts: Facts) -> str:
+def _headline(facts: ReportData) -> str:
     told = facts.evaluation
     good = {"Succeeded": "good", "pass": "good", "Failed": "bad", "Error": "bad", "fail": "bad"}
     badges = [facts.status, f"verdict: {told.verdict}"] if told.verdict else [facts.status]
@@ -91,7 +91,7 @@ def _failures(failures: Iterable[Failure]) -> str:
     return section("What failed", "".join(told)) if told else ""
 
 
-def _news(facts: Facts) -> str:
+def _news(facts: ReportData) -> str:
     """What the check step of a retraining found."""
     if "check" not in facts.steps:
         return ""
@@ -104,7 +104,7 @@ def _news(facts: Facts) -> str:
     )
 
 
-def _lineage(facts: Facts) -> str:
+def _lineage(facts: ReportData) -> str:
     rows, held_out = facts.of("download", "rows"), facts.of("download", "eval_rows")
     model = facts.of("tune", "model") or facts.setting("model.repository") or facts.of("rollout", "model")
     revision = facts.of("tune", "revision") or facts.setting("model.revision")
@@ -135,7 +135,7 @@ def _link(name: str, main: str, digest: str, detail: object) -> str:
     return f"<li>{''.join(lines)}</li>"
 
 
-def _sources(facts: Facts) -> str:
+def _sources(facts: ReportData) -> str:
     """Where the rows came from: the manifest of download says it, or else its settings."""
     listed = ", ".join(_source(source) for source in records(facts.manifest.get("sources")))
     given = facts.of("download", "urls").strip('[]"').replace('", "', ", ")
@@ -147,7 +147,7 @@ def _source(told: Mapping[str, Any]) -> str:
     return text(told.get("from")) + ("" if weight is None else f" (weight {figure(weight)}: {figure(rows)} rows)")
 
 
-def _steps(facts: Facts) -> str:
+def _steps(facts: ReportData) -> str:
     rows = [
         [
             step.name,
@@ -177,7 +177,7 @@ def _settings(settings: Iterable[Setting]) -> str:
     return section("Settings, and where each comes from", told or none("The plan was not handed over."))
 
 
-def _versions(facts: Facts) -> str:
+def _versions(facts: ReportData) -> str:
     told = ", ".join(f"{shown(name)} {shown(version)}" for name, version in facts.versions.items())
     return section("Versions", f"<p>{told}</p><p class=soft>Installed where this report was written.</p>")
 
@@ -201,12 +201,12 @@ def _gate(ratio: float | None) -> str:
     return f"must be below {percent(ratio)}" if ratio is not None else ""
 
 
-def _speed(facts: Facts) -> str:
+def _speed(facts: ReportData) -> str:
     speed = number(facts.of("tune", "tokens_per_second"))
     return f"{figure(speed)} tokens a second" if speed is not None else ""
 
 
-def _steps_taken(facts: Facts) -> str:
+def _steps_taken(facts: ReportData) -> str:
     parts = [
         (facts.of("tune", "steps"), "{} steps"),
         (facts.of("tune", "rank"), "rank {}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from steps.report.report_charts import Point, Series, line_chart, smooth
-from steps.report.report_data import MEMORY, Facts
+from steps.report.report_data import MEMORY, ReportData
 from steps.report.report_html import figure, none, section, shown, table
 
 SMOOTH_FROM = 30
@@ -18,7 +18,7 @@ SMOOTHED = {"grad_norm", "tokens_per_second"}
 """What jumps from step to step."""
 
 
-def training(facts: Facts) -> str:
+def training(facts: ReportData) -> str:
     """The section with the curves; empty figures are left out."""
     loss, held_out = _points(facts, "loss"), _points(facts, "eval_loss")
     if not loss and not held_out:
@@ -35,7 +35,7 @@ def training(facts: Facts) -> str:
     return section("Training", f"{main}<div class=small>{small}</div>{also}")
 
 
-def _only_step(facts: Facts) -> str:
+def _only_step(facts: ReportData) -> str:
     """A curve needs two points; of one, the numbers."""
     logged = {key: value for point in facts.curve for key, value in point.items()}
     names = {"loss": "Train loss", "eval_loss": "Held-out loss"}
@@ -44,7 +44,7 @@ def _only_step(facts: Facts) -> str:
     return table(["Logged once", ""], rows) + "<p class=soft>Curves begin with the second step.</p>"
 
 
-def _small_chart(facts: Facts, title: str, lines: dict[str, str]) -> str:
+def _small_chart(facts: ReportData, title: str, lines: dict[str, str]) -> str:
     drawn = {name: _points(facts, key) for key, name in lines.items() if _points(facts, key)}
     if SMOOTHED & set(lines):
         series = [one for points in drawn.values() for one in _smoothed("smoothed", points)]
@@ -61,7 +61,7 @@ def _smoothed(name: str, points: list[Point]) -> list[Series]:
     return [Series("each step", points, "faint"), Series(name, smooth(points, len(points) // 10))]
 
 
-def _points(facts: Facts, key: str) -> list[Point]:
+def _points(facts: ReportData, key: str) -> list[Point]:
     """Points of the curve that can be drawn."""
     return [(p["step"], p[key]) for p in facts.curve if key in p and (p[key] == 0 or 1e-30 < abs(p[key]) < 1e30)]
 

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from steps.report import report_data, report_page
-from steps.report.report_data import Facts
+from steps.report.report_data import ReportData
 from steps.report.report_html import duration, figure
 from steps.report.settings import Result, Settings
 from steps.runtime import files
@@ -24,7 +24,7 @@ def report(settings: Settings) -> Result:
     return Result(str(path))
 
 
-def summary(facts: Facts, path: Path) -> list[str]:
+def summary(facts: ReportData, path: Path) -> list[str]:
     """The run in a few lines of plain text."""
     told = facts.evaluation
     failed = "; ".join(f"{one.step}: {one.message}" for one in facts.failures)

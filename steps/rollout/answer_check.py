@@ -28,7 +28,7 @@ TOKENS = 24
 """Of an answer: enough to know whose it is."""
 WORDS, APART = 12, 0.5
 """Adapter and base are told apart by a question whose answers were less alike than this in their first words."""
-LEAST = 0.1
+MIN_SIMILARITY = 0.1
 """The least that the served answers have in common with those of the evaluation, on average; 1 is the same words."""
 LETTERS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 """Of Japanese, Chinese and Korean."""
@@ -75,10 +75,10 @@ def compare(settings: Settings, ask: Ask) -> str:
     if not compared:
         return f"not compared: the server takes none of the evaluation's questions: {refused}"
     base = adapter_sources.base_name(settings)
-    if _says_what_the_base_says(compared, lambda one: ask(base, one.messages, tokens)):
+    if _matches_base_model(compared, lambda one: ask(base, one.messages, tokens)):
         raise _error("it says word for word what the base model says, where the adapter said something else", compared)
     alike = sum(one.alike for one in compared) / len(compared)
-    if alike < LEAST:
+    if alike < MIN_SIMILARITY:
         raise _error(f"{alike:.0%} of its words are those of the evaluation", compared)
     same = sum(one.alike == 1 for one in compared)
     others = "" if same == len(compared) else f", with {alike:.0%} of the words in common over all"
@@ -115,7 +115,7 @@ def _compared(sample: Mapping[str, Any], served: Answer) -> _Compared:
     )
 
 
-def _says_what_the_base_says(compared: Sequence[_Compared], ask_base: Callable[[_Compared], Answer]) -> bool:
+def _matches_base_model(compared: Sequence[_Compared], ask_base: Callable[[_Compared], Answer]) -> bool:
     """Asked of the same server, so that rounding makes no difference; mostly the first answers settle it."""
     telling = [one for one in compared if one.telling]
     if any(one.alike == 1 for one in telling):

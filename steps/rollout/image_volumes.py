@@ -19,14 +19,14 @@ from steps.rollout.service_manifests import DEPLOYMENTS, STABLE
 from steps.rollout.service_release import Release
 from steps.runtime.errors import BadInput
 from steps.serving import desired_adapters
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 Document = dict[str, Any]
 ADAPTERS = "argotune.dev/adapters"
 IMAGES = "/mnt/images"
 
 
-def pinned(pod: Document, adapters: Iterable[WantedAdapter]) -> Document:
+def pinned(pod: Document, adapters: Iterable[DesiredAdapter]) -> Document:
     """The pod, with its adapters written on it: servers of other adapters are others, so none is hot-loaded."""
     own = copy.deepcopy(pod)
     own["metadata"]["annotations"][ADAPTERS] = " ".join(f"{one.name}@{one.digest}" for one in adapters)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.kubernetes.client import EVENTS, KubernetesClient
-from steps.runtime.errors import NoCapacity, StepError
+from steps.runtime.errors import InsufficientCapacity, StepError
 from steps.serving.server import cause_of
 
 Document = dict[str, Any]
@@ -40,7 +40,7 @@ class Cause:
         """The error of a step that fails for it."""
         if self.image_volume:
             return NoImageVolume(self.what, self.fix)
-        return (NoCapacity if self.capacity else StepError)(self.what, self.fix)
+        return (InsufficientCapacity if self.capacity else StepError)(self.what, self.fix)
 
 
 def of_pods(cluster: KubernetesClient, pods: list[Document]) -> Cause | None:

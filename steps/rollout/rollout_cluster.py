@@ -36,7 +36,7 @@ from steps.rollout.settings import GREETING, MAX_TOKENS, AdapterSource, Result, 
 from steps.runtime import progress
 from steps.runtime.errors import BadInput, StepError
 from steps.serving import server_command, serving_client
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 OPTIONAL = {kind.plural: kind for kind in (AUTOSCALERS, SCALED_OBJECTS, ROUTES)}
 
@@ -53,7 +53,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     scaled = settings.max_replicas > settings.replicas
     where = Rollout(cluster, settings.name, track, scaled and track == STABLE, end, sleep=sleep)
     progress.report(0, 3, f"service {settings.name}: {', '.join(release.models)}")
-    optional = _surround(cluster, settings, known)
+    optional = _apply_supporting_objects(cluster, settings, known)
     if track == CANARY:
         assert known.current
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
@@ -131,7 +131,7 @@ def canary_replicas(stable: int, percent: int, weighted: bool) -> int:
     return max(1, round(needed))
 
 
-def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, Path]:
+def _wanted(settings: Settings, source: AdapterSource) -> tuple[DesiredAdapter, Path]:
     """How the servers get an adapter, and a folder that has it here."""
     pushed = settings.image_reference if settings.image_reference[:4] not in ("", "oci:") else ""
     tuned = bool(source.path) and not Path(source.path).is_absolute()
@@ -139,7 +139,7 @@ def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, P
         # Its folder here is on a volume that goes with the run.
         image = reference.parse(pushed)
         folder = adapter_sources.adapter_folder(settings, source)
-        return WantedAdapter(source.name, image.digest, image=image.name), folder
+        return DesiredAdapter(source.name, image.digest, image=image.name), folder
     if source.path and source.name not in settings.adapter_volumes:
         raise ValueError(
             f"adapter {source.name} was not pushed, so no server can get it: give output.image, and push it"
@@ -150,7 +150,7 @@ def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, P
             digest = adapter_digest(folder)
         except OSError as error:
             raise ValueError(f"adapter {source.name}: {error}") from None
-        return WantedAdapter(source.name, digest, path=f"{VOLUMES}/{source.name}"), folder
+        return DesiredAdapter(source.name, digest, path=f"{VOLUMES}/{source.name}"), folder
     from steps.oci.registry import read_annotations
 
     target = reference.parse(source.image)
@@ -159,10 +159,10 @@ def _wanted(settings: Settings, source: AdapterSource) -> tuple[WantedAdapter, P
         raise ValueError(f"adapter {source.name}: there is no image {source.image}")
     digest = found[0]
     folder = adapter_sources.adapter_folder(settings, AdapterSource(name=source.name, image=f"{target.name}@{digest}"))
-    return WantedAdapter(source.name, digest, image=target.name), folder
+    return DesiredAdapter(source.name, digest, image=target.name), folder
 
 
-def _surround(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:
+def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:
     """Apply what stands around the servers, and remove what stood there and is not wanted any more."""
     around = service_manifests.around(settings)
     for kind, body in around:

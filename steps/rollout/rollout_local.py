@@ -26,11 +26,11 @@ from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
 from steps.serving import desired_adapters, server, server_command, serving_client
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import PortInUse, Server
 from steps.serving.server_command import Choice
 
-TRIES = 5
+MAX_ATTEMPTS = 5
 """Ports tried when none is asked for and others take them in the same moment."""
 QUESTIONS = 3
 """After which a server that lives and does not answer counts as broken."""
@@ -43,7 +43,7 @@ class Service:
     choice: Choice
     base: Path
     base_name: str
-    adapters: Sequence[WantedAdapter]
+    adapters: Sequence[DesiredAdapter]
     arguments: Mapping[str, Any]
     template: str
     """Chat template for a base model that has none."""
@@ -133,10 +133,10 @@ def _service(settings: Settings) -> Service:
     return Service(choice, base, adapter_sources.base_name(settings), wanted, arguments, template, digest)
 
 
-def _kept(settings: Settings, adapter: ServedAdapter) -> WantedAdapter:
+def _kept(settings: Settings, adapter: ServedAdapter) -> DesiredAdapter:
     """The adapter in a folder of its digest, so that what is served does not change when the next one is tuned."""
     digest = adapter_digest(adapter.folder)
-    wanted = WantedAdapter(name=adapter.name, digest=digest)
+    wanted = DesiredAdapter(name=adapter.name, digest=digest)
     folder = _folder(settings) / "adapters" / wanted.version
     if not folder.is_dir():
         with files.replacing_folder(folder) as beside:
@@ -165,7 +165,7 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
     if current and settings.port == current.port:
         print(f"port {settings.port} is asked for: the old server has to go first", flush=True)
         server.stop(_record(settings))
-    for attempt in range(TRIES):
+    for attempt in range(MAX_ATTEMPTS):
         starting = starting or _start(settings, service)
         starting = _expecting(service, starting)
         try:
@@ -175,7 +175,7 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
         except PortInUse:
             server.stop(_starting(settings))
             starting = None
-            if settings.port or attempt + 1 == TRIES:
+            if settings.port or attempt + 1 == MAX_ATTEMPTS:
                 raise
         except BaseException:
             server.stop(_starting(settings))
@@ -211,7 +211,7 @@ def _take_back(settings: Settings) -> None:
     server.stop(_starting(settings))
     current = server.read(_record(settings))
     if current:
-        proven = [WantedAdapter(**adapter) for adapter in current.adapters]
+        proven = [DesiredAdapter(**adapter) for adapter in current.adapters]
         serving_client.write(server.adapters_file(current, _folder(settings)), proven)
 
 

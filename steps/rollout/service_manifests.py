@@ -65,7 +65,7 @@ def deployment(name: str, track: str, release: Release, *, scaled: bool, deadlin
     }
 
 
-def wanted(name: str, revision: str, adapters: list[desired_adapters.WantedAdapter]) -> Document:
+def wanted(name: str, revision: str, adapters: list[desired_adapters.DesiredAdapter]) -> Document:
     """The ConfigMap that tells the servers of a revision which adapters to serve, now and when it changes."""
     return {
         "apiVersion": "v1",

@@ -15,7 +15,7 @@ from typing import Any
 
 from steps.kubernetes.client import CONFIG_MAPS, KubernetesClient
 from steps.runtime import files
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 DIGITS = 10
 
@@ -26,7 +26,7 @@ class Release:
 
     pod: dict[str, Any]
     """Template of the pods, but for the list of adapters."""
-    adapters: list[WantedAdapter]
+    adapters: list[DesiredAdapter]
     base_name: str
     image_digest: str = ""
     """Of the adapter that was tuned."""
@@ -97,7 +97,7 @@ def write(cluster: KubernetesClient, name: str, releases: Releases) -> None:
 
 
 def _release(given: dict[str, Any]) -> Release:
-    return Release(**{**given, "adapters": [WantedAdapter(**adapter) for adapter in given["adapters"]]})
+    return Release(**{**given, "adapters": [DesiredAdapter(**adapter) for adapter in given["adapters"]]})
 
 
 def _name(name: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from steps.kubernetes.client import CONFIG_MAPS, PODS, KubernetesClient, NoSuchKind
+from steps.kubernetes.client import CONFIG_MAPS, PODS, KindNotInstalled, KubernetesClient
 from steps.rollout import pod_diagnosis, service_manifests
 from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, STABLE, TRACK_LABEL
 from steps.rollout.service_pod import SERVICE_LABEL
@@ -58,7 +58,7 @@ def put(rollout: Rollout, release: Release, before: Release | None) -> Release:
     """Bring a release into service in place of the one ``before``, and leave that one if it fails.
 
     Raises:
-        NoCapacity: there is no node or no memory for it.
+        InsufficientCapacity: there is no node or no memory for it.
         NoImageVolume: its pods can't be started with the images that they shall mount.
         StepError: it does not come up; the message tells why.
         TimeLimit: it does not within the deadline.
@@ -141,7 +141,7 @@ def remove(cluster: KubernetesClient, kind: Any, name: str) -> None:
     """Delete an object, if there is one and its kind is known."""
     try:
         cluster.delete(kind, name)
-    except NoSuchKind:
+    except KindNotInstalled:
         return
 
 

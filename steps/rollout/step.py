@@ -20,7 +20,7 @@ def rollout(settings: Settings) -> Result:
 
     Raises:
         BadInput: an adapter does not fit the base or the server, or a setting is wrong.
-        NoCapacity: there is no memory, or no node, for the server.
+        InsufficientCapacity: there is no memory, or no node, for the server.
         StepError: the server did not come up, or did not answer; the message tells the cause.
         TimeLimit: it did not within the deadline.
     """

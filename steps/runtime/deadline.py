@@ -8,11 +8,11 @@ from collections.abc import Callable
 from steps.runtime.errors import StepError
 
 
-class OutOfTime(StepError):
+class DeadlineExceeded(StepError):
     """What was waited for was not done by the deadline."""
 
 
-class Pause:
+class Deadline:
     """Waits, but not beyond the deadline; all waiting for a cloud goes through here, its SDK's own too."""
 
     def __init__(self, wait: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic):
@@ -27,9 +27,9 @@ class Pause:
         """Wait.
 
         Raises:
-            OutOfTime: it would be beyond the deadline.
+            DeadlineExceeded: it would be beyond the deadline.
         """
         if self._clock() + seconds > self._until:
             what = f"not done in {self._seconds:.0f} s"
-            raise OutOfTime(what, "it goes on by itself; the step finds it when tried again")
+            raise DeadlineExceeded(what, "it goes on by itself; the step finds it when tried again")
         self._wait(seconds)

@@ -47,13 +47,13 @@ def main(
     settings_type: type[S],
     step: Callable[[S], R],
     *,
-    still_there: Callable[[S, R], bool] | None = None,
+    outputs_intact: Callable[[S, R], bool] | None = None,
     result_type: type[R] | None = None,
 ) -> NoReturn:
     """Run ``step`` as a program and exit with its code.
 
-    A step that finished before with the same settings is not done again when ``still_there(settings, result)`` says
-    that what it made is whole; without ``still_there`` it always runs.
+    A step that finished before with the same settings is not done again when ``outputs_intact(settings, result)`` says
+    that what it made is whole; without ``outputs_intact`` it always runs.
     """
     program = Path(sys.argv[0])
     name = program.parent.name if program.stem == "__main__" else program.stem
@@ -62,7 +62,7 @@ def main(
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         given = parse(settings_type, sys.argv[1:], name)
-        result = _finished_before(name, given, still_there, result_type)
+        result = _finished_before(name, given, outputs_intact, result_type)
         if result is None:
             started = time.time()
             result = step(given)
@@ -202,16 +202,16 @@ def _complaint(error: Any) -> str:
 
 
 def _finished_before(
-    name: str, given: S, still_there: Callable[[S, R], bool] | None, result_type: type[R] | None
+    name: str, given: S, outputs_intact: Callable[[S, R], bool] | None, result_type: type[R] | None
 ) -> R | None:
     """Result of an earlier run that may be kept; what is damaged counts as not there, and is made again."""
-    if still_there is None or result_type is None:
+    if outputs_intact is None or result_type is None:
         return None
     try:
         kept = json.loads(result_file(Path(given.work), name).read_text())  # type: ignore[attr-defined]
         result = pydantic.TypeAdapter(result_type).validate_python(kept["result"])
         same = kept["settings"] == redact(_plain(given))
-        return result if same and still_there(given, result) else None
+        return result if same and outputs_intact(given, result) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -2,8 +2,8 @@
 
 StepError            exit 1   the step failed; a retry may help
 +-- BadInput         exit 2   what the user gave is wrong; a retry does not help
-+-- GateRefused      exit 3   no adapter was good enough
-+-- NoCapacity       exit 4   quota, SKU or disk is not there
++-- GateFailed      exit 3   no adapter was good enough
++-- InsufficientCapacity       exit 4   quota, SKU or disk is not there
 +-- TimeLimit        exit 6   a time or budget cap was reached
 """
 
@@ -28,13 +28,13 @@ class BadInput(StepError):
     exit_code = 2
 
 
-class GateRefused(StepError):
+class GateFailed(StepError):
     """No adapter was good enough to go on with."""
 
     exit_code = 3
 
 
-class NoCapacity(StepError):
+class InsufficientCapacity(StepError):
     """Quota, SKU, memory or disk is not there."""
 
     exit_code = 4

@@ -11,7 +11,7 @@ from collections.abc import Callable
 _PR_SET_PDEATHSIG = 1
 
 
-def ends_with(parent: int) -> Callable[[], None] | None:
+def die_with_parent(parent: int) -> Callable[[], None] | None:
     """For ``subprocess.Popen(preexec_fn=...)``: the kernel kills the child when ``parent`` dies, even of SIGKILL.
 
     Linux alone has this (prctl(2), PR_SET_PDEATHSIG); None elsewhere.

@@ -49,7 +49,7 @@ def read(work: Path) -> Machine:
     return Machine(cores(), _memory() / GIB, _free_disk(work) / GIB, _gpus())
 
 
-def keep_freed_memory() -> None:
+def disable_malloc_trim() -> None:
     """Let this process keep the memory that it frees, for what it takes next; without glibc, do nothing.
 
     A training without a GPU takes and frees large tensors all the time. glibc gives each back to the system and gets
@@ -71,7 +71,7 @@ def gpu_text(gpus: tuple[Gpu, ...]) -> str:
     return ", ".join(counted) or "no GPU"
 
 
-def torch_sees_cuda() -> bool | None:
+def is_torch_built_with_cuda() -> bool | None:
     """Whether the torch that is installed was built for CUDA; None without torch. Reads its version file only."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:

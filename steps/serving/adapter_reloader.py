@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.serving import desired_adapters
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -37,7 +37,7 @@ RETRY_SECONDS = 10.0
 DRAIN_SECONDS = 600.0
 
 
-class AdapterSwitch:
+class AdapterReloader:
     """Passes requests on to the version of an adapter that its name stands for, and keeps the versions current."""
 
     def __init__(
@@ -159,7 +159,7 @@ class AdapterSwitch:
                     again, failed = now + RETRY_SECONDS, mark
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _reach(self, wanted: list[WantedAdapter]) -> None:
+    async def _reach(self, wanted: list[DesiredAdapter]) -> None:
         for adapter in wanted:
             if adapter.version not in self.loaded:
                 await self._load(adapter, await asyncio.to_thread(fetch, adapter, self.folder, self.images))
@@ -167,7 +167,7 @@ class AdapterSwitch:
         for version in self.loaded - set(self.versions.values()):
             await self._unload(version)
 
-    async def _load(self, adapter: WantedAdapter, folder: Path) -> None:
+    async def _load(self, adapter: DesiredAdapter, folder: Path) -> None:
         status, text = await self._post(LOAD, {"lora_name": adapter.version, "lora_path": str(folder)})
         # A server that has it already has it by another start of this middleware: the name holds the digest.
         if status != 200 and "already" not in text:
@@ -239,7 +239,7 @@ class AdapterSwitch:
         return start, b"".join(parts)
 
 
-def fetch(adapter: WantedAdapter, folder: Path, images: str = "") -> Path:
+def fetch(adapter: DesiredAdapter, folder: Path, images: str = "") -> Path:
     """Folder that holds the very adapter of the digest: as it is, mounted in ``images``, or pulled below ``folder``.
 
     Raises:

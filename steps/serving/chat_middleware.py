@@ -21,7 +21,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PATH = "/chat"
 COMPLETIONS = "/v1/chat/completions"
-LARGEST_BODY = 1 << 20
+MAX_BODY_BYTES = 1 << 20
 MAX_TOKENS = 200  # KAITO's own default (max_length)
 
 PASSED_ON = ("model", "max_tokens", "temperature", "top_p", "seed", "stop")
@@ -49,7 +49,7 @@ class ChatMiddleware:
             return
         body = await _read(receive)
         if body is None:
-            await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {LARGEST_BODY} bytes")
+            await _refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY_BYTES} bytes")
             return
         try:
             completion = completion_request(body, self.default_model())
@@ -126,7 +126,7 @@ async def _read(receive: Receive) -> bytes | None:
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > LARGEST_BODY:
+        if len(body) > MAX_BODY_BYTES:
             return None
         if message["type"] == "http.disconnect" or not message.get("more_body"):
             return body

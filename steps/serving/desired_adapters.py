@@ -22,7 +22,7 @@ DIGITS = 12
 
 
 @dataclass(frozen=True)
-class WantedAdapter:
+class DesiredAdapter:
     """An adapter by the name that requests call it by, and by the digest of what shall answer."""
 
     name: str
@@ -44,19 +44,19 @@ class WantedAdapter:
         return self.digest.rpartition(":")[2][:DIGITS]
 
 
-def write(adapters: Sequence[WantedAdapter]) -> str:
+def write(adapters: Sequence[DesiredAdapter]) -> str:
     """Content of the file; the first adapter answers requests that name no model."""
     return json.dumps({"adapters": [dataclasses.asdict(adapter) for adapter in adapters]}, indent=1) + "\n"
 
 
-def read(text: str) -> list[WantedAdapter]:
+def read(text: str) -> list[DesiredAdapter]:
     """Read the file.
 
     Raises:
         ValueError: it is not as ``write`` makes it.
     """
     try:
-        return [WantedAdapter(**given) for given in json.loads(text)["adapters"]]
+        return [DesiredAdapter(**given) for given in json.loads(text)["adapters"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"no list of adapters: {error}") from None
 

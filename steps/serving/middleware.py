@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from steps.serving.adapter_reloader import AdapterSwitch
+from steps.serving.adapter_reloader import AdapterReloader
 from steps.serving.chat_middleware import App, ChatMiddleware, Message, Receive, Send
 
 
-class ServerFront:
+class ServingMiddleware:
     """The middleware of ``vllm serve --middleware`` and of the transformers library's server."""
 
     def __init__(self, app: App) -> None:
-        switch = AdapterSwitch(app)
+        switch = AdapterReloader(app)
         self.app = ChatMiddleware(switch, switch.default_model)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.models.model import choose_device, compute_dtype
-from steps.serving.middleware import ServerFront
+from steps.serving.middleware import ServingMiddleware
 
 
 class UnknownModel(LookupError):
@@ -34,7 +34,7 @@ def main() -> None:
     args = _arguments()
     # The port comes before the slow part: one in use is told at once, and nobody else takes it meanwhile.
     with socket.create_server((args.host, args.port)) as listening:
-        app = ServerFront(build_app(model_manager(args.name, Path(args.base), args.dtype)))
+        app = ServingMiddleware(build_app(model_manager(args.name, Path(args.base), args.dtype)))
         uvicorn.Server(uvicorn.Config(app, log_level="info")).run(sockets=[listening])
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from steps.runtime import files
-from steps.runtime.errors import NoCapacity, StepError, TimeLimit
+from steps.runtime.errors import InsufficientCapacity, StepError, TimeLimit
 from steps.serving import serving_client
 
 RECORD = "server.json"
@@ -127,7 +127,7 @@ def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
 
     Raises:
         PortInUse: it ended because another process has its port.
-        NoCapacity: it ended for want of memory.
+        InsufficientCapacity: it ended for want of memory.
         StepError: it ended otherwise; the message holds the cause that its log tells.
         TimeLimit: it lives, but does not answer after ``seconds``.
     """
@@ -185,7 +185,7 @@ def free_port(ports: Sequence[int] = PORTS) -> int:
     """The first port on which nothing listens.
 
     Raises:
-        NoCapacity: all are taken.
+        InsufficientCapacity: all are taken.
     """
     for port in ports:
         with socket.socket() as probe:
@@ -195,7 +195,7 @@ def free_port(ports: Sequence[int] = PORTS) -> int:
             except OSError:
                 continue
             return port
-    raise NoCapacity(f"ports {ports[0]} to {ports[-1]} are all in use", "stop a server, or set another port")
+    raise InsufficientCapacity(f"ports {ports[0]} to {ports[-1]} are all in use", "stop a server, or set another port")
 
 
 def cause(log: Path) -> str:
@@ -221,11 +221,15 @@ _ERROR = re.compile(r"(?<![\w.])(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception|NotF
 def _ended(server: Server, log: Path) -> StepError:
     why = cause(log)
     if _exit_code(server) == -signal.SIGKILL:
-        return NoCapacity(f"the {server.kind} server was killed, most often for want of memory", f"see {log}")
+        return InsufficientCapacity(
+            f"the {server.kind} server was killed, most often for want of memory", f"see {log}"
+        )
     if "address already in use" in why.lower():
         return PortInUse(f"port {server.port} is in use by another process", "set another port, or 0 for a free one")
     if re.search(r"out of memory|OutOfMemory|MemoryError|not enough memory|No available memory", why):
-        return NoCapacity(f"the {server.kind} server ran out of memory: {why}", "use a smaller model or more memory")
+        return InsufficientCapacity(
+            f"the {server.kind} server ran out of memory: {why}", "use a smaller model or more memory"
+        )
     return StepError(f"the {server.kind} server ended before it answered: {why}", f"see {log}")
 
 

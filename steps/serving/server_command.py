@@ -25,7 +25,7 @@ from steps.serving import desired_adapters
 from steps.serving.server import HOST
 
 STEPS = Path(__file__).parents[1]
-MIDDLEWARE = "steps.serving.middleware.ServerFront"
+MIDDLEWARE = "steps.serving.middleware.ServingMiddleware"
 # All that the middleware imports, for an environment that has none of our packages.
 MIDDLEWARE_FILES = (
     *("__init__.py", "runtime/__init__.py", "runtime/files.py", "models/__init__.py", "models/adapter.py"),

@@ -16,11 +16,11 @@ from steps.runtime import files
 from steps.runtime.errors import StepError, TimeLimit
 from steps.runtime.retry import retry_after
 from steps.serving import desired_adapters
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 T = TypeVar("T")
 POLL_SECONDS = 0.2
-TRIES = 4
+MAX_ATTEMPTS = 4
 """Requests until an answer that tells of a moment's trouble counts as the answer."""
 PASSING = (429, 500, 502, 503, 504)
 
@@ -62,7 +62,7 @@ def problem(address: str) -> str:
     return str(state(address).get("problem") or "")
 
 
-def write(file: Path, adapters: Sequence[WantedAdapter]) -> None:
+def write(file: Path, adapters: Sequence[DesiredAdapter]) -> None:
     """Tell a server on this machine which adapters to serve."""
     files.write_text(file, desired_adapters.write(adapters))
 
@@ -170,20 +170,20 @@ def _again(call: Callable[[float], T], who: str, timeout: float, sleep: Callable
     import requests
 
     end = time.monotonic() + timeout
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         left, wait = end - time.monotonic(), 2.0 ** (attempt - 1)
         try:
             # Half of what is left: an answer that was lost on its way can be asked for again.
-            return call(max(1.0, left if attempt == TRIES else left / 2))
+            return call(max(1.0, left if attempt == MAX_ATTEMPTS else left / 2))
         except requests.Timeout:
-            if attempt == TRIES or time.monotonic() >= end:
+            if attempt == MAX_ATTEMPTS or time.monotonic() >= end:
                 raise TimeLimit(f"{who} did not answer within {timeout:.0f} s", "raise the deadline") from None
             what, wait = f"{who} did not answer", 0.0
         except _Passing as error:
             what, wait = str(error), wait if error.wait is None else error.wait
         except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
             what = f"{who} did not answer: {error}"
-        if attempt == TRIES:
+        if attempt == MAX_ATTEMPTS:
             raise StepError(what)
         sleep(min(wait, max(0.0, end - time.monotonic())))
     raise AssertionError("the loop above returns or raises")

@@ -2,6 +2,6 @@
 
 from steps.runtime import entrypoint
 from steps.tune.settings import Result, Settings
-from steps.tune.step import still_there, tune
+from steps.tune.step import outputs_intact, tune
 
-entrypoint.main(Settings, tune, still_there=still_there, result_type=Result)
+entrypoint.main(Settings, tune, outputs_intact=outputs_intact, result_type=Result)

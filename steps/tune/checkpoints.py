@@ -46,7 +46,7 @@ def mark(checkpoint: Checkpoint, fingerprint: str) -> None:
     files.sync_folder(checkpoint.folder.parent)
 
 
-def newest(folder: Path, fingerprint: str) -> Checkpoint | None:
+def latest(folder: Path, fingerprint: str) -> Checkpoint | None:
     """The checkpoint to go on from. Those that are torn, or of other settings or data, are removed."""
     found = []
     for candidate in folder.glob("checkpoint-*"):

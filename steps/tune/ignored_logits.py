@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def score_alone() -> None:
+def skip_ignored_logits() -> None:
     """Have trl's loss leave out positions from which nothing is learned: questions, and what only fills a batch.
 
     trl does so where it has kernels in Triton; elsewhere it scores all, as the compilers of some accelerators want one

@@ -44,7 +44,7 @@ def count(wanted: int, work: Path) -> int:
     Raises:
         BadInput: more are wanted than there are GPUs.
     """
-    gpus = len(machine.read(work).gpus) if wanted != 1 and machine.torch_sees_cuda() else 0
+    gpus = len(machine.read(work).gpus) if wanted != 1 and machine.is_torch_built_with_cuda() else 0
     if gpus and wanted > gpus:
         raise BadInput(f"{wanted} processes are wanted, and there are {gpus} GPUs", "write 0: one for each GPU")
     return wanted or max(1, gpus)
@@ -57,12 +57,12 @@ def run(worker: str, given: Any, count: int, result_type: type[R]) -> R:
         StepError: what the first of them to fail failed with.
         SystemExit: 143 after SIGTERM.
     """
-    halvings = 0
+    oom_retries = 0
     while True:
         with tempfile.TemporaryDirectory(prefix="argotune-") as name:
             folder = Path(name)
             (folder / SETTINGS).write_bytes(pydantic.TypeAdapter(type(given)).dump_json(given))
-            cause = _run_once(worker, folder, count, halvings)
+            cause = _run_once(worker, folder, count, oom_retries)
             if cause is None and (folder / RESULT).exists():
                 told = json.loads((folder / RESULT).read_text())
                 return pydantic.TypeAdapter(result_type).validate_python(told)
@@ -70,7 +70,7 @@ def run(worker: str, given: Any, count: int, result_type: type[R]) -> R:
             sys.exit(TERMINATED)
         if isinstance(cause.error, StepError):
             raise cause.error
-        halvings += 1
+        oom_retries += 1
 
 
 class _Stopped(StepError):
@@ -90,19 +90,19 @@ class _Cause:
 class _Worker:
     """One process."""
 
-    def __init__(self, module: str, folder: Path, rank: int, count: int, halvings: int) -> None:
+    def __init__(self, module: str, folder: Path, rank: int, count: int, oom_retries: int) -> None:
         self.rank, self.count, self.folder = rank, count, folder
         self.log = folder / f"log-{rank}.txt"
         # The first one talks for all.
         quiet = rank > 0 and not os.environ.get("ARGOTUNE_DEBUG")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, str(folder), str(halvings)],
+                [sys.executable, "-m", module, str(folder), str(oom_retries)],
                 env=_environment(rank, count),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if quiet else None,
                 stderr=log if quiet else None,
-                preexec_fn=lifetime.ends_with(os.getpid()),
+                preexec_fn=lifetime.die_with_parent(os.getpid()),
             )
 
     def cause(self, code: int, stopping: bool) -> _Cause | None:
@@ -130,12 +130,12 @@ class _Worker:
         return StepError(f"{who} ended {how}{f': {last}' if last else ''}", again)
 
 
-def _run_once(module: str, folder: Path, count: int, halvings: int) -> _Cause | None:
+def _run_once(module: str, folder: Path, count: int, oom_retries: int) -> _Cause | None:
     workers: list[_Worker] = []
     try:
-        with _handing_on_sigterm(workers) as stopping:
+        with _forward_sigterm(workers) as stopping:
             for rank in range(count):
-                workers.append(_Worker(module, folder, rank, count, halvings))
+                workers.append(_Worker(module, folder, rank, count, oom_retries))
             for number in stopping:  # came before all were there
                 _send(workers, number)
             return _watch(workers, stopping)
@@ -167,7 +167,7 @@ def _watch(workers: Sequence[_Worker], stopping: list[int]) -> _Cause | None:
 
 
 @contextmanager
-def _handing_on_sigterm(workers: Sequence[_Worker]) -> Iterator[list[int]]:
+def _forward_sigterm(workers: Sequence[_Worker]) -> Iterator[list[int]]:
     """While they run, SIGTERM is theirs; gives the list of those that came."""
     came: list[int] = []
 

@@ -12,17 +12,17 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from steps.models.model import choose_device
-from steps.runtime.errors import NoCapacity
-from steps.tune.process_group import ALONE, Group, ShortOfMemory
-from steps.tune.shared_batches import AT_ONCE, TIMES
+from steps.runtime.errors import InsufficientCapacity
+from steps.tune.process_group import ALONE, DistributedContext, OutOfMemory
+from steps.tune.shared_batches import ACCUMULATION, BATCH_SIZE
 from steps.tune.training_config import TrainingConfig
 
 T = TypeVar("T")
 CHECKPOINTING = "gradient_checkpointing"
 
 
-def within_memory(
-    config: TrainingConfig, method: str, train: Callable[[TrainingConfig], T], group: Group = ALONE
+def with_oom_backoff(
+    config: TrainingConfig, method: str, train: Callable[[TrainingConfig], T], group: DistributedContext = ALONE
 ) -> T:
     """What ``train`` gives; called again with less at a time whenever the memory is too small.
 
@@ -30,10 +30,10 @@ def within_memory(
     One of several processes can't begin anew by itself: the others wait for it in the middle of a step.
 
     Raises:
-        NoCapacity: not even a single row fits.
-        ShortOfMemory: the memory is too small for one of several processes.
+        InsufficientCapacity: not even a single row fits.
+        OutOfMemory: the memory is too small for one of several processes.
     """
-    for _ in range(group.halvings):
+    for _ in range(group.oom_retries):
         config = _smaller(config, method)
     while True:
         try:
@@ -42,15 +42,15 @@ def within_memory(
             if not _is_short_of_memory(error):
                 raise
             if group.size > 1:
-                raise ShortOfMemory from error
+                raise OutOfMemory from error
             config = _smaller(config, method)
         _free()  # only here: the error's traceback holds on to the tensors of the attempt
 
 
 def _smaller(config: TrainingConfig, method: str) -> TrainingConfig:
-    smaller = _recomputing(config) or _halved(config)
+    smaller = _enable_checkpointing(config) or _halved(config)
     if smaller is None:
-        raise NoCapacity(
+        raise InsufficientCapacity(
             "the device's memory is too small for this training, even with one row at a time",
             f"lower max_length (now {config.arguments['max_length']})"
             + (", or use method qlora" if method == "lora" else ""),
@@ -67,7 +67,7 @@ def _is_short_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in told)
 
 
-def _recomputing(config: TrainingConfig) -> TrainingConfig | None:
+def _enable_checkpointing(config: TrainingConfig) -> TrainingConfig | None:
     """With gradient checkpointing, unless that was decided already; on a processor it takes four times as long."""
     if choose_device() != "cuda" or CHECKPOINTING in config.arguments:
         return None
@@ -75,24 +75,24 @@ def _recomputing(config: TrainingConfig) -> TrainingConfig | None:
 
 
 def _halved(config: TrainingConfig) -> TrainingConfig | None:
-    rows = int(config.arguments[AT_ONCE])
+    rows = int(config.arguments[BATCH_SIZE])
     fewer = max((count for count in range(1, rows // 2 + 1) if rows % count == 0), default=None)
     if fewer is None:
         return None
-    pieces = int(config.arguments.get(TIMES, 1)) * (rows // fewer)
-    return replace(config, arguments={**config.arguments, AT_ONCE: fewer, TIMES: pieces})
+    pieces = int(config.arguments.get(ACCUMULATION, 1)) * (rows // fewer)
+    return replace(config, arguments={**config.arguments, BATCH_SIZE: fewer, ACCUMULATION: pieces})
 
 
 def _told(before: TrainingConfig, after: TrainingConfig) -> str:
-    rows: Any = after.arguments[AT_ONCE]
-    if rows == before.arguments[AT_ONCE]:
+    rows: Any = after.arguments[BATCH_SIZE]
+    if rows == before.arguments[BATCH_SIZE]:
         return (
             "warning: what training holds does not fit the device's memory; going on with gradient_checkpointing, "
             "which computes a part of it again: the same training, about a third more slowly"
         )
     return (
-        f"warning: {before.arguments[AT_ONCE]} rows at a time do not fit the device's memory; going on with {rows} "
-        f"at a time, {after.arguments[TIMES]} times for one step: the same batch, more slowly"
+        f"warning: {before.arguments[BATCH_SIZE]} rows at a time do not fit the device's memory; going on with {rows} "
+        f"at a time, {after.arguments[ACCUMULATION]} times for one step: the same batch, more slowly"
     )
 
 

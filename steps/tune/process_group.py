@@ -30,27 +30,27 @@ TIMEOUT = datetime.timedelta(minutes=30)
 """After which torch takes a process that others wait for as lost; what takes long is done before they meet."""
 
 
-class ShortOfMemory(Exception):
+class OutOfMemory(Exception):
     """One of several processes is short of memory: all are to be started again with half of the rows at a time."""
 
 
 @dataclass(frozen=True)
-class Group:
+class DistributedContext:
     """The place of a process among those that train together."""
 
     rank: int = 0
     size: int = 1
     folder: Path | None = None
     """What they share, on this machine's disk; none for a process alone."""
-    halvings: int = 0
+    oom_retries: int = 0
     """How often memory was too short for the rows that were to be computed at a time."""
-    instead_of: int = 0
+    emulated_world_size: int = 0
     """Processes whose rows one process learns from, because they could not."""
 
     @property
-    def shares(self) -> int:
+    def effective_world_size(self) -> int:
         """How many times a process's rows a step learns from."""
-        return self.instead_of or self.size
+        return self.emulated_world_size or self.size
 
     @property
     def first(self) -> bool:
@@ -127,13 +127,15 @@ class Group:
                 together.destroy_process_group()
 
 
-ALONE = Group()
+ALONE = DistributedContext()
 
 
-def main(settings_type: type[S], work: Callable[[S, Group], Any], name: str) -> NoReturn:
+def main(settings_type: type[S], work: Callable[[S, DistributedContext], Any], name: str) -> NoReturn:
     """Run one of several processes: what it comes to is left in their folder, for the process that started it."""
     folder = Path(sys.argv[1])
-    group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), folder, halvings=int(sys.argv[2]))
+    group = DistributedContext(
+        int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), folder, oom_retries=int(sys.argv[2])
+    )
     try:
         given = pydantic.TypeAdapter(settings_type).validate_json((folder / SETTINGS).read_bytes())
         result = work(given, group)
@@ -145,7 +147,7 @@ def main(settings_type: type[S], work: Callable[[S, Group], Any], name: str) -> 
     except SystemExit as end:
         group.leave()
         _end(end.code if isinstance(end.code, int) else 1)
-    except ShortOfMemory:
+    except OutOfMemory:
         files.write_json(ending(folder, group.rank), {"halve": True})
         _end(1)
     except Exception as error:

@@ -12,7 +12,7 @@ from steps.models.sharding import Sharding
 from steps.runtime.entrypoint import OptionalFolder, settings
 from steps.tune.tracking_tools import ReportTo
 
-NOT_OF_THE_ADAPTER = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding"}
+NON_ADAPTER_FIELDS = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding"}
 """Settings with which the adapter stays the same."""
 
 

@@ -15,31 +15,31 @@ from typing import Any
 
 from steps.data.chat_tokens import IGNORED
 
-AT_ONCE, TIMES = "per_device_train_batch_size", "gradient_accumulation_steps"
+BATCH_SIZE, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
 BLANK_TOKENS = 2
 """One to learn from and one to learn, as any row has; its label says that it isn't learned."""
 
 
-def of_a_step(arguments: Mapping[str, Any], processes: int) -> int:
+def compute_global_batch_size(arguments: Mapping[str, Any], processes: int) -> int:
     """Rows that a step learns from."""
-    return int(arguments[AT_ONCE]) * int(arguments.get(TIMES, 1)) * processes
+    return int(arguments[BATCH_SIZE]) * int(arguments.get(ACCUMULATION, 1)) * processes
 
 
 def divided(arguments: Mapping[str, Any], rows: int, processes: int) -> dict[str, Any]:
     """Training arguments with which so many processes learn from ``rows`` a step, with no more at once than before."""
     share = math.ceil(rows / processes)
-    times = math.ceil(share / int(arguments[AT_ONCE]))
-    return {**arguments, AT_ONCE: math.ceil(share / times), TIMES: times}
+    times = math.ceil(share / int(arguments[BATCH_SIZE]))
+    return {**arguments, BATCH_SIZE: math.ceil(share / times), ACCUMULATION: times}
 
 
-def of_a_process(rows: int, arguments: Mapping[str, Any], a_step: int, processes: int) -> int:
+def samples_per_rank(rows: int, arguments: Mapping[str, Any], global_batch_size: int, processes: int) -> int:
     """How many of all rows, blank ones included, a process sees in an epoch."""
     if processes == 1:
         return rows
-    return sum(_places(rows, arguments, a_step, processes)) // processes
+    return sum(_places(rows, arguments, global_batch_size, processes)) // processes
 
 
-def share(trainer: Any, a_step: int, rows: int) -> None:
+def share(trainer: Any, global_batch_size: int, rows: int) -> None:
     """Give each process of a training its share of the ``rows``, which is the same again after a resume.
 
     Where they can't be divided evenly (the last step of an epoch, or steps of a training that other processes began),
@@ -54,12 +54,14 @@ def share(trainer: Any, a_step: int, rows: int) -> None:
     processes = arguments.world_size
     if processes == 1:
         return
-    known = {AT_ONCE: arguments.per_device_train_batch_size, TIMES: arguments.gradient_accumulation_steps}
-    places = _places(rows, known | {"dataloader_drop_last": arguments.dataloader_drop_last}, a_step, processes)
-    order = _order(trainer, a_step, rows)
+    known = {BATCH_SIZE: arguments.per_device_train_batch_size, ACCUMULATION: arguments.gradient_accumulation_steps}
+    places = _places(
+        rows, known | {"dataloader_drop_last": arguments.dataloader_drop_last}, global_batch_size, processes
+    )
+    order = _order(trainer, global_batch_size, rows)
     torch.manual_seed(arguments.seed + arguments.process_index)  # or all would leave out the same by dropout
     blanks = "labels" in trainer.train_dataset.column_names
-    sampler = _sampler(order, a_step, places, blank=rows if blanks else None)
+    sampler = _sampler(order, global_batch_size, places, blank=rows if blanks else None)
     if blanks:
         trainer.train_dataset = _with_blank(trainer.train_dataset, sum(places))
     trainer._get_train_sampler = lambda *_: sampler
@@ -78,15 +80,15 @@ class _Epochs:
             self.order.set_epoch(int(state.epoch or 0))
 
 
-def _places(rows: int, arguments: Mapping[str, Any], a_step: int, processes: int) -> list[int]:
+def _places(rows: int, arguments: Mapping[str, Any], global_batch_size: int, processes: int) -> list[int]:
     """For each step of an epoch, for how many rows there is room, so that each process gets batches of one size."""
-    at_a_time = int(arguments[AT_ONCE]) * processes
-    whole, rest = divmod(rows, a_step)
+    at_a_time = int(arguments[BATCH_SIZE]) * processes
+    whole, rest = divmod(rows, global_batch_size)
     times = rest // at_a_time if arguments.get("dataloader_drop_last") else math.ceil(rest / at_a_time)
-    return [of_a_step(arguments, processes)] * whole + [times * at_a_time] * bool(times)
+    return [compute_global_batch_size(arguments, processes)] * whole + [times * at_a_time] * bool(times)
 
 
-def _order(trainer: Any, a_step: int, rows: int) -> Any:
+def _order(trainer: Any, global_batch_size: int, rows: int) -> Any:
     """The order of the rows that one process would have."""
     from accelerate.data_loader import SeedableRandomSampler
     from torch.utils.data import RandomSampler
@@ -97,11 +99,11 @@ def _order(trainer: Any, a_step: int, rows: int) -> Any:
         seed = trainer.args.seed if trainer.args.data_seed is None else trainer.args.data_seed
         return SeedableRandomSampler(range(rows), data_seed=seed)
     if isinstance(order, LengthGroupedSampler):
-        order.batch_size = a_step
+        order.batch_size = global_batch_size
     return order
 
 
-def _sampler(order: Any, a_step: int, places: list[int], blank: int | None) -> Any:
+def _sampler(order: Any, global_batch_size: int, places: list[int], blank: int | None) -> Any:
     from torch.utils.data import Sampler
 
     class Shared(Sampler[int]):
@@ -114,7 +116,7 @@ def _sampler(order: Any, a_step: int, places: list[int], blank: int | None) -> A
             numbers = list(order)
             filling = cycle(numbers) if blank is None else repeat(blank)
             for step, room in enumerate(places):
-                given = numbers[step * a_step : (step + 1) * a_step][:room]
+                given = numbers[step * global_batch_size : (step + 1) * global_batch_size][:room]
                 yield from given
                 yield from islice(filling, room - len(given))
 

@@ -31,8 +31,8 @@ from steps.models.model import (
     prepare_libraries,
 )
 from steps.runtime import files
-from steps.runtime.errors import BadInput, NoCapacity
-from steps.runtime.machine import keep_freed_memory
+from steps.runtime.errors import BadInput, InsufficientCapacity
+from steps.runtime.machine import disable_malloc_trim
 from steps.tune import (
     batching,
     checkpoints,
@@ -48,9 +48,9 @@ from steps.tune import (
 )
 from steps.tune.checkpoints import Checkpoint
 from steps.tune.launcher import TERMINATED
-from steps.tune.oom_backoff import within_memory
-from steps.tune.process_group import ALONE, Group
-from steps.tune.settings import NOT_OF_THE_ADAPTER, Result, Settings
+from steps.tune.oom_backoff import with_oom_backoff
+from steps.tune.process_group import ALONE, DistributedContext
+from steps.tune.settings import NON_ADAPTER_FIELDS, Result, Settings
 from steps.tune.training_callbacks import Checkpointing, TrainingLog, attach
 from steps.tune.training_config import TrainingConfig
 
@@ -61,7 +61,7 @@ def tune(given: Settings) -> Result:
     Raises:
         BadInput: settings, rows or base model can't be used, nothing says where metrics are to go, or the tasks of the
             evaluation can't be asked; the loss is no number any more.
-        NoCapacity: the device's memory is too small.
+        InsufficientCapacity: the device's memory is too small.
         StepError: the base model can't be had, or was not quantized.
     """
     lm_tasks.check(given.tasks)
@@ -72,7 +72,7 @@ def tune(given: Settings) -> Result:
     for way in ways:
         try:
             return launcher.run("steps.tune.worker", dataclasses.replace(given, sharding=way), count, Result)
-        except NoCapacity:
+        except InsufficientCapacity:
             if way == ways[-1] and (given.processes or given.sharding == "full"):
                 raise
         if way != ways[-1]:
@@ -86,14 +86,14 @@ def tune(given: Settings) -> Result:
         f"{count} GPUs: the same steps, more slowly",
         flush=True,
     )
-    return finish(given, *train(given, Group(instead_of=count)))
+    return finish(given, *train(given, DistributedContext(emulated_world_size=count)))
 
 
-def train(given: Settings, group: Group) -> tuple[BaseModel, Checkpoint]:
+def train(given: Settings, group: DistributedContext) -> tuple[BaseModel, Checkpoint]:
     """Train in this process, alone or as one of a group; gives the base model and the last checkpoint.
 
     Raises:
-        ShortOfMemory: it is one of a group, and all must begin anew with fewer rows at a time.
+        OutOfMemory: it is one of a group, and all must begin anew with fewer rows at a time.
         StepError: as ``tune``.
         SystemExit: 143 after SIGTERM.
     """
@@ -110,7 +110,7 @@ def train(given: Settings, group: Group) -> tuple[BaseModel, Checkpoint]:
     def attempt(fitting: TrainingConfig) -> Checkpoint:
         return _train(given, fitting, base, rows, rejected, device, fingerprint, group)
 
-    return base, within_memory(config, given.method, attempt, group)
+    return base, with_oom_backoff(config, given.method, attempt, group)
 
 
 def finish(given: Settings, base: BaseModel, kept: Checkpoint) -> Result:
@@ -127,14 +127,14 @@ def finish(given: Settings, base: BaseModel, kept: Checkpoint) -> Result:
     )
 
 
-def still_there(given: Settings, result: Result) -> bool:
+def outputs_intact(given: Settings, result: Result) -> bool:
     """Whether the adapter of an earlier run is whole."""
     return adapter_digest(given.work / "adapter") == result.adapter_digest
 
 
 def _fingerprint(given: Settings, base: BaseModel, rows: Rows) -> str:
     """What a checkpoint must have been made with to be of use."""
-    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NOT_OF_THE_ADAPTER}
+    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NON_ADAPTER_FIELDS}
     # A whole number that a float was set to is one no more where settings come from another process.
     plain = {name: float(value) if type(value) is int else value for name, value in values.items()}
     content = [plain, base.origin, base.revision, rows.digest]
@@ -149,29 +149,33 @@ def _train(
     rejected: Sequence[Sequence[dict[str, Any]]],
     device: str,
     fingerprint: str,
-    group: Group,
+    group: DistributedContext,
 ) -> Checkpoint:
     from transformers import PrinterCallback
 
-    kept = group.once("kept", lambda: checkpoints.newest(given.work / "checkpoints", fingerprint))
+    kept = group.once("kept", lambda: checkpoints.latest(given.work / "checkpoints", fingerprint))
     if kept and kept.finished:
         return kept
     # As many rows as the steps had before, whatever number of processes took them.
-    a_step = (kept and kept.rows) or shared_batches.of_a_step(config.arguments, group.shares)
-    config = dataclasses.replace(config, arguments=shared_batches.divided(config.arguments, a_step, group.size))
+    global_batch_size = (kept and kept.rows) or shared_batches.compute_global_batch_size(
+        config.arguments, group.effective_world_size
+    )
+    config = dataclasses.replace(
+        config, arguments=shared_batches.divided(config.arguments, global_batch_size, group.size)
+    )
     tokenizer = load_tokenizer(base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
     dataset, count = group.once("dataset", lambda: _dataset(tokenizer, rows, rejected, given, config))
     group.meet(device)
-    mine = shared_batches.of_a_process(len(dataset), config.arguments, a_step, group.size)
+    mine = shared_batches.samples_per_rank(len(dataset), config.arguments, global_batch_size, group.size)
     by_rows = attention(device) or packed_attention.offered(base.folder)
     arguments = training_config.trainer_config(
         config, given.work / "checkpoints", device, mine, padding_free=bool(by_rows)
     )
     arguments.use_liger_kernel = liger.chosen(config.arguments.get("use_liger_kernel"), device, base.folder)
     if device == "cpu":
-        keep_freed_memory()
-        ignored_logits.score_alone()
+        disable_malloc_trim()
+        ignored_logits.skip_ignored_logits()
     gpu = group.rank if group.size > 1 else None
     divided = group.size > 1 and given.sharding == "full"
     model = load_base(
@@ -184,17 +188,17 @@ def _train(
         kind=by_rows if batching.joined(arguments) else "",
         divided=divided,
     )
-    saving = Checkpointing(fingerprint, a_step, group)
+    saving = Checkpointing(fingerprint, global_batch_size, group)
     trainer: Any = _trainer(model, tokenizer, dataset, arguments, config)
     if not kept:
         lora_init.begin(trainer.model, config.lora)
-    what = f"{count} {'pairs' if given.objective == 'dpo' else 'rows'}, {a_step} a step"
+    what = f"{count} {'pairs' if given.objective == 'dpo' else 'rows'}, {global_batch_size} a step"
     _say(trainer, describe_device(device, group.size) + divided * ", each with a share of the weights", what, kept)
     if divided:
         sharding.shard(trainer)
     if frozen := lora_init.freeze_second_half(trainer.model, config.lora):
         attach(trainer, frozen)
-    shared_batches.share(trainer, a_step, len(dataset))
+    shared_batches.share(trainer, global_batch_size, len(dataset))
     trainer.remove_callback(PrinterCallback)
     if group.first:
         attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))

@@ -17,7 +17,7 @@ from steps.runtime.errors import BadInput
 from steps.runtime.machine import GIB
 from steps.tune import checkpoints
 from steps.tune.checkpoints import Checkpoint
-from steps.tune.process_group import ALONE, Group
+from steps.tune.process_group import ALONE, DistributedContext
 
 SAVE_AFTER_SECONDS = 600
 TELL_AFTER_SECONDS = 1.0
@@ -91,7 +91,7 @@ class Checkpointing:
     Where several processes train, all have one, and do the same after the same step.
     """
 
-    def __init__(self, fingerprint: str, rows: int = 0, group: Group = ALONE) -> None:
+    def __init__(self, fingerprint: str, rows: int = 0, group: DistributedContext = ALONE) -> None:
         self.fingerprint = fingerprint
         self.rows = rows
         self.group = group

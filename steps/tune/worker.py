@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from steps.tune import process_group
 from steps.tune import step as tune
-from steps.tune.process_group import Group
+from steps.tune.process_group import DistributedContext
 
 
-def work(given: tune.Settings, group: Group) -> tune.Result | None:
+def work(given: tune.Settings, group: DistributedContext) -> tune.Result | None:
     """Train with the others; the first process writes the adapter."""
     base, checkpoint = tune.train(given, group)
     return tune.finish(given, base, checkpoint) if group.first else None

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 
 from steps.serving import adapter_reloader
-from steps.serving.adapter_reloader import AdapterSwitch
+from steps.serving.adapter_reloader import AdapterReloader
 from steps.serving.chat_middleware import ChatMiddleware
 
 Message = dict[str, Any]
@@ -88,7 +88,7 @@ class Running:
         self, file: Path, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0), images: Path | None = None
     ) -> None:
         self.small = SmallServer()
-        self.switch = AdapterSwitch(self.small, str(file), str(folder), str(images or ""))
+        self.switch = AdapterReloader(self.small, str(file), str(folder), str(images or ""))
         listening = socket.create_server(address)
         self.address = f"http://{address[0]}:{listening.getsockname()[1]}"
         front = ChatMiddleware(self.switch, self.switch.default_model)

@@ -9,7 +9,7 @@ from steps.models import sharding
 from steps.models.model import load_base
 from steps.runtime.entrypoint import settings
 from steps.tune import process_group
-from steps.tune.process_group import Group
+from steps.tune.process_group import DistributedContext
 
 
 @settings
@@ -33,7 +33,7 @@ class Result:
     loss_of_whole: float
 
 
-def work(given: Settings, group: Group) -> Result:
+def work(given: Settings, group: DistributedContext) -> Result:
     import torch
 
     group.meet("cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 from steps.runtime.entrypoint import settings
 from steps.runtime.errors import BadInput
 from steps.tune import process_group
-from steps.tune.process_group import Group, ShortOfMemory
+from steps.tune.process_group import DistributedContext, OutOfMemory
 
 
 @settings
@@ -22,14 +22,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    halvings: int
+    oom_retries: int
     told: str
 
 
-def work(given: Settings, group: Group) -> Result:
+def work(given: Settings, group: DistributedContext) -> Result:
     told = group.once("told", lambda: f"by {group.rank}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    (given.work / f"{group.halvings}-{group.rank}.pid").write_text(str(os.getpid()))
+    (given.work / f"{group.oom_retries}-{group.rank}.pid").write_text(str(os.getpid()))
     match given.fates[group.rank]:
         case "bad input":
             raise BadInput("the loss is not a number", "lower it")
@@ -41,11 +41,11 @@ def work(given: Settings, group: Group) -> Result:
         case "aborts":
             print("watchdog: a collective took too long", file=sys.stderr, flush=True)
             os.abort()
-        case "is short of memory" if group.halvings < 2:
-            raise ShortOfMemory
+        case "is short of memory" if group.oom_retries < 2:
+            raise OutOfMemory
         case "waits":
             time.sleep(3600)
-    return Result(group.halvings, told)
+    return Result(group.oom_retries, told)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ class Unresolved(Exception):
 
 
 @dataclass(frozen=True)
-class Absent:
+class MissingValue:
     """The output of a task that was skipped or omitted, or that did not write it, and that has no default."""
 
     why: str
 
 
-Scope = Mapping[str, "str | Absent"]
+Scope = Mapping[str, "str | MissingValue"]
 
 
 def substitute(value: Any, scope: Scope) -> Any:
@@ -61,16 +61,16 @@ def is_argo_tag(tag: str) -> bool:
     return _ARGO_WORDS.match(tag) is not None
 
 
-def absent_alone(text: str, scope: Scope) -> Absent | None:
+def absent_alone(text: str, scope: Scope) -> MissingValue | None:
     """What is absent, when ``text`` is nothing but one tag without a value: then a default may take its place."""
     match = TAG.fullmatch(text.strip())
     value = scope.get(match[1]) if match else None
-    return value if isinstance(value, Absent) else None
+    return value if isinstance(value, MissingValue) else None
 
 
 def _value(match: re.Match[str], scope: Scope) -> str:
     value = scope.get(match[1])
-    if isinstance(value, Absent):
+    if isinstance(value, MissingValue):
         raise Unresolved(f"{{{{{match[1]}}}}} has no value: {value.why}")
     if value is None and is_argo_tag(match[1]):
         raise Unresolved(f"{{{{{match[1]}}}}} has no value")

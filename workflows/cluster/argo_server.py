@@ -18,7 +18,7 @@ import requests
 from hera.workflows.service import WorkflowsService
 
 from steps.runtime.retry import retry_after
-from workflows.cluster.backoff import Patience, patiently
+from workflows.cluster.backoff import Backoff, patiently
 from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
 from workflows.cluster.kubernetes_api import CONNECT, READ, SLACK, SUBMISSION
 from workflows.cluster.workflows_api import MAIN, PLURALS, Document, Event, Listing, Scope, Workflows
@@ -37,11 +37,11 @@ _GRPC = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 16: 401}
 class ArgoServerWorkflows(Workflows):
     """The Workflows of a namespace, by an Argo server."""
 
-    def __init__(self, service: WorkflowsService, namespace: str, patience: Patience | None = None) -> None:
+    def __init__(self, service: WorkflowsService, namespace: str, patience: Backoff | None = None) -> None:
         self._service = service
         self.namespace = namespace
         self.place = f"the Argo server {service.host.rstrip('/')}"
-        self._patience = patience or Patience()
+        self._patience = patience or Backoff()
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
         """POST; after a lost answer the object is looked for before it is made again."""

@@ -12,12 +12,12 @@ from workflows.cluster.failures import UNREACHABLE, ApiFailure
 
 T = TypeVar("T")
 
-LONGEST = 30.0
-TRIES = 5
+MAX_BACKOFF_SECONDS = 30.0
+MAX_ATTEMPTS = 5
 
 
 @dataclass
-class Patience:
+class Backoff:
     """Waits longer from try to try, as long as a server asks for at least, and unlike others that wait too."""
 
     wait: Callable[[float], None] = time.sleep
@@ -39,13 +39,13 @@ class Patience:
     def pause(self, at_least: float | None = None) -> float:
         """Wait before the next try; gives the seconds."""
         self.passed()
-        self._next = min(self._next * 2 or self.first, LONGEST)
-        seconds = max(self._next * random.uniform(0.75, 1.25), min(at_least or 0.0, 4 * LONGEST))
+        self._next = min(self._next * 2 or self.first, MAX_BACKOFF_SECONDS)
+        seconds = max(self._next * random.uniform(0.75, 1.25), min(at_least or 0.0, 4 * MAX_BACKOFF_SECONDS))
         self.wait(seconds)
         return seconds
 
 
-def patiently(call: Callable[[], T], patience: Patience, tries: int = TRIES) -> T:
+def patiently(call: Callable[[], T], patience: Backoff, tries: int = MAX_ATTEMPTS) -> T:
     """What ``call`` gives, which is tried again while its failure may soon pass.
 
     Raises:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from steps.runtime.redaction import redact
 from steps.runtime.retry import retry_after
-from workflows.cluster.backoff import Patience, patiently
+from workflows.cluster.backoff import Backoff, patiently
 from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
 from workflows.cluster.nodes import packed, read_nodes, supplied
 from workflows.cluster.workflows_api import GROUP, MAIN, PLURALS, VERSION, Document, Event, Listing, Scope, Workflows
@@ -34,11 +34,11 @@ SUBMISSION = "argotune.dev/submission"
 class KubernetesWorkflows(Workflows):
     """The Workflows of a namespace, by the Kubernetes API."""
 
-    def __init__(self, client: Any, namespace: str, place: str, patience: Patience | None = None) -> None:
+    def __init__(self, client: Any, namespace: str, place: str, patience: Backoff | None = None) -> None:
         self._client = client
         self.namespace = namespace
         self.place = place
-        self._patience = patience or Patience()
+        self._patience = patience or Backoff()
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
         """POST; after a lost answer the object is looked for before it is made again."""
@@ -223,7 +223,7 @@ class KubernetesWorkflows(Workflows):
 
 
 def connect(
-    kubeconfig: str | None, context: str | None, namespace: str, patience: Patience | None = None
+    kubeconfig: str | None, context: str | None, namespace: str, patience: Backoff | None = None
 ) -> KubernetesWorkflows:
     """The Workflows of a cluster by its kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
 

@@ -6,7 +6,7 @@ import sys
 from datetime import datetime
 
 from workflows.cluster import logs, watch
-from workflows.cluster.backoff import Patience
+from workflows.cluster.backoff import Backoff
 from workflows.cluster.status import RunStatus, read
 from workflows.cluster.steps import Step
 from workflows.cluster.workflows_api import Workflows
@@ -15,17 +15,17 @@ from workflows.runner.observer import Observer
 from workflows.runner.state import Node, Phase, State
 
 
-def see_through(api: Workflows, name: str) -> int:
+def watch_to_completion(api: Workflows, name: str) -> int:
     """Follow a run to its end on the terminal, or until Ctrl-C; gives the exit code."""
     from workflows.runner.view import choose_view
 
     try:
-        return tell_end(api, show(api, name, choose_view()))
+        return print_result(api, show(api, name, choose_view()))
     except KeyboardInterrupt:
         return detached(api, name)
 
 
-def show(api: Workflows, name: str, observer: Observer, patience: Patience | None = None) -> RunStatus:
+def show(api: Workflows, name: str, observer: Observer, patience: Backoff | None = None) -> RunStatus:
     """Follow a run to its end before the eyes of ``observer``; gives its last state.
 
     Raises:
@@ -54,7 +54,7 @@ def show(api: Workflows, name: str, observer: Observer, patience: Patience | Non
     return run
 
 
-def tell_end(api: Workflows, run: RunStatus) -> int:
+def print_result(api: Workflows, run: RunStatus) -> int:
     """Say how a run ended: where it is served, or the one cause; gives the exit code."""
     rollout = run.step("rollout")
     if rollout and rollout.outputs.get("endpoint"):
@@ -66,7 +66,7 @@ def tell_end(api: Workflows, run: RunStatus) -> int:
         print(f"{'image:':11} {package.outputs['image-reference']}")
     if run.verdict:
         print(f"error: {run.name}: {run.verdict}", file=sys.stderr)
-        if run.phase != "Succeeded" and (said := logs.last_words(api, run)):
+        if run.phase != "Succeeded" and (said := logs.tail_errors(api, run)):
             print(said, file=sys.stderr)
         if run.phase != "Succeeded" and run.cause:
             step = run.cause.key

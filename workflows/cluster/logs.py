@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from workflows.cluster import watch
-from workflows.cluster.backoff import Patience
+from workflows.cluster.backoff import Backoff
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.status import RunStatus, read
 from workflows.cluster.steps import Attempt, Step
@@ -39,7 +39,7 @@ def of_run(api: Workflows, run: RunStatus, step: str, emit: Emit, tell: Tell) ->
 
 
 def follow(
-    api: Workflows, name: str, step: str, emit: Emit, tell: Tell, new_patience: Callable[[], Patience] = Patience
+    api: Workflows, name: str, step: str, emit: Emit, tell: Tell, new_patience: Callable[[], Backoff] = Backoff
 ) -> RunStatus:
     """The log lines of all pods, until the run, or the step, has ended; gives the run's last state.
 
@@ -68,7 +68,7 @@ def follow(
     return run
 
 
-def last_words(api: Workflows, run: RunStatus) -> str:
+def tail_errors(api: Workflows, run: RunStatus) -> str:
     """What the step that failed said at last: the lines from ``error:`` on; empty where its pod says nothing more."""
     if run.cause is None or not run.cause.attempts:
         return ""
@@ -99,7 +99,7 @@ class _Log:
     pod: str
     emit: Emit
     tell: Tell
-    patience: Patience = field(default_factory=Patience)
+    patience: Backoff = field(default_factory=Backoff)
     ended: threading.Event = field(default_factory=threading.Event)
     """The pod has ended: what is there is all."""
 
@@ -148,7 +148,7 @@ class _Log:
         if failure.status != 400 and not failure.transient:
             self.tell(f"{self.label}: {failure}")
             return True
-        if self.patience.passed() > watch.GIVE_UP:
+        if self.patience.passed() > watch.MAX_DISCONNECTED_SECONDS:
             self.tell(f"{self.label}: {failure.what}; its log is given up")
             return True
         return False

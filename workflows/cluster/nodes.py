@@ -15,7 +15,7 @@ from typing import Any
 Node = dict[str, Any]
 
 POD_NAMES = "workflows.argoproj.io/pod-name-format"
-LONGEST_PREFIX = 253 - 10 - 1
+MAX_PREFIX_LENGTH = 253 - 10 - 1
 
 
 def read_nodes(workflow: Mapping[str, Any]) -> tuple[dict[str, Node], str]:
@@ -59,7 +59,7 @@ def pod_name(workflow: Mapping[str, Any], node: Node) -> str:
     if node["name"] == metadata["name"]:
         return str(metadata["name"])
     template = node.get("templateName") or (node.get("templateRef") or {}).get("template") or ""
-    prefix = "-".join(part for part in (metadata["name"], template) if part)[:LONGEST_PREFIX]
+    prefix = "-".join(part for part in (metadata["name"], template) if part)[:MAX_PREFIX_LENGTH]
     return f"{prefix}-{_fnv(node['name'])}"
 
 

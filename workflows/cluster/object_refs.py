@@ -28,7 +28,7 @@ DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 @dataclass
-class NamedObjects:
+class ReferencedObjects:
     """What was found for one plan."""
 
     cluster: KubernetesWorkflows

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
-    from steps.provision.nodes import Leftover
+    from steps.provision.nodes import OrphanedNodes
     from steps.provision.settings import ClusterRef
 
 GONE, ENDED, EXPIRED = "run is gone", "run ended", "lease expired"
@@ -31,12 +31,12 @@ class Reasons:
     unknown: list[str] = field(default_factory=list)
     """Why runs could not be looked up, if so."""
 
-    def of(self, found: Leftover) -> str:
+    def of(self, found: OrphanedNodes) -> str:
         """Why something is left behind; empty where it belongs to a run, as far as is known."""
         return self.by_run.get(found.run, "")
 
 
-def reasons(provider: ModuleType, place: ClusterRef, there: Sequence[Leftover], moment: datetime) -> Reasons:
+def reasons(provider: ModuleType, place: ClusterRef, there: Sequence[OrphanedNodes], moment: datetime) -> Reasons:
     """Look up the runs of what is there."""
     from steps.runtime.errors import StepError
 
@@ -68,12 +68,12 @@ def _connect(provider: ModuleType, place: ClusterRef) -> KubernetesClient:
     from steps.runtime.errors import StepError
 
     cluster = kubernetes_client.connect()
-    if not provider.leads_there(place, cluster.host):
+    if not provider.is_same_cluster(place, cluster.host):
         raise StepError(f"the kubeconfig leads to {cluster.host}, not to the cluster of these nodes")
     return cluster
 
 
-def _fate(cluster: KubernetesClient, one: Leftover) -> str:
+def _fate(cluster: KubernetesClient, one: OrphanedNodes) -> str:
     from steps.kubernetes.client import WORKFLOWS
 
     workflow = cluster.get(WORKFLOWS, one.workflow, one.namespace)

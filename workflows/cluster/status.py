@@ -24,7 +24,7 @@ from typing import Any
 
 from workflows.cluster.nodes import moment, read_nodes
 from workflows.cluster.steps import EXIT, Step, read_steps
-from workflows.errors import Cancelled, GateRefused, gate_said_no
+from workflows.errors import Cancelled, GateFailed, gate_failure_message
 
 TRUE, FALSE, OPEN, NONE = "True", "False", "Unknown", "-"
 TIME_LIMIT = 6
@@ -104,7 +104,7 @@ class RunStatus:
         if not self.done:
             return 0
         if self.phase == "Succeeded":
-            return GateRefused.exit_code if self.refused_by else 0
+            return GateFailed.exit_code if self.refused_by else 0
         if self.time_limit_reached:
             return TIME_LIMIT
         if self.stopped:
@@ -144,7 +144,7 @@ class RunStatus:
             return ""
         if step.type == "Suspend":
             return f"{step.key}: the answer was NO; nothing was rolled out"
-        return gate_said_no(step.outputs)
+        return gate_failure_message(step.outputs)
 
     @property
     def _nothing_new(self) -> bool:

@@ -13,7 +13,7 @@ from workflows.cluster.workflows_api import PLURALS, Document, Workflows
 from workflows.errors import InvalidInput, Problem
 from workflows.spec.names import random_suffix
 
-LONGEST = 63
+MAX_NAME_LENGTH = 63
 
 
 def read(text: str, file: str) -> list[Document] | None:
@@ -75,7 +75,7 @@ def named(document: Document) -> Document:
     metadata = result["metadata"]
     prefix = metadata.pop("generateName", "")
     if not metadata.get("name"):
-        metadata["name"] = prefix[: LONGEST - 5] + random_suffix()
+        metadata["name"] = prefix[: MAX_NAME_LENGTH - 5] + random_suffix()
     metadata["annotations"] = {**(metadata.get("annotations") or {}), SUBMISSION: secrets.token_hex(8)}
     return result
 

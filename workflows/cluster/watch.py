@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from workflows.cluster.backoff import Patience
+from workflows.cluster.backoff import Backoff
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.workflows_api import Document, Event, Scope, Workflows
 from workflows.errors import ArgotuneError
 
-GIVE_UP = 900.0
+MAX_DISCONNECTED_SECONDS = 900.0
 """Seconds without any contact after which watching ends; the run goes on."""
 WATCH = 290
 """Seconds of one watch; balancers cut idle connections off after about five minutes."""
@@ -27,7 +27,7 @@ class Deleted(ArgotuneError):
 
 
 def follow(
-    api: Workflows, name: str, tell: Callable[[str], None], patience: Patience | None = None
+    api: Workflows, name: str, tell: Callable[[str], None], patience: Backoff | None = None
 ) -> Iterator[Document]:
     """States of a run, from now until it has ended; ``tell`` hears what a person should know.
 
@@ -66,7 +66,7 @@ def changes(
     api: Workflows,
     scope: Scope,
     tell: Callable[[str], None],
-    patience: Patience | None = None,
+    patience: Backoff | None = None,
     seconds: int = WATCH,
     there: Sequence[Document] = (),
 ) -> Iterator[Event]:
@@ -74,7 +74,7 @@ def changes(
 
     The first watch takes ``seconds``, later ones longer.
     """
-    patience = patience or Patience()
+    patience = patience or Backoff()
     known = {_key(document): document for document in there}
     version = ""
     lost = False
@@ -105,7 +105,7 @@ def changes(
                 version = ""
             elif not failure.transient:
                 raise
-            if patience.passed() > GIVE_UP:
+            if patience.passed() > MAX_DISCONNECTED_SECONDS:
                 raise
             waited = patience.pause(failure.retry_after)
             if waited > 2 and not lost:

@@ -12,7 +12,7 @@ from workflows.errors import InvalidInput, Problem, of_step_error
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from steps.provision.nodes import Leftover
+    from steps.provision.nodes import OrphanedNodes
     from steps.provision.settings import ClusterRef
     from workflows.cluster.orphaned_runs import Reasons
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these: name, Workflow or uid of the run")
     parser.add_argument("-y", "--yes", action="store_true", help="delete what is left behind, or what is named")
-    parser.add_argument("-o", "--output", choices=["wide", "json", "yaml", "name"], help="more columns, or data")
+    parser.add_argument("-o", "--output", node_options=["wide", "json", "yaml", "name"], help="more columns, or data")
     parser.add_argument(
         "--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
     )
@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     from workflows.plan import site
 
     place = place_of(site.load(args.site))
-    if place.provider not in node_providers.MAKERS:
-        fix = f"nodes: {{provider: {' or '.join(node_providers.MAKERS)}}} in the site profile, if they should"
+    if place.provider not in node_providers.CREATING_PROVIDERS:
+        fix = f"nodes: {{provider: {' or '.join(node_providers.CREATING_PROVIDERS)}}} in the site profile, if they should"
         print(f"runs make no nodes here (provider {place.provider}); {fix}", file=sys.stderr)
         return 0
     provider = node_providers.provider(place.provider)
     try:
-        there: list[Leftover] = provider.leftovers(place)
+        there: list[OrphanedNodes] = provider.list_orphans(place)
         chosen = named(there, args.names) if args.names else there
         if args.names and args.yes:
             return _delete(provider, place, chosen)
@@ -87,7 +87,7 @@ def place_of(profile: dict[str, Any]) -> ClusterRef:
     return ClusterRef(**given)
 
 
-def named(there: list[Leftover], names: list[str]) -> list[Leftover]:
+def named(there: list[OrphanedNodes], names: list[str]) -> list[OrphanedNodes]:
     """What is meant by names, in the order of the names.
 
     Raises:
@@ -100,7 +100,7 @@ def named(there: list[Leftover], names: list[str]) -> list[Leftover]:
     return list(dict.fromkeys(one for ones in found.values() for one in ones))
 
 
-def show(found: list[Leftover], reasons: Reasons, output: str | None, moment: datetime) -> None:
+def show(found: list[OrphanedNodes], reasons: Reasons, output: str | None, moment: datetime) -> None:
     """Print what is there, as a table or as data."""
     from workflows.cluster import table
 
@@ -120,7 +120,7 @@ def show(found: list[Leftover], reasons: Reasons, output: str | None, moment: da
         print("\n".join(table.lines(rows)))
 
 
-def _row(one: Leftover, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
+def _row(one: OrphanedNodes, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
     from workflows.cluster.table import duration
 
     age = duration(moment - one.made) if one.made else "-"
@@ -133,7 +133,7 @@ def _row(one: Leftover, reason: str, moment: datetime, *, wide: bool) -> tuple[s
     return (one.name, one.workspace or "-", one.size, str(one.nodes), one.state, age, lease, reason or "-", *more)
 
 
-def _data(one: Leftover, reason: str) -> dict[str, Any]:
+def _data(one: OrphanedNodes, reason: str) -> dict[str, Any]:
     return {
         "name": one.name,
         "provider": one.provider,
@@ -151,7 +151,7 @@ def _data(one: Leftover, reason: str) -> dict[str, Any]:
     }
 
 
-def _delete(provider: Any, place: ClusterRef, found: list[Leftover]) -> int:
+def _delete(provider: Any, place: ClusterRef, found: list[OrphanedNodes]) -> int:
     """Delete all that can be; what can't is told at the end of its turn, and by the exit code."""
     from steps.runtime.errors import StepError
 

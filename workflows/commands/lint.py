@@ -76,7 +76,7 @@ def _read(files: list[str]) -> list[tuple[str, str]]:
 def _summary(report: Report) -> str:
     counts = [(report.documents, "document"), (len(report.errors), "error"), (len(report.warnings), "warning")]
     text = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
-    others = ", ".join(sorted(set(report.passed_over)))
+    others = ", ".join(sorted(set(report.skipped)))
     return f"{text}; passed over: {others}" if others and report.documents else text
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import GateRefused, InvalidInput, Problem, gate_said_no
+from workflows.errors import GateFailed, InvalidInput, Problem, gate_failure_message
 
 if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
@@ -206,12 +206,12 @@ def _tell(outcome: Outcome, file: str) -> int:
         print(f"    fix: {fix}; then: argotune run {file} --resume", file=sys.stderr)
         return outcome.command_exit_code
     if (evaluated := outcome.outputs.get("evaluate", {})).get("verdict") == "fail":
-        raise GateRefused(gate_said_no(evaluated))
+        raise GateFailed(gate_failure_message(evaluated))
     refused = [
         node.task for node in outcome.nodes.values() if node.type == "Suspend" and "NO" in node.outputs.values()
     ]
     if refused:
-        raise GateRefused(f"{', '.join(refused)}: the answer was NO; nothing was rolled out")
+        raise GateFailed(f"{', '.join(refused)}: the answer was NO; nothing was rolled out")
     return 0
 
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     api = connect.connect(args)
     found = lookup.find(api, args.name)
     if args.watch:
-        return live.see_through(api, found.name)
+        return live.watch_to_completion(api, found.name)
     if args.output in ("json", "yaml", "name"):
         print(table.formatted([found], args.output, alone=True), end="")
     else:
@@ -71,5 +71,5 @@ def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:
         print(f"{step.key} waits: argotune approve {found.name}{live.flags(api)}", file=sys.stderr)
     if found.verdict:
         print(f"{found.name}: {found.verdict}", file=sys.stderr)
-        if found.phase != "Succeeded" and (said := logs.last_words(api, found)):
+        if found.phase != "Succeeded" and (said := logs.tail_errors(api, found)):
             print(said, file=sys.stderr)

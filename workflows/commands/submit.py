@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         from workflows.cluster import live
 
-        return live.see_through(api, created[0]["metadata"]["name"])
+        return live.watch_to_completion(api, created[0]["metadata"]["name"])
     return _tell_how_to_follow(api, created)
 
 

@@ -83,7 +83,7 @@ def _read(name: str, args: argparse.Namespace) -> _File:
 
 def _look_up(files: list[_File], args: argparse.Namespace) -> None:
     from workflows.cluster import kubernetes_api
-    from workflows.cluster.object_refs import NamedObjects
+    from workflows.cluster.object_refs import ReferencedObjects
 
     clusters: dict[str, KubernetesWorkflows] = {}
     for file in files:
@@ -91,7 +91,7 @@ def _look_up(files: list[_File], args: argparse.Namespace) -> None:
             namespace = checked.plan.namespace
             if namespace not in clusters:
                 clusters[namespace] = kubernetes_api.connect(args.kubeconfig, args.context, namespace)
-            named = NamedObjects(clusters[namespace])
+            named = ReferencedObjects(clusters[namespace])
             named.check(checked.plan)
             file.problems += load_plans.placed(checked.manifest, named.problems)
             file.unread += load_plans.placed(checked.manifest, named.unread)

@@ -12,7 +12,7 @@ from hera.workflows import models as m
 
 from steps.provision.node_providers import RUN_LABEL
 from workflows.plan.model import Plan
-from workflows.plan.nodes import is_made, provider
+from workflows.plan.nodes import provider, provisions_nodes
 from workflows.spec.pipeline import whole_seconds
 
 UID = "{{workflow.uid}}"
@@ -26,7 +26,7 @@ SPOT_WEIGHT, FIRST_SIZE_WEIGHT, NODE_WEIGHT = 100, 50, 10
 def selector(plan: Plan) -> dict[str, str]:
     """Node labels that must match."""
     labels = dict(plan.resource.labels)
-    if is_made(plan):
+    if provisions_nodes(plan):
         labels[RUN_LABEL] = UID
     elif plan.resource.instance_type and not plan.nodes.fallback_instance_types:
         labels[SIZE] = plan.resource.instance_type
@@ -35,7 +35,7 @@ def selector(plan: Plan) -> dict[str, str]:
 
 def affinity(plan: Plan) -> m.Affinity | None:
     """Where several kinds of nodes will do: which may be, and which the scheduler prefers."""
-    if is_made(plan):
+    if provisions_nodes(plan):
         return None
     sizes = [plan.resource.instance_type, *plan.nodes.fallback_instance_types] if plan.resource.instance_type else []
     several = sizes if len(sizes) > 1 else []
@@ -77,7 +77,7 @@ def provision_flags(plan: Plan) -> dict[str, Any]:
         "labels": plan.resource.labels,
         "fallback-instance-types": given.fallback_instance_types,
     }
-    if is_made(plan):
+    if provisions_nodes(plan):
         lease = whole_seconds(given.lease)
         flags |= {"spot": given.spot, "zones": given.zones, "lease-seconds": lease, "deadline-seconds": 3300}
     if by == "karpenter":

@@ -28,12 +28,12 @@ SCRATCH = "/mnt/scratch"
 OUTPUTS = f"{SCRATCH}/outputs"
 
 # Argo gives all of these as text, and -1 for an exit code that nobody could read any more.
-LOST = "lastRetry.status == 'Error'"
-TAKEN = "asInt(lastRetry.exitCode) in [-1, 137, 143]"
+POD_LOST = "lastRetry.status == 'Error'"
+PREEMPTED = "asInt(lastRetry.exitCode) in [-1, 137, 143]"
 # Also killed, but by its own doing: more memory than it may have, or more time.
-AT_FAULT = "lastRetry.message matches 'OOMKilled|longer than'"
+OWN_FAULT = "lastRetry.message matches 'OOMKilled|longer than'"
 # steps/runtime/errors.py: bad input, a gate's no, no capacity, cancelled, out of time.
-IN_VAIN = "asInt(lastRetry.exitCode) in [2, 3, 4, 5, 6]"
+NOT_RETRYABLE = "asInt(lastRetry.exitCode) in [2, 3, 4, 5, 6]"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class Retries:
     @property
     def expression(self) -> str:
         """Whether another attempt makes sense, for Argo's ``retryStrategy.expression``."""
-        return f"{LOST} || !({IN_VAIN}) && ({TAKEN} && !({AT_FAULT}) || asInt(retries) < {self.failures})"
+        return (
+            f"{POD_LOST} || !({NOT_RETRYABLE}) && ({PREEMPTED} && !({OWN_FAULT}) || asInt(retries) < {self.failures})"
+        )
 
     def strategy(self, *, on_gpu: bool) -> RetryStrategy:
         """Argo's retry strategy.

@@ -21,7 +21,7 @@ from workflows.compile.volumes import (
     PULL_SECRET,
     PUSH_SECRET,
     WORK,
-    Place,
+    WorkPaths,
     adapter_volume,
 )
 from workflows.estimate.plan_estimate import processes
@@ -30,7 +30,7 @@ from workflows.plan.model import Evaluation, Plan
 from workflows.spec.pipeline import whole_seconds
 
 T = TypeVar("T")
-AT_ROOT = Place()
+AT_ROOT = WorkPaths()
 
 
 def provision(plan: Plan) -> StepTemplate:
@@ -48,7 +48,7 @@ def provision(plan: Plan) -> StepTemplate:
         outputs=["device", "nodes", "summary"],
         mounts=[],
         retries=Retries(2),
-        timeout="1h" if placement.is_made(plan) else "30m",
+        timeout="1h" if placement.provisions_nodes(plan) else "30m",
     )
 
 
@@ -118,7 +118,7 @@ def check(plan: Plan) -> StepTemplate:
     )
 
 
-def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
+def tune(plan: Plan, place: WorkPaths = AT_ROOT) -> StepTemplate:
     """Trains the adapter, on a GPU node where the plan asks for one."""
     tuning = _given(plan.tuning)
     return pod.step(
@@ -146,7 +146,7 @@ def tune(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
     )
 
 
-def evaluate(plan: Plan, place: Place = AT_ROOT) -> StepTemplate:
+def evaluate(plan: Plan, place: WorkPaths = AT_ROOT) -> StepTemplate:
     """Compares the adapter with its base, and with the adapter in service, and gives the verdict."""
     tuning, evaluation = _given(plan.tuning), _given(plan.evaluation)
     inputs, outputs = ["adapter-digest", "data-digest"], ["base-loss", "adapter-loss"]

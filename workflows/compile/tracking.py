@@ -7,11 +7,11 @@ from typing import Any
 from hera.workflows import Env, SecretEnv
 
 from steps.tune.tracking_tools import TOOLS
-from workflows.compile.volumes import Place
+from workflows.compile.volumes import WorkPaths
 from workflows.plan.model import Plan, Tracking
 
 
-def flags(plan: Plan, place: Place) -> dict[str, str]:
+def flags(plan: Plan, place: WorkPaths) -> dict[str, str]:
     """Flags of tune; none where nothing is tracked."""
     if (wanted := _wanted(plan)) is None:
         return {}

@@ -18,7 +18,7 @@ ADAPTER_SECRET = "/mnt/adapter-secret"
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkPaths:
     """Where in the work volume an adapter is made: in the volume itself, or in a folder of each candidate."""
 
     dataset: str = "dataset"

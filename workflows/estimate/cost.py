@@ -18,7 +18,7 @@ BACKWARD = 2
 UTILIZATION = {"lora": 0.48, "qlora": 0.40}
 HALF_AT = {"lora": 200, "qlora": 512}
 
-SIDE_BY_SIDE = 0.9
+DATA_PARALLEL_EFFICIENCY = 0.9
 """Share of their speed that processes keep when several train together: each step waits for the one with the longest
 rows, and for the adapter's gradients, which are small. Not measured here: docs/ESTIMATES.md."""
 
@@ -82,7 +82,7 @@ def time(
     gathering = 2 * weights_sent(shapes, training) / GIB / GATHERED_GIB_PER_SECOND
     speed = training.tokens / (training.tokens / speed + gathering)
     if training.processes > 1:
-        speed *= training.processes * SIDE_BY_SIDE
+        speed *= training.processes * DATA_PARALLEL_EFFICIENCY
     of_a_thousand = 1000 * training.answers * training.length * epochs / speed / 3600
     if steps > 0:
         whole: float | None = steps * accumulation * training.tokens * training.processes / speed / 3600

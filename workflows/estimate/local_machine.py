@@ -20,7 +20,7 @@ LIBRARIES_GIB = 0.8
 """Of memory, for Python, torch and the other libraries of the tune step on a processor: docs/ESTIMATES.md."""
 
 
-def doubts(plan: Plan, machine: Machine, *, cuda: bool) -> list[Problem]:
+def memory_warnings(plan: Plan, machine: Machine, *, cuda: bool) -> list[Problem]:
     """What may be too large for this machine. These are warnings: what else it does is not known, and it may swap.
 
     ``cuda``: whether its GPUs, where it has any, can be used by the torch that is installed.

@@ -12,7 +12,7 @@ from steps.models import sharding
 from steps.tune import lora_init
 from workflows.estimate import cost, memory, shapes
 from workflows.estimate.memory import Training, TuningMemory
-from workflows.estimate.serving import SHORTEST, Serving, ServingMemory, serving
+from workflows.estimate.serving import MIN_CONTEXT, Serving, ServingMemory, serving
 from workflows.plan.model import Plan
 
 USABLE_SHARE = 0.985
@@ -129,7 +129,7 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: floa
     if room is None:
         return together[0]
     fitting = next((training for training in together if _holds(plan, training, room)), None)
-    # Told to tune as such, they are not given up; nor are they where nothing fits.
+    # ProgressCallback to tune as such, they are not given up; nor are they where nothing fits.
     return fitting or (together[-1] if tuning.processes or tuning.sharding == "full" else spread)
 
 
@@ -171,7 +171,7 @@ def context_length(plan: Plan) -> int:
         return 0
     needed = serving(presets.model(plan.model.preset), server)
     longest = needed.longest(server.utilization * usable(sku))
-    return longest // SHORTEST * SHORTEST if SHORTEST <= longest < needed.context_length else 0
+    return longest // MIN_CONTEXT * MIN_CONTEXT if MIN_CONTEXT <= longest < needed.context_length else 0
 
 
 def usable(sku: presets.Sku) -> float:

@@ -10,7 +10,7 @@ from workflows.errors import Problem
 from workflows.estimate import memory, shapes
 from workflows.estimate.memory import Training
 from workflows.estimate.plan_estimate import Estimate, estimate, fits, tuning_fits, usable
-from workflows.estimate.serving import SHORTEST
+from workflows.estimate.serving import MIN_CONTEXT
 from workflows.plan.model import Plan
 
 LENGTHS = (8192, 4096, 2048, 1024, 512, 256)
@@ -109,8 +109,8 @@ def _serving(found: Estimate) -> Problem:
         f"{found.sku.name} (gpu-memory-utilization {found.server.utilization:g})"
     )
     ways = []
-    if length and SHORTEST <= longest < length:
-        ways.append(f"vllm.max-model-len: {longest // SHORTEST * SHORTEST} in inference_config.yaml")
+    if length and MIN_CONTEXT <= longest < length:
+        ways.append(f"vllm.max-model-len: {longest // MIN_CONTEXT * MIN_CONTEXT} in inference_config.yaml")
     if found.smallest:
         ways.append(f"resource.instanceType: {found.smallest.name}")
     fix = any_of(ways) or "no size fits: take a smaller model"

@@ -34,7 +34,7 @@ PLAIN = (
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
 )
-SHORTEST = 1024
+MIN_CONTEXT = 1024
 """Tokens of context below which serving is no use."""
 
 
@@ -124,7 +124,7 @@ def serving(model: presets.Model, settings: Serving) -> ServingMemory:
     return ServingMemory(
         weights=model.weights_gib / settings.gpus,
         adapters=settings.adapters * _adapter(model, settings.adapter_rank) / settings.gpus / GIB,
-        cache=token * (settings.length or SHORTEST),
+        cache=token * (settings.length or MIN_CONTEXT),
         activations=_activations(model, settings) / GIB,
         graphs=GRAPHS_GIB if settings.graphs else 0,
         context=CONTEXT_GIB,

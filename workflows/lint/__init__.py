@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from workflows.errors import Problem
 from workflows.lint import schema
 from workflows.lint.document import Document, Library
-from workflows.lint.finding import Finding, Hit, Severity
+from workflows.lint.finding import Finding, Severity, Violation
 from workflows.lint.reading import Raw, keys_as_text, read
 from workflows.spec.findings import unknown
 
@@ -26,7 +26,7 @@ class Report:
     findings: list[Finding]
     documents: int
     """How many documents were linted."""
-    passed_over: list[str]
+    skipped: list[str]
     """Kinds of the objects that are none of Argo Workflows'."""
 
     @property
@@ -50,8 +50,8 @@ def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Repo
     files = list(files)
     findings: list[Finding] = []
     library = Library()
-    linted: list[tuple[Document, list[tuple[str, Hit]], str]] = []
-    passed_over = []
+    linted: list[tuple[Document, list[tuple[str, Violation]], str]] = []
+    skipped = []
     for file, text in files:
         raws, problems = read(file, text)
         findings += [Finding("syntax", "error", problem) for problem in problems]
@@ -59,7 +59,7 @@ def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Repo
             if kind_hit := _wrong_kind(raw):
                 findings.append(_finding("kind", "error", kind_hit, raw))
             elif raw.kind not in schema.KINDS:
-                passed_over.append(raw.kind or "nothing that has a kind")
+                skipped.append(raw.kind or "nothing that has a kind")
             else:
                 document, hits = _document(raw, library)
                 linted.append((document, hits, raw.path))
@@ -67,22 +67,24 @@ def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Repo
     for document, hits, prefix in linted:
         findings += list(_check(document, hits, prefix, strict_refs))
     if not linted and not findings:
-        findings += [_nothing(file, passed_over) for file, _ in files]
+        findings += [_nothing(file, skipped) for file, _ in files]
     order = {file: index for index, (file, _) in enumerate(files)}
     findings.sort(key=lambda found: (order.get(found.problem.file, 0), found.problem.line))
-    return Report(list(dict.fromkeys(findings)), len(linted), passed_over)
+    return Report(list(dict.fromkeys(findings)), len(linted), skipped)
 
 
-def _document(raw: Raw, library: Library) -> tuple[Document, list[tuple[str, Hit]]]:
+def _document(raw: Raw, library: Library) -> tuple[Document, list[tuple[str, Violation]]]:
     size = len(json.dumps(raw.value, separators=(",", ":"), default=str).encode(errors="replace"))
     try:
         value, hits = schema.check(keys_as_text(raw.value), raw.kind)
     except RecursionError:
-        value, hits = {}, [("syntax", Hit("", "nested too deeply", "make templates of the inline ones"))]
+        value, hits = {}, [("syntax", Violation("", "nested too deeply", "make templates of the inline ones"))]
     return Document(raw.kind, value, raw.source, library, size), hits
 
 
-def _check(document: Document, found: list[tuple[str, Hit]], prefix: str, strict_refs: bool) -> Iterator[Finding]:
+def _check(
+    document: Document, found: list[tuple[str, Violation]], prefix: str, strict_refs: bool
+) -> Iterator[Finding]:
     """Findings of the schema, then those of the rules, but for what only follows from the former."""
     from workflows.lint.registry import RULES
 
@@ -101,7 +103,9 @@ def _check(document: Document, found: list[tuple[str, Hit]], prefix: str, strict
                 if hit.path not in mended and not _follows(hit.path, spoilt):
                     yield _finding(rule.id, severity, hit, raw)
         except RecursionError:
-            yield _finding("syntax", "error", Hit("", "nested too deeply", "make templates of the inline ones"), raw)
+            yield _finding(
+                "syntax", "error", Violation("", "nested too deeply", "make templates of the inline ones"), raw
+            )
             return
 
 
@@ -109,24 +113,24 @@ def _follows(path: str, spoilt: set[str]) -> bool:
     return any(path == place or path.startswith((f"{place}.", f"{place}[")) for place in spoilt)
 
 
-def _finding(rule: str, severity: Severity, hit: Hit, raw: Raw) -> Finding:
+def _finding(rule: str, severity: Severity, hit: Violation, raw: Raw) -> Finding:
     separator = "" if not raw.path or not hit.path or hit.path.startswith("[") else "."
     path = f"{raw.path}{separator}{hit.path}"
     problem = Problem(hit.what, path, raw.source.file, raw.source.line(path), hit.fix)
     return Finding(rule, severity, problem)
 
 
-def _wrong_kind(raw: Raw) -> Hit | None:
+def _wrong_kind(raw: Raw) -> Violation | None:
     """A kind of ours in another group or version, or one that only looks like ours."""
     if not isinstance(raw.value, dict):
-        return Hit("", "not an object of Kubernetes", "it begins with apiVersion and kind")
+        return Violation("", "not an object of Kubernetes", "it begins with apiVersion and kind")
     version = str(raw.value.get("apiVersion", ""))
     if raw.kind in schema.KINDS and version != f"{GROUP}v1alpha1":
-        return Hit("apiVersion", f"`{version}` is not the apiVersion of a {raw.kind}", f"write {GROUP}v1alpha1")
+        return Violation("apiVersion", f"`{version}` is not the apiVersion of a {raw.kind}", f"write {GROUP}v1alpha1")
     if raw.kind not in schema.KINDS and version.startswith(GROUP):
         near = unknown(raw.kind, schema.KINDS)
         if near.startswith("did you mean") and raw.kind not in _OTHERS:
-            return Hit("kind", f"Argo Workflows has no kind `{raw.kind}`", near)
+            return Violation("kind", f"Argo Workflows has no kind `{raw.kind}`", near)
     return None
 
 
@@ -137,9 +141,9 @@ _OTHERS = {
 """Kinds of the same group that are other things."""
 
 
-def _nothing(file: str, passed_over: list[str]) -> Finding:
-    what = f"nothing to lint: it holds {', '.join(sorted(set(passed_over))) or 'no document'}"
+def _nothing(file: str, skipped: list[str]) -> Finding:
+    what = f"nothing to lint: it holds {', '.join(sorted(set(skipped))) or 'no document'}"
     fix = "give a Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow"
-    if "Workspace" in passed_over:
+    if "Workspace" in skipped:
         fix = f"compile it first: argotune compile {file} | argotune lint -"
     return Finding("nothing-to-lint", "error", Problem(what, file=file, fix=fix))

@@ -15,7 +15,7 @@ Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class Hit:
+class Violation:
     """One place that a rule objects to."""
 
     path: str
@@ -23,7 +23,7 @@ class Hit:
     fix: str = ""
 
 
-Check = Callable[["Document"], Iterator[Hit]]
+Check = Callable[["Document"], Iterator[Violation]]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import short, unknown
 from workflows.spec.source import join
 
@@ -45,7 +45,7 @@ _WORDS = {
 _STAND_INS: dict[str, Any] = {"object": {}, "array": [], "string": "", "integer": 0, "number": 0, "boolean": False}
 
 
-def check(value: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], list[tuple[str, Hit]]]:
+def check(value: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], list[tuple[str, Violation]]]:
     """The document without what has the wrong type, and the hits with the ids of their rules."""
     document = without_nulls(value)
     hits = []
@@ -96,7 +96,7 @@ def without_nulls(value: Any, key: str = "") -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _hits(error: ValidationError) -> Iterator[tuple[str, Hit]]:
+def _hits(error: ValidationError) -> Iterator[tuple[str, Violation]]:
     path = ""
     for part in error.absolute_path:
         path = join(path, part)
@@ -111,18 +111,20 @@ def _hits(error: ValidationError) -> Iterator[tuple[str, Hit]]:
                 if name not in error.instance:
                     about = error.schema["properties"].get(name, {}).get("description", "").split("\n")[0]
                     fix = f"add {name}: {about.split('. ')[0]}".rstrip(": ")
-                    yield "missing-field", Hit(path or name, f"`{name}` is missing", fix)
+                    yield "missing-field", Violation(path or name, f"`{name}` is missing", fix)
         case "type":
-            yield "wrong-type", Hit(path, *_wrong_type(error.validator_value, error.instance))
+            yield "wrong-type", Violation(path, *_wrong_type(error.validator_value, error.instance))
         case _:
-            yield "wrong-type", Hit(path, f"must be {short(error.validator_value)}, not {short(error.instance)}")
+            yield "wrong-type", Violation(path, f"must be {short(error.validator_value)}, not {short(error.instance)}")
 
 
-def _unknown_field(path: str, name: str, around: str, known: Mapping[str, Any]) -> tuple[str, Hit]:
+def _unknown_field(path: str, name: str, around: str, known: Mapping[str, Any]) -> tuple[str, Violation]:
     if (around, name) in REMOVED:
         version, fix = REMOVED[around, name]
-        return "removed-field", Hit(path, f"Argo {version} removed `{name}`: the field is refused, or dropped", fix)
-    return "unknown-field", Hit(path, f"{around or 'this'} has no field `{name}`", _instead(name, known))
+        return "removed-field", Violation(
+            path, f"Argo {version} removed `{name}`: the field is refused, or dropped", fix
+        )
+    return "unknown-field", Violation(path, f"{around or 'this'} has no field `{name}`", _instead(name, known))
 
 
 def _instead(name: str, known: Mapping[str, Any]) -> str:

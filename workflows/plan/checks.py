@@ -106,7 +106,7 @@ def warnings(plan: Plan) -> Iterator[Problem]:
         yield Problem("has no effect: it is of objective dpo", "pipeline.tune.beta", fix="write objective: dpo")
     if plan.tuning and plan.tuning.sharding == "full" and plan.tuning.processes == 1:
         yield Problem("has no effect: one process holds all", "pipeline.tune.sharding", fix="leave processes: 1 out")
-    if plan.resource.preferred_nodes and nodes.is_made(plan):
+    if plan.resource.preferred_nodes and nodes.provisions_nodes(plan):
         what = f"has no effect: nodes.provider {provider} makes the nodes of a run"
         yield Problem(what, "resource.preferredNodes")
     if plan.origin("nodes.nodeClass").startswith("Workspace") and provider != "karpenter":

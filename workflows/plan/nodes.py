@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from steps.provision.node_providers import MAKERS
+from steps.provision.node_providers import CREATING_PROVIDERS
 from workflows.errors import Problem
 from workflows.plan.model import Plan
 from workflows.spec.pipeline import whole_seconds
@@ -21,21 +21,21 @@ def provider(plan: Plan) -> str:
     stays when the run ends, so it can't be on nodes of the run.
     """
     given = plan.nodes.provider
-    if given not in MAKERS:
+    if given not in CREATING_PROVIDERS:
         return given
     if not plan.resource.instance_type:
         return "existing"
     return given if plan.tuning else "autoscaler"
 
 
-def is_made(plan: Plan) -> bool:
+def provisions_nodes(plan: Plan) -> bool:
     """Whether nodes are made for each run of the plan, and given back."""
-    return provider(plan) in MAKERS
+    return provider(plan) in CREATING_PROVIDERS
 
 
 def problems(plan: Plan) -> Iterator[Problem]:
     """What would fail in the cluster only: a site that does not say which cluster, a lease shorter than the run."""
-    if not is_made(plan):
+    if not provisions_nodes(plan):
         return
     if plan.nodes.provider == "aks":
         given = (plan.nodes.subscription, plan.nodes.resource_group, plan.nodes.cluster)
@@ -77,7 +77,7 @@ def _outlived(plan: Plan) -> Iterator[Problem]:
 
 def warnings(plan: Plan) -> Iterator[Problem]:
     """What the Workspace says of nodes that are made for a run, where none are made."""
-    if is_made(plan):
+    if provisions_nodes(plan):
         return
     for path in ONLY_MADE:
         if plan.origin(path).startswith("Workspace"):

@@ -170,7 +170,7 @@ def _run(workflow: Workflow, run: Run, observer: Observer | None, timing: Timing
 def _clean_up(run: Run, timing: Timing | None) -> None:
     """End what a dead runner left, and forget what did not succeed."""
     from workflows.runner.launch import GRACE_SECONDS, marker
-    from workflows.runner.process import end_left_over
+    from workflows.runner.process import kill_orphans
     from workflows.runner.state import Phase
 
     grace = GRACE_SECONDS if timing is None or timing.grace is None else timing.grace
@@ -180,7 +180,7 @@ def _clean_up(run: Run, timing: Timing | None) -> None:
         for key, node in state.nodes.items()
         if node.attempts and node.attempts[-1].phase is Phase.RUNNING
     }
-    end_left_over(left, grace)
+    kill_orphans(left, grace)
     for key, node in list(state.nodes.items()):
         # A workflow that has succeeded is done, whatever failed in it and was handled. The exit handler speaks of the
         # whole run: what it did for another end doesn't count for this one.

@@ -19,7 +19,7 @@ from workflows.runner import scope as scopes
 from workflows.runner.control import Stop, Timing
 from workflows.runner.nodes import EXIT, Nodes, Scope
 from workflows.runner.observer import Observer
-from workflows.runner.pod_runner import Leaves
+from workflows.runner.pod_runner import PodRunner
 from workflows.runner.state import Node, Phase, Run
 
 
@@ -35,7 +35,7 @@ class Engine:
         self._state = run.state
         self._observer = observer
         self._timing = timing
-        leaves = Leaves(workflow, run, given, observer, timing, _templates_with_result(workflow))
+        leaves = PodRunner(workflow, run, given, observer, timing, _templates_with_result(workflow))
         self._nodes = Nodes(workflow.spec, run, leaves, observer, timing)
         self._stop = Stop()
         self._cancelled = False

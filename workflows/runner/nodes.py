@@ -15,19 +15,19 @@ from typing import Any
 
 from workflows.argo.document import Spec, Task, Template
 from workflows.argo.expressions import ExpressionError, evaluate_when
-from workflows.argo.tags import Absent, Unresolved, substitute
+from workflows.argo.tags import MissingValue, Unresolved, substitute
 from workflows.runner import scope as scopes
 from workflows.runner import suspends
 from workflows.runner.control import Stop, Timing
 from workflows.runner.dag import Graph
 from workflows.runner.observer import Observer
-from workflows.runner.pod_runner import Leaves
+from workflows.runner.pod_runner import PodRunner
 from workflows.runner.state import Node, Phase, Run
 
 EXIT = "onExit"
 """Key of the exit handler's node."""
 
-Scope = dict[str, str | Absent]
+Scope = dict[str, str | MissingValue]
 
 
 @dataclass
@@ -77,7 +77,7 @@ class _Dag:
 class Nodes:
     """The nodes of one run."""
 
-    def __init__(self, spec: Spec, run: Run, leaves: Leaves, observer: Observer, timing: Timing) -> None:
+    def __init__(self, spec: Spec, run: Run, leaves: PodRunner, observer: Observer, timing: Timing) -> None:
         self._spec = spec
         self._run = run
         self._state = run.state
@@ -92,7 +92,7 @@ class Nodes:
         key: str,
         name: str,
         inputs: dict[str, str],
-        scope: Mapping[str, str | Absent],
+        scope: Mapping[str, str | MissingValue],
         stop: Stop,
     ) -> Node:
         """Run a template as the node ``key``, unless it succeeded before with the same inputs."""
@@ -282,5 +282,5 @@ def _display(task: Task, index: int, item: Any) -> str:
     return f"{task.name}({index}:{text if len(text) <= 40 else text[:37] + '...'})"
 
 
-def _workflow_tags(scope: Mapping[str, str | Absent]) -> Scope:
+def _workflow_tags(scope: Mapping[str, str | MissingValue]) -> Scope:
     return {tag: value for tag, value in scope.items() if tag.startswith("workflow.")}

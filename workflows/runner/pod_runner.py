@@ -24,7 +24,7 @@ _PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
 _PROGRESS_EVERY = 0.5
 
 
-class Leaves:
+class PodRunner:
     """Runs the leaves of one workflow."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Leaves:
         """Attempt the leaf until it has come to something; a stop before the first attempt leaves it Pending."""
         # What a run before this one attempted doesn't count: a resumed leaf has all its retries again.
         first = len(node.attempts)
-        again = retries.Again(0.0)
+        again = retries.RetryAfter(0.0)
         while True:
             async with self._slots or contextlib.nullcontext():
                 if stop.requested:
@@ -61,7 +61,7 @@ class Leaves:
             if attempt.phase is Phase.SUCCEEDED or stop.requested:
                 break
             decision = self._decide(template, node.attempts[first:], tags)
-            if isinstance(decision, retries.Enough):
+            if isinstance(decision, retries.GiveUp):
                 if decision.why:
                     attempt.message = f"{attempt.message} ({decision.why})"
                 break
@@ -71,16 +71,16 @@ class Leaves:
         if len(node.attempts) > first:
             self._settle(node, node.attempts[-1], node.attempts[-1].phase, node.attempts[-1].message)
 
-    def _decide(self, template: Template, attempts: list[Attempt], tags: Scope) -> retries.Again | retries.Enough:
+    def _decide(self, template: Template, attempts: list[Attempt], tags: Scope) -> retries.RetryAfter | retries.GiveUp:
         if template.retry_strategy is None:
-            return retries.Enough()
+            return retries.GiveUp()
         try:
             given = template.retry_strategy.model_dump(by_alias=True)
             return retries.decide(
                 Retry.model_validate(substitute(given, {**tags, **retries.last_retry(attempts)})), attempts
             )
         except (Unresolved, ExpressionError, ValueError) as error:
-            return retries.Enough(f"no retry: {error}")
+            return retries.GiveUp(f"no retry: {error}")
 
     async def _pause(self, wait: float, stop: Stop) -> None:
         sleeping = asyncio.ensure_future(self._timing.sleep(wait))

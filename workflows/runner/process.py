@@ -54,7 +54,7 @@ class Process:
                 stdout=to_stdout,
                 stderr=to_log,
                 start_new_session=True,
-                preexec_fn=lifetime.ends_with(os.getpid()),
+                preexec_fn=lifetime.die_with_parent(os.getpid()),
             )
         self.id = self._popen.pid
         self.created = created(self.id)
@@ -111,7 +111,7 @@ def created(process: int) -> float | None:
         return None
 
 
-def end_left_over(markers: Mapping[str, tuple[int | None, float | None]], grace: float) -> int:
+def kill_orphans(markers: Mapping[str, tuple[int | None, float | None]], grace: float) -> int:
     """End the processes that a dead runner left, and say how many.
 
     ``markers`` gives for each node's marker the process group and when its first process was started. A process is

@@ -20,7 +20,7 @@ _TRANSIENT = re.compile(
 
 
 @dataclass(frozen=True)
-class Again:
+class RetryAfter:
     """Another attempt is to begin after ``wait`` seconds, and to end before ``deadline``."""
 
     wait: float
@@ -28,13 +28,13 @@ class Again:
 
 
 @dataclass(frozen=True)
-class Enough:
+class GiveUp:
     """No other attempt; ``why`` is Argo's message, empty when that of the last attempt says more."""
 
     why: str = ""
 
 
-def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> Again | Enough:
+def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> RetryAfter | GiveUp:
     """What is to happen after the last of ``attempts`` failed.
 
     Raises:
@@ -42,24 +42,24 @@ def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> Again | Enough:
     """
     last = attempts[-1]
     if retry is None:
-        return Enough()
-    again = Again(0.0)
+        return GiveUp()
+    again = RetryAfter(0.0)
     if retry.backoff:
         wait = _wait(retry, len(attempts))
         deadline = None
         if retry.backoff.max_duration is not None:
             deadline = attempts[0].started_at + seconds(retry.backoff.max_duration)
             if (last.finished_at or last.started_at) + wait > deadline:
-                return Enough("backoff would exceed its maxDuration")
-        again = Again(wait, deadline)
+                return GiveUp("backoff would exceed its maxDuration")
+        again = RetryAfter(wait, deadline)
     if not _policy_allows(retry, last):
-        return Enough()
+        return GiveUp()
     if retry.limit is not None and len(attempts) > int(retry.limit):
-        return Enough("no more retries left" if int(retry.limit) else "")
+        return GiveUp("no more retries left" if int(retry.limit) else "")
     # The retries made so far, where a pod sees those up to itself as {{retries}}.
     known = {"retries": str(len(attempts) - 1), **last_retry(attempts)}
     if retry.expression and not expressions.evaluate_retry(retry.expression, known):
-        return Enough()
+        return GiveUp()
     return again
 
 

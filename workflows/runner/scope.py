@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workflows.argo.document import Arguments, Spec, Template, Workflow
-from workflows.argo.tags import Absent, Scope, Unresolved, absent_alone, substitute
+from workflows.argo.tags import MissingValue, Scope, Unresolved, absent_alone, substitute
 from workflows.runner.state import Node, Phase, State, timestamp
 
 
-def of_workflow(workflow: Workflow, state: State, now: float, *, ended: bool = False) -> dict[str, str | Absent]:
+def of_workflow(workflow: Workflow, state: State, now: float, *, ended: bool = False) -> dict[str, str | MissingValue]:
     """``{{workflow...}}``; when it has ended, its status and failures as its exit handler sees them."""
     metadata, spec = workflow.metadata, workflow.spec
     parameters = parameters_of(spec, state.parameters)
     listed = json.dumps([{"name": name, "value": value} for name, value in parameters.items()])
-    scope: dict[str, str | Absent] = {
+    scope: dict[str, str | MissingValue] = {
         "workflow.name": state.name,
         "workflow.uid": state.uid,
         "workflow.namespace": metadata.namespace,
@@ -50,13 +50,13 @@ def parameters_of(spec: Spec, given: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def of_inputs(inputs: Mapping[str, str]) -> dict[str, str | Absent]:
+def of_inputs(inputs: Mapping[str, str]) -> dict[str, str | MissingValue]:
     """``{{inputs.parameters...}}``."""
     listed = json.dumps([{"name": name, "value": value} for name, value in inputs.items()])
     return {"inputs.parameters": listed, **{f"inputs.parameters.{name}": value for name, value in inputs.items()}}
 
 
-def of_leaf(state: State, template: Template, key: str) -> dict[str, str | Absent]:
+def of_leaf(state: State, template: Template, key: str) -> dict[str, str | MissingValue]:
     """What only a leaf knows of itself."""
     sources = {output.name: output.value_from.path for output in template.outputs.parameters if output.value_from}
     paths = {f"outputs.parameters.{name}.path": path for name, path in sources.items()}
@@ -64,29 +64,29 @@ def of_leaf(state: State, template: Template, key: str) -> dict[str, str | Absen
     return {"pod.name": pod_name(state, key), "node.name": f"{state.name}.{key}", **paths}
 
 
-def of_task(prefix: str, name: str, template: Template, node: Node) -> dict[str, str | Absent]:
+def of_task(prefix: str, name: str, template: Template, node: Node) -> dict[str, str | MissingValue]:
     """``{{tasks.NAME...}}`` of a task that has ended; of a fan-out, its outputs are JSON lists."""
     fans_out = node.type == "TaskGroup"
     tag = f"{prefix}.{name}"
-    scope: dict[str, str | Absent] = {f"{tag}.status": str(node.phase), f"{tag}.id": node.key}
+    scope: dict[str, str | MissingValue] = {f"{tag}.status": str(node.phase), f"{tag}.id": node.key}
     if node.started_at is not None:
         scope[f"{tag}.startedAt"] = timestamp(node.started_at)
     if node.finished_at is not None:
         scope[f"{tag}.finishedAt"] = timestamp(node.finished_at)
     why = f"`{name}` is {node.phase}"
-    scope[f"{tag}.exitCode"] = Absent(why) if node.exit_code is None else str(node.exit_code)
-    scope[f"{tag}.outputs.result"] = Absent(why) if node.result is None else node.result
+    scope[f"{tag}.exitCode"] = MissingValue(why) if node.exit_code is None else str(node.exit_code)
+    scope[f"{tag}.outputs.result"] = MissingValue(why) if node.result is None else node.result
     for output in template.outputs.parameters:
         value = node.outputs.get(output.name, None if fans_out else output.default)
-        scope[f"{tag}.outputs.parameters.{output.name}"] = Absent(why) if value is None else value
+        scope[f"{tag}.outputs.parameters.{output.name}"] = MissingValue(why) if value is None else value
     if "parameters" in node.outputs and fans_out:
         scope[f"{tag}.outputs.parameters"] = node.outputs["parameters"]
     return scope
 
 
-def of_item(item: Any) -> dict[str, str | Absent]:
+def of_item(item: Any) -> dict[str, str | MissingValue]:
     """``{{item}}`` and, of a map, ``{{item.key}}``."""
-    scope: dict[str, str | Absent] = {"item": item_text(item)}
+    scope: dict[str, str | MissingValue] = {"item": item_text(item)}
     if isinstance(item, dict):
         scope |= {f"item.{key}": item_text(value) for key, value in item.items()}
     return scope

@@ -14,7 +14,7 @@ from workflows.errors import Problem
 from workflows.spec.source import Source, join
 
 M = TypeVar("M", bound=BaseModel)
-MOST_NAMES = 25
+MAX_NAMES = 25
 """That a message can hold."""
 _PLAIN = {
     "string_type": "must be text",
@@ -102,7 +102,7 @@ def unknown(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if near:
         return f"did you mean {by_lower[near[0]]}?"
-    return f"known here: {', '.join(known)}" if len(known) <= MOST_NAMES else "docs/FIELDS.md lists what is known here"
+    return f"known here: {', '.join(known)}" if len(known) <= MAX_NAMES else "docs/FIELDS.md lists what is known here"
 
 
 def short(value: Any) -> str:

@@ -21,7 +21,7 @@ AUTOSCALER = "scaledobject.kaito.sh/"
 """Annotations of KEDA's scaler for KAITO begin with this (kaito-project/keda-kaito-scaler)."""
 METRIC, THRESHOLD = "vllm:num_requests_waiting", "10"
 """What servers are added by here (``steps/rollout/service_manifests.py``), as the scaler does by default."""
-MOST = 1000
+MAX_REPLICAS = 1000
 """Servers that a rollout may have (``pipeline.rollout.maxReplicas``)."""
 # Where the fields of the Workspace that an InferenceSet stands for are written; the longest that begins a path counts.
 PLACES = {
@@ -151,8 +151,8 @@ def _check_autoscaler(given: InferenceSet, found: Findings) -> None:
         return
     path = f"metadata.annotations.{AUTOSCALER}"
     most = scaler.get("max-replicas", "")
-    if most and not (most.isdecimal() and 0 < int(most) <= MOST):
-        found.wrong(f"{path}max-replicas", f"{most!r} is no number of servers", f"write a number up to {MOST}")
+    if most and not (most.isdecimal() and 0 < int(most) <= MAX_REPLICAS):
+        found.wrong(f"{path}max-replicas", f"{most!r} is no number of servers", f"write a number up to {MAX_REPLICAS}")
     elif not most and not given.spec.node_count_limit:
         what = f"how many servers there may be is not told, so {replicas} run, always"
         found.warn(f"{path}auto-provision", what, f'add {AUTOSCALER}max-replicas: "10", or nodeCountLimit')
@@ -202,7 +202,7 @@ def _most(given: InferenceSet) -> int:
     if scaler.get("auto-provision") != "true":
         return 0
     most = scaler.get("max-replicas", "")
-    return min(int(most), MOST) if most.isdecimal() else min(given.spec.node_count_limit, MOST)
+    return min(int(most), MAX_REPLICAS) if most.isdecimal() else min(given.spec.node_count_limit, MAX_REPLICAS)
 
 
 def _autoscaler(given: InferenceSet) -> dict[str, str]:

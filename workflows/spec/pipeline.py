@@ -58,7 +58,7 @@ def _tracking_uri(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 TrackingUri = Annotated[str, AfterValidator(_tracking_uri)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
-Weight = Annotated[float, Field(ge=0, le=file_weights.MOST)]
+Weight = Annotated[float, Field(ge=0, le=file_weights.MAX_WEIGHT)]
 Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 

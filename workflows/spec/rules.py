@@ -14,7 +14,7 @@ from typing import Any
 from presets import Model, UnknownPreset, model, models
 from workflows.spec import kaito_annotations, names, node_rules, resource_rules, serving_rules, sources
 from workflows.spec.findings import Findings
-from workflows.spec.schedule import LONGEST_NAME
+from workflows.spec.schedule import MAX_NAME_LENGTH
 from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Inference, Preset, Tuning, Workspace
@@ -169,8 +169,8 @@ def _pipeline(workspace: Workspace, found: Findings) -> None:
     for part, asked in (("schedule", bool(schedule)), ("approval", approval)):
         if asked and not workspace.tuning:
             found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
-    if schedule and len(workspace.metadata.name) > LONGEST_NAME:
-        what = f"has {len(workspace.metadata.name)} characters, and that of a schedule may have {LONGEST_NAME}"
+    if schedule and len(workspace.metadata.name) > MAX_NAME_LENGTH:
+        what = f"has {len(workspace.metadata.name)} characters, and that of a schedule may have {MAX_NAME_LENGTH}"
         found.wrong("metadata.name", what, "write a shorter one")
     if "rollout" in given and not workspace.inference:
         fix = "leave it out, or add inference: {preset: {name: ...}} to serve what is tuned"

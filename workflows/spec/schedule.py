@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from workflows.argo import cron
 from workflows.spec.fields import Fields
 
-LONGEST_NAME = 52
+MAX_NAME_LENGTH = 52
 """Of a CronWorkflow: Argo adds a time to it for the name of each run."""
 
 

@@ -13,8 +13,8 @@ from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import Adapter, Inference, Workspace
 
-MOST_ADAPTERS = 10
-LARGEST_RANK = 512
+MAX_ADAPTERS = 10
+MAX_RANK = 512
 """That vLLM serves (vllm/config/lora.py, MaxLoRARanks)."""
 # What vLLM cannot serve of an adapter (vllm/lora/peft_helper.py), and the value that says that it has none of it. Of
 # patterns it knows nothing: it would scale each layer by the adapter's one alpha and rank, and say nothing.
@@ -55,9 +55,9 @@ def check_servable(training: TrainingConfig, server: Mapping[str, Any], found: F
     rank = lora_init.written_rank(asked, lora) if isinstance(asked, int) else 0
     twice = rank // asked if asked else 1
     why = f", which init_lora_weights {lora['init_lora_weights']} makes of {asked}," if twice > 1 else ""
-    if rank > LARGEST_RANK:
-        what = f"vLLM serves no rank above {LARGEST_RANK}" + (f": {rank}{why} is more" if why else "")
-        found.wrong(join(path, "r"), what, f"write {LARGEST_RANK // twice} or less")
+    if rank > MAX_RANK:
+        what = f"vLLM serves no rank above {MAX_RANK}" + (f": {rank}{why} is more" if why else "")
+        found.wrong(join(path, "r"), what, f"write {MAX_RANK // twice} or less")
     elif isinstance(limit, int) and rank > limit:
         what = f"rank {rank}{why} is more than max-lora-rank {limit} of inference_config.yaml: it could not be served"
         found.wrong(join(path, "r"), what, f"write {limit // twice}, or max-lora-rank: {rank}")
@@ -91,8 +91,8 @@ def _template(inference: Inference, found: Findings) -> None:
 
 def _adapters(workspace: Workspace, adapters: list[Adapter], base: Model | None, found: Findings) -> None:
     path = "inference.adapters"
-    if len(adapters) > MOST_ADAPTERS:
-        what = f"Number of Adapters exceeds the maximum limit, maximum of {MOST_ADAPTERS} allowed"
+    if len(adapters) > MAX_ADAPTERS:
+        what = f"Number of Adapters exceeds the maximum limit, maximum of {MAX_ADAPTERS} allowed"
         found.wrong(path, what, "leave some out")
     taken = {base.name: "the base model", base.repository: "the base model"} if base else {}
     if workspace.tuning:

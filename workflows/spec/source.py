@@ -18,7 +18,7 @@ from yaml.resolver import Resolver
 
 from workflows.errors import Problem
 
-MOST_NODES = 100_000
+MAX_YAML_NODES = 100_000
 """Aliases can make a small file very large; a Workspace has a few dozen fields."""
 
 
@@ -122,7 +122,7 @@ class _Walk:
 
     def visit(self, node: yaml.Node, path: str, around: tuple[int, ...]) -> None:
         self.visited += 1
-        if self.visited > MOST_NODES or id(node) in around:
+        if self.visited > MAX_YAML_NODES or id(node) in around:
             if not self.broken:
                 self.wrong("aliases make this document contain itself, or very large", node, path, "write it out")
             self.broken = True

@@ -12,7 +12,7 @@ from steps.check import step as check
 from steps.evaluate.settings import Settings as EvaluateSettings
 from steps.evaluate.step import evaluate
 from steps.runtime.errors import BadInput
-from steps.tune.step import still_there
+from steps.tune.step import outputs_intact
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_rows_elsewhere_give_the_same_adapter_and_evaluation(base: Path) -> None
     apart = base / "shared" / "candidates" / "a"
     beside, elsewhere = quick(shared, model), quick(apart, model, dataset=shared / "dataset")
     assert elsewhere.adapter_digest == beside.adapter_digest
-    assert still_there(settings(apart, model), elsewhere)
+    assert outputs_intact(settings(apart, model), elsewhere)
     results = [
         evaluate(EvaluateSettings(work=work, dataset=shared / "dataset", model=str(model), samples=0))
         for work in (shared, apart)

@@ -22,7 +22,7 @@ from data_image import build_data_image
 from parquet_server import Fault, ParquetServer
 
 from steps.download.settings import Result, Settings
-from steps.download.step import download, still_there
+from steps.download.step import download, outputs_intact
 from steps.oci import reference, registry
 from steps.runtime.entrypoint import main
 from steps.runtime.errors import BadInput
@@ -54,7 +54,7 @@ def step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         monkeypatch.setattr(sys, "argv", ["download.py", *command(work, *given, *flags)[2:]])
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            main(Settings, download, still_there=still_there, result_type=Result)
+            main(Settings, download, outputs_intact=outputs_intact, result_type=Result)
         ended = Ended(int(left.value.code or 0), *capsys.readouterr())
         assert ended.code == code, ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr and "unexpected" not in ended.stderr
@@ -273,11 +273,11 @@ def test_other_settings_replace_the_whole_data_set(work, parquet_server, as_parq
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     settings = Settings(work=work, urls=[url], allow_private_hosts=True)
     result = download(settings)
-    assert still_there(settings, result)
+    assert outputs_intact(settings, result)
     all_in_one = Settings(work=work, urls=[url], allow_private_hosts=True, eval_split=0)
     assert download(all_in_one).rows == 20
     assert not (work / "dataset/eval.parquet").exists()
-    assert not still_there(settings, result)
+    assert not outputs_intact(settings, result)
 
 
 def test_repeated_rows_and_unused_columns_are_told(work, parquet_server, as_parquet, chats, capsys) -> None:

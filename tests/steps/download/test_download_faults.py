@@ -35,7 +35,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was waited for, in no time; one file after the other, so that calls have an order."""
     waited: list[float] = []
     monkeypatch.setattr(fetch, "fetch_all", functools.partial(fetch.fetch_all, wait=waited.append))
-    monkeypatch.setattr(fetch, "AT_ONCE", 1)
+    monkeypatch.setattr(fetch, "MAX_CONNECTIONS", 1)
     monkeypatch.setattr("os.fsync", lambda _: None)  # Processes are killed here, machines are not.
     return waited
 
@@ -66,7 +66,7 @@ def attempt(
         try:
             if cut:
                 with monkeypatch.context() as once:
-                    once.setattr(transfer, "TRIES", 1)
+                    once.setattr(transfer, "MAX_ATTEMPTS", 1)
                     for path in bodies:
                         server.faults[path].append(Fault(cut_after=cut))
                     with pytest.raises(StepError):
@@ -145,7 +145,7 @@ def test_an_image_of_data(
     another_front: Callable[[], Front],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry_client, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(registry_client, "MAX_RETRY_AFTER_SECONDS", 0.0)
     layout = tmp_path / "layout"
     build_data_image(layout, {path.replace("/", "_"): body for path, body in bodies.items()})
     registry.push_image(layout, ref(f"{open_registry.address}/faults/rows:1"))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.download import resampling, row_shuffle
-from steps.download.resampling import Places, weighted
-from steps.download.row_shuffle import Spool
+from steps.download.resampling import RowPlacement, weighted
+from steps.download.row_shuffle import RowBuffer
 from steps.download.rows import split
 from steps.runtime.errors import BadInput
 
@@ -83,7 +83,7 @@ def test_no_row_left_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     train = np.arange(3, dtype=np.uint32)
     with pytest.raises(BadInput, match="0 rows to train on"):
         weighted(train, [3, 0], [0.1, 1], True, 42)
-    monkeypatch.setattr(resampling, "MOST_ROWS", 100)
+    monkeypatch.setattr(resampling, "MAX_ROWS", 100)
     with pytest.raises(BadInput, match="102 rows to train on"):
         weighted(train, [3], [34], True, 42)
 
@@ -107,11 +107,11 @@ def test_each_copy_gets_to_its_place(
     except BadInput:
         assert weight < 1
         return
-    places = Places(train, held_out, len(texts))
+    places = RowPlacement(train, held_out, len(texts))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_shuffle, "RUN", 3000)
         patch.setattr(row_shuffle, "BUCKET", 1000)
-        with closing(Spool(tmp_path_factory.getbasetemp() / "copies", SCHEMA)) as spool:
+        with closing(RowBuffer(tmp_path_factory.getbasetemp() / "copies", SCHEMA)) as spool:
             for start in range(0, len(texts), at_once):
                 batch = pa.record_batch({"text": texts[start : start + at_once]}, SCHEMA)
                 for rows, to in places.of(batch):
@@ -126,9 +126,9 @@ def test_a_heavy_file_takes_no_more_memory_than_its_rows(tmp_path: Path, monkeyp
     monkeypatch.setattr(row_shuffle, "BUCKET", 10_000)
     texts = [f"{number:04}" for number in range(500)] + [f"{number:04}" + "x" * 2000 for number in range(500, 520)]
     train, _ = weighted(np.arange(520, dtype=np.uint32), [500, 20], [1, 50], True, 42)
-    places = Places(train, np.empty(0, np.uint32), 520)
+    places = RowPlacement(train, np.empty(0, np.uint32), 520)
     runs: list[int] = []
-    with closing(Spool(tmp_path / "spool", SCHEMA)) as spool:
+    with closing(RowBuffer(tmp_path / "spool", SCHEMA)) as spool:
         whole = spool._write_run
         monkeypatch.setattr(spool, "_write_run", lambda: (runs.append(spool.bytes_waiting), whole())[1])
         for start in range(0, 520, 5):

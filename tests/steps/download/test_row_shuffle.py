@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.download import row_shuffle
-from steps.download.row_shuffle import Spool
+from steps.download.row_shuffle import RowBuffer
 
 SCHEMA = pa.schema([("text", pa.string())])
 
@@ -21,7 +21,7 @@ def shuffled(path: Path, texts: list[str], order: np.ndarray, at_once: int = 7) 
     """``texts`` in ``order``, table by table."""
     places = np.empty(len(order), np.uint32)
     places[order] = np.arange(len(order), dtype=np.uint32)
-    with closing(Spool(path, SCHEMA)) as spool:
+    with closing(RowBuffer(path, SCHEMA)) as spool:
         for start in range(0, len(texts), at_once):
             part = slice(start, start + at_once)
             spool.add(pa.record_batch({"text": texts[part]}, SCHEMA), places[part])
@@ -58,6 +58,6 @@ def test_rows_that_grow_wide_later_are_put_in_order_in_parts(tmp_path: Path, mon
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     assert texts_of(shuffled(tmp_path / "spool", ["a", "b"], np.array([1, 0]))) == ["b", "a"]
-    with pytest.raises(KeyError), closing(Spool(tmp_path / "spool", SCHEMA)):
+    with pytest.raises(KeyError), closing(RowBuffer(tmp_path / "spool", SCHEMA)):
         raise KeyError
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from steps.data import row_messages
 from steps.data.row_formats import Columns
 from steps.data.row_messages import schema_of
 from steps.download import row_checks
-from steps.download.rows import DataFile, UnusableData, format_of, normalise, repeated, split, write_parquet
+from steps.download.rows import DataFile, UnusableData, format_of, normalize, repeated, split, write_parquet
 from steps.runtime.errors import BadInput
 
 
@@ -36,13 +36,13 @@ def read_back(*data: DataFile, columns: Columns | None = None) -> list[Any]:
     """All rows as they would be tuned on."""
     kept: list[pa.RecordBatch] = []
     found = format_of(data, columns or {})
-    normalise(data, found, kept.append, columns or {})
+    normalize(data, found, kept.append, columns or {})
     table = pa.Table.from_batches(kept, schema_of(found))
     return table[0].to_pylist() if table.num_columns == 1 else table.to_pylist()
 
 
 def check(data_format: Any, *data: DataFile) -> None:
-    normalise(data, data_format, lambda rows: None)
+    normalize(data, data_format, lambda rows: None)
 
 
 def test_messages_stay_as_they_are(tmp_path: Path, chats) -> None:
@@ -82,7 +82,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", question=["Why?"], output=["Because."], prompt=["no"], id=[1])
     columns = {"prompt": "question", "completion": "output"}
     assert format_of([data], columns) == "prompt-completion"
-    assert normalise([data], "prompt-completion", lambda rows: None, columns).unused == ["prompt", "id"]
+    assert normalize([data], "prompt-completion", lambda rows: None, columns).unused == ["prompt", "id"]
     assert read_back(data, columns=columns) == [[ASK, ANSWER]]
     with pytest.raises(UnusableData, match=r"no column `Frage`, which `columns` names"):
         format_of([data], {"prompt": "Frage"})
@@ -103,7 +103,7 @@ def test_other_writers_types_are_read(tmp_path: Path, kind: pa.DataType) -> None
 
 def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", id=[1], messages=[[ASK, ANSWER]], prompt=["Why?"])
-    assert normalise([data], "messages", lambda rows: None).unused == ["id", "prompt"]
+    assert normalize([data], "messages", lambda rows: None).unused == ["id", "prompt"]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_tables_are_cut_into_files_wherever_they_end(tmp_path: Path, chats) -> N
 def test_repeated_rows_and_leaks_are_counted(tmp_path: Path, chats) -> None:
     a, b, c = chats(3)
     data = written(tmp_path / "a.parquet", messages=[a, b, a, c, a])
-    found = normalise([data], "messages", lambda rows: None)
+    found = normalize([data], "messages", lambda rows: None)
     assert repeated(found.digests, np.array([0, 1, 2]), np.array([3, 4])) == (2, 1)
     assert repeated(found.digests, np.array([0, 1, 2, 3, 4]), np.array([], int)) == (2, 0)
 
@@ -320,7 +320,7 @@ def test_rows_that_only_look_alike_are_no_repetition(tmp_path: Path) -> None:
         [turn("user", "a"), turn("assistant", "b:user:1:c:assistant:1:d")],
     ]
     data = written(tmp_path / "a.parquet", messages=rows)
-    found = normalise([data], "messages", lambda rows: None)
+    found = normalize([data], "messages", lambda rows: None)
     assert repeated(found.digests, np.arange(5), np.array([], int)) == (0, 0)
 
 

@@ -13,7 +13,7 @@ from tuning import tuned
 
 from steps.evaluate.settings import Result as EvaluateResult
 from steps.evaluate.settings import Settings as EvaluateSettings
-from steps.evaluate.step import evaluate, still_there
+from steps.evaluate.step import evaluate, outputs_intact
 from steps.package import step as package
 from steps.runtime import machine
 from steps.runtime.errors import BadInput
@@ -199,9 +199,9 @@ def test_finished_work_is_kept_while_the_adapter_is_the_same(work: Path, tiny: P
     from steps.models.adapter import adapter_digest
 
     digest = adapter_digest(work / "adapter")
-    assert still_there(settings(work, tiny, adapter_digest=digest), result)
-    assert not still_there(settings(work, tiny, adapter_digest="sha256:other"), result)
-    assert not still_there(settings(work, tiny), result)
+    assert outputs_intact(settings(work, tiny, adapter_digest=digest), result)
+    assert not outputs_intact(settings(work, tiny, adapter_digest="sha256:other"), result)
+    assert not outputs_intact(settings(work, tiny), result)
 
 
 def copy_of(work: Path, folder: Path, rows: list[Any] | None = None) -> Path:

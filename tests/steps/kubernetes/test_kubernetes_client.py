@@ -11,14 +11,14 @@ from kubernetes_server import KubernetesServer
 
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.client import (
+    MAX_ATTEMPTS,
     NODE_POOLS,
     PODS,
-    TRIES,
-    AlreadyThere,
+    AlreadyExists,
     Conflict,
     Kind,
+    KindNotInstalled,
     KubernetesClient,
-    NoSuchKind,
     connect,
 )
 from steps.runtime.errors import BadInput, StepError
@@ -37,7 +37,7 @@ def test_objects_are_plain_maps(here: KubernetesClient, cluster: KubernetesServe
     assert here.namespace == "argotune"
     assert here.get(MAPS, "m") is None
     assert here.create(MAPS, BODY)["metadata"]["uid"]
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(AlreadyExists):
         here.create(MAPS, BODY)
     patched = here.patch(MAPS, "m", {"data": {"b": "2"}})
     assert patched and patched["data"] == {"a": "1", "b": "2"}
@@ -93,9 +93,9 @@ def test_in_the_end_it_gives_up_and_says_who_did_not_answer(
     here: KubernetesClient, cluster: KubernetesServer, waits: list[float]
 ) -> None:
     cluster.close()
-    with pytest.raises(StepError, match=f"the Kubernetes API at {cluster.url}.*{TRIES} tries") as raised:
+    with pytest.raises(StepError, match=f"the Kubernetes API at {cluster.url}.*{MAX_ATTEMPTS} tries") as raised:
         here.get(MAPS, "m")
-    assert raised.value.exit_code == 1 and len(waits) == TRIES - 1
+    assert raised.value.exit_code == 1 and len(waits) == MAX_ATTEMPTS - 1
 
 
 def test_refusals_are_told_in_words_and_not_tried_again(
@@ -108,9 +108,9 @@ def test_refusals_are_told_in_words_and_not_tried_again(
     with pytest.raises(BadInput, match=r"metadata\.name"):
         here.apply(MAPS, {**BODY, "metadata": {"name": "No_Name"}})
     cluster.without("karpenter.sh")
-    with pytest.raises(NoSuchKind, match=r"the cluster has no nodepools\.karpenter\.sh"):
+    with pytest.raises(KindNotInstalled, match=r"the cluster has no nodepools\.karpenter\.sh"):
         here.get(NODE_POOLS, "run")
-    with pytest.raises(NoSuchKind):
+    with pytest.raises(KindNotInstalled):
         here.list(NODE_POOLS)
     cluster._tokens.clear()
     with pytest.raises(BadInput, match="does not accept our credentials"):

@@ -34,7 +34,7 @@ print(json.dumps([str(base.folder), base.repository, base.revision, base.origin]
 
 
 @dataclass
-class Fetched:
+class DownloadedFile:
     code: int
     out: str
     err: str
@@ -48,7 +48,7 @@ class Fetched:
         return list(json.loads(self.out.splitlines()[-1]))
 
 
-def fetch(home: Path, endpoint: str, *, env: Mapping[str, str] | None = None, **arguments: str) -> Fetched:
+def fetch(home: Path, endpoint: str, *, env: Mapping[str, str] | None = None, **arguments: str) -> DownloadedFile:
     done = subprocess.run(
         [sys.executable, "-c", FETCH, json.dumps(arguments)],
         env=os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_TOKEN": "", **(env or {})},
@@ -57,7 +57,7 @@ def fetch(home: Path, endpoint: str, *, env: Mapping[str, str] | None = None, **
         check=False,
     )
     assert "Traceback" not in done.stderr
-    return Fetched(done.returncode, done.stdout, done.stderr)
+    return DownloadedFile(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ time.sleep = lambda seconds: print("waited", seconds, file=sys.stderr)
 import httpx2, huggingface_hub.hf_api, requests
 from steps.models import model, model_hub
 from steps.runtime.errors import StepError
-model_hub.ANSWER_SECONDS = model_hub.KNOCK_SECONDS = 1.0
+model_hub.ANSWER_SECONDS = model_hub.CONNECT_TIMEOUT_SECONDS = 1.0
 for _ in sys.stdin:
     pid = os.fork()
     if not pid:

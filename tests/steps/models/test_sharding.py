@@ -16,7 +16,7 @@ from tuning import losses, quick, small_model, start, wait_for_step, with_rows
 
 from steps.models import sharding
 from steps.models.adapter import CONFIG, WEIGHTS
-from steps.runtime.errors import BadInput, NoCapacity
+from steps.runtime.errors import BadInput, InsufficientCapacity
 from steps.tune import launcher
 from steps.tune import step as tune
 
@@ -151,7 +151,9 @@ def test_what_a_gpu_cannot_hold_is_divided(
 
     def too_large_as_a_whole(worker: str, given: tune.Settings, *more: Any) -> Any:
         if given.sharding == "none":
-            raise NoCapacity("the device's memory is too small for this training, even with one row at a time")
+            raise InsufficientCapacity(
+                "the device's memory is too small for this training, even with one row at a time"
+            )
         return run(worker, given, *more)
 
     alone, together = with_rows(tmp_path / "alone"), with_rows(tmp_path / "together")
@@ -162,7 +164,7 @@ def test_what_a_gpu_cannot_hold_is_divided(
     quick(together, tiny, **{**flags, "batch_size": 2})
     assert "going on with its weights divided among 2 processes: the same steps\n" in capsys.readouterr().out
     assert_same(together, alone)
-    with pytest.raises(NoCapacity):
+    with pytest.raises(InsufficientCapacity):
         quick(with_rows(tmp_path / "whole"), tiny, **flags, processes=2, sharding="none")
 
 

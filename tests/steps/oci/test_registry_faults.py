@@ -14,7 +14,7 @@ from registry_fixture import PASSWORD, USER, Answer, BreakingWire, Front, Regist
 from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
 from steps.oci.registry_auth import plain_http
-from steps.oci.registry_client import TRIES, RegistryClient
+from steps.oci.registry_client import MAX_ATTEMPTS, RegistryClient
 from steps.oci.registry_errors import MayPass
 from steps.runtime.errors import BadInput, StepError
 
@@ -61,7 +61,7 @@ def test_unreachable_registry(image: Image, waits: list[float]) -> None:
         registry.push_image(image.layout, ref(f"localhost:{port}/app:1"), wait=waits.append)
     assert caught.value.exit_code == 1
     assert f"localhost:{port} cannot be reached" in str(caught.value) and "refused" in str(caught.value)
-    assert len(waits) == TRIES - 1
+    assert len(waits) == MAX_ATTEMPTS - 1
     assert waits == sorted(waits)
 
 

@@ -16,7 +16,7 @@ from steps.oci import oci_layout, reference, registry
 from steps.package import lineage
 from steps.package.lineage import Lineage
 from steps.package.settings import Result, Settings
-from steps.package.step import package, still_there
+from steps.package.step import outputs_intact, package
 from steps.runtime.errors import BadInput, StepError
 
 pytestmark = pytest.mark.usefixtures("docker_config")
@@ -103,12 +103,12 @@ def test_a_volume_gets_the_adapter_too(work: Path, tmp_path: Path) -> None:
     names = ["adapter_config.json", "adapter_model.safetensors", "lineage.json"]
     assert sorted(path.name for path in volume.iterdir()) == names
     assert lineage.of_folder(volume) == Lineage("sha256:d", "sha256:s", digest)
-    assert still_there(given, result)
+    assert outputs_intact(given, result)
     (volume / "lineage.json").unlink()
-    assert not still_there(given, result)
+    assert not outputs_intact(given, result)
     package(given)
     (volume / "adapter_config.json").write_text("{}")
-    assert not still_there(given, result)
+    assert not outputs_intact(given, result)
 
 
 def test_the_tag_of_the_workspace_moves_last(work: Path, front: Front) -> None:
@@ -198,7 +198,7 @@ def test_an_image_gone_from_the_registry_is_pushed_again(work: Path, open_regist
 
 
 def test_unreachable_registry_keeps_the_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.oci.registry_client.TRIES", 1)
+    monkeypatch.setattr("steps.oci.registry_client.MAX_ATTEMPTS", 1)
     with pytest.raises(StepError) as caught:
         package(Settings(work=work, image="localhost:1/app:1"))
     assert caught.value.exit_code == 1

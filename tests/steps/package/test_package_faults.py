@@ -30,7 +30,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, and no waiting."""
     monkeypatch.setattr(registry_upload, "CHUNK", CHUNK)
     monkeypatch.setattr("os.fsync", lambda _: None)  # Processes are killed here, machines are not.
-    monkeypatch.setattr(registry_client, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(registry_client, "MAX_RETRY_AFTER_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from steps.models.adapter import adapter_digest
 from steps.oci import oci_layout, registry
 from steps.package.provenance import MEDIA_TYPE
 from steps.package.settings import Result, Settings
-from steps.package.step import package, still_there
+from steps.package.step import outputs_intact, package
 from steps.runtime import files
 
 pytestmark = pytest.mark.usefixtures("docker_config")
@@ -154,7 +154,7 @@ def test_a_registry_without_the_api_lists_it_by_tag(work: Path, open_registry: R
     [layer] = manifest.json()["layers"]
     assert layer["annotations"] == {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v1"}
     assert requests.get(f"{base}/blobs/{layer['digest']}", timeout=30).json() == statement(work)
-    assert still_there(settings, result)
+    assert outputs_intact(settings, result)
 
 
 def test_what_others_attached_stays_listed(work: Path, open_registry: Registry) -> None:
@@ -196,4 +196,4 @@ def test_a_registry_that_does_not_take_it_has_the_adapter_all_the_same(
     assert result == Result(result.image_digest, result.image_reference, result.size_bytes, True, "")
     assert "warning: the image is there without its provenance" in capsys.readouterr().out
     assert registry.holds(ref(f"{front.address}/team/old:1"))
-    assert still_there(settings, result)
+    assert outputs_intact(settings, result)

@@ -22,7 +22,7 @@ from steps.oci.oci_layout import Image
 from steps.preflight import data_checks, model_checks
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight, together
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 AsParquet = Callable[..., bytes]
 pytestmark = pytest.mark.usefixtures("docker_config", "quiet")
@@ -36,7 +36,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("steps.oci.registry_client.LONGEST_WAIT", 0.0)
+    monkeypatch.setattr("steps.oci.registry_client.MAX_RETRY_AFTER_SECONDS", 0.0)
     for module in (data_checks, model_checks):
         monkeypatch.setattr(module, "BACKOFF", 0.0)
 
@@ -273,7 +273,7 @@ def test_storage_and_quota_of_a_cluster(cluster: KubernetesServer, tmp_path: Pat
         look(tmp_path, **given)
     put(cluster, "v1", "PersistentVolumeClaim", "models", status={"phase": "Bound"})
     put(cluster, "v1", "ResourceQuota", "argotune", spec={"hard": {"requests.nvidia.com/gpu": "1"}})
-    with pytest.raises(NoCapacity, match=r"ResourceQuota argotune allows 1 nvidia\.com/gpu"):
+    with pytest.raises(InsufficientCapacity, match=r"ResourceQuota argotune allows 1 nvidia\.com/gpu"):
         look(tmp_path, **given)
     assert len(look(tmp_path, **given | {"gpus": 1})) == 3
     rights = {(verb, resource) for verb, _, resource in cluster.verbs("preflight")}
@@ -294,10 +294,10 @@ def test_what_may_not_be_read_is_no_fault(cluster: KubernetesServer, tmp_path: P
 
 
 def test_one_list_and_the_code_of_what_no_retry_mends() -> None:
-    passing, capacity, bad = StepError("a", "b"), NoCapacity("c", "d"), BadInput("e", "f")
+    passing, capacity, bad = StepError("a", "b"), InsufficientCapacity("c", "d"), BadInput("e", "f")
     assert [type(together(found)) for found in ([passing], [passing, capacity], [passing, capacity, bad])] == [
         StepError,
-        NoCapacity,
+        InsufficientCapacity,
         BadInput,
     ]
     both = together([capacity, bad])

@@ -12,7 +12,7 @@ from arm_server import A10, A100
 
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight
-from steps.runtime.errors import NoCapacity
+from steps.runtime.errors import InsufficientCapacity
 
 
 @pytest.fixture
@@ -33,11 +33,13 @@ def test_a_size_within_the_quota(pod: Pod) -> None:
 
 
 def test_a_quota_that_is_used_up(pod: Pod) -> None:
-    with pytest.raises(NoCapacity, match=r"none of the sizes asked for can be had: .* vCPUs are needed") as caught:
+    with pytest.raises(
+        InsufficientCapacity, match=r"none of the sizes asked for can be had: .* vCPUs are needed"
+    ) as caught:
         look(pod, count=50)
     assert "aka.ms/azquotaincrease" in caught.value.fix
     assert caught.value.exit_code == 4
-    with pytest.raises(NoCapacity, match="does not offer it"):
+    with pytest.raises(InsufficientCapacity, match="does not offer it"):
         look(pod, instance_type="Standard_Nothing")
 
 

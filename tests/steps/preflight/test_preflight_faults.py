@@ -40,7 +40,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_registry(tmp_path: Path, open_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_client, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(registry_client, "MAX_RETRY_AFTER_SECONDS", 0.0)
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
         monkeypatch.setattr(registry_client, "TIMEOUT", limits(kind))

@@ -9,9 +9,9 @@ import pytest
 
 from steps.models.adapter import adapter_digest
 from steps.promote.settings import Result, Settings
-from steps.promote.step import promote, still_there
+from steps.promote.step import outputs_intact, promote
 from steps.runtime import entrypoint, files
-from steps.runtime.errors import BadInput, GateRefused
+from steps.runtime.errors import BadInput, GateFailed
 
 REFERENCES = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")
 
@@ -55,7 +55,7 @@ def test_none_that_passed_is_refused_and_nothing_changes(tmp_path: Path) -> None
     given = settings(
         tmp_path, candidate(tmp_path, "a", 2.5, verdict="fail"), candidate(tmp_path, "b", 3.0, verdict="fail")
     )
-    with pytest.raises(GateRefused, match="no candidate has passed its evaluation, of 2") as caught:
+    with pytest.raises(GateFailed, match="no candidate has passed its evaluation, of 2") as caught:
         promote(given)
     assert caught.value.exit_code == 3
     assert {path.name for path in tmp_path.iterdir()} == {"candidates"}
@@ -94,9 +94,9 @@ def test_the_winner_of_before_replaces_an_older_adapter_and_is_kept_while_whole(
     given = settings(tmp_path, candidate(tmp_path, "a", 1.0))
     result = promote(given)
     assert not (tmp_path / "adapter" / "left_over.txt").exists()
-    assert still_there(given, result)
+    assert outputs_intact(given, result)
     files.write_text(tmp_path / "adapter" / "adapter_config.json", "damaged")
-    assert not still_there(given, result)
+    assert not outputs_intact(given, result)
 
 
 def as_a_pod(tmp_path: Path, *gathered: dict[str, str]) -> subprocess.CompletedProcess[str]:

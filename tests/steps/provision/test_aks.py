@@ -17,8 +17,8 @@ from steps.provision import aks, aks_pool
 from steps.provision import step as provision
 from steps.provision.settings import ClusterRef, ReleaseSettings
 from steps.release import step as release
-from steps.runtime.deadline import OutOfTime
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.deadline import DeadlineExceeded
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 NAME = aks_pool.name(RUN)
 FULL = ("AllocationFailed", "Allocation failed. We do not have sufficient capacity for the requested VM size.")
@@ -119,7 +119,7 @@ def test_no_capacity_is_told_in_words(pod: Pod, code: str, said: str, words: str
         pod.server.azure.refusing[A100] = (409 if code == "OperationNotAllowed" else 400, code, said)
     else:
         pod.server.azure.failing[A100] = (code, said)
-    with pytest.raises(NoCapacity) as caught:
+    with pytest.raises(InsufficientCapacity) as caught:
         pod.provision()
     assert caught.value.exit_code == 4
     assert f"no GPU nodes can be had for 1 x {A100}:\n  {A100} (on demand): " in caught.value.what
@@ -144,7 +144,7 @@ def test_a_try_after_one_that_was_killed_does_not_ask_again_for_what_failed(pod:
     pod.server.azure.failing[A100] = FULL
     cluster = pod.connect()
     cluster.client.agent_pools.begin_create_or_update(
-        *cluster._name, NAME, aks_pool.body(pod.wanted(), aks_pool.Choice(A100, False), None, NOW)
+        *cluster._name, NAME, aks_pool.body(pod.wanted(), aks_pool.NodeOption(A100, False), None, NOW)
     )
     assert A10 in pod.provision(fallback_instance_types=[A10]).summary
     assert pod.server.azure.made == [A100, A10]
@@ -160,7 +160,7 @@ def test_a_busy_cluster_is_waited_for(pod: Pod, capsys: pytest.CaptureFixture[st
 
 def test_a_cluster_that_stays_busy_ends_the_step_at_its_deadline(pod: Pod) -> None:
     pod.server.azure.busy = 10**6
-    with pytest.raises(OutOfTime) as caught:
+    with pytest.raises(DeadlineExceeded) as caught:
         pod.provision(deadline_seconds=300)
     assert caught.value.exit_code == 1, "the next try goes on"
     assert sum(pod.waits) <= 300
@@ -168,7 +168,7 @@ def test_a_cluster_that_stays_busy_ends_the_step_at_its_deadline(pod: Pod) -> No
 
 def test_a_pool_that_is_not_ready_in_time_is_found_by_the_next_try(pod: Pod) -> None:
     pod.server.azure.looks = 10**6
-    with pytest.raises(OutOfTime):
+    with pytest.raises(DeadlineExceeded):
         pod.provision(deadline_seconds=300)
     pod.server.azure.pools[NAME].looks = 3
     pod.waits.clear()
@@ -200,7 +200,7 @@ def test_a_pool_of_somebody_else_under_our_name_is_not_touched(pod: Pod) -> None
 def test_a_pool_that_is_still_being_made_is_released_when_that_has_ended(pod: Pod) -> None:
     cluster = pod.connect()
     cluster.client.agent_pools.begin_create_or_update(
-        *cluster._name, NAME, aks_pool.body(pod.wanted(), aks_pool.Choice(A100, False), None, NOW)
+        *cluster._name, NAME, aks_pool.body(pod.wanted(), aks_pool.NodeOption(A100, False), None, NOW)
     )
     assert pod.release() == f"deleted node pool {NAME}"
     assert not pod.server.azure.pools
@@ -208,19 +208,19 @@ def test_a_pool_that_is_still_being_made_is_released_when_that_has_ended(pod: Po
 
 def test_leftovers_tell_whose_they_are_and_how_old(pod: Pod) -> None:
     pod.provision()
-    [found] = aks.leftovers(ClusterRef(**PLACE), pod.connect())
+    [found] = aks.list_orphans(ClusterRef(**PLACE), pod.connect())
     assert (found.name, found.run, found.workspace, found.workflow) == (NAME, RUN, "tuned", "tuned-x7k2m")
     assert found.namespace == NAMESPACE
     assert (found.size, found.nodes, found.state, found.made) == (A100, 1, "Succeeded", NOW)
     assert not found.expired(NOW + datetime.timedelta(hours=25))
     assert found.expired(NOW + datetime.timedelta(hours=26))
     aks.remove(ClusterRef(**PLACE), found, pod.connect())
-    assert aks.leftovers(ClusterRef(**PLACE), pod.connect()) == []
+    assert aks.list_orphans(ClusterRef(**PLACE), pod.connect()) == []
 
 
 def test_a_kubeconfig_leads_there_by_the_names_that_azure_tells(pod: Pod) -> None:
     hosts = [FQDN, FQDN.upper(), FQDN.replace(".hcp", ".portal.hcp"), "127.0.0.1", FQDN.replace("aks-ml", "aks-other")]
-    leads = [aks.leads_there(ClusterRef(**PLACE), host, pod.connect()) for host in hosts]
+    leads = [aks.is_same_cluster(ClusterRef(**PLACE), host, pod.connect()) for host in hosts]
     assert leads == [True, True, True, False, False]
 
 

@@ -9,7 +9,7 @@ import pytest
 from arm_fixture import Pod, serve_pod
 from arm_server import A10, A100, sku, usage
 
-from steps.runtime.errors import NoCapacity
+from steps.runtime.errors import InsufficientCapacity
 
 FAMILY = "StandardNCADSA100v4Family"
 
@@ -21,7 +21,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 def refusal(pod: Pod, **more: object) -> str:
-    with pytest.raises(NoCapacity) as caught:
+    with pytest.raises(InsufficientCapacity) as caught:
         pod.provision(**more)
     assert pod.server.azure.made == [], "nothing is asked for that can't be had"
     assert caught.value.exit_code == 4

@@ -72,7 +72,7 @@ def provision_elsewhere(pod: Pod) -> None:
 
 def collect(pod: Pod) -> None:
     place = ClusterRef(**PLACE)
-    for found in aks.leftovers(place, pod.connect()):
+    for found in aks.list_orphans(place, pod.connect()):
         aks.remove(place, found, pod.connect())
 
 

@@ -22,6 +22,6 @@ def test_the_role_is_the_least_that_the_steps_need(tmp_path: Path, monkeypatch: 
         pod.provision()
         pod.release()
         pod.provision(instance_type=A10)
-        for found in aks.leftovers(ClusterRef(**PLACE), pod.connect()):
+        for found in aks.list_orphans(ClusterRef(**PLACE), pod.connect()):
             aks.remove(ClusterRef(**PLACE), found, pod.connect())
         assert json.loads(ROLE.read_text())["Actions"] == sorted(pod.server.azure.actions)

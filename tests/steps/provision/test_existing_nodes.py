@@ -13,7 +13,7 @@ from steps.kubernetes import client as kubernetes_client
 from steps.provision import existing_nodes
 from steps.provision.settings import Result, Settings
 from steps.provision.step import provision
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 A100 = "Standard_NC24ads_A100_v4"
 Provision = Callable[..., Result]
@@ -73,7 +73,7 @@ def test_what_a_node_lacks_is_no_capacity(
     look: Provision, cluster: KubernetesServer, one: dict[str, Any], told: str
 ) -> None:
     cluster.put(one)
-    with pytest.raises(NoCapacity) as caught:
+    with pytest.raises(InsufficientCapacity) as caught:
         look(instance_type=A100)
     assert f"a: {told}" in caught.value.what and caught.value.exit_code == 4
 
@@ -115,7 +115,7 @@ def test_parts_of_gpus_are_counted_by_their_own_name(look: Provision, cluster: K
     one["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "7"}
     cluster.put(one)
     assert look(gpu_resource="nvidia.com/mig-1g.10gb").nodes == ["a"]
-    with pytest.raises(NoCapacity, match=r"offers 0 nvidia\.com/mig-3g\.40gb"):
+    with pytest.raises(InsufficientCapacity, match=r"offers 0 nvidia\.com/mig-3g\.40gb"):
         look(gpu_resource="nvidia.com/mig-3g.40gb")
 
 

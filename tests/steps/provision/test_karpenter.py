@@ -12,9 +12,9 @@ from kubernetes_server import KubernetesServer
 
 from steps.provision import karpenter, karpenter_objects, nodes
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import Choice
+from steps.provision.nodes import NodeOption
 from steps.provision.settings import ClusterRef
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 DEFINITION = Path(__file__).parents[2] / "data" / "karpenter" / "karpenter.sh_nodeclaims.yaml"
 SPOT, ON_DEMAND = "spot", "on-demand"
@@ -82,7 +82,7 @@ def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServe
 def test_the_documents_are_as_karpenter_defines_them(pod: Pod, claim_spec: Any, node_class: str) -> None:
     spot = not node_class.startswith("Kaito")
     wanted = pod.wanted(node_class=node_class, spot=spot, fallback_instance_types=[H100], zones=["eastus-1"], count=2)
-    claims = [karpenter_objects.claim(wanted, choice, 1, NOW) for choice in nodes.choices(wanted)]
+    claims = [karpenter_objects.claim(wanted, choice, 1, NOW) for choice in nodes.node_options(wanted)]
     pools = karpenter_objects.pools(wanted, NOW)
     assert len(claims) == (4 if spot else 2) and len(pools) == (4 if spot else 0)
     for spec in [claim["spec"] for claim in claims] + [pool["spec"]["template"]["spec"] for pool in pools]:
@@ -128,7 +128,7 @@ def test_the_next_kind_is_tried_where_one_is_not_to_be_had(
 
 def test_where_nothing_is_to_be_had_it_says_why_of_each(pod: Pod, controller: Controller) -> None:
     controller.unavailable = {(A100, SPOT), (A100, ON_DEMAND)}
-    with pytest.raises(NoCapacity) as caught:
+    with pytest.raises(InsufficientCapacity) as caught:
         pod.provision(spot=True)
     assert caught.value.exit_code == 4
     assert caught.value.what.count(UNAVAILABLE) == 2
@@ -155,7 +155,7 @@ def test_a_part_of_the_machines_is_given_up_with_the_rest(pod: Pod, controller: 
 
 def test_quota_in_a_launch_message_is_no_capacity(pod: Pod, controller: Controller) -> None:
     controller.failing = "creating instance, QuotaExceeded: Operation could not be completed"
-    with pytest.raises(NoCapacity, match="the quota is used up"):
+    with pytest.raises(InsufficientCapacity, match="the quota is used up"):
         pod.provision()
 
 
@@ -193,7 +193,7 @@ def test_a_run_finds_its_nodes_again(pod: Pod, cluster: KubernetesServer, contro
 
 def test_names_of_others_are_not_touched(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
     name = karpenter_objects.claim_name(RUN, 0)
-    body = karpenter_objects.claim(pod.wanted(run="another"), Choice(A100, False), 0, NOW)
+    body = karpenter_objects.claim(pod.wanted(run="another"), NodeOption(A100, False), 0, NOW)
     cluster.put({**body, "metadata": {**body["metadata"], "name": name}})
     with pytest.raises(BadInput, match="not of this run"):
         pod.provision()
@@ -218,7 +218,7 @@ def test_release_gives_back_exactly_what_the_run_made(
 def test_leftovers_are_listed_with_their_lease_and_removed(pod: Pod, controller: Controller) -> None:
     pod.provision(count=2)
     pod.provision(run="another", lease_seconds=60, workspace="old")
-    found = {left.run: left for left in pod.leftovers()}
+    found = {left.run: left for left in pod.list_orphans()}
     assert set(found) == {RUN, "another"}
     mine, other = found[RUN], found["another"]
     assert (mine.nodes, mine.size, mine.state, mine.workflow) == (2, A100, "Ready", "tuned-x7k2m")
@@ -226,7 +226,7 @@ def test_leftovers_are_listed_with_their_lease_and_removed(pod: Pod, controller:
     later = NOW + datetime.timedelta(minutes=2)
     assert [mine.expired(later), other.expired(later), other.expired(NOW)] == [False, True, False]
     karpenter.remove(ClusterRef(provider="karpenter"), other, pod.connect())
-    assert [left.run for left in pod.leftovers()] == [RUN]
+    assert [left.run for left in pod.list_orphans()] == [RUN]
 
 
 def test_without_karpenter_it_says_so(pod: Pod, cluster: KubernetesServer) -> None:

@@ -79,7 +79,7 @@ def test_gpus_are_named_and_used(nvidia_smi: Path, tmp_path: Path, monkeypatch: 
         "1, GPU-1b, NVIDIA A100-SXM4-80GB, 81920",
         "a line of noise",
     )
-    monkeypatch.setattr(machine, "torch_sees_cuda", lambda: True)
+    monkeypatch.setattr(machine, "is_torch_built_with_cuda", lambda: True)
     result = provision(Settings(work=tmp_path, instance_type=A100))
     assert result.device == "cuda"
     assert result.summary.endswith("tuning runs on 2 x NVIDIA A100-SXM4-80GB 80 GiB")

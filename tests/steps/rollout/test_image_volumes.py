@@ -21,7 +21,7 @@ from steps.rollout import service_change
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
 from steps.serving import adapter_reloader, serving_client
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 
 @pytest.fixture(autouse=True)
@@ -271,7 +271,7 @@ def test_adapters_in_volumes_are_no_images(
 
 def test_files_that_may_not_be_read_are_pulled(images: dict[str, str], tmp_path: Path) -> None:
     name, _, digest = images["one"].rpartition("@")
-    adapter = WantedAdapter("tuned", digest, image=name)
+    adapter = DesiredAdapter("tuned", digest, image=name)
     mounted = pull_data(reference.parse(images["one"]), tmp_path / "images" / adapter.place / "data")
     assert adapter_reloader.fetch(adapter, tmp_path / "pulled", str(tmp_path / "images")) == mounted
     (mounted / "adapter_model.safetensors").unlink()  # chmod says nothing to root

@@ -26,7 +26,7 @@ from steps.rollout.settings import Settings
 from steps.rollout.step import rollout
 from steps.runtime.errors import BadInput, StepError
 from steps.serving import server
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import PortInUse, Server
 
 QUESTION = "What do you say?"
@@ -94,7 +94,7 @@ def ask(endpoint: str, model: str, path: str = "/v1/chat/completions") -> reques
 
 def version(folder: Path, name: str) -> str:
     """Name that an adapter's answers carry."""
-    return WantedAdapter(name, adapter_digest(folder)).version
+    return DesiredAdapter(name, adapter_digest(folder)).version
 
 
 def directly(base: Path, adapter: Path | None, question: str = QUESTION) -> str:

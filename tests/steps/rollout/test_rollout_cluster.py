@@ -17,7 +17,7 @@ from steps.kubernetes import client as kubernetes_client
 from steps.models.adapter import adapter_digest
 from steps.rollout import service_change, service_release, service_update
 from steps.rollout.settings import Settings
-from steps.runtime.errors import BadInput, NoCapacity, StepError
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 from steps.serving import serving_client
 
 
@@ -149,13 +149,13 @@ UNSCHEDULABLE = {
     [
         (waiting("ImagePullBackOff", "manifest unknown"), "", StepError, "image serve:1 .* can't be pulled: manifest"),
         (waiting("CreateContainerConfigError", 'secret "x" not found'), "", StepError, 'secret "x" not found'),
-        (waiting("CrashLoopBackOff", **OOM), "", NoCapacity, "OOMKilled"),
-        (waiting("CrashLoopBackOff", **ENDED), "x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", NoCapacity,
+        (waiting("CrashLoopBackOff", **OOM), "", InsufficientCapacity, "OOMKilled"),
+        (waiting("CrashLoopBackOff", **ENDED), "x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", InsufficientCapacity,
          "ran out of GPU memory: torch.OutOfMemoryError"),
         (waiting("CrashLoopBackOff", **ENDED), "x\nRuntimeError: CUDA error: no kernel image\n", StepError,
          "ends with exit code 1: RuntimeError: CUDA error: no kernel image"),
         (waiting("CrashLoopBackOff", **ENDED), "a\nthe last word\n", StepError, "the last word"),
-        (UNSCHEDULABLE, "", NoCapacity, "no node takes pod helper-.*no gpu"),
+        (UNSCHEDULABLE, "", InsufficientCapacity, "no node takes pod helper-.*no gpu"),
         ({"phase": "Failed", "reason": "Evicted", "message": "x", "conditions": []}, "", StepError, "was evicted: x"),
     ],
 )  # fmt: skip

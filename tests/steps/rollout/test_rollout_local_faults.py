@@ -23,7 +23,7 @@ from steps.models.adapter import adapter_digest
 from steps.rollout import rollout_local
 from steps.rollout.settings import Settings
 from steps.serving import server, server_command, serving_client
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_questions_to_a_server_that_takes_another_adapter(
                 outcome = "started again, it ends well"
             result = rollout_local.rollout(given)
             calls = list(proxy.faults.calls)
-        version = WantedAdapter("tuned", adapter_digest(tmp_path / adapter)).version
+        version = DesiredAdapter("tuned", adapter_digest(tmp_path / adapter)).version
         assert result.answer == f"I am {version}."
         running = server.read(record)
         assert running and started and running.pid == started.pid, "the server was restarted"
-        assert [WantedAdapter(**one).version for one in running.adapters] == [version]
+        assert [DesiredAdapter(**one).version for one in running.adapters] == [version]
         assert [folder.name for folder in (work / "serve" / "adapters").iterdir()] == [version]
         assert not (work / "serve" / server.STARTING).exists()
         proxy.faults.calls[:] = calls

@@ -19,7 +19,7 @@ from kubernetes import client
 from steps.rollout import image_volumes, rollout_cluster, service_manifests
 from steps.rollout.service_manifests import STABLE
 from steps.rollout.settings import Settings
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 GOLDEN = Path(__file__).parents[2] / "data" / "service.yaml"
 MODELS = {
@@ -47,7 +47,7 @@ def given(**changes: Any) -> Settings:
 
 
 def objects(settings: Settings) -> list[dict[str, Any]]:
-    adapter = WantedAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
+    adapter = DesiredAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
     release = rollout_cluster.release_of(settings)
     scaled = settings.max_replicas > settings.replicas
     return [
@@ -65,7 +65,7 @@ def test_they_are_those_of_the_golden_file() -> None:
 
 def mounted() -> list[dict[str, Any]]:
     """The Deployment whose servers mount the adapter."""
-    adapter = WantedAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
+    adapter = DesiredAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
     release = dataclasses.replace(rollout_cluster.release_of(given(hot_load=False)), adapters=[adapter])
     release = image_volumes.mounting(release, "registry")
     return [service_manifests.deployment("oncall", STABLE, release, scaled=False, deadline=900)]

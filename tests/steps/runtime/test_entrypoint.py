@@ -53,12 +53,12 @@ def greet(given: Greeting) -> Greeted:
     return Greeted(text, given.work / "greeting.txt", len(text))
 
 
-def still_there(given: Greeting, result: Greeted) -> bool:
+def outputs_intact(given: Greeting, result: Greeted) -> bool:
     return Path(result.file).read_text() == result.text
 
 
 if __name__ == "__main__":
-    main(Greeting, greet, still_there=still_there, result_type=Greeted)
+    main(Greeting, greet, outputs_intact=outputs_intact, result_type=Greeted)
 '''
 
 Greet = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -232,7 +232,11 @@ def test_a_full_disk_is_the_users_to_mend(greet: Greet, misbehave: str) -> None:
             1,
             "fix: try again",
         ),
-        ('from steps.runtime.errors import NoCapacity; raise NoCapacity("no quota")', 4, "error: no quota"),
+        (
+            'from steps.runtime.errors import InsufficientCapacity; raise InsufficientCapacity("no quota")',
+            4,
+            "error: no quota",
+        ),
         ('from steps.runtime.errors import TimeLimit; raise TimeLimit("too late")', 6, "error: too late"),
         ("1 / 0", 1, "unexpected ZeroDivisionError at greet.py:"),
         ("raise KeyboardInterrupt", 5, "cancelled"),

@@ -19,7 +19,7 @@ from steps.oci.oci_layout import build_image
 from steps.oci.registry import push_image
 from steps.runtime.errors import StepError, TimeLimit
 from steps.serving import adapter_reloader, desired_adapters, serving_client
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 
 
 @pytest.fixture(autouse=True)
@@ -42,18 +42,18 @@ def server(file: Path, tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.fixture
-def adapter(tmp_path: Path) -> Callable[..., WantedAdapter]:
-    def make(name: str = "tuned", content: str = "1") -> WantedAdapter:
+def adapter(tmp_path: Path) -> Callable[..., DesiredAdapter]:
+    def make(name: str = "tuned", content: str = "1") -> DesiredAdapter:
         folder = tmp_path / f"{name}.{content}"
         folder.mkdir(exist_ok=True)
         (folder / "adapter_config.json").write_text(json.dumps({"r": 8}))
         (folder / "adapter_model.safetensors").write_text(content)
-        return WantedAdapter(name, adapter_digest(folder), path=str(folder))
+        return DesiredAdapter(name, adapter_digest(folder), path=str(folder))
 
     return make
 
 
-def want(file: Path, server: Running, *adapters: WantedAdapter) -> None:
+def want(file: Path, server: Running, *adapters: DesiredAdapter) -> None:
     serving_client.write(file, adapters)
     serving_client.wait(server.address, desired_adapters.mark(desired_adapters.write(adapters)), 20)
 
@@ -70,7 +70,7 @@ def until(true: Callable[[], Any]) -> None:
 
 
 def test_the_name_means_the_new_adapter_once_it_has_answered(
-    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     assert requests.get(f"{server.address}/ready").status_code == 503, "there is nothing to serve yet"
     one, two = adapter(content="1"), adapter(content="2")
@@ -93,7 +93,7 @@ def test_the_name_means_the_new_adapter_once_it_has_answered(
 
 
 def test_the_old_adapter_stays_until_its_last_answer(
-    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     one, two = adapter(content="1"), adapter(content="2")
     want(file, server, one)
@@ -112,7 +112,7 @@ def test_the_old_adapter_stays_until_its_last_answer(
 
 @pytest.mark.parametrize("trouble", ["digest", "gone", "load", "mute", "file"])
 def test_what_fails_leaves_the_old_one_in_service_and_is_told(
-    trouble: str, server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+    trouble: str, server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     one, two = adapter(content="1"), adapter(content="2")
     want(file, server, one)
@@ -155,7 +155,7 @@ def test_clients_can_not_load_what_they_like(server: Running, file: Path) -> Non
 
 
 def test_a_server_that_is_not_up_yet_is_waited_for(
-    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     server.small.healthy = False
     serving_client.write(file, [adapter()])
@@ -170,7 +170,7 @@ def test_a_server_that_is_not_up_yet_is_waited_for(
 
 
 def test_several_adapters_change_in_one_moment(
-    server: Running, file: Path, adapter: Callable[..., WantedAdapter]
+    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     want(file, server, adapter("a", "1"), adapter("b", "1"))
     new = [adapter("a", "2"), adapter("c", "1")]
@@ -182,12 +182,12 @@ def test_several_adapters_change_in_one_moment(
 
 
 def test_an_image_is_pulled_by_its_digest_and_removed_when_unloaded(
-    server: Running, file: Path, adapter: Callable[..., WantedAdapter], open_registry: Registry, tmp_path: Path
+    server: Running, file: Path, adapter: Callable[..., DesiredAdapter], open_registry: Registry, tmp_path: Path
 ) -> None:
     target = reference.parse(f"{open_registry.address}/team/switch:1")
     build_image(Path(adapter().path), tmp_path / "layout", "1", {})
     digest = push_image(tmp_path / "layout", target)
-    wanted = WantedAdapter("pulled", digest, image=f"{target.name}:another-tag")
+    wanted = DesiredAdapter("pulled", digest, image=f"{target.name}:another-tag")
     want(file, server, wanted)
     assert server.small.adapters == {wanted.version: str(tmp_path / "pulled" / wanted.version)}
     missing = dataclasses.replace(wanted, digest="sha256:" + "0" * 64)

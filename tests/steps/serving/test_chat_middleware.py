@@ -130,7 +130,7 @@ def test_a_bad_body_is_a_400_that_says_why(address: str, completions: Completion
 
 
 def test_a_body_beyond_the_limit_is_refused(address: str, completions: Completions) -> None:
-    response = requests.post(f"{address}/chat", json={"prompt": "x" * chat_middleware.LARGEST_BODY})
+    response = requests.post(f"{address}/chat", json={"prompt": "x" * chat_middleware.MAX_BODY_BYTES})
     assert response.status_code == 413
     assert completions.seen == []
 

@@ -13,7 +13,7 @@ from tiny_model import save_adapter, save_model
 
 from steps.models.adapter import adapter_digest
 from steps.serving import desired_adapters, drain, serving_client
-from steps.serving.desired_adapters import WantedAdapter
+from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.drain import DRAIN_SECONDS
 
 
@@ -28,7 +28,7 @@ def start(tmp_path: Path, base: Path, file: Path, *flags: str) -> subprocess.Pop
 def test_a_pod_serves_the_adapters_of_its_file_and_knows_no_token_any_more(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base")
     folder = save_adapter(base, tmp_path / "adapter")
-    wanted = [WantedAdapter("tuned", adapter_digest(folder), path=str(folder))]
+    wanted = [DesiredAdapter("tuned", adapter_digest(folder), path=str(folder))]
     file = tmp_path / "adapters.json"
     serving_client.write(file, wanted)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -55,7 +55,7 @@ def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
     file = tmp_path / "adapters.json"
     (tmp_path / "empty").mkdir()
-    serving_client.write(file, [WantedAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
+    serving_client.write(file, [DesiredAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
     pod = start(tmp_path, tmp_path / "base", file)
     said, _ = pod.communicate(timeout=60)
     assert pod.returncode == 2

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from served_files import file_server
 
-from steps.runtime.errors import NoCapacity, StepError, TimeLimit
+from steps.runtime.errors import InsufficientCapacity, StepError, TimeLimit
 from steps.serving import server
 from steps.serving.server import PortInUse, Server
 
@@ -136,7 +136,7 @@ def test_a_taken_port_is_told_as_such(record: Path, log: Path) -> None:
 
 def test_a_killed_server_points_to_memory(record: Path, log: Path) -> None:
     started = run(record, log, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(NoCapacity, match="was killed, most often for want of memory"):
+    with pytest.raises(InsufficientCapacity, match="was killed, most often for want of memory"):
         server.wait_until_healthy(started, log, 20)
 
 
@@ -156,7 +156,7 @@ def test_a_port_in_use_is_passed_over() -> None:
     with socket.create_server((server.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         assert server.free_port([port, 0]) == 0
-        with pytest.raises(NoCapacity, match="all in use"):
+        with pytest.raises(InsufficientCapacity, match="all in use"):
             server.free_port([port])
 
 

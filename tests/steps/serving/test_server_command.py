@@ -73,7 +73,7 @@ def test_vllm_gets_every_flag(tmp_path: Path) -> None:
     assert words[:3] == ["/opt/vllm/bin/vllm", "serve", str(tmp_path)]
     text = " ".join(words)
     assert "--served-model-name base --host 127.0.0.1 --port 8001" in text
-    assert "--middleware steps.serving.middleware.ServerFront" in text
+    assert "--middleware steps.serving.middleware.ServingMiddleware" in text
     assert "--enable-lora --max-loras 3 --max-lora-rank 64" in text, "one more, while another takes a place"
     assert "--max-model-len 2048 --no-enable-prefix-caching --trust-remote-code" in text
     assert words[words.index("--compilation-config") + 1] == '{"level": 3}'

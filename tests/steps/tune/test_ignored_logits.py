@@ -51,7 +51,7 @@ def test_the_loss_is_the_same_with_less_work(
     learned = scored.copy()
     scored.clear()
     monkeypatch.setattr(utils, "_use_triton", chunked_logprob._use_triton)
-    monkeypatch.setattr(ignored_logits, "score_alone", lambda: None)
+    monkeypatch.setattr(ignored_logits, "skip_ignored_logits", lambda: None)
     assert train(tmp_path / "all", tiny, **arguments) == pytest.approx(found, abs=1e-4)
     assert len(learned) == len(scored) == STEPS
     assert max(learned) < min(scored)

@@ -47,7 +47,7 @@ def wait_until(condition: Any) -> None:
 
 
 def test_the_result_is_that_of_the_first(tmp_path: Path) -> None:
-    assert run(tmp_path, "ends", "ends", "ends") == Result(halvings=0, told="by 0")
+    assert run(tmp_path, "ends", "ends", "ends") == Result(oom_retries=0, told="by 0")
     assert len(list(tmp_path.glob("0-*.pid"))) == 3
 
 
@@ -74,7 +74,7 @@ def test_it_fails_as_the_first_cause_says(
 
 
 def test_all_begin_anew_with_less_when_one_is_short_of_memory(tmp_path: Path) -> None:
-    assert run(tmp_path, "ends", "is short of memory").halvings == 2
+    assert run(tmp_path, "ends", "is short of memory").oom_retries == 2
     assert sorted(file.stem for file in tmp_path.glob("*.pid")) == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
 
 
@@ -127,12 +127,12 @@ def test_how_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, gpus: int, cuda: bool, count: int
 ) -> None:
     monkeypatch.setattr(machine, "_gpus", lambda: (machine.Gpu("A100", GIB),) * gpus)
-    monkeypatch.setattr(machine, "torch_sees_cuda", lambda: cuda)
+    monkeypatch.setattr(machine, "is_torch_built_with_cuda", lambda: cuda)
     assert launcher.count(wanted, tmp_path) == count
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_gpus", lambda: (machine.Gpu("A100", GIB),) * 2)
-    monkeypatch.setattr(machine, "torch_sees_cuda", lambda: True)
+    monkeypatch.setattr(machine, "is_torch_built_with_cuda", lambda: True)
     with pytest.raises(BadInput, match="4 processes are wanted, and there are 2 GPUs"):
         launcher.count(4, tmp_path)

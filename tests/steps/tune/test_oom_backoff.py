@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tuning import losses, quick, small_model, with_rows
 
-from steps.runtime.errors import NoCapacity
+from steps.runtime.errors import InsufficientCapacity
 from steps.tune import oom_backoff
 from steps.tune import step as tune
 from steps.tune.oom_backoff import CHECKPOINTING, _is_short_of_memory
-from steps.tune.shared_batches import AT_ONCE, TIMES
+from steps.tune.shared_batches import ACCUMULATION, BATCH_SIZE
 from steps.tune.training_config import TrainingConfig
 
 
@@ -69,7 +69,7 @@ def test_the_loss_curve_stays_the_same(
 
 def test_one_row_that_does_not_fit_is_told_with_what_to_lower(tiny: Path, tmp_path: Path, memory_for: Any) -> None:
     memory_for(rows=0)
-    with pytest.raises(NoCapacity) as caught:
+    with pytest.raises(InsufficientCapacity) as caught:
         quick(with_rows(tmp_path / "work"), tiny, method="lora")
     assert "even with one row at a time" in caught.value.what
     assert caught.value.fix == "lower max_length (now 128), or use method qlora"
@@ -79,8 +79,8 @@ def test_one_row_that_does_not_fit_is_told_with_what_to_lower(tiny: Path, tmp_pa
 @pytest.mark.parametrize(
     ("own", "tries"),
     [
-        ({}, [{}, {CHECKPOINTING: True}, {CHECKPOINTING: True, AT_ONCE: 2, TIMES: 2}]),
-        ({CHECKPOINTING: False}, [{}, {AT_ONCE: 2, TIMES: 2}]),
+        ({}, [{}, {CHECKPOINTING: True}, {CHECKPOINTING: True, BATCH_SIZE: 2, ACCUMULATION: 2}]),
+        ({CHECKPOINTING: False}, [{}, {BATCH_SIZE: 2, ACCUMULATION: 2}]),
     ],
 )
 def test_a_gpu_computes_again_before_it_takes_fewer_rows(
@@ -90,7 +90,7 @@ def test_a_gpu_computes_again_before_it_takes_fewer_rows(
     import torch
 
     monkeypatch.setattr(oom_backoff, "choose_device", lambda: "cuda")
-    config = TrainingConfig({AT_ONCE: 4, **own}, {}, "", "assistant", "keep_start", by_epoch=False)
+    config = TrainingConfig({BATCH_SIZE: 4, **own}, {}, "", "assistant", "keep_start", by_epoch=False)
     tried: list[dict[str, Any]] = []
 
     def train(config: TrainingConfig) -> str:
@@ -99,8 +99,8 @@ def test_a_gpu_computes_again_before_it_takes_fewer_rows(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return "trained"
 
-    assert oom_backoff.within_memory(config, "lora", train) == "trained"
-    assert tried == [{AT_ONCE: 4, **own, **changed} for changed in tries]
+    assert oom_backoff.with_oom_backoff(config, "lora", train) == "trained"
+    assert tried == [{BATCH_SIZE: 4, **own, **changed} for changed in tries]
 
 
 def test_other_errors_are_no_lack_of_memory(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_what_no_process_of_several_can_hold_is_trained_by_one_with_the_same_ste
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def too_large(*_: Any) -> Any:
-        raise NoCapacity("the device's memory is too small for this training, even with one row at a time")
+        raise InsufficientCapacity("the device's memory is too small for this training, even with one row at a time")
 
     whole, spread = with_rows(tmp_path / "whole"), with_rows(tmp_path / "spread")
     quick(whole, tiny, **SETTINGS, batch_size=8)
@@ -133,5 +133,5 @@ def test_what_no_process_of_several_can_hold_is_trained_by_one_with_the_same_ste
     quick(spread, tiny, **SETTINGS)
     assert "its layers spread over 2 GPUs" in capsys.readouterr().out
     assert losses(spread) == pytest.approx(losses(whole), abs=1e-3)
-    with pytest.raises(NoCapacity):
+    with pytest.raises(InsufficientCapacity):
         quick(spread, tiny, **SETTINGS, processes=2)

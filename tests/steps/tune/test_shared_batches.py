@@ -13,12 +13,14 @@ from tuning import small_model
 
 from steps.data.chat_tokens import IGNORED
 from steps.tune import shared_batches
-from steps.tune.shared_batches import AT_ONCE, TIMES
+from steps.tune.shared_batches import ACCUMULATION, BATCH_SIZE
 
 counts = st.integers(1, 5)
 
 
-def steps_of(rows: int, at_once: int, times: int, processes: int, a_step: int, epoch: int = 0) -> list[list[int]]:
+def steps_of(
+    rows: int, at_once: int, times: int, processes: int, global_batch_size: int, epoch: int = 0
+) -> list[list[int]]:
     """What the processes see together in each step: numbers of rows, without blank ones."""
     import torch
     from accelerate.data_loader import BatchSamplerShard
@@ -43,7 +45,7 @@ def steps_of(rows: int, at_once: int, times: int, processes: int, a_step: int, e
         _get_train_sampler=lambda *_: RandomSampler(range(rows)),
     )
     state = torch.random.get_rng_state()
-    shared_batches.share(trainer, a_step, rows)
+    shared_batches.share(trainer, global_batch_size, rows)
     torch.random.set_rng_state(state)
 
     def share_of(rank: int) -> list[list[int]]:
@@ -52,9 +54,9 @@ def steps_of(rows: int, at_once: int, times: int, processes: int, a_step: int, e
         return list(BatchSamplerShard(batches, processes, rank))
 
     shares = [share_of(rank) for rank in range(processes)]
-    arguments = {AT_ONCE: at_once, TIMES: times}
+    arguments = {BATCH_SIZE: at_once, ACCUMULATION: times}
     assert {sum(map(len, share)) for share in shares} == {
-        shared_batches.of_a_process(rows, arguments, a_step, processes)
+        shared_batches.samples_per_rank(rows, arguments, global_batch_size, processes)
     }
     assert all(len(batch) == at_once for share in shares for batch in share)
     blank = trainer.train_dataset[rows]
@@ -65,14 +67,14 @@ def steps_of(rows: int, at_once: int, times: int, processes: int, a_step: int, e
     ]
 
 
-def alone(rows: int, a_step: int, epoch: int = 0) -> list[list[int]]:
+def alone(rows: int, global_batch_size: int, epoch: int = 0) -> list[list[int]]:
     """The library's own order of one process."""
     from accelerate.data_loader import SeedableRandomSampler
 
     order = SeedableRandomSampler(range(rows), data_seed=7)
     order.set_epoch(epoch)
     numbers = list(order)
-    return [sorted(numbers[first : first + a_step]) for first in range(0, rows, a_step)]
+    return [sorted(numbers[first : first + global_batch_size]) for first in range(0, rows, global_batch_size)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -80,8 +82,8 @@ def alone(rows: int, a_step: int, epoch: int = 0) -> list[list[int]]:
 def test_each_step_has_the_rows_of_one_process(
     rows: int, at_once: int, times: int, processes: int, epoch: int
 ) -> None:
-    a_step = shared_batches.of_a_step({AT_ONCE: at_once, TIMES: times}, processes)
-    assert steps_of(rows, at_once, times, processes, a_step, epoch) == alone(rows, a_step, epoch)
+    global_batch_size = shared_batches.compute_global_batch_size({BATCH_SIZE: at_once, ACCUMULATION: times}, processes)
+    assert steps_of(rows, at_once, times, processes, global_batch_size, epoch) == alone(rows, global_batch_size, epoch)
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,19 +91,21 @@ def test_each_step_has_the_rows_of_one_process(
 def test_and_so_it_has_with_another_number_of_processes(
     rows: int, at_once: int, times: int, before: int, processes: int
 ) -> None:
-    arguments = {AT_ONCE: at_once, TIMES: times}
-    a_step = shared_batches.of_a_step(arguments, before)
-    now = shared_batches.divided(arguments, a_step, processes)
-    assert now[AT_ONCE] <= at_once
-    assert steps_of(rows, now[AT_ONCE], now[TIMES], processes, a_step) == alone(rows, a_step)
-    assert shared_batches.divided(now, a_step, processes) == now
+    arguments = {BATCH_SIZE: at_once, ACCUMULATION: times}
+    global_batch_size = shared_batches.compute_global_batch_size(arguments, before)
+    now = shared_batches.divided(arguments, global_batch_size, processes)
+    assert now[BATCH_SIZE] <= at_once
+    assert steps_of(rows, now[BATCH_SIZE], now[ACCUMULATION], processes, global_batch_size) == alone(
+        rows, global_batch_size
+    )
+    assert shared_batches.divided(now, global_batch_size, processes) == now
 
 
 def test_the_settings_stay_where_the_processes_do() -> None:
-    arguments = {AT_ONCE: 3, TIMES: 4, "optim": "sgd"}
-    assert shared_batches.divided(arguments, shared_batches.of_a_step(arguments, 2), 2) == arguments
-    assert shared_batches.divided({AT_ONCE: 4}, 16, 1) == {AT_ONCE: 4, TIMES: 4}
-    assert shared_batches.divided({AT_ONCE: 4}, 16, 3) == {AT_ONCE: 3, TIMES: 2}
+    arguments = {BATCH_SIZE: 3, ACCUMULATION: 4, "optim": "sgd"}
+    assert shared_batches.divided(arguments, shared_batches.compute_global_batch_size(arguments, 2), 2) == arguments
+    assert shared_batches.divided({BATCH_SIZE: 4}, 16, 1) == {BATCH_SIZE: 4, ACCUMULATION: 4}
+    assert shared_batches.divided({BATCH_SIZE: 4}, 16, 3) == {BATCH_SIZE: 3, ACCUMULATION: 2}
 
 
 @pytest.fixture

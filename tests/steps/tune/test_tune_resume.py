@@ -11,7 +11,7 @@ from tuning import STEPS, losses, quick, settings, small_model, start, undisturb
 
 from steps.models.adapter import adapter_digest
 from steps.tune import checkpoints
-from steps.tune.step import still_there
+from steps.tune.step import outputs_intact
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ def test_a_lost_adapter_is_written_again_without_training(
     tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = quick(work, tiny)
-    assert still_there(settings(work, tiny), first)
+    assert outputs_intact(settings(work, tiny), first)
     weights = work / "adapter" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert not still_there(settings(work, tiny), first)
+    assert not outputs_intact(settings(work, tiny), first)
     capsys.readouterr()
     again = quick(work, tiny)
     assert "training" not in capsys.readouterr().out

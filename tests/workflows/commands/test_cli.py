@@ -11,11 +11,11 @@ from workflows import cli, errors
 def test_help_lists_every_verb_and_the_exit_codes(argotune):
     shown = argotune("--help")
     assert shown.returncode == 0
-    assert all(verb in shown.stdout for verb in cli.VERBS)
+    assert all(verb in shown.stdout for verb in cli.COMMANDS)
     assert "3 gate said no" in " ".join(shown.stdout.split())
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", cli.COMMANDS)
 def test_every_verb_has_help(argotune, verb):
     shown = argotune(verb, "--help")
     assert shown.returncode == 0, shown.stderr
@@ -30,7 +30,7 @@ def test_an_unknown_verb_is_bad_input(argotune):
     ("error", "code", "text"),
     [
         (errors.InvalidInput(errors.Problem("is wrong", "a.b", "f.yaml", 3, "mend it")), 2, "f.yaml:3: a.b: is wrong"),
-        (errors.GateRefused("no"), 3, "error: no"),
+        (errors.GateFailed("no"), 3, "error: no"),
         (errors.ArgotuneError("broke"), 1, "error: broke"),
         (KeyboardInterrupt(), 5, "cancelled"),
         (ZeroDivisionError("oops"), 1, "unexpected ZeroDivisionError: oops"),

@@ -92,7 +92,7 @@ def test_faults(gc: Gc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_providers_are_found_by_name() -> None:
-    assert {node_providers.provider(name).__name__ for name in node_providers.MAKERS} == {
+    assert {node_providers.provider(name).__name__ for name in node_providers.CREATING_PROVIDERS} == {
         "steps.provision.aks",
         "steps.provision.karpenter",
     }

@@ -238,10 +238,10 @@ def attempts(*ends: tuple[int | None, str]) -> list[Attempt]:
     ]
 
 
-LOST = [(None, "pod deleted"), (137, ""), (143, "")]
+POD_LOST = [(None, "pod deleted"), (137, ""), (143, "")]
 FAILED = [(1, "exit code 1"), (137, "OOMKilled (exit code 137)")]
 FAILED += [(143, "Pod was active on the node longer than the specified deadline")]
-IN_VAIN = [(code, "") for code in range(2, 7)]
+NOT_RETRYABLE = [(code, "") for code in range(2, 7)]
 
 
 def again(step: str, *ends: tuple[int | None, str]) -> bool:
@@ -250,7 +250,7 @@ def again(step: str, *ends: tuple[int | None, str]) -> bool:
     return isinstance(retries.decide(strategy, attempts(*ends)), retries.Again)
 
 
-@pytest.mark.parametrize("end", LOST)
+@pytest.mark.parametrize("end", POD_LOST)
 def test_a_lost_node_is_made_up_for_after_hours_and_often(end):
     assert [again("tune", *[end] * count) for count in (1, 6, 7)] == [True, True, False]
 
@@ -260,7 +260,7 @@ def test_failures_have_a_budget_of_their_own(end):
     assert [again("tune", *[end] * count) for count in (1, 2, 3)] == [True, True, False]
 
 
-@pytest.mark.parametrize("end", IN_VAIN)
+@pytest.mark.parametrize("end", NOT_RETRYABLE)
 def test_what_will_not_get_better_is_not_tried_again(end):
     assert not again("tune", end)
     assert not again("download", end)

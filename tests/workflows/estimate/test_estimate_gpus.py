@@ -37,8 +37,8 @@ def flags_of_tune(found):
 def test_each_gpu_trains_with_rows_of_its_own(tmp_path):
     one, two = (estimate.estimate(plan(tmp_path, f"resource.instanceType={size}"), rows=1000) for size in (ONE, TWO))
     assert (two.training.processes, two.training.gpus) == (2, 1)
-    assert two.time.tokens_per_second == pytest.approx(2 * cost.SIDE_BY_SIDE * one.time.tokens_per_second)
-    assert two.time.training_hours == pytest.approx(one.time.training_hours / (2 * cost.SIDE_BY_SIDE))
+    assert two.time.tokens_per_second == pytest.approx(2 * cost.DATA_PARALLEL_EFFICIENCY * one.time.tokens_per_second)
+    assert two.time.training_hours == pytest.approx(one.time.training_hours / (2 * cost.DATA_PARALLEL_EFFICIENCY))
     # All of the model on each, and the buffers in which gradients are added up.
     assert two.tuning.components() == one.tuning.components() | {"gradients": 2 * one.tuning.gradients}
     assert "rank 16, 2 GPUs side by side, checkpointing on)" in estimate.as_text(two)
@@ -48,7 +48,7 @@ def test_each_gpu_trains_with_rows_of_its_own(tmp_path):
 def test_steps_of_two_have_twice_the_rows(tmp_path):
     found = [plan(tmp_path, f"resource.instanceType={size}", "tuning.maxSteps=100") for size in (ONE, TWO)]
     one, two = map(estimate.estimate, found)
-    assert two.time.training_hours == pytest.approx(one.time.training_hours / cost.SIDE_BY_SIDE)
+    assert two.time.training_hours == pytest.approx(one.time.training_hours / cost.DATA_PARALLEL_EFFICIENCY)
 
 
 LARGE = GOOD.replace("phi-3-mini-128k-instruct", "phi-4").replace("method: qlora", "method: lora")
@@ -95,7 +95,7 @@ def test_a_divided_model_is_waited_for(tmp_path):
     )
     batch = whole.training.tokens
     gathered = memory.weights_sent(shapes.of(presets.model("phi-3-mini-128k-instruct")), divided.training) / memory.GIB
-    one = [batch / (each.time.tokens_per_second / 2 / cost.SIDE_BY_SIDE) for each in (whole, divided)]
+    one = [batch / (each.time.tokens_per_second / 2 / cost.DATA_PARALLEL_EFFICIENCY) for each in (whole, divided)]
     assert one[1] - one[0] == pytest.approx(2 * gathered / cost.GATHERED_GIB_PER_SECOND)
 
 

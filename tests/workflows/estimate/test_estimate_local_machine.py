@@ -20,9 +20,9 @@ def _no_site(monkeypatch, tmp_path):
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
 
 
-def doubts(folder, on_machine, text, *sets, cuda=True):
+def memory_warnings(folder, on_machine, text, *sets, cuda=True):
     [plan] = plans_of([str(write(folder, text))], sets, here=True)
-    return estimate.doubts(plan, on_machine, cuda=cuda)
+    return estimate.memory_warnings(plan, on_machine, cuda=cuda)
 
 
 def test_what_a_named_size_cannot_hold_is_refused_for_a_cluster_alone(tmp_path):
@@ -45,25 +45,25 @@ def test_the_run_is_not_refused_for_the_size_but_warned_for_this_machine(tmp_pat
 
 def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
     text = without_serving(GOOD)
-    assert doubts(tmp_path, GAMER, text) == []
-    [problem] = doubts(tmp_path, LAPTOP, text)
+    assert memory_warnings(tmp_path, GAMER, text) == []
+    [problem] = memory_warnings(tmp_path, LAPTOP, text)
     assert problem.what.startswith("tuning needs about ")
     settings = [part.split(" (")[0] for part in problem.fix.removeprefix("any one of: ").split("; ")]
     assert settings[0] == "TrainingArguments.gradient_checkpointing: true"
     sets = [setting for setting in settings if setting.startswith("tuning.")]
     assert sets
     for setting in sets:
-        assert doubts(tmp_path, LAPTOP, text, setting) == []
+        assert memory_warnings(tmp_path, LAPTOP, text, setting) == []
 
 
 def test_gpus_that_torch_cannot_use_do_not_count(tmp_path):
-    [problem] = doubts(tmp_path, GAMER, without_serving(GOOD), cuda=False)
+    [problem] = memory_warnings(tmp_path, GAMER, without_serving(GOOD), cuda=False)
     assert "this machine has 15.2 for it" in problem.what
 
 
 def test_each_gpu_is_named_that_is_too_small(tmp_path):
     small = Machine(cores=8, memory_gib=64, disk_gib=100, gpus=(Gpu("NVIDIA T4", 15.0),))
-    found = doubts(tmp_path, small, LARGE)
+    found = memory_warnings(tmp_path, small, LARGE)
     assert [problem.path for problem in found] == ["tuning", "inference"]
     assert all("a GPU of this machine (NVIDIA T4) has 14.8" in problem.what for problem in found)
 

@@ -12,7 +12,7 @@ from workflows import runner
 from workflows.argo.document import Retry
 from workflows.runner import retries
 from workflows.runner.outcome import Outcome
-from workflows.runner.retries import Again, Enough
+from workflows.runner.retries import GiveUp, RetryAfter
 from workflows.runner.state import Attempt, Phase
 
 RETRY_HELPS = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3, 4, 5, 6]"
@@ -33,7 +33,7 @@ def failed(*codes: int | None, message: str = "") -> list[Attempt]:
     ]
 
 
-def decide(attempts: list[Attempt], **strategy: Any) -> Again | Enough:
+def decide(attempts: list[Attempt], **strategy: Any) -> RetryAfter | GiveUp:
     return retries.decide(Retry.model_validate(strategy), attempts)
 
 
@@ -56,40 +56,40 @@ def decide(attempts: list[Attempt], **strategy: Any) -> Again | Enough:
     ],
 )
 def test_policy_and_expression(strategy: dict[str, Any], code: int | None, again: bool) -> None:
-    assert isinstance(decide(failed(code), **strategy), Again) is again
+    assert isinstance(decide(failed(code), **strategy), RetryAfter) is again
 
 
 def test_the_limit_counts_retries() -> None:
-    assert isinstance(decide(failed(1, 1), limit=2), Again)
-    assert decide(failed(1, 1, 1), limit=2) == Enough("no more retries left")
+    assert isinstance(decide(failed(1, 1), limit=2), RetryAfter)
+    assert decide(failed(1, 1, 1), limit=2) == GiveUp("no more retries left")
 
 
 def test_an_expression_knows_the_retries_made_so_far() -> None:
     """0 after the first attempt, as text (Argo: ``buildRetryStrategyLocalScope``)."""
     strategy = {"limit": 9, "expression": "asInt(retries) < 2"}
-    made = [isinstance(decide(failed(*[1] * attempts), **strategy), Again) for attempts in (1, 2, 3)]
+    made = [isinstance(decide(failed(*[1] * attempts), **strategy), RetryAfter) for attempts in (1, 2, 3)]
     assert made == [True, True, False]
 
 
 def test_only_passing_troubles_are_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = {"limit": 1, "retryPolicy": "OnTransientError"}
-    assert isinstance(decide(failed(1, message="read: connection reset by peer"), **policy), Again)
-    assert decide(failed(1, message="no rows"), **policy) == Enough()
+    assert isinstance(decide(failed(1, message="read: connection reset by peer"), **policy), RetryAfter)
+    assert decide(failed(1, message="no rows"), **policy) == GiveUp()
     monkeypatch.setenv("TRANSIENT_ERROR_PATTERN", "no r.ws")
-    assert isinstance(decide(failed(1, message="no rows"), **policy), Again)
+    assert isinstance(decide(failed(1, message="no rows"), **policy), RetryAfter)
 
 
 def test_backoff_grows_to_its_cap() -> None:
     strategy = {"limit": 9, "backoff": {"duration": "10s", "factor": "2", "cap": "1m"}}
     waits = [decide(failed(*[1] * n), **strategy) for n in (1, 2, 3, 4)]
-    assert waits == [Again(10.0), Again(20.0), Again(40.0), Again(60.0)]
-    assert decide(failed(1, 1, 1), limit=9, backoff={"duration": "5"}) == Again(5.0)
+    assert waits == [RetryAfter(10.0), RetryAfter(20.0), RetryAfter(40.0), RetryAfter(60.0)]
+    assert decide(failed(1, 1, 1), limit=9, backoff={"duration": "5"}) == RetryAfter(5.0)
 
 
 def test_backoff_ends_before_its_max_duration() -> None:
     backoff = {"duration": "10s", "factor": 2, "maxDuration": "25s"}
-    assert decide(failed(1), limit=9, backoff=backoff) == Again(10.0, deadline=125.0)
-    assert decide(failed(1, 1, 1), limit=9, backoff=backoff) == Enough("backoff would exceed its maxDuration")
+    assert decide(failed(1), limit=9, backoff=backoff) == RetryAfter(10.0, deadline=125.0)
+    assert decide(failed(1, 1, 1), limit=9, backoff=backoff) == GiveUp("backoff would exceed its maxDuration")
 
 
 # Fails until it has been tried as often as its second argument says.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workflows.lint.document import Document, Value, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.runner.scope import item_text
 from workflows.spec.source import join
 
@@ -16,7 +16,7 @@ _LOCATIONS = (
 )  # fmt: skip
 
 
-def argument_value(document: Document) -> Iterator[Hit]:
+def argument_value(document: Document) -> Iterator[Violation]:
     """A parameter among arguments has neither `value` nor `valueFrom` (the arguments of a Workflow or template to be
     submitted may go without), or a `valueFrom` that arguments can't have.
     """
@@ -25,13 +25,15 @@ def argument_value(document: Document) -> Iterator[Hit]:
         name = value.get("name", "")
         optional = path.startswith(join(document.path, "arguments")) and document.kind != "CronWorkflow"
         if "value" not in value and "valueFrom" not in value and not optional:
-            yield Hit(path, f"parameter `{name}` has no value", "give value or valueFrom")
+            yield Violation(path, f"parameter `{name}` has no value", "give value or valueFrom")
         if "valueFrom" in value and (not set(_GIVEN_FROM) & set(source) or set(_PRODUCED) & set(source)):
             what = f"`valueFrom` of an argument is one of {', '.join(_GIVEN_FROM)}"
-            yield Hit(join(path, "valueFrom"), what, "give value, as in value: '{{tasks.a.outputs.parameters.b}}'")
+            yield Violation(
+                join(path, "valueFrom"), what, "give value, as in value: '{{tasks.a.outputs.parameters.b}}'"
+            )
 
 
-def enum(document: Document) -> Iterator[Hit]:
+def enum(document: Document) -> Iterator[Violation]:
     """An `enum` is empty, or a value, a default, or an argument given to the parameter is not in it."""
     inputs = [place for template in document.templates for place in template.parts("inputs", "parameters")]
     for path, value in [*_parameters(document), *inputs]:
@@ -39,7 +41,7 @@ def enum(document: Document) -> Iterator[Hit]:
             continue
         allowed = [item_text(item) for item in value["enum"]]
         if not allowed:
-            yield Hit(join(path, "enum"), "the enum is empty", "list at least one value")
+            yield Violation(join(path, "enum"), "the enum is empty", "list at least one value")
         for field in ("value", "default"):
             if allowed and field in value:
                 yield from _outside(value[field], allowed, join(path, field))
@@ -52,7 +54,7 @@ def enum(document: Document) -> Iterator[Hit]:
                 yield from _outside(value["value"], allowed, join(path, "value"))
 
 
-def artifact_argument(document: Document) -> Iterator[Hit]:
+def artifact_argument(document: Document) -> Iterator[Violation]:
     """An artifact among arguments comes from nowhere, or has both `from` and `fromExpression`; an artifact among
     inputs has `from`.
     """
@@ -60,23 +62,23 @@ def artifact_argument(document: Document) -> Iterator[Hit]:
         for path, value in listed(arguments, "artifacts", place):
             if not {"from", "fromExpression", *_LOCATIONS} & set(value):
                 fix = "give from, fromExpression or a location such as s3"
-                yield Hit(path, f"artifact `{value.get('name', '')}` comes from nowhere", fix)
+                yield Violation(path, f"artifact `{value.get('name', '')}` comes from nowhere", fix)
             if value.get("from") and value.get("fromExpression"):
-                yield Hit(path, "it has both `from` and `fromExpression`", "keep one of them")
+                yield Violation(path, "it has both `from` and `fromExpression`", "keep one of them")
     for template in document.templates:
         for path, value in template.parts("inputs", "artifacts"):
             if "from" in value:
-                yield Hit(
+                yield Violation(
                     join(path, "from"), "`from` has no place among inputs", "give it with the arguments of the call"
                 )
 
 
-def _outside(value: object, allowed: list[str], path: str) -> Iterator[Hit]:
+def _outside(value: object, allowed: list[str], path: str) -> Iterator[Violation]:
     text = item_text(value)
     if "{{" not in text and text not in allowed:
         # YAML reads an unquoted YES, NO, on or off as a boolean, and Argo takes that for the text true or false.
         also = "; quote yes, no, on and off" if text in ("true", "false") else ""
-        yield Hit(path, f"`{text}` is not in the enum", f"give one of {', '.join(allowed)}{also}")
+        yield Violation(path, f"`{text}` is not in the enum", f"give one of {', '.join(allowed)}{also}")
 
 
 def _arguments(document: Document) -> list[tuple[str, Value]]:

@@ -8,14 +8,14 @@ from functools import cache
 
 from workflows.argo import cron
 from workflows.lint.document import Document, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 
 _GO_ZONES = ("UTC", "Local")
 
 
-def cron_schedule(document: Document) -> Iterator[Hit]:
+def cron_schedule(document: Document) -> Iterator[Violation]:
     """A CronWorkflow has no schedule, or one that is not five fields of cron, `@daily` and the like, or `@every
     1h`.
     """
@@ -23,15 +23,19 @@ def cron_schedule(document: Document) -> Iterator[Hit]:
         return
     schedules = section(document.value, "spec").get("schedules")
     if schedules == []:
-        yield Hit("spec.schedules", "the list is empty, so that it never runs", 'as in: schedules: ["0 3 * * 0"]')
+        yield Violation(
+            "spec.schedules", "the list is empty, so that it never runs", 'as in: schedules: ["0 3 * * 0"]'
+        )
     for index, text in enumerate(schedules or []):
         try:
             cron.check(text)
         except ValueError as error:
-            yield Hit(join("spec.schedules", index), f"`{text}`: {error}", "as in: 30 3 * * 1-5, @daily, @every 6h")
+            yield Violation(
+                join("spec.schedules", index), f"`{text}`: {error}", "as in: 30 3 * * 1-5, @daily, @every 6h"
+            )
 
 
-def timezone(document: Document) -> Iterator[Hit]:
+def timezone(document: Document) -> Iterator[Violation]:
     """`timezone`, or the `CRON_TZ=` of a schedule, is not a zone of the IANA database."""
     if document.kind != "CronWorkflow":
         return
@@ -42,7 +46,7 @@ def timezone(document: Document) -> Iterator[Hit]:
     ]
     for path, name in places:
         if name and _zones() and name not in _zones() and name not in _GO_ZONES:
-            yield Hit(path, f"there is no time zone `{name}`", _instead(name))
+            yield Violation(path, f"there is no time zone `{name}`", _instead(name))
 
 
 def _instead(name: str) -> str:

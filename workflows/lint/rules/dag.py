@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from workflows.argo import expressions
 from workflows.lint.document import Document, Task, Template, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 
@@ -17,18 +17,18 @@ RESULTS = ("Succeeded", "Failed", "Errored", "Skipped", "Omitted", "Daemoned", "
 _TASK_RESULT = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*\.([A-Za-z]+)")
 
 
-def no_tasks(document: Document) -> Iterator[Hit]:
+def no_tasks(document: Document) -> Iterator[Violation]:
     """A `dag` has no tasks, or `steps` have no step."""
     for template in document.templates:
         # A dag without `tasks` lacks a field, which the schema tells.
         empty = template.type == "steps" or "tasks" in section(template.value, "dag")
         if template.type in ("dag", "steps") and empty and not template.tasks:
-            yield Hit(
+            yield Violation(
                 join(template.path, template.type), f"{template.label} has nothing to do", "add a task or a step"
             )
 
 
-def depends_syntax(document: Document) -> Iterator[Hit]:
+def depends_syntax(document: Document) -> Iterator[Violation]:
     """A `depends` does not parse, or asks for a result that tasks do not have. Argo reads it only when it runs."""
     for task in _dag_tasks(document):
         if task.depends:
@@ -38,22 +38,22 @@ def depends_syntax(document: Document) -> Iterator[Hit]:
                 wrong = [word for word in _TASK_RESULT.findall(task.depends) if word not in RESULTS]
                 what = f"a task has no result `{wrong[0]}`" if wrong else str(error)
                 fix = unknown(wrong[0], RESULTS) if wrong else "as in: a && (b.Succeeded || !c.Failed)"
-                yield Hit(join(task.path, "depends"), what, fix)
+                yield Violation(join(task.path, "depends"), what, fix)
             except RecursionError:
-                yield Hit(join(task.path, "depends"), "nested too deeply", "take parentheses out")
+                yield Violation(join(task.path, "depends"), "nested too deeply", "take parentheses out")
 
 
-def unknown_dependency(document: Document) -> Iterator[Hit]:
+def unknown_dependency(document: Document) -> Iterator[Violation]:
     """`depends` or `dependencies` names a task that is not in the DAG."""
     for task in _dag_tasks(document):
         names = task.within.by_name
         for field, wanted in (("depends", _waited_for(task)), ("dependencies", task.dependencies)):
             for name in dict.fromkeys(wanted):
                 if name not in names:
-                    yield Hit(join(task.path, field), f"no task is called `{name}`", unknown(name, names))
+                    yield Violation(join(task.path, field), f"no task is called `{name}`", unknown(name, names))
 
 
-def dependency_cycle(document: Document) -> Iterator[Hit]:
+def dependency_cycle(document: Document) -> Iterator[Violation]:
     """Tasks of a DAG wait for each other in a ring."""
     for template in _dags(document):
         if template.graph is None:
@@ -62,30 +62,32 @@ def dependency_cycle(document: Document) -> Iterator[Hit]:
             TopologicalSorter(template.graph.parents).prepare()
         except CycleError as error:
             ring = " -> ".join(error.args[1])
-            yield Hit(f"{template.path}.dag.tasks", f"tasks wait for each other: {ring}", "take one dependency out")
+            yield Violation(
+                f"{template.path}.dag.tasks", f"tasks wait for each other: {ring}", "take one dependency out"
+            )
 
 
-def depends_beside_dependencies(document: Document) -> Iterator[Hit]:
+def depends_beside_dependencies(document: Document) -> Iterator[Violation]:
     """One DAG has both `depends` and `dependencies`."""
     for template in _dags(document):
         if any(task.depends for task in template.tasks):
             for task in template.tasks:
                 if task.dependencies:
                     fix = f"write depends: {' && '.join(task.dependencies)}"
-                    yield Hit(join(task.path, "dependencies"), "another task of this DAG has `depends`", fix)
+                    yield Violation(join(task.path, "dependencies"), "another task of this DAG has `depends`", fix)
 
 
-def continue_on(document: Document) -> Iterator[Hit]:
+def continue_on(document: Document) -> Iterator[Violation]:
     """A task has `continueOn` in a DAG with `depends`, where the results say it instead."""
     for template in _dags(document):
         if any(task.depends for task in template.tasks):
             for task in template.tasks:
                 if "continueOn" in task.value:
                     fix = f"drop it; later: depends: {task.name}.Succeeded || {task.name}.Failed"
-                    yield Hit(join(task.path, "continueOn"), "`continueOn` can't stand beside `depends`", fix)
+                    yield Violation(join(task.path, "continueOn"), "`continueOn` can't stand beside `depends`", fix)
 
 
-def items_result(document: Document) -> Iterator[Hit]:
+def items_result(document: Document) -> Iterator[Violation]:
     """`depends` asks for `AnySucceeded` or `AllFailed` of a task without items."""
     for task in _dag_tasks(document):
         expression = _parsed(task)
@@ -93,39 +95,43 @@ def items_result(document: Document) -> Iterator[Hit]:
             other = task.within.by_name.get(name)
             if result in ("AnySucceeded", "AllFailed") and other and not other.loops:
                 fix = f"write {name}.{'Succeeded' if result == 'AnySucceeded' else 'Failed'}"
-                yield Hit(join(task.path, "depends"), f"`{result}` is for tasks with items; `{name}` has none", fix)
+                yield Violation(
+                    join(task.path, "depends"), f"`{result}` is for tasks with items; `{name}` has none", fix
+                )
 
 
-def task_digit(document: Document) -> Iterator[Hit]:
+def task_digit(document: Document) -> Iterator[Violation]:
     """The name of a task begins with a digit in a DAG with `depends` or `dependencies`."""
     for template in _dags(document):
         uses_depends = any(task.depends for task in template.tasks)
         for task in template.tasks:
             if task.name[:1].isdecimal() and (uses_depends or task.dependencies):
-                yield Hit(join(task.path, "name"), f"`{task.name}` begins with a digit", f"write task-{task.name}")
+                yield Violation(
+                    join(task.path, "name"), f"`{task.name}` begins with a digit", f"write task-{task.name}"
+                )
 
 
-def dag_target(document: Document) -> Iterator[Hit]:
+def dag_target(document: Document) -> Iterator[Violation]:
     """`target` names a task that is not in the DAG."""
     for template in _dags(document):
         for name in str(section(template.value, "dag").get("target", "")).split():
             if "{{" not in name and name not in template.by_name:
                 fix = unknown(name, template.by_name) if template.tasks else ""
-                yield Hit(f"{template.path}.dag.target", f"no task is called `{name}`", fix)
+                yield Violation(f"{template.path}.dag.target", f"no task is called `{name}`", fix)
 
 
-def one_loop(document: Document) -> Iterator[Hit]:
+def one_loop(document: Document) -> Iterator[Violation]:
     """A task or step has more than one of `withItems`, `withParam`, `withSequence`; or a sequence has both `count` and
     `end`.
     """
     for task in _tasks(document):
         if len(task.loops) > 1:
-            yield Hit(task.path, f"it has {' and '.join(task.loops)}", "keep one of them")
+            yield Violation(task.path, f"it has {' and '.join(task.loops)}", "keep one of them")
         if {"count", "end"} <= set(section(task.value, "withSequence")):
-            yield Hit(join(task.path, "withSequence"), "it has both count and end", "keep one of them")
+            yield Violation(join(task.path, "withSequence"), "it has both count and end", "keep one of them")
 
 
-def loop_list(document: Document) -> Iterator[Hit]:
+def loop_list(document: Document) -> Iterator[Violation]:
     """`withParam` is text that is not a JSON list."""
     for task in _tasks(document):
         text = task.value.get("withParam")
@@ -136,7 +142,7 @@ def loop_list(document: Document) -> Iterator[Hit]:
                 good = False
             if not good:
                 fix = """write a list, as in '["a", "b"]', or a tag whose value is one"""
-                yield Hit(join(task.path, "withParam"), "it is not a JSON list", fix)
+                yield Violation(join(task.path, "withParam"), "it is not a JSON list", fix)
 
 
 def _dags(document: Document) -> list[Template]:

@@ -14,7 +14,7 @@ from lark import Token, Tree
 from workflows.argo import expressions
 from workflows.argo.tags import EXPRESSION_TAG, TAG
 from workflows.lint.document import Document, section, texts
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 
@@ -32,32 +32,32 @@ CRON_VARIABLES = (
 """What a CronWorkflow's ``when`` and ``stopStrategy`` know (Argo: docs/cron-workflows.md)."""
 
 
-def when_syntax(document: Document) -> Iterator[Hit]:
+def when_syntax(document: Document) -> Iterator[Violation]:
     """A `when` of a task or step can't be evaluated: something is left open, a side is missing, or text with spaces or
     other signs stands without quotes.
     """
     for path, when in _whens(document):
         if fault := _when_fault(when):
-            yield Hit(path, *fault)
+            yield Violation(path, *fault)
 
 
-def when_doubtful(document: Document) -> Iterator[Hit]:
+def when_doubtful(document: Document) -> Iterator[Violation]:
     """A `when` uses more than comparisons joined by `&&`, `||` and `!`, so that its form was not checked."""
     for path, when in _whens(document):
         if not _parses_as_when(when) and not _when_fault(when):
             what = f"`{when}` is more than this linter reads"
-            yield Hit(path, what, "compare with ==, !=, <, >, =~ and join with &&, ||; or write '{{= ... }}'")
+            yield Violation(path, what, "compare with ==, !=, <, >, =~ and join with &&, ||; or write '{{= ... }}'")
 
 
-def expression_syntax(document: Document) -> Iterator[Hit]:
+def expression_syntax(document: Document) -> Iterator[Violation]:
     """An expression of a retry, a hook, an output, a `stopStrategy` or a `{{=...}}` tag leaves a bracket or a
     quote open, has a single `=`, or stands in braces where none belong.
     """
     for path, expression in _bare(document):
         if EXPRESSION_TAG.search(expression):
-            yield Hit(path, "an expression stands bare here", "leave the braces {{= }} out")
+            yield Violation(path, "an expression stands bare here", "leave the braces {{= }} out")
         elif fault := _fault(TAG.sub("x", expression)):
-            yield Hit(path, fault, "see expr-lang.org for how expressions are written")
+            yield Violation(path, fault, "see expr-lang.org for how expressions are written")
     for template in document.templates:
         for path, text in texts(template.value, template.path, frozenset(("dag", "steps"))):
             yield from _tag_expressions(path, text)
@@ -66,7 +66,7 @@ def expression_syntax(document: Document) -> Iterator[Hit]:
                 yield from _tag_expressions(path, text)
 
 
-def retry_expression(document: Document) -> Iterator[Hit]:
+def retry_expression(document: Document) -> Iterator[Violation]:
     """`retryStrategy.expression` uses a `lastRetry` field that does not exist, or compares one, all of which are text,
     with a number.
     """
@@ -80,12 +80,12 @@ def retry_expression(document: Document) -> Iterator[Hit]:
         path = join(path, "retryStrategy.expression")
         for name in expressions.variables_of(expression):
             if name.startswith("lastRetry.") and name not in expressions.RETRY_VARIABLES:
-                yield Hit(path, f"`{name}` does not exist", unknown(name, sorted(expressions.RETRY_VARIABLES)))
+                yield Violation(path, f"`{name}` does not exist", unknown(name, sorted(expressions.RETRY_VARIABLES)))
         for name in _compared_with_number(expression):
-            yield Hit(path, f"`{name}` is text and never equals a number", f"write asInt({name})")
+            yield Violation(path, f"`{name}` is text and never equals a number", f"write asInt({name})")
 
 
-def cron_expression(document: Document) -> Iterator[Hit]:
+def cron_expression(document: Document) -> Iterator[Violation]:
     """`stopStrategy.expression` of a CronWorkflow uses a name that it does not know."""
     if document.kind == "CronWorkflow":
         text = str(section(section(document.value, "spec"), "stopStrategy").get("expression", ""))
@@ -93,18 +93,18 @@ def cron_expression(document: Document) -> Iterator[Hit]:
         for name in expressions.variables_of(expression) if expression is not None else ():
             known = ".".join(name.split(".")[:2])
             if known not in CRON_VARIABLES:
-                yield Hit(
+                yield Violation(
                     "spec.stopStrategy.expression", f"`{name}` is not known here", unknown(known, CRON_VARIABLES)
                 )
 
 
-def hook_expression(document: Document) -> Iterator[Hit]:
+def hook_expression(document: Document) -> Iterator[Violation]:
     """A hook that is not called `exit` has no `expression` to say when it runs."""
     for call in document.calls:
         around, _, name = call.path.rpartition(".")
         if around.endswith("hooks") and name != "exit" and not call.value.get("expression"):
             fix = """add expression, as in: workflow.status == "Failed"; or call the hook exit"""
-            yield Hit(call.path, f"the hook `{name}` has no expression", fix)
+            yield Violation(call.path, f"the hook `{name}` has no expression", fix)
 
 
 def _whens(document: Document) -> Iterator[tuple[str, str]]:
@@ -159,15 +159,15 @@ def _bare(document: Document) -> Iterator[tuple[str, str]]:
     yield from ((path, text) for path, text in found if isinstance(text, str) and text)
 
 
-def _tag_expressions(path: str, text: str) -> Iterator[Hit]:
+def _tag_expressions(path: str, text: str) -> Iterator[Violation]:
     for match in EXPRESSION_TAG.finditer(text):
         inside, closed, _ = text[match.end() :].partition("}}")
         # A map or a closure may hold }} itself: then nothing can be said.
         fault = "" if inside.count("{") else _fault(inside)
         if not closed:
-            yield Hit(path, "the tag `{{=` is not closed", "close it with }}")
+            yield Violation(path, "the tag `{{=` is not closed", "close it with }}")
         elif fault:
-            yield Hit(path, f"`{{{{={inside}}}}}`: {fault}", "see expr-lang.org for how expressions are written")
+            yield Violation(path, f"`{{{{={inside}}}}}`: {fault}", "see expr-lang.org for how expressions are written")
 
 
 def _fault(text: str) -> str:

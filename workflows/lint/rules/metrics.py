@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 
 from workflows.lint.document import Document, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.source import join
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
-def metric(document: Document) -> Iterator[Hit]:
+def metric(document: Document) -> Iterator[Violation]:
     """A metric has a name or label that Prometheus does not take, no `help`, no value, or none or several of
     `counter`, `gauge`, `histogram`; or a realtime gauge shows `resourcesDuration`, which is known only at the
     end.
@@ -22,22 +22,28 @@ def metric(document: Document) -> Iterator[Hit]:
         for path, found in listed(section(value, "metrics"), "prometheus", join(around, "metrics")):
             name = str(found.get("name", ""))
             if "{{" not in name and not _NAME.fullmatch(name):
-                yield Hit(join(path, "name"), f"`{name}` is not a name of a metric", "use letters, digits and _")
+                yield Violation(join(path, "name"), f"`{name}` is not a name of a metric", "use letters, digits and _")
             if "help" in found and not found["help"]:
-                yield Hit(join(path, "help"), f"metric `{name}` has an empty help", "say in a sentence what it counts")
+                yield Violation(
+                    join(path, "help"), f"metric `{name}` has an empty help", "say in a sentence what it counts"
+                )
             for label, pair in listed(found, "labels", path):
                 key = str(pair.get("key", ""))
                 if not _NAME.fullmatch(key):
-                    yield Hit(join(label, "key"), f"`{key}` is not a name of a label", "use letters, digits and _")
+                    yield Violation(
+                        join(label, "key"), f"`{key}` is not a name of a label", "use letters, digits and _"
+                    )
             kinds = [kind for kind in ("counter", "gauge", "histogram") if kind in found]
             if len(kinds) != 1:
                 what = f"it is {' and '.join(kinds)} at once" if kinds else "it is no counter, gauge or histogram"
-                yield Hit(path, what, "give exactly one of counter, gauge, histogram")
+                yield Violation(path, what, "give exactly one of counter, gauge, histogram")
             for kind in kinds:
                 text = str(section(found, kind).get("value", ""))
                 if "value" in section(found, kind) and not text:
-                    yield Hit(
+                    yield Violation(
                         join(path, kind), f"the {kind} has an empty value", "give value, as in '1' or '{{duration}}'"
                     )
                 if section(found, kind).get("realtime") and "resourcesDuration." in text:
-                    yield Hit(join(path, kind), "resourcesDuration is known only at the end", "take realtime out")
+                    yield Violation(
+                        join(path, kind), "resourcesDuration is known only at the end", "take realtime out"
+                    )

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 from workflows.argo.tags import TAG
 from workflows.lint.document import Document, Value, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.source import join
 
-LONGEST_NAME = 63
-LONGEST_CRON_NAME = 52
-LONGEST_TEMPLATE_NAME = 128
+MAX_NAME_LENGTH = 63
+MAX_CRON_NAME_LENGTH = 52
+MAX_TEMPLATE_NAME_LENGTH = 128
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _OBJECT_START = re.compile(r"[a-z0-9]([-a-z0-9.]*[-a-z0-9])?")
 _TEMPLATE = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
@@ -20,32 +20,32 @@ _PARAMETER = re.compile(r"[-a-zA-Z0-9_]+")
 Place = tuple[str, Value]
 
 
-def object_name(document: Document) -> Iterator[Hit]:
+def object_name(document: Document) -> Iterator[Violation]:
     """`metadata.name` is missing, is not a name that Kubernetes takes, or is too long: over 63 characters, or over 52
     for a CronWorkflow, since each run adds its time to it.
     """
     name, start = document.name, str(document.metadata.get("generateName", ""))
-    longest = LONGEST_CRON_NAME if document.kind == "CronWorkflow" else LONGEST_NAME
+    longest = MAX_CRON_NAME_LENGTH if document.kind == "CronWorkflow" else MAX_NAME_LENGTH
     path = "metadata.name"
     if not name and document.kind != "Workflow":
-        yield Hit(path, f"a {document.kind} needs a name", "add metadata.name")
+        yield Violation(path, f"a {document.kind} needs a name", "add metadata.name")
     elif not name and not start:
-        yield Hit(
+        yield Violation(
             path, "the Workflow has no name", "add metadata.name, or metadata.generateName for a new name each run"
         )
     elif name and not _OBJECT.fullmatch(TAG.sub("x", name)):
-        yield Hit(path, f"`{name}` is not a name", "use lower-case letters, digits and dashes")
+        yield Violation(path, f"`{name}` is not a name", "use lower-case letters, digits and dashes")
     elif not name and not _OBJECT_START.fullmatch(TAG.sub("x", start)):
-        yield Hit(
+        yield Violation(
             "metadata.generateName", f"`{start}` does not begin a name", "use lower-case letters, digits and dashes"
         )
     if len(name) > longest:
-        yield Hit(
+        yield Violation(
             path, f"the name has {len(name)} characters; a {document.kind}'s has at most {longest}", "shorten it"
         )
 
 
-def name_syntax(document: Document) -> Iterator[Hit]:
+def name_syntax(document: Document) -> Iterator[Violation]:
     """The name of a template, task or step is empty, longer than 128 characters, or has other signs than letters,
     digits and dashes (no dots, no underscores).
     """
@@ -58,7 +58,7 @@ def name_syntax(document: Document) -> Iterator[Hit]:
             yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
 
 
-def parameter_name(document: Document) -> Iterator[Hit]:
+def parameter_name(document: Document) -> Iterator[Violation]:
     """The name of a parameter or artifact, or a `globalName`, has other signs than letters, digits, `-` and `_`."""
     for places in _parameter_lists(document):
         for path, value in places:
@@ -66,10 +66,10 @@ def parameter_name(document: Document) -> Iterator[Hit]:
                 name = value.get(field, "" if field == "name" else None)
                 if name is not None and not _PARAMETER.fullmatch(TAG.sub("x", name)):
                     fix = "use letters, digits, - and _"
-                    yield Hit(join(path, field), f"`{name}` is not a name of a parameter or artifact", fix)
+                    yield Violation(join(path, field), f"`{name}` is not a name of a parameter or artifact", fix)
 
 
-def duplicate_name(document: Document) -> Iterator[Hit]:
+def duplicate_name(document: Document) -> Iterator[Violation]:
     """Two templates of a document, two tasks or steps of a template, or two parameters, artifacts, containers or
     volumes of one list have the same name.
     """
@@ -85,19 +85,23 @@ def duplicate_name(document: Document) -> Iterator[Hit]:
         for path, value in places:
             name = str(value.get("name", ""))
             if name and name in seen:
-                yield Hit(join(path, "name"), f"`{name}` is taken by {seen[name]}", "give it another name")
+                yield Violation(join(path, "name"), f"`{name}` is taken by {seen[name]}", "give it another name")
             seen.setdefault(name, path)
 
 
-def _template_name(name: str, path: str, kind: str) -> Iterator[Hit]:
+def _template_name(name: str, path: str, kind: str) -> Iterator[Violation]:
     path = join(path, "name")
     if not name:
-        yield Hit(path, f"the {kind} has no name", "add name")
+        yield Violation(path, f"the {kind} has no name", "add name")
     elif not _TEMPLATE.fullmatch(name):
-        yield Hit(path, f"`{name}` is not a name of a {kind}", "use letters, digits and dashes; begin with no dash")
-    if len(name) > LONGEST_TEMPLATE_NAME:
-        yield Hit(
-            path, f"the name has {len(name)} characters; a {kind}'s has at most {LONGEST_TEMPLATE_NAME}", "shorten it"
+        yield Violation(
+            path, f"`{name}` is not a name of a {kind}", "use letters, digits and dashes; begin with no dash"
+        )
+    if len(name) > MAX_TEMPLATE_NAME_LENGTH:
+        yield Violation(
+            path,
+            f"the name has {len(name)} characters; a {kind}'s has at most {MAX_TEMPLATE_NAME_LENGTH}",
+            "shorten it",
         )
 
 

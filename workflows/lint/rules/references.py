@@ -5,39 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workflows.lint.document import Call, Document, Template, Value, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 
 
-def entrypoint(document: Document) -> Iterator[Hit]:
+def entrypoint(document: Document) -> Iterator[Violation]:
     """`entrypoint` is missing from what is to run, or names no template."""
     name, path = str(document.spec.get("entrypoint", "")), join(document.path, "entrypoint")
     if name:
         yield from _undefined(document, name, path)
     elif not document.is_template and not document.reference:
-        yield Hit(path, "no entrypoint: Argo does not know which template to begin with", "add entrypoint: NAME")
+        yield Violation(path, "no entrypoint: Argo does not know which template to begin with", "add entrypoint: NAME")
     elif document.referred and not document.referred.spec.get("entrypoint"):
-        yield Hit(
+        yield Violation(
             path, f"neither this nor `{document.reference.get('name')}` has an entrypoint", "add entrypoint: NAME"
         )
 
 
-def on_exit(document: Document) -> Iterator[Hit]:
+def on_exit(document: Document) -> Iterator[Violation]:
     """`onExit` of the workflow names no template."""
     name = str(document.spec.get("onExit", ""))
     if name:
         yield from _undefined(document, name, join(document.path, "onExit"))
 
 
-def templates_beside_reference(document: Document) -> Iterator[Hit]:
+def templates_beside_reference(document: Document) -> Iterator[Violation]:
     """A workflow has `workflowTemplateRef` and `templates` of its own, which Argo refuses."""
     if document.reference and document.own_templates:
         fix = "move them to the WorkflowTemplate, or drop workflowTemplateRef"
-        yield Hit(join(document.path, "templates"), "`templates` can't stand beside `workflowTemplateRef`", fix)
+        yield Violation(join(document.path, "templates"), "`templates` can't stand beside `workflowTemplateRef`", fix)
 
 
-def template_reference(document: Document) -> Iterator[Hit]:
+def template_reference(document: Document) -> Iterator[Violation]:
     """A task, step or hook calls a template that does not exist, or says not exactly one of `template`, `templateRef`
     and `inline`.
     """
@@ -46,7 +46,7 @@ def template_reference(document: Document) -> Iterator[Hit]:
         name, reference = str(call.value.get("template", "")), call.reference
         if len(ways) != 1:
             what = f"both {' and '.join(ways)}" if ways else "no template to call"
-            yield Hit(call.path, f"it has {what}", "give one of template, templateRef, inline")
+            yield Violation(call.path, f"it has {what}", "give one of template, templateRef, inline")
         elif name:
             path = call.path if call.path.endswith(".onExit") else join(call.path, "template")
             yield from _undefined(document, name, path)
@@ -54,7 +54,7 @@ def template_reference(document: Document) -> Iterator[Hit]:
             yield from _undefined_reference(document, reference, join(call.path, "templateRef"))
 
 
-def outside_reference(document: Document) -> Iterator[Hit]:
+def outside_reference(document: Document) -> Iterator[Violation]:
     """A `templateRef` or `workflowTemplateRef` names a document that is in none of the files given, so that what
     it holds could not be checked (an error with `--strict-refs`).
     """
@@ -64,10 +64,10 @@ def outside_reference(document: Document) -> Iterator[Hit]:
         name = str(reference.get("name", ""))
         if name and "{{" not in name and document.library.find(reference, document.namespace) is None:
             kind = "ClusterWorkflowTemplate" if reference.get("clusterScope") else "WorkflowTemplate"
-            yield Hit(path, f"{kind} `{name}` is not in these files", "give its file as well")
+            yield Violation(path, f"{kind} `{name}` is not in these files", "give its file as well")
 
 
-def missing_input(document: Document) -> Iterator[Hit]:
+def missing_input(document: Document) -> Iterator[Violation]:
     """A call leaves out an input parameter without default, or an input artifact that is not optional; also the
     call of `entrypoint` and `onExit`, which take theirs from the workflow's arguments.
     """
@@ -91,7 +91,7 @@ def missing_input(document: Document) -> Iterator[Hit]:
             yield from _missing(template, known, join(document.path, "arguments"))
 
 
-def unknown_input(document: Document) -> Iterator[Hit]:
+def unknown_input(document: Document) -> Iterator[Violation]:
     """A call gives an argument which the called template does not declare: Argo drops it in silence."""
     for call in document.calls:
         for kind in ("parameters", "artifacts") if call.called else ():
@@ -100,42 +100,42 @@ def unknown_input(document: Document) -> Iterator[Hit]:
                 name = str(value.get("name", ""))
                 if name and name not in known and call.called:
                     fix = unknown(name, known) if known else f"remove it, or declare it in {call.called.label}"
-                    yield Hit(join(path, "name"), f"{call.called.label} has no input `{name}`", fix)
+                    yield Violation(join(path, "name"), f"{call.called.label} has no input `{name}`", fix)
 
 
-def endless_recursion(document: Document) -> Iterator[Hit]:
+def endless_recursion(document: Document) -> Iterator[Violation]:
     """Templates call each other in a ring and no call in it has a `when`, so that it never ends by itself."""
     seen: set[str] = set()
     for template in document.own_templates:
         ring = _ring(template, seen)
         if ring:
             names = " -> ".join(ring)
-            yield Hit(
+            yield Violation(
                 template.path, f"templates call each other without end: {names}", "add a `when` to one of the calls"
             )
 
 
-def _undefined(document: Document, name: str, path: str) -> Iterator[Hit]:
+def _undefined(document: Document, name: str, path: str) -> Iterator[Violation]:
     if "{{" in name or document.template(name):
         return
     if document.reference and document.referred is None:
         return
     names = [template.name for template in (document.referred or document).own_templates]
-    yield Hit(path, f"no template is called `{name}`", unknown(name, names) if names else "add it to templates")
+    yield Violation(path, f"no template is called `{name}`", unknown(name, names) if names else "add it to templates")
 
 
-def _undefined_reference(document: Document, reference: Value, path: str) -> Iterator[Hit]:
+def _undefined_reference(document: Document, reference: Value, path: str) -> Iterator[Violation]:
     name, template = str(reference.get("name", "")), str(reference.get("template", ""))
     for field, value in (("name", name), ("template", template)):
         if not value:
-            yield Hit(path, f"the templateRef has no {field}", f"add {field}")
+            yield Violation(path, f"the templateRef has no {field}", f"add {field}")
     target = document.library.find(reference, document.namespace)
     if target and template and "{{" not in template and target.template(template) is None:
         names = [found.name for found in target.own_templates]
-        yield Hit(join(path, "template"), f"`{name}` has no template `{template}`", unknown(template, names))
+        yield Violation(join(path, "template"), f"`{name}` has no template `{template}`", unknown(template, names))
 
 
-def _missing(template: Template, arguments: Value, path: str) -> Iterator[Hit]:
+def _missing(template: Template, arguments: Value, path: str) -> Iterator[Violation]:
     given = {
         kind: {str(value.get("name")): value for _, value in listed(arguments, kind, "")}
         for kind in ("parameters", "artifacts")
@@ -145,14 +145,14 @@ def _missing(template: Template, arguments: Value, path: str) -> Iterator[Hit]:
         argument = given["parameters"].get(name, {})
         has_value = {"value", "valueFrom", "default"} & {*argument, *wanted}
         if name and not has_value:
-            yield Hit(
+            yield Violation(
                 path, f"{template.label} needs the input `{name}`", f"give parameter {name}, or declare a default"
             )
     for _, wanted in template.parts("inputs", "artifacts"):
         name = str(wanted.get("name", ""))
         located = set(wanted) - {"name", "path", "mode", "optional", "recurseMode", "archive", "description"}
         if name and not wanted.get("optional") and not located and name not in given["artifacts"]:
-            yield Hit(
+            yield Violation(
                 path, f"{template.label} needs the artifact `{name}`", f"give artifact {name}, or make it optional"
             )
 

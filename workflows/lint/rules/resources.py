@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import yaml
 
 from workflows.lint.document import Document, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.source import documents, join
 
 _TAG = re.compile(r"\{\{.*?\}\}")
 
 
-def resource_manifest(document: Document) -> Iterator[Hit]:
+def resource_manifest(document: Document) -> Iterator[Violation]:
     """A `resource` that changes something has no manifest or two, its manifest is not YAML, or `manifestFrom` names an
     artifact that is not among the inputs.
     """
@@ -25,19 +25,21 @@ def resource_manifest(document: Document) -> Iterator[Hit]:
             continue
         manifest, source = str(resource.get("manifest", "")), section(resource, "manifestFrom")
         if not manifest and not source:
-            yield Hit(path, "no manifest", "add manifest, or manifestFrom.artifact")
+            yield Violation(path, "no manifest", "add manifest, or manifestFrom.artifact")
         elif manifest and source:
-            yield Hit(path, "both manifest and manifestFrom", "keep one of them")
+            yield Violation(path, "both manifest and manifestFrom", "keep one of them")
         artifact = section(source, "artifact").get("name")
         if source and artifact not in template.names("inputs", "artifacts"):
-            yield Hit(
+            yield Violation(
                 join(path, "manifestFrom"), f"no input artifact is called `{artifact}`", "declare it among inputs"
             )
         if manifest and (fault := _not_yaml(manifest)):
-            yield Hit(join(path, "manifest"), f"the manifest is not YAML: {fault}", "check its indentation and quotes")
+            yield Violation(
+                join(path, "manifest"), f"the manifest is not YAML: {fault}", "check its indentation and quotes"
+            )
 
 
-def pod_resource(document: Document) -> Iterator[Hit]:
+def pod_resource(document: Document) -> Iterator[Violation]:
     """`podResources` asks for something that Kubernetes does not give to a pod as a whole: only `cpu`, `memory` and
     `hugepages-...`.
     """
@@ -48,9 +50,9 @@ def pod_resource(document: Document) -> Iterator[Hit]:
             for name in section(resources, kind):
                 if name not in ("cpu", "memory") and not name.startswith("hugepages-"):
                     fix = "ask for it in container.resources"
-                    yield Hit(join(join(path, kind), name), f"`{name}` is not given to a pod as a whole", fix)
+                    yield Violation(join(join(path, kind), name), f"`{name}` is not given to a pod as a whole", fix)
         if resources.get("claims"):
-            yield Hit(join(path, "claims"), "claims are not given to a pod as a whole", "use resourceClaims")
+            yield Violation(join(path, "claims"), "claims are not given to a pod as a whole", "use resourceClaims")
 
 
 def _not_yaml(manifest: str) -> str:

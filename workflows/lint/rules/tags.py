@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from workflows.argo.tags import TAG, is_argo_tag
 from workflows.lint import scope
 from workflows.lint.document import Document, Task, Template, texts
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.lint.scope import Scope
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
@@ -17,10 +17,10 @@ _NODE = re.compile(r"(tasks|steps)\.([^.]+)\.(.+)")
 _TASKS = frozenset(("dag", "steps"))
 # Templates are looked at one by one; what a patch of pods or a metric may name depends on where it is used.
 _NOT_OF_SPEC = frozenset(("templates", "templateDefaults", "arguments", "podSpecPatch", "metrics"))
-Fault = tuple[str, Hit]
+Fault = tuple[str, Violation]
 
 
-def unresolved_tag(document: Document) -> Iterator[Hit]:
+def unresolved_tag(document: Document) -> Iterator[Violation]:
     """A tag has no value where it stands: an undeclared input or workflow parameter, an item outside of a loop, a task
     that does not exist. Only tags that begin with `item.`, `steps.`, `inputs.`, `outputs.`, `pod.`, `workflow.` and
     `tasks.` are looked at; Argo leaves all others as they are.
@@ -28,19 +28,19 @@ def unresolved_tag(document: Document) -> Iterator[Hit]:
     yield from _of_kind("unresolved", document)
 
 
-def missing_dependency(document: Document) -> Iterator[Hit]:
+def missing_dependency(document: Document) -> Iterator[Violation]:
     """A task uses `{{tasks.X...}}` but does not wait for X, directly or through others; a step uses one that is
     not in an earlier group.
     """
     yield from _of_kind("dependency", document)
 
 
-def unknown_output(document: Document) -> Iterator[Hit]:
+def unknown_output(document: Document) -> Iterator[Violation]:
     """A tag names an output that the template of that task or step does not have."""
     yield from _of_kind("output", document)
 
 
-def failures_outside_exit(document: Document) -> Iterator[Hit]:
+def failures_outside_exit(document: Document) -> Iterator[Violation]:
     """`{{workflow.failures}}` stands in a template that runs before the end; only the exit handler knows it."""
     known = scope.in_exit_handler(document)
     inline_known = bool(known) or document.is_template
@@ -49,12 +49,12 @@ def failures_outside_exit(document: Document) -> Iterator[Hit]:
             continue
         for path, text in texts(template.value, template.path, frozenset(("inline",))):
             if any(match[1] == "workflow.failures" for match in TAG.finditer(text)):
-                yield Hit(
+                yield Violation(
                     path, "{{workflow.failures}} is known to the exit handler alone", "move it to onExit's template"
                 )
 
 
-def _of_kind(kind: str, document: Document) -> Iterator[Hit]:
+def _of_kind(kind: str, document: Document) -> Iterator[Violation]:
     around = scope.of_document(document).plus({"workflow.failures"})
     for path, text in texts(document.spec, document.path, _NOT_OF_SPEC):
         for found, hit in _faults(text, path, around.plus({"pod.name"}), None):
@@ -96,7 +96,7 @@ def _faults(
         if node and within and node[1] == within.prefix and node[2] in within.by_name:
             yield from _node_fault(tag, node[2], node[3], path, within, task, itself)
         else:
-            yield "unresolved", Hit(path, f"{{{{{tag}}}}} has no value here", _hint(tag, known, within))
+            yield "unresolved", Violation(path, f"{{{{{tag}}}}} has no value here", _hint(tag, known, within))
 
 
 def _node_fault(
@@ -109,11 +109,11 @@ def _node_fault(
         fix = unknown(rest, sorted(names))
         if other.called and rest.startswith("outputs."):
             fix = f"declare it in outputs of {other.called.label}" if not fix.startswith("did you") else fix
-        yield "output", Hit(path, f"{{{{{tag}}}}}: `{name}` has no `{rest}`", fix)
+        yield "output", Violation(path, f"{{{{{tag}}}}}: `{name}` has no `{rest}`", fix)
     before = within.before(task) if task else None
     if task and before is not None and name not in before and not (itself and name == task.name):
         fix = f"add {name} to its depends or dependencies" if within.type == "dag" else "move it to a later group"
-        yield "dependency", Hit(path, f"{{{{{tag}}}}}: `{task.name}` does not wait for `{name}`", fix)
+        yield "dependency", Violation(path, f"{{{{{tag}}}}}: `{task.name}` does not wait for `{name}`", fix)
 
 
 def _hint(tag: str, known: Scope, within: Template | None) -> str:

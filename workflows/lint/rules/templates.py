@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from workflows.lint.document import LEAF_TYPES, POD_TYPES, TYPES, Document, Template, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.source import join
 
 _ON = {
@@ -24,16 +24,16 @@ _RESERVED = ("wait", "supervisor")
 _RESERVED_START = "artifact-plugin-"
 
 
-def template_type(document: Document) -> Iterator[Hit]:
+def template_type(document: Document) -> Iterator[Violation]:
     """A template is none, or more than one, of `container`, `script`, `dag`, `steps`, `suspend`..."""
     for template in document.templates:
         if len(template.types) != 1:
             has = f"is {' and '.join(template.types)} at once" if template.types else "has no type"
             fix = f"give exactly one of {', '.join(TYPES)}"
-            yield Hit(template.path, f"{template.label} {has}", fix)
+            yield Violation(template.path, f"{template.label} {has}", fix)
 
 
-def misplaced_field(document: Document) -> Iterator[Hit]:
+def misplaced_field(document: Document) -> Iterator[Violation]:
     """A field stands on a type of template that can't have it: `timeout` on a `dag`, `parallelism` on a
     container...
     """
@@ -43,19 +43,19 @@ def misplaced_field(document: Document) -> Iterator[Hit]:
                 fix = f"move it to a template of type {', '.join(name for name in TYPES if name in types)}"
                 if field == "timeout" and template.type in ("dag", "steps"):
                     fix = "give each leaf its own; for the whole, spec.activeDeadlineSeconds"
-                yield Hit(join(template.path, field), f"`{field}` is not for {template.type} templates", fix)
+                yield Violation(join(template.path, field), f"`{field}` is not for {template.type} templates", fix)
 
 
-def image_missing(document: Document) -> Iterator[Hit]:
+def image_missing(document: Document) -> Iterator[Violation]:
     """A container or script has no `image`, and `templateDefaults` gives none."""
     for template in document.templates:
         for kind in ("container", "script"):
             own = section(template.value, kind)
             if kind in template.value and not own.get("image") and not section(document.defaults, kind).get("image"):
-                yield Hit(join(template.path, kind), f"{template.label} has no image", "add image: NAME:TAG")
+                yield Violation(join(template.path, kind), f"{template.label} has no image", "add image: NAME:TAG")
 
 
-def reserved_container(document: Document) -> Iterator[Hit]:
+def reserved_container(document: Document) -> Iterator[Violation]:
     """A sidecar or a container of a set has a name that Argo needs itself: `wait`, `supervisor`,
     `artifact-plugin-...`; for a sidecar also `main`.
     """
@@ -66,10 +66,10 @@ def reserved_container(document: Document) -> Iterator[Hit]:
             name = str(value.get("name", ""))
             taken = name in _RESERVED or name.startswith(_RESERVED_START)
             if taken or (name == "main" and ".sidecars" in path):
-                yield Hit(join(path, "name"), f"`{name}` is a container of Argo's own", "give it another name")
+                yield Violation(join(path, "name"), f"`{name}` is a container of Argo's own", "give it another name")
 
 
-def container_set(document: Document) -> Iterator[Hit]:
+def container_set(document: Document) -> Iterator[Violation]:
     """A container set is empty, its containers depend on unknown ones or on each other in a ring, or it has inputs or
     outputs but no container `main` that gets them.
     """
@@ -78,23 +78,27 @@ def container_set(document: Document) -> Iterator[Hit]:
             yield from _container_set(template)
 
 
-def _container_set(template: Template) -> Iterator[Hit]:
+def _container_set(template: Template) -> Iterator[Violation]:
     path = join(template.path, "containerSet")
     containers = {str(v.get("name")): (p, v) for p, v in listed(template.value["containerSet"], "containers", path)}
     if not containers:
-        yield Hit(path, "no containers", "add at least one")
+        yield Violation(path, "no containers", "add at least one")
     for place, value in containers.values():
         for name in value.get("dependencies", []):
             if name not in containers:
                 fix = f"there are {', '.join(containers)}"
-                yield Hit(join(place, "dependencies"), f"no container is called `{name}`", fix)
+                yield Violation(join(place, "dependencies"), f"no container is called `{name}`", fix)
     try:
         TopologicalSorter({name: value.get("dependencies", []) for name, (_, value) in containers.items()}).prepare()
     except CycleError as error:
-        yield Hit(path, f"containers wait for each other: {' -> '.join(error.args[1])}", "take one dependency out")
+        yield Violation(
+            path, f"containers wait for each other: {' -> '.join(error.args[1])}", "take one dependency out"
+        )
     wanted = [
         template.names("inputs", "artifacts"),
         *(template.names("outputs", k) for k in ("parameters", "artifacts")),
     ]
     if any(wanted) and containers and "main" not in containers:
-        yield Hit(path, "a set with inputs or outputs needs a container `main`", "call the one that has them main")
+        yield Violation(
+            path, "a set with inputs or outputs needs a container `main`", "call the one that has them main"
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 from workflows.argo.duration import seconds
 from workflows.lint.document import Document, Value, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import short, unknown
 from workflows.spec.source import join
 
@@ -18,32 +18,32 @@ _ACTIONS = ("get", "create", "apply", "delete", "replace", "patch")
 Place = tuple[str, Any]
 
 
-def allowed_value(document: Document) -> Iterator[Hit]:
+def allowed_value(document: Document) -> Iterator[Violation]:
     """A field with a closed set of values has another: `concurrencyPolicy`, `podGC.strategy`,
     `volumeClaimGC.strategy`, `artifactGC.strategy`, `retryPolicy`, `resource.action` and `mergeStrategy`, a
     gauge's `operation`, `imagePullPolicy`.
     """
     for (path, value), allowed in _closed(document):
         if isinstance(value, str) and value and "{{" not in value and value not in allowed:
-            yield Hit(path, f"`{value}` is not a value of this field", unknown(value, allowed))
+            yield Violation(path, f"`{value}` is not a value of this field", unknown(value, allowed))
 
 
-def duration(document: Document) -> Iterator[Hit]:
+def duration(document: Document) -> Iterator[Violation]:
     """A duration is none of Go's (`90s`, `1h30m`), or a `timeout` is a bare number, which Argo refuses."""
     for path, value in _durations(document):
         if not isinstance(value, str) or not value or "{{" in value:
             continue
         bare = value.lstrip("+-").isdecimal()
         if bare and path.rpartition(".")[2] in ("timeout", "pendingTimeout"):
-            yield Hit(path, f"`{value}` has no unit", f"write {value}s for seconds")
+            yield Violation(path, f"`{value}` has no unit", f"write {value}s for seconds")
             continue
         try:
             seconds(value)
         except ValueError as error:
-            yield Hit(path, str(error), "write 90s, 10m or 1h30m")
+            yield Violation(path, str(error), "write 90s, 10m or 1h30m")
 
 
-def deadline(document: Document) -> Iterator[Hit]:
+def deadline(document: Document) -> Iterator[Violation]:
     """`activeDeadlineSeconds` is neither a whole number above zero nor a tag, or `startingDeadlineSeconds` is below
     zero.
     """
@@ -51,11 +51,13 @@ def deadline(document: Document) -> Iterator[Hit]:
     places += [_field(template.value, "activeDeadlineSeconds", template.path) for template in document.templates]
     for path, value in places:
         if value is not None and "{{" not in str(value) and not (str(value).isdecimal() and int(value) > 0):
-            yield Hit(path, f"{short(value)} is not a whole number above zero", "write the seconds, such as 3600")
+            yield Violation(
+                path, f"{short(value)} is not a whole number above zero", "write the seconds, such as 3600"
+            )
     if document.kind == "CronWorkflow":
         path, value = _field(section(document.value, "spec"), "startingDeadlineSeconds", "spec")
         if isinstance(value, int) and value < 0:
-            yield Hit(path, f"{value} is below zero", "write how many seconds late a run may still start")
+            yield Violation(path, f"{value} is below zero", "write how many seconds late a run may still start")
 
 
 def _closed(document: Document) -> Iterator[tuple[Place, tuple[str, ...]]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from workflows.lint.document import Document, Template, Value, listed, section
-from workflows.lint.finding import Hit
+from workflows.lint.finding import Violation
 from workflows.spec.findings import unknown
 from workflows.spec.source import join
 
 
-def mount_path(document: Document) -> Iterator[Hit]:
+def mount_path(document: Document) -> Iterator[Violation]:
     """Two volumes of a container are mounted at one path, or an input artifact is put where a volume is."""
     for template in document.templates:
         for container, mounts in _mounts(template):
@@ -18,7 +18,7 @@ def mount_path(document: Document) -> Iterator[Hit]:
             for path, mount in mounts:
                 place = str(mount.get("mountPath", "")).rstrip("/") or "/"
                 if place in seen:
-                    yield Hit(
+                    yield Violation(
                         join(path, "mountPath"), f"`{seen[place]}` is mounted at {place} already", "choose another"
                     )
                 seen.setdefault(place, str(mount.get("name", "")))
@@ -26,10 +26,12 @@ def mount_path(document: Document) -> Iterator[Hit]:
             for path, artifact in template.parts("inputs", "artifacts") if container else ():
                 place = str(artifact.get("path", "")).rstrip("/")
                 if place in seen:
-                    yield Hit(join(path, "path"), f"volume `{seen[place]}` is mounted at {place}", "choose another")
+                    yield Violation(
+                        join(path, "path"), f"volume `{seen[place]}` is mounted at {place}", "choose another"
+                    )
 
 
-def unknown_volume(document: Document) -> Iterator[Hit]:
+def unknown_volume(document: Document) -> Iterator[Violation]:
     """A container mounts a volume that is declared neither in the template nor in the workflow (`volumes`,
     `volumeClaimTemplates`). A template of a library, without entrypoint, may use those of the Workflow that calls it.
     """
@@ -44,7 +46,7 @@ def unknown_volume(document: Document) -> Iterator[Hit]:
                 name = str(mount.get("name", ""))
                 if name not in known and "{{" not in name:
                     fix = unknown(name, sorted(known)) if known else "add it to volumes or volumeClaimTemplates"
-                    yield Hit(join(path, "name"), f"no volume is called `{name}`", fix)
+                    yield Violation(join(path, "name"), f"no volume is called `{name}`", fix)
 
 
 def _volumes(value: Value) -> set[str]:

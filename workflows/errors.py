@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Problem:
     """One thing that is wrong in the user's input, and how to mend it."""
 
-    what: str
+    message: str
     """What is wrong, in one sentence."""
     path: str = ""
     """Field path as the user would write it, for example ``tuning.input.urls[0]``."""
@@ -33,7 +33,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
-        head = ": ".join(part for part in (where, self.path, self.what) if part)
+        head = ": ".join(part for part in (where, self.path, self.message) if part)
         return f"{head}\n    fix: {self.fix}" if self.fix else head
 
 

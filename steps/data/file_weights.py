@@ -22,7 +22,7 @@ class Fault:
     """What is wrong with the weight under ``key``, or with all of them together (an empty key)."""
 
     key: str
-    what: str
+    message: str
     fix: str
 
 

@@ -92,5 +92,5 @@ def _raise_all(errors: Sequence[BaseException]) -> None:
     if found:
         # One that no retry mends decides, or the workflow would repeat what cannot succeed.
         kind = BadInput if any(isinstance(error, BadInput) for error in found) else StepError
-        what = "\n  ".join([f"{len(found)} downloads failed:", *(error.what for error in found)])
+        what = "\n  ".join([f"{len(found)} downloads failed:", *(error.message for error in found)])
         raise kind(what, "; ".join(dict.fromkeys(error.fix for error in found if error.fix)))

@@ -73,7 +73,7 @@ def format_of(data: Sequence[DataFile], columns: Columns = MappingProxyType({}))
             faults[file.path] = error
     if faults:
         fixes = dict.fromkeys(error.fix for error in faults.values())
-        raise UnusableData("\n  ".join(error.what for error in faults.values()), "; ".join(fixes), list(faults))
+        raise UnusableData("\n  ".join(error.message for error in faults.values()), "; ".join(fixes), list(faults))
     if len(set(formats.values())) > 1:
         lines = [f"{file.name}: {formats[file.path]}" for file in data]
         raise UnusableData(

@@ -165,7 +165,7 @@ def _weights(given: dict[str, float], names: list[str]) -> list[float]:
     """Weight of each file; none where all count the same, so that 1 and nothing written are the same data."""
     found, faults = file_weights.of_files(given, names)
     if faults:
-        told = [f"{f'weights.{fault.key}' if fault.key else 'weights'}: {fault.what}" for fault in faults]
+        told = [f"{f'weights.{fault.key}' if fault.key else 'weights'}: {fault.message}" for fault in faults]
         raise BadInput("\n  ".join(told), "; ".join(dict.fromkeys(fault.fix for fault in faults)))
     return found if any(weight != 1 for weight in found) else []
 

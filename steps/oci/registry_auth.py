@@ -80,8 +80,8 @@ class RegistryAuth(AuthBase):
         for secret in sorted(
             {*self._credentials.secrets, self._header.partition(" ")[2]} - {""}, key=len, reverse=True
         ):
-            error.what = error.what.replace(secret, "***")
-        error.args = (error.what,)
+            error.message = error.message.replace(secret, "***")
+        error.args = (error.message,)
         return error
 
     def refused(self, response: requests.Response) -> StepError:

@@ -119,8 +119,8 @@ def _is_workload() -> bool:
 
 
 def _without(secret: str, error: StepError) -> StepError:
-    error.what = error.what.replace(secret, "***")
-    error.args = (error.what,)
+    error.message = error.message.replace(secret, "***")
+    error.args = (error.message,)
     return error
 
 

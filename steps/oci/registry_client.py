@@ -125,7 +125,7 @@ class RegistryClient:
                     raise
                 backoff = 2.0 ** (attempt - 2) * random.uniform(0.5, 1)
                 wait = min(error.wait if error.wait is not None else backoff, MAX_RETRY_AFTER_SECONDS)
-                print(f"{error.what}; try {attempt} of {self._tries} in {wait:.0f} s", flush=True)
+                print(f"{error.message}; try {attempt} of {self._tries} in {wait:.0f} s", flush=True)
                 self._wait(wait)
 
     def location(self, response: requests.Response) -> str:

@@ -164,7 +164,7 @@ class Upload:
                 done = self._client.call("PUT", place.location, fine=fine, headers=_BYTES, query=query, body=body)
         except TooLarge as error:
             self._shrink(error)
-            raise MayPass(f"{error.what}; smaller parts may pass", error.fix, 0.0) from None
+            raise MayPass(f"{error.message}; smaller parts may pass", error.fix, 0.0) from None
         if done.status_code == 400 and not self._resumed:
             raise damaged(self._blob.digest)
         if done.status_code in FORGOTTEN:

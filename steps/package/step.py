@@ -75,7 +75,7 @@ def check(given: Settings) -> tuple[Reference | None, Reference | None]:
         elif not re.fullmatch(r"[\x21-\x7e]+", key):
             wrong.append(BadInput(f"annotation {key!r} is not a key", "write it like com.example.key"))
     if wrong:
-        raise BadInput("; ".join(e.what for e in wrong), "; ".join(dict.fromkeys(e.fix for e in wrong)))
+        raise BadInput("; ".join(e.message for e in wrong), "; ".join(dict.fromkeys(e.fix for e in wrong)))
     return target, moving
 
 
@@ -133,7 +133,7 @@ def _describe(layout: Path, target: Reference) -> bool:
     except MayPass:
         raise
     except StepError as error:
-        print(f"warning: the image is there without its provenance: {error.what}", flush=True)
+        print(f"warning: the image is there without its provenance: {error.message}", flush=True)
         return False
     return True
 

@@ -21,7 +21,7 @@ def check(given: Settings) -> Found:
     try:
         cluster = kubernetes_client.connect()
     except BadInput as error:
-        yield f"the cluster was not asked: {error.what}"
+        yield f"the cluster was not asked: {error.message}"
     else:
         yield from _storage(cluster, given)
         yield from _namespace_quota(cluster, given)
@@ -48,7 +48,7 @@ def _there(cluster: KubernetesClient, kind: Any, name: str, what: str, fix: str)
     try:
         found = cluster.get(kind, name)
     except BadInput as error:
-        return f"{what} {name} was not looked for: {error.what}"
+        return f"{what} {name} was not looked for: {error.message}"
     if found is None:
         return BadInput(f"there is no {what} {name}", fix)
     if found.get("status", {}).get("phase") == "Lost":
@@ -63,7 +63,7 @@ def _namespace_quota(cluster: KubernetesClient, given: Settings) -> Found:
     try:
         quotas = cluster.list(Kind("v1", "resourcequotas"))
     except BadInput as error:
-        yield f"quotas of the namespace were not looked at: {error.what}"
+        yield f"quotas of the namespace were not looked at: {error.message}"
         return
     for quota in quotas:
         limit = quota.get("spec", {}).get("hard", {}).get(f"requests.{given.gpu_resource}")

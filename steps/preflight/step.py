@@ -48,7 +48,7 @@ def together(faults: Sequence[StepError]) -> StepError:
         return faults[0]
     kinds = (BadInput, InsufficientCapacity, StepError)
     kind = next(kind for kind in kinds if any(isinstance(fault, kind) for fault in faults))
-    told = [f"({number}) {fault.what}" for number, fault in enumerate(faults, 1)]
+    told = [f"({number}) {fault.message}" for number, fault in enumerate(faults, 1)]
     fixes = [f"({number}) {fault.fix}" for number, fault in enumerate(faults, 1)]
     return kind(f"{len(faults)} faults, before anything was taken: {'; '.join(told)}", "; ".join(fixes))
 

@@ -116,8 +116,8 @@ def _settled(cluster: Cluster, wanted: Settings) -> AgentPool:
         try:
             return _made(cluster, name, wanted, aks_pool.body(wanted, choice, system_pool, cluster.now()))
         except InsufficientCapacity as error:
-            print(f"not to be had: {choice}: {error.what}", flush=True)
-            refused.append((choice, aks_errors.capacity(error.what)))
+            print(f"not to be had: {choice}: {error.message}", flush=True)
+            refused.append((choice, aks_errors.capacity(error.message)))
             _delete(cluster, name, wanted.run)
     raise _none(wanted, refused + not_offered)
 

@@ -40,7 +40,7 @@ def wait_for_gpus(
             client = client or connect()
             found = client.list(NODES, labels=f"{RUN_LABEL}={wanted.run}")
         except BadInput as error:
-            print(f"the nodes' GPUs are not looked at: {error.what}", flush=True)
+            print(f"the nodes' GPUs are not looked at: {error.message}", flush=True)
             return []
         useful = sorted(node["metadata"]["name"] for node in found if _gpus(node) >= wanted.gpus)
         if len(useful) >= count:

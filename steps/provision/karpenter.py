@@ -132,8 +132,8 @@ def _provision_first_available(karpenter: Karpenter, wanted: Settings) -> tuple[
         try:
             return choice, _ready(karpenter, wanted, choice)
         except InsufficientCapacity as error:
-            print(f"not to be had: {choice}: {error.what}", flush=True)
-            refused.append((choice, error.what))
+            print(f"not to be had: {choice}: {error.message}", flush=True)
+            refused.append((choice, error.message))
             _delete(karpenter, wanted.run, [NODE_CLAIMS])
     lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
     raise InsufficientCapacity(
@@ -195,7 +195,7 @@ def _ready(karpenter: Karpenter, wanted: Settings, choice: NodeOption) -> list[s
         try:
             karpenter.pause(POLL_SECONDS)
         except DeadlineExceeded as error:
-            raise StepError(f"{choice}: {state} ({error.what})", error.fix) from None
+            raise StepError(f"{choice}: {state} ({error.message})", error.fix) from None
 
 
 def _nodes(karpenter: Karpenter, wanted: Settings, claims: Sequence[Document]) -> tuple[list[str], str]:

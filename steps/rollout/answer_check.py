@@ -71,7 +71,7 @@ def compare(settings: Settings, ask: Ask) -> str:
         try:
             compared.append(_compared(sample, ask(name, sample["messages"], tokens)))
         except Refused as error:
-            refused = error.what
+            refused = error.message
     if not compared:
         return f"not compared: the server takes none of the evaluation's questions: {refused}"
     base = adapter_sources.base_name(settings)

@@ -82,7 +82,7 @@ def _lacking(cluster: KubernetesClient, name: str, release: Release) -> str:
     try:
         made = cluster.create(DEPLOYMENTS, body, dry_run=True)
     except (BadInput, Refused) as error:
-        return f"the cluster does not take them as volumes ({error.what})"
+        return f"the cluster does not take them as volumes ({error.message})"
     kept = {volume["name"] for volume in made["spec"]["template"]["spec"].get("volumes") or [] if volume.get("image")}
     wanted = {volume["name"] for volume in release.pod["spec"]["volumes"] if volume.get("image")}
     return "" if wanted <= kept else "the cluster has no image volumes (Kubernetes 1.35, or the gate ImageVolume)"

@@ -27,7 +27,7 @@ class NoImageVolume(StepError):
 class Cause:
     """Why a pod does not serve."""
 
-    what: str
+    message: str
     fix: str = ""
     final: bool = False
     """Whether waiting is no use."""
@@ -39,8 +39,8 @@ class Cause:
     def error(self) -> StepError:
         """The error of a step that fails for it."""
         if self.image_volume:
-            return NoImageVolume(self.what, self.fix)
-        return (InsufficientCapacity if self.capacity else StepError)(self.what, self.fix)
+            return NoImageVolume(self.message, self.fix)
+        return (InsufficientCapacity if self.capacity else StepError)(self.message, self.fix)
 
 
 def of_pods(cluster: KubernetesClient, pods: list[Document]) -> Cause | None:

@@ -186,7 +186,7 @@ def _put(where: Rollout, settings: Settings, release: Release, before: Release |
         return service_update.put(where, chosen, before)
     except NoImageVolume as error:
         # Nodes may be older than the API server, and may not pull what the servers may.
-        print(f"adapters: pulled by the servers, since their nodes can't mount them: {error.what}", flush=True)
+        print(f"adapters: pulled by the servers, since their nodes can't mount them: {error.message}", flush=True)
         return service_update.put(where, release, before)
 
 

@@ -70,7 +70,7 @@ def put(rollout: Rollout, release: Release, before: Release | None) -> Release:
                 _hot(rollout, hot, before)
                 return hot
             except StepError as error:
-                print(f"not while it runs ({error.what}): a rolling update instead", flush=True)
+                print(f"not while it runs ({error.message}): a rolling update instead", flush=True)
     # A canary never has the revision of servers beside it, whose list of adapters goes by that name.
     started = release.started(apart_from="" if rollout.track == STABLE else rollout.track)
     if before and started.revision == before.revision and started.adapters != before.adapters:
@@ -197,9 +197,9 @@ def _roll(rollout: Rollout, release: Release) -> None:
         )
         if cause and cause.final:
             raise cause.error()
-        if cause and cause.what != told:
-            told = cause.what
-            print(f"waiting: {cause.what}", flush=True)
+        if cause and cause.message != told:
+            told = cause.message
+            print(f"waiting: {cause.message}", flush=True)
         if time.monotonic() > rollout.end or _is_late(live):
             if cause:
                 raise cause.error()

@@ -13,13 +13,13 @@ class StepError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, fix: str = "") -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.what}\n  fix: {self.fix}" if self.fix else self.what
+        return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
 
 class BadInput(StepError):

@@ -89,7 +89,7 @@ def get(
             )
         except BadInput as error:
             leads = "" if here == url else "a redirect leads to "
-            raise BadInput(f"{shown(url)}: {leads}{error.what}", error.fix) from error
+            raise BadInput(f"{shown(url)}: {leads}{error.message}", error.fix) from error
         location = session.get_redirect_target(response)
         if location is None:
             return response

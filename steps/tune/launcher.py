@@ -114,7 +114,7 @@ class _Worker:
             if told.get("halve"):
                 return _Cause(None)
             kind = getattr(errors, told["kind"], StepError)
-            return _Cause(kind(told["what"], told["fix"]), told["certain"])
+            return _Cause(kind(told["message"], told["fix"]), told["certain"])
         if stopping and code == -signal.SIGTERM:
             return _Cause(_Stopped("stopped by SIGTERM before the training began"))
         return _Cause(self._killed(code))

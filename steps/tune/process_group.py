@@ -152,7 +152,7 @@ def main(settings_type: type[S], work: Callable[[S, DistributedContext], Any], n
         _end(1)
     except Exception as error:
         cause = entrypoint.as_step_error(name, error)
-        told = {"kind": type(cause).__name__, "what": cause.what, "fix": cause.fix}
+        told = {"kind": type(cause).__name__, "message": cause.message, "fix": cause.fix}
         # The others may only have lost this one, or this one another: then somebody else knows better.
         files.write_json(ending(folder, group.rank), told | {"certain": isinstance(error, StepError)})
         _end(1)

@@ -73,5 +73,5 @@ def check_broken(folder: Path, old: str, new: str, path: str, words: str) -> Non
     file = write(folder, text)
     [problem] = problems(file)
     assert (problem.path, problem.file) == (path, str(file))
-    assert words in problem.what
+    assert words in problem.message
     assert not marked or problem.line == marked[0]

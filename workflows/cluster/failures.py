@@ -58,7 +58,7 @@ class ApiFailure(ArgotuneError):
         self.asked = asked
         self.status = status
         """HTTP status; 0 when there was no answer."""
-        self.what = what
+        self.message = what
         self.fix = fix
         self.reason = reason
         self.retry_after = retry_after

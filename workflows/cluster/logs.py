@@ -143,13 +143,13 @@ class _Log:
                 self.tell(f"{self.label}: {'the rest of ' if self._last else ''}its log is gone; {WHERE}")
             return last_time
         if failure.status == 400 and last_time:
-            self.tell(f"{self.label}: no log: {failure.what.rpartition(': ')[2]}")
+            self.tell(f"{self.label}: no log: {failure.message.rpartition(': ')[2]}")
             return True
         if failure.status != 400 and not failure.transient:
             self.tell(f"{self.label}: {failure}")
             return True
         if self.patience.passed() > watch.MAX_DISCONNECTED_SECONDS:
-            self.tell(f"{self.label}: {failure.what}; its log is given up")
+            self.tell(f"{self.label}: {failure.message}; its log is given up")
             return True
         return False
 

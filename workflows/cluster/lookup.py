@@ -26,7 +26,7 @@ def find(api: Workflows, name: str) -> RunStatus:
     try:
         return read(api.get(name))
     except ApiFailure as failure:
-        if failure.status != 404 or "not installed" in failure.what:
+        if failure.status != 404 or "not installed" in failure.message:
             raise
         raise InvalidInput(
             Problem(f"there is no run {name} in namespace {api.namespace} of {api.place}", fix=_near(api, name))

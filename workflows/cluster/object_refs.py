@@ -172,7 +172,7 @@ class ReferencedObjects:
     def _may_not(self, failure: ApiFailure, path: str) -> None:
         if failure.status != 403:
             raise failure
-        self.unread.append(Problem(f"not checked: {failure.what}", path, fix=failure.fix))
+        self.unread.append(Problem(f"not checked: {failure.message}", path, fix=failure.fix))
 
     def _lacks(self, path: str, what: str, fix: str) -> None:
         self.problems.append(Problem(what, path, fix=fix))

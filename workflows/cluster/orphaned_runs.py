@@ -46,7 +46,7 @@ def reasons(provider: ModuleType, place: ClusterRef, there: Sequence[OrphanedNod
     try:
         cluster = _connect(provider, place)
     except StepError as error:
-        told.unknown.append(error.what)
+        told.unknown.append(error.message)
         return told
     for one in there:
         if not one.workflow or not one.namespace:
@@ -55,7 +55,7 @@ def reasons(provider: ModuleType, place: ClusterRef, there: Sequence[OrphanedNod
         try:
             reason = _fate(cluster, one)
         except StepError as error:
-            told.unknown.append(error.what)
+            told.unknown.append(error.message)
             continue
         if reason:
             told.by_run[one.run] = reason

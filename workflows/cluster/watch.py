@@ -110,7 +110,7 @@ def changes(
             waited = patience.pause(failure.retry_after)
             if waited > 2 and not lost:
                 lost = True
-                tell(f"{failure.what}; trying again until it answers")
+                tell(f"{failure.message}; trying again until it answers")
 
 
 def _listed(api: Workflows, scope: Scope, known: dict[str, Document]) -> Generator[Event, None, str]:

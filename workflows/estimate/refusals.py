@@ -124,4 +124,4 @@ def too_small(plan: Plan, prices: presets.Prices) -> Iterator[Problem]:
         instead = plan.model_copy(update={"resource": other, "rollout": None})
         path = f"pipeline.nodes.fallbackInstanceTypes[{index}]"
         for problem in refusals(instead, prices):
-            yield Problem(problem.what, path=path, fix="leave it out, or write a larger size")
+            yield Problem(problem.message, path=path, fix="leave it out, or write a larger size")

@@ -116,7 +116,7 @@ def _follows(path: str, spoilt: set[str]) -> bool:
 def _finding(rule: str, severity: Severity, hit: Violation, raw: Raw) -> Finding:
     separator = "" if not raw.path or not hit.path or hit.path.startswith("[") else "."
     path = f"{raw.path}{separator}{hit.path}"
-    problem = Problem(hit.what, path, raw.source.file, raw.source.line(path), hit.fix)
+    problem = Problem(hit.message, path, raw.source.file, raw.source.line(path), hit.fix)
     return Finding(rule, severity, problem)
 
 

@@ -19,7 +19,7 @@ class Violation:
     """One place that a rule objects to."""
 
     path: str
-    what: str
+    message: str
     fix: str = ""
 
 
@@ -56,7 +56,7 @@ class Finding:
         problem = self.problem
         where = f"{problem.file}:{problem.line}" if problem.line else problem.file
         note = "warning: " if self.severity == "warning" else ""
-        head = ": ".join(part for part in (where, problem.path, f"[{self.rule}] {note}{problem.what}") if part)
+        head = ": ".join(part for part in (where, problem.path, f"[{self.rule}] {note}{problem.message}") if part)
         return f"{head}\n    fix: {problem.fix}" if problem.fix else head
 
 

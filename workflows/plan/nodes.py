@@ -58,7 +58,7 @@ def _of_karpenter(plan: Plan) -> Iterator[Problem]:
     try:
         _, _, facts = node_class(plan.nodes.node_class)
     except BadInput as error:
-        yield Problem(error.what.removeprefix("--node-class "), path="nodes.nodeClass", fix=error.fix)
+        yield Problem(error.message.removeprefix("--node-class "), path="nodes.nodeClass", fix=error.fix)
         return
     if plan.nodes.spot and not facts.pools:
         what = f"{plan.nodes.node_class} (gpu-provisioner) makes no spot nodes"

@@ -57,7 +57,7 @@ def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str,
     """Note weights of files that are not among the addresses; of a volume and an image the download step knows."""
     if given:
         for fault in file_weights.of_files(weights, given)[1]:
-            found.wrong(join(path, fault.key) if fault.key else path, fault.what, fault.fix)
+            found.wrong(join(path, fault.key) if fault.key else path, fault.message, fault.fix)
 
 
 def check_destination(output: DataDestination, path: str, found: Findings, *, moves: bool = False) -> None:
@@ -95,7 +95,7 @@ def check_image(image: str, path: str, role: str, found: Findings, *, moves: boo
     try:
         parsed = reference.parse(names.without_placeholders(image))
     except BadInput as error:
-        found.wrong(path, f"Unable to parse {role} image reference: {error.what}", error.fix)
+        found.wrong(path, f"Unable to parse {role} image reference: {error.message}", error.fix)
         return
     if words := names.placeholders(image):
         found.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")

@@ -235,7 +235,7 @@ def test_final_answers_are_bad_input(tmp_path, parquet_server: ParquetServer, st
     parquet_server.always["/x.parquet"] = Fault(status=status)
     with pytest.raises(BadInput, match=told) as raised:
         get(tmp_path, f"{parquet_server.url}/x.parquet")
-    assert f"{parquet_server.url}/x.parquet" in raised.value.what and fix in raised.value.fix
+    assert f"{parquet_server.url}/x.parquet" in raised.value.message and fix in raised.value.fix
     assert len(parquet_server.seen) == 1
 
 
@@ -250,8 +250,8 @@ def test_all_failures_are_told_and_healthy_downloads_keep_their_part(tmp_path, p
     parquet_server.always["/forbidden.parquet"] = Fault(status=403)
     with pytest.raises(BadInput) as raised:
         get(tmp_path, *urls)
-    assert "/gone.parquet: 404" in raised.value.what and "/forbidden.parquet: 403" in raised.value.what
-    assert "good" not in raised.value.what
+    assert "/gone.parquet: 404" in raised.value.message and "/forbidden.parquet: 403" in raised.value.message
+    assert "good" not in raised.value.message
     assert {path.suffix for path in tmp_path.glob("*good.parquet*")} <= {".partial", ".json", ".parquet"}
     parquet_server.always.clear()
     already = parquet_server.sent("/good.parquet")
@@ -281,7 +281,7 @@ def test_wrong_addresses_are_told_together_before_any_is_asked(tmp_path, parquet
     wrong = ["ftp://host/x", "https:///x", "http://h:70000/x", f"{good}#sha256=12", f"{good}#part", "/local", good]
     with pytest.raises(BadInput) as raised:
         fetch_all([good, *wrong], tmp_path / "raw")
-    assert len(raised.value.what.splitlines()) == 1 + len(wrong)
+    assert len(raised.value.message.splitlines()) == 1 + len(wrong)
     assert not parquet_server.seen and not (tmp_path / "raw").exists()
 
 

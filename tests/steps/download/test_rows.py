@@ -159,7 +159,7 @@ def test_all_files_at_fault_are_told(tmp_path: Path) -> None:
     with pytest.raises(UnusableData) as raised:
         format_of([bad, good, page])
     assert raised.value.at_fault == [bad.path, page.path]
-    assert "bad.parquet" in raised.value.what and "page.parquet" in raised.value.what
+    assert "bad.parquet" in raised.value.message and "page.parquet" in raised.value.message
 
 
 def test_files_of_different_formats(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, c
     fine = written(tmp_path / "fine.parquet", messages=[[ASK, ANSWER]])
     with pytest.raises(UnusableData) as raised:
         check("messages", one, fine, two)
-    assert raised.value.what.splitlines()[1:] == [
+    assert raised.value.message.splitlines()[1:] == [
         "  one.parquet: 30 of 3000 rows",
         "    no assistant turn: 30 (rows 5, 105, 205, 305, 405, ...)",
         "  two.parquet: 1 of 2 rows",

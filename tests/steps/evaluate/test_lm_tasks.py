@@ -151,7 +151,7 @@ def test_what_cannot_be_asked_is_told_before_the_model_is_loaded(
     given = {"tasks": [str(colours / "colours_chosen.yaml")], **flags}
     with pytest.raises(BadInput) as refused:
         run(work, work / "no-model-here", **given)
-    assert words in refused.value.what
+    assert words in refused.value.message
 
 
 def test_the_harness_knows_its_own_tasks(colours: Path) -> None:

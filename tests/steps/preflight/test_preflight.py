@@ -111,11 +111,11 @@ def test_addresses_are_judged_each_by_itself(parquet_server: ParquetServer, rows
     given = [good, private, *(f"{parquet_server.url}{path}" for path in paths)]
     fine, moved, gone, denied, down = urls(parquet_server, *given)
     assert isinstance(fine, str) and isinstance(moved, str)
-    assert isinstance(gone, BadInput) and "404" in gone.what and "canary" not in str(gone)
+    assert isinstance(gone, BadInput) and "404" in gone.message and "canary" not in str(gone)
     assert isinstance(denied, BadInput) and "signed URL" in denied.fix
-    assert type(down) is StepError and "500" in down.what
+    assert type(down) is StepError and "500" in down.message
     [hidden] = data_checks.check_urls([good])
-    assert isinstance(hidden, BadInput) and "loopback" in hidden.what
+    assert isinstance(hidden, BadInput) and "loopback" in hidden.message
 
 
 def test_folders_of_data(tmp_path: Path, rows: bytes) -> None:
@@ -301,7 +301,7 @@ def test_one_list_and_the_code_of_what_no_retry_mends() -> None:
         BadInput,
     ]
     both = together([capacity, bad])
-    assert (both.what, both.fix) == ("2 faults, before anything was taken: (1) c; (2) e", "(1) d; (2) f")
+    assert (both.message, both.fix) == ("2 faults, before anything was taken: (1) c; (2) e", "(1) d; (2) f")
 
 
 def test_as_a_program(open_registry: Registry, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_no_candidates_and_wrong_ones_are_told(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         settings(tmp_path, {"adapter-digest": "", "adapter-loss": "nan", "verdict": "pass"})
     for place in ("[0].adapter-digest", "[0].adapter-loss", "[0].base-loss"):
-        assert f"--candidates{place}: " in caught.value.what
+        assert f"--candidates{place}: " in caught.value.message
 
 
 def test_the_winner_of_before_replaces_an_older_adapter_and_is_kept_while_whole(tmp_path: Path) -> None:

@@ -122,8 +122,8 @@ def test_no_capacity_is_told_in_words(pod: Pod, code: str, said: str, words: str
     with pytest.raises(InsufficientCapacity) as caught:
         pod.provision()
     assert caught.value.exit_code == 4
-    assert f"no GPU nodes can be had for 1 x {A100}:\n  {A100} (on demand): " in caught.value.what
-    assert words in caught.value.what
+    assert f"no GPU nodes can be had for 1 x {A100}:\n  {A100} (on demand): " in caught.value.message
+    assert words in caught.value.message
     assert "fallbackInstanceTypes" in caught.value.fix
     assert not pod.server.azure.pools, "a pool that failed is not left behind"
 

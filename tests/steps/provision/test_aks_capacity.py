@@ -25,7 +25,7 @@ def refusal(pod: Pod, **more: object) -> str:
         pod.provision(**more)
     assert pod.server.azure.made == [], "nothing is asked for that can't be had"
     assert caught.value.exit_code == 4
-    return caught.value.what
+    return caught.value.message
 
 
 def test_quota_of_the_family(pod: Pod) -> None:

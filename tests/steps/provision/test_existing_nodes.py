@@ -75,7 +75,7 @@ def test_what_a_node_lacks_is_no_capacity(
     cluster.put(one)
     with pytest.raises(InsufficientCapacity) as caught:
         look(instance_type=A100)
-    assert f"a: {told}" in caught.value.what and caught.value.exit_code == 4
+    assert f"a: {told}" in caught.value.message and caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_keeps_pods_away_may_pass(
     cluster.put(one)
     with pytest.raises(StepError) as caught:
         look()
-    assert told in caught.value.what and caught.value.exit_code == 1
+    assert told in caught.value.message and caught.value.exit_code == 1
     cluster.put(node("b"))
     assert look().nodes == ["b"]
     with pytest.raises(StepError, match="1 of 2 nodes with apps=tuning will do, 2 needed"):

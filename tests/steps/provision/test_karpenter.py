@@ -131,7 +131,7 @@ def test_where_nothing_is_to_be_had_it_says_why_of_each(pod: Pod, controller: Co
     with pytest.raises(InsufficientCapacity) as caught:
         pod.provision(spot=True)
     assert caught.value.exit_code == 4
-    assert caught.value.what.count(UNAVAILABLE) == 2
+    assert caught.value.message.count(UNAVAILABLE) == 2
     assert "fallbackInstanceTypes" in caught.value.fix
     assert controller.launched == [] and pod.cluster.all("nodeclaims") == []
     pod.release()

@@ -105,7 +105,7 @@ def test_the_base_in_place_of_the_adapter_is_told(work: Path) -> None:
     """Not word for word what the base said in the evaluation, but what it says on this server."""
     with pytest.raises(StepError, match="it says word for word what the base model says") as fault:
         served(work, lambda _, question: base_says(question).replace("several", "some"))
-    assert "not 'Cause: " in fault.value.what
+    assert "not 'Cause: " in fault.value.message
     assert "chat template" in fault.value.fix
 
 

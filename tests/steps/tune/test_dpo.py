@@ -119,8 +119,8 @@ def test_what_means_nothing_to_pairs_is_refused(tiny: Path, tmp_path: Path) -> N
     with pytest.raises(BadInput) as caught:
         quick(with_pairs(tmp_path / "work"), tiny, **DPO, training_arguments=given)
     for key in ("packing", "loss_type", "truncation_mode"):
-        assert f"training_arguments.{key}: " in caught.value.what
-    assert "assistant_only_loss" not in caught.value.what
+        assert f"training_arguments.{key}: " in caught.value.message
+    assert "assistant_only_loss" not in caught.value.message
 
 
 def test_every_argument_of_sft_alone_is_known() -> None:

@@ -68,7 +68,7 @@ def test_it_fails_as_the_first_cause_says(
     with pytest.raises(StepError) as caught:
         run(tmp_path, *fates)
     assert type(caught.value) is kind
-    assert told in caught.value.what
+    assert told in caught.value.message
     assert caught.value.fix
     assert nobody_is_left(tmp_path)
 

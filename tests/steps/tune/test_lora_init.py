@@ -171,5 +171,5 @@ def test_what_would_be_wrong_is_refused_by_name(
 ) -> None:
     with pytest.raises(BadInput) as caught:
         quick(work, tiny, lora_config=lora)
-    assert f"lora_config.{key}: " in caught.value.what
-    assert told in caught.value.what
+    assert f"lora_config.{key}: " in caught.value.message
+    assert told in caught.value.message

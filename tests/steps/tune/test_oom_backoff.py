@@ -71,7 +71,7 @@ def test_one_row_that_does_not_fit_is_told_with_what_to_lower(tiny: Path, tmp_pa
     memory_for(rows=0)
     with pytest.raises(InsufficientCapacity) as caught:
         quick(with_rows(tmp_path / "work"), tiny, method="lora")
-    assert "even with one row at a time" in caught.value.what
+    assert "even with one row at a time" in caught.value.message
     assert caught.value.fix == "lower max_length (now 128), or use method qlora"
     assert caught.value.exit_code == 4
 

@@ -180,7 +180,7 @@ def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
         "model_config.trust_remote_code",
         "model_config.atn: unknown key",
     ):
-        assert part in caught.value.what
+        assert part in caught.value.message
     assert not (work / "checkpoints").exists()
 
 
@@ -199,7 +199,7 @@ def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
 def test_bad_settings(tiny: Path, work: Path, flags: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput) as caught:
         quick(work, tiny, **flags)
-    assert told in caught.value.what
+    assert told in caught.value.message
     assert caught.value.fix
     assert not (work / "adapter").exists()
 

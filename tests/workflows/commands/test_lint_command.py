@@ -49,7 +49,7 @@ def test_json_tells_the_same(argotune):
     assert told["findings"][0] == {
         "rule": "entrypoint",
         "severity": "error",
-        "what": "no template is called `mian`",
+        "message": "no template is called `mian`",
         "path": "spec.entrypoint",
         "file": "stdin",
         "line": 8,

@@ -57,7 +57,7 @@ def test_json(capsys):
     report = json.loads(shown.out)
     assert report["valid"] is False
     assert [len(file["problems"]) for file in report["files"]] == [2, 0]
-    assert set(report["files"][0]["problems"][0]) == {"what", "path", "file", "line", "fix"}
+    assert set(report["files"][0]["problems"][0]) == {"message", "path", "file", "line", "fix"}
     assert shown.err == ""
 
 

@@ -112,8 +112,8 @@ def test_everything_missing_is_told_at_once_with_its_line(cluster, validate):
         "serviceAccount": 1,
         "semaphore.configMap": 1,
     }
-    assert told["tuning.output.imagePushSecret"]["what"] == "there is no secret push in namespace argotune"
-    assert told["pipeline.storage.storageClassName"]["what"] == "there is no storageclass fast"
+    assert told["tuning.output.imagePushSecret"]["message"] == "there is no secret push in namespace argotune"
+    assert told["pipeline.storage.storageClassName"]["message"] == "there is no storageclass fast"
 
 
 WRONG = {
@@ -143,7 +143,7 @@ WRONG = {
 def test_what_is_there_but_wrong_is_told(cluster, validate, changed, words):
     put(cluster, **changed)
     [problem] = validate()["problems"]
-    assert words in problem["what"]
+    assert words in problem["message"]
     assert problem["fix"]
     assert "password" not in json.dumps(problem)
 
@@ -152,7 +152,7 @@ def test_without_a_storage_class_the_cluster_must_have_a_default(cluster, valida
     put(cluster)
     text = TUNE.replace("  storage: {storageClassName: fast}\n", "")
     [problem] = validate(text)["problems"]
-    assert problem["what"] == "the cluster has no default storage class (it has fast)"
+    assert problem["message"] == "the cluster has no default storage class (it has fast)"
     default = thing("storage.k8s.io/v1", "StorageClass", "usual", "")
     default["metadata"]["annotations"] = {"storageclass.kubernetes.io/is-default-class": "true"}
     cluster.put(default)
@@ -171,12 +171,12 @@ def test_what_may_not_be_read_is_told_and_not_taken_for_missing(cluster, validat
         "pipeline.storage.storageClassName",
         "pipeline.tracking.secret",
     }
-    assert all("not checked" in warning["what"] for warning in report["warnings"])
+    assert all("not checked" in warning["message"] for warning in report["warnings"])
 
 
 def test_a_namespace_that_is_not_there(cluster, validate):
     [problem] = validate(TUNE, "--namespace", "nowhere")["problems"]
-    assert problem["what"] == "there is no namespace nowhere"
+    assert problem["message"] == "there is no namespace nowhere"
 
 
 def test_volumes_name_what_must_be_there(cluster, validate):
@@ -186,7 +186,7 @@ def test_volumes_name_what_must_be_there(cluster, validate):
     )
     text = TUNE.replace("    image: data.example.com/team/rows:1.0\n    imagePullSecrets: [pull]\n", f"    {volume}\n")
     [problem] = validate(text)["problems"]
-    assert (problem["path"], problem["what"]) == (
+    assert (problem["path"], problem["message"]) == (
         "tuning.input.volumeSource",
         "there is no secret rows in namespace argotune",
     )

@@ -47,7 +47,7 @@ def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
     text = without_serving(GOOD)
     assert memory_warnings(tmp_path, GAMER, text) == []
     [problem] = memory_warnings(tmp_path, LAPTOP, text)
-    assert problem.what.startswith("tuning needs about ")
+    assert problem.message.startswith("tuning needs about ")
     settings = [part.split(" (")[0] for part in problem.fix.removeprefix("any one of: ").split("; ")]
     assert settings[0] == "TrainingArguments.gradient_checkpointing: true"
     sets = [setting for setting in settings if setting.startswith("tuning.")]
@@ -58,14 +58,14 @@ def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
 
 def test_gpus_that_torch_cannot_use_do_not_count(tmp_path):
     [problem] = memory_warnings(tmp_path, GAMER, without_serving(GOOD), cuda=False)
-    assert "this machine has 15.2 for it" in problem.what
+    assert "this machine has 15.2 for it" in problem.message
 
 
 def test_each_gpu_is_named_that_is_too_small(tmp_path):
     small = Machine(cores=8, memory_gib=64, disk_gib=100, gpus=(Gpu("NVIDIA T4", 15.0),))
     found = memory_warnings(tmp_path, small, LARGE)
     assert [problem.path for problem in found] == ["tuning", "inference"]
-    assert all("a GPU of this machine (NVIDIA T4) has 14.8" in problem.what for problem in found)
+    assert all("a GPU of this machine (NVIDIA T4) has 14.8" in problem.message for problem in found)
 
 
 def test_the_annotation_of_kaito_silences_the_warning(tmp_path, monkeypatch, capsys):

@@ -130,7 +130,7 @@ def test_what_cannot_fit_is_refused_with_settings_that_do(tmp_path):
     [problem] = refused(tmp_path, text, *sets)
     assert problem.path == "resource.instanceType"
     assert problem.file.endswith("workspace.yaml") and problem.line == 6
-    assert problem.what.startswith("tuning needs ") and problem.what.endswith(f"a GPU of {SMALL_GPU} has 22.0")
+    assert problem.message.startswith("tuning needs ") and problem.message.endswith(f"a GPU of {SMALL_GPU} has 22.0")
     ways = [
         way.split(" ")[0] for way in problem.fix.removeprefix("any one of: ").split("; ") if way.startswith("tuning.")
     ]
@@ -204,7 +204,7 @@ data:
 """
     text = on(SMALL_GPU).replace("inference:\n", "inference:\n  config: own\n")
     [problem] = refused(tmp_path, text + config % 131072)
-    assert problem.what.startswith("serving needs ") and "one request of 131072 tokens" in problem.what
+    assert problem.message.startswith("serving needs ") and "one request of 131072 tokens" in problem.message
     length = int(problem.fix.partition("max-model-len: ")[2].split(" ")[0])
     assert plan(tmp_path, text + config % length)
     assert refused(tmp_path, text + config % (length + 1024))

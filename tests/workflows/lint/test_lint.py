@@ -64,7 +64,7 @@ def test_page_is_made_from_the_rules():
 def example(rule: str) -> str:
     path = DATA / "bad" / f"{rule}.yaml"
     report = lint([(path.name, path.read_text())])
-    return next(finding.problem.what for finding in report.findings if finding.rule == rule)
+    return next(finding.problem.message for finding in report.findings if finding.rule == rule)
 
 
 def cell(text: str) -> str:

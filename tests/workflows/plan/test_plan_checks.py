@@ -84,7 +84,7 @@ def test_a_flag_is_held_to_the_rules(name):
         plans(TUNED, [setting, *WITH.get(name, [])])
     [problem] = caught.value.problems
     assert problem.path == path
-    assert words in problem.what
+    assert words in problem.message
 
 
 @pytest.mark.parametrize("setting", NUMBERS)
@@ -92,7 +92,7 @@ def test_numbers_that_mean_nothing_are_refused(setting):
     with pytest.raises(InvalidInput) as caught:
         plans(TUNED, [f"tuning.{setting}"])
     [problem] = caught.value.problems
-    assert f"tuning.{setting}: Input should be" in problem.what
+    assert f"tuning.{setting}: Input should be" in problem.message
 
 
 def test_the_environment_is_held_to_the_rules(monkeypatch):
@@ -183,7 +183,7 @@ def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkey
     )
     with pytest.raises(InvalidInput) as caught:
         plans_of([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], here=True)
-    assert [(problem.path, problem.what) for problem in caught.value.problems] == [
+    assert [(problem.path, problem.message) for problem in caught.value.problems] == [
         ("pipeline.evaluation.tasks", "tasks of lm-eval are asked, and the package lm_eval is not installed"),
         ("pipeline.evaluation.tasks[2]", f"there is no file {gone}"),
     ]

@@ -140,7 +140,7 @@ def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, 
     with pytest.raises(InvalidInput) as caught:
         compiled(site, nodes, **pipeline)
     [problem] = caught.value.problems
-    assert path in problem.path and words in problem.what and problem.fix
+    assert path in problem.path and words in problem.message and problem.fix
 
 
 def test_what_has_no_effect_here_is_told(compiled, capsys):

@@ -105,13 +105,13 @@ def test_what_could_not_be_tracked_is_refused(
 ) -> None:
     problem = refused(tmp_path, tracking, arguments)
     assert problem.path == path
-    assert says in problem.what and "canary" not in str(problem)
+    assert says in problem.message and "canary" not in str(problem)
     assert problem.line or not tracking
 
 
 def test_this_machine_is_asked_for_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
-    assert "MLFLOW_TRACKING_URI is not set" in refused(tmp_path, "{reportTo: mlflow}", here=True).what
+    assert "MLFLOW_TRACKING_URI is not set" in refused(tmp_path, "{reportTo: mlflow}", here=True).message
     assert planned(tmp_path, f"{{reportTo: mlflow, uri: {MLFLOW}}}", here=True).tracking
     monkeypatch.setenv("MLFLOW_TRACKING_URI", MLFLOW)
     assert planned(tmp_path, "", "report_to: mlflow", here=True).tracking

@@ -79,7 +79,7 @@ def test_the_code_does_what_the_row_says(row, case, tmp_path):
     [plan] = plans(str(after))
     if case["then"] == "warned":
         [manifest] = load(after)
-        told = {warning.path: warning.what for warning in manifest.warnings}
+        told = {warning.path: warning.message for warning in manifest.warnings}
         assert case["words"] in told[place(row, case)]
         return
     try:
@@ -114,7 +114,7 @@ def test_keys_of_the_training_configuration_are_what_their_table_says(section):
         found = Findings(Source("file"))
         nonsense = {"no such": "value"}
         read = training.parse({"training_config": {section: {key: nonsense}}}, "settings", found)
-        told = [(problem.path, problem.what) for problem in found.errors]
+        told = [(problem.path, problem.message) for problem in found.errors]
         if get_origin(rule) is dict or rule == dict[str, Any]:
             continue  # a map takes any
         assert [path for path, _ in told] == [f"training_config.{section}.{key}"], key

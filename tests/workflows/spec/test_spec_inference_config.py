@@ -87,7 +87,7 @@ def test_a_wrong_key_is_refused_by_name(read, config, path, words):
         read(f"{WORKSPACE}    {config}\n")
     [problem] = caught.value.problems
     assert (problem.path, problem.line) == (path, 13)
-    assert words in problem.what
+    assert words in problem.message
 
 
 def test_an_adapter_larger_than_the_server_takes(read):
@@ -95,7 +95,7 @@ def test_an_adapter_larger_than_the_server_takes(read):
         read(f"{BOTH}        r: 32\n")
     [problem] = caught.value.problems
     assert (problem.path, problem.line) == ("training_config.LoraConfig.r", 23)
-    assert "rank 32 is more than max-lora-rank 16" in problem.what
+    assert "rank 32 is more than max-lora-rank 16" in problem.message
     assert read(f"{BOTH}        r: 16\n").training.lora == {"r": 16}
 
 
@@ -104,7 +104,7 @@ def test_an_adapter_that_doubles_its_rank(read):
         read(f"{BOTH}        r: 16\n        init_lora_weights: pissa\n")
     [problem] = caught.value.problems
     assert problem.path == "training_config.LoraConfig.r"
-    assert "rank 32, which init_lora_weights pissa makes of 16, is more than max-lora-rank 16" in problem.what
+    assert "rank 32, which init_lora_weights pissa makes of 16, is more than max-lora-rank 16" in problem.message
     assert problem.fix == "write 8, or max-lora-rank: 32"
     read(f"{BOTH}        r: 8\n        init_lora_weights: pissa\n")
 

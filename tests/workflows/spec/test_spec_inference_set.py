@@ -147,7 +147,7 @@ def test_a_broken_rule_is_the_one_problem_at_its_line(tmp_path, old, new, path, 
         path,
         next(number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# <--")),
     )
-    assert words in problem.what
+    assert words in problem.message
 
 
 def test_a_partition_is_newer_than_v1alpha1(tmp_path):
@@ -156,7 +156,7 @@ def test_a_partition_is_newer_than_v1alpha1(tmp_path):
     )
     [problem] = problems(write(tmp_path, text))
     assert problem.path == "spec.template.resource.partition"
-    assert "is not a field of kaito.sh/v1alpha1" in problem.what
+    assert "is not a field of kaito.sh/v1alpha1" in problem.message
 
 
 SCALER = "scaledobject.kaito.sh/"
@@ -195,13 +195,13 @@ def test_what_the_autoscaler_does_otherwise_is_told(tmp_path, annotations, key, 
     [manifest] = load(write(tmp_path, scaled(auto_provision="true", **annotations)))
     [warning] = manifest.warnings
     assert warning.path == f"metadata.annotations.{SCALER}{key}"
-    assert words in warning.what
+    assert words in warning.message
 
 
 def test_an_autoscaler_needs_a_maximum(tmp_path):
     [manifest] = load(write(tmp_path, scaled(auto_provision="true").replace("  nodeCountLimit: 5\n", "")))
     [warning] = manifest.warnings
-    assert "how many servers there may be is not told, so 3 run, always" in warning.what
+    assert "how many servers there may be is not told, so 3 run, always" in warning.message
     [problem] = problems(write(tmp_path, scaled(auto_provision="true", max_replicas="many")))
     assert problem.path == f"metadata.annotations.{SCALER}max-replicas"
 
@@ -210,4 +210,4 @@ def test_a_set_and_a_workspace_have_one_name_space(tmp_path):
     workspace = "---\napiVersion: kaito.sh/v1beta1\nkind: Workspace\nmetadata: {name: answers}\n"
     workspace += "inference: {preset: {name: phi-4-mini-instruct}}\n"
     [problem] = problems(write(tmp_path, SET + workspace))
-    assert "Workspace answers stands twice in the file" in problem.what
+    assert "Workspace answers stands twice in the file" in problem.message

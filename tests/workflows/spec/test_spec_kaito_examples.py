@@ -70,7 +70,7 @@ def test_an_example_of_kaito_compiles_or_is_refused_for_a_stated_reason(file, no
     found = caught.value.problems
     assert [problem.path for problem in found] == [path for path, _ in REFUSED[file.stem]]
     for problem, (_, words) in zip(found, REFUSED[file.stem], strict=True):
-        assert words in problem.what
+        assert words in problem.message
         assert problem.fix
 
 
@@ -79,9 +79,9 @@ def test_the_oldest_tuning_example_loads_with_a_warning_that_names_a_successor()
     assert manifest.workspace.api_version == "kaito.sh/v1alpha1"
     retired, *placeholders = manifest.warnings
     assert (retired.path, retired.line) == ("resource.instanceType", 6)
-    assert "Standard_NC6s_v3 is retired" in retired.what
+    assert "Standard_NC6s_v3 is retired" in retired.message
     assert "Standard_NC24ads_A100_v4" in retired.fix
-    assert all("placeholder" in warning.what for warning in placeholders)
+    assert all("placeholder" in warning.message for warning in placeholders)
 
 
 def with_config(tmp_path, config, method, preset="phi-3-mini-128k-instruct"):
@@ -103,7 +103,7 @@ def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, metho
     assert manifest.training.arguments == {"per_device_train_batch_size": 1, "ddp_find_unused_parameters": False}
     assert manifest.training.quantization["load_in_4bit"] is (method == "qlora")
     assert manifest.eval_split == 0
-    said = " ".join(warning.what for warning in manifest.warnings)
+    said = " ".join(warning.message for warning in manifest.warnings)
     assert "checkpoints are kept" in said and "read as false" in said and "not evaluated" in said
 
 
@@ -114,7 +114,9 @@ def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):
         "per_device_train_batch_size": 2,
         "ddp_find_unused_parameters": False,
     }
-    assert any("Phi3ForCausalLM has no layer q_proj, k_proj, v_proj" in warning.what for warning in manifest.warnings)
+    assert any(
+        "Phi3ForCausalLM has no layer q_proj, k_proj, v_proj" in warning.message for warning in manifest.warnings
+    )
 
 
 def test_the_built_in_serving_configuration_of_kaito_is_taken_as_written(tmp_path):

@@ -43,7 +43,7 @@ def test_a_problem_does_not_drag_others_along(tmp_path):
     assert (problem.path, problem.fix) == ("tunning", "did you mean tuning?")
     [problem] = problems(write(tmp_path, GOOD.replace("    urls:\n" + URL, "    urls: https://a.example/x\n")))
     assert problem.path == "tuning.input.urls"
-    assert "must be a list" in problem.what
+    assert "must be a list" in problem.message
 
 
 def test_spec_around_the_fields_is_said_and_the_rest_is_still_checked(tmp_path):
@@ -51,7 +51,7 @@ def test_spec_around_the_fields_is_said_and_the_rest_is_still_checked(tmp_path):
     inside = "".join(f"  {line}\n" for line in ("resource:\n" + fields).replace("qlora", "full").splitlines())
     spec, method = problems(write(tmp_path, f"{head}spec:\n{inside}"))
     assert (spec.path, spec.line) == ("spec", 5)
-    assert "top level" in spec.what
+    assert "top level" in spec.message
     assert (method.path, method.line) == ("tuning.method", 14)
 
 
@@ -77,7 +77,7 @@ def test_v1alpha1_has_a_default_size_and_no_access_secret(tmp_path):
     assert manifest.workspace.resource and manifest.workspace.resource.instance_type == "Standard_NC24ads_A100_v4"
     options = TUNING_PRESET + "    presetOptions: {modelAccessSecret: hf-token}\n"
     [problem] = problems(write(tmp_path, old.replace(TUNING_PRESET, options)))
-    assert "not a field of kaito.sh/v1alpha1" in problem.what
+    assert "not a field of kaito.sh/v1alpha1" in problem.message
 
 
 def test_only_resources_that_are_there_need_no_size(tmp_path):
@@ -158,12 +158,12 @@ def test_labels_are_those_a_node_must_have(tmp_path):
 def test_the_resource_check_can_be_bypassed(tmp_path):
     text = GOOD.replace("metadata:\n", "metadata:\n  annotations: {kaito.sh/bypass-resource-checks: 'True'}\n")
     [manifest] = load(write(tmp_path, text.replace("Standard_NC24ads_A100_v4", "Standard_NV6")))
-    assert ["is retired" in warning.what for warning in manifest.warnings] == [True]
+    assert ["is retired" in warning.message for warning in manifest.warnings] == [True]
 
 
 def test_two_documents_of_one_name(tmp_path):
     [problem] = problems(write(tmp_path, f"{GOOD}---\n{GOOD}"))
-    assert "Workspace tuned stands twice in the file, first on line 4" in problem.what
+    assert "Workspace tuned stands twice in the file, first on line 4" in problem.message
     assert problem.line == 4 + GOOD.count("\n") + 1
     other = GOOD.replace("name: tuned\n", "name: tuned\n  namespace: other\n", 1)
     assert len(load(write(tmp_path, f"{GOOD}---\n{other}"))) == 2

@@ -209,5 +209,5 @@ def check(file, content):
     lines = len(content.decode("utf-8", "replace").splitlines()) + 1
     for problem in problems:
         assert problem["file"] == str(file)
-        assert problem["what"]
-        assert 1 <= problem["line"] <= lines or problem["what"].startswith(OF_THE_FILE), problem
+        assert problem["message"]
+        assert 1 <= problem["line"] <= lines or problem["message"].startswith(OF_THE_FILE), problem

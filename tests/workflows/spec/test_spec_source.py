@@ -73,7 +73,7 @@ def test_merge_keys_have_lines_and_do_not_count_as_repeated():
 )
 def test_what_is_not_a_manifest_is_a_problem_with_its_line(text, line, words):
     _, [problem] = documents(text, "f.yaml")
-    assert words in problem.what
+    assert words in problem.message
     assert (problem.line, problem.file) == (line, "f.yaml")
 
 
@@ -82,7 +82,7 @@ def test_aliases_that_multiply_are_refused():
     for level in range(1, 12):
         text += f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n"
     _, [problem] = documents(text, "f.yaml")
-    assert "very large" in problem.what
+    assert "very large" in problem.message
 
 
 def test_documents_before_a_broken_one_are_kept():
@@ -110,7 +110,7 @@ def test_a_file_without_a_workspace(tmp_path, content, words):
     with pytest.raises(InvalidInput) as caught:
         load(file)
     [problem] = caught.value.problems
-    assert words in problem.what
+    assert words in problem.message
     assert problem.fix
 
 

@@ -110,14 +110,14 @@ def test_checkpoints_are_kept_though_none_are_asked_for(read, written):
     """YAML reads a bare ``no`` as false; KAITO's templates quote it."""
     manifest = read(section("TrainingArguments", f"save_strategy: {written}"))
     [warning] = manifest.warnings
-    assert "checkpoints are kept" in warning.what
+    assert "checkpoints are kept" in warning.message
     assert warning.line == 19
     assert manifest.training.arguments == {}
 
 
 def test_a_masked_objective_is_read_as_kaito_reads_it(read):
     [warning] = read(section("DataCollator", "mlm: true")).warnings
-    assert "read as false, as KAITO itself does" in warning.what
+    assert "read as false, as KAITO itself does" in warning.message
 
 
 def test_training_on_all_rows_leaves_nothing_to_evaluate_on(read):
@@ -136,7 +136,7 @@ def test_columns_of_other_names_are_read(read, tmp_path):
     assert plan.data.columns == {"prompt": "question", "completion": "answer"}
     manifest = read(config, block="pipeline: {data: {columns: {prompt: q}}}")
     [warning] = manifest.warnings
-    assert "overrides the columns of ConfigMap mine" in warning.what
+    assert "overrides the columns of ConfigMap mine" in warning.message
 
 
 def test_the_workspace_overrides_the_split_of_the_config_map(read):
@@ -144,7 +144,7 @@ def test_the_workspace_overrides_the_split_of_the_config_map(read):
     manifest = read(config, block="pipeline: {data: {evalSplit: 0.2}}")
     assert manifest.eval_split == 0.2
     [warning] = manifest.warnings
-    assert "overrides train_test_split of ConfigMap mine" in warning.what
+    assert "overrides train_test_split of ConfigMap mine" in warning.message
 
 
 BROKEN = {
@@ -250,7 +250,7 @@ BROKEN = {
 def test_a_wrong_key_is_refused_by_name(read, config, path, words):
     [problem] = refused(read, config)
     assert problem.path == path
-    assert words in problem.what
+    assert words in problem.message
     assert problem.line >= 16
 
 
@@ -269,16 +269,16 @@ def test_every_wrong_key_is_told(read):
 def test_quantization_contradicts_lora(read):
     config = section("QuantizationConfig", "load_in_4bit: true")
     [problem] = refused(read, config, method="LoRA")
-    assert problem.what.startswith("For method 'lora', 'load_in_4bit' or 'load_in_8bit'")
+    assert problem.message.startswith("For method 'lora', 'load_in_4bit' or 'load_in_8bit'")
     [warning] = read(section("QuantizationConfig", "bnb_4bit_quant_type: nf4"), method="lora").warnings
-    assert "no effect with method lora" in warning.what
+    assert "no effect with method lora" in warning.message
 
 
 def test_layers_that_a_model_has_not_are_told(read):
     """PEFT itself adapts only o_proj here, and is silent about it."""
     config = section("LoraConfig", "target_modules: [q_proj, k_proj, v_proj, o_proj]")
     [warning] = read(config, preset="phi-4").warnings
-    assert "Phi3ForCausalLM has no layer q_proj, k_proj, v_proj" in warning.what
+    assert "Phi3ForCausalLM has no layer q_proj, k_proj, v_proj" in warning.message
     assert "qkv_proj" in warning.fix
 
 

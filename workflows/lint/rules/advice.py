@@ -112,7 +112,7 @@ def image_tag(document: Document) -> Iterator[Violation]:
             try:
                 found = reference.parse(image)
             except BadInput as error:
-                yield Violation(join(path, "image"), error.what, error.fix)
+                yield Violation(join(path, "image"), error.message, error.fix)
                 continue
             if found.pulled == "latest":
                 what = f"`{image}` has {'the tag latest' if found.tag else 'no tag'}"

@@ -62,7 +62,7 @@ def _not_yaml(manifest: str) -> str:
         list(yaml.parse(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError:
         _, problems = documents(text, "")
-        return problems[0].what.removeprefix("not YAML: ") if problems else "it does not parse"
+        return problems[0].message.removeprefix("not YAML: ") if problems else "it does not parse"
     except RecursionError:
         return "nested too deeply"
     return ""

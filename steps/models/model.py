@@ -80,7 +80,7 @@ def load_base(
     ``quantization_config`` (keys of ``transformers.BitsAndBytesConfig``) says otherwise; ``lora`` does not. What is
     not quantized is loaded in ``dtype``, by default the type that the device computes in. All of it goes to ``gpu``
     where each process has one; else the layers are spread over the GPUs there are. One that is to be ``divided``
-    (``steps/models/sharding.py``) stays in main memory. ``kind`` of attention: by default the device's (``attention``).
+    (``sharding.py``) stays in main memory. ``kind`` of attention: by default the device's (``attention``).
 
     Raises:
         BadInput: a quantization that is none, or is none that the library knows.

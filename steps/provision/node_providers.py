@@ -2,7 +2,7 @@
 
 A provider is a module with five functions. ``provision(settings) -> Result`` makes nodes exist, or finds those of this
 run again; ``release(settings) -> str`` gives back exactly what this run made, as often as it is called, and says so in
-a sentence; ``list_orphans(place) -> list[OrphanedNodes]`` lists what runs made and nobody gave back; ``remove(place,
+a sentence; ``list_orphans(place) -> list[OrphanedNodes]`` lists what runs made and never released; ``remove(place,
 leftover)`` gives one of those back; ``is_same_cluster(place, host)`` tells whether a kubeconfig for ``host`` is one for
 the cluster of the place, so that runs which are not there are gone, and not elsewhere.
 """

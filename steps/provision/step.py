@@ -1,8 +1,8 @@
 """Sees to it that there is something to compute on, and says what that is.
 
 On one machine it compares what the Workspace asks for with what is here, and tuning then makes do with that, whatever
-the provider. In a cluster the provider of the site profile makes nodes of this run (``steps/provision/aks.py``,
-``steps/provision/karpenter.py``) or checks those that are there (``steps/provision/existing_nodes.py``); without one the
+the provider. In a cluster the provider of the site profile makes nodes of this run (``aks.py``,
+``karpenter.py``) or checks those that are there (``existing_nodes.py``); without one the
 pods that compute ask for GPUs themselves and the cluster's autoscaler brings the nodes.
 """
 

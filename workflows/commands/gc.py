@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     place = place_of(site.load(args.site))
     if place.provider not in node_providers.CREATING_PROVIDERS:
-        fix = f"nodes: {{provider: {' or '.join(node_providers.CREATING_PROVIDERS)}}} in the site profile, if they should"
+        providers = " or ".join(node_providers.CREATING_PROVIDERS)
+        fix = f"nodes: {{provider: {providers}}} in the site profile, if they should"
         print(f"runs make no nodes here (provider {place.provider}); {fix}", file=sys.stderr)
         return 0
     provider = node_providers.provider(place.provider)

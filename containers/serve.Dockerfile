@@ -1,8 +1,8 @@
-# Serves base and adapters: vLLM, with POST /chat in front of it.
+# Serves base model and adapters: vLLM with argotune's middleware.
 #
 #   docker build --file containers/serve.Dockerfile --tag ghcr.io/argotune/serve:0.1.0 .
 #
-# Pinned by tag: pin the digest too (vllm/vllm-openai:v0.32.0@sha256:...) where your registry mirrors it.
+# Pinned by tag: pin the digest too (vllm/vllm-openai:v0.32.0@sha256:...) if your registry mirrors it.
 FROM vllm/vllm-openai:v0.32.0
 
 LABEL org.opencontainers.image.title="argotune serve" \
@@ -16,21 +16,21 @@ ENV PYTHONPATH=/app \
 
 WORKDIR /app
 
-# Copied and not installed: what the server imports is in vLLM's image, and nothing of that may change.
+# Copied, not installed: vLLM's image contains all imports of the server, and their versions must not change.
 COPY steps steps
 COPY presets presets
 
-# Copied files keep the modes of the checkout, which a strict umask has made for one user alone. Programs are started
-# as "python". The last lines prove that all imports are there, those inside functions too: azure.identity is what
-# adapters come from ACR by without a password; vLLM's image has it for its model streamer.
+# Copied files keep the modes of the checkout, which a strict umask can restrict to one user. Programs are started as
+# "python". The last lines verify all imports, including those inside functions: azure.identity pulls adapters from ACR
+# without a password; vLLM's image contains it for its model streamer.
 USER 0
 RUN chmod -R a+rX . \
  && if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
  && python -c "import steps.serving.serve_pod, steps.serving.middleware, steps.serving.drain, steps.oci.registry, presets" \
  && python -c "import azure.identity, filelock, huggingface_hub, requests"
 
-# Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name
-# is for libraries that ask who runs them (torch does).
+# Pods run with a read-only root and an empty /tmp. The numeric id lets Kubernetes verify runAsNonRoot; the name
+# is for libraries that look up the current user (torch does).
 ENV HOME=/tmp USER=argotune HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1
 USER 1000:1000
 ENTRYPOINT []

@@ -1,10 +1,10 @@
-# Steps that compute: tune and evaluate.
+# GPU steps: tune and evaluate.
 #
 #   docker build --file containers/tune.Dockerfile --tag ghcr.io/argotune/tune:0.1.0 .
 #
-# PyTorch's wheel from PyPI brings CUDA along; the node has only to bring the driver. Not the slim base: Triton, in which
-# trl's loss and Liger's kernels are written, builds its way to the driver with a C compiler at the first kernel.
-# Pinned by tag: pin the digest too (python:3.11.14-bookworm@sha256:...) where your registry mirrors it.
+# PyTorch's wheel from PyPI includes CUDA; the node provides the driver. Not the slim base: Triton, used by trl's loss and
+# Liger's kernels, compiles its launcher with a C compiler at the first kernel.
+# Pinned by tag: pin the digest too (python:3.11.14-bookworm@sha256:...) if your registry mirrors it.
 FROM python:3.11.14-bookworm
 
 LABEL org.opencontainers.image.title="argotune tune" \
@@ -20,9 +20,9 @@ ENV PIP_CONSTRAINT=/app/constraints.txt \
 
 WORKDIR /app
 
-# Libraries first, beside empty packages of ours: a change of our code does not repeat this layer of several GB.
+# Install libraries first, with empty argotune packages, so that a code change does not rebuild this layer of several GB.
 COPY pyproject.toml README.md containers/constraints.txt ./
-# Every version is pinned, by PIP_CONSTRAINT.
+# PIP_CONSTRAINT pins every version.
 # hadolint ignore=DL3013
 RUN mkdir workflows steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
@@ -36,8 +36,8 @@ RUN pip install --no-cache-dir --no-deps --force-reinstall . \
  && rm -r workflows steps presets \
  && python -c "from workflows import installation; installation.check()"
 
-# Pods run with a read-only root and an empty /tmp. The id is a number so that runAsNonRoot can be checked; the name
-# is for libraries that ask who runs them (torch does).
+# Pods run with a read-only root and an empty /tmp. The numeric id lets Kubernetes verify runAsNonRoot; the name
+# is for libraries that look up the current user (torch does).
 ENV HOME=/tmp USER=argotune PYTHONDONTWRITEBYTECODE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
 USER 1000:1000
 CMD ["python", "-m", "steps.tune", "--help"]

@@ -1,8 +1,8 @@
-"""Copies chat rows from one folder to another: mail addresses are masked, rows that say the same are kept once.
+"""Mask mail addresses in chat rows and remove duplicate rows: the custom step of own_cleaning_step.py.
 
     python clean_rows.py SOURCE TARGET
 
-The step of one's own in own_cleaning_step.py. It knows nothing of argotune: any program in any image will do.
+The script does not use argotune: a custom step can run any program in any image.
 """
 
 import hashlib
@@ -30,5 +30,5 @@ for name in ("train.parquet", "eval.parquet"):
     pq.write_table(pa.table({"messages": list(rows.values())}, table.schema), target / name)
     content.update("".join(rows).encode())
     print(f"{name}: {table.num_rows} rows, {len(rows)} kept", flush=True)
-# What the later steps go by: they do their work again when it is another.
+# Later steps reuse their outputs if this digest is unchanged.
 (outputs / "data-digest").write_text(f"sha256:{content.hexdigest()}")

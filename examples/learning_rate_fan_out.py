@@ -1,9 +1,9 @@
-"""Several learning rates are tried, each in a folder of its own; the adapter with the best evaluation is served.
+"""Tune with several learning rates, each in a separate directory, and serve the adapter with the best evaluation.
 
     python examples/learning_rate_fan_out.py > fan_out.yaml
     argo submit fan_out.yaml -p learning-rates='["1e-4", "3e-4", "1e-3"]'
 
-On one machine, with the data of the example served beside it (two CPU cores: about a quarter of an hour):
+To run it locally, serve the example data (15 minutes on two CPU cores):
 
     python -m http.server 8765 --bind 127.0.0.1 --directory examples/data &
     argotune run fan_out.yaml
@@ -14,8 +14,8 @@ On one machine, with the data of the example served beside it (two CPU cores: ab
     search:     candidate (one a rate) --> promote
     candidate:  tune --> evaluate
 
-The candidates share the work volume, which is ReadWriteOnce: pods that use it must be on one node. So they run one
-after the other. Leave `parallelism` out where the volume may be on many nodes (ReadWriteMany).
+The candidates share the work volume, which is ReadWriteOnce: its pods must run on one node, so the candidates run one
+after another. Remove `parallelism` if the volume is ReadWriteMany.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from workflows import Templates, load, pipeline, to_yaml
 
 
 def output(task: str, name: str) -> Parameter:
-    """An output of a DAG: that of one of its tasks."""
+    """Return an output of a DAG that forwards an output of one of its tasks."""
     return Parameter(name=name, value_from=m.ValueFrom(parameter=f"{{{{tasks.{task}.outputs.parameters.{name}}}}}"))
 
 
@@ -55,7 +55,7 @@ with pipeline(plan, arguments=[rates], without=["learning-rate"]) as workflow:
         inputs=[Parameter(name="data-digest")],
         outputs=[output("promote", "adapter-digest")],
         parallelism=1,
-        fail_fast=False,  # a rate at which the training breaks down doesn't stop the others
+        fail_fast=False,  # a diverging learning rate does not stop the others
     ) as search:
         tried = candidate(
             arguments=[{"learning-rate": "{{item}}"}, search.get_parameter("data-digest")],

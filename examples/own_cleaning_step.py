@@ -1,8 +1,8 @@
-"""A step of one's own, clean_rows.py, between the download and the tuning.
+"""Run a custom step, clean_rows.py, between download and tune.
 
     python examples/own_cleaning_step.py | argo submit -
 
-On one machine, with the data of the example served beside it (6 minutes):
+To run it locally, serve the example data (6 minutes):
 
     python -m http.server 8765 --bind 127.0.0.1 --directory examples/data &
     python examples/own_cleaning_step.py > cleaned.yaml
@@ -25,7 +25,7 @@ plan = load(HERE / "smollm2_135m_qlora_parquet.yaml")
 steps = Templates(plan, dataset="cleaned")
 clean = steps.own(
     "clean",
-    plan.images.control,  # any image that has what the program needs, here Python and pyarrow
+    plan.images.control,  # any image with the requirements of the program, here Python and pyarrow
     ["python", "-c", (HERE / "clean_rows.py").read_text(), "/mnt/work/dataset", "/mnt/work/cleaned"],
     outputs=["data-digest"],
 )
@@ -40,7 +40,7 @@ with pipeline(plan) as workflow, DAG(name="main"):
     asked >> [ready, rows]
     rows >> cleaned
     [ready, cleaned] >> tuned >> evaluated >> packaged
-    packaged.on_success(served)  # not `>>`, which lets the rollout run after a package that was skipped
+    packaged.on_success(served)  # with `>>` the rollout would also run after a skipped package step
 
 if __name__ == "__main__":
     print(to_yaml(workflow), end="")

@@ -1,7 +1,7 @@
-"""The main job on this machine: serve the example data over HTTP, then tune, evaluate, package and serve the adapter.
+"""Run the example locally: serve its data over HTTP, then tune, evaluate, package and serve the adapter.
 
-This is ``argotune run examples/smollm2_135m_qlora_parquet.yaml`` with a data server beside it, because the example's
-Workspace downloads its rows from 127.0.0.1:8765. Flags are passed on to ``argotune run``.
+Equivalent to ``argotune run examples/smollm2_135m_qlora_parquet.yaml`` plus a data server, because the Workspace
+downloads its rows from 127.0.0.1:8765. Arguments are passed to ``argotune run``.
 """
 
 import http.server
@@ -17,10 +17,10 @@ PORT = 8765
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """Serves files without a line for each."""
+    """File server without a log line per request."""
 
     def log_message(self, *_: object) -> None:
-        """Stay quiet: the download step tells what it fetched."""
+        """Log nothing: the download step reports its files."""
 
 
 def quickstart() -> int:

@@ -1,10 +1,10 @@
-"""Make oncall.parquet: questions to the on-call assistant of a Kubernetes platform team, answered in runbook style.
+"""Create oncall.parquet: questions to the on-call assistant of a Kubernetes platform team, with runbook-style answers.
 
     python examples/data/make_oncall.py [FILE]
 
-Every answer has the same four lines (Cause, Check, Fix, Runbook), so that one sees at a glance whether a model learned
-it. Symptoms, wordings and names are in oncall.toml. They are chosen by digests, not by a random generator, so that
-every Python makes the same rows; with the same pyarrow the file is the same byte for byte.
+Every answer has the same four lines (Cause, Check, Fix, Runbook), which shows at a glance whether a model learned the
+format. Symptoms, wordings and names are in oncall.toml. Digests select them instead of a random generator, so every
+Python creates the same rows; with the same pyarrow version the file is identical byte for byte.
 """
 
 import sys
@@ -33,7 +33,7 @@ def write(file: Path) -> None:
 
 
 def rows() -> list[list[dict[str, str]]]:
-    """All rows as OpenAI messages, no question twice, in an order that mixes the symptoms."""
+    """Return all rows as OpenAI messages, without duplicate questions, in an order that mixes the symptoms."""
     parts = tomllib.loads((HERE / "oncall.toml").read_text())
     found: dict[str, str] = {}
     for number, symptom in enumerate(parts["symptom"], start=101):
@@ -47,17 +47,17 @@ def rows() -> list[list[dict[str, str]]]:
 def questions(
     number: int, symptom: dict[str, Any], kinds: dict[str, list[str]], frames: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """ROWS_EACH different questions after a symptom, with their answers."""
+    """Yield ROWS_EACH different questions about a symptom, with their answers."""
     answer = f"Cause: {symptom['cause']}\nCheck: {symptom['check']}\nFix: {symptom['fix']}\nRunbook: RB-{number}"
-    asked: set[str] = set()
+    questions_seen: set[str] = set()
     for attempt in count():
         names = {kind: pick(values, f"{number}/{attempt}/{kind}") for kind, values in kinds.items()}
-        wording = symptom["wordings"][len(asked) % len(symptom["wordings"])]
+        wording = symptom["wordings"][len(questions_seen) % len(symptom["wordings"])]
         question = pick(frames, f"{number}/{attempt}/frame").format(wording.format(**names))
-        if question not in asked:
-            asked.add(question)
+        if question not in questions_seen:
+            questions_seen.add(question)
             yield question, answer.format(**names)
-        if len(asked) == ROWS_EACH:
+        if len(questions_seen) == ROWS_EACH:
             return
 
 

@@ -43,7 +43,7 @@ class Pod:
         return aks.release(ReleaseSettings(work=self.work, run=run, **{**PLACE, **more}), self.connect())
 
     def connect(self) -> aks_client.Cluster:
-        pause = aks_client.Pause(self.waits.append, lambda: sum(self.waits))
+        pause = aks_client.Deadline(self.waits.append, lambda: sum(self.waits))
         return aks_client.connect(
             ClusterRef(**PLACE), pause=pause, read_timeout=self.read_timeout, now=lambda: self.now
         )

@@ -1,8 +1,8 @@
-"""The table of docs/FAULTS.md: what becomes of a step when one call of it fails, written by the tests that try it.
+"""The tables of docs/FAULTS.md: the outcome of a step for each failing call, written by the fault injection tests.
 
-A section belongs to one test, which gives all its rows; so tests may run in any order and in several processes.
-``ARGOTUNE_REGENERATE=1`` writes the sections instead of comparing them. Where trying all would take minutes, a test
-tries each call in some of the ways, in turn; ``ARGOTUNE_EVERY_FAULT=1`` (and writing) tries each in every way.
+Each section belongs to one test, which provides all its rows, so tests can run in any order and in several processes.
+``ARGOTUNE_REGENERATE=1`` writes the sections instead of comparing them. If all combinations would take minutes, a test
+injects a rotating sample of faults into each call; ``ARGOTUNE_EVERY_FAULT=1`` (and writing) injects every fault.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from faults import KINDS, Faults
 
 PAGE = Path(__file__).parents[1] / "docs" / "FAULTS.md"
 TOP = """\
-# What a failing call does to a step
+# Fault injection results
 
-Written by the tests: each lets one call of a step fail once, for every call and every fault, runs the step (again,
-where it was killed), and looks at what the server has in the end: nothing made twice, nothing lost, nothing left.
+Tests generate this page. For each step, each of its calls fails once with each fault; the step runs (again, if it was
+killed), and the test verifies the final state of the server: nothing is created twice, lost or left behind.
 
-| fault | what the server does |
+| fault | behavior of the server |
 |---|---|
 | reset | resets the connection and does not perform the call |
-| timeout | performs the call and sends no answer |
-| 429 | refuses the call, with `Retry-After` |
-| 500 | refuses the call |
-| truncated | performs the call and sends half of the answer |
-| killed | performs the call; the step's process gets SIGKILL before the answer, and is started again |
+| timeout | performs the call and sends no response |
+| 429 | rejects the call with `Retry-After` |
+| 500 | rejects the call |
+| truncated | performs the call and sends half of the response |
+| killed | performs the call; the step's process gets SIGKILL before the response, and is restarted |
 """
 HEAD = ("step", "call", "fault", "outcome")
 
@@ -47,24 +47,25 @@ def sweep(
     run: Callable[[str, int], tuple[Faults, str]],
     kinds: Sequence[str] = KINDS,
     *,
-    most: int = 1000,
+    max_repeats: int = 1000,
     sample: int = 0,
 ) -> list[Row]:
-    """Rows of a step for every call and fault; a call that is made again and again is tried ``most`` times.
+    """Return the rows of a step for every call and fault; at most ``max_repeats`` rows for a repeated call.
 
-    ``run(kind, call)`` gives the step a new server whose ``call``-th call fails as ``kind`` says (none, where kind is
-    empty), checks what is there in the end, and returns the server's faults and the outcome in a few words. With
-    ``sample``, each call fails in so many of the ways, the next call in the next ones, unless all are wanted.
+    Args:
+        run: ``run(kind, call)`` runs the step against a new server whose ``call``-th call fails with ``kind``
+            ("": none), verifies the final state, and returns the server's faults and the outcome.
+        sample: number of faults to inject into each call, rotating from call to call; 0: all.
     """
     calls = list(run("", 0)[0].calls)
     assert calls, f"{step} made no call"
     rows, turn = [], 0
     for number, call in enumerate(calls, 1):
-        if calls[:number].count(call) > most:
-            continue  # a poll, which is the same call each time
-        for kind in ways(kinds, sample, turn):
+        if calls[:number].count(call) > max_repeats:
+            continue  # polling
+        for kind in select_faults(kinds, sample, turn):
             faults, outcome = run(kind, number)
-            assert faults.happened, f"{step}: call {number} ({call}) did not come again, so {kind} was not tried"
+            assert faults.happened, f"{step}: call {number} ({call}) was not repeated, so {kind} was not injected"
             assert faults.failed == call, f"{step}: call {number} was {faults.failed} this time, not {call}"
             rows.append(Row(step, call, kind, outcome))
         turn += 1
@@ -72,9 +73,9 @@ def sweep(
 
 
 def by_name(run: Callable[[str, int, str], tuple[Faults, str]]) -> Callable[[str, int], tuple[Faults, str]]:
-    """For ``sweep``: ``run(kind, call, name)``, where ``call`` counts those of a name alone.
+    """Adapt ``run(kind, call, name)``, where ``call`` counts only calls of that name, to ``sweep``.
 
-    So a call that a busy machine lets take too long, and which is made once more, puts no other in its place.
+    A call that is repeated because of a slow machine then does not shift the numbers of the others.
     """
     seen: list[str] = []
 
@@ -90,64 +91,66 @@ def by_name(run: Callable[[str, int, str], tuple[Faults, str]]) -> Callable[[str
 def sweep_names(
     step: str, run: Callable[[str, str], tuple[Faults, str]], kinds: Sequence[str] = KINDS, *, sample: int = 0
 ) -> list[Row]:
-    """``sweep`` where how often, or in which order, calls come differs from run to run: the first of each name fails.
+    """Like ``sweep``, for steps whose number or order of calls varies: the first call of each name fails.
 
-    ``run(kind, name)`` is as that of ``sweep``.
+    ``run(kind, name)`` is like that of ``sweep``.
     """
     names = list(dict.fromkeys(run("", "")[0].calls))
     assert names, f"{step} made no call"
     rows = []
     for turn, name in enumerate(sorted(names)):
-        for kind in ways(kinds, sample, turn):
+        for kind in select_faults(kinds, sample, turn):
             faults, outcome = run(kind, name)
-            assert faults.happened, f"{step}: {name} did not come again, so {kind} was not tried"
+            assert faults.happened, f"{step}: {name} was not repeated, so {kind} was not injected"
             rows.append(Row(step, name, kind, outcome))
     return rows
 
 
 def check(section: str, rows: Sequence[Row], *, sample: bool = False) -> None:
-    """Compare a section of docs/FAULTS.md with what was found, or write it; of a sample, what it has must stand there.
+    """Compare a section of docs/FAULTS.md with the results, or write it.
 
-    A sample must have every call that the section has.
+    With ``sample``, the rows must be a subset of the section that covers every call.
     """
     assert rows, f"no rows for {section}"
-    text = f"## {section}\n\n{_table(_merged(rows))}"
-    if _writes():
+    text = f"## {section}\n\n{_table(_merge(rows))}"
+    if _is_regenerating():
         _write(section, text)
-    found = _sections(PAGE.read_text()).get(section, "nothing")
-    if sample and not _all():
-        known = _rows(found)
-        lacking = [row for row in rows if row not in known]
+    documented = _sections(PAGE.read_text()).get(section, "nothing")
+    if sample and not _injects_all():
+        known = _rows(documented)
+        missing = [row for row in rows if row not in known]
         same_calls = {row[:2] for row in rows} == {row[:2] for row in known}
-        assert not lacking and same_calls, f"docs/FAULTS.md says otherwise; write it anew\n{found}\n{text}"
+        assert not missing and same_calls, (
+            f"docs/FAULTS.md differs; ARGOTUNE_REGENERATE=1 rewrites it\n{documented}\n{text}"
+        )
         return
-    assert found == text, f"docs/FAULTS.md says otherwise; ARGOTUNE_REGENERATE=1 rewrites it\n{found}\n{text}"
+    assert documented == text, f"docs/FAULTS.md differs; ARGOTUNE_REGENERATE=1 rewrites it\n{documented}\n{text}"
 
 
-def ways(kinds: Sequence[str], sample: int, turn: int) -> Sequence[str]:
-    """The ways in which the call of a turn fails: ``sample`` of them, in turn, unless all are wanted."""
-    if not sample or sample >= len(kinds) or _all():
+def select_faults(kinds: Sequence[str], sample: int, turn: int) -> Sequence[str]:
+    """Return the faults to inject into the call number ``turn``: ``sample`` of them in rotation, or all."""
+    if not sample or sample >= len(kinds) or _injects_all():
         return kinds
-    return [kinds[(turn * sample + place) % len(kinds)] for place in range(sample)]
+    return [kinds[(turn * sample + offset) % len(kinds)] for offset in range(sample)]
 
 
-def _all() -> bool:
-    """Whether every call is to fail in every way."""
-    return _writes() or os.environ.get("ARGOTUNE_EVERY_FAULT") == "1"
+def _injects_all() -> bool:
+    """Return True if every fault is injected into every call."""
+    return _is_regenerating() or os.environ.get("ARGOTUNE_EVERY_FAULT") == "1"
 
 
-def _writes() -> bool:
+def _is_regenerating() -> bool:
     return os.environ.get("ARGOTUNE_REGENERATE") == "1"
 
 
-def _merged(rows: Sequence[Row]) -> list[Row]:
-    """Faults of one call with one outcome on one line; a call that a step makes many times (polls) once."""
+def _merge(rows: Sequence[Row]) -> list[Row]:
+    """Merge faults of a call with the same outcome, and repeated calls (polling), into one row."""
     faults: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         kinds = faults.setdefault((row.step, row.call, row.outcome), [])
         if row.fault not in kinds:
             kinds.append(row.fault)
-    order = {(row.step, row.call): place for place, row in reversed(list(enumerate(rows)))}
+    order = {(row.step, row.call): index for index, row in reversed(list(enumerate(rows)))}
     merged = [Row(step, call, ", ".join(kinds), outcome) for (step, call, outcome), kinds in faults.items()]
     return sorted(merged, key=lambda row: order[row.step, row.call])
 
@@ -158,7 +161,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _rows(section: str) -> set[Row]:
-    """The rows that a section's table tells of."""
+    """Parse the rows of a section's table."""
     lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
     cells = [[cell.replace("\\|", "|") for cell in re.split(r"(?<!\\) \| ", line[2:-2])] for line in lines]
     return {Row(step, call, kind, outcome) for step, call, kinds, outcome in cells for kind in kinds.split(", ")}

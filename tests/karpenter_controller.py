@@ -19,7 +19,7 @@ from steps.kubernetes import client as kubernetes_client
 from steps.provision import karpenter
 from steps.provision.karpenter import Karpenter
 from steps.provision.settings import ClusterRef, ReleaseSettings, Settings
-from steps.runtime.deadline import Pause
+from steps.runtime.deadline import Deadline
 
 RUN = "11111111-2222-3333-4444-555555555555"
 NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
@@ -132,7 +132,7 @@ class Pod:
 
     def connect(self) -> Karpenter:
         client = kubernetes_client.connect(self.waits.append)
-        return Karpenter(client, Pause(self.waits.append, lambda: sum(self.waits)), lambda: NOW)
+        return Karpenter(client, Deadline(self.waits.append, lambda: sum(self.waits)), lambda: NOW)
 
     def provision(self, **more: Any) -> Any:
         return karpenter.provision(self.wanted(**more), self.connect())

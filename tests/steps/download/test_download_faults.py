@@ -89,7 +89,7 @@ def tried(faults: Faults, kind: str, call: int, settings: Settings) -> str:
     if kind == "killed":
         assert not kill_proof(faults, lambda: download(settings)), "it was to be killed"
     download(settings)
-    return "done by the next try" if kind == "killed" else "done by the same try"
+    return "succeeds after a restart" if kind == "killed" else "succeeds on retry"
 
 
 def whole(settings: Settings, sent: dict[str, int], bodies: dict[str, bytes]) -> None:
@@ -119,9 +119,9 @@ def test_files_of_the_web(attempt: Callable[..., tuple[Faults, str]]) -> None:
 
 
 def test_files_that_are_here_in_part(attempt: Callable[..., tuple[Faults, str]]) -> None:
-    rows = fault_table.sweep("download, continued", functools.partial(attempt, cut=400), sample=3)
+    rows = fault_table.sweep("download: resumed", functools.partial(attempt, cut=400), sample=3)
     assert f"GET {DIRECT}, a part" in {row.call for row in rows}
-    fault_table.check("download, continued", rows, sample=True)
+    fault_table.check("download: resumed", rows, sample=True)
 
 
 @pytest.fixture
@@ -161,4 +161,4 @@ def test_an_image_of_data(
         assert len(list((raw / "image").iterdir())) == len(bodies)
         return before.faults, outcome
 
-    fault_table.check("download, an image of data", fault_table.sweep("download", run, sample=3), sample=True)
+    fault_table.check("download: data image", fault_table.sweep("download", run, sample=3), sample=True)

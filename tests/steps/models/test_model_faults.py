@@ -111,11 +111,11 @@ def test_every_call_fails_once_in_every_way(hub: HubServer, fetcher: Fetcher) ->
             assert max(waited, default=0) >= RETRY_AFTER, said
         whole(hub, fetcher.home)
         hub.faults.calls[:] = [call for call in hub.faults.calls if call != LIBRARYS_OWN]
-        return hub.faults, "fetched by the next try" if kind == "killed" else "fetched by the same try"
+        return hub.faults, "fetched after a restart" if kind == "killed" else "fetched on retry"
 
     rows = fault_table.sweep_names("tune", run, sample=2)
     assert {row.call for row in rows} == {"HEAD /", "GET model", "GET list of files", "HEAD a file", "GET a file"}
-    fault_table.check("tune: the model's files from the hub", rows, sample=True)
+    fault_table.check("tune: model files from the hub", rows, sample=True)
 
 
 def whole(hub: HubServer, home: Path) -> None:

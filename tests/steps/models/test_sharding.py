@@ -159,8 +159,8 @@ def test_what_a_gpu_cannot_hold_is_divided(
     alone, together = with_rows(tmp_path / "alone"), with_rows(tmp_path / "together")
     flags = {**PLAIN, "max_steps": 4}
     quick(alone, tiny, **flags)
-    monkeypatch.setattr(tune.processes, "count", lambda *_: 2)
-    monkeypatch.setattr(tune.processes, "run", too_large_as_a_whole)
+    monkeypatch.setattr(tune.launcher, "count", lambda *_: 2)
+    monkeypatch.setattr(tune.launcher, "run", too_large_as_a_whole)
     quick(together, tiny, **{**flags, "batch_size": 2})
     assert "going on with its weights divided among 2 processes: the same steps\n" in capsys.readouterr().out
     assert_same(together, alone)

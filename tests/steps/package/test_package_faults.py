@@ -74,7 +74,7 @@ class Push:
             self.check()
         finally:
             self.front.close()
-        return faults, "pushed" if first else "pushed by the second run"
+        return faults, "pushed" if first else "pushed after a restart"
 
     def package(self) -> object:
         return package(self.settings)
@@ -118,9 +118,9 @@ def test_every_call_fails_once_with_a_token_of_azure(
     rows = [
         fault_table.Row("package", calls[number - 1], kind, run(kind, number)[1])
         for turn, number in enumerate(tokens)
-        for kind in fault_table.ways(KINDS, 3, turn)
+        for kind in fault_table.select_faults(KINDS, 3, turn)
     ]
-    fault_table.check("package, by workload identity", rows, sample=True)
+    fault_table.check("package: workload identity", rows, sample=True)
 
 
 def test_the_memory_of_an_upload_holds_no_secret(tmp_path: Path, adapter: Path, open_registry: Registry) -> None:

@@ -103,7 +103,7 @@ def test_a_model(tmp_path: Path, hub: HubServer, waits: list[float], monkeypatch
         assert kind != "429" or RETRY_AFTER in waits
         return hub.faults, outcome
 
-    fault_table.check("preflight: the model", fault_table.sweep("preflight", run))
+    fault_table.check("preflight: model", fault_table.sweep("preflight", run))
 
 
 def limits(kind: str) -> tuple[float, float]:
@@ -118,4 +118,4 @@ def asked(faults: Faults, kind: str, call: int, settings: Settings) -> tuple[str
     if kind == "killed":
         assert not kill_proof(faults, lambda: preflight(settings)), "it was to be killed"
     checked = preflight(settings).checked
-    return "asked by the second run" if kind == "killed" else "asked", checked
+    return "checked after a restart" if kind == "killed" else "checked", checked

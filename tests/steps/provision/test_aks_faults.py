@@ -40,7 +40,7 @@ def attempt(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Fau
                 else:
                     step(pod)
                     assert kind != "429" or RETRY_AFTER in pod.waits, "a 429 says how long to wait"
-                    outcome = "done by the same try"
+                    outcome = "succeeds on retry"
                 calls = list(pod.server.faults.calls)
                 after(pod)
                 pod.server.faults.calls[:] = calls
@@ -55,7 +55,7 @@ def again(pod: Pod, step: Callable[[Pod], object]) -> str:
     """The step in a process that is killed, and then in another."""
     assert not kill_proof(pod.server.faults, lambda: step(pod)), "it was to be killed"
     step(pod)
-    return "done by the next try"
+    return "succeeds after a restart"
 
 
 def provision(pod: Pod) -> None:
@@ -97,12 +97,12 @@ def gone(pod: Pod) -> None:
 
 def test_provision(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
     rows = fault_table.sweep("provision", attempt(lambda pod: None, provision, made_once), sample=3)
-    fault_table.check("Node pools of AKS, made", rows, sample=True)
+    fault_table.check("provision: AKS node pools", rows, sample=True)
 
 
 def test_release(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
     rows = fault_table.sweep("release", attempt(provision, lambda pod: pod.release(), gone), sample=3)
-    fault_table.check("Node pools of AKS, given back", rows, sample=True)
+    fault_table.check("release: AKS node pools", rows, sample=True)
 
 
 def test_provision_of_another_size(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
@@ -112,9 +112,9 @@ def test_provision_of_another_size(attempt: Callable[..., Callable[[str, int], t
         ("killed", "reset"),
         sample=1,
     )
-    fault_table.check("Node pools of AKS, made where the first size is not to be had", rows, sample=True)
+    fault_table.check("provision: AKS node pools, first instance type unavailable", rows, sample=True)
 
 
 def test_collection(attempt: Callable[..., Callable[[str, int], tuple[Faults, str]]]) -> None:
     rows = fault_table.sweep("gc", attempt(provision, collect, gone), ("reset", "killed"))
-    fault_table.check("Node pools of AKS, collected", rows)
+    fault_table.check("gc: AKS node pools", rows)

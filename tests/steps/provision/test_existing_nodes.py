@@ -163,6 +163,6 @@ def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert not kill_proof(cluster.faults, lambda: provision(wanted(tmp_path)))
             assert provision(wanted(tmp_path)).nodes == ["a"]
             assert cluster.version == before, "looking changes nothing"
-            return cluster.faults, "done by the next try" if kind == "killed" else "done by the same try"
+            return cluster.faults, "succeeds after a restart" if kind == "killed" else "succeeds on retry"
 
-    fault_table.check("Nodes that are there", fault_table.sweep("provision", run))
+    fault_table.check("provision: existing nodes", fault_table.sweep("provision", run))

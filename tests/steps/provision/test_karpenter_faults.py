@@ -31,7 +31,7 @@ def tried(
             cluster.faults.fail(kind, call)
         if kind == "killed":
             assert not kill_proof(cluster.faults, lambda: action(pod)), "it was not killed"
-        outcome = "done by the next try" if kind == "killed" else "done by the same try"
+        outcome = "succeeds after a restart" if kind == "killed" else "succeeds on retry"
         action(pod)
         calls = list(cluster.faults.calls)
         assert kind != "429" or 7.0 in pod.waits
@@ -63,7 +63,7 @@ def test_provision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return tried(tmp_path, monkeypatch, kind, call, first=nothing, action=provision, left=1)
 
     rows = fault_table.sweep("provision", run, sample=3)
-    fault_table.check("Nodes of Karpenter: provision", rows, sample=True)
+    fault_table.check("provision: Karpenter nodes", rows, sample=True)
 
 
 def test_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,4 +71,4 @@ def test_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return tried(tmp_path, monkeypatch, kind, call, first=provision, action=Pod.release, left=0)
 
     rows = fault_table.sweep("release", run, sample=3)
-    fault_table.check("Nodes of Karpenter: release", rows, sample=True)
+    fault_table.check("release: Karpenter nodes", rows, sample=True)

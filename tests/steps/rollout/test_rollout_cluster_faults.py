@@ -43,11 +43,11 @@ class Way:
 
 
 WAYS = {
-    "hot": Way({"image": "two"}, {"two"}),
-    "rolling": Way({"image": "wide"}, {"wide"}),
+    "hot load": Way({"image": "two"}, {"two"}),
+    "rolling update": Way({"image": "wide"}, {"wide"}),
     "image volumes": Way({"image": "two", "hot_load": False}, {"two"}),
     "canary": Way({"image": "two", "canary": 50}, {"one", "two"}, frozenset({NAME, f"{NAME}-canary"})),
-    "a pod of one's own": Way({"template": {"spec": OWN_POD}, "adapters": [], "preset": "", "model": "-"}, set()),
+    "custom pod": Way({"template": {"spec": OWN_POD}, "adapters": [], "preset": "", "model": "-"}, set()),
 }
 
 
@@ -118,7 +118,7 @@ def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["hot", "rolling", "image volumes", "canary"])
+@pytest.mark.parametrize("way", ["hot load", "rolling update", "image volumes", "canary"])
 def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str], way: str) -> None:
     def attempt(kind: str, call: int, name: str) -> tuple[Faults, str]:
         # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
@@ -127,16 +127,16 @@ def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str
             one.look(WAYS[way], images)
             return one.cluster.faults, outcome
 
-    rows = sweep(f"rollout, {way}", by_name(attempt), most=2, sample=1)
-    check(f"rollout on a cluster, {way}", rows, sample=True)
+    rows = sweep(f"rollout, {way}", by_name(attempt), max_repeats=2, sample=1)
+    check(f"rollout on a cluster: {way}", rows, sample=True)
 
 
 @pytest.mark.parametrize(
     ("way", "calls"),
     [
-        ("hot", {"GET /adapters", "POST /v1/chat/completions"}),
+        ("hot load", {"GET /adapters", "POST /v1/chat/completions"}),
         ("canary", {"POST /v1/chat/completions"}),
-        ("a pod of one's own", {"GET /v1/models", "POST /v1/chat/completions"}),
+        ("custom pod", {"GET /v1/models", "POST /v1/chat/completions"}),
     ],
 )
 def test_calls_of_its_servers(service: Callable[..., Any], images: dict[str, str], way: str, calls: set[str]) -> None:
@@ -150,4 +150,4 @@ def test_calls_of_its_servers(service: Callable[..., Any], images: dict[str, str
 
     rows = sweep_names(f"rollout, {way}", attempt, sample=3)
     assert {row.call for row in rows} == calls
-    check(f"rollout on a cluster, {way}: what servers are asked", rows, sample=True)
+    check(f"rollout on a cluster: {way}, requests to servers", rows, sample=True)

@@ -95,4 +95,4 @@ def test_questions_to_a_server_that_takes_another_adapter(
     rows = sweep_names("rollout", attempt, sample=3)
     calls = {"GET /health", "GET /v1/models", "GET /adapters", "POST /v1/chat/completions"}
     assert {row.call for row in rows} == calls
-    check("rollout on one machine: what its server is asked", rows, sample=True)
+    check("local rollout: requests to the server", rows, sample=True)

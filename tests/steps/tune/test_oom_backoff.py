@@ -128,8 +128,8 @@ def test_what_no_process_of_several_can_hold_is_trained_by_one_with_the_same_ste
 
     whole, spread = with_rows(tmp_path / "whole"), with_rows(tmp_path / "spread")
     quick(whole, tiny, **SETTINGS, batch_size=8)
-    monkeypatch.setattr(tune.processes, "count", lambda *_: 2)
-    monkeypatch.setattr(tune.processes, "run", too_large)
+    monkeypatch.setattr(tune.launcher, "count", lambda *_: 2)
+    monkeypatch.setattr(tune.launcher, "run", too_large)
     quick(spread, tiny, **SETTINGS)
     assert "its layers spread over 2 GPUs" in capsys.readouterr().out
     assert losses(spread) == pytest.approx(losses(whole), abs=1e-3)

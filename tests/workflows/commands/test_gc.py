@@ -52,7 +52,7 @@ def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> 
     pod.now = now - datetime.timedelta(minutes=11)
     pod.provision(run=LIVE, workflow="other-1", workspace="other")
     monkeypatch.setenv("KUBECONFIG", str(pod.work / "kubeconfig"))
-    monkeypatch.setattr(deadline.Pause, "__call__", lambda self, seconds: pod.waits.append(seconds))
+    monkeypatch.setattr(deadline.Deadline, "__call__", lambda self, seconds: pod.waits.append(seconds))
     nodes = {key: value for key, value in PLACE.items() if key != "resource_group"}
     site = pod.work / "site.yaml"
     site.write_text(yaml.safe_dump({"nodes": {**nodes, "resourceGroup": PLACE["resource_group"]}}))

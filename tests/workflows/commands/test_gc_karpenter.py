@@ -15,7 +15,7 @@ from kubernetes_server import KubernetesServer
 from steps.kubernetes import client as kubernetes_client
 from steps.provision import node_providers
 from steps.provision.node_providers import RUN_LABEL
-from steps.runtime.deadline import Pause
+from steps.runtime.deadline import Deadline
 from workflows.cli import main
 
 LOST = "lost-run"
@@ -29,7 +29,7 @@ def gc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gc]:
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda wait=None: connect(lambda seconds: None))
     monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
-    monkeypatch.setattr(Pause, "__call__", lambda pause, seconds: None)
+    monkeypatch.setattr(Deadline, "__call__", lambda pause, seconds: None)
     yield lambda *words: main(["gc", "--site", str(tmp_path / "site.yaml"), *words])
 
 
@@ -79,16 +79,16 @@ def test_faults(gc: Gc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             cluster.faults.calls.clear()
             if kind:
                 cluster.faults.fail(kind, call)
-            outcome = "done by the same try"
+            outcome = "succeeds on retry"
             if kind == "killed":
                 assert not kill_proof(cluster.faults, lambda: gc("--yes")), "it was to be killed"
-                outcome = "done by the next try"
+                outcome = "succeeds after a restart"
             assert gc("--yes") == 0
             assert runs_left(cluster) == {RUN}
             return cluster.faults, outcome
 
     rows = fault_table.sweep("gc", run, sample=2)
-    fault_table.check("Nodes of Karpenter: gc", rows, sample=True)
+    fault_table.check("gc: Karpenter nodes", rows, sample=True)
 
 
 def test_providers_are_found_by_name() -> None:

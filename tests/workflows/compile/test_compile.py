@@ -247,7 +247,7 @@ NOT_RETRYABLE = [(code, "") for code in range(2, 7)]
 def again(step: str, *ends: tuple[int | None, str]) -> bool:
     document = compiled(BASE | TUNING | EVALUATION | {"tuning.retries": 2, "tuning.preemptions": 4})
     strategy = Retry.model_validate(template(document, step)["retryStrategy"])
-    return isinstance(retries.decide(strategy, attempts(*ends)), retries.Again)
+    return isinstance(retries.decide(strategy, attempts(*ends)), retries.RetryAfter)
 
 
 @pytest.mark.parametrize("end", POD_LOST)

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these: name, Workflow or uid of the run")
     parser.add_argument("-y", "--yes", action="store_true", help="delete what is left behind, or what is named")
-    parser.add_argument("-o", "--output", node_options=["wide", "json", "yaml", "name"], help="more columns, or data")
+    parser.add_argument("-o", "--output", choices=["wide", "json", "yaml", "name"], help="more columns, or data")
     parser.add_argument(
         "--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
     )

@@ -66,4 +66,4 @@ def test_all_faults_are_found_and_say_nothing_secret() -> None:
     _, faults = of_files({"a": -1, "get": 2, "b": 3}, [f"{signed}a", f"{signed}b"])
     assert [fault.key for fault in faults] == ["a", "get", "b"]
     assert "hush" not in str(faults)
-    assert "2 files are called so: https://data.example.com/get" in faults[1].what
+    assert "2 files are called so: https://data.example.com/get" in faults[1].message

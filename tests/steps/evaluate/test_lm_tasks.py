@@ -30,7 +30,7 @@ def test_without_the_package_it_is_told_before_anything_is_trained(tmp_path: Pat
     code = (
         "import sys; sys.modules['lm_eval'] = None; import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'lm_eval' else find(name, *rest)\n"
-        "from steps import step, tune; step.main(tune.Settings, tune.tune)"
+        "from steps.runtime import entrypoint; from steps.tune.step import tune; from steps.tune.settings import Settings; entrypoint.main(Settings, tune)"
     )
     flags = ["--work", str(tmp_path), "--model", "nowhere", "--tasks", '["hellaswag"]']
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, env=dict(os.environ))

@@ -182,7 +182,7 @@ def test_a_fallback_must_hold_the_model(compiled):
     with pytest.raises(InvalidInput) as caught:
         compiled(nodes={"fallbackInstanceTypes": [A100, A10]}, text=text)
     assert {problem.path for problem in caught.value.problems} == {"pipeline.nodes.fallbackInstanceTypes[1]"}
-    assert "GiB" in caught.value.problems[0].what
+    assert "GiB" in caught.value.problems[0].message
 
 
 def test_a_fallback_needs_a_size_to_fall_back_from(compiled):

@@ -73,7 +73,7 @@ def test_the_code_does_what_the_row_says(row, case, tmp_path):
             plans(str(after))
         told = {problem.path: problem for problem in caught.value.problems}
         assert place(row, case) in told
-        assert case["words"] in told[place(row, case)].what
+        assert case["words"] in told[place(row, case)].message
         assert told[place(row, case)].line and told[place(row, case)].fix is not None
         return
     [plan] = plans(str(after))

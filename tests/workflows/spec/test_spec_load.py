@@ -137,7 +137,7 @@ def test_warnings(tmp_path, old, new, path, words):
 def test_a_base_model_without_chat_template_is_warned_about(tmp_path):
     [manifest] = load(write(tmp_path, GOOD.replace("phi-3-mini-128k-instruct", "mistral-7b")))
     assert {warning.path for warning in manifest.warnings} == {"tuning.preset.name"}
-    assert "without a chat template" in manifest.warnings[0].what
+    assert "without a chat template" in manifest.warnings[0].message
 
 
 def test_what_the_cluster_writes_into_metadata_is_not_the_users(tmp_path):

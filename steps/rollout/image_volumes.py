@@ -35,7 +35,9 @@ def pinned(pod: Document, adapters: Iterable[DesiredAdapter]) -> Document:
 
 def mounting(release: Release, secret: str) -> Release:
     """The release with each image of an adapter as a volume of its pods; ``secret`` is for the node, to pull them."""
-    images = {adapter.place: f"{adapter.image}@{adapter.digest}" for adapter in release.adapters if adapter.image}
+    images = {
+        adapter.short_digest: f"{adapter.image}@{adapter.digest}" for adapter in release.adapters if adapter.image
+    }
     if not images:
         return release
     pod = copy.deepcopy(release.pod)

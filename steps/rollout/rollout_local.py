@@ -192,7 +192,7 @@ def _switch(settings: Settings, service: Service, current: Server, end: float) -
     """Let the running server take the adapters; on any error it goes on with those it has."""
     expected = _expecting(service, current)
     file = server.adapters_file(current, _folder(settings))
-    mark = desired_adapters.mark(desired_adapters.write(service.adapters))
+    mark = desired_adapters.config_digest(desired_adapters.serialize(service.adapters))
     if expected.adapters == current.adapters and serving_client.state(current.endpoint).get("reached") == mark:
         print("it already runs; nothing is restarted", flush=True)
         return current

@@ -71,7 +71,7 @@ def wanted(name: str, revision: str, adapters: list[desired_adapters.DesiredAdap
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": wanted_name(name, revision), "labels": {**_named(name), SERVICE_LABEL: name}},
-        "data": {"adapters.json": desired_adapters.write(adapters)},
+        "data": {"adapters.json": desired_adapters.serialize(adapters)},
     }
 
 

@@ -155,7 +155,7 @@ def _runs(rollout: Rollout, revision: str) -> bool:
 def _hot(rollout: Rollout, release: Release, before: Release) -> None:
     """Tell the servers which adapters to serve, and wait for each of them; on failure tell them the old ones."""
     print(f"hot-loading {', '.join(one.version for one in release.adapters)} into the running servers", flush=True)
-    mark = desired_adapters.mark(desired_adapters.write(release.adapters))
+    mark = desired_adapters.config_digest(desired_adapters.serialize(release.adapters))
     end = time.monotonic() + min(HOT_SECONDS, rollout.left)
     try:
         _want(rollout, release)

@@ -1,7 +1,7 @@
-"""Which adapters a server shall serve: a file that the rollout writes and the server follows.
+"""The adapters that a server should serve: a file that the rollout writes and the server watches.
 
-On one machine it lies beside the server's record; in a pod it is a mounted ConfigMap, which the kubelet keeps current.
-Standard library alone: a server reads it in an environment of its own.
+On a local machine the file is next to the server's record; in a pod it is a mounted ConfigMap, which the kubelet
+updates. Standard library only: a server reads it in an environment without our packages.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FILE_VARIABLE = "ARGOTUNE_ADAPTERS"
-"""Environment variable of a server that names the file."""
+"""Environment variable of a server with the path of the file."""
 FOLDER_VARIABLE = "ARGOTUNE_ADAPTER_FOLDER"
-"""Environment variable of a server that names the folder for adapters it pulls."""
+"""Environment variable of a server with the folder for pulled adapters."""
 IMAGES_VARIABLE = "ARGOTUNE_ADAPTER_IMAGES"
-"""Environment variable of a server that names the folder where a cluster has mounted images of adapters."""
-DIGITS = 12
+"""Environment variable of a server with the folder in which a cluster has mounted images of adapters."""
+NUM_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class DesiredAdapter:
-    """An adapter by the name that requests call it by, and by the digest of what shall answer."""
+    """An adapter: the name that requests use, and the digest of the files that answer."""
 
     name: str
     digest: str
-    """Of the image's manifest, or of the adapter's two files where it is a folder (``steps.models.adapter``)."""
+    """Digest of the image's manifest, or of the two files of a folder (``steps.models.adapter``)."""
     image: str = ""
     """Reference of an image, to be pulled by ``digest``."""
     path: str = ""
@@ -35,32 +35,32 @@ class DesiredAdapter:
 
     @property
     def version(self) -> str:
-        """Name under which the server loads it: another digest is another name, so that old and new live together."""
-        return f"{self.name}-{self.place}"
+        """Name under which the server loads it; it contains the digest, so that old and new coexist."""
+        return f"{self.name}-{self.short_digest}"
 
     @property
-    def place(self) -> str:
-        """Name of what holds its image, whatever name it is served under."""
-        return self.digest.rpartition(":")[2][:DIGITS]
+    def short_digest(self) -> str:
+        """First digits of the digest, without the algorithm."""
+        return self.digest.rpartition(":")[2][:NUM_DIGITS]
 
 
-def write(adapters: Sequence[DesiredAdapter]) -> str:
-    """Content of the file; the first adapter answers requests that name no model."""
+def serialize(adapters: Sequence[DesiredAdapter]) -> str:
+    """Return the content of the file; the first adapter answers requests that name no model."""
     return json.dumps({"adapters": [dataclasses.asdict(adapter) for adapter in adapters]}, indent=1) + "\n"
 
 
-def read(text: str) -> list[DesiredAdapter]:
-    """Read the file.
+def parse(text: str) -> list[DesiredAdapter]:
+    """Parse the content of the file.
 
     Raises:
-        ValueError: it is not as ``write`` makes it.
+        ValueError: It was not written by ``serialize``.
     """
     try:
-        return [DesiredAdapter(**given) for given in json.loads(text)["adapters"]]
+        return [DesiredAdapter(**adapter) for adapter in json.loads(text)["adapters"]]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"no list of adapters: {error}") from None
+        raise ValueError(f"invalid list of adapters: {error}") from None
 
 
-def mark(text: str) -> str:
-    """What a server tells when it serves what the file says (``GET /adapters``, field ``reached``)."""
+def config_digest(text: str) -> str:
+    """Return the digest that a server reports once it serves this content (``GET /adapters``, field ``reached``)."""
     return hashlib.sha256(text.encode()).hexdigest()

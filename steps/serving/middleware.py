@@ -1,18 +1,21 @@
-"""What stands in front of every server: ``/chat``, and adapters that can be changed while it runs."""
+"""The ASGI middleware in front of every server: the allow-list, ``POST /chat``, and adapters changed at run time."""
 
 from __future__ import annotations
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from steps.serving.adapter_reloader import AdapterReloader
-from steps.serving.chat_middleware import App, ChatMiddleware, Message, Receive, Send
+from steps.serving.allowlist import RequestAllowlist
+from steps.serving.chat_middleware import ChatMiddleware
 
 
 class ServingMiddleware:
-    """The middleware of ``vllm serve --middleware`` and of the transformers library's server."""
+    """Middleware of ``vllm serve --middleware`` and of the transformers server."""
 
-    def __init__(self, app: App) -> None:
-        switch = AdapterReloader(app)
-        self.app = ChatMiddleware(switch, switch.default_model)
+    def __init__(self, app: ASGIApp, reloader: AdapterReloader | None = None) -> None:
+        reloader = reloader or AdapterReloader(app)
+        self.app = RequestAllowlist(ChatMiddleware(reloader, reloader.default_model))
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request through both."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request through all of them; the reloader calls the server's LoRA API behind them."""
         await self.app(scope, receive, send)

@@ -19,7 +19,8 @@ from steps.models import adapter_compat
 from steps.runtime import files
 from steps.runtime.entrypoint import parse, settings
 from steps.runtime.errors import BadInput, StepError
-from steps.serving import adapter_reloader, desired_adapters, server_command
+from steps.serving import desired_adapters, server_command
+from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.server_command import served_name
 
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -66,8 +67,8 @@ def prepare(given: Settings) -> Program:
     folder = Path(os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
     file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
     images = os.environ.get(desired_adapters.IMAGES_VARIABLE, "")
-    wanted = desired_adapters.read(file.read_text()) if file.is_file() else []
-    adapters = [adapter_compat.read(one.name, adapter_reloader.fetch(one, folder, images)) for one in wanted]
+    wanted = desired_adapters.parse(file.read_text()) if file.is_file() else []
+    adapters = [adapter_compat.read(one.name, fetch_adapter(one, folder, images)) for one in wanted]
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
     if template and "chat-template" not in arguments:
         files.write_text(folder / "chat_template.jinja", template)

@@ -26,12 +26,13 @@ from steps.serving.server import HOST
 
 STEPS = Path(__file__).parents[1]
 MIDDLEWARE = "steps.serving.middleware.ServingMiddleware"
-# All that the middleware imports, for an environment that has none of our packages.
 MIDDLEWARE_FILES = (
     *("__init__.py", "runtime/__init__.py", "runtime/files.py", "models/__init__.py", "models/adapter.py"),
-    "serving/__init__.py",
-    *(f"serving/{module}.py" for module in ("adapter_reloader", "chat_middleware", "middleware", "desired_adapters")),
+    *("serving/__init__.py", "serving/middleware.py", "serving/allowlist.py", "serving/asgi.py"),
+    *("serving/chat_middleware.py", "serving/adapter_reloader.py", "serving/adapter_fetch.py"),
+    "serving/desired_adapters.py",
 )
+"""Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
 # What the step decides itself; the value says what to do instead.
 RESERVED = {
     "model": "set the preset",

@@ -64,13 +64,13 @@ def problem(address: str) -> str:
 
 def write(file: Path, adapters: Sequence[DesiredAdapter]) -> None:
     """Tell a server on this machine which adapters to serve."""
-    files.write_text(file, desired_adapters.write(adapters))
+    files.write_text(file, desired_adapters.serialize(adapters))
 
 
 def wait(
     address: str, mark: str, seconds: float, gone: Callable[[], str] = str, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """Wait until the server serves the adapters of ``mark`` (``steps.serving.desired_adapters.mark``).
+    """Wait until the server serves the adapters of ``mark`` (``steps.serving.desired_adapters.config_digest``).
 
     ``gone`` is asked while nothing answers, and tells why nothing will any more, if so.
 

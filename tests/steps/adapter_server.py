@@ -15,7 +15,7 @@ import uvicorn
 
 from steps.serving import adapter_reloader
 from steps.serving.adapter_reloader import AdapterReloader
-from steps.serving.chat_middleware import ChatMiddleware
+from steps.serving.middleware import ServingMiddleware
 
 Message = dict[str, Any]
 
@@ -88,11 +88,11 @@ class Running:
         self, file: Path, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0), images: Path | None = None
     ) -> None:
         self.small = SmallServer()
-        self.switch = AdapterReloader(self.small, str(file), str(folder), str(images or ""))
+        self.reloader = AdapterReloader(self.small, str(file), str(folder), str(images or ""))
         listening = socket.create_server(address)
         self.address = f"http://{address[0]}:{listening.getsockname()[1]}"
-        front = ChatMiddleware(self.switch, self.switch.default_model)
-        config = uvicorn.Config(front, log_level="error", lifespan="off")
+        middleware = ServingMiddleware(self.small, self.reloader)
+        config = uvicorn.Config(middleware, log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
         self._thread.start()

@@ -20,7 +20,8 @@ from steps.oci.registry import pull_data
 from steps.rollout import service_change
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
-from steps.serving import adapter_reloader, serving_client
+from steps.serving import serving_client
+from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.desired_adapters import DesiredAdapter
 
 
@@ -236,7 +237,7 @@ def test_a_node_that_mounts_an_empty_folder_has_servers_that_pull(
     servers.empty_images = True
     assert run(settings()).answer == f"I am {version(images, 'one')}."
     assert loaded(servers) == {f"pulled/{version(images, 'one')}"}
-    assert "so it is pulled" in capsys.readouterr().out
+    assert "pulling its image" in capsys.readouterr().out
 
 
 def test_a_canary_mounts_its_adapter_and_takes_over_with_it(
@@ -272,8 +273,8 @@ def test_adapters_in_volumes_are_no_images(
 def test_files_that_may_not_be_read_are_pulled(images: dict[str, str], tmp_path: Path) -> None:
     name, _, digest = images["one"].rpartition("@")
     adapter = DesiredAdapter("tuned", digest, image=name)
-    mounted = pull_data(reference.parse(images["one"]), tmp_path / "images" / adapter.place / "data")
-    assert adapter_reloader.fetch(adapter, tmp_path / "pulled", str(tmp_path / "images")) == mounted
+    mounted = pull_data(reference.parse(images["one"]), tmp_path / "images" / adapter.short_digest / "data")
+    assert fetch_adapter(adapter, tmp_path / "pulled", str(tmp_path / "images")) == mounted
     (mounted / "adapter_model.safetensors").unlink()  # chmod says nothing to root
-    pulled = adapter_reloader.fetch(adapter, tmp_path / "pulled", str(tmp_path / "images"))
+    pulled = fetch_adapter(adapter, tmp_path / "pulled", str(tmp_path / "images"))
     assert pulled == tmp_path / "pulled" / adapter.version and (pulled / "adapter_model.safetensors").is_file()

@@ -137,14 +137,13 @@ def test_base_and_adapters_are_served_and_asked(
     chat = requests.post(f"{result.endpoint}/chat", json={"prompt": QUESTION, "max_tokens": TOKENS})
     assert chat.json() == {"Result": result.answer, "model": version(adapters / "one", "one")}
     loading = {"lora_name": "x", "lora_path": str(adapters / "one")}
-    assert requests.post(f"{result.endpoint}/v1/load_lora_adapter", json=loading).status_code == 403
+    assert requests.post(f"{result.endpoint}/v1/load_lora_adapter", json=loading).status_code == 404
 
     unknown = ask(result.endpoint, "someone/else")
     assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "model")
     nameless = requests.post(f"{result.endpoint}/v1/chat/completions", json={"messages": []})
     assert nameless.status_code == 404
-    assert requests.post(f"{result.endpoint}/reset").status_code == 200
-    assert ask(result.endpoint, "one").status_code == 200, "the models are gone after a reset"
+    assert requests.post(f"{result.endpoint}/reset").status_code == 404
 
     assert rollout(asked) == result
     assert running(work) == first, "it was restarted with nothing changed"

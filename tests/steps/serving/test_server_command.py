@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -110,9 +111,7 @@ def test_what_the_step_decides_is_refused_all_at_once() -> None:
     assert "s3cret" not in str(refused.value)
 
 
-def test_no_token_reaches_the_server_and_vllm_finds_only_the_middleware(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONPATH", "/ours")
     environment = server_command.environment(VLLM, "tuned", tmp_path / "adapters.json", tmp_path / "middleware")
@@ -122,14 +121,35 @@ def test_no_token_reaches_the_server_and_vllm_finds_only_the_middleware(
         str(tmp_path / "adapters.json"),
         "1",
     )
-    module, _, name = server_command.MIDDLEWARE.rpartition(".")
-    code = f"import {module}; print({module}.__file__, {module}.{name}.__name__)"
-    alone = [sys.executable, "-S", "-c", code]  # -S: without any package of an environment
-    path = {"PYTHONPATH": environment["PYTHONPATH"]}
-    found = subprocess.run(alone, capture_output=True, text=True, env=path, cwd=tmp_path)
-    assert found.stdout.split() == [str(tmp_path / "middleware" / "steps" / "serving" / "server_front.py"), name], (
-        found.stderr
-    )
     assert (environment["HF_HUB_OFFLINE"], environment["VLLM_NO_USAGE_STATS"]) == ("1", "1")
     assert environment["ARGOTUNE_DEFAULT_MODEL"] == "tuned"
     assert environment["PATH"].startswith("/opt/vllm/bin:")
+
+
+def test_vllm_imports_the_copied_middleware_without_our_packages(tmp_path: Path) -> None:
+    """In vLLM's environment there is Starlette, but nothing of ours beyond the copied files."""
+    environment = server_command.environment(VLLM, "", tmp_path / "adapters.json", tmp_path / "middleware")
+    for package in ("starlette", "anyio", "idna", "sniffio", "typing_extensions"):
+        if spec := importlib.util.find_spec(package):
+            path = Path(str(spec.origin))
+            path = path.parent if path.name == "__init__.py" else path
+            (tmp_path / "vllm").mkdir(exist_ok=True)
+            (tmp_path / "vllm" / path.name).symlink_to(path)
+    module, _, name = server_command.MIDDLEWARE.rpartition(".")
+    code = f"""
+import sys
+from {module} import {name}
+from steps.serving.adapter_fetch import fetch_adapter
+from steps.serving.desired_adapters import DesiredAdapter
+from pathlib import Path
+try:
+    fetch_adapter(DesiredAdapter("a", "sha256:0", path="/nowhere"), Path("/nowhere"))
+except FileNotFoundError:
+    pass
+print(*(module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "steps"), sep="\\n")
+"""
+    isolated = [sys.executable, "-S", "-P", "-c", code]  # -S: without the packages of this environment
+    path = {"PYTHONPATH": os.pathsep.join([environment["PYTHONPATH"], str(tmp_path / "vllm")])}
+    done = subprocess.run(isolated, capture_output=True, text=True, env=path, cwd=tmp_path)
+    imported = {str(Path(file).relative_to(tmp_path / "middleware" / "steps")) for file in done.stdout.split()}
+    assert imported == set(server_command.MIDDLEWARE_FILES), done.stderr

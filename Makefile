@@ -1,8 +1,10 @@
-# `make demo` runs the example, `make test` the tests; both install what they need. VENV=DIRECTORY selects another venv.
+# `make demo` runs the example, `make test` the tests; both install what they need. VENV=DIRECTORY selects another venv,
+# SHUFFLE=SEED runs the tests in random order.
 VENV ?= .venv
 PYTHON ?= python3
 # Each test file runs in one of two processes; tests/conftest.py starts the longest first.
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
+	$(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
 .PHONY: demo lint test test-slow clean
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -18,16 +19,34 @@ from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 from steps.oci import oci_layout
 from steps.oci.oci_layout import Image
 
+# All processors compute alike in the tests, in float32: bfloat16 is not used where a processor has it (AVX-512, AMX).
+os.environ |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="Run files, and the tests in each, in random order")
+
 
 def pytest_configure() -> None:
-    """Ctrl-C reaches the commands under test even where a shell that runs the tests in the background ignores it."""
+    """Let Ctrl-C reach the commands under test even if a shell runs the tests in the background and ignores it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, the end-to-end run before all: two processes then end at the same time."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run files with slow tests first and the end-to-end run before all, so that two workers finish together."""
+    seed: int | None = config.getoption("shuffle")
+    if seed is not None:
+        _shuffle(items, random.Random(seed))
+        return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.name != "test_end_to_end.py", item.path not in slow))
+
+
+def _shuffle(items: list[pytest.Item], rng: random.Random) -> None:
+    files = list(dict.fromkeys(item.path for item in items))
+    rng.shuffle(files)
+    rng.shuffle(items)
+    items.sort(key=lambda item: files.index(item.path))
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The evaluate step: compare the adapter with its base and the deployed adapter, and apply the gate."""

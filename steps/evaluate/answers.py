@@ -1,4 +1,4 @@
-"""What a model answers, always taking the likeliest token."""
+"""Greedy answers of a model to questions."""
 
 from __future__ import annotations
 
@@ -8,47 +8,54 @@ from typing import Any
 from steps.data.chat_tokens import Message, render
 
 BATCH_SIZE = 8
-"""Questions answered together, if there are more than these. So many are answered one by one, as a server does: among
-others each is padded, which rounds otherwise, and some answers take another turn."""
+"""Questions per batch. Up to this many questions are answered one by one, as a server does: padding in a batch changes
+rounding, and with it some answers."""
 
 
 def answer(
     model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
 ) -> list[str]:
-    """Answer each of ``questions``, messages that end with the user's. ``ends`` are tokens that end an answer.
+    """Return the greedy answer to each question.
+
+    Args:
+        model: The model that answers.
+        tokenizer: Its tokenizer, with a chat template.
+        questions: Messages, of which the last is the user's.
+        ends: Ids of tokens that end an answer, besides the model's eos tokens.
+        max_new_tokens: Maximum length of an answer.
 
     Raises:
-        BadInput: the chat template refuses a question.
+        BadInput: The chat template rejects a question.
     """
     answers: list[str] = []
-    at_once = BATCH_SIZE if len(questions) > BATCH_SIZE else 1
-    for first in range(0, len(questions), at_once):
-        answers += _batch(model, tokenizer, questions[first : first + at_once], ends, max_new_tokens)
+    batch_size = BATCH_SIZE if len(questions) > BATCH_SIZE else 1
+    for start in range(0, len(questions), batch_size):
+        answers += _answer_batch(model, tokenizer, questions[start : start + batch_size], ends, max_new_tokens)
     return answers
 
 
-def _batch(
+def _answer_batch(
     model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
 ) -> list[str]:
     import torch
 
     texts = [render(tokenizer, question, prompt=True) for question in questions]
-    # Padded on the left, so that all answers begin at the same place.
+    # Left padding aligns the beginnings of all answers.
     inputs = tokenizer(texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt")
     inputs = inputs.to(model.device)
-    own = model.generation_config.eos_token_id
-    own = own if isinstance(own, list) else [own]
+    eos = model.generation_config.eos_token_id
+    eos = eos if isinstance(eos, list) else [eos]
     with torch.inference_mode():
         tokens = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            # Some models come with settings for sampling, which do not belong to the likeliest answer.
+            # Some models ship sampling settings, which transformers warns about in greedy search.
             temperature=None,
             top_p=None,
             top_k=None,
-            eos_token_id=sorted({*own, *ends} - {None}),
+            eos_token_id=sorted({*eos, *ends} - {None}),
             pad_token_id=tokenizer.pad_token_id,
         )
     new = tokens[:, inputs["input_ids"].shape[1] :]

@@ -1,4 +1,4 @@
-"""How sure a comparison of losses is: a paired bootstrap over the held-out rows."""
+"""Confidence interval of a ratio of losses: a paired bootstrap over the held-out rows."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ LEVEL = 0.95
 
 
 def ratio_interval(before: Sequence[float], after: Sequence[float], seed: int) -> tuple[float, float]:
-    """Interval that holds the ratio of the two sums with a confidence of ``LEVEL``; each pair is of one row.
+    """Return the ``LEVEL`` confidence interval of ``sum(after) / sum(before)``.
 
-    The percentile bootstrap of Efron and Tibshirani (1993, chapter 13): rows are drawn with replacement, always both
-    losses of a row together, since a hard row is hard for both.
+    This is the percentile bootstrap of Efron and Tibshirani (1993, chapter 13). Rows are drawn with replacement, and
+    both losses of a row together, since a row that is hard for one model is hard for the other.
+
+    Args:
+        before: Losses of the rows by one model.
+        after: Losses of the same rows by the other model.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: no rows, or not as many in both.
+        ValueError: There are no rows, or the lengths differ.
     """
     import numpy as np
 
     if not before or len(before) != len(after):
-        raise ValueError("give the losses of the same rows, at least of one")
-    draw = np.random.RandomState(seed)  # its stream never changes (NEP 19)
+        raise ValueError("before and after must be losses of the same rows, and not empty")
+    rng = np.random.RandomState(seed)  # its stream never changes (NEP 19)
     count = len(before)
-    times = draw.multinomial(count, np.full(count, 1 / count), size=DRAWS)
-    ratios = (times @ np.asarray(after)) / (times @ np.asarray(before))
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    ratios = (weights @ np.asarray(after)) / (weights @ np.asarray(before))
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(ratios, [tail, 100 - tail])
     return float(low), float(high)

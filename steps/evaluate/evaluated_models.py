@@ -1,4 +1,4 @@
-"""The models that an evaluation compares: the base, the adapter on it, and the adapter in service."""
+"""The models that an evaluation compares: the base, the adapter, and the deployed adapter."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from steps.runtime.machine import GIB
 
 
 def adapter_folder(work: Path, digest: str) -> Path:
-    """Where the adapter of this run is.
+    """Return the directory of this run's adapter.
 
     Raises:
-        BadInput: there is none, or it is not the one with ``digest`` (where that is given).
+        BadInput: The adapter is missing, or its digest is not ``digest`` (if set).
     """
     folder = work / "adapter"
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise BadInput(f"there is no {' and no '.join(missing)} in {folder}", "run the tune step before")
+        raise BadInput(f"{folder}: {' and '.join(missing)} not found", "run the tune step first")
     if digest and adapter_digest(folder) != digest:
-        raise BadInput(f"the adapter in {folder} is not the one that was tuned: its digest differs", "tune again")
+        raise BadInput(f"{folder}: the adapter's digest differs from adapter_digest", "run the tune step again")
     return folder
 
 
 def previous_folder(previous: str, work: Path, adapter: Path) -> Path | None:
-    """The files of the adapter in service; None when there is none, or it is of another base model.
+    """Return the directory of the deployed adapter; None if there is none, or it has another base model.
 
     Raises:
-        BadInput: it can't be had, or is no adapter.
-        StepError: its registry can't be reached.
+        BadInput: The image cannot be pulled, or is not an adapter.
+        StepError: The registry is unreachable.
     """
     if not previous:
         return None
@@ -44,29 +44,29 @@ def previous_folder(previous: str, work: Path, adapter: Path) -> Path | None:
         from steps.oci.registry import pull_adapter
 
         folder = pull_adapter(reference.parse(previous), work / "previous")
-    base, own = _base_of(folder), _base_of(adapter)
-    if base != own:
-        print(f"the adapter in service is of {base}, not of {own}: they are not compared", flush=True)
+    previous_base, base = _read_base(folder), _read_base(adapter)
+    if previous_base != base:
+        print(f"not comparing with the deployed adapter: its base is {previous_base}, not {base}", flush=True)
         return None
     return folder
 
 
 def load(base: Path, adapter: Path, method: str, quantization_config: Mapping[str, Any], device: str) -> Any:
-    """The base model as servers load it, with the adapter on it: not quantized, also where the adapter learned so.
+    """Return the base model with the adapter, loaded as servers load it: unquantized, even if trained with qlora.
 
-    An adapter learns to make up for the rounding of its base; how good it is without is what will be noticed. Only
-    where the device's memory is too small is the base loaded as for training.
+    An adapter learns to compensate the rounding of a quantized base, so its quality is measured without quantization.
+    The base is loaded as in training only if the device's memory is too small.
 
     Raises:
-        BadInput: the adapter does not fit.
-        StepError: the base was not quantized.
+        BadInput: The adapter does not fit the base model.
+        StepError: The base was not quantized.
     """
     from peft import PeftModel
 
-    if method == "qlora" and (needed := _gib_as_served(base, device)) > (free := _free_gib(device)):
+    if method == "qlora" and (required := _unquantized_gib(base, device)) > (free := _free_gib(device)):
         print(
-            f"the base is evaluated quantized, as in training: as it is served it takes {needed:.0f} GiB, and "
-            f"{free:.0f} are free",
+            f"evaluating the base quantized, as in training: unquantized it needs {required:.0f} GiB, {free:.0f} GiB "
+            "are free",
             flush=True,
         )
     else:
@@ -75,15 +75,15 @@ def load(base: Path, adapter: Path, method: str, quantization_config: Mapping[st
     try:
         return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).eval()
     except (ValueError, RuntimeError) as error:
-        what = f"the adapter doesn't fit the base model: {_first_line(error)}"
-        raise BadInput(what, "give the base it was tuned on") from None
+        message = f"the adapter does not fit the base model: {_first_line(error)}"
+        raise BadInput(message, "use the base model that the adapter was tuned on") from None
 
 
-def turns(model: Any, previous: Path | None) -> Iterator[str]:
-    """Names of what is measured, one after the other; when a name comes out, ``model`` is what it says.
+def iter_models(model: Any, previous: Path | None) -> Iterator[str]:
+    """Yield ``base``, ``adapter`` and, if there is one, ``previous``, after switching ``model`` to it.
 
     Raises:
-        BadInput: the adapter in service does not fit.
+        BadInput: The deployed adapter does not fit the base model.
     """
     with model.disable_adapter():
         yield "base"
@@ -92,14 +92,14 @@ def turns(model: Any, previous: Path | None) -> Iterator[str]:
         try:
             model.load_adapter(str(previous), adapter_name="previous", local_files_only=True)
         except (ValueError, RuntimeError) as error:
-            what = f"the adapter in service doesn't fit the base model: {_first_line(error)}"
-            raise BadInput(what, "give another tag or volume as output") from None
+            message = f"the deployed adapter does not fit the base model: {_first_line(error)}"
+            raise BadInput(message, "use another tag or volume as output") from None
         model.set_adapter("previous")
         yield "previous"
 
 
-def _gib_as_served(base: Path, device: str) -> float:
-    """Weights in the type that the device computes in, and room for what is computed with them."""
+def _unquantized_gib(base: Path, device: str) -> float:
+    """Return the GiB of the weights in the device's compute dtype, and of activations."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -109,7 +109,7 @@ def _gib_as_served(base: Path, device: str) -> float:
 
 
 def _free_gib(device: str) -> float:
-    """Memory that is free for weights; of all GPUs, as the layers are spread over them."""
+    """Return the GiB free for weights, summed over all GPUs, since layers are spread over them."""
     import torch
 
     if device != "cuda":
@@ -117,11 +117,11 @@ def _free_gib(device: str) -> float:
     return sum(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count())) / GIB
 
 
-def _base_of(folder: Path) -> str:
+def _read_base(folder: Path) -> str:
     try:
         return str(json.loads((folder / CONFIG).read_text())["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder} holds no adapter: {error}", "put a whole adapter there, or none") from None
+        raise BadInput(f"{folder} is not an adapter: {error}", "provide an adapter, or unset previous") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""What ``report/evaluation.json`` tells of rows and answers: base, adapter and the one in service, side by side."""
+"""Rows, answers and tasks in ``report/evaluation.json``: base, adapter and deployed adapter side by side."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,72 +11,72 @@ from steps.data.chat_tokens import Message, Prepared
 from steps.evaluate.answer_metrics import Scores
 from steps.evaluate.lm_tasks import TaskScore
 
-WORST = 5
-"""Rows listed on which the adapter does worse than its base, or than the adapter in service."""
+MAX_REGRESSIONS = 5
+"""Rows listed on which the adapter is worse than the base, or than the deployed adapter."""
 
 MAX_QUESTION_LENGTH = 1000
-"""Characters of a question that are told."""
+"""Characters of a question that are recorded."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Of one model."""
+class Measurements:
+    """Measurements of one model."""
 
     losses: list[float]
-    """Of each row, summed over its tokens."""
+    """Loss of each row, summed over its tokens."""
     answers: list[str]
-    """To the rows that were chosen."""
+    """Answers to the sampled rows."""
     scores: list[Scores]
-    """Of these answers."""
+    """Scores of these answers."""
     tasks: list[TaskScore] = field(default_factory=list)
     """Metrics of lm-eval's tasks."""
 
 
-Models = Mapping[str, Measured]
-"""``base``, ``adapter`` and, where there is one in service, ``previous``."""
+Models = Mapping[str, Measurements]
+"""``base``, ``adapter`` and, if an adapter is deployed, ``previous``."""
 
 
-def rows(models: Models, prepared: Prepared, given: Sequence[Sequence[Message]]) -> dict[str, Any]:
-    """The loss of each row by each model, and the rows on which the adapter does worse than the others."""
-    measured: list[dict[str, Any]] = [
+def rows(models: Models, prepared: Prepared, messages: Sequence[Sequence[Message]]) -> dict[str, Any]:
+    """Return the loss of each row by each model, and the rows on which the adapter is worse than the others."""
+    losses: list[dict[str, Any]] = [
         {
             "row": number,
-            "question": question(given[number]),
+            "question": question(messages[number]),
             "tokens": tokens.learned,
-            **{f"{name}_loss": round(model.losses[place] / tokens.learned, 4) for name, model in models.items()},
+            **{f"{name}_loss": round(model.losses[idx] / tokens.learned, 4) for name, model in models.items()},
         }
-        for place, (number, tokens) in enumerate(zip(prepared.numbers, prepared.rows, strict=True))
+        for idx, (number, tokens) in enumerate(zip(prepared.numbers, prepared.rows, strict=True))
     ]
     return {
-        "rows": len(measured),
-        "tokens": sum(row["tokens"] for row in measured),
-        "row_losses": measured,
-        "regressions": _worse(measured, "base"),
-        **({"regressions_against_previous": _worse(measured, "previous")} if "previous" in models else {}),
+        "rows": len(losses),
+        "tokens": sum(row["tokens"] for row in losses),
+        "row_losses": losses,
+        "regressions": _regressions(losses, "base"),
+        **({"regressions_against_previous": _regressions(losses, "previous")} if "previous" in models else {}),
     }
 
 
 def samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
-    """What each model answers, with the scores of each answer."""
+    """Return the answers of each model to the sampled rows, with their scores."""
     return [
         {
             "question": question(row[:-1]),
             "messages": row[:-1],
             "reference": row[-1]["content"],
-            **{f"{name}_answer": model.answers[place] for name, model in models.items()},
-            "scores": {name: _plain(model.scores[place]) for name, model in models.items()},
+            **{f"{name}_answer": model.answers[idx] for name, model in models.items()},
+            "scores": {name: dataclasses.asdict(model.scores[idx]) for name, model in models.items()},
         }
-        for place, row in enumerate(chosen)
+        for idx, row in enumerate(chosen)
     ]
 
 
 def scores(means: Mapping[str, Scores | None]) -> dict[str, Any]:
-    """Means of the scores by model; nothing where nothing was answered."""
-    return {name: _plain(mean) for name, mean in means.items() if mean}
+    """Return the mean scores by model; empty if nothing was answered."""
+    return {name: dataclasses.asdict(mean) for name, mean in means.items() if mean}
 
 
 def tasks(models: Models) -> list[dict[str, Any]]:
-    """Each metric of lm-eval's tasks, by each model."""
+    """Return each metric of lm-eval's tasks by each model."""
     return [
         {
             "task": score.task,
@@ -84,30 +85,26 @@ def tasks(models: Models) -> list[dict[str, Any]]:
             "name": score.name,
             "samples": score.samples,
             "higher_is_better": score.higher_is_better,
-            **{name: round(model.tasks[place].value, 4) for name, model in models.items()},
-            "stderr": {name: model.tasks[place].stderr for name, model in models.items()},
+            **{name: round(model.tasks[idx].value, 4) for name, model in models.items()},
+            "stderr": {name: model.tasks[idx].stderr for name, model in models.items()},
         }
-        for place, score in enumerate(models["base"].tasks)
+        for idx, score in enumerate(models["base"].tasks)
     ]
 
 
-def task_lines(models: Models) -> list[str]:
-    """The same for people."""
+def format_tasks(models: Models) -> list[str]:
+    """Return a log line for each metric of lm-eval's tasks."""
     pairs = zip(models["base"].tasks, models["adapter"].tasks, strict=True)
     return [f"{base.name} {base.value:.4g} -> {adapter.value:.4g} ({base.samples} samples)" for base, adapter in pairs]
 
 
 def question(row: Sequence[Message]) -> str:
-    """The last thing the user says, or the beginning of a row of mere text."""
-    asked = [message for message in reversed(row) if message["role"] == "user"]
-    return next((str(message["content"])[:MAX_QUESTION_LENGTH] for message in [*asked, *row[:1]]), "")
+    """Return the last user message, or the beginning of a plain text row."""
+    user_messages = [message for message in reversed(row) if message["role"] == "user"]
+    return next((str(message["content"])[:MAX_QUESTION_LENGTH] for message in [*user_messages, *row[:1]]), "")
 
 
-def _worse(measured: Sequence[dict[str, Any]], other: str) -> list[dict[str, Any]]:
-    """The rows on which the adapter's loss is most above that of another model, worst first."""
-    worse = [row for row in measured if row["adapter_loss"] > row[f"{other}_loss"]]
-    return sorted(worse, key=lambda row: row[f"{other}_loss"] - row["adapter_loss"])[:WORST]
-
-
-def _plain(one: Scores) -> dict[str, float]:
-    return {"exact_match": one.exact_match, "rouge_l": one.rouge_l}
+def _regressions(losses: Sequence[dict[str, Any]], other: str) -> list[dict[str, Any]]:
+    """Return the rows on which the adapter's loss exceeds another model's most, worst first."""
+    worse = [row for row in losses if row["adapter_loss"] > row[f"{other}_loss"]]
+    return sorted(worse, key=lambda row: row[f"{other}_loss"] - row["adapter_loss"])[:MAX_REGRESSIONS]

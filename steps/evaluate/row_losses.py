@@ -1,4 +1,4 @@
-"""The loss of a model on each of many rows, in batches."""
+"""Per-row losses of a model, computed in batches."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Any
 
 from steps.data.chat_tokens import IGNORED, ChatTokens
 
-TOKENS_AT_ONCE = 2048
-"""Of a batch, padding counted: the logits of 2048 tokens take about a gigabyte in the largest vocabularies."""
+MAX_BATCH_TOKENS = 2048
+"""Tokens of a batch, padding included: with the largest vocabularies the logits of 2048 tokens take about 1 GB."""
 
 
-def row_losses(model: Any, rows: Sequence[ChatTokens], tell: Callable[[int], None]) -> list[float]:
-    """Summed loss of the labelled tokens of each row; ``tell`` hears how many rows each batch had."""
+def row_losses(model: Any, rows: Sequence[ChatTokens], on_batch: Callable[[int], None]) -> list[float]:
+    """Return the summed loss of the labelled tokens of each row.
+
+    Args:
+        model: A causal language model.
+        rows: Tokens and labels; ``IGNORED`` labels do not count.
+        on_batch: Called after each batch with its number of rows.
+    """
     import torch
 
     losses = [0.0] * len(rows)
@@ -21,21 +27,21 @@ def row_losses(model: Any, rows: Sequence[ChatTokens], tell: Callable[[int], Non
         with torch.inference_mode():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
         targets = labels[:, 1:]
-        counted = targets != IGNORED
-        # Only at the places that count, so that no second copy of all logits is made.
-        loss = torch.nn.functional.cross_entropy(logits[counted].float(), targets[counted], reduction="none")
-        sums = torch.zeros(len(batch), device=loss.device).index_add(0, counted.nonzero()[:, 0], loss)
+        labelled = targets != IGNORED
+        # Only labelled positions, to avoid a second copy of all logits.
+        loss = torch.nn.functional.cross_entropy(logits[labelled].float(), targets[labelled], reduction="none")
+        sums = torch.zeros(len(batch), device=loss.device).index_add(0, labelled.nonzero()[:, 0], loss)
         for number, value in zip(batch, sums.tolist(), strict=True):
             losses[number] = value
-        tell(len(batch))
+        on_batch(len(batch))
     return losses
 
 
 def _batches(rows: Sequence[ChatTokens]) -> Iterator[list[int]]:
-    """Numbers of rows of like length, so many that a batch is not too large."""
+    """Yield batches of row indices with similar lengths, each of at most ``MAX_BATCH_TOKENS``."""
     batch: list[int] = []
     for number in sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids)):
-        if batch and len(rows[number].input_ids) * (len(batch) + 1) > TOKENS_AT_ONCE:
+        if batch and len(rows[number].input_ids) * (len(batch) + 1) > MAX_BATCH_TOKENS:
             yield batch
             batch = []
         batch.append(number)
@@ -47,12 +53,12 @@ def _padded(rows: Sequence[ChatTokens], device: Any) -> tuple[Any, Any, Any]:
     import torch
 
     width = max(len(row.input_ids) for row in rows)
-    ids = torch.zeros((len(rows), width), dtype=torch.long)  # what stands under a mask of 0 doesn't matter
+    ids = torch.zeros((len(rows), width), dtype=torch.long)  # ids at masked positions are ignored
     labels = torch.full((len(rows), width), IGNORED)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for place, row in enumerate(rows):
+    for idx, row in enumerate(rows):
         length = len(row.input_ids)
-        ids[place, :length] = torch.tensor(row.input_ids)
-        labels[place, :length] = torch.tensor(row.labels)
-        mask[place, :length] = 1
+        ids[idx, :length] = torch.tensor(row.input_ids)
+        labels[idx, :length] = torch.tensor(row.labels)
+        mask[idx, :length] = 1
     return ids.to(device), labels.to(device), mask.to(device)

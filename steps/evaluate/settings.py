@@ -12,46 +12,45 @@ from steps.runtime.entrypoint import OptionalFolder, settings
 
 @settings
 class Settings(gate.Rules):
-    """Compare ``WORK/adapter`` with its base on ``eval.parquet`` of the dataset; writes ``report/evaluation.json``."""
+    """Compare ``WORK/adapter`` with its base on ``eval.parquet`` of the dataset; write ``report/evaluation.json``."""
 
     work: Path
-    """Work folder, shared by all steps."""
+    """Work directory, shared by all steps."""
     dataset: OptionalFolder = None
-    """Folder of the rows; by default ``WORK/dataset``."""
+    """Directory of the rows (default: ``WORK/dataset``)."""
     preset: str = ""
     """Preset of the base model."""
     model: str = ""
-    """Hugging Face id of the base model, or a folder; by default the preset's."""
+    """Hugging Face id or directory of the base model (default: the preset's)."""
     revision: str = ""
     """Commit, branch or tag of the base model."""
     method: Literal["lora", "qlora"] = "qlora"
-    """How the base was loaded for training. It is evaluated as it is served, not quantized, if memory is enough."""
+    """Training method. The base is evaluated as served, unquantized, if memory is sufficient."""
     quantization_config: dict[str, Any] = field(default_factory=dict)
     """Arguments of transformers' BitsAndBytesConfig, as in training."""
     max_length: int = 1024
-    """Tokens of a row; longer rows are cut."""
+    """Maximum tokens per row; longer rows are truncated."""
     samples: int = 5
-    """Rows whose question the models answer, to be read side by side; exact match and ROUGE-L are of these answers."""
+    """Number of held-out questions that the models answer; exact match and ROUGE-L are means over these answers."""
     max_new_tokens: int = 64
-    """Length of these answers."""
+    """Maximum tokens of an answer."""
     tasks: list[str] = field(default_factory=list)
-    """Tasks of lm-eval that the models are asked too: names, or paths of YAML files (lm_tasks.py)."""
+    """Tasks of lm-eval to run on each model: names, or paths of YAML files."""
     task_limit: int = 0
     """Samples of each task; 0: all."""
     seed: int = 42
-    """Of the choice of samples."""
+    """Seed of the choice of samples."""
     adapter_digest: str = ""
     """Digest of the adapter, from the tune step."""
     data_digest: str = ""
     """Digest of the rows, from the download step."""
     previous: str = ""
-    """The adapter in service, which this one must be better than: a folder (a path that begins with ``/``) or the
-    reference of an image; empty: there is none."""
+    """Deployed adapter to compare with: a directory (absolute path) or an image reference; empty: none."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Losses are means over all assistant tokens of the held-out rows."""
+    """Verdict and metrics; losses are means over all assistant tokens of the held-out rows."""
 
     base_loss: float
     adapter_loss: float
@@ -60,13 +59,13 @@ class Result:
     verdict: str
     """``pass`` or ``fail``."""
     reason: str = ""
-    """The rules of the gate that said no; empty when none did."""
+    """Failed rules of the gate; empty if all passed."""
     base_exact_match: float | None = None
-    """Means over the answers, from 0 to 1; None when nothing was answered."""
+    """Mean over the answers, from 0 to 1; None if nothing was answered."""
     adapter_exact_match: float | None = None
     base_rouge_l: float | None = None
     adapter_rouge_l: float | None = None
     previous_loss: float | None = None
-    """Of the adapter in service; None when there is none of this base model."""
+    """Loss of the deployed adapter; None if there is none with this base model."""
     previous_exact_match: float | None = None
     previous_rouge_l: float | None = None

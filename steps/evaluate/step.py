@@ -1,4 +1,4 @@
-"""The gate: compare the adapter with its base, and with the adapter in service, on the rows that were held out."""
+"""Evaluate the adapter against its base and the deployed adapter on held-out rows, and apply the gate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steps.evaluate import answer_metrics, evaluated_models, evaluation_record, 
 from steps.evaluate.answer_metrics import Scores
 from steps.evaluate.answers import answer
 from steps.evaluate.bootstrap import LEVEL, ratio_interval
-from steps.evaluate.evaluation_record import Measured, Models
+from steps.evaluate.evaluation_record import Measurements, Models
 from steps.evaluate.row_losses import row_losses
 from steps.evaluate.settings import Result, Settings
 from steps.models.adapter import adapter_digest
@@ -25,84 +25,87 @@ from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
 
 
-def evaluate(given: Settings) -> Result:
-    """Measure base, adapter and the adapter in service, let all answer, and give the verdict.
+def evaluate(settings: Settings) -> Result:
+    """Measure losses, answers and tasks of base, adapter and deployed adapter, and return the verdict.
 
     Raises:
-        BadInput: no held-out rows, no adapter, or none that fits the base; a rule about answers, but no answers; tasks
-            that can't be asked.
-        StepError: the base model or the data of a task can't be had, or the base was not quantized.
+        BadInput: There are no held-out rows, no adapter, or it does not fit the base; a rule needs answers but samples
+            is 0; a task cannot run.
+        StepError: The base model or the data of a task is unavailable, or the base was not quantized.
     """
-    rows = read_messages(dataset_folder(given) / "eval.parquet")
-    folder = evaluated_models.adapter_folder(given.work, given.adapter_digest)
+    rows = read_messages(dataset_folder(settings) / "eval.parquet")
+    folder = evaluated_models.adapter_folder(settings.work, settings.adapter_digest)
     prepare_libraries()
-    tasks = lm_tasks.load(given.tasks, given.min_task_scores, given.task_limit, chat=rows[0][0]["role"] != TEXT)
+    tasks = lm_tasks.load(
+        settings.tasks, settings.min_task_scores, settings.task_limit, chat=rows[0][0]["role"] != TEXT
+    )
     device = choose_device()
-    base = fetch_model(given.preset, given.model, given.revision)
-    previous = evaluated_models.previous_folder(given.previous, given.work, folder)
+    base = fetch_model(settings.preset, settings.model, settings.revision)
+    previous = evaluated_models.previous_folder(settings.previous, settings.work, folder)
     tokenizer = load_tokenizer(folder)
-    prepared = prepare_cached(tokenizer, rows, given.work / "tokens" / "eval", given.max_length)
-    if remark := prepared.remark(len(rows), given.max_length):
-        print(remark, flush=True)
-    chosen = _choose(rows, prepared, given)
-    _check_rules(given, chosen)
-    model = evaluated_models.load(base.folder, folder, given.method, given.quantization_config, device)
+    prepared = prepare_cached(tokenizer, rows, settings.work / "tokens" / "eval", settings.max_length)
+    if warning := prepared.remark(len(rows), settings.max_length):
+        print(warning, flush=True)
+    chosen = _sample_rows(rows, prepared, settings)
+    _check_rules(settings, chosen)
+    model = evaluated_models.load(base.folder, folder, settings.method, settings.quantization_config, device)
     print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
     ends = stop_ids(tokenizer, prepared.rows)
-    turns = evaluated_models.turns(model, previous)
     models = {}
-    for name in turns:
-        measured = _measure(name, model, tokenizer, prepared, chosen, ends, given.max_new_tokens, bool(previous))
+    for name in evaluated_models.iter_models(model, previous):
+        measured = _measure(name, model, tokenizer, prepared, chosen, ends, settings.max_new_tokens, bool(previous))
         if tasks:
-            print(f"{name}: tasks {', '.join(given.tasks)}", flush=True)
-            measured = dataclasses.replace(measured, tasks=tasks.ask(model, tokenizer, given.seed))
+            print(f"{name}: tasks {', '.join(settings.tasks)}", flush=True)
+            measured = dataclasses.replace(measured, tasks=tasks.evaluate(model, tokenizer, settings.seed))
         models[name] = measured
     means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
     losses = _losses(models, prepared)
-    interval = ratio_interval(models["base"].losses, models["adapter"].losses, given.seed)
-    outcomes = gate.judge(given, _gate_measures(models, losses, interval[1], means["adapter"], prepared, given))
+    interval = ratio_interval(models["base"].losses, models["adapter"].losses, settings.seed)
+    outcomes = gate.judge(settings, _gate_measures(models, losses, interval[1], means["adapter"], prepared, settings))
     result = _result(losses, means, gate.reason(outcomes))
     files.write_json(
-        given.work / "report" / "evaluation.json",
+        settings.work / "report" / "evaluation.json",
         {
             **dataclasses.asdict(result),
-            "adapter_digest": given.adapter_digest or adapter_digest(folder),
+            "adapter_digest": settings.adapter_digest or adapter_digest(folder),
             "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
             "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
             "scores": evaluation_record.scores(means),
             "tasks": evaluation_record.tasks(models),
-            "max_new_tokens": given.max_new_tokens,
+            "max_new_tokens": settings.max_new_tokens,
             **evaluation_record.rows(models, prepared, rows),
             "samples": evaluation_record.samples(models, chosen),
         },
     )
-    _tell(result, outcomes, interval, len(chosen))
-    for line in evaluation_record.task_lines(models):
+    _print_summary(result, outcomes, interval, len(chosen))
+    for line in evaluation_record.format_tasks(models):
         print(line, flush=True)
     return result
 
 
-def outputs_intact(given: Settings, result: Result) -> bool:
-    """Whether the evaluation of an earlier run may be kept: it is there, and the adapter is the one it was made of."""
-    digest = given.adapter_digest
-    whole = bool(digest) and adapter_digest(given.work / "adapter") == digest
-    return whole and (given.work / "report" / "evaluation.json").is_file()
+def outputs_intact(settings: Settings, result: Result) -> bool:
+    """Return True if the evaluation of an earlier run exists and the adapter is unchanged."""
+    digest = settings.adapter_digest
+    unchanged = bool(digest) and adapter_digest(settings.work / "adapter") == digest
+    return unchanged and (settings.work / "report" / "evaluation.json").is_file()
 
 
-def _choose(rows: Sequence[Sequence[Message]], prepared: Prepared, given: Settings) -> list[Sequence[Message]]:
-    """Rows to answer, each up to its last assistant message; rows of mere text ask nothing."""
+def _sample_rows(rows: Sequence[Sequence[Message]], prepared: Prepared, settings: Settings) -> list[Sequence[Message]]:
+    """Return sampled rows up to their last assistant message; none if rows are plain text without questions."""
     if rows[0][0]["role"] == TEXT:
         return []
-    numbers = random.Random(given.seed).sample(prepared.numbers, min(given.samples, len(prepared.numbers)))
-    ends = [max(place for place, message in enumerate(rows[n]) if message["role"] == "assistant") for n in numbers]
+    numbers = random.Random(settings.seed).sample(prepared.numbers, min(settings.samples, len(prepared.numbers)))
+    ends = [max(idx for idx, message in enumerate(rows[n]) if message["role"] == "assistant") for n in numbers]
     return [rows[number][: end + 1] for number, end in zip(numbers, ends, strict=True)]
 
 
-def _check_rules(given: Settings, chosen: Sequence[Any]) -> None:
-    asked = [name for name in ("min_exact_match", "min_rouge_l") if getattr(given, name) is not None]
-    if asked and not chosen:
-        why, fix = ("samples is 0", "raise it") if not given.samples else ("the rows are mere text", "leave it out")
-        raise BadInput(f"{' and '.join(asked)} can't be measured: {why}, so nothing is answered", fix)
+def _check_rules(settings: Settings, chosen: Sequence[Any]) -> None:
+    rules = [name for name in ("min_exact_match", "min_rouge_l") if getattr(settings, name) is not None]
+    if rules and not chosen:
+        reason, fix = "the rows are plain text, without questions", f"remove {' and '.join(rules)}"
+        if not settings.samples:
+            reason, fix = "samples is 0", "increase samples"
+        raise BadInput(f"{' and '.join(rules)} cannot be measured: {reason}", fix)
 
 
 def _measure(
@@ -113,50 +116,54 @@ def _measure(
     chosen: Sequence[Sequence[Message]],
     ends: list[int],
     max_new_tokens: int,
-    three: bool,
-) -> Measured:
-    count, each = len(prepared.rows), len(prepared.rows) + len(chosen)
-    total = (3 if three else 2) * each
-    before = ("base", "adapter", "previous").index(name) * each
+    has_previous: bool,
+) -> Measurements:
+    count, per_model = len(prepared.rows), len(prepared.rows) + len(chosen)
+    total = (3 if has_previous else 2) * per_model
+    offset = ("base", "adapter", "previous").index(name) * per_model
     done = 0
 
-    def tell(more: int) -> None:
+    def report_batch(size: int) -> None:
         nonlocal done
-        done += more
-        progress.report(before + done, total, f"{name}: loss of {done}/{count} rows")
+        done += size
+        progress.report(offset + done, total, f"{name}: loss of {done}/{count} rows")
 
-    losses = row_losses(model, prepared.rows, tell)
+    losses = row_losses(model, prepared.rows, report_batch)
     answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, max_new_tokens)
-    scores = [answer_metrics.score(said, str(row[-1]["content"])) for said, row in zip(answers, chosen, strict=True)]
-    progress.report(before + each, total, f"{name}: {len(answers)} answers")
-    return Measured(losses, answers, scores)
+    scores = [answer_metrics.score(text, str(row[-1]["content"])) for text, row in zip(answers, chosen, strict=True)]
+    progress.report(offset + per_model, total, f"{name}: {len(answers)} answers")
+    return Measurements(losses, answers, scores)
 
 
 def _losses(models: Models, prepared: Prepared) -> dict[str, float]:
-    """Mean loss of a token by each model; only that of the adapter in service may be no number."""
+    """Return the mean loss per token by model; only the deployed adapter's can be non-finite.
+
+    Raises:
+        BadInput: The loss of the base or the adapter is not finite.
+    """
     tokens = sum(row.learned for row in prepared.rows)
     losses = {name: sum(measured.losses) / tokens for name, measured in models.items()}
-    for name, called in (("base", "base model"), ("adapter", "adapter")):
+    for name, label in (("base", "base model"), ("adapter", "adapter")):
         if not math.isfinite(losses[name]):
-            raise BadInput(f"the loss of the {called} is not a number", "lower the learning rate, or use method lora")
+            raise BadInput(f"the loss of the {label} is not finite", "lower the learning rate, or use method lora")
     return losses
 
 
 def _gate_measures(
     models: Models, losses: dict[str, float], high: float, scores: Scores | None, prepared: Prepared, rules: gate.Rules
-) -> gate.Measured:
+) -> gate.Measurements:
     pairs = zip(models["base"].losses, models["adapter"].losses, strict=True)
-    in_service = losses.get("previous")
-    if in_service is not None:
-        # One in service whose loss is no number is worse than anything.
-        in_service = _ratio(losses["adapter"], in_service) if math.isfinite(in_service) else 0.0
-    return gate.Measured(
+    previous_ratio = losses.get("previous")
+    if previous_ratio is not None:
+        # Any adapter is better than a deployed one whose loss is not finite.
+        previous_ratio = _ratio(losses["adapter"], previous_ratio) if math.isfinite(previous_ratio) else 0.0
+    return gate.Measurements(
         loss_ratio=_ratio(losses["adapter"], losses["base"]),
         loss_ratio_high=high,
         regressions=sum(adapter > base for base, adapter in pairs) / len(prepared.rows),
         scores=scores,
-        task_scores={name: lm_tasks.of_rule(name, models["adapter"].tasks) for name in rules.min_task_scores},
-        previous_loss_ratio=in_service,
+        task_scores={name: lm_tasks.score_for_rule(name, models["adapter"].tasks) for name in rules.min_task_scores},
+        previous_loss_ratio=previous_ratio,
     )
 
 
@@ -185,22 +192,23 @@ def _result(losses: dict[str, float], means: dict[str, Scores | None], reason: s
 
 
 def _perplexity(loss: float) -> float:
-    return round(math.exp(min(loss, 700.0)), 4)  # a float ends soon after
+    return round(math.exp(min(loss, 700.0)), 4)  # exp overflows at 710
 
 
-def _tell(result: Result, outcomes: Sequence[gate.Outcome], interval: tuple[float, float], answers: int) -> None:
-    beside = "" if result.previous_loss is None else f", of the adapter in service {result.previous_loss:.3f}"
+def _print_summary(
+    result: Result, outcomes: Sequence[gate.Outcome], interval: tuple[float, float], num_answers: int
+) -> None:
+    previous = "" if result.previous_loss is None else f", deployed adapter {result.previous_loss:.3f}"
     print(
         f"loss {result.base_loss:.3f} -> {result.adapter_loss:.3f}, perplexity {result.base_perplexity:.2f} -> "
-        f"{result.adapter_perplexity:.2f}{beside}: {result.verdict}\n"
-        f"the adapter's loss is {interval[0]:.0%} to {interval[1]:.0%} of the base's ({LEVEL:.0%} confidence, over "
-        "the rows)"
+        f"{result.adapter_perplexity:.2f}{previous}: {result.verdict}\n"
+        f"loss ratio adapter/base: {interval[0]:.0%} to {interval[1]:.0%} ({LEVEL:.0%} confidence interval)"
     )
-    if answers:
+    if num_answers:
         print(
             f"exact match {result.base_exact_match:.2f} -> {result.adapter_exact_match:.2f}, "
-            f"ROUGE-L {result.base_rouge_l:.2f} -> {result.adapter_rouge_l:.2f} ({answers} answers)"
+            f"ROUGE-L {result.base_rouge_l:.2f} -> {result.adapter_rouge_l:.2f} ({num_answers} answers)"
         )
     for outcome in outcomes:
-        print(f"gate: {outcome}: {'ok' if outcome.ok else 'no'}")
+        print(f"gate: {outcome}: {'passed' if outcome.ok else 'failed'}")
     sys.stdout.flush()

@@ -82,7 +82,7 @@ def tracking(plan: Plan, *, here: bool) -> Iterator[Problem]:
 def tasks(plan: Plan, *, here: bool) -> Iterator[Problem]:
     """What keeps the evaluation from asking tasks of lm-eval: a pod's image tells when tune begins."""
     asked, path = plan.evaluation.tasks if plan.evaluation else [], "pipeline.evaluation.tasks"
-    if here and (what := lm_tasks.faults(asked)):
+    if here and (what := lm_tasks.missing_package(asked)):
         yield Problem(what, path, fix=lm_tasks.INSTALL)
     for index, task in enumerate(asked):
         if task.startswith("/") and not task.startswith(f"{MODELS}/"):

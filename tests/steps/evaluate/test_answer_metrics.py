@@ -1,4 +1,4 @@
-"""Scores of answers, against values that are known."""
+"""Scores of answers with known values."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from steps.evaluate.answer_metrics import Scores, mean, score
         ("42", "42.", 1),
     ],
 )
-def test_exact_match_is_that_of_squad(answer: str, reference: str, exact: int) -> None:
+def test_exact_match_follows_squad(answer: str, reference: str, exact: int) -> None:
     assert score(answer, reference).exact_match == exact
 
 

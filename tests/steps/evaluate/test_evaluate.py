@@ -1,5 +1,6 @@
-"""The comparison of adapter and base on held-out rows."""
+"""Comparison of adapter and base model on held-out rows."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -29,14 +30,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder with an adapter."""
-    return tuned(tmp_path_factory.mktemp("work"), tiny, EVAL)
+def evaluated(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with adapter, held-out rows and the report of an evaluation; tests only read it."""
+    work = tuned(tmp_path_factory.mktemp("evaluated"), tiny, EVAL)
+    (work / "result.json").write_text(json.dumps(dataclasses.asdict(run(work, tiny))))
+    return work
 
 
-@pytest.fixture(scope="module")
-def result(work: Path, tiny: Path) -> EvaluateResult:
-    return run(work, tiny)
+@pytest.fixture
+def result(evaluated: Path) -> EvaluateResult:
+    return EvaluateResult(**json.loads((evaluated / "result.json").read_text()))
+
+
+@pytest.fixture
+def work(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy of ``evaluated`` for one test."""
+    return Path(shutil.copytree(evaluated, tmp_path / "work"))
 
 
 def run(work: Path, model: Path, **flags: Any) -> EvaluateResult:
@@ -48,43 +57,41 @@ def settings(work: Path, model: Path, **flags: Any) -> EvaluateSettings:
 
 
 def report(work: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((work / "report" / "evaluation.json").read_text())
-    return told
+    content: dict[str, Any] = json.loads((work / "report" / "evaluation.json").read_text())
+    return content
 
 
-def test_losses_are_those_of_the_model_row_by_row(work: Path, tiny: Path, result: EvaluateResult) -> None:
-    """Against transformers' own loss, one row at a time, labels made by hand: the padding must not count."""
+def test_losses_match_the_model_row_by_row(work: Path, tiny: Path, result: EvaluateResult) -> None:
+    """Compare with transformers' loss of single rows and labels built by hand: padding must not count."""
     import torch
     from peft import PeftModel
     from transformers import AutoTokenizer
 
-    from steps.models.model import compute_dtype, load_base
+    from steps.models.model import load_base
 
-    near = 2e-3 if compute_dtype("cpu") == "float32" else 6e-2  # bfloat16 rounds at each batch size in another way
     tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
     model = PeftModel.from_pretrained(load_base(tiny, "lora", {}, "cpu"), work / "adapter").eval()
-    told = report(work)
     total, tokens = {"base": 0.0, "adapter": 0.0}, 0
-    for row, measured in zip(EVAL, told["row_losses"], strict=True):
+    for row, measured in zip(EVAL, report(work)["row_losses"], strict=True):
         prompt = tokenizer.apply_chat_template(row[:1], add_generation_prompt=True, return_dict=True)["input_ids"]
         ids = tokenizer.apply_chat_template(row, return_dict=True)["input_ids"]
-        labels = [-100] * len(prompt) + ids[len(prompt) : -1] + [-100]  # the newline after the end counts not
+        labels = [-100] * len(prompt) + ids[len(prompt) : -1] + [-100]  # the newline after the end token is ignored
         with torch.no_grad():
             inputs = {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels])}
             tuned = model(**inputs).loss.item()
             with model.disable_adapter():
                 plain = model(**inputs).loss.item()
-        assert measured["base_loss"] == pytest.approx(plain, abs=near)
-        assert measured["adapter_loss"] == pytest.approx(tuned, abs=near)
+        assert measured["base_loss"] == pytest.approx(plain, abs=2e-3)
+        assert measured["adapter_loss"] == pytest.approx(tuned, abs=2e-3)
         count = sum(label != -100 for label in labels)
         assert measured["tokens"] == count
         total = {"base": total["base"] + plain * count, "adapter": total["adapter"] + tuned * count}
         tokens += count
-    assert result.base_loss == pytest.approx(total["base"] / tokens, abs=near)
-    assert result.adapter_loss == pytest.approx(total["adapter"] / tokens, abs=near)
+    assert result.base_loss == pytest.approx(total["base"] / tokens, abs=2e-3)
+    assert result.adapter_loss == pytest.approx(total["adapter"] / tokens, abs=2e-3)
 
 
-def test_the_base_is_as_served_and_only_without_memory_as_trained(
+def test_the_base_is_quantized_only_if_memory_is_short(
     work: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served = run(work, tiny, samples=0)
@@ -92,7 +99,7 @@ def test_the_base_is_as_served_and_only_without_memory_as_trained(
     monkeypatch.setattr(machine, "free_memory", lambda: 0)
     trained = run(work, tiny, samples=0)
     out = capsys.readouterr().out
-    assert "the base is evaluated quantized, as in training: as it is served it takes" in out
+    assert "evaluating the base quantized, as in training: unquantized it needs" in out
     assert "Linear4bit layers" in out
     assert trained.base_loss != served.base_loss
 
@@ -108,41 +115,40 @@ def test_the_verdict(result: EvaluateResult, work: Path, tiny: Path) -> None:
     assert report(work)["samples"] == []
     assert strict.reason.startswith("maxLossRatio is 0.")
     assert (strict.adapter_rouge_l, strict.adapter_exact_match) == (None, None)
-    just = run(work, tiny, max_loss_ratio=1.1 * result.adapter_loss / result.base_loss)
-    assert just == result
+    lenient = run(work, tiny, max_loss_ratio=1.1 * result.adapter_loss / result.base_loss)
+    assert lenient == result
 
 
-def test_every_rule_that_says_no_is_told(
+def test_every_failed_rule_is_reported(
     work: Path, tiny: Path, result: EvaluateResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The point is below the limit and the upper end of its interval is above; no answer is the row's own."""
-    told = report(work)
-    limit = (result.adapter_loss / result.base_loss + told["loss_ratio"]["high"]) / 2
-    refused = run(
+    """The limit is between the ratio and the upper bound of its interval; no answer equals the row's."""
+    limit = (result.adapter_loss / result.base_loss + report(work)["loss_ratio"]["high"]) / 2
+    failed = run(
         work, tiny, max_loss_ratio=limit, confident=True, min_exact_match=1.0, min_rouge_l=0.1, max_regressions=0.0
     )
     outcomes = {outcome["name"]: outcome for outcome in report(work)["gate"]}
     assert {name: outcome["ok"] for name, outcome in outcomes.items()} == {
         "maxLossRatio": True, "confident": False, "minExactMatch": False, "minRougeL": True, "maxRegressions": True
     }  # fmt: skip
-    assert outcomes["minRougeL"]["measured"] == refused.adapter_rouge_l
+    assert outcomes["minRougeL"]["measured"] == failed.adapter_rouge_l
     assert outcomes["minExactMatch"]["wanted"] == ">= 1"
-    assert refused.verdict == "fail"
-    assert "confident is" in refused.reason and "minExactMatch is" in refused.reason
-    assert "minRougeL" not in refused.reason
-    said = capsys.readouterr().out
-    assert f"gate: confident is {outcomes['confident']['measured']:.4g}, wanted < {limit:g}: no" in said
-    assert "gate: maxRegressions is 0, wanted <= 0: ok" in said
+    assert failed.verdict == "fail"
+    assert "confident is" in failed.reason and "minExactMatch is" in failed.reason
+    assert "minRougeL" not in failed.reason
+    out = capsys.readouterr().out
+    assert f"gate: confident is {outcomes['confident']['measured']:.4g}, required < {limit:g}: failed" in out
+    assert "gate: maxRegressions is 0, required <= 0: passed" in out
 
 
 def test_a_rule_about_answers_needs_answers(work: Path, tiny: Path) -> None:
-    with pytest.raises(BadInput, match="min_rouge_l can't be measured: samples is 0"):
+    with pytest.raises(BadInput, match="min_rouge_l cannot be measured: samples is 0"):
         run(work, tiny, samples=0, min_rouge_l=0.5)
 
 
 @pytest.mark.parametrize("count", [4, 9])
 def test_answers_side_by_side(work: Path, tiny: Path, count: int) -> None:
-    """Few questions are answered alone; in a batch, padded on the left, the answers are the same."""
+    """Answers are the same whether questions are answered one by one or in a left-padded batch."""
     import torch
     from peft import PeftModel
     from transformers import AutoTokenizer
@@ -167,11 +173,10 @@ def test_answers_side_by_side(work: Path, tiny: Path, count: int) -> None:
         assert sample["adapter_answer"] == alone
         assert sample["adapter_answer"] != sample["base_answer"]
         assert sample["scores"]["adapter"]["rouge_l"] > sample["scores"]["base"]["rouge_l"]
-    told = report(work)
+    content = report(work)
     scores = [sample["scores"]["adapter"]["rouge_l"] for sample in samples]
-    assert (
-        told["scores"]["adapter"]["rouge_l"] == told["adapter_rouge_l"] == pytest.approx(sum(scores) / count, abs=1e-4)
-    )
+    mean = content["scores"]["adapter"]["rouge_l"]
+    assert mean == content["adapter_rouge_l"] == pytest.approx(sum(scores) / count, abs=1e-4)
 
 
 def test_samples_follow_the_seed(work: Path, tiny: Path) -> None:
@@ -182,20 +187,19 @@ def test_samples_follow_the_seed(work: Path, tiny: Path) -> None:
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_rows_on_which_the_adapter_is_worse(work: Path, tiny: Path, tmp_path: Path) -> None:
-    """What it was taught never to say."""
+def test_rows_on_which_the_adapter_is_worse(work: Path, tiny: Path) -> None:
     odd = [[EVAL[0][0], {"role": "assistant", "content": "zq xw vj " * 3}]]
-    other = copy_of(work, tmp_path, rows=[*odd, *EVAL[:3]])
-    run(other, tiny, samples=0)
-    told = report(other)
-    worse = [row for row in told["row_losses"] if row["adapter_loss"] > row["base_loss"]]
-    assert [row["row"] for row in told["regressions"]] == [row["row"] for row in worse]
-    assert run(other, tiny, samples=0, max_regressions=len(worse) / 4).verdict == "pass"
-    assert run(other, tiny, samples=0, max_regressions=len(worse) / 4 - 0.01).reason.startswith("maxRegressions is ")
-    assert told["regressions"][0]["row"] == 0
+    trainable_model.write_rows(work / "dataset" / "eval.parquet", [*odd, *EVAL[:3]])
+    run(work, tiny, samples=0)
+    content = report(work)
+    worse = [row for row in content["row_losses"] if row["adapter_loss"] > row["base_loss"]]
+    assert [row["row"] for row in content["regressions"]] == [row["row"] for row in worse]
+    assert run(work, tiny, samples=0, max_regressions=len(worse) / 4).verdict == "pass"
+    assert run(work, tiny, samples=0, max_regressions=len(worse) / 4 - 0.01).reason.startswith("maxRegressions is ")
+    assert content["regressions"][0]["row"] == 0
 
 
-def test_finished_work_is_kept_while_the_adapter_is_the_same(work: Path, tiny: Path, result: EvaluateResult) -> None:
+def test_outputs_are_intact_while_the_adapter_is_the_same(work: Path, tiny: Path, result: EvaluateResult) -> None:
     from steps.models.adapter import adapter_digest
 
     digest = adapter_digest(work / "adapter")
@@ -204,35 +208,24 @@ def test_finished_work_is_kept_while_the_adapter_is_the_same(work: Path, tiny: P
     assert not outputs_intact(settings(work, tiny), result)
 
 
-def copy_of(work: Path, folder: Path, rows: list[Any] | None = None) -> Path:
-    import shutil
-
-    shutil.copytree(work, folder / "copy")
-    if rows is not None:
-        trainable_model.write_rows(folder / "copy" / "dataset" / "eval.parquet", rows)
-    return folder / "copy"
-
-
-def test_no_held_out_rows(work: Path, tiny: Path, tmp_path: Path) -> None:
-    other = copy_of(work, tmp_path)
-    (other / "dataset" / "eval.parquet").unlink()
+def test_no_held_out_rows(work: Path, tiny: Path) -> None:
+    (work / "dataset" / "eval.parquet").unlink()
     with pytest.raises(BadInput, match=r"eval\.parquet"):
-        run(other, tiny)
+        run(work, tiny)
 
 
-def test_another_adapter_than_the_tuned_one(work: Path, tiny: Path) -> None:
+def test_an_adapter_with_another_digest(work: Path, tiny: Path) -> None:
     with pytest.raises(BadInput, match="digest differs"):
         run(work, tiny, adapter_digest="sha256:other")
 
 
-def test_no_adapter(work: Path, tiny: Path, tmp_path: Path) -> None:
-    other = copy_of(work, tmp_path)
-    (other / "adapter" / "adapter_model.safetensors").unlink()
+def test_no_adapter(work: Path, tiny: Path) -> None:
+    (work / "adapter" / "adapter_model.safetensors").unlink()
     with pytest.raises(BadInput, match=r"adapter_model\.safetensors"):
-        run(other, tiny)
+        run(work, tiny)
 
 
-def test_a_base_that_the_adapter_doesnt_fit(work: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_shape_than_the_base(work: Path, tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = trainable_model.make_model(tmp_path / "wide")
@@ -244,54 +237,54 @@ def test_a_base_that_the_adapter_doesnt_fit(work: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def others(work: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Adapters that may be in service: one that learned less than that of ``work``, and one that learned as much."""
-    folder = tmp_path_factory.mktemp("in-service")
+def others(evaluated: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Deployed adapters: one that has learned less than the evaluated adapter, and the same one."""
+    folder = tmp_path_factory.mktemp("deployed")
     trainable_model.write_rows(folder / "dataset" / "train.parquet", trainable_model.chat_rows(8))
     tune(TuneSettings(work=folder, model=str(tiny), rank=4, learning_rate=1e-3, max_steps=2, max_length=128))
-    return {"worse": folder / "adapter", "equal": work / "adapter"}
+    return {"worse": folder / "adapter", "equal": evaluated / "adapter"}
 
 
 @pytest.mark.parametrize(("kind", "verdict"), [("worse", "pass"), ("equal", "fail")])
-def test_the_adapter_in_service_must_be_beaten(
+def test_the_deployed_adapter_must_be_beaten(
     work: Path, tiny: Path, result: EvaluateResult, others: dict[str, Path], kind: str, verdict: str
 ) -> None:
-    told = run(work, tiny, previous=str(others[kind]))
-    assert told.verdict == verdict
-    assert told.reason == ("" if kind == "worse" else "betterThanPrevious is 1, wanted < 1")
-    side_by_side(report(work), kind)
-    assert (told.base_loss, told.adapter_loss) == (result.base_loss, result.adapter_loss)
-    assert told.previous_loss is not None
-    assert report(work)["previous_loss"] == told.previous_loss
+    compared = run(work, tiny, previous=str(others[kind]))
+    assert compared.verdict == verdict
+    assert compared.reason == ("" if kind == "worse" else "betterThanPrevious is 1, required < 1")
+    assert_compares_three(report(work), kind)
+    assert (compared.base_loss, compared.adapter_loss) == (result.base_loss, result.adapter_loss)
+    assert compared.previous_loss is not None
+    assert report(work)["previous_loss"] == compared.previous_loss
     if kind == "equal":
-        assert told.previous_loss == told.adapter_loss
+        assert compared.previous_loss == compared.adapter_loss
     else:
-        assert told.adapter_loss < told.previous_loss <= 1.1 * told.base_loss
+        assert compared.adapter_loss < compared.previous_loss <= 1.1 * compared.base_loss
 
 
-def side_by_side(told: dict[str, Any], kind: str) -> None:
-    """Losses and answers of all three, row by row; an equal adapter gives equal ones."""
+def assert_compares_three(content: dict[str, Any], kind: str) -> None:
+    """Check losses and answers of all three models, row by row; those of an equal adapter are equal."""
     names = ("base", "adapter", "previous")
-    for row in told["row_losses"]:
+    for row in content["row_losses"]:
         assert all(row[f"{name}_loss"] > 0 for name in names)
-    for sample in told["samples"]:
+    for sample in content["samples"]:
         assert set(sample["scores"]) == set(names)
-    pairs = [(row["adapter_loss"], row["previous_loss"]) for row in told["row_losses"]]
-    pairs += [(sample["adapter_answer"], sample["previous_answer"]) for sample in told["samples"]]
+    pairs = [(row["adapter_loss"], row["previous_loss"]) for row in content["row_losses"]]
+    pairs += [(sample["adapter_answer"], sample["previous_answer"]) for sample in content["samples"]]
     if kind == "equal":
-        assert all(one == other for one, other in pairs)
+        assert all(adapter == previous for adapter, previous in pairs)
     else:
-        assert all(one != other for one, other in pairs)
-        assert told["scores"]["previous"]["rouge_l"] < told["scores"]["adapter"]["rouge_l"]
-    assert told["regressions_against_previous"] == []
+        assert all(adapter != previous for adapter, previous in pairs)
+        assert content["scores"]["previous"]["rouge_l"] < content["scores"]["adapter"]["rouge_l"]
+    assert content["regressions_against_previous"] == []
 
 
-def test_an_adapter_may_be_asked_to_beat_its_base_alone(work: Path, tiny: Path, others: dict[str, Path]) -> None:
-    told = run(work, tiny, previous=str(others["equal"]), better_than_previous=False, samples=0)
-    assert (told.verdict, told.previous_loss) == ("pass", told.adapter_loss)
+def test_better_than_previous_can_be_switched_off(work: Path, tiny: Path, others: dict[str, Path]) -> None:
+    compared = run(work, tiny, previous=str(others["equal"]), better_than_previous=False, samples=0)
+    assert (compared.verdict, compared.previous_loss) == ("pass", compared.adapter_loss)
 
 
-def test_without_an_adapter_in_service_there_is_no_loss_of_it(work: Path, tiny: Path) -> None:
+def test_previous_loss_is_none_without_a_deployed_adapter(work: Path, tiny: Path) -> None:
     assert run(work, tiny).previous_loss is None
 
 
@@ -301,20 +294,20 @@ def test_an_adapter_of_another_base_is_not_compared(
     folder = Path(shutil.copytree(others["equal"], tmp_path / "other"))
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "team/other"}))
-    told = run(work, tiny, previous=str(folder))
-    assert (told.verdict, told.previous_loss) == ("pass", None)
-    assert "the adapter in service is of team/other" in capsys.readouterr().out
+    compared = run(work, tiny, previous=str(folder))
+    assert (compared.verdict, compared.previous_loss) == ("pass", None)
+    assert "not comparing with the deployed adapter: its base is team/other" in capsys.readouterr().out
 
 
-def test_an_adapter_in_service_that_is_broken_is_told(work: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="holds no adapter"):
+def test_a_broken_deployed_adapter_is_rejected(work: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not an adapter"):
         run(work, tiny, previous=str(tmp_path))
 
 
-def test_the_adapter_in_service_may_be_an_image(
+def test_the_deployed_adapter_can_be_an_image(
     work: Path, tiny: Path, others: dict[str, Path], open_registry: Registry, tmp_path: Path
 ) -> None:
     (tmp_path / "adapter").symlink_to(others["worse"])
     pushed = package.package(package.Settings(work=tmp_path, image=f"{open_registry.address}/team/service:1"))
-    told = run(work, tiny, previous=pushed.image_reference)
-    assert told.previous_loss == run(work, tiny, previous=str(others["worse"])).previous_loss
+    compared = run(work, tiny, previous=pushed.image_reference)
+    assert compared.previous_loss == run(work, tiny, previous=str(others["worse"])).previous_loss

@@ -8,9 +8,9 @@ import pytest
 
 from steps.evaluate import gate
 from steps.evaluate.answer_metrics import Scores
-from steps.evaluate.gate import Measured, Rules
+from steps.evaluate.gate import Measurements, Rules
 
-GOOD = Measured(
+GOOD = Measurements(
     loss_ratio=0.5,
     loss_ratio_high=0.6,
     regressions=0.1,
@@ -19,13 +19,13 @@ GOOD = Measured(
 )
 
 
-def judged(rules: dict[str, Any], **measured: Any) -> dict[str, bool]:
+def judge(rules: dict[str, Any], **measured: Any) -> dict[str, bool]:
     outcomes = gate.judge(Rules(**rules), dataclasses.replace(GOOD, **measured))
     return {outcome.name: outcome.ok for outcome in outcomes}
 
 
 @pytest.mark.parametrize(
-    ("name", "rules", "just", "not_quite"),
+    ("name", "rules", "passing", "failing"),
     [
         ("maxLossRatio", {"max_loss_ratio": 0.8}, {"loss_ratio": 0.7999}, {"loss_ratio": 0.8}),
         ("confident", {"confident": True}, {"loss_ratio_high": 0.9999}, {"loss_ratio_high": 1.0}),
@@ -43,31 +43,32 @@ def judged(rules: dict[str, Any], **measured: Any) -> dict[str, bool]:
         ("betterThanPrevious", {}, {"previous_loss_ratio": 0.9999}, {"previous_loss_ratio": 1.0}),
     ],
 )
-def test_a_rule_holds_up_to_its_limit(
-    name: str, rules: dict[str, Any], just: dict[str, Any], not_quite: dict[str, Any]
+def test_a_rule_passes_up_to_its_limit(
+    name: str, rules: dict[str, Any], passing: dict[str, Any], failing: dict[str, Any]
 ) -> None:
-    assert judged(rules, **just)[name] is True
-    refused = judged(rules, **not_quite)
-    assert [rule for rule, ok in refused.items() if not ok] == [name]
+    assert judge(rules, **passing)[name] is True
+    outcomes = judge(rules, **failing)
+    assert [rule for rule, ok in outcomes.items() if not ok] == [name]
 
 
-def test_only_what_is_asked_is_judged() -> None:
-    assert judged({}) == {"maxLossRatio": True, "betterThanPrevious": True}
-    assert judged({}, previous_loss_ratio=None) == {"maxLossRatio": True}
-    assert judged({"better_than_previous": False}, previous_loss_ratio=2.0) == {"maxLossRatio": True}
+def test_only_rules_that_are_set_are_judged() -> None:
+    assert judge({}) == {"maxLossRatio": True, "betterThanPrevious": True}
+    assert judge({}, previous_loss_ratio=None) == {"maxLossRatio": True}
+    assert judge({"better_than_previous": False}, previous_loss_ratio=2.0) == {"maxLossRatio": True}
 
 
-def test_scores_that_are_not_there_do_not_pass() -> None:
-    judged_none = judged({"min_exact_match": 0, "min_rouge_l": 0}, scores=None)
-    assert not judged_none["minExactMatch"] and not judged_none["minRougeL"]
-    refused = gate.judge(Rules(min_rouge_l=0.0), dataclasses.replace(GOOD, scores=None))
-    assert gate.reason(refused) == "minRougeL is not measured, wanted >= 0"
+def test_missing_scores_fail() -> None:
+    outcomes = judge({"min_exact_match": 0, "min_rouge_l": 0}, scores=None)
+    assert not outcomes["minExactMatch"] and not outcomes["minRougeL"]
+    failed = gate.judge(Rules(min_rouge_l=0.0), dataclasses.replace(GOOD, scores=None))
+    assert gate.reason(failed) == "minRougeL is not measured, required >= 0"
 
 
-def test_the_reason_names_each_rule_that_said_no() -> None:
+def test_the_reason_names_each_failed_rule() -> None:
     rules = Rules(max_loss_ratio=0.5, confident=True, min_rouge_l=0.9, max_regressions=0.5)
     outcomes = gate.judge(rules, dataclasses.replace(GOOD, loss_ratio=math.inf))
     assert gate.reason(outcomes) == (
-        "maxLossRatio is not measured, wanted < 0.5; confident is 0.6, wanted < 0.5; minRougeL is 0.7, wanted >= 0.9"
+        "maxLossRatio is not measured, required < 0.5; confident is 0.6, required < 0.5; "
+        "minRougeL is 0.7, required >= 0.9"
     )
     assert gate.reason(gate.judge(Rules(), GOOD)) == ""

@@ -1,10 +1,11 @@
-"""Tasks of lm-eval, asked for real of a small model, by a task of our own over a local file."""
+"""lm-eval run on a small model, with custom tasks over a local file."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,28 +22,29 @@ from steps.evaluate.step import evaluate
 from steps.runtime.errors import BadInput
 
 ROWS = trainable_model.chat_rows(60)
-SAID = r"is (\w+)"
-"""Finds the colour in an answer."""
+COLOUR = r"is (\w+)"
+"""Regular expression for the colour in an answer."""
 
 
-def test_without_the_package_it_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    """In a process that can't import it, whether it is installed or not."""
+def test_a_missing_package_is_reported_before_training(tmp_path: Path) -> None:
+    """Run in a process that cannot import lm_eval, even if it is installed."""
     code = (
         "import sys; sys.modules['lm_eval'] = None; import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'lm_eval' else find(name, *rest)\n"
-        "from steps.runtime import entrypoint; from steps.tune.step import tune; from steps.tune.settings import Settings; entrypoint.main(Settings, tune)"
+        "from steps.runtime import entrypoint; from steps.tune import settings, step\n"
+        "entrypoint.main(settings.Settings, step.tune)"
     )
     flags = ["--work", str(tmp_path), "--model", "nowhere", "--tasks", '["hellaswag"]']
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 2, done.stderr
     assert "the package lm_eval is not installed" in done.stderr
     assert "pip install 'argotune[lm-eval]'" in done.stderr
-    assert not lm_tasks.faults([])
+    assert not lm_tasks.missing_package([])
 
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tasks over one local file: which answer is likelier, and what is answered."""
+    """Two tasks over one local file: multiple choice, and generation."""
     pytest.importorskip("lm_eval")
     folder = tmp_path_factory.mktemp("tasks")
     rows = [{"question": row[0]["content"], "answer": row[1]["content"], "wrong": "It is red."} for row in ROWS[40:60]]
@@ -64,17 +66,17 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "fewshot_split": "test",
         "num_fewshot": 1,
     }
-    said = {
-        "task": "colours_said",
+    generated = {
+        "task": "colours_generated",
         "output_type": "generate_until",
         "doc_to_target": "blue",
         "filter_list": [
-            {"name": "colour", "filter": [{"function": "regex", "regex_pattern": SAID}, {"function": "take_first"}]}
+            {"name": "colour", "filter": [{"function": "regex", "regex_pattern": COLOUR}, {"function": "take_first"}]}
         ],
         "generation_kwargs": {"until": ["<|im_end|>"], "max_gen_toks": 24, "do_sample": False},
         "metric_list": [{"metric": "exact_match", **mean}],
     }
-    for task in (chosen, said):
+    for task in (chosen, generated):
         (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(data | task))
     return folder
 
@@ -85,54 +87,61 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tuned(tmp_path_factory.mktemp("work"), tiny, ROWS[50:])
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tuned(tmp_path_factory.mktemp("trained"), tiny, ROWS[50:])
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "work"))
 
 
 def run(work: Path, model: Path, **flags: Any) -> tuple[Any, dict[str, Any]]:
-    given = {"max_length": 128, "max_new_tokens": 24, "samples": 0, "previous": str(work / "adapter"), **flags}
-    result = evaluate(Settings(work=work, model=str(model), **given))
+    values = {"max_length": 128, "max_new_tokens": 24, "samples": 0, "previous": str(work / "adapter"), **flags}
+    result = evaluate(Settings(work=work, model=str(model), **values))
     return result, json.loads((work / "report" / "evaluation.json").read_text())
 
 
-def test_base_adapter_and_the_one_in_service_are_asked(
+def test_base_adapter_and_deployed_adapter_are_measured(
     work: Path, tiny: Path, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks = [str(colours / f"colours_{name}.yaml") for name in ("chosen", "said")]
-    rules = {"colours_chosen": 0.9, "colours_chosen/acc_norm": 0.5, "colours_said": 1.01}
-    result, told = run(work, tiny, tasks=tasks, task_limit=12, min_task_scores=rules, better_than_previous=False)
-    scores = {score["name"]: score for score in told["tasks"]}
-    assert list(scores) == ["colours_chosen, acc", "colours_chosen, acc_norm", "colours_said, exact_match (colour)"]
+    tasks = [str(colours / f"colours_{name}.yaml") for name in ("chosen", "generated")]
+    rules = {"colours_chosen": 0.9, "colours_chosen/acc_norm": 0.5, "colours_generated": 1.01}
+    result, content = run(work, tiny, tasks=tasks, task_limit=12, min_task_scores=rules, better_than_previous=False)
+    scores = {score["name"]: score for score in content["tasks"]}
+    assert list(scores) == [
+        "colours_chosen, acc", "colours_chosen, acc_norm", "colours_generated, exact_match (colour)"
+    ]  # fmt: skip
     chosen = scores["colours_chosen, acc"]
     assert (chosen["samples"], chosen["higher_is_better"], chosen["filter"]) == (12, True, "none")
-    # What was tuned is the likelier answer; the adapter in service is the same one, and sees the same examples.
+    # The deployed adapter is the same one and gets the same few-shot examples.
     assert chosen["adapter"] == chosen["previous"] == 1.0 > chosen["base"]
     assert chosen["stderr"]["base"] is not None
-    outcomes = {outcome["name"]: outcome["ok"] for outcome in told["gate"]}
+    outcomes = {outcome["name"]: outcome["ok"] for outcome in content["gate"]}
     assert outcomes == {
         "maxLossRatio": True,
         "minTaskScores.colours_chosen": True,
         "minTaskScores.colours_chosen/acc_norm": True,
-        "minTaskScores.colours_said": False,
+        "minTaskScores.colours_generated": False,
     }
-    assert result.verdict == "fail" and "minTaskScores.colours_said is" in result.reason
+    assert result.verdict == "fail" and "minTaskScores.colours_generated is" in result.reason
     assert f"colours_chosen, acc {chosen['base']:.4g} -> 1 (12 samples)" in capsys.readouterr().out
 
 
-def test_what_a_model_says_is_judged_as_its_own_answers_are(work: Path, tiny: Path, colours: Path) -> None:
-    """The task asks in the chat template, as the evaluation does: its exact matches are those of plain answering."""
+def test_generated_answers_match_those_of_the_evaluation(work: Path, tiny: Path, colours: Path) -> None:
+    """Requests use the chat template, as the evaluation does."""
     from steps.evaluate.answers import answer
     from steps.evaluate.evaluated_models import load
     from steps.models.model import load_tokenizer
 
-    _, told = run(work, tiny, tasks=[str(colours / "colours_said.yaml")])
-    [said] = told["tasks"]
-    assert said["samples"] == 20
+    _, content = run(work, tiny, tasks=[str(colours / "colours_generated.yaml")])
+    [score] = content["tasks"]
+    assert score["samples"] == 20
     tokenizer = load_tokenizer(work / "adapter")
     model = load(tiny, work / "adapter", "qlora", {}, "cpu")
     answers = answer(model, tokenizer, [row[:1] for row in ROWS[40:60]], [tokenizer.eos_token_id], 24)
-    blue = [found[1] == "blue" for one in answers if (found := re.search(SAID, one))]
-    assert (said["filter"], said["adapter"]) == ("colour", pytest.approx(sum(blue) / 20))
+    blue = [match[1] == "blue" for text in answers if (match := re.search(COLOUR, text))]
+    assert (score["filter"], score["adapter"]) == ("colour", pytest.approx(sum(blue) / 20))
     assert sum(blue) >= 10
 
 
@@ -140,19 +149,19 @@ def test_what_a_model_says_is_judged_as_its_own_answers_are(work: Path, tiny: Pa
     ("flags", "words"),
     [
         ({"tasks": ["no_such_task"]}, "lm-eval has no task no_such_task"),
-        ({"tasks": ["/nowhere/mine.yaml"]}, "lm-eval has no task /nowhere/mine.yaml, and there is no such file"),
-        ({"min_task_scores": {"other": 0.5}}, "other: other is not among the tasks"),
-        ({"min_task_scores": {"colours_chosen/f1": 0.5}}, "colours_chosen/f1: colours_chosen measures acc, acc_norm"),
+        ({"tasks": ["/nowhere/mine.yaml"]}, "lm-eval has no task /nowhere/mine.yaml, and no such file exists"),
+        ({"min_task_scores": {"other": 0.5}}, "other: other is not in tasks"),
+        ({"min_task_scores": {"colours_chosen/f1": 0.5}}, "colours_chosen/f1: metric must be one of acc, acc_norm"),
     ],
 )
-def test_what_cannot_be_asked_is_told_before_the_model_is_loaded(
+def test_invalid_tasks_are_rejected_before_the_model_is_loaded(
     work: Path, colours: Path, flags: dict[str, Any], words: str
 ) -> None:
-    given = {"tasks": [str(colours / "colours_chosen.yaml")], **flags}
-    with pytest.raises(BadInput) as refused:
-        run(work, work / "no-model-here", **given)
-    assert words in refused.value.message
+    values = {"tasks": [str(colours / "colours_chosen.yaml")], **flags}
+    with pytest.raises(BadInput) as caught:
+        run(work, work / "no-such-model", **values)
+    assert words in caught.value.message
 
 
-def test_the_harness_knows_its_own_tasks(colours: Path) -> None:
+def test_tasks_of_the_harness_are_known(colours: Path) -> None:
     lm_tasks.check(["hellaswag", "ifeval", "mmlu"])

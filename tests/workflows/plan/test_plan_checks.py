@@ -184,7 +184,7 @@ def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkey
     with pytest.raises(InvalidInput) as caught:
         plans_of([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], here=True)
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [
-        ("pipeline.evaluation.tasks", "tasks of lm-eval are asked, and the package lm_eval is not installed"),
+        ("pipeline.evaluation.tasks", "evaluation.tasks: the package lm_eval is not installed"),
         ("pipeline.evaluation.tasks[2]", f"there is no file {gone}"),
     ]
 

@@ -72,14 +72,14 @@ def load_base(
     dtype: str = "",
     gpu: int | None = None,
     kind: str = "",
-    divided: bool = False,
+    sharded: bool = False,
 ) -> Any:
     """Load the base model for training or evaluation of an adapter.
 
     ``qlora`` quantizes its linear layers to 4 bits (NF4, twice quantized constants, QLoRA paper section 3) unless
     ``quantization_config`` (keys of ``transformers.BitsAndBytesConfig``) says otherwise; ``lora`` does not. What is
     not quantized is loaded in ``dtype``, by default the type that the device computes in. All of it goes to ``gpu``
-    where each process has one; else the layers are spread over the GPUs there are. One that is to be ``divided``
+    where each process has one; else the layers are spread over the GPUs there are. One that is to be ``sharded``
     (``sharding.py``) stays in main memory. ``kind`` of attention: by default the device's (``attention``).
 
     Raises:
@@ -95,18 +95,18 @@ def load_base(
         print(f"computing in bfloat16 as configured; this device is much faster in {fastest}", flush=True)
     compute = getattr(torch, dtype or fastest)
     # Divided weights are held as numbers of the type that FSDP gathers.
-    wanted_of_bits = {**quantization_config, **({"bnb_4bit_quant_storage": compute} if divided else {})}
+    wanted_of_bits = {**quantization_config, **({"bnb_4bit_quant_storage": compute} if sharded else {})}
     quantization = _quantization(wanted_of_bits, compute) if method == "qlora" else None
-    with sharding.quantizing_on(device) if divided else nullcontext():
+    with sharding.quantize_on_device(device) if sharded else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=compute,
             quantization_config=quantization,
-            device_map={"": "cpu"} if divided else _places(device, gpu),
+            device_map={"": "cpu"} if sharded else _places(device, gpu),
             attn_implementation=kind or attention(device) or None,
             local_files_only=True,
         )
-    if divided:
+    if sharded:
         sharding.keep_on_cpu(model)
     if quantization is not None:
         _check_quantized(model, quantization)

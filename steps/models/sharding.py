@@ -24,27 +24,27 @@ Sharding = Literal["auto", "none", "full"]
 METHOD = "bitsandbytes_4bit"
 
 
-def ways(wanted: Sharding, *, divisible: bool = True) -> list[Literal["none", "full"]]:
+def strategies(wanted: Sharding, *, shardable: bool = True) -> list[Literal["none", "full"]]:
     """How several processes may hold the base, in the order in which it is tried: each all of it, or each a share."""
     if wanted == "auto":
-        return ["none", "full"] if divisible else ["none"]
+        return ["none", "full"] if shardable else ["none"]
     return [wanted]
 
 
-def refused(wanted: Sharding, quantization: Mapping[str, Any]) -> str:
+def unsupported_reason(wanted: Sharding, quantization: Mapping[str, Any]) -> str:
     """Why the weights can't be divided as wanted; empty where they can."""
-    if wanted != "full" or divisible(quantization):
+    if wanted != "full" or can_shard(quantization):
         return ""
     return "FSDP divides weights of 4 and of 16 bits, not those of load_in_8bit"
 
 
-def divisible(quantization: Mapping[str, Any]) -> bool:
+def can_shard(quantization: Mapping[str, Any]) -> bool:
     """Whether weights that are quantized like this can be divided."""
     return str(quantization.get("load_in_8bit", False)).lower() not in ("true", "1", "yes", "on")
 
 
 @contextmanager
-def quantizing_on(device: str) -> Iterator[None]:
+def quantize_on_device(device: str) -> Iterator[None]:
     """While a model is loaded into main memory, its layers are quantized on ``device``, one after the other.
 
     There it takes seconds, on a processor hours, and the model as a whole fits no device.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import requests
 
 from steps.runtime.errors import BadInput, StepError
-from steps.tune.tracking_tools import TOOLS, wanted_keys
+from steps.tune.tracking_tools import TOOLS, required_keys
 
 Found = Iterator[str | StepError]
 SECONDS = 10.0
@@ -24,7 +24,7 @@ def check(report_to: str, uri: str, secret: str) -> Found:
     """Look at what the pod was given, and ask the server."""
     tool = TOOLS[report_to]
     if secret:
-        keys = wanted_keys(report_to, addressed=bool(uri))
+        keys = required_keys(report_to, addressed=bool(uri))
         if not any(os.environ.get(key) for key in keys):
             yield BadInput(
                 f"Secret {secret} is not there, or has no key {' or '.join(keys)}",

@@ -28,12 +28,12 @@ def preview(given: Settings) -> Result:
     from steps.data.dataset import read_messages
     from steps.data.token_cache import prepare_cached
     from steps.models.model import fetch_tokenizer, prepare_libraries
-    from steps.tune.training_config import learned
+    from steps.tune.training_config import loss_scope
 
     rows = read_messages(given.work / "dataset" / "train.parquet")
     prepare_libraries()
     tokenizer = fetch_tokenizer(given.preset, given.model, given.revision)
-    what: Learned = learned(given.training_arguments)
+    what: Learned = loss_scope(given.training_arguments)
     keep = given.training_arguments.get("truncation_mode", "keep_start")
     prepared = prepare_cached(
         tokenizer, rows, given.work / "tokens" / "train", given.max_length, learned=what, keep=keep

@@ -25,7 +25,7 @@ def defaults(arguments: Mapping[str, Any], *, padding_free: bool) -> dict[str, A
     return {"padding_free": True} if padding_free else {"train_sampling_strategy": GROUPED}
 
 
-def joined(arguments: Any) -> bool:
+def is_padding_free(arguments: Any) -> bool:
     """Whether the rows of a batch stand in one sequence, by the trainer's arguments (as ``SFTTrainer`` decides)."""
     packed = getattr(arguments, "packing", False) and arguments.packing_strategy.startswith("bfd")
     return bool(packed or getattr(arguments, "padding_free", False))

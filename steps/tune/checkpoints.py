@@ -38,7 +38,7 @@ class Checkpoint:
         return [entry for entry in state["log_history"] if "loss" in entry]
 
 
-def mark(checkpoint: Checkpoint, fingerprint: str) -> None:
+def mark_complete(checkpoint: Checkpoint, fingerprint: str) -> None:
     """Say that the checkpoint is whole; what it holds is on disk before."""
     sync(checkpoint.folder)
     told = {key: value for key, value in dataclasses.asdict(checkpoint).items() if key != "folder"}

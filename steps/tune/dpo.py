@@ -12,7 +12,7 @@ from typing import Any
 from steps.data.chat_tokens import IGNORED, ChatTokens, Message, tokenize
 from steps.runtime.errors import BadInput
 
-NOT_OF_PAIRS: Mapping[str, str] = {
+SFT_ONLY: Mapping[str, str] = {
     "packing": "pairs are not packed",
     "packing_strategy": "pairs are not packed",
     "padding_free": "trl pads pairs",
@@ -53,11 +53,9 @@ def check_data(objective: str, pairs: bool) -> None:
         print("the data has pairs of answers, and objective sft learns the chosen ones alone", flush=True)
 
 
-def refused(arguments: Mapping[str, Any]) -> dict[str, str]:
+def unsupported_keys(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Each key of ``training_arguments`` that can't be honoured with objective dpo, and why."""
-    found = {
-        key: f"has no effect with objective dpo: {why}" for key, why in NOT_OF_PAIRS.items() if arguments.get(key)
-    }
+    found = {key: f"has no effect with objective dpo: {why}" for key, why in SFT_ONLY.items() if arguments.get(key)}
     if arguments.get("truncation_mode") == "keep_end":
         found["truncation_mode"] = f"must be keep_start with objective dpo: {KEEP_START}"
     return found

@@ -28,7 +28,7 @@ import pydantic
 
 from steps.runtime import errors, lifetime, machine
 from steps.runtime.errors import BadInput, StepError
-from steps.tune.process_group import POLL_SECONDS, RESULT, SETTINGS, ending
+from steps.tune.process_group import POLL_SECONDS, RESULT, SETTINGS, failure_file
 
 R = TypeVar("R")
 
@@ -109,8 +109,8 @@ class _Worker:
         """Why it ended with this code; None when it was to."""
         if code == 0 or code == TERMINATED:
             return None
-        if ending(self.folder, self.rank).exists():
-            told = json.loads(ending(self.folder, self.rank).read_text())
+        if failure_file(self.folder, self.rank).exists():
+            told = json.loads(failure_file(self.folder, self.rank).read_text())
             if told.get("halve"):
                 return _Cause(None)
             kind = getattr(errors, told["kind"], StepError)

@@ -12,7 +12,7 @@ from pathlib import Path
 from steps.runtime.errors import BadInput
 
 
-def chosen(wanted: bool | None, device: str, model: Path) -> bool:
+def is_enabled(wanted: bool | None, device: str, model: Path) -> bool:
     """Whether to train the model in the folder ``model`` with them; ``wanted`` is what the user says of it.
 
     Raises:

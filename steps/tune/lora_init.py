@@ -19,7 +19,7 @@ from typing import Any
 from steps.runtime.errors import BadInput
 
 _DATA = "it passes over the rows before training begins; write pissa"
-REFUSED_INITS: Mapping[str, str] = {
+UNSUPPORTED_INITS: Mapping[str, str] = {
     "loftq": "it makes up for what 4 bits lose, and an adapter is served on weights that lost nothing; write pissa, "
     "or method: lora",
     "eva": _DATA,
@@ -36,40 +36,40 @@ NAME = "default"
 """What PEFT calls the adapter."""
 
 
-def refused(lora: Mapping[str, Any]) -> dict[str, str]:
+def unsupported_keys(lora: Mapping[str, Any]) -> dict[str, str]:
     """Each key of ``lora_config`` that can't be honoured as it is set, and why."""
     init = lora.get("init_lora_weights")
     if not isinstance(init, str):
         return {}
-    if why := REFUSED_INITS.get(init.partition("_niter")[0].lower()):
+    if why := UNSUPPORTED_INITS.get(init.partition("_niter")[0].lower()):
         return {"init_lora_weights": f"{init} is not honoured: {why}"}
     if not _KNOWN.fullmatch(init):
         return {"init_lora_weights": f"must be true, false, {', '.join(INITS[:-1])} or {INITS[-1]}, not {init}"}
-    if doubles(lora) and lora.get("use_dora"):
+    if doubles_rank(lora) and lora.get("use_dora"):
         what = f"DoRA scales the base and the adapter together, and {init} takes from the base: leave one of them out"
         return {"use_dora": what}
     return {}
 
 
-def doubles(lora: Mapping[str, Any]) -> bool:
+def doubles_rank(lora: Mapping[str, Any]) -> bool:
     """Whether the adapter that is written has twice the rank that was asked for."""
     return str(lora.get("init_lora_weights", "")).startswith(_OF_WEIGHTS)
 
 
 def written_rank(rank: int, lora: Mapping[str, Any]) -> int:
     """The rank of the adapter that is written: what servers and memory must be ready for."""
-    return 2 * rank if doubles(lora) else rank
+    return 2 * rank if doubles_rank(lora) else rank
 
 
 def as_trained(lora: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``peft.LoraConfig`` for the adapter that is trained and written, which ``begin`` fills.
+    """Arguments of ``peft.LoraConfig`` for the adapter that is trained and written, which ``init_adapter`` fills.
 
     Where the rank doubles, alpha grows with it, so that the scale stays: alpha / r, or alpha / sqrt(r) of rsLoRA.
     """
     trained = dict(lora)
     if str(lora.get("init_lora_weights", "")).startswith(_OURS):
         trained["init_lora_weights"] = True
-    if doubles(lora):
+    if doubles_rank(lora):
         growth = math.sqrt(2) if lora.get("use_rslora") else 2
         trained |= {"r": 2 * lora["r"], "lora_alpha": lora["lora_alpha"] * growth}
         trained["rank_pattern"] = {name: 2 * rank for name, rank in lora.get("rank_pattern", {}).items()}
@@ -77,7 +77,7 @@ def as_trained(lora: Mapping[str, Any]) -> dict[str, Any]:
     return trained
 
 
-def begin(model: Any, lora: Mapping[str, Any]) -> None:
+def init_adapter(model: Any, lora: Mapping[str, Any]) -> None:
     """Fill the fresh adapter of ``model`` with what ``lora`` asks for, which PEFT makes of a copy of each weight.
 
     Raises:
@@ -91,7 +91,7 @@ def begin(model: Any, lora: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for name, layer in _layers(model):
             first, second = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-            rank = len(first) // 2 if doubles(lora) else len(first)
+            rank = len(first) // 2 if doubles_rank(lora) else len(first)
             try:
                 a, b = _made(layer, init, rank)
             except (TypeError, ValueError, RuntimeError) as error:
@@ -99,7 +99,7 @@ def begin(model: Any, lora: Mapping[str, Any]) -> None:
             # A layer may have fewer directions than the rank; the rest begins as a plain LoRA does.
             count = len(a)
             first[:count], second[:, :count] = a, b
-            if doubles(lora):
+            if doubles_rank(lora):
                 second[:, rank:] = 0
                 first[rank : rank + count], second[:, rank : rank + count] = a, -b
 
@@ -110,7 +110,7 @@ def freeze_second_half(model: Any, lora: Mapping[str, Any]) -> FrozenHalf | None
     Gradients of it are zero from now on, which leaves it alone with every optimizer. Weight decay would not: who is
     given must hear the trainer's events.
     """
-    if not doubles(lora):
+    if not doubles_rank(lora):
         return None
     for _, layer in _layers(model):
         rank = layer.r[NAME] // 2

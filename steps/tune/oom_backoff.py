@@ -34,7 +34,7 @@ def with_oom_backoff(
         OutOfMemory: the memory is too small for one of several processes.
     """
     for _ in range(group.oom_retries):
-        config = _smaller(config, method)
+        config = _reduce_memory(config, method)
     while True:
         try:
             return train(config)
@@ -43,11 +43,11 @@ def with_oom_backoff(
                 raise
             if group.size > 1:
                 raise OutOfMemory from error
-            config = _smaller(config, method)
+            config = _reduce_memory(config, method)
         _free()  # only here: the error's traceback holds on to the tensors of the attempt
 
 
-def _smaller(config: TrainingConfig, method: str) -> TrainingConfig:
+def _reduce_memory(config: TrainingConfig, method: str) -> TrainingConfig:
     smaller = _enable_checkpointing(config) or _halved(config)
     if smaller is None:
         raise InsufficientCapacity(

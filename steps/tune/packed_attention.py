@@ -16,7 +16,7 @@ NAME = "sdpa_by_rows"
 LAYERS = {"full_attention", "sliding_attention"}
 
 
-def offered(folder: Path) -> str:
+def register_if_supported(folder: Path) -> str:
     """The name under which transformers has it, for a model that it suits; else empty.
 
     It suits where layers take an attention function and each looks at the tokens of its row alone. Not so where scores
@@ -27,7 +27,7 @@ def offered(folder: Path) -> str:
 
     if not _suits(folder):
         return ""
-    AttentionInterface.register(NAME, attend)
+    AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, _mask)
     return NAME
 
@@ -45,7 +45,7 @@ def _suits(folder: Path) -> bool:
     )
 
 
-def attend(
+def packed_attention(
     module: Any,
     query: Any,
     key: Any,

@@ -53,16 +53,16 @@ class DistributedContext:
         return self.emulated_world_size or self.size
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether it is the one that writes: curve, progress, marks of checkpoints, adapter, result."""
         return self.rank == 0
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
+    def on_rank_zero(self, name: str, make: Callable[[], T]) -> T:
         """What the first process makes; the others wait until it has. It may take as long as it needs."""
         if self.folder is None:
             return make()
         file = self.folder / f"{name}.pickle"
-        if self.first:
+        if self.is_rank_zero:
             made = make()
             with files.replacing(file) as opened:
                 pickle.dump(made, opened)
@@ -72,7 +72,7 @@ class DistributedContext:
         told: T = pickle.loads(file.read_bytes())
         return told
 
-    def meet(self, device: str) -> None:
+    def init_process_group(self, device: str) -> None:
         """Connect with the other processes: NCCL between GPUs, gloo between processors.
 
         Raises:
@@ -99,7 +99,7 @@ class DistributedContext:
             device_id=torch.device("cuda", self.rank) if device == "cuda" else None,
         )
 
-    def any(self, *flags: bool) -> list[bool]:
+    def all_reduce_any(self, *flags: bool) -> list[bool]:
         """Each flag: whether it is set in any process. All must ask at the same point."""
         if self.size == 1:
             return list(flags)
@@ -111,14 +111,14 @@ class DistributedContext:
         together.all_reduce(votes, op=together.ReduceOp.MAX)
         return [bool(vote) for vote in votes.tolist()]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all processes are here."""
         if self.size > 1:
             import torch.distributed as together
 
             together.barrier()
 
-    def leave(self) -> None:
+    def destroy_process_group(self) -> None:
         """Take leave of the others, where they have met."""
         if self.size > 1 and "torch" in sys.modules:
             import torch.distributed as together
@@ -139,27 +139,27 @@ def main(settings_type: type[S], work: Callable[[S, DistributedContext], Any], n
     try:
         given = pydantic.TypeAdapter(settings_type).validate_json((folder / SETTINGS).read_bytes())
         result = work(given, group)
-        if group.first:
+        if group.is_rank_zero:
             files.write_json(folder / RESULT, dataclasses.asdict(result))
-        group.leave()
+        group.destroy_process_group()
     except KeyboardInterrupt:
         _end(130)
     except SystemExit as end:
-        group.leave()
+        group.destroy_process_group()
         _end(end.code if isinstance(end.code, int) else 1)
     except OutOfMemory:
-        files.write_json(ending(folder, group.rank), {"halve": True})
+        files.write_json(failure_file(folder, group.rank), {"halve": True})
         _end(1)
     except Exception as error:
         cause = entrypoint.as_step_error(name, error)
         told = {"kind": type(cause).__name__, "message": cause.message, "fix": cause.fix}
         # The others may only have lost this one, or this one another: then somebody else knows better.
-        files.write_json(ending(folder, group.rank), told | {"certain": isinstance(error, StepError)})
+        files.write_json(failure_file(folder, group.rank), told | {"certain": isinstance(error, StepError)})
         _end(1)
     _end(0)
 
 
-def ending(folder: Path, rank: int) -> Path:
+def failure_file(folder: Path, rank: int) -> Path:
     """Where a process says what it failed with."""
     return folder / f"ended-{rank}.json"
 

@@ -25,7 +25,7 @@ def compute_global_batch_size(arguments: Mapping[str, Any], processes: int) -> i
     return int(arguments[BATCH_SIZE]) * int(arguments.get(ACCUMULATION, 1)) * processes
 
 
-def divided(arguments: Mapping[str, Any], rows: int, processes: int) -> dict[str, Any]:
+def split_batch(arguments: Mapping[str, Any], rows: int, processes: int) -> dict[str, Any]:
     """Training arguments with which so many processes learn from ``rows`` a step, with no more at once than before."""
     share = math.ceil(rows / processes)
     times = math.ceil(share / int(arguments[BATCH_SIZE]))
@@ -39,7 +39,7 @@ def samples_per_rank(rows: int, arguments: Mapping[str, Any], global_batch_size:
     return sum(_places(rows, arguments, global_batch_size, processes)) // processes
 
 
-def share(trainer: Any, global_batch_size: int, rows: int) -> None:
+def shard_sampler(trainer: Any, global_batch_size: int, rows: int) -> None:
     """Give each process of a training its share of the ``rows``, which is the same again after a resume.
 
     Where they can't be divided evenly (the last step of an epoch, or steps of a training that other processes began),

@@ -68,7 +68,7 @@ def tune(given: Settings) -> Result:
     count = launcher.count(given.processes, given.work)
     if count == 1:
         return finish(given, *train(given, ALONE))
-    ways = sharding.ways(given.sharding, divisible=sharding.divisible(given.quantization_config))
+    ways = sharding.strategies(given.sharding, shardable=sharding.can_shard(given.quantization_config))
     for way in ways:
         try:
             return launcher.run("steps.tune.worker", dataclasses.replace(given, sharding=way), count, Result)
@@ -103,9 +103,9 @@ def train(given: Settings, group: DistributedContext) -> tuple[BaseModel, Checkp
     dpo.check_data(given.objective, bool(rejected))
     prepare_libraries()
     config = training_config.check(given, lora_targets(given.preset, given.model))
-    base = group.once("base", lambda: fetch_model(given.preset, given.model, given.revision))
+    base = group.on_rank_zero("base", lambda: fetch_model(given.preset, given.model, given.revision))
     device = choose_device()
-    fingerprint = group.once("fingerprint", lambda: _fingerprint(given, base, rows))
+    fingerprint = group.on_rank_zero("fingerprint", lambda: _fingerprint(given, base, rows))
 
     def attempt(fitting: TrainingConfig) -> Checkpoint:
         return _train(given, fitting, base, rows, rejected, device, fingerprint, group)
@@ -153,7 +153,7 @@ def _train(
 ) -> Checkpoint:
     from transformers import PrinterCallback
 
-    kept = group.once("kept", lambda: checkpoints.latest(given.work / "checkpoints", fingerprint))
+    kept = group.on_rank_zero("kept", lambda: checkpoints.latest(given.work / "checkpoints", fingerprint))
     if kept and kept.finished:
         return kept
     # As many rows as the steps had before, whatever number of processes took them.
@@ -161,23 +161,23 @@ def _train(
         config.arguments, group.effective_world_size
     )
     config = dataclasses.replace(
-        config, arguments=shared_batches.divided(config.arguments, global_batch_size, group.size)
+        config, arguments=shared_batches.split_batch(config.arguments, global_batch_size, group.size)
     )
     tokenizer = load_tokenizer(base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
-    dataset, count = group.once("dataset", lambda: _dataset(tokenizer, rows, rejected, given, config))
-    group.meet(device)
+    dataset, count = group.on_rank_zero("dataset", lambda: _dataset(tokenizer, rows, rejected, given, config))
+    group.init_process_group(device)
     mine = shared_batches.samples_per_rank(len(dataset), config.arguments, global_batch_size, group.size)
-    by_rows = attention(device) or packed_attention.offered(base.folder)
+    by_rows = attention(device) or packed_attention.register_if_supported(base.folder)
     arguments = training_config.trainer_config(
         config, given.work / "checkpoints", device, mine, padding_free=bool(by_rows)
     )
-    arguments.use_liger_kernel = liger.chosen(config.arguments.get("use_liger_kernel"), device, base.folder)
+    arguments.use_liger_kernel = liger.is_enabled(config.arguments.get("use_liger_kernel"), device, base.folder)
     if device == "cpu":
         disable_malloc_trim()
         ignored_logits.skip_ignored_logits()
     gpu = group.rank if group.size > 1 else None
-    divided = group.size > 1 and given.sharding == "full"
+    sharded = group.size > 1 and given.sharding == "full"
     model = load_base(
         base.folder,
         given.method,
@@ -185,26 +185,26 @@ def _train(
         device,
         dtype=config.dtype,
         gpu=gpu,
-        kind=by_rows if batching.joined(arguments) else "",
-        divided=divided,
+        kind=by_rows if batching.is_padding_free(arguments) else "",
+        sharded=sharded,
     )
     saving = Checkpointing(fingerprint, global_batch_size, group)
     trainer: Any = _trainer(model, tokenizer, dataset, arguments, config)
     if not kept:
-        lora_init.begin(trainer.model, config.lora)
+        lora_init.init_adapter(trainer.model, config.lora)
     what = f"{count} {'pairs' if given.objective == 'dpo' else 'rows'}, {global_batch_size} a step"
-    _say(trainer, describe_device(device, group.size) + divided * ", each with a share of the weights", what, kept)
-    if divided:
+    _say(trainer, describe_device(device, group.size) + sharded * ", each with a share of the weights", what, kept)
+    if sharded:
         sharding.shard(trainer)
     if frozen := lora_init.freeze_second_half(trainer.model, config.lora):
         attach(trainer, frozen)
-    shared_batches.share(trainer, global_batch_size, len(dataset))
+    shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
     trainer.remove_callback(PrinterCallback)
-    if group.first:
+    if group.is_rank_zero:
         attach(trainer, TrainingLog(given.work / "report" / "train.jsonl"))
     attach(trainer, saving)
-    report_to = given.report_to if group.first else "none"
-    with _on_sigterm(saving), tracking.tracked(trainer, report_to, given.run_name, given.work, fingerprint):
+    report_to = given.report_to if group.is_rank_zero else "none"
+    with _on_sigterm(saving), tracking.track_training(trainer, report_to, given.run_name, given.work, fingerprint):
         trainer.train(resume_from_checkpoint=str(kept.folder) if kept else None)
     if saving.newest is None or not saving.newest.finished:
         _terminated(saving.newest)
@@ -223,7 +223,7 @@ def _dataset(
         pairs = dpo.pairs(tokenizer, rows, rejected, given.max_length)
         return dpo.dataset(pairs), len(pairs)
     place = given.work / "tokens" / "train"
-    prepared = prepare_cached(tokenizer, rows, place, given.max_length, learned=config.learned, keep=config.keep)
+    prepared = prepare_cached(tokenizer, rows, place, given.max_length, learned=config.loss_scope, keep=config.keep)
     if remark := prepared.remark(len(rows), given.max_length):
         print(remark, flush=True)
     return batching.dataset(prepared.rows, config.arguments), len(prepared.rows)

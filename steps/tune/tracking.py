@@ -20,7 +20,7 @@ from typing import Any
 from steps.runtime import files
 from steps.runtime.errors import BadInput
 from steps.runtime.redaction import redact
-from steps.tune.tracking_tools import TOOLS, ReportTo, faults
+from steps.tune.tracking_tools import TOOLS, ReportTo, missing_settings
 from steps.tune.training_callbacks import attach
 
 PAUSE_SECONDS = 600.0
@@ -37,13 +37,13 @@ def check(report_to: ReportTo) -> None:
     Raises:
         BadInput: the tool's package is not installed, or its address or key is not there.
     """
-    if report_to != "none" and (found := list(faults(report_to, os.environ))):
+    if report_to != "none" and (found := list(missing_settings(report_to, os.environ))):
         what, fix = ("; ".join(parts) for parts in zip(*found, strict=True))
         raise BadInput(f"metrics are to go to {TOOLS[report_to].name}, and {what}", fix)
 
 
 @contextmanager
-def tracked(trainer: Any, report_to: ReportTo, run_name: str, work: Path, fingerprint: str) -> Iterator[None]:
+def track_training(trainer: Any, report_to: ReportTo, run_name: str, work: Path, fingerprint: str) -> Iterator[None]:
     """Send what the trainer logs to where the user wants it; a training that goes on goes on in the same run there."""
     if report_to == "none":
         yield
@@ -52,7 +52,7 @@ def tracked(trainer: Any, report_to: ReportTo, run_name: str, work: Path, finger
     defaults = {name: value.format(report=work / "report") for name, value in tool.defaults.items()}
     trainer.args.run_name = run_name or None
     with _environment({name: value for name, value in defaults.items() if name not in os.environ}):
-        tracking = Tracking(report_to, KeptRun(work / "checkpoints" / "tracking.json", report_to, fingerprint))
+        tracking = Tracking(report_to, SavedRun(work / "checkpoints" / "tracking.json", report_to, fingerprint))
         attach(trainer, tracking)
         try:
             yield
@@ -63,7 +63,7 @@ def tracked(trainer: Any, report_to: ReportTo, run_name: str, work: Path, finger
 
 
 @dataclass
-class KeptRun:
+class SavedRun:
     """The run of the tracking tool that belongs to the checkpoints beside it."""
 
     file: Path
@@ -88,7 +88,7 @@ class KeptRun:
 class Tracking:
     """Hands the trainer's events on to transformers' callback of the tool, and keeps its faults away from training."""
 
-    def __init__(self, report_to: str, kept: KeptRun) -> None:
+    def __init__(self, report_to: str, kept: SavedRun) -> None:
         self.report_to = report_to
         self.tool = TOOLS[report_to]
         self.kept = kept

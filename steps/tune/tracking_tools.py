@@ -53,7 +53,7 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-def faults(report_to: str, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def missing_settings(report_to: str, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What a process with this environment lacks to send metrics, and how to mend it."""
     tool = TOOLS[report_to]
     package = importlib.util.find_spec(report_to)
@@ -68,7 +68,7 @@ def faults(report_to: str, environment: Mapping[str, str]) -> Iterator[tuple[str
         yield "WANDB_API_KEY is not set", fix
 
 
-def wanted_keys(report_to: str, *, addressed: bool) -> tuple[str, ...]:
+def required_keys(report_to: str, *, addressed: bool) -> tuple[str, ...]:
     """Keys of which a Secret must have one; ``addressed``: the address of the server is written elsewhere."""
     tool = TOOLS[report_to]
     return tool.accounts if addressed or report_to == "wandb" else (tool.address,)

@@ -104,7 +104,7 @@ class Checkpointing:
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a save when the last one is long ago, or when the training is to stop."""
-        self.stop, late = self.group.any(self.stop, time.monotonic() - self.saved > SAVE_AFTER_SECONDS)
+        self.stop, late = self.group.all_reduce_any(self.stop, time.monotonic() - self.saved > SAVE_AFTER_SECONDS)
         if self.stop or late:
             control.should_save = True
         if self.stop:
@@ -115,9 +115,9 @@ class Checkpointing:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         finished = state.global_step >= state.max_steps
         self.newest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size)
-        self.group.wait()  # each writes its random numbers
-        if self.group.first:
-            checkpoints.mark(self.newest, self.fingerprint)
+        self.group.barrier()  # each writes its random numbers
+        if self.group.is_rank_zero:
+            checkpoints.mark_complete(self.newest, self.fingerprint)
         self.saved = time.monotonic()
 
 

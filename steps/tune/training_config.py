@@ -23,7 +23,7 @@ from steps.models import sharding
 from steps.models.model import compute_dtype
 from steps.runtime.errors import BadInput
 from steps.tune import batching, dpo, lora_init
-from steps.tune.unsupported_arguments import NO_CODE, REFUSED, WITHOUT_EFFECT, refused
+from steps.tune.unsupported_arguments import NO_CODE, UNSUPPORTED, WITHOUT_EFFECT, unsupported_keys
 
 if TYPE_CHECKING:
     from steps.tune.settings import Settings as TuneSettings
@@ -51,7 +51,7 @@ class TrainingConfig:
     """Of ``peft.LoraConfig``."""
     dtype: str
     """Of what is not quantized; empty: what suits the device."""
-    learned: Learned
+    loss_scope: Learned
     keep: str
     """Which end of a row that is too long is kept: ``keep_start`` or ``keep_end``."""
     by_epoch: bool
@@ -80,9 +80,9 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         *_unknown("lora_config", given.lora_config, _fields(LoraConfig)),
         *_unknown("quantization_config", given.quantization_config, _parameters(BitsAndBytesConfig)),
         *_unknown("model_config", given.model_config, MODEL_KEYS),
-        *(f"training_arguments.{key}: {why}" for key, why in refused(arguments).items()),
+        *(f"training_arguments.{key}: {why}" for key, why in unsupported_keys(arguments).items()),
         *(f"training_arguments.{key}: {why}" for key, why in _of_pairs(given, arguments).items()),
-        *(f"lora_config.{key}: {why}" for key, why in lora_init.refused(given.lora_config).items()),
+        *(f"lora_config.{key}: {why}" for key, why in lora_init.unsupported_keys(given.lora_config).items()),
         *_contradictions(given),
     ]
     if wrong:
@@ -99,7 +99,7 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         },
         lora=lora,
         dtype=str(given.model_config.get("dtype") or given.model_config.get("torch_dtype") or ""),
-        learned=learned(arguments),
+        loss_scope=loss_scope(arguments),
         keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
         objective=given.objective,
@@ -147,7 +147,7 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
     whole = {**defaults, **config.arguments, **fixed}
     if pairs:
         # trl switches dropout off unless told otherwise; here it is as it was set.
-        whole = {key: value for key, value in whole.items() if key not in dpo.NOT_OF_PAIRS}
+        whole = {key: value for key, value in whole.items() if key not in dpo.SFT_ONLY}
         whole |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
     if whole.get("padding_free") and not whole.get("packing"):
         whole["max_length"] = None  # rows are cut already; trl wants it said
@@ -248,7 +248,7 @@ def _contradictions(given: TuneSettings) -> list[str]:
         wrong.append(f"model_config.trust_remote_code: not honoured: {NO_CODE}")
     if given.training_arguments.get("report_to", "none") not in ("none", [], ["none"]):
         wrong.append("training_arguments.report_to: has a flag of its own: --report-to")
-    if why := sharding.refused(given.sharding, given.quantization_config):
+    if why := sharding.unsupported_reason(given.sharding, given.quantization_config):
         wrong.append(f"sharding full: {why}")
     quantized = [key for key in ("load_in_4bit", "load_in_8bit") if given.quantization_config.get(key)]
     if given.method == "lora" and quantized:
@@ -257,14 +257,14 @@ def _contradictions(given: TuneSettings) -> list[str]:
 
 
 def _of_pairs(given: TuneSettings, arguments: Mapping[str, Any]) -> dict[str, str]:
-    return dpo.refused(arguments) if given.objective == "dpo" else {}
+    return dpo.unsupported_keys(arguments) if given.objective == "dpo" else {}
 
 
 def _is_ours(key: str) -> bool:
-    return key in (*WITHOUT_EFFECT, *REFUSED, "assistant_only_loss", "completion_only_loss", "truncation_mode")
+    return key in (*WITHOUT_EFFECT, *UNSUPPORTED, "assistant_only_loss", "completion_only_loss", "truncation_mode")
 
 
-def learned(arguments: Mapping[str, Any]) -> Learned:
+def loss_scope(arguments: Mapping[str, Any]) -> Learned:
     """Which tokens the training arguments ask to learn from."""
     if arguments.get("completion_only_loss"):
         return "last"

@@ -18,7 +18,7 @@ NO_CODE = "code from a model repository is not run"
 CURVE = "the loss curve has every step"
 PLACES = "checkpoints, adapter and report have their places on the run's volume"
 
-REFUSED: Mapping[str, str] = {
+UNSUPPORTED: Mapping[str, str] = {
     "eval_packing": EVALUATE,
     "save_only_model": f"{RESUME}, and the optimizer's state would be missing",
     "ignore_data_skip": RESUME,
@@ -66,13 +66,13 @@ def is_off(value: Any) -> bool:
     return any(type(value) is type(off) and value == off for off in OFF)
 
 
-def refused(arguments: Mapping[str, Any]) -> dict[str, str]:
+def unsupported_keys(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Each key of ``training_arguments`` that can't be honoured as it is set, and why."""
-    return dict(_refused(arguments))
+    return dict(_unsupported(arguments))
 
 
-def _refused(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, why in REFUSED.items():
+def _unsupported(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, why in UNSUPPORTED.items():
         if key in arguments and not is_off(arguments[key]):
             yield key, f"not honoured: {why}"
     if arguments.get("packing") is True and arguments.get("padding_free") is False:

@@ -10,7 +10,7 @@ from steps.tune.process_group import DistributedContext
 def work(given: tune.Settings, group: DistributedContext) -> tune.Result | None:
     """Train with the others; the first process writes the adapter."""
     base, checkpoint = tune.train(given, group)
-    return tune.finish(given, base, checkpoint) if group.first else None
+    return tune.finish(given, base, checkpoint) if group.is_rank_zero else None
 
 
 if __name__ == "__main__":

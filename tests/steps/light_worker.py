@@ -27,7 +27,7 @@ class Result:
 
 
 def work(given: Settings, group: DistributedContext) -> Result:
-    told = group.once("told", lambda: f"by {group.rank}")
+    told = group.on_rank_zero("told", lambda: f"by {group.rank}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     (given.work / f"{group.oom_retries}-{group.rank}.pid").write_text(str(os.getpid()))
     match given.fates[group.rank]:

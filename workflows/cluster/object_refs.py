@@ -15,7 +15,7 @@ from typing import Any
 
 from steps.oci import reference
 from steps.runtime.errors import BadInput
-from steps.tune.tracking_tools import wanted_keys
+from steps.tune.tracking_tools import required_keys
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
 from workflows.errors import Problem
@@ -95,7 +95,7 @@ class ReferencedObjects:
         if not wanted or wanted.report_to == "none" or not wanted.secret:
             return
         secret = self._find("v1", "secrets", wanted.secret, path)
-        keys = wanted_keys(wanted.report_to, addressed=bool(wanted.uri))
+        keys = required_keys(wanted.report_to, addressed=bool(wanted.uri))
         if secret is not None and not any((secret.get("data") or {}).get(key) for key in keys):
             fix = f"kubectl create secret generic {wanted.secret} --from-literal={keys[0]}=..."
             self._lacks(path, f"Secret {wanted.secret} has no key {' or '.join(keys)}", fix)

@@ -124,7 +124,7 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: floa
     spread = replace(alone, gpus=max(1, gpus))
     if count == 1:
         return spread
-    ways = sharding.ways(tuning.sharding, divisible=tuning.method == "lora" or sharding.divisible(quantization))
+    ways = sharding.strategies(tuning.sharding, shardable=tuning.method == "lora" or sharding.can_shard(quantization))
     together = [replace(alone, processes=count, divided=way == "full") for way in ways]
     if room is None:
         return together[0]

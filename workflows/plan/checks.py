@@ -71,7 +71,7 @@ def tracking(plan: Plan, *, here: bool) -> Iterator[Problem]:
     tool = TOOLS[wanted.report_to]
     if here:
         environment = os.environ | ({tool.address: wanted.uri} if wanted.uri else {})
-        for what, fix in tracking_tools.faults(wanted.report_to, environment):
+        for what, fix in tracking_tools.missing_settings(wanted.report_to, environment):
             yield Problem(f"metrics are to go to {tool.name}, and {what}", path, fix=fix)
     elif not wanted.secret and not (wanted.report_to == "mlflow" and wanted.uri):
         lacks = {"mlflow": ("where it is", "uri or secret"), "wandb": ("an API key", "secret")}[wanted.report_to]
@@ -169,9 +169,9 @@ def _training(
     )
     training.check_method(whole, tuning.method == "qlora", found)
     if tuning.objective == "dpo":
-        for key, why in dpo.refused(tuning.training_arguments).items():
+        for key, why in dpo.unsupported_keys(tuning.training_arguments).items():
             found.wrong(f"{ROOT}.TrainingArguments.{key}", why, "leave it out, or write objective: sft")
-    if tuning.method == "qlora" and (why := sharding.refused(tuning.sharding, tuning.quantization_config)):
+    if tuning.method == "qlora" and (why := sharding.unsupported_reason(tuning.sharding, tuning.quantization_config)):
         found.wrong("pipeline.tune.sharding", why, "write load_in_4bit: true, or sharding: none")
     resource_rules.check_precision(whole, machine, found)
     if plan.rollout:

@@ -122,7 +122,10 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, found: Findings) -
         found.wrong(
             join(path, "layers_pattern"), "has no effect without layers_to_transform", "add layers_to_transform"
         )
-    refused = {"TrainingArguments": unsupported_arguments.refused, "LoraConfig": lora_init.refused}.get(section)
+    refused = {
+        "TrainingArguments": unsupported_arguments.unsupported_keys,
+        "LoraConfig": lora_init.unsupported_keys,
+    }.get(section)
     for key, why in refused(read).items() if refused else ():
         found.wrong(join(path, key), why)
     return read

@@ -83,7 +83,7 @@ def _idle(key: str, kind: Any) -> Accepted:
 
 def _never(key: str, fix: str = "leave it out") -> Refused:
     """A key that the tune step would refuse."""
-    return Refused(unsupported_arguments.REFUSED[key], fix)
+    return Refused(unsupported_arguments.UNSUPPORTED[key], fix)
 
 
 MODEL: Keys = {

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import divided_worker
 import pytest
+import sharded_worker
 import trainable_model
 from trainable_model import curve
 from tuning import losses, quick, small_model, start, wait_for_step, with_rows
@@ -132,11 +132,11 @@ def test_kinds_of_adapters(lora: dict[str, Any], tiny: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(("method", "tied"), [("lora", True), ("qlora", False)])
 def test_each_holds_its_share(method: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two processes each has half of the layers' weights; a matrix that is input and output is whole."""
-    here = str(Path(divided_worker.__file__).parent)
+    here = str(Path(sharded_worker.__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])))
     model = trainable_model.make_model(tmp_path / "model", tie_word_embeddings=tied)
-    given = divided_worker.Settings(work=tmp_path, model=str(model), method=method)
-    held = launcher.run("divided_worker", given, 2, divided_worker.Result)
+    given = sharded_worker.Settings(work=tmp_path, model=str(model), method=method)
+    held = launcher.run("sharded_worker", given, 2, sharded_worker.Result)
     assert held.layers * 2 == pytest.approx(held.all_layers, rel=0.05)
     assert held.words * (1 if tied else 2) == pytest.approx(held.all_words, rel=0.05)
     assert held.adapter == held.all_adapter
@@ -178,12 +178,12 @@ def test_what_a_gpu_cannot_hold_is_divided(
     ],
 )
 def test_ways_to_hold_the_base(wanted: sharding.Sharding, divisible: bool, ways: list[str]) -> None:
-    assert sharding.ways(wanted, divisible=divisible) == ways
+    assert sharding.strategies(wanted, shardable=divisible) == ways
 
 
 def test_weights_of_8_bits_are_not_divided(tiny: Path, tmp_path: Path) -> None:
     eight = {"load_in_8bit": True, "load_in_4bit": False}
-    assert not sharding.divisible(eight) and sharding.divisible({"load_in_8bit": "false"})
+    assert not sharding.can_shard(eight) and sharding.can_shard({"load_in_8bit": "false"})
     with pytest.raises(BadInput, match="sharding full: FSDP divides weights of 4 and of 16 bits, not those of"):
         quick(with_rows(tmp_path / "work"), tiny, sharding="full", processes=1, quantization_config=eight)
 

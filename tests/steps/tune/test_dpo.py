@@ -128,7 +128,7 @@ def test_every_argument_of_sft_alone_is_known() -> None:
 
     from trl import DPOConfig, SFTConfig
 
-    from steps.tune.unsupported_arguments import REFUSED
+    from steps.tune.unsupported_arguments import UNSUPPORTED
 
     of_sft, of_dpo = ({field.name for field in dataclasses.fields(kind)} for kind in (SFTConfig, DPOConfig))
-    assert of_sft - of_dpo <= set(dpo.NOT_OF_PAIRS) | set(REFUSED)
+    assert of_sft - of_dpo <= set(dpo.SFT_ONLY) | set(UNSUPPORTED)

@@ -18,22 +18,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_processor_does_without_and_says_so(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not liger.chosen(True, "cpu", tiny)
+    assert not liger.is_enabled(True, "cpu", tiny)
     assert "without effect, its kernels are for GPUs" in capsys.readouterr().out
-    assert not liger.chosen(None, "cuda", tiny)
+    assert not liger.is_enabled(None, "cuda", tiny)
 
 
 def test_what_is_not_installed_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.utils.is_liger_kernel_available", lambda *_: False)
     with pytest.raises(BadInput, match="liger-kernel is not installed"):
-        liger.chosen(True, "cuda", tiny)
+        liger.is_enabled(True, "cuda", tiny)
 
 
 def test_an_architecture_without_kernels_is_told(tmp_path: Path) -> None:
     pytest.importorskip("liger_kernel.transformers.monkey_patch")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(BadInput, match="no kernels for gpt2"):
-        liger.chosen(True, "cuda", tmp_path)
+        liger.is_enabled(True, "cuda", tmp_path)
 
 
 @pytest.mark.gpu

@@ -103,7 +103,7 @@ def test_plain_peft_gives_what_was_trained(name: str, tiny: Path, work: Path, tr
     assert (after - before).abs().max() > 0.1
     config = json.loads((work / "adapter" / CONFIG).read_text())
     assert config["r"] == lora_init.written_rank(4, lora)
-    if lora_init.doubles(lora):
+    if lora_init.doubles_rank(lora):
         assert config["init_lora_weights"] is True
         # Loaded anew: where the processor has AVX-512, bitsandbytes packs weights differently after an inference.
         halves_are_the_base_models(loaded(tiny, work / "adapter", method == "qlora"), lora)
@@ -133,7 +133,7 @@ def test_it_learns_as_pefts_own_does(tiny: Path, init: str) -> None:
     theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), LoraConfig(**lora, **targets))
     plain = LoraConfig(**lora_init.as_trained(lora), **targets)
     ours = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny), plain)
-    lora_init.begin(ours, lora)
+    lora_init.init_adapter(ours, lora)
     lora_init.freeze_second_half(ours, lora)
     ids = torch.arange(3, 43).reshape(2, 20)
     for model in (theirs, ours):

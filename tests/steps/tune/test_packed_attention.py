@@ -46,7 +46,7 @@ def test_each_row_has_the_loss_and_the_gradient_that_it_has_alone(
     tmp_path: Path, model_type: str, changes: dict[str, Any]
 ) -> None:
     made = config(tmp_path, model_type, **changes)
-    assert packed_attention.offered(tmp_path) == packed_attention.NAME
+    assert packed_attention.register_if_supported(tmp_path) == packed_attention.NAME
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation=packed_attention.NAME)
     rows = [torch.randint(3, 300, (length,)).tolist() for length in LENGTHS]
@@ -85,7 +85,7 @@ def batching_collator() -> Any:
 )
 def test_what_it_does_not_suit(tmp_path: Path, model_type: str, changes: dict[str, Any]) -> None:
     config(tmp_path, model_type, **changes)
-    assert packed_attention.offered(tmp_path) == ""
+    assert packed_attention.register_if_supported(tmp_path) == ""
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_training_uses_it_where_rows_stand_in_one_sequence(
     used: bool,
 ) -> None:
     calls = []
-    attend = packed_attention.attend
+    attend = packed_attention.packed_attention
     monkeypatch.setattr(packed_attention, "attend", lambda *given, **named: calls.append(1) or attend(*given, **named))
     tiny = small_model(tmp_path_factory.getbasetemp())
     work = with_rows(tmp_path / "work")
@@ -120,14 +120,14 @@ def test_no_mask_is_made_over_the_whole_sequence(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = small_model(tmp_path_factory.getbasetemp())
-    name = packed_attention.offered(tiny)
+    name = packed_attention.register_if_supported(tiny)
     seen = []
-    attend = packed_attention.attend
+    attend = packed_attention.packed_attention
     spy = lambda *given, **named: seen.append(given[4]) or attend(*given, **named)  # noqa: E731
     transformers.AttentionInterface.register(name, spy)
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny, attn_implementation=name)
     rows = mixed_rows(load_tokenizer(tiny))
     model(**batching_collator()(list(batching.dataset(rows, {}))), use_cache=False)
-    packed_attention.offered(tiny)
+    packed_attention.register_if_supported(tiny)
     assert seen
     assert set(seen) == {None}

@@ -45,7 +45,7 @@ def steps_of(
         _get_train_sampler=lambda *_: RandomSampler(range(rows)),
     )
     state = torch.random.get_rng_state()
-    shared_batches.share(trainer, global_batch_size, rows)
+    shared_batches.shard_sampler(trainer, global_batch_size, rows)
     torch.random.set_rng_state(state)
 
     def share_of(rank: int) -> list[list[int]]:
@@ -93,19 +93,21 @@ def test_and_so_it_has_with_another_number_of_processes(
 ) -> None:
     arguments = {BATCH_SIZE: at_once, ACCUMULATION: times}
     global_batch_size = shared_batches.compute_global_batch_size(arguments, before)
-    now = shared_batches.divided(arguments, global_batch_size, processes)
+    now = shared_batches.split_batch(arguments, global_batch_size, processes)
     assert now[BATCH_SIZE] <= at_once
     assert steps_of(rows, now[BATCH_SIZE], now[ACCUMULATION], processes, global_batch_size) == alone(
         rows, global_batch_size
     )
-    assert shared_batches.divided(now, global_batch_size, processes) == now
+    assert shared_batches.split_batch(now, global_batch_size, processes) == now
 
 
 def test_the_settings_stay_where_the_processes_do() -> None:
     arguments = {BATCH_SIZE: 3, ACCUMULATION: 4, "optim": "sgd"}
-    assert shared_batches.divided(arguments, shared_batches.compute_global_batch_size(arguments, 2), 2) == arguments
-    assert shared_batches.divided({BATCH_SIZE: 4}, 16, 1) == {BATCH_SIZE: 4, ACCUMULATION: 4}
-    assert shared_batches.divided({BATCH_SIZE: 4}, 16, 3) == {BATCH_SIZE: 3, ACCUMULATION: 2}
+    assert (
+        shared_batches.split_batch(arguments, shared_batches.compute_global_batch_size(arguments, 2), 2) == arguments
+    )
+    assert shared_batches.split_batch({BATCH_SIZE: 4}, 16, 1) == {BATCH_SIZE: 4, ACCUMULATION: 4}
+    assert shared_batches.split_batch({BATCH_SIZE: 4}, 16, 3) == {BATCH_SIZE: 3, ACCUMULATION: 2}
 
 
 @pytest.fixture

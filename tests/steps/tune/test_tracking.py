@@ -39,7 +39,7 @@ def lesson(work: Path, steps: Iterable[int], report_to: Any = "mlflow") -> None:
     events = CallbackHandler([], None, None, None, None)
     state, control = TrainerState(max_steps=4, is_world_process_zero=True), TrainerControl()
     trainer = SimpleNamespace(args=arguments, add_callback=events.add_callback)
-    with tracking.tracked(trainer, report_to, "", work, "sha256:0"):
+    with tracking.track_training(trainer, report_to, "", work, "sha256:0"):
         events.on_train_begin(arguments, state, control)
         for step in steps:
             logs = {"loss": 3.0 / step, "learning_rate": 1e-4}

@@ -36,9 +36,9 @@ class Result:
 def work(given: Settings, group: DistributedContext) -> Result:
     import torch
 
-    group.meet("cpu")
-    whole = _model(given, divided=False)
-    model = _model(given, divided=True)
+    group.init_process_group("cpu")
+    whole = _model(given, sharded=False)
+    model = _model(given, sharded=True)
     arguments = SimpleNamespace(device=torch.device("cpu"), world_size=group.size)
     sharding.shard(SimpleNamespace(model=model, args=arguments))
     tokens = torch.arange(40).view(2, 20)
@@ -51,12 +51,12 @@ def work(given: Settings, group: DistributedContext) -> Result:
     )
 
 
-def _model(given: Settings, *, divided: bool) -> Any:
+def _model(given: Settings, *, sharded: bool) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    base = load_base(Path(given.model), given.method, {}, "cpu", dtype="float32", divided=divided)
+    base = load_base(Path(given.model), given.method, {}, "cpu", dtype="float32", sharded=sharded)
     lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
     for parameter in model.parameters():
@@ -75,4 +75,4 @@ def _held(model: Any, part: str) -> int:
 
 
 if __name__ == "__main__":
-    process_group.main(Settings, work, "divided")
+    process_group.main(Settings, work, "sharded")

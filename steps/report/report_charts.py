@@ -1,7 +1,8 @@
-"""Line charts as inline SVG: sharp at every width, readable on a phone, themed by the page's style sheet.
+"""Line charts as positions for inline SVG: sharp at every width, readable on a phone, themed by the style sheet.
 
-The SVG is the plot area itself and takes the width it gets; positions are percentages, so that text and strokes keep
-their size. Lines live in an inner SVG that is stretched; labels stand outside of the plot area (overflow: visible).
+The SVG is the plot area and takes the available width; positions are percentages, so that text and strokes keep their
+size. Lines are in an inner SVG that is stretched; labels are outside the plot area (overflow: visible). The markup is
+in ``templates/training.html.jinja``.
 """
 
 from __future__ import annotations
@@ -10,21 +11,70 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 MAX_POINTS = 600
 MAX_DOTS = 60
+SMALL_HEIGHT = 200
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together; ``kind`` is the CSS class: ``main``, ``faint`` or ``other``."""
+    """Points of one line; ``kind`` is the CSS class: ``main``, ``faint`` or ``other``."""
 
     name: str
     points: Sequence[Point]
     kind: str = "main"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A label on an axis."""
+
+    position: str
+    """CSS percentage."""
+    label: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point that is drawn as a circle with a tooltip."""
+
+    x: str
+    y: str
+    tooltip: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series in the coordinates of the drawing."""
+
+    name: str
+    kind: str
+    path: str
+    """SVG path in a view box of 1000 by 1000."""
+    dots: Sequence[Dot]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with a caption, axes and lines."""
+
+    title: str
+    description: str
+    """Text for screen readers."""
+    x_label: str
+    y_label: str
+    height: int
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    lines: Sequence[Line]
+
+    @property
+    def id(self) -> str:
+        """Prefix of the ids of its elements."""
+        return re.sub(r"\W+", "-", self.title.lower())
 
 
 @dataclass(frozen=True)
@@ -46,31 +96,26 @@ def line_chart(
     y_label: str,
     height: int = 280,
     from_zero: bool = False,
-) -> str:
-    """A figure with a caption, axes and one line a series; empty text where there is nothing to draw.
-
-    ``description`` is what a screen reader says instead of the drawing.
-    """
-    drawn = [one for one in series if one.points]
+) -> Chart | None:
+    """Return a chart with one line per series; None if there are no points."""
+    drawn = [line for line in series if line.points]
     if not drawn:
-        return ""
-    xs = [x for one in drawn for x, _ in one.points]
-    ys = [y for one in drawn for _, y in one.points]
-    small = height < 200  # and narrow: others stand beside it
-    across = _axis(min(xs), max(xs), 3 if small else 6, whole=True, tight=True)
-    up = _axis(min([0.0, *ys] if from_zero else ys), max(ys), 3 if small else 5)
-    name = re.sub(r"\W+", "-", title.lower())
-    return (
-        f"<figure class=chart><figcaption><b>{escape(title)}</b>{_legend(drawn)}</figcaption>"
-        f'<div class=plot><svg role=img aria-labelledby="{name}-t {name}-d" width="100%" height="{height}">'
-        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
-        f"{_grid(across, up, x_label, y_label)}{''.join(_line(one, across, up) for one in drawn)}"
-        "</svg></div></figure>"
-    )
+        return None
+    xs = [x for line in drawn for x, _ in line.points]
+    ys = [y for line in drawn for _, y in line.points]
+    is_small = height < SMALL_HEIGHT  # and narrow, with others next to it
+    x_axis = _axis(min(xs), max(xs), 3 if is_small else 6, integers=True, tight=True)
+    y_axis = _axis(min([0.0, *ys] if from_zero else ys), max(ys), 3 if is_small else 5)
+    return Chart(
+        title, description, x_label, y_label, height,
+        x_ticks=[Tick(f"{x_axis.percent(tick):.2f}%", _format_tick(tick)) for tick in x_axis.ticks],
+        y_ticks=[Tick(f"{100 - y_axis.percent(tick):.2f}%", _format_tick(tick)) for tick in y_axis.ticks],
+        lines=[_line(line, x_axis, y_axis) for line in drawn],
+    )  # fmt: skip
 
 
 def smooth(points: Sequence[Point], window: int) -> list[Point]:
-    """Centred moving mean; narrower at the start, where loss falls steeply and a wide window would hide it."""
+    """Return the centered moving mean; narrower at the start, where a wide window would hide how loss falls."""
     result = []
     for index, (x, _) in enumerate(points):
         reach = min(window // 2, index)
@@ -79,13 +124,13 @@ def smooth(points: Sequence[Point], window: int) -> list[Point]:
     return result
 
 
-def _axis(low: float, high: float, about: int, *, whole: bool = False, tight: bool = False) -> _Axis:
-    """A range with round ticks; ``tight`` ends where the data ends, otherwise at a tick."""
+def _axis(low: float, high: float, num_ticks: int, *, integers: bool = False, tight: bool = False) -> _Axis:
+    """Return a range with round ticks; it ends at a tick, or with the data if ``tight``."""
     if high <= low:
         low, high = low - (abs(low) or 1) * 0.5, high + (abs(high) or 1) * 0.5
         tight = False
-    step = _round_step((high - low) / about)
-    step = max(1.0, step) if whole else step
+    step = _round_step((high - low) / num_ticks)
+    step = max(1.0, step) if integers else step
     first, last = math.floor(low / step), math.ceil(high / step)
     ticks = [tick * step for tick in range(first, last + 1)]
     if tight:
@@ -93,28 +138,13 @@ def _axis(low: float, high: float, about: int, *, whole: bool = False, tight: bo
     return _Axis(ticks[0], ticks[-1], tuple(ticks))
 
 
-def _round_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next((factor * power for factor in (1, 2, 5) if factor * power >= rough * 0.99), 10 * power)
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next((factor * power for factor in (1, 2, 5) if factor * power >= step * 0.99), 10 * power)
 
 
-def _grid(across: _Axis, up: _Axis, x_label: str, y_label: str) -> str:
-    parts = []
-    for tick in up.ticks:
-        y = 100 - up.percent(tick)
-        parts.append(f'<line class=grid x1="0" x2="100%" y1="{y:.2f}%" y2="{y:.2f}%"/>')
-        parts.append(f'<text class=tick x="-8" y="{y:.2f}%" dy=".35em" text-anchor=end>{_short(tick)}</text>')
-    for tick in across.ticks:
-        x = across.percent(tick)
-        parts.append(f'<text class=tick x="{x:.2f}%" y="100%" dy="1.5em" text-anchor=middle>{_short(tick)}</text>')
-    parts.append('<line class=axis x1="0" x2="100%" y1="100%" y2="100%"/>')
-    parts.append(f'<text class=label x="100%" y="100%" dy="2.9em" text-anchor=end>{escape(x_label)}</text>')
-    parts.append(f'<text class=label x="0" y="0" dy="-1.2em" dx="-3.2em">{escape(y_label)}</text>')
-    return "".join(parts)
-
-
-def _short(value: float) -> str:
-    """A tick in few characters: ``1.5e-4``, ``250``, ``12.5k``, ``3M``."""
+def _format_tick(value: float) -> str:
+    """Return a tick in few characters: ``1.5e-4``, ``250``, ``12.5k``, ``3M``."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}"
     if 1e4 <= abs(value) < 1e9:
@@ -123,36 +153,25 @@ def _short(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _line(one: Series, across: _Axis, up: _Axis) -> str:
-    points = _thin(one.points)
-    spots = [(10 * across.percent(x), 1000 - 10 * up.percent(y)) for x, y in points]
+def _line(series: Series, x_axis: _Axis, y_axis: _Axis) -> Line:
+    points = _thin(series.points)
+    spots = [(10 * x_axis.percent(x), 1000 - 10 * y_axis.percent(y)) for x, y in points]
     path = "M" + " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    drawn = (
-        '<svg viewBox="0 0 1000 1000" preserveAspectRatio=none width="100%" height="100%" overflow=visible>'
-        f'<path class="line {one.kind}" d="{path}"/></svg>'
-    )
-    if len(points) > MAX_DOTS or one.kind == "faint":
-        return drawn
-    return drawn + "".join(
-        f'<circle class="dot {one.kind}" cx="{x / 10:.2f}%" cy="{y / 10:.2f}%" r="3">'
-        f"<title>{escape(one.name)} {value:.4g} at {at:.6g}</title></circle>"
-        for (x, y), (at, value) in zip(spots, points, strict=True)
-    )
+    has_dots = len(points) <= MAX_DOTS and series.kind != "faint"
+    dots = [
+        Dot(f"{x / 10:.2f}%", f"{y / 10:.2f}%", f"{series.name} {value:.4g} at {step:.6g}")
+        for (x, y), (step, value) in zip(spots, points, strict=True)
+    ]
+    return Line(series.name, series.kind, path, dots if has_dots else [])
 
 
 def _thin(points: Sequence[Point]) -> Sequence[Point]:
-    """At most ``MAX_POINTS`` points: of each group the lowest and the highest, so that no spike is lost."""
+    """Return at most ``MAX_POINTS`` points: the lowest and the highest of each group, so that no spike is lost."""
     if len(points) <= MAX_POINTS:
         return points
     size = math.ceil(2 * len(points) / MAX_POINTS)
-    kept = []
+    thinned = []
     for start in range(0, len(points), size):
         group = points[start : start + size]
-        kept += sorted({min(group, key=lambda p: p[1]), max(group, key=lambda p: p[1])})
-    return kept
-
-
-def _legend(drawn: Sequence[Series]) -> str:
-    if len(drawn) < 2:
-        return ""
-    return "".join(f'<span class="key {one.kind}">{escape(one.name)}</span>' for one in drawn)
+        thinned += sorted({min(group, key=lambda p: p[1]), max(group, key=lambda p: p[1])})
+    return thinned

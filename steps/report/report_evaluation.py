@@ -1,109 +1,134 @@
-"""The evaluation in the report: figures, rules of the gate, answers side by side, and where the adapter is worse."""
+"""The evaluation in the report: metrics, gate, answers side by side, and rows on which the adapter is worse."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from steps.report.formatting import format_number, format_percent
 from steps.report.report_data import Answer, Evaluation, Regression, ReportData, number
-from steps.report.report_html import figure, none, percent, section, shown, table
 
 MAX_ANSWERS = 50
 MAX_EXPONENT = 700
+LIVE = "Live adapter"
 
 
-def evaluation(facts: ReportData) -> str:
-    """Base, adapter and the adapter in service side by side, and what came of each rule."""
-    told = facts.evaluation
-    if told.base_loss is None and told.adapter_loss is None:
-        return section("Evaluation", none("The adapter was not evaluated."))
-    ratio = (
-        told.adapter_perplexity / told.base_perplexity if told.adapter_perplexity and told.base_perplexity else None
-    )
+@dataclass(frozen=True)
+class Column:
+    """One answer to a question; ``kind`` is the CSS class."""
+
+    kind: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question and the answers to it."""
+
+    question: str
+    note: str
+    columns: Sequence[Column]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a head; ``other`` is the model that the adapter is compared with."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    other: str = ""
+
+
+def evaluation_context(data: ReportData) -> dict[str, Any]:
+    """Return the variables of ``templates/evaluation.html.jinja``."""
+    answers = data.evaluation.answers
+    return {
+        "evaluation": _evaluation_section(data),
+        "cards": [*_endpoint_card(data), *(_card(answer) for answer in answers[:MAX_ANSWERS])],
+        "num_more_answers": len(answers) - MAX_ANSWERS,
+        "agreement": data.value("rollout", "agreement"),
+        "regressions": [
+            *_regressions(data.evaluation.regressions, "the base model"),
+            *_regressions(data.evaluation.regressions_against_previous, "the live adapter"),
+        ],
+    }
+
+
+def _evaluation_section(data: ReportData) -> dict[str, Any]:
+    evaluation = data.evaluation
+    if evaluation.base_loss is None and evaluation.adapter_loss is None:
+        return {}
+    table = _metrics(evaluation)
+    return {
+        "head": table.head,
+        "rows": table.rows,
+        "notes": _notes(evaluation),
+        "leaked": number(data.manifest.get("held_out_rows_in_train")),
+        "rules": [
+            [rule.name, rule.required, format_number(rule.measured), "yes" if rule.passed else "no"]
+            for rule in evaluation.rules
+        ],
+    }
+
+
+def _metrics(evaluation: Evaluation) -> Table:
+    """Return the metrics of the base model, the adapter, and the previously live adapter if it was evaluated."""
+    base, adapter = evaluation.base_perplexity, evaluation.adapter_perplexity
+    ratio = adapter / base if adapter and base else None
+    head = ["Metric", "Base model", "Adapter", "Adapter / base"]
     rows = [
-        ["Loss", figure(told.base_loss), figure(told.adapter_loss), percent(told.ratio)],
-        ["Perplexity", figure(told.base_perplexity), figure(told.adapter_perplexity), percent(ratio)],
+        [
+            "Loss",
+            *map(format_number, (evaluation.base_loss, evaluation.adapter_loss)),
+            format_percent(evaluation.ratio),
+        ],
+        ["Perplexity", *map(format_number, (base, adapter)), format_percent(ratio)],
     ]
-    head = ["", "Base", "Adapter", "Adapter / base"]
-    for name, scores in told.scores.items():
-        rows.append([name, *(figure(scores.get(model)) for model in ("base", "adapter")), ""])
-    if told.previous_loss is not None:
-        head.append("In service")
-        before = [told.previous_loss, math.exp(min(told.previous_loss, MAX_EXPONENT))]
-        for row, value in zip(
-            rows, [*before, *(scores.get("previous") for scores in told.scores.values())], strict=True
-        ):
-            row.append(figure(value))
-    under = f"On {figure(told.rows)} held-out rows. " if told.rows is not None else ""
-    better = "Of loss and perplexity, lower is better." if told.scores else "Lower is better."
-    leaked = number(facts.manifest.get("held_out_rows_in_train"))
-    warning = f"<p>{figure(leaked)} held-out rows are among the training rows too, which flatters the adapter.</p>"
-    return section(
-        "Evaluation",
-        table(head, rows)
-        + f"<p class=soft>{under}{_interval(told)}{better}</p>{warning if leaked else ''}"
-        + _rules(told),
-    )
+    for name, scores in evaluation.scores.items():
+        rows.append([name, *(format_number(scores.get(model)) for model in ("base", "adapter")), ""])
+    if (loss := evaluation.previous_loss) is not None:
+        head.append(LIVE)
+        previous = [loss, math.exp(min(loss, MAX_EXPONENT)), *(s.get("previous") for s in evaluation.scores.values())]
+        for row, value in zip(rows, previous, strict=True):
+            row.append(format_number(value))
+    return Table(head, rows)
 
 
-def _interval(told: Evaluation) -> str:
-    if told.low is None or told.high is None:
-        return ""
-    sure = f", with {percent(told.level)} confidence over the rows" if told.level is not None else ""
-    return f"The adapter's loss is {percent(told.low)} to {percent(told.high)} of the base's{sure}. "
+def _notes(evaluation: Evaluation) -> str:
+    notes = [f"Measured on {format_number(evaluation.rows)} held-out rows."] if evaluation.rows is not None else []
+    if evaluation.ratio_low is not None and evaluation.ratio_high is not None:
+        level = f" ({format_percent(evaluation.confidence)} confidence)" if evaluation.confidence is not None else ""
+        interval = f"{format_percent(evaluation.ratio_low)} to {format_percent(evaluation.ratio_high)}"
+        notes.append(f"The adapter's loss is {interval} of the base model's{level}.")
+    notes.append("Lower loss and perplexity are better." if evaluation.scores else "Lower is better.")
+    return " ".join(notes)
 
 
-def _rules(told: Evaluation) -> str:
-    rows = [[rule.name, rule.wanted, figure(rule.measured), "yes" if rule.ok else "no"] for rule in told.rules]
-    return table(["Rule of the gate", "Wanted", "Measured", "Holds"], rows) if rows else ""
+def _endpoint_card(data: ReportData) -> list[Card]:
+    adapter, base = data.value("rollout", "answer"), data.value("rollout", "base_answer")
+    question = data.value("rollout", "question") or "Hello!"
+    return [_card(Answer(question, "", base, adapter), "sent to the endpoint")] if adapter else []
 
 
-def answers(facts: ReportData) -> str:
-    """What was asked at the endpoint and in the evaluation, and what each model said."""
-    cards = [_card(answer) for answer in facts.evaluation.answers[:MAX_ANSWERS]]
-    served = facts.of("rollout", "answer")
-    if served:
-        question = facts.of("rollout", "question") or "A greeting"
-        live = _card(Answer(question, "", facts.of("rollout", "base_answer"), served), "asked at the endpoint")
-        cards.insert(0, live)
-    left = len(facts.evaluation.answers) - MAX_ANSWERS
-    more = f"<p class=soft>{left} more are in report/evaluation.json.</p>" if left > 0 else ""
-    agreement = facts.of("rollout", "agreement")
-    same = f"<p class=soft>Served and evaluated: {shown(agreement)}.</p>" if agreement else ""
-    return section("Answers side by side", same + "".join(cards) + more) if cards else ""
-
-
-def _card(answer: Answer, where: str = "") -> str:
-    columns = [("base", "Base", answer.base), ("adapter", "Adapter", answer.adapter)]
+def _card(answer: Answer, note: str = "") -> Card:
+    columns = [Column("base", "Base model", answer.base), Column("adapter", "Adapter", answer.adapter)]
     if answer.previous:
-        columns.append(("previous", "In service", answer.previous))
+        columns.append(Column("previous", LIVE, answer.previous))
     if answer.reference:
-        columns.append(("reference", "Reference", answer.reference))
-    told = "".join(
-        f"<div><dt class={kind}>{name}</dt><dd dir=auto>{shown(words) or '<i class=soft>nothing</i>'}</dd></div>"
-        for kind, name, words in columns
-    )
-    note = f" <small>{shown(where)}</small>" if where else ""
-    return f"<article class=answer><h3 dir=auto>{shown(answer.question)}{note}</h3><dl>{told}</dl></article>"
+        columns.append(Column("reference", "Reference answer", answer.reference))
+    return Card(answer.question, note, columns)
 
 
-def regressions(facts: ReportData) -> str:
-    """Rows on which the adapter does worse than its base, or than the adapter in service."""
-    told = facts.evaluation
-    tables = _worse(told.regressions, "the base's") + _worse(told.regressions_against_previous, "that in service")
-    return section("Where the adapter is worse", tables) if tables else ""
-
-
-def _worse(worse: Sequence[Regression], than: str) -> str:
-    shown_rows = worse[:MAX_ANSWERS]
-    if not shown_rows:
-        return ""
-    compared = any(row.previous_loss is not None for row in shown_rows)
+def _regressions(regressions: Sequence[Regression], other: str) -> list[Table]:
+    worst = regressions[:MAX_ANSWERS]
+    has_previous = any(row.previous_loss is not None for row in worst)
+    head = ["Question", "Base loss", "Adapter loss"] + (["Live adapter loss"] if has_previous else [])
     rows = [
-        [row.question, figure(row.base_loss), figure(row.adapter_loss)]
-        + ([figure(row.previous_loss)] if compared else [])
-        for row in shown_rows
+        [row.question, format_number(row.base_loss), format_number(row.adapter_loss)]
+        + ([format_number(row.previous_loss)] if has_previous else [])
+        for row in worst
     ]
-    head = ["Question", "Base loss", "Adapter loss"] + (["In service"] if compared else [])
-    first = f"<p class=soft>Held-out rows on which the adapter's loss is higher than {than}, worst first.</p>"
-    return first + table(head, rows)
+    return [Table(head, rows, other)] if rows else []

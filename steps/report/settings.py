@@ -10,20 +10,20 @@ from steps.runtime import entrypoint
 
 @entrypoint.settings
 class Settings:
-    """Write the report of a run."""
+    """Write the HTML report of a run."""
 
     work: Path
     """Work folder of the run."""
     plan: str = ""
-    """The plan as JSON: each value with its origin."""
+    """Plan as JSON: each value with its origin."""
     status: str = ""
-    """How the workflow ended (Argo: workflow.status)."""
+    """Status of the workflow (Argo: workflow.status)."""
     failures: str = ""
-    """What failed, as JSON (Argo: workflow.failures)."""
+    """Failed nodes as JSON (Argo: workflow.failures)."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Where the report is."""
+    """Location of the report."""
 
     report_path: str

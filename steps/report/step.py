@@ -1,48 +1,51 @@
-"""Writes the report of a run, however it ended: one HTML file to read anywhere, and ten lines for the log."""
+"""Write the report of a run, whatever its outcome: one HTML file, and a summary of ten lines in the log."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
 
-from steps.report import report_data, report_page
+from steps.report import report_page, report_reader
+from steps.report.formatting import format_duration, format_number
 from steps.report.report_data import ReportData
-from steps.report.report_html import duration, figure
 from steps.report.settings import Result, Settings
 from steps.runtime import files
 
 
 def report(settings: Settings) -> Result:
-    """Gather what the run left behind, write ``report/report.html`` and print the summary.
+    """Read what the run left behind, write ``report/report.html`` and print the summary.
 
-    Missing or damaged parts are said in the report; only a disk that can't be written to makes this fail.
+    The report names missing and damaged files; the step fails only if it cannot write the report.
     """
-    facts = report_data.read(settings.work, plan=settings.plan, status=settings.status, failures=settings.failures)
+    data = report_reader.read_run(
+        settings.work, plan=settings.plan, status=settings.status, failures=settings.failures
+    )
     path = settings.work / "report" / "report.html"
-    files.write_text(path, report_page.page(facts))
-    print("\n".join(summary(facts, path)), flush=True)
+    files.write_text(path, report_page.render_page(data))
+    print("\n".join(summary_lines(data, path)), flush=True)
     return Result(str(path))
 
 
-def summary(facts: ReportData, path: Path) -> list[str]:
-    """The run in a few lines of plain text."""
-    told = facts.evaluation
-    failed = "; ".join(f"{one.step}: {one.message}" for one in facts.failures)
-    in_service = "" if told.previous_loss is None else f", in service {figure(told.previous_loss)}"
+def summary_lines(data: ReportData, path: Path) -> list[str]:
+    """Return the summary of a run as lines of plain text."""
+    evaluation = data.evaluation
+    failures = "; ".join(f"{failure.step}: {failure.message}" for failure in data.failures)
+    previous = evaluation.previous_loss
+    live = "" if previous is None else f", live adapter {format_number(previous)}"
     lines = {
-        "run": f"{facts.name}: {facts.status}",
-        "new": facts.of("check", "difference"),
-        "verdict": told.verdict or "none",
-        "loss": _change(told.base_loss, told.adapter_loss, f" on held-out rows{in_service}"),
-        "perplexity": _change(told.base_perplexity, told.adapter_perplexity),
-        "time": duration(facts.busy_seconds) if facts.busy_seconds is not None else "",
-        "image": facts.of("package", "image_reference") or facts.of("package", "image_digest"),
-        "endpoint": facts.of("rollout", "endpoint"),
-        "failed": textwrap.shorten(failed, 300),
+        "run": f"{data.name}: {data.status}",
+        "changes": data.value("check", "difference"),
+        "gate": evaluation.verdict or "none",
+        "loss": _format_change(evaluation.base_loss, evaluation.adapter_loss, f" on held-out rows{live}"),
+        "perplexity": _format_change(evaluation.base_perplexity, evaluation.adapter_perplexity),
+        "time": format_duration(data.busy_seconds) if data.busy_seconds is not None else "",
+        "image": data.value("package", "image_reference") or data.value("package", "image_digest"),
+        "endpoint": data.value("rollout", "endpoint"),
+        "failed": textwrap.shorten(failures, 300),
         "report": str(path),
     }
     return [f"{name:<11} {value}" for name, value in lines.items() if value]
 
 
-def _change(base: float | None, adapter: float | None, where: str = "") -> str:
-    return "" if base is None or adapter is None else f"{figure(base)} -> {figure(adapter)}{where}"
+def _format_change(base: float | None, adapter: float | None, suffix: str = "") -> str:
+    return "" if base is None or adapter is None else f"{format_number(base)} -> {format_number(adapter)}{suffix}"

@@ -1,1 +1,1 @@
-"""The served model: on this machine and on a cluster, its adapters changed while it answers."""
+"""The model server: its command, its process, its middleware, and the client that checks it."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind, to write reports of, and a reader of the page."""
+"""A finished run on disk, and a reader of its report."""
 
 import json
 import math
@@ -83,34 +83,34 @@ CHECK = (
 
 
 def write_check(work: Path, **result: Any) -> None:
-    """Leave behind what the check step of a retraining leaves behind, with another result."""
-    given, told, seconds = CHECK
-    kept = {"step": "check", "settings": given, "result": {**told, **result}, "seconds": seconds}
-    put(work / "results" / "check.json", kept)
+    """Write the record of the check step of a retraining; ``result`` replaces outputs."""
+    settings, outputs, seconds = CHECK
+    record = {"step": "check", "settings": settings, "result": {**outputs, **result}, "seconds": seconds}
+    write(work / "results" / "check.json", record)
 
 
 def write_run(work: Path, *, steps: int = 90, until: str = "rollout") -> None:
-    """Leave behind what a run leaves behind that got as far as ``until``."""
+    """Write the files of a run whose last finished step is ``until``."""
     started = 1_763_978_400
-    for name, (given_settings, result, seconds) in FINISHED.items():
-        moment = f"2026-11-24T10:{(started - 1_763_978_400) // 60:02.0f}:{(started % 60):02.0f}+00:00"
-        kept = {
+    for name, (settings, result, seconds) in FINISHED.items():
+        timestamp = f"2026-11-24T10:{(started - 1_763_978_400) // 60:02.0f}:{(started % 60):02.0f}+00:00"
+        record = {
             "step": name,
-            "settings": {"work": str(work), **given_settings},
+            "settings": {"work": str(work), **settings},
             "result": result,
-            "started": moment,
+            "started": timestamp,
             "seconds": seconds,
         }
-        put(work / "results" / f"{name}.json", kept)
+        write(work / "results" / f"{name}.json", record)
         started += int(seconds)
         if name == until:
             break
     source = {"from": "https://data.example.com/faq/train-00000-of-00001.parquet", "rows": 400}
-    put(work / "dataset" / "manifest.json", {"sources": [source], "held_out_rows_in_train": 3})
+    write(work / "dataset" / "manifest.json", {"sources": [source], "held_out_rows_in_train": 3})
     if (work / "results" / "tune.json").exists():
-        put(work / "report" / "train.jsonl", "\n".join(json.dumps(point) for point in curve(steps)))
+        write(work / "report" / "train.jsonl", "\n".join(json.dumps(point) for point in curve(steps)))
     if (work / "results" / "evaluate.json").exists():
-        put(work / "report" / "evaluation.json", EVALUATION)
+        write(work / "report" / "evaluation.json", EVALUATION)
 
 
 EVALUATION = {
@@ -154,19 +154,19 @@ def curve(steps: int) -> list[dict[str, float]]:
     return points
 
 
-def put(path: Path, content: Any) -> None:
+def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def written(work: Path, plan: Any = PLAN, status: str = "Succeeded", failures: str = "null") -> str:
+def render(work: Path, plan: Any = PLAN, status: str = "Succeeded", failures: str = "null") -> str:
     plan = plan if isinstance(plan, str) else json.dumps(plan)
     result = report(Settings(work=work, plan=plan, status=status, failures=failures))
     return Path(result.report_path).read_text()
 
 
 class Reader(HTMLParser):
-    """Reads a page as a browser would: its text, its tags, and whether every tag is closed in order."""
+    """Parses a page: its text, its tags, and whether every tag is closed in order."""
 
     VOID = frozenset({"meta", "br", "hr", "link", "img", "input"})
 
@@ -195,5 +195,5 @@ class Reader(HTMLParser):
         if self.open[-1:] != ["style"]:
             self.text.append(data)
 
-    def says(self, words: str) -> bool:
+    def contains(self, words: str) -> bool:
         return words in re.sub(r"\s+", " ", " ".join(self.text))

@@ -9,42 +9,44 @@ from html import escape, unescape
 from pathlib import Path
 
 import pytest
-from report_sample import EVALUATION, PLAN, put, write_run, written
+from report_sample import EVALUATION, PLAN, render, write, write_run
 
 from steps.report.report_charts import Series, line_chart
 
 
-def test_a_long_training_makes_a_small_chart_that_keeps_its_spikes() -> None:
+def test_a_long_training_has_a_small_chart_with_all_spikes() -> None:
     points = [(float(step), 1.0) for step in range(100_000)]
     points[54_321] = (54_321.0, 77.0)
     chart = line_chart("Loss", "", [Series("loss", points)], x_label="step", y_label="loss")
-    assert len(chart) < 20_000
-    top = min(float(y) for y in re.findall(r"[ M][\d.]+,([\d.]+)", chart))
+    assert chart
+    (line,) = chart.lines
+    assert len(line.path) < 20_000
+    top = min(float(y) for y in re.findall(r"[ M][\d.]+,([\d.]+)", line.path))
     assert top < 100, "the spike reaches the top of the plot"
 
 
 @pytest.fixture
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if not found and os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser and os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
         pytest.fail("chromium is required (ARGOTUNE_REQUIRE_TOOLS=1) and is not installed")
-    return found or pytest.skip("chromium is not installed: apt-get install chromium")
+    return browser or pytest.skip("chromium is not installed: apt-get install chromium")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_sticks_out_of_a_phones_screen(tmp_path: Path, chromium: str, width: int) -> None:
+def test_page_fits_the_width_of_a_phone(tmp_path: Path, chromium: str, width: int) -> None:
     write_run(tmp_path)
     endless = "pneumonoultramicroscopicsilicovolcanoconiosis" * 8
     long = {"question": endless, "base_answer": endless, "adapter_answer": endless, "reference": endless}
     regression = {"question": endless, "base_loss": 1e-7, "adapter_loss": 1234567.8}
-    put(
+    write(
         tmp_path / "report" / "evaluation.json",
         {**EVALUATION, "samples": [long, *EVALUATION["samples"]], "regressions": [regression]},
     )
     plan = PLAN | {endless[:80]: {"value": endless, "origin": endless}, "name": {"value": endless[:90], "origin": "x"}}
-    page = written(tmp_path, plan=plan, failures=json.dumps([{"displayName": "tune", "message": endless}]))
-    # A frame of the page's width: a browser window can't be made as narrow as a phone.
+    page = render(tmp_path, plan=plan, failures=json.dumps([{"displayName": "tune", "message": endless}]))
+    # A frame, because a browser window cannot be as narrow as a phone.
     frame = tmp_path / "frame.html"
     frame.write_text(
         f'<iframe width="{width}" height="3000" style="border:0" onload="measure(this)" srcdoc="{escape(page)}">'

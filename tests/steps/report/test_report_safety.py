@@ -1,4 +1,4 @@
-"""What damaged files, hostile texts and misplaced secrets do to a report: nothing."""
+"""Reports of runs with damaged files, hostile text and misplaced secrets."""
 
 import json
 import re
@@ -9,27 +9,27 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from report_sample import PLAN, Reader, put, write_run, written
+from report_sample import PLAN, Reader, render, write, write_run
 
 from steps.runtime.redaction import HIDDEN, redact
 
 
-def test_damaged_parts_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_damaged_files_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     write_run(tmp_path)
-    put(tmp_path / "report" / "evaluation.json", '{"base_loss": 3.9, "adap')
+    write(tmp_path / "report" / "evaluation.json", '{"base_loss": 3.9, "adap')
     with (tmp_path / "report" / "train.jsonl").open("a") as log:
         log.write('\n{"step": 91, "lo')
     (tmp_path / "results" / "package.json").write_bytes(b"\x00\xff\xfe")
     (tmp_path / "dataset" / "manifest.json").unlink()
-    page = Reader(written(tmp_path, plan="{not json"))
-    assert page.says("report/evaluation.json could not be read")
-    assert page.says("1 lines of report/train.jsonl could not be read")
-    assert page.says("results/package.json could not be read")
-    assert page.says("there is no dataset/manifest.json")
-    assert page.says("the plan could not be read")
-    assert page.says("its loss on held-out rows is 0.6312"), "the result of the step stands in for the file"
-    assert page.says("Image not made")
-    assert page.says("Loss by step")
+    page = Reader(render(tmp_path, plan="{not json"))
+    assert page.contains("report/evaluation.json could not be read")
+    assert page.contains("1 lines of report/train.jsonl could not be read")
+    assert page.contains("results/package.json could not be read")
+    assert page.contains("dataset/manifest.json is missing")
+    assert page.contains("the plan could not be read")
+    assert page.contains("its loss on held-out rows is 0.6312"), "the result of the step replaces the file"
+    assert page.contains("Image not created")
+    assert page.contains("Loss by step")
 
 
 HOSTILE = (
@@ -40,7 +40,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=["markup", "control", "ends"])
-def test_what_data_and_models_say_stays_text(tmp_path: Path, hostile: str) -> None:
+def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     def poison(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: poison(inner) for key, inner in value.items()} | {f"k{hostile}": hostile}
@@ -55,7 +55,7 @@ def test_what_data_and_models_say_stays_text(tmp_path: Path, hostile: str) -> No
         file.write_text(json.dumps(poison(content) | ({"started": started} if started else {})))
     failures = json.dumps([{"displayName": hostile, "message": hostile, "phase": hostile, "finishedAt": hostile}])
     plan = {hostile: {"value": hostile, "origin": hostile}, "s": {hostile: {"value": [hostile], "origin": hostile}}}
-    page = written(tmp_path, plan=plan | {"name": {"value": hostile, "origin": hostile}}, failures=failures)
+    page = render(tmp_path, plan=plan | {"name": {"value": hostile, "origin": hostile}}, failures=failures)
     tags = Reader(page).tags
     assert not {tag for tag, _ in tags} & {"script", "img", "b" if "<b>" in hostile else "script"}
     assert not {name for _, attrs in tags for name in attrs if name.startswith("on")}
@@ -85,42 +85,38 @@ SECRET_TEXTS = {
 
 
 def written_with(work: Path, key: str, value: Any, message: str) -> str:
-    """A report of a run in which ``key`` got wherever a user could put it."""
+    """Return the report of a run in which ``key`` is everywhere a user could put it."""
     write_run(work)
     for file in work.glob("results/*.json"):
-        kept = json.loads(file.read_text())
-        kept["settings"] |= {key: value, "urls": [value]}
-        kept["result"] |= {key: value, "server": {key: value}}
-        file.write_text(json.dumps(kept))
-    put(work / "dataset" / "manifest.json", {"sources": [{"url": {key: value}, key: value}]})
+        record = json.loads(file.read_text())
+        record["settings"] |= {key: value, "urls": [value]}
+        record["result"] |= {key: value, "server": {key: value}}
+        file.write_text(json.dumps(record))
+    write(work / "dataset" / "manifest.json", {"sources": [{"url": {key: value}, key: value}]})
     planned = {key: {"value": value, "origin": "workspace.yaml:9"}, "b": {"value": {key: value}, "origin": ""}}
-    return written(
+    return render(
         work, plan={**PLAN, "extra": planned}, failures=json.dumps([{"displayName": "x", "message": message}])
     )
 
 
 @pytest.mark.parametrize("key", SECRET_KEYS)
-def test_no_value_of_a_secret_key_gets_into_the_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
-) -> None:
+def test_values_of_secret_keys_are_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
     value = SECRET_KEYS[key]
     page = written_with(tmp_path, key, {key: value}, "")
     assert CANARY not in page + capsys.readouterr().out
     assert HIDDEN in page
-    assert "workspace.yaml:9" in page, "the origin tells where to look"
+    assert "workspace.yaml:9" in page, "the origin is missing"
 
 
 @pytest.mark.parametrize("form", SECRET_TEXTS)
-def test_no_secret_inside_a_text_gets_into_the_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
-) -> None:
+def test_secrets_in_text_are_redacted(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
     page = written_with(tmp_path, "note", SECRET_TEXTS[form], SECRET_TEXTS[form])
     assert CANARY not in page + capsys.readouterr().out
     assert HIDDEN in page
 
 
-def test_counts_and_names_that_only_sound_secret_stay() -> None:
-    kept = {
+def test_values_that_are_not_secret_are_shown() -> None:
+    values = {
         "max_new_tokens": 64,
         "max-num-batched-tokens": "2048",
         "tokens_per_second": 203.4,
@@ -130,7 +126,7 @@ def test_counts_and_names_that_only_sound_secret_stay() -> None:
         "learning_rate": 2e-4,
         "text": "A token is a piece of a word; the secret: practice. Bearer bonds. See a?b=c",
     }
-    assert redact(kept) == kept
+    assert redact(values) == values
 
 
 JSON = st.recursive(
@@ -165,14 +161,14 @@ JSON = st.recursive(
 
 @hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(JSON, min_size=6, max_size=6), st.lists(JSON, max_size=4))
-def test_no_content_makes_the_report_fail(tmp_path: Path, contents: list[Any], lines: list[Any]) -> None:
-    places = ["results/tune.json", "results/rollout.json", "results/evaluate.json", "report/evaluation.json"]
-    for place, content in zip([*places, "dataset/manifest.json"], contents, strict=False):
-        put(tmp_path / place, json.dumps(content))
-    put(tmp_path / "report" / "train.jsonl", "\n".join(map(json.dumps, lines)))
-    Reader(written(tmp_path, plan=json.dumps(contents[5]), failures=json.dumps(contents[0])))
+def test_no_content_breaks_the_report(tmp_path: Path, contents: list[Any], lines: list[Any]) -> None:
+    paths = ["results/tune.json", "results/rollout.json", "results/evaluate.json", "report/evaluation.json"]
+    for path, content in zip([*paths, "dataset/manifest.json"], contents, strict=False):
+        write(tmp_path / path, json.dumps(content))
+    write(tmp_path / "report" / "train.jsonl", "\n".join(map(json.dumps, lines)))
+    Reader(render(tmp_path, plan=json.dumps(contents[5]), failures=json.dumps(contents[0])))
 
 
-def test_json_too_deep_for_python_is_remarked(tmp_path: Path) -> None:
-    put(tmp_path / "report" / "evaluation.json", "[" * 100_000)
-    assert Reader(written(tmp_path, plan='{"a":' * 900 + "1" + "}" * 900)).says("could not be read")
+def test_too_deeply_nested_json_is_a_warning(tmp_path: Path) -> None:
+    write(tmp_path / "report" / "evaluation.json", "[" * 100_000)
+    assert Reader(render(tmp_path, plan='{"a":' * 900 + "1" + "}" * 900)).contains("could not be read")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steps.runtime import entrypoint
+from steps.runtime.options import OptionalFolder
 from steps.tune import settings
 
 
-@entrypoint.settings
 class Settings(settings.Settings):
     """Compare what would be tuned with what is in service. Takes the flags of tune, as they shape the adapter."""
 
@@ -16,7 +15,7 @@ class Settings(settings.Settings):
     """Image reference of the Workspace; its tag moves from adapter to adapter."""
     push: bool = True
     """Whether images are pushed; false: the registry is not asked."""
-    output: entrypoint.OptionalFolder = None
+    output: OptionalFolder = None
     """Folder that gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 

@@ -8,7 +8,6 @@ that the Workspace names, or the one in its output volume.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 from steps.check.settings import Result, Settings
@@ -47,7 +46,7 @@ def check(given: Settings) -> Result:
 
 def settings_digest(given: Settings) -> str:
     """Digest of the settings that shape the adapter; the data has a digest of its own."""
-    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NON_ADAPTER_FIELDS}
+    values = {name: value for name, value in given.model_dump(by_alias=True).items() if name not in NON_ADAPTER_FIELDS}
     return files.sha256_text(json.dumps(values, sort_keys=True, default=str))
 
 

@@ -4,43 +4,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from steps.data.row_formats import Format
-from steps.runtime import entrypoint
+from steps.data import file_weights
+from steps.data.row_formats import Column, Format
+from steps.runtime.options import OptionalFolder, Options, Seed
 
-if TYPE_CHECKING:
-    pass
+Weight = Annotated[float, Field(ge=0, le=file_weights.MAX_WEIGHT)]
 
 
-@entrypoint.settings
-class Settings:
+class DataOptions(Options):
+    """How the rows are read and split (``pipeline.data``)."""
+
+    eval_split: float = Field(0.1, ge=0, le=0.5)
+    """Fraction of the rows held out for the evaluation; 0: hold out none, and skip the evaluation. KAITO's
+    `train_test_split` is 1 minus this."""
+    columns: dict[Column, str] = {}
+    """Column names in the files where they differ from the format's, as JSON:
+    `{"prompt": "question", "completion": "answer"}`."""
+    weights: dict[str, Weight] = {}
+    """How many times the rows of a file are trained on in an epoch (default 1), as JSON: `{"chat.parquet": 2,
+    "code.parquet": 0.5}` (half of its rows, sampled by the seed). A file is named by the end of its URL or path.
+    Rows are held out before weights apply."""
+    allow_private_hosts: bool = False
+    """Allow URLs of private networks, this machine, and services of the cluster."""
+
+
+class DatasetOptions(DataOptions):
+    """Where the rows come from, and their order."""
+
+    urls: list[str] = []
+    """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
+    image: str = ""
+    """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
+    shuffle: bool = True
+    """Shuffle before splitting (KAITO `shuffle_dataset`); otherwise the last rows are held out."""
+    seed: Seed = 42
+    """Seed of the shuffle (KAITO `shuffle_seed`)."""
+
+
+class Settings(DatasetOptions):
     """Fetch the data to tune on, check it, and split it into rows to train on and rows to evaluate on."""
 
     work: Path
     """Folder that all steps of a run share."""
-    urls: list[str] = Field(default_factory=list)
-    """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
-    source: entrypoint.OptionalFolder = None
+    source: OptionalFolder = None
     """Folder with parquet files, or one such file (KAITO `input.volumeSource`, mounted); instead of urls."""
-    image: str = ""
-    """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """JSON map of columns that the files call otherwise, for example `{"prompt": "question"}` (row_formats.py)."""
-    weights: dict[str, float] = Field(default_factory=dict)
-    """JSON map of how many times the rows of a file count, by its name (file_weights.py): `{"a.parquet": 2}`."""
     objective: Literal["sft", "dpo"] = "sft"
-    """What the rows are for: dpo learns from pairs of answers, and other data is refused."""
-    eval_split: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the rows that is held out for evaluation; KAITO's `train_test_split` is 1 minus this."""
-    shuffle: bool = True
-    """Shuffle before splitting (KAITO `shuffle_dataset`); otherwise the last rows are held out."""
-    seed: int = Field(default=42, ge=0, lt=2**32)
-    """Seed of the shuffle (KAITO `shuffle_seed`)."""
-    allow_private_hosts: bool = False
-    """Allow addresses of this machine and of private networks."""
+    """Purpose of the rows: dpo learns from pairs of answers, and rejects other data."""
 
 
 @dataclass(frozen=True)

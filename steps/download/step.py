@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.data import file_weights, row_messages
-from steps.data.row_formats import KNOWN
 from steps.download import fetch, resampling, rows
 from steps.download.row_shuffle import RowBuffer
 from steps.download.settings import Result, Settings
@@ -105,9 +104,9 @@ def _found(source: Path) -> list[_Source]:
 
 def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Result:
     data = [rows.DataFile(source.path, source.place) for source in sources]
-    _check_columns(settings.columns)
+    columns = {str(name): column for name, column in settings.columns.items()}
     weights = _weights(settings.weights, [source.name for source in sources])
-    data_format = rows.format_of(data, settings.columns)
+    data_format = rows.format_of(data, columns)
     dpo.check_data(settings.objective, data_format == "preference")
     counts = [rows.count_rows([file]) for file in data]
     train, held_out = rows.split(sum(counts), settings.eval_split, settings.shuffle, settings.seed)
@@ -126,7 +125,7 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
             for copies, their_places in places.of(given):
                 spool.add(copies, their_places)
 
-        found = rows.normalize(data, data_format, keep, settings.columns)
+        found = rows.normalize(data, data_format, keep, columns)
         # Without a manifest the split counts as not made, whatever a killed step leaves of it.
         manifest_file.unlink(missing_ok=True)
         (dataset / "eval.parquet").unlink(missing_ok=True)
@@ -154,11 +153,6 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
     files.write_json(manifest_file, manifest)
     _tell(result, manifest)
     return result
-
-
-def _check_columns(columns: dict[str, str]) -> None:
-    if unknown := sorted(set(columns) - set(KNOWN)):
-        raise BadInput(f"columns: {', '.join(unknown)} is of no format", f"known: {', '.join(KNOWN)}")
 
 
 def _weights(given: dict[str, float], names: list[str]) -> list[float]:

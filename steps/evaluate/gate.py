@@ -7,27 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from steps.evaluate.answer_metrics import Scores
-from steps.runtime.entrypoint import settings
-
-
-@settings
-class Rules:
-    """Rules that an adapter must pass to be packaged and rolled out."""
-
-    max_loss_ratio: float = 1.0
-    """Upper limit of the adapter's loss divided by the base's."""
-    confident: bool = False
-    """Require the upper bound of the ratio's bootstrap interval to be below maxLossRatio too."""
-    min_exact_match: float | None = None
-    """Minimum share of answers that match the reference exactly."""
-    min_rouge_l: float | None = None
-    """Minimum mean ROUGE-L of the answers."""
-    max_regressions: float | None = None
-    """Maximum share of rows on which the adapter's loss is higher than the base's."""
-    min_task_scores: dict[str, float] = field(default_factory=dict)
-    """Minimum scores of lm-eval tasks (JSON mapping): of `TASK` its first metric, of `TASK/METRIC` that metric."""
-    better_than_previous: bool = True
-    """Require a lower loss than the deployed adapter's, if there is one."""
+from steps.evaluate.settings import GateRules
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,7 @@ class Outcome:
         return f"{self.name} is {measured}, required {self.wanted}"
 
 
-def judge(rules: Rules, measured: Measurements) -> list[Outcome]:
+def judge(rules: GateRules, measured: Measurements) -> list[Outcome]:
     """Return the outcome of each rule that is set; the adapter passes if all are ok."""
     exact_match = measured.scores.exact_match if measured.scores else None
     rouge_l = measured.scores.rouge_l if measured.scores else None

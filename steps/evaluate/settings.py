@@ -1,17 +1,54 @@
-"""Settings and result of the evaluate step."""
+"""Options, settings and result of the evaluate step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from steps.evaluate import gate
-from steps.runtime.entrypoint import OptionalFolder, settings
+from pydantic import Field
+
+from steps.runtime.options import OptionalFolder, Options, Seed
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@settings
-class Settings(gate.Rules):
+class GateRules(Options):
+    """Conditions that an adapter must meet to be packaged and served."""
+
+    max_loss_ratio: float = Field(1.0, gt=0, le=1000)
+    """Upper limit of the adapter's loss on the held-out rows divided by the base model's loss."""
+    confident: bool = False
+    """Compare the upper end of the ratio's 95 % bootstrap interval with the limit too, not only the ratio."""
+    min_exact_match: Share | None = None
+    """Minimum share of answers that equal the expected one, ignoring case, punctuation and articles (SQuAD)."""
+    min_rouge_l: Share | None = None
+    """Minimum mean ROUGE-L (F-measure) of the answers."""
+    max_regressions: Share | None = None
+    """Maximum share of held-out rows on which the adapter's loss is higher than the base model's."""
+    min_task_scores: dict[str, float] = {}
+    """Minimum scores of lm-eval tasks, as JSON: by `TASK` its first metric, by `TASK/METRIC` that one:
+    `{"hellaswag/acc_norm": 0.5}`."""
+    better_than_previous: bool = True
+    """With a schedule: require a lower loss than the deployed adapter's."""
+
+
+class EvaluationOptions(GateRules):
+    """How the adapter is compared with its base model (``pipeline.evaluation``)."""
+
+    samples: int = Field(5, ge=0, le=1000)
+    """Held-out rows that both models answer, shown side by side in the report, and scored."""
+    max_new_tokens: int = Field(64, ge=1, le=4096)
+    """Maximum tokens of an answer; for meaningful scores, at least the length of the expected answers."""
+    tasks: list[str] = []
+    """EleutherAI lm-evaluation-harness tasks to run on both models, such as `hellaswag` or `ifeval`, to measure what
+    the base model can do and the adapter may have lost. A custom task is the path of its YAML file, on a cluster below
+    `/mnt/models`, the volume of the base models. Requires `argotune[lm-eval]`."""
+    task_limit: int = Field(0, ge=0, le=1_000_000)
+    """Maximum samples of each task; 0: all, which can take hours."""
+
+
+class Settings(EvaluationOptions):
     """Compare ``WORK/adapter`` with its base on ``eval.parquet`` of the dataset; write ``report/evaluation.json``."""
 
     work: Path
@@ -26,19 +63,11 @@ class Settings(gate.Rules):
     """Commit, branch or tag of the base model."""
     method: Literal["lora", "qlora"] = "qlora"
     """Training method. The base is evaluated as served, unquantized, if memory is sufficient."""
-    quantization_config: dict[str, Any] = field(default_factory=dict)
+    quantization_config: dict[str, Any] = {}
     """Arguments of transformers' BitsAndBytesConfig, as in training."""
-    max_length: int = 1024
+    max_length: int = Field(1024, ge=1)
     """Maximum tokens per row; longer rows are truncated."""
-    samples: int = 5
-    """Number of held-out questions that the models answer; exact match and ROUGE-L are means over these answers."""
-    max_new_tokens: int = 64
-    """Maximum tokens of an answer."""
-    tasks: list[str] = field(default_factory=list)
-    """Tasks of lm-eval to run on each model: names, or paths of YAML files."""
-    task_limit: int = 0
-    """Samples of each task; 0: all."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the choice of samples."""
     adapter_digest: str = ""
     """Digest of the adapter, from the tune step."""

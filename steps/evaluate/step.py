@@ -18,7 +18,7 @@ from steps.evaluate.answers import answer
 from steps.evaluate.bootstrap import LEVEL, ratio_interval
 from steps.evaluate.evaluation_record import Measurements, Models
 from steps.evaluate.row_losses import row_losses
-from steps.evaluate.settings import Result, Settings
+from steps.evaluate.settings import GateRules, Result, Settings
 from steps.models.adapter import adapter_digest
 from steps.models.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
 from steps.runtime import files, progress
@@ -150,7 +150,7 @@ def _losses(models: Models, prepared: Prepared) -> dict[str, float]:
 
 
 def _gate_measures(
-    models: Models, losses: dict[str, float], high: float, scores: Scores | None, prepared: Prepared, rules: gate.Rules
+    models: Models, losses: dict[str, float], high: float, scores: Scores | None, prepared: Prepared, rules: GateRules
 ) -> gate.Measurements:
     pairs = zip(models["base"].losses, models["adapter"].losses, strict=True)
     previous_ratio = losses.get("previous")

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field
-
-from steps.runtime import entrypoint
+from steps.runtime.options import OptionalFolder, Options
 
 
-@entrypoint.settings
-class Settings:
+class Settings(Options):
     """Make an image of the adapter and push it."""
 
     work: Path
@@ -36,9 +33,9 @@ class Settings:
     """Digest of the training data."""
     settings_digest: str = ""
     """Digest of the settings that shaped the adapter, from the check step."""
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = {}
     """Further annotations of the manifest."""
-    output: entrypoint.OptionalFolder = None
+    output: OptionalFolder = None
     """Folder that also gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 

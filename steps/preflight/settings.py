@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from steps.provision import settings as provision_settings
-from steps.runtime import entrypoint
-from steps.tune.tracking_tools import ReportTo
+from steps.runtime.options import OptionalFolder
+from steps.tune.settings import TrackingOptions, TrackingUri
 
 
-@entrypoint.settings
-class Settings(provision_settings.Settings):
+class Settings(provision_settings.Settings, TrackingOptions):
     """Look at what a run will need, before anything is taken for it."""
 
-    urls: list[str] = field(default_factory=list)
+    urls: list[str] = []
     """Parquet files by http or https."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks."""
-    source: entrypoint.OptionalFolder = None
+    source: OptionalFolder = None
     """Folder with parquet files (a mounted volume), instead of urls."""
     data_image: str = ""
     """OCI image with parquet files, instead of urls."""
-    pull_config: entrypoint.OptionalFolder = None
+    pull_config: OptionalFolder = None
     """Folder with docker's config.json for it; empty: as ``DOCKER_CONFIG`` says."""
     preset: str = ""
     """Preset of the base model."""
@@ -35,23 +34,21 @@ class Settings(provision_settings.Settings):
     """Whether it will be pushed."""
     immutable: bool = False
     """Whether its tag must be a new one."""
-    output: entrypoint.OptionalFolder = None
+    output: OptionalFolder = None
     """Folder that gets the adapter (a mounted volume)."""
-    adapter_images: list[str] = field(default_factory=list)
+    adapter_images: list[str] = []
     """Images of adapters that will be served."""
-    adapter_config: entrypoint.OptionalFolder = None
+    adapter_config: OptionalFolder = None
     """Folder with docker's config.json for them; empty: as ``DOCKER_CONFIG`` says."""
     access_secret: str = ""
     """Name of the Secret that ``HF_TOKEN`` comes from."""
-    registry_secrets: list[str] = field(default_factory=list)
+    registry_secrets: list[str] = []
     """Names of the Secrets that the folders above are mounted from, and ``DOCKER_CONFIG``'s."""
     storage_class: str = ""
     """Class of the work volume; empty: the cluster's default."""
-    claims: list[str] = field(default_factory=list)
+    claims: list[str] = []
     """PersistentVolumeClaims that must be there."""
-    report_to: ReportTo = "none"
-    """Where metrics of the training go besides the report."""
-    tracking_uri: str = ""
+    tracking_uri: TrackingUri = ""
     """Address of that server; empty: what its tool finds in the environment."""
     tracking_secret: str = ""
     """Name of the Secret that its variables come from."""

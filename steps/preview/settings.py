@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.runtime import entrypoint
+from pydantic import Field
+
+from steps.runtime.options import Options, Seed
 
 
-@entrypoint.settings
-class Settings:
+class Settings(Options):
     """Show rows of ``WORK/dataset/train.parquet`` as they are trained on."""
 
     work: Path
@@ -21,13 +22,13 @@ class Settings:
     """Hugging Face id of the base model, or a folder; only its tokenizer is fetched."""
     revision: str = ""
     """Commit, branch or tag of the base model."""
-    max_length: int = 1024
+    max_length: int = Field(1024, ge=1)
     """Tokens of a row; longer rows are cut."""
-    rows: int = 3
+    rows: int = Field(3, ge=0)
     """Rows to show."""
-    seed: int = 42
+    seed: Seed = 42
     """Of the choice of rows."""
-    training_arguments: dict[str, Any] = field(default_factory=dict)
+    training_arguments: dict[str, Any] = {}
     """Of trl's SFTConfig; what decides which tokens are learned is read."""
 
 

@@ -10,7 +10,7 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from steps.runtime import entrypoint
+from steps.runtime.options import Options
 
 
 def _dashed(name: str) -> str:
@@ -27,8 +27,7 @@ class Candidate:
     verdict: str
 
 
-@entrypoint.settings
-class Settings:
+class Settings(Options):
     """Choose the best of the candidates, and put it where the later steps look for the adapter."""
 
     work: Path

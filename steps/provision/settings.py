@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from steps.runtime import entrypoint
+from pydantic import Field
+
+from steps.runtime.options import Options
 
 GPU = "nvidia.com/gpu"
+Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 
-@entrypoint.settings
-class ClusterRef:
+class ClusterRef(Options):
     """The cluster that nodes belong to."""
 
     provider: Literal["autoscaler", "existing", "aks", "karpenter"] = "autoscaler"
-    """Who makes the nodes exist."""
+    """Provider of the GPU nodes. autoscaler: pods request GPUs, and the cluster's autoscaler adds nodes; existing:
+    existing nodes are checked; aks, karpenter: the run creates a node pool, and releases it at its end."""
     subscription: str = ""
     """AKS: id of the Azure subscription of the managed cluster."""
     resource_group: str = ""
@@ -25,48 +28,57 @@ class ClusterRef:
     """AKS: name of the managed cluster."""
 
 
-@entrypoint.settings
+class NodesOptions(Options):
+    """Which other nodes are acceptable (``pipeline.nodes``)."""
+
+    fallback_instance_types: list[str] = []
+    """Instance types to try, in this order, when `resource.instanceType` is not available."""
+    spot: bool = False
+    """Try spot capacity first: cheaper, but the cloud can reclaim it; the training then continues from its last
+    checkpoint on the next node. Regular machines are the fallback."""
+    zones: list[Zone] = []
+    """Zones to try, in this order, such as 1 or eastus-1; empty: any zone of the region."""
+
+
+class NodePoolOptions(ClusterRef, NodesOptions):
+    """How the nodes of a run are created."""
+
+    node_class: str = Field("default", min_length=1, max_length=253, pattern=r"^\S+$")
+    """Karpenter: name of an AKSNodeClass, or KIND/NAME (KaitoNodeClass/default for gpu-provisioner)."""
+
+
 class ReleaseSettings(ClusterRef):
-    """The run that nodes are made for."""
+    """The run whose nodes are released."""
 
     work: Path
     """Work folder."""
     run: str = ""
-    """Uid of the Workflow; what is made for a run carries it, and is found again by it."""
-    deadline_seconds: int = 1500
-    """How long to wait for the cloud before the step fails, to be tried again."""
+    """Uid of the Workflow; all nodes of a run carry it as a label."""
+    deadline_seconds: int = Field(1500, gt=0)
+    """Time to wait for the cloud before the step fails and is retried."""
 
 
-@entrypoint.settings
-class Settings(ReleaseSettings):
-    """Look at what there is to compute on, or make it."""
+class Settings(ReleaseSettings, NodePoolOptions):
+    """Check that the requested nodes exist, or create them."""
 
     instance_type: str = ""
-    """VM size asked for (KAITO resource.instanceType); empty: whatever is there."""
-    count: int = 1
-    """Machines asked for (KAITO resource.count)."""
-    gpus: int = 1
-    """GPUs of each machine that the pods ask for."""
+    """Requested instance type (KAITO resource.instanceType); empty: any."""
+    count: int = Field(1, ge=1)
+    """Number of machines (KAITO resource.count)."""
+    gpus: int = Field(1, ge=0)
+    """GPUs of each machine that the pods request."""
     gpu_resource: str = GPU
-    """What Kubernetes calls them; of parts of a GPU (MIG): nvidia.com/mig-PROFILE."""
-    labels: dict[str, str] = field(default_factory=dict)
+    """Resource name of the GPUs; for a part of a GPU (MIG): nvidia.com/mig-PROFILE."""
+    labels: dict[str, str] = {}
     """Labels that the nodes must have (KAITO resource.labelSelector)."""
     workflow: str = ""
-    """Name of the Workflow, for people who meet the nodes."""
+    """Name of the Workflow, as an annotation of the nodes."""
     workspace: str = ""
-    """Name of the Workspace, for people who meet the nodes."""
+    """Name of the Workspace, as an annotation of the nodes."""
     namespace: str = ""
     """Namespace of the Workflow, where `argotune gc` looks for it."""
-    fallback_instance_types: list[str] = field(default_factory=list)
-    """Sizes to take, in this order, where the first is not to be had."""
-    spot: bool = False
-    """Whether unused capacity, which may be taken back, is tried before regular machines."""
-    zones: list[str] = field(default_factory=list)
-    """Zones to try, in this order; empty: wherever the region has room."""
-    lease_seconds: int = 26 * 3600
-    """After so long, what was made for the run belongs to nobody any more."""
-    node_class: str = "default"
-    """Karpenter: name of an AKSNodeClass, or KIND/NAME (KaitoNodeClass/default for gpu-provisioner)."""
+    lease_seconds: int = Field(26 * 3600, gt=0)
+    """Age after which the nodes of the run count as orphaned."""
 
     @property
     def sizes(self) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.runtime import entrypoint
+from steps.runtime.options import Options
 
 
-@entrypoint.settings
-class Settings:
+class Settings(Options):
     """Write the HTML report of a run."""
 
     work: Path

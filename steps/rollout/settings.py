@@ -1,33 +1,56 @@
-"""What the rollout is told, and what it tells: the same on one machine and on a cluster."""
+"""Options, settings and result of the rollout step: the same for a local server and for a cluster."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from steps.runtime.entrypoint import settings
+from pydantic import Field
+
+from steps.runtime.options import Options
 
 MAX_TOKENS = 200
 GREETING = "Hello!"
+GATEWAY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+URL = r"^(https?://[^\s]+)?$"
 
 
-@settings
-class AdapterSource:
-    """Where an adapter to serve is: one of ``path`` and ``image``."""
+class RolloutOptions(Options):
+    """How an adapter is deployed, and the question that tests it."""
+
+    question: str = Field("What can you help me with?", min_length=1, max_length=10_000)
+    """Question that the base model and the first adapter answer once the server is up."""
+    port: int = Field(0, ge=0, le=65535)
+    """Port of a local server; 0: the first free one from 8000 on. A cluster's Service has KAITO's ports."""
+    replicas: int = Field(1, ge=1, le=100)
+    """Cluster: servers behind the Service (KAITO InferenceSet `spec.replicas`)."""
+    max_replicas: int = Field(0, ge=0, le=1000)
+    """Cluster: maximum number of servers, added while requests wait; 0: always `replicas`."""
+    prometheus: str = Field("", pattern=URL)
+    """Cluster: URL of the Prometheus that tells KEDA how many requests wait; empty: an HPA on the metrics API."""
+    canary: int = Field(0, ge=0, le=90)
+    """Cluster: percent of requests sent to a new adapter until `argotune promote`; 0: all, once it answers."""
+    gateway: str = Field("", pattern=GATEWAY)
+    """Cluster: Gateway (`NAMESPACE/NAME`) that splits requests exactly; empty: split by the number of servers."""
+    hot_load: bool = True
+    """Cluster: load other adapters into running servers; false: each adapter gets its own servers, which mount its
+    image where the cluster supports image volumes."""
+
+
+class AdapterSource(Options):
+    """An adapter to serve: one of ``path`` and ``image``."""
 
     name: str
-    """Name that requests call it by."""
+    """Model name of the adapter in requests."""
     path: str = ""
     """Folder with adapter_config.json and adapter_model.safetensors; a relative one is below the work folder."""
     image: str = ""
     """OCI reference of an adapter image (KAITO's or ours)."""
 
 
-@settings
-class Settings:
-    """Serve a base model and adapters: on a cluster as a Deployment, else by a server on this machine."""
+class Settings(RolloutOptions):
+    """Serve a base model and adapters: on a cluster as a Deployment, else by a local server."""
 
     work: Path
     """Work folder that the steps share."""
@@ -39,17 +62,15 @@ class Settings:
     """Hugging Face id of the base model, or a folder that holds it."""
     revision: str = ""
     """Commit of the model."""
-    adapters: list[AdapterSource] = dataclasses.field(default_factory=list)
+    adapters: list[AdapterSource] = []
     """JSON list of {name, path or image}; the first answers where a request names no model."""
-    adapter_folders: list[str] = dataclasses.field(default_factory=list)
+    adapter_folders: list[str] = []
     """JSON list of more adapter folders, each served under the folder's name."""
     question: str = ""
-    """Asked of the first adapter and of the base; empty: they are only greeted."""
-    server_arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Question that the base model and the first adapter answer; empty: they are only greeted."""
+    server_arguments: dict[str, Any] = {}
     """JSON map of vLLM flags (KAITO's inference_config.yaml, section vllm)."""
-    port: int = 0
-    """Port of a server on this machine; 0: the first free one from 8000 on."""
-    deadline_seconds: float = 900
+    deadline_seconds: float = Field(900, gt=0)
     """Time for the server to come up and answer."""
     image_digest: str = ""
     """Digest of the packaged image: another one means another rollout."""
@@ -58,46 +79,34 @@ class Settings:
     serve_image: str = ""
     """Cluster: image that the servers run in."""
     template: dict[str, Any] | None = None
-    """Cluster: pod of the user's own (KAITO `inference.template`), served as it is."""
-    replicas: int = 1
-    """Cluster: servers behind the Service."""
-    max_replicas: int = 0
-    """Cluster: servers at most, added while requests wait; 0: always as many as `replicas`."""
-    prometheus: str = ""
-    """Cluster: address of a Prometheus that KEDA asks how many requests wait; empty: the cluster's metrics API."""
-    canary: int = 0
-    """Cluster: percent of the requests that the new adapter gets beside the one in service; 0: it takes its place."""
-    gateway: str = ""
-    """Cluster: Gateway (`namespace/name`) that splits requests exactly; empty: the number of servers splits them."""
-    hot_load: bool = True
-    """Cluster: whether servers take other adapters while they run; if not, each adapter has servers of its own."""
-    gpus: int = 1
+    """Cluster: the user's own pod (KAITO `inference.template`), served as it is."""
+    gpus: Annotated[int, Field(ge=0)] = 1
     """Cluster: GPUs of each server."""
     gpu_resource: str = "nvidia.com/gpu"
-    """Cluster: name by which GPUs are asked for."""
-    node_labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Cluster: resource name by which GPUs are requested."""
+    node_labels: dict[str, str] = {}
     """Cluster: labels that the nodes must have (KAITO `resource.labelSelector`)."""
-    instance_types: list[str] = dataclasses.field(default_factory=list)
-    """Cluster: sizes of nodes, the first preferred; empty: any."""
-    preferred_nodes: list[str] = dataclasses.field(default_factory=list)
-    """Cluster: names of nodes to take before others (KAITO `resource.preferredNodes`)."""
-    context_length: int = 0
-    """Cluster: longest context that the GPUs hold, by the estimate; 0: the model's own."""
+    instance_types: list[str] = []
+    """Cluster: instance types of nodes, the first preferred; empty: any."""
+    preferred_nodes: list[str] = []
+    """Cluster: names of nodes to prefer (KAITO `resource.preferredNodes`)."""
+    context_length: int = Field(0, ge=0)
+    """Cluster: longest context that fits the GPUs, by the estimate; 0: the model's own."""
     models_claim: str = ""
     """Cluster: PersistentVolumeClaim with the base models; empty: each server fetches its own."""
     access_secret: str = ""
     """Cluster: Secret with key HF_TOKEN (KAITO `modelAccessSecret`)."""
     registry_secret: str = ""
     """Cluster: dockerconfigjson Secret of the registries that adapters are pulled from."""
-    adapter_volumes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    adapter_volumes: dict[str, dict[str, Any]] = {}
     """Cluster: JSON map of adapters to the Kubernetes VolumeSource that holds them."""
     service_account: str = ""
-    """Cluster: account of the servers, where they need one to pull (workload identity)."""
+    """Cluster: service account of the servers, where they need one to pull (workload identity)."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Where it is served, and what it said."""
+    """Address of the server, and its answers."""
 
     endpoint: str
     """Root address of the OpenAI-compatible server."""

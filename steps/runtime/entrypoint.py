@@ -18,29 +18,20 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import pydantic
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from steps.runtime import files, versions
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.options import Options
 from steps.runtime.redaction import redact
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Options)
 R = TypeVar("R")
 
-OptionalFolder = Annotated[Path | None, pydantic.BeforeValidator(lambda value: value or None)]
-"""Of settings: an empty flag is no folder, not the one a step was started in."""
 CANCELLED = 5
 INSTALL = "install argotune with what its steps need: pip install 'argotune[tune,serve]'"
-
-
-@dataclass_transform(kw_only_default=True, frozen_default=True)
-def settings(cls: type[S]) -> type[S]:
-    """Make a class the validated, frozen, keyword-only settings of a step; field docstrings become ``--help``."""
-    config = pydantic.ConfigDict(extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-    return pydantic_dataclass(frozen=True, kw_only=True, config=config)(cls)  # type: ignore[return-value]
 
 
 def main(
@@ -95,7 +86,7 @@ def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
     Raises:
         BadInput: with every flag that is wrong, not only the first.
     """
-    kinds = get_type_hints(settings_type)
+    kinds = {field.alias or name: field.annotation for name, field in settings_type.model_fields.items()}
     given, wrong = _pairs(arguments, {flag(name): name for name in kinds})
     if "help" in given:
         _help(settings_type, program)
@@ -108,7 +99,7 @@ def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
             wrong.append(f"{flag(name)}: not JSON ({error})")
             unread.add(name)
     try:
-        result = pydantic.TypeAdapter(settings_type).validate_python(values)
+        result = settings_type.model_validate(values)
     except pydantic.ValidationError as errors:
         wrong += [_complaint(error) for error in errors.errors() if not unread & set(error["loc"][:1])]
     if wrong:
@@ -146,23 +137,12 @@ def result_file(work: Path, name: str) -> Path:
     return work / "results" / f"{name}.json"
 
 
-def _help(settings_type: type[Any], program: str) -> NoReturn:
-    documentation = _documentation(settings_type)
+def _help(settings_type: type[Options], program: str) -> NoReturn:
     parser = argparse.ArgumentParser(prog=f"python -m steps.{program}", description=settings_type.__doc__)
-    for field in dataclasses.fields(settings_type):
-        parser.add_argument(flag(field.name), help=documentation.get(field.name, "").replace("%", "%%"))
+    for name, field in settings_type.model_fields.items():
+        parser.add_argument(flag(field.alias or name), help=(field.description or "").replace("%", "%%"))
     parser.parse_args(["--help"])
     sys.exit(0)
-
-
-def _documentation(settings_type: type[Any]) -> dict[str, str]:
-    """Docstrings of the fields; pydantic reads those of inherited ones from the class that declares them alone."""
-    kinds = [kind for kind in reversed(settings_type.__mro__) if dataclasses.is_dataclass(kind)]
-    found: dict[str, str] = {}
-    for kind in kinds:
-        fields = pydantic.TypeAdapter(kind).json_schema().get("properties", {})
-        found |= {name: facts["description"] for name, facts in fields.items() if "description" in facts}
-    return found
 
 
 def _pairs(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -208,28 +188,33 @@ def _finished_before(
     if outputs_intact is None or result_type is None:
         return None
     try:
-        kept = json.loads(result_file(Path(given.work), name).read_text())  # type: ignore[attr-defined]
+        kept = json.loads(_result_file(name, given).read_text())
         result = pydantic.TypeAdapter(result_type).validate_python(kept["result"])
-        same = kept["settings"] == redact(_plain(given))
+        same = kept["settings"] == redact(as_json(given))
         return result if same and outputs_intact(given, result) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remember(name: str, given: Any, result: Any, started: float) -> None:
+def _remember(name: str, given: Options, result: Any, started: float) -> None:
     content = {
         "step": name,
-        "settings": redact(_plain(given)),
-        "result": _plain(result),
+        "settings": redact(as_json(given)),
+        "result": json.loads(json.dumps(dataclasses.asdict(result), default=str)),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         "versions": versions.installed(),
     }
-    files.write_json(result_file(Path(given.work), name), content)
+    files.write_json(_result_file(name, given), content)
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(dataclasses.asdict(value), default=str))
+def _result_file(name: str, given: Options) -> Path:
+    return result_file(Path(given.work), name)  # type: ignore[attr-defined]
+
+
+def as_json(given: Options) -> Any:
+    """Return settings as JSON values, by the names of their flags."""
+    return json.loads(json.dumps(given.model_dump(by_alias=True), default=str))
 
 
 def _fail(error: StepError) -> int:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pydantic import Field
+
 from steps.models import adapter_compat
 from steps.runtime import files
-from steps.runtime.entrypoint import parse, settings
+from steps.runtime.entrypoint import parse
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.options import Options
 from steps.serving import desired_adapters, server_command
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.server_command import served_name
@@ -26,8 +29,7 @@ from steps.serving.server_command import served_name
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-@settings
-class Settings:
+class Settings(Options):
     """Serve a base model and the adapters of a file."""
 
     preset: str = ""
@@ -36,7 +38,7 @@ class Settings:
     """Hugging Face id of the base model, or a folder that holds it."""
     revision: str = ""
     """Commit of the model."""
-    server_arguments: dict[str, Any] = field(default_factory=dict)
+    server_arguments: dict[str, Any] = Field({})
     """JSON map of vLLM flags."""
     host: str = "0.0.0.0"
     """Address to listen on."""

@@ -28,6 +28,7 @@ import pydantic
 
 from steps.runtime import errors, lifetime, machine
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.options import Options
 from steps.tune.process_group import POLL_SECONDS, RESULT, SETTINGS, failure_file
 
 R = TypeVar("R")
@@ -50,7 +51,7 @@ def count(wanted: int, work: Path) -> int:
     return wanted or max(1, gpus)
 
 
-def run(worker: str, given: Any, count: int, result_type: type[R]) -> R:
+def run(worker: str, given: Options, count: int, result_type: type[R]) -> R:
     """Run the module ``worker`` in so many processes with the settings ``given``, and return the first one's result.
 
     Raises:
@@ -61,7 +62,7 @@ def run(worker: str, given: Any, count: int, result_type: type[R]) -> R:
     while True:
         with tempfile.TemporaryDirectory(prefix="argotune-") as name:
             folder = Path(name)
-            (folder / SETTINGS).write_bytes(pydantic.TypeAdapter(type(given)).dump_json(given))
+            (folder / SETTINGS).write_bytes(given.model_dump_json(by_alias=True).encode())
             cause = _run_once(worker, folder, count, oom_retries)
             if cause is None and (folder / RESULT).exists():
                 told = json.loads((folder / RESULT).read_text())

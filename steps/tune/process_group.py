@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import pydantic
-
 from steps.runtime import entrypoint, files
 from steps.runtime.errors import StepError
+from steps.runtime.options import Options
 
 T = TypeVar("T")
-S = TypeVar("S")
+S = TypeVar("S", bound=Options)
 
 SETTINGS, RESULT = "settings.json", "result.json"
 POLL_SECONDS = 0.05
@@ -137,7 +136,7 @@ def main(settings_type: type[S], work: Callable[[S, DistributedContext], Any], n
         int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), folder, oom_retries=int(sys.argv[2])
     )
     try:
-        given = pydantic.TypeAdapter(settings_type).validate_json((folder / SETTINGS).read_bytes())
+        given = settings_type.model_validate_json((folder / SETTINGS).read_bytes())
         result = work(given, group)
         if group.is_rank_zero:
             files.write_json(folder / RESULT, dataclasses.asdict(result))

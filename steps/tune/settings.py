@@ -1,23 +1,99 @@
-"""What the tune step is told, and what it tells."""
+"""Options, settings and result of the tune step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from steps.models.sharding import Sharding
-from steps.runtime.entrypoint import OptionalFolder, settings
+from steps.runtime.options import OptionalFolder, Options, Seed
 from steps.tune.tracking_tools import ReportTo
 
 NON_ADAPTER_FIELDS = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding"}
-"""Settings with which the adapter stays the same."""
+"""Settings that do not change the adapter."""
 
 
-@settings
-class Settings:
+def _tracking_uri(text: str) -> str:
+    try:
+        address = urlsplit(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a URL such as https://mlflow.example.com") from None
+    if address.username or address.password:
+        raise ValueError("a URL must hold no credentials: put them into a Secret and name it as tracking.secret")
+    if text and ((not address.scheme and text != "databricks") or re.search(r"\s", text)):
+        raise ValueError(f"{text!r} is not a URL such as https://mlflow.example.com")
+    return text
+
+
+TrackingUri = Annotated[str, AfterValidator(_tracking_uri)]
+
+
+class TrackingOptions(Options):
+    """Metrics of the training beside the run's report."""
+
+    report_to: ReportTo = "none"
+    """Tracking tool that also gets the metrics: `mlflow` or `wandb` (KAITO `TrainingArguments.report_to`); address and
+    credentials come from the environment, as the tool reads it."""
+
+
+class TuneOptions(Options):
+    """What the tune step learns, and on how many GPUs (``pipeline.tune``)."""
+
+    objective: Literal["sft", "dpo"] = "sft"
+    """sft: learn the answers; dpo: learn to prefer the chosen answer of each pair to the rejected one. The gate still
+    checks the loss on the chosen answers, which dpo may raise: set maxLossRatio accordingly."""
+    beta: float = Field(0.1, gt=0, le=100)
+    """Of dpo: penalty for moving away from the base model; a higher value keeps the adapter nearer to it."""
+    processes: int = Field(0, ge=0, le=64)
+    """Processes that train together, each on one GPU with its own rows; 0: one for each GPU of the node; 1: one
+    process, with the layers spread over the GPUs."""
+    sharding: Sharding = "auto"
+    """How processes hold the base model. none: each a full copy; full: each a shard of its weights, gathered layer by
+    layer (FSDP); auto: a full copy, or a shard where a GPU can't hold it."""
+
+
+class TrainingOptions(TuneOptions):
+    """All that shapes the adapter. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
+
+    method: Literal["lora", "qlora"] = "qlora"
+    """qlora: the base model is quantized to 4 bits; lora: it is not."""
+    epochs: float = Field(3, gt=0, le=10_000)
+    """Passes over the data."""
+    max_steps: int = Field(-1, ge=-1, le=100_000_000)
+    """Maximum number of optimizer steps; -1: as many as the epochs need."""
+    learning_rate: float = Field(2e-4, gt=0, le=1)
+    """Peak learning rate."""
+    batch_size: int = Field(4, ge=1, le=65_536)
+    """Rows of one step on each device."""
+    rank: int = Field(16, ge=1, le=4096)
+    """LoRA rank r."""
+    alpha: float = Field(32, gt=0, le=100_000)
+    """LoRA alpha."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """LoRA dropout."""
+    target_modules: list[str] = []
+    """Linear layers that get an adapter; empty: those of the preset, or all."""
+    max_length: int = Field(1024, ge=1, le=10_000_000)
+    """Maximum tokens per row; longer rows are truncated."""
+    seed: Seed = 42
+    """Seed of the order of the rows, the adapter's first weights and dropout."""
+    training_arguments: dict[str, Any] = {}
+    """More arguments of trl's SFTConfig."""
+    lora_config: dict[str, Any] = {}
+    """More arguments of peft's LoraConfig."""
+    quantization_config: dict[str, Any] = {}
+    """Arguments of transformers' BitsAndBytesConfig."""
+    # pydantic reserves the name without the underscore; priority 1 lets the plan's alias generator write modelConfig.
+    model_config_: dict[str, Any] = Field({}, alias="model_config", alias_priority=1)
+    """How the base model is loaded: torch_dtype, chat_template (Jinja text)."""
+
+
+class Settings(TrainingOptions, TrackingOptions):
     """Train an adapter on ``train.parquet`` of the dataset and write it to ``WORK/adapter``."""
 
     work: Path
@@ -30,53 +106,12 @@ class Settings:
     """Hugging Face id of the base model, or a folder; by default the preset's."""
     revision: str = ""
     """Commit, branch or tag of the base model."""
-    method: Literal["lora", "qlora"] = "qlora"
-    """qlora: the base is quantized to 4 bits; lora: it is not."""
-    objective: Literal["sft", "dpo"] = "sft"
-    """sft: learn the answers; dpo: learn to prefer the chosen answer of a pair to the rejected one."""
-    beta: float = 0.1
-    """Of dpo: how much it costs to move away from the base model."""
-    epochs: float = 3
-    """Passes over the data."""
-    max_steps: int = -1
-    """Stop after so many optimizer steps; -1: as many as the epochs need."""
-    learning_rate: float = 2e-4
-    """Peak learning rate."""
-    batch_size: int = 4
-    """Rows of one step on a device."""
-    processes: Annotated[int, Field(ge=0)] = 0
-    """That train together, each with rows of its own; 0: one for each GPU, or one on a processor."""
-    sharding: Sharding = "auto"
-    """How they hold the base. none: each all of it; full: each a share of its weights, gathered where they are needed;
-    auto: all of it, or a share where a GPU can't hold it."""
-    rank: int = 16
-    """LoRA rank r."""
-    alpha: float = 32
-    """LoRA alpha."""
-    dropout: float = 0.0
-    """LoRA dropout."""
-    target_modules: list[str] = field(default_factory=list)
-    """Names of the layers that get an adapter; by default the preset's, or all linear layers."""
-    max_length: int = 1024
-    """Tokens of a row; longer rows are cut."""
-    seed: int = 42
-    """Of the order of the rows, the adapter's first weights and dropout."""
-    training_arguments: dict[str, Any] = field(default_factory=dict)
-    """More arguments of trl's SFTConfig."""
-    lora_config: dict[str, Any] = field(default_factory=dict)
-    """More arguments of peft's LoraConfig."""
-    quantization_config: dict[str, Any] = field(default_factory=dict)
-    """Arguments of transformers' BitsAndBytesConfig."""
-    model_config: dict[str, Any] = field(default_factory=dict)
-    """How the base is loaded: torch_dtype, chat_template (Jinja text)."""
     data_digest: str = ""
     """Digest of the rows, from the download step."""
-    report_to: ReportTo = "none"
-    """Where metrics go besides the report; address and credentials come from the environment, as the tool reads it."""
     run_name: str = ""
-    """What the run is called there."""
-    tasks: list[str] = field(default_factory=list)
-    """Tasks of lm-eval that the evaluation will ask: what it lacks for them is told before anything is trained."""
+    """Name of the run in the tracking tool."""
+    tasks: list[str] = []
+    """lm-eval tasks that the evaluation will run: missing requirements are reported before the training starts."""
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def tune(given: Settings) -> Result:
     ways = sharding.strategies(given.sharding, shardable=sharding.can_shard(given.quantization_config))
     for way in ways:
         try:
-            return launcher.run("steps.tune.worker", dataclasses.replace(given, sharding=way), count, Result)
+            return launcher.run("steps.tune.worker", given.model_copy(update={"sharding": way}), count, Result)
         except InsufficientCapacity:
             if way == ways[-1] and (given.processes or given.sharding == "full"):
                 raise
@@ -134,7 +134,7 @@ def outputs_intact(given: Settings, result: Result) -> bool:
 
 def _fingerprint(given: Settings, base: BaseModel, rows: Rows) -> str:
     """What a checkpoint must have been made with to be of use."""
-    values = {name: value for name, value in dataclasses.asdict(given).items() if name not in NON_ADAPTER_FIELDS}
+    values = {name: value for name, value in given.model_dump(by_alias=True).items() if name not in NON_ADAPTER_FIELDS}
     # A whole number that a float was set to is one no more where settings come from another process.
     plain = {name: float(value) if type(value) is int else value for name, value in values.items()}
     content = [plain, base.origin, base.revision, rows.digest]

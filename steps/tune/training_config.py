@@ -79,7 +79,7 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
         *_unknown("training_arguments", arguments, _fields(SFTConfig)),
         *_unknown("lora_config", given.lora_config, _fields(LoraConfig)),
         *_unknown("quantization_config", given.quantization_config, _parameters(BitsAndBytesConfig)),
-        *_unknown("model_config", given.model_config, MODEL_KEYS),
+        *_unknown("model_config", given.model_config_, MODEL_KEYS),
         *(f"training_arguments.{key}: {why}" for key, why in unsupported_keys(arguments).items()),
         *(f"training_arguments.{key}: {why}" for key, why in _of_pairs(given, arguments).items()),
         *(f"lora_config.{key}: {why}" for key, why in lora_init.unsupported_keys(given.lora_config).items()),
@@ -98,13 +98,13 @@ def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
             **{key: getattr(given, flag) for key, flag in FLAGS.items()},
         },
         lora=lora,
-        dtype=str(given.model_config.get("dtype") or given.model_config.get("torch_dtype") or ""),
+        dtype=str(given.model_config_.get("dtype") or given.model_config_.get("torch_dtype") or ""),
         loss_scope=loss_scope(arguments),
         keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
         objective=given.objective,
         beta=given.beta,
-        chat_template=str(given.model_config.get("chat_template") or ""),
+        chat_template=str(given.model_config_.get("chat_template") or ""),
     )
 
 
@@ -244,7 +244,7 @@ def _contradictions(given: TuneSettings) -> list[str]:
     wrong = []
     if given.lora_config.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
         wrong.append("lora_config.task_type: must be CAUSAL_LM")
-    if given.model_config.get("trust_remote_code"):
+    if given.model_config_.get("trust_remote_code"):
         wrong.append(f"model_config.trust_remote_code: not honoured: {NO_CODE}")
     if given.training_arguments.get("report_to", "none") not in ("none", [], ["none"]):
         wrong.append("training_arguments.report_to: has a flag of its own: --report-to")

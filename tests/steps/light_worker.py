@@ -7,14 +7,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.runtime.entrypoint import settings
 from steps.runtime.errors import BadInput
+from steps.runtime.options import Options
 from steps.tune import process_group
 from steps.tune.process_group import DistributedContext, OutOfMemory
 
 
-@settings
-class Settings:
+class Settings(Options):
     work: Path
     fates: list[str]
     """Of each process."""

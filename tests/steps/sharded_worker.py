@@ -7,13 +7,12 @@ from typing import Any
 
 from steps.models import sharding
 from steps.models.model import load_base
-from steps.runtime.entrypoint import settings
+from steps.runtime.options import Options
 from steps.tune import process_group
 from steps.tune.process_group import DistributedContext
 
 
-@settings
-class Settings:
+class Settings(Options):
     work: Path
     model: str
     method: str

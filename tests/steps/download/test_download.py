@@ -314,7 +314,7 @@ def test_columns_of_other_names_are_read_and_are_of_the_digest(step, work, parqu
     manifest = json.loads((work / "dataset" / "manifest.json").read_text())
     assert (manifest["data_format"], manifest["unused_columns"]) == ("prompt-completion", [])
     wrong = step(work, url, flags=("--columns", '{"promt": "question"}'), code=2)
-    assert "columns: promt is of no format" in wrong.stderr
+    assert "--columns.promt: Input should be 'messages', 'conversations', 'prompt'," in wrong.stderr
 
 
 def test_files_count_as_often_as_they_weigh(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from steps.evaluate import gate
 from steps.evaluate.answer_metrics import Scores
-from steps.evaluate.gate import Measurements, Rules
+from steps.evaluate.gate import Measurements
+from steps.evaluate.settings import GateRules
 
 GOOD = Measurements(
     loss_ratio=0.5,
@@ -20,7 +21,7 @@ GOOD = Measurements(
 
 
 def judge(rules: dict[str, Any], **measured: Any) -> dict[str, bool]:
-    outcomes = gate.judge(Rules(**rules), dataclasses.replace(GOOD, **measured))
+    outcomes = gate.judge(GateRules(**rules), dataclasses.replace(GOOD, **measured))
     return {outcome.name: outcome.ok for outcome in outcomes}
 
 
@@ -60,15 +61,15 @@ def test_only_rules_that_are_set_are_judged() -> None:
 def test_missing_scores_fail() -> None:
     outcomes = judge({"min_exact_match": 0, "min_rouge_l": 0}, scores=None)
     assert not outcomes["minExactMatch"] and not outcomes["minRougeL"]
-    failed = gate.judge(Rules(min_rouge_l=0.0), dataclasses.replace(GOOD, scores=None))
+    failed = gate.judge(GateRules(min_rouge_l=0.0), dataclasses.replace(GOOD, scores=None))
     assert gate.reason(failed) == "minRougeL is not measured, required >= 0"
 
 
 def test_the_reason_names_each_failed_rule() -> None:
-    rules = Rules(max_loss_ratio=0.5, confident=True, min_rouge_l=0.9, max_regressions=0.5)
+    rules = GateRules(max_loss_ratio=0.5, confident=True, min_rouge_l=0.9, max_regressions=0.5)
     outcomes = gate.judge(rules, dataclasses.replace(GOOD, loss_ratio=math.inf))
     assert gate.reason(outcomes) == (
         "maxLossRatio is not measured, required < 0.5; confident is 0.6, required < 0.5; "
         "minRougeL is 0.7, required >= 0.9"
     )
-    assert gate.reason(gate.judge(Rules(), GOOD)) == ""
+    assert gate.reason(gate.judge(GateRules(), GOOD)) == ""

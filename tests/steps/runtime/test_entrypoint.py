@@ -13,27 +13,30 @@ from typing import Any
 import pytest
 
 from steps.runtime import files, progress
-from steps.runtime.entrypoint import as_text, parse, result_file, settings
+from steps.runtime.entrypoint import as_text, parse, result_file
 from steps.runtime.errors import BadInput
+from steps.runtime.options import Options
 
 PROGRAM = '''
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from steps.runtime.entrypoint import main, settings
+from pydantic import Field
+
+from steps.runtime.entrypoint import main
+from steps.runtime.options import Options
 
 
-@settings
-class Greeting:
+class Greeting(Options):
     """Write a greeting."""
 
     work: Path
     """Work folder."""
     words: list[str]
     """What to say, 100% of it."""
-    options: dict[str, int] = field(default_factory=dict)
+    options: dict[str, int] = {}
     times: int = 1
-    model_config: dict[str, str] = field(default_factory=dict)
+    model_config_: dict[str, str] = Field({}, alias="model_config")
 
 
 @dataclass
@@ -118,8 +121,7 @@ def test_a_flag_is_never_guessed(greet: Greet, flags: list[str], told: str) -> N
 
 
 def test_text_may_begin_with_a_dash_and_hold_anything() -> None:
-    @settings
-    class Question:
+    class Question(Options):
         question: str
         image: str = "none"
         limit: float = 1.0
@@ -129,8 +131,7 @@ def test_text_may_begin_with_a_dash_and_hold_anything() -> None:
 
 
 def test_a_map_that_may_be_absent_is_json_too() -> None:
-    @settings
-    class Optional:
+    class Optional(Options):
         rows: dict[str, Any] | None = None
 
     assert parse(Optional, ["--rows", '{"a": [1]}']).rows == {"a": [1]}

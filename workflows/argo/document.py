@@ -1,372 +1,338 @@
-"""The compiled document as typed, frozen parts: what the one-machine runner honours.
+"""An Argo document as plain data: its templates, tasks and calls, each with its field path.
 
-Names and meanings are those of Argo's ``docs/fields.md``. See ``vocabulary.py`` for what is accepted without effect.
+The schema has checked the values: what is present has the right type, but any field may be absent.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from workflows.argo import expressions
+from workflows.argo.dag import Graph
+from workflows.field_path import join
 
-from workflows.argo.cluster_only_fields import CLUSTER_ONLY, CLUSTER_VOLUMES
-from workflows.argo.duration import seconds
+Value = Mapping[str, Any]
 
-
-def _as_text(value: Any) -> Any:
-    """Argo's parameters and IntOrString fields: numbers and booleans become their text."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _whole_number(text: str) -> str:
-    if "{{" not in text and not text.isdecimal():
-        raise ValueError(f"`{text}` is not a whole number")
-    return text
+TYPES = ("container", "containerSet", "script", "resource", "data", "http", "plugin", "suspend", "dag", "steps")
+POD_TYPES = {"container", "containerSet", "script", "resource", "data"}
+LEAF_TYPES = POD_TYPES | {"http", "plugin"}
+LOOPS = ("withItems", "withParam", "withSequence")
 
 
-def _duration(text: str) -> str:
-    if "{{" not in text:
-        seconds(text)
-    return text
+@dataclass
+class Library:
+    """The documents that can refer to each other."""
+
+    documents: list[Document] = field(default_factory=list)
+
+    def find(self, reference: Value, namespace: str) -> Document | None:
+        """Return the document that a ``templateRef`` or ``workflowTemplateRef`` in a namespace refers to."""
+        cluster = bool(reference.get("clusterScope"))
+        kind = "ClusterWorkflowTemplate" if cluster else "WorkflowTemplate"
+        for document in self.documents:
+            same_namespace = cluster or not namespace or document.namespace in ("", namespace)
+            if document.kind == kind and document.name == reference.get("name") and same_namespace:
+                return document
+        return None
 
 
-Text = Annotated[str, BeforeValidator(_as_text)]
-# These may hold a tag such as {{inputs.parameters.x}}, so they stay text until the tag is replaced.
-Number = Annotated[Text, AfterValidator(_whole_number)]
-Duration = Annotated[Text, AfterValidator(_duration)]
+@dataclass(frozen=True, eq=False)
+class Document:
+    """One Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow."""
 
-
-class Part(BaseModel):
-    """A part of the document that refuses the fields it doesn't know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_cluster_fields(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        ignored = CLUSTER_ONLY.get(cls.__name__, set())
-        return {key: item for key, item in value.items() if key not in ignored and item is not None}
-
-
-class Metadata(Part):
-    """Name, labels and annotations of the workflow."""
-
-    name: str = ""
-    generate_name: str = ""
-    namespace: str = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-class Argument(Part):
-    """A value handed to a template, or to the workflow."""
-
-    name: str
-    value: Text | None = None
-    default: Text | None = None
-    enum: list[Text] = []
-    description: str = ""
-
-
-class Arguments(Part):
-    """Values handed on."""
-
-    parameters: list[Argument] = []
-
-
-class Supplied(Part):
-    """By whoever resumes a ``suspend``."""
-
-
-class ValueFrom(Part):
-    """Where an output parameter comes from."""
-
-    path: str = ""
-    parameter: str = ""
-    supplied: Supplied | None = None
-    default: Text | None = None
-
-
-class Output(Part):
-    """An output parameter of a template."""
-
-    name: str
-    value: Text | None = None
-    value_from: ValueFrom | None = None
-    global_name: str = ""
-    description: str = ""
+    kind: str
+    value: Value
+    library: Library
+    size: int = 0
+    """Bytes of the document as JSON."""
+    runs: bool = False
+    """True when a template or schedule is run as a Workflow, so that all its parameters and callers are known."""
 
     @property
-    def default(self) -> str | None:
-        """What stands in when the output was never written."""
-        return self.value_from.default if self.value_from else self.value
-
-
-class OutputArtifact(Part):
-    """A file or folder that a container leaves; here it is kept in the run folder, on a cluster in a repository."""
-
-    name: str
-    path: str = ""
-    optional: bool = False
-
-
-class Outputs(Part):
-    """What a template gives back."""
-
-    parameters: list[Output] = []
-    artifacts: list[OutputArtifact] = []
-
-
-class KeyRef(Part):
-    """One key of a Secret or ConfigMap."""
-
-    name: str = ""
-    key: str
-    optional: bool = False
-
-
-class EnvSource(Part):
-    """An environment value that the document doesn't hold."""
-
-    secret_key_ref: KeyRef | None = None
-    config_map_key_ref: KeyRef | None = None
-
-
-class Env(Part):
-    """An environment variable of a container."""
-
-    name: str
-    value: Text = ""
-    value_from: EnvSource | None = None
-
-
-class Mount(Part):
-    """Where a volume appears in a container."""
-
-    name: str
-    mount_path: str
-    sub_path: str = ""
-
-
-class Container(Part):
-    """What a leaf runs."""
-
-    command: list[Text] = Field(min_length=1)
-    args: list[Text] = []
-    env: list[Env] = []
-    working_dir: str = ""
-    volume_mounts: list[Mount] = []
-
-
-class Backoff(Part):
-    """How long to wait before the next attempt."""
-
-    duration: Duration = "0"
-    factor: Number | None = None
-    max_duration: Duration | None = None
-    cap: Duration | None = None
-
-
-class Retry(Part):
-    """When a leaf is tried again."""
-
-    limit: Number | None = None
-    retry_policy: Annotated[str, Field(pattern="^(Always|OnFailure|OnError|OnTransientError)?$")] = ""
-    expression: str = ""
-    backoff: Backoff | None = None
-
-
-class Step(Part):
-    """One entry of a ``steps`` group."""
-
-    name: str
-    template: str = ""
-    arguments: Arguments = Arguments()
-    when: str = ""
-    with_items: list[Any] | None = None
-    with_param: str | None = None
+    def metadata(self) -> Value:
+        """``metadata`` of the object."""
+        return section(self.value, "metadata")
 
     @property
-    def fans_out(self) -> bool:
-        """Whether the task becomes one node an item."""
-        return self.with_items is not None or self.with_param is not None
-
-
-class Task(Step):
-    """One task of a DAG."""
-
-    depends: str = ""
-    dependencies: list[str] = []
-
-
-class Dag(Part):
-    """Tasks and what they wait for."""
-
-    tasks: list[Task] = Field(min_length=1)
-    fail_fast: bool = True
-
-
-class Suspend(Part):
-    """Waits for a person; a ``duration``, after which Argo goes on by itself, is not known here."""
-
-
-class Template(Part):
-    """A leaf (``container``, ``suspend``) or tasks made of other templates (``dag``, ``steps``)."""
-
-    name: str
-    inputs: Arguments = Arguments()
-    outputs: Outputs = Outputs()
-    container: Container | None = None
-    suspend: Suspend | None = None
-    dag: Dag | None = None
-    steps: list[list[Step]] | None = None
-    retry_strategy: Retry | None = None
-    timeout: Duration | None = None
-    active_deadline_seconds: Number | None = None
-    parallelism: int | None = None
-    fail_fast: bool = False
-    volumes: list[Volume] = []
-    pod_spec_patch: Grace = None
+    def name(self) -> str:
+        """``metadata.name``."""
+        return str(self.metadata.get("name", ""))
 
     @property
-    def tasks(self) -> list[Task]:
-        """Tasks of the DAG; a group of ``steps`` is tasks that wait for the whole group before it."""
-        if self.dag:
-            return self.dag.tasks
-        tasks: list[Task] = []
-        before: list[str] = []
-        for group in self.steps or []:
-            tasks += [Task.model_validate(step.model_dump(by_alias=True) | {"dependencies": before}) for step in group]
-            before = [step.name for step in group]
-        return tasks
+    def namespace(self) -> str:
+        """``metadata.namespace``; empty when it is set on submission."""
+        return str(self.metadata.get("namespace", ""))
+
+    @property
+    def is_template(self) -> bool:
+        """True for a template that other documents use."""
+        return self.kind in ("WorkflowTemplate", "ClusterWorkflowTemplate") and not self.runs
+
+    @property
+    def path(self) -> str:
+        """Field path of ``spec``."""
+        return "spec.workflowSpec" if self.kind == "CronWorkflow" else "spec"
+
+    @property
+    def spec(self) -> Value:
+        """The workflow's spec; the inner one of a CronWorkflow."""
+        spec = section(self.value, "spec")
+        return section(spec, "workflowSpec") if self.kind == "CronWorkflow" else spec
+
+    @property
+    def defaults(self) -> Value:
+        """``templateDefaults``."""
+        return section(self.spec, "templateDefaults")
+
+    @property
+    def reference(self) -> Value:
+        """``workflowTemplateRef``; empty when absent."""
+        return section(self.spec, "workflowTemplateRef")
+
+    @cached_property
+    def own_templates(self) -> list[Template]:
+        """``templates`` of the spec."""
+        return [Template(value, path, self) for path, value in listed(self.spec, "templates", self.path)]
+
+    @cached_property
+    def templates(self) -> list[Template]:
+        """All templates, including those inline in tasks."""
+        templates, queue = [], list(self.own_templates)
+        while queue:
+            template = queue.pop(0)
+            templates.append(template)
+            queue += [task.inline for task in template.tasks if task.inline]
+        return templates
+
+    @property
+    def referred(self) -> Document | None:
+        """The document that ``workflowTemplateRef`` refers to, when it is in the library."""
+        return self.library.find(self.reference, self.namespace) if self.reference else None
+
+    def template(self, name: str) -> Template | None:
+        """Return a template by name: from this document, else from the WorkflowTemplate it refers to."""
+        if not name:
+            return None
+        own = next((template for template in self.own_templates if template.name == name), None)
+        referred = self.referred
+        if own or referred is None or referred is self:
+            return own
+        return next((template for template in referred.own_templates if template.name == name), None)
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        """Every call of a template: tasks, steps, their hooks, and the workflow's hooks."""
+        calls = list(_hooks(self.spec, self.path, self))
+        for template in self.templates:
+            for task in template.tasks:
+                calls += [task, *task.hooks]
+        return calls
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """One template of a document."""
+
+    value: Value
+    path: str
+    document: Document
+
+    @property
+    def name(self) -> str:
+        """Its name; empty for an inline template."""
+        return str(self.value.get("name", ""))
+
+    @property
+    def types(self) -> list[str]:
+        """The types that are set (``container``, ``dag``...); exactly one is valid."""
+        return [name for name in TYPES if name in self.value]
+
+    @property
+    def type(self) -> str:
+        """Its type; empty when none is set."""
+        return next(iter(self.types), "")
+
+    @property
+    def is_leaf(self) -> bool:
+        """True for a template that runs a pod or a request (Argo: ``IsLeaf``)."""
+        return self.type in LEAF_TYPES
 
     @property
     def prefix(self) -> str:
-        """How tags name the tasks of this template: ``{{tasks.X...}}`` or ``{{steps.X...}}``."""
-        return "tasks" if self.dag else "steps"
+        """First part of tags of its tasks: ``tasks`` or ``steps``."""
+        return {"dag": "tasks", "steps": "steps"}.get(self.type, "")
+
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return f"template `{self.name}`" if self.name else "the inline template"
+
+    def parts(self, part: str, kind: str) -> list[tuple[str, Value]]:
+        """Return path and value of each of ``inputs.parameters``, ``outputs.artifacts``..."""
+        return listed(section(self.value, part), kind, join(self.path, part))
+
+    def names(self, part: str, kind: str) -> list[str]:
+        """Return the names of the same parts."""
+        return [str(value.get("name", "")) for _, value in self.parts(part, kind)]
+
+    def effective(self, name: str) -> Any:
+        """Return a field of the template, else of ``templateDefaults``."""
+        return self.value.get(name, self.document.defaults.get(name))
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """Tasks of a ``dag``, or the ``steps`` of all groups."""
+        if self.type == "dag":
+            path = join(self.path, "dag")
+            return [
+                Task(value, task_path, self.document, self)
+                for task_path, value in listed(self.value["dag"], "tasks", path)
+            ]
+        tasks = []
+        for group, steps in enumerate(self.value.get("steps", []) if self.type == "steps" else []):
+            path = f"{self.path}.steps[{group}]"
+            tasks += [Task(step, join(path, index), self.document, self, group) for index, step in enumerate(steps)]
+        return tasks
+
+    @cached_property
+    def by_name(self) -> dict[str, Task]:
+        """Its tasks by name; the first of each name."""
+        tasks: dict[str, Task] = {}
+        for task in self.tasks:
+            tasks.setdefault(task.name, task)
+        return tasks
+
+    @cached_property
+    def graph(self) -> Graph[Task] | None:
+        """The graph of a DAG's tasks; None when a ``depends`` does not parse."""
+        graph = Graph(self.tasks)
+        try:
+            return graph if graph.parents is not None else None
+        except (expressions.ExpressionError, RecursionError):
+            return None
+
+    def before(self, task: Task) -> set[str] | None:
+        """Return the names of the tasks that have ended when ``task`` starts; None when unknown."""
+        if self.type == "steps":
+            return {other.name for other in self.tasks if other.group < task.group}
+        if task.name not in self._before:
+            graph = self.graph
+            known = graph is not None and self.by_name.get(task.name) is task
+            self._before[task.name] = graph.ancestors(task.name) if graph and known else None
+        return self._before[task.name]
+
+    @cached_property
+    def _before(self) -> dict[str, set[str] | None]:
+        return {}
+
+    @cached_property
+    def pods(self) -> list[tuple[str, Value]]:
+        """Path and value of each container: main containers, init containers and sidecars."""
+        pods = [(join(self.path, kind), self.value[kind]) for kind in ("container", "script") if kind in self.value]
+        pods += listed(section(self.value, "containerSet"), "containers", join(self.path, "containerSet"))
+        for kind in ("initContainers", "sidecars"):
+            pods += listed(self.value, kind, self.path)
+        return pods
 
 
-class ClaimName(Part):
-    """Metadata of a claim template."""
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a template."""
 
-    name: str
-
-
-class ClaimTemplate(Part):
-    """A volume made for this run."""
-
-    metadata: ClaimName
-
-
-class Claim(Part):
-    """A volume that outlives runs."""
-
-    claim_name: str
-
-
-class KeyToPath(Part):
-    """The file name under which one key of a Secret or ConfigMap appears."""
-
-    key: str
+    value: Value
     path: str
+    document: Document
+
+    @property
+    def reference(self) -> Value:
+        """``templateRef``; empty when absent."""
+        return section(self.value, "templateRef")
+
+    @property
+    def inline(self) -> Template | None:
+        """The inline template of the call."""
+        inline = self.value.get("inline")
+        return Template(inline, join(self.path, "inline"), self.document) if isinstance(inline, dict) else None
+
+    @property
+    def arguments(self) -> Value:
+        """``arguments``."""
+        return section(self.value, "arguments")
+
+    @cached_property
+    def called(self) -> Template | None:
+        """The called template; None when it is not in the library."""
+        if self.reference:
+            target = self.document.library.find(self.reference, self.document.namespace)
+            return target.template(str(self.reference.get("template"))) if target else None
+        return self.inline or self.document.template(str(self.value.get("template", "")))
 
 
-class Files(Part):
-    """A Secret or ConfigMap as files."""
+@dataclass(frozen=True, eq=False)
+class Task(Call):
+    """A task of a DAG, or a step."""
 
-    name: str = ""
-    secret_name: str = ""
-    items: list[KeyToPath] = []
-    optional: bool = False
+    within: Template
+    group: int = 0
 
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.value.get("name", ""))
 
-class EmptyDir(Part):
-    """Scratch space of one attempt."""
+    @property
+    def depends(self) -> str:
+        """``depends``."""
+        return str(self.value.get("depends", ""))
 
+    @property
+    def dependencies(self) -> list[str]:
+        """``dependencies``."""
+        return list(self.value.get("dependencies", []))
 
-class HostPath(Part):
-    """A folder of the machine itself."""
+    @property
+    def loops(self) -> list[str]:
+        """The loops that are set: ``withItems``, ``withParam``, ``withSequence``."""
+        return [name for name in LOOPS if self.value.get(name) not in (None, [], "")]
 
-    path: str
-
-
-class Volume(Part):
-    """A volume of the pods; of kinds that only a cluster can mount, the name alone is kept."""
-
-    name: str
-    persistent_volume_claim: Claim | None = None
-    empty_dir: EmptyDir | None = None
-    secret: Files | None = None
-    config_map: Files | None = None
-    host_path: HostPath | None = None
-    elsewhere: str = Field(default="", alias="(elsewhere)")
-    """The kind (``nfs``, ``csi``...), when this machine needs to be told a folder for it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _kinds_of_clusters(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {"(elsewhere)" if key in CLUSTER_VOLUMES else key: key if key in CLUSTER_VOLUMES else item
-                for key, item in value.items()}  # fmt: skip
+    @property
+    def hooks(self) -> list[Call]:
+        """Its hooks, including the deprecated ``onExit``."""
+        return list(_hooks(self.value, self.path, self.document))
 
 
-def _grace_period(patch: Any) -> int | None:
-    """``podSpecPatch``: of a pod's own settings, the grace period is the one that means something here."""
-    given = yaml.safe_load(patch) if isinstance(patch, str) else patch
-    if given is None or isinstance(given, int):
-        return given
-    if not isinstance(given, dict) or set(given) - {"terminationGracePeriodSeconds"}:
-        raise ValueError("only `terminationGracePeriodSeconds` is understood here")
-    return int(given["terminationGracePeriodSeconds"])
+def section(value: Value, name: str) -> Value:
+    """Return a field that is a mapping; empty when absent."""
+    field_value = value.get(name)
+    return field_value if isinstance(field_value, dict) else {}
 
 
-Grace = Annotated[int | None, BeforeValidator(_grace_period)]
+def listed(value: Value, name: str, path: str) -> list[tuple[str, Value]]:
+    """Return path and value of each mapping in a field that is a list."""
+    items = value.get(name)
+    items = items if isinstance(items, list) else []
+    return [(join(join(path, name), index), item) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
-class Spec(Part):
-    """The workflow: its templates, where it begins, and what runs when it ends."""
-
-    entrypoint: str
-    templates: list[Template] = Field(min_length=1)
-    arguments: Arguments = Arguments()
-    on_exit: str = ""
-    parallelism: int | None = None
-    active_deadline_seconds: int | None = Field(default=None, gt=0)
-    volumes: list[Volume] = []
-    volume_claim_templates: list[ClaimTemplate] = []
-    pod_spec_patch: Grace = None
-
-    def template(self, name: str) -> Template:
-        """The template of this name."""
-        return next(template for template in self.templates if template.name == name)
+def strings(value: Any, path: str, omit: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
+    """Yield path and value of every string in plain data, except in the top-level fields in ``omit``."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in omit:
+                yield from strings(item, join(path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings(item, join(path, index))
 
 
-class CronSpec(Part):
-    """The schedule, of which one machine runs one turn."""
-
-    workflow_spec: Spec
-
-
-class Workflow(Part):
-    """A document that can be run; ``spec`` is that of a WorkflowTemplate or the ``workflowSpec`` of a CronWorkflow."""
-
-    api_version: str = "argoproj.io/v1alpha1"
-    kind: str
-    metadata: Metadata = Metadata()
-    spec: Spec
-
-
-class CronWorkflow(Workflow):
-    """A document that runs on a schedule."""
-
-    spec: CronSpec  # type: ignore[assignment]
-
-
-Template.model_rebuild()
+def _hooks(value: Value, path: str, document: Document) -> Iterator[Call]:
+    for name, hook in section(value, "hooks").items():
+        if isinstance(hook, dict):
+            yield Call(hook, join(join(path, "hooks"), name), document)
+    if isinstance(value.get("onExit"), str) and path != document.path:
+        yield Call({"template": value["onExit"]}, join(path, "onExit"), document)

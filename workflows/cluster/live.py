@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 
+from workflows.argo.phase import Phase
 from workflows.cluster import logs, watch
 from workflows.cluster.backoff import Backoff
 from workflows.cluster.status import RunStatus, read
@@ -12,7 +13,7 @@ from workflows.cluster.steps import Step
 from workflows.cluster.workflows_api import Workflows
 from workflows.errors import Cancelled
 from workflows.runner.observer import Observer
-from workflows.runner.state import Node, Phase, State
+from workflows.runner.state import Node, State
 
 
 def watch_to_completion(api: Workflows, name: str) -> int:

@@ -1,6 +1,6 @@
-"""Lints Argo documents offline: Argo's schema, the rules of ``argo lint``, and what lint leaves out.
+"""Lint Argo documents offline: Argo's schema, the rules of ``argo lint``, and problems that ``argo lint`` misses.
 
-A rule is a function in ``rules/``; ``registry.py`` lists them all, and docs/LINT.md is made from that list.
+A rule is a function in ``rules/``; ``rules/registry.py`` lists them all, and docs/LINT.md is generated from that list.
 """
 
 from __future__ import annotations
@@ -8,26 +8,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from workflows.argo.document import Document, Library
 from workflows.errors import Problem
 from workflows.lint import schema
-from workflows.lint.document import Document, Library
-from workflows.lint.finding import Finding, Severity, Violation
+from workflows.lint.finding import Finding
 from workflows.lint.reading import Raw, keys_as_text, read
+from workflows.lint.rules.rule import Severity, Violation
 from workflows.spec.findings import unknown
+from workflows.spec.source import Source
 
 GROUP = "argoproj.io/"
+_OTHER_KINDS = {
+    "WorkflowEventBinding", "WorkflowTaskSet", "WorkflowTaskResult", "WorkflowArtifactGCTask",
+    "ClusterAnalysisTemplate", "AnalysisTemplate",
+}  # fmt: skip
+"""Kinds of the same API group that are not linted."""
+_TOO_DEEP = Violation("", "nested too deeply", "move inline templates to spec.templates")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a set of files, in the order of files and lines."""
+    """Findings in a set of files, in the order of files and lines."""
 
     findings: list[Finding]
     documents: int
-    """How many documents were linted."""
+    """Number of linted documents."""
     skipped: list[str]
-    """Kinds of the objects that are none of Argo Workflows'."""
+    """Kinds of the objects that do not belong to Argo Workflows."""
 
     @property
     def errors(self) -> list[Finding]:
@@ -40,110 +49,120 @@ class Report:
         return [finding for finding in self.findings if finding.severity == "warning"]
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """A document after the schema check."""
+
+    raw: Raw
+    document: Document
+    violations: list[tuple[str, Violation]]
+    """Violations of the schema, with the ids of their rules."""
+
+
 def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Report:
-    """Lint the documents of all files together, so that one may refer to a template of another.
+    """Lint the documents of all files together, so that one can refer to a template of another.
 
     Args:
-        files: name and text of each.
-        strict_refs: a reference to a template that is in none of the files is an error, not a warning.
+        files: name and text of each file.
+        strict_refs: report a reference to a template that is in none of the files as an error, not a warning.
     """
     files = list(files)
     findings: list[Finding] = []
     library = Library()
-    linted: list[tuple[Document, list[tuple[str, Violation]], str]] = []
+    checked: list[_Checked] = []
     skipped = []
     for file, text in files:
         raws, problems = read(file, text)
         findings += [Finding("syntax", "error", problem) for problem in problems]
         for raw in raws:
-            if kind_hit := _wrong_kind(raw):
-                findings.append(_finding("kind", "error", kind_hit, raw))
+            if violation := _wrong_kind(raw):
+                findings.append(_finding("kind", "error", violation, raw))
             elif raw.kind not in schema.KINDS:
-                skipped.append(raw.kind or "nothing that has a kind")
+                skipped.append(raw.kind or "an object without kind")
             else:
-                document, hits = _document(raw, library)
-                linted.append((document, hits, raw.path))
-                library.documents.append(document)
-    for document, hits, prefix in linted:
-        findings += list(_check(document, hits, prefix, strict_refs))
-    if not linted and not findings:
+                checked.append(_check_schema(raw, library))
+    for each in checked:
+        findings += list(_check_rules(each, strict_refs))
+    if not checked and not findings:
         findings += [_nothing(file, skipped) for file, _ in files]
     order = {file: index for index, (file, _) in enumerate(files)}
-    findings.sort(key=lambda found: (order.get(found.problem.file, 0), found.problem.line))
-    return Report(list(dict.fromkeys(findings)), len(linted), skipped)
+    findings.sort(key=lambda finding: (order.get(finding.problem.file, 0), finding.problem.line))
+    return Report(list(dict.fromkeys(findings)), len(checked), skipped)
 
 
-def _document(raw: Raw, library: Library) -> tuple[Document, list[tuple[str, Violation]]]:
+def lint_run(value: dict[str, Any]) -> list[Finding]:
+    """Lint one parsed document as it will run: a template or a schedule is checked like a Workflow."""
+    raw = Raw(value, Source(""))
+    if violation := _wrong_kind(raw):
+        return [_finding("kind", "error", violation, raw)]
+    return list(dict.fromkeys(_check_rules(_check_schema(raw, Library(), runs=True))))
+
+
+def _check_schema(raw: Raw, library: Library, *, runs: bool = False) -> _Checked:
     size = len(json.dumps(raw.value, separators=(",", ":"), default=str).encode(errors="replace"))
     try:
-        value, hits = schema.check(keys_as_text(raw.value), raw.kind)
+        value, violations = schema.check(keys_as_text(raw.value), raw.kind)
     except RecursionError:
-        value, hits = {}, [("syntax", Violation("", "nested too deeply", "make templates of the inline ones"))]
-    return Document(raw.kind, value, raw.source, library, size), hits
+        value, violations = {}, [("syntax", _TOO_DEEP)]
+    document = Document(raw.kind, value, library, size, runs)
+    library.documents.append(document)
+    return _Checked(raw, document, violations)
 
 
-def _check(
-    document: Document, found: list[tuple[str, Violation]], prefix: str, strict_refs: bool
-) -> Iterator[Finding]:
-    """Findings of the schema, then those of the rules, but for what only follows from the former."""
-    from workflows.lint.registry import RULES
+def _check_rules(checked: _Checked, strict_refs: bool = False) -> Iterator[Finding]:
+    """Yield the violations of the schema, then those of the rules, except for consequences of the former."""
+    from workflows.lint.rules.registry import RULES
 
-    raw = Raw({}, document.source, prefix)
-    spoilt = {hit.path for rule, hit in found if rule != "missing-field"}
-    # What has the wrong type was taken out, so that what is around it now seems to lack it.
-    mended = {hit.path[: max(map(hit.path.rfind, ".["))] for rule, hit in found if rule == "wrong-type"}
-    for name, hit in found:
-        yield _finding(name, "error", hit, raw)
-    if not document.value:
+    invalid = {violation.path for rule, violation in checked.violations if rule != "missing-field"}
+    # schema.check removed the values of the wrong type, so their parents seem to lack a field.
+    repaired = {
+        violation.path[: max(map(violation.path.rfind, ".["))]
+        for rule, violation in checked.violations
+        if rule == "wrong-type"
+    }
+    for name, violation in checked.violations:
+        yield _finding(name, "error", violation, checked.raw)
+    if not checked.document.value:
         return
     for rule in RULES:
         severity: Severity = "error" if strict_refs and rule.id == "outside-reference" else rule.severity
         try:
-            for hit in rule.check(document):
-                if hit.path not in mended and not _follows(hit.path, spoilt):
-                    yield _finding(rule.id, severity, hit, raw)
+            for violation in rule.check(checked.document):
+                if violation.path not in repaired and not _is_inside(violation.path, invalid):
+                    yield _finding(rule.id, severity, violation, checked.raw)
         except RecursionError:
-            yield _finding(
-                "syntax", "error", Violation("", "nested too deeply", "make templates of the inline ones"), raw
-            )
+            yield _finding("syntax", "error", _TOO_DEEP, checked.raw)
             return
 
 
-def _follows(path: str, spoilt: set[str]) -> bool:
-    return any(path == place or path.startswith((f"{place}.", f"{place}[")) for place in spoilt)
+def _is_inside(path: str, parents: set[str]) -> bool:
+    return any(path == parent or path.startswith((f"{parent}.", f"{parent}[")) for parent in parents)
 
 
-def _finding(rule: str, severity: Severity, hit: Violation, raw: Raw) -> Finding:
-    separator = "" if not raw.path or not hit.path or hit.path.startswith("[") else "."
-    path = f"{raw.path}{separator}{hit.path}"
-    problem = Problem(hit.message, path, raw.source.file, raw.source.line(path), hit.fix)
+def _finding(rule: str, severity: Severity, violation: Violation, raw: Raw) -> Finding:
+    separator = "" if not raw.path or not violation.path or violation.path.startswith("[") else "."
+    path = f"{raw.path}{separator}{violation.path}"
+    problem = Problem(violation.message, path, raw.source.file, raw.source.line(path), violation.fix)
     return Finding(rule, severity, problem)
 
 
 def _wrong_kind(raw: Raw) -> Violation | None:
-    """A kind of ours in another group or version, or one that only looks like ours."""
+    """Return the violation of a kind of Argo Workflows in another group or version, or of a misspelled kind."""
     if not isinstance(raw.value, dict):
-        return Violation("", "not an object of Kubernetes", "it begins with apiVersion and kind")
+        return Violation("", "not a Kubernetes object", "add apiVersion and kind")
     version = str(raw.value.get("apiVersion", ""))
     if raw.kind in schema.KINDS and version != f"{GROUP}v1alpha1":
-        return Violation("apiVersion", f"`{version}` is not the apiVersion of a {raw.kind}", f"write {GROUP}v1alpha1")
+        return Violation("apiVersion", f"`{version}` is not the apiVersion of a {raw.kind}", f"use {GROUP}v1alpha1")
     if raw.kind not in schema.KINDS and version.startswith(GROUP):
         near = unknown(raw.kind, schema.KINDS)
-        if near.startswith("did you mean") and raw.kind not in _OTHERS:
+        if near.startswith("did you mean") and raw.kind not in _OTHER_KINDS:
             return Violation("kind", f"Argo Workflows has no kind `{raw.kind}`", near)
     return None
 
 
-_OTHERS = {
-    "WorkflowEventBinding", "WorkflowTaskSet", "WorkflowTaskResult", "WorkflowArtifactGCTask",
-    "ClusterAnalysisTemplate", "AnalysisTemplate",
-}  # fmt: skip
-"""Kinds of the same group that are other things."""
-
-
 def _nothing(file: str, skipped: list[str]) -> Finding:
-    what = f"nothing to lint: it holds {', '.join(sorted(set(skipped))) or 'no document'}"
-    fix = "give a Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow"
+    message = f"nothing to lint: the file contains {', '.join(sorted(set(skipped))) or 'no document'}"
+    fix = "pass a Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow"
     if "Workspace" in skipped:
         fix = f"compile it first: argotune compile {file} | argotune lint -"
-    return Finding("nothing-to-lint", "error", Problem(what, file=file, fix=fix))
+    return Finding("nothing-to-lint", "error", Problem(message, file=file, fix=fix))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflows.errors import Problem
-from workflows.spec.source import Source, documents, join
+from workflows.field_path import join
+from workflows.spec.source import Source, documents
 
 
 @dataclass(frozen=True)

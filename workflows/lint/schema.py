@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.lint.finding import Violation
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import short, unknown
-from workflows.spec.source import join
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator

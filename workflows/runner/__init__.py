@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workflows.argo.document import Workflow
+    from workflows.argo.workflow import Workflow
     from workflows.runner.control import Timing
     from workflows.runner.observer import Observer
     from workflows.runner.outcome import Outcome
@@ -169,9 +169,9 @@ def _run(workflow: Workflow, run: Run, observer: Observer | None, timing: Timing
 
 def _clean_up(run: Run, timing: Timing | None) -> None:
     """End what a dead runner left, and forget what did not succeed."""
+    from workflows.argo.phase import Phase
     from workflows.runner.launch import GRACE_SECONDS, marker
     from workflows.runner.process import kill_orphans
-    from workflows.runner.state import Phase
 
     grace = GRACE_SECONDS if timing is None or timing.grace is None else timing.grace
     state = run.state

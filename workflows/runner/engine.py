@@ -13,14 +13,15 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from workflows.argo.document import Arguments, Workflow
+from workflows.argo.phase import Phase
 from workflows.argo.tags import Unresolved, tags
+from workflows.argo.workflow import Arguments, Workflow
 from workflows.runner import scope as scopes
 from workflows.runner.control import Stop, Timing
 from workflows.runner.nodes import EXIT, Nodes, Scope
 from workflows.runner.observer import Observer
 from workflows.runner.pod_runner import PodRunner
-from workflows.runner.state import Node, Phase, Run
+from workflows.runner.state import Node, Run
 
 
 class Engine:
@@ -72,7 +73,7 @@ class Engine:
         node = await self._call(self._spec.entrypoint, "", self._scope())
         if timer:
             timer.cancel()
-        state.main = node.phase if node.phase.completed else Phase.FAILED
+        state.main = node.phase if node.phase.is_completed else Phase.FAILED
         state.cause, state.message = node.cause, node.message
         if self._stop.requested and state.main is not Phase.SUCCEEDED:
             state.message = self._stop.why

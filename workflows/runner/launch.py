@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.argo.document import Container, Env, Spec, Template, Workflow
 from workflows.argo.tags import Scope, Unresolved, substitute
+from workflows.argo.workflow import Container, Env, Spec, Template, Workflow
 from workflows.errors import Problem
 from workflows.runner.process import MARKER
 from workflows.runner.scope import pod_name

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from workflows.argo.document import Spec, Task, Template
+from workflows.argo.dag import Graph
 from workflows.argo.expressions import ExpressionError, evaluate_when
+from workflows.argo.phase import Phase
 from workflows.argo.tags import MissingValue, Unresolved, substitute
+from workflows.argo.workflow import Spec, Task, Template
 from workflows.runner import scope as scopes
 from workflows.runner import suspends
 from workflows.runner.control import Stop, Timing
-from workflows.runner.dag import Graph
 from workflows.runner.observer import Observer
 from workflows.runner.pod_runner import PodRunner
-from workflows.runner.state import Node, Phase, Run
+from workflows.runner.state import Node, Run
 
 EXIT = "onExit"
 """Key of the exit handler's node."""
@@ -63,12 +64,12 @@ class _Dag:
         handles the failure of another still runs; ``failFast`` of the template by any failed task.
         """
         phases = self.phases
-        if self.stop.requested or (self.template.fail_fast and any(phase.bad for phase in phases.values())):
+        if self.stop.requested or (self.template.fail_fast and any(phase.is_failure for phase in phases.values())):
             return True
         if self.template.dag and not self.template.dag.fail_fast:
             return False
-        ended = [leaf for leaf in self.graph.leaves if phases.get(leaf, Phase.PENDING).fulfilled]
-        return any(self.graph.branch(leaf, phases).bad for leaf in ended)
+        ended = [leaf for leaf in self.graph.leaves if phases.get(leaf, Phase.PENDING).is_fulfilled]
+        return any(self.graph.branch(leaf, phases).is_failure for leaf in ended)
 
     def key_of(self, task: Task) -> str:
         return f"{self.key}.{task.name}" if self.key else task.name
@@ -122,7 +123,7 @@ class Nodes:
         before = self._state.nodes.get(key)
         node = Node(key=key, task=name, template=template.name, type="Skipped", phase=phase, message=message)
         node.attempts = before.attempts if before else []
-        node.cause = key if phase.bad else ""
+        node.cause = key if phase.is_failure else ""
         node.started_at = node.finished_at = self._timing.now()
         self._state.nodes[key] = node
         self._changed(node)
@@ -142,12 +143,12 @@ class Nodes:
         graph, running = dag.graph, dict[asyncio.Task[Node], str]()
         while True:
             waiting = [t for t in graph.tasks if t.name not in dag.nodes and t.name not in running.values()]
-            decided = [task for task in waiting if graph.decided(task.name, dag.phases)]
-            met = [task for task in decided if graph.met(task.name, dag.phases, dag.items)]
-            # What may start goes before what is omitted: it may be there to handle the failure that omits the others.
-            if met and not dag.closed:
-                running[asyncio.ensure_future(self._run_task(dag, met[0]))] = met[0].name
-            elif unmet := next((task for task in decided if task not in met), None):
+            ready = [task for task in waiting if graph.dependencies_done(task.name, dag.phases)]
+            satisfied = [task for task in ready if graph.depends_satisfied(task.name, dag.phases, dag.items)]
+            # Start tasks before omitting others: a task can handle the failure that omits the others.
+            if satisfied and not dag.closed:
+                running[asyncio.ensure_future(self._run_task(dag, satisfied[0]))] = satisfied[0].name
+            elif unmet := next((task for task in ready if task not in satisfied), None):
                 dag.nodes[unmet.name] = self._omit(dag, unmet, "its depends can't be met")
             elif running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -156,20 +157,20 @@ class Nodes:
                 break
         if not dag.stop.requested:
             for task in graph.tasks:
-                if not dag.phases.get(task.name, Phase.PENDING).fulfilled:
+                if not dag.phases.get(task.name, Phase.PENDING).is_fulfilled:
                     dag.nodes[task.name] = self._omit(dag, task, "a task beside it had failed (failFast)")
         self._conclude_dag(dag, node)
 
     def _conclude_dag(self, dag: _Dag, node: Node) -> None:
         phases = dag.phases
         node.phase = dag.graph.assess(phases, fail_fast=dag.template.dag is None or dag.template.dag.fail_fast)
-        stopped = any(not phases.get(task.name, Phase.PENDING).fulfilled for task in dag.graph.tasks)
-        failed_fast = dag.template.fail_fast and any(phase.bad for phase in phases.values())
+        stopped = any(not phases.get(task.name, Phase.PENDING).is_fulfilled for task in dag.graph.tasks)
+        failed_fast = dag.template.fail_fast and any(phase.is_failure for phase in phases.values())
         if node.phase is Phase.SUCCEEDED and (stopped or failed_fast):
             node.phase = Phase.FAILED
-        if node.phase.bad:
-            blamed = dag.graph.to_blame(phases) or next((name for name, phase in phases.items() if phase.bad), "")
-            cause = dag.nodes.get(blamed)
+        if node.phase.is_failure:
+            failed = [name for name, phase in phases.items() if phase.is_failure]
+            cause = dag.nodes.get(dag.graph.root_failure(phases) or next(iter(failed), ""))
             node.cause = cause.cause if cause else ""
             node.message = f"{cause.task}: {cause.message}" if cause else dag.stop.why
         else:
@@ -217,8 +218,8 @@ class Nodes:
         return group
 
     def _conclude_group(self, dag: _Dag, called: Template, group: Node, nodes: list[Node]) -> None:
-        bad = [node for node in nodes if node.phase.bad]
-        stopped = any(not node.phase.fulfilled for node in nodes)
+        bad = [node for node in nodes if node.phase.is_failure]
+        stopped = any(not node.phase.is_fulfilled for node in nodes)
         group.phase = bad[-1].phase if bad else Phase.FAILED if stopped else Phase.SUCCEEDED
         group.cause = bad[0].cause if bad else ""
         group.message = f"{bad[0].task}: {bad[0].message}" if bad else dag.stop.why if stopped else ""

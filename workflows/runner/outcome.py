@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflows.argo.phase import Phase
 from workflows.errors import Cancelled
-from workflows.runner.state import Node, Phase, Run
+from workflows.runner.state import Node, Run
 
 _TIME_LIMIT = 6
 _PASSED_ON = range(2, 7)

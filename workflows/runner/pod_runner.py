@@ -9,16 +9,17 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workflows.argo.document import Retry, Template, Workflow
 from workflows.argo.duration import seconds
 from workflows.argo.expressions import ExpressionError
+from workflows.argo.phase import Phase
 from workflows.argo.tags import Scope, Unresolved, substitute
+from workflows.argo.workflow import Retry, Template, Workflow
 from workflows.runner import retries
 from workflows.runner.control import Stop, Timing
 from workflows.runner.launch import Launch, prepare
 from workflows.runner.observer import Observer
 from workflows.runner.process import LogReader, Process
-from workflows.runner.state import Attempt, Node, Phase, Run
+from workflows.runner.state import Attempt, Node, Run
 
 _PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
 _PROGRESS_EVERY = 0.5
@@ -198,8 +199,8 @@ class PodRunner:
 
     def _settle(self, node: Node, attempt: Attempt, phase: Phase, message: str) -> None:
         node.phase, node.message, node.fix, node.exit_code = phase, message, attempt.fix, attempt.exit_code
-        node.finished_at = attempt.finished_at if phase.fulfilled else None
-        node.cause = node.key if phase.bad else ""
+        node.finished_at = attempt.finished_at if phase.is_fulfilled else None
+        node.cause = node.key if phase.is_failure else ""
         self._changed(node)
 
     def _changed(self, node: Node) -> None:

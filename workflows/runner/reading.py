@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from workflows.argo.document import CronWorkflow, Workflow
+from workflows.argo.workflow import CronWorkflow, Workflow
 from workflows.errors import Problem
 
 KINDS: dict[str, type[Workflow]] = {

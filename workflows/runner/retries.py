@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workflows.argo import expressions
-from workflows.argo.document import Retry
 from workflows.argo.duration import seconds
-from workflows.runner.state import Attempt, Phase
+from workflows.argo.phase import Phase
+from workflows.argo.workflow import Retry
+from workflows.runner.state import Attempt
 
 # What Argo takes for a passing trouble of the network (its util/errors/errors.go).
 _TRANSIENT = re.compile(

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from workflows.argo.document import Arguments, Spec, Template, Workflow
+from workflows.argo.phase import Phase
 from workflows.argo.tags import MissingValue, Scope, Unresolved, absent_alone, substitute
-from workflows.runner.state import Node, Phase, State, timestamp
+from workflows.argo.workflow import Arguments, Spec, Template, Workflow
+from workflows.runner.state import Node, State, timestamp
 
 
 def of_workflow(workflow: Workflow, state: State, now: float, *, ended: bool = False) -> dict[str, str | MissingValue]:
@@ -152,7 +153,7 @@ def _loaded(text: str, otherwise: Any) -> Any:
 
 
 def _failures(state: State) -> list[dict[str, str]] | None:
-    failed = [node for node in state.nodes.values() if node.phase.bad and not node.key.startswith("onExit")]
+    failed = [node for node in state.nodes.values() if node.phase.is_failure and not node.key.startswith("onExit")]
     return [
         {
             "displayName": node.task,

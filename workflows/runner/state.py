@@ -15,48 +15,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from steps.runtime import files
+from workflows.argo.phase import Phase
 from workflows.errors import InvalidInput, Problem
-
-
-class Phase(StrEnum):
-    """Where a node, or the run, is (Argo's NodePhase)."""
-
-    PENDING = "Pending"
-    """Not started, or waiting for its next attempt."""
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    SKIPPED = "Skipped"
-    """Its ``when`` was false."""
-    OMITTED = "Omitted"
-    """Its ``depends`` can't be met any more."""
-    FAILED = "Failed"
-    """Its command ended with another exit code than 0, or ran out of time."""
-    ERROR = "Error"
-    """It could not be run as the document says, or did not write its outputs."""
-    CANCELLED = "Cancelled"
-    """Of a run: the user stopped it."""
-
-    @property
-    def fulfilled(self) -> bool:
-        """Nothing more will happen."""
-        return self not in (Phase.PENDING, Phase.RUNNING)
-
-    @property
-    def completed(self) -> bool:
-        """It ran, whatever came of it."""
-        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR)
-
-    @property
-    def bad(self) -> bool:
-        """It failed or erred."""
-        return self in (Phase.FAILED, Phase.ERROR)
 
 
 class Attempt(BaseModel):

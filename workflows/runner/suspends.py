@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from workflows.argo.document import Spec, Template
+from workflows.argo.phase import Phase
+from workflows.argo.workflow import Spec, Template
 from workflows.errors import Problem
 from workflows.runner.control import Stop
 from workflows.runner.observer import Observer
-from workflows.runner.state import Node, Phase
+from workflows.runner.state import Node
 
 
 @dataclass(frozen=True)

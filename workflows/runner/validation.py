@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from workflows.argo import expressions
-from workflows.argo.document import Retry, Spec, Task, Template, Workflow
+from workflows.argo.dag import Graph
 from workflows.argo.tags import EXPRESSION_TAG, TAG, is_argo_tag, tags
+from workflows.argo.workflow import Retry, Spec, Task, Template, Workflow
 from workflows.errors import Problem
 from workflows.runner import suspends
-from workflows.runner.dag import Graph
 from workflows.runner.volumes import Folder, Mounts
 
 _NOWHERE = Path()

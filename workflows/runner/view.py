@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from workflows.argo.phase import Phase
 from workflows.runner.observer import Observer
-from workflows.runner.state import Node, Phase, State
+from workflows.runner.state import Node, State
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ class PlainView(Observer):
         """One line a change."""
         if self._told.get(node.key) != (node.phase, node.message):
             self._told[node.key] = (node.phase, node.message)
-            took = f" after {_duration(node)}" if node.phase.completed else ""
+            took = f" after {_duration(node)}" if node.phase.is_completed else ""
             self._say(f"{_label(node)}: {node.phase}{took}{f': {node.message}' if node.message else ''}")
 
     def log(self, node: Node, line: str) -> None:
@@ -164,7 +165,7 @@ class LiveView(Observer):
         for key in order:
             node = self._nodes.get(key) or Node(key=key, task=key, template="", type="Container")
             indent = "  " * key.count(".")
-            line = node.message or ("" if node.phase.fulfilled else self._lines.get(key, ""))
+            line = node.message or ("" if node.phase.is_fulfilled else self._lines.get(key, ""))
             state = Text(str(node.phase), style=_STYLES.get(node.phase, ""))
             table.add_row(Text(indent + node.task), state, _duration(node), self._bar(node), Text(line, style="dim"))
         return table

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflows.argo.document import Container, Files, Spec, Template, Volume, Workflow
+from workflows.argo.workflow import Container, Files, Spec, Template, Volume, Workflow
 from workflows.errors import Problem
 
 

@@ -17,6 +17,7 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]
 from yaml.resolver import Resolver
 
 from workflows.errors import Problem
+from workflows.field_path import join as join
 
 MAX_YAML_NODES = 100_000
 """Aliases can make a small file very large; a Workspace has a few dozen fields."""
@@ -72,13 +73,6 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
     except RecursionError:
         problems.append(Problem("nested too deeply", path=prefix, file=file, line=first_line))
     return found, problems
-
-
-def join(path: str, key: Any) -> str:
-    """Path of a field of a map, or of an item of a list when ``key`` is an integer."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    return f"{path}.{key}" if path else str(key)
 
 
 _INTEGER = re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")

@@ -8,9 +8,10 @@ from plan_samples import BASE, EVALUATION, PLANS, TUNING, compiled
 
 from steps.runtime import entrypoint
 from workflows import runner
-from workflows.argo.document import Retry
+from workflows.argo.phase import Phase
+from workflows.argo.workflow import Retry
 from workflows.runner import retries
-from workflows.runner.state import Attempt, Phase
+from workflows.runner.state import Attempt
 
 
 def tasks(document: dict) -> dict[str, dict]:

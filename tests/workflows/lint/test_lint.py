@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from workflows.lint import lint
-from workflows.lint.registry import READING, RULES
+from workflows.lint.rules.registry import READING, RULES
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data" / "lint"

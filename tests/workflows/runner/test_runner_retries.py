@@ -9,11 +9,12 @@ import pytest
 from runner_documents import Clock, ClockAtFile, dag, inputs, leaf, log_of, task, workflow
 
 from workflows import runner
-from workflows.argo.document import Retry
+from workflows.argo.phase import Phase
+from workflows.argo.workflow import Retry
 from workflows.runner import retries
 from workflows.runner.outcome import Outcome
 from workflows.runner.retries import GiveUp, RetryAfter
-from workflows.runner.state import Attempt, Phase
+from workflows.runner.state import Attempt
 
 RETRY_HELPS = "lastRetry.status == 'Error' || asInt(lastRetry.exitCode) not in [2, 3, 4, 5, 6]"
 

@@ -16,8 +16,8 @@ import pytest
 from runner_documents import EXIT, QUICK, SAY, dag, leaf, task, workflow
 
 from workflows import runner
+from workflows.argo.phase import Phase
 from workflows.errors import InvalidInput
-from workflows.runner.state import Phase
 
 
 def asking(name: str = "approve", **fields: Any) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from rich.console import Console
 from runner_documents import QUICK, dag, inputs, leaf, task, workflow
 
 from workflows import runner
+from workflows.argo.phase import Phase
 from workflows.runner.observer import Observer
-from workflows.runner.state import Node, Phase
+from workflows.runner.state import Node
 from workflows.runner.view import LiveView, PlainView, choose_view
 
 SPEAK = "import sys; print('hello'); sys.exit(int(sys.argv[1]))"

@@ -9,10 +9,10 @@ from steps.oci import reference
 from steps.runtime.errors import BadInput
 from steps.runtime.redaction import redact
 from workflows.argo import expressions
+from workflows.argo.document import Document, Task, Value, listed, section, strings
 from workflows.argo.tags import TAG
-from workflows.lint.document import Document, Task, Value, listed, section, texts
-from workflows.lint.finding import Violation
-from workflows.spec.source import join
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
 _APPROVES = re.compile(r"approv|confirm|review|gate|sign-?off", re.IGNORECASE)
@@ -95,7 +95,7 @@ def secret_in_text(document: Document) -> Iterator[Violation]:
             for place, env in listed(pod, "env", path):
                 yield from _secret(str(env.get("name", "")), env.get("value"), join(place, "value"))
             for field in ("args", "command", "source"):
-                for place, text in texts(pod.get(field), join(path, field)):
+                for place, text in strings(pod.get(field), join(path, field)):
                     if redact(text) != text:
                         yield Violation(place, "it carries what looks like a secret", "use env.valueFrom.secretKeyRef")
     for place, value in listed(section(document.spec, "arguments"), "parameters", join(document.path, "arguments")):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workflows.lint.document import Document, Value, listed, section
-from workflows.lint.finding import Violation
+from workflows.argo.document import Document, Value, listed, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.runner.scope import item_text
-from workflows.spec.source import join
 
 _GIVEN_FROM = ("configMapKeyRef", "event", "supplied")
 _PRODUCED = ("path", "jsonPath", "jqFilter", "parameter", "expression")

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import cache
 
 from workflows.argo import cron
-from workflows.lint.document import Document, section
-from workflows.lint.finding import Violation
+from workflows.argo.document import Document, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
-from workflows.spec.source import join
 
 _GO_ZONES = ("UTC", "Local")
 

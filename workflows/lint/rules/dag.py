@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from workflows.argo import expressions
-from workflows.lint.document import Document, Task, Template, section
-from workflows.lint.finding import Violation
+from workflows.argo.document import Document, Task, Template, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
-from workflows.spec.source import join
 
 RESULTS = ("Succeeded", "Failed", "Errored", "Skipped", "Omitted", "Daemoned", "AnySucceeded", "AllFailed")
 _TASK_RESULT = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*\.([A-Za-z]+)")

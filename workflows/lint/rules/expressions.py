@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from lark import Token, Tree
 
 from workflows.argo import expressions
+from workflows.argo.document import Document, section, strings
 from workflows.argo.tags import EXPRESSION_TAG, TAG
-from workflows.lint.document import Document, section, texts
-from workflows.lint.finding import Violation
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
-from workflows.spec.source import join
 
 _QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`[^`]*`""")
 _CLOSED_BY = {"(": ")", "[": "]", "{": "}"}
@@ -59,10 +59,10 @@ def expression_syntax(document: Document) -> Iterator[Violation]:
         elif fault := _fault(TAG.sub("x", expression)):
             yield Violation(path, fault, "see expr-lang.org for how expressions are written")
     for template in document.templates:
-        for path, text in texts(template.value, template.path, frozenset(("dag", "steps"))):
+        for path, text in strings(template.value, template.path, frozenset(("dag", "steps"))):
             yield from _tag_expressions(path, text)
         for task in template.tasks:
-            for path, text in texts(task.value, task.path, frozenset(("inline",))):
+            for path, text in strings(task.value, task.path, frozenset(("inline",))):
                 yield from _tag_expressions(path, text)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from workflows.lint.document import Document, listed, section
-from workflows.lint.finding import Violation
-from workflows.spec.source import join
+from workflows.argo.document import Document, listed, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from workflows.argo.document import Document, Value, listed, section
 from workflows.argo.tags import TAG
-from workflows.lint.document import Document, Value, listed, section
-from workflows.lint.finding import Violation
-from workflows.spec.source import join
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 
 MAX_NAME_LENGTH = 63
 MAX_CRON_NAME_LENGTH = 52

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workflows.lint.document import Document, section
-from workflows.lint.finding import Violation
-from workflows.spec.source import join
+from workflows.argo.document import Document, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 
 _SOURCES = ("path", "jqFilter", "jsonPath", "parameter", "expression", "supplied")
 _OF_TYPE = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workflows.lint.document import Call, Document, Template, Value, listed, section
-from workflows.lint.finding import Violation
+from workflows.argo.document import Call, Document, Template, Value, listed, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
-from workflows.spec.source import join
 
 
 def entrypoint(document: Document) -> Iterator[Violation]:

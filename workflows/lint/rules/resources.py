@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import yaml
 
-from workflows.lint.document import Document, section
-from workflows.lint.finding import Violation
-from workflows.spec.source import documents, join
+from workflows.argo.document import Document, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
+from workflows.spec.source import documents
 
 _TAG = re.compile(r"\{\{.*?\}\}")
 

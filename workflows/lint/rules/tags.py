@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from workflows.argo import scope
+from workflows.argo.document import Document, Task, Template, strings
+from workflows.argo.scope import Scope
 from workflows.argo.tags import TAG, is_argo_tag
-from workflows.lint import scope
-from workflows.lint.document import Document, Task, Template, texts
-from workflows.lint.finding import Violation
-from workflows.lint.scope import Scope
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
-from workflows.spec.source import join
 
 _NODE = re.compile(r"(tasks|steps)\.([^.]+)\.(.+)")
 _TASKS = frozenset(("dag", "steps"))
@@ -47,7 +47,7 @@ def failures_outside_exit(document: Document) -> Iterator[Violation]:
     for template in document.templates:
         if template.name in known or (not template.name and inline_known):
             continue
-        for path, text in texts(template.value, template.path, frozenset(("inline",))):
+        for path, text in strings(template.value, template.path, frozenset(("inline",))):
             if any(match[1] == "workflow.failures" for match in TAG.finditer(text)):
                 yield Violation(
                     path, "{{workflow.failures}} is known to the exit handler alone", "move it to onExit's template"
@@ -56,7 +56,7 @@ def failures_outside_exit(document: Document) -> Iterator[Violation]:
 
 def _of_kind(kind: str, document: Document) -> Iterator[Violation]:
     around = scope.of_document(document).plus({"workflow.failures"})
-    for path, text in texts(document.spec, document.path, _NOT_OF_SPEC):
+    for path, text in strings(document.spec, document.path, _NOT_OF_SPEC):
         for found, hit in _faults(text, path, around.plus({"pod.name"}), None):
             if found == kind:
                 yield hit
@@ -68,9 +68,9 @@ def _of_kind(kind: str, document: Document) -> Iterator[Violation]:
 
 def _template(template: Template, around: Scope) -> Iterator[Fault]:
     known = scope.of_template(template, around)
-    for path, text in texts(template.value, template.path, _TASKS | {"outputs"}):
+    for path, text in strings(template.value, template.path, _TASKS | {"outputs"}):
         yield from _faults(text, path, known, None)
-    for path, text in texts(template.value.get("outputs"), join(template.path, "outputs")):
+    for path, text in strings(template.value.get("outputs"), join(template.path, "outputs")):
         yield from _faults(text, path, known, template if template.tasks else None)
     target = template.value.get("dag", {}).get("target") if template.type == "dag" else None
     yield from _faults(str(target or ""), f"{template.path}.dag.target", known, None)
@@ -79,10 +79,10 @@ def _template(template: Template, around: Scope) -> Iterator[Fault]:
         if task.inline:
             # Argo looks at the call with the inputs of its inline template in sight.
             of_task = of_task.plus(scope.of_template(task.inline, of_task).tags)
-        for path, text in texts(task.value, task.path, frozenset(("inline", "hooks", "onExit"))):
+        for path, text in strings(task.value, task.path, frozenset(("inline", "hooks", "onExit"))):
             yield from _faults(text, path, of_task, template, task)
         for hook in task.hooks:
-            for path, text in texts(hook.value, hook.path):
+            for path, text in strings(hook.value, hook.path):
                 yield from _faults(text, path, of_task, template, task, itself=True)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from workflows.lint.document import LEAF_TYPES, POD_TYPES, TYPES, Document, Template, listed, section
-from workflows.lint.finding import Violation
-from workflows.spec.source import join
+from workflows.argo.document import LEAF_TYPES, POD_TYPES, TYPES, Document, Template, listed, section
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 
 _ON = {
     "timeout": LEAF_TYPES,

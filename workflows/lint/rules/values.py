@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from workflows.argo.document import Document, Value, listed, section
 from workflows.argo.duration import seconds
-from workflows.lint.document import Document, Value, listed, section
-from workflows.lint.finding import Violation
+from workflows.field_path import join
+from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import short, unknown
-from workflows.spec.source import join
 
 _POD_GC = ("OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess")
 _ARTIFACT_GC = ("OnWorkflowCompletion", "OnWorkflowDeletion", "Never")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from workflows.argo.document import Task
-from workflows.runner.dag import Graph
-from workflows.runner.state import Phase
+from workflows.argo.dag import Graph
+from workflows.argo.phase import Phase
+from workflows.argo.workflow import Task
 
 S, F, E, K, O = Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.SKIPPED, Phase.OMITTED  # noqa: E741
 
@@ -43,27 +43,27 @@ def test_failing_fast_the_first_failed_leaf_decides_else_the_last() -> None:
 
 def test_blame_goes_to_the_task_that_ran() -> None:
     chain = graph(a="", b="a", c="b", d="")
-    assert chain.to_blame({"a": F, "b": O, "c": O, "d": S}) == "a"
-    assert chain.to_blame({"a": S, "b": S, "c": S, "d": S}) == ""
+    assert chain.root_failure({"a": F, "b": O, "c": O, "d": S}) == "a"
+    assert chain.root_failure({"a": S, "b": S, "c": S, "d": S}) == ""
 
 
 def test_a_handled_failure_is_not_to_blame() -> None:
     handled = graph(a="", notify="a.Failed", z="")
-    assert handled.to_blame({"a": F, "notify": S, "z": F}) == "z"
+    assert handled.root_failure({"a": F, "notify": S, "z": F}) == "z"
 
 
 def test_a_bare_name_lets_a_skipped_task_through_and_an_omitted_one_not() -> None:
     pair = graph(a="", b="a")
-    assert pair.met("b", {"a": K}, {})
-    assert not pair.met("b", {"a": O}, {})
+    assert pair.depends_satisfied("b", {"a": K}, {})
+    assert not pair.depends_satisfied("b", {"a": O}, {})
 
 
 def test_items_decide_any_and_all() -> None:
     fan = graph(f="", any="f.AnySucceeded", all="f.AllFailed")
-    assert fan.met("any", {"f": F}, {"f": [F, S]})
-    assert not fan.met("all", {"f": F}, {"f": [F, S]})
-    assert fan.met("all", {"f": F}, {"f": [F, F]})
-    assert not fan.met("all", {"f": E}, {"f": [F, E]})
+    assert fan.depends_satisfied("any", {"f": F}, {"f": [F, S]})
+    assert not fan.depends_satisfied("all", {"f": F}, {"f": [F, S]})
+    assert fan.depends_satisfied("all", {"f": F}, {"f": [F, F]})
+    assert not fan.depends_satisfied("all", {"f": E}, {"f": [F, E]})
 
 
 def test_cycles_are_found_and_diamonds_are_not_cycles() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from workflows.lint.document import POD_TYPES, Call, Document, Task, Template, Value, listed, section
+from workflows.argo.document import POD_TYPES, Call, Document, Task, Template, Value, listed, section
 
 ALWAYS = ("workflow.creationTimestamp", "workflow.scheduledTime", "workflow.duration",
           "tasks.name", "steps.name", "node.name", "outputs.")  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from workflows.lint.finding import Check, Rule
 from workflows.lint.rules import (
     advice,
     arguments,
@@ -19,6 +18,7 @@ from workflows.lint.rules import (
     values,
     volumes,
 )
+from workflows.lint.rules.rule import Check, Rule
 
 READING = {
     "syntax": "The file is not YAML or JSON, a key stands twice, or it is nested too deeply.",

@@ -1,0 +1,41 @@
+"""A rule of the linter and its violations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from workflows.argo.document import Document
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A field that violates a rule."""
+
+    path: str
+    message: str
+    fix: str = ""
+
+
+Check = Callable[[Document], Iterator[Violation]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check, its id and its severity."""
+
+    check: Check
+    severity: Severity
+
+    @property
+    def id(self) -> str:
+        """Name of the check function, with dashes: ``missing-input``."""
+        return self.check.__name__.replace("_", "-")
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the check function: what the rule finds."""
+        return " ".join((self.check.__doc__ or "").split())

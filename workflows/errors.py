@@ -63,7 +63,7 @@ class InvalidInput(ArgotuneError):
 def gate_failure_message(evaluated: Mapping[str, str]) -> str:
     """What an evaluation with these outputs, whose verdict is ``fail``, means for the run."""
     reason = evaluated.get("reason") or "the adapter is not enough better"
-    return f"the gate said no: {reason}; nothing was rolled out"
+    return f"the gate failed: {reason}; nothing was rolled out"
 
 
 class GateFailed(ArgotuneError):

@@ -11,9 +11,10 @@ from typing import Any
 
 from workflows import runner
 from workflows.runner.control import Timing
-from workflows.runner.observer import Observer
 from workflows.runner.outcome import Outcome
-from workflows.runner.state import Node, State
+from workflows.runs.observer import Observer
+from workflows.runs.status import RunStatus
+from workflows.runs.step import Step
 
 PATIENCE = 20.0
 OUT = "/mnt/scratch/out"
@@ -150,17 +151,17 @@ class Recorder(Observer):
         self.fractions: list[tuple[str, int, int]] = []
         self.ends: list[str] = []
 
-    def changed(self, node: Node) -> None:
-        self.phases.append((node.key, str(node.phase)))
+    def on_step_change(self, step: Step) -> None:
+        self.phases.append((step.key, step.phase))
 
-    def log(self, node: Node, line: str) -> None:
-        self.lines.append((node.key, line))
+    def on_log(self, step: Step, line: str) -> None:
+        self.lines.append((step.key, line))
 
-    def progress(self, node: Node, done: int, total: int) -> None:
-        self.fractions.append((node.key, done, total))
+    def on_progress(self, step: Step, done: int, total: int) -> None:
+        self.fractions.append((step.key, done, total))
 
-    def ended(self, state: State) -> None:
-        self.ends.append(str(state.phase))
+    def on_end(self, run: RunStatus) -> None:
+        self.ends.append(run.phase)
 
 
 def exits() -> dict[str, Any]:

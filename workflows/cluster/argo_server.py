@@ -18,8 +18,8 @@ import requests
 from hera.workflows.service import WorkflowsService
 
 from steps.runtime.retry import retry_after
-from workflows.cluster.backoff import Backoff, patiently
-from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
+from workflows.cluster.backoff import Backoff, retry_call
+from workflows.cluster.failures import ApiFailure, ApiRequest, failure_from_connection, failure_from_response
 from workflows.cluster.kubernetes_api import CONNECT, READ, SLACK, SUBMISSION
 from workflows.cluster.workflows_api import MAIN, PLURALS, Document, Event, Listing, Scope, Workflows
 
@@ -37,17 +37,17 @@ _GRPC = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 16: 401}
 class ArgoServerWorkflows(Workflows):
     """The Workflows of a namespace, by an Argo server."""
 
-    def __init__(self, service: WorkflowsService, namespace: str, patience: Backoff | None = None) -> None:
+    def __init__(self, service: WorkflowsService, namespace: str, backoff: Backoff | None = None) -> None:
         self._service = service
         self.namespace = namespace
         self.place = f"the Argo server {service.host.rstrip('/')}"
-        self._patience = patience or Backoff()
+        self._backoff = backoff or Backoff()
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
         """POST; after a lost answer the object is looked for before it is made again."""
         collection, key = _COLLECTIONS[document["kind"]]
         name = str(document["metadata"].get("name") or "")
-        asked = self._asked("create", PLURALS[document["kind"]], name)
+        request = self._request("create", PLURALS[document["kind"]], name)
         body: Document = {key: document, "namespace": self.namespace}
         if dry_run:
             body |= {"serverDryRun": True} if key == "workflow" else {"createOptions": {"dryRun": ["All"]}}
@@ -58,50 +58,50 @@ class ArgoServerWorkflows(Workflows):
             nonlocal tried
             tried += 1
             try:
-                return self._json(asked, "post", collection, body=body)
+                return self._json(request, "post", collection, body=body)
             except ApiFailure as failure:
                 if failure.status != 409 or tried == 1 or not mark:
                     raise
-                there = self._json(self._asked("get", asked.resource, name), "get", f"{collection}/{quote(name)}")
+                there = self._json(self._request("get", request.resource, name), "get", f"{collection}/{quote(name)}")
                 if (there["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
                     raise
                 return there
 
-        return self._patiently(attempt)
+        return self._retry_call(attempt)
 
     def get(self, name: str) -> Document:
         """GET."""
-        asked = self._asked("get", "workflows", name)
-        return self._patiently(lambda: self._json(asked, "get", f"workflows/{{namespace}}/{quote(name)}"))
+        request = self._request("get", "workflows", name)
+        return self._retry_call(lambda: self._json(request, "get", f"workflows/{{namespace}}/{quote(name)}"))
 
     def list(self, scope: Scope) -> Listing:
         """GET; an empty namespace stands for all."""
-        asked = self._asked("list", "workflows")
-        path = "workflows/" if scope.everywhere else "workflows/{namespace}"
-        found = self._patiently(lambda: self._json(asked, "get", path, scope.query("listOptions.")))
+        request = self._request("list", "workflows")
+        path = "workflows/" if scope.all_namespaces else "workflows/{namespace}"
+        found = self._retry_call(lambda: self._json(request, "get", path, scope.query("listOptions.")))
         return Listing(found.get("items") or [], str((found.get("metadata") or {}).get("resourceVersion") or ""))
 
     def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
         """The server's stream of events; it has no bookmarks."""
-        asked = self._asked("watch", "workflows")
+        request = self._request("watch", "workflows")
         query = scope.query("listOptions.") | {
             "listOptions.resourceVersion": version,
             "listOptions.timeoutSeconds": str(seconds),
         }
-        path = "workflow-events/" if scope.everywhere else "workflow-events/{namespace}"
-        for result in self._results(asked, path, query, seconds + SLACK):
+        path = "workflow-events/" if scope.all_namespaces else "workflow-events/{namespace}"
+        for result in self._results(request, path, query, seconds + SLACK):
             yield Event(str(result.get("type")), result.get("object") or {})
 
     def shut_down(self, name: str, *, terminate: bool) -> None:
         """PUT ``stop`` or ``terminate``."""
-        asked = self._asked("patch", "workflows", name)
+        request = self._request("patch", "workflows", name)
         path = f"workflows/{{namespace}}/{quote(name)}/{'terminate' if terminate else 'stop'}"
         body = {"name": name, "namespace": self.namespace}
-        self._patiently(lambda: self._json(asked, "put", path, body=body))
+        self._retry_call(lambda: self._json(request, "put", path, body=body))
 
-    def supply(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
+    def set_outputs(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
         """PUT ``set``: the values, and that the node has succeeded."""
-        asked = self._asked("patch", "workflows", name)
+        request = self._request("patch", "workflows", name)
         body = {
             "name": name,
             "namespace": self.namespace,
@@ -110,43 +110,43 @@ class ArgoServerWorkflows(Workflows):
             "message": message,
             "phase": "Succeeded",
         }
-        self._json(asked, "put", f"workflows/{{namespace}}/{quote(name)}/set", body=body)
+        self._json(request, "put", f"workflows/{{namespace}}/{quote(name)}/set", body=body)
 
     def log(
         self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
     ) -> Iterator[str]:
         """The server's stream of log entries of a pod's main container."""
-        asked = self._asked("get", "pods/log", pod)
+        request = self._request("get", "pods/log", pod)
         query = {"podName": pod, "logOptions.container": MAIN, "logOptions.timestamps": "true"}
         query |= {"logOptions.follow": "true"} if follow else {}
         query |= {"logOptions.tailLines": str(tail)} if tail is not None else {}
         path = f"workflows/{{namespace}}/{quote(name)}/log"
-        for entry in self._results(asked, path, query, 600 if follow else READ):
+        for entry in self._results(request, path, query, 600 if follow else READ):
             line = str(entry.get("content", ""))
             # The server's own `sinceTime` takes seconds and nanoseconds apart, and loses lines of the same second.
             if not since or line.partition(" ")[0] >= since:
                 yield line
 
-    def _patiently(self, call: Any) -> Any:
-        self._patience.reset()
-        return patiently(call, self._patience)
+    def _retry_call(self, call: Any) -> Any:
+        self._backoff.reset()
+        return retry_call(call, self._backoff)
 
-    def _asked(self, verb: str, resource: str, name: str = "") -> Asked:
-        return Asked(verb, resource, self.place, self.namespace, name)
+    def _request(self, verb: str, resource: str, name: str = "") -> ApiRequest:
+        return ApiRequest(verb, resource, self.place, self.namespace, name)
 
     def _json(
-        self, asked: Asked, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+        self, request: ApiRequest, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> Document:
-        with self._answer(asked, method, path, query or {}, body, READ) as response:
+        with self._answer(request, method, path, query or {}, body, READ) as response:
             try:
                 content = response.json()
             except ValueError:
-                raise unanswered(asked, ConnectionError("the answer ended early")) from None
+                raise failure_from_connection(request, ConnectionError("the answer ended early")) from None
             return content if isinstance(content, dict) else {}
 
-    def _results(self, asked: Asked, path: str, query: Mapping[str, str], read: float) -> Iterator[Document]:
+    def _results(self, request: ApiRequest, path: str, query: Mapping[str, str], read: float) -> Iterator[Document]:
         """The results of a stream: a JSON object a line, of a ``result`` or an ``error``."""
-        with self._answer(asked, "get", path, query, None, read) as response:
+        with self._answer(request, "get", path, query, None, read) as response:
             for line in response.iter_lines(65536):
                 text = line.removeprefix(b"data: ").strip()
                 if not text:
@@ -154,14 +154,14 @@ class ArgoServerWorkflows(Workflows):
                 try:
                     entry = json.loads(text)
                 except ValueError:
-                    raise unanswered(asked, ConnectionError("the answer ended early")) from None
+                    raise failure_from_connection(request, ConnectionError("the answer ended early")) from None
                 if entry.get("error"):
-                    raise _stream_failure(asked, entry["error"])
+                    raise _stream_failure(request, entry["error"])
                 yield entry.get("result") or {}
 
     @contextmanager
     def _answer(
-        self, asked: Asked, method: str, path: str, query: Mapping[str, str], body: Any, read: float
+        self, request: ApiRequest, method: str, path: str, query: Mapping[str, str], body: Any, read: float
     ) -> Iterator[requests.Response]:
         headers = {"Authorization": self._service.token} if self._service.token else {}
         response = None
@@ -177,10 +177,10 @@ class ArgoServerWorkflows(Workflows):
                 stream=True,
             )
             if not response.ok:
-                raise refused(asked, response.status_code, _said(response), retry_after(response))
+                raise failure_from_response(request, response.status_code, _said(response), retry_after(response))
             yield response
         except requests.RequestException as error:
-            raise unanswered(asked, error) from None
+            raise failure_from_connection(request, error) from None
         finally:
             if response is not None:
                 response.close()
@@ -209,9 +209,9 @@ def _said(response: requests.Response) -> Any:
     return content if isinstance(content, dict) else str(content)
 
 
-def _stream_failure(asked: Asked, error: Mapping[str, Any]) -> ApiFailure:
+def _stream_failure(request: ApiRequest, error: Mapping[str, Any]) -> ApiFailure:
     message = str(error.get("message") or "")
     status = int(error.get("http_code") or _GRPC.get(int(error.get("grpc_code") or error.get("code") or 0), 500))
     if "too old resource version" in message or "resourceVersion" in message:
         status = 410
-    return refused(asked, status, {"message": message})
+    return failure_from_response(request, status, {"message": message})

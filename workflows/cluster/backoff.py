@@ -45,7 +45,7 @@ class Backoff:
         return seconds
 
 
-def patiently(call: Callable[[], T], patience: Backoff, tries: int = MAX_ATTEMPTS) -> T:
+def retry_call(call: Callable[[], T], backoff: Backoff, tries: int = MAX_ATTEMPTS) -> T:
     """What ``call`` gives, which is tried again while its failure may soon pass.
 
     Raises:
@@ -57,5 +57,5 @@ def patiently(call: Callable[[], T], patience: Backoff, tries: int = MAX_ATTEMPT
         except ApiFailure as failure:
             if not failure.transient or failure.reason == UNREACHABLE or not left:
                 raise
-            patience.pause(failure.retry_after)
+            backoff.pause(failure.retry_after)
     raise AssertionError("no tries")

@@ -16,8 +16,8 @@ from urllib.parse import quote, urlencode
 
 from steps.runtime.redaction import redact
 from steps.runtime.retry import retry_after
-from workflows.cluster.backoff import Backoff, patiently
-from workflows.cluster.failures import ApiFailure, Asked, refused, unanswered
+from workflows.cluster.backoff import Backoff, retry_call
+from workflows.cluster.failures import ApiFailure, ApiRequest, failure_from_connection, failure_from_response
 from workflows.cluster.nodes import packed, read_nodes, supplied
 from workflows.cluster.workflows_api import GROUP, MAIN, PLURALS, VERSION, Document, Event, Listing, Scope, Workflows
 from workflows.errors import InvalidInput, Problem
@@ -34,18 +34,18 @@ SUBMISSION = "argotune.dev/submission"
 class KubernetesWorkflows(Workflows):
     """The Workflows of a namespace, by the Kubernetes API."""
 
-    def __init__(self, client: Any, namespace: str, place: str, patience: Backoff | None = None) -> None:
+    def __init__(self, client: Any, namespace: str, place: str, backoff: Backoff | None = None) -> None:
         self._client = client
         self.namespace = namespace
         self.place = place
-        self._patience = patience or Backoff()
+        self._backoff = backoff or Backoff()
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
         """POST; after a lost answer the object is looked for before it is made again."""
         plural = PLURALS[document["kind"]]
         metadata = document["metadata"]
         name = str(metadata.get("name") or "")
-        asked = self._asked("create", plural, name)
+        request = self._request("create", plural, name)
         path = self._objects(plural)
         query = {"dryRun": "All"} if dry_run else {}
         mark = (metadata.get("annotations") or {}).get(SUBMISSION)
@@ -55,16 +55,16 @@ class KubernetesWorkflows(Workflows):
             nonlocal tried
             tried += 1
             try:
-                return self._json(asked, "POST", path, query, document)
+                return self._json(request, "POST", path, query, document)
             except ApiFailure as failure:
                 if failure.status != 409 or tried == 1 or not mark:
                     raise
-                there = self._json(self._asked("get", plural, name), "GET", f"{path}/{name}")
+                there = self._json(self._request("get", plural, name), "GET", f"{path}/{name}")
                 if (there["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
                     raise
                 return there
 
-        return self._patiently(attempt)
+        return self._retry_call(attempt)
 
     def get(self, name: str) -> Document:
         """GET."""
@@ -77,8 +77,8 @@ class KubernetesWorkflows(Workflows):
         while True:
             query = scope.query() | {"limit": str(PAGE)} | ({"continue": following} if following else {})
             path = self._objects("workflows", scope)
-            asked = self._asked("list", "workflows")
-            page = self._patiently(lambda: self._json(asked, "GET", path, query))  # noqa: B023
+            request = self._request("list", "workflows")
+            page = self._retry_call(lambda: self._json(request, "GET", path, query))  # noqa: B023
             items += page.get("items") or []
             following = (page.get("metadata") or {}).get("continue") or ""
             if not following:
@@ -86,33 +86,33 @@ class KubernetesWorkflows(Workflows):
 
     def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
         """A watch, with bookmarks, so that the version stays young where nothing changes."""
-        asked = self._asked("watch", "workflows")
+        request = self._request("watch", "workflows")
         query = scope.query() | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
         }
-        for line in self._lines(asked, self._objects("workflows", scope), query, seconds + SLACK):
-            event = _parsed(line, asked)
+        for line in self._lines(request, self._objects("workflows", scope), query, seconds + SLACK):
+            event = _parsed(line, request)
             if event.get("type") == "ERROR":
                 status = event.get("object") or {}
-                raise refused(asked, int(status.get("code") or 500), status)
+                raise failure_from_response(request, int(status.get("code") or 500), status)
             yield Event(str(event.get("type")), event.get("object") or {})
 
     def shut_down(self, name: str, *, terminate: bool) -> None:
         """PATCH ``spec.shutdown``, as ``argo stop`` and ``argo terminate`` do."""
         self._patch(name, {"spec": {"shutdown": "Terminate" if terminate else "Stop"}})
 
-    def supply(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
+    def set_outputs(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
         """PATCH the node, as ``argo node set`` does; tried again when the controller was faster."""
-        asked = self._asked("patch", "workflows", name)
+        request = self._request("patch", "workflows", name)
 
         def attempt() -> None:
             workflow = self.get(name)
             nodes, why = read_nodes(workflow)
             if node_id not in nodes:
-                raise ApiFailure(asked, 500, f"the steps of {name} can't be read: {why or 'it has another now'}")
+                raise ApiFailure(request, 500, f"the steps of {name} can't be read: {why or 'it has another now'}")
             node = supplied(nodes[node_id], answers, message)
             version = {"resourceVersion": workflow["metadata"]["resourceVersion"]}
             self._patch(name, {"metadata": version, "status": packed(workflow, nodes, node)})
@@ -123,65 +123,67 @@ class KubernetesWorkflows(Workflows):
             except ApiFailure as failure:
                 if failure.status != 409:
                     raise
-                self._patience.pause()
+                self._backoff.pause()
         return attempt()
 
     def log(
         self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
     ) -> Iterator[str]:
         """GET the log of a pod's main container."""
-        asked = self._asked("get", "pods/log", pod)
+        request = self._request("get", "pods/log", pod)
         query = {"container": MAIN, "timestamps": "true"}
         query |= {"follow": "true"} if follow else {}
         query |= {"sinceTime": since} if since else {}
         query |= {"tailLines": str(tail)} if tail is not None else {}
         path = f"/api/v1/namespaces/{quote(self.namespace)}/pods/{quote(pod)}/log"
         # A step may be silent for long; a connection that is dead meanwhile is found by keep-alive or by the next try.
-        for line in self._lines(asked, path, query, 600 if follow else READ):
+        for line in self._lines(request, path, query, 600 if follow else READ):
             yield line.decode(errors="replace")
 
     def find(self, api_version: str, resource: str, name: str = "", *, cluster_wide: bool = False) -> Document | None:
         """An object of any kind, without a name their list; None where there is none."""
-        asked = Asked("get" if name else "list", resource, self.place, "" if cluster_wide else self.namespace, name)
+        request = ApiRequest(
+            "get" if name else "list", resource, self.place, "" if cluster_wide else self.namespace, name
+        )
         root = "apis" if "/" in api_version else "api"
         where = "" if cluster_wide else f"namespaces/{quote(self.namespace)}/"
         path = f"/{root}/{api_version}/{where}{resource}{'/' + quote(name) if name else ''}"
         try:
-            return self._patiently(lambda: self._json(asked, "GET", path))
+            return self._retry_call(lambda: self._json(request, "GET", path))
         except ApiFailure as failure:
             if failure.status == 404:
                 return None
             raise
 
     def _patch(self, name: str, change: Document) -> Document:
-        asked = self._asked("patch", "workflows", name)
+        request = self._request("patch", "workflows", name)
         path = f"{self._objects('workflows')}/{quote(name)}"
-        return self._patiently(lambda: self._json(asked, "PATCH", path, {}, change))
+        return self._retry_call(lambda: self._json(request, "PATCH", path, {}, change))
 
     def _get(self, plural: str, name: str) -> Document:
-        asked = self._asked("get", plural, name)
-        return self._patiently(lambda: self._json(asked, "GET", f"{self._objects(plural)}/{quote(name)}"))
+        request = self._request("get", plural, name)
+        return self._retry_call(lambda: self._json(request, "GET", f"{self._objects(plural)}/{quote(name)}"))
 
-    def _patiently(self, call: Any) -> Any:
-        self._patience.reset()
-        return patiently(call, self._patience)
+    def _retry_call(self, call: Any) -> Any:
+        self._backoff.reset()
+        return retry_call(call, self._backoff)
 
-    def _asked(self, verb: str, resource: str, name: str = "") -> Asked:
-        return Asked(verb, resource, self.place, self.namespace, name)
+    def _request(self, verb: str, resource: str, name: str = "") -> ApiRequest:
+        return ApiRequest(verb, resource, self.place, self.namespace, name)
 
     def _objects(self, plural: str, scope: Scope | None = None) -> str:
-        everywhere = plural.startswith("cluster") or (scope is not None and scope.everywhere)
-        where = "" if everywhere else f"namespaces/{quote(self.namespace)}/"
+        all_namespaces = plural.startswith("cluster") or (scope is not None and scope.all_namespaces)
+        where = "" if all_namespaces else f"namespaces/{quote(self.namespace)}/"
         return f"/apis/{GROUP}/{VERSION}/{where}{plural}"
 
     def _json(
-        self, asked: Asked, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+        self, request: ApiRequest, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> Document:
-        with self._answer(asked, method, path, query or {}, body, READ) as response:
-            return _parsed(response.data, asked)
+        with self._answer(request, method, path, query or {}, body, READ) as response:
+            return _parsed(response.data, request)
 
-    def _lines(self, asked: Asked, path: str, query: Mapping[str, str], read: float) -> Iterator[bytes]:
-        with self._answer(asked, "GET", path, query, None, read) as response:
+    def _lines(self, request: ApiRequest, path: str, query: Mapping[str, str], read: float) -> Iterator[bytes]:
+        with self._answer(request, "GET", path, query, None, read) as response:
             rest = b""
             for chunk in response.stream(65536):
                 *whole, rest = (rest + chunk).split(b"\n")
@@ -191,7 +193,7 @@ class KubernetesWorkflows(Workflows):
 
     @contextmanager
     def _answer(
-        self, asked: Asked, method: str, path: str, query: Mapping[str, str], body: Any, read: float
+        self, request: ApiRequest, method: str, path: str, query: Mapping[str, str], body: Any, read: float
     ) -> Iterator[Any]:
         """A good answer, still to be read; every other outcome, while it is read too, is an ``ApiFailure``."""
         from kubernetes.client.exceptions import ApiException
@@ -208,13 +210,13 @@ class KubernetesWorkflows(Workflows):
             url = self._client.configuration.host + path + (f"?{urlencode(queries)}" if queries else "")
             response = self._client.call_api(method, url, headers, body, None, (CONNECT, read)).response
             if not 200 <= response.status < 300:
-                raise refused(asked, response.status, _status(response.data), retry_after(response))
+                raise failure_from_response(request, response.status, _status(response.data), retry_after(response))
             yield response
         except ConfigException as error:
             fix = "log in again; the kubeconfig names a program that gives credentials"
-            raise ApiFailure(asked, 401, f"no credentials for {self.place}: {redact(str(error))}", fix) from None
+            raise ApiFailure(request, 401, f"no credentials for {self.place}: {redact(str(error))}", fix) from None
         except (ApiException, HTTPError, OSError) as error:
-            raise unanswered(asked, error) from None
+            raise failure_from_connection(request, error) from None
         finally:
             if response is not None:
                 # Not back into the pool: what is left of a stream would be taken for the next answer.
@@ -223,7 +225,7 @@ class KubernetesWorkflows(Workflows):
 
 
 def connect(
-    kubeconfig: str | None, context: str | None, namespace: str, patience: Backoff | None = None
+    kubeconfig: str | None, context: str | None, namespace: str, backoff: Backoff | None = None
 ) -> KubernetesWorkflows:
     """The Workflows of a cluster by its kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
 
@@ -240,7 +242,7 @@ def connect(
         config.load_incluster_config(client_configuration=settings)
         own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
         where = namespace or own.read_text().strip()
-        return KubernetesWorkflows(client.ApiClient(settings), where, "this cluster", patience)
+        return KubernetesWorkflows(client.ApiClient(settings), where, "this cluster", backoff)
     chosen = _context(kubeconfig, context)
     try:
         config.load_kube_config(
@@ -253,7 +255,7 @@ def connect(
     settings.retries = False
     own_namespace = str((chosen.get("context") or {}).get("namespace") or "")
     place = f"{settings.host} (context {chosen['name']})"
-    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place, patience)
+    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place, backoff)
 
 
 def _context(kubeconfig: str | None, name: str | None) -> Document:
@@ -282,11 +284,11 @@ def _found(kubeconfig: str | None) -> str:
     return kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
-def _parsed(data: bytes, asked: Asked) -> Document:
+def _parsed(data: bytes, request: ApiRequest) -> Document:
     try:
         content = json.loads(data)
     except ValueError:
-        raise unanswered(asked, ConnectionError("the answer ended early")) from None
+        raise failure_from_connection(request, ConnectionError("the answer ended early")) from None
     return content if isinstance(content, dict) else {"value": content}
 
 

@@ -1,127 +1,90 @@
-"""Shows a run on a cluster while it goes on, as one on this machine is shown."""
+"""A run on a cluster in the terminal while it is running, shown like a local run."""
 
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 
-from workflows.argo.phase import Phase
 from workflows.cluster import logs, watch
 from workflows.cluster.backoff import Backoff
-from workflows.cluster.status import RunStatus, read
-from workflows.cluster.steps import Step
+from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Workflows
 from workflows.errors import Cancelled
-from workflows.runner.observer import Observer
-from workflows.runner.state import Node, State
+from workflows.runs import result
+from workflows.runs.observer import Observer
+from workflows.runs.status import RunStatus
+from workflows.runs.step import Step
 
 
 def watch_to_completion(api: Workflows, name: str) -> int:
-    """Follow a run to its end on the terminal, or until Ctrl-C; gives the exit code."""
-    from workflows.runner.view import choose_view
+    """Show a run until it ends, or until Ctrl-C; return the exit code."""
+    from workflows.runs.view import choose_view
 
     try:
         return print_result(api, show(api, name, choose_view()))
     except KeyboardInterrupt:
-        return detached(api, name)
+        return print_detached(api, name)
 
 
-def show(api: Workflows, name: str, observer: Observer, patience: Backoff | None = None) -> RunStatus:
-    """Follow a run to its end before the eyes of ``observer``; gives its last state.
+def show(api: Workflows, name: str, observer: Observer, backoff: Backoff | None = None) -> RunStatus:
+    """Send the events of a run to ``observer`` until it ends; return its last status.
 
     Raises:
-        KeyboardInterrupt: the user wants to see no more; the run goes on.
+        KeyboardInterrupt: the user stopped watching; the run continues.
     """
-    told: dict[str, Step] = {}
-    said: set[str] = set()
+    shown: dict[str, Step] = {}
+    sent: set[str] = set()
     run = None
     try:
-        for workflow in watch.follow(api, name, observer.said, patience):
-            run = read(workflow)
-            if not told:
-                observer.started(_state(run), [step.key for step in run.steps])
+        for workflow in watch.follow(api, name, observer.on_message, backoff):
+            run = read_run(workflow)
+            if not shown:
+                observer.on_start(run, [step.key for step in run.steps])
             for step in run.steps:
-                _tell(observer, step, told.get(step.key))
-                told[step.key] = step
-            for text in [] if run.done else _news(api, run):
-                if text not in said:
-                    said.add(text)
-                    observer.said(text)
+                if step.phase and step != shown.get(step.key):
+                    observer.on_step_change(step)
+                    if step.progress:
+                        observer.on_progress(step, *step.progress)
+                shown[step.key] = step
+            for text in [] if run.is_ended else _notices(api, run):
+                if text not in sent:
+                    sent.add(text)
+                    observer.on_message(text)
     finally:
-        if run is not None and told:
-            observer.ended(_state(run))
+        if run is not None and shown:
+            observer.on_end(run)
     if run is None:
-        raise AssertionError("a watch gives one state at least")
+        raise AssertionError("a watch yields at least one state")
     return run
 
 
 def print_result(api: Workflows, run: RunStatus) -> int:
-    """Say how a run ended: where it is served, or the one cause; gives the exit code."""
-    rollout = run.step("rollout")
-    if rollout and rollout.outputs.get("endpoint"):
-        for label, name in (("base model", "base-answer"), ("adapter", "answer"), ("endpoint", "endpoint")):
-            if rollout.outputs.get(name):
-                print(f"{label + ':':11} {rollout.outputs[name]}")
-    package = run.step("package")
-    if package and package.outputs.get("image-reference"):
-        print(f"{'image:':11} {package.outputs['image-reference']}")
-    if run.verdict:
-        print(f"error: {run.name}: {run.verdict}", file=sys.stderr)
-        if run.phase != "Succeeded" and (said := logs.tail_errors(api, run)):
-            print(said, file=sys.stderr)
-        if run.phase != "Succeeded" and run.cause:
-            step = run.cause.key
-            print(f"    see: argotune logs {run.name} --step {step}{flags(api)}", file=sys.stderr)
-            print(f"    then, mended: argo retry {run.name} -n {api.namespace}", file=sys.stderr)
-    return run.exit_code
+    """Print how a run ended: where it is served, or the root failure; return the exit code."""
+    result.print_answers(run)
+    if image := run.outputs("package").get("image-reference"):
+        print(f"{'image:':11} {image}")
+    next_steps, log = {}, ""
+    if run.phase != "Succeeded" and run.cause:
+        log = logs.tail_errors(api, run)
+        next_steps["see"] = f"argotune logs {run.name} --step {run.cause.key}{namespace_flag(api)}"
+        next_steps["resume"] = f"argo retry {run.name}{namespace_flag(api)}"
+    return result.print_verdict(run, next_steps, log)
 
 
-def detached(api: Workflows, name: str) -> int:
-    """Say how to come back to a run that goes on unseen; gives the exit code."""
-    print(f"\nno longer watching; {name} goes on", file=sys.stderr)
-    print(f"    come back: argotune status {name} --watch{flags(api)}", file=sys.stderr)
-    print(f"    end it:    argotune stop {name} --cluster{flags(api)}", file=sys.stderr)
+def print_detached(api: Workflows, name: str) -> int:
+    """Print how to watch or stop a run that continues in the background; return the exit code."""
+    print(f"\nstopped watching; {name} continues", file=sys.stderr)
+    print(f"    watch: argotune status {name} --watch{namespace_flag(api)}", file=sys.stderr)
+    print(f"    stop:  argotune stop {name} --cluster{namespace_flag(api)}", file=sys.stderr)
     return Cancelled.exit_code
 
 
-def flags(api: Workflows) -> str:
-    """The flag that leads back to the namespace."""
+def namespace_flag(api: Workflows) -> str:
+    """Return the flag that selects the namespace."""
     return f" -n {api.namespace}"
 
 
-def _news(api: Workflows, run: RunStatus) -> list[str]:
-    """What a person should know of a run that goes on."""
-    waiting = [f"{run.name}: {run.message}"] if run.message and run.phase == "Pending" else []
-    return waiting + [f"{step.key} waits: argotune approve {run.name}{flags(api)}" for step in run.asking]
-
-
-def _tell(observer: Observer, step: Step, before: Step | None) -> None:
-    if not step.phase or step == before:
-        return
-    node = _node(step)
-    observer.changed(node)
-    if step.progress:
-        observer.progress(node, *step.progress)
-
-
-def _node(step: Step) -> Node:
-    return Node(
-        key=step.key,
-        task=step.key.rpartition(".")[2],
-        template="",
-        type="Container",
-        phase=Phase(step.phase) if step.phase in list(Phase) else Phase.PENDING,
-        message=step.message,
-        started_at=_seconds(step.started),
-        finished_at=_seconds(step.finished),
-    )
-
-
-def _state(run: RunStatus) -> State:
-    created = _seconds(run.created) or 0.0
-    phase = Phase(run.phase) if run.phase in list(Phase) else Phase.PENDING
-    return State(name=run.name, uid="", created_at=created, phase=phase)
-
-
-def _seconds(moment: datetime | None) -> float | None:
-    return moment.timestamp() if moment else None
+def _notices(api: Workflows, run: RunStatus) -> list[str]:
+    """Return what the user should know of a run that has not ended."""
+    pending = [f"{run.name}: {run.message}"] if run.message and run.phase == "Pending" else []
+    approve = f"argotune approve {run.name}{namespace_flag(api)}"
+    return pending + [f"{step.key} is waiting for approval: {approve}" for step in run.pending_approvals]

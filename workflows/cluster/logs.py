@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from workflows.cluster import watch
 from workflows.cluster.backoff import Backoff
 from workflows.cluster.failures import ApiFailure
-from workflows.cluster.status import RunStatus, read
-from workflows.cluster.steps import Attempt, Step
+from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Workflows
+from workflows.runs.status import RunStatus
+from workflows.runs.step import Attempt, Step
 
 Emit = Callable[[str, str], None]
 """Takes the label of a pod, and a line of its log."""
@@ -26,20 +27,20 @@ WHERE = (
 )
 
 
-def of_run(api: Workflows, run: RunStatus, step: str, emit: Emit, tell: Tell) -> None:
+def print_logs(api: Workflows, run: RunStatus, step: str, emit: Emit, tell: Tell) -> None:
     """The log lines there are, pod by pod, in the order of their start."""
     pods = [(one, attempt) for one in run.steps if step in ("", *_names(one)) for attempt in one.attempts]
     if not pods:
         tell(f"{run.name}: {run.message or 'nothing of it has started yet'}")
     for one, attempt in sorted(pods, key=lambda pod: str(pod[1].started)):
-        if not attempt.begun:
+        if not attempt.is_started:
             tell(f"{one.key}: {one.message or 'its pod has not started yet'}")
             continue
         _Log(api, run.name, _label(one, attempt), attempt.pod, emit, tell).print(follow=False)
 
 
 def follow(
-    api: Workflows, name: str, step: str, emit: Emit, tell: Tell, new_patience: Callable[[], Backoff] = Backoff
+    api: Workflows, name: str, step: str, emit: Emit, tell: Tell, new_backoff: Callable[[], Backoff] = Backoff
 ) -> RunStatus:
     """The log lines of all pods, until the run, or the step, has ended; gives the run's last state.
 
@@ -47,18 +48,18 @@ def follow(
     """
     logs: dict[str, _Log] = {}
     run = None
-    for workflow in watch.follow(api, name, tell, new_patience()):
-        run = read(workflow)
+    for workflow in watch.follow(api, name, tell, new_backoff()):
+        run = read_run(workflow)
         wanted = [one for one in run.steps if step in ("", *_names(one))]
         for one in wanted:
             for attempt in one.attempts:
-                if attempt.begun and attempt.pod not in logs:
-                    log = _Log(api, name, _label(one, attempt), attempt.pod, emit, tell, new_patience())
+                if attempt.is_started and attempt.pod not in logs:
+                    log = _Log(api, name, _label(one, attempt), attempt.pod, emit, tell, new_backoff())
                     logs[attempt.pod] = log
                     log.start()
-                if attempt.ended and attempt.pod in logs:
+                if attempt.is_ended and attempt.pod in logs:
                     logs[attempt.pod].ended.set()
-        if step and all(one.ended for one in wanted):
+        if step and all(one.is_ended for one in wanted):
             break
     for log in logs.values():
         log.ended.set()
@@ -99,7 +100,7 @@ class _Log:
     pod: str
     emit: Emit
     tell: Tell
-    patience: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = field(default_factory=Backoff)
     ended: threading.Event = field(default_factory=threading.Event)
     """The pod has ended: what is there is all."""
 
@@ -128,14 +129,14 @@ class _Log:
             try:
                 for line in self._new_lines(follow=not last_time):
                     self.emit(self.label, line)
-                    self.patience.reset()
+                    self.backoff.reset()
                 if last_time:
                     return
             except ApiFailure as failure:
                 if self._is_over(failure, last_time):
                     return
                 at_least = failure.retry_after
-            self.patience.pause(at_least)
+            self.backoff.pause(at_least)
 
     def _is_over(self, failure: ApiFailure, last_time: bool) -> bool:
         if failure.status == 404:
@@ -148,7 +149,7 @@ class _Log:
         if failure.status != 400 and not failure.transient:
             self.tell(f"{self.label}: {failure}")
             return True
-        if self.patience.passed() > watch.MAX_DISCONNECTED_SECONDS:
+        if self.backoff.passed() > watch.MAX_DISCONNECTED_SECONDS:
             self.tell(f"{self.label}: {failure.message}; its log is given up")
             return True
         return False

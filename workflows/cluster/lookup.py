@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 
 from workflows.cluster.failures import ApiFailure
-from workflows.cluster.status import RunStatus, read
+from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Scope, Workflows
 from workflows.errors import InvalidInput, Problem
+from workflows.runs.status import RunStatus
 
 LATEST = "@latest"
 
@@ -24,7 +25,7 @@ def find(api: Workflows, name: str) -> RunStatus:
             raise InvalidInput(Problem(f"there are no runs in namespace {api.namespace}", fix="argotune submit FILE"))
         return runs[0]
     try:
-        return read(api.get(name))
+        return read_run(api.get(name))
     except ApiFailure as failure:
         if failure.status != 404 or "not installed" in failure.message:
             raise
@@ -35,7 +36,7 @@ def find(api: Workflows, name: str) -> RunStatus:
 
 def newest_first(api: Workflows, scope: Scope) -> list[RunStatus]:
     """The runs there are."""
-    runs = [read(item) for item in api.list(scope).items]
+    runs = [read_run(item) for item in api.list(scope).items]
     return sorted(runs, key=lambda run: (str(run.created), run.name), reverse=True)
 
 

@@ -63,8 +63,8 @@ def pod_name(workflow: Mapping[str, Any], node: Node) -> str:
     return f"{prefix}-{_fnv(node['name'])}"
 
 
-def moment(text: Any) -> datetime | None:
-    """A time as Kubernetes writes it (RFC 3339)."""
+def parse_time(text: Any) -> datetime | None:
+    """Return a time that Kubernetes wrote (RFC 3339); None if there is none."""
     try:
         return datetime.fromisoformat(text) if text else None
     except (TypeError, ValueError):

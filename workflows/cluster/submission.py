@@ -84,7 +84,7 @@ def create(api: Workflows, document: Document, *, dry_run: bool = False) -> Docu
     """Create the document in the namespace that ``api`` means, under a name of its own; gives what is there now.
 
     Raises:
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
     ready = named(document)
     if document["kind"] != "ClusterWorkflowTemplate":

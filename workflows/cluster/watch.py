@@ -27,7 +27,7 @@ class Deleted(ArgotuneError):
 
 
 def follow(
-    api: Workflows, name: str, tell: Callable[[str], None], patience: Backoff | None = None
+    api: Workflows, name: str, tell: Callable[[str], None], backoff: Backoff | None = None
 ) -> Iterator[Document]:
     """States of a run, from now until it has ended; ``tell`` hears what a person should know.
 
@@ -40,7 +40,7 @@ def follow(
     if phase(workflow) in DONE:
         return
     told = False
-    for event in changes(api, Scope(name), tell, patience, seconds=STARTING, there=[workflow]):
+    for event in changes(api, Scope(name), tell, backoff, seconds=STARTING, there=[workflow]):
         if event.kind == "DELETED":
             raise Deleted(f"{name} was deleted while it was watched")
         if event.kind == "IDLE":
@@ -66,7 +66,7 @@ def changes(
     api: Workflows,
     scope: Scope,
     tell: Callable[[str], None],
-    patience: Backoff | None = None,
+    backoff: Backoff | None = None,
     seconds: int = WATCH,
     there: Sequence[Document] = (),
 ) -> Iterator[Event]:
@@ -74,7 +74,7 @@ def changes(
 
     The first watch takes ``seconds``, later ones longer.
     """
-    patience = patience or Backoff()
+    backoff = backoff or Backoff()
     known = {_key(document): document for document in there}
     version = ""
     lost = False
@@ -85,7 +85,7 @@ def changes(
             heard = False
             for event in api.events(scope, version, seconds):
                 version = event.version or version
-                patience.reset()
+                backoff.reset()
                 if lost:
                     lost = False
                     tell(f"{api.place} answers again")
@@ -98,16 +98,16 @@ def changes(
             if not heard:
                 yield Event("IDLE", {})
                 # Not at once: a server that ends every watch is not to be overrun.
-                patience.pause()
-                patience.reset()
+                backoff.pause()
+                backoff.reset()
         except ApiFailure as failure:
             if failure.gone:
                 version = ""
             elif not failure.transient:
                 raise
-            if patience.passed() > MAX_DISCONNECTED_SECONDS:
+            if backoff.passed() > MAX_DISCONNECTED_SECONDS:
                 raise
-            waited = patience.pause(failure.retry_after)
+            waited = backoff.pause(failure.retry_after)
             if waited > 2 and not lost:
                 lost = True
                 tell(f"{failure.message}; trying again until it answers")

@@ -50,7 +50,7 @@ class Scope:
     name: str = ""
     selector: str = ""
     """Labels, as ``kubectl -l`` takes them."""
-    everywhere: bool = False
+    all_namespaces: bool = False
     """In all namespaces."""
 
     def query(self, prefix: str = "") -> dict[str, str]:
@@ -88,7 +88,7 @@ class Workflows(ABC):
         """End a run: its exit handler still runs, unless it is to ``terminate``."""
 
     @abstractmethod
-    def supply(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
+    def set_outputs(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
         """Let a suspended node go on, with values for its ``supplied`` output parameters."""
 
     @abstractmethod

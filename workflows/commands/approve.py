@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
-    from workflows.cluster.status import RunStatus
-    from workflows.cluster.steps import Step
+    from workflows.runs.status import RunStatus
+    from workflows.runs.step import Step
 
 EXAMPLES = """examples:
   argotune approve oncall-x7k2m                 YES: the adapter is packaged and rolled out
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: nothing waits, several steps do, or an answer is none that may be given.
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
     from workflows.cluster import connect, lookup
     from workflows.commands.run import pairs
@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
     step = _waiting(found, args.step)
     answers = _answers(step, given, NO if args.no else YES)
     told = ", ".join(f"{name}={value}" for name, value in answers.items()) or "go on"
-    api.supply(found.name, step.node, answers, f"answered by argotune approve: {told}")
+    api.set_outputs(found.name, step.node, answers, f"answered by argotune approve: {told}")
     print(f"{found.name}: {step.key} answered: {told}")
     return 0
 
 
 def _waiting(found: RunStatus, name: str) -> Step:
     """The step to answer."""
-    waiting = [step for step in found.asking if not name or name == step.key]
+    waiting = [step for step in found.pending_approvals if not name or name == step.key]
     if len(waiting) == 1:
         return waiting[0]
     if waiting:
@@ -68,24 +68,24 @@ def _waiting(found: RunStatus, name: str) -> Step:
     if about is not None:
         said = ", ".join(f"{key}={value}" for key, value in about.outputs.items())
         raise InvalidInput(Problem(f"{about.key} of {found.name} is answered already{f': {said}' if said else ''}"))
-    others = "" if found.done else f"; it is {found.phase}"
+    others = "" if found.is_ended else f"; it is {found.phase}"
     raise InvalidInput(Problem(f"nothing waits for an answer in {found.name}{others}", fix="see argotune status"))
 
 
 def _answers(step: Step, given: dict[str, str], otherwise: str) -> dict[str, str]:
     """An answer to each question; those that are not given are YES or NO."""
-    if not step.asks:
+    if not step.parameters:
         if given or otherwise == NO:
             fix = "it can only go on; argotune stop NAME --cluster ends the run"
             raise InvalidInput(Problem(f"{step.key} asks nothing", fix=fix))
         return {}
-    answers = {name: given.get(name, otherwise) for name in step.asks}
+    answers = {name: given.get(name, otherwise) for name in step.parameters}
     problems = [
-        Problem(f"-p {name}: {step.key} does not ask that", fix=f"it asks {', '.join(step.asks)}")
+        Problem(f"-p {name}: {step.key} does not ask that", fix=f"it asks {', '.join(step.parameters)}")
         for name in given
-        if name not in step.asks
+        if name not in step.parameters
     ]
-    for name, options in step.asks.items():
+    for name, options in step.parameters.items():
         if options and answers[name] not in options:
             problems.append(
                 Problem(f"{name}={answers[name]}: no such answer", fix=f"-p {name}={' or '.join(options)}")

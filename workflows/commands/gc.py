@@ -45,12 +45,13 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: the site profile is wrong, or a name is of nothing that is there.
-        ArgotuneError: the cluster can't be asked, or something could not be deleted.
+        ArgotuneError: the cluster can't be request, or something could not be deleted.
     """
     from steps.provision import node_providers
     from steps.runtime.errors import StepError
-    from workflows.cluster import orphaned_runs, table
+    from workflows.cluster import orphaned_runs
     from workflows.plan import site
+    from workflows.runs import table
 
     place = place_of(site.load(args.site))
     if place.provider not in node_providers.CREATING_PROVIDERS:
@@ -103,7 +104,7 @@ def named(there: list[OrphanedNodes], names: list[str]) -> list[OrphanedNodes]:
 
 def show(found: list[OrphanedNodes], reasons: Reasons, output: str | None, moment: datetime) -> None:
     """Print what is there, as a table or as data."""
-    from workflows.cluster import table
+    from workflows.runs import table
 
     if output == "name":
         print("".join(f"{one.name}\n" for one in found), end="")
@@ -122,14 +123,14 @@ def show(found: list[OrphanedNodes], reasons: Reasons, output: str | None, momen
 
 
 def _row(one: OrphanedNodes, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
-    from workflows.cluster.table import duration
+    from workflows.runs.table import format_duration
 
-    age = duration(moment - one.made) if one.made else "-"
+    age = format_duration(moment - one.made) if one.made else "-"
     lease = "-"
-    if one.lease_until:
-        lease = (
-            f"over {duration(moment - one.lease_until)}" if one.expired(moment) else duration(one.lease_until - moment)
-        )
+    if one.lease_until and one.expired(moment):
+        lease = f"over {format_duration(moment - one.lease_until)}"
+    elif one.lease_until:
+        lease = format_duration(one.lease_until - moment)
     more = (one.provider, one.namespace or "-", one.workflow or "-", one.run) if wide else ()
     return (one.name, one.workspace or "-", one.size, str(one.nodes), one.state, age, lease, reason or "-", *more)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
-    from workflows.cluster.status import RunStatus
+    from workflows.runs.status import RunStatus
 
 EXAMPLES = """examples:
   argotune logs oncall-x7k2m                    all steps, one after the other
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: there is no such run, or no such step in it.
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
     from workflows.cluster import connect, live, logs, lookup
 
@@ -54,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
             print(text, file=sys.stderr, flush=True)
 
     if not args.follow:
-        logs.of_run(api, found, args.step, emit, tell)
+        logs.print_logs(api, found, args.step, emit, tell)
         return 0
     try:
         ended = logs.follow(api, found.name, args.step, emit, tell)
     except KeyboardInterrupt:
-        return live.detached(api, found.name)
-    if ended.done:
+        return live.print_detached(api, found.name)
+    if ended.is_ended:
         tell(f"{ended.name}: {ended.phase}{f': {ended.verdict}' if ended.verdict else ''}")
     return 0
 

@@ -34,27 +34,28 @@ def run(args: argparse.Namespace) -> int:
     """List the runs, the newest first.
 
     Raises:
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
     import sys
 
-    from workflows.cluster import connect, lookup, table
+    from workflows.cluster import connect, lookup
     from workflows.cluster.workflows_api import Scope
+    from workflows.runs import table
 
     if args.watch and args.output in ("json", "yaml"):
         raise InvalidInput(Problem(f"--watch and -o {args.output}", fix="leave one out, or take -o wide or name"))
     api = connect.connect(args)
-    scope = Scope(selector=args.selector, everywhere=args.all_namespaces)
+    scope = Scope(selector=args.selector, all_namespaces=args.all_namespaces)
     if args.watch:
         return _watch(api, scope, args.output)
     runs = lookup.newest_first(api, scope)
     if args.output in ("json", "yaml", "name"):
-        print(table.formatted(runs, args.output), end="")
+        print(table.format_runs(runs, args.output), end="")
     elif not runs:
-        where = "any namespace" if scope.everywhere else f"namespace {api.namespace}"
+        where = "any namespace" if scope.all_namespaces else f"namespace {api.namespace}"
         print(f"no runs in {where}", file=sys.stderr)
     else:
-        form = {"wide": args.output == "wide", "everywhere": scope.everywhere}
+        form = {"wide": args.output == "wide", "all_namespaces": scope.all_namespaces}
         rows = [table.header(**form), *(table.row(one, table.now(), **form) for one in runs)]
         print("\n".join(table.lines(rows)))
     return 0
@@ -72,17 +73,18 @@ def _watch(api: Workflows, scope: Scope, output: str | None) -> int:
     """A line for each run, then one for each change, as ``kubectl get --watch``; Ctrl-C is its end."""
     import sys
 
-    from workflows.cluster import table, watch
-    from workflows.cluster.status import read
+    from workflows.cluster import watch
+    from workflows.cluster.read_run import read_run
+    from workflows.runs import table
 
-    form = {"wide": output == "wide", "everywhere": scope.everywhere}
+    form = {"wide": output == "wide", "all_namespaces": scope.all_namespaces}
     shown: dict[str, table.Row] = {}
     widths: list[int] = []
     try:
         for event in watch.changes(api, scope, lambda text: print(text, file=sys.stderr)):
             if event.kind not in ("ADDED", "MODIFIED"):
                 continue
-            one = read(event.object)
+            one = read_run(event.object)
             row = (one.name,) if output == "name" else table.row(one, table.now(), **form)
             # Ages alone are no change.
             same = tuple(cell for place, cell in enumerate(row) if place != len(row) - 1 or output)

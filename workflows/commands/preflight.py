@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from workflows.plan.model import Plan
 
 EPILOG = """The data must answer and be parquet, the registry must take a push, the hub must show the model.
-Asked with what you are here: docker login, HF_TOKEN, az login. 'argotune validate --cluster' looks up Secrets,
+ApiRequest with what you are here: docker login, HF_TOKEN, az login. 'argotune validate --cluster' looks up Secrets,
 claims and accounts; --cluster here adds quotas of the namespace and of Azure.
 """
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import GateFailed, InvalidInput, Problem, gate_failure_message
+from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, or resume, and say how it ended; the exit code is the cause's (see ``argotune --help``)."""
     from workflows import runner
-    from workflows.runner.view import choose_view
+    from workflows.runs.view import choose_view
 
     parameters = pairs(args.parameter, "-p")
     volumes = {claim: Path(folder).absolute() for claim, folder in pairs(args.volume, "--volume").items()}
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = runner.start(
             document, folder, name=name, parameters=parameters, volumes=volumes, observer=choose_view()
         )
-    return _tell(outcome, args.file)
+    return print_result(outcome, args.file)
 
 
 def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str, Any]:
@@ -191,33 +191,16 @@ def _is_of(folder: Path, prefix: str) -> bool:
     return False
 
 
-def _tell(outcome: Outcome, file: str) -> int:
-    """Say how the run ended: the answers and where things are, and on failure the one cause."""
-    work = outcome.folder / "volumes" / "work"
-    served = outcome.outputs.get("rollout", {})
-    if served.get("endpoint"):
-        _tell_served(served, outcome.folder)
-    for label, place in (("image", work / "image"), ("report", work / "report" / "report.html")):
-        if place.exists():
-            print(f"{label + ':':11} {place}")
-    if outcome.command_exit_code:
-        print(f"error: {outcome.message}", file=sys.stderr)
-        fix = outcome.fix or "mend the cause"
-        print(f"    fix: {fix}; then: argotune run {file} --resume", file=sys.stderr)
-        return outcome.command_exit_code
-    if (evaluated := outcome.outputs.get("evaluate", {})).get("verdict") == "fail":
-        raise GateFailed(gate_failure_message(evaluated))
-    refused = [
-        node.task for node in outcome.nodes.values() if node.type == "Suspend" and "NO" in node.outputs.values()
-    ]
-    if refused:
-        raise GateFailed(f"{', '.join(refused)}: the answer was NO; nothing was rolled out")
-    return 0
+def print_result(outcome: Outcome, file: str) -> int:
+    """Print the answers, where image and report are, and the root failure; return the exit code."""
+    from workflows.runs import result
 
-
-def _tell_served(served: dict[str, str], folder: Path) -> None:
-    example = json.dumps({"prompt": "..."})
-    print(f"\nbase model: {served['base-answer']}\n")
-    print(f"adapter:    {served['answer']}\n")
-    print(f"endpoint:   {served['endpoint']}   (ends with: argotune stop {folder})")
-    print(f"ask it:     curl {served['endpoint']}/chat -H 'Content-Type: application/json' -d '{example}'")
+    run, work = outcome.run, outcome.folder / "volumes" / "work"
+    result.print_answers(run, f"   (ends with: argotune stop {outcome.folder})")
+    if endpoint := run.outputs("rollout").get("endpoint"):
+        example = json.dumps({"prompt": "..."})
+        print(f"{'ask it:':11} curl {endpoint}/chat -H 'Content-Type: application/json' -d '{example}'")
+    for label, path in (("image", work / "image"), ("report", work / "report" / "report.html")):
+        if path.exists():
+            print(f"{label + ':':11} {path}")
+    return result.print_verdict(run, {"fix": f"{outcome.fix or 'fix the cause'}; then: argotune run {file} --resume"})

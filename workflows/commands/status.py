@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from workflows.commands import ls
 
 if TYPE_CHECKING:
-    from workflows.cluster.status import RunStatus
     from workflows.cluster.workflows_api import Workflows
+    from workflows.runs.status import RunStatus
 
 EXAMPLES = """examples:
   argotune status                          all runs of the namespace, as 'argotune ls'
@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: there is no such run.
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
-    from workflows.cluster import connect, live, lookup, table
+    from workflows.cluster import connect, live, lookup
+    from workflows.runs import table
 
     if not args.name:
         return ls.run(args)
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.watch:
         return live.watch_to_completion(api, found.name)
     if args.output in ("json", "yaml", "name"):
-        print(table.formatted([found], args.output, alone=True), end="")
+        print(table.format_runs([found], args.output, single=True), end="")
     else:
         _tell(api, found, wide=args.output == "wide")
     return 0
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:
     """The row of the run, its steps, and where it failed or waits."""
-    from workflows.cluster import live, logs, table
+    from workflows.cluster import live, logs
+    from workflows.runs import table
 
     moment = table.now()
     rows = [table.header(wide=wide), table.row(found, moment, wide=wide)]
@@ -67,8 +69,8 @@ def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:
         print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(found, moment)])))
     if found.message and not found.verdict and found.phase != "Succeeded":
         print(f"{found.name}: {found.message}", file=sys.stderr)
-    for step in found.asking:
-        print(f"{step.key} waits: argotune approve {found.name}{live.flags(api)}", file=sys.stderr)
+    for step in found.pending_approvals:
+        print(f"{step.key} waits: argotune approve {found.name}{live.namespace_flag(api)}", file=sys.stderr)
     if found.verdict:
         print(f"{found.name}: {found.verdict}", file=sys.stderr)
         if found.phase != "Succeeded" and (said := logs.tail_errors(api, found)):

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: the run does not exist, or none is named and several are served.
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
     if args.cluster or args.terminate or args.namespace or args.context or args.kubeconfig:
         return _stop_on_cluster(args)
@@ -83,14 +83,14 @@ def _stop_on_cluster(args: argparse.Namespace) -> int:
         raise InvalidInput(Problem("which run on the cluster?", fix="name one: argotune stop NAME --cluster"))
     api = connect.connect(args)
     found = lookup.find(api, args.name)
-    if found.done:
+    if found.is_ended:
         print(f"{found.name} has ended already: {found.phase}")
         return 0
     api.shut_down(found.name, terminate=args.terminate)
     if args.terminate:
         print(f"terminating {found.name}; its exit handler does not run: look for nodes that it made")
     else:
-        follow = f"argotune status {found.name} --watch{live.flags(api)}"
+        follow = f"argotune status {found.name} --watch{live.namespace_flag(api)}"
         print(f"stopping {found.name}; its exit handler still runs: {follow}")
     return 0
 

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: the file, a flag, or what the cluster says of them.
-        ApiFailure: the cluster can't be asked, or refuses.
+        ApiFailure: the cluster can't be request, or refuses.
     """
     from workflows.cluster import connect, submission
 
@@ -87,8 +87,8 @@ def _tell_how_to_follow(api: Workflows, created: list[dict[str, Any]]) -> int:
     from workflows.cluster import live
 
     name = created[0]["metadata"]["name"]
-    print(f"    follow it: argotune status {name} --watch{live.flags(api)}", file=sys.stderr)
-    print(f"    its log:   argotune logs {name} -f{live.flags(api)}", file=sys.stderr)
+    print(f"    follow it: argotune status {name} --watch{live.namespace_flag(api)}", file=sys.stderr)
+    print(f"    its log:   argotune logs {name} -f{live.namespace_flag(api)}", file=sys.stderr)
     return 0
 
 

@@ -5,7 +5,7 @@
     resume(folder, document=...)                go on after anything: what has succeeded is kept
     read_state(folder)                          look at a run, also while it is at work
 
-``view.choose_view(stream)`` makes an observer that shows the run to a person.
+``workflows.runs.view.choose_view(stream)`` returns an observer that shows the run in a terminal.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workflows.argo.workflow import Workflow
     from workflows.runner.control import Timing
-    from workflows.runner.observer import Observer
     from workflows.runner.outcome import Outcome
     from workflows.runner.state import Run, State
+    from workflows.runs.observer import Observer
 
 
 def check(document: dict[str, Any]) -> None:
@@ -158,8 +158,8 @@ def _run(workflow: Workflow, run: Run, observer: Observer | None, timing: Timing
 
     from workflows.runner.control import Timing
     from workflows.runner.engine import Engine
-    from workflows.runner.observer import Observer
     from workflows.runner.outcome import outcome_of
+    from workflows.runs.observer import Observer
 
     given = {key: Path(path) for key, path in run.state.volumes.items()}
     engine = Engine(workflow, run, given, observer or Observer(), timing or Timing())

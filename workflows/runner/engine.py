@@ -19,9 +19,10 @@ from workflows.argo.workflow import Arguments, Workflow
 from workflows.runner import scope as scopes
 from workflows.runner.control import Stop, Timing
 from workflows.runner.nodes import EXIT, Nodes, Scope
-from workflows.runner.observer import Observer
+from workflows.runner.outcome import status_from_state
 from workflows.runner.pod_runner import PodRunner
 from workflows.runner.state import Node, Run
+from workflows.runs.observer import Observer
 
 
 class Engine:
@@ -50,7 +51,8 @@ class Engine:
         state.started_at = state.started_at or self._timing.now()
         state.message, state.cause, state.finished_at, state.time_limit_reached = "", "", None, False
         self._run.save()
-        self._observer.started(state, [task.name for task in self._spec.template(self._spec.entrypoint).tasks])
+        planned = [task.name for task in self._spec.template(self._spec.entrypoint).tasks]
+        self._observer.on_start(status_from_state(state), planned)
         try:
             with self._signals():
                 if main_is_done:
@@ -64,7 +66,7 @@ class Engine:
             state.finished_at = self._timing.now()
             self._run.save()
         finally:
-            self._observer.ended(state)
+            self._observer.on_end(status_from_state(state))
 
     async def _run_main(self) -> None:
         state, limit = self._state, self._spec.active_deadline_seconds
@@ -135,7 +137,8 @@ class Engine:
         self._killed = self._cancelled
         self._cancelled = True
         why = f"stopped by {signal.Signals(number).name}"
-        self._observer.said(f"{why}: {'killing what runs' if self._killed else 'ending what runs; again kills it'}")
+        action = "killing all processes" if self._killed else "terminating all processes; repeat to kill them"
+        self._observer.on_message(f"{why}: {action}")
         self._stop.request(why, kill=self._killed)
 
 

@@ -21,9 +21,10 @@ from workflows.argo.workflow import Spec, Task, Template
 from workflows.runner import scope as scopes
 from workflows.runner import suspends
 from workflows.runner.control import Stop, Timing
-from workflows.runner.observer import Observer
+from workflows.runner.outcome import step_from_node
 from workflows.runner.pod_runner import PodRunner
 from workflows.runner.state import Node, Run
+from workflows.runs.observer import Observer
 
 EXIT = "onExit"
 """Key of the exit handler's node."""
@@ -262,7 +263,7 @@ class Nodes:
     def _changed(self, node: Node) -> None:
         self._run.save()
         if node.key:
-            self._observer.changed(node)
+            self._observer.on_step_change(step_from_node(node))
 
 
 def _items(task: Task, known: Scope) -> list[Any]:

@@ -1,78 +1,109 @@
-"""What a run has come to, told in one sentence and in full."""
+"""The end of a local run, as the status that local and cluster runs share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from workflows.argo.phase import Phase
-from workflows.errors import Cancelled
-from workflows.runner.state import Node, Run
-
-_TIME_LIMIT = 6
-_PASSED_ON = range(2, 7)
+from workflows.runner.state import Attempt as NodeAttempt
+from workflows.runner.state import Node, Run, State
+from workflows.runs.status import RunStatus
+from workflows.runs.step import Attempt, Step
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has come to."""
+    """The end of a local run."""
 
-    phase: Phase
-    """Succeeded, Failed, Error or Cancelled."""
-    message: str
-    """The one thing that went wrong, in one sentence; empty when nothing did."""
-    fix: str
-    """What the failed step said to do about it; may be empty."""
-    failed: str
-    """Key of the leaf to which the failure goes back; empty when there is none."""
-    exit_code: int | None
-    """Exit code of that leaf."""
-    outputs: dict[str, dict[str, str]]
-    """Output parameters, by task."""
+    run: RunStatus
     nodes: dict[str, Node]
     folder: Path
-    name: str
-    time_limit_reached: bool
-    """The workflow's ``activeDeadlineSeconds`` were over."""
+
+    @property
+    def phase(self) -> Phase:
+        """Succeeded, Failed, Error or Cancelled."""
+        return Phase(self.run.phase)
+
+    @property
+    def message(self) -> str:
+        """The verdict: one sentence on what went wrong; empty if nothing did."""
+        return self.run.verdict
+
+    @property
+    def failed(self) -> str:
+        """Key of the root failure; empty if there is none."""
+        return self.run.cause.key if self.run.cause else ""
+
+    @property
+    def fix(self) -> str:
+        """The fix that the failed step printed; may be empty."""
+        return self.run.cause.fix if self.run.cause else ""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the failed step."""
+        return self.run.cause.exit_code if self.run.cause else None
 
     @property
     def command_exit_code(self) -> int:
-        """0 succeeded, 5 cancelled, 6 out of time, the failed leaf's when that says why (2 to 6), else 1."""
-        if self.phase is Phase.SUCCEEDED:
-            return 0
-        if self.phase is Phase.CANCELLED:
-            return Cancelled.exit_code
-        if self.time_limit_reached:
-            return _TIME_LIMIT
-        return self.exit_code if self.exit_code is not None and self.exit_code in _PASSED_ON else 1
+        """Exit code of the run."""
+        return self.run.exit_code
+
+    @property
+    def outputs(self) -> dict[str, dict[str, str]]:
+        """Output parameters by task."""
+        return {key: dict(node.outputs) for key, node in self.nodes.items() if node.outputs}
 
 
 def outcome_of(run: Run) -> Outcome:
-    """The outcome of a run that has ended."""
-    state = run.state
-    cause = state.nodes.get(state.cause)
-    return Outcome(
-        phase=state.phase,
-        message=_message(run, cause),
-        fix=cause.fix if cause else "",
-        failed=cause.key if cause else "",
-        exit_code=cause.exit_code if cause else None,
-        outputs={key: dict(node.outputs) for key, node in state.nodes.items() if node.outputs},
-        nodes=dict(state.nodes),
-        folder=run.folder,
+    """Return the outcome of a run that has ended."""
+    return Outcome(status_from_state(run.state), dict(run.state.nodes), run.folder)
+
+
+def status_from_state(state: State) -> RunStatus:
+    """Return the status of a local run."""
+    stopped = state.phase is Phase.CANCELLED
+    return RunStatus(
         name=state.name,
-        time_limit_reached=state.time_limit_reached,
+        phase=state.phase,
+        steps=[step_from_node(node) for node in state.nodes.values()],
+        message=state.message,
+        created=_time(state.created_at),
+        started=_time(state.started_at),
+        finished=_time(state.finished_at),
+        failed_step=state.cause if state.cause in state.nodes else "",
+        time_limit_reached=state.time_limit_reached and not stopped,
+        stopped=stopped,
+        stop_reason=state.message,
     )
 
 
-def _message(run: Run, cause: Node | None) -> str:
-    state = run.state
-    if state.phase is Phase.SUCCEEDED:
-        return ""
-    if state.phase is Phase.CANCELLED:
-        return f"{state.message or 'stopped'}; what has succeeded is kept: resume the run in {run.folder}"
-    if state.time_limit_reached or cause is None:
-        return state.message
-    where = cause.key.removeprefix("onExit.")
-    handler = "the exit handler: " if cause.key.startswith("onExit") else ""
-    return f"{handler}{where} {'failed' if cause.phase is Phase.FAILED else 'could not be done'}: {cause.message}"
+def step_from_node(node: Node) -> Step:
+    """Return the step of a node."""
+    return Step(
+        key=node.key,
+        type="Pod" if node.type == "Container" else node.type,
+        display_name=node.task,
+        phase=node.phase,
+        message=node.message,
+        fix=node.fix,
+        started=_time(node.started_at),
+        finished=_time(node.finished_at),
+        outputs=dict(node.outputs),
+        attempts=[_attempt(attempt) for attempt in node.attempts],
+    )
+
+
+def _attempt(attempt: NodeAttempt) -> Attempt:
+    return Attempt(
+        phase=attempt.phase,
+        started=_time(attempt.started_at),
+        message=attempt.message,
+        exit_code=attempt.exit_code,
+    )
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

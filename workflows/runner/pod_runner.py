@@ -17,9 +17,10 @@ from workflows.argo.workflow import Retry, Template, Workflow
 from workflows.runner import retries
 from workflows.runner.control import Stop, Timing
 from workflows.runner.launch import Launch, prepare
-from workflows.runner.observer import Observer
+from workflows.runner.outcome import step_from_node
 from workflows.runner.process import LogReader, Process
 from workflows.runner.state import Attempt, Node, Run
+from workflows.runs.observer import Observer
 
 _PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
 _PROGRESS_EVERY = 0.5
@@ -132,7 +133,8 @@ class PodRunner:
 
         Returns its exit code, its last lines, and why it was ended if it was.
         """
-        readers = [LogReader(path, lambda line: self._observer.log(node, line)) for path in launch.logs]
+        step = step_from_node(node)
+        readers = [LogReader(path, lambda line: self._observer.on_log(step, line)) for path in launch.logs]
         ended_by, kill_at, look_at = "", float("inf"), 0.0
         seen = ""
         try:
@@ -163,7 +165,7 @@ class PodRunner:
         with contextlib.suppress(OSError):
             text = file.read_text(errors="replace")
             if text != seen and (match := _PROGRESS.fullmatch(text)):
-                self._observer.progress(node, int(match[1]), int(match[2]))
+                self._observer.on_progress(step_from_node(node), int(match[1]), int(match[2]))
                 return text
         return seen
 
@@ -205,7 +207,7 @@ class PodRunner:
 
     def _changed(self, node: Node) -> None:
         self._run.save()
-        self._observer.changed(node)
+        self._observer.on_step_change(step_from_node(node))
 
 
 def _limit(template: Template, tags: Scope, now: float, deadline: float | None) -> tuple[float, str] | None:

@@ -16,8 +16,8 @@ from workflows.argo.phase import Phase
 from workflows.argo.workflow import Spec, Template
 from workflows.errors import Problem
 from workflows.runner.control import Stop
-from workflows.runner.observer import Observer
 from workflows.runner.state import Node
+from workflows.runs.observer import Observer
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,16 @@ def _flags(question: Question) -> str:
 
 
 async def _ask(question: Question, ask: TextIO, stop: Stop, observer: Observer) -> str | None:
-    observer.asks(f"{question.description or question.name}\n{question.name} ({question.form}): ")
+    observer.on_prompt(f"{question.description or question.name}\n{question.name} ({question.form}): ")
     try:
         while (line := await _line(ask, stop)) is not None:
             answer = line.strip()
             if answer and (not question.options or answer in question.options):
                 return answer
-            observer.asks(f"answer {question.form}: ")
+            observer.on_prompt(f"answer {question.form}: ")
         return None
     finally:
-        observer.answered()
+        observer.on_prompt_end()
 
 
 async def _line(ask: TextIO, stop: Stop) -> str | None:

@@ -36,7 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ArgoServ
 @pytest.fixture
 def api(server, waits):
     found = argo_server.connect("argotune")
-    found._patience = Backoff(wait=waits.append)
+    found._backoff = Backoff(wait=waits.append)
     return found
 
 
@@ -152,5 +152,5 @@ def test_a_run_is_followed_through_drops_and_forgotten_versions(kind, server, ap
 
 def test_a_stream_that_fails_says_why(server, api):
     with pytest.raises(ApiFailure) as failed:
-        raise argo_server._stream_failure(api._asked("watch", "workflows"), {"grpc_code": 7, "message": "no"})
+        raise argo_server._stream_failure(api._request("watch", "workflows"), {"grpc_code": 7, "message": "no"})
     assert failed.value.status == 403

@@ -137,7 +137,7 @@ def test_the_exit_code_of_watching_is_the_runs_and_its_own_words_are_shown(clust
 
 
 @pytest.mark.parametrize("verb", ["submit", "status", "logs"])
-def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(cluster, verb):
+def test_ctrl_c_leaves_the_run_alone_and_prints_how_to_watch_it(cluster, verb):
     words = {"submit": [EXAMPLE, "--watch"], "status": [NAME, "--watch"], "logs": [NAME, "-f"]}[verb]
     if verb != "submit":
         cluster.put(ArgoRun().step("tune", "Running").now())
@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_the_run_alone_and_says_how_to_come_back(cluster, verb):
     assert process.returncode == 5, err
     (there,) = cluster.all("workflows")
     name = there["metadata"]["name"]
-    assert f"{name} goes on" in err
+    assert f"{name} continues" in err
     assert f"argotune status {name} --watch -n argotune" in err
     assert "shutdown" not in there["spec"]
     assert "Traceback" not in err
@@ -250,14 +250,16 @@ def test_followed_logs_cross_steps_and_broken_streams_each_line_once(cluster, ca
     def on(call) -> None:
         # Each log is asked for twice before its step goes on: cut off once, then whole.
         if (call.resource, call.subresource) == ("pods", "log"):
-            asked[call.name] = asked.get(call.name, 0) + 1
-            if asked[call.name] == 2 and (change := next(states, None)):
+            requests[call.name] = requests.get(call.name, 0) + 1
+            if requests[call.name] == 2 and (change := next(states, None)):
                 give_pod(cluster, run, "tune", "step 1\nstep 2")
                 cluster.put(change().now())
 
-    asked: dict[str, int] = {}
+    requests: dict[str, int] = {}
     cluster.every_call.append(on)
-    cluster.every_call.append(lambda call: call.subresource == "log" and asked[call.name] == 1 and cut(cluster, call))
+    cluster.every_call.append(
+        lambda call: call.subresource == "log" and requests[call.name] == 1 and cut(cluster, call)
+    )
     assert main(["logs", NAME, "-f"]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [f"[provision] line {n}" for n in range(200)] + ["[tune] step 1", "[tune] step 2"]

@@ -10,36 +10,36 @@ from datetime import timedelta
 import pytest
 from argo_run import MAIN, NAME, START, ArgoRun
 
-from workflows.cluster import table
 from workflows.cluster.nodes import pod_name
-from workflows.cluster.status import read
+from workflows.cluster.read_run import read_run
+from workflows.runs import table
 
 LATER = START + timedelta(minutes=50)
 
 
 def columns(run: ArgoRun) -> tuple[str, ...]:
-    return table.row(read(run.now()), LATER)[2:5]
+    return table.row(read_run(run.now()), LATER)[2:5]
 
 
 def test_a_run_that_no_controller_has_seen_is_open():
-    run = read(ArgoRun().now())
+    run = read_run(ArgoRun().now())
     assert table.row(run, LATER) == (NAME, "Standard_NC24ads_A100_v4", "Unknown", "Unknown", "Unknown", "50m")
-    assert (run.phase, run.done, run.exit_code) == ("Pending", False, 0)
+    assert (run.phase, run.is_ended, run.exit_code) == ("Pending", False, 0)
     assert [step.key for step in run.steps] == [*MAIN, "onExit.release", "onExit.report"]
 
 
 def test_a_lock_that_is_waited_for_is_told():
     waiting = "Waiting for argotune/Mutex/argotune-oncall lock. Lock status: 0/1"
-    run = read(ArgoRun().phase("Pending", waiting).now())
+    run = read_run(ArgoRun().phase("Pending", waiting).now())
     assert waiting in table.row(run, LATER, wide=True)[-1]
-    assert not run.done
+    assert not run.is_ended
 
 
 def test_a_run_at_work_shows_what_is_there_already():
     run = ArgoRun().at(1).step("provision", "Succeeded", exit_code=0).step("download", "Running")
     assert columns(run) == ("True", "Unknown", "Unknown")
     run.step("download", "Succeeded").at(5).step("tune", "Running", progress="12/48")
-    seen = read(run.now())
+    seen = read_run(run.now())
     assert (seen.job_started, seen.step("tune").progress) == ("True", (12, 48))
     wide = dict(zip(table.header(wide=True), table.row(seen, LATER, wide=True), strict=True))
     assert (wide["STEP"], wide["PHASE"], wide["DURATION"], wide["WORKSPACE"]) == ("tune", "Running", "49m", "oncall")
@@ -51,7 +51,7 @@ def test_a_run_at_work_shows_what_is_there_already():
 def test_all_that_went_well_is_true():
     run = ArgoRun().all_succeeded(evaluate={"verdict": "pass"}).phase("Succeeded")
     assert columns(run) == ("True", "True", "True")
-    assert read(run.now()).exit_code == 0
+    assert read_run(run.now()).exit_code == 0
 
 
 def test_the_gate_that_said_no_is_told_though_argo_counts_success():
@@ -61,19 +61,19 @@ def test_the_gate_that_said_no_is_told_though_argo_counts_success():
         run.step(step, "Succeeded", outputs=no if step == "evaluate" else None)
     run.left_out("package").left_out("rollout", "Omitted").phase("Succeeded")
     assert columns(run) == ("True", "False", "False")
-    seen = read(run.now())
+    seen = read_run(run.now())
     assert seen.exit_code == 3
-    assert seen.verdict == "the gate said no: minRougeL is 0.3, wanted >= 0.5; nothing was rolled out"
+    assert seen.verdict == "the gate failed: minRougeL is 0.3, wanted >= 0.5; nothing was rolled out"
 
 
 def test_an_approval_waits_and_no_is_no():
     steps = [*MAIN[:4], "approval", *MAIN[4:]]
     run = ArgoRun(steps).suspended()
-    (asking,) = read(run.now()).asking
-    assert (asking.key, asking.asks) == ("approval", {"approve": ["YES", "NO"]})
+    (asking,) = read_run(run.now()).pending_approvals
+    assert (asking.key, asking.parameters) == ("approval", {"approve": ["YES", "NO"]})
     run.suspended(answer="NO").left_out("package").left_out("rollout", "Omitted").phase("Succeeded")
-    seen = read(run.now())
-    assert (seen.exit_code, seen.asking) == (3, [])
+    seen = read_run(run.now())
+    assert (seen.exit_code, seen.pending_approvals) == (3, [])
     assert "the answer was NO" in seen.verdict
 
 
@@ -94,7 +94,7 @@ def test_the_exit_code_is_the_failed_steps_where_it_says_why(code, expected):
     run = ArgoRun().step("provision", "Succeeded")
     run.at(2).step("tune", "Failed", message=f"main: Error (exit code {code})", exit_code=code)
     run.left_out("evaluate", "Omitted").step("onExit.release", "Succeeded").phase("Failed", "child failed")
-    seen = read(run.now())
+    seen = read_run(run.now())
     assert seen.exit_code == expected
     assert seen.verdict == f"tune failed: main: Error (exit code {code})"
     assert (seen.resource_ready, seen.inference_ready, seen.workspace_ready) == ("True", "False", "False")
@@ -104,20 +104,20 @@ def test_of_several_failures_the_first_is_the_cause():
     run = ArgoRun().at(3).step("download", "Failed", message="main: Error (exit code 2)", exit_code=2)
     run.at(1).step("provision", "Failed", message="main: Error (exit code 4)", exit_code=4)
     run.at(9).step("onExit.release", "Failed", message="main: Error (exit code 1)", exit_code=1).phase("Failed")
-    seen = read(run.now())
+    seen = read_run(run.now())
     assert (seen.cause.key, seen.exit_code) == ("provision", 4)
 
 
 def test_a_failed_exit_handler_is_named_as_such():
     run = ArgoRun().all_succeeded().step("onExit.report", "Failed", message="main: Error (exit code 1)", exit_code=1)
-    seen = read(run.phase("Failed").now())
+    seen = read_run(run.phase("Failed").now())
     assert seen.verdict == "the exit handler: report failed: main: Error (exit code 1)"
 
 
 def test_attempts_are_counted_with_their_pods_and_the_last_one_speaks():
     run = ArgoRun().step("tune", "Failed", message="OOMKilled (exit code 137)", exit_code=137)
     run.step("tune", "Running", attempt=1, progress="3/48")
-    tune = read(run.now()).step("tune")
+    tune = read_run(run.now()).step("tune")
     assert [(one.pod, one.phase, one.exit_code) for one in tune.attempts] == [
         (run.pod("tune", 0), "Failed", 137),
         (run.pod("tune", 1), "Running", None),
@@ -128,11 +128,11 @@ def test_attempts_are_counted_with_their_pods_and_the_last_one_speaks():
 def test_stopping_and_time_limits_have_codes_of_their_own():
     run = ArgoRun().step("tune", "Failed", message="workflow shutdown with strategy:  Stop")
     run.document["spec"]["shutdown"] = "Stop"
-    seen = read(run.phase("Failed", "Stopped with strategy 'Stop'").now())
-    assert (seen.exit_code, seen.verdict, seen.cause) == (5, "it was stopped", None)
+    seen = read_run(run.phase("Failed", "Stopped with strategy 'Stop'").now())
+    assert (seen.exit_code, seen.verdict, seen.cause) == (5, "the run was stopped", None)
     late = ArgoRun().step("tune", "Failed", message="Step exceeded its deadline").phase("Failed")
     late.document["spec"]["activeDeadlineSeconds"] = 3600
-    assert read(late.now()).exit_code == 6
+    assert read_run(late.now()).exit_code == 6
 
 
 def test_packed_and_outsourced_nodes():
@@ -140,12 +140,12 @@ def test_packed_and_outsourced_nodes():
     nodes = run["status"].pop("nodes")
     packed = base64.b64encode(gzip.compress(json.dumps(nodes).encode())).decode()
     run["status"]["compressedNodes"] = packed
-    assert read(run).resource_ready == "True"
+    assert read_run(run).resource_ready == "True"
     run["status"]["compressedNodes"] = base64.b64encode(b"(\xb5/\xfd of zstd").decode()
-    assert "ARGO_SERVER" in read(run).message
+    assert "ARGO_SERVER" in read_run(run).message
     del run["status"]["compressedNodes"]
     run["status"]["offloadNodeStatusVersion"] = "fnv:1"
-    assert "Argo's database" in read(run).message
+    assert "Argo's database" in read_run(run).message
 
 
 def test_pods_have_the_names_that_argo_gives():
@@ -162,7 +162,7 @@ def test_a_run_of_a_template_is_read_by_what_argo_stored_of_it():
     run = ArgoRun().step("provision", "Succeeded").now()
     run["status"]["storedWorkflowTemplateSpec"] = run["spec"]
     run["spec"] = {"workflowTemplateRef": {"name": "oncall"}}
-    assert table.row(read(run), LATER)[1:3] == ("Standard_NC24ads_A100_v4", "True")
+    assert table.row(read_run(run), LATER)[1:3] == ("Standard_NC24ads_A100_v4", "True")
 
 
 def test_a_workflow_that_is_not_ours_has_what_can_be_known():
@@ -175,7 +175,7 @@ def test_a_workflow_that_is_not_ours_has_what_can_be_known():
             },
         }
     }
-    seen = read(run)
+    seen = read_run(run)
     assert table.row(seen, LATER)[1:5] == ("-", "-", "-", "False")
     assert [(step.key, [one.pod for one in step.attempts]) for step in seen.steps] == [("hello", ["x"])]
     assert seen.exit_code == 2
@@ -187,13 +187,13 @@ def test_a_workflow_that_is_not_ours_has_what_can_be_known():
      (3 * 86400 + 3600, "3d1h"), (30 * 86400, "30d"), (800 * 86400, "2y"), (-3, "0s")],
 )  # fmt: skip
 def test_ages_as_kubectl_writes_them(seconds, shown):
-    assert table.duration(timedelta(seconds=seconds)) == shown
+    assert table.format_duration(timedelta(seconds=seconds)) == shown
 
 
 def test_data_for_programs():
     run = ArgoRun().all_succeeded(rollout={"endpoint": "http://oncall"}).phase("Succeeded")
-    data = json.loads(table.formatted([read(run.now())], "json"))[0]
+    data = json.loads(table.format_runs([read_run(run.now())], "json"))[0]
     assert (data["resourceReady"], data["exitCode"], data["phase"]) == ("True", 0, "Succeeded")
     assert {step["name"]: step["outputs"] for step in data["steps"]}["rollout"] == {"endpoint": "http://oncall"}
-    assert table.formatted([read(run.now())], "name") == f"{NAME}\n"
-    assert "workspaceReady: 'True'" in table.formatted([read(run.now())], "yaml")
+    assert table.format_runs([read_run(run.now())], "name") == f"{NAME}\n"
+    assert "workspaceReady: 'True'" in table.format_runs([read_run(run.now())], "yaml")

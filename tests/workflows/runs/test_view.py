@@ -8,24 +8,19 @@ import pty
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 from runner_documents import QUICK, dag, inputs, leaf, task, workflow
 
 from workflows import runner
-from workflows.argo.phase import Phase
-from workflows.runner.observer import Observer
-from workflows.runner.state import Node
-from workflows.runner.view import LiveView, PlainView, choose_view
+from workflows.runs.observer import Observer
+from workflows.runs.step import Step
+from workflows.runs.view import LiveView, PlainView, choose_view
 
+START = datetime(2026, 8, 21, 10, tzinfo=UTC)
 SPEAK = "import sys; print('hello'); sys.exit(int(sys.argv[1]))"
-
-
-def node(key: str, phase: Phase, **fields: object) -> Node:
-    return Node.model_validate(
-        {"key": key, "task": key, "template": "t", "type": "Container", "phase": phase, **fields}
-    )
 
 
 def test_plain_lines(tmp_path: Path) -> None:
@@ -53,7 +48,7 @@ def test_plain_lines(tmp_path: Path) -> None:
     ]
     stream.truncate(0)
     runner.resume(tmp_path / "run", observer=PlainView(stream), timing=QUICK)
-    assert "mine: going on, 1 tasks kept" in stream.getvalue()
+    assert "mine: resumed, 1 steps already done" in stream.getvalue()
     assert "[a]" not in stream.getvalue()
 
 
@@ -61,12 +56,12 @@ def test_progress_lines_are_thinned_out() -> None:
     now = [0.0]
     stream = io.StringIO()
     view = PlainView(stream, clock=lambda: now[0])
-    one, other = node("tune", Phase.RUNNING), node("download", Phase.RUNNING)
+    one, other = Step("tune", phase="Running"), Step("download", phase="Running")
     for second in range(25):
         now[0] = float(second)
-        view.log(one, f"step {second}/100 loss 2.5")
-        view.log(other, f"{second}%|###  |")
-    view.log(one, "saved a checkpoint")
+        view.on_log(one, f"step {second}/100 loss 2.5")
+        view.on_log(other, f"{second}%|###  |")
+    view.on_log(one, "saved a checkpoint")
     lines = stream.getvalue().splitlines()
     assert [line for line in lines if line.startswith("[tune]")] == [
         "[tune] step 0/100 loss 2.5",
@@ -80,18 +75,19 @@ def test_progress_lines_are_thinned_out() -> None:
 def test_the_table_shows_state_time_progress_and_the_last_line() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True, no_color=True, highlight=False)
     view = LiveView(console)
-    view.changed(node("tune", Phase.RUNNING, started_at=0.0, finished_at=3723.0))
-    view.log(node("tune", Phase.RUNNING), "loss " + "2" * 200)
-    view.progress(node("tune", Phase.RUNNING), 25, 100)
-    view.changed(node("download", Phase.SUCCEEDED, started_at=0.0, finished_at=83.0))
-    view.changed(node("package", Phase.SKIPPED, message="when 'fail == pass' is false"))
+    tune = Step("tune", phase="Running", started=START, finished=START + timedelta(seconds=3723))
+    view.on_step_change(tune)
+    view.on_log(tune, "loss " + "2" * 200)
+    view.on_progress(tune, 25, 100)
+    view.on_step_change(Step("download", phase="Succeeded", started=START, finished=START + timedelta(seconds=215)))
+    view.on_step_change(Step("package", phase="Skipped", message="when 'fail == pass' is false"))
     with console.capture() as capture:
         console.print(view.table())
     rows = {row.split()[0]: row for row in re.sub(r"\x1b\[[0-9;]*m", "", capture.get()).splitlines() if row.strip()}
     assert all(len(row.rstrip()) <= 100 for row in rows.values())
-    assert "Running" in rows["tune"] and "1h02m" in rows["tune"] and "25/100" in rows["tune"]
+    assert "Running" in rows["tune"] and "62m" in rows["tune"] and "25/100" in rows["tune"]
     assert rows["tune"].rstrip().endswith("…")
-    assert "Succeeded" in rows["download"] and "1m23s" in rows["download"]
+    assert "Succeeded" in rows["download"] and "3m35s" in rows["download"]
     assert "when 'fail == pass' is false" in rows["package"]
 
 
@@ -102,7 +98,7 @@ def test_the_view_suits_the_stream() -> None:
 
 def test_a_terminal_gets_a_table_without_colours_where_they_are_not_wanted(tmp_path: Path) -> None:
     code = """import json, sys; from pathlib import Path; from workflows import runner
-from workflows.runner.view import choose_view
+from workflows.runs.view import choose_view
 runner.start(json.loads(sys.argv[1]), Path(sys.argv[2]), name='x', observer=choose_view())"""
     import json
 

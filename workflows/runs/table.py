@@ -1,4 +1,4 @@
-"""How runs are shown: KAITO's columns, the steps of one run, or data for programs."""
+"""Runs as tables (KAITO's columns, the steps of one run) and as JSON or YAML."""
 
 from __future__ import annotations
 
@@ -7,74 +7,74 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from workflows.cluster.status import NONE, RunStatus
-from workflows.cluster.steps import Step
+from workflows.runs.status import NONE, RunStatus
+from workflows.runs.step import Step
 
 Row = tuple[str, ...]
 
 COLUMNS = ("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE")
 WIDE = ("JOBSTARTED", "PHASE", "PROGRESS", "STEP", "DURATION", "WORKSPACE", "MESSAGE")
-STEPS = ("STEP", "STATE", "DURATION", "MAX_ATTEMPTS", "PROGRESS", "MESSAGE")
+STEPS = ("STEP", "STATE", "DURATION", "ATTEMPTS", "PROGRESS", "MESSAGE")
 FORMATS = ("wide", "json", "yaml", "name")
 
 
 def now() -> datetime:
-    """The present."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
-def header(*, wide: bool = False, everywhere: bool = False) -> Row:
-    """Names of the columns."""
-    return (*(("NAMESPACE",) if everywhere else ()), *COLUMNS, *(WIDE if wide else ()))
+def header(*, wide: bool = False, all_namespaces: bool = False) -> Row:
+    """Return the names of the columns."""
+    return (*(("NAMESPACE",) if all_namespaces else ()), *COLUMNS, *(WIDE if wide else ()))
 
 
-def row(run: RunStatus, moment: datetime, *, wide: bool = False, everywhere: bool = False) -> Row:
-    """A run in KAITO's columns; wide: with what tells where it is."""
+def row(run: RunStatus, moment: datetime, *, wide: bool = False, all_namespaces: bool = False) -> Row:
+    """Return a run in KAITO's columns; ``wide`` adds phase, progress, times and message."""
     cells = (run.name, run.instance, run.resource_ready, run.inference_ready, run.workspace_ready)
-    aged = _between(run.created, moment)
+    age = _between(run.created, moment)
     more: Row = ()
     if wide:
-        now_at = ",".join(step.key for step in run.steps if step.phase == "Running") or NONE
+        running = ",".join(step.key for step in run.steps if step.phase == "Running") or NONE
         more = (
             run.job_started,
             run.phase,
             run.progress or NONE,
-            now_at,
+            running,
             _between(run.started, run.finished or moment),
             run.workspace or NONE,
-            _line(run.verdict or run.message) or NONE,
+            _single_line(run.verdict or run.message) or NONE,
         )
-    return (*((run.namespace,) if everywhere else ()), *cells, aged, *more)
+    return (*((run.namespace,) if all_namespaces else ()), *cells, age, *more)
 
 
 def step_rows(run: RunStatus, moment: datetime) -> list[Row]:
-    """The steps of a run, with what each has come to."""
+    """Return the rows of a run's steps."""
     rows: list[Row] = []
     for step in run.steps:
         progress = f"{step.progress[0]}/{step.progress[1]}" if step.progress else ""
-        took = _between(step.started, step.finished or moment) if step.attempts or step.type == "Suspend" else ""
-        tries = str(len(step.attempts)) if len(step.attempts) > 1 else ""
-        rows.append((step.key, step.phase or NONE, took, tries, progress, _line(step.message)))
+        elapsed = _between(step.started, step.finished or moment) if step.attempts or step.type == "Suspend" else ""
+        attempts = str(len(step.attempts)) if len(step.attempts) > 1 else ""
+        rows.append((step.key, step.phase or NONE, elapsed, attempts, progress, _single_line(step.message)))
     return rows
 
 
 def lines(rows: Sequence[Row], widths: Sequence[int] | None = None) -> list[str]:
-    """Rows in columns of equal width, or of the widths given."""
+    """Return rows as lines with aligned columns."""
     widths = widths or widths_of(rows)
     return ["   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def widths_of(rows: Sequence[Row]) -> list[int]:
-    """The widths that the columns of these rows need."""
+    """Return the width of each column of the rows."""
     return [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
 
 
-def formatted(runs: Iterable[RunStatus], form: str, *, alone: bool = False) -> str:
-    """Runs as data: ``json``, ``yaml`` or ``name``; one that was asked for by name stands ``alone``, in no list."""
+def format_runs(runs: Iterable[RunStatus], form: str, *, single: bool = False) -> str:
+    """Return runs as ``json``, ``yaml`` or ``name``; ``single``: one object instead of a list."""
     runs = list(runs)
     if form == "name":
         return "".join(f"{run.name}\n" for run in runs)
-    content: Any = as_data(runs[0]) if alone else [as_data(run) for run in runs]
+    content: Any = as_data(runs[0]) if single else [as_data(run) for run in runs]
     if form == "json":
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     import yaml
@@ -83,7 +83,7 @@ def formatted(runs: Iterable[RunStatus], form: str, *, alone: bool = False) -> s
 
 
 def as_data(run: RunStatus) -> dict[str, Any]:
-    """What a program may want to know of a run; names as in the columns."""
+    """Return a run as plain data; keys are named as the columns."""
     return {
         "name": run.name,
         "namespace": run.namespace,
@@ -96,17 +96,17 @@ def as_data(run: RunStatus) -> dict[str, Any]:
         "phase": run.phase,
         "progress": run.progress,
         "message": run.verdict or run.message,
-        "exitCode": run.exit_code if run.done else None,
-        "createdAt": _text(run.created),
-        "startedAt": _text(run.started),
-        "finishedAt": _text(run.finished),
+        "exitCode": run.exit_code if run.is_ended else None,
+        "createdAt": _format_time(run.created),
+        "startedAt": _format_time(run.started),
+        "finishedAt": _format_time(run.finished),
         "steps": [_step_data(step) for step in run.steps],
     }
 
 
-def duration(passed: timedelta) -> str:
-    """As kubectl writes ages (its ``duration.HumanDuration``)."""
-    seconds = max(int(passed.total_seconds()), 0)
+def format_duration(elapsed: timedelta) -> str:
+    """Return a duration as kubectl formats ages (its ``duration.HumanDuration``)."""
+    seconds = max(int(elapsed.total_seconds()), 0)
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if seconds < 120:
         return f"{seconds}s"
@@ -128,23 +128,23 @@ def _step_data(step: Step) -> dict[str, Any]:
         "name": step.key,
         "phase": step.phase,
         "message": step.message,
-        "startedAt": _text(step.started),
-        "finishedAt": _text(step.finished),
+        "startedAt": _format_time(step.started),
+        "finishedAt": _format_time(step.finished),
         "exitCode": step.exit_code,
         "outputs": step.outputs,
-        "pods": [{"name": one.pod, "phase": one.phase, "node": one.host} for one in step.attempts],
+        "pods": [{"name": pod.pod, "phase": pod.phase, "node": pod.host} for pod in step.attempts],
     }
 
 
 def _between(start: datetime | None, end: datetime) -> str:
-    return duration(end - start) if start else NONE
+    return format_duration(end - start) if start else NONE
 
 
-def _text(moment: datetime | None) -> str | None:
+def _format_time(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def _line(text: str) -> str:
-    """In one line, and in no more than a screen's width."""
+def _single_line(text: str) -> str:
+    """Return text on one line, truncated to 120 characters."""
     short = " ".join(text.split())
     return short if len(short) <= 120 else f"{short[:117]}..."

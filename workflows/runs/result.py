@@ -1,0 +1,41 @@
+"""The end of a run on the terminal: served answers, endpoint, image and verdict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from workflows.runs.status import RunStatus
+
+
+def print_answers(run: RunStatus, hint: str = "") -> None:
+    """Print what base model and adapter answered, and the endpoint; nothing if the run serves nothing.
+
+    Args:
+        run: the run.
+        hint: text after the endpoint.
+    """
+    rollout = run.outputs("rollout")
+    if not rollout.get("endpoint"):
+        return
+    for label, output in (("base model", "base-answer"), ("adapter", "answer")):
+        if rollout.get(output):
+            print(f"\n{label + ':':11} {rollout[output]}")
+    print(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}")
+
+
+def print_verdict(run: RunStatus, next_steps: Mapping[str, str], log: str = "") -> int:
+    """Print why a run did not succeed; return its exit code.
+
+    Args:
+        run: a run that has ended.
+        next_steps: what the user can do, by label (``fix``, ``see``), for a run that failed.
+        log: last lines of the failed step.
+    """
+    if run.verdict:
+        print(f"error: {run.verdict}", file=sys.stderr)
+    if run.verdict and run.phase != "Succeeded":
+        lines = [log] if log else []
+        lines += [f"    {label}: {text}" for label, text in next_steps.items()]
+        print("\n".join(lines), file=sys.stderr)
+    return run.exit_code

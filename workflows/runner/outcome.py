@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,7 +59,11 @@ class Outcome:
 
 def outcome_of(run: Run) -> Outcome:
     """Return the outcome of a run that has ended."""
-    return Outcome(status_from_state(run.state), dict(run.state.nodes), run.folder)
+    status = status_from_state(run.state)
+    if status.stopped:
+        reason = f"{run.state.message or 'stopped'}; completed steps are kept: resume the run in {run.folder}"
+        status = replace(status, stop_reason=reason)
+    return Outcome(status, dict(run.state.nodes), run.folder)
 
 
 def status_from_state(state: State) -> RunStatus:

@@ -14,7 +14,7 @@ def base_name(settings: Settings) -> str:
     return served_name(settings.preset, settings.model)
 
 
-def sources(settings: Settings) -> list[AdapterSource]:
+def list_sources(settings: Settings) -> list[AdapterSource]:
     """All adapters to serve, in their order.
 
     Raises:

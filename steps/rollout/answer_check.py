@@ -20,14 +20,14 @@ from steps.models.adapter import adapter_digest
 from steps.rollout import adapter_sources
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
-from steps.serving.serving_client import Answer, Refused
+from steps.serving.serving_client import Answer, RequestRejected
 
-QUESTIONS = 5
+MAX_QUESTIONS = 5
 """Asked at most, the shortest first."""
-TOKENS = 24
+MAX_TOKENS = 24
 """Of an answer: enough to know whose it is."""
 WORDS, APART = 12, 0.5
-"""Adapter and base are told apart by a question whose answers were less alike than this in their first words."""
+"""Adapter and base are told apart by a question whose answers were less similarity than this in their first words."""
 MIN_SIMILARITY = 0.1
 """The least that the served answers have in common with those of the evaluation, on average; 1 is the same words."""
 LETTERS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -44,9 +44,9 @@ class _Compared:
     adapter: str
     """Its answer in the evaluation."""
     served: Answer
-    alike: float
+    similarity: float
     """How much of it is served."""
-    telling: bool
+    discriminative: bool
     """Whether the base answered otherwise in the evaluation."""
 
 
@@ -65,23 +65,23 @@ def compare(settings: Settings, ask: Ask) -> str:
         return f"not compared: the adapter {why}"
     if told.get("adapter_digest") != adapter_digest(settings.work / "adapter"):
         return "not compared: another adapter was evaluated"
-    tokens = min(TOKENS, int(told.get("max_new_tokens", TOKENS)))
+    tokens = min(MAX_TOKENS, int(told.get("max_new_tokens", MAX_TOKENS)))
     compared, refused = [], ""
-    for sample in sorted(told["samples"], key=_length)[:QUESTIONS]:
+    for sample in sorted(told["samples"], key=_length)[:MAX_QUESTIONS]:
         try:
             compared.append(_compared(sample, ask(name, sample["messages"], tokens)))
-        except Refused as error:
+        except RequestRejected as error:
             refused = error.message
     if not compared:
         return f"not compared: the server takes none of the evaluation's questions: {refused}"
     base = adapter_sources.base_name(settings)
     if _matches_base_model(compared, lambda one: ask(base, one.messages, tokens)):
         raise _error("it says word for word what the base model says, where the adapter said something else", compared)
-    alike = sum(one.alike for one in compared) / len(compared)
-    if alike < MIN_SIMILARITY:
-        raise _error(f"{alike:.0%} of its words are those of the evaluation", compared)
-    same = sum(one.alike == 1 for one in compared)
-    others = "" if same == len(compared) else f", with {alike:.0%} of the words in common over all"
+    similarity = sum(one.similarity for one in compared) / len(compared)
+    if similarity < MIN_SIMILARITY:
+        raise _error(f"{similarity:.0%} of its words are those of the evaluation", compared)
+    same = sum(one.similarity == 1 for one in compared)
+    others = "" if same == len(compared) else f", with {similarity:.0%} of the words in common over all"
     return f"{same} of {len(compared)} answers as in the evaluation{others}"
 
 
@@ -110,23 +110,23 @@ def _compared(sample: Mapping[str, Any], served: Answer) -> _Compared:
         question=sample["question"],
         adapter=adapter,
         served=served,
-        alike=_alike(served, adapter),
-        telling=_ratio(_split(base)[:WORDS], _split(adapter)[:WORDS]) < APART,
+        similarity=_similarity(served, adapter),
+        discriminative=_ratio(_split(base)[:WORDS], _split(adapter)[:WORDS]) < APART,
     )
 
 
 def _matches_base_model(compared: Sequence[_Compared], ask_base: Callable[[_Compared], Answer]) -> bool:
     """Asked of the same server, so that rounding makes no difference; mostly the first answers settle it."""
-    telling = [one for one in compared if one.telling]
-    if any(one.alike == 1 for one in telling):
+    discriminative = [one for one in compared if one.discriminative]
+    if any(one.similarity == 1 for one in discriminative):
         return False
-    return bool(telling) and all(_words(ask_base(one)) == _words(one.served) for one in telling)
+    return bool(discriminative) and all(_words(ask_base(one)) == _words(one.served) for one in discriminative)
 
 
-def _alike(said: Answer, wanted: str) -> float:
+def _similarity(said: Answer, wanted: str) -> float:
     """How much two answers have in common, from 0 to 1: by the words that stand in both, in their order."""
     words, others = _words(said), _split(wanted)
-    if said.cut:
+    if said.truncated:
         words = words[:-1] or words  # the last may be half a word
         others = others[: len(words)]
     return _ratio(words, others)
@@ -139,7 +139,7 @@ def _ratio(words: Sequence[str], others: Sequence[str]) -> float:
 
 
 def _words(said: Answer) -> list[str]:
-    return _split(f"{said.thought} {said.content}")
+    return _split(f"{said.reasoning} {said.content}")
 
 
 def _split(text: str) -> list[str]:
@@ -149,7 +149,7 @@ def _split(text: str) -> list[str]:
 
 
 def _error(what: str, compared: Sequence[_Compared]) -> StepError:
-    worst = min(compared, key=lambda one: one.alike)
+    worst = min(compared, key=lambda one: one.similarity)
     said = f"asked {_short(worst.question)!r} it says {_short(worst.served.content)!r}, not {_short(worst.adapter)!r}"
     return StepError(
         f"what is served is not the adapter that was evaluated: {what}; {said}",

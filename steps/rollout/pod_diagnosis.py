@@ -1,4 +1,4 @@
-"""Why a pod of a service does not serve, in one sentence: from its status, its events and its log."""
+"""The reason why a pod of a service is not ready, in one sentence, from its status, events and log."""
 
 from __future__ import annotations
 
@@ -8,131 +8,143 @@ from typing import Any
 
 from steps.kubernetes.client import EVENTS, KubernetesClient
 from steps.runtime.errors import InsufficientCapacity, StepError
-from steps.serving.server import cause_of
+from steps.serving.server import last_error_in
 
 Document = dict[str, Any]
 IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
-NOT_MADE = ("CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun", "ImageVolumeMountFailed")
-CONFIG = ("CreateContainerConfigError", *NOT_MADE)
+NOT_CREATED = (
+    "CreateContainerError",
+    "RunContainerError",
+    "StartError",
+    "ContainerCannotRun",
+    "ImageVolumeMountFailed",
+)
+CONFIG = ("CreateContainerConfigError", *NOT_CREATED)
 GPU_MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError|No available memory for the cache|larger than the avail")
 NOT_MOUNTED = re.compile(r"unmounted volumes=\[([^]]*)]|for volume \"([^\"]*)\"")
 LOG_LINES = 200
 
 
-class NoImageVolume(StepError):
-    """A pod does not start, maybe for the images that it shall mount; without them another one may."""
+class ImageVolumeFailed(StepError):
+    """A pod does not start, possibly because of the images that it mounts; it can start without them."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a pod does not serve."""
+    """The reason why a pod is not ready."""
 
     message: str
     fix: str = ""
     final: bool = False
-    """Whether waiting is no use."""
+    """Waiting longer does not help."""
     capacity: bool = False
-    """Whether memory or nodes are missing."""
+    """Memory or nodes are missing."""
     image_volume: bool = False
-    """Whether it may be for an image that the pod shall mount."""
+    """An image that the pod mounts is a possible reason."""
 
     def error(self) -> StepError:
-        """The error of a step that fails for it."""
+        """Return the error of a step that fails for this reason."""
         if self.image_volume:
-            return NoImageVolume(self.message, self.fix)
+            return ImageVolumeFailed(self.message, self.fix)
         return (InsufficientCapacity if self.capacity else StepError)(self.message, self.fix)
 
 
-def of_pods(cluster: KubernetesClient, pods: list[Document]) -> Cause | None:
-    """The cause of the first pod that has one; those that are final come first."""
-    causes = [cause for pod in pods if (cause := of_pod(cluster, pod))]
+def diagnose_pods(cluster: KubernetesClient, pods: list[Document]) -> Cause | None:
+    """Return the cause of the first pod that has one, final causes first."""
+    causes = [cause for pod in pods if (cause := diagnose_pod(cluster, pod))]
     return min(causes, key=lambda cause: not cause.final, default=None)
 
 
-def of_pod(cluster: KubernetesClient, pod: Document) -> Cause | None:
-    """Why one pod does not serve; None where it does, or nothing says that it won't."""
+def diagnose_pod(cluster: KubernetesClient, pod: Document) -> Cause | None:
+    """Return why a pod is not ready; None if it is ready, or can still become ready."""
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if status.get("reason") == "Evicted":
-        return Cause(f"pod {name} was evicted: {status.get('message', '')}", "give the pod more room", final=True)
-    conditions = {one["type"]: one for one in status.get("conditions") or []}
+        return Cause(
+            f"pod {name} was evicted: {status.get('message', '')}",
+            "increase the ephemeral storage or memory of the pod",
+            final=True,
+        )
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
     if conditions.get("Ready", {}).get("status") == "True":
         return None
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        what = f"no node takes pod {name}: {scheduled.get('message', '')}"
-        return Cause(what, "add nodes with free GPUs, or ask for other ones", capacity=True)
+        message = f"no node can run pod {name}: {scheduled.get('message', '')}"
+        return Cause(message, "add nodes with free GPUs, or request another instance type", capacity=True)
     states = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-    mounted = _mounted(pod.get("spec") or {})
+    mounted = _mounted_images(pod.get("spec") or {})
     for container in states:
-        if cause := _of_container(cluster, name, container, mounted):
+        if cause := _diagnose_container(cluster, name, container, mounted):
             return cause
-    return _of_events(cluster, name, mounted)
+    return _diagnose_events(cluster, name, mounted)
 
 
-def of_deployment(deployment: Document) -> Cause | None:
-    """Why pods of a Deployment may not even be made: an admission policy or a quota says no."""
+def diagnose_deployment(deployment: Document) -> Cause | None:
+    """Return why a Deployment cannot create pods: an admission policy or a quota rejects them."""
     conditions = (deployment.get("status") or {}).get("conditions") or []
-    refused = next((one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True"), None)
-    if refused is None:
+    failures = [one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True"]
+    if not failures:
         return None
-    message = str(refused.get("message", ""))
-    # Before Kubernetes 1.33 Pod Security "restricted" knows no image volumes.
-    volume = any(name in message for name in _mounted(deployment["spec"]["template"]["spec"]))
-    what = f"no pod of {deployment['metadata']['name']} may be made: {message}"
-    return Cause(what, "see what refuses it", final=volume, image_volume=volume)
+    message = str(failures[0].get("message", ""))
+    # Before Kubernetes 1.33, Pod Security "restricted" rejects image volumes.
+    volume = any(name in message for name in _mounted_images(deployment["spec"]["template"]["spec"]))
+    message = f"cannot create pods of {deployment['metadata']['name']}: {message}"
+    return Cause(message, "check the admission policies and quotas", final=volume, image_volume=volume)
 
 
-def _mounted(spec: Document) -> dict[str, str]:
-    """References by volume of the images that a pod mounts."""
-    return {one["name"]: one["image"].get("reference", "") for one in spec.get("volumes") or [] if one.get("image")}
+def _mounted_images(spec: Document) -> dict[str, str]:
+    """Return references by volume of the images that a pod mounts."""
+    volumes = [volume for volume in spec.get("volumes") or [] if volume.get("image")]
+    return {volume["name"]: volume["image"].get("reference", "") for volume in volumes}
 
 
-def _of_container(cluster: KubernetesClient, pod: str, status: Document, mounted: dict[str, str]) -> Cause | None:
+def _diagnose_container(
+    cluster: KubernetesClient, pod: str, status: Document, mounted: dict[str, str]
+) -> Cause | None:
     name = status["name"]
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in IMAGE:
-        # The kubelet tells so of images to be mounted too, and names them in the message alone.
-        volume = next((one for one in mounted.values() if one.rpartition("@")[2] in message), "")
-        what = f"the image {volume or status.get('image', '')} of pod {pod} can't be pulled: {message or reason}"
-        final = reason != "ErrImagePull"  # the kubelet tries again
-        fix = "see whether it exists and whether the cluster may pull it"
-        return Cause(what, fix, final=final, image_volume=bool(volume))
+        # The kubelet reports mounted images with the same reason, and names them only in the message.
+        volume = next((image for image in mounted.values() if image.rpartition("@")[2] in message), "")
+        message = f"cannot pull image {volume or status.get('image', '')} of pod {pod}: {message or reason}"
+        final = reason != "ErrImagePull"  # the kubelet retries
+        fix = "check that the image exists and that the cluster has access to it"
+        return Cause(message, fix, final=final, image_volume=bool(volume))
     if reason in CONFIG:
-        what, volumes = f"pod {pod} can't be started: {message or reason}", bool(mounted) and reason in NOT_MADE
-        return Cause(what, "make what it names", final=True, image_volume=volumes)
+        message, volumes = f"cannot start pod {pod}: {message or reason}", bool(mounted) and reason in NOT_CREATED
+        return Cause(message, "create the missing object", final=True, image_volume=volumes)
     ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
-    if mounted and ended.get("reason") in NOT_MADE:
-        what = f"pod {pod} can't be started: {ended.get('message') or ended['reason']}"
-        return Cause(what, f"see kubectl describe pod {pod}", final=True, image_volume=True)
+    if mounted and ended.get("reason") in NOT_CREATED:
+        message = f"cannot start pod {pod}: {ended.get('message') or ended['reason']}"
+        return Cause(message, f"see kubectl describe pod {pod}", final=True, image_volume=True)
     if not ended or (ended.get("exitCode") == 0 and ended.get("reason") == "Completed"):
         return None
     final = reason == "CrashLoopBackOff" or int(status.get("restartCount") or 0) > 1
     if ended.get("reason") == "OOMKilled":
-        what = f"pod {pod} was killed: its container {name} took more memory than it may (OOMKilled)"
-        return Cause(what, "nodes with more memory, or a smaller model", final=final, capacity=True)
+        message = f"pod {pod} was killed: container {name} exceeded its memory limit (OOMKilled)"
+        return Cause(message, "use nodes with more memory, or a smaller model", final=final, capacity=True)
     log = cluster.log(pod, name, lines=LOG_LINES, previous="terminated" not in (status.get("state") or {}))
-    why = cause_of(log)
-    if found := next((line for line in log.splitlines() if GPU_MEMORY.search(line)), ""):
-        why = " ".join(found.split())[:300]
-        fix = "larger GPUs, a shorter max-model-len, or a smaller model"
-        return Cause(f"pod {pod} ran out of GPU memory: {why}", fix, final=final, capacity=True)
-    what = f"pod {pod} ends with exit code {ended.get('exitCode')}: {why}"
-    return Cause(what, f"see kubectl logs {pod} --previous", final=final)
+    if line := next((line for line in log.splitlines() if GPU_MEMORY.search(line)), ""):
+        fix = "use larger GPUs, a shorter max-model-len, or a smaller model"
+        message = f"pod {pod} ran out of GPU memory: {' '.join(line.split())[:300]}"
+        return Cause(message, fix, final=final, capacity=True)
+    message = f"pod {pod} exited with code {ended.get('exitCode')}: {last_error_in(log)}"
+    return Cause(message, f"see kubectl logs {pod} --previous", final=final)
 
 
-def _of_events(cluster: KubernetesClient, pod: str, mounted: dict[str, str]) -> Cause | None:
-    """Volumes that can't be mounted are told by events alone."""
+def _diagnose_events(cluster: KubernetesClient, pod: str, mounted: dict[str, str]) -> Cause | None:
+    """Return the cause by the events of a pod: volumes that cannot be mounted appear only there."""
     events = cluster.list(EVENTS, fields=f"involvedObject.name={pod},type=Warning")
-    told = [event for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume", "Unhealthy")]
-    if not told:
+    relevant = [event for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume", "Unhealthy")]
+    if not relevant:
         return None
-    latest = max(told, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    latest = max(relevant, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
     fix = f"see kubectl describe pod {pod}"
     if "Multi-Attach" in str(latest.get("message")):
-        fix = "a claim that several nodes mount at once: ReadWriteMany (storage.modelsClaim of the site profile)"
+        fix = "use a ReadWriteMany claim (storage.modelsClaim of the site profile), so that several nodes can mount it"
     message = str(latest.get("message", ""))
-    # A kubelet without image volumes waits for them for ever.
-    names = {name for found in NOT_MOUNTED.findall(message) for name in " ".join(found).replace(",", " ").split()}
+    # A kubelet without image volumes waits for them forever.
+    names = {name for groups in NOT_MOUNTED.findall(message) for name in " ".join(groups).replace(",", " ").split()}
     volume = latest.get("reason") == "FailedMount" and bool(names & mounted.keys())
     return Cause(f"pod {pod} is not ready: {message}", fix, final=volume, image_volume=volume)

@@ -27,10 +27,10 @@ from steps.rollout import (
     service_release,
     service_update,
 )
-from steps.rollout.pod_diagnosis import NoImageVolume
-from steps.rollout.service_manifests import AUTOSCALERS, CANARY, ROUTES, SCALED_OBJECTS, SERVICE_PORT, STABLE
-from steps.rollout.service_pod import VOLUMES, pod, user_port
-from steps.rollout.service_release import Release, Releases
+from steps.rollout.pod_diagnosis import ImageVolumeFailed
+from steps.rollout.service_manifests import AUTOSCALERS, ROUTES, SCALED_OBJECTS, SERVICE_PORT
+from steps.rollout.service_pod import VOLUMES, build_pod, user_port
+from steps.rollout.service_release import CANARY, STABLE, Release, Releases
 from steps.rollout.service_update import Rollout
 from steps.rollout.settings import GREETING, MAX_TOKENS, AdapterSource, Result, Settings
 from steps.runtime import progress
@@ -45,8 +45,8 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     """Put base and adapters in service on the cluster and ask the question; raises as ``steps.rollout`` says."""
     end = time.monotonic() + settings.deadline_seconds
     cluster = kubernetes_client.connect(sleep)
-    release = release_of(settings)
-    known = service_release.read(cluster, settings.name)
+    release = build_release(settings)
+    known = service_release.read_releases(cluster, settings.name)
     track = CANARY if settings.canary and known.current else STABLE
     if settings.canary and track == STABLE:
         print("nothing is in service yet: the first release gets all requests", flush=True)
@@ -59,14 +59,14 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
         release = dataclasses.replace(release, replicas=replicas)
     before = known.canary if track == CANARY else known.current
-    served = _put(where, settings, release, before)
+    served = _deploy(where, settings, release, before)
     progress.report(1, 3, f"{where.deployment} serves revision {served.revision}")
     try:
         address = _address(where, settings, served)
         answers = _ask(where, settings, served, address)
         agreement = _compare(where, settings, address)
     except BaseException:
-        service_update.take_back(where, before, served)
+        service_update.rollback(where, before, served)
         raise
     known = dataclasses.replace(known, scaled=scaled, gateway=settings.gateway, objects=optional)
     _record(where, known, served, settings.canary)
@@ -82,7 +82,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     return Result(endpoint=endpoint, answer=told[0], base_answer=told[-1], server=kind, agreement=agreement)
 
 
-def release_of(settings: Settings) -> Release:
+def build_release(settings: Settings) -> Release:
     """What the settings want in service, each adapter by its digest; all that is wrong is told at once.
 
     Raises:
@@ -90,12 +90,12 @@ def release_of(settings: Settings) -> Release:
         StepError: a registry does not answer.
     """
     if settings.template:
-        return Release(pod(settings, {}), [], "", settings.image_digest, settings.replicas).started()
-    given = server_command.normalised(settings.server_arguments)
+        return Release(build_pod(settings, {}), [], "", settings.image_digest, settings.replicas).with_revision()
+    given = server_command.normalize_arguments(settings.server_arguments)
     adapters, ranks, problems = [], [], []
-    for source in adapter_sources.sources(settings):
+    for source in adapter_sources.list_sources(settings):
         try:
-            wanted, folder = _wanted(settings, source)
+            wanted, folder = _desired_adapter(settings, source)
             adapter = adapter_compat.read(source.name, folder)
         except ValueError as error:
             problems.append(str(error))
@@ -114,10 +114,10 @@ def release_of(settings: Settings) -> Release:
     if settings.context_length:
         arguments["max-model-len"] = settings.context_length
     base_name = adapter_sources.base_name(settings)
-    template = pod(settings, arguments | given)
+    template = build_pod(settings, arguments | given)
     if not settings.hot_load:
-        template = image_volumes.pinned(template, adapters)
-    return Release(template, adapters, base_name, settings.image_digest, settings.replicas).started()
+        template = image_volumes.pin_adapters(template, adapters)
+    return Release(template, adapters, base_name, settings.image_digest, settings.replicas).with_revision()
 
 
 def service_address(cluster: KubernetesClient, name: str) -> str:
@@ -131,7 +131,7 @@ def canary_replicas(stable: int, percent: int, weighted: bool) -> int:
     return max(1, round(needed))
 
 
-def _wanted(settings: Settings, source: AdapterSource) -> tuple[DesiredAdapter, Path]:
+def _desired_adapter(settings: Settings, source: AdapterSource) -> tuple[DesiredAdapter, Path]:
     """How the servers get an adapter, and a folder that has it here."""
     pushed = settings.image_reference if settings.image_reference[:4] not in ("", "oci:") else ""
     tuned = bool(source.path) and not Path(source.path).is_absolute()
@@ -164,7 +164,7 @@ def _wanted(settings: Settings, source: AdapterSource) -> tuple[DesiredAdapter, 
 
 def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:
     """Apply what stands around the servers, and remove what stood there and is not wanted any more."""
-    around = service_manifests.around(settings)
+    around = service_manifests.supporting_objects(settings)
     for kind, body in around:
         cluster.apply(kind, body)
     optional = [kind.plural for kind, _ in around if kind.plural in OPTIONAL]
@@ -173,21 +173,21 @@ def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, kno
         percent = known.percent if known.canary else 0
         cluster.apply(ROUTES, service_manifests.route(settings.name, settings.gateway, percent))
     for plural in set(known.objects) - set(optional):
-        service_update.remove(cluster, OPTIONAL[plural], settings.name)
+        service_update.delete_if_present(cluster, OPTIONAL[plural], settings.name)
     return optional
 
 
-def _put(where: Rollout, settings: Settings, release: Release, before: Release | None) -> Release:
-    """``service_update.put``, with image volumes where they are sound and the cluster has them."""
+def _deploy(where: Rollout, settings: Settings, release: Release, before: Release | None) -> Release:
+    """``service_update.deploy``, with image volumes where they are sound and the cluster has them."""
     if settings.hot_load:
-        return service_update.put(where, release, before)
-    chosen = image_volumes.choose(where.cluster, settings.name, release, before, settings.registry_secret)
+        return service_update.deploy(where, release, before)
+    chosen = image_volumes.mount_if_supported(where.cluster, settings.name, release, before, settings.registry_secret)
     try:
-        return service_update.put(where, chosen, before)
-    except NoImageVolume as error:
+        return service_update.deploy(where, chosen, before)
+    except ImageVolumeFailed as error:
         # Nodes may be older than the API server, and may not pull what the servers may.
         print(f"adapters: pulled by the servers, since their nodes can't mount them: {error.message}", flush=True)
-        return service_update.put(where, release, before)
+        return service_update.deploy(where, release, before)
 
 
 def _address(where: Rollout, settings: Settings, served: Release) -> str:
@@ -197,7 +197,7 @@ def _address(where: Rollout, settings: Settings, served: Release) -> str:
     ready = service_update.ready_pods(where, served.revision)
     if not ready:
         raise StepError(f"no server of {where.deployment} is ready any more")
-    return service_update.address(ready[0], user_port(settings.template) if settings.template else 5000)
+    return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 
 
 def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
@@ -206,13 +206,13 @@ def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> d
     models = served.models
     if settings.template:
         try:
-            models = serving_client.models(address, sleep=where.sleep)
+            models = serving_client.list_models(address, sleep=where.sleep)
         except StepError:
             print("the pod of your own lists no models: it is ready, and not asked", flush=True)
             return {}
     progress.report(2, 3, f"question: {question}")
     return {
-        model: serving_client.complete(address, model, question, MAX_TOKENS, where.left, where.sleep)
+        model: serving_client.complete(address, model, question, MAX_TOKENS, where.remaining_seconds, where.sleep)
         for model in models
     }
 
@@ -222,7 +222,9 @@ def _compare(where: Rollout, settings: Settings, address: str) -> str:
         return "not compared: what a pod of your own serves is its own business"
     return answer_check.compare(
         settings,
-        lambda model, messages, tokens: serving_client.ask(address, model, messages, tokens, where.left, where.sleep),
+        lambda model, messages, tokens: serving_client.chat(
+            address, model, messages, tokens, where.remaining_seconds, where.sleep
+        ),
     )
 
 
@@ -230,6 +232,6 @@ def _record(where: Rollout, known: Releases, served: Release, percent: int) -> N
     from steps.rollout import service_change
 
     if where.track == CANARY:
-        service_change.record(where, dataclasses.replace(known, canary=served, percent=percent))
+        service_change.record_releases(where, dataclasses.replace(known, canary=served, percent=percent))
     else:
-        service_change.record(where, service_change.replaced(known, served))
+        service_change.record_releases(where, service_change.replace_current(known, served))

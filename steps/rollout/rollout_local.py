@@ -71,15 +71,17 @@ def rollout(settings: Settings) -> Result:
     question = settings.question or GREETING
     try:
         answers = {
-            model: serving_client.complete(running.endpoint, model, question, MAX_TOKENS, _left(end))
+            model: serving_client.complete(running.endpoint, model, question, MAX_TOKENS, _remaining_seconds(end))
             for model in running.models
         }
         agreement = answer_check.compare(
             settings,
-            lambda model, messages, tokens: serving_client.ask(running.endpoint, model, messages, tokens, _left(end)),
+            lambda model, messages, tokens: serving_client.chat(
+                running.endpoint, model, messages, tokens, _remaining_seconds(end)
+            ),
         )
     except BaseException:
-        _take_back(settings)
+        _rollback(settings)
         raise
     _promote(settings, running)
     progress.report(2, 3, f"question: {question}")
@@ -100,9 +102,9 @@ def _service(settings: Settings) -> Service:
     """Check everything that can be checked before a server is started; all problems are told at once."""
     from steps.models.model import fetch_model
 
-    given = server_command.normalised(settings.server_arguments)
-    choice = server_command.choose()
-    sources = adapter_sources.sources(settings)
+    given = server_command.normalize_arguments(settings.server_arguments)
+    choice = server_command.choose_server()
+    sources = adapter_sources.list_sources(settings)
     base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
     adapters, problems = [], []
     for source in sources:
@@ -116,7 +118,7 @@ def _service(settings: Settings) -> Service:
         adapters.append(adapter)
     if problems:
         raise BadInput("; ".join(problems), "give an adapter that was tuned on this model")
-    if unused := server_command.unused(choice, given):
+    if unused := server_command.unused_arguments(choice, given):
         print(f"not used by the transformers library's server: {', '.join(unused)}", flush=True)
     room = server_command.lora_arguments([adapter.rank for adapter in adapters]) if choice.kind == "vllm" else {}
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
@@ -129,11 +131,11 @@ def _service(settings: Settings) -> Service:
         "port": settings.port,
     }
     digest = files.sha256_text(json.dumps(shaped_by, sort_keys=True))
-    wanted = [_kept(settings, adapter) for adapter in adapters]
+    wanted = [_cache_adapter(settings, adapter) for adapter in adapters]
     return Service(choice, base, adapter_sources.base_name(settings), wanted, arguments, template, digest)
 
 
-def _kept(settings: Settings, adapter: ServedAdapter) -> DesiredAdapter:
+def _cache_adapter(settings: Settings, adapter: ServedAdapter) -> DesiredAdapter:
     """The adapter in a folder of its digest, so that what is served does not change when the next one is tuned."""
     digest = adapter_digest(adapter.folder)
     wanted = DesiredAdapter(name=adapter.name, digest=digest)
@@ -157,7 +159,7 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
     current = server.read(_record(settings))
     if current and current.settings == service.digest and _is_well(current):
         server.stop(_starting(settings))
-        return _switch(settings, service, current, end)
+        return _reload_adapters(settings, service, current, end)
     starting = server.read(_starting(settings))  # left by a run of this step that was killed
     if starting is None or starting.settings != service.digest or not server.is_alive(starting):
         server.stop(_starting(settings))
@@ -167,10 +169,10 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
         server.stop(_record(settings))
     for attempt in range(MAX_ATTEMPTS):
         starting = starting or _start(settings, service)
-        starting = _expecting(service, starting)
+        starting = _with_adapters(service, starting)
         try:
-            serving_client.write(server.adapters_file(starting, _folder(settings)), service.adapters)
-            server.wait_until_healthy(starting, _log(settings), _left(end))
+            serving_client.write_adapters(server.adapters_file(starting, _folder(settings)), service.adapters)
+            server.wait_until_healthy(starting, _log(settings), _remaining_seconds(end))
             return starting
         except PortInUse:
             server.stop(_starting(settings))
@@ -188,31 +190,39 @@ def _is_well(running: Server) -> bool:
     return any(server.is_healthy(running) for _ in range(QUESTIONS) if server.is_alive(running))
 
 
-def _switch(settings: Settings, service: Service, current: Server, end: float) -> Server:
+def _reload_adapters(settings: Settings, service: Service, current: Server, end: float) -> Server:
     """Let the running server take the adapters; on any error it goes on with those it has."""
-    expected = _expecting(service, current)
+    expected = _with_adapters(service, current)
     file = server.adapters_file(current, _folder(settings))
-    mark = desired_adapters.config_digest(desired_adapters.serialize(service.adapters))
-    if expected.adapters == current.adapters and serving_client.state(current.endpoint).get("reached") == mark:
+    config_digest = desired_adapters.config_digest(desired_adapters.serialize(service.adapters))
+    if (
+        expected.adapters == current.adapters
+        and serving_client.get_state(current.endpoint).get("reached") == config_digest
+    ):
         print("it already runs; nothing is restarted", flush=True)
         return current
     print("the server takes the adapters while it runs; nothing is restarted", flush=True)
     try:
-        serving_client.write(file, service.adapters)
-        serving_client.wait(current.endpoint, mark, _left(end), lambda: "" if server.is_alive(current) else "it ended")
+        serving_client.write_adapters(file, service.adapters)
+        serving_client.wait_for_adapters(
+            current.endpoint,
+            config_digest,
+            _remaining_seconds(end),
+            lambda: "" if server.is_alive(current) else "it ended",
+        )
     except BaseException:
-        _take_back(settings)
+        _rollback(settings)
         raise
     return expected
 
 
-def _take_back(settings: Settings) -> None:
+def _rollback(settings: Settings) -> None:
     """End a server that has not proven itself; the one in service serves what it has proven."""
     server.stop(_starting(settings))
     current = server.read(_record(settings))
     if current:
         proven = [DesiredAdapter(**adapter) for adapter in current.adapters]
-        serving_client.write(server.adapters_file(current, _folder(settings)), proven)
+        serving_client.write_adapters(server.adapters_file(current, _folder(settings)), proven)
 
 
 def _start(settings: Settings, service: Service) -> Server:
@@ -228,17 +238,17 @@ def _start(settings: Settings, service: Service) -> Server:
         kind=service.choice.kind,
         endpoint=f"http://{server.HOST}:{port}",
         models=[],
-        command=server_command.command(service.choice, service.base, service.base_name, arguments, port),
+        command=server_command.build_command(service.choice, service.base, service.base_name, arguments, port),
         settings=service.digest,
         mark=secrets.token_hex(8),
     )
-    environment = server_command.environment(
+    environment = server_command.build_environment(
         service.choice, service.default_model, server.adapters_file(wanted, folder), folder / "middleware"
     )
     return server.start(wanted, _starting(settings), _log(settings), environment)
 
 
-def _expecting(service: Service, running: Server) -> Server:
+def _with_adapters(service: Service, running: Server) -> Server:
     """The record of a server once it serves these adapters."""
     adapters = [dataclasses.asdict(adapter) for adapter in service.adapters]
     return dataclasses.replace(running, models=service.models, adapters=adapters)
@@ -254,14 +264,14 @@ def _promote(settings: Settings, running: Server) -> None:
     elif server.read(_record(settings)) != running:
         server.write(_record(settings), running)
     served = {Path(adapter["path"]).name for adapter in running.adapters}
-    state = serving_client.state(running.endpoint)
+    state = serving_client.get_state(running.endpoint)
     draining = {version for version in state.get("running", {}) if version}
     for folder in (_folder(settings) / "adapters").glob("*"):
         if folder.name not in served | draining:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _left(end: float) -> float:
+def _remaining_seconds(end: float) -> float:
     return max(1.0, end - time.monotonic())
 
 

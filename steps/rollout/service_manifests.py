@@ -1,7 +1,7 @@
-"""The Kubernetes objects of a served model, as plain maps: what is served, and who may reach it.
+"""The Kubernetes objects of a served model, as plain mappings.
 
-KAITO's face: a Service of the Workspace's name, port 80, before servers on port 5000. Behind it two Deployments, one
-for each track: ``stable``, and ``canary`` while a new adapter is tried.
+As with KAITO, a Service named after the Workspace listens on port 80 in front of servers on port 5000. Each track of
+the service (``service_release``) has its own Deployment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from steps.kubernetes.client import Kind
 from steps.rollout import adapter_sources
 from steps.rollout.service_pod import SERVICE_LABEL, user_port
-from steps.rollout.service_release import Release
+from steps.rollout.service_release import CANARY, STABLE, Release
 from steps.rollout.settings import Settings
 from steps.serving import desired_adapters
 from steps.serving.drain import PORT
@@ -21,10 +21,9 @@ from steps.serving.drain import PORT
 Document = dict[str, Any]
 SERVICE_PORT = 80
 TRACK_LABEL = "argotune.dev/track"
-STABLE, CANARY = "stable", "canary"
 REVISION, DIGEST = "argotune.dev/revision", "argotune.dev/image-digest"
 WAITING = 10
-"""Requests that wait at one server, above which another is added (KAITO's own threshold)."""
+"""Waiting requests per server above which a server is added (KAITO's threshold)."""
 
 DEPLOYMENTS = Kind("apps/v1", "deployments")
 SERVICES = Kind("v1", "services")
@@ -36,27 +35,27 @@ ROUTES = Kind("gateway.networking.k8s.io/v1", "httproutes")
 
 
 def deployment(name: str, track: str, release: Release, *, scaled: bool, deadline: float) -> Document:
-    """The Deployment of a track; ``scaled``: an autoscaler says how many servers there are."""
+    """Return the Deployment of a track; with ``scaled``, an autoscaler sets its replicas."""
     labels = {SERVICE_LABEL: name, TRACK_LABEL: track}
     template = copy.deepcopy(release.pod)
     metadata = template["metadata"]
-    metadata["labels"] = {**metadata["labels"], **_named(name), **labels}
+    metadata["labels"] = {**metadata["labels"], **_labels(name), **labels}
     metadata["annotations"] = {**metadata.get("annotations", {}), REVISION: release.revision}
     for volume in template["spec"].get("volumes") or []:
         if volume.get("configMap", {}).get("name") == "":
-            volume["configMap"]["name"] = wanted_name(name, release.revision)
+            volume["configMap"]["name"] = config_map_name(name, release.revision)
     return {
         "apiVersion": DEPLOYMENTS.api_version,
         "kind": "Deployment",
         "metadata": {
             "name": deployment_name(name, track),
-            "labels": {**_named(name), **labels},
+            "labels": {**_labels(name), **labels},
             "annotations": {REVISION: release.revision, DIGEST: release.image_digest},
         },
         "spec": {
             **({} if scaled else {"replicas": release.replicas}),
             "selector": {"matchLabels": labels},
-            # A new server is ready before an old one goes.
+            # A new server is ready before an old one is deleted.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "progressDeadlineSeconds": max(60, int(deadline)),
             "revisionHistoryLimit": 2,
@@ -65,37 +64,38 @@ def deployment(name: str, track: str, release: Release, *, scaled: bool, deadlin
     }
 
 
-def wanted(name: str, revision: str, adapters: list[desired_adapters.DesiredAdapter]) -> Document:
-    """The ConfigMap that tells the servers of a revision which adapters to serve, now and when it changes."""
+def adapters_config_map(name: str, revision: str, adapters: list[desired_adapters.DesiredAdapter]) -> Document:
+    """Return the ConfigMap with the desired adapters of a revision, which its servers watch."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": wanted_name(name, revision), "labels": {**_named(name), SERVICE_LABEL: name}},
+        "metadata": {"name": config_map_name(name, revision), "labels": {**_labels(name), SERVICE_LABEL: name}},
         "data": {"adapters.json": desired_adapters.serialize(adapters)},
     }
 
 
-def around(given: Settings) -> list[tuple[Kind, Document]]:
-    """What stands around the servers, whatever they serve."""
-    name = given.name
+def supporting_objects(settings: Settings) -> list[tuple[Kind, Document]]:
+    """Return the objects next to the Deployments, which do not depend on the release."""
+    name = settings.name
     select = {SERVICE_LABEL: name}
-    # Without a Gateway the number of servers splits the requests: all stand behind the one Service.
-    behind = {**select, TRACK_LABEL: STABLE} if given.gateway else select
-    found: list[tuple[Kind, Document]] = [
-        (SERVICES, _service(given, name, behind)),
+    # Without a Gateway, one Service has the servers of all tracks, so their number splits the requests.
+    backends = {**select, TRACK_LABEL: STABLE} if settings.gateway else select
+    objects: list[tuple[Kind, Document]] = [
+        (SERVICES, _service(settings, name, backends)),
         (BUDGETS, _budget(name, select)),
-        (POLICIES, _policy(given, name, select)),
+        (POLICIES, _policy(settings, name, select)),
     ]
-    if given.max_replicas > given.replicas:
-        found.append((SCALED_OBJECTS, _scaled(given)) if given.prometheus else (AUTOSCALERS, _autoscaler(given)))
-    if given.gateway:
+    if settings.max_replicas > settings.replicas:
+        scaler = (SCALED_OBJECTS, _scaled_object) if settings.prometheus else (AUTOSCALERS, _autoscaler)
+        objects.append((scaler[0], scaler[1](settings)))
+    if settings.gateway:
         for track in (STABLE, CANARY):
-            found.append((SERVICES, _service(given, f"{name}-{track}", {**select, TRACK_LABEL: track})))
-    return found
+            objects.append((SERVICES, _service(settings, f"{name}-{track}", {**select, TRACK_LABEL: track})))
+    return objects
 
 
 def route(name: str, gateway: str, percent: int) -> Document:
-    """The HTTPRoute by which a Gateway gives the canary its share."""
+    """Return the HTTPRoute that splits the requests between the tracks."""
     namespace, _, gateway_name = gateway.rpartition("/")
     parent = {"name": gateway_name, **({"namespace": namespace} if namespace else {})}
     weights = {STABLE: 100 - percent, CANARY: percent}
@@ -103,7 +103,7 @@ def route(name: str, gateway: str, percent: int) -> Document:
     return {
         "apiVersion": ROUTES.api_version,
         "kind": "HTTPRoute",
-        "metadata": {"name": name, "labels": {**_named(name), SERVICE_LABEL: name}},
+        "metadata": {"name": name, "labels": {**_labels(name), SERVICE_LABEL: name}},
         "spec": {
             "parentRefs": [parent],
             "rules": [
@@ -114,21 +114,21 @@ def route(name: str, gateway: str, percent: int) -> Document:
 
 
 def deployment_name(name: str, track: str) -> str:
-    """The stable one has the name of the service, as with KAITO."""
+    """Return the name of a track's Deployment; the stable one has the name of the service, as with KAITO."""
     return name if track == STABLE else f"{name}-{track}"
 
 
-def wanted_name(name: str, revision: str) -> str:
-    """Name of the ConfigMap of a revision."""
+def config_map_name(name: str, revision: str) -> str:
+    """Return the name of a revision's ConfigMap."""
     return f"{name}-adapters-{revision}"
 
 
-def _service(given: Settings, service: str, select: Mapping[str, str]) -> Document:
-    target = "http" if not given.template else user_port(given.template)
+def _service(settings: Settings, service: str, select: Mapping[str, str]) -> Document:
+    target = "http" if not settings.template else user_port(settings.template)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": service, "labels": {**_named(given.name), SERVICE_LABEL: given.name}},
+        "metadata": {"name": service, "labels": {**_labels(settings.name), SERVICE_LABEL: settings.name}},
         "spec": {
             "type": "ClusterIP",
             "selector": dict(select),
@@ -141,20 +141,20 @@ def _budget(name: str, select: Mapping[str, str]) -> Document:
     return {
         "apiVersion": BUDGETS.api_version,
         "kind": "PodDisruptionBudget",
-        "metadata": {"name": name, "labels": {**_named(name), SERVICE_LABEL: name}},
+        "metadata": {"name": name, "labels": {**_labels(name), SERVICE_LABEL: name}},
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(select)}},
     }
 
 
-def _policy(given: Settings, name: str, select: Mapping[str, str]) -> Document:
-    """In: from pods of the cluster, to the served port. Out: names, and HTTPS to registries and the hub."""
-    port = user_port(given.template) if given.template else PORT
+def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Document:
+    """Allow ingress from pods to the server's port, and egress to DNS and by HTTPS to registries and the hub."""
+    port = user_port(settings.template) if settings.template else PORT
     link_local = [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}, {"cidr": "::/0", "except": ["fe80::/10"]}]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     return {
         "apiVersion": POLICIES.api_version,
         "kind": "NetworkPolicy",
-        "metadata": {"name": name, "labels": {**_named(name), SERVICE_LABEL: name}},
+        "metadata": {"name": name, "labels": {**_labels(name), SERVICE_LABEL: name}},
         "spec": {
             "podSelector": {"matchLabels": dict(select)},
             "policyTypes": ["Ingress", "Egress"],
@@ -167,7 +167,7 @@ def _policy(given: Settings, name: str, select: Mapping[str, str]) -> Document:
     }
 
 
-def _autoscaler(given: Settings) -> Document:
+def _autoscaler(settings: Settings) -> Document:
     metric = {
         "type": "Pods",
         "pods": {
@@ -178,22 +178,22 @@ def _autoscaler(given: Settings) -> Document:
     return {
         "apiVersion": AUTOSCALERS.api_version,
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": given.name, "labels": {**_named(given.name), SERVICE_LABEL: given.name}},
+        "metadata": {"name": settings.name, "labels": {**_labels(settings.name), SERVICE_LABEL: settings.name}},
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": given.name},
-            "minReplicas": given.replicas,
-            "maxReplicas": given.max_replicas,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": settings.name},
+            "minReplicas": settings.replicas,
+            "maxReplicas": settings.max_replicas,
             "metrics": [metric],
         },
     }
 
 
-def _scaled(given: Settings) -> Document:
-    base = adapter_sources.base_name(given)
+def _scaled_object(settings: Settings) -> Document:
+    base = adapter_sources.base_name(settings)
     trigger = {
         "type": "prometheus",
         "metadata": {
-            "serverAddress": given.prometheus,
+            "serverAddress": settings.prometheus,
             "query": f'sum(vllm:num_requests_waiting{{model_name="{base}"}})',
             "threshold": str(WAITING),
         },
@@ -201,18 +201,18 @@ def _scaled(given: Settings) -> Document:
     return {
         "apiVersion": SCALED_OBJECTS.api_version,
         "kind": "ScaledObject",
-        "metadata": {"name": given.name, "labels": {**_named(given.name), SERVICE_LABEL: given.name}},
+        "metadata": {"name": settings.name, "labels": {**_labels(settings.name), SERVICE_LABEL: settings.name}},
         "spec": {
-            "scaleTargetRef": {"name": given.name},
-            "minReplicaCount": given.replicas,
-            "maxReplicaCount": given.max_replicas,
+            "scaleTargetRef": {"name": settings.name},
+            "minReplicaCount": settings.replicas,
+            "maxReplicaCount": settings.max_replicas,
             "cooldownPeriod": 300,
             "triggers": [trigger],
         },
     }
 
 
-def _named(name: str) -> dict[str, str]:
+def _labels(name: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": name,
         "app.kubernetes.io/component": "inference",

@@ -18,10 +18,10 @@ from steps.serving.drain import DRAIN_SECONDS, PORT
 Document = dict[str, Any]
 SERVER = "server"
 SERVICE_LABEL = "argotune.dev/service"
-WANTED, ADAPTERS, MODELS, VOLUMES = "/etc/argotune", "/mnt/adapters", "/mnt/models", "/mnt/adapter"
+CONFIG, ADAPTERS, MODELS, VOLUMES = "/etc/argotune", "/mnt/adapters", "/mnt/models", "/mnt/adapter"
 
 
-def pod(given: Settings, arguments: Mapping[str, Any]) -> Document:
+def build_pod(given: Settings, arguments: Mapping[str, Any]) -> Document:
     """Pod of a server, all but the list of its adapters; the user's own, where the Workspace has one."""
     labels = {"azure.workload.identity/use": "true"} if given.service_account else {}
     if given.template:
@@ -69,7 +69,7 @@ def _server(given: Settings, arguments: Mapping[str, Any]) -> Document:
         "server-arguments": json.dumps(arguments, sort_keys=True),
     }
     environment = [
-        {"name": desired_adapters.FILE_VARIABLE, "value": f"{WANTED}/adapters.json"},
+        {"name": desired_adapters.FILE_VARIABLE, "value": f"{CONFIG}/adapters.json"},
         {"name": desired_adapters.FOLDER_VARIABLE, "value": ADAPTERS},
         {"name": "HF_HOME", "value": f"{MODELS}/huggingface"},
     ]
@@ -97,7 +97,7 @@ def _server(given: Settings, arguments: Mapping[str, Any]) -> Document:
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [
-            {"name": "wanted", "mountPath": WANTED, "readOnly": True},
+            {"name": "wanted", "mountPath": CONFIG, "readOnly": True},
             {"name": "adapters", "mountPath": ADAPTERS},
             {"name": "models", "mountPath": MODELS},
             {"name": "tmp", "mountPath": "/tmp"},

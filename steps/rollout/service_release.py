@@ -1,8 +1,7 @@
-"""What is, or was, in service: kept in the cluster, so that anyone can go back to it.
+"""The releases of a service, recorded in the cluster for rollbacks.
 
-A ConfigMap beside the service (``NAME-releases``) holds the release in service, the one before it, and the canary.
-A release becomes the one in service once it has answered; a run that is killed before leaves the old record, and so
-the next one knows what was good.
+The ConfigMap ``NAME-releases`` contains the current release, the previous one, and the canary. A release is recorded
+after it has answered; a run that is killed before leaves the old record, so the next run knows the last good release.
 """
 
 from __future__ import annotations
@@ -17,74 +16,76 @@ from steps.kubernetes.client import CONFIG_MAPS, KubernetesClient
 from steps.runtime import files
 from steps.serving.desired_adapters import DesiredAdapter
 
-DIGITS = 10
+NUM_DIGITS = 10
+STABLE, CANARY = "stable", "canary"
+"""Tracks of a service, each with its own Deployment."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A pod, the adapters it serves, and how many of it."""
+    """A pod template, the adapters that it serves, and the number of replicas."""
 
     pod: dict[str, Any]
-    """Template of the pods, but for the list of adapters."""
+    """Pod template without the list of adapters."""
     adapters: list[DesiredAdapter]
     base_name: str
     image_digest: str = ""
-    """Of the adapter that was tuned."""
+    """Digest of the image of the tuned adapter."""
     replicas: int = 1
     revision: str = ""
-    """Name of the pods that were started for it; a release that was hot-loaded has that of the one before."""
+    """Revision of its pods; a hot-loaded release has that of the release before it."""
 
     @property
-    def shape(self) -> str:
-        """Digest of all but the adapters: servers of one shape take each other's adapters."""
+    def pod_template_hash(self) -> str:
+        """Digest of the pod template; servers with the same template can hot-load each other's adapters."""
         return files.sha256_text(json.dumps(self.pod, sort_keys=True)).rpartition(":")[2]
 
     @property
     def models(self) -> list[str]:
-        """Names it answers to; none are known of a pod of the user's own."""
+        """Names that requests can use; only the base model's for a custom pod."""
         return [self.base_name, *(adapter.name for adapter in self.adapters)]
 
-    def started(self, apart_from: str = "") -> Release:
-        """The release with a revision of its own, another than ``apart_from``."""
+    def with_revision(self, other_than: str = "") -> Release:
+        """Return the release with its revision; another one for each value of ``other_than``."""
         adapters = [dataclasses.asdict(adapter) for adapter in self.adapters]
-        text = json.dumps([self.shape, adapters, apart_from], sort_keys=True)
-        return dataclasses.replace(self, revision=files.sha256_text(text).rpartition(":")[2][:DIGITS])
+        text = json.dumps([self.pod_template_hash, adapters, other_than], sort_keys=True)
+        return dataclasses.replace(self, revision=files.sha256_text(text).rpartition(":")[2][:NUM_DIGITS])
 
 
 @dataclass(frozen=True)
 class Releases:
-    """What the cluster knows of a service."""
+    """The recorded releases of a service."""
 
     current: Release | None = None
     previous: Release | None = None
     canary: Release | None = None
     percent: int = 0
-    """Share of the canary."""
+    """Percentage of requests that the canary receives."""
     gateway: str = ""
     scaled: bool = False
-    """Whether an autoscaler says how many servers there are."""
+    """True if an autoscaler sets the number of replicas."""
     objects: list[str] = field(default_factory=list)
-    """Kinds of what stands around the servers and need not (autoscalers, routes)."""
+    """Kinds of optional supporting objects (autoscalers, routes)."""
 
-    def known(self) -> Sequence[Release]:
-        """All of them."""
+    def retained(self) -> Sequence[Release]:
+        """Return the current, previous and canary release, if recorded."""
         return [release for release in (self.current, self.previous, self.canary) if release]
 
 
-def read(cluster: KubernetesClient, name: str) -> Releases:
-    """What is in service under a name; empty where nothing is."""
+def read_releases(cluster: KubernetesClient, name: str) -> Releases:
+    """Return the recorded releases of a service; empty if there are none."""
     document = cluster.get(CONFIG_MAPS, _name(name)) or {}
     try:
-        given = json.loads((document.get("data") or {})["releases.json"])
-        for part in ("current", "previous", "canary"):
-            given[part] = _release(given[part]) if given.get(part) else None
-        return Releases(**given)
+        content = json.loads((document.get("data") or {})["releases.json"])
+        for role in ("current", "previous", "canary"):
+            content[role] = _parse_release(content[role]) if content.get(role) else None
+        return Releases(**content)
     except (KeyError, TypeError, ValueError):
         return Releases()
 
 
-def write(cluster: KubernetesClient, name: str, releases: Releases) -> None:
-    """Keep what is in service."""
+def write_releases(cluster: KubernetesClient, name: str, releases: Releases) -> None:
+    """Record the releases of a service."""
     labels = {"argotune.dev/service": name, "app.kubernetes.io/managed-by": "argotune"}
     content = json.dumps(dataclasses.asdict(releases), sort_keys=True)
     body = {
@@ -96,8 +97,8 @@ def write(cluster: KubernetesClient, name: str, releases: Releases) -> None:
     cluster.apply(CONFIG_MAPS, body)
 
 
-def _release(given: dict[str, Any]) -> Release:
-    return Release(**{**given, "adapters": [DesiredAdapter(**adapter) for adapter in given["adapters"]]})
+def _parse_release(content: dict[str, Any]) -> Release:
+    return Release(**{**content, "adapters": [DesiredAdapter(**adapter) for adapter in content["adapters"]]})
 
 
 def _name(name: str) -> str:

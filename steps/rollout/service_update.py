@@ -1,8 +1,8 @@
-"""A release comes into service, and goes back if it does not answer: hot where it can, else a rolling update.
+"""Deploy a release of a service, and roll back if it does not answer.
 
-Hot: the servers that run take other adapters (their ConfigMap says which, ``adapter_switch`` follows). Rolling:
-a new server is ready before an old one goes. Either way nothing is recorded before the release has answered, so a
-run that is killed at any moment leaves what was in service on record, and the next one ends well.
+Hot load: running servers load other adapters (``adapter_reloader`` watches their ConfigMap). Rolling update: a new
+server is ready before an old one is removed. A release is recorded only after it has answered, so a run that is killed
+at any moment leaves the previous release on record, and the next run succeeds.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import Any
 
 from steps.kubernetes.client import CONFIG_MAPS, PODS, KindNotInstalled, KubernetesClient
 from steps.rollout import pod_diagnosis, service_manifests
-from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, STABLE, TRACK_LABEL
+from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, TRACK_LABEL
 from steps.rollout.service_pod import SERVICE_LABEL
-from steps.rollout.service_release import Release
+from steps.rollout.service_release import STABLE, Release
 from steps.runtime.errors import StepError, TimeLimit
 from steps.serving import desired_adapters, serving_client
 from steps.serving.drain import PORT
 
 Document = dict[str, Any]
 POLL_SECONDS = 2.0
-HOT_SECONDS = 300.0
-"""For hot-loading: a kubelet takes up to two minutes to hand on a changed ConfigMap."""
+HOT_LOAD_SECONDS = 300.0
+"""Time for a hot load: a kubelet takes up to two minutes to update a mounted ConfigMap."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One track of a service, and the cluster it is in."""
+    """The deployment of one track of a service."""
 
     cluster: KubernetesClient
     name: str
     track: str = STABLE
     scaled: bool = False
     end: float = 0.0
-    """Moment (of ``time.monotonic``) by which it must be in service."""
+    """Deadline, by ``time.monotonic``."""
     reachable: bool = True
-    """Whether pods can be asked from here: in the cluster."""
+    """True if this process can connect to pods: it runs in the cluster."""
     sleep: Callable[[float], None] = time.sleep
 
     @property
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         """Seconds until the deadline."""
         return max(1.0, self.end - time.monotonic())
 
@@ -54,193 +54,203 @@ class Rollout:
         return service_manifests.deployment_name(self.name, self.track)
 
 
-def put(rollout: Rollout, release: Release, before: Release | None) -> Release:
-    """Bring a release into service in place of the one ``before``, and leave that one if it fails.
+def deploy(rollout: Rollout, release: Release, current: Release | None) -> Release:
+    """Replace the ``current`` release with another one; on failure, roll back.
+
+    Returns:
+        The release with the revision of its servers.
 
     Raises:
-        InsufficientCapacity: there is no node or no memory for it.
-        NoImageVolume: its pods can't be started with the images that they shall mount.
-        StepError: it does not come up; the message tells why.
-        TimeLimit: it does not within the deadline.
+        InsufficientCapacity: No node has the resources.
+        ImageVolumeFailed: The pods cannot start with the images that they mount.
+        StepError: The servers do not become ready.
+        TimeLimit: They are not ready before the deadline.
     """
-    if before and rollout.reachable and release.adapters and before.shape == release.shape:
-        hot = dataclasses.replace(release, revision=before.revision, replicas=before.replicas)
-        if _runs(rollout, before.revision):
+    if current and rollout.reachable and release.adapters and current.pod_template_hash == release.pod_template_hash:
+        hot = dataclasses.replace(release, revision=current.revision, replicas=current.replicas)
+        if _is_running(rollout, current.revision):
             try:
-                _hot(rollout, hot, before)
+                _hot_load(rollout, hot, current)
                 return hot
             except StepError as error:
-                print(f"not while it runs ({error.message}): a rolling update instead", flush=True)
-    # A canary never has the revision of servers beside it, whose list of adapters goes by that name.
-    started = release.started(apart_from="" if rollout.track == STABLE else rollout.track)
-    if before and started.revision == before.revision and started.adapters != before.adapters:
-        # The servers of that revision were hot-loaded since: they are not those that are wanted.
-        started = release.started(apart_from=before.revision)
+                print(f"hot load failed ({error.message}); starting a rolling update", flush=True)
+    # Tracks never share a revision, because the ConfigMap of adapters is named after it.
+    started = release.with_revision(other_than="" if rollout.track == STABLE else rollout.track)
+    if current and started.revision == current.revision and started.adapters != current.adapters:
+        # The servers of that revision have hot-loaded other adapters.
+        started = release.with_revision(other_than=current.revision)
     try:
-        _roll(rollout, started)
+        _rolling_update(rollout, started)
     except BaseException:
-        take_back(rollout, before, started)
+        rollback(rollout, current, started)
         raise
     return started
 
 
-def take_back(rollout: Rollout, before: Release | None, failed: Release) -> None:
-    """Have the release ``before`` in service again; where there was none, nothing is left of the one that failed."""
-    if before is None:
-        print("there was nothing in service before: what did not come up is removed", flush=True)
+def rollback(rollout: Rollout, current: Release | None, failed: Release) -> None:
+    """Restore the ``current`` release; delete the failed one if there was none."""
+    if current is None:
+        print("no previous release to roll back to; deleted the failed Deployment", flush=True)
         rollout.cluster.delete(DEPLOYMENTS, rollout.deployment)
     else:
-        print(f"back to what was in service (revision {before.revision})", flush=True)
-        _apply(rollout, before)
-    if before is None or failed.revision != before.revision:
-        rollout.cluster.delete(CONFIG_MAPS, service_manifests.wanted_name(rollout.name, failed.revision))
+        print(f"rolling back to revision {current.revision}", flush=True)
+        _apply(rollout, current)
+    if current is None or failed.revision != current.revision:
+        rollout.cluster.delete(CONFIG_MAPS, service_manifests.config_map_name(rollout.name, failed.revision))
 
 
-def serves(rollout: Rollout, release: Release) -> bool:
-    """Whether the cluster is told to serve a release, as it is on record."""
-    live = rollout.cluster.get(DEPLOYMENTS, rollout.deployment) or {}
-    wanted = service_manifests.wanted(rollout.name, release.revision, release.adapters)
-    told = rollout.cluster.get(CONFIG_MAPS, wanted["metadata"]["name"]) or {}
-    of_live = (live.get("metadata") or {}).get("annotations") or {}
-    return bool(of_live.get(REVISION) == release.revision and told.get("data") == wanted["data"])
+def is_serving(rollout: Rollout, release: Release) -> bool:
+    """Return True if the Deployment and the adapters in the cluster are those of the release."""
+    desired = service_manifests.adapters_config_map(rollout.name, release.revision, release.adapters)
+    live = rollout.cluster.get(CONFIG_MAPS, desired["metadata"]["name"]) or {}
+    return _revision(_deployment(rollout)) == release.revision and live.get("data") == desired["data"]
 
 
 def restore(rollout: Rollout, release: Release) -> None:
-    """Have a release in service as it is on record, whatever is now.
+    """Deploy a release as it is on record, whatever the live state is.
 
     Raises:
-        StepError: as ``put``.
+        StepError: See ``deploy``.
     """
-    _roll(rollout, release)
+    _rolling_update(rollout, release)
 
 
 def ready_pods(rollout: Rollout, revision: str) -> list[Document]:
-    """Pods of a revision that answer."""
+    """Return the ready pods of a revision."""
     return [pod for pod in pods(rollout, revision) if _is_ready(pod)]
 
 
 def pods(rollout: Rollout, revision: str) -> list[Document]:
-    """Pods of a revision that are not on their way out."""
+    """Return the pods of a revision that are not terminating."""
     select = f"{SERVICE_LABEL}={rollout.name},{TRACK_LABEL}={rollout.track}"
-    found = rollout.cluster.list(PODS, labels=select)
-    return [
-        pod
-        for pod in found
-        if not pod["metadata"].get("deletionTimestamp")
-        and (pod["metadata"].get("annotations") or {}).get(REVISION) == revision
-    ]
+    live = [pod for pod in rollout.cluster.list(PODS, labels=select) if not pod["metadata"].get("deletionTimestamp")]
+    return [pod for pod in live if _revision(pod) == revision]
 
 
-def address(pod: Document, port: int = PORT) -> str:
-    """Where a pod answers, within the cluster."""
+def pod_address(pod: Document, port: int = PORT) -> str:
+    """Return the URL of a pod within the cluster."""
     ip = pod["status"]["podIP"]
     return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"
 
 
-def remove(cluster: KubernetesClient, kind: Any, name: str) -> None:
-    """Delete an object, if there is one and its kind is known."""
+def delete_if_present(cluster: KubernetesClient, kind: Any, name: str) -> None:
+    """Delete an object; its kind may be unknown to the cluster."""
     try:
         cluster.delete(kind, name)
     except KindNotInstalled:
         return
 
 
-def _runs(rollout: Rollout, revision: str) -> bool:
-    """Whether the servers of a revision are the ones in service."""
-    live = rollout.cluster.get(DEPLOYMENTS, rollout.deployment)
-    found = live and (live["metadata"].get("annotations") or {}).get(REVISION) == revision
-    return bool(found) and bool(ready_pods(rollout, revision))
+def _is_running(rollout: Rollout, revision: str) -> bool:
+    """Return True if the live servers are those of a revision and one of them is ready."""
+    return _revision(_deployment(rollout)) == revision and bool(ready_pods(rollout, revision))
 
 
-def _hot(rollout: Rollout, release: Release, before: Release) -> None:
-    """Tell the servers which adapters to serve, and wait for each of them; on failure tell them the old ones."""
-    print(f"hot-loading {', '.join(one.version for one in release.adapters)} into the running servers", flush=True)
-    mark = desired_adapters.config_digest(desired_adapters.serialize(release.adapters))
-    end = time.monotonic() + min(HOT_SECONDS, rollout.left)
+def _hot_load(rollout: Rollout, release: Release, current: Release) -> None:
+    """Change the adapters of the running servers and wait for each of them; on failure, restore the current ones."""
+    versions = ", ".join(adapter.version for adapter in release.adapters)
+    print(f"hot-loading {versions} into the running servers", flush=True)
+    config_digest = desired_adapters.config_digest(desired_adapters.serialize(release.adapters))
+    end = time.monotonic() + min(HOT_LOAD_SECONDS, rollout.remaining_seconds)
     try:
-        _want(rollout, release)
-        asked: set[str] = set()
-        # Servers may come and go meanwhile: until all that are ready now have taken the adapters.
-        while waiting := [pod for pod in ready_pods(rollout, release.revision) if pod["metadata"]["uid"] not in asked]:
+        _apply_adapters(rollout, release)
+        updated: set[str] = set()
+        # Servers come and go meanwhile: continue until all servers that are ready now have loaded the adapters.
+        while waiting := [
+            pod for pod in ready_pods(rollout, release.revision) if pod["metadata"]["uid"] not in updated
+        ]:
             for pod in waiting:
-                _takes(rollout, pod, release.revision, mark, end)
-                asked.add(pod["metadata"]["uid"])
-        if not asked:
+                _wait_for_pod(rollout, pod, release.revision, config_digest, end)
+                updated.add(pod["metadata"]["uid"])
+        if not updated:
             raise StepError("no server is ready")
-        _apply(rollout, release)  # what the Deployment says of itself
+        _apply(rollout, release)  # the annotations of the Deployment
     except BaseException:
-        _want(rollout, before)
+        _apply_adapters(rollout, current)
         raise
 
 
-def _takes(rollout: Rollout, pod: Document, revision: str, mark: str, end: float) -> None:
-    """Wait until a server serves the adapters of ``mark``, or has left."""
+def _wait_for_pod(rollout: Rollout, pod: Document, revision: str, config_digest: str, end: float) -> None:
+    """Wait until a server serves the adapters of ``config_digest``, or is no longer ready."""
 
-    def gone() -> str:
-        there = {one["metadata"]["uid"] for one in ready_pods(rollout, revision)}
-        return "" if pod["metadata"]["uid"] in there else "the server has left"
+    def exit_reason() -> str:
+        ready = {pod["metadata"]["uid"] for pod in ready_pods(rollout, revision)}
+        return "" if pod["metadata"]["uid"] in ready else "the server is no longer ready"
 
-    with contextlib.suppress(serving_client.Gone):
-        serving_client.wait(address(pod), mark, max(1.0, end - time.monotonic()), gone, rollout.sleep)
+    with contextlib.suppress(serving_client.ServerExited):
+        serving_client.wait_for_adapters(
+            pod_address(pod), config_digest, max(1.0, end - time.monotonic()), exit_reason, rollout.sleep
+        )
 
 
-def _roll(rollout: Rollout, release: Release) -> None:
+def _rolling_update(rollout: Rollout, release: Release) -> None:
     _apply(rollout, release)
     print(f"rolling update of {rollout.deployment} to revision {release.revision}", flush=True)
-    told = ""
+    reported = ""
     while True:
-        live = rollout.cluster.get(DEPLOYMENTS, rollout.deployment) or {}
+        live = _deployment(rollout)
         if _is_complete(live, release.revision):
             return
-        cause = pod_diagnosis.of_pods(rollout.cluster, pods(rollout, release.revision)) or pod_diagnosis.of_deployment(
-            live
-        )
+        cause = pod_diagnosis.diagnose_pods(
+            rollout.cluster, pods(rollout, release.revision)
+        ) or pod_diagnosis.diagnose_deployment(live)
         if cause and cause.final:
             raise cause.error()
-        if cause and cause.message != told:
-            told = cause.message
+        if cause and cause.message != reported:
+            reported = cause.message
             print(f"waiting: {cause.message}", flush=True)
-        if time.monotonic() > rollout.end or _is_late(live):
+        if time.monotonic() > rollout.end or _deadline_exceeded(live):
             if cause:
                 raise cause.error()
             raise TimeLimit(
-                f"{rollout.deployment} is not ready within the deadline", "raise pipeline.rollout.deadline"
+                f"{rollout.deployment} is not ready before the deadline", "increase pipeline.rollout.deadline"
             )
         rollout.sleep(POLL_SECONDS)
 
 
 def _apply(rollout: Rollout, release: Release) -> None:
-    _want(rollout, release)
+    _apply_adapters(rollout, release)
     rollout.cluster.apply(
         DEPLOYMENTS,
         service_manifests.deployment(
-            rollout.name, rollout.track, release, scaled=rollout.scaled, deadline=rollout.left
+            rollout.name, rollout.track, release, scaled=rollout.scaled, deadline=rollout.remaining_seconds
         ),
     )
 
 
-def _want(rollout: Rollout, release: Release) -> None:
-    rollout.cluster.apply(CONFIG_MAPS, service_manifests.wanted(rollout.name, release.revision, release.adapters))
+def _apply_adapters(rollout: Rollout, release: Release) -> None:
+    rollout.cluster.apply(
+        CONFIG_MAPS, service_manifests.adapters_config_map(rollout.name, release.revision, release.adapters)
+    )
 
 
 def _is_complete(live: Document, revision: str) -> bool:
-    """As ``kubectl rollout status`` decides it."""
-    metadata, status = live.get("metadata") or {}, live.get("status") or {}
-    if (metadata.get("annotations") or {}).get(REVISION) != revision:
+    """Return True if the update is complete, by the conditions of ``kubectl rollout status``."""
+    status = live.get("status") or {}
+    if _revision(live) != revision or not _is_observed(live):
         return False
-    if status.get("observedGeneration", 0) < metadata.get("generation", 0):
-        return False
-    asked = live["spec"].get("replicas", 1)
+    desired = live["spec"].get("replicas", 1)
     updated, total, available = (status.get(key) or 0 for key in ("updatedReplicas", "replicas", "availableReplicas"))
-    return bool(updated >= asked and total <= updated and available >= updated and asked > 0)
+    return bool(updated >= desired and total <= updated and available >= updated and desired > 0)
 
 
-def _is_late(live: Document) -> bool:
+def _deadline_exceeded(live: Document) -> bool:
     conditions = (live.get("status") or {}).get("conditions") or []
-    observed = (live.get("status") or {}).get("observedGeneration", 0) >= (live.get("metadata") or {}).get(
-        "generation", 0
-    )
-    return observed and any(one.get("reason") == "ProgressDeadlineExceeded" for one in conditions)
+    return _is_observed(live) and any(one.get("reason") == "ProgressDeadlineExceeded" for one in conditions)
+
+
+def _is_observed(live: Document) -> bool:
+    """Return True if the status belongs to the current spec."""
+    status, metadata = live.get("status") or {}, live.get("metadata") or {}
+    return bool(status.get("observedGeneration", 0) >= metadata.get("generation", 0))
+
+
+def _deployment(rollout: Rollout) -> Document:
+    return rollout.cluster.get(DEPLOYMENTS, rollout.deployment) or {}
+
+
+def _revision(document: Document) -> str:
+    return str(((document.get("metadata") or {}).get("annotations") or {}).get(REVISION) or "")
 
 
 def _is_ready(pod: Document) -> bool:

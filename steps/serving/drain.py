@@ -28,7 +28,7 @@ def drain(
     """Wait until the server answers nobody any more, or the pod's time is over."""
     end = clock() + DRAIN_SECONDS
     sleep(LEAVE_SECONDS)
-    while serving_client.state(address).get("running") and clock() < end:
+    while serving_client.get_state(address).get("running") and clock() < end:
         sleep(1.0)
 
 

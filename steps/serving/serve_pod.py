@@ -63,8 +63,8 @@ def prepare(given: Settings) -> Program:
     """
     from steps.models.model import fetch_model
 
-    arguments = server_command.normalised(given.server_arguments)
-    choice = server_command.choose()
+    arguments = server_command.normalize_arguments(given.server_arguments)
+    choice = server_command.choose_server()
     base = fetch_model(preset=given.preset, model=given.model, revision=given.revision).folder
     folder = Path(os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
     file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
@@ -76,7 +76,7 @@ def prepare(given: Settings) -> Program:
         files.write_text(folder / "chat_template.jinja", template)
         arguments["chat-template"] = str(folder / "chat_template.jinja")
     name = served_name(given.preset, given.model)
-    command = server_command.command(choice, base, name, arguments, given.port, given.host)
+    command = server_command.build_command(choice, base, name, arguments, given.port, given.host)
     kept = {key: value for key, value in os.environ.items() if key not in SECRETS}
     offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
     ours = {"ARGOTUNE_DEFAULT_MODEL": name, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "PYTHONUNBUFFERED": "1"}

@@ -134,12 +134,12 @@ def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
     end = time.monotonic() + seconds
     while not is_healthy(server):
         if not is_alive(server):
-            raise _ended(server, log)
-        if problem := serving_client.problem(server.endpoint):
+            raise _exit_error(server, log)
+        if problem := serving_client.get_problem(server.endpoint):
             raise StepError(problem, f"see {log}")
         if time.monotonic() > end:
             raise TimeLimit(
-                f"the {server.kind} server did not answer within {seconds:.0f} s; its log ends: {cause(log)}",
+                f"the {server.kind} server did not answer within {seconds:.0f} s; its log ends: {last_error(log)}",
                 f"raise the deadline, or see {log}",
             )
         time.sleep(0.2)
@@ -198,16 +198,16 @@ def free_port(ports: Sequence[int] = PORTS) -> int:
     raise InsufficientCapacity(f"ports {ports[0]} to {ports[-1]} are all in use", "stop a server, or set another port")
 
 
-def cause(log: Path) -> str:
+def last_error(log: Path) -> str:
     """The sentence of a log that tells why a server ended: its last error, else its last line."""
     try:
         text = log.read_text(errors="replace")[-200_000:]
     except OSError:
         return "(no log)"
-    return cause_of(text)
+    return last_error_in(text)
 
 
-def cause_of(text: str) -> str:
+def last_error_in(text: str) -> str:
     """The same of the text of a log."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
     errors = [match[0] for line in lines if (match := _ERROR.search(line)) and "root cause" not in line]
@@ -218,8 +218,8 @@ def cause_of(text: str) -> str:
 _ERROR = re.compile(r"(?<![\w.])(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception|NotFound)\b: .+|\berror: .+")
 
 
-def _ended(server: Server, log: Path) -> StepError:
-    why = cause(log)
+def _exit_error(server: Server, log: Path) -> StepError:
+    why = last_error(log)
     if _exit_code(server) == -signal.SIGKILL:
         return InsufficientCapacity(
             f"the {server.kind} server was killed, most often for want of memory", f"see {log}"

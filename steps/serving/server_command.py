@@ -64,7 +64,7 @@ class Choice:
     reason: str
 
 
-def choose() -> Choice:
+def choose_server() -> Choice:
     """Choose the server: ``$ARGOTUNE_VLLM`` (path of ``vllm``, or ``off``), ``vllm`` where found, else transformers'.
 
     Raises:
@@ -87,7 +87,7 @@ def choose() -> Choice:
     return Choice("transformers", program, f"the transformers library's server ({why_not})")
 
 
-def normalised(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
+def normalize_arguments(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The given vLLM flags with dashes, as its command line has them.
 
     Raises:
@@ -100,7 +100,7 @@ def normalised(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def command(
+def build_command(
     choice: Choice,
     base: Path,
     name: str,
@@ -111,7 +111,7 @@ def command(
     """The command that serves ``base`` as ``name`` on ``port``."""
     if choice.kind == "vllm":
         fixed = {"served-model-name": name, "host": host, "port": port, "middleware": MIDDLEWARE}
-        return [*choice.program, str(base), *words(fixed | dict(arguments))]
+        return [*choice.program, str(base), *format_flags(fixed | dict(arguments))]
     dtype = ["--dtype", str(arguments["dtype"])] if "dtype" in arguments else []
     return [*choice.program, "--base", str(base), "--name", name, *dtype, "--host", host, "--port", str(port)]
 
@@ -130,12 +130,12 @@ def chat_template(base: Path, adapters: Sequence[ServedAdapter]) -> str:
     return next((t.read_text() for a in adapters if (t := a.folder / "chat_template.jinja").is_file()), "")
 
 
-def unused(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
+def unused_arguments(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
     """Flags that the chosen server has no counterpart for."""
     return [] if choice.kind == "vllm" else sorted(set(arguments) - {"dtype"})
 
 
-def environment(choice: Choice, default_model: str, adapters: Path, folder: Path) -> dict[str, str]:
+def build_environment(choice: Choice, default_model: str, adapters: Path, folder: Path) -> dict[str, str]:
     """Environment of the server: nothing is fetched or sent, and no secret of ours is handed on.
 
     ``adapters`` is the file of wanted adapters; ``folder`` receives the middleware for vLLM, whose environment has
@@ -147,10 +147,10 @@ def environment(choice: Choice, default_model: str, adapters: Path, folder: Path
     kept |= {desired_adapters.FILE_VARIABLE: str(adapters), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     if choice.kind == "transformers":
         # Beside what is already importable, so that the steps are found from any working directory.
-        return kept | {"PYTHONPATH": _joined(str(STEPS.parent), kept.get("PYTHONPATH"))}
+        return kept | {"PYTHONPATH": _join_paths(str(STEPS.parent), kept.get("PYTHONPATH"))}
     for name in MIDDLEWARE_FILES:
         files.write_text(folder / "steps" / name, (STEPS / name).read_text())
-    kept["PATH"] = _joined(str(Path(choice.program[0]).parent), kept.get("PATH"))
+    kept["PATH"] = _join_paths(str(Path(choice.program[0]).parent), kept.get("PATH"))
     kept.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; unset, vLLM takes a share of all memory
     return kept | {"PYTHONPATH": str(folder), "VLLM_NO_USAGE_STATS": "1"}
 
@@ -177,22 +177,22 @@ def _probe(vllm: str) -> tuple[str, list[str], str]:
     return "", [], f"vLLM does not start: {last}"
 
 
-def words(flags: Mapping[str, Any]) -> list[str]:
+def format_flags(flags: Mapping[str, Any]) -> list[str]:
     """Flags of vLLM as words of a command line."""
-    return [word for flag, value in flags.items() for word in _words(flag, value)]
+    return [word for flag, value in flags.items() for word in _format_flag(flag, value)]
 
 
-def _words(flag: str, value: Any) -> list[str]:
+def _format_flag(flag: str, value: Any) -> list[str]:
     if value is None:
         return []
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
     if isinstance(value, list):
-        return [f"--{flag}", *(_word(item) for item in value)]
-    return [f"--{flag}", _word(value)]
+        return [f"--{flag}", *(_format_value(item) for item in value)]
+    return [f"--{flag}", _format_value(value)]
 
 
-def _word(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -201,7 +201,7 @@ def _has_chat_template(base: Path) -> bool:
     return (base / "chat_template.jinja").is_file() or (config.is_file() and '"chat_template"' in config.read_text())
 
 
-def _joined(first: str, rest: str | None) -> str:
+def _join_paths(first: str, rest: str | None) -> str:
     return os.pathsep.join(part for part in (first, rest) if part)
 
 

@@ -25,11 +25,11 @@ MAX_ATTEMPTS = 4
 PASSING = (429, 500, 502, 503, 504)
 
 
-class Gone(StepError):
+class ServerExited(StepError):
     """The server has ended."""
 
 
-class Refused(StepError):
+class RequestRejected(StepError):
     """The server does not take a request (HTTP 4xx), so that asking again is of no use."""
 
 
@@ -38,13 +38,13 @@ class Answer:
     """What a model answers."""
 
     content: str
-    thought: str
+    reasoning: str
     """What it said to itself before, where the server tells that apart (vLLM's ``reasoning-parser``)."""
-    cut: bool
+    truncated: bool
     """Whether it would have gone on."""
 
 
-def state(address: str, timeout: float = 5.0) -> dict[str, Any]:
+def get_state(address: str, timeout: float = 5.0) -> dict[str, Any]:
     """What the server says of its adapters (``GET /adapters``); empty where nothing answers so."""
     import requests
 
@@ -57,17 +57,17 @@ def state(address: str, timeout: float = 5.0) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def problem(address: str) -> str:
+def get_problem(address: str) -> str:
     """Why the server does not serve the adapters it shall; empty where it does, or still tries for the first time."""
-    return str(state(address).get("problem") or "")
+    return str(get_state(address).get("problem") or "")
 
 
-def write(file: Path, adapters: Sequence[DesiredAdapter]) -> None:
+def write_adapters(file: Path, adapters: Sequence[DesiredAdapter]) -> None:
     """Tell a server on this machine which adapters to serve."""
     files.write_text(file, desired_adapters.serialize(adapters))
 
 
-def wait(
+def wait_for_adapters(
     address: str, mark: str, seconds: float, gone: Callable[[], str] = str, sleep: Callable[[float], None] = time.sleep
 ) -> None:
     """Wait until the server serves the adapters of ``mark`` (``steps.serving.desired_adapters.config_digest``).
@@ -75,22 +75,22 @@ def wait(
     ``gone`` is asked while nothing answers, and tells why nothing will any more, if so.
 
     Raises:
-        Gone: as ``gone`` says.
+        ServerExited: as ``gone`` says.
         StepError: it can't; what it served it goes on serving.
         TimeLimit: it does not within ``seconds``.
     """
     end = time.monotonic() + seconds
-    while (told := state(address)).get("reached") != mark:
+    while (told := get_state(address)).get("reached") != mark:
         if told.get("wanted") == mark and told.get("problem"):
             raise StepError(told["problem"], "the adapters before go on being served")
         if not told and (why := gone()):
-            raise Gone(why)
+            raise ServerExited(why)
         if time.monotonic() > end:
             raise TimeLimit(f"{address} did not take the adapter within {seconds:.0f} s", "raise the deadline")
         sleep(POLL_SECONDS)
 
 
-def models(address: str, timeout: float = 20.0, sleep: Callable[[float], None] = time.sleep) -> list[str]:
+def list_models(address: str, timeout: float = 20.0, sleep: Callable[[float], None] = time.sleep) -> list[str]:
     """Names that the server answers to, the base first.
 
     Raises:
@@ -104,7 +104,7 @@ def models(address: str, timeout: float = 20.0, sleep: Callable[[float], None] =
         try:
             return [str(model["id"]) for model in response.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(f"{address} does not list its models: {error}") from None
+            raise RequestRejected(f"{address} does not list its models: {error}") from None
 
     return _again(listed, address, timeout, sleep)
 
@@ -118,10 +118,10 @@ def complete(
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """The answer to one question; raises as ``ask`` says."""
-    return ask(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
+    return chat(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
 
 
-def ask(
+def chat(
     address: str,
     model: str,
     messages: Sequence[Mapping[str, Any]],
@@ -132,7 +132,7 @@ def ask(
     """Ask through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
 
     Raises:
-        Refused: the server does not take the request.
+        RequestRejected: the server does not take the request.
         StepError: it answered with an error, or not at all, again and again.
         TimeLimit: it did not within ``timeout`` seconds.
     """
@@ -162,7 +162,7 @@ def _refuse(response: Any, who: str) -> None:
     what = f"{who} HTTP {response.status_code}: {response.text[:500]}"
     if response.status_code in PASSING:
         raise _Passing(what, retry_after(response))
-    raise Refused(what) if response.status_code < 500 else StepError(what)
+    raise RequestRejected(what) if response.status_code < 500 else StepError(what)
 
 
 def _again(call: Callable[[float], T], who: str, timeout: float, sleep: Callable[[float], None]) -> T:
@@ -191,8 +191,8 @@ def _again(call: Callable[[float], T], who: str, timeout: float, sleep: Callable
 
 def _answer(choice: Mapping[str, Any]) -> Answer:
     said = choice["message"]
-    thought = said.get("reasoning_content") or said.get("reasoning") or ""  # the older name first
-    return Answer(str(said.get("content") or ""), str(thought), choice.get("finish_reason") == "length")
+    reasoning = said.get("reasoning_content") or said.get("reasoning") or ""  # the older name first
+    return Answer(str(said.get("content") or ""), str(reasoning), choice.get("finish_reason") == "length")
 
 
 def session() -> Any:

@@ -23,7 +23,7 @@ from steps.oci import reference
 from steps.oci.registry import pull_data
 from steps.rollout import service_release
 from steps.rollout.service_release import Release, Releases
-from steps.rollout.service_update import Rollout, put
+from steps.rollout.service_update import Rollout, deploy
 from steps.serving import desired_adapters
 
 Object = dict[str, Any]
@@ -199,17 +199,19 @@ def mounted_images(pod: Object) -> dict[str, str]:
 def plain_release(image: str) -> Release:
     """A pod that takes no adapters."""
     containers = [{"name": "server", "image": image}]
-    return Release({"metadata": {"labels": {}}, "spec": {"containers": containers}}, [], "", replicas=1).started()
+    return Release(
+        {"metadata": {"labels": {}}, "spec": {"containers": containers}}, [], "", replicas=1
+    ).with_revision()
 
 
 def serve_with_canary(cluster: KubernetesServer, name: str, folder: Path) -> Servers:
     """A service that serves the image ``one``, and ``two`` by its canary, by whatever ``$KUBECONFIG`` leads to."""
     servers = Servers(cluster, folder, answering=False)
     client = kubernetes_client.connect()
-    put(Rollout(client, name, end=1e12), plain_release("one"), None)
-    put(Rollout(client, name, "canary", end=1e12), plain_release("two"), None)
+    deploy(Rollout(client, name, end=1e12), plain_release("one"), None)
+    deploy(Rollout(client, name, "canary", end=1e12), plain_release("two"), None)
     known = Releases(current=plain_release("one"), canary=plain_release("two"), percent=20)
-    service_release.write(client, name, known)
+    service_release.write_releases(client, name, known)
     return servers
 
 

@@ -23,4 +23,4 @@ def run(args: argparse.Namespace) -> int:
     """Go back, and say what is served now; raises as ``argotune promote``."""
     from steps.rollout import service_change
 
-    return promote.change(args, service_change.roll_back)
+    return promote.change(args, service_change.rollback)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from steps.models.adapter import adapter_digest
-from steps.rollout.answer_check import QUESTIONS, TOKENS, compare
+from steps.rollout.answer_check import MAX_QUESTIONS, MAX_TOKENS, compare
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
-from steps.serving.serving_client import Answer, Refused
+from steps.serving.serving_client import Answer, RequestRejected
 
 PODS = ("cart", "shop", "mail", "search", "login", "stock")
 LONGER = " It is said at length, in many more words than are asked of the server."
@@ -66,11 +66,11 @@ def served(work: Path, says: Says, **changes: Any) -> str:
         question = str(messages[-1]["content"])
         asked.append((model, question, tokens))
         said = says(model, question)
-        return said if isinstance(said, Answer) else Answer(said, "", cut=True)
+        return said if isinstance(said, Answer) else Answer(said, "", truncated=True)
 
     values: dict[str, Any] = {"adapters": [{"name": "tuned", "path": "adapter"}]}
     agreement = compare(Settings(work=work, model="team/base", preset="base", **values | changes), ask)
-    assert agreement.startswith("not compared") or {tokens for *_, tokens in asked} == {TOKENS}
+    assert agreement.startswith("not compared") or {tokens for *_, tokens in asked} == {MAX_TOKENS}
     return agreement
 
 
@@ -80,8 +80,8 @@ def healthy(model: str, question: str) -> str:
 
 def test_the_same_words_are_the_same(work: Path) -> None:
     assert served(work, healthy) == "5 of 5 answers as in the evaluation"
-    assert QUESTIONS == 5 < len(PODS)
-    whole = {question: Answer(adapter_says(question) + LONGER, "", cut=False) for question in PODS}
+    assert MAX_QUESTIONS == 5 < len(PODS)
+    whole = {question: Answer(adapter_says(question) + LONGER, "", truncated=False) for question in PODS}
     assert served(work, lambda _, question: whole[question]) == "5 of 5 answers as in the evaluation"
 
 
@@ -120,7 +120,10 @@ def test_another_adapter_is_told(work: Path) -> None:
 @pytest.mark.parametrize("said", ["", "Cause"])
 def test_answers_that_are_cut_short_are_told(work: Path, said: str) -> None:
     with pytest.raises(StepError, match="of its words are those of the evaluation"):
-        served(work, lambda model, question: Answer(said, "", cut=False) if model == "tuned" else base_says(question))
+        served(
+            work,
+            lambda model, question: Answer(said, "", truncated=False) if model == "tuned" else base_says(question),
+        )
 
 
 def test_a_base_that_says_the_same_tells_nothing(work: Path) -> None:
@@ -135,7 +138,7 @@ def test_thoughts_that_the_server_tells_apart_are_of_the_answer(work: Path) -> N
     for sample in kept["samples"]:
         sample["adapter_answer"] = f"<think>It is the image.</think>{sample['adapter_answer']}"
     file.write_text(json.dumps(kept))
-    agreement = served(work, lambda _, question: Answer(adapter_says(question), "It is the image.", cut=True))
+    agreement = served(work, lambda _, question: Answer(adapter_says(question), "It is the image.", truncated=True))
     assert agreement == "5 of 5 answers as in the evaluation"
 
 
@@ -150,14 +153,14 @@ def test_writing_without_spaces_is_compared_letter_by_letter(work: Path) -> None
         }
     file.write_text(json.dumps(kept))
     said = {"tuned": "原因は画像が見つからないことです。", "base": "わかりません。"}
-    agreement = served(work, lambda model, _: Answer(said[model], "", cut=False))
+    agreement = served(work, lambda model, _: Answer(said[model], "", truncated=False))
     assert agreement.startswith("0 of 2 answers as in the evaluation, with ")
 
 
 def test_a_question_that_the_server_does_not_take_is_left_out(work: Path) -> None:
     def says(model: str, question: str) -> str:
         if question in refused:
-            raise Refused("HTTP 400: maximum context length is 8")
+            raise RequestRejected("HTTP 400: maximum context length is 8")
         return healthy(model, question)
 
     refused = {"cart", "shop"}

@@ -42,7 +42,7 @@ def live(cluster: KubernetesServer, name: str = NAME) -> Any:
 
 
 def releases() -> service_release.Releases:
-    return service_release.read(kubernetes_client.connect(nap), NAME)
+    return service_release.read_releases(kubernetes_client.connect(nap), NAME)
 
 
 def maps(cluster: KubernetesServer) -> set[str]:
@@ -87,7 +87,7 @@ def test_an_adapter_that_does_not_answer_leaves_the_old_one_in_service(
     for running in servers.pods.values():
         running.small.mute.add(version(images, "two"))
     servers.trouble = waiting("ImagePullBackOff", "not found")  # the rolling update that is tried then
-    with pytest.raises(StepError, match="can't be pulled: not found"):
+    with pytest.raises(StepError, match="cannot pull image .*: not found"):
         run(settings("two"))
     servers.trouble = None
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
@@ -147,15 +147,15 @@ UNSCHEDULABLE = {
 @pytest.mark.parametrize(
     ("trouble", "log", "kind", "says"),
     [
-        (waiting("ImagePullBackOff", "manifest unknown"), "", StepError, "image serve:1 .* can't be pulled: manifest"),
+        (waiting("ImagePullBackOff", "manifest unknown"), "", StepError, "cannot pull image serve:1 of pod helper-.*: manifest"),
         (waiting("CreateContainerConfigError", 'secret "x" not found'), "", StepError, 'secret "x" not found'),
         (waiting("CrashLoopBackOff", **OOM), "", InsufficientCapacity, "OOMKilled"),
         (waiting("CrashLoopBackOff", **ENDED), "x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n",
          InsufficientCapacity, "ran out of GPU memory: torch.OutOfMemoryError"),
         (waiting("CrashLoopBackOff", **ENDED), "x\nRuntimeError: CUDA error: no kernel image\n", StepError,
-         "ends with exit code 1: RuntimeError: CUDA error: no kernel image"),
+         "exited with code 1: RuntimeError: CUDA error: no kernel image"),
         (waiting("CrashLoopBackOff", **ENDED), "a\nthe last word\n", StepError, "the last word"),
-        (UNSCHEDULABLE, "", InsufficientCapacity, "no node takes pod helper-.*no gpu"),
+        (UNSCHEDULABLE, "", InsufficientCapacity, "no node can run pod helper-.*no gpu"),
         ({"phase": "Failed", "reason": "Evicted", "message": "x", "conditions": []}, "", StepError, "was evicted: x"),
     ],
 )  # fmt: skip
@@ -186,7 +186,7 @@ def test_a_canary_gets_its_share_and_takes_over_or_goes(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     client = kubernetes_client.connect(nap)
-    with pytest.raises(BadInput, match="no service helper"):
+    with pytest.raises(BadInput, match="no argotune service helper"):
         service_change.promote(client, NAME, 30, nap)
     run(settings(canary=33))  # nothing to stand beside: it is the first
     assert live(cluster, f"{NAME}-canary") is None
@@ -197,7 +197,7 @@ def test_a_canary_gets_its_share_and_takes_over_or_goes(
     assert live(cluster, f"{NAME}-canary")["spec"]["replicas"] == 1, "a third of three servers"
     behind = servers.ready(**{"argotune.dev/service": NAME})
     assert len(behind) == 3
-    assert "gone" in service_change.roll_back(client, NAME, 30, nap)
+    assert "removed the canary" in service_change.rollback(client, NAME, 30, nap)
     assert live(cluster, f"{NAME}-canary") is None and len(servers.ready()) == 2
 
     run(settings("two", canary=33, gateway="web/front"))
@@ -209,7 +209,7 @@ def test_a_canary_gets_its_share_and_takes_over_or_goes(
     assert route and [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [100, 0]
     assert live(cluster, f"{NAME}-canary") is None
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
-    assert version(images, "one") in service_change.roll_back(client, NAME, 30, nap)
+    assert version(images, "one") in service_change.rollback(client, NAME, 30, nap)
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
 
 
@@ -223,10 +223,10 @@ def test_a_canary_of_what_was_in_service_before_leaves_the_servers_that_took_its
     assert len(stable) == 2
     for pod in stable:
         assert (
-            serving_client.complete(service_update.address(pod), "tuned", "x", 5, 20)
+            serving_client.complete(service_update.pod_address(pod), "tuned", "x", 5, 20)
             == f"I am {version(images, 'two')}."
         )
-    service_change.roll_back(kubernetes_client.connect(nap), NAME, 30, nap)
+    service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
     assert run(settings("two")).answer == f"I am {version(images, 'two')}."
 
 
@@ -237,7 +237,7 @@ def test_from_a_laptop_the_release_before_comes_back_by_a_rolling_update(
     run(settings("two"))
     started = set(servers.pods)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
-    service_change.roll_back(kubernetes_client.connect(nap), NAME, 30, nap)
+    service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
     assert not started & set(servers.pods)
     assert servers.least[NAME] == 2
     (running,) = {tuple(one.small.adapters) for one in servers.pods.values()} - {()} or {("loading",)}
@@ -293,7 +293,7 @@ def test_rights_of_the_rollout_are_those_it_uses(
     run(settings("wide"))
     run(settings("two", server_arguments={"max-model-len": 128}))
     run(settings("two", hot_load=False))
-    for trouble, says in ((waiting("CrashLoopBackOff", **ENDED), "exit code 1"), (SILENT, "Multi-Attach")):
+    for trouble, says in ((waiting("CrashLoopBackOff", **ENDED), "exited with code 1"), (SILENT, "Multi-Attach")):
         servers.trouble = trouble
         with pytest.raises(StepError, match=says):
             run(settings("two", server_arguments={"max-model-len": 64}, deadline_seconds=1))

@@ -65,12 +65,12 @@ class Service:
         faults.calls.clear()
         if kind:
             faults.fail(kind, call, name)
-        outcome = "tried again"
+        outcome = "succeeds on retry"
         if kind == "killed":
             assert not kill_proof(faults, lambda: run(self.given)), "nothing was killed"
-            outcome = "started again, it ends well"
+            outcome = "succeeds after a restart"
         run(self.given)
-        return f"{outcome}; the adapters asked for answer, nothing else is left"
+        return f"{outcome}; only the desired adapters are served"
 
     def look(self, way: Way, images: dict[str, str]) -> None:
         """See that what was asked for is in service and on record, and nothing else is there."""

@@ -30,7 +30,7 @@ from steps.serving.desired_adapters import DesiredAdapter
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A work folder whose server is the small one; waits cost nothing."""
     choice = server_command.Choice("vllm", [sys.executable, adapter_server.__file__], "a small one")
-    monkeypatch.setattr(server_command, "choose", lambda: choice)
+    monkeypatch.setattr(server_command, "choose_server", lambda: choice)
     again = serving_client._again
     monkeypatch.setattr(serving_client, "_again", lambda call, who, timeout, _: again(call, who, timeout, nap))
     monkeypatch.setattr(serving_client, "POLL_SECONDS", 0.01)
@@ -76,10 +76,10 @@ def test_questions_to_a_server_that_takes_another_adapter(
             patch.setattr(serving_client, "session", lambda: proxy.client(session(), 0.3 if kind == "timeout" else 0))
             if kind:
                 proxy.faults.fail(kind, 1, name)
-            outcome = "tried again"
+            outcome = "succeeds on retry"
             if kind == "killed":
                 assert not kill_proof(proxy.faults, lambda: rollout_local.rollout(given)), "nothing was killed"
-                outcome = "started again, it ends well"
+                outcome = "succeeds after a restart"
             result = rollout_local.rollout(given)
             calls = list(proxy.faults.calls)
         version = DesiredAdapter("tuned", adapter_digest(tmp_path / adapter)).version
@@ -90,7 +90,7 @@ def test_questions_to_a_server_that_takes_another_adapter(
         assert [folder.name for folder in (work / "serve" / "adapters").iterdir()] == [version]
         assert not (work / "serve" / server.STARTING).exists()
         proxy.faults.calls[:] = calls
-        return proxy.faults, f"{outcome}; the server goes on, with the adapter asked for"
+        return proxy.faults, f"{outcome}; the server keeps running with the desired adapter"
 
     rows = sweep_names("rollout", attempt, sample=3)
     calls = {"GET /health", "GET /v1/models", "GET /adapters", "POST /v1/chat/completions"}

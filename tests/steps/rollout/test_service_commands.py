@@ -40,11 +40,11 @@ def test_rollback_ends_a_canary(
     assert served_images(cluster) == {"helper": "one"}
     assert "the canary" in capsys.readouterr().out
     assert main(["rollback", "helper"]) == 2
-    assert "nothing was in service before" in capsys.readouterr().err
+    assert "has no previous release to roll back to" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_told(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "nobody"]) == 2
-    assert "no service nobody of argotune in namespace argotune" in capsys.readouterr().err
+    assert "no argotune service nobody in namespace argotune" in capsys.readouterr().err
     assert main(["promote", "nobody", "--deadline", "soon"]) == 2
     assert "--deadline" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import yaml
 from kubernetes import client
 
 from steps.rollout import image_volumes, rollout_cluster, service_manifests
-from steps.rollout.service_manifests import STABLE
+from steps.rollout.service_release import STABLE
 from steps.rollout.settings import Settings
 from steps.serving.desired_adapters import DesiredAdapter
 
@@ -48,12 +48,12 @@ def given(**changes: Any) -> Settings:
 
 def objects(settings: Settings) -> list[dict[str, Any]]:
     adapter = DesiredAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
-    release = rollout_cluster.release_of(settings)
+    release = rollout_cluster.build_release(settings)
     scaled = settings.max_replicas > settings.replicas
     return [
-        service_manifests.wanted("oncall", release.revision, [adapter]),
+        service_manifests.adapters_config_map("oncall", release.revision, [adapter]),
         service_manifests.deployment("oncall", STABLE, release, scaled=scaled, deadline=900),
-        *(body for _, body in service_manifests.around(settings)),
+        *(body for _, body in service_manifests.supporting_objects(settings)),
     ]
 
 
@@ -66,8 +66,8 @@ def test_they_are_those_of_the_golden_file() -> None:
 def mounted() -> list[dict[str, Any]]:
     """The Deployment whose servers mount the adapter."""
     adapter = DesiredAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
-    release = dataclasses.replace(rollout_cluster.release_of(given(hot_load=False)), adapters=[adapter])
-    release = image_volumes.mounting(release, "registry")
+    release = dataclasses.replace(rollout_cluster.build_release(given(hot_load=False)), adapters=[adapter])
+    release = image_volumes.mount_images(release, "registry")
     return [service_manifests.deployment("oncall", STABLE, release, scaled=False, deadline=900)]
 
 
@@ -128,7 +128,7 @@ def test_no_server_is_missed_while_another_takes_its_place() -> None:
 
 def test_vllm_is_told_what_the_estimate_assumes_unless_the_user_says_otherwise() -> None:
     def arguments(settings: Settings) -> dict[str, Any]:
-        args = rollout_cluster.release_of(settings).pod["spec"]["containers"][0]["args"]
+        args = rollout_cluster.build_release(settings).pod["spec"]["containers"][0]["args"]
         found: dict[str, Any] = yaml.safe_load(args[args.index("--server-arguments") + 1])
         return found
 

@@ -54,8 +54,10 @@ def adapter(tmp_path: Path) -> Callable[..., DesiredAdapter]:
 
 
 def want(file: Path, server: Running, *adapters: DesiredAdapter) -> None:
-    serving_client.write(file, adapters)
-    serving_client.wait(server.address, desired_adapters.config_digest(desired_adapters.serialize(adapters)), 20)
+    serving_client.write_adapters(file, adapters)
+    serving_client.wait_for_adapters(
+        server.address, desired_adapters.config_digest(desired_adapters.serialize(adapters)), 20
+    )
 
 
 def ask(server: Running, model: str) -> requests.Response:
@@ -100,9 +102,9 @@ def test_the_old_adapter_stays_until_its_last_answer(
     server.hold(one.version)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         slow = pool.submit(ask, server, "tuned")
-        until(lambda: serving_client.state(server.address)["running"].get(one.version))
-        serving_client.write(file, [two])
-        until(lambda: serving_client.state(server.address)["versions"]["tuned"] == two.version)
+        until(lambda: serving_client.get_state(server.address)["running"].get(one.version))
+        serving_client.write_adapters(file, [two])
+        until(lambda: serving_client.get_state(server.address)["versions"]["tuned"] == two.version)
         assert ask(server, "tuned").json()["model"] == two.version
         assert ("/v1/unload_lora_adapter", one.version) not in server.small.calls
         server.let_go(one.version)
@@ -134,7 +136,7 @@ def test_what_fails_leaves_the_old_one_in_service_and_is_told(
     with pytest.raises(StepError, match=says):
         if trouble == "file":
             file.write_text('{"adapter": 1}')
-            serving_client.wait(server.address, desired_adapters.config_digest('{"adapter": 1}'), 20)
+            serving_client.wait_for_adapters(server.address, desired_adapters.config_digest('{"adapter": 1}'), 20)
         want(file, server, two)
     assert ask(server, "tuned").json()["model"] == one.version
     assert requests.get(f"{server.address}/ready").status_code == 200, "it still serves"
@@ -149,13 +151,13 @@ def test_a_server_that_is_not_up_yet_is_waited_for(
     server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     server.small.healthy = False
-    serving_client.write(file, [adapter()])
+    serving_client.write_adapters(file, [adapter()])
     assert requests.get(f"{server.address}/ready").status_code == 503
     with pytest.raises(TimeLimit, match="did not take the adapter within 0 s"):
-        serving_client.wait(server.address, "other", 0.1)
+        serving_client.wait_for_adapters(server.address, "other", 0.1)
     assert server.small.calls == []
     with pytest.raises(StepError, match="the pod is gone"):
-        serving_client.wait("http://127.0.0.1:9", "other", 20, lambda: "the pod is gone")
+        serving_client.wait_for_adapters("http://127.0.0.1:9", "other", 20, lambda: "the pod is gone")
     server.small.healthy = True
     want(file, server, adapter())
 
@@ -166,10 +168,10 @@ def test_several_adapters_change_in_one_moment(
     want(file, server, adapter("a", "1"), adapter("b", "1"))
     new = [adapter("a", "2"), adapter("c", "1")]
     want(file, server, *new)
-    assert serving_client.models(server.address) == ["base", "a", "c"]
+    assert serving_client.list_models(server.address) == ["base", "a", "c"]
     assert set(server.small.adapters) == {one.version for one in new}
     want(file, server)
-    assert serving_client.models(server.address) == ["base"]
+    assert serving_client.list_models(server.address) == ["base"]
 
 
 def test_an_image_is_pulled_by_its_digest_and_removed_when_unloaded(

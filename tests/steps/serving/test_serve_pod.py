@@ -30,17 +30,17 @@ def test_a_pod_serves_the_adapters_of_its_file_and_knows_no_token_any_more(tmp_p
     folder = save_adapter(base, tmp_path / "adapter")
     wanted = [DesiredAdapter("tuned", adapter_digest(folder), path=str(folder))]
     file = tmp_path / "adapters.json"
-    serving_client.write(file, wanted)
+    serving_client.write_adapters(file, wanted)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     pod = start(tmp_path, base, file, "--host", "127.0.0.1", "--port", str(port))
     try:
-        serving_client.wait(
+        serving_client.wait_for_adapters(
             address, desired_adapters.config_digest(file.read_text()), 90, lambda: "ended" if pod.poll() else ""
         )
         assert requests.get(f"{address}/ready").status_code == 200
-        assert serving_client.models(address) == ["tiny", "tuned"]
+        assert serving_client.list_models(address) == ["tiny", "tuned"]
         assert serving_client.complete(address, "tuned", "x", 4, 60)
         assert b"hf_canary" not in Path(f"/proc/{pod.pid}/environ").read_bytes(), "the process is the server itself"
     finally:
@@ -55,7 +55,7 @@ def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
     file = tmp_path / "adapters.json"
     (tmp_path / "empty").mkdir()
-    serving_client.write(file, [DesiredAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
+    serving_client.write_adapters(file, [DesiredAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
     pod = start(tmp_path, tmp_path / "base", file)
     said, _ = pod.communicate(timeout=60)
     assert pod.returncode == 2
@@ -66,10 +66,10 @@ def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
 def test_a_pod_waits_for_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     running = [{"tuned-1": 2}, {"tuned-1": 1}, {}]
     naps: list[float] = []
-    monkeypatch.setattr(serving_client, "state", lambda _: {"running": running.pop(0)})
+    monkeypatch.setattr(serving_client, "get_state", lambda _: {"running": running.pop(0)})
     drain.drain(sleep=naps.append)
     assert naps == [drain.LEAVE_SECONDS, 1.0, 1.0] and not running
     now = [0.0]
-    monkeypatch.setattr(serving_client, "state", lambda _: {"running": {"tuned-1": 1}})
+    monkeypatch.setattr(serving_client, "get_state", lambda _: {"running": {"tuned-1": 1}})
     drain.drain(sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), clock=lambda: now[0])
     assert now[0] == DRAIN_SECONDS

@@ -186,4 +186,4 @@ vllm serve: error: unrecognized arguments: --nope
 )
 def test_the_cause_is_the_last_error_of_the_log(log: Path, text: str, why: str) -> None:
     log.write_text(text)
-    assert server.cause(log) == why
+    assert server.last_error(log) == why

@@ -37,7 +37,7 @@ def broken_vllm(tmp_path: Path) -> Path:
 
 def test_off_chooses_the_transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", "off")
-    assert server_command.choose() == Choice(
+    assert server_command.choose_server() == Choice(
         "transformers", TRANSFORMERS.program, "the transformers library's server (ARGOTUNE_VLLM is off)"
     )
 
@@ -47,10 +47,10 @@ def test_a_vllm_that_is_asked_for_and_does_not_work_is_an_error(
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", str(broken_vllm))
     with pytest.raises(BadInput, match="vLLM finds no device that it was built for"):
-        server_command.choose()
+        server_command.choose_server()
     monkeypatch.setenv("ARGOTUNE_VLLM", str(tmp_path / "nothing"))
     with pytest.raises(BadInput, match="is not a vllm in a Python environment"):
-        server_command.choose()
+        server_command.choose_server()
 
 
 def test_a_vllm_that_only_lies_around_and_does_not_work_is_told_and_passed_over(
@@ -58,19 +58,19 @@ def test_a_vllm_that_only_lies_around_and_does_not_work_is_told_and_passed_over(
 ) -> None:
     monkeypatch.delenv("ARGOTUNE_VLLM", raising=False)
     monkeypatch.setenv("PATH", str(broken_vllm.parent) + os.pathsep + os.environ["PATH"])
-    chosen = server_command.choose()
+    chosen = server_command.choose_server()
     assert chosen.kind == "transformers"
     assert "vLLM finds no device that it was built for" in chosen.reason
 
 
 def test_vllm_gets_every_flag(tmp_path: Path) -> None:
-    arguments = server_command.normalised(
+    arguments = server_command.normalize_arguments(
         {"max_model_len": 2048, "enable-prefix-caching": False, "trust-remote-code": True, "quantization": None,
          "compilation-config": {"level": 3}, "dtype": "bfloat16"}
     )  # fmt: skip
     adapters = [adapter(tmp_path / "a"), adapter(tmp_path / "b", "other", r=8, rank_pattern={"q_proj": 33})]
     room = server_command.lora_arguments([one.rank for one in adapters])
-    words = server_command.command(VLLM, tmp_path, "base", room | arguments, 8001)
+    words = server_command.build_command(VLLM, tmp_path, "base", room | arguments, 8001)
     assert words[:3] == ["/opt/vllm/bin/vllm", "serve", str(tmp_path)]
     text = " ".join(words)
     assert "--served-model-name base --host 127.0.0.1 --port 8001" in text
@@ -96,15 +96,15 @@ def test_without_adapters_nothing_is_said_of_lora() -> None:
 
 def test_the_transformers_server_takes_dtype_and_tells_what_it_does_not_use(tmp_path: Path) -> None:
     arguments = {"dtype": "float32", "max-model-len": 2048}
-    words = server_command.command(TRANSFORMERS, tmp_path, "base", arguments, 8001)
+    words = server_command.build_command(TRANSFORMERS, tmp_path, "base", arguments, 8001)
     assert " ".join(words[3:]) == f"--base {tmp_path} --name base --dtype float32 --host 127.0.0.1 --port 8001"
-    assert server_command.unused(TRANSFORMERS, arguments) == ["max-model-len"]
-    assert server_command.unused(VLLM, arguments) == []
+    assert server_command.unused_arguments(TRANSFORMERS, arguments) == ["max-model-len"]
+    assert server_command.unused_arguments(VLLM, arguments) == []
 
 
 def test_what_the_step_decides_is_refused_all_at_once() -> None:
     with pytest.raises(BadInput) as refused:
-        server_command.normalised({"port": 1, "lora_modules": "x=y", "--api-key": "s3cret", "max-model-len": 8})
+        server_command.normalize_arguments({"port": 1, "lora_modules": "x=y", "--api-key": "s3cret"})
     assert "port: set the port of the rollout" in str(refused.value)
     assert "lora-modules: list the adapters" in str(refused.value)
     assert "api-key: a secret" in str(refused.value)
@@ -114,7 +114,7 @@ def test_what_the_step_decides_is_refused_all_at_once() -> None:
 def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONPATH", "/ours")
-    environment = server_command.environment(VLLM, "tuned", tmp_path / "adapters.json", tmp_path / "middleware")
+    environment = server_command.build_environment(VLLM, "tuned", tmp_path / "adapters.json", tmp_path / "middleware")
     assert "hf_secret" not in environment.values()
     assert environment["PYTHONPATH"] == str(tmp_path / "middleware")
     assert (environment["ARGOTUNE_ADAPTERS"], environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == (
@@ -128,7 +128,7 @@ def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPa
 
 def test_vllm_imports_the_copied_middleware_without_our_packages(tmp_path: Path) -> None:
     """In vLLM's environment there is Starlette, but nothing of ours beyond the copied files."""
-    environment = server_command.environment(VLLM, "", tmp_path / "adapters.json", tmp_path / "middleware")
+    environment = server_command.build_environment(VLLM, "", tmp_path / "adapters.json", tmp_path / "middleware")
     for package in ("starlette", "anyio", "idna", "sniffio", "typing_extensions"):
         if spec := importlib.util.find_spec(package):
             path = Path(str(spec.origin))

@@ -62,7 +62,7 @@ def test_servers_prefer_the_nodes_too():
     document = compiled(SERVE | {"resource.preferredNodes": ["aks-1"], "resource.instanceType": SIZE})
     names, sizes = (json.loads(flag(document, "rollout", name)) for name in ("preferred-nodes", "instance-types"))
     given = Settings(work=Path("/work"), name="phi", model="a/b", preferred_nodes=names, instance_types=sizes)
-    affinity = service_pod.pod(given, {})["spec"]["affinity"]["nodeAffinity"]
+    affinity = service_pod.build_pod(given, {})["spec"]["affinity"]["nodeAffinity"]
     [preferred] = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
     assert preferred["preference"]["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": ["aks-1"]}]
     [required] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]

@@ -1,4 +1,4 @@
-"""The adapters that a rollout serves, and the folders that they are in."""
+"""The adapters that a rollout serves, and their folders."""
 
 from __future__ import annotations
 
@@ -10,37 +10,39 @@ from steps.serving.server_command import served_name
 
 
 def base_name(settings: Settings) -> str:
-    """Name that the base model of a rollout is served under."""
+    """Return the name under which the base model is served."""
     return served_name(settings.preset, settings.model)
 
 
 def list_sources(settings: Settings) -> list[AdapterSource]:
-    """All adapters to serve, in their order.
+    """Return all adapters to serve, in order.
 
     Raises:
-        BadInput: with everything that is wrong with their list.
+        BadInput: The list is invalid; the message has all problems.
     """
     folders = [AdapterSource(name=Path(folder).name, path=folder) for folder in settings.adapter_folders]
-    found = [*settings.adapters, *folders]
+    sources = [*settings.adapters, *folders]
     problems = [
-        f"adapter {source.name or '(no name)'}: give a name, and one of path and image"
-        for source in found
+        f"adapter {source.name or '(no name)'}: a name and one of path and image are required"
+        for source in sources
         if not source.name or bool(source.path) == bool(source.image)
     ]
-    names = [base_name(settings), *(source.name for source in found)]
-    problems += [f"two models are named {name}" for name in sorted({n for n in names if names.count(n) > 1})]
-    problems += [f"adapter {name!r}: a name has no '=', '/' or blank" for name in names[1:] if set(name) & set("=/ ")]
+    names = [base_name(settings), *(source.name for source in sources)]
+    problems += [f"duplicate model name {name}" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [
+        f"adapter {name!r}: a name cannot contain '=', '/' or spaces" for name in names[1:] if set(name) & set("=/ ")
+    ]
     if problems:
-        raise BadInput("; ".join(problems), "mend the list of adapters")
-    return found
+        raise BadInput("; ".join(problems), "correct the list of adapters")
+    return sources
 
 
 def adapter_folder(settings: Settings, source: AdapterSource) -> Path:
-    """Folder of an adapter; that of an image is pulled below the work folder.
+    """Return the folder of an adapter; an image is pulled to a folder below the work folder.
 
     Raises:
-        BadInput: the reference is none, or the image is no adapter.
-        StepError: the registry does not give it.
+        BadInput: The reference is invalid, or the image is not an adapter.
+        StepError: The image cannot be pulled.
     """
     if source.image:
         from steps.oci import reference
@@ -48,4 +50,4 @@ def adapter_folder(settings: Settings, source: AdapterSource) -> Path:
 
         folder = settings.work.absolute() / "serve" / "pulled" / source.name
         return pull_adapter(reference.parse(source.image), folder)
-    return settings.work.absolute() / source.path  # an absolute path stays as it is
+    return settings.work.absolute() / source.path  # an absolute path is not changed

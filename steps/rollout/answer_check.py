@@ -1,9 +1,9 @@
-"""What is served is what was evaluated: the server is asked what the adapter was asked in the evaluation.
+"""Verify that the server answers like the evaluated adapter, with questions of the evaluation.
 
-Word for word the same can't be demanded: servers compute with other kernels than the evaluation, and where memory is
-short that had a base in 4 bits, so that a healthy server's answer may take another turn after some words. What is
-refused is what no rounding explains: the adapter says what the base model says, or its answers have next to nothing in
-common with those of the evaluation (another adapter, another chat template, cut short).
+The answers need not be identical: the server uses other kernels than the evaluation, which possibly had a 4-bit base
+model, so a correct answer can diverge after some words. The check rejects what rounding cannot explain: the adapter
+answers like the base model, or its answers have almost nothing in common with those of the evaluation, for example
+because of another adapter or chat template.
 """
 
 from __future__ import annotations
@@ -23,111 +23,111 @@ from steps.runtime.errors import StepError
 from steps.serving.serving_client import Answer, RequestRejected
 
 MAX_QUESTIONS = 5
-"""Asked at most, the shortest first."""
+"""Maximum number of questions, the shortest first."""
 MAX_TOKENS = 24
-"""Of an answer: enough to know whose it is."""
-WORDS, APART = 12, 0.5
-"""Adapter and base are told apart by a question whose answers were less similarity than this in their first words."""
+"""Tokens of an answer: enough to tell adapter and base model apart."""
+NUM_WORDS, MAX_BASE_SIMILARITY = 12, 0.5
+"""A question is discriminative if the first words of the answers of adapter and base are less similar than this."""
 MIN_SIMILARITY = 0.1
-"""The least that the served answers have in common with those of the evaluation, on average; 1 is the same words."""
+"""Minimum mean similarity of the served answers to those of the evaluation; 1 is identical words."""
 LETTERS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-"""Of Japanese, Chinese and Korean."""
+"""Character class of Japanese, Chinese and Korean letters."""
 
 Ask = Callable[[str, Sequence[Mapping[str, Any]], int], Answer]
-"""Of a model's name, messages and the tokens of an answer."""
+"""Returns the answer of a model to messages, given the maximum number of tokens."""
 
 
 @dataclass(frozen=True)
-class _Compared:
+class _Comparison:
     messages: Sequence[Mapping[str, Any]]
     question: str
     adapter: str
-    """Its answer in the evaluation."""
+    """Answer of the adapter in the evaluation."""
     served: Answer
     similarity: float
-    """How much of it is served."""
+    """Similarity of the two, from 0 to 1."""
     discriminative: bool
-    """Whether the base answered otherwise in the evaluation."""
+    """True if the base model answered differently in the evaluation."""
 
 
 def compare(settings: Settings, ask: Ask) -> str:
-    """Hold the served adapter's answers against those of the evaluation; gives a sentence of what came of it.
+    """Compare the served adapter's answers with those of the evaluation; return the result as a sentence.
 
     Raises:
-        StepError: what is served is not what was evaluated; or as ``ask`` raises.
+        StepError: The answers differ too much; or the error of ``ask``.
     """
-    name = _tuned(settings)
+    name = _tuned_name(settings)
     if not name:
         return "not compared: no adapter of this run is served"
-    told = _evaluation(settings.work)
-    if not told.get("samples"):
-        why = "answered nothing in its evaluation (evaluation.samples is 0)" if told else "was not evaluated"
-        return f"not compared: the adapter {why}"
-    if told.get("adapter_digest") != adapter_digest(settings.work / "adapter"):
+    evaluation = _read_evaluation(settings.work)
+    if not evaluation.get("samples"):
+        reason = "has no answers in its evaluation (evaluation.samples is 0)" if evaluation else "was not evaluated"
+        return f"not compared: the adapter {reason}"
+    if evaluation.get("adapter_digest") != adapter_digest(settings.work / "adapter"):
         return "not compared: another adapter was evaluated"
-    tokens = min(MAX_TOKENS, int(told.get("max_new_tokens", MAX_TOKENS)))
-    compared, refused = [], ""
-    for sample in sorted(told["samples"], key=_length)[:MAX_QUESTIONS]:
+    tokens = min(MAX_TOKENS, int(evaluation.get("max_new_tokens", MAX_TOKENS)))
+    compared, rejected = [], ""
+    for sample in sorted(evaluation["samples"], key=_length)[:MAX_QUESTIONS]:
         try:
-            compared.append(_compared(sample, ask(name, sample["messages"], tokens)))
+            compared.append(_compare_sample(sample, ask(name, sample["messages"], tokens)))
         except RequestRejected as error:
-            refused = error.message
+            rejected = error.message
     if not compared:
-        return f"not compared: the server takes none of the evaluation's questions: {refused}"
+        return f"not compared: the server rejects all questions of the evaluation: {rejected}"
     base = adapter_sources.base_name(settings)
     if _matches_base_model(compared, lambda one: ask(base, one.messages, tokens)):
-        raise _error("it says word for word what the base model says, where the adapter said something else", compared)
+        raise _error("the server answers exactly like the base model", compared)
     similarity = sum(one.similarity for one in compared) / len(compared)
     if similarity < MIN_SIMILARITY:
-        raise _error(f"{similarity:.0%} of its words are those of the evaluation", compared)
-    same = sum(one.similarity == 1 for one in compared)
-    others = "" if same == len(compared) else f", with {similarity:.0%} of the words in common over all"
-    return f"{same} of {len(compared)} answers as in the evaluation{others}"
+        raise _error(f"{similarity:.0%} of the words match those of the evaluation", compared)
+    identical = sum(one.similarity == 1 for one in compared)
+    overall = "" if identical == len(compared) else f", {similarity:.0%} of all words match"
+    return f"{identical} of {len(compared)} answers as in the evaluation{overall}"
 
 
-def _tuned(settings: Settings) -> str:
-    """Name that the adapter of this run is served under, whose folder is the work folder's; empty if it is not."""
-    own = [one.name for one in settings.adapters if one.path and settings.work / one.path == settings.work / "adapter"]
-    return own[0] if own else ""
+def _tuned_name(settings: Settings) -> str:
+    """Return the name of the adapter that this run has tuned; "" if it is not served."""
+    path = settings.work / "adapter"
+    return next((one.name for one in settings.adapters if one.path and settings.work / one.path == path), "")
 
 
-def _evaluation(work: Path) -> dict[str, Any]:
+def _read_evaluation(work: Path) -> dict[str, Any]:
     try:
-        told = json.loads((work / "report" / "evaluation.json").read_text())
+        content = json.loads((work / "report" / "evaluation.json").read_text())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _length(sample: Mapping[str, Any]) -> int:
     return sum(len(str(message["content"])) for message in sample["messages"])
 
 
-def _compared(sample: Mapping[str, Any], served: Answer) -> _Compared:
+def _compare_sample(sample: Mapping[str, Any], served: Answer) -> _Comparison:
     adapter, base = sample["adapter_answer"], sample["base_answer"]
-    return _Compared(
+    return _Comparison(
         messages=sample["messages"],
         question=sample["question"],
         adapter=adapter,
         served=served,
         similarity=_similarity(served, adapter),
-        discriminative=_ratio(_split(base)[:WORDS], _split(adapter)[:WORDS]) < APART,
+        discriminative=_ratio(_split(base)[:NUM_WORDS], _split(adapter)[:NUM_WORDS]) < MAX_BASE_SIMILARITY,
     )
 
 
-def _matches_base_model(compared: Sequence[_Compared], ask_base: Callable[[_Compared], Answer]) -> bool:
-    """Asked of the same server, so that rounding makes no difference; mostly the first answers settle it."""
+def _matches_base_model(compared: Sequence[_Comparison], ask_base: Callable[[_Comparison], Answer]) -> bool:
+    """Return True if all discriminative answers are those of the base model on the same server (same rounding)."""
     discriminative = [one for one in compared if one.discriminative]
     if any(one.similarity == 1 for one in discriminative):
         return False
     return bool(discriminative) and all(_words(ask_base(one)) == _words(one.served) for one in discriminative)
 
 
-def _similarity(said: Answer, wanted: str) -> float:
-    """How much two answers have in common, from 0 to 1: by the words that stand in both, in their order."""
-    words, others = _words(said), _split(wanted)
-    if said.truncated:
-        words = words[:-1] or words  # the last may be half a word
+def _similarity(served: Answer, expected: str) -> float:
+    """Return the similarity of two answers from 0 to 1, by their common words in order."""
+    words, others = _words(served), _split(expected)
+    if served.truncated:
+        words = words[:-1] or words  # the last word can be incomplete
         others = others[: len(words)]
     return _ratio(words, others)
 
@@ -138,26 +138,27 @@ def _ratio(words: Sequence[str], others: Sequence[str]) -> float:
     return difflib.SequenceMatcher(None, words, others, autojunk=False).ratio()
 
 
-def _words(said: Answer) -> list[str]:
-    return _split(f"{said.reasoning} {said.content}")
+def _words(answer: Answer) -> list[str]:
+    return _split(f"{answer.reasoning} {answer.content}")
 
 
 def _split(text: str) -> list[str]:
-    """Words, without the signs between them; of writing without spaces each letter."""
+    """Split text into words without punctuation, and scripts without spaces into letters."""
     without_tags = re.sub(r"</?think>", " ", text)
     return re.findall(f"[{LETTERS}]|[^\\W{LETTERS}]+", without_tags)
 
 
-def _error(what: str, compared: Sequence[_Compared]) -> StepError:
+def _error(message: str, compared: Sequence[_Comparison]) -> StepError:
     worst = min(compared, key=lambda one: one.similarity)
-    said = f"asked {_short(worst.question)!r} it says {_short(worst.served.content)!r}, not {_short(worst.adapter)!r}"
+    served, expected = _shorten(worst.served.content), _shorten(worst.adapter)
+    example = f"the answer to {_shorten(worst.question)!r} is {served!r}, not {expected!r}"
     return StepError(
-        f"what is served is not the adapter that was evaluated: {what}; {said}",
-        "see that the server has the base model, the chat template and the adapter of the evaluation "
-        "(rollout.serverArguments); with evaluation.samples=0 nothing is compared",
+        f"the served model is not the evaluated adapter: {message}; {example}",
+        "use the base model, chat template and adapter of the evaluation (rollout.serverArguments), or set "
+        "evaluation.samples=0 to skip the check",
     )
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 100 else f"{line[:100]}..."

@@ -1,9 +1,9 @@
 """The rollout on a cluster: a Deployment of servers behind a Service, in the namespace of the run.
 
-The service stays when the run ends, and the next run finds it by its name. Other adapters of the same base are taken
-by the servers that run; anything else is a rolling update; either way what was in service stays until its successor
-has answered, and comes back if that does not. With ``canary`` the new adapter is served beside the old one, to a part
-of the requests, until ``argotune promote`` or ``argotune rollback``.
+The service outlives the run, and the next run finds it by its name. Running servers hot-load other adapters of the
+same base model; any other change is a rolling update. The current release stays live until the new one has answered,
+and is restored if it does not. With ``canary``, both releases are live and split the requests until
+``argotune promote`` or ``argotune rollback``.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ OPTIONAL = {kind.plural: kind for kind in (AUTOSCALERS, SCALED_OBJECTS, ROUTES)}
 
 
 def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> Result:
-    """Put base and adapters in service on the cluster and ask the question; raises as ``steps.rollout`` says."""
+    """Deploy base model and adapters to the cluster and ask the question; for errors see ``steps.rollout.step``."""
     end = time.monotonic() + settings.deadline_seconds
     cluster = kubernetes_client.connect(sleep)
     release = build_release(settings)
     known = service_release.read_releases(cluster, settings.name)
     track = CANARY if settings.canary and known.current else STABLE
     if settings.canary and track == STABLE:
-        print("nothing is in service yet: the first release gets all requests", flush=True)
+        print("there is no release yet: the first one receives all requests", flush=True)
     scaled = settings.max_replicas > settings.replicas
     where = Rollout(cluster, settings.name, track, scaled and track == STABLE, end, sleep=sleep)
     progress.report(0, 3, f"service {settings.name}: {', '.join(release.models)}")
@@ -58,91 +58,91 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         assert known.current
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
         release = dataclasses.replace(release, replicas=replicas)
-    before = known.canary if track == CANARY else known.current
-    served = _deploy(where, settings, release, before)
+    current = known.canary if track == CANARY else known.current
+    served = _deploy(where, settings, release, current)
     progress.report(1, 3, f"{where.deployment} serves revision {served.revision}")
     try:
         address = _address(where, settings, served)
         answers = _ask(where, settings, served, address)
         agreement = _compare(where, settings, address)
     except BaseException:
-        service_update.rollback(where, before, served)
+        service_update.rollback(where, current, served)
         raise
     known = dataclasses.replace(known, scaled=scaled, gateway=settings.gateway, objects=optional)
     _record(where, known, served, settings.canary)
     for model, answer in answers.items():
         print(f"--- {model}\n{answer}")
-    print(f"--- served and evaluated\n{agreement}")
+    print(f"--- compared with the evaluation\n{agreement}")
     endpoint = service_address(cluster, settings.name)
     progress.report(3, 3, f"endpoint: {endpoint}")
-    named = [*(adapter.name for adapter in served.adapters), served.base_name]
-    # The models of a pod of the user's own are those that it lists.
-    told = [answers.get(name, "") for name in named] if not settings.template else [*answers.values()] or [""]
+    names = [*(adapter.name for adapter in served.adapters), served.base_name]
+    # The models of a custom pod are those that it lists.
+    texts = [*answers.values()] or [""] if settings.template else [answers.get(name, "") for name in names]
     kind = "own" if settings.template else "vllm"
-    return Result(endpoint=endpoint, answer=told[0], base_answer=told[-1], server=kind, agreement=agreement)
+    return Result(endpoint=endpoint, answer=texts[0], base_answer=texts[-1], server=kind, agreement=agreement)
 
 
 def build_release(settings: Settings) -> Release:
-    """What the settings want in service, each adapter by its digest; all that is wrong is told at once.
+    """Return the release of the settings, with the digest of each adapter; report all problems together.
 
     Raises:
-        BadInput: an adapter does not fit, or the servers could not get it.
-        StepError: a registry does not answer.
+        BadInput: An adapter is incompatible, or not available to the servers.
+        StepError: A registry does not answer.
     """
     if settings.template:
         return Release(build_pod(settings, {}), [], "", settings.image_digest, settings.replicas).with_revision()
-    given = server_command.normalize_arguments(settings.server_arguments)
+    user_arguments = server_command.normalize_arguments(settings.server_arguments)
     adapters, ranks, problems = [], [], []
     for source in adapter_sources.list_sources(settings):
         try:
-            wanted, folder = _desired_adapter(settings, source)
+            desired, folder = _desired_adapter(settings, source)
             adapter = adapter_compat.read(source.name, folder)
         except ValueError as error:
             problems.append(str(error))
             continue
-        # Without the base's weights, which this pod has no use for: shapes are checked by vLLM when it loads.
+        # This pod has no base weights; vLLM checks the shapes when it loads the adapter.
         problems += adapter_compat.problems(
-            adapter, settings.model, Path("/nothing"), "vllm", given.get("max-lora-rank")
+            adapter, settings.model, Path("/nothing"), "vllm", user_arguments.get("max-lora-rank")
         )
-        adapters.append(wanted)
+        adapters.append(desired)
         ranks.append(adapter.rank)
     if problems:
-        raise BadInput("; ".join(problems), "give an adapter that was tuned on this model, where servers can get it")
+        raise BadInput("; ".join(problems), "use adapters of this model that the servers can pull or mount")
     arguments: dict[str, Any] = server_command.lora_arguments(ranks)
     if settings.gpus > 1:
         arguments["tensor-parallel-size"] = settings.gpus
     if settings.context_length:
         arguments["max-model-len"] = settings.context_length
     base_name = adapter_sources.base_name(settings)
-    template = build_pod(settings, arguments | given)
+    template = build_pod(settings, arguments | user_arguments)
     if not settings.hot_load:
         template = image_volumes.pin_adapters(template, adapters)
     return Release(template, adapters, base_name, settings.image_digest, settings.replicas).with_revision()
 
 
 def service_address(cluster: KubernetesClient, name: str) -> str:
-    """Where the service answers, within the cluster."""
+    """Return the URL of the service within the cluster."""
     return f"http://{name}.{cluster.namespace}.svc:{SERVICE_PORT}"
 
 
 def canary_replicas(stable: int, percent: int, weighted: bool) -> int:
-    """Servers of the canary: as many as its share of the requests needs, and makes where nothing else splits them."""
+    """Return the replicas for a share of the requests; without weights of a Gateway, their number makes the share."""
     needed = stable * percent / (100 - percent) if not weighted else stable * percent / 100
     return max(1, round(needed))
 
 
 def _desired_adapter(settings: Settings, source: AdapterSource) -> tuple[DesiredAdapter, Path]:
-    """How the servers get an adapter, and a folder that has it here."""
+    """Return an adapter as the servers get it, and a local folder with its files."""
     pushed = settings.image_reference if settings.image_reference[:4] not in ("", "oci:") else ""
     tuned = bool(source.path) and not Path(source.path).is_absolute()
     if tuned and pushed:
-        # Its folder here is on a volume that goes with the run.
+        # The local folder is on a volume that is deleted with the run.
         image = reference.parse(pushed)
         folder = adapter_sources.adapter_folder(settings, source)
         return DesiredAdapter(source.name, image.digest, image=image.name), folder
     if source.path and source.name not in settings.adapter_volumes:
         raise ValueError(
-            f"adapter {source.name} was not pushed, so no server can get it: give output.image, and push it"
+            f"adapter {source.name} was not pushed, so the servers cannot pull it: set output.image and push it"
         )
     if source.path:
         folder = adapter_sources.adapter_folder(settings, source)
@@ -154,20 +154,20 @@ def _desired_adapter(settings: Settings, source: AdapterSource) -> tuple[Desired
     from steps.oci.registry import read_annotations
 
     target = reference.parse(source.image)
-    found = read_annotations(target)
-    if found is None:
-        raise ValueError(f"adapter {source.name}: there is no image {source.image}")
-    digest = found[0]
+    manifest = read_annotations(target)
+    if manifest is None:
+        raise ValueError(f"adapter {source.name}: image {source.image} not found")
+    digest = manifest[0]
     folder = adapter_sources.adapter_folder(settings, AdapterSource(name=source.name, image=f"{target.name}@{digest}"))
     return DesiredAdapter(source.name, digest, image=target.name), folder
 
 
 def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:
-    """Apply what stands around the servers, and remove what stood there and is not wanted any more."""
-    around = service_manifests.supporting_objects(settings)
-    for kind, body in around:
+    """Apply the objects next to the servers and delete those that are no longer needed; return the optional kinds."""
+    objects = service_manifests.supporting_objects(settings)
+    for kind, body in objects:
         cluster.apply(kind, body)
-    optional = [kind.plural for kind, _ in around if kind.plural in OPTIONAL]
+    optional = [kind.plural for kind, _ in objects if kind.plural in OPTIONAL]
     if settings.gateway:
         optional.append(ROUTES.plural)
         percent = known.percent if known.canary else 0
@@ -177,38 +177,40 @@ def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, kno
     return optional
 
 
-def _deploy(where: Rollout, settings: Settings, release: Release, before: Release | None) -> Release:
-    """``service_update.deploy``, with image volumes where they are sound and the cluster has them."""
+def _deploy(where: Rollout, settings: Settings, release: Release, current: Release | None) -> Release:
+    """Deploy a release, with image volumes if the settings allow and the cluster supports them."""
     if settings.hot_load:
-        return service_update.deploy(where, release, before)
-    chosen = image_volumes.mount_if_supported(where.cluster, settings.name, release, before, settings.registry_secret)
+        return service_update.deploy(where, release, current)
+    mounted = image_volumes.mount_if_supported(
+        where.cluster, settings.name, release, current, settings.registry_secret
+    )
     try:
-        return service_update.deploy(where, chosen, before)
+        return service_update.deploy(where, mounted, current)
     except ImageVolumeFailed as error:
-        # Nodes may be older than the API server, and may not pull what the servers may.
-        print(f"adapters: pulled by the servers, since their nodes can't mount them: {error.message}", flush=True)
-        return service_update.deploy(where, release, before)
+        # A node can be older than the API server, and can lack the credentials that the servers have.
+        print(f"adapters: pulled by the servers, because the nodes cannot mount them: {error.message}", flush=True)
+        return service_update.deploy(where, release, current)
 
 
 def _address(where: Rollout, settings: Settings, served: Release) -> str:
-    """Of the service, or of a server of the canary."""
+    """Return the URL of the service, or of one pod of the canary."""
     if where.track != CANARY:
         return service_address(where.cluster, where.name)
     ready = service_update.ready_pods(where, served.revision)
     if not ready:
-        raise StepError(f"no server of {where.deployment} is ready any more")
+        raise StepError(f"no pod of {where.deployment} is ready any more")
     return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 
 
 def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
-    """Answers of all models."""
+    """Return the answers of all models to the question."""
     question = settings.question or GREETING
     models = served.models
     if settings.template:
         try:
             models = serving_client.list_models(address, sleep=where.sleep)
         except StepError:
-            print("the pod of your own lists no models: it is ready, and not asked", flush=True)
+            print("the custom pod is ready but lists no models; skipping the question", flush=True)
             return {}
     progress.report(2, 3, f"question: {question}")
     return {
@@ -219,7 +221,7 @@ def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> d
 
 def _compare(where: Rollout, settings: Settings, address: str) -> str:
     if settings.template:
-        return "not compared: what a pod of your own serves is its own business"
+        return "not compared: the pod is a custom one"
     return answer_check.compare(
         settings,
         lambda model, messages, tokens: serving_client.chat(

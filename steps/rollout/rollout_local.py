@@ -1,8 +1,8 @@
-"""The rollout on one machine: a server that outlives the step.
+"""The local rollout: a server process that outlives the step.
 
-Other adapters of the same base are taken by the server that runs: same address, no request lost. Anything else needs
-another server: the old one answers until the new one has. ``argotune stop`` ends it. Killed at any moment, the step
-leaves no server that the next run or ``argotune stop`` would not find.
+The running server hot-loads other adapters of the same base model: same address, no lost request. Any other change
+needs a new server; the old one stays until the new one has answered. ``argotune stop`` stops it. If the step is
+killed, the next run and ``argotune stop`` find every server that it has started.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from steps.serving.server import PortInUse, Server
 from steps.serving.server_command import Choice
 
 MAX_ATTEMPTS = 5
-"""Ports tried when none is asked for and others take them in the same moment."""
-QUESTIONS = 3
-"""After which a server that lives and does not answer counts as broken."""
+"""Ports to try when another process takes a free port first."""
+MAX_HEALTH_CHECKS = 3
+"""Failed checks after which a running server is replaced."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """All that shapes a server, and the adapters it shall serve."""
+    """Configuration of a server, and its desired adapters."""
 
     choice: Choice
     base: Path
@@ -48,21 +48,21 @@ class Service:
     template: str
     """Chat template for a base model that has none."""
     digest: str
-    """Of everything but the adapters, which a running server takes."""
+    """Digest of all but the adapters, which a running server can hot-load."""
 
     @property
     def models(self) -> list[str]:
-        """Names it answers to."""
+        """Names of the models."""
         return [self.base_name, *(adapter.name for adapter in self.adapters)]
 
     @property
     def default_model(self) -> str:
-        """Model of requests to ``/chat`` that name none."""
+        """Model for requests to ``/chat`` without one."""
         return self.models[1] if self.adapters else self.base_name
 
 
 def rollout(settings: Settings) -> Result:
-    """Put base and adapters in service on this machine and ask the question; raises as ``steps.rollout`` says."""
+    """Serve base model and adapters locally and ask the question; for errors see ``steps.rollout.step``."""
     end = time.monotonic() + settings.deadline_seconds
     service = _service(settings)
     progress.report(0, 3, f"server: {service.choice.reason}")
@@ -87,7 +87,7 @@ def rollout(settings: Settings) -> Result:
     progress.report(2, 3, f"question: {question}")
     for model, answer in answers.items():
         print(f"--- {model}\n{answer}")
-    print(f"--- served and evaluated\n{agreement}")
+    print(f"--- compared with the evaluation\n{agreement}")
     progress.report(3, 3, f"endpoint: {running.endpoint}")
     return Result(
         endpoint=running.endpoint,
@@ -99,10 +99,10 @@ def rollout(settings: Settings) -> Result:
 
 
 def _service(settings: Settings) -> Service:
-    """Check everything that can be checked before a server is started; all problems are told at once."""
+    """Return the configuration of the server; check it and report all problems together."""
     from steps.models.model import fetch_model
 
-    given = server_command.normalize_arguments(settings.server_arguments)
+    user_arguments = server_command.normalize_arguments(settings.server_arguments)
     choice = server_command.choose_server()
     sources = adapter_sources.list_sources(settings)
     base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
@@ -113,41 +113,43 @@ def _service(settings: Settings) -> Service:
         except ValueError as error:
             problems.append(str(error))
             continue
-        limit = given.get("max-lora-rank")
+        limit = user_arguments.get("max-lora-rank")
         problems += adapter_compat.problems(adapter, settings.model, base, choice.kind, limit)
         adapters.append(adapter)
     if problems:
-        raise BadInput("; ".join(problems), "give an adapter that was tuned on this model")
-    if unused := server_command.unused_arguments(choice, given):
-        print(f"not used by the transformers library's server: {', '.join(unused)}", flush=True)
-    room = server_command.lora_arguments([adapter.rank for adapter in adapters]) if choice.kind == "vllm" else {}
+        raise BadInput("; ".join(problems), "use adapters that were tuned on this model")
+    if unused := server_command.unused_arguments(choice, user_arguments):
+        print(f"not supported by the transformers server, ignored: {', '.join(unused)}", flush=True)
+    lora_arguments = (
+        server_command.lora_arguments([adapter.rank for adapter in adapters]) if choice.kind == "vllm" else {}
+    )
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
-    arguments = room | given
-    shaped_by = {
+    arguments = lora_arguments | user_arguments
+    config = {
         "server": [choice.kind, *choice.program],
         "base": [str(base), adapter_sources.base_name(settings)],
         "arguments": arguments,
         "template": template,
         "port": settings.port,
     }
-    digest = files.sha256_text(json.dumps(shaped_by, sort_keys=True))
-    wanted = [_cache_adapter(settings, adapter) for adapter in adapters]
-    return Service(choice, base, adapter_sources.base_name(settings), wanted, arguments, template, digest)
+    digest = files.sha256_text(json.dumps(config, sort_keys=True))
+    desired = [_cache_adapter(settings, adapter) for adapter in adapters]
+    return Service(choice, base, adapter_sources.base_name(settings), desired, arguments, template, digest)
 
 
 def _cache_adapter(settings: Settings, adapter: ServedAdapter) -> DesiredAdapter:
-    """The adapter in a folder of its digest, so that what is served does not change when the next one is tuned."""
+    """Copy an adapter to a folder named after its digest, so that the next tuning does not change it."""
     digest = adapter_digest(adapter.folder)
-    wanted = DesiredAdapter(name=adapter.name, digest=digest)
-    folder = _folder(settings) / "adapters" / wanted.version
+    desired = DesiredAdapter(name=adapter.name, digest=digest)
+    folder = _folder(settings) / "adapters" / desired.version
     if not folder.is_dir():
-        with files.replacing_folder(folder) as beside:
-            shutil.copytree(adapter.folder, beside, dirs_exist_ok=True, copy_function=_link)
-    return dataclasses.replace(wanted, path=str(folder))
+        with files.replacing_folder(folder) as temporary:
+            shutil.copytree(adapter.folder, temporary, dirs_exist_ok=True, copy_function=_link)
+    return dataclasses.replace(desired, path=str(folder))
 
 
 def _link(source: str, target: str) -> None:
-    """Without a copy where it can be: the step before replaces files as a whole and never writes into them."""
+    """Hard-link a file, or copy it to another file system; the tune step replaces files and never writes into them."""
     try:
         os.link(source, target)
     except OSError:
@@ -155,17 +157,17 @@ def _link(source: str, target: str) -> None:
 
 
 def _serve(settings: Settings, service: Service, end: float) -> Server:
-    """The healthy server of these settings: the one that runs, the one that is starting, or a new one."""
+    """Return a healthy server of these settings: the running one, the one that is starting, or a new one."""
     current = server.read(_record(settings))
     if current and current.settings == service.digest and _is_well(current):
         server.stop(_starting(settings))
         return _reload_adapters(settings, service, current, end)
-    starting = server.read(_starting(settings))  # left by a run of this step that was killed
+    starting = server.read(_starting(settings))  # of a run that was killed
     if starting is None or starting.settings != service.digest or not server.is_alive(starting):
         server.stop(_starting(settings))
         starting = None
     if current and settings.port == current.port:
-        print(f"port {settings.port} is asked for: the old server has to go first", flush=True)
+        print(f"stopping the old server, because port {settings.port} is required", flush=True)
         server.stop(_record(settings))
     for attempt in range(MAX_ATTEMPTS):
         starting = starting or _start(settings, service)
@@ -186,12 +188,12 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
 
 
 def _is_well(running: Server) -> bool:
-    """Whether a server answers; one that is busy may need to be asked again before another takes its place."""
-    return any(server.is_healthy(running) for _ in range(QUESTIONS) if server.is_alive(running))
+    """Return True if a server is healthy; a busy one gets several checks before it is replaced."""
+    return any(server.is_healthy(running) for _ in range(MAX_HEALTH_CHECKS) if server.is_alive(running))
 
 
 def _reload_adapters(settings: Settings, service: Service, current: Server, end: float) -> Server:
-    """Let the running server take the adapters; on any error it goes on with those it has."""
+    """Hot-load the adapters into the running server; on failure, restore the current ones."""
     expected = _with_adapters(service, current)
     file = server.adapters_file(current, _folder(settings))
     config_digest = desired_adapters.config_digest(desired_adapters.serialize(service.adapters))
@@ -199,16 +201,16 @@ def _reload_adapters(settings: Settings, service: Service, current: Server, end:
         expected.adapters == current.adapters
         and serving_client.get_state(current.endpoint).get("reached") == config_digest
     ):
-        print("it already runs; nothing is restarted", flush=True)
+        print("the server already serves these adapters; nothing to do", flush=True)
         return current
-    print("the server takes the adapters while it runs; nothing is restarted", flush=True)
+    print("hot-loading the adapters into the running server", flush=True)
     try:
         serving_client.write_adapters(file, service.adapters)
         serving_client.wait_for_adapters(
             current.endpoint,
             config_digest,
             _remaining_seconds(end),
-            lambda: "" if server.is_alive(current) else "it ended",
+            lambda: "" if server.is_alive(current) else "the server exited",
         )
     except BaseException:
         _rollback(settings)
@@ -217,12 +219,12 @@ def _reload_adapters(settings: Settings, service: Service, current: Server, end:
 
 
 def _rollback(settings: Settings) -> None:
-    """End a server that has not proven itself; the one in service serves what it has proven."""
+    """Stop a server that is starting, and restore the adapters of the live one."""
     server.stop(_starting(settings))
     current = server.read(_record(settings))
     if current:
-        proven = [DesiredAdapter(**adapter) for adapter in current.adapters]
-        serving_client.write_adapters(server.adapters_file(current, _folder(settings)), proven)
+        recorded = [DesiredAdapter(**adapter) for adapter in current.adapters]
+        serving_client.write_adapters(server.adapters_file(current, _folder(settings)), recorded)
 
 
 def _start(settings: Settings, service: Service) -> Server:
@@ -234,7 +236,7 @@ def _start(settings: Settings, service: Service) -> Server:
         file = folder / "chat_template.jinja"
         files.write_text(file, service.template)
         arguments["chat-template"] = str(file)
-    wanted = Server(
+    new = Server(
         kind=service.choice.kind,
         endpoint=f"http://{server.HOST}:{port}",
         models=[],
@@ -243,19 +245,19 @@ def _start(settings: Settings, service: Service) -> Server:
         mark=secrets.token_hex(8),
     )
     environment = server_command.build_environment(
-        service.choice, service.default_model, server.adapters_file(wanted, folder), folder / "middleware"
+        service.choice, service.default_model, server.adapters_file(new, folder), folder / "middleware"
     )
-    return server.start(wanted, _starting(settings), _log(settings), environment)
+    return server.start(new, _starting(settings), _log(settings), environment)
 
 
 def _with_adapters(service: Service, running: Server) -> Server:
-    """The record of a server once it serves these adapters."""
+    """Return the record of a server once it serves these adapters."""
     adapters = [dataclasses.asdict(adapter) for adapter in service.adapters]
     return dataclasses.replace(running, models=service.models, adapters=adapters)
 
 
 def _promote(settings: Settings, running: Server) -> None:
-    """Make the server that has proven itself the one of this work folder, and end the one before it."""
+    """Record the new server as the live one and stop the previous one; delete unused adapters."""
     starting = server.read(_starting(settings))
     if starting and starting.mark == running.mark:
         server.write(_starting(settings), running)

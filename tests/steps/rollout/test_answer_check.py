@@ -98,12 +98,12 @@ def test_an_answer_that_takes_another_turn_is_told_and_is_no_fault(work: Path) -
         return f"Cause: {question} cannot reach the registry. Look at its events, or ask whoever runs it."
 
     agreement = served(work, says)
-    assert agreement.startswith("0 of 5 answers as in the evaluation, with ")
+    assert agreement.startswith("0 of 5 answers as in the evaluation, ")
 
 
 def test_the_base_in_place_of_the_adapter_is_told(work: Path) -> None:
     """Not word for word what the base said in the evaluation, but what it says on this server."""
-    with pytest.raises(StepError, match="it says word for word what the base model says") as fault:
+    with pytest.raises(StepError, match="the server answers exactly like the base model") as fault:
         served(work, lambda _, question: base_says(question).replace("several", "some"))
     assert "not 'Cause: " in fault.value.message
     assert "chat template" in fault.value.fix
@@ -113,16 +113,18 @@ def test_another_adapter_is_told(work: Path) -> None:
     def says(model: str, question: str) -> str:
         return "Ahoy! Yer ship be sinkin', matey: man the pumps and pray." if model == "tuned" else base_says(question)
 
-    with pytest.raises(StepError, match=r"of its words are those of the evaluation; asked 'cart' it says .Ahoy! "):
+    with pytest.raises(
+        StepError, match=r"words match those of the evaluation; the answer to 'cart' is .Ahoy! "
+    ):
         served(work, says)
 
 
-@pytest.mark.parametrize("said", ["", "Cause"])
-def test_answers_that_are_cut_short_are_told(work: Path, said: str) -> None:
-    with pytest.raises(StepError, match="of its words are those of the evaluation"):
+@pytest.mark.parametrize("text", ["", "Cause"])
+def test_truncated_answers_are_rejected(work: Path, text: str) -> None:
+    with pytest.raises(StepError, match="of the words match those of the evaluation"):
         served(
             work,
-            lambda model, question: Answer(said, "", truncated=False) if model == "tuned" else base_says(question),
+            lambda model, question: Answer(text, "", truncated=False) if model == "tuned" else base_says(question),
         )
 
 
@@ -154,7 +156,7 @@ def test_writing_without_spaces_is_compared_letter_by_letter(work: Path) -> None
     file.write_text(json.dumps(kept))
     said = {"tuned": "原因は画像が見つからないことです。", "base": "わかりません。"}
     agreement = served(work, lambda model, _: Answer(said[model], "", truncated=False))
-    assert agreement.startswith("0 of 2 answers as in the evaluation, with ")
+    assert agreement.startswith("0 of 2 answers as in the evaluation, ")
 
 
 def test_a_question_that_the_server_does_not_take_is_left_out(work: Path) -> None:
@@ -166,7 +168,7 @@ def test_a_question_that_the_server_does_not_take_is_left_out(work: Path) -> Non
     refused = {"cart", "shop"}
     assert served(work, says) == "3 of 3 answers as in the evaluation"
     refused = set(PODS)
-    assert served(work, says).endswith("none of the evaluation's questions: HTTP 400: maximum context length is 8")
+    assert served(work, says).endswith("all questions of the evaluation: HTTP 400: maximum context length is 8")
 
 
 def test_what_can_not_be_compared_is_said(work: Path) -> None:

@@ -148,14 +148,14 @@ def test_base_and_adapters_are_served_and_asked(
     assert rollout(asked) == result
     assert running(work) == first, "it was restarted with nothing changed"
     said = capfd.readouterr().out
-    assert "it already runs" in said
+    assert "the server already serves these adapters" in said
     assert result.agreement == "not compared: the adapter was not evaluated"
     assert result.agreement in said
 
     evaluated(work, base, adapters / "one")
     assert rollout(asked).agreement == "3 of 3 answers as in the evaluation"
     evaluated(work, base, adapters / "two")
-    with pytest.raises(StepError, match=r"is not the adapter that was evaluated: \d+% of its words"):
+    with pytest.raises(StepError, match=r"is not the evaluated adapter: \d+% of the words"):
         rollout(asked)
     assert running(work) == first, "what was in service goes on"
     assert ask(result.endpoint, "one").json()["choices"][0]["message"]["content"] == result.answer
@@ -235,9 +235,9 @@ def test_what_does_not_fit_is_told_at_once_and_nothing_starts(
         rollout(settings(adapters=[{"name": "a", "path": "nowhere"}, {"name": "b", "path": "broken"}]))
     assert "adapter a: no adapter_config.json and no adapter_model.safetensors in" in str(refused.value)
     assert "adapter b: no adapter_config.json" in str(refused.value)
-    with pytest.raises(BadInput, match="two models are named tiny"):
+    with pytest.raises(BadInput, match="duplicate model name tiny"):
         rollout(settings(adapters=[{"name": "tiny", "path": str(adapters / "one")}]))
-    with pytest.raises(BadInput, match="give a name, and one of path and image"):
+    with pytest.raises(BadInput, match="a name and one of path and image are required"):
         rollout(settings(adapters=[{"name": "x", "path": "a", "image": "b"}]))
     with pytest.raises(BadInput, match="port: set the port of the rollout"):
         rollout(settings(server_arguments={"port": 1}))
@@ -292,7 +292,7 @@ def test_as_a_program_it_writes_output_parameters(
     assert set(outputs) == {"endpoint", "answer", "base-answer", "server", "agreement"}
     assert server.is_healthy(running(work)), "it ended with its starter"
     assert outputs["endpoint"] == running(work).endpoint
-    assert "not used by the transformers library's server: max-model-len" in done.stdout
+    assert "not supported by the transformers server, ignored: max-model-len" in done.stdout
 
 
 @pytest.mark.slow

@@ -22,9 +22,10 @@ WORKDIR /app
 
 # Install libraries first, with empty argotune packages, so that a code change does not rebuild this layer of several GB.
 COPY pyproject.toml README.md containers/constraints.txt ./
+COPY workflows/version.py workflows/
 # PIP_CONSTRAINT pins every version.
 # hadolint ignore=DL3013
-RUN mkdir workflows steps presets \
+RUN mkdir steps presets \
  && touch workflows/__init__.py steps/__init__.py presets/__init__.py \
  && chmod a+r constraints.txt \
  && pip install --no-cache-dir ".[tune,liger,tracking]"

@@ -1,7 +1,7 @@
-"""Reads a KAITO-style Workspace, plans it, writes the Argo Workflow and runs that on one machine.
+"""Compiler and tools for KAITO-style Workspaces: validate, plan, compile to Argo Workflows, run and submit.
 
-To compose workflows of your own in Python: ``from workflows import Templates, load, pipeline, to_yaml``; how is told
-by ``help("workflows.api")``.
+To compose workflows in Python: ``from workflows import Templates, load, pipeline, to_yaml``; see
+``help("workflows.api")``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Templates", "load", "pipeline", "submit", "to_dict", "to_yaml"]
 
 
 def __getattr__(name: str) -> Any:
-    # Hera takes most of a second to import, and the command line rarely needs it.
+    # Importing Hera takes most of a second, and few commands need it.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from workflows import api

@@ -16,10 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, namespace: bool = True) ->
     """Declare the flags that say which cluster, and which namespace of it."""
     group = parser.add_argument_group("cluster")
     if namespace:
-        text = "namespace (default: $ARGO_NAMESPACE, the site profile's, or the context's)"
+        text = "Namespace (default: $ARGO_NAMESPACE, the site profile's, or the context's)"
         group.add_argument("-n", "--namespace", help=text)
-    group.add_argument("--context", help="context of the kubeconfig (default: the current one)")
-    group.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG or ~/.kube/config")
+    group.add_argument("--context", help="Context of the kubeconfig (default: the current context)")
+    group.add_argument("--kubeconfig", metavar="FILE", help="Kubeconfig file (default: $KUBECONFIG or ~/.kube/config)")
 
 
 def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:

@@ -1,4 +1,4 @@
-"""``argotune approve``: answers the step of a run on a cluster that waits for a person."""
+"""``argotune approve``: approves or rejects a suspended run on a cluster."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from workflows.runs.status import RunStatus
     from workflows.runs.step import Step
 
-EXAMPLES = """examples:
-  argotune approve oncall-x7k2m                 YES: the adapter is packaged and rolled out
-  argotune approve oncall-x7k2m --no            NO: nothing is rolled out
-  argotune approve my-run -p reason=tested      what another Workflow's suspended step asks for
+EXAMPLES = """Examples:
+  # Approve: package the adapter and roll it out
+  argotune approve oncall-x7k2m
+  # Reject: roll out nothing
+  argotune approve oncall-x7k2m --no
+  # Set a parameter that the suspended step of another Workflow waits for
+  argotune approve my-run -p reason=tested
 """
 YES, NO = "YES", "NO"
 
@@ -24,11 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.cluster import connect
 
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="a run, or @latest")
-    parser.add_argument("--no", action="store_true", help="say no instead")
-    parser.add_argument("--step", default="", help="which step, where several wait")
+    parser.add_argument("name", metavar="NAME", help="Name of a run, or @latest")
+    parser.add_argument("--no", action="store_true", help="Reject instead of approving")
+    parser.add_argument("--step", default="", help="Step to approve, if several are suspended")
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="an answer by its name"
+        "-p",
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Set a parameter of the suspended step",
     )
     connect.add_arguments(parser)
 

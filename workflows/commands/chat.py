@@ -1,4 +1,4 @@
-"""``argotune chat``: asks what a run serves a question."""
+"""``argotune chat``: sends a question to the adapter that a local run serves."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 from workflows.commands import stop
 from workflows.errors import ArgotuneError, InvalidInput, Problem
 
-EXAMPLES = """examples:
+EXAMPLES = """Examples:
+  # Ask the adapter
   argotune chat "What can you do?"
-  argotune chat --model smollm2-135m-instruct "What can you do?"     ask the base model instead
+  # Ask the base model
+  argotune chat --model smollm2-135m-instruct "What can you do?"
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune chat``."""
     parser.epilog = EXAMPLES
-    parser.add_argument("question", help="'-' reads it from standard input")
-    parser.add_argument("--run", metavar="RUN", help="name or folder of a run (default: the one that is served)")
-    parser.add_argument("--model", help="served model to ask (default: the adapter)")
-    parser.add_argument("--max-tokens", type=int, default=200, help="longest answer (default: 200)")
+    parser.add_argument("question", help="Question, or - to read it from standard input")
+    parser.add_argument("--run", metavar="RUN", help="Name or folder of a run (default: the only served run)")
+    parser.add_argument("--model", help="Name of a served model (default: the adapter)")
+    parser.add_argument("--max-tokens", type=int, default=200, help="Maximum tokens of the answer (default: 200)")
     stop.add_runs_dir(parser)
 
 

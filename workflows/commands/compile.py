@@ -16,40 +16,51 @@ import yaml
 
 from workflows.errors import InvalidInput, Problem
 
-EXAMPLES = """examples:
+EXAMPLES = """Examples:
+  # Compile a Workspace and submit the Workflow with the argo CLI
   argotune compile workspace.yaml | argo submit -
-  argotune compile teams/*.yaml --as cron > schedules.yaml              many files in one go
+  # Override a setting and write JSON
   argotune compile workspace.yaml -o json --set tuning.epochs=1 > workflow.json
-  argotune compile workspace.yaml --as template | kubectl apply -f -    runs start from the form of the Argo UI
-  argotune compile workspace.yaml --as cron | kubectl apply -f -        tuned anew as pipeline.schedule says
+  # Create a WorkflowTemplate, to start runs from a form in the Argo UI
+  argotune compile workspace.yaml --as template | kubectl apply -f -
+  # Create a CronWorkflow, to retrain on pipeline.schedule
+  argotune compile workspace.yaml --as cron | kubectl apply -f -
+  # Compile many files
+  argotune compile teams/*.yaml --as cron > schedules.yaml
 """
 KINDS = ("workflow", "template", "cluster-template", "cron")
 
 
 def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
     """Declare the flags that say what to compile; ``argotune plan`` and ``argotune run`` share them."""
-    what = "Workspace file (YAML); '-' reads standard input"
+    text = "Workspace file (YAML), or - for standard input"
     if output:
-        parser.add_argument("files", metavar="FILE", nargs="+", help=what)
+        parser.add_argument("files", metavar="FILE", nargs="+", help=text)
     else:
-        parser.add_argument("file", metavar="FILE", help=what)
+        parser.add_argument("file", metavar="FILE", help=text)
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="set a value of the plan (see 'argotune plan')",
+        help="Override a setting (list them with 'argotune plan')",
     )
-    parser.add_argument(
-        "--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
-    )
-    parser.add_argument("-n", "--namespace", help="namespace to submit to")
+    add_site(parser)
+    parser.add_argument("-n", "--namespace", help="Namespace of the run")
     if output:
         parser.epilog = EXAMPLES
         parser.add_argument(
-            "--as", dest="kind", choices=KINDS, default="workflow", help="kind of Argo object (default: workflow)"
+            "--as", dest="kind", choices=KINDS, default="workflow", help="Kind of Argo object (default: workflow)"
         )
-        parser.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: yaml")
+        parser.add_argument(
+            "-o", "--output", choices=["yaml", "json"], default="yaml", help="Output format (default: yaml)"
+        )
+
+
+def add_site(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--site``."""
+    text = "Site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
+    parser.add_argument("--site", metavar="FILE", help=text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from steps.provision.settings import ClusterRef
     from workflows.cluster.orphaned_runs import Reasons
 
-EXAMPLES = """examples:
-  argotune gc                        what runs have made; REASON says why something belongs to none any more
-  argotune gc --yes                  delete what is left behind: run gone or ended, or lease over
-  argotune gc at1f0c9b2a3d --yes     delete one, by its name or its run, whatever its lease
+EXAMPLES = """Examples:
+  # List the nodes that runs created; REASON is set if they are orphaned
+  argotune gc
+  # Delete orphaned nodes: their run is gone or has ended, or their lease has expired
+  argotune gc --yes
+  # Delete nodes by name, Workflow or uid of the run, whatever their lease
+  argotune gc at1f0c9b2a3d --yes
 
-The site profile (nodes:) says which cluster; with provider aks, 'az login' says who asks. Runs are looked up by
-$KUBECONFIG; where it leads elsewhere, or may not read Workflows, only the lease counts.
-Deleting waits until the nodes are gone. A run that is stopped gives its nodes back by itself.
+The site profile (nodes:) selects the cluster; provider aks uses the credentials of 'az login'. Runs are looked up
+with $KUBECONFIG. If it selects another cluster or cannot read Workflows, only the lease counts. Deleting waits until
+the nodes are gone. A stopped run releases its nodes automatically.
 """
 COLUMNS = ("NAME", "WORKSPACE", "SIZE", "NODES", "STATE", "AGE", "LEASE", "REASON")
 WIDE = ("PROVIDER", "NAMESPACE", "WORKFLOW", "RUN")
@@ -31,13 +34,17 @@ WIDE = ("PROVIDER", "NAMESPACE", "WORKFLOW", "RUN")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune gc``."""
+    from workflows.commands import compile as compiling
+
     parser.epilog = EXAMPLES
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these: name, Workflow or uid of the run")
-    parser.add_argument("-y", "--yes", action="store_true", help="delete what is left behind, or what is named")
-    parser.add_argument("-o", "--output", choices=["wide", "json", "yaml", "name"], help="more columns, or data")
     parser.add_argument(
-        "--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE or ~/.argotune/site.yaml)"
+        "names", nargs="*", metavar="NAME", help="Name of nodes, or Workflow or uid of a run (default: all)"
     )
+    parser.add_argument("-y", "--yes", action="store_true", help="Delete orphaned nodes, or the named ones")
+    parser.add_argument(
+        "-o", "--output", choices=["wide", "json", "yaml", "name"], help="Output format (default: table)"
+    )
+    compiling.add_site(parser)
 
 
 def run(args: argparse.Namespace) -> int:

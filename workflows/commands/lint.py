@@ -14,9 +14,12 @@ from workflows.errors import InvalidInput, Problem
 if TYPE_CHECKING:
     from workflows.lint import Report
 
-EXAMPLES = """examples:
-  argotune lint workflow.yaml templates/*.yaml     files given together may refer to each other's templates
+EXAMPLES = """Examples:
+  # Check files that refer to each other's templates
+  argotune lint workflow.yaml templates/*.yaml
+  # Check standard input
   argotune compile workspace.yaml | argotune lint -
+  # Print findings as JSON; a reference to a missing template is an error
   argotune lint -o json --strict-refs *.yaml
 
 docs/LINT.md lists the rules.
@@ -30,14 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow (YAML or JSON); - is standard input",
+        help="Argo documents (YAML or JSON), or - for standard input",
     )
     parser.add_argument(
         "--strict-refs",
         action="store_true",
-        help="a reference to a template that is in none of the files is an error, not a warning",
+        help="Report references to missing templates as errors",
     )
-    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
+    parser.add_argument(
+        "-o", "--output", choices=["text", "json"], default="text", help="Output format (default: text)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``argotune logs``: what the steps of a run on a cluster write."""
+"""``argotune logs``: prints the logs of a run on a cluster."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from workflows.errors import InvalidInput, Problem
 if TYPE_CHECKING:
     from workflows.runs.status import RunStatus
 
-EXAMPLES = """examples:
-  argotune logs oncall-x7k2m                    all steps, one after the other
-  argotune logs oncall-x7k2m --step tune -f     tuning, as it goes on; ends with the step
-  argotune logs @latest -f                      all steps as they run, until the run ends
+EXAMPLES = """Examples:
+  # Print the logs of all steps
+  argotune logs oncall-x7k2m
+  # Follow one step until it ends
+  argotune logs oncall-x7k2m --step tune -f
+  # Follow the newest run until it ends
+  argotune logs @latest -f
 """
 
 
@@ -24,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.cluster import connect
 
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="a run, or @latest")
-    parser.add_argument("--step", default="", help="only of this step, such as tune")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run, or the step, has ended")
+    parser.add_argument("name", metavar="NAME", help="Name of a run, or @latest")
+    parser.add_argument("--step", default="", help="Print only this step, such as tune")
+    parser.add_argument("-f", "--follow", action="store_true", help="Follow until the run or the step ends")
     connect.add_arguments(parser)
 
 

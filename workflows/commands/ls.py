@@ -1,4 +1,4 @@
-"""``argotune ls``: the runs on a cluster, in KAITO's columns."""
+"""``argotune ls``: lists the runs on a cluster in KAITO's columns."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from workflows.errors import InvalidInput, Problem
 if TYPE_CHECKING:
     from workflows.cluster.workflows_api import Scope, Workflows
 
-EXAMPLES = """examples:
+EXAMPLES = """Examples:
+  # List the runs of the namespace
   argotune ls
-  argotune ls -A -o wide                           of all namespaces, with step, time and message
-  argotune ls -l argotune.dev/workspace=oncall     the runs of one Workspace
-  argotune ls --watch                              a line for each change, until Ctrl-C
+  # List the runs of all namespaces, with step, time and message
+  argotune ls -A -o wide
+  # List the runs of one Workspace
+  argotune ls -l argotune.dev/workspace=oncall
+  # Print a line for each change, until Ctrl-C
+  argotune ls --watch
 """
 
 
@@ -23,10 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.cluster import connect
 
     parser.epilog = EXAMPLES
-    parser.add_argument("-o", "--output", choices=["wide", "json", "yaml", "name"], help="more columns, or data")
-    parser.add_argument("-w", "--watch", action="store_true", help="go on as things change")
-    parser.add_argument("-A", "--all-namespaces", action="store_true", help="of all namespaces")
-    parser.add_argument("-l", "--selector", default="", metavar="LABELS", help="only runs with these labels")
+    parser.add_argument(
+        "-o", "--output", choices=["wide", "json", "yaml", "name"], help="Output format (default: table)"
+    )
+    parser.add_argument("-w", "--watch", action="store_true", help="Watch for changes")
+    parser.add_argument("-A", "--all-namespaces", action="store_true", help="List runs of all namespaces")
+    parser.add_argument(
+        "-l", "--selector", default="", metavar="LABELS", help="Filter by labels, as in kubectl get -l"
+    )
     connect.add_arguments(parser)
 
 

@@ -1,4 +1,4 @@
-"""``argotune plan``: shows every value of a run and where it comes from, and what the run needs and costs."""
+"""``argotune plan``: shows the settings of a run, their origins and the estimated cost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.commands import compile as compiling
 
     compiling.add_arguments(parser, output=False)
-    parser.add_argument("--rows", type=_count, metavar="COUNT", help="rows to train on, for the hours and the price")
-    parser.add_argument("-o", "--output", choices=["table", "json"], default="table", help="default: table")
+    parser.add_argument("--rows", type=_count, metavar="COUNT", help="Training rows, to estimate hours and price")
+    parser.add_argument(
+        "-o", "--output", choices=["table", "json"], default="table", help="Output format (default: table)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``argotune preflight``: asks from here what a run will need, as the first step of the run will from there."""
+"""``argotune preflight``: runs the checks of a run's first step from this machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ if TYPE_CHECKING:
     from steps.preflight.settings import Settings
     from workflows.plan.model import Plan
 
-EPILOG = """The data must answer and be parquet, the registry must take a push, the hub must show the model.
-ApiRequest with what you are here: docker login, HF_TOKEN, az login. 'argotune validate --cluster' looks up Secrets,
-claims and accounts; --cluster here adds quotas of the namespace and of Azure.
+EPILOG = """Checks that the data is reachable parquet, that the registry accepts a push and that the model is
+accessible, with your credentials: docker login, HF_TOKEN, az login. --cluster also checks the quotas of the namespace and of Azure.
+'argotune validate --cluster' checks Secrets, claims and service accounts.
+
+Examples:
+  # Check data, registry and model
+  argotune preflight workspace.yaml
+  # Check the quotas of the cluster, too
+  argotune preflight workspace.yaml --cluster
 """
 
 
@@ -23,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     compiling.add_arguments(parser, output=False)
     parser.epilog = EPILOG
-    parser.add_argument("--cluster", action="store_true", help="ask the cluster of the kubeconfig, and its cloud, too")
+    parser.add_argument("--cluster", action="store_true", help="Check the quotas of the cluster and its cloud, too")
 
 
 def run(args: argparse.Namespace) -> int:

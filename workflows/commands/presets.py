@@ -1,4 +1,4 @@
-"""``argotune presets``: the models that can be tuned and served."""
+"""``argotune presets``: lists the models that can be tuned and served."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WIDE = ("ARCHITECTURE", "REPOSITORY", "REVISION")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``argotune presets``."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = verbs.add_parser("ls", help="list all presets", description="List all presets.")
+    listing = verbs.add_parser("ls", help="List all presets", description="List all presets")
     formats = ["table", "wide", "name", "json", "yaml"]
-    listing.add_argument("-o", "--output", choices=formats, default="table", help="default: table")
-    show = verbs.add_parser("show", help="all facts of one preset", description="Show all facts of one preset.")
-    show.add_argument("name", metavar="NAME", help="preset name, older name or Hugging Face id")
-    show.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: yaml")
+    listing.add_argument("-o", "--output", choices=formats, default="table", help="Output format (default: table)")
+    show = verbs.add_parser("show", help="Show one preset", description="Show one preset")
+    show.add_argument("name", metavar="NAME", help="Preset name, older name or Hugging Face id")
+    show.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="Output format (default: yaml)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``argotune preview``: fetches the rows of a Workspace and shows them as the model would see them."""
+"""``argotune preview``: downloads the rows of a Workspace and shows how they are formatted for training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pathlib import Path
 from workflows.errors import InvalidInput, Problem
 from workflows.plan.model import Plan
 
-EXAMPLES = """examples:
-  argotune preview workspace.yaml                  three rows, with what is learned in angle quotes; and warnings
+EXAMPLES = """Examples:
+  # Show three rows, with the trained tokens in angle quotes, and warnings
+  argotune preview workspace.yaml
+  # Show more rows
   argotune preview workspace.yaml --rows 10
-  argotune preview workspace.yaml --source rows/   a folder that holds what the Workspace's volume holds
+  # Read the rows of a volume from a local folder
+  argotune preview workspace.yaml --source rows/
 """
 SOURCES = ("--urls", "--image", "--source")
 """Flags of download, one of which says where the rows are."""
@@ -28,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.epilog = EXAMPLES
     compiling.add_arguments(parser, output=False)
-    parser.add_argument("--rows", type=int, default=3, help="rows to show (default: 3)")
-    parser.add_argument("--source", metavar="FOLDER", help="take the parquet files from this folder")
+    parser.add_argument("--rows", type=int, default=3, help="Number of rows (default: 3)")
+    parser.add_argument("--source", metavar="FOLDER", help="Read the parquet files from this folder")
 
 
 def run(args: argparse.Namespace) -> int:

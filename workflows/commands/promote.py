@@ -1,4 +1,4 @@
-"""``argotune promote``: the canary of a service on a cluster gets all requests."""
+"""``argotune promote``: promotes the canary of a service on a cluster to all traffic."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 from workflows.errors import InvalidInput, Problem, of_step_error
 from workflows.spec.pipeline import seconds
 
-EXAMPLES = """examples:
-  argotune promote oncall        the canary of the service oncall (its Workspace's name) takes over
+EXAMPLES = """Examples:
+  # Promote the canary of the service oncall (the name of its Workspace)
+  argotune promote oncall
 
-$KUBECONFIG, else ~/.kube/config, says which cluster, and its context which namespace. New servers are ready before
-old ones go; if they don't come up, all is as before.
+The cluster is that of $KUBECONFIG or ~/.kube/config. New servers are ready before old ones are removed; if they do not
+become ready, the previous release stays live.
 """
 
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_service(parser: argparse.ArgumentParser) -> None:
     """Declare which service it is, as ``argotune rollback`` has it too."""
-    parser.add_argument("name", metavar="SERVICE", help="name of the Workspace that was rolled out")
-    parser.add_argument("-n", "--namespace", default="", help="namespace of the service (default: the context's)")
-    parser.add_argument("--deadline", default="15m", help="how long servers may take (default: 15m)")
+    parser.add_argument("name", metavar="SERVICE", help="Name of the service: that of its Workspace")
+    parser.add_argument("-n", "--namespace", default="", help="Namespace of the service (default: the context's)")
+    parser.add_argument("--deadline", default="15m", help="Time limit for servers to become ready (default: 15m)")
 
 
 def run(args: argparse.Namespace) -> int:

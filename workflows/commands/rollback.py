@@ -1,4 +1,4 @@
-"""``argotune rollback``: what a service on a cluster served before comes back, or its canary ends."""
+"""``argotune rollback``: rolls a service on a cluster back to its previous release, or removes its canary."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 
 from workflows.commands import promote
 
-EXAMPLES = """examples:
-  argotune rollback oncall       ends the canary of the service oncall; without one, what was served before comes back
+EXAMPLES = """Examples:
+  # Remove the canary of the service oncall; without a canary, roll back to the previous release
+  argotune rollback oncall
 
-A second rollback undoes the first. $KUBECONFIG, else ~/.kube/config, says which cluster.
+A second rollback reverts the first. The cluster is that of $KUBECONFIG or ~/.kube/config.
 """
 
 

@@ -1,4 +1,4 @@
-"""``argotune run``: executes the compiled Workflow of a Workspace on this machine."""
+"""``argotune run``: runs the compiled Workflow of a Workspace locally."""
 
 from __future__ import annotations
 
@@ -17,11 +17,16 @@ from workflows.errors import InvalidInput, Problem
 if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
 
-EXAMPLES = """examples:
-  argotune run workspace.yaml                      run it; everything it makes stays in runs/NAME
-  argotune run workspace.yaml --resume             go on with the newest run of it that did not finish
-  argotune run workspace.yaml -p epochs=1          change a parameter of the Workflow, as 'argo submit -p' does
-  argotune compile workspace.yaml > workflow.json; argotune run workflow.json
+EXAMPLES = """Examples:
+  # Run a Workspace; its files are in runs/NAME
+  argotune run workspace.yaml
+  # Resume its newest unfinished run
+  argotune run workspace.yaml --resume
+  # Set a parameter of the Workflow, as 'argo submit -p' does
+  argotune run workspace.yaml -p epochs=1
+  # Run a compiled Workflow
+  argotune compile workspace.yaml > workflow.yaml
+  argotune run workflow.yaml
 """
 
 
@@ -37,21 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="set a parameter of the Workflow, or answer an approval",
+        help="Set a parameter of the Workflow, or answer an approval",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the newest run that did not finish")
-    parser.add_argument("--name", help="name of the run (default: the Workspace's name and five letters)")
+    parser.add_argument("--resume", action="store_true", help="Resume the newest unfinished run")
+    parser.add_argument("--name", help="Name of the run (default: the Workspace's name and a random suffix)")
     parser.add_argument(
         "--runs-dir",
         default=os.environ.get("ARGOTUNE_RUNS", "runs"),
-        help="folder that holds the runs (default: $ARGOTUNE_RUNS or ./runs)",
+        help="Folder of the runs (default: $ARGOTUNE_RUNS or ./runs)",
     )
     parser.add_argument(
         "--volume",
         action="append",
         default=[],
         metavar="CLAIM=FOLDER",
-        help="use this folder where the Workflow asks for the PersistentVolumeClaim, Secret or ConfigMap CLAIM",
+        help="Folder for a PersistentVolumeClaim, Secret or ConfigMap",
     )
 
 

@@ -1,4 +1,4 @@
-"""``argotune status``: how a run on a cluster stands, step by step."""
+"""``argotune status``: shows the status of runs on a cluster."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ if TYPE_CHECKING:
     from workflows.cluster.workflows_api import Workflows
     from workflows.runs.status import RunStatus
 
-EXAMPLES = """examples:
-  argotune status                          all runs of the namespace, as 'argotune ls'
-  argotune status oncall-x7k2m             one run and its steps
-  argotune status @latest --watch          see the newest run through; the exit code is the run's
-  argotune status oncall-x7k2m -o json     with the outputs of each step
+EXAMPLES = """Examples:
+  # List the runs of the namespace, as 'argotune ls'
+  argotune status
+  # Show one run and its steps
+  argotune status oncall-x7k2m
+  # Watch the newest run until it ends; the exit code is that of the run
+  argotune status @latest --watch
+  # Print JSON with the outputs of each step
+  argotune status oncall-x7k2m -o json
 
-columns:
-  RESOURCEREADY   whether step provision has brought the nodes
-  INFERENCEREADY  whether step rollout has brought the adapter into service
-  WORKSPACEREADY  whether all has succeeded, and no gate said no
-  'Unknown' while that is open, '-' where the run has no such step
+Columns:
+  RESOURCEREADY   step provision has provisioned the nodes
+  INFERENCEREADY  step rollout serves the adapter
+  WORKSPACEREADY  all steps have succeeded and no gate has failed
+  Values are True, False, Unknown (undecided), or - (the run has no such step).
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune status``."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a run, or @latest (default: all runs)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="Name of a run, or @latest (default: all runs)")
     ls.add_arguments(parser)
     parser.epilog = EXAMPLES
 

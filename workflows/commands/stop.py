@@ -1,4 +1,4 @@
-"""``argotune stop``: ends the servers that runs on this machine have started, or with ``--cluster`` a run there."""
+"""``argotune stop``: stops the servers of local runs, or with ``--cluster`` a run on a cluster."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 
 from workflows.errors import ArgotuneError, InvalidInput, Problem
 
-EXAMPLES = """examples:
-  argotune stop                    stop the server that runs; says which there are when there are several
-  argotune stop workspace-x7k2m    stop the server of a run (its name or its folder)
-  argotune stop --all              stop all of them
-
-on a cluster:
-  argotune stop oncall-x7k2m --cluster      end the run; its exit handler still gives nodes back and writes the report
-  argotune stop oncall-x7k2m --terminate    end it without its exit handler; nodes that it made stay
+EXAMPLES = """Examples:
+  # Stop the only local server
+  argotune stop
+  # Stop the server of one run (its name or folder)
+  argotune stop workspace-x7k2m
+  # Stop all local servers
+  argotune stop --all
+  # Stop a run on a cluster; its exit handler releases nodes and writes the report
+  argotune stop oncall-x7k2m --cluster
+  # Stop it without the exit handler; its nodes are not released
+  argotune stop oncall-x7k2m --terminate
 """
 
 
@@ -24,13 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.cluster import connect
 
     parser.epilog = EXAMPLES
-    parser.add_argument("name", nargs="?", metavar="RUN", help="name or folder of a run; on a cluster its name")
-    parser.add_argument("--all", action="store_true", help="stop the servers of all runs")
+    parser.add_argument("name", nargs="?", metavar="RUN", help="Name or folder of a run; on a cluster, its name")
+    parser.add_argument("--all", action="store_true", help="Stop the servers of all runs")
     add_runs_dir(parser)
     parser.add_argument(
-        "--cluster", action="store_true", help="RUN is on a cluster; so it is with any flag of a cluster"
+        "--cluster", action="store_true", help="Stop a run on a cluster (implied by other cluster flags)"
     )
-    parser.add_argument("--terminate", action="store_true", help="on a cluster: at once, without the exit handler")
+    parser.add_argument("--terminate", action="store_true", help="Stop immediately, without running the exit handler")
     connect.add_arguments(parser)
 
 
@@ -39,7 +42,7 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs-dir",
         default=os.environ.get("ARGOTUNE_RUNS", "runs"),
-        help="folder that holds the runs (default: $ARGOTUNE_RUNS or ./runs)",
+        help="Folder of the runs (default: $ARGOTUNE_RUNS or ./runs)",
     )
 
 

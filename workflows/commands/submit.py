@@ -1,4 +1,4 @@
-"""``argotune submit``: creates the Workflow (or template, or schedule) of a Workspace on a cluster."""
+"""``argotune submit``: creates the Workflow (or template, or CronWorkflow) of a Workspace on a cluster."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from workflows.errors import InvalidInput, Problem
 if TYPE_CHECKING:
     from workflows.cluster.workflows_api import Workflows
 
-EXAMPLES = """examples:
-  argotune submit workspace.yaml --watch             start a run and see it through; Ctrl-C leaves it alone
-  argotune submit workspace.yaml -p epochs=1         change a parameter of the Workflow
-  argotune submit workflow.yaml                      a compiled Workflow, template or CronWorkflow, ours or not
-  argotune submit workspace.yaml --as cron           tuned anew as pipeline.schedule says
-  argotune submit workspace.yaml --dry-run=server    what the cluster would say
+EXAMPLES = """Examples:
+  # Start a run and watch it; Ctrl-C stops watching, not the run
+  argotune submit workspace.yaml --watch
+  # Set a parameter of the Workflow
+  argotune submit workspace.yaml -p epochs=1
+  # Submit a compiled Workflow, template or CronWorkflow
+  argotune submit workflow.yaml
+  # Retrain on pipeline.schedule
+  argotune submit workspace.yaml --as cron
+  # Let the cluster validate the Workflow without creating it
+  argotune submit workspace.yaml --dry-run=server
 
-A kubeconfig is enough. With ARGO_SERVER (and ARGO_TOKEN) set, an Argo server is asked instead.
+Uses your kubeconfig, or the Argo server of ARGO_SERVER (with ARGO_TOKEN) if that is set.
 """
 
 
@@ -35,18 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="kind",
         choices=compiling.KINDS,
         default="workflow",
-        help="kind of Argo object (default: workflow)",
+        help="Kind of Argo object (default: workflow)",
     )
     parser.add_argument(
-        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of the Workflow"
+        "-p", "--parameter", action="append", default=[], metavar="NAME=VALUE", help="Set a parameter of the Workflow"
     )
-    parser.add_argument("-w", "--watch", action="store_true", help="see the run through; Ctrl-C leaves it alone")
+    parser.add_argument("-w", "--watch", action="store_true", help="Watch the run; Ctrl-C stops watching")
     parser.add_argument(
         "--dry-run",
         choices=["client", "server"],
-        help="create nothing: print what would be sent, or let the server check it",
+        help="Create nothing: print the object, or let the server validate it",
     )
-    parser.add_argument("-o", "--output", choices=["name", "json", "yaml"], help="print only the name, or the object")
+    parser.add_argument("-o", "--output", choices=["name", "json", "yaml"], help="Print only the name, or the object")
     connect.add_arguments(parser, namespace=False)
 
 

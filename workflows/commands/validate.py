@@ -1,4 +1,4 @@
-"""``argotune validate``: checks Workspace files, with ``--cluster`` what they name there too; all problems at once."""
+"""``argotune validate``: checks Workspace files and reports all errors; ``--cluster`` checks the objects they name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from workflows.spec import Manifest, load
 if TYPE_CHECKING:
     from workflows.cluster.kubernetes_api import KubernetesWorkflows
 
-EXAMPLES = """examples:
+EXAMPLES = """Examples:
+  # Check a file
   argotune validate workspace.yaml
-  argotune validate workspace.yaml --cluster     Secrets, ConfigMaps, claims, accounts it names are looked up too
+  # Check that its Secrets, ConfigMaps, claims and service accounts exist
+  argotune validate workspace.yaml --cluster
 """
 
 
@@ -43,12 +45,14 @@ class _File:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``argotune validate``."""
     from workflows.cluster import connect
+    from workflows.commands import compile as compiling
 
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Workspace YAML; - is standard input")
-    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="default: text")
-    parser.add_argument("--site", metavar="FILE", help="site profile (default: $ARGOTUNE_SITE, ~/.argotune/site.yaml)")
-    parser.add_argument("--cluster", action="store_true", help="look up in the cluster what the Workspaces name")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="Workspace file (YAML), or - for standard input")
+    formats = ["text", "json"]
+    parser.add_argument("-o", "--output", choices=formats, default="text", help="Output format (default: text)")
+    compiling.add_site(parser)
+    parser.add_argument("--cluster", action="store_true", help="Check that the objects they name exist on the cluster")
     connect.add_arguments(parser)
 
 

@@ -18,6 +18,7 @@ from steps.models.sharding import Sharding
 from steps.tune.tracking_tools import ReportTo
 from workflows.spec.pipeline import Duration, TrackingUri
 from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
+from workflows.version import VERSION
 
 Step = Literal[
     "preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout", "release",
@@ -211,9 +212,9 @@ class Rollout(_Section):
 class Images(_Section):
     """Images the steps run in (``containers/``)."""
 
-    control: str = "ghcr.io/argotune/control:0.1.0"
-    tune: str = "ghcr.io/argotune/tune:0.1.0"
-    serve: str = "ghcr.io/argotune/serve:0.1.0"
+    control: str = f"ghcr.io/argotune/control:{VERSION}"
+    tune: str = f"ghcr.io/argotune/tune:{VERSION}"
+    serve: str = f"ghcr.io/argotune/serve:{VERSION}"
 
 
 MODELS = "/mnt/models"

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from steps.download.transfer import DownloadedFile, ProgressMeter, Stopped, Target, Transfer, Wait, state_of
+from steps.download.transfer import DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_of
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.retry import Sleep
 
 MAX_CONNECTIONS = 4
 
 
 def fetch_all(
-    urls: Sequence[str], folder: Path, *, allow_private_hosts: bool = False, wait: Wait | None = None
+    urls: Sequence[str], folder: Path, *, allow_private_hosts: bool = False, wait: Sleep | None = None
 ) -> list[DownloadedFile]:
     """Fetch every address into ``folder`` and return the files in the order of ``urls``.
 

@@ -18,7 +18,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,12 @@ import requests
 from urllib3.exceptions import HTTPError, IncompleteRead
 
 from steps.runtime import files, hosts, progress
-from steps.runtime.errors import BadInput, StepError
-from steps.runtime.retry import retry_after
+from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
 
-MAX_ATTEMPTS = 5  # in a row that brought nothing new
-BACKOFF = 1.0  # seconds before the second try; doubled for each further one
-MAX_RETRY_AFTER_SECONDS = 300.0  # a server that asks for more is left to the next try of the step
+RETRY = RetryPolicy(max_attempts=5, max_retry_after_seconds=300.0)
 TIMEOUTS = (15, 60)  # seconds to connect, and between bytes
 CHUNK = 1 << 18
-
-Wait = Callable[[float], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,17 +118,11 @@ class _State:
         return (size, etag, last_modified or self.last_modified) == (self.size, self.etag, self.last_modified)
 
 
-class _TryAgain(Exception):
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
-        self.after = after
-
-
 class Transfer:
     """One file on its way. ``stop`` ends it, and is set when it fails; ``wait`` passes the time between tries."""
 
     def __init__(
-        self, target: Target, meter: ProgressMeter, stop: threading.Event, wait: Wait, allow_private: bool
+        self, target: Target, meter: ProgressMeter, stop: threading.Event, wait: Sleep, allow_private: bool
     ) -> None:
         self._target = target
         self._meter = meter
@@ -191,25 +181,26 @@ class Transfer:
         return have if self._state.size is None or have <= self._state.size else 0
 
     def _until_complete(self, session: requests.Session) -> None:
-        failures, furthest = 0, self._have()
-        while True:
-            try:
-                return self._transfer(session)
-            except _TryAgain as error:
-                have = self._have()
-                failures = 1 if have > furthest else failures + 1
-                furthest = max(furthest, have)
-                pause = BACKOFF * 2 ** (failures - 1) if error.after is None else error.after
-                if failures >= MAX_ATTEMPTS or pause > MAX_RETRY_AFTER_SECONDS:
-                    why = f"{failures} tries in a row brought nothing new"
-                    if pause > MAX_RETRY_AFTER_SECONDS:
-                        why = f"the server asks to wait {pause:g} s"
-                    fix = "see that the server is up and reachable from here; the next try keeps what has arrived"
-                    raise StepError(f"{self._target.shown}: {error}; {why}", fix) from error
-                if self._stop.is_set():
-                    raise Stopped from error
-                print(f"{self._target.shown}: {error}; trying again in {pause:g} s", flush=True)
-                self._wait(pause)
+        try:
+            retry_call(
+                lambda: self._transfer(session),
+                RETRY,
+                retry_if=_is_worth_waiting,
+                progress=self._have,
+                log=lambda line: print(f"{self._target.shown}: {line}", flush=True),
+                sleep=self._pause,
+            )
+        except TransientError as error:
+            why = f"{RETRY.max_attempts} attempts in a row brought nothing new"
+            if not _is_worth_waiting(error):
+                why = f"the server asks to wait {error.retry_after:g} s"
+            fix = "check that the server is up and reachable from here; the next attempt keeps what has arrived"
+            raise StepError(f"{self._target.shown}: {error.message}; {why}", fix) from error
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._wait(seconds)
 
     def _transfer(self, session: requests.Session) -> None:
         """Ask for what is missing and append it."""
@@ -225,12 +216,12 @@ class Transfer:
                     return  # Killed after the last byte.
                 self._append(response, self._begin(response, have))
         except socket.gaierror as error:
-            raise _TryAgain(f"a host name does not resolve: {error.strerror}") from error
+            raise TransientError(f"a host name does not resolve: {error.strerror}") from error
         except (requests.RequestException, HTTPError) as error:
             raise self._interrupted(error) from error
         size, have = self._state.size, self._target.partial.stat().st_size
         if size is not None and have != size:
-            raise _TryAgain(f"the connection ended after {have} of {size} bytes")
+            raise TransientError(f"the connection ended after {have} of {size} bytes")
 
     def _begin(self, response: requests.Response, have: int) -> int:
         """Judge an answer, remember what it says of the file, and return where its bytes begin."""
@@ -242,7 +233,7 @@ class Transfer:
             start, size = _range(response)
             if start != have or not self._state.is_same(size, etag, modified):
                 self._discard()
-                raise _TryAgain("the file has changed on the server")
+                raise TransientError("the file has changed on the server")
         else:
             self._discard()
         self._state = _State(size, etag, modified)
@@ -303,9 +294,9 @@ class Transfer:
         said = f"{status} {response.reason or http.client.responses.get(status, '')}".strip()
         if status == 416:
             self._discard()
-            return _TryAgain("the file has changed on the server")
+            return TransientError("the file has changed on the server")
         if status >= 500 or status in (408, 425, 429):
-            return _TryAgain(said, retry_after(response))
+            return TransientError(said, retry_after=retry_after(response))
         return BadInput(f"{self._target.shown}: {said}", hosts.way_in(self._target.url, status))
 
     def _interrupted(self, error: requests.RequestException | HTTPError) -> Exception:
@@ -318,11 +309,16 @@ class Transfer:
         if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
             return BadInput(f"{self._target.shown}: it is, or leads to, no valid address", "correct the address")
         if any(isinstance(cause, TimeoutError) for cause in causes):
-            return _TryAgain("no answer in time")
+            return TransientError("no answer in time")
         if any(isinstance(cause, IncompleteRead) for cause in causes):
-            return _TryAgain(f"the connection ended early, {self._state.size} bytes were announced")
+            return TransientError(f"the connection ended early, {self._state.size} bytes were announced")
         system = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-        return _TryAgain(system[0] if system else f"the connection broke ({type(causes[-1]).__name__})")
+        return TransientError(system[0] if system else f"the connection broke ({type(causes[-1]).__name__})")
+
+
+def _is_worth_waiting(error: Exception) -> bool:
+    """Return False if the server requests a longer wait than the step takes; a retry of the step comes later."""
+    return is_transient(error) and (getattr(error, "retry_after", None) or 0) <= RETRY.max_retry_after_seconds
 
 
 def _read_state(path: Path) -> _State:

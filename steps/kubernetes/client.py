@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from steps.runtime.errors import BadInput, StepError
-from steps.runtime.retry import retry_after
+from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
@@ -30,8 +29,7 @@ MANAGER = "argotune"
 """Owner of the fields that steps apply (``fieldManager`` of server-side apply)."""
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between bytes of an answer."""
-MAX_ATTEMPTS = 6
-MAX_RETRY_AFTER_SECONDS = 60.0
+RETRY = RetryPolicy(max_attempts=6)
 PAGE = 200
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 MAY_PASS = (429, 500, 502, 503, 504)
@@ -73,14 +71,6 @@ class KindNotInstalled(BadInput):
     """The cluster does not know the kind: its definitions are not installed."""
 
 
-class _MayPass(Exception):
-    """A failure that another try may not meet."""
-
-    def __init__(self, what: str, wait: float | None = None) -> None:
-        super().__init__(what)
-        self.wait = wait
-
-
 class KubernetesClient:
     """Objects of one cluster.
 
@@ -88,11 +78,11 @@ class KubernetesClient:
     where the server says no for another reason, and ``StepError`` when each try failed.
     """
 
-    def __init__(self, api: ApiClient, namespace: str, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, api: ApiClient, namespace: str, sleep: Sleep = time.sleep) -> None:
         self.namespace = namespace
         """Where namespaced objects are, unless a call says otherwise."""
         self._api = api
-        self._wait = wait
+        self._sleep = sleep
 
     @property
     def host(self) -> str:
@@ -181,7 +171,7 @@ class KubernetesClient:
                 raise _failure("get", f"the log of pod {pod}", PODS, status, text, response)
             return text
 
-        return self._again(call)
+        return self._retry(call)
 
     def _call(
         self,
@@ -210,23 +200,17 @@ class KubernetesClient:
                 return None
             raise _failure(verb, shown, kind, status, text, response)
 
-        return self._again(call)
+        return self._retry(call)
 
-    def _again(self, call: Callable[[], T]) -> T:
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                return call()
-            except _MayPass as error:
-                if attempt == MAX_ATTEMPTS:
-                    raise StepError(
-                        f"the Kubernetes API at {self._api.configuration.host}: {error} ({MAX_ATTEMPTS} tries)",
-                        "see whether the cluster is well, then run the step again",
-                    ) from None
-                backoff = 2.0 ** (attempt - 1) * random.uniform(0.5, 1)
-                wait = min(error.wait if error.wait is not None else backoff, MAX_RETRY_AFTER_SECONDS)
-                print(f"Kubernetes API: {error}; try {attempt + 1} of {MAX_ATTEMPTS} in {wait:.0f} s", flush=True)
-                self._wait(wait)
-        raise AssertionError("no tries")
+    def _retry(self, call: Callable[[], T]) -> T:
+        try:
+            return retry_call(call, RETRY, log=_log, sleep=self._sleep)
+        except TransientError as error:
+            host = self._api.configuration.host
+            raise StepError(
+                f"the Kubernetes API at {host}: {error.message} ({RETRY.max_attempts} attempts)",
+                "check that the cluster is healthy, then run the step again",
+            ) from None
 
     def _answer(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str
@@ -249,7 +233,7 @@ class KubernetesClient:
                 "see the certificate authority in the kubeconfig, or of the service account",
             ) from None
         except HTTPError as error:
-            raise _MayPass(f"no whole answer to {method} {path} ({_words(error)})") from None
+            raise TransientError(f"no whole answer to {method} {path} ({_words(error)})") from None
 
     def _path(self, kind: Kind, name: str, namespace: str, of: str = "") -> str:
         root = "apis" if "/" in kind.api_version else "api"
@@ -267,7 +251,7 @@ NODE_CLAIMS = Kind("karpenter.sh/v1", "nodeclaims", cluster_wide=True)
 WORKFLOWS = Kind("argoproj.io/v1alpha1", "workflows")
 
 
-def connect(wait: Callable[[float], None] = time.sleep) -> KubernetesClient:
+def connect(sleep: Sleep = time.sleep) -> KubernetesClient:
     """The cluster that ``$KUBECONFIG`` names, else the one this pod is in, else that of ``~/.kube/config``.
 
     Raises:
@@ -281,7 +265,7 @@ def connect(wait: Callable[[float], None] = time.sleep) -> KubernetesClient:
     configuration.retries = False
     api = client.ApiClient(configuration)
     api.user_agent = MANAGER
-    return KubernetesClient(api, namespace, wait)
+    return KubernetesClient(api, namespace, sleep)
 
 
 def _load(configuration: Configuration) -> str:
@@ -306,13 +290,17 @@ def _load(configuration: Configuration) -> str:
         ) from None
 
 
+def _log(line: str) -> None:
+    print(f"Kubernetes API: {line}", flush=True)
+
+
 def _document(text: str, shown: str) -> Document:
     try:
         found = json.loads(text)
     except ValueError:
-        raise _MayPass(f"an answer about {shown} that is no JSON") from None
+        raise TransientError(f"an answer about {shown} that is no JSON") from None
     if not isinstance(found, dict):
-        raise _MayPass(f"an answer about {shown} that is no object")
+        raise TransientError(f"an answer about {shown} that is no object")
     return found
 
 
@@ -324,9 +312,7 @@ def _is_of_object(text: str) -> bool:
         return False
 
 
-def _failure(
-    verb: str, shown: str, kind: Kind, status: int, text: str, response: RESTResponse
-) -> StepError | _MayPass:
+def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response: RESTResponse) -> StepError:
     """What an answer other than 2xx means."""
     try:
         told = json.loads(text)
@@ -335,7 +321,7 @@ def _failure(
         message, reason = text.strip()[:200], ""
     what = f"cannot {verb} {shown}: {message or f'status {status}'}"
     if status in MAY_PASS:
-        return _MayPass(what, retry_after(response))
+        return TransientError(what, retry_after=retry_after(response))
     if status == 401:
         return BadInput(f"{what} (401: the cluster does not accept our credentials)", "log in to the cluster again")
     if status == 403:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.runtime.errors import BadInput
-from steps.runtime.retry import retry_after
+from steps.runtime.errors import BadInput, TransientError
+from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
 
 if TYPE_CHECKING:
     from httpx2 import Client, Request
@@ -28,8 +28,8 @@ TOKEN_FIX = (
     "accept its licence on the hub, then give a token that may read it: modelAccessSecret in the Workspace (a Secret "
     "with key HF_TOKEN), or HF_TOKEN in the environment"
 )
-MAX_ATTEMPTS, MAX_RETRY_AFTER_SECONDS = 3, 60.0
-"""Besides those of the library, which tries some calls again by itself."""
+RETRY = RetryPolicy(max_attempts=3)
+"""In addition to the library's own retries of some calls."""
 ANSWER_SECONDS = 60.0
 """For an answer that the library would wait for without end."""
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -40,7 +40,7 @@ class HubUnreachable(Exception):
     """The hub doesn't answer, and the cache doesn't have the model."""
 
 
-def fetch(repository: str, revision: str, *, whole: bool, wait: Callable[[float], None] = time.sleep) -> Path:
+def fetch(repository: str, revision: str, *, whole: bool, wait: Sleep = time.sleep) -> Path:
     """The folder of a model's files at a revision, fetched as far as the cache lacks them; not ``whole``: no weights.
 
     Raises:
@@ -54,27 +54,18 @@ def fetch(repository: str, revision: str, *, whole: bool, wait: Callable[[float]
     disable_progress_bars()
     set_client_factory(_client)
     silence = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        try:
-            folder = _snapshot(repository, revision, whole, here_only=silence)
-            break
-        except _MayPass as error:
-            if attempt == MAX_ATTEMPTS:
-                raise HubUnreachable(str(error)) from None
-            seconds = min(2.0 ** (attempt - 1) if error.wait is None else error.wait, MAX_RETRY_AFTER_SECONDS)
-            print(f"the hub: {error}; try {attempt + 1} of {MAX_ATTEMPTS} in {seconds:.0f} s", flush=True)
-            wait(seconds)
+    try:
+        folder = retry_call(
+            lambda: _snapshot(repository, revision, whole, here_only=silence),
+            RETRY,
+            log=lambda line: print(f"the hub: {line}", flush=True),
+            sleep=wait,
+        )
+    except TransientError as error:
+        raise HubUnreachable(error.message) from None
     if whole:
         _check_whole(folder, repository)
     return folder
-
-
-class _MayPass(Exception):
-    """A failure that another try may not meet."""
-
-    def __init__(self, what: str, wait: float | None) -> None:
-        super().__init__(what)
-        self.wait = wait
 
 
 def _client() -> Client:
@@ -174,13 +165,13 @@ def _refused(error: BaseException, what: str) -> None:
             raise BadInput(f"the hub has no {what} (status 404)", "check the name and the revision") from None
 
 
-def _failure(error: BaseException) -> _MayPass | HubUnreachable:
+def _failure(error: BaseException) -> TransientError | HubUnreachable:
     """What an error means that is no refusal: of a connection it may pass, of an answer by its status."""
     answers = list(_responses(error))
     if any(response.status_code not in MAY_PASS for response in answers):
         return HubUnreachable(_reason(error))
     waits = [seconds for response in answers if (seconds := retry_after(response)) is not None]
-    return _MayPass(_reason(error), max(waits, default=None))
+    return TransientError(_reason(error), retry_after=max(waits, default=None))
 
 
 def _responses(error: BaseException | None) -> Iterator[Any]:

@@ -20,7 +20,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from steps.oci import credentials, registry_azure, registry_errors
 from steps.oci.reference import Reference
 from steps.oci.registry_errors import TIMEOUT
-from steps.runtime.errors import StepError
+from steps.runtime.errors import StepError, TransientError
 
 
 class RegistryAuth(AuthBase):
@@ -113,7 +113,7 @@ class RegistryAuth(AuthBase):
             answer = response.json()
             return str(answer.get("token") or answer["access_token"])
         except (ValueError, KeyError, AttributeError):
-            raise registry_errors.MayPass(f"{parts.netloc} gave no token for {registry}", "ask its operator") from None
+            raise TransientError(f"{parts.netloc} gave no token for {registry}", "ask its operator") from None
 
     def _log_in_by_azure(self, service: str) -> None:
         origin = f"{self._origin[0]}://{self._origin[1]}"

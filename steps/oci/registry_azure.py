@@ -14,8 +14,8 @@ import requests
 
 from steps.oci import registry_errors
 from steps.oci.reference import Reference
-from steps.oci.registry_errors import TIMEOUT, MayPass
-from steps.runtime.errors import BadInput, StepError
+from steps.oci.registry_errors import TIMEOUT
+from steps.runtime.errors import BadInput, StepError, TransientError
 
 LISTED = "ARGOTUNE_AZURE_REGISTRIES"
 AUDIENCES = {
@@ -37,7 +37,7 @@ def refresh_token(reference: Reference, origin: str, service: str, *, push: bool
 
     Raises:
         BadInput: Entra does not know the identity, or the registry does not take it.
-        MayPass: one of the two can't be reached, or is busy.
+        TransientError: one of the two can't be reached, or is busy.
     """
     token = _entra_token(reference.registry)
     if not token:
@@ -60,7 +60,7 @@ def refresh_token(reference: Reference, origin: str, service: str, *, push: bool
     try:
         return str(answer.json()["refresh_token"])
     except (ValueError, KeyError, TypeError):
-        raise MayPass(f"{reference.registry} gave no token for the Azure identity", "see its log") from None
+        raise TransientError(f"{reference.registry} gave no token for the Azure identity", "see its log") from None
 
 
 def _entra_token(registry: str) -> str:
@@ -83,14 +83,16 @@ def _entra_token(registry: str) -> str:
             print(f"{registry} is asked as nobody: no Azure identity here ({_first_line(error)})", flush=True)
             return ""
         if status in (408, 429) or status >= 500 or not status:
-            raise MayPass(f"Microsoft Entra gave no token: {_first_line(error)}", "run it again later") from None
+            raise TransientError(
+                f"Microsoft Entra gave no token: {_first_line(error)}", "run it again later"
+            ) from None
         raise BadInput(
             f"Microsoft Entra does not take the identity of this step: {_first_line(error)}",
             "compare AZURE_CLIENT_ID and AZURE_TENANT_ID (annotations of the service account) with the managed"
             " identity, and its federated credential with the service account's namespace and name",
         ) from None
     except (AzureError, ValueError, OSError) as error:
-        raise MayPass(
+        raise TransientError(
             f"Microsoft Entra cannot be reached: {_first_line(error)}", "check the network, and AZURE_AUTHORITY_HOST"
         ) from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,16 +15,15 @@ from steps.oci import registry_errors
 from steps.oci.oci_layout import Blob
 from steps.oci.reference import DOCKER_HUB, Reference
 from steps.oci.registry_auth import RegistryAuth, plain_http
-from steps.oci.registry_errors import TIMEOUT, MayPass
+from steps.oci.registry_errors import TIMEOUT
 from steps.oci.registry_transport import RegistryAdapter
 from steps.oci.registry_upload import FileSlice, ProgressCallback, Upload
 from steps.runtime import files
 from steps.runtime.errors import StepError
+from steps.runtime.retry import RetryPolicy, Sleep, retry_call
 
 T = TypeVar("T")
-MAX_ATTEMPTS = 5
-"""In a row that brought nothing new."""
-MAX_RETRY_AFTER_SECONDS = 120.0
+RETRY = RetryPolicy(max_attempts=5, max_retry_after_seconds=120.0)
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """Bytes; the specification's least that a registry must take, and what most of them take."""
 CHUNK = 1024 * 1024
@@ -42,7 +40,7 @@ class RegistryClient:
     """One repository, for pulling or for pushing as well.
 
     Every call raises ``BadInput`` for what the user must mend (credentials, permissions, names), ``StepError`` for
-    what the registry refuses, and ``MayPass`` when each try failed. No message holds a credential.
+    what the registry refuses, and ``TransientError`` when each try failed. No message holds a credential.
     """
 
     def __init__(
@@ -52,11 +50,11 @@ class RegistryClient:
         push: bool = False,
         mount_from: str = "",
         docker_config: Path | None = None,
-        tries: int = MAX_ATTEMPTS,
-        wait: Callable[[float], None] = time.sleep,
+        retry: RetryPolicy | None = None,
+        wait: Sleep = time.sleep,
     ) -> None:
         self.reference = reference
-        self._tries = tries
+        self._policy = retry or RETRY
         self._mount_from = mount_from
         self._wait = wait
         host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
@@ -70,7 +68,7 @@ class RegistryClient:
 
     def has_blob(self, digest: str) -> bool:
         """Whether the repository holds a blob (HEAD)."""
-        response = self._again(lambda: self.call("HEAD", f"{self.base}/blobs/{digest}", fine=(200, 404)))
+        response = self._retry(lambda: self.call("HEAD", f"{self.base}/blobs/{digest}", fine=(200, 404)))
         return response.status_code == 200
 
     def send_blob(
@@ -78,29 +76,29 @@ class RegistryClient:
     ) -> str:
         """Upload ``path`` as ``blob``, see ``Upload``; gives ``sent`` or ``mounted``, for people."""
         upload = Upload(self, blob, path, told, memory, self._mount_from)
-        return self._again(upload.run, reached=lambda: upload.bytes_acknowledged)
+        return self._retry(upload.run, progress=lambda: upload.bytes_acknowledged)
 
     def try_upload(self) -> None:
         """Begin an upload and give it up at once: what a push is refused for, this is refused for too."""
-        begun = self._again(lambda: self.call("POST", f"{self.base}/blobs/uploads/", fine=(202,)))
+        begun = self._retry(lambda: self.call("POST", f"{self.base}/blobs/uploads/", fine=(202,)))
         # Given up or not, a registry forgets what nobody goes on with; not all can be told so.
         gone = (200, 202, 204, 400, 404, 405)
-        self._again(lambda: self.call("DELETE", self.location(begun), fine=gone))
+        self._retry(lambda: self.call("DELETE", self.location(begun), fine=gone))
 
     def fetch_blob(self, blob: Blob, path: Path) -> None:
         """Download ``blob`` to ``path``, which is there only when digest and size are right."""
-        self._again(lambda: self._download(blob, path))
+        self._retry(lambda: self._download(blob, path))
 
     def put_manifest(self, name: str, media_type: str, content: bytes) -> requests.Response:
         """Name ``content`` by a tag, or keep it under its digest."""
         headers = {"Content-Type": media_type}
         url = f"{self.base}/manifests/{name}"
-        return self._again(lambda: self.call("PUT", url, fine=(201,), headers=headers, body=content))
+        return self._retry(lambda: self.call("PUT", url, fine=(201,), headers=headers, body=content))
 
     def manifest_digest(self, name: str) -> str:
         """Digest of the manifest that a tag or digest names; empty when there is none (HEAD)."""
         url = f"{self.base}/manifests/{name}"
-        response = self._again(lambda: self.call("HEAD", url, fine=(200, 404), headers=_ACCEPT))
+        response = self._retry(lambda: self.call("HEAD", url, fine=(200, 404), headers=_ACCEPT))
         if response.status_code == 404:
             return ""
         # The header is optional: where it is absent only the content tells.
@@ -108,25 +106,13 @@ class RegistryClient:
 
     def fetch_manifest(self, name: str) -> tuple[str, bytes]:
         """Media type and bytes of a manifest by tag or digest; by digest, the bytes are checked."""
-        media_type, content = self._again(lambda: self._read(f"{self.base}/manifests/{name}"))
+        media_type, content = self._retry(lambda: self._read(f"{self.base}/manifests/{name}"))
         if ":" in name and _digest(name.partition(":")[0], content) != name:
             raise self._mismatch(name)
         return media_type, content
 
-    def _again(self, action: Callable[[], T], reached: Callable[[], int] = lambda: 0) -> T:
-        """Try until it is done, or ``tries`` times in a row without having ``reached`` more."""
-        attempt, bytes_acknowledged = 1, reached()
-        while True:
-            try:
-                return action()
-            except MayPass as error:
-                attempt, bytes_acknowledged = (1 if reached() > bytes_acknowledged else attempt + 1), reached()
-                if attempt > self._tries:
-                    raise
-                backoff = 2.0 ** (attempt - 2) * random.uniform(0.5, 1)
-                wait = min(error.wait if error.wait is not None else backoff, MAX_RETRY_AFTER_SECONDS)
-                print(f"{error.message}; try {attempt} of {self._tries} in {wait:.0f} s", flush=True)
-                self._wait(wait)
+    def _retry(self, call: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
+        return retry_call(call, self._policy, progress=progress, log=_log, sleep=self._wait)
 
     def location(self, response: requests.Response) -> str:
         """Where the upload goes on. A registry behind a TLS proxy may name its own plain address: stay on ours."""
@@ -186,7 +172,7 @@ class RegistryClient:
         """One exchange, without further tries; a challenge is answered once.
 
         Raises:
-            MayPass: the connection was lost, or the server is busy or broken.
+            TransientError: the connection was lost, or the server is busy or broken.
             BadInput, StepError: an answer that is not among ``fine``.
         """
 
@@ -217,6 +203,10 @@ class RegistryClient:
             f"{self.reference.registry} gave other bytes than {digest} for {self.reference}",
             "pull it once more; if that does not help, push the image again",
         )
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
 
 
 def _digest(algorithm: str, content: bytes) -> str:

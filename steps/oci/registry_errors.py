@@ -10,7 +10,7 @@ import requests
 
 from steps.oci.credentials import config_files
 from steps.oci.reference import Reference
-from steps.runtime.errors import BadInput, StepError
+from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import retry_after
 
 INSECURE = "ARGOTUNE_INSECURE_REGISTRIES"
@@ -18,15 +18,6 @@ AZURE_PUSH = "AcrPush (of a registry with ABAC: Container Registry Repository Wr
 AZURE_PULL = "AcrPull (of a registry with ABAC: Container Registry Repository Reader)"
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and to wait for the next bytes."""
-
-
-class MayPass(StepError):
-    """A failure that may be gone at the next try: a lost connection, a busy or broken server."""
-
-    def __init__(self, what: str, fix: str, wait: float | None = None) -> None:
-        super().__init__(what, fix)
-        self.wait = wait
-        """Seconds that the server asked for."""
 
 
 class TooLarge(StepError):
@@ -48,7 +39,7 @@ def refused(
     registry, status = reference.registry, response.status_code
     detail = f"HTTP {status}{_details(response)}"
     if status in (408, 429) or status >= 500:
-        return MayPass(f"{registry} answers {detail}", "run it again later", retry_after(response))
+        return TransientError(f"{registry} answers {detail}", "run it again later", retry_after(response))
     if status in (401, 403):
         return _denied(detail, reference, push, known, azure)
     if status == 404:
@@ -73,7 +64,7 @@ def lost(error: requests.RequestException, registry: str) -> StepError:
         )
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
         return BadInput(f"{registry} is no address: {text}", "check the image reference")
-    return MayPass(
+    return TransientError(
         f"{registry} cannot be reached: {text}", f"check that {registry} is up and can be reached from here"
     )
 

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import requests
 
 from steps.oci.oci_layout import Blob
-from steps.oci.registry_errors import MayPass, TooLarge
+from steps.oci.registry_errors import TooLarge
 from steps.runtime import files
-from steps.runtime.errors import BadInput, StepError
+from steps.runtime.errors import BadInput, StepError, TransientError
 
 if TYPE_CHECKING:
     from steps.oci.registry_client import RegistryClient
@@ -80,7 +80,7 @@ class Upload:
         """Bring the blob there; one try, which a next one continues. Gives ``sent`` or ``mounted``, for people.
 
         Raises:
-            MayPass: the connection or the upload was lost.
+            TransientError: the connection or the upload was lost.
             BadInput, StepError: as for every call of the client.
         """
         if self._tried and self._client.has_blob(self._blob.digest):
@@ -164,7 +164,7 @@ class Upload:
                 done = self._client.call("PUT", place.location, fine=fine, headers=_BYTES, query=query, body=body)
         except TooLarge as error:
             self._shrink(error)
-            raise MayPass(f"{error.message}; smaller parts may pass", error.fix, 0.0) from None
+            raise TransientError(f"{error.message}; smaller parts may pass", error.fix, 0.0) from None
         if done.status_code == 400 and not self._resumed:
             raise damaged(self._blob.digest)
         if done.status_code in FORGOTTEN:
@@ -181,12 +181,14 @@ class Upload:
             place.location = self._client.location(answer)
         self.bytes_acknowledged = max(self.bytes_acknowledged, place.offset)
 
-    def _lost(self, answer: requests.Response, *, keep: bool = False) -> MayPass:
+    def _lost(self, answer: requests.Response, *, keep: bool = False) -> TransientError:
         answer.close()
         if not keep:
             self._forget()
         registry = self._client.reference.registry
-        return MayPass(f"{registry} has lost its place in the upload (HTTP {answer.status_code})", "run it again", 0.0)
+        return TransientError(
+            f"{registry} has lost its place in the upload (HTTP {answer.status_code})", "run it again", 0.0
+        )
 
     def _shrink(self, error: TooLarge) -> None:
         """Try smaller parts: a proxy on the way takes no body of this size."""

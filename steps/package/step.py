@@ -15,7 +15,7 @@ from steps.package import lineage, provenance
 from steps.package.lineage import Lineage
 from steps.package.settings import Result, Settings
 from steps.runtime import files
-from steps.runtime.errors import BadInput, StepError
+from steps.runtime.errors import BadInput, StepError, TransientError
 
 MODEL_NAME = "sh.kaito.model.name"
 """KAITO's pusher writes this annotation of the manifest."""
@@ -126,11 +126,10 @@ def _lineage(given: Settings, digest: str) -> Lineage:
 def _describe(layout: Path, target: Reference) -> bool:
     """Push the statement; what a registry does not take of it is no reason to hold back the adapter."""
     from steps.oci import registry
-    from steps.oci.registry_errors import MayPass
 
     try:
         registry.push_referrers(layout, target)
-    except MayPass:
+    except TransientError:
         raise
     except StepError as error:
         print(f"warning: the image is there without its provenance: {error.message}", flush=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urldefrag
 
@@ -17,27 +17,19 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from steps.runtime import hosts
-from steps.runtime.errors import BadInput, StepError
-from steps.runtime.retry import retry_after
+from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
 
 MAGIC = b"PAR1"
 MIN_PARQUET_BYTES = 12
 """Bytes of a parquet file: the magic twice, and the footer's length."""
-MAX_ATTEMPTS, BACKOFF, MAX_RETRY_AFTER_SECONDS = 3, 1.0, 30.0
+RETRY = RetryPolicy(max_attempts=3, max_retry_after_seconds=30.0)
 TIMEOUT = (10.0, 30.0)
 MAX_CONNECTIONS = 8
 
-Wait = Callable[[float], object]
-
-
-class _TryAgain(Exception):
-    def __init__(self, reason: str, after: float | None = None) -> None:
-        super().__init__(reason)
-        self.after = after
-
 
 def check_urls(
-    urls: Sequence[str], *, allow_private: bool = False, wait: Wait = time.sleep
+    urls: Sequence[str], *, allow_private: bool = False, wait: Sleep = time.sleep
 ) -> Iterator[str | StepError]:
     """Look at each address; a sentence where it is fine, else the error.
 
@@ -77,17 +69,19 @@ def _file(path: Path) -> str | StepError:
     return _judge(str(path), head, tail, size) or f"{path} is parquet, {size} bytes"
 
 
-def _at(url: str, allow_private: bool, wait: Wait) -> str | StepError:
+def _at(url: str, allow_private: bool, wait: Sleep) -> str | StepError:
     shown = hosts.shown(url)
     with hosts.session(allow_private=allow_private) as session:
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                return _asked(session, url, allow_private)
-            except _TryAgain as error:
-                if attempt == MAX_ATTEMPTS or (error.after or 0) > MAX_RETRY_AFTER_SECONDS:
-                    return StepError(f"{shown}: {error}", "see that the server is up and reachable from here")
-                wait(BACKOFF * 2 ** (attempt - 1) if error.after is None else error.after)
-    raise AssertionError("no tries")
+        try:
+            return retry_call(
+                lambda: _asked(session, url, allow_private), RETRY, retry_if=_is_worth_waiting, sleep=wait
+            )
+        except TransientError as error:
+            return StepError(f"{shown}: {error.message}", "check that the server is up and reachable from here")
+
+
+def _is_worth_waiting(error: Exception) -> bool:
+    return is_transient(error) and (getattr(error, "retry_after", None) or 0) <= RETRY.max_retry_after_seconds
 
 
 def _asked(session: requests.Session, url: str, allow_private: bool) -> str | StepError:
@@ -109,7 +103,7 @@ def _bytes(session: requests.Session, url: str, allow_private: bool, part: str) 
         with hosts.get(session, url, headers, allow_private=allow_private, timeout=TIMEOUT) as response:
             status = response.status_code
             if status >= 500 or status in (408, 425, 429):
-                raise _TryAgain(f"{status} {response.reason}".strip(), retry_after(response))
+                raise TransientError(f"{status} {response.reason}".strip(), retry_after=retry_after(response))
             if status == 416:
                 return b"", 0
             if status not in (200, 206):
@@ -119,14 +113,14 @@ def _bytes(session: requests.Session, url: str, allow_private: bool, part: str) 
             content = response.raw.read(wanted, decode_content=True)
             if status == 206 and total:
                 if len(content) != int(part.split("-")[1]) - int(part.split("-")[0]) + 1:
-                    raise _TryAgain("the connection ended early")
+                    raise TransientError("the connection ended early")
                 return content, int(total[1])
             return content[: len(MAGIC)], None
     except (requests.RequestException, HTTPError, OSError) as error:
         if isinstance(error, requests.exceptions.SSLError):
             fix = "name the authority's certificate in REQUESTS_CA_BUNDLE"
             raise BadInput(f"{hosts.shown(url)}: the server's certificate is not trusted here", fix) from None
-        raise _TryAgain(f"it can't be reached ({_reason(error)})") from None
+        raise TransientError(f"it can't be reached ({_reason(error)})") from None
 
 
 def _judge(place: str, head: bytes, tail: bytes | None, size: int | None) -> BadInput | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 
 import requests
@@ -16,17 +16,15 @@ import requests
 import presets
 from steps.models.model_hub import MAY_PASS, TOKEN_FIX
 from steps.runtime import hosts
-from steps.runtime.errors import BadInput, StepError
-from steps.runtime.retry import retry_after
+from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
 
 TIMEOUT = (5.0, 20.0)
-MAX_ATTEMPTS, BACKOFF, MAX_RETRY_AFTER_SECONDS = 3, 1.0, 30.0
+RETRY = RetryPolicy(max_attempts=3, max_retry_after_seconds=30.0)
 HUB = "https://huggingface.co"
 
-Wait = Callable[[float], object]
 
-
-def check(preset: str, model: str, revision: str, wait: Wait = time.sleep) -> Iterator[str | StepError]:
+def check(preset: str, model: str, revision: str, wait: Sleep = time.sleep) -> Iterator[str | StepError]:
     """Ask the hub for the model that a preset or ``model`` names; nothing to say where none is named."""
     facts = None
     with suppress(presets.UnknownPreset):
@@ -41,7 +39,7 @@ def check(preset: str, model: str, revision: str, wait: Wait = time.sleep) -> It
     yield _asked(repository, revision or (facts.revision if facts and own else "") or "main", wait)
 
 
-def _asked(repository: str, revision: str, wait: Wait) -> str | StepError:
+def _asked(repository: str, revision: str, wait: Sleep) -> str | StepError:
     what = f"{repository} at {revision[:12]}"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return f"base model {what}: the hub is not asked, HF_HUB_OFFLINE is set"
@@ -57,22 +55,26 @@ def _asked(repository: str, revision: str, wait: Wait) -> str | StepError:
     )
 
 
-def _head(url: str, wait: Wait) -> requests.Response:
+def _head(url: str, wait: Sleep) -> requests.Response:
     """Ask, and again where that may help: a model that may not be read is to be known before a node is made."""
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        after = None
-        try:
-            answer = requests.head(
-                url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT
-            )
-            if answer.status_code not in MAY_PASS or attempt == MAX_ATTEMPTS:
-                return answer
-            after = retry_after(answer)
-        except requests.RequestException as error:
-            if attempt == MAX_ATTEMPTS or isinstance(error, requests.ConnectTimeout):
-                raise
-        wait(min(BACKOFF * 2 ** (attempt - 1) if after is None else after, MAX_RETRY_AFTER_SECONDS))
-    raise AssertionError("no tries")
+    answers: list[requests.Response] = []
+
+    def ask() -> None:
+        answers.clear()
+        answers.append(
+            requests.head(url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT)
+        )
+        if answers[0].status_code in MAY_PASS:
+            raise TransientError(f"HTTP {answers[0].status_code}", retry_after=retry_after(answers[0]))
+
+    with suppress(TransientError):  # the last answer is judged as it is
+        retry_call(ask, RETRY, retry_if=_can_pass, sleep=wait)
+    return answers[0]
+
+
+def _can_pass(error: Exception) -> bool:
+    lost = isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectTimeout)
+    return lost or is_transient(error)
 
 
 def _refused(answer: requests.Response, repository: str, revision: str, endpoint: str) -> BadInput | None:

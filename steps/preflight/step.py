@@ -15,10 +15,11 @@ from steps.oci import reference
 from steps.oci.credentials import config_files
 from steps.preflight.settings import Result, Settings
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
+from steps.runtime.retry import RetryPolicy
 
 Found = Iterator[str | StepError]
-MAX_ATTEMPTS = 2
-"""To reach a registry: a run that waits for one later is more patient than who looks whether to begin."""
+RETRY = RetryPolicy(max_attempts=2, max_retry_after_seconds=120.0)
+"""Of calls to a registry: few, because the steps that need it retry longer."""
 
 
 def preflight(given: Settings) -> Result:
@@ -111,7 +112,7 @@ def _pulled(image: str, docker_config: Path | None) -> Found:
 
     try:
         wanted = reference.parse(image)
-        if RegistryClient(wanted, docker_config=docker_config, tries=MAX_ATTEMPTS).manifest_digest(wanted.pulled):
+        if RegistryClient(wanted, docker_config=docker_config, retry=RETRY).manifest_digest(wanted.pulled):
             yield f"{image} may be pulled"
         else:
             yield BadInput(f"{wanted.registry} has no {image}", "check the name and the tag, or push it first")
@@ -127,7 +128,7 @@ def _output(given: Settings) -> Found:
     from steps.oci.registry_client import RegistryClient
 
     target = reference.parse(given.image)
-    registry = RegistryClient(target, push=True, tries=MAX_ATTEMPTS)
+    registry = RegistryClient(target, push=True, retry=RETRY)
     registry.try_upload()
     tag = target.tag or "latest"
     there = registry.manifest_digest(tag)

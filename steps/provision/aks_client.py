@@ -8,6 +8,7 @@ webhook of Azure's workload identity sets them; ``AZURE_SDK_CLOUD_CONF`` for ano
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from steps.provision import aks_errors
 from steps.provision.settings import ClusterRef
 from steps.runtime.deadline import Deadline
-from steps.runtime.errors import BadInput
+from steps.runtime.errors import BadInput, TransientError
+from steps.runtime.retry import RetryPolicy, retry_call
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from azure.mgmt.core import ARMPipelineClient
 
 BUSY_SECONDS = 20
-"""Between tries while the cluster has something else to finish."""
+"""Between attempts while the cluster finishes another change."""
+UNTIL_FREE = RetryPolicy(max_attempts=math.inf)
+"""Limited only by the step's deadline."""
 POLL_SECONDS = 10
 """Between polls, where Azure does not say how long."""
 NO_CLUSTER = ("ParentResourceNotFound", "ResourceGroupNotFound", "SubscriptionNotFound")
@@ -125,19 +129,21 @@ class Cluster:
         return self.place.resource_group, self.place.cluster
 
     def _when_free(self, action: Callable[[], None], *, fine: tuple[int, ...]) -> None:
-        """Do something as soon as the cluster has finished what it is at; statuses in ``fine`` need no doing."""
+        """Run a change as soon as the cluster has finished its current one; ignore errors whose status is ``fine``."""
         from azure.core.exceptions import HttpResponseError
 
-        while True:
+        def attempt() -> None:
             try:
-                return action()
+                action()
             except HttpResponseError as error:
                 if error.status_code in fine:
-                    return None
-                if not aks_errors.is_busy(error):
-                    raise
-                print(f"waiting: {aks_errors.said_by(error)}", flush=True)
-            self.pause(BUSY_SECONDS)
+                    return
+                if aks_errors.is_busy(error):
+                    print(f"waiting: {aks_errors.said_by(error)}", flush=True)
+                    raise TransientError(aks_errors.said_by(error), retry_after=BUSY_SECONDS) from error
+                raise
+
+        retry_call(attempt, UNTIL_FREE, sleep=self.pause)
 
     def _compute(self, what: str, query: dict[str, str]) -> list[dict[str, Any]]:
         from azure.core.rest import HttpRequest

@@ -25,13 +25,14 @@ from steps.rollout import adapter_sources, answer_check
 from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
+from steps.runtime.retry import RetryPolicy, retry_call
 from steps.serving import desired_adapters, server, server_command, serving_client
 from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import PortInUse, Server
 from steps.serving.server_command import Choice
 
-MAX_ATTEMPTS = 5
-"""Ports to try when another process takes a free port first."""
+OTHER_PORT = RetryPolicy(max_attempts=5, initial_seconds=0.0)
+"""Of a start on a free port that another process takes first."""
 MAX_HEALTH_CHECKS = 3
 """Failed checks after which a running server is replaced."""
 
@@ -169,22 +170,20 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
     if current and settings.port == current.port:
         print(f"stopping the old server, because port {settings.port} is required", flush=True)
         server.stop(_record(settings))
-    for attempt in range(MAX_ATTEMPTS):
-        starting = starting or _start(settings, service)
-        starting = _with_adapters(service, starting)
+
+    def attempt() -> Server:
+        nonlocal starting
+        starting = _with_adapters(service, starting or _start(settings, service))
         try:
             serving_client.write_adapters(server.adapters_file(starting, _folder(settings)), service.adapters)
             server.wait_until_healthy(starting, _log(settings), _remaining_seconds(end))
-            return starting
-        except PortInUse:
-            server.stop(_starting(settings))
-            starting = None
-            if settings.port or attempt + 1 == MAX_ATTEMPTS:
-                raise
         except BaseException:
             server.stop(_starting(settings))
+            starting = None
             raise
-    raise AssertionError("the loop above returns or raises")
+        return starting
+
+    return retry_call(attempt, OTHER_PORT, retry_if=lambda error: isinstance(error, PortInUse) and not settings.port)
 
 
 def _is_well(running: Server) -> bool:

@@ -1,15 +1,16 @@
-"""What a step can fail with.
+"""Errors of steps, with their exit codes.
 
-StepError            exit 1   the step failed; a retry may help
-+-- BadInput         exit 2   what the user gave is wrong; a retry does not help
-+-- GateFailed      exit 3   no adapter was good enough
-+-- InsufficientCapacity       exit 4   quota, SKU or disk is not there
-+-- TimeLimit        exit 6   a time or budget cap was reached
+StepError                 exit 1   the step failed; a retry can succeed
++-- TransientError        exit 1   the failure is temporary; a retry is likely to succeed
++-- BadInput              exit 2   the user's input is wrong; a retry fails again
++-- GateFailed            exit 3   no adapter is good enough
++-- InsufficientCapacity  exit 4   quota, instance type, memory or disk is not available
++-- TimeLimit             exit 6   a time or budget limit was reached
 """
 
 
 class StepError(Exception):
-    """A step failed: one sentence that says what, and one that says what to do about it."""
+    """A failed step: one sentence with the reason, and one with the fix."""
 
     exit_code = 1
 
@@ -22,25 +23,34 @@ class StepError(Exception):
         return f"{self.message}\n  fix: {self.fix}" if self.fix else self.message
 
 
+class TransientError(StepError):
+    """A temporary failure, such as a lost connection or a busy server."""
+
+    def __init__(self, message: str, fix: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, fix)
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait; None if it does not say."""
+
+
 class BadInput(StepError):
-    """What the user gave (data, reference, setting) is wrong."""
+    """The user's input (data, reference, setting) is wrong."""
 
     exit_code = 2
 
 
 class GateFailed(StepError):
-    """No adapter was good enough to go on with."""
+    """No adapter is good enough."""
 
     exit_code = 3
 
 
 class InsufficientCapacity(StepError):
-    """Quota, SKU, memory or disk is not there."""
+    """Quota, instance type, memory or disk is not available."""
 
     exit_code = 4
 
 
 class TimeLimit(StepError):
-    """A time or budget cap was reached."""
+    """A time or budget limit was reached."""
 
     exit_code = 6

@@ -5,6 +5,7 @@ The same for a server on this machine and for a pod; ``steps.serving.adapter_rel
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from steps.runtime import files
-from steps.runtime.errors import StepError, TimeLimit
-from steps.runtime.retry import retry_after
+from steps.runtime.errors import StepError, TimeLimit, TransientError
+from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
 from steps.serving import desired_adapters
 from steps.serving.desired_adapters import DesiredAdapter
 
 T = TypeVar("T")
 POLL_SECONDS = 0.2
-MAX_ATTEMPTS = 4
-"""Requests until an answer that tells of a moment's trouble counts as the answer."""
+RETRY = RetryPolicy(max_attempts=4)
 PASSING = (429, 500, 502, 503, 504)
 
 
@@ -68,7 +68,7 @@ def write_adapters(file: Path, adapters: Sequence[DesiredAdapter]) -> None:
 
 
 def wait_for_adapters(
-    address: str, mark: str, seconds: float, gone: Callable[[], str] = str, sleep: Callable[[float], None] = time.sleep
+    address: str, mark: str, seconds: float, gone: Callable[[], str] = str, sleep: Sleep = time.sleep
 ) -> None:
     """Wait until the server serves the adapters of ``mark`` (``steps.serving.desired_adapters.config_digest``).
 
@@ -90,7 +90,7 @@ def wait_for_adapters(
         sleep(POLL_SECONDS)
 
 
-def list_models(address: str, timeout: float = 20.0, sleep: Callable[[float], None] = time.sleep) -> list[str]:
+def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) -> list[str]:
     """Names that the server answers to, the base first.
 
     Raises:
@@ -106,7 +106,7 @@ def list_models(address: str, timeout: float = 20.0, sleep: Callable[[float], No
         except (ValueError, KeyError, TypeError) as error:
             raise RequestRejected(f"{address} does not list its models: {error}") from None
 
-    return _again(listed, address, timeout, sleep)
+    return _retry(listed, address, timeout, sleep)
 
 
 def complete(
@@ -115,7 +115,7 @@ def complete(
     question: str,
     max_tokens: int,
     timeout: float,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Sleep = time.sleep,
 ) -> str:
     """The answer to one question; raises as ``ask`` says."""
     return chat(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
@@ -127,7 +127,7 @@ def chat(
     messages: Sequence[Mapping[str, Any]],
     max_tokens: int,
     timeout: float,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Sleep = time.sleep,
 ) -> Answer:
     """Ask through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
 
@@ -144,15 +144,7 @@ def chat(
         _refuse(response, f"{model} answered with")
         return _answer(response.json()["choices"][0])
 
-    return _again(answered, f"{model} at {address}", timeout, sleep)
-
-
-class _Passing(Exception):
-    """A moment's trouble, and how long the server asks to wait."""
-
-    def __init__(self, what: str, wait: float | None) -> None:
-        super().__init__(what)
-        self.wait = wait
+    return _retry(answered, f"{model} at {address}", timeout, sleep)
 
 
 def _refuse(response: Any, who: str) -> None:
@@ -161,32 +153,32 @@ def _refuse(response: Any, who: str) -> None:
         return
     what = f"{who} HTTP {response.status_code}: {response.text[:500]}"
     if response.status_code in PASSING:
-        raise _Passing(what, retry_after(response))
+        raise TransientError(what, retry_after=retry_after(response))
     raise RequestRejected(what) if response.status_code < 500 else StepError(what)
 
 
-def _again(call: Callable[[float], T], who: str, timeout: float, sleep: Callable[[float], None]) -> T:
-    """What ``call``, given so many seconds, gives; asked again while it is a moment's trouble that there is none."""
+def _retry(call: Callable[[float], T], who: str, timeout: float, sleep: Sleep) -> T:
+    """Return the result of ``call``, which receives its own time limit in seconds; retry temporary failures.
+
+    Each attempt has half of the remaining time, the last one all of it, so that a lost response can be requested
+    again.
+    """
     import requests
 
-    end = time.monotonic() + timeout
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        left, wait = end - time.monotonic(), 2.0 ** (attempt - 1)
+    end, attempts = time.monotonic() + timeout, itertools.count(1)
+
+    def attempt() -> T:
+        last, remaining = next(attempts) == RETRY.max_attempts, end - time.monotonic()
         try:
-            # Half of what is left: an answer that was lost on its way can be asked for again.
-            return call(max(1.0, left if attempt == MAX_ATTEMPTS else left / 2))
+            return call(max(1.0, remaining if last else remaining / 2))
         except requests.Timeout:
-            if attempt == MAX_ATTEMPTS or time.monotonic() >= end:
+            if last or time.monotonic() >= end:
                 raise TimeLimit(f"{who} did not answer within {timeout:.0f} s", "raise the deadline") from None
-            what, wait = f"{who} did not answer", 0.0
-        except _Passing as error:
-            what, wait = str(error), wait if error.wait is None else error.wait
+            raise TransientError(f"{who} did not answer", retry_after=0.0) from None
         except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
-            what = f"{who} did not answer: {error}"
-        if attempt == MAX_ATTEMPTS:
-            raise StepError(what)
-        sleep(min(wait, max(0.0, end - time.monotonic())))
-    raise AssertionError("the loop above returns or raises")
+            raise TransientError(f"{who} did not answer: {error}") from None
+
+    return retry_call(attempt, RETRY, sleep=lambda seconds: sleep(min(seconds, max(0.0, end - time.monotonic()))))
 
 
 def _answer(choice: Mapping[str, Any]) -> Answer:

@@ -7,7 +7,6 @@ import pytest
 from kubernetes_server import KubernetesServer
 
 from workflows.cluster import kubernetes_api
-from workflows.cluster.backoff import Backoff
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
 
 
@@ -24,4 +23,4 @@ def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def workflows_api(cluster: KubernetesServer, waits: list[float]) -> Callable[[], KubernetesWorkflows]:
     """``workflows_api()`` connects; what it would wait for is in ``waits``."""
-    return lambda: kubernetes_api.connect(None, None, "", Backoff(wait=waits.append))
+    return lambda: kubernetes_api.connect(None, None, "", waits.append)

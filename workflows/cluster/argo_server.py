@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import requests
 from hera.workflows.service import WorkflowsService
 
-from steps.runtime.retry import retry_after
-from workflows.cluster.backoff import Backoff, retry_call
+from steps.runtime.retry import Sleep, retry_after
+from workflows.cluster.backoff import retry_call
 from workflows.cluster.failures import ApiFailure, ApiRequest, failure_from_connection, failure_from_response
 from workflows.cluster.kubernetes_api import CONNECT, READ, SLACK, SUBMISSION
 from workflows.cluster.workflows_api import MAIN, PLURALS, Document, Event, Listing, Scope, Workflows
 
+T = TypeVar("T")
 # Argo: docs/swagger.md; the collection and the key of its body, by kind.
 _COLLECTIONS = {
     "Workflow": ("workflows/{namespace}", "workflow"),
@@ -37,11 +39,11 @@ _GRPC = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 16: 401}
 class ArgoServerWorkflows(Workflows):
     """The Workflows of a namespace, by an Argo server."""
 
-    def __init__(self, service: WorkflowsService, namespace: str, backoff: Backoff | None = None) -> None:
+    def __init__(self, service: WorkflowsService, namespace: str, sleep: Sleep = time.sleep) -> None:
         self._service = service
         self.namespace = namespace
         self.place = f"the Argo server {service.host.rstrip('/')}"
-        self._backoff = backoff or Backoff()
+        self._sleep = sleep
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
         """POST; after a lost answer the object is looked for before it is made again."""
@@ -127,9 +129,8 @@ class ArgoServerWorkflows(Workflows):
             if not since or line.partition(" ")[0] >= since:
                 yield line
 
-    def _retry_call(self, call: Any) -> Any:
-        self._backoff.reset()
-        return retry_call(call, self._backoff)
+    def _retry_call(self, call: Callable[[], T]) -> T:
+        return retry_call(call, self._sleep)
 
     def _request(self, verb: str, resource: str, name: str = "") -> ApiRequest:
         return ApiRequest(verb, resource, self.place, self.namespace, name)

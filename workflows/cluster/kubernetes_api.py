@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from steps.runtime import retry
 from steps.runtime.redaction import redact
-from steps.runtime.retry import retry_after
-from workflows.cluster.backoff import Backoff, retry_call
+from steps.runtime.retry import Sleep, retry_after
+from workflows.cluster.backoff import RETRY, retry_call
 from workflows.cluster.failures import ApiFailure, ApiRequest, failure_from_connection, failure_from_response
 from workflows.cluster.nodes import packed, read_nodes, supplied
 from workflows.cluster.workflows_api import GROUP, MAIN, PLURALS, VERSION, Document, Event, Listing, Scope, Workflows
 from workflows.errors import InvalidInput, Problem
 
+T = TypeVar("T")
 CONNECT, READ = 10, 60
 """Seconds after which a call is given up."""
 SLACK = 30
@@ -34,11 +37,11 @@ SUBMISSION = "argotune.dev/submission"
 class KubernetesWorkflows(Workflows):
     """The Workflows of a namespace, by the Kubernetes API."""
 
-    def __init__(self, client: Any, namespace: str, place: str, backoff: Backoff | None = None) -> None:
+    def __init__(self, client: Any, namespace: str, place: str, sleep: Sleep = time.sleep) -> None:
         self._client = client
         self.namespace = namespace
         self.place = place
-        self._backoff = backoff or Backoff()
+        self._sleep = sleep
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
         """POST; after a lost answer the object is looked for before it is made again."""
@@ -117,14 +120,7 @@ class KubernetesWorkflows(Workflows):
             version = {"resourceVersion": workflow["metadata"]["resourceVersion"]}
             self._patch(name, {"metadata": version, "status": packed(workflow, nodes, node)})
 
-        for _ in range(4):
-            try:
-                return attempt()
-            except ApiFailure as failure:
-                if failure.status != 409:
-                    raise
-                self._backoff.pause()
-        return attempt()
+        retry.retry_call(attempt, RETRY, retry_if=lambda error: getattr(error, "status", 0) == 409, sleep=self._sleep)
 
     def log(
         self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
@@ -164,9 +160,8 @@ class KubernetesWorkflows(Workflows):
         request = self._request("get", plural, name)
         return self._retry_call(lambda: self._json(request, "GET", f"{self._objects(plural)}/{quote(name)}"))
 
-    def _retry_call(self, call: Any) -> Any:
-        self._backoff.reset()
-        return retry_call(call, self._backoff)
+    def _retry_call(self, call: Callable[[], T]) -> T:
+        return retry_call(call, self._sleep)
 
     def _request(self, verb: str, resource: str, name: str = "") -> ApiRequest:
         return ApiRequest(verb, resource, self.place, self.namespace, name)
@@ -225,7 +220,7 @@ class KubernetesWorkflows(Workflows):
 
 
 def connect(
-    kubeconfig: str | None, context: str | None, namespace: str, backoff: Backoff | None = None
+    kubeconfig: str | None, context: str | None, namespace: str, sleep: Sleep = time.sleep
 ) -> KubernetesWorkflows:
     """The Workflows of a cluster by its kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
 
@@ -242,7 +237,7 @@ def connect(
         config.load_incluster_config(client_configuration=settings)
         own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
         where = namespace or own.read_text().strip()
-        return KubernetesWorkflows(client.ApiClient(settings), where, "this cluster", backoff)
+        return KubernetesWorkflows(client.ApiClient(settings), where, "this cluster", sleep)
     chosen = _context(kubeconfig, context)
     try:
         config.load_kube_config(
@@ -255,7 +250,7 @@ def connect(
     settings.retries = False
     own_namespace = str((chosen.get("context") or {}).get("namespace") or "")
     place = f"{settings.host} (context {chosen['name']})"
-    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place, backoff)
+    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place, sleep)
 
 
 def _context(kubeconfig: str | None, name: str | None) -> Document:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from steps.runtime.retry import Backoff
 from workflows.cluster import logs, watch
-from workflows.cluster.backoff import Backoff
 from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Workflows
 from workflows.errors import Cancelled

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from steps.runtime.retry import Backoff
+from workflows.cluster import backoff as backoffs
 from workflows.cluster import watch
-from workflows.cluster.backoff import Backoff
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Workflows
@@ -40,7 +41,12 @@ def print_logs(api: Workflows, run: RunStatus, step: str, emit: Emit, tell: Tell
 
 
 def follow(
-    api: Workflows, name: str, step: str, emit: Emit, tell: Tell, new_backoff: Callable[[], Backoff] = Backoff
+    api: Workflows,
+    name: str,
+    step: str,
+    emit: Emit,
+    tell: Tell,
+    new_backoff: Callable[[], Backoff] = backoffs.new_backoff,
 ) -> RunStatus:
     """The log lines of all pods, until the run, or the step, has ended; gives the run's last state.
 
@@ -100,7 +106,7 @@ class _Log:
     pod: str
     emit: Emit
     tell: Tell
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = field(default_factory=backoffs.new_backoff)
     ended: threading.Event = field(default_factory=threading.Event)
     """The pod has ended: what is there is all."""
 
@@ -149,7 +155,7 @@ class _Log:
         if failure.status != 400 and not failure.transient:
             self.tell(f"{self.label}: {failure}")
             return True
-        if self.backoff.passed() > watch.MAX_DISCONNECTED_SECONDS:
+        if self.backoff.failing_seconds() > watch.MAX_DISCONNECTED_SECONDS:
             self.tell(f"{self.label}: {failure.message}; its log is given up")
             return True
         return False

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from workflows.cluster.backoff import Backoff
+from steps.runtime.retry import Backoff
+from workflows.cluster.backoff import new_backoff
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.workflows_api import Document, Event, Scope, Workflows
 from workflows.errors import ArgotuneError
@@ -74,7 +75,7 @@ def changes(
 
     The first watch takes ``seconds``, later ones longer.
     """
-    backoff = backoff or Backoff()
+    backoff = backoff or new_backoff()
     known = {_key(document): document for document in there}
     version = ""
     lost = False
@@ -105,7 +106,7 @@ def changes(
                 version = ""
             elif not failure.transient:
                 raise
-            if backoff.passed() > MAX_DISCONNECTED_SECONDS:
+            if backoff.failing_seconds() > MAX_DISCONNECTED_SECONDS:
                 raise
             waited = backoff.pause(failure.retry_after)
             if waited > 2 and not lost:

@@ -25,6 +25,7 @@ from steps.download.settings import Settings
 from steps.download.step import download
 from steps.oci import registry, registry_client
 from steps.runtime.errors import StepError
+from steps.runtime.retry import RetryPolicy
 
 NUMBER = itertools.count()
 DIRECT, MOVED, STORED = "/direct.parquet", "/moved.parquet", "/store/moved.parquet"
@@ -66,7 +67,7 @@ def attempt(
         try:
             if cut:
                 with monkeypatch.context() as once:
-                    once.setattr(transfer, "MAX_ATTEMPTS", 1)
+                    once.setattr(transfer, "RETRY", RetryPolicy(max_attempts=1))
                     for path in bodies:
                         server.faults[path].append(Fault(cut_after=cut))
                     with pytest.raises(StepError):
@@ -145,7 +146,7 @@ def test_an_image_of_data(
     another_front: Callable[[], Front],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry_client, "MAX_RETRY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(registry_client, "RETRY", RetryPolicy(initial_seconds=0.0, max_retry_after_seconds=0.0))
     layout = tmp_path / "layout"
     build_data_image(layout, {path.replace("/", "_"): body for path, body in bodies.items()})
     registry.push_image(layout, ref(f"{open_registry.address}/faults/rows:1"))

@@ -168,7 +168,7 @@ def test_busy_servers_are_asked_again_after_what_they_say_or_longer_each_time(tm
 def test_a_server_that_stays_busy_is_given_up(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.always["/x.parquet"] = Fault(status=500)
-    with pytest.raises(StepError, match="500 Internal Server Error; 5 tries in a row") as raised:
+    with pytest.raises(StepError, match="500 Internal Server Error; 5 attempts in a row") as raised:
         get(tmp_path, url, wait=waits)
     assert raised.value.exit_code == 1 and waits == [1, 2, 4, 8]
 

@@ -11,9 +11,9 @@ from kubernetes_server import KubernetesServer
 
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.client import (
-    MAX_ATTEMPTS,
     NODE_POOLS,
     PODS,
+    RETRY,
     AlreadyExists,
     Conflict,
     Kind,
@@ -93,9 +93,11 @@ def test_in_the_end_it_gives_up_and_says_who_did_not_answer(
     here: KubernetesClient, cluster: KubernetesServer, waits: list[float]
 ) -> None:
     cluster.close()
-    with pytest.raises(StepError, match=f"the Kubernetes API at {cluster.url}.*{MAX_ATTEMPTS} tries") as raised:
+    with pytest.raises(
+        StepError, match=f"the Kubernetes API at {cluster.url}.*{RETRY.max_attempts} attempts"
+    ) as raised:
         here.get(MAPS, "m")
-    assert raised.value.exit_code == 1 and len(waits) == MAX_ATTEMPTS - 1
+    assert raised.value.exit_code == 1 and len(waits) == RETRY.max_attempts - 1
 
 
 def test_refusals_are_told_in_words_and_not_tried_again(

@@ -14,9 +14,8 @@ from registry_fixture import PASSWORD, USER, Answer, BreakingWire, Front, Regist
 from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
 from steps.oci.registry_auth import plain_http
-from steps.oci.registry_client import MAX_ATTEMPTS, RegistryClient
-from steps.oci.registry_errors import MayPass
-from steps.runtime.errors import BadInput, StepError
+from steps.oci.registry_client import RETRY, RegistryClient
+from steps.runtime.errors import BadInput, StepError, TransientError
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 LogIn = Callable[..., None]
@@ -57,11 +56,11 @@ def test_interrupted_download_recovers(image: Image, front: Front, waits: list[f
 def test_unreachable_registry(image: Image, waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(MayPass) as caught:
+    with pytest.raises(TransientError) as caught:
         registry.push_image(image.layout, ref(f"localhost:{port}/app:1"), wait=waits.append)
     assert caught.value.exit_code == 1
     assert f"localhost:{port} cannot be reached" in str(caught.value) and "refused" in str(caught.value)
-    assert len(waits) == MAX_ATTEMPTS - 1
+    assert len(waits) == RETRY.max_attempts - 1
     assert waits == sorted(waits)
 
 

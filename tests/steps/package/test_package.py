@@ -18,6 +18,7 @@ from steps.package.lineage import Lineage
 from steps.package.settings import Result, Settings
 from steps.package.step import outputs_intact, package
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.retry import RetryPolicy
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 MB = 1024 * 1024
@@ -198,7 +199,7 @@ def test_an_image_gone_from_the_registry_is_pushed_again(work: Path, open_regist
 
 
 def test_unreachable_registry_keeps_the_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steps.oci.registry_client.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("steps.oci.registry_client.RETRY", RetryPolicy(max_attempts=1))
     with pytest.raises(StepError) as caught:
         package(Settings(work=work, image="localhost:1/app:1"))
     assert caught.value.exit_code == 1

@@ -19,6 +19,7 @@ from steps.models.adapter import adapter_digest
 from steps.oci import oci_layout, registry, registry_client, registry_upload
 from steps.package.settings import Settings
 from steps.package.step import package
+from steps.runtime.retry import RetryPolicy
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 NUMBER = itertools.count()
@@ -30,7 +31,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small chunks, and no waiting."""
     monkeypatch.setattr(registry_upload, "CHUNK", CHUNK)
     monkeypatch.setattr("os.fsync", lambda _: None)  # Processes are killed here, machines are not.
-    monkeypatch.setattr(registry_client, "MAX_RETRY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(registry_client, "RETRY", RetryPolicy(initial_seconds=0.0, max_retry_after_seconds=0.0))
 
 
 @pytest.fixture

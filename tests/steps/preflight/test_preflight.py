@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -19,7 +20,7 @@ from registry_fixture import PASSWORD, Answer, Front, Registry, ref
 
 from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
-from steps.preflight import data_checks, model_checks
+from steps.preflight import data_checks, model_checks, step
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight, together
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
@@ -36,9 +37,11 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("steps.oci.registry_client.MAX_RETRY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(
+        step, "RETRY", dataclasses.replace(step.RETRY, initial_seconds=0.0, max_retry_after_seconds=0.0)
+    )
     for module in (data_checks, model_checks):
-        monkeypatch.setattr(module, "BACKOFF", 0.0)
+        monkeypatch.setattr(module, "RETRY", dataclasses.replace(module.RETRY, initial_seconds=0.0))
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from registry_fixture import Front, Registry, ref
 
 from steps.oci import registry_client
 from steps.oci.registry_client import RegistryClient
-from steps.preflight import data_checks, model_checks
+from steps.preflight import data_checks, model_checks, step
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight
+from steps.runtime.retry import RetryPolicy
 
 pytestmark = pytest.mark.usefixtures("docker_config")
 Run = Callable[[str, int], tuple[Faults, str]]
@@ -40,7 +41,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_a_registry(tmp_path: Path, open_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_client, "MAX_RETRY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(step, "RETRY", RetryPolicy(max_attempts=2, initial_seconds=0.0, max_retry_after_seconds=0.0))
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
         monkeypatch.setattr(registry_client, "TIMEOUT", limits(kind))

@@ -113,9 +113,7 @@ def test_another_adapter_is_told(work: Path) -> None:
     def says(model: str, question: str) -> str:
         return "Ahoy! Yer ship be sinkin', matey: man the pumps and pray." if model == "tuned" else base_says(question)
 
-    with pytest.raises(
-        StepError, match=r"words match those of the evaluation; the answer to 'cart' is .Ahoy! "
-    ):
+    with pytest.raises(StepError, match=r"words match those of the evaluation; the answer to 'cart' is .Ahoy! "):
         served(work, says)
 
 

@@ -31,8 +31,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A work folder whose server is the small one; waits cost nothing."""
     choice = server_command.Choice("vllm", [sys.executable, adapter_server.__file__], "a small one")
     monkeypatch.setattr(server_command, "choose_server", lambda: choice)
-    again = serving_client._again
-    monkeypatch.setattr(serving_client, "_again", lambda call, who, timeout, _: again(call, who, timeout, nap))
+    retry = serving_client._retry
+    monkeypatch.setattr(serving_client, "_retry", lambda call, who, timeout, _: retry(call, who, timeout, nap))
     monkeypatch.setattr(serving_client, "POLL_SECONDS", 0.01)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     yield tmp_path / "work"

@@ -11,7 +11,7 @@ from argo_server_stand_in import ArgoServer
 
 from workflows.cli import main
 from workflows.cluster import argo_server, kubernetes_api, watch
-from workflows.cluster.backoff import Backoff
+from workflows.cluster.backoff import new_backoff
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.watch import follow
 from workflows.cluster.workflows_api import Scope
@@ -36,7 +36,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ArgoServ
 @pytest.fixture
 def api(server, waits):
     found = argo_server.connect("argotune")
-    found._backoff = Backoff(wait=waits.append)
+    found._sleep = waits.append
     return found
 
 
@@ -136,7 +136,7 @@ def test_a_run_is_followed_through_drops_and_forgotten_versions(kind, server, ap
     run = ArgoRun()
     server.put(run.phase("Running").now())
     told: list[str] = []
-    states = follow(api, NAME, told.append, Backoff(wait=waits.append))
+    states = follow(api, NAME, told.append, new_backoff(waits.append))
     next(states)
     server.faults.fail(kind, 2)
     server.put(run.phase("Running", "one").now())

@@ -8,7 +8,7 @@ from faults import RETRY_AFTER
 from kubernetes_server_resources import from_status
 
 from workflows.cluster import kubernetes_api, watch
-from workflows.cluster.backoff import Backoff
+from workflows.cluster.backoff import new_backoff
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.watch import Deleted, changes, follow
 from workflows.cluster.workflows_api import Scope
@@ -21,7 +21,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def followed(workflows_api, told, waits):
-    return lambda: follow(workflows_api(), NAME, told.append, Backoff(wait=waits.append))
+    return lambda: follow(workflows_api(), NAME, told.append, new_backoff(waits.append))
 
 
 def overloaded(_) -> None:
@@ -120,7 +120,7 @@ def test_lost_contact_is_told_and_given_up_in_the_end(cluster, workflows_api, to
     def wait(seconds: float) -> None:
         now[0] += seconds
 
-    states = follow(workflows_api(), NAME, told.append, Backoff(wait=wait, clock=lambda: now[0]))
+    states = follow(workflows_api(), NAME, told.append, new_backoff(wait, clock=lambda: now[0]))
     next(states)
     cluster.every_call.append(overloaded)
     with pytest.raises(ApiFailure, match="Service Unavailable"):
@@ -187,7 +187,7 @@ def test_a_run_that_no_controller_takes_up_is_told_once(cluster, followed, told,
 def test_runs_come_and_go(cluster, workflows_api, told, waits):
     first, second = ArgoRun(name="one").phase("Running"), ArgoRun(name="two").phase("Running")
     cluster.put(first.now())
-    seen = changes(workflows_api(), Scope(), told.append, Backoff(wait=waits.append))
+    seen = changes(workflows_api(), Scope(), told.append, new_backoff(waits.append))
     event = next(seen)
     assert (event.kind, event.object["metadata"]["name"]) == ("ADDED", "one")
 

@@ -278,7 +278,7 @@ def _load(configuration: Configuration) -> str:
             config.load_incluster_config(client_configuration=configuration)
             return (ACCOUNT / "namespace").read_text().strip()
         # The library reads KUBECONFIG when it is imported; we when we are asked.
-        file = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
+        file = os.environ.get("KUBECONFIG") or "~/.kube/config"
         config.load_kube_config(file, client_configuration=configuration)
         current: Document = config.list_kube_config_contexts(file)[1]
         return str(current["context"].get("namespace") or "default")

@@ -30,7 +30,9 @@ class Waits(list[float]):
 
 
 @pytest.fixture
-def waits() -> Waits:
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    """The waits between attempts, at their longest: without jitter."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     return Waits()
 
 

@@ -46,10 +46,10 @@ from hera.workflows import Parameter, Suspend, Workflow
 from workflows.compile import emit, kinds, pod, templates
 from workflows.compile import workflow as surroundings
 from workflows.compile.dag import exit_handler
+from workflows.compile.parameters import parameters
 from workflows.compile.pod import Requests, Retries
-from workflows.compile.preflight import preflight
 from workflows.compile.step_template import StepTemplate
-from workflows.compile.volumes import WORK, WorkPaths
+from workflows.compile.volumes import WORK_MOUNT, WorkPaths
 from workflows.errors import InvalidInput, Problem
 from workflows.lint import lint
 from workflows.plan.model import Plan
@@ -113,7 +113,7 @@ def pipeline(
     Raises:
         InvalidInput: ``without`` names none of the plan's parameters.
     """
-    own = surroundings.parameters(plan)
+    own = parameters(plan)
     known = [parameter.name for parameter in own]
     if unknown := [name for name in without if name not in known]:
         fix = f"it has: {', '.join(filter(None, known))}"
@@ -146,7 +146,7 @@ class Templates:
     @cached_property
     def preflight(self) -> StepTemplate:
         """Asks all that can be asked for nothing: data, model, registry, secrets, storage, quota."""
-        return self._made(preflight)
+        return self._made(templates.preflight)
 
     @cached_property
     def provision(self) -> StepTemplate:
@@ -232,10 +232,9 @@ class Templates:
                 name,
                 image,
                 command=command,
-                flags={},
                 inputs=inputs,
                 outputs=outputs,
-                mounts=[pod.mount("work", WORK)],
+                mounts=[WORK_MOUNT],
                 requests=requests,
                 retries=Retries(retries),
                 timeout=timeout,

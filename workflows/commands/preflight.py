@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from workflows.errors import of_step_error
 
@@ -55,18 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def settings(plan: Plan, *, in_cluster: bool) -> Settings:
-    """Those of the compiled step, without the folders that only its pod has."""
-    from steps.preflight import step as preflight
-    from steps.runtime import entrypoint
-    from workflows.compile.step_flags import of_step
+    """Return the settings of the compiled step, without the directories that only its pod has."""
+    from workflows.compile import settings as compiled
 
-    here = {flag: value for flag, value in of_step(plan, "preflight").items() if _is_here(flag, value)}
-    given = here | {"--work": ".", "--in-cluster": str(in_cluster).lower()}
-    parsed: Settings = entrypoint.parse(
-        preflight.Settings, [word for pair in given.items() for word in pair], "preflight"
-    )
-    return parsed
-
-
-def _is_here(flag: str, value: str) -> bool:
-    return not value.startswith("/mnt/") or flag == "--model"
+    mounted = ("source", "pull_config", "output", "adapter_config")
+    local: dict[str, Any] = {**dict.fromkeys(mounted), "work": Path(), "in_cluster": in_cluster}
+    return compiled.preflight(plan).model_copy(update=local)

@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workflows.errors import InvalidInput, Problem
-from workflows.plan.model import Plan
+
+if TYPE_CHECKING:
+    from steps.runtime.options import Options
+    from workflows.plan.model import Plan
 
 EXAMPLES = """Examples:
   # Show three rows, with the trained tokens in angle quotes, and warnings
@@ -19,10 +23,6 @@ EXAMPLES = """Examples:
   # Read the rows of a volume from a local folder
   argotune preview workspace.yaml --source rows/
 """
-SOURCES = ("--urls", "--image", "--source")
-"""Flags of download, one of which says where the rows are."""
-OF_TUNE = ("--preset", "--model", "--revision", "--max-length", "--training-arguments")
-"""What of tuning decides how the model sees a row."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +41,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InvalidInput: the Workspace does not tune, or its rows are on a volume and ``--source`` is not given.
     """
+    from workflows.compile import settings
+
     plan = _plan(args)
+    download, preview = _download(plan, args), settings.preview(plan, args.rows)
     with tempfile.TemporaryDirectory(prefix="argotune-preview-") as folder:
-        work = Path(folder)
-        return _step("download", work, _download(plan, args)) or _step("preview", work, _preview(plan, args))
+        return _run_step("download", download, folder) or _run_step("preview", preview, folder)
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -57,27 +59,22 @@ def _plan(args: argparse.Namespace) -> Plan:
     return found[0]
 
 
-def _download(plan: Plan, args: argparse.Namespace) -> dict[str, str]:
-    from workflows.compile.step_flags import of_step
+def _download(plan: Plan, args: argparse.Namespace) -> Options:
+    from workflows.compile import settings
 
-    flags = of_step(plan, "download")
+    download = settings.download(plan)
     if args.source:
-        return {flag: value for flag, value in flags.items() if flag not in SOURCES} | {"--source": args.source}
-    if "--source" in flags:
+        return download.model_copy(update={"source": Path(args.source), "urls": [], "image": ""})
+    if download.source:
         raise InvalidInput(
             Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="give --source FOLDER")
         )
-    return flags
+    return download
 
 
-def _preview(plan: Plan, args: argparse.Namespace) -> dict[str, str]:
-    from workflows.compile.step_flags import of_step
+def _run_step(name: str, settings: Options, folder: str) -> int:
+    """Run a step as a pod would, and return its exit code."""
+    from workflows.compile.arguments import arguments
 
-    flags = of_step(plan, "tune")
-    return {flag: flags[flag] for flag in OF_TUNE} | {"--rows": str(args.rows)}
-
-
-def _step(name: str, work: Path, flags: dict[str, str]) -> int:
-    """Run a step as a pod would; its exit code."""
-    words = [word for pair in (flags | {"--work": str(work)}).items() for word in pair]
+    words = arguments(settings.model_copy(update={"work": Path(folder)}))
     return subprocess.run([sys.executable, "-m", f"steps.{name}", *words], check=False).returncode

@@ -16,7 +16,6 @@ from typing import Any
 from hera.workflows import DAG, Suspend
 
 from workflows.compile import templates
-from workflows.compile.preflight import preflight
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.workflow import EXIT, MAIN, workflow
 from workflows.plan.model import Plan
@@ -44,7 +43,7 @@ def exit_handler(release: Any, report: Any) -> None:
 
 def _steps(plan: Plan) -> list[Any]:
     return [
-        preflight,
+        templates.preflight,
         templates.provision,
         *([templates.download] if plan.tuning else []),
         *([templates.check] if plan.schedule else []),

@@ -6,16 +6,13 @@ as the size that was asked for. Nodes that are there, or that an autoscaler brin
 
 from __future__ import annotations
 
-from typing import Any
-
 from hera.workflows import models as m
 
 from steps.provision.node_providers import RUN_LABEL
+from workflows.compile.settings import UID, instance_types
 from workflows.plan.model import Plan
-from workflows.plan.nodes import provider, provisions_nodes
-from workflows.spec.pipeline import whole_seconds
+from workflows.plan.nodes import provisions_nodes
 
-UID = "{{workflow.uid}}"
 SIZE = "node.kubernetes.io/instance-type"
 # What says that a node is spot capacity: of AKS pools, of Karpenter's nodes.
 SPOT = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/capacity-type": "spot"}
@@ -37,8 +34,8 @@ def affinity(plan: Plan) -> m.Affinity | None:
     """Where several kinds of nodes will do: which may be, and which the scheduler prefers."""
     if provisions_nodes(plan):
         return None
-    sizes = [plan.resource.instance_type, *plan.nodes.fallback_instance_types] if plan.resource.instance_type else []
-    several = sizes if len(sizes) > 1 else []
+    acceptable = instance_types(plan)
+    several = acceptable if len(acceptable) > 1 else []
     preferred = [_preferred(SPOT_WEIGHT, *label) for label in SPOT.items()] if plan.nodes.spot else []
     preferred += [_preferred(max(FIRST_SIZE_WEIGHT - at, 1), SIZE, size) for at, size in enumerate(several)]
     preferred += [_by_name(node) for node in plan.resource.preferred_nodes]
@@ -52,48 +49,6 @@ def affinity(plan: Plan) -> m.Affinity | None:
             preferred_during_scheduling_ignored_during_execution=preferred,
         )
     )
-
-
-def release_flags(plan: Plan) -> dict[str, Any]:
-    """Flags of release that say what to give back."""
-    by = provider(plan)
-    return {} if by == "autoscaler" else {"provider": by, **_cluster(plan), **_run()}
-
-
-def provision_flags(plan: Plan) -> dict[str, Any]:
-    """Flags of provision that say what to make, or to look for."""
-    given, by = plan.nodes, provider(plan)
-    if by == "autoscaler":
-        return {}
-    flags: dict[str, Any] = {
-        "provider": by,
-        **_cluster(plan),
-        **_run(),
-        "workflow": "{{workflow.name}}",
-        "namespace": "{{workflow.namespace}}",
-        "workspace": plan.name,
-        "gpus": plan.resource.gpus,
-        "gpu-resource": plan.resource.gpu_resource,
-        "labels": plan.resource.labels,
-        "fallback-instance-types": given.fallback_instance_types,
-    }
-    if provisions_nodes(plan):
-        lease = whole_seconds(given.lease)
-        flags |= {"spot": given.spot, "zones": given.zones, "lease-seconds": lease, "deadline-seconds": 3300}
-    if by == "karpenter":
-        flags["node-class"] = given.node_class
-    return flags
-
-
-def _run() -> dict[str, str]:
-    return {"run": UID}
-
-
-def _cluster(plan: Plan) -> dict[str, str]:
-    given = plan.nodes
-    if provider(plan) != "aks":
-        return {}
-    return {"subscription": given.subscription, "resource-group": given.resource_group, "cluster": given.cluster}
 
 
 def _preferred(weight: int, label: str, value: str) -> m.PreferredSchedulingTerm:

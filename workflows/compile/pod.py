@@ -20,11 +20,13 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
+from steps.runtime.options import Options
 from workflows.compile import placement
+from workflows.compile.arguments import arguments
 from workflows.compile.step_template import StepTemplate
+from workflows.compile.volumes import SCRATCH, mount
 from workflows.plan.model import MODELS, Plan
 
-SCRATCH = "/mnt/scratch"
 OUTPUTS = f"{SCRATCH}/outputs"
 
 # Argo gives all of these as text, and -1 for an exit code that nobody could read any more.
@@ -86,10 +88,10 @@ def step(
     image: str,
     *,
     command: Sequence[str] = (),
-    flags: Mapping[str, Any],
+    settings: Options | None = None,
     outputs: Sequence[str],
     artifacts: Mapping[str, str] = MappingProxyType({}),
-    mounts: Sequence[m.VolumeMount],
+    mounts: Sequence[m.VolumeMount] = (),
     inputs: Sequence[str] = (),
     env: Sequence[Any] = (),
     requests: Requests = CONTROL,
@@ -111,7 +113,7 @@ def step(
         name=name,
         image=image,
         command=list(command or ["python", "-m", f"steps.{name}"]),
-        args=[word for flag, value in flags.items() for word in (f"--{flag}", _text(value))] or None,
+        args=arguments(settings, inputs) if settings else None,
         inputs=[Parameter(name=key) for key in inputs],
         outputs=[
             *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
@@ -135,11 +137,6 @@ def step(
         ),
         **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
     )
-
-
-def mount(name: str, path: str, *, read_only: bool | None = None) -> m.VolumeMount:
-    """Where a volume appears in a pod."""
-    return m.VolumeMount(name=name, mount_path=path, read_only=read_only)
 
 
 def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
@@ -186,8 +183,6 @@ def access_token(plan: Plan, *, optional: bool | None = None) -> SecretEnv:
     return SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=optional)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    # Braces stand next to each other in strings only (a chat template's): written so that Argo sees none of its own.
-    return json.dumps(value, ensure_ascii=False).replace("{{", "\\u007b\\u007b")
+def docker_config(directory: str) -> Env:
+    """Return the variable that has registry clients read docker's configuration from a directory."""
+    return Env(name="DOCKER_CONFIG", value=directory)

@@ -8,11 +8,8 @@ from typing import Any
 
 from hera.workflows import Container, Parameter, Task
 
+from workflows.compile.parameters import SUBMITTED
 from workflows.errors import InvalidInput, Problem
-
-TUNING_INPUTS = ("epochs", "max-steps", "learning-rate", "batch-size", "rank", "alpha")
-SUBMITTED = ("data-urls", *TUNING_INPUTS, "image", "push")
-"""Parameters of a workflow, which may be set when it is submitted; inputs of steps have the same names."""
 
 Argument = Mapping[str, Any] | Parameter | Task
 Arguments = Argument | Sequence[Argument]

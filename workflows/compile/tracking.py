@@ -7,23 +7,7 @@ from typing import Any
 from hera.workflows import Env, SecretEnv
 
 from steps.tune.tracking_tools import TOOLS
-from workflows.compile.volumes import WorkPaths
 from workflows.plan.model import Plan, Tracking
-
-
-def flags(plan: Plan, place: WorkPaths) -> dict[str, str]:
-    """Flags of tune; none where nothing is tracked."""
-    if (wanted := _wanted(plan)) is None:
-        return {}
-    candidate = "/{{inputs.parameters.candidate}}" if place.candidates else ""
-    return {"report-to": wanted.report_to, "run-name": f"{{{{workflow.name}}}}{candidate}"}
-
-
-def preflight_flags(plan: Plan) -> dict[str, str]:
-    """Flags of preflight."""
-    if (wanted := _wanted(plan)) is None:
-        return {}
-    return {"report-to": wanted.report_to, "tracking-uri": wanted.uri, "tracking-secret": wanted.secret}
 
 
 def environment(plan: Plan) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The volumes of a run: made for it, kept between runs, or named by the Workspace; and where they are mounted."""
+"""The volumes of a run (temporary, kept between runs, or from the Workspace) and their mount paths."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from hera.workflows import models as m
 
-from workflows.plan.model import Plan
+from workflows.plan.model import MODELS, Data, Plan
 
 WORK = "/mnt/work"
+SCRATCH = "/mnt/scratch"
 DATA = "/mnt/data"
 OUTPUT = "/mnt/output"
 PULL_SECRET = "/mnt/pull-secret"
@@ -19,28 +20,71 @@ ADAPTER_SECRET = "/mnt/adapter-secret"
 
 @dataclass(frozen=True)
 class WorkPaths:
-    """Where in the work volume an adapter is made: in the volume itself, or in a folder of each candidate."""
+    """Paths of tune and evaluate in the work volume: its root, or a directory for each candidate."""
 
     dataset: str = "dataset"
-    """Folder that holds the rows."""
+    """Directory of the rows."""
     candidates: bool = False
-    """Whether there are several adapters; templates then have the input ``candidate``, the name of the folder."""
+    """Train several adapters to choose from; templates have the input ``candidate``, the name of its directory."""
 
     @property
     def inputs(self) -> list[str]:
-        """Names of inputs that say where it is."""
+        """Template inputs that the paths contain."""
         return ["candidate"] if self.candidates else []
 
     @property
-    def flags(self) -> dict[str, str]:
-        """Flags of steps that say where it is."""
+    def settings(self) -> dict[str, str]:
+        """The paths as settings of a step."""
         work = f"{WORK}/candidates/{{{{inputs.parameters.candidate}}}}" if self.candidates else WORK
         rows = f"{WORK}/{self.dataset}"
         return {"work": work, **({"dataset": rows} if rows != f"{work}/dataset" else {})}
 
 
+AT_ROOT = WorkPaths()
+
+
+def mount(name: str, path: str, *, read_only: bool | None = None) -> m.VolumeMount:
+    """Return the mount of a volume in a pod."""
+    return m.VolumeMount(name=name, mount_path=path, read_only=read_only)
+
+
+WORK_MOUNT, MODELS_MOUNT = mount("work", WORK), mount("models", MODELS)
+
+
+def data_mounts(data: Data) -> list[m.VolumeMount]:
+    """Return the mounts of a step that reads the rows."""
+    return [
+        *([mount("data", DATA, read_only=True)] if data.volume is not None else []),
+        *([mount("pull-secret", PULL_SECRET, read_only=True)] if data.image_pull_secrets else []),
+    ]
+
+
+def output_mounts(plan: Plan, *, read_only: bool | None = None) -> list[m.VolumeMount]:
+    """Return the mounts of a step that writes or reads packaged adapters."""
+    output = plan.output
+    return [
+        *([mount("output", OUTPUT, read_only=read_only)] if output and output.volume is not None else []),
+        *([mount("push-secret", PUSH_SECRET, read_only=True)] if output and output.push_secret else []),
+    ]
+
+
+def adapter_mounts(plan: Plan) -> list[m.VolumeMount]:
+    """Return the mounts of the adapters to serve."""
+    return [
+        mount(adapter_volume(adapter.name), adapter_path(adapter.name), read_only=True)
+        for adapter in (plan.rollout.adapters if plan.rollout else [])
+        if adapter.volume is not None
+    ]
+
+
+def adapter_secret_mounts(plan: Plan) -> list[m.VolumeMount]:
+    """Return the mount of the Secret that the images of the adapters to serve are pulled with."""
+    has_secret = plan.rollout and plan.rollout.pull_secret
+    return [mount("adapter-secret", ADAPTER_SECRET, read_only=True)] if has_secret else []
+
+
 def work_claim(plan: Plan) -> m.PersistentVolumeClaim:
-    """The volume that the steps of a run share."""
+    """Return the volume that the steps of a run share."""
     return m.PersistentVolumeClaim(
         metadata=m.ObjectMeta(name="work"),
         spec=m.PersistentVolumeClaimSpec(
@@ -52,44 +96,49 @@ def work_claim(plan: Plan) -> m.PersistentVolumeClaim:
 
 
 def volumes(plan: Plan) -> list[m.Volume]:
-    """All other volumes."""
+    """Return all other volumes."""
     models = m.PersistentVolumeClaimVolumeSource(claim_name=plan.storage.models_claim)
-    found = [
+    mounted = [
         m.Volume(name="models", persistent_volume_claim=models),
         m.Volume(name="scratch", empty_dir=m.EmptyDirVolumeSource()),
         m.Volume(name="tmp", empty_dir=m.EmptyDirVolumeSource()),
     ]
     if plan.data and plan.data.volume is not None:
-        found.append(_user_volume("data", plan.data.volume))
+        mounted.append(_user_volume("data", plan.data.volume))
     if plan.output and plan.output.volume is not None:
-        found.append(_user_volume("output", plan.output.volume))
+        mounted.append(_user_volume("output", plan.output.volume))
     if plan.data and plan.data.image_pull_secrets:
-        found.append(_registry_secret("pull-secret", plan.data.image_pull_secrets[0]))
+        mounted.append(_registry_secret("pull-secret", plan.data.image_pull_secrets[0]))
     if plan.output and plan.output.push_secret:
-        found.append(_registry_secret("push-secret", plan.output.push_secret))
+        mounted.append(_registry_secret("push-secret", plan.output.push_secret))
     if plan.rollout and plan.rollout.pull_secret:
-        found.append(_registry_secret("adapter-secret", plan.rollout.pull_secret))
+        mounted.append(_registry_secret("adapter-secret", plan.rollout.pull_secret))
     for adapter in plan.rollout.adapters if plan.rollout else []:
         if adapter.volume is not None:
-            found.append(_user_volume(adapter_volume(adapter.name), adapter.volume))
-    return found
+            mounted.append(_user_volume(adapter_volume(adapter.name), adapter.volume))
+    return mounted
 
 
 def claims(plan: Plan) -> list[str]:
-    """Names of the PersistentVolumeClaims that must be there before the run."""
-    found = [volume.persistent_volume_claim for volume in volumes(plan)]
-    return sorted({claim.claim_name for claim in found if claim})
+    """Return the names of the PersistentVolumeClaims that must exist before the run."""
+    sources = [volume.persistent_volume_claim for volume in volumes(plan)]
+    return sorted({source.claim_name for source in sources if source})
 
 
 def adapter_volume(name: str) -> str:
-    """Name of the volume that holds an adapter to serve."""
+    """Return the name of the volume with an adapter to serve."""
     return f"adapter-{name}"
 
 
-def _registry_secret(volume: str, secret: str) -> m.Volume:
-    """A dockerconfigjson Secret as docker's configuration folder.
+def adapter_path(name: str) -> str:
+    """Return the mount path of that volume; the server's name of the adapter is its last part."""
+    return f"/mnt/adapter/{name}"
 
-    Optional: without it the step says which credentials it lacks, where a pod would hang unexplained.
+
+def _registry_secret(volume: str, secret: str) -> m.Volume:
+    """Return a dockerconfigjson Secret as docker's configuration directory.
+
+    It is optional: a step reports which credentials are missing, while a pod would hang without a message.
     """
     items = [m.KeyToPath(key=".dockerconfigjson", path="config.json")]
     return m.Volume(name=volume, secret=m.SecretVolumeSource(secret_name=secret, items=items, optional=True))

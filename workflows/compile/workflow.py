@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from hera.workflows import Parameter, Workflow
+from hera.workflows import Workflow
 from hera.workflows import models as m
 
 from workflows.compile import volumes
+from workflows.compile.parameters import parameters
 from workflows.plan.model import Plan
 from workflows.spec.pipeline import whole_seconds
 
@@ -49,34 +49,6 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         ),
     }
     return Workflow(**{**made, **fields})
-
-
-def parameters(plan: Plan) -> list[Parameter]:
-    """What may be changed at submit time (``argo submit -p``, the form of the Argo UI, ``argotune run -p``)."""
-    if plan.tuning is None or plan.data is None or plan.output is None:
-        return []
-    tuning = plan.tuning
-    data_urls = Parameter(name="data-urls", value=json.dumps(plan.data.urls), description="parquet files, a JSON list")
-    return [
-        *([data_urls] if plan.data.urls else []),
-        _number("epochs", tuning.epochs, "passes over the data"),
-        _number("max-steps", tuning.max_steps, "stop after so many optimizer steps; -1: as many as the epochs need"),
-        _number("learning-rate", tuning.learning_rate, "peak learning rate"),
-        _number("batch-size", tuning.batch_size, "rows of one step on each device"),
-        _number("rank", tuning.rank, "LoRA rank r"),
-        _number("alpha", tuning.alpha, "LoRA alpha"),
-        Parameter(name="image", value=plan.output.image, description="reference the adapter image is pushed to"),
-        Parameter(
-            name="push",
-            value="true" if plan.output.image else "false",
-            enum=["true", "false"],
-            description="push the image to its registry",
-        ),
-    ]
-
-
-def _number(name: str, value: float, description: str) -> Parameter:
-    return Parameter(name=name, value=f"{value:g}", description=description)
 
 
 def _annotations(plan: Plan) -> dict[str, str]:

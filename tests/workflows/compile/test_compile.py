@@ -45,9 +45,9 @@ def test_the_gate_is_handed_to_the_evaluation():
 def test_tasks_are_looked_for_before_the_training():
     document = compiled(PLANS["tasks"])
     assert flags(document, "tune")["--tasks"] == '["arc_easy"]'
-    asked = flags(document, "evaluate")
-    assert (asked["--tasks"], asked["--task-limit"]) == ('["arc_easy"]', "0")
-    assert asked["--min-task-scores"] == '{"arc_easy": 0.4}'
+    evaluate = flags(document, "evaluate")
+    assert evaluate["--tasks"] == '["arc_easy"]'
+    assert evaluate["--min-task-scores"] == '{"arc_easy": 0.4}'
     assert "--tasks" not in flags(compiled(PLANS["everything"]), "tune") | flags(compiled(PLANS["gate"]), "evaluate")
 
 

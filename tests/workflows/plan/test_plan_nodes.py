@@ -75,7 +75,7 @@ def test_the_linter_and_the_one_machine_runner_take_it(compiled, tmp_path):
 def test_without_fallbacks_nodes_are_selected_by_their_size(compiled):
     found = compiled()
     assert found["tune"]["nodeSelector"] == {"app": "tuned", "node.kubernetes.io/instance-type": A100}
-    assert set(flags(found["provision"])) == {"work", "instance-type", "count"}
+    assert set(flags(found["provision"])) == {"work", "instance-type"}
     assert set(flags(found["release"])) == {"work"}
 
 

@@ -1,0 +1,36 @@
+"""A step's settings as the argument list of its container."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from steps.runtime import entrypoint
+from steps.runtime.options import Options
+from workflows.compile.parameters import DATA_URLS
+
+FLAGS = {DATA_URLS: "--urls"}
+"""Flags of inputs that have another name."""
+
+
+def arguments(settings: Options, inputs: Sequence[str] = ()) -> list[str]:
+    """Return the flags of settings, in the order of the fields; a flag at its default is omitted.
+
+    Args:
+        settings: validated settings of a step.
+        inputs: names of the template's inputs; each replaces the value of its flag by Argo's placeholder.
+    """
+    values = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    flags = {entrypoint.flag(name): as_text(value) for name, value in values.items()}
+    flags |= {FLAGS.get(name, f"--{name}"): f"{{{{inputs.parameters.{name}}}}}" for name in inputs}
+    ordered = [entrypoint.flag(field.alias or name) for name, field in type(settings).model_fields.items()]
+    return [word for flag in ordered if flag in flags for word in (flag, flags[flag])]
+
+
+def as_text(value: Any) -> str:
+    """Return a value as one argument: a string as it is, everything else as JSON."""
+    if isinstance(value, str):
+        return value
+    # Adjacent braces occur within strings only (a chat template); escaped, they are no placeholder to Argo.
+    return json.dumps(value, ensure_ascii=False).replace("{{", "\\u007b\\u007b")

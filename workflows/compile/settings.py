@@ -1,0 +1,283 @@
+"""Settings of each step, from the plan.
+
+A field that a section of the plan has under the same name is taken from there, so a new option is declared once, in
+``steps/*/settings.py``. Only differences are written here. The settings are validated as in the step itself: what the
+step would reject is not compiled. ``arguments.py`` turns them into flags.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+import pydantic
+
+from steps.check.settings import Settings as Check
+from steps.download.settings import Settings as Download
+from steps.evaluate.settings import Settings as Evaluate
+from steps.package.settings import Settings as Package
+from steps.preflight.settings import Settings as Preflight
+from steps.preview.settings import Settings as Preview
+from steps.promote.settings import Settings as Promote
+from steps.provision.settings import ReleaseSettings as Release
+from steps.provision.settings import Settings as Provision
+from steps.report.settings import Settings as Report
+from steps.rollout.settings import Settings as Rollout
+from steps.runtime.options import Options
+from steps.tune.settings import Settings as Tune
+from workflows.compile import volumes
+from workflows.compile.arguments import as_text
+from workflows.compile.volumes import (
+    ADAPTER_SECRET,
+    AT_ROOT,
+    DATA,
+    OUTPUT,
+    PULL_SECRET,
+    SCRATCH,
+    WORK,
+    WorkPaths,
+    adapter_path,
+)
+from workflows.errors import InvalidInput, Problem
+from workflows.estimate.plan_estimate import context_length, processes
+from workflows.plan.layers import as_dict
+from workflows.plan.model import Data, Plan
+from workflows.plan.nodes import provider, provisions_nodes
+from workflows.spec.pipeline import whole_seconds
+
+S = TypeVar("S", bound=Options)
+T = TypeVar("T")
+UID = "{{workflow.uid}}"
+PROVISION_SECONDS = 3300
+"""Time to wait for nodes: less than the step's timeout, so that it can report why there are none."""
+
+
+def preflight(plan: Plan) -> Preflight:
+    """Return the settings of preflight. With a schedule it runs after download and check: data and tag are known."""
+    data = None if plan.schedule else plan.data
+    values: dict[str, Any] = {}
+    if data:
+        source = _data_source(data)
+        values |= {"data_image": source.pop("image", ""), **source, "allow_private_hosts": data.allow_private_hosts}
+        values |= {"pull_config": PULL_SECRET} if data.image_pull_secrets else {}
+    if plan.rollout:
+        values["adapter_images"] = [adapter.image for adapter in plan.rollout.adapters if adapter.image]
+        values |= {"adapter_config": ADAPTER_SECRET} if plan.rollout.pull_secret else {}
+    if plan.output:
+        values |= _output(plan) | {"immutable": plan.output.immutable and not plan.schedule}
+    if is_tracked(plan) and plan.tracking:
+        values |= {"tracking_uri": plan.tracking.uri, "tracking_secret": plan.tracking.secret}
+    secrets = [
+        *(data.image_pull_secrets[:1] if data else []),
+        plan.rollout.pull_secret if plan.rollout else "",
+        plan.output.push_secret if plan.output else "",
+    ]
+    return _build(
+        Preflight,
+        plan.model,
+        plan.storage,
+        plan.tracking if is_tracked(plan) else None,
+        work=SCRATCH,
+        model=plan.model.repository,
+        claims=volumes.claims(plan),
+        registry_secrets=[secret for secret in secrets if secret],
+        **{"gpus": plan.resource.gpus, "gpu_resource": plan.resource.gpu_resource} | _nodes(plan),
+        **values,
+    )
+
+
+def provision(plan: Plan) -> Provision:
+    """Return the settings of provision."""
+    return _build(Provision, work=SCRATCH, **_nodes(plan))
+
+
+def download(plan: Plan) -> Download:
+    """Return the settings of download."""
+    data, tuning = required(plan.data), required(plan.tuning)
+    return _build(Download, data, work=WORK, objective=tuning.objective, **_data_source(data))
+
+
+def preview(plan: Plan, rows: int) -> Preview:
+    """Return the settings of preview, which is no step of a run: how the model reads a row."""
+    tuning = required(plan.tuning)
+    return _build(
+        Preview,
+        plan.model,
+        work=WORK,
+        model=plan.model.repository,
+        max_length=tuning.max_length,
+        training_arguments=tuning.training_arguments,
+        rows=rows,
+    )
+
+
+def check(plan: Plan) -> Check:
+    """Return the settings of check: those of tune that shape the adapter, and the image to compare with."""
+    return _build(
+        Check,
+        plan.model,
+        plan.tuning,
+        work=WORK,
+        model=plan.model.repository,
+        model_config=required(plan.tuning).model_arguments,
+        **_output(plan),
+    )
+
+
+def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> Tune:
+    """Return the settings of tune."""
+    tracking: dict[str, str] = {}
+    if is_tracked(plan) and plan.tracking:
+        run_name = f"{{{{workflow.name}}}}{'/{{inputs.parameters.candidate}}' if paths.candidates else ''}"
+        tracking = {"report_to": plan.tracking.report_to, "run_name": run_name}
+    return _build(
+        Tune,
+        plan.model,
+        plan.tuning,
+        model=plan.model.repository,
+        model_config=required(plan.tuning).model_arguments,
+        tasks=plan.evaluation.tasks if plan.evaluation else [],
+        **paths.settings,
+        **processes(plan),
+        **tracking,
+    )
+
+
+def evaluate(plan: Plan, paths: WorkPaths = AT_ROOT) -> Evaluate:
+    """Return the settings of evaluate."""
+    return _build(Evaluate, plan.model, plan.tuning, plan.evaluation, model=plan.model.repository, **paths.settings)
+
+
+def promote(plan: Plan) -> Promote:
+    """Return the settings of promote; the candidates are known in a run only."""
+    return _build(Promote, work=WORK, candidates=[])
+
+
+def package(plan: Plan) -> Package:
+    """Return the settings of package."""
+    return _build(Package, plan.model, plan.output, work=WORK, model=plan.model.repository, **_output(plan))
+
+
+def rollout(plan: Plan) -> Rollout:
+    """Return the settings of rollout. The servers outlive the run, so they never use nodes that it provisions."""
+    section = required(plan.rollout)
+    mounted = {adapter.name: adapter.volume for adapter in section.adapters if adapter.volume is not None}
+    pulled = [{"name": adapter.name, "image": adapter.image} for adapter in section.adapters if adapter.volume is None]
+    adapter_volumes = dict(mounted)
+    if plan.output and plan.output.volume is not None:
+        adapter_volumes[plan.name] = plan.output.volume  # where the adapter of this run is not pushed
+    return _build(
+        Rollout,
+        plan.model,
+        plan.resource,
+        plan.storage,
+        section,
+        work=WORK,
+        name=plan.name,
+        model=plan.model.repository,
+        adapters=[*([{"name": plan.name, "path": "adapter"}] if plan.tuning else []), *pulled],
+        adapter_folders=[adapter_path(name) for name in mounted],
+        adapter_volumes=adapter_volumes,
+        deadline_seconds=whole_seconds(section.deadline),
+        serve_image=plan.images.serve,
+        node_labels=plan.resource.labels,
+        instance_types=instance_types(plan),
+        context_length=context_length(plan),
+        registry_secret=section.pull_secret or (plan.output.push_secret if plan.output else ""),
+        service_account=plan.service_account if plan.azure_workload_identity else "",
+    )
+
+
+def release(plan: Plan) -> Release:
+    """Return the settings of release."""
+    if provider(plan) == "autoscaler":
+        return _build(Release, work=SCRATCH)
+    return _build(Release, plan.nodes, work=SCRATCH, provider=provider(plan), run=UID)
+
+
+def report(plan: Plan) -> Report:
+    """Return the settings of report."""
+    status, failures = "{{workflow.status}}", "{{workflow.failures}}"
+    return _build(Report, work=WORK, plan=as_text(as_dict(plan)), status=status, failures=failures)
+
+
+def instance_types(plan: Plan) -> list[str]:
+    """Return the acceptable instance types, the preferred one first; empty: any."""
+    first = plan.resource.instance_type
+    return [first, *plan.nodes.fallback_instance_types] if first else []
+
+
+def is_tracked(plan: Plan) -> bool:
+    """Return True if a tracking tool gets the metrics of the training."""
+    return plan.tracking is not None and plan.tracking.report_to != "none"
+
+
+def required(section: T | None) -> T:
+    """Return a section of the plan that the step cannot do without."""
+    if section is None:
+        raise ValueError("the plan has no such section")  # compile/dag.py compiles only the steps that the plan has
+    return section
+
+
+def _nodes(plan: Plan) -> dict[str, Any]:
+    """Return the settings of provision: nodes to create for the run, or to look for."""
+    if provider(plan) == "autoscaler":
+        return {"instance_type": plan.resource.instance_type, "count": plan.resource.count}
+    values = same_fields(Provision, plan.resource, plan.nodes) | {
+        "provider": provider(plan),
+        "run": UID,
+        "workflow": "{{workflow.name}}",
+        "namespace": "{{workflow.namespace}}",
+        "workspace": plan.name,
+    }
+    if provisions_nodes(plan):
+        values |= {"lease_seconds": whole_seconds(plan.nodes.lease), "deadline_seconds": PROVISION_SECONDS}
+    return values
+
+
+def _data_source(data: Data) -> dict[str, Any]:
+    """Return the settings that say where the rows are; a volume takes precedence over an image, and both over URLs."""
+    if data.volume is not None:
+        return {"source": DATA, "urls": [], "image": ""}
+    return {"image": data.image, "urls": []} if data.image else {"urls": data.urls}
+
+
+def _output(plan: Plan) -> dict[str, Any]:
+    """Return the settings that say where the adapter goes."""
+    output = required(plan.output)
+    return {
+        "image": output.image,
+        "push": bool(output.image),
+        "output": OUTPUT if output.volume is not None else None,
+    }
+
+
+def _build(settings_type: type[S], *sections: pydantic.BaseModel | None, **values: Any) -> S:
+    """Return settings with the fields that sections have too (a later section wins), and ``values``.
+
+    Raises:
+        InvalidInput: with each value that the step would reject.
+    """
+    try:
+        return settings_type(**same_fields(settings_type, *sections) | values)
+    except pydantic.ValidationError as errors:
+        step = settings_type.__module__.split(".")[1]
+        raise InvalidInput(
+            [Problem(error["msg"], ".".join(map(str, (step, *error["loc"])))) for error in errors.errors()]
+        ) from None
+
+
+def same_fields(settings_type: type[Options], *sections: pydantic.BaseModel | None) -> dict[str, Any]:
+    """Return the values of the fields that ``settings_type`` and the sections have in common."""
+    values: dict[str, Any] = {}
+    for section in filter(None, sections):
+        names = _common_names(settings_type, type(section))
+        values |= {alias: getattr(section, name) for alias, name in names.items()}
+    return values
+
+
+@cache
+def _common_names(settings_type: type[Options], section_type: type[pydantic.BaseModel]) -> dict[str, str]:
+    """Return the names of common fields, as settings are created with, and as attributes of the section."""
+    fields = settings_type.model_fields
+    return {fields[name].alias or name: name for name in section_type.model_fields if name in fields}

@@ -1,6 +1,8 @@
-"""Keep a pod until its last request is answered (its ``preStop``): nothing new comes once it has left the Service.
+"""The ``preStop`` hook of a pod: wait until its last request is answered.
 
-python -m steps.serving.drain
+    python -m steps.serving.drain
+
+A terminating pod is removed from the Service, so it receives no new requests.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from collections.abc import Callable
 from steps.serving import serving_client
 
 PORT = 5000
-"""Port of a server in a pod."""
+"""Port of the server in a pod."""
 
 DRAIN_SECONDS = 300
-"""Time for the requests that a pod is still answering."""
+"""Maximum time for the requests in progress."""
 
-LEAVE_SECONDS = 10.0
-"""Until every node and gateway has heard that the pod is going."""
+ENDPOINT_REMOVAL_SECONDS = 10.0
+"""Time until every node and gateway has removed the pod from its endpoints."""
 
 
 def drain(
@@ -25,9 +27,9 @@ def drain(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Wait until the server answers nobody any more, or the pod's time is over."""
+    """Wait until the server has no requests in progress, or ``DRAIN_SECONDS`` have passed."""
     end = clock() + DRAIN_SECONDS
-    sleep(LEAVE_SECONDS)
+    sleep(ENDPOINT_REMOVAL_SECONDS)
     while serving_client.get_state(address).get("running") and clock() < end:
         sleep(1.0)
 

@@ -1,10 +1,10 @@
-"""Start the server of a pod: its base model and adapters are fetched, then this process becomes the server.
+"""Start the server of a pod: fetch its base model and adapters, then replace this process by the server.
 
     python -m steps.serving.serve_pod --model microsoft/phi-4 --server-arguments '{"max-model-len": 8192}'
 
-The adapters stand in the file that ``$ARGOTUNE_ADAPTERS`` names. They are loaded once the server is up, and whenever
-the file changes (``adapter_switch``); here they are pulled ahead, so that what can't be had is told at once,
-and a base model without a chat template gets that of its adapter.
+The file ``$ARGOTUNE_ADAPTERS`` lists the adapters. ``adapter_reloader`` loads them once the server is up and whenever
+the file changes. They are pulled here too, so that a missing adapter fails early, and a base model without a chat
+template gets that of its adapter.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ from steps.serving import desired_adapters, server_command
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.server_command import served_name
 
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-
 
 class Settings(Options):
-    """Serve a base model and the adapters of a file."""
+    """Serve a base model and the adapters listed in a file."""
 
     preset: str = ""
     """Name that the base model is served under; empty: the model's own."""
@@ -48,48 +46,45 @@ class Settings(Options):
 
 @dataclass(frozen=True)
 class Program:
-    """What this process becomes."""
+    """The program that replaces this process."""
 
     command: list[str]
     environment: dict[str, str]
 
 
-def prepare(given: Settings) -> Program:
-    """Fetch everything, and say how the server is started.
+def prepare(settings: Settings) -> Program:
+    """Fetch model and adapters and return the command of the server.
 
     Raises:
-        BadInput: an adapter or the model is not what it should be.
-        StepError: one of them can't be had.
+        BadInput: An adapter or the model is invalid.
+        StepError: One of them cannot be fetched.
     """
     from steps.models.model import fetch_model
 
-    arguments = server_command.normalize_arguments(given.server_arguments)
+    arguments = server_command.normalize_arguments(settings.server_arguments)
     choice = server_command.choose_server()
-    base = fetch_model(preset=given.preset, model=given.model, revision=given.revision).folder
+    base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
     folder = Path(os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
     file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
     images = os.environ.get(desired_adapters.IMAGES_VARIABLE, "")
-    wanted = desired_adapters.parse(file.read_text()) if file.is_file() else []
-    adapters = [adapter_compat.read(one.name, fetch_adapter(one, folder, images)) for one in wanted]
+    desired = desired_adapters.parse(file.read_text()) if file.is_file() else []
+    adapters = [adapter_compat.read(one.name, fetch_adapter(one, folder, images)) for one in desired]
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
     if template and "chat-template" not in arguments:
         files.write_text(folder / "chat_template.jinja", template)
         arguments["chat-template"] = str(folder / "chat_template.jinja")
-    name = served_name(given.preset, given.model)
-    command = server_command.build_command(choice, base, name, arguments, given.port, given.host)
-    kept = {key: value for key, value in os.environ.items() if key not in SECRETS}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "VLLM_NO_USAGE_STATS": "1"}
-    ours = {"ARGOTUNE_DEFAULT_MODEL": name, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "PYTHONUNBUFFERED": "1"}
-    return Program(command, kept | offline | ours)
+    name = served_name(settings.preset, settings.model)
+    command = server_command.build_command(choice, base, name, arguments, settings.port, settings.host)
+    return Program(command, server_command.base_environment(name))
 
 
 def main() -> NoReturn:
-    """Become the server; what keeps it from starting is the last line of the log."""
+    """Replace this process by the server; an error is the last line of the log."""
     try:
         program = prepare(parse(Settings, sys.argv[1:], "serve_pod"))
     except (StepError, RuntimeError, ValueError, OSError) as error:
-        what = " ".join(str(error).split())
-        print(f"error: {what}", file=sys.stderr, flush=True)
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code if isinstance(error, StepError) else BadInput.exit_code)
     print(f"starting: {' '.join(program.command)}", flush=True)
     os.execvpe(program.command[0], program.command, program.environment)

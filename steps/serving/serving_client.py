@@ -1,7 +1,4 @@
-"""A served model through HTTP: what it serves, whether it has taken the adapters it shall serve, and its answers.
-
-The same for a server on this machine and for a pod; ``steps.serving.adapter_reloader`` answers.
-"""
+"""HTTP client of a model server, local or in a pod: its models, the state of its adapters, and answers."""
 
 from __future__ import annotations
 
@@ -22,91 +19,100 @@ from steps.serving.desired_adapters import DesiredAdapter
 T = TypeVar("T")
 POLL_SECONDS = 0.2
 RETRY = RetryPolicy(max_attempts=4)
-PASSING = (429, 500, 502, 503, 504)
+TRANSIENT_STATUS = (429, 500, 502, 503, 504)
 
 
 class ServerExited(StepError):
-    """The server has ended."""
+    """The server has exited."""
 
 
 class RequestRejected(StepError):
-    """The server does not take a request (HTTP 4xx), so that asking again is of no use."""
+    """The server rejects a request (HTTP 4xx), so a retry would fail too."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers."""
+    """The answer of a model."""
 
     content: str
     reasoning: str
-    """What it said to itself before, where the server tells that apart (vLLM's ``reasoning-parser``)."""
+    """Reasoning before the answer, if the server separates it (vLLM's ``reasoning-parser``)."""
     truncated: bool
-    """Whether it would have gone on."""
+    """True if the answer ends at the maximum number of tokens."""
 
 
 def get_state(address: str, timeout: float = 5.0) -> dict[str, Any]:
-    """What the server says of its adapters (``GET /adapters``); empty where nothing answers so."""
+    """Return the state of the server's adapters (``GET /adapters``); empty if it does not answer."""
     import requests
 
     try:
         with session() as client:
-            answer = client.get(f"{address}/adapters", timeout=timeout)
-            told = answer.json() if answer.status_code == 200 else {}
+            response = client.get(f"{address}/adapters", timeout=timeout)
+            content = response.json() if response.status_code == 200 else {}
     except (requests.RequestException, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def get_problem(address: str) -> str:
-    """Why the server does not serve the adapters it shall; empty where it does, or still tries for the first time."""
+    """Return why the server could not load the desired adapters; "" if it has loaded them or not tried yet."""
     return str(get_state(address).get("problem") or "")
 
 
 def write_adapters(file: Path, adapters: Sequence[DesiredAdapter]) -> None:
-    """Tell a server on this machine which adapters to serve."""
+    """Write the desired adapters of a local server."""
     files.write_text(file, desired_adapters.serialize(adapters))
 
 
 def wait_for_adapters(
-    address: str, mark: str, seconds: float, gone: Callable[[], str] = str, sleep: Sleep = time.sleep
+    address: str,
+    config_digest: str,
+    seconds: float,
+    exit_reason: Callable[[], str] = str,
+    sleep: Sleep = time.sleep,
 ) -> None:
-    """Wait until the server serves the adapters of ``mark`` (``steps.serving.desired_adapters.config_digest``).
+    """Wait until the server serves the adapters of a configuration.
 
-    ``gone`` is asked while nothing answers, and tells why nothing will any more, if so.
+    Args:
+        address: URL of the server.
+        config_digest: Digest of the configuration (``steps.serving.desired_adapters.config_digest``).
+        seconds: Timeout.
+        exit_reason: Called while the server does not answer; returns why it never will, or "".
+        sleep: Replaced by tests.
 
     Raises:
-        ServerExited: as ``gone`` says.
-        StepError: it can't; what it served it goes on serving.
-        TimeLimit: it does not within ``seconds``.
+        ServerExited: ``exit_reason`` returns a reason.
+        StepError: The server cannot load the adapters; the previous ones stay live.
+        TimeLimit: It does not serve them within ``seconds``.
     """
     end = time.monotonic() + seconds
-    while (told := get_state(address)).get("reached") != mark:
-        if told.get("wanted") == mark and told.get("problem"):
-            raise StepError(told["problem"], "the adapters before go on being served")
-        if not told and (why := gone()):
-            raise ServerExited(why)
+    while (state := get_state(address)).get("reached") != config_digest:
+        if state.get("wanted") == config_digest and state.get("problem"):
+            raise StepError(state["problem"], "the previous adapters stay live; correct the adapter and run again")
+        if not state and (reason := exit_reason()):
+            raise ServerExited(reason)
         if time.monotonic() > end:
-            raise TimeLimit(f"{address} did not take the adapter within {seconds:.0f} s", "raise the deadline")
+            raise TimeLimit(f"{address} did not load the adapters within {seconds:.0f} s", "increase the deadline")
         sleep(POLL_SECONDS)
 
 
 def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) -> list[str]:
-    """Names that the server answers to, the base first.
+    """Return the names of the models, the base model first.
 
     Raises:
-        StepError: it does not say.
+        StepError: The server does not return a list.
     """
 
-    def listed(seconds: float) -> list[str]:
+    def request_models(seconds: float) -> list[str]:
         with session() as client:
             response = client.get(f"{address}/v1/models", timeout=seconds)
-        _refuse(response, f"{address} lists no models:")
+        _raise_for_status(response, f"{address}/v1/models returned")
         try:
             return [str(model["id"]) for model in response.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise RequestRejected(f"{address} does not list its models: {error}") from None
+            raise RequestRejected(f"{address} returned an invalid list of models: {error}") from None
 
-    return _retry(listed, address, timeout, sleep)
+    return _retry(request_models, address, timeout, sleep)
 
 
 def complete(
@@ -117,7 +123,7 @@ def complete(
     timeout: float,
     sleep: Sleep = time.sleep,
 ) -> str:
-    """The answer to one question; raises as ``ask`` says."""
+    """Return the answer to one question; for errors see ``chat``."""
     return chat(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
 
 
@@ -129,35 +135,35 @@ def chat(
     timeout: float,
     sleep: Sleep = time.sleep,
 ) -> Answer:
-    """Ask through ``/v1/chat/completions`` (greedy, so that the same model gives the same answer).
+    """Return the answer to messages by ``/v1/chat/completions`` (greedy, so that it is deterministic).
 
     Raises:
-        RequestRejected: the server does not take the request.
-        StepError: it answered with an error, or not at all, again and again.
-        TimeLimit: it did not within ``timeout`` seconds.
+        RequestRejected: The server rejects the request.
+        StepError: All attempts fail.
+        TimeLimit: The server does not answer within ``timeout`` seconds.
     """
     request = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
 
-    def answered(seconds: float) -> Answer:
+    def request_answer(seconds: float) -> Answer:
         with session() as client:
             response = client.post(f"{address}/v1/chat/completions", json=request, timeout=seconds)
-        _refuse(response, f"{model} answered with")
-        return _answer(response.json()["choices"][0])
+        _raise_for_status(response, f"{model} returned")
+        return _parse_answer(response.json()["choices"][0])
 
-    return _retry(answered, f"{model} at {address}", timeout, sleep)
+    return _retry(request_answer, f"{model} at {address}", timeout, sleep)
 
 
-def _refuse(response: Any, who: str) -> None:
-    """Raise what an answer other than 200 means."""
+def _raise_for_status(response: Any, subject: str) -> None:
+    """Raise the error of a response other than 200."""
     if response.status_code == 200:
         return
-    what = f"{who} HTTP {response.status_code}: {response.text[:500]}"
-    if response.status_code in PASSING:
-        raise TransientError(what, retry_after=retry_after(response))
-    raise RequestRejected(what) if response.status_code < 500 else StepError(what)
+    message = f"{subject} HTTP {response.status_code}: {response.text[:500]}"
+    if response.status_code in TRANSIENT_STATUS:
+        raise TransientError(message, retry_after=retry_after(response))
+    raise RequestRejected(message) if response.status_code < 500 else StepError(message)
 
 
-def _retry(call: Callable[[float], T], who: str, timeout: float, sleep: Sleep) -> T:
+def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Sleep) -> T:
     """Return the result of ``call``, which receives its own time limit in seconds; retry temporary failures.
 
     Each attempt has half of the remaining time, the last one all of it, so that a lost response can be requested
@@ -173,22 +179,22 @@ def _retry(call: Callable[[float], T], who: str, timeout: float, sleep: Sleep) -
             return call(max(1.0, remaining if last else remaining / 2))
         except requests.Timeout:
             if last or time.monotonic() >= end:
-                raise TimeLimit(f"{who} did not answer within {timeout:.0f} s", "raise the deadline") from None
-            raise TransientError(f"{who} did not answer", retry_after=0.0) from None
+                raise TimeLimit(f"{subject} did not answer within {timeout:.0f} s", "increase the deadline") from None
+            raise TransientError(f"{subject} did not answer", retry_after=0.0) from None
         except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
-            raise TransientError(f"{who} did not answer: {error}") from None
+            raise TransientError(f"{subject} did not answer: {error}") from None
 
     return retry_call(attempt, RETRY, sleep=lambda seconds: sleep(min(seconds, max(0.0, end - time.monotonic()))))
 
 
-def _answer(choice: Mapping[str, Any]) -> Answer:
-    said = choice["message"]
-    reasoning = said.get("reasoning_content") or said.get("reasoning") or ""  # the older name first
-    return Answer(str(said.get("content") or ""), str(reasoning), choice.get("finish_reason") == "length")
+def _parse_answer(choice: Mapping[str, Any]) -> Answer:
+    message = choice["message"]
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""  # the older name first
+    return Answer(str(message.get("content") or ""), str(reasoning), choice.get("finish_reason") == "length")
 
 
 def session() -> Any:
-    """A client of the server: past any proxy, and with the key that vLLM wants once ``VLLM_API_KEY`` is set."""
+    """Return an HTTP session without proxies, with the API key of vLLM if ``VLLM_API_KEY`` is set."""
     import requests
 
     client = requests.Session()

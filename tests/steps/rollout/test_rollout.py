@@ -211,7 +211,7 @@ def test_a_server_that_can_not_start_tells_why_and_the_old_one_stays(
     corrupt = tmp_path / "corrupt"
     shutil.copytree(base, corrupt)
     (corrupt / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["NoSuchModel"]}))
-    with pytest.raises(StepError, match=r"server ended before it answered: AttributeError: .*NoSuchModel"):
+    with pytest.raises(StepError, match=r"server exited before it answered: AttributeError: .*NoSuchModel"):
         rollout(settings(adapters=[], model=str(corrupt)))
     assert running(work) == before
     assert server.is_healthy(before)

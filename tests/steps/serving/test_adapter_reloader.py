@@ -153,7 +153,7 @@ def test_a_server_that_is_not_up_yet_is_waited_for(
     server.small.healthy = False
     serving_client.write_adapters(file, [adapter()])
     assert requests.get(f"{server.address}/ready").status_code == 503
-    with pytest.raises(TimeLimit, match="did not take the adapter within 0 s"):
+    with pytest.raises(TimeLimit, match="did not load the adapters within 0 s"):
         serving_client.wait_for_adapters(server.address, "other", 0.1)
     assert server.small.calls == []
     with pytest.raises(StepError, match="the pod is gone"):

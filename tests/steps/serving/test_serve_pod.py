@@ -68,7 +68,7 @@ def test_a_pod_waits_for_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> Non
     naps: list[float] = []
     monkeypatch.setattr(serving_client, "get_state", lambda _: {"running": running.pop(0)})
     drain.drain(sleep=naps.append)
-    assert naps == [drain.LEAVE_SECONDS, 1.0, 1.0] and not running
+    assert naps == [drain.ENDPOINT_REMOVAL_SECONDS, 1.0, 1.0] and not running
     now = [0.0]
     monkeypatch.setattr(serving_client, "get_state", lambda _: {"running": {"tuned-1": 1}})
     drain.drain(sleep=lambda seconds: now.__setitem__(0, now[0] + seconds), clock=lambda: now[0])

@@ -38,7 +38,7 @@ def broken_vllm(tmp_path: Path) -> Path:
 def test_off_chooses_the_transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", "off")
     assert server_command.choose_server() == Choice(
-        "transformers", TRANSFORMERS.program, "the transformers library's server (ARGOTUNE_VLLM is off)"
+        "transformers", TRANSFORMERS.program, "transformers (ARGOTUNE_VLLM is off)"
     )
 
 
@@ -49,7 +49,7 @@ def test_a_vllm_that_is_asked_for_and_does_not_work_is_an_error(
     with pytest.raises(BadInput, match="vLLM finds no device that it was built for"):
         server_command.choose_server()
     monkeypatch.setenv("ARGOTUNE_VLLM", str(tmp_path / "nothing"))
-    with pytest.raises(BadInput, match="is not a vllm in a Python environment"):
+    with pytest.raises(BadInput, match="is not the vllm of a Python environment"):
         server_command.choose_server()
 
 
@@ -107,7 +107,7 @@ def test_what_the_step_decides_is_refused_all_at_once() -> None:
         server_command.normalize_arguments({"port": 1, "lora_modules": "x=y", "--api-key": "s3cret"})
     assert "port: set the port of the rollout" in str(refused.value)
     assert "lora-modules: list the adapters" in str(refused.value)
-    assert "api-key: a secret" in str(refused.value)
+    assert "api-key: a command line" in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
 

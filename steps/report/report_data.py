@@ -1,4 +1,4 @@
-"""What a run left behind, as the report shows it."""
+"""The data of a run that the report shows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The pod of a server: vLLM with what stands in front of it, on nodes with GPUs, as safe as pods of a run are.
+"""The pod of a server: vLLM with the serving middleware, on nodes with GPUs, as restricted as the pods of a run.
 
-It gets its adapters from a file (a mounted ConfigMap) and follows it, see ``adapter_switch``; so another adapter
-needs no other pod, and a pod that starts anew has the adapters that are wanted by then.
+The server watches a mounted ConfigMap with its adapters (``adapter_reloader``), so another adapter needs no other pod,
+and a restarted pod has the current adapters.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ SERVICE_LABEL = "argotune.dev/service"
 CONFIG, ADAPTERS, MODELS, VOLUMES = "/etc/argotune", "/mnt/adapters", "/mnt/models", "/mnt/adapter"
 
 
-def build_pod(given: Settings, arguments: Mapping[str, Any]) -> Document:
-    """Pod of a server, all but the list of its adapters; the user's own, where the Workspace has one."""
-    labels = {"azure.workload.identity/use": "true"} if given.service_account else {}
-    if given.template:
-        own = copy.deepcopy(given.template)
-        metadata = own.get("metadata") or {}
-        kept = {key: metadata[key] for key in ("annotations",) if metadata.get(key)}
-        return {"metadata": {**kept, "labels": metadata.get("labels") or {}}, "spec": own.get("spec") or {}}
+def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
+    """Return the pod template of a server without its adapters, or the custom pod of the Workspace."""
+    labels = {"azure.workload.identity/use": "true"} if settings.service_account else {}
+    if settings.template:
+        custom = copy.deepcopy(settings.template)
+        metadata = custom.get("metadata") or {}
+        annotations = {key: metadata[key] for key in ("annotations",) if metadata.get(key)}
+        labels = metadata.get("labels") or {}
+        return {"metadata": {**annotations, "labels": labels}, "spec": custom.get("spec") or {}}
     return {
-        # Neither of the usual autoscalers may move a server to tidy up.
+        # Node autoscalers must not move servers to consolidate nodes.
         "metadata": {
             "labels": labels,
             "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
                             "karpenter.sh/do-not-disrupt": "true"},
         },
         "spec": {
-            **({"serviceAccountName": given.service_account} if given.service_account else {}),
+            **({"serviceAccountName": settings.service_account} if settings.service_account else {}),
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": DRAIN_SECONDS + 30,
             "securityContext": {
@@ -47,25 +48,25 @@ def build_pod(given: Settings, arguments: Mapping[str, Any]) -> Document:
                 "fsGroup": 1000,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            **_where(given),
-            "containers": [_server(given, arguments)],
-            "volumes": _volumes(given),
+            **_scheduling(settings),
+            "containers": [_server(settings, arguments)],
+            "volumes": _volumes(settings),
         },
     }  # fmt: skip
 
 
 def user_port(template: Mapping[str, Any]) -> int:
-    """First port of a pod of the user's own; KAITO's where it names none."""
+    """Return the first port of a custom pod, or KAITO's if it has none."""
     containers = (template.get("spec") or {}).get("containers") or []
     ports = [port["containerPort"] for container in containers for port in container.get("ports") or []]
     return int(ports[0]) if ports else PORT
 
 
-def _server(given: Settings, arguments: Mapping[str, Any]) -> Document:
+def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
     flags = {
-        "preset": given.preset,
-        "model": given.model,
-        "revision": given.revision,
+        "preset": settings.preset,
+        "model": settings.model,
+        "revision": settings.revision,
         "server-arguments": json.dumps(arguments, sort_keys=True),
     }
     environment = [
@@ -73,21 +74,21 @@ def _server(given: Settings, arguments: Mapping[str, Any]) -> Document:
         {"name": desired_adapters.FOLDER_VARIABLE, "value": ADAPTERS},
         {"name": "HF_HOME", "value": f"{MODELS}/huggingface"},
     ]
-    if given.access_secret:
-        secret = {"name": given.access_secret, "key": "HF_TOKEN"}
+    if settings.access_secret:
+        secret = {"name": settings.access_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})  # type: ignore[dict-item]
-    if given.registry_secret:
+    if settings.registry_secret:
         environment.append({"name": "DOCKER_CONFIG", "value": "/mnt/pull-secret"})
     return {
         "name": SERVER,
-        "image": given.serve_image,
+        "image": settings.serve_image,
         "command": ["python", "-m", "steps.serving.serve_pod"],
         "args": [word for flag, value in flags.items() for word in (f"--{flag}", value)],
         "env": environment,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": _resources(given),
-        # Loading the model may take as long as the rollout waits; afterwards three misses restart a server.
-        "startupProbe": _probe("/health", 10, max(6, int(given.deadline_seconds / 10))),
+        "resources": _resources(settings),
+        # Loading the model can take as long as the rollout waits; then three failed probes restart the server.
+        "startupProbe": _probe("/health", 10, max(6, int(settings.deadline_seconds / 10))),
         "livenessProbe": _probe("/health", 10, 3),
         "readinessProbe": _probe("/ready", 5, 2),
         "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "steps.serving.drain"]}}},
@@ -103,16 +104,16 @@ def _server(given: Settings, arguments: Mapping[str, Any]) -> Document:
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
             *([{"name": "pull-secret", "mountPath": "/mnt/pull-secret", "readOnly": True}]
-              if given.registry_secret else []),
+              if settings.registry_secret else []),
             *({"name": f"adapter-{name}", "mountPath": f"{VOLUMES}/{name}", "readOnly": True}
-              for name in given.adapter_volumes),
+              for name in settings.adapter_volumes),
         ],
     }  # fmt: skip
 
 
-def _resources(given: Settings) -> Document:
+def _resources(settings: Settings) -> Document:
     requests = {"cpu": "2", "memory": "8Gi"}
-    gpus = {given.gpu_resource: str(given.gpus)} if given.gpus else {}
+    gpus = {settings.gpu_resource: str(settings.gpus)} if settings.gpus else {}
     return {"requests": {**requests, **gpus}, **({"limits": gpus} if gpus else {})}
 
 
@@ -125,26 +126,28 @@ def _probe(path: str, period: int, failures: int) -> Document:
     }
 
 
-def _volumes(given: Settings) -> list[Document]:
-    models = {"persistentVolumeClaim": {"claimName": given.models_claim}} if given.models_claim else {"emptyDir": {}}
-    found: list[Document] = [
-        {"name": "wanted", "configMap": {"name": ""}},  # deployment() fills in that of the revision
+def _volumes(settings: Settings) -> list[Document]:
+    models = (
+        {"persistentVolumeClaim": {"claimName": settings.models_claim}} if settings.models_claim else {"emptyDir": {}}
+    )
+    volumes: list[Document] = [
+        {"name": "wanted", "configMap": {"name": ""}},  # deployment() sets the name for the revision
         {"name": "adapters", "emptyDir": {}},
         {"name": "models", **models},
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
     ]
-    if given.registry_secret:
+    if settings.registry_secret:
         items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-        secret = {"secretName": given.registry_secret, "items": items, "optional": True}
-        found.append({"name": "pull-secret", "secret": secret})
-    found += [{"name": f"adapter-{name}", **volume} for name, volume in given.adapter_volumes.items()]
-    return found
+        secret = {"secretName": settings.registry_secret, "items": items, "optional": True}
+        volumes.append({"name": "pull-secret", "secret": secret})
+    volumes += [{"name": f"adapter-{name}", **volume} for name, volume in settings.adapter_volumes.items()]
+    return volumes
 
 
-def _where(given: Settings) -> Document:
-    """KAITO's node labels and taint, Azure's spot taint; servers of one service on several nodes, if there are."""
-    found: Document = {
+def _scheduling(settings: Settings) -> Document:
+    """Return node labels, tolerations, and a spread of the servers over nodes if there are several."""
+    scheduling: Document = {
         "tolerations": [
             {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
             {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
@@ -156,21 +159,21 @@ def _where(given: Settings) -> Document:
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": {SERVICE_LABEL: given.name}},
+                "labelSelector": {"matchLabels": {SERVICE_LABEL: settings.name}},
             }
         ],
     }  # fmt: skip
-    if given.node_labels:
-        found["nodeSelector"] = given.node_labels
-    if given.instance_types or given.preferred_nodes:
-        found["affinity"] = {"nodeAffinity": _nodes(given.instance_types, given.preferred_nodes)}
-    return found
+    if settings.node_labels:
+        scheduling["nodeSelector"] = settings.node_labels
+    if settings.instance_types or settings.preferred_nodes:
+        scheduling["affinity"] = {"nodeAffinity": _nodes(settings.instance_types, settings.preferred_nodes)}
+    return scheduling
 
 
 def _nodes(types: list[str], names: list[str]) -> Document:
     def is_in(values: list[str]) -> Document:
-        wanted = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": values}
-        return {"matchExpressions": [wanted]}
+        instance_type = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": values}
+        return {"matchExpressions": [instance_type]}
 
     several = types if len(types) > 1 else []
     preferred: list[Document] = [
@@ -179,7 +182,7 @@ def _nodes(types: list[str], names: list[str]) -> Document:
     for name in names:
         named = {"key": "metadata.name", "operator": "In", "values": [name]}
         preferred.append({"weight": 10, "preference": {"matchFields": [named]}})
-    found: Document = {"preferredDuringSchedulingIgnoredDuringExecution": preferred} if preferred else {}
+    affinity: Document = {"preferredDuringSchedulingIgnoredDuringExecution": preferred} if preferred else {}
     if types:
-        found["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [is_in(types)]}
-    return found
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [is_in(types)]}
+    return affinity

@@ -17,7 +17,7 @@ URL = r"^(https?://[^\s]+)?$"
 
 
 class RolloutOptions(Options):
-    """How an adapter is deployed, and the question that tests it."""
+    """Deployment of an adapter, and the question that tests it."""
 
     question: str = Field("What can you help me with?", min_length=1, max_length=10_000)
     """Question that the base model and the first adapter answer once the server is up."""
@@ -117,4 +117,4 @@ class Result:
     server: str
     """``vllm`` or ``transformers``."""
     agreement: str = ""
-    """How the served adapter's answers compare with those of the evaluation."""
+    """Result of comparing the served adapter's answers with those of the evaluation."""

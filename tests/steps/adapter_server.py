@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server with vLLM's runtime LoRA API, behind the front that stands before every server."""
+"""A fake OpenAI-compatible server with vLLM's runtime LoRA API, behind the serving middleware."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from steps.serving.middleware import ServingMiddleware
 Message = dict[str, Any]
 
 
-class SmallServer:
-    """An ASGI application as vLLM is one: models, completions, loading and unloading of adapters.
+class FakeServer:
+    """An ASGI application with the API of vLLM: models, completions, loading and unloading of adapters.
 
-    A model answers with its name. What it refuses, and what it holds up, a test sets.
+    A model answers with its name. Tests set its failures and delays.
     """
 
     def __init__(self, base: str = "base") -> None:
@@ -31,11 +31,11 @@ class SmallServer:
         self.adapters: dict[str, str] = {}
         self.calls: list[tuple[str, str]] = []
         self.mute: set[str] = set()
-        """Models (or the beginning of their names) that answer with 500."""
+        """Prefixes of models that answer with 500."""
         self.unloadable: set[str] = set()
-        """Folders' names that are not loaded."""
+        """Names of adapters that fail to load."""
         self.held: dict[str, asyncio.Event] = {}
-        """Models whose answer waits."""
+        """Models whose answers are delayed."""
         self.healthy = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -81,17 +81,17 @@ class SmallServer:
         return 200, {"model": name, "choices": [{"text": name, "message": {"content": f"I am {name}."}}]}
 
 
-class Running:
-    """A server that listens, in a thread of its own."""
+class RunningServer:
+    """A server that listens, in a separate thread."""
 
     def __init__(
         self, file: Path, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0), images: Path | None = None
     ) -> None:
-        self.small = SmallServer()
-        self.reloader = AdapterReloader(self.small, str(file), str(folder), str(images or ""))
+        self.server = FakeServer()
+        self.reloader = AdapterReloader(self.server, str(file), str(folder), str(images or ""))
         listening = socket.create_server(address)
         self.address = f"http://{address[0]}:{listening.getsockname()[1]}"
-        middleware = ServingMiddleware(self.small, self.reloader)
+        middleware = ServingMiddleware(self.server, self.reloader)
         config = uvicorn.Config(middleware, log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
@@ -104,12 +104,12 @@ class Running:
             task.cancel()
 
     def hold(self, model: str) -> asyncio.Event:
-        """Let a model's answers wait until ``let_go``."""
-        self.small.held[model] = asyncio.Event()
-        return self.small.held[model]
+        """Delay a model's answers until ``release``."""
+        self.server.held[model] = asyncio.Event()
+        return self.server.held[model]
 
-    def let_go(self, model: str) -> None:
-        self.loop.call_soon_threadsafe(self.small.held.pop(model).set)
+    def release(self, model: str) -> None:
+        self.loop.call_soon_threadsafe(self.server.held.pop(model).set)
 
     def wait(self) -> None:
         self._thread.join()
@@ -121,14 +121,14 @@ class Running:
 
 
 def main() -> None:
-    """Serve as ``vllm serve`` would be asked to, in a process of its own."""
+    """Serve with the flags of ``vllm serve``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
-    given, _ = parser.parse_known_args()
+    args, _ = parser.parse_known_args()
     adapter_reloader.POLL_SECONDS = 0.01
     file = Path(os.environ["ARGOTUNE_ADAPTERS"])
-    Running(file, file.with_name("pulled"), (given.host, given.port)).wait()
+    RunningServer(file, file.with_name("pulled"), (args.host, args.port)).wait()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A service ``helper`` on a cluster, as the tests of the rollout ask for it: adapters, settings, and no long waits."""
+"""A service ``helper`` on a cluster for the rollout tests: adapters, settings, and short waits."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from steps.serving import adapter_reloader
 NAME = "helper"
 
 
-def ask_from_a_pod(cluster: KubernetesServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this process a pod of the cluster, one in which the rollout runs."""
+def run_in_pod(cluster: KubernetesServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the rollout as in a pod of the cluster."""
     cluster.kubeconfig(folder / "kubeconfig", user="rollout")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 
@@ -31,20 +31,20 @@ def nap(seconds: float) -> None:
     time.sleep(min(seconds, 0.01))
 
 
-def run(given: Settings) -> Result:
-    return rollout_cluster.rollout(given, nap)
+def run(settings: Settings) -> Result:
+    return rollout_cluster.rollout(settings, nap)
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let servers look for other adapters all the time, and calls of the cluster be answered at once."""
+    """Shorten the poll intervals of servers and the timeouts of the cluster."""
     monkeypatch.setattr(adapter_reloader, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(adapter_reloader, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 
 def push_adapters(registry: str, folder: Path) -> dict[str, str]:
-    """References by digest of three adapters; the third has a greater rank."""
-    found = {}
+    """Return references by digest of three adapters; the third has a larger rank."""
+    references = {}
     for name, rank in (("one", 8), ("two", 8), ("wide", 64)):
         adapter = folder / name / "adapter"
         adapter.mkdir(parents=True)
@@ -52,12 +52,12 @@ def push_adapters(registry: str, folder: Path) -> dict[str, str]:
         (adapter / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
         target = reference.parse(f"{registry}/team/{name}:1")
         build_image(adapter, adapter.parent / "layout", "1", {})
-        found[name] = f"{target.name}@{push_image(adapter.parent / 'layout', target)}"
-    return found
+        references[name] = f"{target.name}@{push_image(adapter.parent / 'layout', target)}"
+    return references
 
 
 def settings_of(work: Path, images: dict[str, str], image: str = "one", **changes: Any) -> Settings:
-    """Settings that serve an adapter; what is given replaces them."""
+    """Return settings that serve an adapter; arguments replace them."""
     values: dict[str, Any] = {
         "work": work, "name": NAME, "preset": "base", "model": "tests/base",
         "adapters": [{"name": "tuned", "image": images[image]}], "serve_image": "serve:1", "replicas": 2,
@@ -67,5 +67,5 @@ def settings_of(work: Path, images: dict[str, str], image: str = "one", **change
 
 
 def version(images: dict[str, str], name: str) -> str:
-    """Name that answers of an adapter carry."""
+    """Return the model name in an adapter's answers."""
     return "tuned-" + images[name].rpartition(":")[2][:12]

@@ -1,7 +1,7 @@
-"""What a cluster does with a Deployment: a controller and a kubelet in one, whose pods answer over real HTTP.
+"""A fake Deployment controller and kubelet, whose pods answer over real HTTP.
 
-Pods have addresses of their own (127.0.0.0/8) and the server of ``adapter_server``; a ConfigMap that a pod mounts is
-written to its file whenever it changes.
+Each pod has its address (127.0.0.0/8) and the server of ``adapter_server``; a mounted ConfigMap is written to its file
+whenever it changes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from adapter_server import Running
+from adapter_server import RunningServer
 from kubernetes_server import KubernetesServer, condition
 
 from steps.kubernetes import client as kubernetes_client
@@ -31,43 +31,40 @@ NAMESPACE = "argotune"
 
 
 class Servers:
-    """Deployments of the cluster come to life; ``trouble`` says how new pods fail.
-
-    Where nobody asks them, pods need not be ``answering``.
-    """
+    """Runs the pods of Deployments; ``trouble`` makes new pods fail, and ``answering`` starts their servers."""
 
     def __init__(self, cluster: KubernetesServer, folder: Path, *, answering: bool = True) -> None:
         self.cluster, self.folder, self.answering = cluster, folder, answering
-        self.pods: dict[str, Running] = {}
+        self.pods: dict[str, RunningServer] = {}
         self.trouble: Object | None = None
-        """Status of pods that are started from now on, in place of one that is ready."""
+        """Status of new pods instead of ready."""
         self.image_trouble: Object | None = None
-        """The same of pods that mount images."""
+        """Status of new pods that mount images."""
         self.empty_images = False
-        """Whether folders are mounted in place of images, as nodes do whose runtime knows none."""
+        """True to mount empty folders instead of images, like a runtime without image volumes."""
         self.refused = ""
-        """Why no pod is made that mounts an image."""
-        self.least: dict[str, int] = {}
-        """Fewest ready pods that a Deployment ever had, once it had any."""
+        """Reason why no pod that mounts an image is created."""
+        self.min_ready: dict[str, int] = {}
+        """Minimum number of ready pods of each Deployment after the first one was ready."""
         self._numbers = itertools.count(1)
-        cluster.controllers.append(self.see)
+        cluster.controllers.append(self.on_event)
 
     def close(self) -> None:
         self.cluster.controllers.clear()
         for running in list(self.pods.values()):
             running.close()
 
-    def see(self, event: str, document: Object) -> None:
+    def on_event(self, event: str, document: Object) -> None:
         kind = document["kind"]
         if kind == "Pod":
-            self._tell_ready()
+            self._write_ready()
         elif kind == "Deployment":
             self._reconcile(document, gone=event == "DELETED")
         elif kind == "ConfigMap" and event != "DELETED":
             for pod in self.cluster.all("pods"):
                 self._mount(pod)
 
-    def of(self, deployment: str) -> list[Object]:
+    def pods_of(self, deployment: str) -> list[Object]:
         return [pod for pod in self.cluster.all("pods") if pod["metadata"]["labels"].get("owner") == deployment]
 
     def ready(self, **labels: str) -> list[Object]:
@@ -79,14 +76,14 @@ class Servers:
         ]
 
     def service(self, name: str) -> str:
-        """Address of a pod behind a Service, as it is now: what a forked process has of the cluster is a copy."""
+        """Return the current URL of a pod behind a Service, from a file that forked processes share."""
         service = self.cluster.read("services", name, NAMESPACE)
         assert service
         select = service["spec"]["selector"].items()
         ready = json.loads((self.folder / "ready.json").read_text())
         return next(f"http://{pod['ip']}:5000" for pod in ready if select <= pod["labels"].items())
 
-    def _tell_ready(self) -> None:
+    def _write_ready(self) -> None:
         ready = [{"labels": pod["metadata"]["labels"], "ip": pod["status"]["podIP"]} for pod in self.ready()]
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.folder / ".ready.new"
@@ -97,24 +94,24 @@ class Servers:
         name = deployment["metadata"]["name"]
         template = deployment["spec"]["template"]
         revision = template["metadata"]["annotations"]["argotune.dev/revision"]
-        wanted = 0 if gone else deployment["spec"].get("replicas", 1)
-        mine = self.of(name)
-        current = [pod for pod in mine if pod["metadata"]["annotations"]["argotune.dev/revision"] == revision]
+        desired = 0 if gone else deployment["spec"].get("replicas", 1)
+        owned = self.pods_of(name)
+        current = [pod for pod in owned if pod["metadata"]["annotations"]["argotune.dev/revision"] == revision]
         refused = bool(self.refused and mounted_images(template))
-        for _ in range(0 if refused else wanted - len(current)):
+        for _ in range(0 if refused else desired - len(current)):
             current.append(self._start(name, template))
         up = [pod for pod in current if self._is_ready(pod)]
-        old = [pod for pod in mine if pod not in current]
-        # maxUnavailable 0: the old go when the new are ready.
-        for pod in [*(old if gone or len(up) >= wanted else []), *current[wanted:]]:
+        old = [pod for pod in owned if pod not in current]
+        # maxUnavailable 0: old pods are deleted when the new ones are ready.
+        for pod in [*(old if gone or len(up) >= desired else []), *current[desired:]]:
             self._stop(pod)
-        ready = len([pod for pod in self.of(name) if self._is_ready(pod)])
+        ready = len([pod for pod in self.pods_of(name) if self._is_ready(pod)])
         if ready and not gone:
-            self.least[name] = min(self.least.get(name, ready), ready)
+            self.min_ready[name] = min(self.min_ready.get(name, ready), ready)
         if not gone:
-            left = len(self.of(name))
-            status = {"observedGeneration": deployment["metadata"]["generation"], "replicas": left,
-                      "updatedReplicas": len(current[:wanted]), "availableReplicas": ready}  # fmt: skip
+            total = len(self.pods_of(name))
+            status = {"observedGeneration": deployment["metadata"]["generation"], "replicas": total,
+                      "updatedReplicas": len(current[:desired]), "availableReplicas": ready}  # fmt: skip
             if refused:
                 status["conditions"] = [condition("ReplicaFailure", reason="FailedCreate", message=self.refused)]
             live = self.cluster.read("deployments", name, NAMESPACE)
@@ -141,7 +138,7 @@ class Servers:
             folder.mkdir(parents=True)
             self._mount(pod)
             images = self._mount_images(pod, folder)
-            running = Running(folder / "adapters.json", folder / "pulled", (ip, 5000), images)
+            running = RunningServer(folder / "adapters.json", folder / "pulled", (ip, 5000), images)
             self.pods[name] = running
             if "readinessProbe" in pod["spec"]["containers"][0] and not self._probed(running.address):
                 pod["status"]["conditions"] = []
@@ -159,26 +156,26 @@ class Servers:
         names = [volume["configMap"]["name"] for volume in pod["spec"].get("volumes", []) if "configMap" in volume]
         folder = self.folder / pod["metadata"]["name"]
         for name in names:
-            found = self.cluster.read("configmaps", name, NAMESPACE)
-            if found and folder.is_dir():
+            config_map = self.cluster.read("configmaps", name, NAMESPACE)
+            if config_map and folder.is_dir():
                 new = folder / ".new"
-                new.write_text(found["data"]["adapters.json"])
+                new.write_text(config_map["data"]["adapters.json"])
                 new.replace(folder / "adapters.json")
 
     def _mount_images(self, pod: Object, folder: Path) -> Path | None:
-        """What the runtime does with image volumes; where the server shall look for them."""
+        """Mount the images of a pod; return the folder in which its server looks for them."""
         (server,) = pod["spec"]["containers"]
-        places = {mount["name"]: folder / mount["mountPath"].lstrip("/") for mount in server.get("volumeMounts", [])}
+        paths = {mount["name"]: folder / mount["mountPath"].lstrip("/") for mount in server.get("volumeMounts", [])}
         for volume, image in mounted_images(pod).items():
-            places[volume].mkdir(parents=True)
+            paths[volume].mkdir(parents=True)
             if not self.empty_images:
-                pull_data(reference.parse(image), places[volume] / "data")
-        told = [one["value"] for one in server.get("env", []) if one["name"] == desired_adapters.IMAGES_VARIABLE]
-        return folder / told[0].lstrip("/") if told else None
+                pull_data(reference.parse(image), paths[volume] / "data")
+        folders = [one["value"] for one in server.get("env", []) if one["name"] == desired_adapters.IMAGES_VARIABLE]
+        return folder / folders[0].lstrip("/") if folders else None
 
     @staticmethod
     def _probed(address: str) -> bool:
-        """The readiness probe."""
+        """Return True if the readiness probe succeeds within ten seconds."""
         end = time.monotonic() + 10
         while requests.get(f"{address}/ready", timeout=5).status_code != 200:
             if time.monotonic() > end:
@@ -192,12 +189,12 @@ class Servers:
 
 
 def mounted_images(pod: Object) -> dict[str, str]:
-    """References by volume of the images that a pod, or the template of one, mounts."""
+    """Return references by volume of the images that a pod or a pod template mounts."""
     return {one["name"]: one["image"]["reference"] for one in pod["spec"].get("volumes", []) if "image" in one}
 
 
 def plain_release(image: str) -> Release:
-    """A pod that takes no adapters."""
+    """Return a release without adapters."""
     containers = [{"name": "server", "image": image}]
     return Release(
         {"metadata": {"labels": {}}, "spec": {"containers": containers}}, [], "", replicas=1
@@ -205,7 +202,7 @@ def plain_release(image: str) -> Release:
 
 
 def serve_with_canary(cluster: KubernetesServer, name: str, folder: Path) -> Servers:
-    """A service that serves the image ``one``, and ``two`` by its canary, by whatever ``$KUBECONFIG`` leads to."""
+    """Deploy the image ``one`` and a canary of ``two`` to the cluster of ``$KUBECONFIG``."""
     servers = Servers(cluster, folder, answering=False)
     client = kubernetes_client.connect()
     deploy(Rollout(client, name, end=1e12), plain_release("one"), None)
@@ -216,7 +213,7 @@ def serve_with_canary(cluster: KubernetesServer, name: str, folder: Path) -> Ser
 
 
 def served_images(cluster: KubernetesServer) -> dict[str, str]:
-    """Image by Deployment."""
+    """Return images by Deployment."""
     return {
         one["metadata"]["name"]: one["spec"]["template"]["spec"]["containers"][0]["image"]
         for one in cluster.all("deployments")

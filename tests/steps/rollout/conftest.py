@@ -14,14 +14,14 @@ from steps.rollout import rollout_cluster
 
 @pytest.fixture(scope="module")
 def images(open_registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """References of the adapters that the tests of the rollout put in service."""
+    """References of the adapters that the rollout tests deploy."""
     return push_adapters(open_registry.address, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture
 def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    """Servers of the cluster, which answer the rollout at the addresses of its services."""
-    found = Servers(cluster, tmp_path / "pods")
-    monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: found.service(name))
-    yield found
-    found.close()
+    """The servers of the cluster, reachable at the addresses of its services."""
+    running = Servers(cluster, tmp_path / "pods")
+    monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: running.service(name))
+    yield running
+    running.close()

@@ -1,6 +1,6 @@
-"""What is served is told from what was evaluated, and a healthy server from one at fault.
+"""Wrong answers of a server are detected, and correct ones accepted.
 
-A real server is asked in test_rollout.py, and in the end-to-end run.
+test_rollout.py and the end-to-end run use a real server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from steps.serving.serving_client import Answer, RequestRejected
 PODS = ("cart", "shop", "mail", "search", "login", "stock")
 LONGER = " It is said at length, in many more words than are asked of the server."
 Says = Callable[[str, str], Answer | str]
-"""What a server says, of a model's name and a question."""
+"""Returns the answer of a server, by model name and question."""
 
 
 def adapter_says(question: str) -> str:
@@ -42,7 +42,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def evaluation(
-    work: Path, questions: Sequence[str] = PODS, base: Callable[[str], str] = base_says, **told: Any
+    work: Path, questions: Sequence[str] = PODS, base: Callable[[str], str] = base_says, **values: Any
 ) -> None:
     samples = [
         {
@@ -53,24 +53,24 @@ def evaluation(
         }
         for question in questions
     ]
-    kept = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": samples, **told}
+    content = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": samples, **values}
     (work / "report").mkdir(exist_ok=True)
-    (work / "report" / "evaluation.json").write_text(json.dumps(kept))
+    (work / "report" / "evaluation.json").write_text(json.dumps(content))
 
 
 def served(work: Path, says: Says, **changes: Any) -> str:
-    """Compare with a server that ``says`` so."""
-    asked: list[tuple[str, str, int]] = []
+    """Compare with a server whose answers ``says`` returns."""
+    requests: list[tuple[str, str, int]] = []
 
     def ask(model: str, messages: Sequence[Mapping[str, Any]], tokens: int) -> Answer:
         question = str(messages[-1]["content"])
-        asked.append((model, question, tokens))
-        said = says(model, question)
-        return said if isinstance(said, Answer) else Answer(said, "", truncated=True)
+        requests.append((model, question, tokens))
+        answer = says(model, question)
+        return answer if isinstance(answer, Answer) else Answer(answer, "", truncated=True)
 
     values: dict[str, Any] = {"adapters": [{"name": "tuned", "path": "adapter"}]}
     agreement = compare(Settings(work=work, model="team/base", preset="base", **values | changes), ask)
-    assert agreement.startswith("not compared") or {tokens for *_, tokens in asked} == {MAX_TOKENS}
+    assert agreement.startswith("not compared") or {tokens for *_, tokens in requests} == {MAX_TOKENS}
     return agreement
 
 
@@ -78,38 +78,38 @@ def healthy(model: str, question: str) -> str:
     return adapter_says(question) if model == "tuned" else base_says(question)
 
 
-def test_the_same_words_are_the_same(work: Path) -> None:
+def test_identical_answers(work: Path) -> None:
     assert served(work, healthy) == "5 of 5 answers as in the evaluation"
     assert MAX_QUESTIONS == 5 < len(PODS)
     whole = {question: Answer(adapter_says(question) + LONGER, "", truncated=False) for question in PODS}
     assert served(work, lambda _, question: whole[question]) == "5 of 5 answers as in the evaluation"
 
 
-def test_half_a_word_at_the_end_is_no_difference(work: Path) -> None:
+def test_an_incomplete_last_word_is_ignored(work: Path) -> None:
     assert served(work, lambda model, question: healthy(model, question)[:-4]) == "5 of 5 answers as in the evaluation"
 
 
-def test_an_answer_that_takes_another_turn_is_told_and_is_no_fault(work: Path) -> None:
-    """As rounding makes it: the same beginning, another end; and one that begins as the base does."""
+def test_a_diverging_answer_is_reported_and_accepted(work: Path) -> None:
+    """The effect of rounding: the same beginning and another end; and one answer that begins like the base model's."""
 
     def says(model: str, question: str) -> str:
         if model == "base" or question == "shop":
             return base_says(question) + " Or so."
-        return f"Cause: {question} cannot reach the registry. Look at its events, or ask whoever runs it."
+        return f"Cause: {question} cannot reach the registry. Look at its events, or ask its owner."
 
     agreement = served(work, says)
     assert agreement.startswith("0 of 5 answers as in the evaluation, ")
 
 
-def test_the_base_in_place_of_the_adapter_is_told(work: Path) -> None:
-    """Not word for word what the base said in the evaluation, but what it says on this server."""
-    with pytest.raises(StepError, match="the server answers exactly like the base model") as fault:
+def test_a_server_of_the_base_model_is_rejected(work: Path) -> None:
+    """The answer equals that of the base model on this server, not that in the evaluation."""
+    with pytest.raises(StepError, match="the server answers exactly like the base model") as error:
         served(work, lambda _, question: base_says(question).replace("several", "some"))
-    assert "not 'Cause: " in fault.value.message
-    assert "chat template" in fault.value.fix
+    assert "not 'Cause: " in error.value.message
+    assert "chat template" in error.value.fix
 
 
-def test_another_adapter_is_told(work: Path) -> None:
+def test_another_adapter_is_rejected(work: Path) -> None:
     def says(model: str, question: str) -> str:
         return "Ahoy! Yer ship be sinkin', matey: man the pumps and pray." if model == "tuned" else base_says(question)
 
@@ -126,52 +126,52 @@ def test_truncated_answers_are_rejected(work: Path, text: str) -> None:
         )
 
 
-def test_a_base_that_says_the_same_tells_nothing(work: Path) -> None:
+def test_a_base_model_with_the_same_answers_is_accepted(work: Path) -> None:
     evaluation(work, base=adapter_says)
     assert served(work, lambda _, question: adapter_says(question)) == "5 of 5 answers as in the evaluation"
 
 
-def test_thoughts_that_the_server_tells_apart_are_of_the_answer(work: Path) -> None:
-    evaluation(work, told=None)
+def test_separate_reasoning_is_part_of_the_answer(work: Path) -> None:
+    evaluation(work)
     file = work / "report" / "evaluation.json"
-    kept = json.loads(file.read_text())
-    for sample in kept["samples"]:
+    content = json.loads(file.read_text())
+    for sample in content["samples"]:
         sample["adapter_answer"] = f"<think>It is the image.</think>{sample['adapter_answer']}"
-    file.write_text(json.dumps(kept))
+    file.write_text(json.dumps(content))
     agreement = served(work, lambda _, question: Answer(adapter_says(question), "It is the image.", truncated=True))
     assert agreement == "5 of 5 answers as in the evaluation"
 
 
-def test_writing_without_spaces_is_compared_letter_by_letter(work: Path) -> None:
+def test_scripts_without_spaces_are_compared_by_letters(work: Path) -> None:
     evaluation(work, ["猫", "犬"])
     file = work / "report" / "evaluation.json"
-    kept = json.loads(file.read_text())
-    for sample in kept["samples"]:
+    content = json.loads(file.read_text())
+    for sample in content["samples"]:
         sample |= {
             "adapter_answer": "原因は画像が取得できないことです。",
             "base_answer": "申し訳ありませんが、わかりません。",
         }
-    file.write_text(json.dumps(kept))
-    said = {"tuned": "原因は画像が見つからないことです。", "base": "わかりません。"}
-    agreement = served(work, lambda model, _: Answer(said[model], "", truncated=False))
+    file.write_text(json.dumps(content))
+    answers = {"tuned": "原因は画像が見つからないことです。", "base": "わかりません。"}
+    agreement = served(work, lambda model, _: Answer(answers[model], "", truncated=False))
     assert agreement.startswith("0 of 2 answers as in the evaluation, ")
 
 
-def test_a_question_that_the_server_does_not_take_is_left_out(work: Path) -> None:
+def test_rejected_questions_are_skipped(work: Path) -> None:
     def says(model: str, question: str) -> str:
-        if question in refused:
+        if question in rejected:
             raise RequestRejected("HTTP 400: maximum context length is 8")
         return healthy(model, question)
 
-    refused = {"cart", "shop"}
+    rejected = {"cart", "shop"}
     assert served(work, says) == "3 of 3 answers as in the evaluation"
-    refused = set(PODS)
+    rejected = set(PODS)
     assert served(work, says).endswith("all questions of the evaluation: HTTP 400: maximum context length is 8")
 
 
-def test_what_can_not_be_compared_is_said(work: Path) -> None:
+def test_reasons_to_skip_the_comparison(work: Path) -> None:
     def refuse(model: str, question: str) -> str:
-        raise AssertionError("it was asked")
+        raise AssertionError("the server was called")
 
     file = work / "report" / "evaluation.json"
     assert "no adapter of this run" in served(work, refuse, adapters=[])

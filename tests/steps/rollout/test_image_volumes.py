@@ -1,4 +1,4 @@
-"""Adapters mounted from their images: where the cluster has image volumes, and where it, or a node of it, has none."""
+"""Adapters mounted from their images, with and without support of the cluster or its nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from kubernetes_server_gates import Gate
-from rollout_sample import NAME, ask_from_a_pod, hurry, nap, run, settings_of, version
+from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
 from steps.kubernetes import client as kubernetes_client
@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
-    ask_from_a_pod(cluster, tmp_path, monkeypatch)
+    run_in_pod(cluster, tmp_path, monkeypatch)
     cluster.image_volumes = "on"
     return cluster
 
@@ -49,7 +49,7 @@ def template(cluster: KubernetesServer, name: str = NAME) -> Any:
 
 
 def warn_of_mounts(cluster: KubernetesServer, message: str) -> None:
-    """Tell of each new pod that mounts images, by an event as a kubelet writes it, that a volume is not there."""
+    """Add the kubelet's event of a failed mount for each new pod that mounts images."""
 
     def warn(event: str, document: Any) -> None:
         if document["kind"] == "Pod" and event == "ADDED" and mounted_images(document):
@@ -64,57 +64,59 @@ def warn_of_mounts(cluster: KubernetesServer, message: str) -> None:
 
 
 def loaded(servers: Servers) -> set[str]:
-    """Folders that adapters were loaded from, below those of the pods."""
+    """Return the folders from which adapters were loaded, relative to those of the pods."""
     return {
         str(Path(folder).relative_to(servers.folder / pod))
         for pod, running in servers.pods.items()
-        for folder in running.small.adapters.values()
+        for folder in running.server.adapters.values()
     }
 
 
-def place(images: dict[str, str], name: str) -> str:
+def short_digest(images: dict[str, str], name: str) -> str:
     return images[name].rpartition(":")[2][:12]
 
 
-def test_servers_mount_their_adapters_and_pull_none(
+def test_servers_mount_their_adapters(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str], capsys: Any
 ) -> None:
     two = [{"name": "tuned", "image": images["one"]}, {"name": "same", "image": images["one"]}]
     first = run(settings(adapters=[*two, {"name": "wide", "image": images["wide"]}], registry_secret="pull"))
     assert first.answer == f"I am {version(images, 'one')}."
     assert "mounted from their images" in capsys.readouterr().out
-    assert loaded(servers) == {f"mnt/images/{place(images, name)}/data" for name in ("one", "wide")}
+    assert loaded(servers) == {f"mnt/images/{short_digest(images, name)}/data" for name in ("one", "wide")}
     assert not list(servers.folder.glob("*/pulled"))
     spec = template(cluster)["spec"]
-    assert mounted_images(template(cluster)) == {f"image-{place(images, n)}": images[n] for n in ("one", "wide")}
+    assert mounted_images(template(cluster)) == {
+        f"image-{short_digest(images, n)}": images[n] for n in ("one", "wide")
+    }
     assert spec["imagePullSecrets"] == [{"name": "pull"}]
-    assert len(cluster.all("deployments")) == 1, "what was only asked for was made"
+    assert len(cluster.all("deployments")) == 1, "the dry run created an object"
 
 
-def test_another_adapter_has_servers_of_its_own(
+def test_another_adapter_gets_new_servers(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     run(settings())
     started = set(servers.pods)
     run(settings())
-    assert set(servers.pods) == started, "the same adapter asks for no other servers"
+    assert set(servers.pods) == started, "the same adapter needs no other servers"
     assert run(settings("two")).answer == f"I am {version(images, 'two')}."
-    assert not started & set(servers.pods) and servers.least[NAME] == 2
-    assert loaded(servers) == {f"mnt/images/{place(images, 'two')}/data"}
-    assert list(mounted_images(template(cluster)).values()) == [images["two"]], "it needs no image but that"
-    cluster.image_volumes = "off"  # what has them keeps them, so it is not asked about that
+    assert not started & set(servers.pods) and servers.min_ready[NAME] == 2
+    assert loaded(servers) == {f"mnt/images/{short_digest(images, 'two')}/data"}
+    assert list(mounted_images(template(cluster)).values()) == [images["two"]], "it mounts only its image"
+    cluster.image_volumes = "off"  # existing objects keep their image volumes
     assert run(settings()).answer == f"I am {version(images, 'one')}."
     assert mounted_images(template(cluster)) == {}
 
 
-def test_servers_that_take_adapters_while_they_run_mount_none(
+def test_hot_loading_servers_mount_nothing(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     run(settings(hot_load=True))
     started = set(servers.pods)
     run(settings("two", hot_load=True))
     assert set(servers.pods) == started and mounted_images(template(cluster)) == {}
-    assert not [call for call in cluster.calls if call.verb == "create"], "it need not ask"
+    assert not [call for call in cluster.calls if call.verb == "create"], "there was a dry run"
     run(settings("two"))
     assert not started & set(servers.pods) and mounted_images(template(cluster))
 
@@ -129,7 +131,7 @@ def test_without_image_volumes_the_servers_pull(
     assert "pulled by the servers, because the cluster has no image volumes" in capsys.readouterr().out
     assert loaded(servers) == {f"pulled/{version(images, 'one')}"}
     names = {volume["name"] for volume in template(cluster)["spec"]["volumes"]}
-    assert not {name for name in names if name.startswith("image-")}, "it was sent all the same"
+    assert not {name for name in names if name.startswith("image-")}, "the image volume was sent"
     started = set(servers.pods)
     run(settings("two"))
     assert not started & set(servers.pods), "an adapter has servers of its own all the same"
@@ -138,10 +140,10 @@ def test_without_image_volumes_the_servers_pull(
     run(settings("two"))
     assert set(servers.pods) == started
     run(settings())
-    assert not started & set(servers.pods) and loaded(servers) == {f"mnt/images/{place(images, 'one')}/data"}
+    assert not started & set(servers.pods) and loaded(servers) == {f"mnt/images/{short_digest(images, 'one')}/data"}
 
 
-def test_who_may_not_ask_has_servers_that_pull(
+def test_servers_pull_if_the_dry_run_is_forbidden(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str], capsys: Any
 ) -> None:
     cluster.forbidden.add(("create", "deployments"))
@@ -174,11 +176,11 @@ SILENT = {"phase": "Pending", "conditions": []}
         ("refused", "restricted volume types"),
     ],
 )
-def test_where_nodes_can_not_mount_them_the_servers_pull(
+def test_servers_pull_if_the_nodes_cannot_mount(
     before: bool, trouble: Any, says: str, cluster: KubernetesServer, servers: Servers,
     settings: Callable[..., Settings], images: dict[str, str], capsys: Any,
 ) -> None:  # fmt: skip
-    volume = f"image-{place(images, 'wide')}"
+    volume = f"image-{short_digest(images, 'wide')}"
     if before:
         run(settings())
     if trouble == "refused":
@@ -190,15 +192,15 @@ def test_where_nodes_can_not_mount_them_the_servers_pull(
     if trouble is SILENT:
         warn_of_mounts(cluster, message)
     assert run(settings("wide")).answer == f"I am {version(images, 'wide')}."
-    (told,) = (line for line in capsys.readouterr().out.splitlines() if "cannot mount them" in line)
-    assert says in told
+    (message,) = (line for line in capsys.readouterr().out.splitlines() if "cannot mount them" in line)
+    assert says in message
     assert loaded(servers) == {f"pulled/{version(images, 'wide')}"} and mounted_images(template(cluster)) == {}
     assert len(servers.ready()) == 2 == len(cluster.all("pods"))
-    assert len(cluster.all("configmaps")) == (3 if before else 2), "something is left of what did not start"
-    assert not before or servers.least[NAME] == 2
+    assert len(cluster.all("configmaps")) == (3 if before else 2), "objects of the failed release remain"
+    assert not before or servers.min_ready[NAME] == 2
     started = set(servers.pods)
     run(settings("wide"))
-    assert set(servers.pods) == started, "it was tried anew for nothing"
+    assert set(servers.pods) == started, "the servers were replaced again"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_where_nodes_can_not_mount_them_the_servers_pull(
         (waiting("CreateContainerConfigError", 'secret "hub" not found'), 'secret "hub" not found'),
     ],
 )
-def test_other_trouble_is_tried_once(
+def test_other_failures_are_not_retried(
     trouble: Any, says: str, cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings],
     capsys: Any,
 ) -> None:  # fmt: skip
@@ -219,10 +221,10 @@ def test_other_trouble_is_tried_once(
     assert cluster.read("deployments", NAME, NAMESPACE) is None
 
 
-def test_a_volume_that_waits_beside_them_is_waited_for(
+def test_failed_mounts_of_other_volumes_are_not_final(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
-    message = f"unmounted volumes=[models], unattached volumes=[image-{place(images, 'one')} models]: timed out"
+    message = f"unmounted volumes=[models], unattached volumes=[image-{short_digest(images, 'one')} models]: timed out"
 
     warn_of_mounts(cluster, message)
     servers.image_trouble = SILENT
@@ -231,7 +233,7 @@ def test_a_volume_that_waits_beside_them_is_waited_for(
     assert type(raised.value) is StepError
 
 
-def test_a_node_that_mounts_an_empty_folder_has_servers_that_pull(
+def test_servers_pull_if_a_node_mounts_an_empty_folder(
     servers: Servers, settings: Callable[..., Settings], images: dict[str, str], capsys: Any
 ) -> None:
     servers.empty_images = True
@@ -240,7 +242,7 @@ def test_a_node_that_mounts_an_empty_folder_has_servers_that_pull(
     assert "pulling its image" in capsys.readouterr().out
 
 
-def test_a_canary_mounts_its_adapter_and_takes_over_with_it(
+def test_a_canary_mounts_its_adapter_until_and_after_promotion(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     client = kubernetes_client.connect(nap)
@@ -249,14 +251,14 @@ def test_a_canary_mounts_its_adapter_and_takes_over_with_it(
     assert list(mounted_images(template(cluster, f"{NAME}-canary")).values()) == [images["two"]]
     service_change.promote(client, NAME, 30, nap)
     assert list(mounted_images(template(cluster)).values()) == [images["two"]]
-    assert loaded(servers) == {f"mnt/images/{place(images, 'two')}/data"}
+    assert loaded(servers) == {f"mnt/images/{short_digest(images, 'two')}/data"}
     service_change.rollback(client, NAME, 30, nap)
     assert list(mounted_images(template(cluster)).values()) == [images["one"]]
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
-    assert servers.least[NAME] == 2
+    assert servers.min_ready[NAME] == 2
 
 
-def test_adapters_in_volumes_are_no_images(
+def test_adapters_in_volumes_need_no_image_volume(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str],
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -267,14 +269,14 @@ def test_adapters_in_volumes_are_no_images(
     servers.trouble = waiting("CreateContainerConfigError", "seen")
     with pytest.raises(StepError, match="seen"):
         run(given)
-    assert not [call for call in cluster.calls if call.verb == "create"], "there is nothing to ask"
+    assert not [call for call in cluster.calls if call.verb == "create"], "there was a dry run"
 
 
-def test_files_that_may_not_be_read_are_pulled(images: dict[str, str], tmp_path: Path) -> None:
+def test_unreadable_mounted_files_are_pulled(images: dict[str, str], tmp_path: Path) -> None:
     name, _, digest = images["one"].rpartition("@")
     adapter = DesiredAdapter("tuned", digest, image=name)
     mounted = pull_data(reference.parse(images["one"]), tmp_path / "images" / adapter.short_digest / "data")
     assert fetch_adapter(adapter, tmp_path / "pulled", str(tmp_path / "images")) == mounted
-    (mounted / "adapter_model.safetensors").unlink()  # chmod says nothing to root
+    (mounted / "adapter_model.safetensors").unlink()  # root can read any mode
     pulled = fetch_adapter(adapter, tmp_path / "pulled", str(tmp_path / "images"))
     assert pulled == tmp_path / "pulled" / adapter.version and (pulled / "adapter_model.safetensors").is_file()

@@ -52,7 +52,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", "off")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr(step, "MAX_TOKENS", TOKENS)  # a random model never comes to an end
+    monkeypatch.setattr(step, "MAX_TOKENS", TOKENS)  # a random model never ends its answer
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def work(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def settings(work: Path, base: Path, adapters: Path) -> Callable[..., Settings]:
-    """Settings that serve ``one``; what is given replaces them."""
+    """Settings that serve ``one``; arguments replace them."""
 
     def make(**changes: Any) -> Settings:
         values: dict[str, Any] = {
@@ -81,9 +81,9 @@ def settings(work: Path, base: Path, adapters: Path) -> Callable[..., Settings]:
 
 
 def running(work: Path) -> Server:
-    found = server.read(work / "serve" / "server.json")
-    assert found is not None
-    return found
+    record = server.read(work / "serve" / "server.json")
+    assert record is not None
+    return record
 
 
 def ask(endpoint: str, model: str, path: str = "/v1/chat/completions") -> requests.Response:
@@ -93,12 +93,12 @@ def ask(endpoint: str, model: str, path: str = "/v1/chat/completions") -> reques
 
 
 def version(folder: Path, name: str) -> str:
-    """Name that an adapter's answers carry."""
+    """Return the model name in an adapter's answers."""
     return DesiredAdapter(name, adapter_digest(folder)).version
 
 
 def directly(base: Path, adapter: Path | None, question: str = QUESTION) -> str:
-    """The greedy answer of plain transformers and PEFT."""
+    """Return the greedy answer of transformers and PEFT without a server."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -112,14 +112,14 @@ def directly(base: Path, adapter: Path | None, question: str = QUESTION) -> str:
 
 
 @pytest.mark.slow
-def test_base_and_adapters_are_served_and_asked(
+def test_base_and_adapters_answer(
     settings: Callable[..., Settings], work: Path, base: Path, adapters: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(adapters / "one", work / "adapter")
     sources = [{"name": "one", "path": "adapter"}, {"name": "two", "path": str(adapters / "two")}]
-    as_asked_directly = {"dtype": "float32"}  # whatever type is the processor's fastest
-    asked = settings(adapters=sources, server_arguments=as_asked_directly)
-    result = rollout(asked)
+    float32 = {"dtype": "float32"}  # the default depends on the processor
+    requested = settings(adapters=sources, server_arguments=float32)
+    result = rollout(requested)
     first = running(work)
     assert (result.endpoint, result.server) == (first.endpoint, "transformers")
     assert result.answer and result.answer != result.base_answer
@@ -145,25 +145,25 @@ def test_base_and_adapters_are_served_and_asked(
     assert nameless.status_code == 404
     assert requests.post(f"{result.endpoint}/reset").status_code == 404
 
-    assert rollout(asked) == result
-    assert running(work) == first, "it was restarted with nothing changed"
-    said = capfd.readouterr().out
-    assert "the server already serves these adapters" in said
+    assert rollout(requested) == result
+    assert running(work) == first, "the server was restarted without a change"
+    output = capfd.readouterr().out
+    assert "the server already serves these adapters" in output
     assert result.agreement == "not compared: the adapter was not evaluated"
-    assert result.agreement in said
+    assert result.agreement in output
 
     evaluated(work, base, adapters / "one")
-    assert rollout(asked).agreement == "3 of 3 answers as in the evaluation"
+    assert rollout(requested).agreement == "3 of 3 answers as in the evaluation"
     evaluated(work, base, adapters / "two")
     with pytest.raises(StepError, match=r"is not the evaluated adapter: \d+% of the words"):
-        rollout(asked)
-    assert running(work) == first, "what was in service goes on"
+        rollout(requested)
+    assert running(work) == first, "the live server was replaced"
     assert ask(result.endpoint, "one").json()["choices"][0]["message"]["content"] == result.answer
     (work / "report" / "evaluation.json").unlink()
 
-    changed = rollout(settings(adapters=list(reversed(sources)), server_arguments=as_asked_directly))
+    changed = rollout(settings(adapters=list(reversed(sources)), server_arguments=float32))
     second = running(work)
-    assert (second.pid, changed.endpoint) == (first.pid, result.endpoint), "it was restarted for an adapter"
+    assert (second.pid, changed.endpoint) == (first.pid, result.endpoint), "the server was restarted for an adapter"
     assert second.models == ["tiny", "two", "one"]
     chat = requests.post(f"{result.endpoint}/chat", json={"prompt": QUESTION, "max_tokens": TOKENS})
     assert chat.json()["model"] == version(adapters / "two", "two"), "the first adapter answers"
@@ -186,7 +186,7 @@ def test_base_and_adapters_are_served_and_asked(
 
 
 def evaluated(work: Path, base: Path, adapter: Path) -> None:
-    """Leave behind what the evaluation of an adapter leaves behind, as far as the rollout reads it."""
+    """Write the parts of an evaluation that the rollout reads."""
     samples = [
         {
             "question": question,
@@ -196,13 +196,13 @@ def evaluated(work: Path, base: Path, adapter: Path) -> None:
         }
         for question in ("Number 1?", "Number 2?", "What colour?")
     ]
-    told = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": TOKENS, "samples": samples}
+    content = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": TOKENS, "samples": samples}
     (work / "report").mkdir(exist_ok=True)
-    (work / "report" / "evaluation.json").write_text(json.dumps(told))
+    (work / "report" / "evaluation.json").write_text(json.dumps(content))
 
 
 @pytest.mark.slow
-def test_a_server_that_can_not_start_tells_why_and_the_old_one_stays(
+def test_a_server_that_cannot_start_leaves_the_old_one_live(
     settings: Callable[..., Settings], work: Path, base: Path, tmp_path: Path
 ) -> None:
     result = rollout(settings(adapters=[]))
@@ -218,7 +218,7 @@ def test_a_server_that_can_not_start_tells_why_and_the_old_one_stays(
     assert not (work / "serve" / "starting.json").exists()
 
 
-def test_a_port_that_is_asked_for_and_taken_is_told(settings: Callable[..., Settings], work: Path) -> None:
+def test_a_requested_port_in_use_is_an_error(settings: Callable[..., Settings], work: Path) -> None:
     with socket.create_server((server.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=f"port {port} is in use by another process"):
@@ -226,7 +226,7 @@ def test_a_port_that_is_asked_for_and_taken_is_told(settings: Callable[..., Sett
     assert not (work / "serve" / "starting.json").exists()
 
 
-def test_what_does_not_fit_is_told_at_once_and_nothing_starts(
+def test_invalid_settings_are_reported_together_before_a_start(
     settings: Callable[..., Settings], work: Path, adapters: Path
 ) -> None:
     broken = work / "broken"
@@ -256,9 +256,7 @@ def test_an_adapter_image_is_pulled(
         rollout(settings(adapters=[{"name": "pulled", "image": "Not An Image"}]))
 
 
-def test_killed_while_the_server_starts_it_goes_on_with_the_same_server(
-    settings: Callable[..., Settings], work: Path
-) -> None:
+def test_a_killed_step_continues_with_the_starting_server(settings: Callable[..., Settings], work: Path) -> None:
     given = settings()
     sources = json.dumps([{"name": source.name, "path": source.path} for source in given.adapters])
     flags = ["--work", str(work), "--preset", "tiny", "--model", given.model, "--adapters", sources]
@@ -274,9 +272,7 @@ def test_killed_while_the_server_starts_it_goes_on_with_the_same_server(
     assert result.endpoint == starting.endpoint
 
 
-def test_as_a_program_it_writes_output_parameters(
-    settings: Callable[..., Settings], work: Path, tmp_path: Path
-) -> None:
+def test_program_writes_output_parameters(settings: Callable[..., Settings], work: Path, tmp_path: Path) -> None:
     given = settings()
     flags = ["--work", str(work), "--preset", "tiny", "--model", given.model, "--question", QUESTION]
     folders = ["--adapter-folders", json.dumps([given.adapters[0].path])]
@@ -290,7 +286,7 @@ def test_as_a_program_it_writes_output_parameters(
     assert done.returncode == 0, done.stderr
     outputs = {file.name: file.read_text() for file in (tmp_path / "outputs").iterdir()}
     assert set(outputs) == {"endpoint", "answer", "base-answer", "server", "agreement"}
-    assert server.is_healthy(running(work)), "it ended with its starter"
+    assert server.is_healthy(running(work)), "the server exited with the step"
     assert outputs["endpoint"] == running(work).endpoint
     assert "not supported by the transformers server, ignored: max-model-len" in done.stdout
 

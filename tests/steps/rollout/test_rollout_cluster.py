@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import NAME, ask_from_a_pod, hurry, nap, run, settings_of, version
+from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version
 from serving_cluster import NAMESPACE, Servers
 
 from steps.kubernetes import client as kubernetes_client
@@ -28,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
-    ask_from_a_pod(cluster, tmp_path, monkeypatch)
+    run_in_pod(cluster, tmp_path, monkeypatch)
     return cluster
 
 
@@ -49,7 +49,7 @@ def maps(cluster: KubernetesServer) -> set[str]:
     return {one["metadata"]["name"] for one in cluster.all("configmaps")}
 
 
-def test_first_hot_then_rolling(
+def test_hot_load_and_rolling_update(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     first = run(settings())
@@ -63,40 +63,40 @@ def test_first_hot_then_rolling(
     assert hot.answer == f"I am {version(images, 'two')}."
     assert set(servers.pods) == started, "servers were restarted for an adapter"
     for running in servers.pods.values():
-        assert list(running.small.adapters) == [version(images, "two")]
+        assert list(running.server.adapters) == [version(images, "two")]
 
     wide = run(settings("wide"))
     assert wide.answer == f"I am {version(images, 'wide')}."
-    assert not started & set(servers.pods), "a greater rank needs other servers"
-    assert servers.least[NAME] >= 2, "there were fewer servers meanwhile"
+    assert not started & set(servers.pods), "a larger rank needs other servers"
+    assert servers.min_ready[NAME] >= 2, "a server was missing during the update"
     known = releases()
     assert known.current and known.previous
     assert [one.adapters[0].version for one in (known.current, known.previous)] == [
         version(images, "wide"), version(images, "two")
     ]  # fmt: skip
-    kept = {f"{NAME}-adapters-{one.revision}" for one in (known.current, known.previous)}
-    assert maps(cluster) == {*kept, f"{NAME}-releases"}
+    retained = {f"{NAME}-adapters-{one.revision}" for one in (known.current, known.previous)}
+    assert maps(cluster) == {*retained, f"{NAME}-releases"}
     flags = live(cluster)["spec"]["template"]["spec"]["containers"][0]["args"]
     assert '"max-lora-rank": 64' in flags[flags.index("--server-arguments") + 1]
 
 
-def test_an_adapter_that_does_not_answer_leaves_the_old_one_in_service(
+def test_an_adapter_that_does_not_answer_leaves_the_old_one_live(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     run(settings())
     for running in servers.pods.values():
-        running.small.mute.add(version(images, "two"))
-    servers.trouble = waiting("ImagePullBackOff", "not found")  # the rolling update that is tried then
+        running.server.mute.add(version(images, "two"))
+    servers.trouble = waiting("ImagePullBackOff", "not found")  # in the rolling update after the hot load
     with pytest.raises(StepError, match=r"cannot pull image .*: not found"):
         run(settings("two"))
     servers.trouble = None
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
     current = releases().current
     assert current and current.adapters[0].version == version(images, "one")
-    assert all(list(one.small.adapters) == [version(images, "one")] for one in servers.pods.values())
+    assert all(list(one.server.adapters) == [version(images, "one")] for one in servers.pods.values())
 
 
-def test_servers_that_do_not_say_what_the_evaluation_heard_go_back(
+def test_servers_with_other_answers_than_the_evaluation_are_rolled_back(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     tuned = {"adapters": [{"name": "tuned", "path": "adapter"}]}
@@ -105,23 +105,23 @@ def test_servers_that_do_not_say_what_the_evaluation_heard_go_back(
     (work / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
     (work / "adapter" / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
 
-    def heard(answer: str) -> None:
+    def evaluate(answer: str) -> None:
         sample = {"question": "Who?", "messages": [{"role": "user", "content": "Who?"}]}
         sample |= {"base_answer": "I am base.", "adapter_answer": answer}
-        told = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": [sample]}
+        content = {"adapter_digest": adapter_digest(work / "adapter"), "max_new_tokens": 64, "samples": [sample]}
         (work / "report").mkdir(exist_ok=True)
-        (work / "report" / "evaluation.json").write_text(json.dumps(told))
+        (work / "report" / "evaluation.json").write_text(json.dumps(content))
 
     assert run(settings(**tuned, image_reference=images["one"])).agreement.startswith("not compared")
-    heard(f"I am {version(images, 'two')}.")
+    evaluate(f"I am {version(images, 'two')}.")
     assert run(settings(**tuned, image_reference=images["two"])).agreement == "1 of 1 answers as in the evaluation"
-    heard("Cause: the image cannot be pulled.")
+    evaluate("Cause: the image cannot be pulled.")
     for image, canary in (("one", 0), ("wide", 50)):
         with pytest.raises(StepError, match="the served model is not the evaluated adapter"):
             run(settings(**tuned, image_reference=images[image], canary=canary))
         end = time.monotonic() + 30
         while serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) != f"I am {version(images, 'two')}.":
-            assert time.monotonic() < end, "the servers do not go back"
+            assert time.monotonic() < end, "the servers are not rolled back"
             time.sleep(0.01)
         current = releases().current
         assert current and current.adapters[0].version == version(images, "two")
@@ -160,7 +160,7 @@ UNSCHEDULABLE = {
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [True, False])
-def test_a_pod_that_does_not_come_up_is_told_in_one_sentence_and_what_was_is_back(
+def test_a_pod_that_does_not_start_is_diagnosed_and_rolled_back(
     before: bool, trouble: Any, log: str, kind: type[StepError], says: str,
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str],
 ) -> None:  # fmt: skip
@@ -175,20 +175,20 @@ def test_a_pod_that_does_not_come_up_is_told_in_one_sentence_and_what_was_is_bac
     servers.trouble = None
     if not before:
         assert live(cluster) is None and releases().current is None
-        assert maps(cluster) == set(), "something is left behind"
+        assert maps(cluster) == set(), "objects of the failed release remain"
         return
     assert len(servers.ready()) == 2 == len(cluster.all("pods"))
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
     assert run(settings("wide")).answer == f"I am {version(images, 'wide')}."
 
 
-def test_a_canary_gets_its_share_and_takes_over_or_goes(
+def test_a_canary_receives_its_share_and_is_promoted_or_removed(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     client = kubernetes_client.connect(nap)
     with pytest.raises(BadInput, match="no argotune service helper"):
         service_change.promote(client, NAME, 30, nap)
-    run(settings(canary=33))  # nothing to stand beside: it is the first
+    run(settings(canary=33))  # the first release has no canary
     assert live(cluster, f"{NAME}-canary") is None
     with pytest.raises(BadInput, match="no canary"):
         service_change.promote(client, NAME, 30, nap)
@@ -203,8 +203,8 @@ def test_a_canary_gets_its_share_and_takes_over_or_goes(
     run(settings("two", canary=33, gateway="web/front"))
     weights = [one["weight"] for one in cluster.read("httproutes", NAME, NAMESPACE)["spec"]["rules"][0]["backendRefs"]]  # type: ignore[index]
     assert weights == [67, 33]
-    told = service_change.promote(client, NAME, 30, nap)
-    assert version(images, "two") in told and version(images, "one") in told
+    message = service_change.promote(client, NAME, 30, nap)
+    assert version(images, "two") in message and version(images, "one") in message
     route = cluster.read("httproutes", NAME, NAMESPACE)
     assert route and [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [100, 0]
     assert live(cluster, f"{NAME}-canary") is None
@@ -213,11 +213,11 @@ def test_a_canary_gets_its_share_and_takes_over_or_goes(
     assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
 
 
-def test_a_canary_of_what_was_in_service_before_leaves_the_servers_that_took_its_place(
+def test_a_canary_of_the_previous_release_does_not_change_the_stable_servers(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     run(settings())
-    run(settings("two"))  # hot-loaded: by the servers that were started for the first
+    run(settings("two"))  # hot-loaded by the servers of the first release
     run(settings(canary=33))
     stable = servers.ready(**{"argotune.dev/track": "stable"})
     assert len(stable) == 2
@@ -230,7 +230,7 @@ def test_a_canary_of_what_was_in_service_before_leaves_the_servers_that_took_its
     assert run(settings("two")).answer == f"I am {version(images, 'two')}."
 
 
-def test_from_a_laptop_the_release_before_comes_back_by_a_rolling_update(
+def test_rollback_from_outside_the_cluster_is_a_rolling_update(
     servers: Servers, settings: Callable[..., Settings], images: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(settings())
@@ -239,12 +239,12 @@ def test_from_a_laptop_the_release_before_comes_back_by_a_rolling_update(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
     service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
     assert not started & set(servers.pods)
-    assert servers.least[NAME] == 2
-    (running,) = {tuple(one.small.adapters) for one in servers.pods.values()} - {()} or {("loading",)}
+    assert servers.min_ready[NAME] == 2
+    (running,) = {tuple(one.server.adapters) for one in servers.pods.values()} - {()} or {("loading",)}
     assert running in ((version(images, "one"),), ("loading",))
 
 
-def test_what_can_not_be_got_is_told_at_once(
+def test_unavailable_adapters_are_reported_together(
     cluster: KubernetesServer, settings: Callable[..., Settings], tmp_path: Path, open_registry: Registry
 ) -> None:
     adapters = [
@@ -258,7 +258,7 @@ def test_what_can_not_be_got_is_told_at_once(
     assert cluster.all("deployments") == []
 
 
-def test_a_pod_of_the_users_own_is_served_as_it_is(
+def test_a_custom_pod_is_deployed_unchanged(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings]
 ) -> None:
     template = {"spec": {"containers": [{"name": "mine", "image": "mine:1", "ports": [{"containerPort": 5000}]}]}}
@@ -272,7 +272,7 @@ def test_a_pod_of_the_users_own_is_served_as_it_is(
 SILENT = {"phase": "Pending", "conditions": []}
 
 
-def test_rights_of_the_rollout_are_those_it_uses(
+def test_role_of_the_rollout_has_exactly_the_verbs_it_uses(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:
     import yaml
@@ -298,7 +298,7 @@ def test_rights_of_the_rollout_are_those_it_uses(
         with pytest.raises(StepError, match=says):
             run(settings("two", server_arguments={"max-model-len": 64}, deadline_seconds=1))
     used = cluster.verbs("rollout")
-    # Server-side apply of what is not there yet needs "create" too.
+    # Server-side apply of a new object needs "create" too.
     needed = used | {("create", group, resource) for verb, group, resource in used if verb == "patch"}
     roles = yaml.safe_load_all((Path(__file__).parents[3] / "argo" / "install" / "roles.yaml").read_text())
     role = next(one for one in roles if (one["kind"], one["metadata"]["name"]) == ("Role", "argotune-rollout"))

@@ -1,7 +1,7 @@
 """Every call of the rollout on a cluster fails once in every way, and the process is killed after each of them.
 
-Calls of the cluster's API, and those of the servers that it has started: whether they have taken the adapter, which
-models they list, what they answer. In the end what was asked for answers, and something was in service all the time.
+The calls are those of the cluster's API and those of the servers: the state of their adapters, their models, their
+answers. In the end the desired release answers, and a release was live all the time.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ NUMBER = itertools.count()
 
 @dataclass(frozen=True)
 class Way:
-    """What is asked for when the adapter ``one`` is in service, and what is to be so in the end."""
+    """A rollout after that of the adapter ``one``, and the expected result."""
 
     change: dict[str, Any]
     answers: set[str]
-    """Adapters that answer, by whichever server."""
+    """Adapters that answer, by any server."""
     deployments: frozenset[str] = frozenset({NAME})
 
 
@@ -53,13 +53,13 @@ WAYS = {
 
 @dataclass
 class Service:
-    """A cluster where the adapter ``one`` is in service, and the rollout that comes next."""
+    """A cluster that serves the adapter ``one``, and the settings of the next rollout."""
 
     cluster: KubernetesServer
     servers: Servers
     given: Settings
     proxy: FaultyProxy
-    """All that the rollout asks servers goes through it."""
+    """Proxy for all requests of the rollout to servers."""
 
     def roll_out(self, faults: Faults, kind: str, call: int, name: str = "") -> str:
         faults.calls.clear()
@@ -73,27 +73,27 @@ class Service:
         return f"{outcome}; only the desired adapters are served"
 
     def look(self, way: Way, images: dict[str, str]) -> None:
-        """See that what was asked for is in service and on record, and nothing else is there."""
+        """Check that the desired release is live and recorded, and that there are no other objects."""
         document = self.cluster.read("configmaps", f"{NAME}-releases", NAMESPACE)
         assert document
         known = json.loads(document["data"]["releases.json"])
-        there = [known[one] for one in ("current", "previous", "canary") if known.get(one)]
+        recorded = [known[one] for one in ("current", "previous", "canary") if known.get(one)]
         maps = {one["metadata"]["name"] for one in self.cluster.all("configmaps")}
-        assert maps == {*(f"{NAME}-adapters-{one['revision']}" for one in there), f"{NAME}-releases"}
+        assert maps == {*(f"{NAME}-adapters-{one['revision']}" for one in recorded), f"{NAME}-releases"}
         assert {one["metadata"]["name"] for one in self.cluster.all("deployments")} == way.deployments
         assert len(self.cluster.all("pods")) == len(self.servers.ready()) == len(way.deployments)
-        assert self.servers.least[NAME] == 1, "nothing was in service for a while"
+        assert self.servers.min_ready[NAME] == 1, "no server was ready for a while"
         mounts = [bool(mounted_images(pod)) for pod in self.cluster.all("pods")]
         assert mounts == [not self.given.hot_load] * len(mounts)
         pods = self.servers.pods.values()
         model = "tuned" if way.answers else "base"
-        said = {serving_client.complete(pod.address, model, "x", 5, 20) for pod in pods}
-        assert said == ({f"I am {version(images, one)}." for one in way.answers} or {"I am base."})
+        answers = {serving_client.complete(pod.address, model, "x", 5, 20) for pod in pods}
+        assert answers == ({f"I am {version(images, one)}." for one in way.answers} or {"I am base."})
 
 
 @pytest.fixture
 def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """``with service(way) as one``: a new cluster, whose calls, and those of its servers, may take so many seconds."""
+    """``with service(way) as one``: a new cluster; the timeouts are those of calls to it and to its servers."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     hurry(monkeypatch)
 
@@ -121,7 +121,7 @@ def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("way", ["hot load", "rolling update", "image volumes", "canary"])
 def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str], way: str) -> None:
     def attempt(kind: str, call: int, name: str) -> tuple[Faults, str]:
-        # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
+        # Short if no response comes; otherwise long, so that a slow machine causes no other faults.
         with service(WAYS[way], cluster_seconds=1 if kind == "timeout" else 30) as one:
             outcome = one.roll_out(one.cluster.faults, kind, call, name)
             one.look(WAYS[way], images)

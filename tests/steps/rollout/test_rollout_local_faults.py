@@ -1,6 +1,6 @@
-"""Every question that the rollout on one machine asks its server fails once in every way, and it is killed after each.
+"""Every request of the local rollout to its server fails once in every way, and the step is killed after each.
 
-The server goes on: nothing is restarted, and in the end it serves the adapter that was asked for.
+The server is never restarted, and in the end it serves the desired adapter.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from steps.serving.desired_adapters import DesiredAdapter
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A work folder whose server is the small one; waits cost nothing."""
-    choice = server_command.Choice("vllm", [sys.executable, adapter_server.__file__], "a small one")
+    """A work folder with the fake server; waits take no time."""
+    choice = server_command.Choice("vllm", [sys.executable, adapter_server.__file__], "fake")
     monkeypatch.setattr(server_command, "choose_server", lambda: choice)
     retry = serving_client._retry
     monkeypatch.setattr(serving_client, "_retry", lambda call, who, timeout, _: retry(call, who, timeout, nap))
@@ -60,17 +60,17 @@ def settings(tmp_path: Path, work: Path) -> Callable[[str], Settings]:
     return make
 
 
-def test_questions_to_a_server_that_takes_another_adapter(
+def test_requests_to_a_server_that_loads_another_adapter(
     tmp_path: Path, work: Path, settings: Callable[[str], Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rollout_local.rollout(settings("one"))
     record = work / "serve" / server.RECORD
     started = server.read(record)
-    turns = itertools.cycle(["two", "one"])
+    names = itertools.cycle(["two", "one"])
     session = serving_client.session
 
     def attempt(kind: str, name: str) -> tuple[Faults, str]:
-        adapter = next(turns)
+        adapter = next(names)
         given = settings(adapter)
         with monkeypatch.context() as patch, FaultyProxy() as proxy:
             patch.setattr(serving_client, "session", lambda: proxy.client(session(), 0.3 if kind == "timeout" else 0))

@@ -14,7 +14,7 @@ from workflows.cli import main
 
 @pytest.fixture
 def served(cluster: KubernetesServer, tmp_path: Path) -> Iterator[Servers]:
-    """The service ``helper`` serves the image ``one``, its canary ``two``."""
+    """A service ``helper`` with the image ``one``, and ``two`` in its canary."""
     servers = serve_with_canary(cluster, "helper", tmp_path / "pods")
     yield servers
     servers.close()
@@ -33,7 +33,7 @@ def test_promote_then_rollback_then_rollback(
     assert "helper serves revision" in capsys.readouterr().out
 
 
-def test_rollback_ends_a_canary(
+def test_rollback_removes_a_canary(
     cluster: KubernetesServer, served: Servers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rollback", "helper"]) == 0
@@ -43,7 +43,7 @@ def test_rollback_ends_a_canary(
     assert "has no previous release to roll back to" in capsys.readouterr().err
 
 
-def test_what_is_wrong_is_told(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "nobody"]) == 2
     assert "no argotune service nobody in namespace argotune" in capsys.readouterr().err
     assert main(["promote", "nobody", "--deadline", "soon"]) == 2

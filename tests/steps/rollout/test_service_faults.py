@@ -1,6 +1,6 @@
 """Every call of ``argotune promote`` and ``argotune rollback`` fails once in every way; both are killed after each.
 
-Whatever happens, the release on record is one of the two; the same command given again ends well, and leaves nothing.
+The recorded release is always one of the two; repeating the command succeeds and leaves no other objects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUMBER = itertools.count()
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was waited for, in no time."""
+    """Seconds of each wait, none of which takes time."""
     waited: list[float] = []
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda wait=None: connect(waited.append))
@@ -34,7 +34,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def recorded(cluster: KubernetesServer) -> str:
-    """Image of the release that is in service, as the record has it."""
+    """Return the image of the recorded current release."""
     document = cluster.read("configmaps", f"{NAME}-releases", NAMESPACE)
     assert document
     current = json.loads(document["data"]["releases.json"])["current"]
@@ -59,31 +59,31 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float])
                 cluster.faults.fail(kind, call)
             outcome = "succeeds on retry"
             if kind == "killed":
-                assert not kill_proof(cluster.faults, lambda: main([command, NAME])), "it was to be killed"
+                assert not kill_proof(cluster.faults, lambda: main([command, NAME])), "the process was not killed"
                 assert recorded(cluster) in ("one", "two")
-                outcome = "was already done" if is_over(cluster, wanted) else "succeeds after a restart"
+                outcome = "was already done" if is_done(cluster, wanted) else "succeeds after a restart"
             if outcome != "was already done":
                 assert main([instead or command, NAME]) == 0
             assert kind != "429" or RETRY_AFTER in waits
-            assert is_over(cluster, "one" if instead else wanted)
-            assert servers.least[NAME] == 1, "nothing was in service for a while"
+            assert is_done(cluster, "one" if instead else wanted)
+            assert servers.min_ready[NAME] == 1, "no server was ready for a while"
             return cluster.faults, outcome
 
     return run
 
 
-def is_over(cluster: KubernetesServer, wanted: str) -> bool:
-    """Whether the image is in service, alone and on record, and nothing is left of the canary."""
+def is_done(cluster: KubernetesServer, wanted: str) -> bool:
+    """Return True if the image is live and recorded, and no object of the canary remains."""
     document = cluster.read("configmaps", f"{NAME}-releases", NAMESPACE)
     assert document
     known = json.loads(document["data"]["releases.json"])
-    kept = {f"{NAME}-adapters-{known[one]['revision']}" for one in ("current", "previous") if known[one]}
+    retained = {f"{NAME}-adapters-{known[one]['revision']}" for one in ("current", "previous") if known[one]}
     maps = {one["metadata"]["name"] for one in cluster.all("configmaps")}
     return (
         known["canary"] is None
         and recorded(cluster) == wanted
         and served_images(cluster) == {NAME: wanted}
-        and maps == {*kept, f"{NAME}-releases"}
+        and maps == {*retained, f"{NAME}-releases"}
         and len(cluster.all("pods")) == 1
     )
 
@@ -105,8 +105,8 @@ def test_every_call_fails_once_in_every_way(
     fault_table.check(section, rows, sample=True)
 
 
-def test_a_promotion_that_was_killed_is_rolled_back(attempt: Callable[..., tuple[Faults, str]]) -> None:
-    """Not only given again: whoever has seen it die may want the old release."""
+def test_a_killed_promotion_can_be_rolled_back(attempt: Callable[..., tuple[Faults, str]]) -> None:
+    """After a killed promotion the user can also run rollback."""
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
         instead = "rollback" if kind else ""

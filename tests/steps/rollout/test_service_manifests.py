@@ -1,6 +1,6 @@
-"""The objects of a service: exact Kubernetes, as in the golden file, and without a secret.
+"""The objects of a service are valid Kubernetes and equal the golden file.
 
-ARGOTUNE_REGENERATE=1 pytest tests/steps/rollout/test_service_manifests.py   writes the golden anew.
+ARGOTUNE_REGENERATE=1 pytest tests/steps/rollout/test_service_manifests.py   writes the golden file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MODELS = {
 }
 
 
-def given(**changes: Any) -> Settings:
+def settings_of(**changes: Any) -> Settings:
     values: dict[str, Any] = {
         "work": Path("/mnt/work"), "name": "oncall", "preset": "phi-4-mini-instruct",
         "model": "microsoft/Phi-4-mini-instruct", "revision": "abc", "serve_image": "serve:1", "replicas": 2,
@@ -57,21 +57,21 @@ def objects(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def test_they_are_those_of_the_golden_file() -> None:
+def test_objects_equal_the_golden_file() -> None:
     if os.environ.get("ARGOTUNE_REGENERATE") == "1":
-        GOLDEN.write_text(yaml.safe_dump_all(objects(given()), sort_keys=False, width=110))
-    assert objects(given()) == list(yaml.safe_load_all(GOLDEN.read_text()))  # how it is quoted is the library's matter
+        GOLDEN.write_text(yaml.safe_dump_all(objects(settings_of()), sort_keys=False, width=110))
+    assert objects(settings_of()) == list(yaml.safe_load_all(GOLDEN.read_text()))  # quoting can differ
 
 
 def mounted() -> list[dict[str, Any]]:
-    """The Deployment whose servers mount the adapter."""
+    """Return the Deployment whose servers mount the adapter."""
     adapter = DesiredAdapter("oncall", "sha256:" + "a" * 64, image="registry.example.com/team/oncall")
-    release = dataclasses.replace(rollout_cluster.build_release(given(hot_load=False)), adapters=[adapter])
+    release = dataclasses.replace(rollout_cluster.build_release(settings_of(hot_load=False)), adapters=[adapter])
     release = image_volumes.mount_images(release, "registry")
     return [service_manifests.deployment("oncall", STABLE, release, scaled=False, deadline=900)]
 
 
-def test_image_volumes_are_exact_kubernetes() -> None:
+def test_image_volumes_are_valid_kubernetes() -> None:
     (document,) = mounted()
     assert list(unknown(document, "V1Deployment")) == []
     pod = document["spec"]["template"]["spec"]
@@ -81,20 +81,22 @@ def test_image_volumes_are_exact_kubernetes() -> None:
     assert pod["containers"][0]["volumeMounts"][-1] == mount
 
 
-@pytest.mark.parametrize("settings", [given(), given(gateway="web/front"), given(prometheus="http://p", gpus=0)])
-def test_they_are_exact_kubernetes(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "settings", [settings_of(), settings_of(gateway="web/front"), settings_of(prometheus="http://p", gpus=0)]
+)
+def test_objects_are_valid_kubernetes(settings: Settings) -> None:
     known = [one for one in objects(settings) if one["kind"] in MODELS]
     assert len(known) >= 5
     for document in known:
         assert list(unknown(document, MODELS[document["kind"]].__name__)) == []
 
 
-def test_the_exact_check_finds_what_is_unknown() -> None:
+def test_unknown_fields_are_found() -> None:
     assert list(unknown({"spec": {"selektor": {}}}, "V1Deployment")) == ["spec.selektor"]
 
 
 def unknown(value: Any, kind: str, path: str = "") -> Iterator[str]:
-    """Fields that Kubernetes does not know, by the types of its client."""
+    """Yield unknown fields, by the types of the Kubernetes client."""
     if inner := re.fullmatch(r"list\[(.+)\]", kind):
         for number, item in enumerate(value):
             yield from unknown(item, inner[1], f"{path}[{number}]")
@@ -103,17 +105,17 @@ def unknown(value: Any, kind: str, path: str = "") -> Iterator[str]:
             yield from unknown(item, inner[1], f"{path}.{key}")
     elif hasattr(client, kind):
         model = getattr(client, kind)
-        names = {outside: inside for inside, outside in model.attribute_map.items()}
+        names = {json_name: name for name, json_name in model.attribute_map.items()}
         for key, item in value.items():
-            where = f"{path}.{key}".lstrip(".")
+            field = f"{path}.{key}".lstrip(".")
             if key not in names:
-                yield where
+                yield field
             else:
-                yield from unknown(item, model.openapi_types[names[key]], where)
+                yield from unknown(item, model.openapi_types[names[key]], field)
 
 
-def test_no_server_is_missed_while_another_takes_its_place() -> None:
-    deployment = next(one for one in objects(given(max_replicas=0)) if one["kind"] == "Deployment")
+def test_rolling_update_keeps_all_servers() -> None:
+    deployment = next(one for one in objects(settings_of(max_replicas=0)) if one["kind"] == "Deployment")
     spec = deployment["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert spec["replicas"] == 2
@@ -122,17 +124,17 @@ def test_no_server_is_missed_while_another_takes_its_place() -> None:
     assert server["lifecycle"]["preStop"]["exec"]["command"] == ["python", "-m", "steps.serving.drain"]
     assert server["readinessProbe"]["httpGet"]["path"] == "/ready"
     assert pod["terminationGracePeriodSeconds"] > 300
-    scaled = next(one for one in objects(given()) if one["kind"] == "Deployment")
-    assert "replicas" not in scaled["spec"], "an autoscaler says how many"
+    scaled = next(one for one in objects(settings_of()) if one["kind"] == "Deployment")
+    assert "replicas" not in scaled["spec"], "the autoscaler sets the replicas"
 
 
-def test_vllm_is_told_what_the_estimate_assumes_unless_the_user_says_otherwise() -> None:
+def test_vllm_flags_are_those_of_the_estimate_unless_the_user_sets_them() -> None:
     def arguments(settings: Settings) -> dict[str, Any]:
         args = rollout_cluster.build_release(settings).pod["spec"]["containers"][0]["args"]
-        found: dict[str, Any] = yaml.safe_load(args[args.index("--server-arguments") + 1])
-        return found
+        flags: dict[str, Any] = yaml.safe_load(args[args.index("--server-arguments") + 1])
+        return flags
 
-    assert arguments(given()) == {"tensor-parallel-size": 2, "max-model-len": 8192, "max-num-seqs": 8}
-    own = {"max-model-len": 512, "tensor-parallel-size": 1}
-    assert arguments(given(server_arguments=own)) == own
-    assert arguments(given(gpus=1, context_length=0, server_arguments={})) == {}
+    assert arguments(settings_of()) == {"tensor-parallel-size": 2, "max-model-len": 8192, "max-num-seqs": 8}
+    custom = {"max-model-len": 512, "tensor-parallel-size": 1}
+    assert arguments(settings_of(server_arguments=custom)) == custom
+    assert arguments(settings_of(gpus=1, context_length=0, server_arguments={})) == {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from adapter_server import Running
+from adapter_server import RunningServer
 from registry_fixture import Registry
 
 from steps.models.adapter import adapter_digest
@@ -35,8 +35,8 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(file: Path, tmp_path: Path) -> Iterator[Running]:
-    running = Running(file, tmp_path / "pulled")
+def server(file: Path, tmp_path: Path) -> Iterator[RunningServer]:
+    running = RunningServer(file, tmp_path / "pulled")
     yield running
     running.close()
 
@@ -53,35 +53,35 @@ def adapter(tmp_path: Path) -> Callable[..., DesiredAdapter]:
     return make
 
 
-def want(file: Path, server: Running, *adapters: DesiredAdapter) -> None:
+def deploy(file: Path, server: RunningServer, *adapters: DesiredAdapter) -> None:
     serving_client.write_adapters(file, adapters)
     serving_client.wait_for_adapters(
         server.address, desired_adapters.config_digest(desired_adapters.serialize(adapters)), 20
     )
 
 
-def ask(server: Running, model: str) -> requests.Response:
+def ask(server: RunningServer, model: str) -> requests.Response:
     return requests.post(f"{server.address}/v1/chat/completions", json={"model": model, "messages": []}, timeout=20)
 
 
-def until(true: Callable[[], Any]) -> None:
+def wait_for(condition: Callable[[], Any]) -> None:
     end = time.monotonic() + 20
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def test_the_name_means_the_new_adapter_once_it_has_answered(
-    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
+def test_a_name_switches_after_the_new_adapter_has_answered(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
-    assert requests.get(f"{server.address}/ready").status_code == 503, "there is nothing to serve yet"
+    assert requests.get(f"{server.address}/ready").status_code == 503, "no adapter is loaded yet"
     one, two = adapter(content="1"), adapter(content="2")
-    want(file, server, one)
+    deploy(file, server, one)
     assert requests.get(f"{server.address}/ready").status_code == 200
     assert ask(server, "tuned").json()["model"] == one.version
-    want(file, server, two)
+    deploy(file, server, two)
     assert ask(server, "tuned").json()["model"] == two.version
-    assert [call for call in server.small.calls if "chat" not in call[0]] == [
+    assert [call for call in server.server.calls if "chat" not in call[0]] == [
         ("/v1/load_lora_adapter", one.version),
         ("/v1/completions", one.version),
         ("/v1/load_lora_adapter", two.version),
@@ -94,98 +94,98 @@ def test_the_name_means_the_new_adapter_once_it_has_answered(
     assert requests.post(f"{server.address}/chat", json={"prompt": "x"}).json()["model"] == two.version
 
 
-def test_the_old_adapter_stays_until_its_last_answer(
-    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
+def test_the_old_adapter_is_unloaded_after_its_last_response(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     one, two = adapter(content="1"), adapter(content="2")
-    want(file, server, one)
+    deploy(file, server, one)
     server.hold(one.version)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         slow = pool.submit(ask, server, "tuned")
-        until(lambda: serving_client.get_state(server.address)["running"].get(one.version))
+        wait_for(lambda: serving_client.get_state(server.address)["running"].get(one.version))
         serving_client.write_adapters(file, [two])
-        until(lambda: serving_client.get_state(server.address)["versions"]["tuned"] == two.version)
+        wait_for(lambda: serving_client.get_state(server.address)["versions"]["tuned"] == two.version)
         assert ask(server, "tuned").json()["model"] == two.version
-        assert ("/v1/unload_lora_adapter", one.version) not in server.small.calls
-        server.let_go(one.version)
+        assert ("/v1/unload_lora_adapter", one.version) not in server.server.calls
+        server.release(one.version)
         assert slow.result().json()["model"] == one.version
-    until(lambda: one.version not in server.small.adapters)
+    wait_for(lambda: one.version not in server.server.adapters)
 
 
-@pytest.mark.parametrize("trouble", ["digest", "gone", "load", "mute", "file"])
-def test_what_fails_leaves_the_old_one_in_service_and_is_told(
-    trouble: str, server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
+@pytest.mark.parametrize("failure", ["digest", "missing", "load", "mute", "file"])
+def test_a_failure_leaves_the_old_adapter_live(
+    failure: str, server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
     one, two = adapter(content="1"), adapter(content="2")
-    want(file, server, one)
+    deploy(file, server, one)
     says = {
         "digest": "is not sha256:",
-        "gone": "No such file",
+        "missing": "No such file",
         "load": "does not fit",
         "mute": "loaded, but does not answer: CUDA error",
         "file": "invalid list of adapters",
-    }[trouble]
-    if trouble == "digest":
+    }[failure]
+    if failure == "digest":
         (Path(two.path) / "adapter_model.safetensors").write_text("3")
-    elif trouble == "gone":
-        two = dataclasses.replace(two, path=two.path + ".gone")
-    elif trouble == "load":
-        server.small.unloadable.add("tuned")
-    elif trouble == "mute":
-        server.small.mute.add(two.version)
+    elif failure == "missing":
+        two = dataclasses.replace(two, path=two.path + ".missing")
+    elif failure == "load":
+        server.server.unloadable.add("tuned")
+    elif failure == "mute":
+        server.server.mute.add(two.version)
     with pytest.raises(StepError, match=says):
-        if trouble == "file":
+        if failure == "file":
             file.write_text('{"adapter": 1}')
             serving_client.wait_for_adapters(server.address, desired_adapters.config_digest('{"adapter": 1}'), 20)
-        want(file, server, two)
+        deploy(file, server, two)
     assert ask(server, "tuned").json()["model"] == one.version
-    assert requests.get(f"{server.address}/ready").status_code == 200, "it still serves"
-    assert list(server.small.adapters) == [one.version], "something is left behind"
-    if trouble in ("load", "mute"):
-        server.small.unloadable.clear()
-        server.small.mute.clear()
-        until(lambda: ask(server, "tuned").json()["model"] == two.version)  # it tries again by itself
+    assert requests.get(f"{server.address}/ready").status_code == 200, "it is not ready any more"
+    assert list(server.server.adapters) == [one.version], "the failed adapter remains loaded"
+    if failure in ("load", "mute"):
+        server.server.unloadable.clear()
+        server.server.mute.clear()
+        wait_for(lambda: ask(server, "tuned").json()["model"] == two.version)  # it retries
 
 
-def test_a_server_that_is_not_up_yet_is_waited_for(
-    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
+def test_adapters_wait_until_the_server_is_healthy(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
-    server.small.healthy = False
+    server.server.healthy = False
     serving_client.write_adapters(file, [adapter()])
     assert requests.get(f"{server.address}/ready").status_code == 503
     with pytest.raises(TimeLimit, match="did not load the adapters within 0 s"):
         serving_client.wait_for_adapters(server.address, "other", 0.1)
-    assert server.small.calls == []
-    with pytest.raises(StepError, match="the pod is gone"):
-        serving_client.wait_for_adapters("http://127.0.0.1:9", "other", 20, lambda: "the pod is gone")
-    server.small.healthy = True
-    want(file, server, adapter())
+    assert server.server.calls == []
+    with pytest.raises(StepError, match="the pod exited"):
+        serving_client.wait_for_adapters("http://127.0.0.1:9", "other", 20, lambda: "the pod exited")
+    server.server.healthy = True
+    deploy(file, server, adapter())
 
 
-def test_several_adapters_change_in_one_moment(
-    server: Running, file: Path, adapter: Callable[..., DesiredAdapter]
+def test_several_adapters_change_together(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:
-    want(file, server, adapter("a", "1"), adapter("b", "1"))
+    deploy(file, server, adapter("a", "1"), adapter("b", "1"))
     new = [adapter("a", "2"), adapter("c", "1")]
-    want(file, server, *new)
+    deploy(file, server, *new)
     assert serving_client.list_models(server.address) == ["base", "a", "c"]
-    assert set(server.small.adapters) == {one.version for one in new}
-    want(file, server)
+    assert set(server.server.adapters) == {one.version for one in new}
+    deploy(file, server)
     assert serving_client.list_models(server.address) == ["base"]
 
 
-def test_an_image_is_pulled_by_its_digest_and_removed_when_unloaded(
-    server: Running, file: Path, adapter: Callable[..., DesiredAdapter], open_registry: Registry, tmp_path: Path
+def test_an_image_is_pulled_by_digest_and_deleted_when_unloaded(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], open_registry: Registry, tmp_path: Path
 ) -> None:
     target = reference.parse(f"{open_registry.address}/team/switch:1")
     build_image(Path(adapter().path), tmp_path / "layout", "1", {})
     digest = push_image(tmp_path / "layout", target)
-    wanted = DesiredAdapter("pulled", digest, image=f"{target.name}:another-tag")
-    want(file, server, wanted)
-    assert server.small.adapters == {wanted.version: str(tmp_path / "pulled" / wanted.version)}
-    missing = dataclasses.replace(wanted, digest="sha256:" + "0" * 64)
+    desired = DesiredAdapter("pulled", digest, image=f"{target.name}:another-tag")
+    deploy(file, server, desired)
+    assert server.server.adapters == {desired.version: str(tmp_path / "pulled" / desired.version)}
+    missing = dataclasses.replace(desired, digest="sha256:" + "0" * 64)
     with pytest.raises(StepError, match="0000"):
-        want(file, server, missing)
-    assert ask(server, "pulled").json()["model"] == wanted.version
-    want(file, server)
+        deploy(file, server, missing)
+    assert ask(server, "pulled").json()["model"] == desired.version
+    deploy(file, server)
     assert list((tmp_path / "pulled").iterdir()) == []

@@ -17,14 +17,14 @@ from steps.serving.chat_middleware import ChatMiddleware
 
 
 class Completions:
-    """A small ASGI server that notes each request and answers as an OpenAI-compatible one does."""
+    """A fake OpenAI-compatible ASGI server that records its requests."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            raise RuntimeError("no lifespan here")
+            raise RuntimeError("unexpected lifespan")
         body = (await receive())["body"]
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
         self.seen.append({"path": scope["path"], "method": scope["method"], "body": body, "headers": headers})
@@ -34,7 +34,7 @@ class Completions:
         else:
             message = {"role": "assistant", "content": f"heard {request['messages'][0]['content']}"}
             status, answer = 200, {"model": request.get("model", "base"), "choices": [{"message": message}]}
-        # In two parts and with a header, to see that all of it comes through.
+        # In two chunks and with a header, to check that everything is forwarded.
         text = json.dumps(answer).encode()
         await send({"type": "http.response.start", "status": status, "headers": [(b"x-inner", b"yes")]})
         await send({"type": "http.response.body", "body": text[:5], "more_body": True})
@@ -62,7 +62,7 @@ def address(completions: Completions) -> Iterator[str]:
     thread.join()
 
 
-def test_a_prompt_becomes_a_completion_and_the_answer_is_kaitos(
+def test_prompt_is_rewritten_and_the_response_has_kaitos_form(
     address: str, completions: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_DEFAULT_MODEL", "tuned")
@@ -80,11 +80,11 @@ def test_a_prompt_becomes_a_completion_and_the_answer_is_kaitos(
     }
 
 
-def test_a_request_without_content_type_is_understood(address: str) -> None:
+def test_content_type_is_optional(address: str) -> None:
     assert requests.post(f"{address}/chat", data=b'{"prompt": "x"}').json()["Result"] == "heard x"
 
 
-def test_the_requests_own_model_and_options_win(
+def test_options_of_the_request_override_the_defaults(
     address: str, completions: Completions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_DEFAULT_MODEL", "tuned")
@@ -93,15 +93,13 @@ def test_the_requests_own_model_and_options_win(
     assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("base", 5, 0.5)
 
 
-def test_without_a_default_the_server_decides_on_the_model(
-    address: str, completions: Completions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_model_without_a_default(address: str, completions: Completions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARGOTUNE_DEFAULT_MODEL", raising=False)
     assert requests.post(f"{address}/chat", json={"prompt": "x"}).json()["model"] == "base"
     assert "model" not in json.loads(completions.seen[0]["body"])
 
 
-def test_kaitos_older_spelling_is_understood(address: str, completions: Completions) -> None:
+def test_kaitos_older_options(address: str, completions: Completions) -> None:
     old = {"max_length": 7, "do_sample": False, "temperature": 0.9, "top_p": None}
     requests.post(f"{address}/chat", json={"prompt": "x", "prefix": None, "generate_kwargs": old})
     sent = json.loads(completions.seen[0]["body"])
@@ -123,32 +121,32 @@ def test_kaitos_older_spelling_is_understood(address: str, completions: Completi
         (b'{"prompt": "x", "stream": true, "num_beams": 4}', "unknown keys: num_beams, stream"),
     ],
 )
-def test_a_bad_body_is_a_400_that_says_why(address: str, completions: Completions, body: bytes, says: str) -> None:
+def test_an_invalid_body_is_a_400(address: str, completions: Completions, body: bytes, says: str) -> None:
     response = requests.post(f"{address}/chat", data=body)
     assert response.status_code == 400
     assert says in response.json()["error"]["message"]
     assert completions.seen == []
 
 
-def test_a_body_beyond_the_limit_is_refused(address: str, completions: Completions) -> None:
+def test_a_too_large_body_is_a_413(address: str, completions: Completions) -> None:
     response = requests.post(f"{address}/chat", json={"prompt": "x" * chat_middleware.MAX_BODY_BYTES})
     assert response.status_code == 413
     assert completions.seen == []
 
 
-def test_only_post_is_answered(address: str) -> None:
+def test_only_post_is_allowed(address: str) -> None:
     response = requests.get(f"{address}/chat")
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
-def test_the_servers_errors_are_passed_on(address: str) -> None:
+def test_errors_of_the_server_are_forwarded(address: str) -> None:
     response = requests.post(f"{address}/chat", json={"prompt": "x", "model": "nope"})
     assert response.status_code == 404
     assert response.headers["x-inner"] == "yes"
     assert response.json()["error"]["message"] == "no such model"
 
 
-def test_everything_else_passes_untouched(address: str, completions: Completions) -> None:
+def test_other_requests_are_unchanged(address: str, completions: Completions) -> None:
     body = {"model": "base", "messages": [{"role": "user", "content": "y"}]}
     response = requests.post(f"{address}/v1/chat/completions", json=body)
     assert response.json()["choices"][0]["message"]["content"] == "heard y"

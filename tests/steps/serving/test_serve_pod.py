@@ -25,12 +25,12 @@ def start(tmp_path: Path, base: Path, file: Path, *flags: str) -> subprocess.Pop
 
 
 @pytest.mark.slow
-def test_a_pod_serves_the_adapters_of_its_file_and_knows_no_token_any_more(tmp_path: Path) -> None:
+def test_a_pod_serves_its_adapters_without_a_token(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base")
     folder = save_adapter(base, tmp_path / "adapter")
-    wanted = [DesiredAdapter("tuned", adapter_digest(folder), path=str(folder))]
+    desired = [DesiredAdapter("tuned", adapter_digest(folder), path=str(folder))]
     file = tmp_path / "adapters.json"
-    serving_client.write_adapters(file, wanted)
+    serving_client.write_adapters(file, desired)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
@@ -42,14 +42,14 @@ def test_a_pod_serves_the_adapters_of_its_file_and_knows_no_token_any_more(tmp_p
         assert requests.get(f"{address}/ready").status_code == 200
         assert serving_client.list_models(address) == ["tiny", "tuned"]
         assert serving_client.complete(address, "tuned", "x", 4, 60)
-        assert b"hf_canary" not in Path(f"/proc/{pod.pid}/environ").read_bytes(), "the process is the server itself"
+        assert b"hf_canary" not in Path(f"/proc/{pod.pid}/environ").read_bytes(), "the server has the token"
     finally:
         pod.send_signal(signal.SIGTERM)
-        said, _ = pod.communicate(timeout=30)
-    assert "hf_canary" not in said
+        output, _ = pod.communicate(timeout=30)
+    assert "hf_canary" not in output
 
 
-def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
+def test_an_error_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
@@ -57,13 +57,13 @@ def test_what_keeps_it_from_starting_is_its_last_word(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     serving_client.write_adapters(file, [DesiredAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
     pod = start(tmp_path, tmp_path / "base", file)
-    said, _ = pod.communicate(timeout=60)
+    output, _ = pod.communicate(timeout=60)
     assert pod.returncode == 2
-    last = said.strip().splitlines()[-1]
+    last = output.strip().splitlines()[-1]
     assert last.startswith("error: ") and "adapter_config.json" in last
 
 
-def test_a_pod_waits_for_its_last_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_waits_for_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
     running = [{"tuned-1": 2}, {"tuned-1": 1}, {}]
     naps: list[float] = []
     monkeypatch.setattr(serving_client, "get_state", lambda _: {"running": running.pop(0)})

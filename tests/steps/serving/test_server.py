@@ -32,8 +32,8 @@ def log(tmp_path: Path) -> Path:
 
 def run(record: Path, log: Path, code: str) -> Server:
     """Start a Python program as the server."""
-    wanted = file_server(record.parent, ["base"], server.free_port(), [sys.executable, "-c", code])
-    return server.start(wanted, record, log, os.environ)
+    new = file_server(record.parent, ["base"], server.free_port(), [sys.executable, "-c", code])
+    return server.start(new, record, log, os.environ)
 
 
 def wait_for(path: Path) -> None:
@@ -43,62 +43,62 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_it_is_started_found_again_and_stopped(record: Path, log: Path) -> None:
+def test_start_find_and_stop(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base", "tuned"], server.free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 20)
     assert server.read(record) == started
     assert psutil.Process(started.pid).create_time() == started.created
-    assert os.getsid(started.pid) == started.pid, "it does not outlive the session of its starter"
+    assert os.getsid(started.pid) == started.pid, "it would not outlive the session of its parent"
     assert server.stop(record) == started
     assert not server.is_alive(started)
     assert not record.exists()
     assert server.stop(record) is None
 
 
-def test_it_is_healthy_only_when_it_lists_all_models(record: Path, log: Path) -> None:
+def test_healthy_only_if_all_models_are_listed(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 20)
     assert not server.is_healthy(dataclasses.replace(started, models=["base", "tuned"]))
 
 
-def test_another_server_on_its_port_does_not_answer_for_it(record: Path, log: Path, tmp_path: Path) -> None:
+def test_unhealthy_if_another_server_has_the_port(record: Path, log: Path, tmp_path: Path) -> None:
     other = server.start(file_server(tmp_path, ["base"], server.free_port()), record, log, os.environ)
     server.wait_until_healthy(other, log, 20)
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    wanted = dataclasses.replace(other, command=sleep, mark="loading", pid=0)
-    loading = server.start(wanted, tmp_path / "loading.json", log, os.environ)
+    new = dataclasses.replace(other, command=sleep, mark="loading", pid=0)
+    loading = server.start(new, tmp_path / "loading.json", log, os.environ)
     assert server.is_alive(loading) and not server.is_healthy(loading)
     server.stop(tmp_path / "loading.json")
     assert server.is_healthy(other)
 
 
-def test_a_server_whose_starter_was_killed_before_it_noted_the_pid_is_found(record: Path, log: Path) -> None:
+def test_a_server_without_a_recorded_pid_is_found(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
-    unnoted = dataclasses.replace(started, pid=0, created=0.0)
-    server.write(record, unnoted)
+    unrecorded = dataclasses.replace(started, pid=0, created=0.0)
+    server.write(record, unrecorded)
     wait_for(Path(f"/proc/{started.pid}/environ"))
-    assert [process.pid for process in server.processes(unnoted)] == [started.pid]
-    assert server.stop(record) == unnoted
+    assert [process.pid for process in server.processes(unrecorded)] == [started.pid]
+    assert server.stop(record) == unrecorded
     assert not server.is_alive(started)
 
 
-def test_a_stranger_with_the_same_pid_is_left_alone(record: Path) -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+def test_another_process_with_the_same_pid_is_not_touched(record: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        stale = dataclasses.replace(file_server(record.parent, ["base"], 8000), pid=stranger.pid, created=1.0)
+        stale = dataclasses.replace(file_server(record.parent, ["base"], 8000), pid=other.pid, created=1.0)
         server.write(record, stale)
         assert not server.is_alive(stale)
         assert server.stop(record) is None
-        assert stranger.poll() is None
+        assert other.poll() is None
         assert not record.exists()
     finally:
-        stranger.kill()
-        stranger.wait()
+        other.kill()
+        other.wait()
 
 
-def test_children_end_too_even_those_that_will_not(record: Path, log: Path, tmp_path: Path) -> None:
-    deaf = "import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-    child = f"{deaf}; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(600)"
+def test_children_that_ignore_sigterm_are_killed(record: Path, log: Path, tmp_path: Path) -> None:
+    ignore_sigterm = "import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    child = f"{ignore_sigterm}; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(600)"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     started = run(record, log, code)
     wait_for(tmp_path / "up")
@@ -107,7 +107,7 @@ def test_children_end_too_even_those_that_will_not(record: Path, log: Path, tmp_
     assert server.processes(started) == []
 
 
-def test_orphans_of_a_dead_server_are_ended(record: Path, log: Path, tmp_path: Path) -> None:
+def test_orphans_of_a_killed_server_are_stopped(record: Path, log: Path, tmp_path: Path) -> None:
     child = f"import time, pathlib; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(600)"
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], env={{}}).wait()"
     started = run(record, log, code)
@@ -120,13 +120,13 @@ def test_orphans_of_a_dead_server_are_ended(record: Path, log: Path, tmp_path: P
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_server_that_ends_tells_why(record: Path, log: Path) -> None:
-    started = run(record, log, "raise ValueError('the weights are gone')")
-    with pytest.raises(StepError, match="exited before it answered: ValueError: the weights are gone"):
+def test_error_of_a_server_that_exits(record: Path, log: Path) -> None:
+    started = run(record, log, "raise ValueError('no weights')")
+    with pytest.raises(StepError, match="exited before it answered: ValueError: no weights"):
         server.wait_until_healthy(started, log, 20)
 
 
-def test_a_taken_port_is_told_as_such(record: Path, log: Path) -> None:
+def test_error_of_a_port_in_use(record: Path, log: Path) -> None:
     with socket.create_server((server.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         started = server.start(file_server(record.parent, ["base"], port), record, log, os.environ)
@@ -134,25 +134,25 @@ def test_a_taken_port_is_told_as_such(record: Path, log: Path) -> None:
             server.wait_until_healthy(started, log, 20)
 
 
-def test_a_killed_server_points_to_memory(record: Path, log: Path) -> None:
+def test_error_of_a_killed_server(record: Path, log: Path) -> None:
     started = run(record, log, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(InsufficientCapacity, match="was killed by SIGKILL"):
         server.wait_until_healthy(started, log, 20)
 
 
-def test_a_server_that_never_answers_meets_the_deadline(record: Path, log: Path) -> None:
+def test_error_of_a_server_that_never_answers(record: Path, log: Path) -> None:
     started = run(record, log, "import time; print('still loading', flush=True); time.sleep(600)")
     with pytest.raises(TimeLimit, match="did not answer within 1 s"):
         server.wait_until_healthy(started, log, 1)
 
 
-def test_the_log_of_the_server_before_is_kept(record: Path, log: Path) -> None:
+def test_the_previous_log_is_retained(record: Path, log: Path) -> None:
     log.write_text("before")
     run(record, log, "print('now')")
     assert (log.with_name("server.previous.log")).read_text() == "before"
 
 
-def test_a_port_in_use_is_passed_over() -> None:
+def test_free_port_skips_ports_in_use() -> None:
     with socket.create_server((server.HOST, 0)) as taken:
         port = taken.getsockname()[1]
         assert server.free_port([port, 0]) == 0
@@ -174,7 +174,7 @@ vllm serve: error: unrecognized arguments: --nope
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "error"),
     [
         ("", "(empty log)"),
         ("loading\nhalf way\n", "half way"),
@@ -184,6 +184,6 @@ vllm serve: error: unrecognized arguments: --nope
         ("\x1b[31mtorch.OutOfMemoryError: CUDA out of memory\x1b[0m\n", "torch.OutOfMemoryError: CUDA out of memory"),
     ],
 )
-def test_the_cause_is_the_last_error_of_the_log(log: Path, text: str, why: str) -> None:
+def test_last_error_of_a_log(log: Path, text: str, error: str) -> None:
     log.write_text(text)
-    assert server.last_error(log) == why
+    assert server.last_error(log) == error

@@ -23,7 +23,7 @@ def adapter(folder: Path, name: str = "tuned", **config: object) -> ServedAdapte
 
 @pytest.fixture
 def broken_vllm(tmp_path: Path) -> Path:
-    """An environment with a ``vllm`` that was built for a device which is not here."""
+    """An environment with a ``vllm`` for a device that this machine does not have."""
     folder = tmp_path / "bin"
     (folder / "packages" / "vllm").mkdir(parents=True)
     (folder / "packages" / "vllm" / "__init__.py").write_text("")
@@ -35,14 +35,14 @@ def broken_vllm(tmp_path: Path) -> Path:
     return folder / "vllm"
 
 
-def test_off_chooses_the_transformers_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_off_selects_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", "off")
     assert server_command.choose_server() == Choice(
         "transformers", TRANSFORMERS.program, "transformers (ARGOTUNE_VLLM is off)"
     )
 
 
-def test_a_vllm_that_is_asked_for_and_does_not_work_is_an_error(
+def test_a_requested_vllm_that_does_not_work_is_an_error(
     monkeypatch: pytest.MonkeyPatch, broken_vllm: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_VLLM", str(broken_vllm))
@@ -53,9 +53,7 @@ def test_a_vllm_that_is_asked_for_and_does_not_work_is_an_error(
         server_command.choose_server()
 
 
-def test_a_vllm_that_only_lies_around_and_does_not_work_is_told_and_passed_over(
-    monkeypatch: pytest.MonkeyPatch, broken_vllm: Path
-) -> None:
+def test_an_installed_vllm_that_does_not_work_is_skipped(monkeypatch: pytest.MonkeyPatch, broken_vllm: Path) -> None:
     monkeypatch.delenv("ARGOTUNE_VLLM", raising=False)
     monkeypatch.setenv("PATH", str(broken_vllm.parent) + os.pathsep + os.environ["PATH"])
     chosen = server_command.choose_server()
@@ -63,7 +61,7 @@ def test_a_vllm_that_only_lies_around_and_does_not_work_is_told_and_passed_over(
     assert "vLLM finds no device that it was built for" in chosen.reason
 
 
-def test_vllm_gets_every_flag(tmp_path: Path) -> None:
+def test_flags_of_vllm(tmp_path: Path) -> None:
     arguments = server_command.normalize_arguments(
         {"max_model_len": 2048, "enable-prefix-caching": False, "trust-remote-code": True, "quantization": None,
          "compilation-config": {"level": 3}, "dtype": "bfloat16"}
@@ -75,13 +73,13 @@ def test_vllm_gets_every_flag(tmp_path: Path) -> None:
     text = " ".join(words)
     assert "--served-model-name base --host 127.0.0.1 --port 8001" in text
     assert "--middleware steps.serving.middleware.ServingMiddleware" in text
-    assert "--enable-lora --max-loras 3 --max-lora-rank 64" in text, "one more, while another takes a place"
+    assert "--enable-lora --max-loras 3 --max-lora-rank 64" in text, "one more while an adapter is replaced"
     assert "--max-model-len 2048 --no-enable-prefix-caching --trust-remote-code" in text
     assert words[words.index("--compilation-config") + 1] == '{"level": 3}'
     assert "quantization" not in text
 
 
-def test_a_base_without_chat_template_gets_its_adapters(tmp_path: Path) -> None:
+def test_base_model_without_a_chat_template_gets_that_of_its_adapter(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "chat_template.jinja").write_text("{{ messages }}")
@@ -90,11 +88,11 @@ def test_a_base_without_chat_template_gets_its_adapters(tmp_path: Path) -> None:
     assert server_command.chat_template(tmp_path, [adapter(folder)]) == ""
 
 
-def test_without_adapters_nothing_is_said_of_lora() -> None:
+def test_no_lora_flags_without_adapters() -> None:
     assert server_command.lora_arguments([]) == {}
 
 
-def test_the_transformers_server_takes_dtype_and_tells_what_it_does_not_use(tmp_path: Path) -> None:
+def test_unsupported_flags_of_transformers(tmp_path: Path) -> None:
     arguments = {"dtype": "float32", "max-model-len": 2048}
     words = server_command.build_command(TRANSFORMERS, tmp_path, "base", arguments, 8001)
     assert " ".join(words[3:]) == f"--base {tmp_path} --name base --dtype float32 --host 127.0.0.1 --port 8001"
@@ -102,13 +100,13 @@ def test_the_transformers_server_takes_dtype_and_tells_what_it_does_not_use(tmp_
     assert server_command.unused_arguments(VLLM, arguments) == []
 
 
-def test_what_the_step_decides_is_refused_all_at_once() -> None:
-    with pytest.raises(BadInput) as refused:
+def test_reserved_flags_are_rejected_together() -> None:
+    with pytest.raises(BadInput) as error:
         server_command.normalize_arguments({"port": 1, "lora_modules": "x=y", "--api-key": "s3cret"})
-    assert "port: set the port of the rollout" in str(refused.value)
-    assert "lora-modules: list the adapters" in str(refused.value)
-    assert "api-key: a command line" in str(refused.value)
-    assert "s3cret" not in str(refused.value)
+    assert "port: set the port of the rollout" in str(error.value)
+    assert "lora-modules: list the adapters" in str(error.value)
+    assert "api-key: a command line" in str(error.value)
+    assert "s3cret" not in str(error.value)
 
 
 def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from steps.serving.server import PortInUse, Server
 from steps.serving.server_command import Choice
 
 OTHER_PORT = RetryPolicy(max_attempts=5, initial_seconds=0.0)
-"""Of a start on a free port that another process takes first."""
+"""Policy for a start whose free port another process has taken first."""
 MAX_HEALTH_CHECKS = 3
 """Failed checks after which a running server is replaced."""
 

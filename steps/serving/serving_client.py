@@ -164,7 +164,7 @@ def _raise_for_status(response: Any, subject: str) -> None:
 
 
 def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Sleep) -> T:
-    """Return the result of ``call``, which receives its own time limit in seconds; retry temporary failures.
+    """Return the result of ``call``, which receives its time limit in seconds; retry transient failures.
 
     Each attempt has half of the remaining time, the last one all of it, so that a lost response can be requested
     again.

@@ -51,7 +51,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     if settings.canary and track == STABLE:
         print("there is no release yet: the first one receives all requests", flush=True)
     scaled = settings.max_replicas > settings.replicas
-    where = Rollout(cluster, settings.name, track, scaled and track == STABLE, end, sleep=sleep)
+    target = Rollout(cluster, settings.name, track, scaled and track == STABLE, end, sleep=sleep)
     progress.report(0, 3, f"service {settings.name}: {', '.join(release.models)}")
     optional = _apply_supporting_objects(cluster, settings, known)
     if track == CANARY:
@@ -59,17 +59,17 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
         release = dataclasses.replace(release, replicas=replicas)
     current = known.canary if track == CANARY else known.current
-    served = _deploy(where, settings, release, current)
-    progress.report(1, 3, f"{where.deployment} serves revision {served.revision}")
+    served = _deploy(target, settings, release, current)
+    progress.report(1, 3, f"{target.deployment} serves revision {served.revision}")
     try:
-        address = _address(where, settings, served)
-        answers = _ask(where, settings, served, address)
-        agreement = _compare(where, settings, address)
+        address = _address(target, settings, served)
+        answers = _ask(target, settings, served, address)
+        agreement = _compare(target, settings, address)
     except BaseException:
-        service_update.rollback(where, current, served)
+        service_update.rollback(target, current, served)
         raise
     known = dataclasses.replace(known, scaled=scaled, gateway=settings.gateway, objects=optional)
-    _record(where, known, served, settings.canary)
+    _record(target, known, served, settings.canary)
     for model, answer in answers.items():
         print(f"--- {model}\n{answer}")
     print(f"--- compared with the evaluation\n{agreement}")
@@ -177,63 +177,63 @@ def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, kno
     return optional
 
 
-def _deploy(where: Rollout, settings: Settings, release: Release, current: Release | None) -> Release:
+def _deploy(target: Rollout, settings: Settings, release: Release, current: Release | None) -> Release:
     """Deploy a release, with image volumes if the settings allow and the cluster supports them."""
     if settings.hot_load:
-        return service_update.deploy(where, release, current)
+        return service_update.deploy(target, release, current)
     mounted = image_volumes.mount_if_supported(
-        where.cluster, settings.name, release, current, settings.registry_secret
+        target.cluster, settings.name, release, current, settings.registry_secret
     )
     try:
-        return service_update.deploy(where, mounted, current)
+        return service_update.deploy(target, mounted, current)
     except ImageVolumeFailed as error:
         # A node can be older than the API server, and can lack the credentials that the servers have.
         print(f"adapters: pulled by the servers, because the nodes cannot mount them: {error.message}", flush=True)
-        return service_update.deploy(where, release, current)
+        return service_update.deploy(target, release, current)
 
 
-def _address(where: Rollout, settings: Settings, served: Release) -> str:
+def _address(target: Rollout, settings: Settings, served: Release) -> str:
     """Return the URL of the service, or of one pod of the canary."""
-    if where.track != CANARY:
-        return service_address(where.cluster, where.name)
-    ready = service_update.ready_pods(where, served.revision)
+    if target.track != CANARY:
+        return service_address(target.cluster, target.name)
+    ready = service_update.ready_pods(target, served.revision)
     if not ready:
-        raise StepError(f"no pod of {where.deployment} is ready any more")
+        raise StepError(f"no pod of {target.deployment} is ready any more")
     return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 
 
-def _ask(where: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
+def _ask(target: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
     """Return the answers of all models to the question."""
     question = settings.question or GREETING
     models = served.models
     if settings.template:
         try:
-            models = serving_client.list_models(address, sleep=where.sleep)
+            models = serving_client.list_models(address, sleep=target.sleep)
         except StepError:
             print("the custom pod is ready but lists no models; skipping the question", flush=True)
             return {}
     progress.report(2, 3, f"question: {question}")
     return {
-        model: serving_client.complete(address, model, question, MAX_TOKENS, where.remaining_seconds, where.sleep)
+        model: serving_client.complete(address, model, question, MAX_TOKENS, target.remaining_seconds, target.sleep)
         for model in models
     }
 
 
-def _compare(where: Rollout, settings: Settings, address: str) -> str:
+def _compare(target: Rollout, settings: Settings, address: str) -> str:
     if settings.template:
         return "not compared: the pod is a custom one"
     return answer_check.compare(
         settings,
         lambda model, messages, tokens: serving_client.chat(
-            address, model, messages, tokens, where.remaining_seconds, where.sleep
+            address, model, messages, tokens, target.remaining_seconds, target.sleep
         ),
     )
 
 
-def _record(where: Rollout, known: Releases, served: Release, percent: int) -> None:
+def _record(target: Rollout, known: Releases, served: Release, percent: int) -> None:
     from steps.rollout import service_change
 
-    if where.track == CANARY:
-        service_change.record_releases(where, dataclasses.replace(known, canary=served, percent=percent))
+    if target.track == CANARY:
+        service_change.record_releases(target, dataclasses.replace(known, canary=served, percent=percent))
     else:
-        service_change.record_releases(where, service_change.replace_current(known, served))
+        service_change.record_releases(target, service_change.replace_current(known, served))

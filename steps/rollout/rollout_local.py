@@ -160,7 +160,7 @@ def _link(source: str, target: str) -> None:
 def _serve(settings: Settings, service: Service, end: float) -> Server:
     """Return a healthy server of these settings: the running one, the one that is starting, or a new one."""
     current = server.read(_record(settings))
-    if current and current.settings == service.digest and _is_well(current):
+    if current and current.settings == service.digest and _is_healthy(current):
         server.stop(_starting(settings))
         return _reload_adapters(settings, service, current, end)
     starting = server.read(_starting(settings))  # of a run that was killed
@@ -186,7 +186,7 @@ def _serve(settings: Settings, service: Service, end: float) -> Server:
     return retry_call(attempt, OTHER_PORT, retry_if=lambda error: isinstance(error, PortInUse) and not settings.port)
 
 
-def _is_well(running: Server) -> bool:
+def _is_healthy(running: Server) -> bool:
     """Return True if a server is healthy; a busy one gets several checks before it is replaced."""
     return any(server.is_healthy(running) for _ in range(MAX_HEALTH_CHECKS) if server.is_alive(running))
 

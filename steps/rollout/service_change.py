@@ -23,13 +23,13 @@ def promote(cluster: KubernetesClient, name: str, seconds: float, sleep: Callabl
         BadInput: The service does not exist or has no canary.
         StepError: See ``service_update.deploy``; the current release stays live.
     """
-    known = _known(cluster, name)
+    known = _read_known(cluster, name)
     if known.canary is None or known.current is None:
         raise BadInput(f"{name} has no canary", "set pipeline.rollout.canary in the Workspace and run it")
-    where = _stable_rollout(cluster, name, known, seconds, sleep)
+    target = _stable_rollout(cluster, name, known, seconds, sleep)
     release = dataclasses.replace(known.canary, replicas=known.current.replicas)
-    served = service_update.deploy(where, release, known.current)
-    record_releases(where, replace_current(known, served))
+    served = service_update.deploy(target, release, known.current)
+    record_releases(target, replace_current(known, served))
     return f"{name} serves {_describe(served)}; previous release: {_describe(known.current)}"
 
 
@@ -40,18 +40,18 @@ def rollback(cluster: KubernetesClient, name: str, seconds: float, sleep: Callab
         BadInput: The service does not exist or has no previous release.
         StepError: See ``service_update.deploy``; the current release stays live.
     """
-    known = _known(cluster, name)
-    where = _stable_rollout(cluster, name, known, seconds, sleep)
+    known = _read_known(cluster, name)
+    target = _stable_rollout(cluster, name, known, seconds, sleep)
     if known.canary and known.current:
-        if not service_update.is_serving(where, known.current):
+        if not service_update.is_serving(target, known.current):
             print("an interrupted promotion was found; restoring the recorded release", flush=True)
-            service_update.restore(where, known.current)
-        record_releases(where, dataclasses.replace(known, canary=None, percent=0))
+            service_update.restore(target, known.current)
+        record_releases(target, dataclasses.replace(known, canary=None, percent=0))
         return f"removed the canary {_describe(known.canary)}; {name} serves {_describe(known.current)}"
     if known.previous is None or known.current is None:
         raise BadInput(f"{name} has no previous release to roll back to", "roll out another adapter")
-    served = service_update.deploy(where, known.previous, known.current)
-    record_releases(where, replace_current(known, served))
+    served = service_update.deploy(target, known.previous, known.current)
+    record_releases(target, replace_current(known, served))
     return f"rolled back: {name} serves {_describe(served)}; previous release: {_describe(known.current)}"
 
 
@@ -66,12 +66,12 @@ def replace_current(known: Releases, served: Release) -> Releases:
     )
 
 
-def record_releases(where: Rollout, known: Releases) -> None:
+def record_releases(target: Rollout, known: Releases) -> None:
     """Record the releases of a service and delete the objects of all others.
 
     The record is written last: if the process is killed before, the next one repeats the work.
     """
-    cluster, name = where.cluster, where.name
+    cluster, name = target.cluster, target.name
     if known.gateway:
         cluster.apply(ROUTES, service_manifests.route(name, known.gateway, known.percent if known.canary else 0))
     if known.canary is None:
@@ -84,7 +84,7 @@ def record_releases(where: Rollout, known: Releases) -> None:
     service_release.write_releases(cluster, name, known)
 
 
-def _known(cluster: KubernetesClient, name: str) -> Releases:
+def _read_known(cluster: KubernetesClient, name: str) -> Releases:
     known = service_release.read_releases(cluster, name)
     if known.current is None:
         raise BadInput(

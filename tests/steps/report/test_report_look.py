@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from html import escape, unescape
 from pathlib import Path
 
@@ -74,3 +75,16 @@ def test_page_fits_the_width_of_a_phone(tmp_path: Path, chromium: str, width: in
     measured = re.search(r'data-measured="([^"]*)"', done.stdout)
     assert measured, done.stdout[:300]
     assert json.loads(unescape(measured[1])) == {"inner": width, "scroll": width, "over": []}
+
+
+@pytest.mark.slow
+def test_screenshot_of_the_readme(tmp_path: Path, chromium: str) -> None:
+    write_run(tmp_path)
+    render(tmp_path)
+    script = Path(__file__).parents[3] / "docs" / "report_screenshot.py"
+    picture = tmp_path / "report.png"
+    report = tmp_path / "report" / "report.html"
+    done = subprocess.run([sys.executable, script, report, "--output", picture], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    width, height = (int.from_bytes(picture.read_bytes()[start : start + 4], "big") for start in (16, 20))
+    assert (width, height) == (1000, 1500)

@@ -19,7 +19,7 @@ from steps.runtime.errors import StepError
 from steps.serving.serving_client import Answer, RequestRejected
 
 PODS = ("cart", "shop", "mail", "search", "login", "stock")
-LONGER = " It is said at length, in many more words than are asked of the server."
+LONGER = " This sentence is longer than the maximum number of tokens in a request to the server."
 Says = Callable[[str, str], Answer | str]
 """Returns the answer of a server, by model name and question."""
 

@@ -134,7 +134,7 @@ def test_without_image_volumes_the_servers_pull(
     assert not {name for name in names if name.startswith("image-")}, "the image volume was sent"
     started = set(servers.pods)
     run(settings("two"))
-    assert not started & set(servers.pods), "an adapter has servers of its own all the same"
+    assert not started & set(servers.pods), "the servers were replaced"
     started = set(servers.pods)
     cluster.image_volumes = "on"  # an upgrade is no reason to replace servers
     run(settings("two"))

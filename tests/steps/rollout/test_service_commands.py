@@ -44,7 +44,7 @@ def test_rollback_removes_a_canary(
 
 
 def test_errors(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["promote", "nobody"]) == 2
-    assert "no argotune service nobody in namespace argotune" in capsys.readouterr().err
-    assert main(["promote", "nobody", "--deadline", "soon"]) == 2
+    assert main(["promote", "missing"]) == 2
+    assert "no argotune service missing in namespace argotune" in capsys.readouterr().err
+    assert main(["promote", "missing", "--deadline", "soon"]) == 2
     assert "--deadline" in capsys.readouterr().err

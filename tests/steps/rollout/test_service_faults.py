@@ -43,10 +43,10 @@ def recorded(cluster: KubernetesServer) -> str:
 
 @pytest.fixture
 def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> Callable[..., tuple[Faults, str]]:
-    """``attempt(kind, call, before=[...], command="promote", wanted="two")``: a service with a canary, then that."""
+    """``attempt(kind, call, before=[...], command="promote", expected="two")``: a service with a canary, then that."""
 
     def run(
-        kind: str, call: int, *, command: str, wanted: str, before: str = "", instead: str = ""
+        kind: str, call: int, *, command: str, expected: str, before: str = "", instead: str = ""
     ) -> tuple[Faults, str]:
         monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
         with KubernetesServer() as cluster:
@@ -61,18 +61,18 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float])
             if kind == "killed":
                 assert not kill_proof(cluster.faults, lambda: main([command, NAME])), "the process was not killed"
                 assert recorded(cluster) in ("one", "two")
-                outcome = "was already done" if is_done(cluster, wanted) else "succeeds after a restart"
+                outcome = "was already done" if is_done(cluster, expected) else "succeeds after a restart"
             if outcome != "was already done":
                 assert main([instead or command, NAME]) == 0
             assert kind != "429" or RETRY_AFTER in waits
-            assert is_done(cluster, "one" if instead else wanted)
+            assert is_done(cluster, "one" if instead else expected)
             assert servers.min_ready[NAME] == 1, "no server was ready for a while"
             return cluster.faults, outcome
 
     return run
 
 
-def is_done(cluster: KubernetesServer, wanted: str) -> bool:
+def is_done(cluster: KubernetesServer, expected: str) -> bool:
     """Return True if the image is live and recorded, and no object of the canary remains."""
     document = cluster.read("configmaps", f"{NAME}-releases", NAMESPACE)
     assert document
@@ -81,8 +81,8 @@ def is_done(cluster: KubernetesServer, wanted: str) -> bool:
     maps = {one["metadata"]["name"] for one in cluster.all("configmaps")}
     return (
         known["canary"] is None
-        and recorded(cluster) == wanted
-        and served_images(cluster) == {NAME: wanted}
+        and recorded(cluster) == expected
+        and served_images(cluster) == {NAME: expected}
         and maps == {*retained, f"{NAME}-releases"}
         and len(cluster.all("pods")) == 1
     )
@@ -91,9 +91,9 @@ def is_done(cluster: KubernetesServer, wanted: str) -> bool:
 @pytest.mark.parametrize(
     ("section", "given"),
     [
-        ("argotune promote", {"command": "promote", "wanted": "two"}),
-        ("argotune rollback of a canary", {"command": "rollback", "wanted": "one"}),
-        ("argotune rollback", {"before": "promote", "command": "rollback", "wanted": "one"}),
+        ("argotune promote", {"command": "promote", "expected": "two"}),
+        ("argotune rollback of a canary", {"command": "rollback", "expected": "one"}),
+        ("argotune rollback", {"before": "promote", "command": "rollback", "expected": "one"}),
     ],
 )
 def test_every_call_fails_once_in_every_way(
@@ -110,7 +110,7 @@ def test_a_killed_promotion_can_be_rolled_back(attempt: Callable[..., tuple[Faul
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
         instead = "rollback" if kind else ""
-        return attempt(kind, call, command="promote", wanted="two", instead=instead)
+        return attempt(kind, call, command="promote", expected="two", instead=instead)
 
     outcomes = {row.outcome for row in fault_table.sweep("promote", run, ("killed",), max_repeats=1)}
     assert outcomes == {"succeeds after a restart"}

@@ -96,4 +96,4 @@ def test_chat_says_what_is_missing(serve: Callable[..., Server], capsys: pytest.
 def test_chat_passes_a_servers_error_on(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     serve("one")  # files can't answer a POST
     assert main(["chat", "hello"]) == 1
-    assert "base answered with HTTP 501" in capsys.readouterr().err
+    assert "base returned HTTP 501" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from workflows.spec import inference_config, inference_set, kaito_annotations
-from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
+from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "kaito"
@@ -209,19 +209,23 @@ def _annotations() -> Iterator[str]:
 def _training() -> Iterator[str]:
     for section, keys in SECTIONS.items():
         yield f"\n### {section}\n"
-        honoured = [key for key, rule in keys.items() if not isinstance(rule, Accepted | Warned | Only | Refused)]
+        honoured = [
+            key
+            for key, rule in keys.items()
+            if not isinstance(rule, Ignored | IgnoredWithWarning | FixedValue | Unsupported)
+        ]
         if honoured:
             yield f"Honoured: {', '.join(f'`{key}`' for key in honoured)}.\n"
         yield "| key | | why | the nearest way |\n|---|---|---|---|"
         for key, rule in keys.items():
-            if isinstance(rule, Accepted | Warned):
+            if isinstance(rule, Ignored | IgnoredWithWarning):
                 yield f"| `{key}` | no effect | {_cell(rule.why)} | |"
-            elif isinstance(rule, Only):
+            elif isinstance(rule, FixedValue):
                 allowed = " or ".join(
                     f"`{yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}`" for value in rule.values
                 )
                 yield f"| `{key}` | only {allowed} | {_cell(rule.why)} | {_cell(rule.fix)} |"
-            elif isinstance(rule, Refused):
+            elif isinstance(rule, Unsupported):
                 yield f"| `{key}` | refused | {_cell(rule.why)} | {_cell(rule.fix)} |"
 
 

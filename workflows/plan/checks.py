@@ -47,7 +47,7 @@ def problems(plan: Plan) -> list[Problem]:
         rules.check_braces(_without_template(path, value), path, found)
     if plan.resource.count > 1:
         fix = "leave it out: one node tunes and one serves; for more servers set rollout.replicas"
-        found.wrong("resource.count", "is not honoured", fix)
+        found.error("resource.count", "is not honoured", fix)
     _addresses(plan, by_hand, found)
     machine = _machine(plan, found)
     if plan.evaluation:
@@ -140,7 +140,7 @@ def _machine(plan: Plan, found: Findings) -> presets.Sku | None:
             known[path] = presets.sku(size) if size else None
         except presets.UnknownSku as error:
             near = f"did you mean {', '.join(error.near)}?" if error.near else "presets/skus.yaml has the known ones"
-            found.wrong(path, f"Unsupported instance type {size}", near)
+            found.error(path, f"Unsupported instance type {size}", near)
     return known.get("resource.instanceType")
 
 
@@ -158,7 +158,7 @@ def _training(
             if key in given[section]:
                 what = f"has a place of its own in the plan: {path}"
                 place = PLACES[f"{ROOT}.{section}"]
-                found.wrong(f"{place}.{key}", what, f"--set {path}={given[section][key]}")
+                found.error(f"{place}.{key}", what, f"--set {path}={given[section][key]}")
     changed = {section: values for section, values in given.items() if PLACES[f"{ROOT}.{section}"] in by_hand}
     training.parse({ROOT: changed}, "", found)
     whole = TrainingConfig(
@@ -170,9 +170,9 @@ def _training(
     training.check_method(whole, tuning.method == "qlora", found)
     if tuning.objective == "dpo":
         for key, why in dpo.unsupported_keys(tuning.training_arguments).items():
-            found.wrong(f"{ROOT}.TrainingArguments.{key}", why, "leave it out, or write objective: sft")
+            found.error(f"{ROOT}.TrainingArguments.{key}", why, "remove it, or write objective: sft")
     if tuning.method == "qlora" and (why := sharding.unsupported_reason(tuning.sharding, tuning.quantization_config)):
-        found.wrong("pipeline.tune.sharding", why, "write load_in_4bit: true, or sharding: none")
+        found.error("pipeline.tune.sharding", why, "write load_in_4bit: true, or sharding: none")
     resource_rules.check_precision(whole, machine, found)
     if plan.rollout:
         serving_rules.check_servable(whole, {"vllm": plan.rollout.server_arguments}, found)

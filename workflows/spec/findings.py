@@ -1,4 +1,4 @@
-"""What is found in a document: errors and warnings with their lines, and pydantic's errors in plain words."""
+"""Findings in a document: errors and warnings with their lines, and readable messages for pydantic's errors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from workflows.spec.source import Source, join
 
 M = TypeVar("M", bound=BaseModel)
 MAX_NAMES = 25
-"""That a message can hold."""
+"""Maximum number of names listed in a message."""
 _PLAIN = {
-    "string_type": "must be text",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
+    "string_type": "must be a string",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "list_type": "must be a list",
-    "dict_type": "must be a map",
-    "model_type": "must be a map",
-    "invalid_key": "has a key that is not text",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "invalid_key": "has a key that is not a string",
 }
 
 
@@ -36,27 +36,28 @@ class Findings:
     def __init__(self, source: Source, *, here: bool = False) -> None:
         self.source = source
         self.here = here
-        """Whether this machine will run it, so that the memory of the size that it names does not count."""
+        """True if the local machine runs it, so that the memory of the instance type does not matter."""
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.places: dict[str, str] = {}
-        """Where the fields under a path are written, when that is elsewhere."""
-        self._spoilt: set[str] = set()
+        """Path in the file for each path of the model, if they differ."""
+        self._invalid_paths: set[str] = set()
 
-    def wrong(self, path: str, what: str, fix: str = "") -> None:
-        """Note an error, unless it only follows from one already noted at this place."""
+    def error(self, path: str, what: str, fix: str = "") -> None:
+        """Add an error, unless it follows from an earlier error at this path."""
         if not self._follows(path):
             self.errors.append(self._problem(path, what, fix))
 
     def warn(self, path: str, what: str, fix: str = "") -> None:
-        """Note what the user should know but need not change."""
+        """Add a warning."""
         if not self._follows(path):
             self.warnings.append(self._problem(path, what, fix))
 
     def read(self, kind: type[M], value: Any) -> M | None:
-        """Validate ``value``. What is wrong is noted and then mended, so that rules can look at the rest.
+        """Validate ``value``. Invalid parts are reported and then repaired, so that rules can check the rest.
 
-        None only when too little is there to mend.
+        Returns:
+            The model, or None if it cannot be repaired.
         """
         value = copy.deepcopy(value)
         for _ in range(20):
@@ -65,9 +66,9 @@ class Findings:
             except ValidationError as error:
                 for details in error.errors():
                     path = path_of(details["loc"])
-                    self.wrong(path, *_in_words(details, kind))
-                    self._spoilt.add(path)
-                    _mend(value, details, kind)
+                    self.error(path, *_in_words(details, kind))
+                    self._invalid_paths.add(path)
+                    _repair(value, details, kind)
         return None
 
     def _problem(self, path: str, what: str, fix: str) -> Problem:
@@ -75,21 +76,21 @@ class Findings:
         return Problem(what, path=path, file=self.source.file, line=self.source.line(path), fix=fix)
 
     def _written(self, path: str) -> str:
-        """The path as the user wrote it."""
+        """Return the path as written in the file."""
         known = [place for place in self.places if path == place or path.startswith((f"{place}.", f"{place}["))]
         place = max(known, key=len, default="")
         return self.places[place] + path.removeprefix(place) if place else path
 
     def _follows(self, path: str) -> bool:
-        """Whether the place, one around it, or a field right in it was wrong by itself."""
+        """Return True if the path, one of its parents, or one of its direct fields is invalid."""
         path = self._written(path)
         around = {path[:end] for end in range(len(path)) if path[end] in ".["} | {path}
-        inside = {spoilt[: max(spoilt.rfind("."), spoilt.rfind("["), 0)] for spoilt in self._spoilt}
-        return bool(self._spoilt & around) or (path in inside)
+        inside = {spoilt[: max(spoilt.rfind("."), spoilt.rfind("["), 0)] for spoilt in self._invalid_paths}
+        return bool(self._invalid_paths & around) or (path in inside)
 
 
 def path_of(loc: Iterable[str | int]) -> str:
-    """Field path of a pydantic location."""
+    """Return the field path of a pydantic location."""
     path = ""
     for part in loc:
         path = path if part == "[key]" else join(path, part)
@@ -97,16 +98,16 @@ def path_of(loc: Iterable[str | int]) -> str:
 
 
 def unknown(name: str, known: Collection[str]) -> str:
-    """What to write instead of an unknown name."""
+    """Return the fix for an unknown name."""
     by_lower = {key.lower(): key for key in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     if near:
         return f"did you mean {by_lower[near[0]]}?"
-    return f"known here: {', '.join(known)}" if len(known) <= MAX_NAMES else "docs/FIELDS.md lists what is known here"
+    return f"known: {', '.join(known)}" if len(known) <= MAX_NAMES else "docs/FIELDS.md lists the fields"
 
 
 def short(value: Any) -> str:
-    """A value as a message can hold it."""
+    """Format a value for a message, shortened to 80 characters."""
     if isinstance(value, bool):
         return str(value).lower()
     text = repr(value)
@@ -125,7 +126,7 @@ def _in_words(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
         case "value_error":
             return str(error["ctx"]["error"]), ""
         case "string_type":
-            fix = "put quotes around it" if isinstance(error["input"], int | float) else ""
+            fix = "quote it" if isinstance(error["input"], int | float) else ""
             return f"{_PLAIN['string_type']}, not {short(error['input'])}", fix
     said = _PLAIN.get(error["type"]) or error["msg"].replace("Input should", "must")
     return f"{said}, not {short(error['input'])}", ""
@@ -153,14 +154,14 @@ def _model_at(kind: type[BaseModel] | None, loc: tuple[str | int, ...]) -> type[
 
 
 def _inner(annotation: Any) -> type[BaseModel] | None:
-    """The model inside ``Model``, ``Model | None`` or ``list[Model]``."""
+    """Return the model inside ``Model``, ``Model | None`` or ``list[Model]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _inner(part))), None)
 
 
-def _mend(value: Any, error: ErrorDetails, kind: type[BaseModel]) -> None:
-    """Take out what is wrong at the place of an error, or put in a stand-in where something must be."""
+def _repair(value: Any, error: ErrorDetails, kind: type[BaseModel]) -> None:
+    """Remove the invalid value at the location of an error, or replace it if the field is required."""
     loc = [part for part in error["loc"] if part != "[key]"]
     if not loc:
         return

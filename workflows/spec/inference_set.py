@@ -1,7 +1,7 @@
-"""KAITO's InferenceSet (``kaito.sh/v1alpha1`` and ``v1beta1``): several servers of one Workspace's inference.
+"""KAITO's InferenceSet (``kaito.sh/v1alpha1`` and ``v1beta1``): several servers of one model.
 
-Here that is a Workspace with ``pipeline.rollout.replicas``: one Service, so many servers behind it. Source of fields
-and defaults: ``config/crd/bases/kaito.sh_inferencesets.yaml`` of kaito-project/kaito 0.12.
+It becomes a Workspace with ``pipeline.rollout.replicas``: one Service with several servers. Source of fields and
+defaults: ``config/crd/bases/kaito.sh_inferencesets.yaml`` of kaito-project/kaito 0.12.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from workflows.spec.workspace import V1ALPHA1, Inference, LabelSelector, Metadat
 
 KIND = "InferenceSet"
 AUTOSCALER = "scaledobject.kaito.sh/"
-"""Annotations of KEDA's scaler for KAITO begin with this (kaito-project/keda-kaito-scaler)."""
+"""Prefix of the annotations of KEDA's scaler for KAITO (kaito-project/keda-kaito-scaler)."""
 METRIC, THRESHOLD = "vllm:num_requests_waiting", "10"
-"""What servers are added by here (``steps/rollout/service_manifests.py``), as the scaler does by default."""
+"""Scaling metric (``steps/rollout/service_manifests.py``), the scaler's default."""
 MAX_REPLICAS = 1000
-"""Servers that a rollout may have (``pipeline.rollout.maxReplicas``)."""
-# Where the fields of the Workspace that an InferenceSet stands for are written; the longest that begins a path counts.
+"""Maximum of ``pipeline.rollout.maxReplicas``."""
+# Paths of the Workspace and their paths in the InferenceSet; the longest prefix applies.
 PLACES = {
     "resource": "spec.template.resource",
     "resource.labelSelector": "spec.labelSelector",
@@ -49,7 +49,7 @@ class TemplateResource(Fields):
 
 
 class Template(Fields):
-    """What each server is."""
+    """Template of each server."""
 
     metadata: TemplateMetadata = TemplateMetadata()
     resource: TemplateResource = TemplateResource()
@@ -57,14 +57,14 @@ class Template(Fields):
 
 
 class MaintenanceWindow(Fields):
-    """When servers may be upgraded."""
+    """Maintenance window for upgrades."""
 
     schedule: str
     duration: str = "4h"
 
 
 class AutoUpgrade(Fields):
-    """Whether servers are replaced when the controller has a newer image of KAITO's."""
+    """Automatic upgrade to newer images of KAITO."""
 
     enabled: bool = False
     strategy: Literal["InPlace", "Surge"] = "InPlace"
@@ -72,26 +72,26 @@ class AutoUpgrade(Fields):
 
 
 class RollingUpdate(Fields):
-    """How many servers may be gone during an update."""
+    """Maximum unavailable servers during an update."""
 
     max_unavailable: int | str = 1
 
 
 class UpdateStrategy(Fields):
-    """How servers are replaced."""
+    """Update strategy of the servers."""
 
     type: str = "RollingUpdate"
     rolling_update: RollingUpdate = RollingUpdate()
 
 
 class Spec(Fields):
-    """What the set is."""
+    """Specification of the InferenceSet."""
 
     label_selector: LabelSelector
     """Labels of the nodes of each server."""
     replicas: int = Field(1, ge=0, le=100)
     node_count_limit: int = Field(0, ge=0)
-    """The most nodes of all servers; 0: no limit."""
+    """Maximum number of nodes of all servers; 0: no limit."""
     template: Template
     update_strategy: UpdateStrategy = UpdateStrategy()
     auto_upgrade: AutoUpgrade = AutoUpgrade()
@@ -105,71 +105,73 @@ class InferenceSet(Fields):
     metadata: Metadata
     spec: Spec
     pipeline: Pipeline = Pipeline()
-    """Ours; see ``pipeline.py``."""
+    """argotune's addition, see ``pipeline.py``."""
 
 
-def read(value: Any, found: Findings) -> Workspace | None:
-    """The Workspace that an InferenceSet stands for, or None with too little there; complaints go to ``found``."""
-    given = found.read(InferenceSet, value)
+def read(value: Any, findings: Findings) -> Workspace | None:
+    """Convert an InferenceSet to a Workspace; errors go to ``findings``; None if it cannot be repaired."""
+    given = findings.read(InferenceSet, value)
     if given is None:
         return None
-    _check(given, found)
+    _check(given, findings)
     workspace = _workspace(given)
     template = {f"metadata.annotations.{key}": f"spec.template.metadata.annotations.{key}" for key in _template(given)}
-    found.places = PLACES | template
-    found.source = Source(found.source.file, _lines(found.source, found.places))
+    findings.places = PLACES | template
+    findings.source = Source(findings.source.file, _lines(findings.source, findings.places))
     return workspace
 
 
-def _check(given: InferenceSet, found: Findings) -> None:
+def _check(given: InferenceSet, findings: Findings) -> None:
     spec, old = given.spec, given.api_version == V1ALPHA1
     if spec.replicas == 0:
-        what = "with 0 servers nothing is served, and no rollout could be proven"
-        found.wrong("spec.replicas", what, "write 1, and scale the Deployment down when the run has ended")
+        what = "0 servers cannot be rolled out"
+        findings.error("spec.replicas", what, "write 1, and scale the Deployment down after the run")
     if 0 < spec.node_count_limit < spec.replicas:
         what = f"{spec.replicas} replicas need {spec.replicas} nodes, more than nodeCountLimit {spec.node_count_limit}"
-        found.wrong("spec.nodeCountLimit", what, f"write replicas: {spec.node_count_limit}, or raise the limit")
+        findings.error("spec.nodeCountLimit", what, f"write replicas: {spec.node_count_limit}, or raise the limit")
     if spec.template.resource.partition and old:
         fix = "write apiVersion: kaito.sh/v1beta1"
-        found.wrong("spec.template.resource.partition", "is not a field of kaito.sh/v1alpha1", fix)
+        findings.error("spec.template.resource.partition", "is not a field of kaito.sh/v1alpha1", fix)
     if spec.update_strategy.type != "RollingUpdate":
-        what = f"{spec.update_strategy.type!r}: a new server answers before the old one goes, always"
-        found.wrong("spec.updateStrategy.type", what, "write RollingUpdate, or leave updateStrategy out")
+        what = f"{spec.update_strategy.type!r}: only rolling updates are supported"
+        findings.error("spec.updateStrategy.type", what, "write RollingUpdate, or remove updateStrategy")
     if spec.auto_upgrade.enabled:
-        what = "not honoured: the serve image is the site profile's, and changes when a run brings another"
-        found.wrong(
+        what = "not supported: the site profile sets the serve image, and a run updates it"
+        findings.error(
             "spec.autoUpgrade.enabled", what, "write false; raise images.serve in the site profile and run again"
         )
     if given.pipeline.rollout.model_fields_set & {"replicas"} and "replicas" in spec.model_fields_set:
-        found.wrong("pipeline.rollout.replicas", "stands twice, in spec.replicas too", "leave it out here")
-    _check_autoscaler(given, found)
+        findings.error("pipeline.rollout.replicas", "duplicates spec.replicas", "remove it")
+    _check_autoscaler(given, findings)
 
 
-def _check_autoscaler(given: InferenceSet, found: Findings) -> None:
+def _check_autoscaler(given: InferenceSet, findings: Findings) -> None:
     scaler, replicas = _autoscaler(given), given.spec.replicas
     if scaler.get("auto-provision") != "true":
         return
     path = f"metadata.annotations.{AUTOSCALER}"
     most = scaler.get("max-replicas", "")
     if most and not (most.isdecimal() and 0 < int(most) <= MAX_REPLICAS):
-        found.wrong(f"{path}max-replicas", f"{most!r} is no number of servers", f"write a number up to {MAX_REPLICAS}")
+        findings.error(
+            f"{path}max-replicas", f"{most!r} is not a number of servers", f"write a number up to {MAX_REPLICAS}"
+        )
     elif not most and not given.spec.node_count_limit:
-        what = f"how many servers there may be is not told, so {replicas} run, always"
-        found.warn(f"{path}auto-provision", what, f'add {AUTOSCALER}max-replicas: "10", or nodeCountLimit')
+        what = f"the maximum number of servers is missing, so the number stays at {replicas}"
+        findings.warn(f"{path}auto-provision", what, f'add {AUTOSCALER}max-replicas: "10", or nodeCountLimit')
     said = {
-        "metricName": (METRIC, f"servers are added by {METRIC} alone"),
-        "threshold": (THRESHOLD, f"a server is added when more than {THRESHOLD} requests wait at each"),
-        "min-replicas": (str(replicas), f"there are at least spec.replicas servers, {replicas}"),
+        "metricName": (METRIC, f"servers are only scaled by {METRIC}"),
+        "threshold": (THRESHOLD, f"a server is added at more than {THRESHOLD} waiting requests per server"),
+        "min-replicas": (str(replicas), f"the minimum is spec.replicas ({replicas})"),
     }
     for key, value in scaler.items():
         if key in said and value != said[key][0]:
-            found.warn(f"{path}{key}", f"{value!r} is not honoured: {said[key][1]}", f'write "{said[key][0]}"')
+            findings.warn(f"{path}{key}", f"{value!r} is not supported: {said[key][1]}", f'write "{said[key][0]}"')
         elif key not in (*said, "auto-provision", "max-replicas"):
-            found.warn(f"{path}{key}", f"is not read: {said['metricName'][1]}", "leave it out")
+            findings.warn(f"{path}{key}", f"is ignored: {said['metricName'][1]}", "remove it")
 
 
 def _workspace(given: InferenceSet) -> Workspace:
-    """The same fields where a Workspace has them."""
+    """Convert the fields to those of a Workspace."""
     spec = given.spec
     pipeline = given.pipeline.model_dump(by_alias=True, exclude_unset=True)
     rollout = pipeline.get("rollout", {})
@@ -197,7 +199,7 @@ def _workspace(given: InferenceSet) -> Workspace:
 
 
 def _most(given: InferenceSet) -> int:
-    """The most servers that there may be while requests wait; 0: no autoscaler is asked for."""
+    """Return the maximum number of servers; 0: no autoscaler."""
     scaler = _autoscaler(given)
     if scaler.get("auto-provision") != "true":
         return 0
@@ -206,7 +208,7 @@ def _most(given: InferenceSet) -> int:
 
 
 def _autoscaler(given: InferenceSet) -> dict[str, str]:
-    """Annotations of the scaler, without what all begin with."""
+    """Return the scaler's annotations without their prefix."""
     annotations = given.metadata.annotations.items()
     return {key.removeprefix(AUTOSCALER): value for key, value in annotations if key.startswith(AUTOSCALER)}
 
@@ -216,7 +218,7 @@ def _template(given: InferenceSet) -> dict[str, str]:
 
 
 def _lines(source: Source, places: dict[str, str]) -> dict[str, int]:
-    """The lines of the file under the names that a Workspace has for them too."""
+    """Return the lines of the file, also under the paths of the Workspace."""
     lines = dict(source.lines)
     for ours, theirs in sorted(places.items()):
         for path, line in source.lines.items():

@@ -1,4 +1,4 @@
-"""KAITO's annotations on a Workspace: which are honoured, and which are refused."""
+"""KAITO's annotations on a Workspace: supported and rejected values."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from workflows.spec.source import join
 
 PREFIX = "kaito.sh/"
 BYPASS_CHECKS = "kaito.sh/bypass-resource-checks"
-"""There, whatever its value: memory is not compared with the machine's."""
+"""If present, with any value: memory is not checked against the instance type."""
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
-"""vLLM's flag of the same name."""
+"""vLLM flag of the same name."""
 NODE_CLASS = "kaito.sh/node-class-name"
-"""Karpenter's class of nodes, where a run makes its nodes with Karpenter."""
+"""Karpenter node class, if a run creates its nodes with Karpenter."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of an annotation."""
+    """Rule for an annotation."""
 
     taken: tuple[str, ...] = ()
-    """Values that say what happens anyway; none and ``honoured``: any."""
+    """Values that describe the actual behavior; if this and ``honoured`` are empty: any."""
     honoured: tuple[str, ...] = ()
-    """Values that change what happens."""
+    """Values with an effect."""
     message: str = ""
-    """KAITO's own words for a value that is none."""
+    """KAITO's message for an invalid value."""
     known: tuple[str, ...] = ()
-    """Values that KAITO takes, where it looks."""
+    """Values that KAITO accepts, if it validates them."""
     why: str = ""
-    """Why the other values are refused."""
+    """Reason why other values are rejected."""
     fix: str = ""
-    """The nearest way to have the same."""
+    """Closest alternative."""
 
 
 RULES: Mapping[str, Rule] = {
@@ -46,47 +46,47 @@ RULES: Mapping[str, Rule] = {
     ),
     "kaito.sh/runtime": Rule(
         taken=("vllm",),
-        why="a cluster serves with vLLM",
-        fix='write "vllm"; on one machine, ARGOTUNE_VLLM=off serves with the transformers library',
+        why="clusters serve with vLLM",
+        fix='write "vllm"; for local runs, ARGOTUNE_VLLM=off serves with the transformers library',
     ),
     "kaito.sh/disable-benchmark": Rule(
         taken=("true",),
-        why="no benchmark runs when a model is loaded",
-        fix='write "true"; run vllm bench serve against the endpoint when you want figures',
+        why="benchmarks at load time are not supported",
+        fix='write "true"; run vllm bench serve against the endpoint instead',
     ),
     "kaito.sh/use-local-weights": Rule(
         taken=("false",),
         message='"{}" must be "true" or "false"',
         known=("true", "false"),
-        why="weights are not read from the nodes' disks, which may hold other commits than the preset's",
-        fix='write "false"; weights are kept on the models volume (storage.modelsClaim of the site profile)',
+        why="weights on node disks are not supported: their revision is unknown",
+        fix='write "false"; weights are cached on the models volume (storage.modelsClaim of the site profile)',
     ),
     "kaito.sh/enablelb": Rule(
         taken=("False", "false"),
-        why="a served model is not put on the internet, as anybody could use it there",
-        fix='write "False"; then kubectl expose service NAME --type=LoadBalancer --name=NAME-public, or a gateway',
+        why="public endpoints are not supported: they would have no access control",
+        fix='write "False"; then kubectl expose service NAME --type=LoadBalancer --name=NAME-public, or use a gateway',
     ),
     "kaito.sh/node-image-family": Rule(
         message='unsupported node image family "{}", supported values are azurelinux, ubuntu',
         known=("azurelinux", "ubuntu"),
-        why="nodes have the image of their pool",
-        fix="leave it out; with Karpenter, kaito.sh/node-class-name names a class whose imageFamily it is",
+        why="node images are set by the node pool",
+        fix="remove it; with Karpenter, kaito.sh/node-class-name selects a class with an imageFamily",
     ),
 }
 
 
-def check(annotations: Mapping[str, str], serves: bool, found: Findings) -> None:
-    """Note each annotation of KAITO that is unknown, or asks for what no run does. Others' annotations are free."""
+def check(annotations: Mapping[str, str], serves: bool, findings: Findings) -> None:
+    """Report unknown and unsupported KAITO annotations; other annotations are not checked."""
     for key, value in annotations.items():
         path = join("metadata.annotations", key)
         if not key.startswith(PREFIX):
             continue
         rule = RULES.get(key)
         if not rule:
-            found.wrong(path, "unknown annotation of KAITO", unknown(key, RULES))
+            findings.error(path, "unknown KAITO annotation", unknown(key, RULES))
         elif rule.known and value not in rule.known:
-            found.wrong(path, rule.message.format(value), f"write one of {', '.join(rule.known)}")
+            findings.error(path, rule.message.format(value), f"write one of {', '.join(rule.known)}")
         elif (rule.taken or rule.why) and value not in (*rule.taken, *rule.honoured):
-            found.wrong(path, f"{value!r}: {rule.why}", rule.fix)
+            findings.error(path, f"{value!r}: {rule.why}", rule.fix)
         elif value in rule.honoured and not serves:
-            found.warn(path, "has no effect without inference", "leave it out")
+            findings.warn(path, "has no effect without inference", "remove it")

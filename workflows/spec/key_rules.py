@@ -1,4 +1,4 @@
-"""What may stand under a key of a configuration: its type, or why it cannot be honoured."""
+"""Rules for the keys of a configuration: the type, or the reason why it is not supported."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """Taken as written, but without effect here, and the user need not care."""
+class Ignored:
+    """Key that is accepted without effect."""
 
     kind: Any
     why: str
 
 
 @dataclass(frozen=True)
-class Warned:
-    """Taken, but without effect here unless it is ``harmless``, and the user should know."""
+class IgnoredWithWarning:
+    """Key that is accepted without effect, with a warning unless the value is ``harmless``."""
 
     kind: Any
     why: str
@@ -27,8 +27,8 @@ class Warned:
 
 
 @dataclass(frozen=True)
-class Only:
-    """Taken only with the values that say what happens anyway."""
+class FixedValue:
+    """Key that is accepted only with the values that describe the actual behavior."""
 
     values: tuple[Any, ...]
     why: str
@@ -36,11 +36,11 @@ class Only:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Known, and not honoured; a value that says that the thing is off (``false``, ``no``, ``none``) is taken."""
+class Unsupported:
+    """Key that is not supported; values that disable it (``false``, ``no``, ``none``) are accepted."""
 
     why: str
-    fix: str = "leave it out"
+    fix: str = "remove it"
 
 
 def _no_bool(value: Any) -> Any:
@@ -51,12 +51,12 @@ def _no_bool(value: Any) -> Any:
 
 def _template(text: str) -> str:
     if "{%" not in text and "{{" not in text:
-        raise ValueError("must be the Jinja text of a template itself: there are no files of KAITO's image here")
+        raise ValueError("must be Jinja text: files of KAITO's image are not available")
     return text
 
 
 def _no_as_text(value: Any) -> Any:
-    """YAML reads a bare ``no`` as false, where a strategy named "no" is meant."""
+    """Convert false to "no": YAML reads a bare ``no`` as false, but here it names a strategy."""
     return "no" if value is False else value
 
 

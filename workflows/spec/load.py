@@ -1,4 +1,4 @@
-"""Read a Workspace file: every problem in it at once, each with its line."""
+"""Read a Workspace file, and report all its problems together, each with its line."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ ConfigMaps = dict[str, KubernetesObject]
 
 @dataclass(frozen=True)
 class Manifest:
-    """One Workspace of a file, with the configuration it names."""
+    """One Workspace of a file, with its configuration."""
 
     workspace: Workspace
     training: TrainingConfig
-    """Of the ConfigMap that ``tuning.config`` names; ``source`` has its lines as ``training_config.SECTION.KEY``."""
+    """Content of the ConfigMap ``tuning.config``; ``source`` has its lines as ``training_config.SECTION.KEY``."""
     inference_config: dict[str, Any]
-    """``{"vllm": {flag: value}}`` of the ConfigMap that ``inference.config`` names; else empty."""
+    """``{"vllm": {flag: value}}`` of the ConfigMap ``inference.config``; otherwise empty."""
     source: Source
     warnings: tuple[Problem, ...] = ()
-    """What the user should know but need not change."""
+    """Warnings of the file."""
 
     @property
     def eval_split(self) -> float:
-        """Share of the rows that is held out for the evaluation."""
+        """Share of the rows held out for the evaluation."""
         return rules.held_out(self.workspace, self.training)
 
 
 def load(path: str | Path, *, here: bool = False) -> list[Manifest]:
-    """Read all Workspaces of a YAML file; ``-`` is standard input. ConfigMaps are found by name in the same file.
+    """Read all Workspaces of a YAML file (``-``: standard input), with their ConfigMaps from the same file.
 
-    ``here``: this machine will run them, so that the memory of the size that they name does not count.
+    ``here``: the local machine runs them, so the memory of the instance type does not matter.
 
     Raises:
-        InvalidInput: with every problem of the file, in its order.
+        InvalidInput: with all problems of the file, sorted by line.
     """
     file = "<stdin>" if str(path) == "-" else str(path)
     parts, problems = documents(_text(path, file), file)
@@ -78,83 +78,85 @@ def _text(path: str | Path, file: str) -> str:
 
 
 def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
-    """What to say of a file without a Workspace: why not what it holds instead, where that is of KAITO."""
+    """What to say of a file without a Workspace: with the reasons for KAITO's other kinds."""
     refused = [thing for thing in objects if thing.kind in OTHER_KINDS]
     for thing in refused:
         why, fix = OTHER_KINDS[thing.kind]
-        yield thing.problem("kind", f"{thing.kind} is not compiled: {why}", fix)
+        yield thing.problem("kind", f"{thing.kind} cannot be compiled: {why}", fix)
     if not refused:
-        there = f"holds no Workspace, only {', '.join(sorted({thing.kind for thing in objects}))}"
+        there = f"contains no Workspace, only {', '.join(sorted({thing.kind for thing in objects}))}"
         fix = "write an object with apiVersion: kaito.sh/v1beta1 and kind: Workspace"
         yield Problem(there if objects else "is empty", file=file, fix=fix)
 
 
 def _manifest(thing: KubernetesObject, configs: ConfigMaps, here: bool) -> tuple[Manifest | None, list[Problem]]:
-    found = Findings(thing.source, here=here)
-    value = thing.workspace_fields(found)
-    workspace = inference_set.read(value, found) if thing.kind == inference_set.KIND else found.read(Workspace, value)
-    rules.check_braces(value, "", found)
+    findings = Findings(thing.source, here=here)
+    value = thing.workspace_fields(findings)
+    workspace = (
+        inference_set.read(value, findings) if thing.kind == inference_set.KIND else findings.read(Workspace, value)
+    )
+    rules.check_braces(value, "", findings)
     if not workspace:
-        return None, found.errors
-    trained, server = _training(workspace, configs, found), _server(workspace, configs, found)
-    rules.check(workspace, trained, server, found)
-    if found.errors:
-        return None, found.errors
-    warnings = tuple(sorted(dict.fromkeys(found.warnings), key=lambda problem: problem.line))
-    return Manifest(workspace, trained, server, found.source, warnings), []
+        return None, findings.errors
+    trained, server = _training(workspace, configs, findings), _server(workspace, configs, findings)
+    rules.check(workspace, trained, server, findings)
+    if findings.errors:
+        return None, findings.errors
+    warnings = tuple(sorted(dict.fromkeys(findings.warnings), key=lambda problem: problem.line))
+    return Manifest(workspace, trained, server, findings.source, warnings), []
 
 
-def _training(workspace: Workspace, configs: ConfigMaps, found: Findings) -> TrainingConfig:
+def _training(workspace: Workspace, configs: ConfigMaps, findings: Findings) -> TrainingConfig:
     name = workspace.tuning.config if workspace.tuning else ""
-    content = _config(name, "tuning.config", training.KEY, "", configs, found)
+    content = _config(name, "tuning.config", training.KEY, "", configs, findings)
     if not workspace.tuning or content is None:
         return TrainingConfig()
-    read = training.parse(content, name, found)
-    training.check_method(read, workspace.tuning.quantized, found)
+    read = training.parse(content, name, findings)
+    training.check_method(read, workspace.tuning.quantized, findings)
     for section, values in read.sections():
-        # A chat template is nothing but braces; the compiler writes them so that Argo sees none.
+        # A chat template consists of braces; the compiler escapes them for Argo.
         given = {key: value for key, value in values.items() if key != "chat_template"}
-        rules.check_braces(given, f"{training.ROOT}.{section}", found)
+        rules.check_braces(given, f"{training.ROOT}.{section}", findings)
     return read
 
 
-def _server(workspace: Workspace, configs: ConfigMaps, found: Findings) -> dict[str, Any]:
+def _server(workspace: Workspace, configs: ConfigMaps, findings: Findings) -> dict[str, Any]:
     name = workspace.inference.config if workspace.inference else ""
-    content = _config(name, "inference.config", inference_config.KEY, inference_config.ROOT, configs, found)
+    content = _config(name, "inference.config", inference_config.KEY, inference_config.ROOT, configs, findings)
     if not workspace.inference or content is None:
         return {}
-    read = inference_config.parse(content, rules.find(workspace.inference.preset), found)
+    read = inference_config.parse(content, rules.find(workspace.inference.preset), findings)
     flags = {flag: value for flag, value in read.get("vllm", {}).items() if flag != inference_config.CHAT_TEMPLATE}
-    rules.check_braces({"vllm": flags}, inference_config.ROOT, found)
+    rules.check_braces({"vllm": flags}, inference_config.ROOT, findings)
     return read
 
 
-def _config(name: str, path: str, key: str, prefix: str, configs: ConfigMaps, found: Findings) -> Any:
-    """Content of the ConfigMap that a Workspace names; None where there is none to read."""
+def _config(name: str, path: str, key: str, prefix: str, configs: ConfigMaps, findings: Findings) -> Any:
+    """Return the content of the ConfigMap of a Workspace; None if there is none."""
     if not name:
         return None
     if name in configs:
-        return configs[name].config(key, prefix, found)
+        return configs[name].config(key, prefix, findings)
     if name in KAITO_TEMPLATES:
-        fix = "put the ConfigMap into this file to have KAITO's values"
-        found.warn(path, f"{name} is KAITO's own default; argotune's defaults are used instead", fix)
+        fix = "add the ConfigMap to this file to use KAITO's values"
+        findings.warn(path, f"{name} is KAITO's default; argotune uses its own defaults", fix)
     else:
         what = f"ConfigMap '{name}' specified in 'config' not found in this file"
-        found.wrong(path, what, "add it after a line ---, for example from kubectl get configmap -o yaml")
+        findings.error(path, what, "add it after a line ---, for example from kubectl get configmap -o yaml")
     return None
 
 
 def _aside(objects: list[KubernetesObject], manifests: list[Manifest]) -> Iterator[Problem]:
-    """Warnings for what the file holds besides Workspaces and their ConfigMaps."""
+    """Yield warnings for objects other than Workspaces and their ConfigMaps."""
     used = set()
     for manifest in manifests:
         tuning, inference = manifest.workspace.tuning, manifest.workspace.inference
         used |= {tuning.config if tuning else "", inference.config if inference else ""}
     for thing in objects:
         if thing.kind == "ConfigMap" and thing.name not in used:
-            yield thing.problem("kind", f"ConfigMap {thing.name} is not named by any Workspace", "")
+            yield thing.problem("kind", f"ConfigMap {thing.name} is not used by any Workspace", "")
         elif thing.kind in OTHER_KINDS:
             why, fix = OTHER_KINDS[thing.kind]
-            yield thing.problem("kind", f"{thing.kind} {thing.name} is not compiled: {why}", fix)
+            yield thing.problem("kind", f"{thing.kind} {thing.name} cannot be compiled: {why}", fix)
         elif thing.kind not in ("ConfigMap", *KINDS):
-            yield thing.problem("kind", f"{thing.kind} {thing.name} is not compiled", "apply it with kubectl")
+            yield thing.problem("kind", f"{thing.kind} {thing.name} cannot be compiled", "apply it with kubectl")

@@ -1,4 +1,4 @@
-"""Names as Kubernetes takes them, and the placeholders of example files."""
+"""Valid Kubernetes names, and placeholders in example files."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ LABELS_RULE = (
 
 
 def random_suffix() -> str:
-    """Five letters that make a name of its own; of those of Kubernetes' ``generateName``: no vowels, so no words."""
+    """Return five random letters of the alphabet of Kubernetes' ``generateName`` (no vowels, so no words)."""
     import secrets
 
     return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
 
 
 def is_label(text: str) -> bool:
-    """Whether ``text`` is a DNS-1123 label."""
+    """Return True if ``text`` is a DNS-1123 label."""
     return bool(_LABEL.fullmatch(text))
 
 
 def is_subdomain(text: str) -> bool:
-    """Whether ``text`` is a DNS-1123 subdomain, as names of Secrets, ConfigMaps and claims are."""
+    """Return True if ``text`` is a DNS-1123 subdomain, required for names of Secrets, ConfigMaps and claims."""
     return len(text) <= 253 and all(is_label(part) for part in text.split("."))
 
 
 def is_label_value(text: str) -> bool:
-    """Whether ``text`` can be the value of a label."""
+    """Return True if ``text`` is a valid label value."""
     return bool(_LABEL_VALUE.fullmatch(text))
 
 
 def is_label_key(text: str) -> bool:
-    """Whether ``text`` can be the key of a label: a name, and perhaps a domain before it."""
+    """Return True if ``text`` is a valid label key: a name with an optional domain prefix."""
     domain, slash, name = text.rpartition("/")
     return bool(name) and is_label_value(name) and (is_subdomain(domain) if slash else True)
 
 
 def placeholders(text: str) -> list[str]:
-    """Words like ``ACR_REPO_HERE``, which KAITO's examples leave for the user to replace."""
+    """Return placeholders such as ``ACR_REPO_HERE`` in KAITO's examples."""
     return [match[0] for match in _PLACEHOLDER.finditer(text)]
 
 
 def without_placeholders(text: str) -> str:
-    """``text`` with a plain word for each placeholder, so that the rest can be checked."""
+    """Replace each placeholder by a plain word, so that the rest can be validated."""
     return _PLACEHOLDER.sub("placeholder", text)

@@ -1,4 +1,4 @@
-"""What must hold for the other nodes that would do (``pipeline.nodes``)."""
+"""Rules for fallback nodes (``pipeline.nodes``)."""
 
 from __future__ import annotations
 
@@ -10,34 +10,40 @@ from workflows.spec.workspace import Workspace
 SIZES = "pipeline.nodes.fallbackInstanceTypes"
 
 
-def check(workspace: Workspace, machine: Sku | None, found: Findings) -> None:
-    """Note sizes that can't stand in for the one asked for, and what stands twice."""
+def check(workspace: Workspace, machine: Sku | None, findings: Findings) -> None:
+    """Report fallback instance types that cannot replace the requested one, and duplicates."""
     nodes = workspace.pipeline.nodes
     asked = workspace.resource.instance_type if workspace.resource else ""
     if nodes.fallback_instance_types and not asked:
-        found.wrong(SIZES, "there is no resource.instanceType to fall back from", "move the first of them there")
+        findings.error(SIZES, "requires resource.instanceType", "move the first entry there")
     seen = {asked.lower()}
     for index, name in enumerate(nodes.fallback_instance_types):
         if name.lower() in seen:
-            found.wrong(join(SIZES, index), f"{name} stands twice", "leave it out")
+            findings.error(join(SIZES, index), f"{name} is a duplicate", "remove it")
         else:
-            _size(name, join(SIZES, index), machine, found)
+            _size(name, join(SIZES, index), machine, findings)
         seen.add(name.lower())
     if len(set(nodes.zones)) < len(nodes.zones):
-        found.wrong("pipeline.nodes.zones", "a zone stands twice", "leave it out")
+        findings.error("pipeline.nodes.zones", "has a duplicate zone", "remove it")
 
 
-def _size(name: str, path: str, machine: Sku | None, found: Findings) -> None:
+def _size(name: str, path: str, machine: Sku | None, findings: Findings) -> None:
     try:
         other = sku(name)
     except UnknownSku as error:
-        near = f"did you mean {', '.join(error.near)}?" if error.near else "presets/skus.yaml has those KAITO knows"
-        found.wrong(path, f"Unsupported instance type {name}", near)
+        near = (
+            f"did you mean {', '.join(error.near)}?" if error.near else "presets/skus.yaml lists the supported types"
+        )
+        findings.error(path, f"Unsupported instance type {name}", near)
         return
     if machine and other.gpus < machine.gpus:
-        what = f"{other.name} has {other.gpus} GPUs, and the pods ask for the {machine.gpus} of {machine.name}"
-        found.wrong(path, what, "write a size with as many GPUs")
+        what = f"{other.name} has {other.gpus} GPUs, but the pods request the {machine.gpus} of {machine.name}"
+        findings.error(path, what, "use an instance type with as many GPUs")
     elif machine and bool(other.compute_capability) != bool(machine.compute_capability):
-        found.wrong(path, f"{other.name} has {other.gpu}, and {machine.name} {machine.gpu}", "write one of its kind")
+        findings.error(
+            path,
+            f"{other.name} has {other.gpu}, and {machine.name} {machine.gpu}",
+            "use an instance type with the same kind of GPU",
+        )
     elif other.retired:
-        found.warn(path, f"{other.name} is retired: new nodes of it can hardly be had", f"write {other.successor}")
+        findings.warn(path, f"{other.name} is retired: new nodes are rarely available", f"write {other.successor}")

@@ -1,4 +1,4 @@
-"""The Kubernetes objects of a file, before any is read as what it is."""
+"""The Kubernetes objects of a file, before they are validated by kind."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from workflows.spec.findings import Findings
 from workflows.spec.source import Document, Source, documents
 
 KAITO_TEMPLATES = ("qlora-params-template", "lora-params-template", "inference-params-template")
-"""ConfigMaps of KAITO's installation that hold its own defaults."""
+"""ConfigMaps of KAITO's installation with its defaults."""
 KINDS = ("Workspace", "InferenceSet")
-"""What is compiled."""
+"""Supported kinds."""
 OTHER_KINDS = {
     "MultiRoleInference": (
-        "one server both reads a prompt and writes the answer",
+        "disaggregated prefill and decode is not supported",
         "write an InferenceSet with the same model and replicas",
     ),
-    "ModelMirror": ("base models are kept on the models volume", "leave it out"),
-    "RAGEngine": ("it neither tunes nor serves a model", "apply it with kubectl, and point it at the served endpoint"),
+    "ModelMirror": ("base models are cached on the models volume", "remove it"),
+    "RAGEngine": ("it does not tune or serve a model", "apply it with kubectl, and point it at the served endpoint"),
 }
-"""KAITO's other kinds: why they are not compiled, and what is near."""
-# What a cluster writes into an object: taken out, so that `kubectl get -o yaml` can be read.
+"""KAITO's other kinds: the reason why they are not supported, and the fix."""
+# Fields that a cluster writes: removed, so that the output of `kubectl get -o yaml` can be read.
 _OF_THE_CLUSTER = (
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -52,15 +52,15 @@ class KubernetesObject:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Kind, namespace and name; what is compiled shares its names."""
+        """Kind, namespace and name; supported kinds share their names."""
         return KINDS[0] if self.kind in KINDS else self.kind, str(self.metadata.get("namespace", "")), self.name
 
     def problem(self, path: str, what: str, fix: str) -> Problem:
-        """A problem at a field of this object."""
+        """Return a problem at a field of this object."""
         return Problem(what, path, self.source.file, self.source.line(path), fix)
 
     def check(self) -> Iterator[Problem]:
-        """What keeps the object from being read at all."""
+        """Yield problems that prevent reading the object."""
         if not self.is_map:
             yield self.problem("", "is not a Kubernetes object", "write apiVersion:, kind: and metadata:")
         elif not self.kind:
@@ -68,57 +68,57 @@ class KubernetesObject:
         elif str(self.value.get("apiVersion")).startswith("kaito.sh/") and self.kind not in (*KINDS, *OTHER_KINDS):
             yield self.problem("kind", f"unknown kind {self.kind}", "write kind: Workspace")
 
-    def workspace_fields(self, found: Findings) -> dict[str, Any]:
-        """The fields of a Workspace that its author wrote, at the places where they belong."""
+    def workspace_fields(self, findings: Findings) -> dict[str, Any]:
+        """Return the fields of a Workspace that its author wrote, at their correct paths."""
         value = dict(self.value)
         if isinstance(value.get("metadata"), dict):
             value["metadata"] = {k: v for k, v in self.metadata.items() if k not in _OF_THE_CLUSTER}
         if "status" in value:
             del value["status"]
-            found.warn("status", "is written by the cluster, and not read")
+            findings.warn("status", "is written by the cluster and ignored")
         if self.kind == "Workspace" and isinstance(value.get("spec"), dict):
-            what = "a Workspace has no spec: resource, tuning and inference stand at top level"
-            found.wrong("spec", what, "delete the line spec: and move what is under it to the left")
+            what = "a Workspace has no spec: resource, tuning and inference are at the top level"
+            findings.error("spec", what, "remove the line spec: and unindent its content")
             value = {**value.pop("spec"), **value}
-            found.source = Source(found.source.file, _lifted(found.source.lines))
+            findings.source = Source(findings.source.file, _lifted(findings.source.lines))
         return value
 
-    def config(self, key: str, prefix: str, found: Findings) -> Any:
-        """Content of a ConfigMap's key, read as YAML; None when it is not there or not YAML.
+    def config(self, key: str, prefix: str, findings: Findings) -> Any:
+        """Return the content of a ConfigMap's key, parsed as YAML; None if missing or invalid.
 
-        Its fields get lines of this file, under paths that begin with ``prefix``.
+        The lines of its fields are added to the source, under paths with ``prefix``.
         """
         data = self.value.get("data")
         text = data.get(key) if isinstance(data, dict) else None
         if not isinstance(text, str):
             what = f"missing key {key} in ConfigMap {self.name}"
-            found.errors.append(self.problem("data", what, f"write {key}: | and the YAML below it"))
+            findings.errors.append(self.problem("data", what, f"write {key}: | and the YAML text below it"))
             return None
         path = f"data.{key}"
         first = self.blocks.get(path, self.source.line(path))
         root = key.removesuffix(".yaml")
         parts, problems = documents(text, self.source.file, first, prefix)
         problems = [replace(problem, path=problem.path or root) for problem in problems]
-        lines = {**found.source.lines, root: first}
+        lines = {**findings.source.lines, root: first}
         for part in parts:
             inside = part.lines if path in self.blocks else dict.fromkeys(part.lines, first)
             lines |= {place: line for place, line in inside.items() if place}
-        found.source = Source(found.source.file, lines)
-        found.errors += problems
+        findings.source = Source(findings.source.file, lines)
+        findings.errors += problems
         if len(parts) > 1:
-            found.errors.append(self.problem(path, "holds several YAML documents", "keep one"))
+            findings.errors.append(self.problem(path, "contains several YAML documents", "keep one"))
         if parts:
             return {} if parts[0].value is None else parts[0].value
         return None if problems else {}
 
 
 def twice(objects: list[KubernetesObject]) -> Iterator[Problem]:
-    """Objects of one kind and name."""
+    """Yield duplicate objects (same kind, namespace and name)."""
     seen: dict[tuple[str, str, str], int] = {}
     for thing in objects:
         line = thing.source.line("metadata.name")
         if thing.name and thing.identity in seen:
-            what = f"{thing.kind} {thing.name} stands twice in the file, first on line {seen[thing.identity]}"
+            what = f"{thing.kind} {thing.name} is a duplicate, first on line {seen[thing.identity]}"
             yield thing.problem("metadata.name", what, "rename or remove one of them")
         seen.setdefault(thing.identity, line)
 
@@ -128,7 +128,7 @@ def _lifted(lines: Any) -> dict[str, int]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A field that is null is not set, as for the Kubernetes API."""
+    """Remove null fields, as the Kubernetes API does."""
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value

@@ -1,8 +1,8 @@
-"""What must hold between the fields of a Workspace.
+"""Rules across the fields of a Workspace.
 
-Source: KAITO's validating webhook (``api/v1beta1/workspace_validation.go``, 0.12), in its own words where it has some,
-and what a run here needs besides. Fields that no run can honour are refused by name,
-here and in ``resource_rules.py`` and ``serving_rules.py``.
+Source: KAITO's validating webhook (``api/v1beta1/workspace_validation.go``, 0.12), with its messages where it has
+them, plus the requirements of a run. Unsupported fields are rejected by name, here and in ``resource_rules.py`` and
+``serving_rules.py``.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Inference, Preset, Tuning, Workspace
 
-# Layers outside the blocks of a model that LoRA can adapt too.
+# Layers outside the transformer blocks that LoRA can adapt.
 OTHER_LAYERS = ("lm_head", "embed_tokens", "word_embeddings")
 
 
-def check(workspace: Workspace, training: TrainingConfig, server: Mapping[str, Any], found: Findings) -> None:
-    """Note everything that is wrong or worth a warning in a Workspace and the configuration it names."""
-    _metadata(workspace, found)
+def check(workspace: Workspace, training: TrainingConfig, server: Mapping[str, Any], findings: Findings) -> None:
+    """Report all errors and warnings of a Workspace and its configuration."""
+    _metadata(workspace, findings)
     if not workspace.tuning and not workspace.inference:
-        fix = "write a tuning: block, an inference: block, or both to serve what was tuned"
-        found.wrong("", "Either Inference or Tuning must be specified, not neither", fix)
-    tuned = _tuning(workspace, workspace.tuning, training, found) if workspace.tuning else None
-    served = _served(workspace, workspace.inference, found) if workspace.inference else None
-    machine = resource_rules.check(workspace, tuned, served, found)
+        fix = "write a tuning: block, an inference: block, or both to serve the tuned model"
+        findings.error("", "Either Inference or Tuning must be specified, not neither", fix)
+    tuned = _tuning(workspace, workspace.tuning, training, findings) if workspace.tuning else None
+    served = _served(workspace, workspace.inference, findings) if workspace.inference else None
+    machine = resource_rules.check(workspace, tuned, served, findings)
     if workspace.inference:
-        serving_rules.check(workspace, workspace.inference, served, tuned, found)
-    _pipeline(workspace, found)
-    node_rules.check(workspace, machine, found)
+        serving_rules.check(workspace, workspace.inference, served, tuned, findings)
+    _pipeline(workspace, findings)
+    node_rules.check(workspace, machine, findings)
     if workspace.tuning:
-        _held_out(workspace, training, found)
-        _targets(tuned, training, found)
-        resource_rules.check_precision(training, machine, found)
+        _held_out(workspace, training, findings)
+        _targets(tuned, training, findings)
+        resource_rules.check_precision(training, machine, findings)
     if workspace.tuning and workspace.inference:
-        serving_rules.check_servable(training, server, found)
+        serving_rules.check_servable(training, server, findings)
 
 
 def held_out(workspace: Workspace, training: TrainingConfig) -> float:
-    """Share of the rows that is held out: ``evalSplit``, else what ``train_test_split`` leaves, else the default."""
+    """Return the share of held-out rows: ``evalSplit``, otherwise 1 - ``train_test_split``, otherwise the default."""
     data = workspace.pipeline.data
     if "eval_split" in data.model_fields_set or "train_test_split" not in training.dataset:
         return data.eval_split
@@ -53,165 +53,166 @@ def held_out(workspace: Workspace, training: TrainingConfig) -> float:
 
 
 def find(preset: Preset | None) -> Model | None:
-    """The model of a preset; None when there is none."""
+    """Return the model of a preset; None if there is none."""
     try:
         return model(preset.name) if preset else None
     except UnknownPreset:
         return None
 
 
-def check_answers(evaluation: Any, path: str, found: Findings) -> None:
-    """Note rules about answers where nothing is answered; of a Workspace or of a plan."""
+def check_answers(evaluation: Any, path: str, findings: Findings) -> None:
+    """Report gate rules about answers without samples; for a Workspace or a plan."""
     for name, rule in (("minExactMatch", evaluation.min_exact_match), ("minRougeL", evaluation.min_rouge_l)):
         if rule is not None and not evaluation.samples:
-            what = "can't be measured: with samples 0 no row is answered"
-            found.wrong(join(path, name), what, f"raise {join(path, 'samples')}, to 50 say")
+            what = "cannot be measured: samples is 0"
+            findings.error(join(path, name), what, f"raise {join(path, 'samples')}, to 50 say")
 
 
-def check_tasks(evaluation: Any, path: str, found: Findings) -> None:
-    """Note tasks of lm-eval that can be none, and rules for what is not asked; of a Workspace or of a plan."""
+def check_tasks(evaluation: Any, path: str, findings: Findings) -> None:
+    """Report invalid lm-eval tasks, and rules without tasks; for a Workspace or a plan."""
     for index, task in enumerate(evaluation.tasks):
         if not re.fullmatch(r"/\S+\.yaml|[^\s/,]+", task):
-            fix = "write the name of a task, as lm-eval ls tasks has it, or the whole path of its YAML: /.../mine.yaml"
-            found.wrong(join(join(path, "tasks"), index), f"{task!r} is no task", fix)
+            fix = "write a task name (lm-eval ls tasks lists them), or the absolute path of its YAML: /.../mine.yaml"
+            findings.error(join(join(path, "tasks"), index), f"{task!r} is not a task name", fix)
         elif task in evaluation.tasks[:index]:
-            found.wrong(join(join(path, "tasks"), index), "stands in the list twice", "keep one of them")
+            findings.error(join(join(path, "tasks"), index), "is a duplicate", "remove one of them")
     if evaluation.min_task_scores and not evaluation.tasks:
-        found.wrong(join(path, "minTaskScores"), "no task is asked", f"name it in {join(path, 'tasks')}")
+        findings.error(join(path, "minTaskScores"), "no task is set", f"name it in {join(path, 'tasks')}")
     if evaluation.task_limit and not evaluation.tasks:
-        found.wrong(join(path, "taskLimit"), "no task is asked", f"name it in {join(path, 'tasks')}")
+        findings.error(join(path, "taskLimit"), "no task is set", f"name it in {join(path, 'tasks')}")
 
 
-def check_braces(value: Any, path: str, found: Findings) -> None:
-    """Note every text that Argo would take for one of its own expressions."""
+def check_braces(value: Any, path: str, findings: Findings) -> None:
+    """Report every string that Argo would evaluate as a template tag."""
     for place, text in _texts(value, path):
         if "{{" in text:
-            found.wrong(place, "holds '{{', which Argo would replace", "write it without '{{'")
+            findings.error(place, "contains '{{', which Argo would replace", "write it without '{{'")
 
 
-def _metadata(workspace: Workspace, found: Findings) -> None:
+def _metadata(workspace: Workspace, findings: Findings) -> None:
     given = workspace.metadata
     if not names.is_label(given.name):
-        found.wrong("metadata.name", f"{given.name!r} is not a DNS-1123 label", names.LABEL_RULE)
+        findings.error("metadata.name", f"{given.name!r} is not a DNS-1123 label", names.LABEL_RULE)
     if given.namespace and not names.is_label(given.namespace):
-        found.wrong("metadata.namespace", f"{given.namespace!r} is not a DNS-1123 label", names.LABEL_RULE)
+        findings.error("metadata.namespace", f"{given.namespace!r} is not a DNS-1123 label", names.LABEL_RULE)
     for key, value in given.labels.items():
         if not names.is_label_key(key) or not names.is_label_value(value):
-            found.wrong(
-                join("metadata.labels", key), f"{value!r} is no label that Kubernetes takes", names.LABELS_RULE
+            findings.error(
+                join("metadata.labels", key), f"{value!r} is not a valid Kubernetes label", names.LABELS_RULE
             )
-    kaito_annotations.check(given.annotations, workspace.inference is not None, found)
+    kaito_annotations.check(given.annotations, workspace.inference is not None, findings)
 
 
-def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, found: Findings) -> Model | None:
+def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, findings: Findings) -> Model | None:
     if tuning.method.lower() not in ("lora", "qlora"):
-        found.wrong("tuning.method", f"invalid value: {tuning.method}", "write lora or qlora")
-    base = _preset(workspace, tuning.preset, "tuning.preset", found)
+        findings.error("tuning.method", f"invalid value: {tuning.method}", "write lora or qlora")
+    base = _preset(workspace, tuning.preset, "tuning.preset", findings)
     if base and not base.tuning:
         known = ", ".join(m.name for m in models() if m.tuning)
         what = f"Unsupported tuning preset name {tuning.preset.name}"
-        found.wrong("tuning.preset.name", what, f"can be tuned: {known}")
+        findings.error("tuning.preset.name", what, f"supported for tuning: {known}")
     elif base and base.chat_template == "none" and not training.model.get("chat_template"):
         what = f"{base.name} is a base model without a chat template, so chat rows cannot be rendered"
-        found.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
-    sources.check_name(tuning.config, "tuning.config", found)
-    sources.check_source(tuning.input, "tuning.input", workspace.pipeline.data.allow_private_hosts, found)
-    sources.check_weights(workspace.pipeline.data.weights, tuning.input.urls, "pipeline.data.weights", found)
-    moves = workspace.pipeline.schedule is not None  # each adapter has a tag of its own besides
-    sources.check_destination(tuning.output, "tuning.output", found, moves=moves)
+        findings.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
+    sources.check_name(tuning.config, "tuning.config", findings)
+    sources.check_source(tuning.input, "tuning.input", workspace.pipeline.data.allow_private_hosts, findings)
+    sources.check_weights(workspace.pipeline.data.weights, tuning.input.urls, "pipeline.data.weights", findings)
+    moves = workspace.pipeline.schedule is not None  # each adapter also gets a separate tag
+    sources.check_destination(tuning.output, "tuning.output", findings, moves=moves)
     return base
 
 
-def _served(workspace: Workspace, inference: Inference, found: Findings) -> Model | None:
-    return _preset(workspace, inference.preset, "inference.preset", found) if inference.preset else None
+def _served(workspace: Workspace, inference: Inference, findings: Findings) -> Model | None:
+    return _preset(workspace, inference.preset, "inference.preset", findings) if inference.preset else None
 
 
-def _preset(workspace: Workspace, preset: Preset, path: str, found: Findings) -> Model | None:
+def _preset(workspace: Workspace, preset: Preset, path: str, findings: Findings) -> Model | None:
     options, place = preset.preset_options, join(path, "presetOptions")
     if preset.access_mode == "private" or options.image:
         where = join(place, "image") if options.image else join(path, "accessMode")
-        what = "weights are not taken out of an image (KAITO has deprecated it)"
-        fix = (
-            "leave accessMode and image out: weights come from the model hub, or HF_ENDPOINT's mirror of it; or copy "
+        what = "loading weights from an image is not supported (deprecated in KAITO)"
+        fix = "remove accessMode and image: weights come from the model hub or the mirror in HF_ENDPOINT; or copy "
+        findings.error(
+            where, what, f"{fix}them to the models volume and use --set model.repository=/mnt/models/FOLDER"
         )
-        found.wrong(where, what, f"{fix}them to the models volume and use --set model.repository=/mnt/models/FOLDER")
     if options.image_pull_secrets:
-        found.wrong(join(place, "imagePullSecrets"), "no preset image is pulled", "leave it out")
+        findings.error(join(place, "imagePullSecrets"), "preset images are not pulled", "remove it")
     secret = join(place, "modelAccessSecret")
     if options.model_access_secret and workspace.api_version == V1ALPHA1 and workspace.kind == "Workspace":
-        found.wrong(secret, "is not a field of kaito.sh/v1alpha1", "write apiVersion: kaito.sh/v1beta1")
-    sources.check_name(options.model_access_secret, secret, found)
+        findings.error(secret, "is not a field of kaito.sh/v1alpha1", "write apiVersion: kaito.sh/v1beta1")
+    sources.check_name(options.model_access_secret, secret, findings)
     try:
         base = model(preset.name)
     except UnknownPreset as error:
         kind = path.split(".")[0]
         near = f"did you mean {', '.join(error.near)}?" if error.near else "argotune presets ls lists them"
-        found.wrong(join(path, "name"), f"Unsupported {kind} preset name {preset.name}", near)
+        findings.error(join(path, "name"), f"Unsupported {kind} preset name {preset.name}", near)
         return None
     if base.deprecated:
         what = f"Model {base.name} is deprecated and no longer supported"
-        found.wrong(join(path, "name"), what, "argotune presets ls lists the others")
+        findings.error(join(path, "name"), what, "argotune presets ls lists the others")
         return None
     if base.gated and not options.model_access_secret:
         what = (
             "This preset requires authentication and needs a modelAccessSecret with HF_TOKEN key under presetOptions"
         )
-        found.wrong(path, f"{what} to download the model", "add presetOptions: {modelAccessSecret: NAME} (v1beta1)")
+        findings.error(path, f"{what} to download the model", "add presetOptions: {modelAccessSecret: NAME} (v1beta1)")
     return base
 
 
-def _pipeline(workspace: Workspace, found: Findings) -> None:
+def _pipeline(workspace: Workspace, findings: Findings) -> None:
     given = workspace.pipeline.model_fields_set
     for part in ("data", "evaluation", "tune", "tracking", "nodes"):
         if part in given and not workspace.tuning:
-            found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
+            findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
     schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval
     for part, asked in (("schedule", bool(schedule)), ("approval", approval)):
         if asked and not workspace.tuning:
-            found.wrong(f"pipeline.{part}", "has no effect without tuning", "leave it out, or add a tuning: block")
+            findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
     if schedule and len(workspace.metadata.name) > MAX_NAME_LENGTH:
-        what = f"has {len(workspace.metadata.name)} characters, and that of a schedule may have {MAX_NAME_LENGTH}"
-        found.wrong("metadata.name", what, "write a shorter one")
+        length = len(workspace.metadata.name)
+        what = f"has {length} characters, but a scheduled Workspace can have at most {MAX_NAME_LENGTH}"
+        findings.error("metadata.name", what, "write a shorter name")
     if "rollout" in given and not workspace.inference:
-        fix = "leave it out, or add inference: {preset: {name: ...}} to serve what is tuned"
-        found.wrong("pipeline.rollout", "has no effect without inference", fix)
-    check_answers(workspace.pipeline.evaluation, "pipeline.evaluation", found)
-    check_tasks(workspace.pipeline.evaluation, "pipeline.evaluation", found)
+        fix = "remove it, or add inference: {preset: {name: ...}} to serve the tuned model"
+        findings.error("pipeline.rollout", "has no effect without inference", fix)
+    check_answers(workspace.pipeline.evaluation, "pipeline.evaluation", findings)
+    check_tasks(workspace.pipeline.evaluation, "pipeline.evaluation", findings)
     if "better_than_previous" in workspace.pipeline.evaluation.model_fields_set and not schedule:
-        found.warn("pipeline.evaluation.betterThanPrevious", "has no effect without pipeline.schedule")
-    sources.check_name(workspace.pipeline.tracking.secret, "pipeline.tracking.secret", found)
+        findings.warn("pipeline.evaluation.betterThanPrevious", "has no effect without pipeline.schedule")
+    sources.check_name(workspace.pipeline.tracking.secret, "pipeline.tracking.secret", findings)
     storage = workspace.pipeline.storage
-    sources.check_name(storage.storage_class_name, "pipeline.storage.storageClassName", found)
+    sources.check_name(storage.storage_class_name, "pipeline.storage.storageClassName", findings)
 
 
-def _held_out(workspace: Workspace, training: TrainingConfig, found: Findings) -> None:
+def _held_out(workspace: Workspace, training: TrainingConfig, findings: Findings) -> None:
     path, split = f"{ROOT}.DatasetConfig.train_test_split", training.dataset.get("train_test_split")
     given = "eval_split" in workspace.pipeline.data.model_fields_set
     if given and split is not None:
         what = f"overrides train_test_split of ConfigMap {training.config_map}"
-        found.warn("pipeline.data.evalSplit", what)
+        findings.warn("pipeline.data.evalSplit", what)
     if "columns" in workspace.pipeline.data.model_fields_set and any(
         key.endswith("_column") for key in training.dataset
     ):
-        found.warn("pipeline.data.columns", f"overrides the columns of ConfigMap {training.config_map}")
+        findings.warn("pipeline.data.columns", f"overrides the columns of ConfigMap {training.config_map}")
     if held_out(workspace, training):
         return
     fix = "write pipeline: {data: {evalSplit: 0.1}}"
     if "evaluation" in workspace.pipeline.model_fields_set:
-        found.wrong("pipeline.evaluation", "no rows are held out to evaluate on", fix)
+        findings.error("pipeline.evaluation", "no rows are held out for the evaluation", fix)
     else:
-        what = "no rows are held out, so the adapter is not evaluated before it goes on"
-        found.warn("pipeline.data.evalSplit" if given else path, what, fix)
+        what = "no rows are held out, so the adapter is packaged without evaluation"
+        findings.warn("pipeline.data.evalSplit" if given else path, what, fix)
 
 
-def _targets(base: Model | None, training: TrainingConfig, found: Findings) -> None:
-    """PEFT adapts the layers whose names it finds, and is silent about the others."""
+def _targets(base: Model | None, training: TrainingConfig, findings: Findings) -> None:
+    """Report unknown target modules: PEFT silently ignores them."""
     asked = training.lora.get("target_modules")
     if not base or not asked:
         return
     there = {*base.lora_targets, *OTHER_LAYERS}
     missing = [name for name in asked if name.rpartition(".")[2] not in there]
-    note = found.wrong if len(missing) == len(asked) else found.warn
+    note = findings.error if len(missing) == len(asked) else findings.warn
     if missing:
         what = f"{base.architecture} has no layer {', '.join(missing)}"
         note(f"{ROOT}.LoraConfig.target_modules", what, f"it has {', '.join(base.lora_targets)}")

@@ -1,4 +1,4 @@
-"""What must hold for what is served: preset or template, and adapters; in the words of KAITO's webhook."""
+"""Rules for inference: preset or template, and adapters, with the messages of KAITO's webhook."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from workflows.spec.workspace import Adapter, Inference, Workspace
 
 MAX_ADAPTERS = 10
 MAX_RANK = 512
-"""That vLLM serves (vllm/config/lora.py, MaxLoRARanks)."""
-# What vLLM cannot serve of an adapter (vllm/lora/peft_helper.py), and the value that says that it has none of it. Of
-# patterns it knows nothing: it would scale each layer by the adapter's one alpha and rank, and say nothing.
+"""Maximum rank in vLLM (vllm/config/lora.py, MaxLoRARanks)."""
+# LoRA options that vLLM does not support (vllm/lora/peft_helper.py), with their neutral values. vLLM ignores patterns
+# silently: it scales each layer by the adapter's single alpha and rank.
 UNSERVABLE: tuple[tuple[str, Any], ...] = (
     ("use_dora", False),
     ("bias", "none"),
@@ -28,27 +28,29 @@ UNSERVABLE: tuple[tuple[str, Any], ...] = (
 
 
 def check(
-    workspace: Workspace, inference: Inference, base: Model | None, tuned: Model | None, found: Findings
+    workspace: Workspace, inference: Inference, base: Model | None, tuned: Model | None, findings: Findings
 ) -> None:
-    """Note what is wrong with ``inference``, whose preset is ``base``; ``tuned`` is the model that is tuned."""
+    """Report errors of ``inference``, whose preset is ``base``; ``tuned`` is the tuned model."""
     if inference.template is not None and inference.preset:
-        found.wrong("inference.template", "Preset and Template cannot be set at the same time", "keep preset")
+        findings.error("inference.template", "Preset and Template cannot be set at the same time", "keep preset")
     elif inference.template is not None and workspace.tuning:
-        what = "a pod of your own is not told of the adapter that is tuned"
-        found.wrong("inference.template", what, "write preset: {name: ...}, or a Workspace of its own for the pod")
+        what = "a custom pod cannot serve the tuned adapter"
+        findings.error(
+            "inference.template", what, "write preset: {name: ...}, or use a separate Workspace for the pod"
+        )
     elif inference.template is not None:
-        _template(inference, found)
+        _template(inference, findings)
     elif not inference.preset:
-        found.wrong("inference", "Preset or Template must be specified", "add preset: {name: ...}")
+        findings.error("inference", "Preset or Template must be specified", "add preset: {name: ...}")
     if base and tuned and base.name != tuned.name:
-        what = f"is not the model that is tuned ({tuned.name}); an adapter fits its own base model only"
-        found.wrong("inference.preset.name", what, f"write name: {tuned.name}")
-    sources.check_name(inference.config, "inference.config", found)
-    _adapters(workspace, inference.adapters, base, found)
+        what = f"is not the tuned model ({tuned.name}); an adapter only fits its base model"
+        findings.error("inference.preset.name", what, f"write name: {tuned.name}")
+    sources.check_name(inference.config, "inference.config", findings)
+    _adapters(workspace, inference.adapters, base, findings)
 
 
-def check_servable(training: TrainingConfig, server: Mapping[str, Any], found: Findings) -> None:
-    """Note what the adapter that is tuned may not have if vLLM is to serve it."""
+def check_servable(training: TrainingConfig, server: Mapping[str, Any], findings: Findings) -> None:
+    """Report options of the tuned adapter that vLLM cannot serve."""
     path, lora = f"{ROOT}.LoraConfig", training.lora
     limit = server.get("vllm", {}).get("max-lora-rank")
     asked = lora.get("r")
@@ -56,75 +58,79 @@ def check_servable(training: TrainingConfig, server: Mapping[str, Any], found: F
     twice = rank // asked if asked else 1
     why = f", which init_lora_weights {lora['init_lora_weights']} makes of {asked}," if twice > 1 else ""
     if rank > MAX_RANK:
-        what = f"vLLM serves no rank above {MAX_RANK}" + (f": {rank}{why} is more" if why else "")
-        found.wrong(join(path, "r"), what, f"write {MAX_RANK // twice} or less")
+        what = f"vLLM supports no rank above {MAX_RANK}" + (f": {rank}{why} is more" if why else "")
+        findings.error(join(path, "r"), what, f"write {MAX_RANK // twice} or less")
     elif isinstance(limit, int) and rank > limit:
-        what = f"rank {rank}{why} is more than max-lora-rank {limit} of inference_config.yaml: it could not be served"
-        found.wrong(join(path, "r"), what, f"write {limit // twice}, or max-lora-rank: {rank}")
+        what = f"rank {rank}{why} exceeds max-lora-rank {limit} of inference_config.yaml, so vLLM could not serve it"
+        findings.error(join(path, "r"), what, f"write {limit // twice}, or max-lora-rank: {rank}")
     for key, plain in UNSERVABLE:
         if lora.get(key, plain) != plain:
-            found.wrong(join(path, key), "vLLM cannot serve such an adapter", "leave it out, or leave inference out")
+            findings.error(join(path, key), "vLLM does not support such an adapter", "remove it, or remove inference")
 
 
-def _template(inference: Inference, found: Findings) -> None:
-    """A pod of the user's own: only what keeps it from being one is told here, the rest is for the cluster to say."""
+def _template(inference: Inference, findings: Findings) -> None:
+    """Check a custom pod for the required fields only; the API server validates the rest."""
     path = "inference.template"
     template = inference.template or {}
     pod = template.get("spec")
     containers = pod.get("containers") if isinstance(pod, dict) else None
     if not isinstance(pod, dict) or not isinstance(containers, list) or not containers:
-        found.wrong(
-            path, "is no pod template: it has no spec.containers", "write spec: {containers: [{name:, image:}]}"
+        findings.error(
+            path, "is not a pod template: spec.containers is missing", "write spec: {containers: [{name:, image:}]}"
         )
         return
     for index, container in enumerate(containers):
         place = join(f"{path}.spec.containers", index)
         if not isinstance(container, dict) or not isinstance(container.get("image"), str):
-            found.wrong(place, "is no container: it has no image", f"write name: and image:, not {short(container)}")
+            findings.error(
+                place, "is not a container: image is missing", f"write name: and image:, not {short(container)}"
+            )
         else:
-            sources.check_image(container["image"], join(place, "image"), "container", found)
+            sources.check_image(container["image"], join(place, "image"), "container", findings)
     for key, given in (("config", inference.config), ("adapters", inference.adapters)):
         if given:
-            what = "has no effect on a pod of your own"
-            found.wrong(f"inference.{key}", what, "put it into the template, or write preset instead of template")
+            what = "has no effect with a custom pod"
+            findings.error(f"inference.{key}", what, "move it into the template, or use preset instead of template")
 
 
-def _adapters(workspace: Workspace, adapters: list[Adapter], base: Model | None, found: Findings) -> None:
+def _adapters(workspace: Workspace, adapters: list[Adapter], base: Model | None, findings: Findings) -> None:
     path = "inference.adapters"
     if len(adapters) > MAX_ADAPTERS:
         what = f"Number of Adapters exceeds the maximum limit, maximum of {MAX_ADAPTERS} allowed"
-        found.wrong(path, what, "leave some out")
+        findings.error(path, what, "remove some of them")
     taken = {base.name: "the base model", base.repository: "the base model"} if base else {}
     if workspace.tuning:
-        taken[workspace.metadata.name] = "the adapter that is tuned"
+        taken[workspace.metadata.name] = "the tuned adapter"
     for index, adapter in enumerate(adapters):
         place = join(path, index)
-        _adapter(adapter, place, found)
+        _adapter(adapter, place, findings)
         name, where = adapter.source.name, join(place, "source.name")
         if name in taken and taken[name] != "the base model":
-            found.wrong(where, f"Duplicate adapter source name found: {name}", "give each adapter its own name")
+            findings.error(where, f"Duplicate adapter source name found: {name}", "give each adapter its own name")
         elif name in taken:
-            found.wrong(where, f"{name} is the name of {taken[name]}", "choose another name")
+            findings.error(where, f"{name} is the name of {taken[name]}", "choose another name")
         taken.setdefault(name, "another adapter")
-    _pull_secrets(adapters, path, found)
+    _pull_secrets(adapters, path, findings)
 
 
-def _adapter(adapter: Adapter, path: str, found: Findings) -> None:
+def _adapter(adapter: Adapter, path: str, findings: Findings) -> None:
     source, place = adapter.source, join(path, "source")
     if not source.name:
-        found.wrong(place, "Name of Adapter field must be specified", "add name: my-adapter")
+        findings.error(place, "Name of Adapter field must be specified", "add name: my-adapter")
     elif not names.is_subdomain(source.name):
-        found.wrong(join(place, "name"), f"{source.name!r} is not a DNS-1123 subdomain", names.SUBDOMAIN_RULE)
+        findings.error(join(place, "name"), f"{source.name!r} is not a DNS-1123 subdomain", names.SUBDOMAIN_RULE)
     if source.urls:
-        found.wrong(join(place, "urls"), "URLs are not supported as adapter source", "use image or volumeSource")
+        findings.error(join(place, "urls"), "URLs are not supported as adapter source", "use image or volumeSource")
     elif bool(source.image) == (source.volume_source is not None):
-        found.wrong(place, "Either Image or Volume must be specified for adapter source", "write exactly one of them")
-    sources.check_volume(source.volume_source, join(place, "volumeSource"), found)
-    sources.check_image(source.image, join(place, "image"), "adapter", found)
-    _strength(adapter, path, found)
+        findings.error(
+            place, "Either Image or Volume must be specified for adapter source", "write exactly one of them"
+        )
+    sources.check_volume(source.volume_source, join(place, "volumeSource"), findings)
+    sources.check_image(source.image, join(place, "image"), "adapter", findings)
+    _strength(adapter, path, findings)
 
 
-def _strength(adapter: Adapter, path: str, found: Findings) -> None:
+def _strength(adapter: Adapter, path: str, findings: Findings) -> None:
     place = join(path, "strength")
     try:
         strength = float(adapter.strength)
@@ -132,24 +138,24 @@ def _strength(adapter: Adapter, path: str, found: Findings) -> None:
         strength = -1.0
     if not 0 <= strength <= 1:
         what = f"Strength value for Adapter '{adapter.source.name}' must be between 0 and 1"
-        found.wrong(place, what, 'write "1.0"')
+        findings.error(place, what, 'write "1.0"')
     elif strength != 1:
-        same = f"multiply lora_alpha in the adapter's adapter_config.json by {strength:g}, which has the same effect"
-        found.wrong(place, "vLLM does not support adapter strength", f"{same}, and leave it out")
+        same = f"multiply lora_alpha in the adapter's adapter_config.json by {strength:g}, for the same effect"
+        findings.error(place, "vLLM does not support adapter strength", f"{same}, and remove it")
 
 
-def _pull_secrets(adapters: list[Adapter], path: str, found: Findings) -> None:
-    """One folder of credentials is mounted, so all adapters share one Secret."""
+def _pull_secrets(adapters: list[Adapter], path: str, findings: Findings) -> None:
+    """Require one Secret for all adapters: one credentials directory is mounted."""
     first = ""
     for index, adapter in enumerate(adapters):
         place = join(join(path, index), "source.imagePullSecrets")
         secrets = adapter.source.image_pull_secrets
         for number, secret in enumerate(secrets):
-            sources.check_name(secret, join(place, number), found)
+            sources.check_name(secret, join(place, number), findings)
         if secrets and not adapter.source.image:
-            found.wrong(place, "no image is pulled here", "leave it out")
+            findings.error(place, "is only for images", "remove it")
         elif len({*secrets, *([first] if first else [])}) > 1:
             fix = "put the credentials of all registries into one dockerconfigjson Secret"
-            found.wrong(place, "one Secret is mounted for all adapters, not several", fix)
+            findings.error(place, "only one Secret is supported for all adapters", fix)
         elif secrets:
             first = secrets[0]

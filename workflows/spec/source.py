@@ -1,4 +1,4 @@
-"""YAML with line numbers: where each field of a document stands in its file.
+"""YAML with the line number of each field.
 
 Scalars are read as Kubernetes reads them (Go's YAML): ``2e-4`` is a number, ``2026-01-31`` is text, ``1:30`` is text.
 """
@@ -25,13 +25,13 @@ MAX_YAML_NODES = 100_000
 
 @dataclass(frozen=True)
 class Source:
-    """Where the fields of one document stand."""
+    """Line numbers of the fields of one document."""
 
     file: str
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def line(self, path: str) -> int:
-        """1-based line of a field, or of the nearest field around it; 0 when nothing is known."""
+        """Return the 1-based line of a field or its nearest parent; 0 if unknown."""
         while path not in self.lines and path:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.lines.get(path, 0)
@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document: its plain value, and its lines by field path."""
+    """One YAML document: its value, and its lines by field path."""
 
     value: Any
     lines: dict[str, int]
@@ -48,9 +48,9 @@ class Document:
 
 
 def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tuple[list[Document], list[Problem]]:
-    """Read all YAML documents of ``text``, and every problem of syntax in them.
+    """Read all YAML documents of ``text``, and collect all syntax errors.
 
-    ``first_line`` and ``prefix`` place a text that stands inside another file.
+    ``first_line`` and ``prefix`` are line and path of ``text`` in its file, for YAML inside YAML.
     """
     found: list[Document] = []
     problems: list[Problem] = []
@@ -66,7 +66,7 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
                 found.append(Document(loader.construct_document(node), walk.lines, walk.blocks))
     except yaml.MarkedYAMLError as error:
         problem = _syntax(error, file, first_line, prefix)
-        # The end of the text is told as a line after the last.
+        # PyYAML reports the end of the text as the line after the last.
         problems.append(replace(problem, line=min(problem.line, first_line + text.count("\n"))))
     except (yaml.YAMLError, UnicodeEncodeError) as error:
         problems.append(Problem(f"not YAML: {_one_line(error)}", path=prefix, file=file, line=first_line))
@@ -83,7 +83,7 @@ _PLAIN_TAGS = {f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float",
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
-    """C reads the text, Python puts the nodes together: there, deep nesting would overrun the stack of C."""
+    """Loader that parses in C and composes in Python: composing deep nesting in C overflows the stack."""
 
     def __init__(self, text: str) -> None:
         CParser.__init__(self, text)
@@ -101,7 +101,7 @@ _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 
 
 class _Walk:
-    """Collects lines, and what YAML allows but a manifest must not have."""
+    """Visitor that collects lines, and YAML features that are not allowed in a manifest."""
 
     def __init__(self, loader: _Loader, file: str, first_line: int) -> None:
         self.loader = loader
@@ -118,13 +118,18 @@ class _Walk:
         self.visited += 1
         if self.visited > MAX_YAML_NODES or id(node) in around:
             if not self.broken:
-                self.wrong("aliases make this document contain itself, or very large", node, path, "write it out")
+                self.wrong(
+                    "aliases make this document recursive or very large",
+                    node,
+                    path,
+                    "replace the aliases by their content",
+                )
             self.broken = True
             return
         self.lines.setdefault(path, self.line(node))
         self.seen.add(id(node))
         if node.tag not in _PLAIN_TAGS:
-            self.wrong(f"tag {node.tag.replace(_TAG, '!!')} is not understood", node, path, "leave the tag out")
+            self.wrong(f"tag {node.tag.replace(_TAG, '!!')} is not supported", node, path, "remove the tag")
             self.broken = True
         elif isinstance(node, yaml.MappingNode):
             self.mapping(node, path, (*around, id(node)))
@@ -138,7 +143,9 @@ class _Walk:
         seen: dict[tuple[str, str], int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self.wrong("a key must be text", key, path, "quote it; a template line like {{ ... }} is not YAML")
+                self.wrong(
+                    "a key must be a string", key, path, "quote it; a template line such as {{ ... }} is not YAML"
+                )
                 self.broken = True
                 continue
             name = join(path, str(key.value))
@@ -148,7 +155,7 @@ class _Walk:
                 continue
             first = seen.get((key.tag, key.value))
             if first is not None:
-                self.wrong(f"{key.value!r} stands twice, first on line {first}", key, name, "keep one of them")
+                self.wrong(f"{key.value!r} is a duplicate, first on line {first}", key, name, "remove one of them")
                 continue
             seen[key.tag, key.value] = self.line(key)
             self.lines[name] = self.line(key)
@@ -161,7 +168,10 @@ class _Walk:
             self.loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
             self.wrong(
-                f"{node.value[:40]!r} is no {node.tag.removeprefix(_TAG)}", node, path, "quote it, if it is text"
+                f"{node.value[:40]!r} is not a valid {node.tag.removeprefix(_TAG)}",
+                node,
+                path,
+                "quote it if it is a string",
             )
             self.broken = True
 
@@ -169,7 +179,7 @@ class _Walk:
         return int(node.start_mark.line) + self.first_line
 
     def wrong(self, what: str, node: yaml.Node, path: str, fix: str) -> None:
-        # An alias has the place of what it stands for; the key before it says where it is.
+        # An alias has the position of its anchor; the key before it has the position of the alias.
         line = self.lines.get(path, 0) if id(node) in self.seen else self.line(node)
         self.problems.append(Problem(what, path=path, file=self.file, line=line or self.line(node), fix=fix))
 

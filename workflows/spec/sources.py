@@ -1,4 +1,4 @@
-"""Where data comes from and where the adapter goes: URLs, volumes, images, and the names of Kubernetes objects."""
+"""Rules for data sources and destinations: URLs, volumes, images, and names of Kubernetes objects."""
 
 from __future__ import annotations
 
@@ -28,98 +28,100 @@ VOLUMES = (
 )
 
 
-def check_source(source: DataSource, path: str, allow_private: bool, found: Findings) -> None:
-    """Note what is wrong with the input of tuning."""
+def check_source(source: DataSource, path: str, allow_private: bool, findings: Findings) -> None:
+    """Report errors of ``tuning.input``."""
     given = [bool(source.urls), source.volume_source is not None, bool(source.image)]
     if sum(given) != 1:
         what = "Exactly one of URLs, Volume, or Image must be specified"
-        found.wrong(path, what, "keep one of urls, volumeSource and image")
+        findings.error(path, what, "set one of urls, volumeSource and image")
     if source.name and not names.is_subdomain(source.name):
-        found.wrong(join(path, "name"), f"{source.name!r} is not a DNS-1123 subdomain", names.SUBDOMAIN_RULE)
+        findings.error(join(path, "name"), f"{source.name!r} is not a DNS-1123 subdomain", names.SUBDOMAIN_RULE)
     for index, url in enumerate(source.urls):
         place = join(join(path, "urls"), index)
-        urls.check(url, place, allow_private, found)
+        urls.check(url, place, allow_private, findings)
         if url in source.urls[:index]:
-            fix = "leave it out; for its rows to count twice, write pipeline: {data: {weights: {FILE: 2}}}"
-            found.wrong(place, "stands in the list twice", fix)
-    check_volume(source.volume_source, join(path, "volumeSource"), found)
-    check_image(source.image, join(path, "image"), "input", found)
+            fix = "remove it; to count its rows twice, write pipeline: {data: {weights: {FILE: 2}}}"
+            findings.error(place, "is a duplicate", fix)
+    check_volume(source.volume_source, join(path, "volumeSource"), findings)
+    check_image(source.image, join(path, "image"), "input", findings)
     if source.image_pull_secrets and not source.image:
-        found.wrong(join(path, "imagePullSecrets"), "no image is pulled here", "leave it out")
+        findings.error(join(path, "imagePullSecrets"), "is only for images", "remove it")
     elif len(source.image_pull_secrets) > 1:
         fix = "put the credentials of all registries into one dockerconfigjson Secret"
-        found.wrong(join(path, "imagePullSecrets"), "one Secret is mounted, not several", fix)
+        findings.error(join(path, "imagePullSecrets"), "only one Secret is supported", fix)
     for index, secret in enumerate(source.image_pull_secrets):
-        check_name(secret, join(join(path, "imagePullSecrets"), index), found)
+        check_name(secret, join(join(path, "imagePullSecrets"), index), findings)
 
 
-def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str, found: Findings) -> None:
-    """Note weights of files that are not among the addresses; of a volume and an image the download step knows."""
+def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str, findings: Findings) -> None:
+    """Report weights of files that are not among the URLs; the download step checks those of volumes and images."""
     if given:
         for fault in file_weights.of_files(weights, given)[1]:
-            found.wrong(join(path, fault.key) if fault.key else path, fault.message, fault.fix)
+            findings.error(join(path, fault.key) if fault.key else path, fault.message, fault.fix)
 
 
-def check_destination(output: DataDestination, path: str, found: Findings, *, moves: bool = False) -> None:
-    """Note what is wrong with the output of tuning; ``moves``: the tag is that of the newest of many runs."""
+def check_destination(output: DataDestination, path: str, findings: Findings, *, moves: bool = False) -> None:
+    """Report errors of ``tuning.output``; ``moves``: the tag moves from run to run."""
     if (output.volume_source is not None) == bool(output.image):
         what = "Exactly one of Volume or Image must be specified"
-        found.wrong(path, what, "keep one of image and volumeSource")
-    check_volume(output.volume_source, join(path, "volumeSource"), found)
-    check_image(output.image, join(path, "image"), "output", found, moves=moves)
-    check_name(output.image_push_secret, join(path, "imagePushSecret"), found)
+        findings.error(path, what, "set one of image and volumeSource")
+    check_volume(output.volume_source, join(path, "volumeSource"), findings)
+    check_image(output.image, join(path, "image"), "output", findings, moves=moves)
+    check_name(output.image_push_secret, join(path, "imagePushSecret"), findings)
     if output.image_push_secret and not output.image:
-        found.wrong(join(path, "imagePushSecret"), "no image is pushed here", "leave it out")
+        findings.error(join(path, "imagePushSecret"), "is only for an image", "remove it")
     if "@" in output.image:
-        found.wrong(join(path, "image"), "a digest cannot be chosen when pushing", "write a tag instead")
+        findings.error(join(path, "image"), "a digest cannot be set when pushing", "write a tag instead")
 
 
-def check_name(name: str, path: str, found: Findings) -> None:
-    """Note a name that no Kubernetes object can have; placeholders of examples get a warning."""
+def check_name(name: str, path: str, findings: Findings) -> None:
+    """Report an invalid Kubernetes name; placeholders are warnings."""
     if name and names.placeholders(name) == [name]:
-        found.warn(path, f"{name} is a placeholder", "replace it before running")
+        findings.warn(path, f"{name} is a placeholder", "replace it before running")
     elif name and not names.is_subdomain(name):
-        found.wrong(path, f"{name!r} is not a name Kubernetes allows", names.SUBDOMAIN_RULE)
+        findings.error(path, f"{name!r} is not a valid Kubernetes name", names.SUBDOMAIN_RULE)
 
 
-def check_image(image: str, path: str, role: str, found: Findings, *, moves: bool = False) -> None:
-    """Note an image reference that does not parse; placeholders of examples, and tags that move, get a warning.
+def check_image(image: str, path: str, role: str, findings: Findings, *, moves: bool = False) -> None:
+    """Report an invalid image reference; placeholders and mutable tags are warnings.
 
-    ``moves``: the tag is meant to.
+    ``moves``: the tag is intended to move.
     """
     if not image:
         return
     if "<" in image:
-        found.wrong(path, f"{image} is a placeholder", "write the reference of your image")
+        findings.error(path, f"{image} is a placeholder", "write the reference of your image")
         return
     try:
         parsed = reference.parse(names.without_placeholders(image))
     except BadInput as error:
-        found.wrong(path, f"Unable to parse {role} image reference: {error.message}", error.fix)
+        findings.error(path, f"Unable to parse {role} image reference: {error.message}", error.fix)
         return
     if words := names.placeholders(image):
-        found.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
+        findings.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
     if parsed.pulled == "latest" and not moves:
-        has = "the tag latest" if parsed.tag else "no tag, and so the tag latest"
-        found.warn(
-            path, f"{image} has {has}, which others may move: it does not say what runs", "write a version: :1.0"
+        has = "the tag latest" if parsed.tag else "no tag, which means latest"
+        findings.warn(
+            path,
+            f"{image} has {has}, which is mutable, so the image that runs is not determined",
+            "write a version: :1.0",
         )
 
 
-def check_volume(volume: dict[str, Any] | None, path: str, found: Findings) -> None:
-    """Note what is wrong with a Kubernetes VolumeSource."""
+def check_volume(volume: dict[str, Any] | None, path: str, findings: Findings) -> None:
+    """Report errors of a Kubernetes VolumeSource."""
     if volume is None:
         return
     if len(volume) != 1:
-        found.wrong(path, "must hold exactly one kind of volume", "write persistentVolumeClaim: {claimName: NAME}")
+        findings.error(path, "must have exactly one volume type", "write persistentVolumeClaim: {claimName: NAME}")
         return
     kind, content = next(iter(volume.items()))
     place = join(path, kind)
     if kind not in VOLUMES:
-        found.wrong(place, "unknown kind of volume", unknown(kind, VOLUMES))
+        findings.error(place, "unknown volume type", unknown(kind, VOLUMES))
     elif not isinstance(content, dict):
-        found.wrong(place, "must be a map")
+        findings.error(place, "must be a mapping")
     elif kind == "persistentVolumeClaim" and not isinstance(content.get("claimName"), str):
-        found.wrong(place, "missing field claimName", "add claimName: NAME")
+        findings.error(place, "missing field claimName", "add claimName: NAME")
     elif kind == "persistentVolumeClaim":
-        check_name(content["claimName"], join(place, "claimName"), found)
+        check_name(content["claimName"], join(place, "claimName"), findings)

@@ -1,10 +1,10 @@
-"""Every key of KAITO's ``training_config.yaml``, section by section: its type, or why it cannot be honoured.
+"""All keys of KAITO's ``training_config.yaml`` by section: the type, or the reason why it is not supported.
 
-The keys are those of the classes that KAITO reads the sections into: its own ``ModelConfig`` and ``DatasetConfig``
+The keys are those of the classes that KAITO parses the sections into: its ``ModelConfig`` and ``DatasetConfig``
 (presets/workspace/tuning/text-generation/cli.py), ``transformers.BitsAndBytesConfig``, ``peft.LoraConfig``,
-``trl.SFTConfig`` and ``transformers.DataCollatorForLanguageModeling``. Values may be text that spells the type
-(``"2e-4"``), because KAITO hands them on as command-line arguments. A test compares these tables with those classes.
-What a training refuses is said by ``steps.tune.unsupported_arguments``, which the tune step asks too.
+``trl.SFTConfig`` and ``transformers.DataCollatorForLanguageModeling``. Values can be strings that spell the type
+(``"2e-4"``), because KAITO passes them as command-line arguments. A test compares these tables with those classes.
+``steps.tune.unsupported_arguments`` lists arguments that the tune step rejects too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from pydantic import BeforeValidator, Field
 from steps.tune import unsupported_arguments
 from steps.tune.unsupported_arguments import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
 from workflows.spec.key_rules import (
-    Accepted,
     Below1,
     ChatTemplate,
     Count,
     DType,
+    FixedValue,
+    Ignored,
+    IgnoredWithWarning,
     Interval,
     Keys,
     Map,
@@ -29,13 +31,11 @@ from workflows.spec.key_rules import (
     Names,
     NotBool,
     NotNegative,
-    Only,
     Positive,
-    Refused,
-    Warned,
+    Unsupported,
 )
 
-# Those of transformers.training_args.OptimizerNames that run with what is in the image.
+# Values of transformers.training_args.OptimizerNames that run with the packages of the image.
 Optimizer = Literal[
     "adamw_torch",
     "adamw_torch_fused",
@@ -60,51 +60,51 @@ Optimizer = Literal[
     "rmsprop_bnb_32bit",
 ]
 
-_DEVICE = "the device is chosen from the machine"
-_PRESET = "the preset names the model"
-_MLM = "a causal model has no masked-language objective"
-_METHOD = "only plain LoRA is written, which KAITO, vLLM and PEFT can all load"
+_DEVICE = "the device is detected automatically"
+_PRESET = "the preset sets the model"
+_MLM = "causal language models have no masked-language objective"
+_METHOD = "only plain LoRA adapters are supported, which KAITO, vLLM and PEFT can load"
 _COLUMNS_FIX = "write pipeline: {data: {columns: {prompt: ..., completion: ...}}}"
-_SHARDING_FIX = "write pipeline: {tune: {sharding: full}}, or leave it out"
-_COMPILE = "rows of each new length are compiled anew: tried with lora, one step took minutes and the next failed"
-_DEVELOPERS = "it is for the library's own developers"
-_TRACKIO = "metrics go to the report, and where report_to says so to MLflow or W&B"
+_SHARDING_FIX = "write pipeline: {tune: {sharding: full}}, or remove it"
+_COMPILE = "each new row length triggers a recompilation (minutes per step with lora, then a failure)"
+_DEVELOPERS = "it is for developers of the library"
+_TRACKIO = "metrics go to the report, and to MLflow or W&B if report_to is set"
 
 
 def _single(value: Any) -> Any:
-    """Lists of tools are taken by transformers too; here it is one tool."""
+    """Convert a list with one tool to the tool; transformers accepts lists."""
     return (value or ["none"])[0] if isinstance(value, list) and len(value) < 2 else value
 
 
-def _idle(key: str, kind: Any) -> Accepted:
-    """A key that the tune step takes too, and that changes nothing there."""
-    return Accepted(kind, WITHOUT_EFFECT[key])
+def _idle(key: str, kind: Any) -> Ignored:
+    """Return the rule for a key without effect in the tune step."""
+    return Ignored(kind, WITHOUT_EFFECT[key])
 
 
-def _never(key: str, fix: str = "leave it out") -> Refused:
-    """A key that the tune step would refuse."""
-    return Refused(unsupported_arguments.UNSUPPORTED[key], fix)
+def _never(key: str, fix: str = "remove it") -> Unsupported:
+    """Return the rule for a key that the tune step rejects."""
+    return Unsupported(unsupported_arguments.UNSUPPORTED[key], fix)
 
 
 MODEL: Keys = {
     "torch_dtype": DType,
     "dtype": DType,
-    "local_files_only": Accepted(bool, "the weights are in the model volume, or are fetched into it once"),
-    "device_map": Only(("auto",), _DEVICE, "write auto"),
-    "trust_remote_code": Only((False,), NO_CODE, "choose a preset that needs none"),
-    "force_download": Only((False,), "the weights are fetched once"),
-    "resume_download": Only((True, False), "a download is always resumed"),
+    "local_files_only": Ignored(bool, "weights are cached on the models volume"),
+    "device_map": FixedValue(("auto",), _DEVICE, "write auto"),
+    "trust_remote_code": FixedValue((False,), NO_CODE, "choose a preset without custom code"),
+    "force_download": FixedValue((False,), "weights are fetched once"),
+    "resume_download": FixedValue((True, False), "a download is always resumed"),
     "chat_template": ChatTemplate,
-    "pretrained_model_name_or_path": Refused(_PRESET, "set tuning.preset.name"),
-    "revision": Refused("the preset pins the revision", "use --set model.revision=COMMIT"),
-    "load_in_4bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
-    "load_in_8bit": Refused("quantization has its own section", "write it under QuantizationConfig"),
-    "state_dict": Refused(_PRESET),
-    "cache_dir": Refused("the model volume is the cache", "set storage.modelsClaim in the site profile"),
-    "from_tf": Refused("TensorFlow weights are not read"),
-    "proxies": Refused("proxies come from the environment", "set HTTPS_PROXY"),
-    "output_loading_info": Refused("nothing reads it"),
-    "allow_remote_files": Refused("files come from the pinned revision only"),
+    "pretrained_model_name_or_path": Unsupported(_PRESET, "set tuning.preset.name"),
+    "revision": Unsupported("the preset pins the revision", "use --set model.revision=COMMIT"),
+    "load_in_4bit": Unsupported("quantization is a separate section", "write it under QuantizationConfig"),
+    "load_in_8bit": Unsupported("quantization is a separate section", "write it under QuantizationConfig"),
+    "state_dict": Unsupported(_PRESET),
+    "cache_dir": Unsupported("the models volume is the cache", "set storage.modelsClaim in the site profile"),
+    "from_tf": Unsupported("TensorFlow weights are not supported"),
+    "proxies": Unsupported("proxies are set by environment variables", "set HTTPS_PROXY"),
+    "output_loading_info": Unsupported("it is not used"),
+    "allow_remote_files": Unsupported("only files of the pinned revision are used"),
 }
 
 QUANTIZATION: Keys = {
@@ -117,8 +117,8 @@ QUANTIZATION: Keys = {
     "llm_int8_threshold": NotNegative,
     "llm_int8_skip_modules": Names,
     "llm_int8_has_fp16_weight": bool,
-    "llm_int8_enable_fp32_cpu_offload": Only((False,), _DEVICE),
-    "quant_method": Only(("bitsandbytes",), "quantization is done by bitsandbytes"),
+    "llm_int8_enable_fp32_cpu_offload": FixedValue((False,), _DEVICE),
+    "quant_method": FixedValue(("bitsandbytes",), "bitsandbytes quantizes the model"),
 }
 
 LORA: Keys = {
@@ -136,34 +136,34 @@ LORA: Keys = {
     "rank_pattern": dict[str, Count],
     "alpha_pattern": dict[str, Positive],
     "fan_in_fan_out": bool,
-    "init_lora_weights": bool | Name,  # steps.tune.lora_init knows which
-    "task_type": Only(("CAUSAL_LM",), "presets are causal language models"),
-    "peft_type": Only(("LORA",), _METHOD),
-    "inference_mode": Only((False,), "an adapter that is trained is not in inference mode"),
-    "base_model_name_or_path": Refused(_PRESET, "set tuning.preset.name"),
-    "revision": Refused("the preset pins the revision", "use --set model.revision=COMMIT"),
-    "auto_mapping": Refused(_METHOD),
-    "peft_version": Refused("PEFT writes it"),
-    "megatron_config": Refused(_METHOD),
-    "megatron_core": Refused(_METHOD),
-    "trainable_token_indices": Refused(_METHOD),
-    "loftq_config": Refused(_METHOD),
-    "eva_config": Refused(_METHOD),
-    "corda_config": Refused(_METHOD),
-    "lora_ga_config": Refused(_METHOD),
-    "velora_config": Refused(_METHOD),
-    "alora_invocation_tokens": Refused(_METHOD),
-    "use_qalora": Refused(_METHOD),
-    "qalora_group_size": Refused(_METHOD),
-    "monteclora_config": Refused(_METHOD),
-    "layer_replication": Refused(_METHOD),
-    "runtime_config": Refused(_METHOD),
-    "lora_bias": Refused(_METHOD),
-    "target_parameters": Refused(_METHOD),
-    "use_bdlora": Refused(_METHOD),
-    "arrow_config": Refused(_METHOD),
-    "kasa_config": Refused(_METHOD),
-    "ensure_weight_tying": Refused(_METHOD),
+    "init_lora_weights": bool | Name,  # validated by steps.tune.lora_init
+    "task_type": FixedValue(("CAUSAL_LM",), "presets are causal language models"),
+    "peft_type": FixedValue(("LORA",), _METHOD),
+    "inference_mode": FixedValue((False,), "training is not inference mode"),
+    "base_model_name_or_path": Unsupported(_PRESET, "set tuning.preset.name"),
+    "revision": Unsupported("the preset pins the revision", "use --set model.revision=COMMIT"),
+    "auto_mapping": Unsupported(_METHOD),
+    "peft_version": Unsupported("PEFT writes it"),
+    "megatron_config": Unsupported(_METHOD),
+    "megatron_core": Unsupported(_METHOD),
+    "trainable_token_indices": Unsupported(_METHOD),
+    "loftq_config": Unsupported(_METHOD),
+    "eva_config": Unsupported(_METHOD),
+    "corda_config": Unsupported(_METHOD),
+    "lora_ga_config": Unsupported(_METHOD),
+    "velora_config": Unsupported(_METHOD),
+    "alora_invocation_tokens": Unsupported(_METHOD),
+    "use_qalora": Unsupported(_METHOD),
+    "qalora_group_size": Unsupported(_METHOD),
+    "monteclora_config": Unsupported(_METHOD),
+    "layer_replication": Unsupported(_METHOD),
+    "runtime_config": Unsupported(_METHOD),
+    "lora_bias": Unsupported(_METHOD),
+    "target_parameters": Unsupported(_METHOD),
+    "use_bdlora": Unsupported(_METHOD),
+    "arrow_config": Unsupported(_METHOD),
+    "kasa_config": Unsupported(_METHOD),
+    "ensure_weight_tying": Unsupported(_METHOD),
 }
 
 TRAINING: Keys = {
@@ -240,103 +240,107 @@ TRAINING: Keys = {
     "disable_tqdm": _idle("disable_tqdm", bool),
     "remove_unused_columns": _idle("remove_unused_columns", bool),
     "do_train": _idle("do_train", bool),
-    "overwrite_output_dir": Accepted(bool, "each run has its own folder"),
+    "overwrite_output_dir": Ignored(bool, "each run has a separate directory"),
     "per_device_eval_batch_size": _idle("per_device_eval_batch_size", Count),
     "report_to": Annotated[Literal["none", "mlflow", "wandb"], BeforeValidator(_single)],
-    "run_name": Refused("the Workspace names the run", "set metadata.name"),
-    "use_cache": Only((False,), "a cache for generation is of no use in training"),
+    "run_name": Unsupported("the Workspace sets the run name", "set metadata.name"),
+    "use_cache": FixedValue((False,), "a KV cache has no use in training"),
     "save_only_model": _never("save_only_model"),
     "dataset_text_field": _never("dataset_text_field", _COLUMNS_FIX),
     "trust_remote_code": _never("trust_remote_code"),
-    "use_cpu": Refused(_DEVICE),
-    "no_cuda": Refused(_DEVICE),
-    "local_rank": Refused(PROCESSES),
+    "use_cpu": Unsupported(_DEVICE),
+    "no_cuda": Unsupported(_DEVICE),
+    "local_rank": Unsupported(PROCESSES),
     "accelerator_config": _never("accelerator_config"),
     "parallelism_config": _never("parallelism_config"),
-    "ddp_bucket_cap_mb": Refused(PROCESSES),
-    "ddp_broadcast_buffers": Refused(PROCESSES),
-    "ddp_static_graph": Refused(PROCESSES),
-    "ddp_backend": Refused(PROCESSES),
-    "ddp_timeout": Refused(PROCESSES),
+    "ddp_bucket_cap_mb": Unsupported(PROCESSES),
+    "ddp_broadcast_buffers": Unsupported(PROCESSES),
+    "ddp_static_graph": Unsupported(PROCESSES),
+    "ddp_backend": Unsupported(PROCESSES),
+    "ddp_timeout": Unsupported(PROCESSES),
     "fsdp": _never("fsdp", _SHARDING_FIX),
-    "fsdp_config": Refused(SHARDING, _SHARDING_FIX),
+    "fsdp_config": Unsupported(SHARDING, _SHARDING_FIX),
     "deepspeed": _never("deepspeed", _SHARDING_FIX),
-    "log_on_each_node": Refused(PROCESSES),
-    "log_level_replica": Refused(PROCESSES),
-    "save_on_each_node": Refused(PROCESSES),
+    "log_on_each_node": Unsupported(PROCESSES),
+    "log_level_replica": Unsupported(PROCESSES),
+    "save_on_each_node": Unsupported(PROCESSES),
     "resume_from_checkpoint": _never("resume_from_checkpoint", "use argotune run --resume"),
     "ignore_data_skip": _never("ignore_data_skip"),
-    "restore_callback_states_from_checkpoint": Refused(RESUME),
-    "enable_jit_checkpoint": Refused("checkpoints are written by save_strategy", "set save_strategy and save_steps"),
+    "restore_callback_states_from_checkpoint": Unsupported(RESUME),
+    "enable_jit_checkpoint": Unsupported(
+        "checkpoints are written by save_strategy", "set save_strategy and save_steps"
+    ),
     "auto_find_batch_size": _never("auto_find_batch_size", "set per_device_train_batch_size"),
     "eval_strategy": _never("eval_strategy", "set pipeline.data.evalSplit"),
-    "evaluation_strategy": Refused(EVALUATE),
+    "evaluation_strategy": Unsupported(EVALUATE),
     "eval_steps": _never("eval_steps"),
-    "eval_delay": Refused(EVALUATE),
+    "eval_delay": Unsupported(EVALUATE),
     "eval_on_start": _never("eval_on_start"),
-    "eval_do_concat_batches": Refused(EVALUATE),
-    "eval_use_gather_object": Refused(EVALUATE),
-    "eval_accumulation_steps": Refused(EVALUATE),
+    "eval_do_concat_batches": Unsupported(EVALUATE),
+    "eval_use_gather_object": Unsupported(EVALUATE),
+    "eval_accumulation_steps": Unsupported(EVALUATE),
     "eval_packing": _never("eval_packing"),
-    "bf16_full_eval": Refused(EVALUATE),
-    "fp16_full_eval": Refused(EVALUATE),
-    "batch_eval_metrics": Refused(EVALUATE),
-    "include_for_metrics": Refused(EVALUATE),
-    "prediction_loss_only": Refused(EVALUATE),
-    "do_eval": Refused(EVALUATE),
-    "do_predict": Refused(EVALUATE),
+    "bf16_full_eval": Unsupported(EVALUATE),
+    "fp16_full_eval": Unsupported(EVALUATE),
+    "batch_eval_metrics": Unsupported(EVALUATE),
+    "include_for_metrics": Unsupported(EVALUATE),
+    "prediction_loss_only": Unsupported(EVALUATE),
+    "do_eval": Unsupported(EVALUATE),
+    "do_predict": Unsupported(EVALUATE),
     "load_best_model_at_end": _never("load_best_model_at_end"),
     "metric_for_best_model": _never("metric_for_best_model"),
-    "greater_is_better": Refused(EVALUATE),
+    "greater_is_better": Unsupported(EVALUATE),
     "push_to_hub": _never("push_to_hub"),
     "hub_model_id": _never("hub_model_id"),
     "hub_token": _never("hub_token"),
-    "hub_private_repo": Refused(HUB),
-    "hub_strategy": Refused(HUB),
-    "hub_always_push": Refused(HUB),
-    "hub_revision": Refused(HUB),
-    "project": Refused(_TRACKIO, "write pipeline: {tracking: {project: ...}}"),
-    "trackio_space_id": Refused(_TRACKIO),
-    "trackio_bucket_id": Refused(_TRACKIO),
-    "trackio_static_space_id": Refused(_TRACKIO),
-    "include_num_input_tokens_seen": Refused("the run counts its tokens by itself"),
-    "torch_compile": Refused(_COMPILE),
-    "torch_compile_backend": Refused(_COMPILE),
-    "torch_compile_mode": Refused(_COMPILE),
-    "optim_target_modules": Refused(_METHOD),
-    "dataloader_multiprocessing_context": Refused(PROCESSES),
-    "label_names": Refused("labels are made from the rows"),
-    "debug": Refused(_DEVELOPERS),
-    "skip_memory_metrics": Only((True,), _DEVELOPERS),
+    "hub_private_repo": Unsupported(HUB),
+    "hub_strategy": Unsupported(HUB),
+    "hub_always_push": Unsupported(HUB),
+    "hub_revision": Unsupported(HUB),
+    "project": Unsupported(_TRACKIO, "write pipeline: {tracking: {project: ...}}"),
+    "trackio_space_id": Unsupported(_TRACKIO),
+    "trackio_bucket_id": Unsupported(_TRACKIO),
+    "trackio_static_space_id": Unsupported(_TRACKIO),
+    "include_num_input_tokens_seen": Unsupported("tokens are counted automatically"),
+    "torch_compile": Unsupported(_COMPILE),
+    "torch_compile_backend": Unsupported(_COMPILE),
+    "torch_compile_mode": Unsupported(_COMPILE),
+    "optim_target_modules": Unsupported(_METHOD),
+    "dataloader_multiprocessing_context": Unsupported(PROCESSES),
+    "label_names": Unsupported("labels are created from the rows"),
+    "debug": Unsupported(_DEVELOPERS),
+    "skip_memory_metrics": FixedValue((True,), _DEVELOPERS),
     "model_init_kwargs": _never("model_init_kwargs", "write it under ModelConfig"),
-    "router_aux_loss_coef": Refused("no preset that can be tuned is a mixture of experts"),
-    "chat_template_path": _never("chat_template_path", "write the template itself as ModelConfig.chat_template"),
+    "router_aux_loss_coef": Unsupported("presets for tuning are not mixtures of experts"),
+    "chat_template_path": _never("chat_template_path", "write the template text as ModelConfig.chat_template"),
     "dataset_kwargs": _never("dataset_kwargs", "set tuning.input"),
     "shuffle_dataset": _never("shuffle_dataset", "write DatasetConfig.shuffle_dataset"),
-    "max_seq_length": Refused("it was renamed", "write max_length"),
-    "warmup_ratio": Refused("it was renamed", "write warmup_steps, where a number below 1 is a share"),
-    "group_by_length": Refused("it was renamed", "write train_sampling_strategy: group_by_length"),
+    "max_seq_length": Unsupported("it was renamed", "write max_length"),
+    "warmup_ratio": Unsupported("it was renamed", "write warmup_steps, where a number below 1 is a ratio"),
+    "group_by_length": Unsupported("it was renamed", "write train_sampling_strategy: group_by_length"),
 }
 
 COLLATOR: Keys = {
-    "mlm": Warned(bool, f"{_MLM}: read as false, as KAITO itself does", harmless=False),
-    "mlm_probability": Refused(_MLM),
-    "whole_word_mask": Refused(_MLM),
-    "mask_replace_prob": Refused(_MLM),
-    "random_replace_prob": Refused(_MLM),
-    "tokenizer": Refused("the preset brings its tokenizer"),
-    "pad_to_multiple_of": Refused("padding is an argument of training", "write TrainingArguments.pad_to_multiple_of"),
-    "return_tensors": Only(("pt",), "training runs on PyTorch"),
-    "seed": Refused("the seed is an argument of training", "write TrainingArguments.seed"),
+    "mlm": IgnoredWithWarning(bool, f"{_MLM}: read as false, as KAITO itself does", harmless=False),
+    "mlm_probability": Unsupported(_MLM),
+    "whole_word_mask": Unsupported(_MLM),
+    "mask_replace_prob": Unsupported(_MLM),
+    "random_replace_prob": Unsupported(_MLM),
+    "tokenizer": Unsupported("the preset has its tokenizer"),
+    "pad_to_multiple_of": Unsupported(
+        "padding is an argument of training", "write TrainingArguments.pad_to_multiple_of"
+    ),
+    "return_tensors": FixedValue(("pt",), "training runs on PyTorch"),
+    "seed": Unsupported("the seed is an argument of training", "write TrainingArguments.seed"),
 }
 
 DATASET: Keys = {
     "shuffle_dataset": bool,
     "shuffle_seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
     "train_test_split": Annotated[float, NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
-    "dataset_path": Refused(unsupported_arguments.DATA, "set tuning.input"),
-    "dataset_extension": Only(("parquet",), "data is read as parquet", "convert it to parquet"),
-    # KAITO reads these three, and uses none of them.
+    "dataset_path": Unsupported(unsupported_arguments.DATA, "set tuning.input"),
+    "dataset_extension": FixedValue(("parquet",), "data must be parquet", "convert it to parquet"),
+    # KAITO parses these three keys but does not use them.
     "messages_column": Name,
     "context_column": Name,
     "response_column": Name,

@@ -1,4 +1,4 @@
-"""Which data URLs a run may fetch. KAITO has the same rules (its v1beta1 webhook, 0.12)."""
+"""Rules for data URLs, as in KAITO's v1beta1 webhook (0.12)."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ _METADATA_HOSTS = {"metadata", "metadata.google.internal", "metadata.goog", "169
 }
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
-_ALLOW = "to allow hosts of private networks, write pipeline: {data: {allowPrivateHosts: true}}"
+_ALLOW = "to allow private hosts, write pipeline: {data: {allowPrivateHosts: true}}"
 
 
-def check(url: str, path: str, allow_private: bool, found: Findings) -> None:
-    """Note what is wrong with one URL of ``tuning.input.urls``."""
+def check(url: str, path: str, allow_private: bool, findings: Findings) -> None:
+    """Report errors of one URL of ``tuning.input.urls``."""
     try:
         parts = urlsplit(url)
-        # Digits and dots of other scripts are read as plain ones when a name is resolved (IDNA).
+        # Name resolution normalizes digits and dots of other scripts (IDNA).
         host, _ = unicodedata.normalize("NFKC", parts.hostname or "").replace("\u3002", ".").rstrip("."), parts.port
     except ValueError as error:
-        found.wrong(path, f"invalid data source URL: {error}", "write https://host/path/file.parquet")
+        findings.error(path, f"invalid data source URL: {error}", "write https://host/path/file.parquet")
         return
     if parts.scheme not in ("http", "https"):
-        fix = "write https://...; a local folder is mounted with volumeSource"
-        found.wrong(path, f"data source URL must use HTTP or HTTPS, not {parts.scheme or 'a bare path'!r}", fix)
+        fix = "write https://...; use volumeSource for a local directory"
+        findings.error(path, f"data source URL must use HTTP or HTTPS, not {parts.scheme or 'a bare path'!r}", fix)
     elif not host or re.search(r"\s", url):
-        found.wrong(path, "invalid data source URL", "write https://host/path/file.parquet")
+        findings.error(path, "invalid data source URL", "write https://host/path/file.parquet")
     elif not allow_private:
-        _check_host(host, path, found)
+        _check_host(host, path, findings)
     if parts.fragment and not _CHECKSUM.fullmatch(parts.fragment):
-        fix = "write #sha256= and 64 lower-case hex digits, or leave the part after # out"
-        found.wrong(path, f"{parts.fragment!r} after # is no checksum", fix)
+        fix = "write #sha256= and 64 lower-case hex digits, or remove the part after #"
+        findings.error(path, f"{parts.fragment!r} after # is not a checksum", fix)
     if parts.username or parts.password:
         fix = "use a signed URL, or an image or volume as input"
-        found.wrong(path, "the URL carries a user or password, which everyone who sees the Workflow could read", fix)
+        findings.error(path, "the URL contains a user or password, visible to all readers of the Workflow", fix)
     if signed := sorted({key for key, _ in parse_qsl(parts.query) if key.lower() in _SIGNATURES}):
-        fix = "let it expire soon, or use an image or volume as input"
-        found.warn(path, f"the URL is signed ({', '.join(signed)}); who sees the Workflow can read it", fix)
+        fix = "use a short expiry, or an image or volume as input"
+        findings.warn(path, f"the URL is signed ({', '.join(signed)}), visible to all readers of the Workflow", fix)
 
 
-def _check_host(host: str, path: str, found: Findings) -> None:
+def _check_host(host: str, path: str, findings: Findings) -> None:
     address = _address(host)
     if host in _METADATA_HOSTS or (address and str(address) in _METADATA_HOSTS):
-        found.wrong(path, "data source URL must not target a local or metadata endpoint", "name a public host")
+        findings.error(path, "data source URL must not target a local or metadata endpoint", "use a public host")
     elif address and not address.is_global:
         what = "data source URL must not target a loopback, private, or link-local address"
-        found.wrong(path, what, _ALLOW)
+        findings.error(path, what, _ALLOW)
     elif not address and ("." not in host or host.rpartition(".")[2] in _PRIVATE_NAMES):
-        found.wrong(path, "data source URL must not target a local or metadata endpoint", _ALLOW)
+        findings.error(path, "data source URL must not target a local or metadata endpoint", _ALLOW)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

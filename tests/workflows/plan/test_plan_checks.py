@@ -26,9 +26,9 @@ REFUSED = {
     "unknown key": ('tuning.loraConfig={"rnk": 1}', "tuning.loraConfig.rnk", "unknown key"),
     "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "boolean"),
     "own place": ('tuning.trainingArguments={"seed": 1}', "tuning.trainingArguments.seed", "plan: tuning.seed"),
-    "rank": ("tuning.rank=1024", "tuning.rank", "vLLM serves no rank above 512"),
-    "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "is more than max-lora-rank 8"),
-    "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM cannot serve"),
+    "rank": ("tuning.rank=1024", "tuning.rank", "vLLM supports no rank above 512"),
+    "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "exceeds max-lora-rank 8"),
+    "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM does not support"),
     "not of pairs": (
         'tuning.trainingArguments={"packing": true}',
         "tuning.trainingArguments.packing",
@@ -43,18 +43,18 @@ REFUSED = {
     "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
     "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "is no file of the data"),
     "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "nan is no weight"),
-    "no task": ('evaluation.tasks=["a b"]', "evaluation.tasks[0]", "'a b' is no task"),
-    "task of a relative path": ('evaluation.tasks=["mine/t.yaml"]', "evaluation.tasks[0]", "is no task"),
-    "task twice": ('evaluation.tasks=["mmlu", "mmlu"]', "evaluation.tasks[1]", "stands in the list twice"),
-    "no task to hold": ('evaluation.minTaskScores={"mmlu": 0.5}', "evaluation.minTaskScores", "no task is asked"),
-    "no task to limit": ("evaluation.taskLimit=10", "evaluation.taskLimit", "no task is asked"),
+    "no task": ('evaluation.tasks=["a b"]', "evaluation.tasks[0]", "'a b' is not a task name"),
+    "task of a relative path": ('evaluation.tasks=["mine/t.yaml"]', "evaluation.tasks[0]", "is not a task name"),
+    "task twice": ('evaluation.tasks=["mmlu", "mmlu"]', "evaluation.tasks[1]", "is a duplicate"),
+    "no task to hold": ('evaluation.minTaskScores={"mmlu": 0.5}', "evaluation.minTaskScores", "no task is set"),
+    "no task to limit": ("evaluation.taskLimit=10", "evaluation.taskLimit", "no task is set"),
     "task that no pod sees": (
         'evaluation.tasks=["mmlu", "/home/me/mine.yaml"]',
         "pipeline.evaluation.tasks[1]",
         "no pod sees /home/me/mine.yaml",
     ),
     "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
-    "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "no row is answered"),
+    "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "samples is 0"),
     "nodes": ("resource.count=2", "resource.count", "is not honoured"),
     "size": ("resource.instanceType=Standard_NC24_A100", "resource.instanceType", "Unsupported instance type"),
     "no bfloat16": (
@@ -97,7 +97,7 @@ def test_numbers_that_mean_nothing_are_refused(setting):
 
 def test_the_environment_is_held_to_the_rules(monkeypatch):
     monkeypatch.setenv("ARGOTUNE_TUNING__RANK", "600")
-    with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM serves no rank above 512"):
+    with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM supports no rank above 512"):
         plans(TUNED)
 
 

@@ -160,9 +160,9 @@ SIZES = "pipeline.nodes.fallbackInstanceTypes"
     ("written", "path", "words"),
     [
         ("{fallbackInstanceTypes: [Standard_NC24ads_A100_v5]}", f"{SIZES}[0]", "Unsupported instance type"),
-        (f"{{fallbackInstanceTypes: [{A100}]}}", f"{SIZES}[0]", "stands twice"),
+        (f"{{fallbackInstanceTypes: [{A100}]}}", f"{SIZES}[0]", "duplicate"),
         ("{fallbackInstanceTypes: [Standard_NG32ads_V620_v1]}", f"{SIZES}[0]", "AMD"),
-        ("{zones: ['1', '1']}", "pipeline.nodes.zones", "a zone stands twice"),
+        ("{zones: ['1', '1']}", "pipeline.nodes.zones", "has a duplicate zone"),
         ("{zones: [East US]}", "pipeline.nodes.zones[0]", "match"),
         ("{lease: 1 day}", "pipeline.nodes.lease", "no duration"),
         ("{count: 2}", "pipeline.nodes.count", "unknown field"),
@@ -173,7 +173,7 @@ def test_a_broken_rule_is_told_with_its_line(tmp_path, written, path, words):
 
 
 def test_a_fallback_needs_as_many_gpus(compiled):
-    with pytest.raises(InvalidInput, match="has 1 GPUs, and the pods ask for the 2"):
+    with pytest.raises(InvalidInput, match=r"has 1 GPUs, but the pods request the 2"):
         compiled(nodes={"fallbackInstanceTypes": [A100]}, text=GOOD.replace(A100, TWO_A100))
 
 
@@ -187,7 +187,7 @@ def test_a_fallback_must_hold_the_model(compiled):
 
 def test_a_fallback_needs_a_size_to_fall_back_from(compiled):
     text = GOOD.replace(f"  instanceType: {A100}\n", "")
-    with pytest.raises(InvalidInput, match="to fall back from"):
+    with pytest.raises(InvalidInput, match="requires resource.instanceType"):
         compiled(nodes={"fallbackInstanceTypes": [A10]}, text=text)
 
 

@@ -19,7 +19,7 @@ from workflows.plan.model import Plan
 from workflows.spec import kaito_annotations, load, training
 from workflows.spec.findings import Findings
 from workflows.spec.source import Source
-from workflows.spec.training_keys import SECTIONS, Refused
+from workflows.spec.training_keys import SECTIONS, Unsupported
 
 CASES = list(cases())
 NAMES = [f"{row['field']}-{case['in']}-{case['then']}-{number}" for number, (row, case) in enumerate(CASES)]
@@ -118,7 +118,7 @@ def test_keys_of_the_training_configuration_are_what_their_table_says(section):
         if get_origin(rule) is dict or rule == dict[str, Any]:
             continue  # a map takes any
         assert [path for path, _ in told] == [f"training_config.{section}.{key}"], key
-        assert isinstance(rule, Refused) is told[0][1].startswith("not honoured: "), key
+        assert isinstance(rule, Unsupported) is told[0][1].startswith("not supported: "), key
         assert dict(read.sections())[section] == {}, key
 
 

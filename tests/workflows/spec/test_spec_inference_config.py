@@ -67,19 +67,19 @@ def test_flags_are_passed_on_with_dashes(read):
     [
         ("vllm: {port: 80}", "inference_config.vllm.port", "is set by argotune"),
         ("vllm: {api_key: x}", "inference_config.vllm.api_key", "is set by argotune"),
-        ("vllm: {--port: 80}", "inference_config.vllm.--port", "no flag of vLLM"),
-        ("vllm: [a]", "inference_config.vllm", "must be a map of flags"),
+        ("vllm: {--port: 80}", "inference_config.vllm.--port", "is not a vLLM flag"),
+        ("vllm: [a]", "inference_config.vllm", "must be a mapping of flags"),
         ("vlm: {a: 1}", "inference_config.vlm", "unknown key"),
-        ("[a]", "inference_config", "must be a map"),
+        ("[a]", "inference_config", "must be a mapping"),
         ("vllm: {max-model-len: long}", "inference_config.vllm.max-model-len", "must be an integer"),
         (
             "vllm: {max-model-len: 8192}",
             "inference_config.vllm.max-model-len",
             "max-model-len 8192 exceeds model's maximum supported context window 4096 (ModelTokenLimit)",
         ),
-        ("vllm: {a-b: 1, a_b: 2}", "inference_config.vllm.a_b", "stands twice"),
+        ("vllm: {a-b: 1, a_b: 2}", "inference_config.vllm.a_b", "duplicate"),
         ("vllm: {chat-template: /workspace/x}", "inference_config.vllm.chat-template", "KAITO's image"),
-        ("vllm: {a: '{{x}}'}", "inference_config.vllm.a", "holds '{{'"),
+        ("vllm: {a: '{{x}}'}", "inference_config.vllm.a", "contains '{{'"),
     ],
 )
 def test_a_wrong_key_is_refused_by_name(read, config, path, words):
@@ -95,7 +95,7 @@ def test_an_adapter_larger_than_the_server_takes(read):
         read(f"{BOTH}        r: 32\n")
     [problem] = caught.value.problems
     assert (problem.path, problem.line) == ("training_config.LoraConfig.r", 23)
-    assert "rank 32 is more than max-lora-rank 16" in problem.message
+    assert "rank 32 exceeds max-lora-rank 16" in problem.message
     assert read(f"{BOTH}        r: 16\n").training.lora == {"r": 16}
 
 
@@ -104,7 +104,7 @@ def test_an_adapter_that_doubles_its_rank(read):
         read(f"{BOTH}        r: 16\n        init_lora_weights: pissa\n")
     [problem] = caught.value.problems
     assert problem.path == "training_config.LoraConfig.r"
-    assert "rank 32, which init_lora_weights pissa makes of 16, is more than max-lora-rank 16" in problem.message
+    assert "rank 32, which init_lora_weights pissa makes of 16, exceeds max-lora-rank 16" in problem.message
     assert problem.fix == "write 8, or max-lora-rank: 32"
     read(f"{BOTH}        r: 8\n        init_lora_weights: pissa\n")
 
@@ -113,5 +113,5 @@ def test_an_adapter_that_doubles_its_rank(read):
     "key", ["use_dora: true", "bias: all", "modules_to_save: [lm_head]", "rank_pattern: {q_proj: 2}"]
 )
 def test_an_adapter_that_vllm_cannot_serve(read, key):
-    with pytest.raises(InvalidInput, match="vLLM cannot serve such an adapter"):
+    with pytest.raises(InvalidInput, match="vLLM does not support such an adapter"):
         read(f"{BOTH}        {key}\n")

@@ -72,7 +72,7 @@ def test_our_block_stands_beside_the_spec(tmp_path):
 
 
 BROKEN = {
-    "none": ("  replicas: 3\n", "  replicas: 0  # <--\n", "spec.replicas", "nothing is served"),
+    "none": ("  replicas: 3\n", "  replicas: 0  # <--\n", "spec.replicas", "0 servers cannot be rolled out"),
     "limit": (
         "  nodeCountLimit: 5\n",
         "  nodeCountLimit: 2  # <--\n",
@@ -109,19 +109,19 @@ BROKEN = {
         "spec.template.metadata.annotations.kaito.sh/performance-mode",
         "not a valid performance mode",
     ),
-    "type": ("  replicas: 3\n", "  replicas: three  # <--\n", "spec.replicas", "must be a whole number"),
+    "type": ("  replicas: 3\n", "  replicas: three  # <--\n", "spec.replicas", "must be an integer"),
     "unknown": ("  replicas: 3\n", "  replica: 3  # <--\n", "spec.replica", "unknown field"),
     "update": (
         "  replicas: 3\n",
         "  replicas: 3\n  updateStrategy: {type: OnDelete}  # <--\n",
         "spec.updateStrategy.type",
-        "a new server answers before the old one goes",
+        "only rolling updates are supported",
     ),
     "upgrade": (
         "  replicas: 3\n",
         "  replicas: 3\n  autoUpgrade: {enabled: true}  # <--\n",
         "spec.autoUpgrade.enabled",
-        "the serve image is the site profile's",
+        "the site profile sets the serve image",
     ),
     "part of a GPU with a size": (
         "    resource:\n",
@@ -133,7 +133,7 @@ BROKEN = {
         "spec:\n",
         "pipeline:\n  rollout: {replicas: 2}  # <--\nspec:\n",
         "pipeline.rollout.replicas",
-        "stands twice, in spec.replicas too",
+        "duplicates spec.replicas",
     ),
 }
 
@@ -185,10 +185,10 @@ def test_servers_are_added_while_requests_wait(tmp_path, annotations, most):
 @pytest.mark.parametrize(
     ("annotations", "key", "words"),
     [
-        ({"threshold": "20"}, "threshold", "more than 10 requests wait"),
-        ({"metricName": "vllm:gpu_cache_usage_perc"}, "metricName", "by vllm:num_requests_waiting alone"),
-        ({"min_replicas": "1"}, "min-replicas", "at least spec.replicas servers, 3"),
-        ({"metrics": "[]"}, "metrics", "is not read"),
+        ({"threshold": "20"}, "threshold", "more than 10 waiting requests"),
+        ({"metricName": "vllm:gpu_cache_usage_perc"}, "metricName", "only scaled by vllm:num_requests_waiting"),
+        ({"min_replicas": "1"}, "min-replicas", "minimum is spec.replicas (3)"),
+        ({"metrics": "[]"}, "metrics", "is ignored"),
     ],
 )
 def test_what_the_autoscaler_does_otherwise_is_told(tmp_path, annotations, key, words):
@@ -201,7 +201,7 @@ def test_what_the_autoscaler_does_otherwise_is_told(tmp_path, annotations, key, 
 def test_an_autoscaler_needs_a_maximum(tmp_path):
     [manifest] = load(write(tmp_path, scaled(auto_provision="true").replace("  nodeCountLimit: 5\n", "")))
     [warning] = manifest.warnings
-    assert "how many servers there may be is not told, so 3 run, always" in warning.message
+    assert "the maximum number of servers is missing, so the number stays at 3" in warning.message
     [problem] = problems(write(tmp_path, scaled(auto_provision="true", max_replicas="many")))
     assert problem.path == f"metadata.annotations.{SCALER}max-replicas"
 
@@ -210,4 +210,4 @@ def test_a_set_and_a_workspace_have_one_name_space(tmp_path):
     workspace = "---\napiVersion: kaito.sh/v1beta1\nkind: Workspace\nmetadata: {name: answers}\n"
     workspace += "inference: {preset: {name: phi-4-mini-instruct}}\n"
     [problem] = problems(write(tmp_path, SET + workspace))
-    assert "Workspace answers stands twice in the file" in problem.message
+    assert "Workspace answers is a duplicate" in problem.message

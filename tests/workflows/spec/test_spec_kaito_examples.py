@@ -15,8 +15,8 @@ FILES = sorted(DATA.glob("*.yaml")) + sorted(DATA.glob("v1alpha1/*.yaml"))
 SEED = DATA / "v1alpha1" / "v0.3.0_kaito_workspace_tuning_phi_3.yaml"
 
 # File: path and words of every reason for which it is refused. All other files compile.
-NODES = "and a model is not spread over several nodes"
-NO_IMAGE = "weights are not taken out of an image"
+NODES = "and multi-node serving is not supported"
+NO_IMAGE = "loading weights from an image is not supported"
 LLAMA_2 = [
     ("inference.preset.name", "Unsupported inference preset name llama-2-7b"),
     ("inference.preset.presetOptions.image", NO_IMAGE),
@@ -26,9 +26,9 @@ WITH_ADAPTERS = [
     ("inference.adapters[0].strength", "vLLM does not support adapter strength"),
 ]
 REFUSED = {
-    "kaito_configmap_tuning_phi_3": [("", "holds no Workspace, only ConfigMap")],
-    "kaito_multiroleinference_deepseek-v3": [("kind", "one server both reads a prompt and writes the answer")],
-    "kaito_multiroleinference_phi4_4": [("kind", "one server both reads a prompt and writes the answer")],
+    "kaito_configmap_tuning_phi_3": [("", "contains no Workspace, only ConfigMap")],
+    "kaito_multiroleinference_deepseek-v3": [("kind", "disaggregated prefill and decode is not supported")],
+    "kaito_multiroleinference_phi4_4": [("kind", "disaggregated prefill and decode is not supported")],
     "kaito_workspace_deepseek_r1": [("resource.count", NODES)],
     "kaito_workspace_deepseek_v3": [("resource.count", NODES)],
     "kaito_workspace_llama-3.3_70b_instruct": [("resource.count", NODES)],
@@ -37,7 +37,7 @@ REFUSED = {
         ("resource.instanceType", "Unsupported instance type <your-vm-sku>"),
         ("resource.preferredNodes[0]", "'<your-arc-node-name>' is not the name of a node"),
     ],
-    "kaito_workspace_tool_calling": [("inference_config.vllm.chat-template", "is a file of KAITO's image")],
+    "kaito_workspace_tool_calling": [("inference_config.vllm.chat-template", "is a path in KAITO's image")],
     "kaito_workspace_tuning_falcon_7b_oai": [
         ("tuning.preset.presetOptions.image", NO_IMAGE),
         ("tuning.config", "ConfigMap 'my-qlora-params' specified in 'config' not found"),
@@ -104,7 +104,7 @@ def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, metho
     assert manifest.training.quantization["load_in_4bit"] is (method == "qlora")
     assert manifest.eval_split == 0
     said = " ".join(warning.message for warning in manifest.warnings)
-    assert "checkpoints are kept" in said and "read as false" in said and "not evaluated" in said
+    assert "checkpoints are written anyway" in said and "read as false" in said and "without evaluation" in said
 
 
 def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):

@@ -89,7 +89,7 @@ WARNED = {
     "retired": ("Standard_NC24ads_A100_v4", "Standard_NC6s_v3", "resource.instanceType", "is retired"),
     "placeholder": ("registry.example.com/team/adapter", "ACR_REPO_HERE.azurecr.io/NAME_HERE", "", "ACR_REPO_HERE"),
     "signed": ("?download=true", "?sv=1&sig=abc", "tuning.input.urls[0]", "signed (sig)"),
-    "no evaluation": ("evalSplit: 0.1", "evalSplit: 0", "pipeline.data.evalSplit", "not evaluated"),
+    "no evaluation": ("evalSplit: 0.1", "evalSplit: 0", "pipeline.data.evalSplit", "without evaluation"),
     "no adapter in service": (
         "evalSplit: 0.1",
         "evalSplit: 0.1\n  evaluation: {betterThanPrevious: false}",
@@ -107,19 +107,19 @@ WARNED = {
         PIPELINE,
         PIPELINE + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n",
         "kind",
-        "Secret s is not compiled",
+        "Secret s cannot be compiled",
     ),
     "unused config": (
         PIPELINE,
         PIPELINE + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n",
         "kind",
-        "ConfigMap c is not named by any Workspace",
+        "ConfigMap c is not used by any Workspace",
     ),
     "KAITO's template": (
         "  method: qlora\n",
         "  method: qlora\n  config: qlora-params-template\n",
         "tuning.config",
-        "KAITO's own default",
+        "KAITO's default",
     ),
 }
 
@@ -163,7 +163,7 @@ def test_the_resource_check_can_be_bypassed(tmp_path):
 
 def test_two_documents_of_one_name(tmp_path):
     [problem] = problems(write(tmp_path, f"{GOOD}---\n{GOOD}"))
-    assert "Workspace tuned stands twice in the file, first on line 4" in problem.message
+    assert "Workspace tuned is a duplicate, first on line 4" in problem.message
     assert problem.line == 4 + GOOD.count("\n") + 1
     other = GOOD.replace("name: tuned\n", "name: tuned\n  namespace: other\n", 1)
     assert len(load(write(tmp_path, f"{GOOD}---\n{other}"))) == 2

@@ -42,7 +42,7 @@ TEXTS = [
     ),
 ]
 # Problems of a file as a whole, which have no line.
-OF_THE_FILE = ("is empty", "is not UTF-8", "holds no Workspace", "cannot be read")
+OF_THE_FILE = ("is empty", "is not UTF-8", "contains no Workspace", "cannot be read")
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 tries = settings(
     max_examples=3000 if LONG else 60,

@@ -25,7 +25,7 @@ BROKEN = {
     "zone": (scheduled(", timezone: Europe/Amsterdm"), "timezone", "there is no time zone 'Europe/Amsterdm'"),
     "concurrency": (scheduled(", concurrencyPolicy: Never"), "concurrencyPolicy", "must be 'Allow', 'Forbid' or"),
     "deadline": (scheduled(", startingDeadlineSeconds: -1"), "startingDeadlineSeconds", "greater than or equal to 0"),
-    "history": (scheduled(", failedJobsHistoryLimit: many"), "failedJobsHistoryLimit", "must be a whole number"),
+    "history": (scheduled(", failedJobsHistoryLimit: many"), "failedJobsHistoryLimit", "must be an integer"),
     "stop": (
         scheduled(", stopStrategy: {expression: cronworkflow.failures > 3}"),
         "stopStrategy.expression",
@@ -51,7 +51,9 @@ def test_a_name_too_long_for_a_schedule_is_refused_with_one_alone(tmp_path):
     [plan] = plans(str(write(tmp_path, long)))
     assert len(plan.name) == 53
     broken = (GOOD[GOOD.index("  name: tuned\n") :], f"  name: {'n' * 53}  # <--\n" + rest() + SCHEDULE + "}\n")
-    check_broken(tmp_path, *broken, "metadata.name", "has 53 characters, and that of a schedule may have 52")
+    check_broken(
+        tmp_path, *broken, "metadata.name", "has 53 characters, but a scheduled Workspace can have at most 52"
+    )
 
 
 def rest() -> str:

@@ -35,19 +35,19 @@ BROKEN = {
         "  input:\n",
         "  input:\n    imagePullSecrets: [x]  # <--\n",
         "tuning.input.imagePullSecrets",
-        "no image is pulled",
+        "is only for images",
     ),
     "two input secrets": (
         INPUT,
         "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: [x, y]  # <--\n",
         "tuning.input.imagePullSecrets",
-        "one Secret is mounted",
+        "only one Secret is supported",
     ),
     "volume kind": (
         INPUT,
         "  input:\n    volumeSource:\n      persistentVolumeClaims: {claimName: x}  # <--\n",
         "tuning.input.volumeSource.persistentVolumeClaims",
-        "unknown kind of volume",
+        "unknown volume type",
     ),
     "claim": (
         INPUT,
@@ -59,7 +59,7 @@ BROKEN = {
         INPUT,
         "  input:\n    volumeSource: {emptyDir: {}, nfs: {}}  # <--\n",
         "tuning.input.volumeSource",
-        "exactly one kind of volume",
+        "exactly one volume type",
     ),
     "two outputs": (
         "  output:\n",
@@ -78,7 +78,7 @@ BROKEN = {
         OUTPUT_IMAGE,
         f"    image: registry.example.com/a@sha256:{'0' * 64}  # <--\n",
         "tuning.output.image",
-        "a digest cannot be chosen",
+        "a digest cannot be set",
     ),
     "output placeholder": (
         OUTPUT_IMAGE,
@@ -90,13 +90,13 @@ BROKEN = {
         OUTPUT_IMAGE,
         OUTPUT_IMAGE + "    imagePushSecret: A_b  # <--\n",
         "tuning.output.imagePushSecret",
-        "not a name Kubernetes allows",
+        "is not a valid Kubernetes name",
     ),
     "push secret without image": (
         OUTPUT_IMAGE,
         "    volumeSource: {persistentVolumeClaim: {claimName: x}}\n    imagePushSecret: s  # <--\n",
         "tuning.output.imagePushSecret",
-        "no image is pushed",
+        "is only for an image",
     ),
     "adapter without name": (
         "    - source:\n        name: other\n",
@@ -150,7 +150,7 @@ BROKEN = {
         OTHER_IMAGE,
         OTHER_IMAGE + "        imagePullSecrets: [x, y]  # <--\n",
         "inference.adapters[0].source.imagePullSecrets",
-        "one Secret is mounted for all adapters, not several",
+        "only one Secret is supported for all adapters",
     ),
     "strength": (
         OTHER_IMAGE,
@@ -202,12 +202,12 @@ BROKEN = {
     "localhost": (*url("http://LOCALHOST./x"), "tuning.input.urls[0]", "local or metadata endpoint"),
     "service": (*url("http://minio.default.svc/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
     "bare name": (*url("http://minio/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "checksum": (*url("https://a.example/x#sha256=12ab"), "tuning.input.urls[0]", "is no checksum"),
-    "fragment": (*url("https://a.example/x#top"), "tuning.input.urls[0]", "is no checksum"),
+    "checksum": (*url("https://a.example/x#sha256=12ab"), "tuning.input.urls[0]", "is not a checksum"),
+    "fragment": (*url("https://a.example/x#top"), "tuning.input.urls[0]", "is not a checksum"),
     "twice": (
         *url("https://data.example.com/train.parquet?download=true\n" + URL.rstrip()),
         "tuning.input.urls[1]",
-        "twice",
+        "duplicate",
     ),
     "weight of no file": (*weights("trian.parquet: 2"), f"{WEIGHTS}.trian.parquet", "is no file of the data"),
     "weight below 0": (
@@ -230,9 +230,9 @@ BROKEN = {
         "    evalSplit: 0.1\n",
         "    weights: [2]  # <--\n",
         WEIGHTS,
-        "must be a map",
+        "must be a mapping",
     ),
-    "password": (*url("https://me:pw@a.example/x"), "tuning.input.urls[0]", "carries a user or password"),
+    "password": (*url("https://me:pw@a.example/x"), "tuning.input.urls[0]", "contains a user or password"),
 }
 
 

@@ -10,7 +10,16 @@ from steps.tune import unsupported_arguments
 from workflows.errors import InvalidInput
 from workflows.load_plans import plans
 from workflows.spec import load
-from workflows.spec.training_keys import COLLATOR, LORA, QUANTIZATION, SECTIONS, TRAINING, Accepted, Only, Refused
+from workflows.spec.training_keys import (
+    COLLATOR,
+    LORA,
+    QUANTIZATION,
+    SECTIONS,
+    TRAINING,
+    FixedValue,
+    Ignored,
+    Unsupported,
+)
 
 WORKSPACE = """\
 apiVersion: kaito.sh/v1beta1
@@ -110,7 +119,7 @@ def test_checkpoints_are_kept_though_none_are_asked_for(read, written):
     """YAML reads a bare ``no`` as false; KAITO's templates quote it."""
     manifest = read(section("TrainingArguments", f"save_strategy: {written}"))
     [warning] = manifest.warnings
-    assert "checkpoints are kept" in warning.message
+    assert "checkpoints are written anyway" in warning.message
     assert warning.line == 19
     assert manifest.training.arguments == {}
 
@@ -153,7 +162,7 @@ BROKEN = {
     "no map": ("training_config: all\n", "training_config", "Expected 'training_config' key to contain a map"),
     "no root": ("LoraConfig: {r: 8}\n", "training_config", "missing key 'training_config'"),
     "text": ("just text\n", "training_config", "missing key 'training_config'"),
-    "section no map": ("training_config:\n  LoraConfig: 8\n", "training_config.LoraConfig", "must be a map"),
+    "section no map": ("training_config:\n  LoraConfig: 8\n", "training_config.LoraConfig", "must be a mapping"),
     "unknown key": (section("LoraConfig", "rank: 8"), "training_config.LoraConfig.rank", "unknown key"),
     "other section's key": (section("LoraConfig", "learning_rate: 1"), "training_config.LoraConfig.learning_rate", ""),
     "type": (section("LoraConfig", "r: eight"), "training_config.LoraConfig.r", "must be a valid integer"),
@@ -183,7 +192,7 @@ BROKEN = {
     "template": (
         section("ModelConfig", "chat_template: /workspace/tfs/chat.jinja"),
         "training_config.ModelConfig.chat_template",
-        "must be the Jinja text of a template itself",
+        "must be Jinja text",
     ),
     "packing": (
         section("TrainingArguments", "packing: true", "padding_free: false"),
@@ -214,7 +223,7 @@ BROKEN = {
     "braces": (
         section("TrainingArguments", "optim_args: 'a={{x}}'"),
         "training_config.TrainingArguments.optim_args",
-        "holds '{{'",
+        "contains '{{'",
     ),
     "both": (
         section("QuantizationConfig", "load_in_4bit: true", "load_in_8bit: true"),
@@ -229,7 +238,7 @@ BROKEN = {
     "twice": (
         section("LoraConfig", "r: 8", "r: 16"),
         "training_config.LoraConfig.r",
-        "'r' stands twice, first on line 19",
+        "'r' is a duplicate, first on line 19",
     ),
     "other beginning": (
         section("LoraConfig", "init_lora_weights: loftq"),
@@ -256,7 +265,7 @@ def test_a_wrong_key_is_refused_by_name(read, config, path, words):
 
 def test_a_key_of_another_section_says_where_it_belongs(read):
     [problem] = refused(read, section("LoraConfig", "learning_rate: 1"))
-    assert problem.fix == "it belongs to TrainingArguments"
+    assert problem.fix == "move it to TrainingArguments"
 
 
 def test_every_wrong_key_is_told(read):
@@ -313,9 +322,9 @@ def test_a_config_map_without_the_key(tmp_path):
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_refusal_has_a_reason_and_every_key_a_rule(name):
     for key, rule in SECTIONS[name].items():
-        if isinstance(rule, Refused):
+        if isinstance(rule, Unsupported):
             assert rule.why and rule.fix, key
-        elif isinstance(rule, Only | Accepted):
+        elif isinstance(rule, FixedValue | Ignored):
             assert rule.why, key
 
 
@@ -336,7 +345,7 @@ def test_the_tables_know_every_key_of_the_libraries():
 
 def test_no_key_passes_that_the_tune_step_refuses_or_leaves_out():
     for key in {**unsupported_arguments.UNSUPPORTED, **unsupported_arguments.WITHOUT_EFFECT}:
-        assert isinstance(TRAINING[key], Refused | Accepted), key
+        assert isinstance(TRAINING[key], Unsupported | Ignored), key
 
 
 def test_the_optimizers_are_those_of_the_library():
@@ -349,5 +358,5 @@ def test_what_is_honoured_is_a_key_of_the_libraries():
     trl = pytest.importorskip("trl")
     peft = pytest.importorskip("peft")
     for table, of in ((TRAINING, trl.SFTConfig), (LORA, peft.LoraConfig)):
-        honoured = {key for key, rule in table.items() if not isinstance(rule, Refused | Only | Accepted)}
+        honoured = {key for key, rule in table.items() if not isinstance(rule, Unsupported | FixedValue | Ignored)}
         assert honoured <= {field.name for field in dataclasses.fields(of)}

@@ -10,7 +10,7 @@ from steps.tune.settings import Settings
 from workflows.spec import training
 from workflows.spec.findings import Findings
 from workflows.spec.source import Source
-from workflows.spec.training_keys import SECTIONS, Accepted, Only, Refused, Warned
+from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
 # Values to try; each key takes those of its type.
 SAMPLES: list[Any] = [True, False, 0, 1, 2, 100, 0.05, 0.5, 1.5, -1, "a", ["q_proj"], {"q_proj": 4}]
@@ -61,7 +61,8 @@ HONOURED = [
     (section, key)
     for section, keys in SECTIONS.items()
     for key, rule in keys.items()
-    if section not in ("DataCollator", "DatasetConfig") and not isinstance(rule, Accepted | Warned | Only | Refused)
+    if section not in ("DataCollator", "DatasetConfig")
+    and not isinstance(rule, Ignored | IgnoredWithWarning | FixedValue | Unsupported)
 ]
 
 

@@ -35,7 +35,10 @@ def read(file: str, text: str) -> tuple[list[Raw], list[Problem]]:
     if as_json is not None:
         # JSON may have what YAML has not (tabs, \ud83d\ude00); of its YAML reading only the lines are kept.
         lines = raws[0].source if len(raws) == 1 else Source(file)
-        raws, problems = [Raw(as_json, lines)], [problem for problem in problems if "is a duplicate" in problem.message]
+        raws, problems = (
+            [Raw(as_json, lines)],
+            [problem for problem in problems if "is a duplicate" in problem.message],
+        )
     return [item for raw in raws if raw.value is not None for item in _items(raw)], problems
 
 

@@ -187,7 +187,7 @@ def test_a_fallback_must_hold_the_model(compiled):
 
 def test_a_fallback_needs_a_size_to_fall_back_from(compiled):
     text = GOOD.replace(f"  instanceType: {A100}\n", "")
-    with pytest.raises(InvalidInput, match="requires resource.instanceType"):
+    with pytest.raises(InvalidInput, match=r"requires resource\.instanceType"):
         compiled(nodes={"fallbackInstanceTypes": [A10]}, text=text)
 
 

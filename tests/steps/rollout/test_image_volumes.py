@@ -264,11 +264,11 @@ def test_adapters_in_volumes_need_no_image_volume(
 ) -> None:  # fmt: skip
     folder = pull_data(reference.parse(images["one"]), tmp_path / "claim")
     claim = {"persistentVolumeClaim": {"claimName": "c"}}
-    given = settings(adapters=[{"name": "tuned", "path": str(folder)}], adapter_volumes={"tuned": claim})
+    requested = settings(adapters=[{"name": "tuned", "path": str(folder)}], adapter_volumes={"tuned": claim})
     cluster.forbidden.add(("create", "deployments"))
     servers.trouble = waiting("CreateContainerConfigError", "seen")
     with pytest.raises(StepError, match="seen"):
-        run(given)
+        run(requested)
     assert not [call for call in cluster.calls if call.verb == "create"], "there was a dry run"
 
 

@@ -257,9 +257,9 @@ def test_an_adapter_image_is_pulled(
 
 
 def test_a_killed_step_continues_with_the_starting_server(settings: Callable[..., Settings], work: Path) -> None:
-    given = settings()
-    sources = json.dumps([{"name": source.name, "path": source.path} for source in given.adapters])
-    flags = ["--work", str(work), "--preset", "tiny", "--model", given.model, "--adapters", sources]
+    requested = settings()
+    sources = json.dumps([{"name": source.name, "path": source.path} for source in requested.adapters])
+    flags = ["--work", str(work), "--preset", "tiny", "--model", requested.model, "--adapters", sources]
     killed = subprocess.Popen([sys.executable, "-m", "steps.rollout", *flags])
     end = time.monotonic() + 60
     while not ((starting := server.read(work / "serve" / server.STARTING)) and starting.pid):
@@ -267,15 +267,15 @@ def test_a_killed_step_continues_with_the_starting_server(settings: Callable[...
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    result = rollout(given)
+    result = rollout(requested)
     assert running(work).mark == starting.mark
     assert result.endpoint == starting.endpoint
 
 
 def test_program_writes_output_parameters(settings: Callable[..., Settings], work: Path, tmp_path: Path) -> None:
-    given = settings()
-    flags = ["--work", str(work), "--preset", "tiny", "--model", given.model, "--question", QUESTION]
-    folders = ["--adapter-folders", json.dumps([given.adapters[0].path])]
+    requested = settings()
+    flags = ["--work", str(work), "--preset", "tiny", "--model", requested.model, "--question", QUESTION]
+    folders = ["--adapter-folders", json.dumps([requested.adapters[0].path])]
     arguments = ["--server-arguments", '{"max-model-len": 512}']
     done = subprocess.run(
         [sys.executable, "-m", "steps.rollout", *flags, *folders, *arguments],

@@ -57,7 +57,7 @@ class Service:
 
     cluster: KubernetesServer
     servers: Servers
-    given: Settings
+    settings: Settings
     proxy: FaultyProxy
     """Proxy for all requests of the rollout to servers."""
 
@@ -67,9 +67,9 @@ class Service:
             faults.fail(kind, call, name)
         outcome = "succeeds on retry"
         if kind == "killed":
-            assert not kill_proof(faults, lambda: run(self.given)), "nothing was killed"
+            assert not kill_proof(faults, lambda: run(self.settings)), "nothing was killed"
             outcome = "succeeds after a restart"
-        run(self.given)
+        run(self.settings)
         return f"{outcome}; only the desired adapters are served"
 
     def look(self, way: Way, images: dict[str, str]) -> None:
@@ -84,7 +84,7 @@ class Service:
         assert len(self.cluster.all("pods")) == len(self.servers.ready()) == len(way.deployments)
         assert self.servers.min_ready[NAME] == 1, "no server was ready for a while"
         mounts = [bool(mounted_images(pod)) for pod in self.cluster.all("pods")]
-        assert mounts == [not self.given.hot_load] * len(mounts)
+        assert mounts == [not self.settings.hot_load] * len(mounts)
         pods = self.servers.pods.values()
         model = "tuned" if way.answers else "base"
         answers = {serving_client.complete(pod.address, model, "x", 5, 20) for pod in pods}

@@ -71,16 +71,16 @@ def test_requests_to_a_server_that_loads_another_adapter(
 
     def attempt(kind: str, name: str) -> tuple[Faults, str]:
         adapter = next(names)
-        given = settings(adapter)
+        requested = settings(adapter)
         with monkeypatch.context() as patch, FaultyProxy() as proxy:
             patch.setattr(serving_client, "session", lambda: proxy.client(session(), 0.3 if kind == "timeout" else 0))
             if kind:
                 proxy.faults.fail(kind, 1, name)
             outcome = "succeeds on retry"
             if kind == "killed":
-                assert not kill_proof(proxy.faults, lambda: rollout_local.rollout(given)), "nothing was killed"
+                assert not kill_proof(proxy.faults, lambda: rollout_local.rollout(requested)), "nothing was killed"
                 outcome = "succeeds after a restart"
-            result = rollout_local.rollout(given)
+            result = rollout_local.rollout(requested)
             calls = list(proxy.faults.calls)
         version = DesiredAdapter("tuned", adapter_digest(tmp_path / adapter)).version
         assert result.answer == f"I am {version}."

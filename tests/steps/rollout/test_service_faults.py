@@ -89,7 +89,7 @@ def is_done(cluster: KubernetesServer, expected: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("section", "given"),
+    ("section", "arguments"),
     [
         ("argotune promote", {"command": "promote", "expected": "two"}),
         ("argotune rollback of a canary", {"command": "rollback", "expected": "one"}),
@@ -97,10 +97,13 @@ def is_done(cluster: KubernetesServer, expected: str) -> bool:
     ],
 )
 def test_every_call_fails_once_in_every_way(
-    section: str, given: dict[str, str], attempt: Callable[..., tuple[Faults, str]]
+    section: str, arguments: dict[str, str], attempt: Callable[..., tuple[Faults, str]]
 ) -> None:
     rows = fault_table.sweep(
-        section.removesuffix(" of a canary"), lambda kind, call: attempt(kind, call, **given), max_repeats=2, sample=2
+        section.removesuffix(" of a canary"),
+        lambda kind, call: attempt(kind, call, **arguments),
+        max_repeats=2,
+        sample=2,
     )
     fault_table.check(section, rows, sample=True)
 

@@ -108,7 +108,7 @@ def directly(base: Path, adapter: Path | None, question: str = QUESTION) -> str:
     messages = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**prompt, max_new_tokens=TOKENS, do_sample=False)
-    return str(tokenizer.decode(answer[0, prompt["input_ids"].pod_template_hash[1] :], skip_special_tokens=True))
+    return str(tokenizer.decode(answer[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
 @pytest.mark.slow

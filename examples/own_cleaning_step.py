@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 plan = load(HERE / "smollm2_135m_qlora_parquet.yaml")
 steps = Templates(plan, dataset="cleaned")
-clean = steps.own(
+clean = steps.custom_step(
     "clean",
     plan.images.control,  # any image with the requirements of the program, here Python and pyarrow
     ["python", "-c", (HERE / "clean_rows.py").read_text(), "/mnt/work/dataset", "/mnt/work/cleaned"],

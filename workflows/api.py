@@ -1,11 +1,11 @@
-"""Compose Argo Workflows of your own, in Hera, out of our steps.
+"""Compose Argo Workflows in Hera from argotune's steps.
 
     from hera.workflows import DAG
     from workflows import Templates, load, pipeline, to_yaml
 
-    plan = load("workspace.yaml", {"tuning.epochs": 1})       # the Workspace, with what you want otherwise
-    steps = Templates(plan)                                   # our steps, as templates of Hera
-    with pipeline(plan) as workflow:                          # a Workflow of Hera, with all that surrounds the DAG
+    plan = load("workspace.yaml", {"tuning.epochs": 1})       # the Workspace, with overrides
+    steps = Templates(plan)                                   # its steps, as Hera templates
+    with pipeline(plan) as workflow:                          # a Hera Workflow, with everything around the DAG
         with DAG(name="main"):
             ready, rows = steps.provision(), steps.download()
             tuned = steps.tune(arguments=[rows, {"rank": 16}])
@@ -13,20 +13,20 @@
             [ready, rows] >> tuned >> packaged
     print(to_yaml(workflow), end="")                          # for ``argo submit -`` or ``argotune run FILE``
 
-``load``       reads a Workspace into a plan: every value a run needs, checked
-``pipeline``   a Hera Workflow with the plan's parameters, volumes, locks, security, and exit handler
-``Templates``  our steps for a plan; call one inside a ``DAG`` for a task; ``own`` makes a step of yours
-``to_dict``    the document, as plain data; refuses what Argo would refuse or misread
-``to_yaml``    the same as text that Go's YAML reader takes as it was meant (Hera's own ``to_yaml`` is not safe)
-``submit``     creates it on the cluster of your kubeconfig, or through the Argo server that ARGO_SERVER names
+``load``       reads a Workspace into a plan: every value of a run, validated
+``pipeline``   creates a Hera Workflow with the plan's parameters, volumes, locks, security, and exit handler
+``Templates``  has the steps of a plan; call one inside a ``DAG`` to add a task; ``custom_step`` creates your own
+``to_dict``    returns the document as plain data; rejects what Argo would reject or misread
+``to_yaml``    returns it as text that Go's YAML parser reads as intended (Hera's own ``to_yaml`` is not safe)
+``submit``     creates it on the cluster of your kubeconfig, or through the Argo server in ARGO_SERVER
 
-A step's inputs are arguments as in Hera: a map, or a list of maps, parameters and tasks. Of a task, those outputs are
-handed on that the step takes. Inputs named like a parameter of the workflow (``learning-rate``, ``image``...) take its
-value when you give none. ``steps.tune.inputs`` and ``steps.tune.outputs`` list what a step takes and gives;
-docs/ARCHITECTURE.md has the table. All steps share one volume, ``/mnt/work``. It is ReadWriteOnce: pods that use it at
-the same time must be on one node.
+Pass the inputs of a step as arguments, as in Hera: a mapping, or a list of mappings, parameters and tasks. A task
+passes its outputs that are inputs of the step. Inputs named like a parameter of the workflow (``learning-rate``,
+``image``...) default to its value. ``steps.tune.inputs`` and ``steps.tune.outputs`` list the inputs and outputs of a
+step; docs/ARCHITECTURE.md has the table. All steps share one volume, ``/mnt/work``. It is ReadWriteOnce: pods that use
+it at the same time must run on one node.
 
-Nothing of this is loaded before it is asked for: ``import workflows`` stays instant.
+``import workflows`` stays instant: nothing is loaded until it is used.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ from typing import Any
 from hera.workflows import Parameter, Suspend, Workflow
 
 from workflows.compile import emit, kinds, pod, templates
-from workflows.compile import workflow as surroundings
 from workflows.compile.dag import exit_handler
 from workflows.compile.parameters import parameters
-from workflows.compile.pod import Requests, Retries
+from workflows.compile.pod import Requests
+from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import WORK_MOUNT, WorkPaths
+from workflows.compile.workflow import workflow as workflow_of
 from workflows.errors import InvalidInput, Problem
 from workflows.lint import lint
 from workflows.plan.model import Plan
 
-# Section of the plan that a step needs, and where a Workspace says it.
-_NEEDS = {
+# Section of the plan that a step requires, and the Workspace field that it comes from.
+_REQUIRED = {
     "download": ("data", "tuning.input"),
     "check": ("schedule", "pipeline.schedule"),
     "tune": ("tuning", "tuning"),
@@ -78,48 +79,52 @@ def load(
 
     Args:
         file: the YAML file.
-        values: values of the plan by their paths, as ``--set`` takes them (``argotune plan FILE`` lists all).
-        name: which Workspace, where the file holds several.
+        values: overrides by path, as for ``--set`` (``argotune plan FILE`` lists all paths).
+        name: name of the Workspace, if the file has several.
         site: site profile (default: ``$ARGOTUNE_SITE`` or ``~/.argotune/site.yaml``).
-        namespace: where the Workflow is to run.
+        namespace: namespace of the Workflow.
 
     Raises:
-        InvalidInput: with all that is wrong in the file, in the values and in the site profile.
+        InvalidInput: with all errors of the file, the overrides and the site profile.
     """
     from workflows.load_plans import plans
 
-    path = _shown(Path(file))
-    sets = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in (values or {}).items()]
-    found = plans(path, sets, str(site) if site else None, namespace)
-    chosen = [plan for plan in found if name in (None, plan.name)]
-    if len(chosen) != 1:
-        names = ", ".join(plan.name for plan in found)
-        what = f"holds several Workspaces ({names})" if chosen else f"holds no Workspace {name}, only {names}"
-        raise InvalidInput(Problem(what, file=path, fix="say which: load(file, name=...)"))
-    return chosen[0]
+    path = _relative(Path(file))
+    overrides = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in (values or {}).items()
+    ]
+    all_plans = plans(path, overrides, str(site) if site else None, namespace)
+    matches = [plan for plan in all_plans if name in (None, plan.name)]
+    if len(matches) != 1:
+        names = ", ".join(plan.name for plan in all_plans)
+        message = (
+            f"contains several Workspaces ({names})" if matches else f"contains no Workspace {name}, only {names}"
+        )
+        raise InvalidInput(Problem(message, file=path, fix="pass the name: load(file, name=...)"))
+    return matches[0]
 
 
 def pipeline(
     plan: Plan, *, arguments: Sequence[Parameter] = (), without: Sequence[str] = (), **fields: Any
 ) -> Workflow:
-    """A Workflow of Hera for a plan, to be filled with the template ``main``; ``release`` and ``report`` run on exit.
+    """Return a Hera Workflow for a plan; add the template ``main``. ``release`` and ``report`` run on exit.
 
     Args:
         plan: from ``load``.
-        arguments: parameters more than the plan's own (see ``argotune compile``).
-        without: names of the plan's own parameters that your DAG has no use for.
-        fields: any field of Hera's ``Workflow``, in place of ours.
+        arguments: parameters in addition to the plan's (see ``argotune compile``).
+        without: names of the plan's parameters that your DAG does not use.
+        fields: fields of Hera's ``Workflow``; they override the plan's.
 
     Raises:
-        InvalidInput: ``without`` names none of the plan's parameters.
+        InvalidInput: ``without`` has a name that is no parameter of the plan.
     """
-    own = parameters(plan)
-    known = [parameter.name for parameter in own]
+    defaults = parameters(plan)
+    known = [parameter.name for parameter in defaults]
     if unknown := [name for name in without if name not in known]:
-        fix = f"it has: {', '.join(filter(None, known))}"
+        fix = f"use one of: {', '.join(filter(None, known))}"
         raise InvalidInput([Problem(f"the plan has no parameter {name}", "without", fix=fix) for name in unknown])
-    kept = [parameter for parameter in own if parameter.name not in without]
-    workflow = surroundings.workflow(plan, **{"arguments": [*kept, *arguments], **fields})
+    remaining = [parameter for parameter in defaults if parameter.name not in without]
+    workflow = workflow_of(plan, **{"arguments": [*remaining, *arguments], **fields})
     steps = Templates(plan)
     with workflow:
         exit_handler(steps.release, steps.report)
@@ -127,87 +132,87 @@ def pipeline(
 
 
 class Templates:
-    """Our steps as templates of Hera, made from a plan.
+    """The steps of a plan as Hera templates.
 
     Each is a Hera ``Container`` (``approval`` a ``Suspend``): change its fields before the first call, and call it
-    inside a ``DAG`` for a task. A step that the Workspace says nothing of is refused when it is asked for.
+    inside a ``DAG`` to add a task. Access to a step that the Workspace does not configure raises ``InvalidInput``.
 
     Args:
         plan: from ``load``.
-        dataset: folder of the work volume from which tune and evaluate take the rows.
-        candidates: several adapters are made to choose from. Tune and evaluate have one more input, ``candidate``: the
-            name of a folder for each, below ``/mnt/work/candidates``. ``promote`` chooses.
+        dataset: directory of the work volume from which tune and evaluate read the rows.
+        candidates: train several adapters to choose from. Tune and evaluate get the input ``candidate``, the name of a
+            directory below ``/mnt/work/candidates``; ``promote`` chooses.
     """
 
     def __init__(self, plan: Plan, *, dataset: str = "dataset", candidates: bool = False) -> None:
         self._plan = plan
-        self._place = WorkPaths(dataset, candidates)
+        self._paths = WorkPaths(dataset, candidates)
 
     @cached_property
     def preflight(self) -> StepTemplate:
-        """Asks all that can be asked for nothing: data, model, registry, secrets, storage, quota."""
-        return self._made(templates.preflight)
+        """Checks data, model, registry, secrets, storage and quota, before anything is created."""
+        return self._create(templates.preflight)
 
     @cached_property
     def provision(self) -> StepTemplate:
-        """Sees to it that there is something to compute on."""
-        return self._made(templates.provision)
+        """Creates or checks the GPU nodes."""
+        return self._create(templates.provision)
 
     @cached_property
     def download(self) -> StepTemplate:
-        """Fetches, checks and splits the rows."""
-        return self._made(templates.download)
+        """Downloads, checks and splits the rows."""
+        return self._create(templates.download)
 
     @cached_property
     def check(self) -> StepTemplate:
-        """Whether data or settings are others than those of the adapter in service (with a schedule)."""
-        return self._made(templates.check)
+        """Compares data and settings with those of the live adapter (with a schedule)."""
+        return self._create(templates.check)
 
     @cached_property
     def tune(self) -> StepTemplate:
-        """Trains an adapter."""
-        return self._made(templates.tune, self._place)
+        """Trains the adapter."""
+        return self._create(templates.tune, self._paths)
 
     @cached_property
     def evaluate(self) -> StepTemplate:
-        """Compares the adapter with its base; its output ``verdict`` is ``pass`` or ``fail``."""
-        return self._made(templates.evaluate, self._place)
+        """Compares the adapter with its base model; its output ``verdict`` is ``pass`` or ``fail``."""
+        return self._create(templates.evaluate, self._paths)
 
     @cached_property
     def promote(self) -> StepTemplate:
-        """Makes the best candidate that has passed the adapter of the later steps; fails when none has.
+        """Makes the best candidate that passed the gate the adapter of the later steps; fails if none passed.
 
-        Its input ``candidates`` is what Argo gathers of a fan-out whose outputs are ``adapter-digest``, ``base-loss``,
+        Its input ``candidates`` is Argo's aggregate of a fan-out with the outputs ``adapter-digest``, ``base-loss``,
         ``adapter-loss`` and ``verdict``: ``{{tasks.NAME.outputs.parameters}}``.
         """
-        return self._made(templates.promote)
+        return self._create(templates.promote)
 
     @cached_property
     def approval(self) -> Suspend:
-        """Waits for somebody; its output ``approve`` is ``YES`` or ``NO``."""
-        return self._made(templates.approval)
+        """Waits for a user's decision; its output ``approve`` is ``YES`` or ``NO``."""
+        return self._create(templates.approval)
 
     @cached_property
     def package(self) -> StepTemplate:
-        """Makes the image of the adapter, and pushes it."""
-        return self._made(templates.package)
+        """Builds the image of the adapter, and pushes it."""
+        return self._create(templates.package)
 
     @cached_property
     def rollout(self) -> StepTemplate:
-        """Serves base and adapters, and asks the question."""
-        return self._made(templates.rollout)
+        """Serves base model and adapters, and asks the question."""
+        return self._create(templates.rollout)
 
     @cached_property
     def release(self) -> StepTemplate:
-        """Gives back what provision took; ``pipeline`` calls it on exit."""
-        return self._made(templates.release)
+        """Releases the nodes of the run; ``pipeline`` calls it on exit."""
+        return self._create(templates.release)
 
     @cached_property
     def report(self) -> StepTemplate:
         """Writes the report; ``pipeline`` calls it on exit."""
-        return self._made(templates.report)
+        return self._create(templates.report)
 
-    def own(
+    def custom_step(
         self,
         name: str,
         image: str,
@@ -220,13 +225,13 @@ class Templates:
         requests: Requests = pod.DATA,
         on_gpu: bool = False,
     ) -> StepTemplate:
-        """A step of yours with the work volume, retries and security of ours.
+        """Return your own step, with the work volume, retries and security of the others.
 
-        It leaves each output as a file of its name in the folder ``$ARGOTUNE_OUTPUTS``. A path below ``/mnt/work``
-        should be a word of its own in the command: ``argotune run`` puts the folder of this machine in its place.
+        It writes each output to a file of its name in the directory ``$ARGOTUNE_OUTPUTS``. Paths below ``/mnt/work``
+        must be separate words of the command: ``argotune run`` replaces them with local paths.
         """
 
-        def make(plan: Plan) -> StepTemplate:
+        def template(plan: Plan) -> StepTemplate:
             return pod.step(
                 plan,
                 name,
@@ -241,33 +246,34 @@ class Templates:
                 on_gpu=on_gpu,
             )
 
-        return self._made(make)
+        return self._create(template)
 
-    def _made(self, make: Callable[..., Any], *more: Any) -> Any:
-        section, field = _NEEDS.get(make.__name__, ("name", ""))
+    def _create(self, template: Callable[..., Any], *args: Any) -> Any:
+        section, field = _REQUIRED.get(template.__name__, ("name", ""))
         if getattr(self._plan, section) is None:
-            what = f"Workspace {self._plan.name} has no step {make.__name__}"
-            raise InvalidInput(Problem(what, fix=f"it needs {field}"))
-        # Apart from any `with` around: Hera adds a template to the workflow where it is first called.
-        return Context().run(make, self._plan, *more)
+            message = f"Workspace {self._plan.name} has no step {template.__name__}"
+            raise InvalidInput(Problem(message, fix=f"add {field}"))
+        # Outside of any enclosing `with`: Hera adds a template to the workflow where it is first called.
+        return Context().run(template, self._plan, *args)
 
 
 def to_dict(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = None) -> dict[str, Any]:
-    """The document of a workflow, checked by our linter.
+    """Return the document of a workflow, checked by the linter.
 
     Args:
-        workflow: from ``pipeline``, or any of Hera's.
-        kind: ``workflow``; or ``template``, ``cluster-template``, ``cron`` of the plan's name (and schedule).
-        plan: needed for all kinds but ``workflow``.
+        workflow: from ``pipeline``, or any Hera Workflow.
+        kind: ``workflow``; or ``template``, ``cluster-template``, ``cron``, with the plan's name (and schedule).
+        plan: required for all kinds but ``workflow``.
 
     Raises:
-        InvalidInput: with each error that the linter finds, or for a kind without a plan or schedule.
+        InvalidInput: with each error of the linter, or for a kind without a plan or schedule.
     """
     _reject_duplicate_templates(workflow)
     document: dict[str, Any] = workflow.to_dict()
     if kind != "workflow":
         if kind not in kinds.KINDS or plan is None:
-            raise InvalidInput(Problem(f"kind {kind!r} needs a plan", fix=f"plan=..., kind one of {[*kinds.KINDS]}"))
+            fix = f"pass plan=..., and kind as one of {', '.join(kinds.KINDS)}"
+            raise InvalidInput(Problem(f"kind {kind!r} requires a plan", fix=fix))
         document = kinds.KINDS[kind](plan, document)
     if errors := lint([("", emit.to_json(document))]).errors:
         raise InvalidInput([replace(finding.problem, line=0) for finding in errors])
@@ -275,7 +281,7 @@ def to_dict(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = N
 
 
 def to_yaml(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = None) -> str:
-    """The document of a workflow as YAML; arguments and errors as of ``to_dict``."""
+    """Return the document of a workflow as YAML; arguments and errors as for ``to_dict``."""
     return emit.to_yaml(to_dict(workflow, kind=kind, plan=plan))
 
 
@@ -289,42 +295,41 @@ def submit(
     context: str | None = None,
     kubeconfig: str | None = None,
 ) -> str:
-    """Create the document of a workflow on a cluster; gives its name there, for ``argotune status NAME --watch``.
+    """Create a workflow on a cluster, and return its name, for ``argotune status NAME --watch``.
 
     Args:
-        workflow: from ``pipeline``, or any of Hera's.
-        parameters: values of its parameters, as ``argo submit -p`` takes them.
-        kind: as of ``to_dict``; so is ``plan``.
-        plan: see there.
+        workflow: from ``pipeline``, or any Hera Workflow.
+        parameters: values of its parameters, as for ``argo submit -p``.
+        kind: as for ``to_dict``.
+        plan: as for ``to_dict``.
         namespace: default: the workflow's own, ``$ARGO_NAMESPACE``, or the context's.
-        context: of the kubeconfig (default: the current one).
+        context: context of the kubeconfig (default: the current one).
         kubeconfig: default: ``$KUBECONFIG`` or ``~/.kube/config``.
 
     Raises:
-        InvalidInput: as ``to_dict``; a parameter that is not declared; no way to a cluster.
-        ApiFailure: the cluster can't be asked, or refuses.
+        InvalidInput: as ``to_dict``; an undeclared parameter; no cluster is configured.
+        ApiFailure: the cluster is unreachable, or rejects the workflow.
     """
     from workflows.cluster import connect, submission
 
     document = submission.with_parameters(to_dict(workflow, kind=kind, plan=plan), parameters or {}, "")
-    chosen = argparse.Namespace(namespace=namespace, context=context, kubeconfig=kubeconfig)
-    api = connect.connect(chosen, document["metadata"].get("namespace") or "")
+    args = argparse.Namespace(namespace=namespace, context=context, kubeconfig=kubeconfig)
+    api = connect.connect(args, document["metadata"].get("namespace") or "")
     return str(submission.create(api, document)["metadata"]["name"])
 
 
 def _reject_duplicate_templates(workflow: Workflow) -> None:
-    """Hera keeps the first of two templates with one name, and runs it in place of the second without a word."""
-    kept = {template.name: template for template in workflow.templates}
+    """Reject different templates of one name: Hera would silently run the first in place of the second."""
+    added = {template.name: template for template in workflow.templates}
     called = [task.template for dag in workflow.templates for task in getattr(dag, "tasks", None) or []]
-    wrong = [t.name for t in called if not isinstance(t, str | None) and kept[t.name] is not t and kept[t.name] != t]
-    if wrong:
-        fix = "give one of them another name: steps.tune.name = 'tune-b'"
-        raise InvalidInput(
-            [Problem(f"there are two templates called {name}", fix=fix) for name in dict.fromkeys(wrong)]
-        )
+    replaced = [t for t in called if not isinstance(t, str | None) and added[t.name] is not t and added[t.name] != t]
+    names = dict.fromkeys(template.name for template in replaced)
+    if names:
+        fix = "rename one of them: steps.tune.name = 'tune-b'"
+        raise InvalidInput([Problem(f'duplicate template "{name}"', fix=fix) for name in names])
 
 
-def _shown(file: Path) -> str:
-    """A path below the current folder as it is seen from there, so that documents don't depend on the machine."""
+def _relative(file: Path) -> str:
+    """Return a path below the current directory relative to it, so that documents do not depend on the machine."""
     absolute = file.absolute()
     return os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(file)

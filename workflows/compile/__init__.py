@@ -1,1 +1,1 @@
-"""Plan to Argo Workflow, through Hera; and text that Go's YAML reader understands as it was meant."""
+"""Compile a plan to an Argo Workflow through Hera, and write it as YAML that Go parses as intended."""

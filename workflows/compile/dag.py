@@ -1,10 +1,10 @@
-"""The DAG: which steps a plan needs, what they hand to each other, and what surrounds them.
+"""The DAG: the steps of a plan, and the outputs they pass to each other.
 
            .--> provision --.
 preflight -+                +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
            '--> download  --'                                                     onExit: release, report
 
-With a schedule, nothing is taken that costs before it is known that there is something to tune:
+With a schedule, nodes are provisioned only if data or settings have changed:
 
 download --> check --(changed)--> preflight --> provision --> tune --> ...
 """
@@ -26,7 +26,7 @@ Steps = dict[str, StepTemplate | Suspend]
 def compile_workflow(plan: Plan) -> dict[str, Any]:
     """Compile a plan to an Argo Workflow, as a plain dict (never by Hera's ``to_yaml``, see ``emit.py``)."""
     with workflow(plan) as compiled:
-        steps: Steps = {make.__name__: make(plan) for make in _steps(plan)}
+        steps: Steps = {template.__name__: template(plan) for template in _steps(plan)}
         with DAG(name=MAIN):
             _main_tasks(plan, steps)
         exit_handler(steps["release"], steps["report"])
@@ -35,7 +35,7 @@ def compile_workflow(plan: Plan) -> dict[str, Any]:
 
 
 def exit_handler(release: Any, report: Any) -> None:
-    """What is done when a run has ended, however it did."""
+    """Add the exit handler, which runs however the run ended."""
     with DAG(name=EXIT):
         release()
         report()
@@ -63,18 +63,18 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
         steps["provision"](depends="preflight")
         previous = "provision"
     else:
-        ready = _check_tasks(steps) if plan.schedule else _gather_tasks(steps)
+        ready = _check_tasks(steps) if plan.schedule else _parallel_tasks(steps)
         _tuning_tasks(plan, steps, ready)
         previous = "package"
     if plan.rollout:
-        handed_on = ("image-digest", "image-reference") if plan.tuning else ()
-        image = {name: _output("package", name) for name in handed_on}
-        # Not the bare name: that would also let a skipped package (gate said no) through.
+        outputs = ("image-digest", "image-reference") if plan.tuning else ()
+        image = {name: _output("package", name) for name in outputs}
+        # The bare name would also accept a skipped package step (gate failed).
         steps["rollout"](arguments=image, depends=f"{previous}.Succeeded")
 
 
-def _gather_tasks(steps: Steps) -> str:
-    """Nodes and data at the same time, when nothing speaks against it; gives what tune waits for."""
+def _parallel_tasks(steps: Steps) -> str:
+    """Add provision and download in parallel, after preflight; return what tune depends on."""
     steps["preflight"]()
     steps["provision"](depends="preflight")
     steps["download"](depends="preflight")
@@ -82,11 +82,11 @@ def _gather_tasks(steps: Steps) -> str:
 
 
 def _check_tasks(steps: Steps) -> str:
-    """Data first, and nodes only for something to tune; gives what tune waits for."""
+    """Add download and check, then the nodes if there is a change; return what tune depends on."""
     steps["download"]()
     steps["check"](arguments=_data_digest(), depends="download")
     steps["preflight"](depends="check", when=f"{_output('check', 'changed')} == true")
-    # Not the bare name: a skipped preflight says that there is nothing to tune.
+    # The bare name would also accept a skipped preflight (nothing to tune).
     steps["provision"](depends="preflight.Succeeded")
     return "provision.Succeeded"
 
@@ -101,7 +101,7 @@ def _tuning_tasks(plan: Plan, steps: Steps, ready: str) -> None:
         depends, when = "evaluate", f"{_output('evaluate', 'verdict')} == pass"
     if plan.approval:
         steps["approval"](depends=depends, when=when)
-        # Not the bare name: an approval that was skipped, as the gate said no, was not given.
+        # The bare name would also accept a skipped approval (gate failed).
         depends, when = "approval.Succeeded", f"{_output('approval', 'approve')} == YES"
     arguments = dict(digests)
     if plan.schedule:

@@ -1,8 +1,8 @@
-"""Write an Argo document as text that ``argo`` and ``kubectl`` read back exactly.
+"""Write an Argo document as text that ``argo`` and ``kubectl`` parse exactly.
 
-Neither Hera's ``to_yaml`` nor PyYAML's writer is used for text that users submit: both leave strings such as ``2e-4``
-or ``1234e56`` bare, which Go's YAML reader takes for numbers; Hera's folding of ``{{`` breaks unbalanced braces; and
-PyYAML takes several times as long as compiling does.
+Hera's ``to_yaml`` and PyYAML are not used for manifests: both leave strings such as ``2e-4`` or ``1234e56`` unquoted,
+which Go's YAML parser reads as numbers. Hera's folding of ``{{`` breaks unbalanced braces, and PyYAML takes several
+times as long as the compilation.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import re
 from functools import lru_cache
 from typing import Any
 
-# What is no string in bare form to Go's reader (go-yaml, YAML 1.1 and 1.2 mixed) or Python's.
+# Plain scalars that are no strings to Go's parser (go-yaml mixes YAML 1.1 and 1.2) or Python's.
 _NUMBER = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"  # floats, integers, 2e-4
     r"|[-+]?0[xX][0-9a-fA-F]+|[-+]?0[oO]?[0-7]+|[-+]?0[bB][01]+"  # other bases
     r"|[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?"  # base 60
-    r"|[yYnN]"  # YAML 1.1 booleans that PyYAML doesn't know
+    r"|[yYnN]"  # YAML 1.1 booleans that PyYAML does not support
 )
 _OTHER = re.compile(
     r"true|yes|on|false|no|off|null|~|=|<<|[-+]?\.inf|\.nan|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*|---.*|\.\.\..*",
     re.IGNORECASE,
 )
-# Begins with nothing that means something, has no comment in it, and nothing that makes it a key.
-_BARE = re.compile(r"(?:[^\s\-?:,\[\]{}#&*!|>'\"%@`]|[-?:](?=\S))(?:[^:#]|:(?=\S)|(?<=\S)#)*(?<!\s)")
+# Has no indicator at its start, no comment, and no colon that would make it a key.
+_PLAIN = re.compile(r"(?:[^\s\-?:,\[\]{}#&*!|>'\"%@`]|[-?:](?=\S))(?:[^:#]|:(?=\S)|(?<=\S)#)*(?<!\s)")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def to_json(document: dict[str, Any]) -> str:
-    """The document as indented JSON, which ``argo submit`` takes and no reader misreads."""
+    """Return the document as indented JSON, which ``argo submit`` accepts and every parser reads alike."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_yaml(*documents: dict[str, Any]) -> str:
-    """Documents as YAML in block style, every string that a reader could take for something else in quotes."""
+    """Return documents as YAML in block style, with quotes around every string that a parser could misread."""
     return "---\n".join("\n".join(_lines(document)) + "\n" for document in documents)
 
 
@@ -47,7 +47,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
 
 
 def _write(value: Any, indent: str, lines: list[str]) -> None:
-    """Add the lines of a map or list that has something in it."""
+    """Append the lines of a mapping or list that is not empty."""
     deeper = f"{indent}  "
     if isinstance(value, dict):
         for key, item in value.items():
@@ -69,8 +69,8 @@ def _write(value: Any, indent: str, lines: list[str]) -> None:
 def _scalar(value: Any) -> str:
     if isinstance(value, str):
         return _text(value)
-    text = json.dumps(value)  # also of an empty map or list
-    # YAML 1.1 wants a point in a float.
+    text = json.dumps(value)  # also an empty mapping or list
+    # YAML 1.1 requires a point in a float.
     return text.replace("e", ".0e", 1) if isinstance(value, float) and "." not in text else text
 
 
@@ -78,9 +78,9 @@ def _scalar(value: Any) -> str:
 def _text(text: str) -> str:
     if not text.isprintable():
         return '"' + "".join(_escaped(character) for character in text) + '"'
-    if _NUMBER.fullmatch(text.replace("_", "")):  # Go's reader strikes all of them out
+    if _NUMBER.fullmatch(text.replace("_", "")):  # Go's parser ignores all underscores
         return f'"{text}"'
-    if _BARE.fullmatch(text) and not _OTHER.fullmatch(text):
+    if _PLAIN.fullmatch(text) and not _OTHER.fullmatch(text):
         return text
     return "'" + text.replace("'", "''") + "'"
 

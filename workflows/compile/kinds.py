@@ -1,7 +1,7 @@
-"""The kinds of Argo objects that a plan becomes: one run, a template to start runs from, or a schedule of runs.
+"""The kinds of Argo objects that a plan compiles to: a single run, a template of runs, or a schedule of runs.
 
-All have the spec that ``dag.py`` compiles. The objects that make runs hand their labels and annotations (the title in
-the UI) on by ``workflowMetadata``, since Argo copies none from the object itself.
+All have the spec that ``dag.py`` compiles. Templates and schedules pass their labels and annotations (the title in the
+UI) to their runs by ``workflowMetadata``, since Argo copies none from the object itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def compile_as(plan: Plan, kind: str = "workflow") -> Document:
     """Compile a plan to the Argo object of a kind: ``workflow``, ``template``, ``cluster-template`` or ``cron``.
 
     Raises:
-        InvalidInput: ``cron`` is asked for, and the Workspace has no schedule.
+        InvalidInput: ``cron`` for a Workspace without a schedule.
     """
     return KINDS[kind](plan, compile_workflow(plan))
 
@@ -30,21 +30,21 @@ def _workflow(plan: Plan, workflow: Document) -> Document:
 
 
 def _template(plan: Plan, workflow: Document) -> Document:
-    return _named(plan, workflow, "WorkflowTemplate", _handing_on(workflow))
+    return _document(plan, workflow, "WorkflowTemplate", _spec(workflow))
 
 
 def _cluster_template(plan: Plan, workflow: Document) -> Document:
-    document = _named(plan, workflow, "ClusterWorkflowTemplate", _handing_on(workflow))
+    document = _document(plan, workflow, "ClusterWorkflowTemplate", _spec(workflow))
     document["metadata"].pop("namespace", None)
     return document
 
 
 def _cron(plan: Plan, workflow: Document) -> Document:
     if plan.schedule is None:
-        fix = 'add pipeline: {schedule: {schedules: ["0 3 * * 0"]}}, or take another kind'
+        fix = 'add pipeline: {schedule: {schedules: ["0 3 * * 0"]}}, or use another kind'
         raise InvalidInput(Problem(f"Workspace {plan.name} has no schedule", "pipeline.schedule", fix=fix))
-    spec = {**_times(plan.schedule), "workflowSpec": _handing_on(workflow)}
-    return _named(plan, workflow, "CronWorkflow", spec)
+    spec = {**_schedule(plan.schedule), "workflowSpec": _spec(workflow)}
+    return _document(plan, workflow, "CronWorkflow", spec)
 
 
 KINDS: dict[str, Callable[[Plan, Document], Document]] = {
@@ -55,19 +55,20 @@ KINDS: dict[str, Callable[[Plan, Document], Document]] = {
 }
 
 
-def _named(plan: Plan, workflow: Document, kind: str, spec: Document) -> Document:
+def _document(plan: Plan, workflow: Document, kind: str, spec: Document) -> Document:
     metadata = {key: value for key, value in workflow["metadata"].items() if key != "generateName"}
     metadata = {"name": plan.name, **metadata}
     return {"apiVersion": workflow["apiVersion"], "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _handing_on(workflow: Document) -> Document:
-    handed_on = {key: workflow["metadata"][key] for key in ("annotations", "labels")}
-    return {**workflow["spec"], "workflowMetadata": handed_on}
+def _spec(workflow: Document) -> Document:
+    """Return the spec, with labels and annotations for the runs."""
+    metadata = {key: workflow["metadata"][key] for key in ("annotations", "labels")}
+    return {**workflow["spec"], "workflowMetadata": metadata}
 
 
-def _times(schedule: Schedule) -> Document:
-    """The fields of a CronWorkflow; only those that Argo 3.6 has too (``schedule`` is gone from 4.0 on)."""
+def _schedule(schedule: Schedule) -> Document:
+    """Return the fields of a CronWorkflow that Argo 3.6 and later have (4.0 removed ``schedule``)."""
     stop = schedule.stop_strategy.expression
     return {
         "schedules": schedule.schedules,

@@ -1,4 +1,4 @@
-"""What the pods of all steps have in common: command, outputs, retries, security, and what a GPU pod needs besides."""
+"""The pod of a step: command, outputs, retries, security, and the resources and placement of a GPU pod."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hera.workflows import (
     NoneArchiveStrategy,
     Parameter,
     Resources,
-    RetryStrategy,
     SecretEnv,
 )
 from hera.workflows import models as m
@@ -23,63 +22,28 @@ from hera.workflows import models as m
 from steps.runtime.options import Options
 from workflows.compile import placement
 from workflows.compile.arguments import arguments
+from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import SCRATCH, mount
 from workflows.plan.model import MODELS, Plan
 
 OUTPUTS = f"{SCRATCH}/outputs"
 
-# Argo gives all of these as text, and -1 for an exit code that nobody could read any more.
-POD_LOST = "lastRetry.status == 'Error'"
-PREEMPTED = "asInt(lastRetry.exitCode) in [-1, 137, 143]"
-# Also killed, but by its own doing: more memory than it may have, or more time.
-OWN_FAULT = "lastRetry.message matches 'OOMKilled|longer than'"
-# steps/runtime/errors.py: bad input, a gate's no, no capacity, cancelled, out of time.
-NOT_RETRYABLE = "asInt(lastRetry.exitCode) in [2, 3, 4, 5, 6]"
-
-
-@dataclass(frozen=True)
-class Retries:
-    """How often a step is tried again: after failures of its own, and after a pod that was lost or taken away.
-
-    Argo counts attempts and not their kinds: failures are made up for among the first attempts, losses up to the sum.
-    """
-
-    failures: int
-    losses: int = 5
-
-    @property
-    def expression(self) -> str:
-        """Whether another attempt makes sense, for Argo's ``retryStrategy.expression``."""
-        return (
-            f"{POD_LOST} || !({NOT_RETRYABLE}) && ({PREEMPTED} && !({OWN_FAULT}) || asInt(retries) < {self.failures})"
-        )
-
-    def strategy(self, *, on_gpu: bool) -> RetryStrategy:
-        """Argo's retry strategy.
-
-        No ``maxDuration``: it counts from the first attempt's start, and would leave a long training without retries.
-        """
-        # Who waits for a node anyway need not wait longer and longer.
-        wait = m.Backoff(duration="10s", factor=None if on_gpu else m.IntOrString(root="2"))
-        limit = str(self.failures + self.losses)
-        return RetryStrategy(limit=limit, retry_policy="Always", expression=self.expression, backoff=wait)
-
 
 @dataclass(frozen=True)
 class Requests:
-    """What a pod asks for; it may use more where the node has it."""
+    """Resource requests of a pod, which can use more if the node has it."""
 
     cpu: str
     memory: str
 
 
 CONTROL = Requests("250m", "512Mi")
-"""Of a step that only asks and tells."""
+"""For a step that only calls APIs."""
 DATA = Requests("1", "2Gi")
-"""Of a step that moves and packs files."""
+"""For a step that moves and packs files."""
 COMPUTE = Requests("2", "8Gi")
-"""Of a step that loads the model."""
+"""For a step that loads the model."""
 
 
 def step(
@@ -101,11 +65,25 @@ def step(
     progress: str | None = None,
     grace_seconds: int | None = None,
 ) -> StepTemplate:
-    """The template of one step; ``progress`` is what the UI shows until the step itself tells more.
+    """Return the template of a step.
 
-    Without a ``command`` it is the step of ours of that name. ``artifacts`` are paths by name, of files that go to the
-    artifact repository as they are. ``grace_seconds`` has a pod that must leave its node to put its work aside; by
-    default Kubernetes' 30.
+    Args:
+        plan: the plan.
+        name: name of the template.
+        image: container image.
+        command: command of a custom step (default: argotune's step of that name).
+        settings: settings of the step; they become the arguments.
+        outputs: names of the output parameters.
+        artifacts: paths, by name, of files that are uploaded to the artifact repository without archiving.
+        mounts: volumes, in addition to scratch and ``/tmp``.
+        inputs: names of the input parameters; they replace the settings of their names.
+        env: additional environment variables.
+        requests: CPU and memory.
+        retries: number of retries.
+        timeout: timeout of one attempt.
+        on_gpu: request the plan's GPUs.
+        progress: progress that the UI shows until the step reports its own.
+        grace_seconds: time to save work when the pod is evicted (default: Kubernetes' 30).
     """
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
@@ -147,15 +125,15 @@ def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]
 
 
 def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
-    """Where a pod that computes may run, KAITO's taint and Azure's spot taint tolerated; and what it may take."""
+    """Return placement and resources of a GPU pod; KAITO's taint and Azure's spot taint are tolerated."""
     tolerate = m.Toleration
-    # Neither of the usual autoscalers may move the pod to tidy up; hours of work would begin at the last checkpoint.
-    stays = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+    # Autoscalers must not move the pod to consolidate nodes: the training would restart from its last checkpoint.
+    not_evictable = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
     lock = plan.semaphore
     key = m.ConfigMapKeySelector(name=lock.config_map, key=lock.key)
     locks = m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=key)])
     return {
-        "annotations": {**stays, **annotations},
+        "annotations": {**not_evictable, **annotations},
         "resources": Resources(
             cpu_request=requests.cpu,
             memory_request=requests.memory,
@@ -169,7 +147,7 @@ def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict
             tolerate(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
             tolerate(key="kubernetes.azure.com/scalesetpriority", operator="Equal", value="spot", effect="NoSchedule"),
         ],
-        # Kubernetes gives 64 MiB of shared memory, too little for the processes of a training.
+        # The default of 64 MiB of shared memory is too little for several training processes.
         "volumes": [
             EmptyDirVolume(name="shm", medium="Memory", size_limit=m.Quantity(root="2Gi"), mount_path="/dev/shm")
         ],
@@ -178,11 +156,11 @@ def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict
 
 
 def access_token(plan: Plan, *, optional: bool | None = None) -> SecretEnv:
-    """The user's token for the hub; a pod waits for a Secret that is not there, unless it is ``optional``."""
+    """Return the user's hub token; a pod waits for a missing Secret, unless it is ``optional``."""
     secret = plan.model.access_secret
     return SecretEnv(name="HF_TOKEN", secret_name=secret, secret_key="HF_TOKEN", optional=optional)
 
 
 def docker_config(directory: str) -> Env:
-    """Return the variable that has registry clients read docker's configuration from a directory."""
+    """Return the variable with the directory of docker's configuration, for registry credentials."""
     return Env(name="DOCKER_CONFIG", value=directory)

@@ -1,4 +1,4 @@
-"""A template of one of our steps: called as any of Hera's, it takes from the workflow what the call leaves out."""
+"""The template of a step: like Hera's, with inputs that default to the workflow's parameters."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ Arguments = Argument | Sequence[Argument]
 
 
 class StepTemplate(Container):
-    """Hera's ``Container`` whose inputs are the workflow's parameters of their names, unless a call gives others."""
+    """Hera's ``Container``, whose inputs default to the workflow's parameters of the same names."""
 
     def __call__(self, *, arguments: Arguments = (), **fields: Any) -> Any:
-        """Make a task of the DAG around it (a step, in Hera's ``Steps``); ``fields`` are those of Hera's ``Task``.
+        """Add a task to the enclosing DAG (a step, in Hera's ``Steps``); ``fields`` are those of Hera's ``Task``.
 
-        Of a task among the arguments, the outputs that this step takes are handed on.
+        A task among the arguments passes its outputs that are inputs of this step.
 
         Raises:
-            InvalidInput: with each argument that the step does not take; Argo would pass over it.
+            InvalidInput: with each argument that is no input of the step; Argo would ignore it.
         """
         declared: Any = self.inputs or []
         inputs = [str(item.name) for item in declared]
         values = {name: f"{{{{workflow.parameters.{name}}}}}" for name in inputs if name in SUBMITTED}
-        given = values | _by_name(arguments, inputs)
-        if wrong := [name for name in given if name not in inputs]:
-            raise InvalidInput([_not_taken(str(self.name), name, inputs) for name in wrong])
-        return super().__call__(arguments={name: given[name] for name in inputs if name in given}, **fields)
+        values |= _by_name(arguments, inputs)
+        if unknown := [name for name in values if name not in inputs]:
+            raise InvalidInput([_unknown_argument(str(self.name), name, inputs) for name in unknown])
+        return super().__call__(arguments={name: values[name] for name in inputs if name in values}, **fields)
 
 
 def _by_name(arguments: Arguments, inputs: Sequence[str]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in [arguments] if isinstance(arguments, Mapping | Parameter | Task) else arguments:
         if isinstance(item, Task):
-            given |= _handed_on(item, inputs)
+            values |= _task_outputs(item, inputs)
         else:
-            given |= dict(item) if isinstance(item, Mapping) else {str(item.name): item}
-    return given
+            values |= dict(item) if isinstance(item, Mapping) else {str(item.name): item}
+    return values
 
 
-def _handed_on(task: Task, inputs: Sequence[str]) -> dict[str, Any]:
+def _task_outputs(task: Task, inputs: Sequence[str]) -> dict[str, Any]:
     try:
         outputs = task.get_outputs_as_arguments()
     except ValueError:
         outputs = []
-    found = {str(output.name): output for output in outputs if output.name in inputs}
-    if not found:
-        fix = f"name the output: {task.name}.get_parameter(...); it takes: {', '.join(inputs) or 'nothing'}"
-        raise InvalidInput(Problem(f"nothing that task {task.name} is known to give is taken", "arguments", fix=fix))
-    return found
+    matches = {str(output.name): output for output in outputs if output.name in inputs}
+    if not matches:
+        fix = f"name the output: {task.name}.get_parameter(...); the step's inputs are: {', '.join(inputs) or 'none'}"
+        raise InvalidInput(Problem(f"no declared output of task {task.name} is an input", "arguments", fix=fix))
+    return matches
 
 
-def _not_taken(step: str, name: str, inputs: Sequence[str]) -> Problem:
+def _unknown_argument(step: str, name: str, inputs: Sequence[str]) -> Problem:
     near = difflib.get_close_matches(name, inputs, 1)
-    fix = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(inputs) or 'nothing'}"
-    return Problem(f"{step} takes no argument {name}", "arguments", fix=fix)
+    fix = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(inputs) or 'none'}"
+    return Problem(f"{step} has no input {name}", "arguments", fix=fix)

@@ -9,7 +9,7 @@ from hera.workflows import Parameter, Suspend
 
 from workflows.compile import pod, settings, tracking
 from workflows.compile.parameters import IMAGE, TUNING, data_inputs
-from workflows.compile.pod import Retries
+from workflows.compile.retries import Retries
 from workflows.compile.settings import required
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import (

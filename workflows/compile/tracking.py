@@ -1,28 +1,26 @@
-"""What a pod is told of where metrics go: flags, and variables of the tool; credentials by reference to a Secret."""
+"""Environment of a pod that sends metrics to a tracking tool; credentials by reference to a Secret."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from hera.workflows import Env, SecretEnv
 
 from steps.tune.tracking_tools import TOOLS
-from workflows.plan.model import Plan, Tracking
+from workflows.compile.settings import is_tracked
+from workflows.plan.model import Plan
 
 
-def environment(plan: Plan) -> list[Any]:
-    """Variables that the tool reads. Keys are optional: a pod that waits for a missing one hangs without a word."""
-    if (wanted := _wanted(plan)) is None:
+def environment(plan: Plan) -> list[Env | SecretEnv]:
+    """Return the variables that the tool reads.
+
+    Keys of the Secret are optional: the step reports a missing one, while a pod would hang without a message.
+    """
+    tracking = plan.tracking
+    if tracking is None or not is_tracked(plan):
         return []
-    tool = TOOLS[wanted.report_to]
-    written = {tool.address: wanted.uri, tool.project: wanted.project}
-    told = [Env(name=name, value=value) for name, value in written.items() if value]
-    left = [*(name for name, value in written.items() if not value), *tool.credentials] if wanted.secret else []
+    tool, secret = TOOLS[tracking.report_to], tracking.secret
+    values = {tool.address: tracking.uri, tool.project: tracking.project}
+    keys = [*(name for name, value in values.items() if not value), *tool.credentials] if secret else []
     return [
-        *told,
-        *(SecretEnv(name=name, secret_name=wanted.secret, secret_key=name, optional=True) for name in left),
+        *(Env(name=name, value=value) for name, value in values.items() if value),
+        *(SecretEnv(name=key, secret_name=secret, secret_key=key, optional=True) for key in keys),
     ]
-
-
-def _wanted(plan: Plan) -> Tracking | None:
-    return plan.tracking if plan.tracking and plan.tracking.report_to != "none" else None

@@ -1,4 +1,4 @@
-"""What surrounds the DAG: parameters to submit with, volumes, locks, security, how long things are kept."""
+"""The Workflow around the DAG: parameters, volumes, locks, security and retention."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from workflows.plan.model import Plan
 from workflows.spec.pipeline import whole_seconds
 
 MAIN, EXIT = "main", "exit"
-"""Names of the templates that a run begins and ends with."""
+"""Names of the entrypoint and the exit handler."""
 
 
 def workflow(plan: Plan, **fields: Any) -> Workflow:
-    """Hera's Workflow for a plan, still without templates; ``fields`` of Hera's take the place of those made here."""
-    made = {
+    """Return Hera's Workflow for a plan, without templates; ``fields`` override those set here."""
+    defaults = {
         "generate_name": f"{plan.name}-",
         "namespace": plan.namespace or None,
         "entrypoint": MAIN,
@@ -38,17 +38,17 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
         "ttl_strategy": m.TTLStrategy(seconds_after_success=7 * 86400, seconds_after_failure=30 * 86400),
         "active_deadline_seconds": whole_seconds(plan.time_limit) if plan.time_limit else None,
-        # Two runs of one Workspace would move its tag, its volume and its service by turns.
+        # Concurrent runs of one Workspace would overwrite each other's tag, output volume and service.
         "synchronization": m.Synchronization(mutexes=[m.Mutex(name=f"argotune-{plan.name}")]),
         "security_context": m.PodSecurityContext(
             run_as_non_root=True,
             run_as_user=1000,
-            run_as_group=1000,  # as in the images; without it Kubernetes takes root's group
+            run_as_group=1000,  # as in the images; Kubernetes' default is root's group
             fs_group=1000,
             seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
         ),
     }
-    return Workflow(**{**made, **fields})
+    return Workflow(**{**defaults, **fields})
 
 
 def _annotations(plan: Plan) -> dict[str, str]:
@@ -62,6 +62,6 @@ def _annotations(plan: Plan) -> dict[str, str]:
 
 
 def _pod_metadata(plan: Plan) -> m.Metadata:
-    # The webhook of Azure's workload identity looks at pods with this label alone.
+    # Azure's workload identity webhook only considers pods with this label.
     identity = {"azure.workload.identity/use": "true"} if plan.azure_workload_identity else {}
     return m.Metadata(labels={"argotune.dev/workspace": plan.name, **identity})

@@ -1,10 +1,10 @@
-"""Who makes nodes, and how nodes that were made are known: what the compiler needs too, without the settings of steps.
+"""Providers of GPU nodes, and the labels that mark nodes created for a run; free of step settings, for the compiler.
 
-A provider is a module with five functions. ``provision(settings) -> Result`` makes nodes exist, or finds those of this
-run again; ``release(settings) -> str`` gives back exactly what this run made, as often as it is called, and says so in
-a sentence; ``list_orphans(place) -> list[OrphanedNodes]`` lists what runs made and never released; ``remove(place,
-leftover)`` gives one of those back; ``is_same_cluster(place, host)`` tells whether a kubeconfig for ``host`` is one for
-the cluster of the place, so that runs which are not there are gone, and not elsewhere.
+A provider is a module with five functions. ``provision(settings) -> Result`` creates the run's nodes, or finds them;
+``release(settings) -> str`` deletes exactly what the run created, is idempotent, and returns a summary;
+``list_orphans(place) -> list[OrphanedNodes]`` lists nodes that were never released; ``remove(place, leftover)``
+deletes one of them; ``is_same_cluster(place, host)`` returns True if a kubeconfig for ``host`` leads to the same
+cluster, so that a run which is missing there is gone.
 """
 
 from __future__ import annotations

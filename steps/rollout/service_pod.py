@@ -11,6 +11,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from steps.kubernetes.pod_policy import (
+    CONTAINER_SECURITY_CONTEXT,
+    DO_NOT_DISRUPT,
+    GPU_TOLERATIONS,
+    INSTANCE_TYPE_LABEL,
+    POD_SECURITY_CONTEXT,
+    preferred_nodes,
+    require_label,
+)
 from steps.rollout.settings import Settings
 from steps.serving import desired_adapters
 from steps.serving.drain import DRAIN_SECONDS, PORT
@@ -31,23 +40,15 @@ def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         labels = metadata.get("labels") or {}
         return {"metadata": {**annotations, "labels": labels}, "spec": custom.get("spec") or {}}
     return {
-        # Node autoscalers must not move servers to consolidate nodes.
         "metadata": {
             "labels": labels,
-            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-                            "karpenter.sh/do-not-disrupt": "true"},
+            "annotations": dict(DO_NOT_DISRUPT),
         },
         "spec": {
             **({"serviceAccountName": settings.service_account} if settings.service_account else {}),
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": DRAIN_SECONDS + 30,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "runAsGroup": 1000,
-                "fsGroup": 1000,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": POD_SECURITY_CONTEXT,
             **_scheduling(settings),
             "containers": [_server(settings, arguments)],
             "volumes": _volumes(settings),
@@ -92,11 +93,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         "livenessProbe": _probe("/health", 10, 3),
         "readinessProbe": _probe("/ready", 5, 2),
         "lifecycle": {"preStop": {"exec": {"command": ["python", "-m", "steps.serving.drain"]}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY_CONTEXT,
         "volumeMounts": [
             {"name": "wanted", "mountPath": CONFIG, "readOnly": True},
             {"name": "adapters", "mountPath": ADAPTERS},
@@ -148,12 +145,7 @@ def _volumes(settings: Settings) -> list[Document]:
 def _scheduling(settings: Settings) -> Document:
     """Return node labels, tolerations, and a spread of the servers over nodes if there are several."""
     scheduling: Document = {
-        "tolerations": [
-            {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
-            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-            {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot",
-             "effect": "NoSchedule"},
-        ],
+        "tolerations": GPU_TOLERATIONS,
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -171,18 +163,10 @@ def _scheduling(settings: Settings) -> Document:
 
 
 def _nodes(types: list[str], names: list[str]) -> Document:
-    def is_in(values: list[str]) -> Document:
-        instance_type = {"key": "node.kubernetes.io/instance-type", "operator": "In", "values": values}
-        return {"matchExpressions": [instance_type]}
-
-    several = types if len(types) > 1 else []
-    preferred: list[Document] = [
-        {"weight": max(50 - at, 1), "preference": is_in([size])} for at, size in enumerate(several)
-    ]
-    for name in names:
-        named = {"key": "metadata.name", "operator": "In", "values": [name]}
-        preferred.append({"weight": 10, "preference": {"matchFields": [named]}})
-    affinity: Document = {"preferredDuringSchedulingIgnoredDuringExecution": preferred} if preferred else {}
+    affinity: Document = {}
+    if preferred := preferred_nodes(types, names):
+        affinity["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
     if types:
-        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [is_in(types)]}
+        terms = [require_label(INSTANCE_TYPE_LABEL, *types)]
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": terms}
     return affinity

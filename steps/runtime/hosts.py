@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -22,13 +21,11 @@ from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from steps.runtime import addresses
 from steps.runtime.errors import BadInput
+from steps.runtime.redaction import is_secret_parameter
 
-# Azure's WireServer hands out credentials from a public address; all other clouds use link-local or private ones.
-METADATA_ADDRESSES = {"168.63.129.16"}
 REDIRECTS = 10
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-SECRET_PARAMETER = re.compile(r"sig|token|key|secret|password|credential|auth|policy", re.IGNORECASE)
 
 
 def session(*, allow_private: bool) -> requests.Session:
@@ -149,7 +146,7 @@ class _Bearer(AuthBase):
 
 def _masked(pair: str) -> str:
     name, equals, _ = pair.partition("=")
-    return f"{name}=***" if equals and SECRET_PARAMETER.search(name) else pair
+    return f"{name}=***" if equals and is_secret_parameter(name) else pair
 
 
 def _refuse_private(host: str, address: str) -> None:
@@ -163,13 +160,7 @@ def _refuse_private(host: str, address: str) -> None:
 
 
 def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if ip in NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        ip = inner or ip
-    return ip.is_global and not ip.is_multicast and str(ip) not in METADATA_ADDRESSES
+    return addresses.is_public(ipaddress.ip_address(address.partition("%")[0]))
 
 
 def _public_peer(connection: socket.socket, host: str) -> socket.socket:

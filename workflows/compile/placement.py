@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from hera.workflows import models as m
 
+from steps.kubernetes import pod_policy
+from steps.kubernetes.pod_policy import INSTANCE_TYPE_LABEL
 from steps.provision.node_providers import RUN_LABEL
 from workflows.compile.settings import UID, instance_types
 from workflows.plan.model import Plan
 from workflows.plan.nodes import provisions_nodes
-
-INSTANCE_TYPE = "node.kubernetes.io/instance-type"
-# Labels of spot nodes: in AKS pools, of Karpenter.
-SPOT = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/capacity-type": "spot"}
-# Weights of preferences: spot first, as it is cheap, then the order of the instance types; node names break ties.
-SPOT_WEIGHT, FIRST_TYPE_WEIGHT, NODE_WEIGHT = 100, 50, 10
 
 
 def selector(plan: Plan) -> dict[str, str]:
@@ -26,7 +22,7 @@ def selector(plan: Plan) -> dict[str, str]:
     if provisions_nodes(plan):
         labels[RUN_LABEL] = UID
     elif plan.resource.instance_type and not plan.nodes.fallback_instance_types:
-        labels[INSTANCE_TYPE] = plan.resource.instance_type
+        labels[INSTANCE_TYPE_LABEL] = plan.resource.instance_type
     return labels
 
 
@@ -35,35 +31,16 @@ def affinity(plan: Plan) -> m.Affinity | None:
     if provisions_nodes(plan):
         return None
     acceptable = instance_types(plan)
-    several = acceptable if len(acceptable) > 1 else []
-    preferred = [_prefer(SPOT_WEIGHT, *label) for label in SPOT.items()] if plan.nodes.spot else []
-    preferred += [
-        _prefer(max(FIRST_TYPE_WEIGHT - index, 1), INSTANCE_TYPE, name) for index, name in enumerate(several)
-    ]
-    preferred += [_prefer_node(node) for node in plan.resource.preferred_nodes]
+    preferred = pod_policy.preferred_nodes(acceptable, plan.resource.preferred_nodes, spot=plan.nodes.spot)
     if not preferred:
         return None
-    terms = [m.NodeSelectorTerm(match_expressions=[_is_in(INSTANCE_TYPE, *several)])]
-    required = m.NodeSelector(node_selector_terms=terms) if several else None
+    terms = [m.NodeSelectorTerm.model_validate(pod_policy.require_label(INSTANCE_TYPE_LABEL, *acceptable))]
+    required = m.NodeSelector(node_selector_terms=terms) if len(acceptable) > 1 else None
     return m.Affinity(
         node_affinity=m.NodeAffinity(
             required_during_scheduling_ignored_during_execution=required,
-            preferred_during_scheduling_ignored_during_execution=preferred,
+            preferred_during_scheduling_ignored_during_execution=[
+                m.PreferredSchedulingTerm.model_validate(term) for term in preferred
+            ],
         )
     )
-
-
-def _prefer(weight: int, label: str, value: str) -> m.PreferredSchedulingTerm:
-    return m.PreferredSchedulingTerm(
-        weight=weight, preference=m.NodeSelectorTerm(match_expressions=[_is_in(label, value)])
-    )
-
-
-def _prefer_node(node: str) -> m.PreferredSchedulingTerm:
-    # By the node's name, as in the Workspace; the label kubernetes.io/hostname can differ.
-    term = m.NodeSelectorTerm(match_fields=[_is_in("metadata.name", node)])
-    return m.PreferredSchedulingTerm(weight=NODE_WEIGHT, preference=term)
-
-
-def _is_in(label: str, *values: str) -> m.NodeSelectorRequirement:
-    return m.NodeSelectorRequirement(key=label, operator="In", values=list(values))

@@ -19,6 +19,7 @@ from hera.workflows import (
 )
 from hera.workflows import models as m
 
+from steps.kubernetes import pod_policy
 from steps.runtime.options import Options
 from workflows.compile import placement
 from workflows.compile.arguments import arguments
@@ -108,11 +109,7 @@ def step(
         timeout=timeout,
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,
         service_account_name=plan.service_accounts.get(name),  # type: ignore[call-overload]
-        security_context=m.SecurityContext(
-            allow_privilege_escalation=False,
-            read_only_root_filesystem=True,
-            capabilities=m.Capabilities(drop=["ALL"]),
-        ),
+        security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
     )
 
@@ -126,14 +123,11 @@ def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]
 
 def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
     """Return placement and resources of a GPU pod; KAITO's taint and Azure's spot taint are tolerated."""
-    tolerate = m.Toleration
-    # Autoscalers must not move the pod to consolidate nodes: the training would restart from its last checkpoint.
-    not_evictable = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
     lock = plan.semaphore
     key = m.ConfigMapKeySelector(name=lock.config_map, key=lock.key)
     locks = m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=key)])
     return {
-        "annotations": {**not_evictable, **annotations},
+        "annotations": {**pod_policy.DO_NOT_DISRUPT, **annotations},
         "resources": Resources(
             cpu_request=requests.cpu,
             memory_request=requests.memory,
@@ -142,11 +136,7 @@ def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict
         ),
         "node_selector": placement.selector(plan),
         "affinity": placement.affinity(plan),
-        "tolerations": [
-            tolerate(key="sku", operator="Equal", value="gpu", effect="NoSchedule"),
-            tolerate(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
-            tolerate(key="kubernetes.azure.com/scalesetpriority", operator="Equal", value="spot", effect="NoSchedule"),
-        ],
+        "tolerations": [m.Toleration.model_validate(taint) for taint in pod_policy.GPU_TOLERATIONS],
         # The default of 64 MiB of shared memory is too little for several training processes.
         "volumes": [
             EmptyDirVolume(name="shm", medium="Memory", size_limit=m.Quantity(root="2Gi"), mount_path="/dev/shm")

@@ -7,6 +7,7 @@ from typing import Any
 from hera.workflows import Workflow
 from hera.workflows import models as m
 
+from steps.kubernetes import pod_policy
 from workflows.compile import volumes
 from workflows.compile.parameters import parameters
 from workflows.plan.model import Plan
@@ -40,13 +41,7 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "active_deadline_seconds": whole_seconds(plan.time_limit) if plan.time_limit else None,
         # Concurrent runs of one Workspace would overwrite each other's tag, output volume and service.
         "synchronization": m.Synchronization(mutexes=[m.Mutex(name=f"argotune-{plan.name}")]),
-        "security_context": m.PodSecurityContext(
-            run_as_non_root=True,
-            run_as_user=1000,
-            run_as_group=1000,  # as in the images; Kubernetes' default is root's group
-            fs_group=1000,
-            seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
-        ),
+        "security_context": m.PodSecurityContext.model_validate(pod_policy.POD_SECURITY_CONTEXT),
     }
     return Workflow(**{**defaults, **fields})
 

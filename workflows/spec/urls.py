@@ -8,17 +8,12 @@ import socket
 import unicodedata
 from urllib.parse import parse_qsl, urlsplit
 
+from steps.runtime import addresses
+from steps.runtime.redaction import is_signature
 from workflows.spec.findings import Findings
 
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
 _PRIVATE_NAMES = ("localhost", "local", "internal", "svc", "arpa")
-# Azure's wire server and Oracle's metadata have public addresses, but answer only from inside a virtual machine.
-_METADATA_HOSTS = {"metadata", "metadata.google.internal", "metadata.goog", "169.254.169.254", "fd00:ec2::254"} | {
-    "168.63.129.16",
-    "192.0.0.192",
-}
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
 _ALLOW = "to allow private hosts, write pipeline: {data: {allowPrivateHosts: true}}"
 
 
@@ -44,14 +39,14 @@ def check(url: str, path: str, allow_private: bool, findings: Findings) -> None:
     if parts.username or parts.password:
         fix = "use a signed URL, or an image or volume as input"
         findings.error(path, "the URL contains a user or password, visible to all readers of the Workflow", fix)
-    if signed := sorted({key for key, _ in parse_qsl(parts.query) if key.lower() in _SIGNATURES}):
+    if signed := sorted({key for key, _ in parse_qsl(parts.query) if is_signature(key)}):
         fix = "use a short expiry, or an image or volume as input"
         findings.warn(path, f"the URL is signed ({', '.join(signed)}), visible to all readers of the Workflow", fix)
 
 
 def _check_host(host: str, path: str, findings: Findings) -> None:
     address = _address(host)
-    if host in _METADATA_HOSTS or (address and str(address) in _METADATA_HOSTS):
+    if host in addresses.METADATA_HOSTS or (address and addresses.is_metadata(address)):
         findings.error(path, "data source URL must not target a local or metadata endpoint", "use a public host")
     elif address and not address.is_global:
         what = "data source URL must not target a loopback, private, or link-local address"
@@ -69,11 +64,4 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except OSError:
             return None
-    return _inner(address) or address if isinstance(address, ipaddress.IPv6Address) else address
-
-
-def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address leads to: mapped, 6to4 or NAT64."""
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
+    return addresses.unwrap(address)

@@ -99,6 +99,63 @@ def test_the_rules_see_every_way_to_import(tmp_path: Path) -> None:
     assert not {"a1", "a4", "a5", "a6"} & at_the_top
 
 
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Imports between modules of the project, at any depth, and for type checkers too."""
+    files = {module_name(file): file for package in NEVER for file in modules(package)}
+    graph: dict[str, set[str]] = {name: set() for name in files}
+    for name, file in files.items():
+        for _, imported in imports(file):
+            target = imported if imported in files else imported.rpartition(".")[0]
+            graph[name] |= {target} & files.keys() - {name}
+    return graph
+
+
+def cycles(graph: dict[str, set[str]]) -> list[str]:
+    """Edges that remain when all that imports nothing, or is imported by nothing, is removed again and again."""
+    while True:
+        imported = set[str]().union(*graph.values())
+        remaining = {name: targets & graph.keys() for name, targets in graph.items() if name in imported}
+        remaining = {name: targets for name, targets in remaining.items() if targets}
+        if remaining == graph:
+            return sorted(f"{name} -> {target}" for name, targets in graph.items() for target in targets)
+        graph = remaining
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    assert cycles(import_graph()) == []
+
+
+def test_no_directories_import_each_other_in_a_cycle() -> None:
+    def directory(module: str) -> str:
+        parts = module.split(".")
+        return ".".join(parts[:2]) if (ROOT / Path(*parts[:2])).is_dir() else module
+
+    graph: dict[str, set[str]] = {}
+    for name, targets in import_graph().items():
+        graph.setdefault(directory(name), set()).update({directory(target) for target in targets} - {directory(name)})
+    assert cycles(graph) == []
+
+
+def test_the_check_finds_cycles() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b -> c", "c -> b"]
+
+
+@pytest.mark.parametrize("package", ["spec", "lint"])
+def test_spec_and_lint_import_nothing_of_the_runner(package: str) -> None:
+    offending = [
+        f"{name} imports {target}"
+        for name, targets in import_graph().items()
+        for target in targets
+        if name.startswith(f"workflows.{package}") and target.startswith("workflows.runner")
+    ]
+    assert offending == []
+
+
 def tracked() -> list[Path]:
     """Files of the project: those git knows, or in an unpacked archive, all."""
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=False)

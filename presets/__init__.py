@@ -1,4 +1,4 @@
-"""ReportData about models and GPU machine sizes, as YAML beside this file, and their typed loader."""
+"""Facts about models and GPU instance types, as YAML in this directory, and their typed loader."""
 
 from presets.facts import Model, Price, Prices, Sku, Wheel
 from presets.loader import UnknownPreset, UnknownSku, model, models, prices, sku, skus

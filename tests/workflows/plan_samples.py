@@ -1,4 +1,4 @@
-"""Plans of each shape, as values by path, and what they compile to."""
+"""Sample plans, as values by path, and the function that compiles them."""
 
 from __future__ import annotations
 

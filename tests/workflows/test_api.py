@@ -49,7 +49,7 @@ def tasks_of(document: dict[str, Any], dag: str = "main") -> dict[str, Any]:
     return {task["name"]: task for task in templates_of(document)[dag]["dag"]["tasks"]}
 
 
-def given_to(task: dict[str, Any]) -> dict[str, str]:
+def arguments_of(task: dict[str, Any]) -> dict[str, str]:
     return {item["name"]: item["value"] for item in task["arguments"]["parameters"]}
 
 
@@ -58,21 +58,21 @@ def message(caught: pytest.ExceptionInfo[InvalidInput]) -> str:
 
 
 def whole_pipeline(plan: Plan) -> dict[str, Any]:
-    """What ``argotune compile`` makes of a Workspace, composed by hand."""
+    """Compose the Workflow that ``argotune compile`` creates from a Workspace."""
     steps = Templates(plan)
     with pipeline(plan) as workflow, DAG(name="main"):
-        asked, ready, rows = steps.preflight(), steps.provision(), steps.download()
+        checked, ready, rows = steps.preflight(), steps.provision(), steps.download()
         tuned = steps.tune(arguments=rows)
         evaluated = steps.evaluate(arguments=[rows, tuned])
         passed = f"{evaluated.get_parameter('verdict').value} == pass"
         packaged = steps.package(arguments=[rows, tuned], when=passed)
         served = steps.rollout(arguments=[packaged])
-        asked >> [ready, rows] >> tuned >> evaluated >> packaged
+        checked >> [ready, rows] >> tuned >> evaluated >> packaged
         packaged.on_success(served)
     return to_dict(workflow)
 
 
-def test_composed_by_hand_it_is_what_the_compiler_makes(plan: Plan) -> None:
+def test_the_composed_workflow_equals_the_compiled_one(plan: Plan) -> None:
     composed, compiled = whole_pipeline(plan), compile_workflow(plan)
     assert templates_of(composed) == templates_of(compiled)
     for document in (composed, compiled):
@@ -93,7 +93,7 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     )
 
 
-def test_nothing_heavy_is_loaded_before_it_is_asked_for() -> None:
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     code = (
         "import sys, workflows\n"
         "print([name for name in ('hera', 'pydantic', 'torch', 'yaml') if name in sys.modules])\n"
@@ -114,7 +114,7 @@ def test_no_name_of_the_api_is_that_of_a_module() -> None:
     assert all(name in (api.__doc__ or "") for name in workflows.__all__)
 
 
-def test_load_takes_values_as_set_does(tmp_path: Path) -> None:
+def test_load_accepts_overrides_as_set_does(tmp_path: Path) -> None:
     values = {"tuning.epochs": 2, "data.urls": ["https://data.example.com/b.parquet"], "model.revision": "1234e56"}
     plan = load(write(tmp_path, GOOD), values, namespace="team")
     assert (plan.tuning and plan.tuning.epochs, plan.data and plan.data.urls) == (2, values["data.urls"])
@@ -125,7 +125,7 @@ def test_load_takes_values_as_set_does(tmp_path: Path) -> None:
     assert "tuning.rank" in message(caught)
 
 
-def test_load_wants_one_workspace(tmp_path: Path) -> None:
+def test_load_requires_one_workspace(tmp_path: Path) -> None:
     file = write(tmp_path, f"{GOOD}---\n{SERVES_ONLY}")
     with pytest.raises(InvalidInput, match=r"several Workspaces \(tuned, served\)"):
         load(file)
@@ -136,7 +136,7 @@ def test_load_wants_one_workspace(tmp_path: Path) -> None:
         load(tmp_path / "absent.yaml")
 
 
-def test_a_document_does_not_depend_on_the_folder_of_its_workspace(
+def test_a_document_does_not_depend_on_the_directory_of_its_workspace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path, GOOD)
@@ -144,7 +144,7 @@ def test_a_document_does_not_depend_on_the_folder_of_its_workspace(
     assert load(file).origin("name") == load("workspace.yaml").origin("name") == "Workspace (workspace.yaml:4)"
 
 
-def test_inputs_of_a_step_are_the_workflow_s_parameters_unless_given(plan: Plan) -> None:
+def test_inputs_of_a_step_default_to_the_workflow_s_parameters(plan: Plan) -> None:
     steps = Templates(plan)
     with pipeline(plan) as workflow, DAG(name="main"):
         rows = steps.download()
@@ -153,23 +153,23 @@ def test_inputs_of_a_step_are_the_workflow_s_parameters_unless_given(plan: Plan)
         )
         steps.tune(name="second", arguments=[{"rank": "8"}, rows.get_parameter("data-digest")], depends="download")
         assert tuned.name == "first"
-    first, second = (given_to(tasks_of(to_dict(workflow))[name]) for name in ("first", "second"))
+    first, second = (arguments_of(tasks_of(to_dict(workflow))[name]) for name in ("first", "second"))
     assert (first["rank"], second["rank"]) == ("4", "8")
     assert first["epochs"] == "{{workflow.parameters.epochs}}"
     assert first["data-digest"] == second["data-digest"] == "{{tasks.download.outputs.parameters.data-digest}}"
     assert list(first) == [parameter.name for parameter in steps.tune.inputs]
 
 
-def test_of_a_task_those_outputs_are_handed_on_that_the_step_takes(plan: Plan) -> None:
+def test_a_task_passes_its_outputs_that_are_inputs_of_the_step(plan: Plan) -> None:
     steps = Templates(plan)
     with pipeline(plan) as workflow, DAG(name="main"):
         rows, ready = steps.download(), steps.provision()
         rows >> steps.tune(arguments=[rows, {"rank": 4}])
         with pytest.raises(InvalidInput, match="no declared output of task provision is an input"):
             steps.evaluate(arguments=[rows, ready])
-    given = given_to(tasks_of(to_dict(workflow))["tune"])
-    assert (given["data-digest"], given["rank"]) == ("{{tasks.download.outputs.parameters.data-digest}}", "4")
-    assert not {"rows", "eval-rows", "data-format"} & set(given)
+    arguments = arguments_of(tasks_of(to_dict(workflow))["tune"])
+    assert (arguments["data-digest"], arguments["rank"]) == ("{{tasks.download.outputs.parameters.data-digest}}", "4")
+    assert not {"rows", "eval-rows", "data-format"} & set(arguments)
 
 
 def test_parameters_and_fields_of_the_workflow(plan: Plan) -> None:
@@ -187,7 +187,7 @@ def test_parameters_and_fields_of_the_workflow(plan: Plan) -> None:
         pipeline(plan, without=["lr", "epochs"])
 
 
-def test_a_step_that_the_workspace_says_nothing_of_is_refused(tmp_path: Path, plan: Plan) -> None:
+def test_a_step_that_the_workspace_does_not_configure_is_rejected(tmp_path: Path, plan: Plan) -> None:
     served = Templates(load(write(tmp_path, SERVES_ONLY)))
     assert served.rollout.name == "rollout"
     for name in ("download", "tune", "evaluate", "promote", "package", "check"):
@@ -199,7 +199,7 @@ def test_a_step_that_the_workspace_says_nothing_of_is_refused(tmp_path: Path, pl
     assert {"changed", "previous"} <= {output.name for output in scheduled.check.outputs}
 
 
-def test_the_linter_finds_all_that_argo_would_refuse(plan: Plan) -> None:
+def test_to_dict_reports_what_argo_would_reject(plan: Plan) -> None:
     steps = Templates(plan)
     with pipeline(plan) as workflow, DAG(name="main"):
         steps.tune()
@@ -212,7 +212,7 @@ def test_the_linter_finds_all_that_argo_would_refuse(plan: Plan) -> None:
     assert "no task is called `donwload`" in message(caught)
 
 
-def test_an_argument_that_a_step_does_not_take_is_refused_where_it_is_given(plan: Plan) -> None:
+def test_an_unknown_argument_of_a_step_is_rejected_at_the_call(plan: Plan) -> None:
     steps = Templates(plan)
     with pipeline(plan), DAG(name="main"):
         with pytest.raises(InvalidInput) as caught:
@@ -223,8 +223,8 @@ def test_an_argument_that_a_step_does_not_take_is_refused_where_it_is_given(plan
     assert "tune has no input push" in message(caught)
 
 
-def test_two_templates_of_one_name_are_refused(tmp_path: Path, plan: Plan) -> None:
-    """Hera would run the first of them twice."""
+def test_different_templates_of_one_name_are_rejected(tmp_path: Path, plan: Plan) -> None:
+    """Hera would run the first one twice."""
     other = load(tmp_path / "workspace.yaml", {"tuning.dropout": 0.5})
     first, second = Templates(plan), Templates(other)
     digest = {"data-digest": "sha256:0"}
@@ -244,7 +244,7 @@ def test_two_templates_of_one_name_are_refused(tmp_path: Path, plan: Plan) -> No
     assert args["tune-b"][args["tune-b"].index("--dropout") + 1] == "0.5"
 
 
-def test_candidates_have_folders_of_their_own_and_the_rows_of_all(plan: Plan) -> None:
+def test_candidates_have_separate_directories_and_share_the_rows(plan: Plan) -> None:
     steps = Templates(plan, candidates=True)
     for template in (steps.tune, steps.evaluate):
         assert template.inputs[0].name == "candidate"
@@ -262,7 +262,7 @@ def flags(template: Any) -> dict[str, str]:
     return dict(zip(template.args[::2], template.args[1::2], strict=True))
 
 
-def test_templates_are_made_as_well_within_a_workflow(plan: Plan) -> None:
+def test_templates_can_be_created_within_a_workflow(plan: Plan) -> None:
     with pipeline(plan) as workflow:
         steps = Templates(plan)
         with DAG(name="main"):
@@ -270,27 +270,27 @@ def test_templates_are_made_as_well_within_a_workflow(plan: Plan) -> None:
     assert list(templates_of(to_dict(workflow))) == ["exit", "release", "report", "main", "provision"]
 
 
-@pytest.mark.parametrize(("kind", "made"), [("template", "WorkflowTemplate"), ("cron", "CronWorkflow")])
-def test_other_kinds_have_the_plan_s_name(tmp_path: Path, kind: str, made: str) -> None:
+@pytest.mark.parametrize(("kind", "expected"), [("template", "WorkflowTemplate"), ("cron", "CronWorkflow")])
+def test_other_kinds_have_the_plan_s_name(tmp_path: Path, kind: str, expected: str) -> None:
     plan = load(write(tmp_path, SCHEDULED))
     with pipeline(plan) as workflow, DAG(name="main"):
         Templates(plan).provision()
     document = yaml.safe_load(to_yaml(workflow, kind=kind, plan=plan))
-    assert (document["kind"], document["metadata"]["name"]) == (made, "tuned")
+    assert (document["kind"], document["metadata"]["name"]) == (expected, "tuned")
     with pytest.raises(InvalidInput, match="requires a plan"):
         to_yaml(workflow, kind=kind)
     with pytest.raises(InvalidInput, match="'crom'"):
         to_yaml(workflow, kind="crom", plan=plan)
 
 
-def test_a_schedule_needs_one_in_the_workspace(plan: Plan) -> None:
+def test_kind_cron_requires_a_schedule(plan: Plan) -> None:
     with pipeline(plan) as workflow, DAG(name="main"):
         Templates(plan).provision()
     with pytest.raises(InvalidInput, match="has no schedule"):
         to_dict(workflow, kind="cron", plan=plan)
 
 
-def test_text_is_read_back_as_it_was(plan: Plan) -> None:
+def test_yaml_is_parsed_as_it_was_written(plan: Plan) -> None:
     words = ["2e-4", "1234e56", "0o17", "on", "{% if x %}{{ unbalanced", "two\nlines", "ünïcode"]
     with pipeline(plan) as workflow:
         Container(name="mine", image="registry.example.com/mine:1.0", command=["mine", *words])
@@ -301,7 +301,7 @@ def test_text_is_read_back_as_it_was(plan: Plan) -> None:
     assert '"2e-4"' in text and '"1234e56"' in text
 
 
-def test_a_step_of_one_s_own_is_as_safe_as_ours_and_runs_here(plan: Plan, tmp_path: Path) -> None:
+def test_a_custom_step_has_the_same_security_and_runs_locally(plan: Plan, tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys\n"
         "kept = pathlib.Path(sys.argv[1]); kept.mkdir(parents=True, exist_ok=True)\n"
@@ -321,9 +321,9 @@ def test_a_step_of_one_s_own_is_as_safe_as_ours_and_runs_here(plan: Plan, tmp_pa
         first = own(name="first", arguments={"word": "hello"})
         own(name="second", arguments={"word": first.get_parameter("length")}, depends="first")
     document = to_dict(workflow)
-    ours, made = templates_of(document)["release"], templates_of(document)["say"]
-    assert made["container"]["securityContext"] == ours["container"]["securityContext"]
-    assert made["retryStrategy"]["retryPolicy"] == "Always"
+    release, custom = templates_of(document)["release"], templates_of(document)["say"]
+    assert custom["container"]["securityContext"] == release["container"]["securityContext"]
+    assert custom["retryStrategy"]["retryPolicy"] == "Always"
     outcome = runner.start(document, tmp_path / "run", name="own", timing=Timing(poll=0.02))
     assert outcome.phase == "Succeeded", outcome.message
     assert (outcome.outputs["first"], outcome.outputs["second"]) == ({"length": "5"}, {"length": "1"})
@@ -342,7 +342,7 @@ def test_a_composed_document_runs_from_a_file_and_from_a_pipe(plan: Plan, tmp_pa
     assert len([run for run in (tmp_path / "runs").iterdir() if run.name.startswith("tuned-")]) == 2
 
 
-def test_submit_creates_it_on_the_cluster_of_the_kubeconfig(
+def test_submit_creates_the_workflow_on_the_cluster_of_the_kubeconfig(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ARGO_SERVER", raising=False)
@@ -379,6 +379,6 @@ def test_the_cleaning_program_masks_and_keeps_each_row_once(tmp_path: Path) -> N
         subprocess.run(command, env={**os.environ, "ARGOTUNE_OUTPUTS": str(outputs)}, check=True)
         digests.append((outputs / "data-digest").read_text())
     assert digests[0] == digests[1] and digests[0].startswith("sha256:")
-    kept = pq.read_table(tmp_path / "out" / "train.parquet").column("messages").to_pylist()
-    assert [messages[0]["content"] for messages in kept] == ["[mail]?", "e"]
-    assert kept[0][1]["content"] == "Ask [mail]."
+    rows = pq.read_table(tmp_path / "out" / "train.parquet").column("messages").to_pylist()
+    assert [messages[0]["content"] for messages in rows] == ["[mail]?", "e"]
+    assert rows[0][1]["content"] == "Ask [mail]."

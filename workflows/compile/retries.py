@@ -1,4 +1,4 @@
-"""How often Argo retries a step, and after which failures."""
+"""Argo's retry strategy of a step: number of retries, and failures that are retried."""
 
 from __future__ import annotations
 

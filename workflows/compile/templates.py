@@ -164,9 +164,7 @@ def promote(plan: Plan) -> StepTemplate:
 
 def approval(plan: Plan) -> Suspend:
     """Wait for a user's YES, without a duration: Argo would approve when it ends."""
-    question = (
-        f"Package the adapter of {plan.name} and put it in service? The evaluation's outputs say how good it is."
-    )
+    question = f"Package and roll out the adapter of {plan.name}? The outputs of the evaluation have its metrics."
     approve = Parameter(name="approve", enum=["YES", "NO"], default="NO", description=question)
     return Suspend(name="approval", intermediate_parameters=[approve])
 

@@ -49,7 +49,7 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
 def _annotations(plan: Plan) -> dict[str, str]:
     model = plan.model
     title = f"Tune {model.preset} ({plan.tuning.method})" if plan.tuning else f"Serve {model.preset or 'a pod'}"
-    base = f"base model {model.repository} at {model.revision}" if model.repository else "a pod of its own is served"
+    base = f"base model {model.repository} at {model.revision}" if model.repository else "serves a custom pod"
     return {
         "workflows.argoproj.io/title": f"{title} for {plan.name}",
         "workflows.argoproj.io/description": f"Compiled by argotune from Workspace {plan.name}; {base}",

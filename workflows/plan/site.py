@@ -59,7 +59,7 @@ def prices(file: str | None) -> presets.Prices:
     own = (_read(path).get("prices") if path else None) or {}
     if path and (problems := _wrong_prices(own, path)):
         raise InvalidInput(problems)
-    return presets.prices().overridden({presets.sku(name).name: float(usd) for name, usd in own.items()})
+    return presets.prices().with_regular_prices({presets.sku(name).name: float(usd) for name, usd in own.items()})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The compiled Workflow: what runs when, and that every flag it passes is one the step takes."""
+"""The compiled Workflow: order of the steps, and arguments that the steps accept."""
 
 import importlib
 import json
@@ -20,8 +20,8 @@ def tasks(document: dict) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
-def test_flags_are_those_of_the_step(values):
-    """Each argument list is read by the step's own parser, with Argo's placeholders filled in."""
+def test_each_step_accepts_its_arguments(values):
+    """The step's own parser reads the arguments, with values for Argo's placeholders."""
     document = compiled(values)
     parameters = {item["name"]: item["value"] for item in document["spec"].get("arguments", {}).get("parameters", [])}
     for template in document["spec"]["templates"]:
@@ -32,17 +32,17 @@ def test_flags_are_those_of_the_step(values):
         entrypoint.parse(module.Settings, words, template["name"])
 
 
-def test_the_gate_is_handed_to_the_evaluation():
+def test_the_evaluation_gets_the_rules_of_the_gate():
     [words] = [t["container"]["args"] for t in compiled(PLANS["gate"])["spec"]["templates"] if t["name"] == "evaluate"]
-    given = entrypoint.parse(
+    settings = entrypoint.parse(
         importlib.import_module("steps.evaluate.settings").Settings, [filled(word, {}) for word in words]
     )
-    asked = (given.confident, given.min_exact_match, given.min_rouge_l, given.max_regressions)
-    assert asked == (True, 0.25, 0.5, 0.1)
-    assert not given.better_than_previous
+    rules = (settings.confident, settings.min_exact_match, settings.min_rouge_l, settings.max_regressions)
+    assert rules == (True, 0.25, 0.5, 0.1)
+    assert not settings.better_than_previous
 
 
-def test_tasks_are_looked_for_before_the_training():
+def test_tune_gets_the_tasks_of_the_evaluation():
     document = compiled(PLANS["tasks"])
     assert flags(document, "tune")["--tasks"] == '["arc_easy"]'
     evaluate = flags(document, "evaluate")
@@ -51,7 +51,7 @@ def test_tasks_are_looked_for_before_the_training():
     assert "--tasks" not in flags(compiled(PLANS["everything"]), "tune") | flags(compiled(PLANS["gate"]), "evaluate")
 
 
-def test_pairs_are_asked_for_before_a_gpu_is():
+def test_download_gets_the_objective():
     document = compiled(PLANS["pairs"])
     assert flags(document, "download")["--objective"] == "dpo"
     for name in ("check", "tune"):
@@ -75,9 +75,9 @@ def test_outputs_are_those_of_the_step(values):
             assert declared <= {field.replace("_", "-") for field in module.Result.__dataclass_fields__}
 
 
-def test_dag_waits_for_what_it_needs():
-    found = {name: task.get("depends") for name, task in tasks(compiled(PLANS["everything"])).items()}
-    assert found == {
+def test_dependencies_of_the_dag():
+    dag = {name: task.get("depends") for name, task in tasks(compiled(PLANS["everything"])).items()}
+    assert dag == {
         "preflight": None,
         "provision": "preflight",
         "download": "preflight",
@@ -88,17 +88,17 @@ def test_dag_waits_for_what_it_needs():
     }
 
 
-def test_gate_stands_before_package_and_a_skipped_package_stops_the_rollout():
-    found = tasks(compiled(PLANS["everything"]))
-    assert found["package"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
-    assert found["rollout"]["depends"] == "package.Succeeded"
+def test_package_depends_on_the_gate_and_rollout_on_package():
+    dag = tasks(compiled(PLANS["everything"]))
+    assert dag["package"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
+    assert dag["rollout"]["depends"] == "package.Succeeded"
 
 
-def test_without_held_out_rows_nothing_is_evaluated():
-    found = tasks(compiled(PLANS["no evaluation"]))
-    assert "evaluate" not in found
-    assert found["package"]["depends"] == "tune"
-    assert "when" not in found["package"]
+def test_without_held_out_rows_there_is_no_evaluation():
+    dag = tasks(compiled(PLANS["no evaluation"]))
+    assert "evaluate" not in dag
+    assert dag["package"]["depends"] == "tune"
+    assert "when" not in dag["package"]
 
 
 def test_inference_only_serves_the_given_adapters():
@@ -109,7 +109,7 @@ def test_inference_only_serves_the_given_adapters():
     assert json.loads(words[words.index("--adapters") + 1]) == [{"name": "other", "image": "reg.io/b:1"}]
 
 
-def test_secrets_travel_by_reference_only():
+def test_secrets_are_passed_by_reference_only():
     document = compiled(PLANS["secrets"])
     templates = {template["name"]: template for template in document["spec"]["templates"]}
     token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}}
@@ -119,7 +119,7 @@ def test_secrets_travel_by_reference_only():
     assert volume["secret"]["secretName"] == "push"
 
 
-def test_only_what_computes_asks_for_a_gpu():
+def test_only_tune_and_evaluate_request_a_gpu():
     document = compiled(PLANS["everything"] | {"resource.instanceType": "Standard_NC24ads_A100_v4"})
     on_gpu = {
         template["name"]
@@ -138,13 +138,13 @@ def template(document: dict, name: str) -> dict:
 
 
 @pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
-def test_the_one_machine_runner_takes_every_document(values):
+def test_the_local_runner_accepts_every_document(values):
     runner.check(compiled(values))
 
 
-def test_retraining_asks_before_it_takes_anything():
-    found = tasks(compiled(PLANS["retraining"]))
-    order = {name: (task.get("depends"), task.get("when")) for name, task in found.items()}
+def test_retraining_checks_for_changes_before_it_provisions():
+    dag = tasks(compiled(PLANS["retraining"]))
+    order = {name: (task.get("depends"), task.get("when")) for name, task in dag.items()}
     assert order == {
         "download": (None, None),
         "check": ("download", None),
@@ -157,16 +157,16 @@ def test_retraining_asks_before_it_takes_anything():
     }
 
 
-def test_retraining_pushes_under_a_tag_of_its_own_and_moves_that_of_the_workspace():
-    found = tasks(compiled(PLANS["retraining"]))
-    given = {item["name"]: item["value"] for item in found["package"]["arguments"]["parameters"]}
-    assert given["image"] == "{{tasks.check.outputs.parameters.image}}"
-    assert given["moving-image"] == "{{workflow.parameters.image}}"
-    assert given["settings-digest"] == "{{tasks.check.outputs.parameters.settings-digest}}"
+def test_retraining_pushes_a_new_tag_and_moves_the_workspace_s_tag():
+    dag = tasks(compiled(PLANS["retraining"]))
+    inputs = {item["name"]: item["value"] for item in dag["package"]["arguments"]["parameters"]}
+    assert inputs["image"] == "{{tasks.check.outputs.parameters.image}}"
+    assert inputs["moving-image"] == "{{workflow.parameters.image}}"
+    assert inputs["settings-digest"] == "{{tasks.check.outputs.parameters.settings-digest}}"
 
 
-def test_check_takes_all_settings_that_shape_the_adapter():
-    """What tune is given and check is not would change the adapter unnoticed."""
+def test_check_gets_all_settings_of_the_adapter():
+    """A setting that only tune gets would change the adapter unnoticed."""
     document = compiled(PLANS["retraining"])
     flags = {
         name: dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
@@ -175,7 +175,7 @@ def test_check_takes_all_settings_that_shape_the_adapter():
     assert flags["check"].items() >= flags["tune"].items()
 
 
-def test_steps_that_speak_with_the_registry_have_its_secret():
+def test_steps_that_access_the_registry_have_its_secret():
     document = compiled(PLANS["retraining"])
     with_secret = {
         item["name"]
@@ -190,42 +190,46 @@ def flags(document: dict, name: str) -> dict[str, str]:
     return dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
 
 
-def test_preflight_is_told_all_that_can_be_asked_beforehand():
+def test_preflight_gets_everything_that_can_be_checked_before_the_run():
     values = PLANS["everything"] | {"output.pushSecret": "push", "model.accessSecret": "hub", "output.immutable": True}
     values |= {"data.urls": [], "data.image": "reg.io/rows:1", "data.imagePullSecrets": ["pull"]}
     document = compiled(values | {"rollout.pullSecret": "adapters", "storage.storageClass": "fast"})
-    given = flags(document, "preflight")
-    assert given["--data-image"] == "reg.io/rows:1"
-    assert json.loads(given["--adapter-images"]) == ["reg.io/b:1"]
-    assert json.loads(given["--registry-secrets"]) == ["pull", "adapters", "push"]
-    assert json.loads(given["--claims"]) == ["argotune-models"]
-    assert (given["--access-secret"], given["--storage-class"], given["--immutable"]) == ("hub", "fast", "true")
+    preflight = flags(document, "preflight")
+    assert preflight["--data-image"] == "reg.io/rows:1"
+    assert json.loads(preflight["--adapter-images"]) == ["reg.io/b:1"]
+    assert json.loads(preflight["--registry-secrets"]) == ["pull", "adapters", "push"]
+    assert json.loads(preflight["--claims"]) == ["argotune-models"]
+    assert (preflight["--access-secret"], preflight["--storage-class"], preflight["--immutable"]) == (
+        "hub",
+        "fast",
+        "true",
+    )
     assert flags(document, "package")["--immutable"] == "true"
     [token] = [item for item in template(document, "preflight")["container"]["env"] if item["name"] == "HF_TOKEN"]
     assert token["valueFrom"]["secretKeyRef"] == {"name": "hub", "key": "HF_TOKEN", "optional": True}
     mounted = {item["name"] for item in template(document, "preflight")["container"]["volumeMounts"]}
-    assert mounted == {"pull-secret", "adapter-secret", "push-secret", "scratch", "tmp"}, "nothing that costs"
+    assert mounted == {"pull-secret", "adapter-secret", "push-secret", "scratch", "tmp"}, "no volume of the run"
 
 
-def test_preflight_of_a_retraining_leaves_out_what_was_fetched_before():
-    given = flags(compiled(PLANS["retraining"] | {"output.immutable": True}), "preflight")
-    assert not {"--urls", "--immutable"} & set(given)
-    assert given["--image"] == "{{inputs.parameters.image}}"
+def test_preflight_of_a_retraining_omits_the_downloaded_data():
+    preflight = flags(compiled(PLANS["retraining"] | {"output.immutable": True}), "preflight")
+    assert not {"--urls", "--immutable"} & set(preflight)
+    assert preflight["--image"] == "{{inputs.parameters.image}}"
 
 
-def test_nobody_approves_by_waiting():
+def test_approval_has_no_duration_and_defaults_to_no():
     document = compiled(PLANS["approval"])
     assert template(document, "approval")["suspend"] == {}
-    [asked] = template(document, "approval")["inputs"]["parameters"]
-    assert (asked["enum"], asked["default"]) == (["YES", "NO"], "NO")
-    found = tasks(document)
-    assert found["approval"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
-    assert found["package"]["depends"] == "approval.Succeeded"
-    assert found["package"]["when"] == "{{tasks.approval.outputs.parameters.approve}} == YES"
+    [approve] = template(document, "approval")["inputs"]["parameters"]
+    assert (approve["enum"], approve["default"]) == (["YES", "NO"], "NO")
+    dag = tasks(document)
+    assert dag["approval"]["when"] == "{{tasks.evaluate.outputs.parameters.verdict}} == pass"
+    assert dag["package"]["depends"] == "approval.Succeeded"
+    assert dag["package"]["when"] == "{{tasks.approval.outputs.parameters.approve}} == YES"
 
 
 def attempts(*ends: tuple[int | None, str]) -> list[Attempt]:
-    """Attempts of two hours each; an end without an exit code is an Error, as of a pod whose node is gone."""
+    """Return attempts of two hours each; one without an exit code is an Error, as for a pod on a lost node."""
     return [
         Attempt(
             number=number,
@@ -245,29 +249,29 @@ FAILED += [(143, "Pod was active on the node longer than the specified deadline"
 NOT_RETRYABLE = [(code, "") for code in range(2, 7)]
 
 
-def again(step: str, *ends: tuple[int | None, str]) -> bool:
+def is_retried(step: str, *ends: tuple[int | None, str]) -> bool:
     document = compiled(BASE | TUNING | EVALUATION | {"tuning.retries": 2, "tuning.preemptions": 4})
     strategy = Retry.model_validate(template(document, step)["retryStrategy"])
     return isinstance(retries.decide(strategy, attempts(*ends)), retries.RetryAfter)
 
 
 @pytest.mark.parametrize("end", POD_LOST)
-def test_a_lost_node_is_made_up_for_after_hours_and_often(end):
-    assert [again("tune", *[end] * count) for count in (1, 6, 7)] == [True, True, False]
+def test_a_lost_pod_is_retried_after_hours_and_often(end):
+    assert [is_retried("tune", *[end] * count) for count in (1, 6, 7)] == [True, True, False]
 
 
 @pytest.mark.parametrize("end", FAILED)
-def test_failures_have_a_budget_of_their_own(end):
-    assert [again("tune", *[end] * count) for count in (1, 2, 3)] == [True, True, False]
+def test_failures_have_a_separate_limit(end):
+    assert [is_retried("tune", *[end] * count) for count in (1, 2, 3)] == [True, True, False]
 
 
 @pytest.mark.parametrize("end", NOT_RETRYABLE)
-def test_what_will_not_get_better_is_not_tried_again(end):
-    assert not again("tune", end)
-    assert not again("download", end)
+def test_permanent_failures_are_not_retried(end):
+    assert not is_retried("tune", end)
+    assert not is_retried("download", end)
 
 
-def test_gpu_pods_stay_where_they_are_wait_for_their_turn_and_have_shared_memory():
+def test_gpu_pods_are_not_evicted_take_a_semaphore_and_have_shared_memory():
     document = compiled(PLANS["everything"])
     tune = template(document, "tune")
     assert tune["metadata"]["annotations"] == {
@@ -283,24 +287,24 @@ def test_gpu_pods_stay_where_they_are_wait_for_their_turn_and_have_shared_memory
     assert locked == ["tune", "evaluate"]
 
 
-def test_a_site_may_have_other_pools_or_none():
+def test_a_site_can_have_another_semaphore_or_none():
     other = compiled(PLANS["everything"] | {"semaphore.key": "a100"})
     key = template(other, "tune")["synchronization"]["semaphores"][0]["configMapKeyRef"]
     assert key == {"name": "argotune-semaphores", "key": "a100"}
     assert "synchronization" not in template(compiled(PLANS["everything"] | {"semaphore.key": ""}), "tune")
 
 
-def test_two_runs_of_one_workspace_never_overlap():
+def test_runs_of_one_workspace_never_overlap():
     assert compiled(PLANS["everything"])["spec"]["synchronization"] == {"mutexes": [{"name": "argotune-phi"}]}
 
 
-def test_every_pod_says_what_it_needs():
+def test_every_pod_has_resource_requests():
     for item in compiled(PLANS["retraining"])["spec"]["templates"]:
         if "container" in item:
             assert {"cpu", "memory"} <= set(item["container"]["resources"]["requests"]), item["name"]
 
 
-def test_accounts_identity_and_time_limit_are_as_the_site_and_the_workspace_say():
+def test_service_accounts_workload_identity_and_time_limit():
     values = {"serviceAccounts": {"package": "pusher"}, "azureWorkloadIdentity": True, "timeLimit": "1h30m"}
     document = compiled(PLANS["everything"] | values)
     accounts = {item["name"]: item.get("serviceAccountName") for item in document["spec"]["templates"]}
@@ -314,7 +318,7 @@ def test_accounts_identity_and_time_limit_are_as_the_site_and_the_workspace_say(
     assert "activeDeadlineSeconds" not in plain
 
 
-def test_a_training_that_must_leave_its_node_has_time_to_save_itself():
+def test_tune_has_time_to_save_a_checkpoint_when_evicted():
     patched = {item["name"]: item.get("podSpecPatch") for item in compiled(PLANS["retraining"])["spec"]["templates"]}
     assert json.loads(patched.pop("tune")) == {"terminationGracePeriodSeconds": 120}
     assert not any(patched.values())

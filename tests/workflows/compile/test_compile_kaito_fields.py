@@ -1,4 +1,4 @@
-"""Where fields of KAITO end up in the compiled Workflow."""
+"""KAITO's fields in the compiled Workflow."""
 
 import json
 from pathlib import Path
@@ -32,15 +32,15 @@ def flag(document, step, name):
     return words[words.index(f"--{name}") + 1]
 
 
-def test_argo_sees_no_braces_of_a_chat_template():
+def test_the_braces_of_a_chat_template_are_escaped():
     document = compiled(TUNE | {"tuning.modelConfig": {"chat_template": TEMPLATE}})
-    given = flag(document, "tune", "model-config")
-    assert "{{" not in given
-    assert json.loads(given) == {"chat_template": TEMPLATE}
+    value = flag(document, "tune", "model-config")
+    assert "{{" not in value
+    assert json.loads(value) == {"chat_template": TEMPLATE}
     assert "{{ m" not in json.dumps(document)
 
 
-def test_preferred_nodes_are_preferred_by_their_names():
+def test_preferred_nodes_are_matched_by_name():
     affinity = template(compiled(TUNE | {"resource.preferredNodes": ["aks-1", "aks-2"]}), "tune")["affinity"]
     assert affinity == {
         "nodeAffinity": {
@@ -55,39 +55,39 @@ def test_preferred_nodes_are_preferred_by_their_names():
     }
 
 
-def test_servers_prefer_the_nodes_too():
+def test_servers_have_the_same_preferred_nodes():
     from steps.rollout import service_pod
     from steps.rollout.settings import Settings
 
     document = compiled(SERVE | {"resource.preferredNodes": ["aks-1"], "resource.instanceType": SIZE})
     names, sizes = (json.loads(flag(document, "rollout", name)) for name in ("preferred-nodes", "instance-types"))
-    given = Settings(work=Path("/work"), name="phi", model="a/b", preferred_nodes=names, instance_types=sizes)
-    affinity = service_pod.build_pod(given, {})["spec"]["affinity"]["nodeAffinity"]
+    settings = Settings(work=Path("/work"), name="phi", model="a/b", preferred_nodes=names, instance_types=sizes)
+    affinity = service_pod.build_pod(settings, {})["spec"]["affinity"]["nodeAffinity"]
     [preferred] = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
     assert preferred["preference"]["matchFields"] == [{"key": "metadata.name", "operator": "In", "values": ["aks-1"]}]
     [required] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert required["matchExpressions"][0]["values"] == [SIZE]
 
 
-def test_servers_are_hot_loaded_unless_the_workspace_says_no():
+def test_servers_are_hot_loaded_unless_the_workspace_disables_it():
     assert "--hot-load" not in template(compiled(TUNE), "rollout")["container"]["args"]
     assert flag(compiled(TUNE | {"rollout.hotLoad": False}), "rollout", "hot-load") == "false"
 
 
-def test_nodes_that_are_made_for_a_run_are_no_others():
+def test_provisioned_nodes_are_selected_by_the_run_only():
     size = {"resource.instanceType": SIZE, "nodes.provider": "karpenter"}
     document = compiled(TUNE | size | {"resource.preferredNodes": ["aks-1"]})
     assert "affinity" not in template(document, "tune")
 
 
-def test_a_part_of_a_gpu_is_asked_for_by_its_name():
+def test_a_gpu_partition_is_requested_by_its_resource_name():
     document = compiled(TUNE | {"resource.gpuResource": "nvidia.com/mig-2g.24gb"})
     limits = template(document, "tune")["container"]["resources"]["limits"]
     assert limits["nvidia.com/mig-2g.24gb"] == "1"
     assert "nvidia.com/gpu" not in limits
 
 
-def test_labels_are_those_of_the_workflow_and_ours_win():
+def test_labels_of_the_workspace_do_not_override_argotune_s():
     document = compiled(SERVE | {"labels": {"team": "support", "argotune.dev/workspace": "other"}})
     assert document["metadata"]["labels"] == {
         "team": "support",
@@ -107,7 +107,7 @@ def test_adapters_are_pulled_with_their_secret():
 
 
 @pytest.mark.parametrize("preset", ["phi-4", ""])
-def test_the_title_says_what_is_served(preset):
+def test_the_title_names_the_served_model(preset):
     values = SERVE if preset else {"name": "own", "rollout.template": {"spec": {"containers": [{"image": "a/b:1"}]}}}
     title = compiled(values)["metadata"]["annotations"]["workflows.argoproj.io/title"]
     assert title == (f"Serve {preset} for phi" if preset else "Serve a pod for own")

@@ -24,7 +24,7 @@ def compiled(values: dict, kind: str) -> dict:
     ("kind", "written"),
     [("template", "WorkflowTemplate"), ("cluster-template", "ClusterWorkflowTemplate"), ("cron", "CronWorkflow")],
 )
-def test_what_makes_runs_has_the_name_of_the_workspace_and_hands_the_title_on(kind, written):
+def test_templates_and_schedules_have_the_workspace_s_name_and_pass_on_its_title(kind, written):
     run, document = compiled(SCHEDULED, "workflow"), compiled(SCHEDULED, kind)
     assert document["kind"] == written
     assert document["metadata"]["name"] == "phi"
@@ -37,7 +37,7 @@ def test_what_makes_runs_has_the_name_of_the_workspace_and_hands_the_title_on(ki
     assert spec == run["spec"]
 
 
-def test_a_cron_says_only_what_argo_3_6_knows_too():
+def test_a_cron_has_only_fields_of_argo_3_6():
     values = {"schedule.timezone": "Etc/UTC", "schedule.stopStrategy.expression": "cronworkflow.failed >= 3"}
     spec = compiled(SCHEDULED | values, "cron")["spec"]
     assert spec.pop("workflowSpec")
@@ -54,12 +54,12 @@ def test_a_cron_says_only_what_argo_3_6_knows_too():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_runs_on_one_machine(kind):
+def test_every_kind_runs_locally(kind):
     runner.check(compiled(SCHEDULED, kind))
 
 
 @pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
-def test_every_parameter_of_a_template_is_described_and_closed_where_it_can_be(values):
+def test_every_parameter_of_a_template_has_a_description_and_an_enum_if_possible(values):
     parameters = compiled(values, "template")["spec"].get("arguments", {}).get("parameters", [])
     assert all(parameter["description"] for parameter in parameters)
     closed = {parameter["name"] for parameter in parameters if "enum" in parameter}
@@ -87,7 +87,7 @@ def test_a_cron_of_a_workspace_without_schedule_is_bad_input(argotune, tmp_path)
     assert "fix: add pipeline: {schedule:" in done.stderr
 
 
-def test_a_schedule_makes_a_run_of_its_own_each_time(argotune, tmp_path):
+def test_a_schedule_creates_a_new_run_each_time(argotune, tmp_path):
     inner = workflow(dag(task("say")), leaf("say", SAY, "hello"))["spec"]
     cron = {"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "metadata": {"name": "weekly"}}
     file = tmp_path / "cron.json"

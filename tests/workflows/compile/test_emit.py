@@ -1,4 +1,4 @@
-"""Text that leaves the compiler comes back from Go's YAML reader (kubectl's, the one Argo uses) as it went in."""
+"""Go's YAML parser (kubectl's, as in Argo) reads the compiler's output as it was written."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_yaml_keeps_every_string_through_go(strings):
 
 @settings(max_examples=40, deadline=None)
 @given(st.from_regex(r"[-+]?[0-9_.:eExXoObB]{1,8}", fullmatch=True).map(lambda text: [text] * 3))
-def test_yaml_keeps_what_looks_like_a_number_through_go(strings):
+def test_yaml_keeps_strings_that_look_like_numbers_through_go(strings):
     before = document(strings)
     assert through_go(emit.to_yaml(before)) == before
 
@@ -80,6 +80,6 @@ def test_json_keeps_every_string_through_go():
     assert through_go(emit.to_json(before)) == before
 
 
-def test_yaml_is_read_by_python_too_and_several_documents_stay_apart():
+def test_python_reads_several_yaml_documents():
     before = document(NASTY)
     assert list(yaml.safe_load_all(emit.to_yaml(before, before))) == [before, before]

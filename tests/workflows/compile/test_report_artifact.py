@@ -1,4 +1,4 @@
-"""The report as an artifact: only where the site has a repository, and kept in the run folder on one machine."""
+"""The report as an artifact: only if the site has a repository; a local run stores it in its run directory."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ def report_of(document: dict) -> dict:
     return next(template for template in document["spec"]["templates"] if template["name"] == "report")
 
 
-def test_the_site_says_whether_there_is_a_repository(tmp_path):
+def test_the_site_profile_enables_the_artifact(tmp_path):
     assert planned(tmp_path, "artifacts: {report: true}\n").artifacts.report
     assert not planned(tmp_path, "namespace: ml\n").artifacts.report
 
 
-def test_the_artifact_is_the_page_itself_which_the_ui_shows():
+def test_the_artifact_is_the_html_page_that_the_ui_shows():
     document = compiled(STORED)
     assert report_of(document)["outputs"] == {
         "parameters": [{"name": "report-path", "valueFrom": {"path": "/mnt/scratch/outputs/report-path"}}],
@@ -33,13 +33,13 @@ def test_the_artifact_is_the_page_itself_which_the_ui_shows():
     assert lint([("stored.yaml", str(document).replace("None", "null"))]).errors == []
 
 
-def test_without_a_repository_no_artifact_is_asked_for():
+def test_without_a_repository_there_is_no_artifact():
     assert "artifacts" not in str(
         [template.get("outputs") for template in compiled(BASE | TUNING)["spec"]["templates"]]
     )
 
 
-def test_on_one_machine_the_report_is_kept_in_the_run_folder(tmp_path, monkeypatch):
+def test_a_local_run_stores_the_report_in_the_run_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("ARGOTUNE_HOME", str(tmp_path / "home"))
     document = compiled(STORED)
     spec = document["spec"]
@@ -51,13 +51,13 @@ def test_on_one_machine_the_report_is_kept_in_the_run_folder(tmp_path, monkeypat
     ]
     outcome = runner.start(document, tmp_path / "run", name="test", timing=QUICK)
     assert outcome.phase == "Succeeded", outcome.message
-    [kept] = (tmp_path / "run").rglob("artifacts/report/report.html")
+    [stored] = (tmp_path / "run").rglob("artifacts/report/report.html")
     written = Path(outcome.outputs["onExit.report"]["report-path"])
-    assert kept.read_text() == written.read_text()
-    assert "<!doctype html>" in kept.read_text()
+    assert stored.read_text() == written.read_text()
+    assert "<!doctype html>" in stored.read_text()
 
 
-def test_what_was_not_left_fails_the_step_unless_it_is_optional(tmp_path):
+def test_a_missing_artifact_fails_the_step_unless_it_is_optional(tmp_path):
     mounts = {"volumeMounts": [{"name": "scratch", "mountPath": "/mnt/scratch"}]}
     made = "import os, sys; os.makedirs(sys.argv[1]); open(sys.argv[1] + '/a.txt', 'w').write('a')"
     artifacts = [
@@ -73,8 +73,8 @@ def test_what_was_not_left_fails_the_step_unless_it_is_optional(tmp_path):
         folder = tmp_path / phase
         outcome = runner.start(document, folder, name="test", timing=QUICK)
         assert outcome.phase == phase
-        [kept] = folder.rglob("artifacts/folder/made/a.txt")
-        assert kept.read_text() == "a"
+        [stored] = folder.rglob("artifacts/folder/made/a.txt")
+        assert stored.read_text() == "a"
     assert "it did not write its outputs: promised" in outcome.message
 
 
@@ -86,7 +86,7 @@ def test_what_was_not_left_fails_the_step_unless_it_is_optional(tmp_path):
         ({"name": "x", "path": "/mnt/work/x", "from": "y"}, "`from` can.t be done on one machine"),
     ],
 )
-def test_artifacts_that_cannot_be_kept_are_refused_before_anything_starts(artifact, what):
+def test_unsupported_artifacts_are_rejected_before_anything_starts(artifact, what):
     document = compiled(STORED)
     report_of(document)["outputs"]["artifacts"] = [artifact]
     with pytest.raises(InvalidInput, match=what):

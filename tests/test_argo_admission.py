@@ -12,7 +12,7 @@ from kubernetes.utils.quantity import parse_quantity
 from kubernetes_manifests import build, faults, of_kind
 
 from workflows.compile.dag import compile_workflow
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.plan.model import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def compiled(request, monkeypatch, tmp_path) -> list[tuple[Plan, dict[str, Any]]
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
     monkeypatch.chdir(ROOT)
-    return [(plan, compile_workflow(plan)) for plan in plans(str(request.param.relative_to(ROOT)))]
+    return [(plan, compile_workflow(plan)) for plan in load_plans(str(request.param.relative_to(ROOT)))]
 
 
 def test_compiled_examples_find_their_account_and_claim(installed, compiled):

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from workflows.compile import emit
 from workflows.compile.kinds import compile_as
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
@@ -43,7 +43,7 @@ def compiled(example: Path, kind: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             runpy.run_path(str(example.relative_to(ROOT)), run_name="__main__")
         return printed.getvalue()
-    return emit.to_yaml(*(compile_as(plan, kind) for plan in plans(str(example.relative_to(ROOT)))))
+    return emit.to_yaml(*(compile_as(plan, kind) for plan in load_plans(str(example.relative_to(ROOT)))))
 
 
 @pytest.fixture(autouse=True)

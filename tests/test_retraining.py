@@ -14,7 +14,7 @@ import trainable_model
 from workflows import runner
 from workflows.commands import run
 from workflows.compile.kinds import compile_as
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.plan.model import Plan
 from workflows.runner.control import Timing
 from workflows.runner.outcome import Outcome
@@ -59,7 +59,7 @@ class Site:
         (folder / "workspace.yaml").write_text(WORKSPACE)
 
     def plan(self) -> Plan:
-        [plan] = plans(str(self.folder / "workspace.yaml"), ["model.repository=/mnt/models/tiny"])
+        [plan] = load_plans(str(self.folder / "workspace.yaml"), ["model.repository=/mnt/models/tiny"])
         return plan
 
     def turn(self, name: str, **parameters: str) -> Outcome:

@@ -87,13 +87,13 @@ def load(
     Raises:
         InvalidInput: with all errors of the file, the overrides and the site profile.
     """
-    from workflows.load_plans import plans
+    from workflows.load_plans import load_plans
 
     path = _relative(Path(file))
     overrides = [
         f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in (values or {}).items()
     ]
-    all_plans = plans(path, overrides, str(site) if site else None, namespace)
+    all_plans = load_plans(path, overrides, str(site) if site else None, namespace)
     matches = [plan for plan in all_plans if name in (None, plan.name)]
     if len(matches) != 1:
         names = ", ".join(plan.name for plan in all_plans)

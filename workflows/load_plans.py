@@ -1,4 +1,4 @@
-"""Read Workspace files into plans that were held to what a run can do, all problems at once."""
+"""Read Workspace files into plans that can be run; all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -14,96 +14,104 @@ import presets
 from workflows import estimate
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import checks, nodes, site
+from workflows.plan import overrides as plan_overrides
 from workflows.plan.model import Plan
-from workflows.plan.resolve import _environment, _flags, resolve
+from workflows.plan.resolve import resolve
 from workflows.spec import Manifest, load
 from workflows.spec.kaito_annotations import BYPASS_CHECKS
 
 
-def plans(
-    file: str, sets: Sequence[str] = (), site_file: str | None = None, namespace: str | None = None
-) -> list[Plan]:
-    """The plans of one file, as ``plans_of`` gives them."""
-    return plans_of([file], sets, site_file, namespace)
+@dataclass(frozen=True)
+class LoadedPlan:
+    """A Workspace and its plan, which can be run."""
+
+    manifest: Manifest
+    plan: Plan
+    warnings: tuple[Problem, ...]
+    """Warnings of the file, then of the plan."""
 
 
-def plans_of(
-    files: Sequence[str],
-    sets: Sequence[str] = (),
+def load_plans(
+    files: str | Sequence[str],
+    overrides: Sequence[str] = (),
     site_file: str | None = None,
     namespace: str | None = None,
     *,
-    here: bool = False,
+    local: bool = False,
 ) -> list[Plan]:
-    """Read files and resolve the plan of every Workspace in them; warnings go to standard error.
+    """Read files and return the plan of every Workspace in them; warnings go to standard error.
 
-    ``here``: this machine will run them, so its memory counts, and not that of the size that a Workspace names.
+    Args:
+        files: one file or several; ``-`` is standard input.
+        overrides: values of ``--set``.
+        site_file: site profile; None: the default one, if it exists.
+        namespace: namespace of the Workflow; None: as the Workspace or the site profile sets it.
+        local: this machine will run them, so its memory counts, and not that of the instance type.
 
     Raises:
         InvalidInput: with every problem of the files, of the flags and of the site profile.
     """
     problems: list[Problem] = []
-    read = partial(load, here=here)
-    manifests = [manifest for file in files for manifest in _collect(problems, read, file) or []]
-    problems += _twice(manifests)
-    checked: list[Checked] = _collect(problems, check, manifests, sets, site_file, namespace, here) or []
+    read = partial(load, local=local)
+    names = [files] if isinstance(files, str) else files
+    manifests = [manifest for file in names for manifest in _collect(problems, read, file) or []]
+    problems += _duplicate_names(manifests)
+    plans: list[LoadedPlan] = (
+        _collect(problems, plans_from_manifests, manifests, overrides, site_file, namespace, local) or []
+    )
     if problems:
         raise InvalidInput(problems)
-    for found in checked:
-        for warning in found.warnings:
+    for loaded in plans:
+        for warning in loaded.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-    return [found.plan for found in checked]
+    return [loaded.plan for loaded in plans]
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A Workspace whose plan can be run."""
-
-    manifest: Manifest
-    plan: Plan
-    warnings: tuple[Problem, ...]
-    """Of the file, then of the plan."""
-
-
-def check(
+def plans_from_manifests(
     manifests: Sequence[Manifest],
-    sets: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     site_file: str | None = None,
     namespace: str | None = None,
-    here: bool = False,
-) -> list[Checked]:
-    """Resolve the plan of every Workspace, and hold it to what a run can do; ``here``: on this machine.
+    local: bool = False,
+) -> list[LoadedPlan]:
+    """Return the plan of every Workspace; the arguments are those of ``load_plans``.
 
     Raises:
         InvalidInput: with every problem of the Workspaces, of the flags and of the site profile.
     """
     problems: list[Problem] = []
     site_values = _collect(problems, site.load, site_file) or {}
-    flags = _collect(problems, _flags, sets) or {}
+    flags = _collect(problems, plan_overrides.from_flags, overrides) or {}
     if namespace:
         flags["namespace"] = namespace
-    environment = _collect(problems, _environment, os.environ) or {}
-    resolved = [_collect(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
+    environment = _collect(problems, plan_overrides.from_environment, os.environ) or {}
+    plans = [_collect(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
     prices = _collect(problems, site.prices, site_file) if not problems else None
-    for manifest, plan in zip(manifests, resolved, strict=True):
+    for manifest, plan in zip(manifests, plans, strict=True):
         if plan and prices:
-            problems += placed(manifest, checks.only_in_a_cluster(plan)) if here else []
-            problems += [] if here else _cannot_fit(manifest, plan, prices)
-            problems += placed(manifest, nodes.problems(plan))
-            problems += placed(manifest, checks.tracking(plan, here=here))
-            problems += placed(manifest, checks.tasks(plan, here=here))
+            problems += with_location(manifest, checks.only_in_a_cluster(plan)) if local else []
+            problems += [] if local else _memory_problems(manifest, plan, prices)
+            problems += with_location(manifest, nodes.problems(plan))
+            problems += with_location(manifest, checks.tracking(plan, local=local))
+            problems += with_location(manifest, checks.tasks(plan, local=local))
     if problems:
         raise InvalidInput(problems)
     return [
-        Checked(manifest, plan, (*manifest.warnings, *placed(manifest, _warnings(manifest, plan, here))))
-        for manifest, plan in zip(manifests, resolved, strict=True)
+        LoadedPlan(manifest, plan, (*manifest.warnings, *with_location(manifest, _warnings(manifest, plan, local))))
+        for manifest, plan in zip(manifests, plans, strict=True)
     ]
 
 
-def _warnings(manifest: Manifest, plan: Plan, here: bool) -> Iterator[Problem]:
+def with_location(manifest: Manifest, problems: Iterable[Problem]) -> list[Problem]:
+    """Add the file and the line of their fields to problems of a plan."""
+    source = manifest.source
+    return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in problems]
+
+
+def _warnings(manifest: Manifest, plan: Plan, local: bool) -> Iterator[Problem]:
     yield from checks.warnings(plan)
     yield from nodes.warnings(plan)
-    if here and plan.model.preset and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
+    if local and plan.model.preset and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
         from steps.runtime import machine
 
         yield from estimate.memory_warnings(
@@ -111,34 +119,27 @@ def _warnings(manifest: Manifest, plan: Plan, here: bool) -> Iterator[Problem]:
         )
 
 
-def _twice(manifests: Sequence[Manifest]) -> Iterator[Problem]:
-    """Workspaces of one name in several files: what is compiled of one would take the other's place."""
+def _duplicate_names(manifests: Sequence[Manifest]) -> Iterator[Problem]:
+    """Yield Workspaces of one name in several files: their compiled objects would overwrite each other."""
     first: dict[tuple[str, str], Manifest] = {}
     for manifest in manifests:
         name, source = manifest.workspace.metadata.name, manifest.source
         other = first.setdefault((manifest.workspace.metadata.namespace, name), manifest).source
         if other.file != source.file:
-            what = f"Workspace {name} stands in {other.file} too, on line {other.line('metadata.name')}"
+            message = f'duplicate Workspace "{name}" (also {other.file}:{other.line("metadata.name")})'
             line = source.line("metadata.name")
-            yield Problem(what, "metadata.name", source.file, line, fix="rename or leave out one of them")
+            yield Problem(message, "metadata.name", source.file, line, fix="rename or remove one of them")
 
 
-def _cannot_fit(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[Problem]:
-    """What the machine's memory can't hold, unless the Workspace's annotation says not to look (as with KAITO)."""
+def _memory_problems(manifest: Manifest, plan: Plan, prices: presets.Prices) -> list[Problem]:
+    """Return what exceeds the GPU memory, unless an annotation skips this check (as with KAITO)."""
     if BYPASS_CHECKS in manifest.workspace.metadata.annotations or not plan.model.preset:
         return []
-    found = [*estimate.refusals(plan, prices), *estimate.too_small(plan, prices)]
-    return placed(manifest, found)
-
-
-def placed(manifest: Manifest, problems: Iterable[Problem]) -> list[Problem]:
-    """Problems of a plan, with the places in the file that they come from."""
-    source = manifest.source
-    return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in problems]
+    return with_location(manifest, [*estimate.refusals(plan, prices), *estimate.too_small(plan, prices)])
 
 
 def _collect(problems: list[Problem], function: Any, *arguments: Any) -> Any:
-    """Call ``function``; what it finds wrong joins ``problems``, so that all is told at once."""
+    """Call ``function`` and return its result; add the problems that it raises to ``problems``."""
     try:
         return function(*arguments)
     except InvalidInput as error:

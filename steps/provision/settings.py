@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from steps.runtime.options import Options
+from steps.runtime.options import Options, Pattern
 
 GPU = "nvidia.com/gpu"
-Zone = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+Zone = Annotated[str, Pattern("[a-z0-9]([a-z0-9-]*[a-z0-9])?", "a zone such as 1 or eastus-1")]
+NodeClass = Annotated[str, Pattern(r"([A-Za-z]+/)?[-a-z0-9.]+", "a node class as NAME or KIND/NAME")]
 
 
 class ClusterRef(Options):
@@ -43,7 +44,7 @@ class NodesOptions(Options):
 class NodePoolOptions(ClusterRef, NodesOptions):
     """How the nodes of a run are created."""
 
-    node_class: str = Field("default", min_length=1, max_length=253, pattern=r"^\S+$")
+    node_class: NodeClass = "default"
     """Karpenter: name of an AKSNodeClass, or KIND/NAME (KaitoNodeClass/default for gpu-provisioner)."""
 
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from steps.runtime.options import Options
+from steps.runtime.options import Options, Pattern
 
 MAX_TOKENS = 200
 GREETING = "Hello!"
-GATEWAY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
-URL = r"^(https?://[^\s]+)?$"
+Gateway = Annotated[str, Pattern(r"([-a-z0-9.]+/[-a-z0-9.]+)?", "a Gateway as NAMESPACE/NAME")]
+Url = Annotated[str, Pattern(r"(https?://\S+)?", "a URL such as http://prometheus.monitoring:9090")]
 
 
 class RolloutOptions(Options):
@@ -27,11 +27,11 @@ class RolloutOptions(Options):
     """Cluster: servers behind the Service (KAITO InferenceSet `spec.replicas`)."""
     max_replicas: int = Field(0, ge=0, le=1000)
     """Cluster: maximum number of servers, added while requests wait; 0: always `replicas`."""
-    prometheus: str = Field("", pattern=URL)
+    prometheus: Url = ""
     """Cluster: URL of the Prometheus that tells KEDA how many requests wait; empty: an HPA on the metrics API."""
     canary: int = Field(0, ge=0, le=90)
     """Cluster: percent of requests sent to a new adapter until `argotune promote`; 0: all, once it answers."""
-    gateway: str = Field("", pattern=GATEWAY)
+    gateway: Gateway = ""
     """Cluster: Gateway (`NAMESPACE/NAME`) that splits requests exactly; empty: split by the number of servers."""
     hot_load: bool = True
     """Cluster: load other adapters into running servers; false: each adapter gets its own servers, which mount its

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -12,6 +14,33 @@ MAX_SEED = 2**32 - 1
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 OptionalFolder = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 """Path of a folder, or None for an empty flag (and not the current directory)."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Metadata of a text field: a regular expression, and what the message about other text calls it."""
+
+    regex: str
+    description: str
+    """For example ``a quantity such as 50Gi``."""
+
+    def check(self, text: str) -> str:
+        """Return the text.
+
+        Raises:
+            ValueError: it does not match.
+        """
+        if not re.fullmatch(self.regex, text):
+            raise ValueError(f"must be {self.description}, not {text!r}")
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^{self.regex}$"}
 
 
 class Options(BaseModel):

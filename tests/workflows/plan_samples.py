@@ -7,7 +7,7 @@ from pathlib import Path
 from workspace_sample import GOOD, write
 
 from workflows.compile.dag import compile_workflow
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.plan.layers import Layer, merge
 from workflows.plan.model import Plan
 
@@ -51,5 +51,5 @@ def compiled(values: dict) -> dict:
 def planned(folder: Path, profile: str) -> Plan:
     site = folder / "site.yaml"
     site.write_text(profile)
-    [plan] = plans(str(write(folder, GOOD)), site_file=str(site))
+    [plan] = load_plans(str(write(folder, GOOD)), site_file=str(site))
     return plan

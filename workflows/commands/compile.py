@@ -78,13 +78,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compile_file(args: argparse.Namespace, kind: str = "workflow", *, here: bool = False) -> list[dict[str, Any]]:
+def compile_file(args: argparse.Namespace, kind: str = "workflow", *, local: bool = False) -> list[dict[str, Any]]:
     """``compile_files`` for the one file of ``args``."""
-    return compile_files([args.file], args, kind, here=here)
+    return compile_files([args.file], args, kind, local=local)
 
 
 def compile_files(
-    files: list[str], args: argparse.Namespace, kind: str, *, here: bool = False
+    files: list[str], args: argparse.Namespace, kind: str, *, local: bool = False
 ) -> list[dict[str, Any]]:
     """Compile every Workspace of some files to the Argo object of a kind; warnings go to standard error.
 
@@ -94,11 +94,11 @@ def compile_files(
         InvalidInput: with all that is wrong in the files, in the flags and in the site profile, or for that kind.
     """
     from workflows.compile.kinds import compile_as
-    from workflows.load_plans import plans_of
+    from workflows.load_plans import load_plans
 
     documents, problems = [], []
     with _no_garbage_collection():
-        for plan in plans_of(list(dict.fromkeys(files)), args.set, args.site, args.namespace, here=here):
+        for plan in load_plans(list(dict.fromkeys(files)), args.set, args.site, args.namespace, local=local):
             try:
                 documents.append(compile_as(plan, kind))
             except InvalidInput as error:

@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
     from workflows import estimate as estimates
-    from workflows.load_plans import plans
+    from workflows.load_plans import load_plans
     from workflows.plan import site
     from workflows.plan.layers import as_dict
 
-    for plan in plans(args.file, args.set, args.site, args.namespace):
+    for plan in load_plans(args.file, args.set, args.site, args.namespace):
         # What a pod of the user's own needs is not known.
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if args.output == "json":

@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from steps.preflight.step import preflight, together
     from steps.runtime.errors import StepError
-    from workflows.load_plans import plans
+    from workflows.load_plans import load_plans
 
     failed: list[StepError] = []
-    for plan in plans(args.file, args.set, args.site, args.namespace):
+    for plan in load_plans(args.file, args.set, args.site, args.namespace):
         try:
             print(preflight(settings(plan, in_cluster=args.cluster)).summary)
         except StepError as error:

@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from workflows.load_plans import plans
+    from workflows.load_plans import load_plans
 
-    found = [plan for plan in plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
+    found = [plan for plan in load_plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
     if len(found) != 1:
         what = "several Workspaces tune" if found else "nothing is tuned, so there are no rows"
         raise InvalidInput(Problem(what, file=args.file, fix="give a file with one Workspace that has `tuning`"))

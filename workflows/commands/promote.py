@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from workflows.argo.duration import seconds
 from workflows.errors import InvalidInput, Problem, of_step_error
-from workflows.spec.pipeline import seconds
 
 EXAMPLES = """Examples:
   # Promote the canary of the service oncall (the name of its Workspace)

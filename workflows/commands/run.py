@@ -92,7 +92,7 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
     if found is not None:
         _refuse_own_pod(found, args.file)
         return found
-    documents = compiling.compile_file(args, here=True)
+    documents = compiling.compile_file(args, local=True)
     if len(documents) > 1:
         names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document in documents)
         raise InvalidInput(
@@ -105,12 +105,12 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
 
 def _refuse_own_pod(document: dict[str, Any], file: str) -> None:
     """A Workflow that was compiled of a Workspace with a pod of its own, as ``resolve`` refuses the Workspace."""
-    from workflows.plan.checks import OWN_POD
+    from workflows.plan.checks import CUSTOM_POD
 
     for container in _containers(document):
         words = [*(container.get("command") or []), *(container.get("args") or [])]
         if "steps.rollout" in words and "--template" in words:
-            raise InvalidInput(replace(OWN_POD, file=file))
+            raise InvalidInput(replace(CUSTOM_POD, file=file))
 
 
 def _containers(value: Any) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflows import load_plans
 from workflows.errors import InvalidInput, Problem
-from workflows.load_plans import Checked
+from workflows.load_plans import LoadedPlan
 from workflows.spec import Manifest, load
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class _File:
     """What was found in one file."""
 
     name: str
-    checked: list[Checked] = field(default_factory=list)
+    checked: list[LoadedPlan] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     unread: list[Problem] = field(default_factory=list)
     """What the cluster does not let us read."""
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(name: str, args: argparse.Namespace) -> _File:
     try:
-        return _File(name, load_plans.check(load(name), (), args.site, args.namespace))
+        return _File(name, load_plans.plans_from_manifests(load(name), (), args.site, args.namespace))
     except InvalidInput as error:
         return _File(name, problems=error.problems)
 
@@ -97,8 +97,8 @@ def _look_up(files: list[_File], args: argparse.Namespace) -> None:
                 clusters[namespace] = kubernetes_api.connect(args.kubeconfig, args.context, namespace)
             named = ReferencedObjects(clusters[namespace])
             named.check(checked.plan)
-            file.problems += load_plans.placed(checked.manifest, named.problems)
-            file.unread += load_plans.placed(checked.manifest, named.unread)
+            file.problems += load_plans.with_location(checked.manifest, named.problems)
+            file.unread += load_plans.with_location(checked.manifest, named.unread)
 
 
 def _tell(file: _File) -> None:

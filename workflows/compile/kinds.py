@@ -69,7 +69,7 @@ def _spec(workflow: Document) -> Document:
 
 def _schedule(schedule: Schedule) -> Document:
     """Return the fields of a CronWorkflow that Argo 3.6 and later have (4.0 removed ``schedule``)."""
-    stop = schedule.stop_strategy.expression
+    stop = schedule.stop_strategy
     return {
         "schedules": schedule.schedules,
         "timezone": schedule.timezone,
@@ -77,6 +77,6 @@ def _schedule(schedule: Schedule) -> Document:
         "startingDeadlineSeconds": schedule.starting_deadline_seconds,
         "successfulJobsHistoryLimit": schedule.successful_jobs_history_limit,
         "failedJobsHistoryLimit": schedule.failed_jobs_history_limit,
-        **({"stopStrategy": {"expression": stop}} if stop else {}),
+        **({"stopStrategy": {"expression": stop.expression}} if stop else {}),
         **({"suspend": True} if schedule.suspend else {}),
     }

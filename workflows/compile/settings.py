@@ -43,7 +43,7 @@ from workflows.estimate.plan_estimate import context_length, processes
 from workflows.plan.layers import as_dict
 from workflows.plan.model import Data, Plan
 from workflows.plan.nodes import provider, provisions_nodes
-from workflows.spec.pipeline import whole_seconds
+from workflows.spec.field_types import whole_seconds
 
 S = TypeVar("S", bound=Options)
 T = TypeVar("T")
@@ -119,7 +119,6 @@ def check(plan: Plan) -> Check:
         plan.tuning,
         work=WORK,
         model=plan.model.repository,
-        model_config=required(plan.tuning).model_arguments,
         **_output(plan),
     )
 
@@ -135,7 +134,6 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> Tune:
         plan.model,
         plan.tuning,
         model=plan.model.repository,
-        model_config=required(plan.tuning).model_arguments,
         tasks=plan.evaluation.tasks if plan.evaluation else [],
         **paths.settings,
         **processes(plan),

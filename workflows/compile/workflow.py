@@ -11,7 +11,7 @@ from steps.kubernetes import pod_policy
 from workflows.compile import volumes
 from workflows.compile.parameters import parameters
 from workflows.plan.model import Plan
-from workflows.spec.pipeline import whole_seconds
+from workflows.spec.field_types import whole_seconds
 
 MAIN, EXIT = "main", "exit"
 """Names of the entrypoint and the exit handler."""

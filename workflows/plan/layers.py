@@ -1,4 +1,4 @@
-"""Layers of values, each of one place, make a plan; a plan as plain data."""
+"""Layers of values, each from one origin, that are merged into a plan; a plan as plain data."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
+from workflows.errors import InvalidInput, Problem
 from workflows.plan.model import Plan
+from workflows.spec.findings import describe, path_of
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Values of one place, by dotted path."""
+    """Values of one origin, by dotted path."""
 
     origin: str
     values: Mapping[str, Any]
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Origins more exact than that of the layer, for example with the line in the file."""
+    """Origins that are more exact than that of the layer, for example with the line in the file."""
 
 
 def merge(layers: list[Layer]) -> Plan:
     """Merge layers, the later winning, into a plan.
 
     Raises:
-        pydantic.ValidationError: where a layer was not checked before.
+        InvalidInput: with every value of a wrong type or out of bounds, and its origin.
     """
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -34,11 +36,21 @@ def merge(layers: list[Layer]) -> Plan:
         for path, value in layer.values.items():
             merged[path] = value
             origins[path] = layer.origins.get(path, layer.origin)
-    return Plan.model_validate({**_tree(merged.items()), "origins": origins})
+    try:
+        return Plan.model_validate({**_tree(merged.items()), "origins": origins})
+    except ValidationError as error:
+        raise InvalidInput([_problem(details, origins) for details in error.errors()]) from None
+
+
+def _problem(details: Any, origins: Mapping[str, str]) -> Problem:
+    path = path_of(details["loc"])
+    origin = next((origin for known, origin in origins.items() if f"{path}.".startswith(f"{known}.")), "")
+    message, fix = describe(details, Plan)
+    return Problem(message, path, origin, fix=fix)
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
-    """A plan as plain data, ``{section: {field: {value, origin}}}``, for the report and ``-o json``."""
+    """Return a plan as ``{section: {field: {value, origin}}}``, for the report and ``-o json``."""
     return _tree((path, {"value": _plain(value), "origin": origin}) for path, value, origin in plan.values())
 
 
@@ -47,7 +59,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tree(leaves: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Values by dotted path as maps within maps."""
+    """Return values by dotted path as nested mappings."""
     tree: dict[str, Any] = {}
     for path, value in leaves:
         *parents, leaf = path.split(".")

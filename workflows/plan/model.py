@@ -1,8 +1,9 @@
-"""The plan: every value a run needs, explicit and frozen, each with the place it comes from.
+"""The plan: every value a run needs, explicit and frozen, each with its origin.
 
 A plan is merged from layers, the later winning: built-in, preset, site profile, ConfigMap, Workspace, environment
 (``ARGOTUNE_TUNING__EPOCHS=1``), flag (``--set tuning.epochs=1``). Field names are those of the Workspace where KAITO
-has the field, else those of the library that reads the value.
+has the field, else those of the library that reads the value. A section inherits the block of ``pipeline:`` and the
+options of the step that it configures; only fields that neither has are declared here.
 """
 
 from __future__ import annotations
@@ -14,273 +15,190 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
-from steps.models.sharding import Sharding
-from steps.tune.tracking_tools import ReportTo
-from workflows.spec.pipeline import Duration, TrackingUri
-from workflows.spec.schedule import Concurrency, Count, Schedules, StopExpression, Timezone
+from steps.download.settings import DatasetOptions
+from steps.provision.settings import NodePoolOptions
+from steps.runtime.options import Pattern
+from steps.tune.settings import TrainingOptions
+from workflows.spec.field_types import Label, Labels, ObjectName, Word
+from workflows.spec.pipeline import (
+    PipelineData,
+    PipelineEvaluation,
+    PipelineNodes,
+    PipelineRollout,
+    PipelineStorage,
+    PipelineTracking,
+    PipelineTune,
+    RunOptions,
+)
+from workflows.spec.schedule import PipelineSchedule, PipelineStopStrategy
 from workflows.version import VERSION
 
 Step = Literal[
     "preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout", "release",
     "report",
 ]  # fmt: skip
+GpuResource = Annotated[str, Pattern(r"[A-Za-z0-9.-]+/[A-Za-z0-9._-]+", "a resource such as nvidia.com/gpu")]
+Image = Annotated[str, Pattern(r"\S+", "an image reference")]
+SemaphoreKey = Annotated[str, Pattern(r"[-._a-zA-Z0-9]*", "a key of a ConfigMap")]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a plan. Not strict: values of flags and environment variables are text."""
+
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=False,
+        allow_inf_nan=False,
+        alias_generator=lambda name: to_camel(name.rstrip("_")),
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
 
-class Resource(_Section):
-    """The nodes asked for."""
+class Resource(Section):
+    """The requested nodes."""
 
-    instance_type: str = ""
-    """VM size (KAITO ``resource.instanceType``); empty: nodes that are already there, found by ``labels``."""
-    count: int = 1
-    gpus: int = 1
+    instance_type: Word = ""
+    """Instance type (KAITO ``resource.instanceType``); empty: existing nodes that match ``labels``."""
+    count: int = Field(1, ge=1, le=1000)
+    gpus: int = Field(1, ge=0, le=64)
     """GPUs of one node, requested by the pods that compute."""
-    gpu_resource: str = "nvidia.com/gpu"
-    """What Kubernetes calls them; ``nvidia.com/mig-PROFILE`` for a part of one (KAITO ``resource.partition``)."""
-    labels: dict[str, str] = {}
+    gpu_resource: GpuResource = "nvidia.com/gpu"
+    """Kubernetes resource name of the GPUs; ``nvidia.com/mig-PROFILE`` for a slice (KAITO ``resource.partition``)."""
+    labels: Labels = {}
     """Node labels that must match (KAITO ``resource.labelSelector``)."""
-    preferred_nodes: list[str] = []
-    """Names of nodes to take before others (KAITO ``resource.preferredNodes``)."""
+    preferred_nodes: list[ObjectName] = []
+    """Names of nodes to prefer (KAITO ``resource.preferredNodes``)."""
 
 
-class Nodes(_Section):
-    """Who makes the GPU nodes exist, and how (``steps/provision/step.py``)."""
-
-    provider: Literal["autoscaler", "existing", "aks", "karpenter"] = "autoscaler"
-    """``autoscaler``: the pods ask, and whatever scales the cluster brings nodes; ``existing``: nodes that are there
-    are checked; ``aks`` and ``karpenter``: a pool of this run is made, and released when it ends."""
-    fallback_instance_types: list[str] = []
-    """Sizes to take, in this order, where the first is not to be had."""
-    spot: bool = False
-    zones: list[str] = []
-    lease: Duration = "26h"
-    """A pool older than this belongs to no run any more (``argotune gc``)."""
-    subscription: str = ""
-    resource_group: str = ""
-    cluster: str = ""
-    """AKS: of the managed cluster."""
-    node_class: str = "default"
-    """Karpenter: name of an AKSNodeClass, or ``KIND/NAME`` (``KaitoNodeClass/default`` for gpu-provisioner)."""
+class Nodes(PipelineNodes, NodePoolOptions, Section):
+    """Who creates the GPU nodes, and how (``steps/provision/step.py``)."""
 
 
-class Model(_Section):
-    """The base model; without a preset it is the business of the pod in ``rollout.template``."""
+class Model(Section):
+    """The base model; without a preset it is defined by the pod in ``rollout.template``."""
 
-    preset: str = ""
-    repository: str = ""
+    preset: Word = ""
+    repository: Word = ""
     """Hugging Face id, or a folder of the models volume."""
-    revision: str = "main"
-    access_secret: str = ""
+    revision: Word = "main"
+    access_secret: ObjectName = ""
     """Name of the Kubernetes Secret with key ``HF_TOKEN`` (KAITO ``modelAccessSecret``)."""
 
 
-class Data(_Section):
+class Data(PipelineData, DatasetOptions, Section):
     """Where the rows come from, and how they are split."""
 
-    urls: list[str] = []
     volume: dict[str, Any] | None = None
-    """A Kubernetes VolumeSource that holds parquet files (KAITO ``tuning.input.volumeSource``)."""
-    image: str = ""
-    """An OCI image whose ``/data`` holds parquet files (KAITO ``tuning.input.image``)."""
-    image_pull_secrets: list[str] = []
-    eval_split: float = 0.1
-    """Share of the rows held out for the evaluation."""
-    columns: dict[str, str] = {}
-    """Columns that the files call otherwise than the formats of ``steps/data/row_formats.py`` do."""
-    weights: dict[str, float] = {}
-    """How many times the rows of a file are trained on in an epoch, by its name; 1 where nothing is written."""
-    shuffle: bool = True
-    seed: int = 42
-    allow_private_hosts: bool = False
+    """Kubernetes VolumeSource with parquet files (KAITO ``tuning.input.volumeSource``)."""
+    image_pull_secrets: list[ObjectName] = []
 
 
-class Tuning(_Section):
-    """How the adapter is trained. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
-
-    method: Literal["lora", "qlora"] = "qlora"
-    objective: Literal["sft", "dpo"] = "sft"
-    """``sft``: learn the answers; ``dpo``: learn to prefer the chosen answer of a pair to the rejected one."""
-    beta: float = Field(0.1, gt=0)
-    """Of ``dpo``: how much it costs to move away from the base model."""
-    epochs: float = Field(3, gt=0)
-    max_steps: int = Field(-1, ge=-1)
-    """Stop after so many optimizer steps; -1: as many as ``epochs`` need."""
-    learning_rate: float = Field(2e-4, gt=0)
-    batch_size: int = Field(4, ge=1)
-    """Rows that a process computes at a time; a step learns from those of all processes."""
-    processes: int = Field(0, ge=0)
-    """That train together, each on a GPU; 0: one for each GPU of the node."""
-    sharding: Sharding = "auto"
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: list[str] = []
-    """Linear layers that get an adapter; empty: those of the preset."""
-    max_length: int = Field(1024, ge=1)
-    """Tokens of a row; longer rows are cut."""
-    seed: int = 42
-    training_arguments: dict[str, Any] = {}
-    lora_config: dict[str, Any] = {}
-    quantization_config: dict[str, Any] = {}
-    model_arguments: dict[str, Any] = Field(default={}, alias="modelConfig")
-    timeout: str = "24h"
-    retries: int = 3
-    """After a failure."""
-    preemptions: int = 10
-    """Attempts that make up for nodes that were lost or taken back (spot), besides ``retries``."""
+class Tuning(PipelineTune, TrainingOptions, Section):
+    """How the adapter is trained."""
 
 
-class Tracking(_Section):
+class Tracking(PipelineTracking, Section):
     """Where the metrics of the training go besides the run's report."""
 
-    report_to: ReportTo = "none"
-    uri: TrackingUri = ""
-    """Of the server (``MLFLOW_TRACKING_URI``, ``WANDB_BASE_URL``)."""
-    project: str = ""
-    """Its part of the server (``MLFLOW_EXPERIMENT_NAME``, ``WANDB_PROJECT``)."""
-    secret: str = ""
-    """Name of the Kubernetes Secret whose keys are the tool's environment variables."""
+
+class Evaluation(PipelineEvaluation, Section):
+    """How the adapter is compared with its base model, and the rules of the gate (``steps/evaluate/gate.py``)."""
 
 
-class Evaluation(_Section):
-    """How the adapter is compared with its base; when it may go on is said by ``steps/evaluate/gate.py``."""
-
-    samples: int = 5
-    max_new_tokens: int = 64
-    tasks: list[str] = []
-    task_limit: int = Field(0, ge=0)
-    """Samples of each task of lm-eval; 0: all."""
-    max_loss_ratio: float = 1.0
-    confident: bool = False
-    min_exact_match: float | None = Field(None, ge=0, le=1)
-    min_rouge_l: float | None = Field(None, ge=0, le=1)
-    max_regressions: float | None = Field(None, ge=0, le=1)
-    min_task_scores: dict[str, float] = {}
-    better_than_previous: bool = True
-
-
-class Output(_Section):
+class Output(Section):
     """Where the adapter goes."""
 
     image: str = ""
-    push_secret: str = ""
+    push_secret: ObjectName = ""
     immutable: bool = False
-    """Whether the image's tag must not name another image already."""
+    """Reject a tag that already names another image."""
     volume: dict[str, Any] | None = None
 
 
-class Adapter(_Section):
+class Adapter(Section):
     """One more adapter to serve (KAITO ``inference.adapters``)."""
 
-    name: str
+    name: ObjectName
     image: str = ""
     volume: dict[str, Any] | None = None
 
 
-class Rollout(_Section):
-    """What is served, and the question that proves it."""
+class Rollout(PipelineRollout, Section):
+    """What is served, and the question that tests it."""
 
     adapters: list[Adapter] = []
-    pull_secret: str = ""
+    pull_secret: ObjectName = ""
     """Secret of the registries that adapters come from (KAITO ``inference.adapters[].source.imagePullSecrets``)."""
-    question: str = "What can you help me with?"
-    port: int = 0
-    deadline: str = "15m"
-    replicas: int = 1
-    """Servers behind the Service (KAITO InferenceSet ``replicas``)."""
-    max_replicas: int = 0
-    """Servers at most, added while requests wait; 0: always ``replicas``."""
-    prometheus: str = ""
-    """Address of a Prometheus that KEDA asks how many requests wait; empty: the cluster's metrics API."""
-    canary: int = 0
-    """Percent of the requests that a new adapter gets until ``argotune promote``; 0: it takes over once it answers."""
-    gateway: str = ""
-    """Gateway (``namespace/name``) that splits requests exactly; empty: the number of servers splits them."""
-    hot_load: bool = True
-    """Whether servers take other adapters while they run; if not, each adapter has servers of its own."""
     template: dict[str, Any] | None = None
     """The user's own pod (KAITO ``inference.template``); a cluster's rollout serves it as it is."""
     server_arguments: dict[str, Any] = {}
     """vLLM flags (KAITO ``inference_config.yaml``, section ``vllm``)."""
 
 
-class Images(_Section):
-    """Images the steps run in (``containers/``)."""
+class Images(Section):
+    """Images that the steps run in (``containers/``)."""
 
-    control: str = f"ghcr.io/argotune/control:{VERSION}"
-    tune: str = f"ghcr.io/argotune/tune:{VERSION}"
-    serve: str = f"ghcr.io/argotune/serve:{VERSION}"
+    control: Image = f"ghcr.io/argotune/control:{VERSION}"
+    tune: Image = f"ghcr.io/argotune/tune:{VERSION}"
+    serve: Image = f"ghcr.io/argotune/serve:{VERSION}"
 
 
 MODELS = "/mnt/models"
-"""Where pods have the volume of the base models."""
+"""Mount path of the volume of base models in pods."""
 
 
-class Storage(_Section):
+class Storage(PipelineStorage, Section):
     """Volumes of a run."""
 
-    size: str = "100Gi"
-    """Of the work volume, made for each run."""
-    storage_class: str = ""
-    models_claim: str = "argotune-models"
-    """PersistentVolumeClaim that keeps base models between runs."""
+    models_claim: ObjectName = "argotune-models"
+    """PersistentVolumeClaim that caches base models between runs."""
 
 
-class Artifacts(_Section):
-    """What goes to the artifact repository of the site (Argo's default one), where it has one."""
+class Artifacts(Section):
+    """What goes to the site's artifact repository (Argo's default one), where it has one."""
 
     report: bool = False
-    """The report of each run, which the Argo UI then shows."""
+    """Upload the report of each run; the Argo UI then shows it."""
 
 
-class Semaphore(_Section):
-    """How many GPU pods may be at work in all runs: a key of a ConfigMap (``argo/install``) says it."""
+class Semaphore(Section):
+    """The key of a ConfigMap (``argo/install``) that limits how many GPU pods of all runs are active."""
 
-    config_map: str = "argotune-semaphores"
-    key: str = "gpu"
-    """One for each pool of GPUs; empty: there is no such limit."""
-
-
-class StopStrategy(_Section):
-    """When the schedule ends by itself."""
-
-    expression: StopExpression | None = None
+    config_map: ObjectName = "argotune-semaphores"
+    key: SemaphoreKey = "gpu"
+    """Key for the pool of GPUs; empty: no limit."""
 
 
-class Schedule(_Section):
-    """When the Workspace is tuned anew (Argo's CronWorkflow)."""
-
-    schedules: Schedules
-    timezone: Timezone = "Etc/UTC"
-    concurrency_policy: Concurrency = "Forbid"
-    starting_deadline_seconds: Count = 3600
-    successful_jobs_history_limit: Count = 3
-    failed_jobs_history_limit: Count = 3
-    stop_strategy: StopStrategy = StopStrategy()
-    suspend: bool = False
+class StopStrategy(PipelineStopStrategy, Section):
+    """When the schedule stops automatically."""
 
 
-class Plan(_Section):
-    """A run, fully explicit; ``origins`` tells where each value comes from."""
+class Schedule(PipelineSchedule, Section):
+    """When the Workspace is tuned again (Argo's CronWorkflow)."""
 
-    name: str
-    namespace: str = ""
-    labels: dict[str, str] = {}
-    """Of the Workflow, to look runs up by (KAITO ``metadata.labels``)."""
-    service_account: str = "argotune"
-    service_accounts: dict[Step, str] = {}
-    """Accounts of single steps, where they differ from ``service_account``."""
+    stop_strategy: StopStrategy | None = None
+
+
+class Identity(Section):
+    """Name of a run, and the accounts that its steps have."""
+
+    name: Label
+    namespace: Label = ""
+    labels: Labels = {}
+    """Labels of the Workflow, to find runs by (KAITO ``metadata.labels``)."""
+    service_account: ObjectName = "argotune"
+    service_accounts: dict[Step, ObjectName] = {}
+    """Accounts of single steps that differ from ``service_account``."""
     azure_workload_identity: bool = False
-    """Whether pods get the token of an Azure managed identity (label ``azure.workload.identity/use``)."""
-    time_limit: Duration | None = None
-    """Of the whole run."""
-    approval: bool = False
-    """Whether somebody must answer YES before the adapter is packaged and served."""
+    """Give pods the token of an Azure managed identity (label ``azure.workload.identity/use``)."""
+
+
+class Plan(RunOptions, Identity):
+    """A run, fully explicit; ``origins`` has the origin of each value."""
+
     schedule: Schedule | None = None
     resource: Resource = Resource()
     nodes: Nodes = Nodes()
@@ -298,11 +216,11 @@ class Plan(_Section):
     origins: Mapping[str, str] = {}
 
     def origin(self, path: str) -> str:
-        """Where the value at a dotted path comes from."""
+        """Return the origin of the value at a dotted path."""
         return self.origins.get(path, "built-in")
 
     def values(self) -> Iterator[tuple[str, Any, str]]:
-        """Every leaf as ``(dotted path, value, origin)``, in the order of the plan."""
+        """Yield every leaf as ``(dotted path, value, origin)``, in the order of the plan."""
         for path in self.paths():
             value: Any = self
             for part in path.split("."):
@@ -313,49 +231,54 @@ class Plan(_Section):
 
     @classmethod
     def paths(cls) -> list[str]:
-        """Dotted paths of all leaves, as written after ``--set``."""
-        return list(_kinds())
+        """Return the dotted paths of all leaves, as written after ``--set``."""
+        return list(leaf_types())
 
     @classmethod
     def check_value(cls, path: str, value: Any) -> Any:
-        """Validate one value; text is read as JSON where the field holds a list or a map.
+        """Validate one value; text is read as JSON where the field is a list or a mapping.
 
         Raises:
-            KeyError: for a path that is not of the plan.
-            pydantic.ValidationError: for a value of the wrong type.
+            KeyError: unknown path.
+            pydantic.ValidationError: wrong type or out of bounds.
         """
-        kind = _kinds()[path]
-        if isinstance(value, str) and _is_container(kind):
-            return TypeAdapter(kind).validate_json(value)
-        return TypeAdapter(kind).validate_python(value)
+        kind = leaf_types()[path]
+        # Lists of models bring their own configuration.
+        adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+        return (
+            adapter.validate_json(value)
+            if isinstance(value, str) and is_container(kind)
+            else adapter.validate_python(value)
+        )
 
 
 @cache
 def attribute(section: type[BaseModel], alias: str) -> str:
-    """Name in Python of the field that YAML, or a dotted path, calls ``alias``."""
-    return next(name for name, known in section.model_fields.items() if alias in (known.alias, name))
+    """Return the Python name of the field that YAML, or a dotted path, calls ``alias``."""
+    return next(name for name, field in section.model_fields.items() if alias in (field.alias, name))
 
 
 @cache
-def _kinds() -> dict[str, Any]:
-    """Type of each leaf by its dotted path."""
+def leaf_types() -> dict[str, Any]:
+    """Return the type of each leaf, with its constraints, by dotted path."""
     return dict(_leaves(Plan))
 
 
 def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, known in section.model_fields.items():
-        path = f"{prefix}{known.alias or name}"
-        inner = next((kind for kind in (known.annotation, *get_args(known.annotation)) if _is_section(kind)), None)
+    for name, field in section.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
         if inner:
             yield from _leaves(inner, f"{path}.")
         elif path != "origins":
-            # pydantic keeps the validators of a field apart from its type.
-            yield path, Annotated[known.annotation, *known.metadata] if known.metadata else known.annotation
+            # pydantic separates the constraints of a field from its type.
+            yield path, Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
 def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, _Section) and kind is not Adapter
+    return isinstance(kind, type) and issubclass(kind, Section) and kind is not Adapter
 
 
-def _is_container(kind: Any) -> bool:
+def is_container(kind: Any) -> bool:
+    """Return True if values of a type are lists or mappings, which flags pass as JSON."""
     return any(get_origin(part) in (list, dict) for part in (kind, *get_args(kind)))

@@ -1,4 +1,4 @@
-"""What must hold between the nodes of a plan, the site that makes them and the Workspace that asks for them."""
+"""Rules for the nodes of a plan: who creates them, and whether they last as long as the run."""
 
 from __future__ import annotations
 
@@ -7,51 +7,49 @@ from collections.abc import Iterator
 from steps.provision.node_providers import CREATING_PROVIDERS
 from workflows.errors import Problem
 from workflows.plan.model import Plan
-from workflows.spec.pipeline import whole_seconds
+from workflows.spec.field_types import whole_seconds
 
-OF_AKS = ("subscription", "resourceGroup", "cluster")
-ONLY_MADE = ("nodes.zones", "nodes.lease")
-"""What means something only where nodes are made for a run."""
+CLUSTER_FIELDS = ("subscription", "resourceGroup", "cluster")
+CREATED_ONLY = ("nodes.zones", "nodes.lease")
+"""Fields that have an effect only where a run creates its nodes."""
 
 
 def provider(plan: Plan) -> str:
-    """Who makes nodes exist for this plan.
+    """Return the provider of the nodes of this plan.
 
-    Without a size they are there already, as with KAITO. And for a plan that only serves none are made: what serves
-    stays when the run ends, so it can't be on nodes of the run.
+    Without an instance type the nodes exist already, as with KAITO. A plan that only serves creates none: its servers
+    outlive the run, so they cannot be on nodes of the run.
     """
-    given = plan.nodes.provider
-    if given not in CREATING_PROVIDERS:
-        return given
+    configured = plan.nodes.provider
+    if configured not in CREATING_PROVIDERS:
+        return configured
     if not plan.resource.instance_type:
         return "existing"
-    return given if plan.tuning else "autoscaler"
+    return configured if plan.tuning else "autoscaler"
 
 
 def provisions_nodes(plan: Plan) -> bool:
-    """Whether nodes are made for each run of the plan, and given back."""
+    """Return True if each run of the plan creates nodes, and releases them."""
     return provider(plan) in CREATING_PROVIDERS
 
 
 def problems(plan: Plan) -> Iterator[Problem]:
-    """What would fail in the cluster only: a site that does not say which cluster, a lease shorter than the run."""
+    """Yield what would fail only in the cluster: an incomplete site profile, or a lease shorter than the run."""
     if not provisions_nodes(plan):
         return
     if plan.nodes.provider == "aks":
-        given = (plan.nodes.subscription, plan.nodes.resource_group, plan.nodes.cluster)
-        missing = [name for name, value in zip(OF_AKS, given, strict=True) if not value]
+        values = (plan.nodes.subscription, plan.nodes.resource_group, plan.nodes.cluster)
+        missing = [f"nodes.{name}" for name, value in zip(CLUSTER_FIELDS, values, strict=True) if not value]
         if missing:
-            names = ", ".join(f"nodes.{name}" for name in missing)
-            yield Problem(
-                f"node pools of AKS are made, and {names} are not set", fix="write them into the site profile"
-            )
+            message = f"nodes.provider aks requires {', '.join(missing)}"
+            yield Problem(message, fix="set them in the site profile")
     if plan.nodes.provider == "karpenter":
-        yield from _of_karpenter(plan)
-    yield from _outlived(plan)
+        yield from _node_class_problems(plan)
+    yield from _lease_problems(plan)
 
 
-def _of_karpenter(plan: Plan) -> Iterator[Problem]:
-    """A class of nodes that is not known, or that makes no spot nodes."""
+def _node_class_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a node class that is unknown, or that cannot create spot nodes."""
     from steps.provision.karpenter_objects import node_class
     from steps.runtime.errors import BadInput
 
@@ -61,25 +59,25 @@ def _of_karpenter(plan: Plan) -> Iterator[Problem]:
         yield Problem(error.message.removeprefix("--node-class "), path="nodes.nodeClass", fix=error.fix)
         return
     if plan.nodes.spot and not facts.pools:
-        what = f"{plan.nodes.node_class} (gpu-provisioner) makes no spot nodes"
-        yield Problem(what, path="pipeline.nodes.spot", fix="write spot: false")
+        message = f"{plan.nodes.node_class} (gpu-provisioner) does not support spot nodes"
+        yield Problem(message, path="pipeline.nodes.spot", fix="set spot: false")
 
 
-def _outlived(plan: Plan) -> Iterator[Problem]:
-    """Nodes whose lease ends before the run must."""
-    tuning = plan.tuning.timeout if plan.tuning else "1s"
-    for limit, what in ((plan.time_limit, "the time limit"), (tuning, "one attempt to tune")):
+def _lease_problems(plan: Plan) -> Iterator[Problem]:
+    """Yield a lease that ends before the run does."""
+    timeout = plan.tuning.timeout if plan.tuning else "1s"
+    for limit, name in ((plan.time_limit, "the time limit"), (timeout, "the timeout of tune")):
         if limit and whole_seconds(limit) > whole_seconds(plan.nodes.lease):
-            told = f"{plan.nodes.lease} is shorter than {what} ({limit}); argotune gc takes what is older"
-            yield Problem(told, path="pipeline.nodes.lease", fix=f"write lease: {limit} or more")
+            message = f"{plan.nodes.lease} is shorter than {name} ({limit}); argotune gc deletes older nodes"
+            yield Problem(message, path="pipeline.nodes.lease", fix=f"set lease: {limit} or more")
             return
 
 
 def warnings(plan: Plan) -> Iterator[Problem]:
-    """What the Workspace says of nodes that are made for a run, where none are made."""
+    """Yield fields about created nodes where none are created."""
     if provisions_nodes(plan):
         return
-    for path in ONLY_MADE:
+    for path in CREATED_ONLY:
         if plan.origin(path).startswith("Workspace"):
-            what = f"has no effect: no nodes are made for this run (provider {provider(plan)})"
-            yield Problem(what, path=f"pipeline.{path}", fix="leave it out, or set nodes.provider in the site profile")
+            message = f"has no effect: the run creates no nodes (nodes.provider is {provider(plan)})"
+            yield Problem(message, path=f"pipeline.{path}", fix="remove it, or set nodes.provider in the site profile")

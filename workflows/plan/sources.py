@@ -1,9 +1,17 @@
-"""Where the values of a plan are written: fields of the Workspace, and keys of KAITO's ``training_config.yaml``."""
+"""Where the values of a plan come from: fields of the Workspace, and keys of KAITO's ``training_config.yaml``."""
 
 from __future__ import annotations
 
-# Plan path: where the Workspace says it. A field that the user left out is not in the layer.
-FROM_WORKSPACE = {
+from collections.abc import Iterator, Mapping
+from typing import get_args
+
+from pydantic import BaseModel
+
+from workflows.plan.model import Plan
+from workflows.spec.pipeline import Pipeline
+
+# Plan path: path in the Workspace, for fields that the two call differently. Omitted fields are not in the layer.
+KAITO_FIELDS = {
     "name": "metadata.name",
     "namespace": "metadata.namespace",
     "resource.instanceType": "resource.instanceType",
@@ -12,62 +20,36 @@ FROM_WORKSPACE = {
     "data.volume": "tuning.input.volumeSource",
     "data.image": "tuning.input.image",
     "data.imagePullSecrets": "tuning.input.imagePullSecrets",
-    "data.evalSplit": "pipeline.data.evalSplit",
-    "data.columns": "pipeline.data.columns",
-    "data.weights": "pipeline.data.weights",
-    "data.allowPrivateHosts": "pipeline.data.allowPrivateHosts",
-    "tuning.objective": "pipeline.tune.objective",
-    "tuning.beta": "pipeline.tune.beta",
-    "tuning.processes": "pipeline.tune.processes",
-    "tuning.sharding": "pipeline.tune.sharding",
-    "tuning.timeout": "pipeline.tune.timeout",
-    "tuning.retries": "pipeline.tune.retries",
-    "tuning.preemptions": "pipeline.tune.preemptions",
-    "tracking.reportTo": "pipeline.tracking.reportTo",
-    "tracking.uri": "pipeline.tracking.uri",
-    "tracking.project": "pipeline.tracking.project",
-    "tracking.secret": "pipeline.tracking.secret",
-    "timeLimit": "pipeline.timeLimit",
-    "approval": "pipeline.approval",
-    "schedule.schedules": "pipeline.schedule.schedules",
-    "schedule.timezone": "pipeline.schedule.timezone",
-    "schedule.concurrencyPolicy": "pipeline.schedule.concurrencyPolicy",
-    "schedule.startingDeadlineSeconds": "pipeline.schedule.startingDeadlineSeconds",
-    "schedule.successfulJobsHistoryLimit": "pipeline.schedule.successfulJobsHistoryLimit",
-    "schedule.failedJobsHistoryLimit": "pipeline.schedule.failedJobsHistoryLimit",
-    "schedule.stopStrategy.expression": "pipeline.schedule.stopStrategy.expression",
-    "schedule.suspend": "pipeline.schedule.suspend",
     "output.image": "tuning.output.image",
     "output.pushSecret": "tuning.output.imagePushSecret",
     "output.volume": "tuning.output.volumeSource",
-    "rollout.question": "pipeline.rollout.question",
-    "rollout.port": "pipeline.rollout.port",
-    "rollout.deadline": "pipeline.rollout.deadline",
-    "rollout.replicas": "pipeline.rollout.replicas",
-    "rollout.maxReplicas": "pipeline.rollout.maxReplicas",
-    "rollout.prometheus": "pipeline.rollout.prometheus",
-    "rollout.canary": "pipeline.rollout.canary",
-    "rollout.gateway": "pipeline.rollout.gateway",
-    "rollout.hotLoad": "pipeline.rollout.hotLoad",
-    "nodes.fallbackInstanceTypes": "pipeline.nodes.fallbackInstanceTypes",
-    "nodes.spot": "pipeline.nodes.spot",
-    "nodes.zones": "pipeline.nodes.zones",
-    "nodes.lease": "pipeline.nodes.lease",
-    "storage.size": "pipeline.storage.size",
-    "storage.storageClass": "pipeline.storage.storageClassName",
-    "evaluation.samples": "pipeline.evaluation.samples",
-    "evaluation.maxNewTokens": "pipeline.evaluation.maxNewTokens",
-    "evaluation.tasks": "pipeline.evaluation.tasks",
-    "evaluation.taskLimit": "pipeline.evaluation.taskLimit",
-    "evaluation.minTaskScores": "pipeline.evaluation.minTaskScores",
-    "evaluation.maxLossRatio": "pipeline.evaluation.maxLossRatio",
-    "evaluation.confident": "pipeline.evaluation.confident",
-    "evaluation.minExactMatch": "pipeline.evaluation.minExactMatch",
-    "evaluation.minRougeL": "pipeline.evaluation.minRougeL",
-    "evaluation.maxRegressions": "pipeline.evaluation.maxRegressions",
-    "evaluation.betterThanPrevious": "pipeline.evaluation.betterThanPrevious",
 }
-# Plan path: the key of KAITO's training_config.yaml that says it. Keys that are not here go on as maps.
+PLAN_SECTIONS = {"tune": "tuning"}
+"""Blocks of ``pipeline:`` that the plan names differently."""
+
+
+def _pipeline_fields(
+    block: type[BaseModel], section: type[BaseModel], path: str = "", plan_path: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Yield the plan path and the path in the Workspace of each field of ``pipeline:``."""
+    for name, field in block.model_fields.items():
+        plan_field = section.model_fields[PLAN_SECTIONS.get(name, name)]
+        inner, plan_inner = _model(field.annotation), _model(plan_field.annotation)
+        paths = f"{path}.{field.alias}", f"{plan_path}.{plan_field.alias}".removeprefix(".")
+        if inner and plan_inner:
+            yield from _pipeline_fields(inner, plan_inner, *paths)
+        else:
+            yield paths[1], f"pipeline{paths[0]}"
+
+
+def _model(annotation: object) -> type[BaseModel] | None:
+    """Return the model of ``Model`` or ``Model | None``."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+
+
+FROM_WORKSPACE: Mapping[str, str] = KAITO_FIELDS | dict(_pipeline_fields(Pipeline, Plan))
+# Plan path: its key in KAITO's training_config.yaml. Other keys are passed on as mappings.
 FROM_TRAINING_ARGUMENTS = {
     "tuning.epochs": "num_train_epochs",
     "tuning.maxSteps": "max_steps",
@@ -83,5 +65,5 @@ FROM_LORA_CONFIG = {
     "tuning.dropout": "lora_dropout",
     "tuning.targetModules": "target_modules",
 }
-# Key of KAITO's DatasetConfig: what our formats of rows call that column (steps/data/row_formats.py).
+# Key of KAITO's DatasetConfig: name of that column in our row formats (steps/data/row_formats.py).
 FROM_COLUMNS = {"messages_column": "messages", "context_column": "prompt", "response_column": "completion"}

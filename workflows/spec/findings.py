@@ -20,22 +20,26 @@ _PLAIN = {
     "string_type": "must be a string",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
     "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "list_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "invalid_key": "has a key that is not a string",
+    "json_invalid": "must be JSON",
 }
 
 
 class Findings:
     """Errors and warnings of one document, in the order found."""
 
-    def __init__(self, source: Source, *, here: bool = False) -> None:
+    def __init__(self, source: Source, *, local: bool = False) -> None:
         self.source = source
-        self.here = here
+        self.local = local
         """True if the local machine runs it, so that the memory of the instance type does not matter."""
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
@@ -66,7 +70,7 @@ class Findings:
             except ValidationError as error:
                 for details in error.errors():
                     path = path_of(details["loc"])
-                    self.error(path, *_in_words(details, kind))
+                    self.error(path, *describe(details, kind))
                     self._invalid_paths.add(path)
                     _repair(value, details, kind)
         return None
@@ -114,7 +118,8 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _in_words(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
+def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[str, str]:
+    """Return the message and the fix for an error of pydantic, the same for each source of a value."""
     around = _model_at(kind, error["loc"][:-1])
     match error["type"]:
         case "extra_forbidden":
@@ -128,8 +133,17 @@ def _in_words(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
         case "string_type":
             fix = "quote it" if isinstance(error["input"], int | float) else ""
             return f"{_PLAIN['string_type']}, not {short(error['input'])}", fix
-    said = _PLAIN.get(error["type"]) or error["msg"].replace("Input should", "must")
-    return f"{said}, not {short(error['input'])}", ""
+    message = _PLAIN.get(error["type"]) or error["msg"].replace("Input should", "must").replace(
+        "String should", "must"
+    )
+    return f"{message}, not {_shown(error)}", ""
+
+
+def _shown(error: ErrorDetails) -> str:
+    """Return the value of an error; a number that was out of bounds without quotes, also where a flag spelled it."""
+    value = error["input"]
+    is_number = isinstance(value, str) and error["type"].startswith(("greater_than", "less_than"))
+    return value if is_number else short(value)
 
 
 def _help(around: type[BaseModel] | None, loc: tuple[str | int, ...]) -> str:

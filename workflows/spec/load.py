@@ -38,10 +38,10 @@ class Manifest:
         return rules.held_out(self.workspace, self.training)
 
 
-def load(path: str | Path, *, here: bool = False) -> list[Manifest]:
+def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
     """Read all Workspaces of a YAML file (``-``: standard input), with their ConfigMaps from the same file.
 
-    ``here``: the local machine runs them, so the memory of the instance type does not matter.
+    ``local``: the local machine runs them, so the memory of the instance type does not matter.
 
     Raises:
         InvalidInput: with all problems of the file, sorted by line.
@@ -55,7 +55,7 @@ def load(path: str | Path, *, here: bool = False) -> list[Manifest]:
     manifests = []
     for thing in objects:
         if thing.kind in KINDS:
-            manifest, wrong = _manifest(thing, configs, here)
+            manifest, wrong = _manifest(thing, configs, local)
             problems += wrong
             manifests += [manifest] if manifest else []
     if not problems and not manifests:
@@ -89,8 +89,8 @@ def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
         yield Problem(there if objects else "is empty", file=file, fix=fix)
 
 
-def _manifest(thing: KubernetesObject, configs: ConfigMaps, here: bool) -> tuple[Manifest | None, list[Problem]]:
-    findings = Findings(thing.source, here=here)
+def _manifest(thing: KubernetesObject, configs: ConfigMaps, local: bool) -> tuple[Manifest | None, list[Problem]]:
+    findings = Findings(thing.source, local=local)
     value = thing.workspace_fields(findings)
     workspace = (
         inference_set.read(value, findings) if thing.kind == inference_set.KIND else findings.read(Workspace, value)

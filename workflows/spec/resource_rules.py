@@ -156,7 +156,7 @@ def _machine(resource: Resource, findings: Findings) -> Sku | None:
 
 
 def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, findings: Findings) -> None:
-    if findings.here or kaito_annotations.BYPASS_CHECKS in workspace.metadata.annotations:
+    if findings.local or kaito_annotations.BYPASS_CHECKS in workspace.metadata.annotations:
         return
     quantized = kind == "tuning" and workspace.tuning is not None and workspace.tuning.quantized
     need = base.weights_gib * (QUANTIZED_SHARE if quantized else 1)

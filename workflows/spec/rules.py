@@ -182,7 +182,7 @@ def _pipeline(workspace: Workspace, findings: Findings) -> None:
         findings.warn("pipeline.evaluation.betterThanPrevious", "has no effect without pipeline.schedule")
     sources.check_name(workspace.pipeline.tracking.secret, "pipeline.tracking.secret", findings)
     storage = workspace.pipeline.storage
-    sources.check_name(storage.storage_class_name, "pipeline.storage.storageClassName", findings)
+    sources.check_name(storage.storage_class, "pipeline.storage.storageClassName", findings)
 
 
 def _held_out(workspace: Workspace, training: TrainingConfig, findings: Findings) -> None:

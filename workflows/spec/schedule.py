@@ -1,4 +1,4 @@
-"""``pipeline.schedule``: when a Workspace is tuned anew. Its fields are those of Argo's CronWorkflow since 3.6."""
+"""``pipeline.schedule``: when a Workspace is tuned again. Its fields are those of Argo's CronWorkflow since 3.6."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from workflows.argo import cron
 from workflows.spec.fields import Fields
 
 MAX_NAME_LENGTH = 52
-"""Of a CronWorkflow: Argo adds a time to it for the name of each run."""
+"""Longest name of a CronWorkflow: Argo appends a timestamp to it for each run."""
 
 
 def _cron(text: str) -> str:
     if cron.zone(text):
-        raise ValueError(f"{text!r} names a time zone; write it as pipeline.schedule.timezone")
+        raise ValueError(f"{text!r} contains a time zone; set pipeline.schedule.timezone instead")
     try:
         cron.check(text)
     except ValueError as error:
-        raise ValueError(f"{text!r} is no cron schedule: {error}; write one like 0 3 * * 0 or @daily") from None
+        raise ValueError(f"{text!r} is not a cron schedule such as 0 3 * * 0 or @daily: {error}") from None
     return text
 
 
 def _timezone(name: str) -> str:
     zones = _zones()
-    # A machine without a time zone database can't tell.
+    # Without a time zone database every name is accepted.
     if zones and name not in zones:
-        raise ValueError(f"there is no time zone {name!r}; write one like Etc/UTC or Europe/Paris")
+        raise ValueError(f"{name!r} is not a time zone such as Etc/UTC or Europe/Paris")
     return name
 
 
@@ -42,23 +42,23 @@ def _zones() -> set[str]:
 def _stop_expression(text: str) -> str:
     if _USUAL_STOP.fullmatch(text):
         return text
-    # Imported for the others alone: to make the parser takes a tenth of the time of compiling.
+    # Imported on demand: building the parser takes a tenth of the compile time.
     from workflows.argo import expressions
 
     try:
         names = expressions.variables_of(expressions.parse_expression(text))
     except expressions.ExpressionError as error:
-        raise ValueError(f"{error}; write an expression like {_STOP_EXAMPLE}") from None
+        raise ValueError(f"{error}; write an expression such as {_STOP_EXAMPLE}") from None
     unknown = [name for name in names if name not in ("cronworkflow.failed", "cronworkflow.succeeded")]
     if unknown or not names:
-        said = f"{', '.join(unknown)} is not known here" if unknown else f"{text!r} looks at nothing"
-        raise ValueError(f"{said}; write an expression like {_STOP_EXAMPLE}")
+        message = f"unknown variable {', '.join(unknown)}" if unknown else f"{text!r} has no variable"
+        raise ValueError(f"{message}; write an expression such as {_STOP_EXAMPLE}")
     return text
 
 
-def _some(schedules: list[str]) -> list[str]:
+def _not_empty(schedules: list[str]) -> list[str]:
     if not schedules:
-        raise ValueError('names no time; write one like ["0 3 * * 0"]')
+        raise ValueError('must list at least one schedule, such as ["0 3 * * 0"]')
     return schedules
 
 
@@ -66,35 +66,36 @@ _STOP_EXAMPLE = "cronworkflow.failed >= 3"
 _USUAL_STOP = re.compile(r"cronworkflow\.(failed|succeeded) (>=|>|==) [0-9]{1,9}")
 
 Cron = Annotated[str, AfterValidator(_cron)]
-Schedules = Annotated[list[Cron], AfterValidator(_some)]
+Schedules = Annotated[list[Cron], AfterValidator(_not_empty)]
 Timezone = Annotated[str, AfterValidator(_timezone)]
 StopExpression = Annotated[str, AfterValidator(_stop_expression)]
-Count = Annotated[int, Field(ge=0)]
-Concurrency = Literal["Allow", "Forbid", "Replace"]
+Seconds = Annotated[int, Field(ge=0, le=7 * 86400)]
+History = Annotated[int, Field(ge=0, le=1000)]
 
 
 class PipelineStopStrategy(Fields):
-    """When the schedule ends by itself."""
+    """When the schedule stops automatically."""
 
     expression: StopExpression
-    """Over ``cronworkflow.failed`` and ``cronworkflow.succeeded``, which count runs."""
+    """Condition over ``cronworkflow.failed`` and ``cronworkflow.succeeded``, which count runs."""
 
 
 class PipelineSchedule(Fields):
-    """When the Workspace is tuned anew. A turn that finds data and settings unchanged ends at once, before any GPU."""
+    """When the Workspace is tuned again. A run with unchanged data and settings ends before it requests a GPU."""
 
     schedules: Schedules
-    """Times in cron's five fields, as in ``0 3 * * 0``, or ``@daily`` and the like."""
+    """Cron schedules of five fields, such as ``0 3 * * 0``, or ``@daily`` and the like."""
     timezone: Timezone = "Etc/UTC"
-    """A name of the IANA database; the schedules are read in it."""
-    concurrency_policy: Concurrency = "Forbid"
-    """What happens when a turn comes while the one before is at work: both, none, or the new one alone."""
-    starting_deadline_seconds: Count = 3600
-    """How late a turn that was missed, because Argo's controller was down, may still start."""
-    successful_jobs_history_limit: Count = 3
-    """Runs that are kept."""
-    failed_jobs_history_limit: Count = 3
-    """Failed runs that are kept, each with its work volume."""
+    """IANA name of the time zone of the schedules."""
+    concurrency_policy: Literal["Allow", "Forbid", "Replace"] = "Forbid"
+    """What happens when a run is due while the previous one is active: Allow both, Forbid the new one, or Replace the
+    active one."""
+    starting_deadline_seconds: Seconds = 3600
+    """How late a missed run may still start (for example after an outage of Argo's controller)."""
+    successful_jobs_history_limit: History = 3
+    """Number of successful runs to retain."""
+    failed_jobs_history_limit: History = 3
+    """Number of failed runs to retain, each with its work volume."""
     stop_strategy: PipelineStopStrategy | None = None
     suspend: bool = False
-    """Whether no turn starts until this is changed."""
+    """Suspend the schedule: no new run starts."""

@@ -44,7 +44,7 @@ def test_problems_of_all_files_are_reported_and_nothing_is_printed(files, capsys
 def test_one_name_in_two_files_is_rejected(files, capsys):
     files[1].write_text(files[0].read_text())
     assert argotune("compile", *files) == 2
-    assert f"{files[1]}:4: metadata.name: Workspace one stands in {files[0]} too, on line 4" in capsys.readouterr().err
+    assert f'{files[1]}:4: metadata.name: duplicate Workspace "one" (also {files[0]}:4)' in capsys.readouterr().err
 
 
 def test_one_name_in_two_namespaces_is_accepted(files, capsys):

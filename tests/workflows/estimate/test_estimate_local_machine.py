@@ -8,7 +8,7 @@ from steps.runtime import machine
 from steps.runtime.machine import Gpu, Machine
 from workflows import cli, estimate
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans, plans_of
+from workflows.load_plans import load_plans
 
 LAPTOP = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=())
 GAMER = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=(Gpu("NVIDIA RTX 4090", 24.0),))
@@ -21,15 +21,15 @@ def _no_site(monkeypatch, tmp_path):
 
 
 def memory_warnings(folder, on_machine, text, *sets, cuda=True):
-    [plan] = plans_of([str(write(folder, text))], sets, here=True)
+    [plan] = load_plans([str(write(folder, text))], sets, local=True)
     return estimate.memory_warnings(plan, on_machine, cuda=cuda)
 
 
 def test_what_a_named_size_cannot_hold_is_refused_for_a_cluster_alone(tmp_path):
     file = str(write(tmp_path, on(SMALL_GPU, LARGE)))
     with pytest.raises(InvalidInput, match="Insufficient total GPU memory"):
-        plans(file)
-    assert [plan.name for plan in plans_of([file], here=True)] == ["tuned"]
+        load_plans(file)
+    assert [plan.name for plan in load_plans([file], local=True)] == ["tuned"]
 
 
 def test_the_run_is_not_refused_for_the_size_but_warned_for_this_machine(tmp_path, monkeypatch, capsys):
@@ -74,5 +74,5 @@ def test_the_annotation_of_kaito_silences_the_warning(tmp_path, monkeypatch, cap
         "  name: tuned\n", '  name: tuned\n  annotations: {kaito.sh/bypass-resource-checks: "true"}\n', 1
     )
     for text, warned in ((LARGE, True), (quiet, False)):
-        plans_of([str(write(tmp_path, text))], here=True)
+        load_plans([str(write(tmp_path, text))], local=True)
         assert ("GiB" in capsys.readouterr().err) is warned

@@ -10,7 +10,7 @@ from workspace_sample import GOOD, write
 import presets
 from workflows import cli, estimate
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 
 LARGE = GOOD.replace("phi-3-mini-128k-instruct", "qwen2.5-coder-32b-instruct")
 SMALL_GPU = "Standard_NV36ads_A10_v5"
@@ -23,7 +23,7 @@ def _no_site(monkeypatch, tmp_path):
 
 
 def plan(folder, text=GOOD, *sets):
-    [found] = plans(str(write(folder, text)), sets)
+    [found] = load_plans(str(write(folder, text)), sets)
     return found
 
 
@@ -245,10 +245,10 @@ def test_wrong_prices_are_told_all_at_once(tmp_path, capsys):
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site)]) == 2
     shown = capsys.readouterr().err
     assert "did you mean Standard_NC24ads_A100_v4?" in shown
-    assert "not a price: 'free'" in shown and "not a price: -1" in shown
+    assert "must be a price, not 'free'" in shown and "must be a price, not -1" in shown
     site.write_text("prices: 3\n")
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site)]) == 2
-    assert "prices: must be a map" in capsys.readouterr().err
+    assert "prices: must be a mapping" in capsys.readouterr().err
 
 
 def test_a_size_without_a_price_says_where_to_give_one(tmp_path):

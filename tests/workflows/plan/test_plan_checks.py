@@ -10,7 +10,7 @@ from workspace_sample import GOOD, write
 from workflows import cli
 from workflows.compile import pod
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans, plans_of
+from workflows.load_plans import load_plans
 from workflows.plan import checks
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +25,7 @@ REFUSED = {
     ),
     "unknown key": ('tuning.loraConfig={"rnk": 1}', "tuning.loraConfig.rnk", "unknown key"),
     "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "boolean"),
-    "own place": ('tuning.trainingArguments={"seed": 1}', "tuning.trainingArguments.seed", "plan: tuning.seed"),
+    "own place": ('tuning.trainingArguments={"seed": 1}', "tuning.trainingArguments.seed", "is set by tuning.seed"),
     "rank": ("tuning.rank=1024", "tuning.rank", "vLLM supports no rank above 512"),
     "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "exceeds max-lora-rank 8"),
     "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM does not support"),
@@ -42,7 +42,7 @@ REFUSED = {
     "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
     "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
     "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "is no file of the data"),
-    "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "nan is no weight"),
+    "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "must be a finite number, not nan"),
     "no task": ('evaluation.tasks=["a b"]', "evaluation.tasks[0]", "'a b' is not a task name"),
     "task of a relative path": ('evaluation.tasks=["mine/t.yaml"]', "evaluation.tasks[0]", "is not a task name"),
     "task twice": ('evaluation.tasks=["mmlu", "mmlu"]', "evaluation.tasks[1]", "is a duplicate"),
@@ -51,11 +51,11 @@ REFUSED = {
     "task that no pod sees": (
         'evaluation.tasks=["mmlu", "/home/me/mine.yaml"]',
         "pipeline.evaluation.tasks[1]",
-        "no pod sees /home/me/mine.yaml",
+        "pods have no file /home/me/mine.yaml",
     ),
     "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
     "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "samples is 0"),
-    "nodes": ("resource.count=2", "resource.count", "is not honoured"),
+    "nodes": ("resource.count=2", "resource.count", "is not supported"),
     "size": ("resource.instanceType=Standard_NC24_A100", "resource.instanceType", "Unsupported instance type"),
     "no bfloat16": (
         'tuning.trainingArguments={"bf16": true}',
@@ -81,7 +81,7 @@ def no_site_profile(monkeypatch, tmp_path):
 def test_a_flag_is_held_to_the_rules(name):
     setting, path, words = REFUSED[name]
     with pytest.raises(InvalidInput) as caught:
-        plans(TUNED, [setting, *WITH.get(name, [])])
+        load_plans(TUNED, [setting, *WITH.get(name, [])])
     [problem] = caught.value.problems
     assert problem.path == path
     assert words in problem.message
@@ -90,21 +90,22 @@ def test_a_flag_is_held_to_the_rules(name):
 @pytest.mark.parametrize("setting", NUMBERS)
 def test_numbers_that_mean_nothing_are_refused(setting):
     with pytest.raises(InvalidInput) as caught:
-        plans(TUNED, [f"tuning.{setting}"])
+        load_plans(TUNED, [f"tuning.{setting}"])
     [problem] = caught.value.problems
-    assert f"tuning.{setting}: Input should be" in problem.message
+    assert (problem.file, problem.path) == ("--set", f"tuning.{setting.partition('=')[0]}")
+    assert problem.message.startswith("must be ")
 
 
 def test_the_environment_is_held_to_the_rules(monkeypatch):
     monkeypatch.setenv("ARGOTUNE_TUNING__RANK", "600")
     with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM supports no rank above 512"):
-        plans(TUNED)
+        load_plans(TUNED)
 
 
 def test_a_size_that_a_flag_sets_has_its_own_gpus():
-    [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4"])
+    [plan] = load_plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4"])
     assert (plan.resource.gpus, plan.origin("resource.gpus")) == (2, "SKU Standard_NC48ads_A100_v4")
-    [plan] = plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4", "resource.gpus=1"])
+    [plan] = load_plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4", "resource.gpus=1"])
     assert (plan.resource.gpus, plan.origin("resource.gpus")) == (1, "flag")
 
 
@@ -125,7 +126,7 @@ def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_
     file.write_text(OWN_POD)
     assert cli.main(["run", str(file), "--runs-dir", str(tmp_path / "runs")]) == 2
     told = capsys.readouterr().err
-    assert f"error: {file}:6: inference.template: a pod of your own is for a cluster" in told
+    assert f"error: {file}:6: inference.template: a custom pod cannot run locally" in told
     assert not (tmp_path / "runs").exists()
     assert cli.main(["plan", str(file)]) == 0
     assert "no estimate for a pod of your own" in capsys.readouterr().out
@@ -133,21 +134,21 @@ def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_
     compiled = tmp_path / "own.json"
     compiled.write_text(capsys.readouterr().out)
     assert cli.main(["run", str(compiled), "--runs-dir", str(tmp_path / "runs")]) == 2
-    assert "a pod of your own is for a cluster" in capsys.readouterr().err
+    assert "a custom pod cannot run locally" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_chat_template_may_be_set():
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    [plan] = plans(TUNED, [f'tuning.modelConfig={{"chat_template": "{template}"}}'])
-    assert plan.tuning.model_arguments == {"chat_template": template}
+    [plan] = load_plans(TUNED, [f'tuning.modelConfig={{"chat_template": "{template}"}}'])
+    assert plan.tuning.model_config_ == {"chat_template": template}
 
 
 @pytest.mark.parametrize(
     ("annotation", "sets", "told"),
     [
         ("", [], ""),
-        ("karpenter-gpu", [], "nodes are not made by Karpenter"),
+        ("karpenter-gpu", [], "Karpenter does not create the nodes"),
         ("karpenter-gpu", ["nodes.provider=karpenter"], ""),
     ],
 )
@@ -155,7 +156,7 @@ def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, s
     given = f"  annotations: {{kaito.sh/node-class-name: {annotation}}}\n" if annotation else ""
     file = tmp_path / "workspace.yaml"
     file.write_text(Path(TUNED).read_text().replace("metadata:\n", f"metadata:\n{given}", 1))
-    [plan] = plans(str(file), sets)
+    [plan] = load_plans(str(file), sets)
     assert plan.nodes.node_class == (annotation or "default")
     assert (told in capsys.readouterr().err) is True
     assert not told or plan.origin("nodes.nodeClass").startswith("Workspace (")
@@ -163,12 +164,12 @@ def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, s
 
 def test_pairs_have_defaults_of_their_own_which_anybody_may_set(tmp_path):
     text = GOOD + "  tune: {objective: dpo}\n"
-    [plan] = plans(str(write(tmp_path, text)))
+    [plan] = load_plans(str(write(tmp_path, text)))
     assert (plan.tuning.learning_rate, plan.tuning.epochs, plan.tuning.beta) == (5e-6, 1, 0.1)
     assert plan.origin("tuning.learningRate") == "objective dpo"
-    [plan] = plans(str(write(tmp_path, text)), ["tuning.learningRate=1e-5"])
+    [plan] = load_plans(str(write(tmp_path, text)), ["tuning.learningRate=1e-5"])
     assert (plan.tuning.learning_rate, plan.tuning.epochs) == (1e-5, 1)
-    [plan] = plans(str(write(tmp_path, text)), ["tuning.objective=sft"])
+    [plan] = load_plans(str(write(tmp_path, text)), ["tuning.objective=sft"])
     assert (plan.tuning.learning_rate, plan.tuning.epochs) == (2e-4, 3)
 
 
@@ -182,13 +183,13 @@ def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkey
         importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else find(name, *rest)
     )
     with pytest.raises(InvalidInput) as caught:
-        plans_of([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], here=True)
+        load_plans([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], local=True)
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [
         ("pipeline.evaluation.tasks", "evaluation.tasks: the package lm_eval is not installed"),
-        ("pipeline.evaluation.tasks[2]", f"there is no file {gone}"),
+        ("pipeline.evaluation.tasks[2]", f"file {gone} not found"),
     ]
 
 
 def test_what_only_pairs_have_a_use_for_is_told(tmp_path, capsys):
-    plans(str(write(tmp_path, GOOD + "  tune: {beta: 0.3}\n")))
-    assert "has no effect: it is of objective dpo" in capsys.readouterr().err
+    load_plans(str(write(tmp_path, GOOD + "  tune: {beta: 0.3}\n")))
+    assert "has no effect with objective sft" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from steps.runtime import entrypoint
 from workflows import lint, runner
 from workflows.compile.dag import compile_workflow
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 
 A100, A10, TWO_A100 = "Standard_NC24ads_A100_v4", "Standard_NV36ads_A10_v5", "Standard_NC48ads_A100_v4"
 AKS = {"provider": "aks", "subscription": "sub", "resourceGroup": "ml", "cluster": "aks-ml"}
@@ -29,7 +29,7 @@ def compiled(tmp_path, monkeypatch):
         document["pipeline"] |= {**({"nodes": nodes} if nodes else {}), **pipeline}
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(document))
         (tmp_path / "site.yaml").write_text(yaml.safe_dump({"nodes": site} if site else {}))
-        [plan] = plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
+        [plan] = load_plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
         return {template["name"]: template for template in compile_workflow(plan)["spec"]["templates"]}
 
     return compile_it
@@ -66,7 +66,7 @@ def test_pods_select_the_nodes_of_their_run_whatever_the_size(compiled, step):
 
 def test_the_linter_and_the_one_machine_runner_take_it(compiled, tmp_path):
     compiled(AKS, NODES)
-    [plan] = plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
+    [plan] = load_plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
     document = compile_workflow(plan)
     runner.check(document)
     assert not lint.lint([("aks.json", json.dumps(document))]).findings
@@ -111,14 +111,14 @@ def test_without_a_size_nodes_are_there_already(compiled):
 @pytest.mark.parametrize(
     ("site", "nodes", "pipeline", "path", "words"),
     [
-        ({"provider": "aks", "cluster": "c"}, None, {}, "", "nodes.subscription, nodes.resourceGroup are not set"),
+        ({"provider": "aks", "cluster": "c"}, None, {}, "", "requires nodes.subscription, nodes.resourceGroup"),
         (AKS, {"lease": "10h"}, {"timeLimit": "20h"}, "pipeline.nodes.lease", "shorter than the time limit (20h)"),
         (
             AKS,
             None,
             {"tune": {"timeout": "48h"}},
             "pipeline.nodes.lease",
-            "26h is shorter than one attempt to tune (48h)",
+            "26h is shorter than the timeout of tune (48h)",
         ),
         (
             {"provider": "karpenter", "nodeClass": "Machine/a"},
@@ -132,7 +132,7 @@ def test_without_a_size_nodes_are_there_already(compiled):
             {"spot": True},
             {},
             "pipeline.nodes.spot",
-            "makes no spot nodes",
+            "does not support spot nodes",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, 
 def test_what_has_no_effect_here_is_told(compiled, capsys):
     compiled(nodes={"zones": ["1"], "lease": "25h"})
     said = capsys.readouterr().err
-    assert "pipeline.nodes.zones: has no effect: no nodes are made for this run (provider autoscaler)" in said
+    assert "pipeline.nodes.zones: has no effect: the run creates no nodes (nodes.provider is autoscaler)" in said
     assert "pipeline.nodes.lease: has no effect" in said
     compiled(AKS, {"zones": ["1"], "lease": "25h"})
     assert "no effect" not in capsys.readouterr().err
@@ -163,8 +163,8 @@ SIZES = "pipeline.nodes.fallbackInstanceTypes"
         (f"{{fallbackInstanceTypes: [{A100}]}}", f"{SIZES}[0]", "duplicate"),
         ("{fallbackInstanceTypes: [Standard_NG32ads_V620_v1]}", f"{SIZES}[0]", "AMD"),
         ("{zones: ['1', '1']}", "pipeline.nodes.zones", "has a duplicate zone"),
-        ("{zones: [East US]}", "pipeline.nodes.zones[0]", "match"),
-        ("{lease: 1 day}", "pipeline.nodes.lease", "no duration"),
+        ("{zones: [East US]}", "pipeline.nodes.zones[0]", "must be a zone"),
+        ("{lease: 1 day}", "pipeline.nodes.lease", "must be a duration"),
         ("{count: 2}", "pipeline.nodes.count", "unknown field"),
     ],
 )

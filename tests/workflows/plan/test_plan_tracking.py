@@ -6,7 +6,7 @@ import pytest
 from plan_samples import BASE, TUNING, compiled
 
 from workflows.errors import InvalidInput, Problem
-from workflows.load_plans import plans_of
+from workflows.load_plans import load_plans
 from workflows.plan.model import Plan
 
 WORKSPACE = """\
@@ -39,17 +39,17 @@ def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def planned(folder: Path, tracking: str = "", arguments: str = "", *, here: bool = False) -> Plan:
+def planned(folder: Path, tracking: str = "", arguments: str = "", *, local: bool = False) -> Plan:
     block = f"pipeline: {{tracking: {tracking}}}" if tracking else ""
     file = folder / "workspace.yaml"
     file.write_text(WORKSPACE.replace("TRACKING", block).replace("ARGUMENTS", arguments))
-    [plan] = plans_of([str(file)], here=here)
+    [plan] = load_plans([str(file)], local=local)
     return plan
 
 
-def refused(folder: Path, tracking: str = "", arguments: str = "", *, here: bool = False) -> Problem:
+def refused(folder: Path, tracking: str = "", arguments: str = "", *, local: bool = False) -> Problem:
     with pytest.raises(InvalidInput) as caught:
-        planned(folder, tracking, arguments, here=here)
+        planned(folder, tracking, arguments, local=local)
     [problem] = caught.value.problems
     return problem
 
@@ -83,20 +83,20 @@ def test_by_default_nothing_is_tracked(tmp_path: Path, off: str) -> None:
 @pytest.mark.parametrize(
     ("tracking", "arguments", "path", "says"),
     [
-        ("{reportTo: mlflow}", "", "pipeline.tracking", "nothing gives a pod where it is"),
-        ("{reportTo: wandb, project: p}", "", "pipeline.tracking", "nothing gives a pod an API key"),
-        ("", "report_to: mlflow", "pipeline.tracking", "nothing gives a pod where it is"),
+        ("{reportTo: mlflow}", "", "pipeline.tracking", "pods need a URL"),
+        ("{reportTo: wandb, project: p}", "", "pipeline.tracking", "pods need an API key"),
+        ("", "report_to: mlflow", "pipeline.tracking", "pods need a URL"),
         ("", "report_to: [mlflow, wandb]", "training_config.TrainingArguments.report_to", "must be 'none', 'mlflow'"),
         ("", "report_to: all", "training_config.TrainingArguments.report_to", "must be 'none', 'mlflow'"),
         ("", "report_to: tensorboard", "training_config.TrainingArguments.report_to", "must be 'none', 'mlflow'"),
         (f"{{uri: {MLFLOW}}}", "", "pipeline.tracking.uri", "has no effect without pipeline.tracking.reportTo"),
-        ("{reportTo: mlflow, uri: mlflow}", "", "pipeline.tracking.uri", "'mlflow' is no address"),
+        ("{reportTo: mlflow, uri: mlflow}", "", "pipeline.tracking.uri", "'mlflow' is not a URL"),
         ("{reportTo: mlflow, secret: A_b}", "", "pipeline.tracking.secret", "A_b"),
         (
             "{reportTo: mlflow, uri: 'https://me:canary@mlflow.example.com'}",
             "",
             "pipeline.tracking.uri",
-            "an address must hold no credentials",
+            "a URL must hold no credentials",
         ),
     ],
 )
@@ -111,10 +111,10 @@ def test_what_could_not_be_tracked_is_refused(
 
 def test_this_machine_is_asked_for_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
-    assert "MLFLOW_TRACKING_URI is not set" in refused(tmp_path, "{reportTo: mlflow}", here=True).message
-    assert planned(tmp_path, f"{{reportTo: mlflow, uri: {MLFLOW}}}", here=True).tracking
+    assert "MLFLOW_TRACKING_URI is not set" in refused(tmp_path, "{reportTo: mlflow}", local=True).message
+    assert planned(tmp_path, f"{{reportTo: mlflow, uri: {MLFLOW}}}", local=True).tracking
     monkeypatch.setenv("MLFLOW_TRACKING_URI", MLFLOW)
-    assert planned(tmp_path, "", "report_to: mlflow", here=True).tracking
+    assert planned(tmp_path, "", "report_to: mlflow", local=True).tracking
 
 
 def test_the_pod_is_told_the_address_and_where_the_credentials_are() -> None:

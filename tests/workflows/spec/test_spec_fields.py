@@ -14,7 +14,7 @@ from kaito_fields import CRDS, INSIDE, ROWS, SAMPLES, cases, documents, leaves, 
 
 from workflows.compile.kinds import compile_as
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.plan.model import Plan
 from workflows.spec import kaito_annotations, load, training
 from workflows.spec.findings import Findings
@@ -70,22 +70,22 @@ def test_the_code_does_what_the_row_says(row, case, tmp_path):
     before, after = (write(tmp_path / name, text) for name, text in zip("ab", documents(case), strict=True))
     if case["then"] == "refused":
         with pytest.raises(InvalidInput) as caught:
-            plans(str(after))
+            load_plans(str(after))
         told = {problem.path: problem for problem in caught.value.problems}
         assert place(row, case) in told
         assert case["words"] in told[place(row, case)].message
         assert told[place(row, case)].line and told[place(row, case)].fix is not None
         return
-    [plan] = plans(str(after))
+    [plan] = load_plans(str(after))
     if case["then"] == "warned":
         [manifest] = load(after)
         told = {warning.path: warning.message for warning in manifest.warnings}
         assert case["words"] in told[place(row, case)]
         return
     try:
-        [without] = plans(str(before))
+        [without] = load_plans(str(before))
     except InvalidInput:  # only with the field is the document whole
-        [without] = plans(str(write(tmp_path / "sample", yaml.safe_dump(SAMPLES[case["in"]]))))
+        [without] = load_plans(str(write(tmp_path / "sample", yaml.safe_dump(SAMPLES[case["in"]]))))
     assert (what_runs(plan) != what_runs(without)) is (case["then"] == "changes")
 
 
@@ -93,16 +93,16 @@ def test_the_code_does_what_the_row_says(row, case, tmp_path):
 def test_annotations_are_what_their_table_says(annotation, tmp_path):
     rule = kaito_annotations.RULES[annotation]
     values = [*rule.honoured, *rule.taken] or ([] if rule.why else ["x"])
-    for number, value in enumerate([*values, "something else"]):
+    for number, value in enumerate([*values, "something-else"]):
         patch = {"metadata": {"annotations": {annotation: value}}}
         text = yaml.safe_dump(merged(SAMPLES["serve"], patch))
         file = write(tmp_path / str(number), text)
         if value in values or (not rule.why and not rule.known):
-            [plan] = plans(str(file))
+            [plan] = load_plans(str(file))
             assert (plan.rollout.server_arguments.get("performance-mode") == value) is (value in rule.honoured)
             continue
         with pytest.raises(InvalidInput) as caught:
-            plans(str(file))
+            load_plans(str(file))
         [problem] = caught.value.problems
         assert problem.path == f"metadata.annotations.{annotation}"
         assert problem.fix

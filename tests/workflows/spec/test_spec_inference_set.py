@@ -4,7 +4,7 @@ import pytest
 from workspace_sample import problems, write
 
 from workflows.compile.kinds import compile_as
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.spec import load
 
 SET = """\
@@ -42,7 +42,7 @@ def no_site_profile(monkeypatch, tmp_path):
 
 def test_it_is_a_workspace_with_replicas(tmp_path):
     file = write(tmp_path, SET)
-    [plan] = plans(str(file))
+    [plan] = load_plans(str(file))
     assert (plan.name, plan.rollout.replicas, plan.origin("rollout.replicas")) == (
         "answers",
         3,
@@ -67,7 +67,7 @@ def test_without_a_size_it_runs_on_nodes_that_are_there(tmp_path):
 
 def test_our_block_stands_beside_the_spec(tmp_path):
     text = SET.replace("  replicas: 3\n", "") + "pipeline:\n  rollout: {question: Hello, replicas: 2}\n"
-    [plan] = plans(str(write(tmp_path, text)))
+    [plan] = load_plans(str(write(tmp_path, text)))
     assert (plan.rollout.question, plan.rollout.replicas) == ("Hello", 2)
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from workflows.compile.kinds import compile_as
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.spec import load
 
 DATA = Path(__file__).parents[2] / "data" / "kaito"
@@ -62,11 +62,11 @@ def test_every_refused_file_is_there():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_example_of_kaito_compiles_or_is_refused_for_a_stated_reason(file, no_site_profile):
     if file.stem not in REFUSED:
-        compiled = [compile_as(plan, "workflow") for plan in plans(str(file))]
+        compiled = [compile_as(plan, "workflow") for plan in load_plans(str(file))]
         assert [document["kind"] for document in compiled] == ["Workflow"]
         return
     with pytest.raises(InvalidInput) as caught:
-        plans(str(file))
+        load_plans(str(file))
     found = caught.value.problems
     assert [problem.path for problem in found] == [path for path, _ in REFUSED[file.stem]]
     for problem, (_, words) in zip(found, REFUSED[file.stem], strict=True):

@@ -18,7 +18,7 @@ from workspace_sample import GOOD
 
 from workflows import cli
 from workflows.compile.kinds import compile_as
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 
 DATA = Path(__file__).parents[2] / "data" / "kaito"
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
@@ -205,7 +205,7 @@ def check(file, content):
     assert problems or report["workspaces"]
     if not problems:
         with contextlib.redirect_stderr(err):
-            assert all(compile_as(plan, "workflow") for plan in plans(str(file)))
+            assert all(compile_as(plan, "workflow") for plan in load_plans(str(file)))
     lines = len(content.decode("utf-8", "replace").splitlines()) + 1
     for problem in problems:
         assert problem["file"] == str(file)

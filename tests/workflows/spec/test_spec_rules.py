@@ -42,9 +42,19 @@ BROKEN = {
     "twice": ("  method: qlora\n", "  method: qlora\n  method: lora  # <--\n", "tuning.method", "duplicate"),
     "bool as number": ("evalSplit: 0.1", "evalSplit: true  # <--", "pipeline.data.evalSplit", "must be a number"),
     "range": ("evalSplit: 0.1", "evalSplit: 0.6  # <--", "pipeline.data.evalSplit", "less than or equal to 0.5"),
-    "duration": (PIPELINE, PIPELINE + "  tune: {timeout: 1 day}  # <--\n", "pipeline.tune.timeout", "no duration"),
-    "no duration": (PIPELINE, PIPELINE + "  tune: {timeout: 0s}  # <--\n", "pipeline.tune.timeout", "no duration"),
-    "size": (PIPELINE, PIPELINE + "  storage: {size: big}  # <--\n", "pipeline.storage.size", "is no size"),
+    "duration": (
+        PIPELINE,
+        PIPELINE + "  tune: {timeout: 1 day}  # <--\n",
+        "pipeline.tune.timeout",
+        "a duration",
+    ),
+    "no duration": (
+        PIPELINE,
+        PIPELINE + "  tune: {timeout: 0s}  # <--\n",
+        "pipeline.tune.timeout",
+        "a duration",
+    ),
+    "size": (PIPELINE, PIPELINE + "  storage: {size: big}  # <--\n", "pipeline.storage.size", "must be a quantity"),
     "count": ("resource:\n", "resource:\n  count: 2  # <--\n", "resource.count", "multinode configurations"),
     "no nodes": ("resource:\n", "resource:\n  count: 0  # <--\n", "resource.count", "at least 1"),
     "partition": (

@@ -3,7 +3,7 @@
 import pytest
 from workspace_sample import GOOD, INFERENCE, PIPELINE, TUNING, check_broken, write
 
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 
 SCHEDULE = '  schedule: {schedules: ["0 3 * * 0"]'
 
@@ -20,23 +20,23 @@ BROKEN = {
         "hour 24 is not within",
     ),
     "zone inside": (scheduled("").replace("0 3", "CRON_TZ=UTC 0 3"), "schedules[0]", "pipeline.schedule.timezone"),
-    "no times": (scheduled("").replace('["0 3 * * 0"]', "[]"), "schedules", "names no time"),
+    "no times": (scheduled("").replace('["0 3 * * 0"]', "[]"), "schedules", "at least one schedule"),
     "times missing": (f"{PIPELINE}  schedule: {{suspend: true}}  # <--\n", "schedules", "missing field"),
-    "zone": (scheduled(", timezone: Europe/Amsterdm"), "timezone", "there is no time zone 'Europe/Amsterdm'"),
+    "zone": (scheduled(", timezone: Europe/Amsterdm"), "timezone", "'Europe/Amsterdm' is not a time zone"),
     "concurrency": (scheduled(", concurrencyPolicy: Never"), "concurrencyPolicy", "must be 'Allow', 'Forbid' or"),
     "deadline": (scheduled(", startingDeadlineSeconds: -1"), "startingDeadlineSeconds", "greater than or equal to 0"),
     "history": (scheduled(", failedJobsHistoryLimit: many"), "failedJobsHistoryLimit", "must be an integer"),
     "stop": (
         scheduled(", stopStrategy: {expression: cronworkflow.failures > 3}"),
         "stopStrategy.expression",
-        "cronworkflow.failures is not known here; write an expression like cronworkflow.failed >= 3",
+        "unknown variable cronworkflow.failures; write an expression such as cronworkflow.failed >= 3",
     ),
     "stop syntax": (
         scheduled(', stopStrategy: {expression: "cronworkflow.failed >"}'),
         "stopStrategy.expression",
         "doesn't parse",
     ),
-    "stop never": (scheduled(', stopStrategy: {expression: "1 > 2"}'), "stopStrategy.expression", "looks at nothing"),
+    "stop never": (scheduled(', stopStrategy: {expression: "1 > 2"}'), "stopStrategy.expression", "has no variable"),
     "old field": (scheduled(', schedule: "0 3 * * 0"'), "schedule", "unknown field"),
 }
 
@@ -48,7 +48,7 @@ def test_a_broken_schedule_is_the_one_problem_at_its_line(tmp_path, pipeline, pa
 
 def test_a_name_too_long_for_a_schedule_is_refused_with_one_alone(tmp_path):
     long = GOOD.replace("name: tuned\n", f"name: {'n' * 53}\n", 1)
-    [plan] = plans(str(write(tmp_path, long)))
+    [plan] = load_plans(str(write(tmp_path, long)))
     assert len(plan.name) == 53
     broken = (GOOD[GOOD.index("  name: tuned\n") :], f"  name: {'n' * 53}  # <--\n" + rest() + SCHEDULE + "}\n")
     check_broken(
@@ -67,7 +67,7 @@ def test_what_only_tuning_has_is_refused_without_it(tmp_path, part, value):
 
 
 def test_a_time_limit_is_a_duration(tmp_path):
-    check_broken(tmp_path, PIPELINE, PIPELINE + "  timeLimit: 1 day  # <--\n", "pipeline.timeLimit", "no duration")
+    check_broken(tmp_path, PIPELINE, PIPELINE + "  timeLimit: 1 day  # <--\n", "pipeline.timeLimit", "a duration")
 
 
 def test_all_that_is_written_stands_in_the_plan_with_its_line(tmp_path):
@@ -78,7 +78,7 @@ def test_all_that_is_written_stands_in_the_plan_with_its_line(tmp_path):
         "    failedJobsHistoryLimit: 2\n    stopStrategy: {expression: cronworkflow.failed >= 3}\n    suspend: true\n"
     )
     file = write(tmp_path, text)
-    [plan] = plans(str(file))
+    [plan] = load_plans(str(file))
     assert (plan.time_limit, plan.approval, plan.tuning.preemptions) == ("6h", True, 20)
     assert plan.schedule.model_dump(by_alias=True) == {
         "schedules": ["0 3 * * 0", "@monthly"],
@@ -97,8 +97,8 @@ def test_all_that_is_written_stands_in_the_plan_with_its_line(tmp_path):
 def test_without_a_schedule_flags_set_none(tmp_path):
     from workflows.errors import InvalidInput
 
-    with pytest.raises(InvalidInput, match=r"schedule\.timezone is set by flag, but the Workspace has no such part"):
-        plans(str(write(tmp_path, GOOD)), ["schedule.timezone=Etc/UTC"])
+    with pytest.raises(InvalidInput, match=r"schedule\.timezone is set by flag, but the Workspace has no"):
+        load_plans(str(write(tmp_path, GOOD)), ["schedule.timezone=Etc/UTC"])
 
 
 def test_flags_are_held_to_the_same_rules(tmp_path):
@@ -106,7 +106,7 @@ def test_flags_are_held_to_the_same_rules(tmp_path):
 
     file = str(write(tmp_path, GOOD + SCHEDULE + "}\n"))
     with pytest.raises(InvalidInput) as caught:
-        plans(file, ["schedule.timezone=Mars/X", 'schedule.schedules=["1 2"]', "timeLimit=soon"])
+        load_plans(file, ["schedule.timezone=Mars/X", 'schedule.schedules=["1 2"]', "timeLimit=soon"])
     said = str(caught.value)
-    assert all(words in said for words in ("no time zone 'Mars/X'", "it has 2 fields", "'soon' is no duration"))
+    assert all(words in said for words in ("'Mars/X' is not a time zone", "it has 2 fields", "not 'soon'"))
     assert "Value error" not in said

@@ -8,7 +8,7 @@ import pytest
 
 from steps.tune import unsupported_arguments
 from workflows.errors import InvalidInput
-from workflows.load_plans import plans
+from workflows.load_plans import load_plans
 from workflows.spec import load
 from workflows.spec.training_keys import (
     COLLATOR,
@@ -141,7 +141,7 @@ def test_columns_of_other_names_are_read(read, tmp_path):
         "DatasetConfig", "context_column: question", "response_column: answer", "messages_column: messages"
     )
     read(config)
-    [plan] = plans(str(tmp_path / "workspace.yaml"))
+    [plan] = load_plans(str(tmp_path / "workspace.yaml"))
     assert plan.data.columns == {"prompt": "question", "completion": "answer"}
     manifest = read(config, block="pipeline: {data: {columns: {prompt: q}}}")
     [warning] = manifest.warnings

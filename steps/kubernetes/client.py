@@ -8,20 +8,17 @@ to a creation ends as "already there", and whoever creates looks whose it is.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote
 
+from steps.kubernetes import connection
+from steps.kubernetes.connection import APPLY_PATCH, JSON, MERGE_PATCH, Connection
+from steps.kubernetes.errors import TRANSIENT_STATUSES, AlreadyExists, ApiError, Conflict, KindNotInstalled
 from steps.runtime.errors import BadInput, StepError, TransientError
-from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
-
-if TYPE_CHECKING:
-    from kubernetes.client import ApiClient, Configuration
-    from kubernetes.client.rest import RESTResponse
+from steps.runtime.retry import Response, RetryPolicy, Sleep, retry_after, retry_call
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -31,9 +28,6 @@ TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between bytes of an answer."""
 RETRY = RetryPolicy(max_attempts=6)
 PAGE = 200
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-MAY_PASS = (429, 500, 502, 503, 504)
-APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 
 @dataclass(frozen=True)
@@ -51,43 +45,23 @@ class Kind:
         return f"{self.plural}.{group}" if group else self.plural
 
 
-class Refused(StepError):
-    """The API server said no, and will say so again."""
-
-    def __init__(self, status: int, reason: str, what: str, fix: str = "") -> None:
-        super().__init__(what, fix)
-        self.status, self.reason = status, reason
-
-
-class AlreadyExists(Refused):
-    """An object of this name exists: made by somebody else, or by a call whose answer was lost."""
-
-
-class Conflict(Refused):
-    """The object has changed since it was read, or another manager owns a field."""
-
-
-class KindNotInstalled(BadInput):
-    """The cluster does not know the kind: its definitions are not installed."""
-
-
 class KubernetesClient:
     """Objects of one cluster.
 
-    Every method raises ``BadInput`` where credentials, permissions or the object itself must be mended, ``Refused``
+    Every method raises ``BadInput`` where credentials, permissions or the object itself must be mended, ``ApiError``
     where the server says no for another reason, and ``StepError`` when each try failed.
     """
 
-    def __init__(self, api: ApiClient, namespace: str, sleep: Sleep = time.sleep) -> None:
-        self.namespace = namespace
+    def __init__(self, connection: Connection, sleep: Sleep = time.sleep) -> None:
+        self.namespace = connection.namespace
         """Where namespaced objects are, unless a call says otherwise."""
-        self._api = api
+        self._connection = connection
         self._sleep = sleep
 
     @property
     def host(self) -> str:
         """Name or address of the API server."""
-        return urlsplit(self._api.configuration.host).hostname or ""
+        return self._connection.host
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document | None:
         """An object; None where there is none of this name.
@@ -110,7 +84,7 @@ class KubernetesClient:
             given = query | ({"continue": following} if following else {})
             try:
                 page = self._call("list", "GET", kind, "", namespace, query=given) or {}
-            except Refused as error:
+            except ApiError as error:
                 if error.status != 410 or not following:
                     raise
                 # The pages have expired on the server: begin again.
@@ -138,13 +112,13 @@ class KubernetesClient:
         """
         query = {"fieldManager": MANAGER, "force": str(force).lower()}
         name = body["metadata"]["name"]
-        return self._call("patch", "PATCH", kind, name, namespace, query=query, body=body, content=APPLY) or {}
+        return self._call("patch", "PATCH", kind, name, namespace, query=query, body=body, content=APPLY_PATCH) or {}
 
     def patch(self, kind: Kind, name: str, body: Document, namespace: str = "", *, of: str = "") -> Document | None:
         """Merge patch of an object, or of its subresource ``of``; None where there is none of this name."""
         query = {"fieldManager": MANAGER}
         return self._call(
-            "patch", "PATCH", kind, name, namespace, query=query, body=body, content=MERGE, of=of, absent=True
+            "patch", "PATCH", kind, name, namespace, query=query, body=body, content=MERGE_PATCH, of=of, absent=True
         )
 
     def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", policy: str = "Background") -> bool:
@@ -164,7 +138,7 @@ class KubernetesClient:
         path = self._path(PODS, pod, namespace, "log")
 
         def call() -> str:
-            status, text, response = self._answer("GET", path, query, None, "")
+            status, text, response = self._send("GET", path, query, None, "")
             if status in (400, 404):
                 return ""
             if status != 200:
@@ -183,7 +157,7 @@ class KubernetesClient:
         *,
         query: Mapping[str, str] | None = None,
         body: Document | None = None,
-        content: str = "application/json",
+        content: str = JSON,
         of: str = "",
         absent: bool = False,
     ) -> Document | None:
@@ -193,7 +167,7 @@ class KubernetesClient:
         shown = f"{kind.qualified} {name}".strip()
 
         def call() -> Document | None:
-            status, text, response = self._answer(method, path, query or {}, body, content)
+            status, text, response = self._send(method, path, query or {}, body, content)
             if 200 <= status < 300:
                 return _document(text, shown)
             if status == 404 and absent and _is_of_object(text):
@@ -206,34 +180,32 @@ class KubernetesClient:
         try:
             return retry_call(call, RETRY, log=_log, sleep=self._sleep)
         except TransientError as error:
-            host = self._api.configuration.host
+            host = self._connection.url
             raise StepError(
                 f"the Kubernetes API at {host}: {error.message} ({RETRY.max_attempts} attempts)",
                 "check that the cluster is healthy, then run the step again",
             ) from None
 
-    def _answer(
+    def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Document | None, content: str
-    ) -> tuple[int, str, RESTResponse]:
-        """One exchange."""
+    ) -> tuple[int, str, Any]:
+        """Send one request; return status, body and response."""
         from kubernetes.client import ApiException
+        from kubernetes.config import ConfigException
         from urllib3.exceptions import HTTPError
 
-        headers = {"Accept": "application/json"} | ({"Content-Type": content} if body is not None else {})
-        given = {key: value for key, value in query.items() if value}
-        asked = self._api.param_serialize(
-            method, f"{path}?{urlencode(given)}", header_params=headers, body=body, auth_settings=["BearerToken"]
-        )
+        request = self._connection.open(method, path, query, body, content_type=content, timeout=TIMEOUT)
         try:
-            response = self._api.call_api(*asked, _request_timeout=TIMEOUT)
-            return response.status, (response.read() or b"").decode(errors="replace"), response
-        except ApiException as error:  # Only what TLS says: statuses are ours to read.
+            with request as response:
+                return response.status, (response.data or b"").decode(errors="replace"), response
+        except (ApiException, ConfigException) as error:  # TLS, or no credentials; statuses raise nothing
             raise BadInput(
-                f"no trusted connection to the Kubernetes API at {self._api.configuration.host}: {error.reason}",
-                "see the certificate authority in the kubeconfig, or of the service account",
+                f"no trusted connection to the Kubernetes API at {self._connection.url}:"
+                f" {getattr(error, 'reason', None) or error}",
+                "check the certificate authority in the kubeconfig, or of the service account",
             ) from None
         except HTTPError as error:
-            raise TransientError(f"no whole answer to {method} {path} ({_words(error)})") from None
+            raise TransientError(f"no complete response to {method} {path} ({_words(error)})") from None
 
     def _path(self, kind: Kind, name: str, namespace: str, of: str = "") -> str:
         root = "apis" if "/" in kind.api_version else "api"
@@ -252,41 +224,25 @@ WORKFLOWS = Kind("argoproj.io/v1alpha1", "workflows")
 
 
 def connect(sleep: Sleep = time.sleep) -> KubernetesClient:
-    """The cluster that ``$KUBECONFIG`` names, else the one this pod is in, else that of ``~/.kube/config``.
+    """Connect to the cluster of ``$KUBECONFIG``, else of this pod, else of ``~/.kube/config``.
 
     Raises:
-        BadInput: none of them can be used.
+        BadInput: none of them is usable.
     """
-    from kubernetes import client
-
-    configuration = client.Configuration()
-    namespace = _load(configuration)
-    # False, not 0: it also keeps urllib3 from following redirects with our token.
-    configuration.retries = False
-    api = client.ApiClient(configuration)
-    api.user_agent = MANAGER
-    return KubernetesClient(api, namespace, sleep)
-
-
-def _load(configuration: Configuration) -> str:
-    """Fill in address and credentials; gives the namespace that they are for."""
     from kubernetes import config
 
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG")
+    in_pod = connection.is_in_pod()
     try:
-        if inside:
-            config.load_incluster_config(client_configuration=configuration)
-            return (ACCOUNT / "namespace").read_text().strip()
-        # The library reads KUBECONFIG when it is imported; we when we are asked.
-        file = os.environ.get("KUBECONFIG") or "~/.kube/config"
-        config.load_kube_config(file, client_configuration=configuration)
-        current: Document = config.list_kube_config_contexts(file)[1]
-        return str(current["context"].get("namespace") or "default")
+        if in_pod:
+            return KubernetesClient(connection.from_service_account(), sleep)
+        path = connection.kubeconfig_path()
+        current: Document = config.list_kube_config_contexts(path)[1]
+        return KubernetesClient(connection.from_kubeconfig(path, current), sleep)
     except (config.ConfigException, OSError) as error:
-        where = "the service account of this pod" if inside else "a kubeconfig"
+        source = "the service account of this pod" if in_pod else "a kubeconfig"
         raise BadInput(
-            f"{where} does not lead to a cluster: {error}",
-            "mount the service account's token" if inside else "set KUBECONFIG, or run this in the cluster",
+            f"{source} does not lead to a cluster: {error}",
+            "mount the service account's token" if in_pod else "set KUBECONFIG, or run this in the cluster",
         ) from None
 
 
@@ -312,7 +268,7 @@ def _is_of_object(text: str) -> bool:
         return False
 
 
-def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response: RESTResponse) -> StepError:
+def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response: Response) -> StepError:
     """What an answer other than 2xx means."""
     try:
         told = json.loads(text)
@@ -320,7 +276,7 @@ def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response
     except (ValueError, AttributeError):
         message, reason = text.strip()[:200], ""
     what = f"cannot {verb} {shown}: {message or f'status {status}'}"
-    if status in MAY_PASS:
+    if status in TRANSIENT_STATUSES:
         return TransientError(what, retry_after=retry_after(response))
     if status == 401:
         return BadInput(f"{what} (401: the cluster does not accept our credentials)", "log in to the cluster again")
@@ -336,7 +292,7 @@ def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response
         return Conflict(status, reason, what, "somebody else changes it too; run the step again")
     if status in (400, 422):
         return BadInput(what)
-    return Refused(status, reason, what)
+    return ApiError(status, reason, what)
 
 
 def _words(error: Exception) -> str:

@@ -16,16 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from steps.kubernetes import client as kubernetes_client
-from steps.kubernetes.client import (
-    EVENTS,
-    NODE_CLAIMS,
-    NODE_POOLS,
-    NODES,
-    AlreadyExists,
-    Conflict,
-    Kind,
-    KindNotInstalled,
-)
+from steps.kubernetes.client import EVENTS, NODE_CLAIMS, NODE_POOLS, NODES, Kind
+from steps.kubernetes.errors import AlreadyExists, Conflict, KindNotInstalled
 from steps.provision import aks_errors, karpenter_objects
 from steps.provision.karpenter_objects import Document, claim_name, condition, is_ready, node_class
 from steps.provision.node_providers import RUN_LABEL

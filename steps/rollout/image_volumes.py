@@ -13,7 +13,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from steps.kubernetes.client import KubernetesClient, Refused
+from steps.kubernetes.client import KubernetesClient
+from steps.kubernetes.errors import ApiError
 from steps.rollout import service_manifests
 from steps.rollout.service_manifests import DEPLOYMENTS
 from steps.rollout.service_release import STABLE, Release
@@ -83,7 +84,7 @@ def _missing_support(cluster: KubernetesClient, name: str, release: Release) -> 
     body["metadata"]["generateName"] = f"{name}-"
     try:
         created = cluster.create(DEPLOYMENTS, body, dry_run=True)
-    except (BadInput, Refused) as error:
+    except (BadInput, ApiError) as error:
         return f"the cluster rejects image volumes ({error.message})"
     volumes = created["spec"]["template"]["spec"].get("volumes") or []
     accepted = {volume["name"] for volume in volumes if volume.get("image")}

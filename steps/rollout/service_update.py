@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from steps.kubernetes.client import CONFIG_MAPS, PODS, KindNotInstalled, KubernetesClient
+from steps.kubernetes.client import CONFIG_MAPS, PODS, KubernetesClient
+from steps.kubernetes.errors import KindNotInstalled
 from steps.rollout import pod_diagnosis, service_manifests
 from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, TRACK_LABEL
 from steps.rollout.service_pod import SERVICE_LABEL

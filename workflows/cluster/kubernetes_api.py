@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
+from steps.kubernetes import connection
+from steps.kubernetes.connection import JSON, MERGE_PATCH, Connection
 from steps.runtime import retry
 from steps.runtime.redaction import redact
 from steps.runtime.retry import Sleep, retry_after
@@ -37,8 +39,8 @@ SUBMISSION = "argotune.dev/submission"
 class KubernetesWorkflows(Workflows):
     """The Workflows of a namespace, by the Kubernetes API."""
 
-    def __init__(self, client: Any, namespace: str, place: str, sleep: Sleep = time.sleep) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, namespace: str, place: str, sleep: Sleep = time.sleep) -> None:
+        self._connection = connection
         self.namespace = namespace
         self.place = place
         self._sleep = sleep
@@ -195,28 +197,20 @@ class KubernetesWorkflows(Workflows):
         from kubernetes.config import ConfigException
         from urllib3.exceptions import HTTPError
 
-        headers = {"Accept": "application/json", "User-Agent": "argotune"}
-        if body is not None:
-            headers["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        queries = list(query.items())
-        response = None
+        content_type = MERGE_PATCH if method == "PATCH" else JSON
+        exchange = self._connection.open(method, path, query, body, content_type=content_type, timeout=(CONNECT, read))
         try:
-            self._client.update_params_for_auth(headers, queries, ["BearerToken"], path, method, body)
-            url = self._client.configuration.host + path + (f"?{urlencode(queries)}" if queries else "")
-            response = self._client.call_api(method, url, headers, body, None, (CONNECT, read)).response
-            if not 200 <= response.status < 300:
-                raise failure_from_response(request, response.status, _status(response.data), retry_after(response))
-            yield response
+            with exchange as response:
+                if not 200 <= response.status < 300:
+                    raise failure_from_response(
+                        request, response.status, _status(response.data), retry_after(response)
+                    )
+                yield response
         except ConfigException as error:
             fix = "log in again; the kubeconfig names a program that gives credentials"
             raise ApiFailure(request, 401, f"no credentials for {self.place}: {redact(str(error))}", fix) from None
         except (ApiException, HTTPError, OSError) as error:
             raise failure_from_connection(request, error) from None
-        finally:
-            if response is not None:
-                # Not back into the pool: what is left of a stream would be taken for the next answer.
-                response.close()
-                response.release_conn()
 
 
 def connect(
@@ -229,28 +223,18 @@ def connect(
     Raises:
         InvalidInput: there is no kubeconfig, it can't be read, or has no such context.
     """
-    from kubernetes import client, config
-
-    settings = client.Configuration()
-    settings.retries = False
-    if not kubeconfig and not os.environ.get("KUBECONFIG") and "KUBERNETES_SERVICE_HOST" in os.environ:
-        config.load_incluster_config(client_configuration=settings)
-        own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-        where = namespace or own.read_text().strip()
-        return KubernetesWorkflows(client.ApiClient(settings), where, "this cluster", sleep)
+    if not kubeconfig and connection.is_in_pod():
+        pod = connection.from_service_account()
+        return KubernetesWorkflows(pod, namespace or pod.namespace, "this cluster", sleep)
     chosen = _context(kubeconfig, context)
     try:
-        config.load_kube_config(
-            _found(kubeconfig), context=chosen["name"], client_configuration=settings, persist_config=False
-        )
+        connected = connection.from_kubeconfig(_found(kubeconfig), chosen)
     except Exception as error:  # the loader lets KeyError, TypeError and OSError of a half-written file through
         raise InvalidInput(
             Problem(f"the context {chosen['name']} can't be used: {redact(str(error))}", file=_found(kubeconfig))
         ) from None
-    settings.retries = False
-    own_namespace = str((chosen.get("context") or {}).get("namespace") or "")
-    place = f"{settings.host} (context {chosen['name']})"
-    return KubernetesWorkflows(client.ApiClient(settings), namespace or own_namespace or "default", place, sleep)
+    place = f"{connected.url} (context {chosen['name']})"
+    return KubernetesWorkflows(connected, namespace or connected.namespace, place, sleep)
 
 
 def _context(kubeconfig: str | None, name: str | None) -> Document:
@@ -276,7 +260,7 @@ def _context(kubeconfig: str | None, name: str | None) -> Document:
 
 def _found(kubeconfig: str | None) -> str:
     """Where a kubeconfig is looked for; several files in ``$KUBECONFIG`` are merged."""
-    return kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    return kubeconfig or connection.kubeconfig_path()
 
 
 def _parsed(data: bytes, request: ApiRequest) -> Document:

@@ -10,17 +10,9 @@ from kubernetes import config
 from kubernetes_server import KubernetesServer
 
 from steps.kubernetes import client as kubernetes_client
-from steps.kubernetes.client import (
-    NODE_POOLS,
-    PODS,
-    RETRY,
-    AlreadyExists,
-    Conflict,
-    Kind,
-    KindNotInstalled,
-    KubernetesClient,
-    connect,
-)
+from steps.kubernetes import connection
+from steps.kubernetes.client import NODE_POOLS, PODS, RETRY, Kind, KubernetesClient, connect
+from steps.kubernetes.errors import AlreadyExists, Conflict, KindNotInstalled
 from steps.runtime.errors import BadInput, StepError
 
 MAPS = Kind("v1", "configmaps")
@@ -155,7 +147,7 @@ def test_a_pod_uses_its_service_account(
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
-    monkeypatch.setattr(kubernetes_client, "ACCOUNT", tmp_path)
+    monkeypatch.setattr(connection, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setattr(config.incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(config.incluster_config, "SERVICE_CERT_FILENAME", str(certificate))
     inside = connect()

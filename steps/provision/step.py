@@ -83,7 +83,7 @@ def _device(here: machine.Machine) -> tuple[str, str]:
 
 
 def _sku(name: str) -> Sku | None:
-    """ReportData of a VM size; None when none is asked for, or it is not in our list."""
+    """Return the data of an instance type; None if none is requested or it is unknown."""
     if not name:
         return None
     import presets

@@ -1,4 +1,4 @@
-"""Memory, time and money of a plan, before anything is spent. docs/ESTIMATES.md has the formulas and their errors."""
+"""Memory, time and cost of a plan, before anything is spent. docs/ESTIMATES.md has the formulas and their errors."""
 
 from workflows.estimate.local_machine import memory_warnings
 from workflows.estimate.plan_estimate import Estimate, estimate, processes

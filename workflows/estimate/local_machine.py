@@ -1,4 +1,4 @@
-"""What a plan needs of the machine that runs it itself (``argotune run``), whatever size the Workspace names."""
+"""Memory that a plan needs on the local machine (``argotune run``), regardless of the Workspace's instance type."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from steps.runtime.machine import Machine
 
 LIBRARIES_GIB = 0.8
-"""Of memory, for Python, torch and the other libraries of the tune step on a processor: docs/ESTIMATES.md."""
+"""Memory of Python, torch and the other libraries of the tune step on a CPU: docs/ESTIMATES.md."""
 
 
 def memory_warnings(plan: Plan, machine: Machine, *, cuda: bool) -> list[Problem]:
-    """What may be too large for this machine. These are warnings: what else it does is not known, and it may swap.
+    """Return warnings about parts that can exceed the local memory.
 
-    ``cuda``: whether its GPUs, where it has any, can be used by the torch that is installed.
+    They are not errors: other processes of the machine are unknown, and it can swap. ``cuda`` is True if the installed
+    torch can use the GPUs.
     """
     if not plan.model.preset:
         return []
@@ -43,10 +44,8 @@ class _Room:
 def _room(machine: Machine, cuda: bool) -> _Room:
     if cuda and machine.gpus:
         smallest = min(machine.gpus, key=lambda gpu: gpu.memory_gib)
-        return _Room(
-            USABLE_SHARE * smallest.memory_gib, f"a GPU of this machine ({smallest.name})", GPU, len(machine.gpus)
-        )
-    return _Room(machine.memory_gib - LIBRARIES_GIB, "this machine", CPU, 1)
+        return _Room(USABLE_SHARE * smallest.memory_gib, f"a local GPU ({smallest.name})", GPU, len(machine.gpus))
+    return _Room(machine.memory_gib - LIBRARIES_GIB, "the local machine", CPU, 1)
 
 
 def _tuning(plan: Plan, room: _Room) -> Problem | None:
@@ -58,14 +57,14 @@ def _tuning(plan: Plan, room: _Room) -> Problem | None:
 
     if training is None or needed(training) <= room.gib:
         return None
-    what = f"tuning needs about {needed(training):.1f} GiB of memory, and {room.where} has {room.gib:.1f} for it"
+    what = f"tuning needs about {needed(training):.1f} GiB of memory, but {room.where} has {room.gib:.1f} GiB"
     ways = fitting_settings(training, lambda changed: needed(changed) <= room.gib)
-    return Problem(what, path="tuning", fix=any_of(ways) or "take a smaller model, or a larger machine")
+    return Problem(what, path="tuning", fix=any_of(ways) or "use a smaller model or a larger machine")
 
 
 def _serving(plan: Plan, room: _Room) -> Problem | None:
     weights = presets.model(plan.model.preset).weights_gib
     if weights <= room.gib:
         return None
-    what = f"the base model alone is {weights:.1f} GiB, and {room.where} has {room.gib:.1f} to serve it"
-    return Problem(what, path="inference", fix="take a smaller model, or a larger machine")
+    what = f"the base model needs {weights:.1f} GiB, but {room.where} has {room.gib:.1f} GiB"
+    return Problem(what, path="inference", fix="use a smaller model or a larger machine")

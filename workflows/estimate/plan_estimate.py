@@ -1,4 +1,4 @@
-"""The estimate of a whole plan: what it needs, whether its machine has it, and what it costs."""
+"""Estimate of a plan: required memory, whether it fits, time and cost."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from workflows.estimate.serving import MIN_CONTEXT, Serving, ServingMemory, serv
 from workflows.plan.model import Plan
 
 USABLE_SHARE = 0.985
-"""Of a GPU's memory, what the driver leaves, where the facts of the machine size don't tell."""
-OLDEST = 7.5
-"""Compute capability below which no machine is proposed: bitsandbytes' 4-bit kernels and vLLM want this or later."""
+"""Usable share of a GPU's memory, if the instance type does not specify it."""
+MIN_COMPUTE_CAPABILITY = 7.5
+"""Minimum compute capability of suggested instance types, required by bitsandbytes' 4-bit kernels and vLLM."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan needs and costs. Memory is in GiB, of the fullest GPU."""
+    """Memory and cost of a plan. Memory is in GiB, of the GPU that uses the most."""
 
     sku: presets.Sku | None
-    """The machine size of the plan; None where it runs on nodes that are already there."""
+    """Instance type of the plan; None for existing nodes."""
     nodes: int
     training: Training | None
     tuning: TuningMemory | None
     server: Serving | None
     serving: ServingMemory | None
     smallest: presets.Sku | None
-    """The smallest size in service on which all of it fits."""
+    """Smallest current instance type on which everything fits."""
     price: presets.Price | None
-    """Of one node of ``sku`` for an hour."""
+    """Price of one node of ``sku`` per hour."""
     prices: presets.Prices
     time: cost.Time | None
     spot: bool = False
-    """Whether the nodes are asked for at the spot price."""
+    """True if spot nodes are requested."""
 
     @property
     def usable(self) -> float | None:
-        """Memory of one GPU that programs may use."""
+        """Usable memory of one GPU in GiB."""
         return usable(self.sku) if self.sku else None
 
     @property
     def tuning_fits(self) -> bool | None:
-        """None where there is nothing to tell."""
+        """True if it fits; None if unknown."""
         return tuning_fits(self.tuning, self.sku) if self.tuning and self.sku else None
 
     @property
     def serving_fits(self) -> bool | None:
-        """None where there is nothing to tell."""
+        """True if it fits; None if unknown."""
         return serving_fits(self.serving, self.server, self.sku) if self.serving and self.server and self.sku else None
 
     def cost(self, hours: float | None) -> float | None:
-        """USD for all nodes."""
+        """Return the cost of all nodes in USD."""
         return None if self.hourly is None or hours is None else self.hourly * hours * self.nodes
 
     @property
     def hourly(self) -> float | None:
-        """USD of one node for an hour, at the price that is asked for."""
+        """USD per node and hour, at the spot price if spot nodes are requested."""
         if self.price is None:
             return None
         return self.price.spot if self.spot and self.price.spot else self.price.regular
 
 
 def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None = None) -> Estimate:
-    """The estimate of a plan; ``prices`` are those of the presets unless the site has its own.
+    """Return the estimate of a plan.
 
-    ``rows``: how many there are to train on, where that is known.
+    ``prices`` default to those of the presets; ``rows`` is the number of training rows, if known.
     """
     model = presets.model(plan.model.preset)
     sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
@@ -95,18 +95,18 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
 
 
 def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: float | None = None) -> Training | None:
-    """The settings of a plan's tuning that memory depends on, on a node with so many GPUs; None without tuning.
+    """Return the memory-relevant settings of a plan's tuning on a node with ``gpus`` GPUs; None without tuning.
 
-    Each GPU has a process that trains side by side with the others. Where ``room`` (GiB of one of them) can't hold
-    the whole model, they divide its weights, or, where that isn't enough, the layers are spread over the GPUs and one
-    process trains. ``sharding`` and ``processes`` of the plan say it otherwise.
-    Defaults are those of ``steps.tune``: AdamW, NF4 with constants quantized again, ``checkpointing`` on a GPU alone.
+    Each GPU has a data-parallel process. If ``room`` (GiB of one GPU) cannot hold the whole model, the processes shard
+    its weights; if that does not fit either, one process places the layers on all GPUs. ``sharding`` and
+    ``processes`` of the plan override this. Defaults are those of ``steps.tune``: AdamW, NF4 with double
+    quantization, ``checkpointing`` on GPUs only.
     """
     tuning = plan.tuning
     if not tuning:
         return None
     arguments, quantization = tuning.training_arguments, tuning.quantization_config
-    alone = Training(
+    single = Training(
         method=tuning.method,
         batch_size=max(1, tuning.batch_size),
         length=max(1, tuning.max_length),
@@ -121,50 +121,52 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: floa
         answers=2 if tuning.objective == "dpo" else 1,
     )
     count = tuning.processes or max(1, gpus)
-    spread = replace(alone, gpus=max(1, gpus))
+    spread = replace(single, gpus=max(1, gpus))
     if count == 1:
         return spread
-    ways = sharding.strategies(tuning.sharding, shardable=tuning.method == "lora" or sharding.can_shard(quantization))
-    together = [replace(alone, processes=count, divided=way == "full") for way in ways]
+    strategies = sharding.strategies(
+        tuning.sharding, shardable=tuning.method == "lora" or sharding.can_shard(quantization)
+    )
+    parallel = [replace(single, processes=count, sharded=strategy == "full") for strategy in strategies]
     if room is None:
-        return together[0]
-    fitting = next((training for training in together if _holds(plan, training, room)), None)
-    # ProgressCallback to tune as such, they are not given up; nor are they where nothing fits.
-    return fitting or (together[-1] if tuning.processes or tuning.sharding == "full" else spread)
+        return parallel[0]
+    fitting = next((training for training in parallel if _fits_in(plan, training, room)), None)
+    # Explicitly requested processes are kept, and so is sharding if nothing fits.
+    return fitting or (parallel[-1] if tuning.processes or tuning.sharding == "full" else spread)
 
 
 def processes(plan: Plan) -> dict[str, int | str]:
-    """What tune is told of processes, where it isn't to find out: how many, and how they hold the base."""
+    """Return tune's flags for processes and sharding that are not auto-detected."""
     tuning = plan.tuning
     if tuning is None:
         return {}
-    told: dict[str, int | str] = {"processes": tuning.processes} if tuning.processes else {}
-    told |= {"sharding": tuning.sharding} if tuning.sharding != "auto" else {}
+    flags: dict[str, int | str] = {"processes": tuning.processes} if tuning.processes else {}
+    flags |= {"sharding": tuning.sharding} if tuning.sharding != "auto" else {}
     if not plan.model.preset or not plan.resource.instance_type:
-        return told
+        return flags
     training = training_of(plan, plan.resource.gpus, room=usable(presets.sku(plan.resource.instance_type)))
-    if training and training.divided:
-        return told | {"sharding": "full"}
-    return told | ({"processes": 1} if training and training.gpus > 1 else {})
+    if training and training.sharded:
+        return flags | {"sharding": "full"}
+    return flags | ({"processes": 1} if training and training.gpus > 1 else {})
 
 
-def _holds(plan: Plan, training: Training, room: float) -> bool:
+def _fits_in(plan: Plan, training: Training, room: float) -> bool:
     return memory.tuning(shapes.of(presets.model(plan.model.preset)), training).total <= room
 
 
 def server_of(plan: Plan, gpus: int) -> Serving | None:
-    """The settings of a plan's server that memory depends on; None without a rollout."""
+    """Return the memory-relevant settings of a plan's server; None without a rollout."""
     if not plan.rollout:
         return None
     rank = lora_init.written_rank(plan.tuning.rank, plan.tuning.lora_config) if plan.tuning else 16
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
-    adapters += bool(adapters)  # room for the one that takes another's place
-    allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM has slots of 8, 16, 32... only
-    return Serving.of(plan.rollout.server_arguments, max(1, gpus) * plan.resource.count, adapters, allowed)
+    adapters += bool(adapters)  # one more slot for the next adapter
+    allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM supports ranks of 8, 16, 32...
+    return Serving.from_flags(plan.rollout.server_arguments, max(1, gpus) * plan.resource.count, adapters, allowed)
 
 
 def context_length(plan: Plan) -> int:
-    """Tokens of context to ask vLLM for, where the GPUs don't hold the model's own; 0 where they do, or as given."""
+    """Return the context length for vLLM if the GPUs cannot hold the model's; otherwise 0."""
     sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
     server = server_of(plan, plan.resource.gpus)
     if not sku or not server or server.length or not plan.model.preset:
@@ -175,22 +177,22 @@ def context_length(plan: Plan) -> int:
 
 
 def usable(sku: presets.Sku) -> float:
-    """Memory of one GPU that programs may use."""
+    """Usable memory of one GPU in GiB."""
     return sku.usable_memory_gib or USABLE_SHARE * sku.gpu_memory_gib
 
 
 def tuning_fits(needed: TuningMemory, sku: presets.Sku) -> bool:
-    """Whether a tuning fits on a machine that it was estimated for."""
+    """Return True if a tuning fits on the instance type it was estimated for."""
     return needed.total <= usable(sku)
 
 
 def serving_fits(needed: ServingMemory, server: Serving, sku: presets.Sku) -> bool:
-    """Whether a server fits on a machine that it was estimated for."""
+    """Return True if a server fits on the instance type it was estimated for."""
     return needed.total <= server.utilization * usable(sku)
 
 
 def fits(plan: Plan, sku: presets.Sku) -> bool:
-    """Whether all of a plan fits on machines of another size."""
+    """Return True if the whole plan fits on another instance type."""
     model = presets.model(plan.model.preset)
     training, server = training_of(plan, sku.gpus, room=usable(sku)), server_of(plan, sku.gpus)
     return not (training and not tuning_fits(memory.tuning(shapes.of(model), training), sku)) and not (
@@ -199,14 +201,16 @@ def fits(plan: Plan, sku: presets.Sku) -> bool:
 
 
 def smallest(plan: Plan, prices: presets.Prices) -> presets.Sku | None:
-    """The size in service with the least GPU memory on which a plan fits, the cheaper where two have as much."""
+    """Return the current instance type with the least GPU memory on which a plan fits; on a tie, the cheapest."""
 
     def rank(sku: presets.Sku) -> tuple[float, float]:
         price = prices.usd_per_hour.get(sku.name)
         return sku.total_memory_gib, price.regular if price else float("inf")
 
-    offered = [sku for sku in presets.skus() if not sku.retired and (sku.compute_capability or 0) >= OLDEST]
-    return min((sku for sku in offered if fits(plan, sku)), key=rank, default=None)
+    candidates = [
+        sku for sku in presets.skus() if not sku.retired and (sku.compute_capability or 0) >= MIN_COMPUTE_CAPABILITY
+    ]
+    return min((sku for sku in candidates if fits(plan, sku)), key=rank, default=None)
 
 
 def _time(
@@ -226,7 +230,7 @@ def _time(
 
 
 def _number(values: Mapping[str, Any], key: str, default: float) -> float:
-    """A number of a map; the default where there is none, which the tune step then refuses."""
+    """Return a number of a mapping; the default if it is invalid, which the tune step then rejects."""
     try:
         number = float(values.get(key, default))
     except (TypeError, ValueError):
@@ -235,6 +239,6 @@ def _number(values: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def _truth(values: Mapping[str, Any], key: str, default: bool) -> bool:
-    """A flag of a map, which a ConfigMap may have quoted."""
+    """Return a boolean of a mapping; ConfigMaps can contain it as a string."""
     value = values.get(key)
     return default if value is None else str(value).lower() in ("true", "1", "yes", "on")

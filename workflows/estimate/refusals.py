@@ -1,4 +1,4 @@
-"""What can't fit is refused, with the settings that would, found by trying them."""
+"""Problems of plans that do not fit, with settings that do, each verified by an estimate."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from workflows.plan.model import Plan
 
 LENGTHS = (8192, 4096, 2048, 1024, 512, 256)
 Change = tuple[str, Training]
-"""What to write, and the settings then."""
+"""Fix, and the changed settings."""
 
 
 def refusals(plan: Plan, prices: presets.Prices | None = None) -> list[Problem]:
-    """A problem for each part of a plan that can't fit on its machine; nothing where the machine isn't known."""
+    """Return a problem for each part of a plan that does not fit; empty if the instance type is unknown."""
     sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
     if not sku or fits(plan, sku):
         return []
@@ -27,7 +27,7 @@ def refusals(plan: Plan, prices: presets.Prices | None = None) -> list[Problem]:
     problems = []
     if found.tuning_fits is False:
         problems.append(_tuning(plan, found))
-    # Where the estimate is only an upper bound, nothing is refused.
+    # An estimate that is only an upper bound rejects nothing.
     if found.serving_fits is False and found.serving and found.serving.exact:
         problems.append(_serving(found))
     return problems
@@ -38,42 +38,42 @@ def _tuning(plan: Plan, found: Estimate) -> Problem:
     parts = [f"{name} {size:.1f}" for name, size in found.tuning.components().items() if size >= 0.05]
     what = (
         f"tuning needs {found.tuning.total:.1f} GiB of GPU memory ({', '.join(parts)}), "
-        f"and a GPU of {found.sku.name} has {usable(found.sku):.1f}"
+        f"but a GPU of {found.sku.name} has {usable(found.sku):.1f} GiB"
     )
     model, sku = shapes.of(presets.model(plan.model.preset)), found.sku
     ways = fitting_settings(found.training, lambda changed: tuning_fits(memory.tuning(model, changed), sku))
     if found.smallest:
         ways.append(f"resource.instanceType: {found.smallest.name}")
-    fix = any_of(ways) or "no size fits and no setting helps: take a smaller model"
+    fix = any_of(ways) or "use a smaller model: no instance type fits and no setting helps"
     return Problem(what, path="resource.instanceType", fix=fix)
 
 
 def any_of(ways: Sequence[str]) -> str:
-    """Ways to mend something, as one sentence; empty where there is none."""
+    """Join alternative fixes to one sentence; "" if there are none."""
     return f"any one of: {'; '.join(ways)}" if len(ways) > 1 else "".join(ways)
 
 
 def fitting_settings(training: Training, fitting: Callable[[Training], bool]) -> list[str]:
-    """Each single change of a setting that makes it fit; where none does, the first that do together."""
+    """Return each single setting change that makes it fit; otherwise the first combination that does."""
     alone = [
         next((text for text, changed in ways if fitting(changed)), "")
-        for ways in (_again(training), _batches(training), _lengths(training), _quantized(training))
+        for ways in (_checkpointed(training), _batches(training), _lengths(training), _quantized(training))
     ]
     if any(alone):
         return [text for text in alone if text]
-    together: list[str] = []
-    for step in (_again, _quantized, _batches, _lengths):
+    combined: list[str] = []
+    for step in (_checkpointed, _quantized, _batches, _lengths):
         ways = list(step(training))
         found = next((way for way in ways if fitting(way[1])), None)
         if found:
-            return [" and ".join([*together, found[0]])]
-        if ways:  # the change that goes furthest
+            return [" and ".join([*combined, found[0]])]
+        if ways:  # the largest change
             text, training = ways[-1]
-            together.append(text)
+            combined.append(text)
     return []
 
 
-def _again(training: Training) -> Iterator[Change]:
+def _checkpointed(training: Training) -> Iterator[Change]:
     if not training.checkpointing:
         yield "TrainingArguments.gradient_checkpointing: true", replace(training, checkpointing=True)
 
@@ -105,7 +105,7 @@ def _serving(found: Estimate) -> Problem:
     length = found.server.length
     what = (
         f"serving needs {found.serving.total:.1f} GiB of each GPU"
-        f"{f', for one request of {length} tokens' if length else ''}, and vLLM may use {room:.1f} of "
+        f"{f', for one request of {length} tokens' if length else ''}, but vLLM can use {room:.1f} GiB on "
         f"{found.sku.name} (gpu-memory-utilization {found.server.utilization:g})"
     )
     ways = []
@@ -113,15 +113,15 @@ def _serving(found: Estimate) -> Problem:
         ways.append(f"vllm.max-model-len: {longest // MIN_CONTEXT * MIN_CONTEXT} in inference_config.yaml")
     if found.smallest:
         ways.append(f"resource.instanceType: {found.smallest.name}")
-    fix = any_of(ways) or "no size fits: take a smaller model"
+    fix = any_of(ways) or "use a smaller model: no instance type fits"
     return Problem(what, path="resource.instanceType", fix=fix)
 
 
 def too_small(plan: Plan, prices: presets.Prices) -> Iterator[Problem]:
-    """Sizes to fall back to on which the tuning does not fit; what serves is on other nodes."""
+    """Yield fallback instance types on which the tuning does not fit; servers use other nodes."""
     for index, size in enumerate(plan.nodes.fallback_instance_types):
         other = plan.resource.model_copy(update={"instance_type": size})
         instead = plan.model_copy(update={"resource": other, "rollout": None})
         path = f"pipeline.nodes.fallbackInstanceTypes[{index}]"
         for problem in refusals(instead, prices):
-            yield Problem(problem.message, path=path, fix="leave it out, or write a larger size")
+            yield Problem(problem.message, path=path, fix="remove it, or use a larger instance type")

@@ -10,7 +10,7 @@ import presets
 from workflows.estimate import shapes
 from workflows.estimate.memory import GIB
 
-# vLLM's own defaults (EngineArgs).
+# vLLM's defaults (EngineArgs).
 UTILIZATION = 0.9
 BATCHED_TOKENS = 8192
 SEQUENCES = 256
@@ -21,10 +21,10 @@ CONTEXT_GIB = 0.8
 GRAPHS_GIB = 0.5
 """CUDA graphs of the decoding step; none with ``enforce-eager``."""
 LATENT_WIDTH = 576
-"""Multi-head latent attention keeps one vector of 512 + 64 values a token and layer (DeepSeek-V2 paper, 2.1)."""
+"""Multi-head latent attention caches one vector of 512 + 64 values per token and layer (DeepSeek-V2 paper, 2.1)."""
 LATENT = ("Deepseek", "MistralLarge3", "KimiK2", "GlmMoeDsa")
-# All layers attend to all tokens, each with its own keys and values. Of other architectures the cache's size is an
-# upper bound: they have windows, layers without attention, or layers that share.
+# Architectures whose layers all attend to all tokens, with separate keys and values. For others (windows, layers
+# without attention, shared layers) the cache size is an upper bound.
 PLAIN = (
     "FalconForCausalLM",
     "GraniteForCausalLM",
@@ -35,12 +35,12 @@ PLAIN = (
     "Qwen3ForCausalLM",
 )
 MIN_CONTEXT = 1024
-"""Tokens of context below which serving is no use."""
+"""Minimum useful context length in tokens."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """The settings that decide how much memory serving takes."""
+    """Settings that determine the memory of serving."""
 
     length: int | None = None
     """``max-model-len``; None: the longest context that fits."""
@@ -49,15 +49,15 @@ class Serving:
     cache_bytes: int = 2
     batched_tokens: int = BATCHED_TOKENS
     adapters: int = 0
-    """Adapters on the GPU at once."""
+    """Maximum adapters on the GPU."""
     adapter_rank: int = ADAPTER_RANK
     graphs: bool = True
     gpus: int = 1
-    """GPUs that share the model, each with its part of every layer."""
+    """Tensor parallel size."""
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any], gpus: int, adapters: int, rank: int) -> Serving:
-        """From vLLM's flags; those that don't matter here are left out."""
+    def from_flags(cls, arguments: Mapping[str, Any], gpus: int, adapters: int, rank: int) -> Serving:
+        """Create the settings from vLLM's flags; other flags are ignored."""
         given = {key.replace("_", "-"): value for key, value in arguments.items()}
         length = given.get("max-model-len")
         return cls(
@@ -83,41 +83,41 @@ class ServingMemory:
     cache: float
     """Keys and values of one request of the asked length, which vLLM wants to hold at least."""
     activations: float
-    """Of a batch of prompts, and the scores of all words for each request."""
+    """Activations of a batch of prompts, and logits for each request."""
     graphs: float
     context: float
     cache_of_token: float
-    """Keys and values of one token."""
+    """GiB of keys and values of one token."""
     context_length: int
-    """Tokens that the model was made for."""
+    """The model's context length in tokens."""
     exact: bool
-    """False where weights or cache may be less than told here: see ``PLAIN``."""
+    """False if weights or cache are upper bounds: see ``PLAIN``."""
 
     @property
     def total(self) -> float:
-        """What must fit into the share of the GPU that vLLM may use."""
+        """GiB that must fit into vLLM's share of the GPU."""
         return sum(self.components().values())
 
     def components(self) -> dict[str, float]:
-        """Each component by name."""
+        """Return the components by name."""
         return {
             name: getattr(self, name) for name in ("weights", "adapters", "cache", "activations", "graphs", "context")
         }
 
     def longest(self, usable: float) -> int:
-        """The longest context that fits into ``usable`` GiB, all else being as it is, and that the model can read."""
+        """Return the longest context that fits into ``usable`` GiB and that the model supports."""
         return min(self.context_length, self.held(usable))
 
     def held(self, usable: float) -> int:
-        """Tokens of all requests together whose keys and values fit into ``usable`` GiB."""
+        """Return the total tokens of all requests whose keys and values fit into ``usable`` GiB."""
         return max(0, int((usable - self.total + self.cache) / self.cache_of_token))
 
 
 def serving(model: presets.Model, settings: Serving) -> ServingMemory:
-    """Memory of serving a model."""
+    """Return the memory of serving a model."""
     head_dim = model.head_dim or model.hidden_size // model.heads
     if model.architecture.startswith(LATENT):
-        values: float = LATENT_WIDTH  # not split among the GPUs
+        values: float = LATENT_WIDTH  # not split across GPUs
     else:
         values = 2 * head_dim * max(model.kv_heads / settings.gpus, 1)
     token = values * model.layers * settings.cache_bytes / GIB
@@ -135,7 +135,7 @@ def serving(model: presets.Model, settings: Serving) -> ServingMemory:
 
 
 def _whole(given: Mapping[str, Any], flag: str, default: int) -> int:
-    """A flag's number; the default where vLLM would refuse what is given, as it then tells itself."""
+    """Return a flag's number; the default if it is invalid, which vLLM then reports."""
     value = str(given.get(flag, default))
     return int(value) if value.isdecimal() and int(value) > 0 else default
 
@@ -152,13 +152,13 @@ def _adapter(model: presets.Model, rank: int) -> float:
     try:
         return shapes.of(model).adapter_parameters(rank, ()) * ADAPTER_BYTES
     except shapes.UnknownShapes:
-        # Attention's four matrices and an MLP of three times the hidden size.
+        # Four attention matrices and an MLP of three times the hidden size.
         return model.layers * rank * 20 * model.hidden_size * ADAPTER_BYTES
 
 
 def _activations(model: presets.Model, settings: Serving) -> float:
     inner = model.intermediate_size or 4 * model.hidden_size
     prompts = settings.batched_tokens * 2 * (4 * model.hidden_size + 3 * inner / settings.gpus)
-    # In 16 bits, then in float32 to be sampled from.
+    # In 16 bits, then in float32 for sampling.
     scores = settings.sequences * (model.vocab_size or 0) * (2 + 4)
     return prompts + scores

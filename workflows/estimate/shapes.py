@@ -1,4 +1,4 @@
-"""Sizes of a model's layers, from the facts of its preset."""
+"""Sizes of a model's layers, from its preset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import presets
 
 
 class UnknownShapes(LookupError):
-    """The preset lacks the facts that this needs; its models can be served but not tuned."""
+    """The preset does not specify its layers; its model can be served but not tuned."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Linear:
 
     @property
     def parameters(self) -> int:
-        """Weights; the few biases there are don't matter here."""
+        """Number of weights; biases are negligible."""
         return self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the arithmetic of memory and time needs to know of a model."""
+    """Sizes of a model for the estimates of memory and time."""
 
     hidden: int
     layers: int
@@ -37,12 +37,12 @@ class Shapes:
     kv_heads: int
     head_dim: int
     gated: bool
-    """The MLP multiplies a gate with what goes up (Llama, Mistral, Qwen, Phi); else one matrix goes up (Falcon)."""
+    """True for a gated MLP (Llama, Mistral, Qwen, Phi); False for a plain one (Falcon)."""
     fused_qkv: bool
     norms: int
-    """Norms of a block that see the residual stream."""
+    """Norms of a block on the residual stream."""
     tied: bool
-    """Input and output embeddings are one matrix."""
+    """True if input and output embeddings are tied."""
     linears: tuple[Linear, ...]
 
     @property
@@ -52,7 +52,7 @@ class Shapes:
 
     @property
     def keys(self) -> int:
-        """Width of all key heads; that of the value heads is the same."""
+        """Width of all key heads; equal to that of the value heads."""
         return self.kv_heads * self.head_dim
 
     @property
@@ -62,12 +62,12 @@ class Shapes:
 
     @property
     def embedding_parameters(self) -> int:
-        """Of one of the two embeddings."""
+        """Parameters of one of the two embeddings."""
         return self.vocabulary * self.hidden
 
     @property
     def other_parameters(self) -> int:
-        """What stays in 16 bits: embeddings, output head and norms."""
+        """Parameters that stay in 16 bits: embeddings, output head and norms."""
         return (1 if self.tied else 2) * self.embedding_parameters + (self.norms * self.layers + 1) * self.hidden
 
     @property
@@ -76,22 +76,22 @@ class Shapes:
         return self.linear_parameters + self.other_parameters
 
     def adapted(self, targets: tuple[str, ...]) -> tuple[Linear, ...]:
-        """The linear layers of a block that get an adapter; ``all-linear`` is PEFT's word for each of them."""
+        """Return the linear layers of a block that get an adapter; ``all-linear`` is PEFT's name for all of them."""
         if not targets or targets == ("all-linear",):
             return self.linears
-        # PEFT takes a target for the end of a layer's dotted name.
+        # PEFT matches a target with the end of a layer's dotted name.
         return tuple(linear for linear in self.linears if linear.name in {name.rpartition(".")[2] for name in targets})
 
     def adapter_parameters(self, rank: int, targets: tuple[str, ...]) -> int:
-        """Of a LoRA adapter: two matrices a layer, inputs x rank and rank x outputs (LoRA paper, section 4)."""
+        """Return the parameters of a LoRA adapter: rank x (inputs + outputs) per layer (LoRA paper, section 4)."""
         return self.layers * sum(rank * (linear.inputs + linear.outputs) for linear in self.adapted(targets))
 
 
 def of(model: presets.Model) -> Shapes:
-    """The shapes of a preset's model.
+    """Return the shapes of a preset's model.
 
     Raises:
-        UnknownShapes: the preset does not tell its linear layers.
+        UnknownShapes: the preset does not specify its linear layers.
     """
     if not model.lora_targets or not model.intermediate_size or not model.vocab_size:
         raise UnknownShapes(model.name)
@@ -123,7 +123,7 @@ def of(model: presets.Model) -> Shapes:
         head_dim=head_dim,
         gated=gated,
         fused_qkv="q_proj" not in model.lora_targets,
-        # Falcon's attention and MLP run side by side; its 7B shares one norm between them.
+        # Falcon's attention and MLP run in parallel; in the 7B they share one norm.
         norms=1 if not gated and model.kv_heads == 1 else 2,
         tied=model.tied_embeddings,
         linears=tuple(Linear(name, *sizes[name]) for name in model.lora_targets),

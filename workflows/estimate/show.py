@@ -1,4 +1,4 @@
-"""The estimate as text for people, and as JSON."""
+"""The estimate as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Row = tuple[str, str, str]
 
 
 def as_text(estimate: Estimate) -> str:
-    """A table of what is needed, of the machine, and of time and money."""
+    """Return a table of memory, instance type, time and cost."""
     rows = [*_tuning(estimate), *_serving(estimate), *_machine(estimate), *_money(estimate)]
     widths = [max((len(row[column]) for row in rows if row[1]), default=0) for column in (0, 1)]
     lines = [
@@ -22,7 +22,7 @@ def as_text(estimate: Estimate) -> str:
 
 
 def as_dict(estimate: Estimate) -> dict[str, Any]:
-    """The same as plain values: GiB, hours and USD."""
+    """Return the estimate as plain values: GiB, hours and USD."""
     time, usable = estimate.time, estimate.usable
     return {
         "instanceType": estimate.sku.name if estimate.sku else None,
@@ -61,10 +61,10 @@ def _tuning(estimate: Estimate) -> Iterator[Row]:
         f"{training.method}, batch {training.batch_size}, rows of {training.length} tokens, rank {training.rank}"
     )
     if training.processes > 1:
-        settings += f", {training.processes} GPUs side by side"
-        settings += ", the weights divided among them" if training.divided else ""
+        settings += f", {training.processes} data-parallel GPUs"
+        settings += ", sharded weights" if training.sharded else ""
     elif training.gpus > 1:
-        settings += f", layers spread over {training.gpus} GPUs"
+        settings += f", layers placed on {training.gpus} GPUs"
     yield f"TUNING, GiB OF A GPU ({settings}, checkpointing {'on' if training.checkpointing else 'off'})", "", ""
     for name, size in needed.components().items():
         yield name, f"{size:.2f}", ""
@@ -75,7 +75,7 @@ def _serving(estimate: Estimate) -> Iterator[Row]:
     server, needed = estimate.server, estimate.serving
     if not server or not needed:
         return
-    share = f"{server.gpus} GPUs share it" if server.gpus > 1 else "1 GPU"
+    share = f"tensor parallel size {server.gpus}" if server.gpus > 1 else "1 GPU"
     yield f"SERVING, GiB OF A GPU (vLLM, {share}, adapters: {server.adapters} of rank {server.adapter_rank})", "", ""
     for name, size in needed.components().items():
         remark = f"one request of {server.length or 'at least 1024'} tokens" if name == "cache" else ""
@@ -84,15 +84,15 @@ def _serving(estimate: Estimate) -> Iterator[Row]:
     bound = "" if needed.exact else "; an upper bound for this architecture"
     yield "total", f"{needed.total:.2f}", _verdict(needed.total, room, estimate) + bound
     if room and not server.length and needed.total <= room:
-        yield "longest context", f"{needed.longest(room):,}", "tokens of one request that its memory holds"
+        yield "longest context", f"{needed.longest(room):,}", "tokens of one request that fit"
     elif room and needed.total <= room:
         count = needed.held(room) // (server.length or 1)
-        yield "at once", f"{min(count, server.sequences):,}", "requests of that length; more of shorter ones"
+        yield "concurrent requests", f"{min(count, server.sequences):,}", "of that length; more if shorter"
 
 
 def _verdict(total: float, room: float | None, estimate: Estimate) -> str:
     if room is None or not estimate.sku:
-        return "no instance type is named"
+        return "no instance type is set"
     name = f"{estimate.sku.name} ({estimate.sku.gpu})"
     if total <= room:
         return f"of {room:.1f} on {name}: fits, {100 * (1 - total / room):.0f}% free"
@@ -100,14 +100,14 @@ def _verdict(total: float, room: float | None, estimate: Estimate) -> str:
 
 
 def _machine(estimate: Estimate) -> Iterator[Row]:
-    yield "MACHINE AND MONEY", "", ""
+    yield "INSTANCE TYPE AND COST", "", ""
     best = estimate.smallest
     if best:
         price = estimate.prices.usd_per_hour.get(best.name)
         cost = f", {price.regular:g} USD/hour" if price else ""
         yield "smallest that fits", best.name, f"{best.gpus} x {best.gpu}, {best.gpu_memory_gib} GiB each{cost}"
     else:
-        yield "smallest that fits", "none", "of the sizes in service"
+        yield "smallest that fits", "none", "of the current instance types"
     if not estimate.sku:
         return
     nodes = f", {estimate.nodes} nodes" if estimate.nodes > 1 else ""
@@ -116,16 +116,16 @@ def _machine(estimate: Estimate) -> Iterator[Row]:
         others = {"spot": price.spot} if hourly == price.regular else {"spot; regular": price.regular}
         other = "".join(f", {name} {usd * estimate.nodes:.2f}" for name, usd in others.items() if usd)
         source = f"USD{nodes}{other}; {estimate.prices.region}, read {estimate.prices.read:%Y-%m-%d}"
-        yield "price an hour", f"{hourly * estimate.nodes:.2f}", source
+        yield "price per hour", f"{hourly * estimate.nodes:.2f}", source
     else:
-        yield "price an hour", "unknown", "site profile: prices: {" + estimate.sku.name + ": USD}"
+        yield "price per hour", "unknown", "site profile: prices: {" + estimate.sku.name + ": USD}"
 
 
 def _money(estimate: Estimate) -> Iterator[Row]:
     time = estimate.time
     if not time:
         return
-    yield "speed", f"{time.tokens_per_second:,.0f}", "tokens/second, about"
+    yield "speed", f"{time.tokens_per_second:,.0f}", "tokens/second (approximately)"
     yield "start", f"{time.start_hours:.2f}", f"hours, node and base model{_usd(estimate.cost(time.start_hours))}"
     if time.total_hours is None:
         usd = _usd(estimate.cost(time.hours_per_thousand_rows))

@@ -1,4 +1,4 @@
-"""Several GPUs: side by side, with the model whole on each or divided, else its layers spread; and tune is told."""
+"""Plans on several GPUs: data-parallel, sharded, or with the layers placed on all GPUs; and the flags of tune."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def test_each_gpu_trains_with_rows_of_its_own(tmp_path):
     assert two.time.training_hours == pytest.approx(one.time.training_hours / (2 * cost.DATA_PARALLEL_EFFICIENCY))
     # All of the model on each, and the buffers in which gradients are added up.
     assert two.tuning.components() == one.tuning.components() | {"gradients": 2 * one.tuning.gradients}
-    assert "rank 16, 2 GPUs side by side, checkpointing on)" in estimate.as_text(two)
+    assert "rank 16, 2 data-parallel GPUs, checkpointing on)" in estimate.as_text(two)
     assert "--processes" not in flags_of_tune(plan(tmp_path, f"resource.instanceType={TWO}"))
 
 
@@ -57,16 +57,14 @@ LARGE = GOOD.replace("phi-3-mini-128k-instruct", "phi-4").replace("method: qlora
 def test_a_model_that_one_gpu_cannot_hold_is_divided(tmp_path):
     found = plan(tmp_path, f"resource.instanceType={SMALL}", "tuning.batchSize=1", text=LARGE)
     divided = estimate.estimate(found, rows=1000)
-    assert (divided.training.processes, divided.training.gpus, divided.training.divided) == (2, 1, True)
+    assert (divided.training.processes, divided.training.gpus, divided.training.sharded) == (2, 1, True)
     assert divided.tuning_fits
-    assert "rank 16, 2 GPUs side by side, the weights divided among them, checkpointing on)" in estimate.as_text(
-        divided
-    )
-    told = flags_of_tune(found)
-    assert told["--sharding"] == "full" and "--processes" not in told
+    assert "rank 16, 2 data-parallel GPUs, sharded weights, checkpointing on)" in estimate.as_text(divided)
+    messages = flags_of_tune(found)
+    assert messages["--sharding"] == "full" and "--processes" not in messages
     # Against a training that holds all, on a machine that can: half of the weights and what is gathered at a time.
     whole = estimate.estimate(plan(tmp_path, f"resource.instanceType={TWO}", "tuning.batchSize=1", text=LARGE))
-    assert whole.training.processes == 2 and not whole.training.divided
+    assert whole.training.processes == 2 and not whole.training.sharded
     layers = 3 * 2 * (5120 * (7680 + 5120) + 3 * 5120 * 17920) / memory.GIB
     assert divided.tuning.weights == pytest.approx(whole.tuning.weights / 2 + layers)
     assert divided.tuning.components() == whole.tuning.components() | {
@@ -79,7 +77,7 @@ def test_constants_of_quantized_layers_are_whole(tmp_path):
     sets = (f"resource.instanceType={TWO}", "tuning.sharding=full")
     found = plan(tmp_path, *sets, text=LARGE.replace("method: lora", "method: qlora"))
     divided, model = estimate.estimate(found), shapes.of(presets.model("phi-4"))
-    whole = memory.tuning(model, replace(divided.training, divided=False))
+    whole = memory.tuning(model, replace(divided.training, sharded=False))
     packed, constants = model.linear_parameters / 2, model.linear_parameters * memory.DOUBLE_QUANTIZATION_BYTES
     # The output head is more than three layers in 4 bits.
     kept = (packed + 2 * model.other_parameters) / 2 + constants + 160 * 1088 + 2 * model.embedding_parameters
@@ -112,9 +110,9 @@ def test_a_model_that_is_not_divided_is_spread(tmp_path, sets, method):
     text = LARGE.replace("method: lora", f"method: {method}")
     found = plan(tmp_path, f"resource.instanceType={SMALL}", "tuning.batchSize=1", *sets, text=text)
     whole = estimate.estimate(found)
-    assert (whole.training.processes, whole.training.gpus, whole.training.divided) == (1, 2, False)
+    assert (whole.training.processes, whole.training.gpus, whole.training.sharded) == (1, 2, False)
     assert whole.tuning_fits
-    assert "layers spread over 2 GPUs" in estimate.as_text(whole)
+    assert "layers placed on 2 GPUs" in estimate.as_text(whole)
     assert flags_of_tune(found)["--processes"] == "1"
 
 

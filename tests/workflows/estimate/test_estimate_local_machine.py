@@ -37,10 +37,10 @@ def test_the_run_is_not_refused_for_the_size_but_warned_for_this_machine(tmp_pat
     monkeypatch.chdir(tmp_path)
     # Without a run to resume nothing is started; the Workspace is compiled before that is found out.
     assert cli.main(["run", str(write(tmp_path, on(SMALL_GPU, LARGE))), "--resume"]) == 2
-    told = capsys.readouterr().err
-    assert "no unfinished run" in told
-    assert "A10" not in told
-    assert "warning: " in told and "and this machine has 15.2 for it" in told
+    messages = capsys.readouterr().err
+    assert "no unfinished run" in messages
+    assert "A10" not in messages
+    assert "warning: " in messages and "but the local machine has 15.2 GiB" in messages
 
 
 def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
@@ -58,14 +58,14 @@ def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
 
 def test_gpus_that_torch_cannot_use_do_not_count(tmp_path):
     [problem] = memory_warnings(tmp_path, GAMER, without_serving(GOOD), cuda=False)
-    assert "this machine has 15.2 for it" in problem.message
+    assert "the local machine has 15.2 GiB" in problem.message
 
 
 def test_each_gpu_is_named_that_is_too_small(tmp_path):
     small = Machine(cores=8, memory_gib=64, disk_gib=100, gpus=(Gpu("NVIDIA T4", 15.0),))
     found = memory_warnings(tmp_path, small, LARGE)
     assert [problem.path for problem in found] == ["tuning", "inference"]
-    assert all("a GPU of this machine (NVIDIA T4) has 14.8" in problem.message for problem in found)
+    assert all("a local GPU (NVIDIA T4) has 14.8" in problem.message for problem in found)
 
 
 def test_the_annotation_of_kaito_silences_the_warning(tmp_path, monkeypatch, capsys):

@@ -144,7 +144,8 @@ def test_the_cache_by_hand():
     assert found.longest(found.total + 1) == 16384
     assert found.longest(1000) == 131072
     half = serving(
-        presets.model("llama-3.1-8b-instruct"), Serving.of({"kv_cache_dtype": "fp8", "max-model-len": 8192}, 1, 0, 16)
+        presets.model("llama-3.1-8b-instruct"),
+        Serving.from_flags({"kv_cache_dtype": "fp8", "max-model-len": 8192}, 1, 0, 16),
     )
     assert half.cache == 0.5
     assert serving(presets.model("llama-3.1-8b-instruct"), Serving(length=8192, gpus=2)).cache == 0.5
@@ -159,7 +160,7 @@ def test_flags_that_are_no_numbers_are_left_to_vllm(value):
         "max-num-batched-tokens",
         "max-model-len",
     )
-    assert Serving.of(dict.fromkeys(flags, value), 2, 0, 16) == Serving(gpus=2)
+    assert Serving.from_flags(dict.fromkeys(flags, value), 2, 0, 16) == Serving(gpus=2)
 
 
 def test_speed_by_hand():

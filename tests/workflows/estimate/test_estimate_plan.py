@@ -50,7 +50,7 @@ def test_the_table_below_the_values(tmp_path, capsys):
     assert all(part in rows for part in parts)
     assert "fits" in shown and "does not fit" not in shown
     assert f"smallest that fits  {SMALL_GPU}" in shown
-    assert "price an hour" in shown and "3.67  USD, spot 0.44; eastus, read 2026-11-24" in shown
+    assert "price per hour" in shown and "3.67  USD, spot 0.44; eastus, read 2026-11-24" in shown
     assert "hours at most, training and start" in shown
 
 
@@ -120,7 +120,7 @@ def test_a_machine_that_is_already_there_is_not_judged(tmp_path):
     found = estimate.estimate(plan(tmp_path, own))
     assert (found.sku, found.tuning_fits, found.time, found.price) == (None, None, None, None)
     assert found.tuning and found.smallest
-    assert "no instance type is named" in estimate.as_text(found)
+    assert "no instance type is set" in estimate.as_text(found)
     assert estimate.refusals(plan(tmp_path, own)) == []
 
 
@@ -130,7 +130,9 @@ def test_what_cannot_fit_is_refused_with_settings_that_do(tmp_path):
     [problem] = refused(tmp_path, text, *sets)
     assert problem.path == "resource.instanceType"
     assert problem.file.endswith("workspace.yaml") and problem.line == 6
-    assert problem.message.startswith("tuning needs ") and problem.message.endswith(f"a GPU of {SMALL_GPU} has 22.0")
+    assert problem.message.startswith("tuning needs ") and problem.message.endswith(
+        f"a GPU of {SMALL_GPU} has 22.0 GiB"
+    )
     ways = [
         way.split(" ")[0] for way in problem.fix.removeprefix("any one of: ").split("; ") if way.startswith("tuning.")
     ]

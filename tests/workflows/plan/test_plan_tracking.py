@@ -1,4 +1,4 @@
-"""Where metrics go: said by the Workspace or its training configuration, told to the pod without a credential."""
+"""Where metrics go: said by the Workspace or its training configuration, messages to the pod without a credential."""
 
 from pathlib import Path
 
@@ -119,9 +119,9 @@ def test_this_machine_is_asked_for_what_it_has(tmp_path: Path, monkeypatch: pyte
 
 def test_the_pod_is_told_the_address_and_where_the_credentials_are() -> None:
     given = {"tracking.reportTo": "mlflow", "tracking.uri": MLFLOW, "tracking.secret": "my-mlflow"}
-    told = pods(compiled(BASE | TUNING | given))
+    messages = pods(compiled(BASE | TUNING | given))
     reference = {"name": "my-mlflow", "optional": True}
-    wanted = [{"name": "MLFLOW_TRACKING_URI", "value": MLFLOW}] + [
+    expected = [{"name": "MLFLOW_TRACKING_URI", "value": MLFLOW}] + [
         {"name": name, "valueFrom": {"secretKeyRef": {"key": name, **reference}}}
         for name in (
             "MLFLOW_EXPERIMENT_NAME",
@@ -131,19 +131,19 @@ def test_the_pod_is_told_the_address_and_where_the_credentials_are() -> None:
         )
     ]
     for step in ("tune", "preflight"):
-        assert [variable for variable in told[step]["env"] if "MLFLOW" in variable["name"]] == wanted, step
+        assert [variable for variable in messages[step]["env"] if "MLFLOW" in variable["name"]] == expected, step
     others = [
-        name for name, pod in told.items() if "MLFLOW" in str(pod) and name not in ("tune", "preflight", "report")
+        name for name, pod in messages.items() if "MLFLOW" in str(pod) and name not in ("tune", "preflight", "report")
     ]
     assert others == []
-    words = told["tune"]["args"]
+    words = messages["tune"]["args"]
     assert words[words.index("--report-to") + 1] == "mlflow"
     assert words[words.index("--run-name") + 1] == "{{workflow.name}}"
 
 
 def test_what_the_workspace_leaves_out_may_be_in_the_secret() -> None:
-    told = pods(compiled(BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.secret": "keys"}))["tune"]["env"]
-    assert [variable["name"] for variable in told if "WANDB" in variable["name"]] == [
+    messages = pods(compiled(BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.secret": "keys"}))["tune"]["env"]
+    assert [variable["name"] for variable in messages if "WANDB" in variable["name"]] == [
         *("WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_API_KEY", "WANDB_ENTITY"),
     ]
 

@@ -103,8 +103,8 @@ def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, metho
     assert manifest.training.arguments == {"per_device_train_batch_size": 1, "ddp_find_unused_parameters": False}
     assert manifest.training.quantization["load_in_4bit"] is (method == "qlora")
     assert manifest.eval_split == 0
-    said = " ".join(warning.message for warning in manifest.warnings)
-    assert "checkpoints are written anyway" in said and "read as false" in said and "without evaluation" in said
+    output = " ".join(warning.message for warning in manifest.warnings)
+    assert "checkpoints are written anyway" in output and "read as false" in output and "without evaluation" in output
 
 
 def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):

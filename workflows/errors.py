@@ -1,9 +1,10 @@
-"""What the command line and the compiler can fail with.
+"""Errors of the command line and the compiler.
 
-ArgotuneError        exit 1   anything below, or a run that failed
-+-- InvalidInput     exit 2   the Workspace, a flag or a document is wrong: carries every problem found
-+-- GateFailed      exit 3   the evaluation gate said no
-+-- Cancelled        exit 5   the user stopped it
+ArgotuneError        exit 1   base class, or a run that failed
++-- InvalidInput     exit 2   a Workspace, flag or document is invalid; carries all problems
++-- GateFailed       exit 3   the evaluation gate failed
++-- Cancelled        exit 5   the user stopped the run
++-- ApiFailure       exit 1   a cluster request failed (2 for bad input); in workflows/cluster/failures.py
 """
 
 from __future__ import annotations
@@ -18,40 +19,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in the user's input, and how to mend it."""
+    """One error in the user's input: ``FILE:LINE: field.path: MESSAGE``, then ``fix: IMPERATIVE``."""
 
     message: str
-    """What is wrong, in one sentence."""
+    """One sentence that states the error."""
     path: str = ""
-    """Field path as the user would write it, for example ``tuning.input.urls[0]``."""
+    """Field path as the user writes it, for example ``tuning.input.urls[0]``."""
     file: str = ""
     """File name as given on the command line."""
     line: int = 0
     """1-based line in the file; 0 when unknown."""
     fix: str = ""
-    """What to write instead."""
+    """How to fix it, as an imperative."""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
-        head = ": ".join(part for part in (where, self.path, self.message) if part)
+        location = f"{self.file}:{self.line}" if self.line else self.file
+        head = ": ".join(part for part in (location, self.path, self.message) if part)
         return f"{head}\n    fix: {self.fix}" if self.fix else head
 
 
 class ArgotuneError(Exception):
-    """Base of all errors that are shown to the user without a traceback."""
+    """Base class of errors that are shown to the user without a traceback."""
 
     exit_code = 1
 
 
-def of_step_error(error: StepError) -> ArgotuneError:
-    """The error of a step that a command called itself, with the step's words and exit code."""
-    told = ArgotuneError(str(error))
-    told.exit_code = error.exit_code
-    return told
+def from_step_error(error: StepError) -> ArgotuneError:
+    """Return the error of a step that a command called, with the message and exit code of the step."""
+    result = ArgotuneError(str(error))
+    result.exit_code = error.exit_code
+    return result
 
 
 class InvalidInput(ArgotuneError):
-    """The input is wrong; ``problems`` holds all that was found, in the order of the file."""
+    """The input is invalid; ``problems`` contains all errors in file order."""
 
     exit_code = 2
 
@@ -60,19 +61,19 @@ class InvalidInput(ArgotuneError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-def gate_failure_message(evaluated: Mapping[str, str]) -> str:
-    """What an evaluation with these outputs, whose verdict is ``fail``, means for the run."""
-    reason = evaluated.get("reason") or "the adapter is not enough better"
+def gate_failure_message(outputs: Mapping[str, str]) -> str:
+    """Return the verdict of a run whose evaluation has these outputs."""
+    reason = outputs.get("reason") or "the adapter is not better by the required margin"
     return f"the gate failed: {reason}; nothing was rolled out"
 
 
 class GateFailed(ArgotuneError):
-    """The evaluation gate said no; nothing was rolled out."""
+    """The evaluation gate failed; nothing was rolled out."""
 
     exit_code = 3
 
 
 class Cancelled(ArgotuneError):
-    """The user stopped it; it can be resumed."""
+    """The user stopped the run; it can be resumed."""
 
     exit_code = 5

@@ -1,7 +1,7 @@
-"""Are ``workflows``, ``steps`` and ``presets`` ours? The names are generic, and other distributions use them too.
+"""Check that the packages ``workflows``, ``steps`` and ``presets`` are argotune's.
 
-Known: ``llama-index-workflows`` installs a top-level ``workflows``, the ``presets`` distribution a top-level
-``presets``. Whichever comes first on ``sys.path`` wins, and then argotune would run somebody else's code.
+The names are generic: ``llama-index-workflows`` also installs ``workflows``, and the ``presets`` distribution
+``presets``. Python imports the first match on ``sys.path``, which would run foreign code.
 """
 
 from __future__ import annotations
@@ -11,49 +11,46 @@ from pathlib import Path
 
 from workflows.errors import ArgotuneError
 
-OURS = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("workflows", "steps", "presets")
 
 
 def check() -> None:
-    """Make sure that the three packages share one parent folder; looks, imports nothing.
+    """Check that the three packages have one parent folder; imports none of them.
 
     Raises:
-        ArgotuneError: naming every package that comes from elsewhere, the distribution that brings it, and the line
-            that removes it.
+        ArgotuneError: naming each foreign package, its distribution, and the command that removes it.
     """
-    shadows = {name: place for name in PACKAGES if (place := _parent(name)) != OURS}
+    shadows = {name: parent for name in PACKAGES if (parent := _parent(name)) != ROOT}
     if shadows:
-        raise ArgotuneError("\n".join(_complaint(name, place) for name, place in shadows.items()))
+        raise ArgotuneError("\n".join(_message(name, parent) for name, parent in shadows.items()))
 
 
 def _parent(package: str) -> Path | None:
-    """Folder from which Python would import ``package``; None when it would find nothing."""
+    """Return the folder from which Python would import ``package``; None if it is not installed."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         return None
-    place = next(iter(spec.submodule_search_locations or []), spec.origin)
-    return Path(str(place)).resolve().parent
+    path = next(iter(spec.submodule_search_locations or []), spec.origin)
+    return Path(str(path)).resolve().parent
 
 
-def _complaint(package: str, place: Path | None) -> str:
-    if place is None:
-        return (
-            f"the package '{package}' of argotune is missing\n    fix: install argotune again, in its own environment"
-        )
-    what = f"the package '{package}' comes from {place}, not from argotune in {OURS}"
-    distribution = _distribution(package, place)
+def _message(package: str, parent: Path | None) -> str:
+    if parent is None:
+        return f"argotune's package '{package}' is missing\n    fix: reinstall argotune in a separate environment"
+    message = f"the package '{package}' comes from {parent}, not from argotune in {ROOT}"
+    distribution = _distribution(package, parent)
     if distribution:
-        own = "or give argotune an environment of its own"
-        return f"{what}: {distribution} installs one of the same name\n    fix: pip uninstall {distribution}   ({own})"
-    return f"{what}\n    fix: start argotune from another folder, or take {place} off PYTHONPATH"
+        fix = f"pip uninstall {distribution}   (or install argotune in a separate environment)"
+        return f"{message}: {distribution} installs a package of the same name\n    fix: {fix}"
+    return f"{message}\n    fix: start argotune from another folder, or remove {parent} from PYTHONPATH"
 
 
-def _distribution(package: str, place: Path) -> str:
-    """Name of the distribution that installs ``package`` into ``place``; empty when none owns it."""
-    import importlib.metadata  # slow, and only needed for the complaint
+def _distribution(package: str, parent: Path) -> str:
+    """Return the name of the distribution that installs ``package`` into ``parent``; empty if there is none."""
+    import importlib.metadata  # slow, and only needed for the message
 
     for name in importlib.metadata.packages_distributions().get(package, []):
-        if Path(str(importlib.metadata.distribution(name).locate_file(""))).resolve() == place:
+        if Path(str(importlib.metadata.distribution(name).locate_file(""))).resolve() == parent:
             return name
     return ""

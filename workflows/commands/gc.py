@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import InvalidInput, Problem, of_step_error
+from workflows.errors import InvalidInput, Problem, from_step_error
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
                 print(f"--yes deletes {', '.join(found.name for found in over)}", file=sys.stderr)
             return 0
     except StepError as error:
-        raise of_step_error(error) from None
+        raise from_step_error(error) from None
     return _delete(provider, place, over)
 
 

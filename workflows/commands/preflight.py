@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import of_step_error
+from workflows.errors import from_step_error
 
 if TYPE_CHECKING:
     from steps.preflight.settings import Settings
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         except StepError as error:
             failed.append(error)
     if failed:
-        raise of_step_error(together(failed))
+        raise from_step_error(together(failed))
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from workflows.argo.duration import seconds
-from workflows.errors import InvalidInput, Problem, of_step_error
+from workflows.errors import InvalidInput, Problem, from_step_error
 
 EXAMPLES = """Examples:
   # Promote the canary of the service oncall (the name of its Workspace)
@@ -56,5 +56,5 @@ def change(args: argparse.Namespace, what: Any) -> int:
         cluster.namespace = args.namespace or cluster.namespace
         print(what(cluster, args.name, deadline))
     except StepError as error:
-        raise of_step_error(error) from None
+        raise from_step_error(error) from None
     return 0

@@ -12,7 +12,7 @@ from workflows.cluster.kubernetes_api import KubernetesWorkflows
 
 @pytest.fixture
 def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
-    """A cluster that the environment leads to, and nothing else does."""
+    """A cluster selected by the environment alone."""
     for name in ("ARGO_SERVER", "ARGO_TOKEN", "ARGO_NAMESPACE", "ARGOTUNE_SITE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -22,5 +22,5 @@ def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def workflows_api(cluster: KubernetesServer, waits: list[float]) -> Callable[[], KubernetesWorkflows]:
-    """``workflows_api()`` connects; what it would wait for is in ``waits``."""
+    """``workflows_api()`` connects; its waits are recorded in ``waits``."""
     return lambda: kubernetes_api.connect(None, None, "", waits.append)

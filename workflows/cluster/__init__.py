@@ -1,9 +1,10 @@
-"""Runs on a cluster: submitted, watched, stopped and approved, by the Kubernetes API alone or by an Argo server.
+"""Submit, watch, stop and approve runs on a cluster.
 
-connect.py          which cluster, and in which of the two ways
-workflows_api.py    what is asked of either: create, get, list, events, logs, shut down, supply
-kubernetes_api.py   the way of a kubeconfig
-argo_server.py      the way of ARGO_SERVER and ARGO_TOKEN
-status.py           a Workflow document read into what people and programs ask: columns, steps, cause, exit code
-watch.py, logs.py   changes and log lines, through lost connections
+connect.py          selection of the cluster by flags and environment
+workflows_api.py    the interface: create, get, list, watch, logs, shut down, set outputs
+kubernetes_api.py   implementation with the Kubernetes API and a kubeconfig
+argo_server.py      implementation with an Argo server (ARGO_SERVER, ARGO_TOKEN)
+read_run.py         a Workflow document read into ``workflows.runs.status.RunStatus``
+watch.py, logs.py   changes and log lines, across lost connections
+failures.py         failed requests as errors with a fix
 """

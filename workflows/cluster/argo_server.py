@@ -1,8 +1,8 @@
-"""Workflows through an Argo server: where ARGO_SERVER says, with ARGO_TOKEN, as Argo's own command line does it.
+"""The Workflows of a cluster by an Argo server (ARGO_SERVER, ARGO_TOKEN), as in Argo's command line.
 
-Hera's ``WorkflowsService`` brings address, token and session. Its methods read answers into models that refuse what
-Argo allows (a number as the value of a parameter) and drop what they don't know, and it has none for streams: requests
-are made through it, answers are read as they are.
+Hera's ``WorkflowsService`` provides address, token and session. Its methods parse responses into models that reject
+values which Argo allows (a number as a parameter) and drop unknown fields, and it has none for streams. Requests
+therefore use its session, and responses are read as plain JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from steps.runtime.retry import Sleep, retry_after
 from workflows.cluster.backoff import retry_call
 from workflows.cluster.failures import ApiFailure, ApiRequest, failure_from_connection, failure_from_response
 from workflows.cluster.kubernetes_api import CONNECT, READ, SLACK, SUBMISSION
-from workflows.cluster.workflows_api import MAIN, PLURALS, Document, Event, Listing, Scope, Workflows
+from workflows.cluster.workflows_api import MAIN_CONTAINER, PLURALS, Document, Event, Listing, Scope, Workflows
 
 T = TypeVar("T")
 # Argo: docs/swagger.md; the collection and the key of its body, by kind.
@@ -32,21 +32,21 @@ _COLLECTIONS = {
     "ClusterWorkflowTemplate": ("cluster-workflow-templates", "template"),
     "CronWorkflow": ("cron-workflows/{namespace}", "cronWorkflow"),
 }
-# Codes of gRPC, which the server's gateway gives in streams: its code.proto.
+# gRPC codes (code.proto), which the server's gateway returns in streams, to HTTP status.
 _GRPC = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 16: 401}
 
 
 class ArgoServerWorkflows(Workflows):
-    """The Workflows of a namespace, by an Argo server."""
+    """The Workflows of a namespace by an Argo server."""
 
     def __init__(self, service: WorkflowsService, namespace: str, sleep: Sleep = time.sleep) -> None:
         self._service = service
         self.namespace = namespace
-        self.place = f"the Argo server {service.host.rstrip('/')}"
+        self.server = f"the Argo server {service.host.rstrip('/')}"
         self._sleep = sleep
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
-        """POST; after a lost answer the object is looked for before it is made again."""
+        """POST; after a lost response, check if the object exists before creating it again."""
         collection, key = _COLLECTIONS[document["kind"]]
         name = str(document["metadata"].get("name") or "")
         request = self._request("create", PLURALS[document["kind"]], name)
@@ -54,20 +54,21 @@ class ArgoServerWorkflows(Workflows):
         if dry_run:
             body |= {"serverDryRun": True} if key == "workflow" else {"createOptions": {"dryRun": ["All"]}}
         mark = (document["metadata"].get("annotations") or {}).get(SUBMISSION)
-        tried = 0
+        attempts = 0
 
         def attempt() -> Document:
-            nonlocal tried
-            tried += 1
+            nonlocal attempts
+            attempts += 1
             try:
                 return self._json(request, "post", collection, body=body)
             except ApiFailure as failure:
-                if failure.status != 409 or tried == 1 or not mark:
+                if failure.status != 409 or attempts == 1 or not mark:
                     raise
-                there = self._json(self._request("get", request.resource, name), "get", f"{collection}/{quote(name)}")
-                if (there["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
+                lookup = self._request("get", request.resource, name)
+                existing = self._json(lookup, "get", f"{collection}/{quote(name)}")
+                if (existing["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
                     raise
-                return there
+                return existing
 
         return self._retry_call(attempt)
 
@@ -77,14 +78,14 @@ class ArgoServerWorkflows(Workflows):
         return self._retry_call(lambda: self._json(request, "get", f"workflows/{{namespace}}/{quote(name)}"))
 
     def list(self, scope: Scope) -> Listing:
-        """GET; an empty namespace stands for all."""
+        """GET; an empty namespace selects all."""
         request = self._request("list", "workflows")
         path = "workflows/" if scope.all_namespaces else "workflows/{namespace}"
-        found = self._retry_call(lambda: self._json(request, "get", path, scope.query("listOptions.")))
-        return Listing(found.get("items") or [], str((found.get("metadata") or {}).get("resourceVersion") or ""))
+        content = self._retry_call(lambda: self._json(request, "get", path, scope.query("listOptions.")))
+        return Listing(content.get("items") or [], str((content.get("metadata") or {}).get("resourceVersion") or ""))
 
     def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
-        """The server's stream of events; it has no bookmarks."""
+        """Stream the server's events; it sends no bookmarks."""
         request = self._request("watch", "workflows")
         query = scope.query("listOptions.") | {
             "listOptions.resourceVersion": version,
@@ -101,14 +102,14 @@ class ArgoServerWorkflows(Workflows):
         body = {"name": name, "namespace": self.namespace}
         self._retry_call(lambda: self._json(request, "put", path, body=body))
 
-    def set_outputs(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
-        """PUT ``set``: the values, and that the node has succeeded."""
+    def set_outputs(self, name: str, node_id: str, values: Mapping[str, str], message: str) -> None:
+        """PUT ``set``: the values and the phase Succeeded."""
         request = self._request("patch", "workflows", name)
         body = {
             "name": name,
             "namespace": self.namespace,
             "nodeFieldSelector": f"id={node_id}",
-            "outputParameters": json.dumps(dict(answers)) if answers else "",
+            "outputParameters": json.dumps(dict(values)) if values else "",
             "message": message,
             "phase": "Succeeded",
         }
@@ -117,15 +118,15 @@ class ArgoServerWorkflows(Workflows):
     def log(
         self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
     ) -> Iterator[str]:
-        """The server's stream of log entries of a pod's main container."""
+        """Stream the server's log entries of a pod's main container."""
         request = self._request("get", "pods/log", pod)
-        query = {"podName": pod, "logOptions.container": MAIN, "logOptions.timestamps": "true"}
+        query = {"podName": pod, "logOptions.container": MAIN_CONTAINER, "logOptions.timestamps": "true"}
         query |= {"logOptions.follow": "true"} if follow else {}
         query |= {"logOptions.tailLines": str(tail)} if tail is not None else {}
         path = f"workflows/{{namespace}}/{quote(name)}/log"
         for entry in self._results(request, path, query, 600 if follow else READ):
             line = str(entry.get("content", ""))
-            # The server's own `sinceTime` takes seconds and nanoseconds apart, and loses lines of the same second.
+            # The server's `sinceTime` takes seconds and nanoseconds separately, and loses lines of the same second.
             if not since or line.partition(" ")[0] >= since:
                 yield line
 
@@ -133,21 +134,21 @@ class ArgoServerWorkflows(Workflows):
         return retry_call(call, self._sleep)
 
     def _request(self, verb: str, resource: str, name: str = "") -> ApiRequest:
-        return ApiRequest(verb, resource, self.place, self.namespace, name)
+        return ApiRequest(verb, resource, self.server, self.namespace, name)
 
     def _json(
         self, request: ApiRequest, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> Document:
-        with self._answer(request, method, path, query or {}, body, READ) as response:
+        with self._send(request, method, path, query or {}, body, READ) as response:
             try:
                 content = response.json()
             except ValueError:
-                raise failure_from_connection(request, ConnectionError("the answer ended early")) from None
+                raise failure_from_connection(request, ConnectionError("the response ended early")) from None
             return content if isinstance(content, dict) else {}
 
     def _results(self, request: ApiRequest, path: str, query: Mapping[str, str], read: float) -> Iterator[Document]:
-        """The results of a stream: a JSON object a line, of a ``result`` or an ``error``."""
-        with self._answer(request, "get", path, query, None, read) as response:
+        """Yield the results of a stream: one JSON object per line, with a ``result`` or an ``error``."""
+        with self._send(request, "get", path, query, None, read) as response:
             for line in response.iter_lines(65536):
                 text = line.removeprefix(b"data: ").strip()
                 if not text:
@@ -155,13 +156,13 @@ class ArgoServerWorkflows(Workflows):
                 try:
                     entry = json.loads(text)
                 except ValueError:
-                    raise failure_from_connection(request, ConnectionError("the answer ended early")) from None
+                    raise failure_from_connection(request, ConnectionError("the response ended early")) from None
                 if entry.get("error"):
                     raise _stream_failure(request, entry["error"])
                 yield entry.get("result") or {}
 
     @contextmanager
-    def _answer(
+    def _send(
         self, request: ApiRequest, method: str, path: str, query: Mapping[str, str], body: Any, read: float
     ) -> Iterator[requests.Response]:
         headers = {"Authorization": self._service.token} if self._service.token else {}
@@ -178,7 +179,8 @@ class ArgoServerWorkflows(Workflows):
                 stream=True,
             )
             if not response.ok:
-                raise failure_from_response(request, response.status_code, _said(response), retry_after(response))
+                body = _error_body(response)
+                raise failure_from_response(request, response.status_code, body, retry_after(response))
             yield response
         except requests.RequestException as error:
             raise failure_from_connection(request, error) from None
@@ -188,10 +190,10 @@ class ArgoServerWorkflows(Workflows):
 
 
 def connect(namespace: str) -> ArgoServerWorkflows:
-    """The Workflows by the server of ARGO_SERVER (``host:port``, with ARGO_SECURE and ARGO_BASE_HREF, or a URL)."""
-    given = os.environ["ARGO_SERVER"]
+    """Return the Workflows of ARGO_SERVER (a URL, or ``host:port`` with ARGO_SECURE and ARGO_BASE_HREF)."""
+    address = os.environ["ARGO_SERVER"]
     secure = os.environ.get("ARGO_SECURE", "true") != "false"
-    host = given if "://" in given else f"{'https' if secure else 'http'}://{given}"
+    host = address if "://" in address else f"{'https' if secure else 'http'}://{address}"
     base = os.environ.get("ARGO_BASE_HREF", "").strip("/")
     service = WorkflowsService(
         host=f"{host.rstrip('/')}/{base + '/' if base else ''}",
@@ -202,7 +204,7 @@ def connect(namespace: str) -> ArgoServerWorkflows:
     return ArgoServerWorkflows(service, namespace or "default")
 
 
-def _said(response: requests.Response) -> Any:
+def _error_body(response: requests.Response) -> Any:
     try:
         content = response.json()
     except ValueError:

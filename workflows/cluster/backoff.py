@@ -1,4 +1,4 @@
-"""How calls to a cluster are retried, and how streams reconnect."""
+"""Retries of cluster requests, and waits between the connections of a stream."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def new_backoff(sleep: Sleep = time.sleep, clock: Callable[[], float] = time.mon
 
 
 def retry_call(call: Callable[[], T], sleep: Sleep) -> T:
-    """Return the result of ``call``, which is retried while its failure is temporary.
+    """Return the result of ``call``, which is retried while its failure is transient.
 
     Raises:
-        ApiFailure: of the last attempt, or one that is not temporary.
+        ApiFailure: that of the last attempt, or one that is not transient.
     """
-    return retry.retry_call(call, RETRY, retry_if=_is_temporary, sleep=sleep)
+    return retry.retry_call(call, RETRY, retry_if=_is_retryable, sleep=sleep)
 
 
-def _is_temporary(error: Exception) -> bool:
-    return isinstance(error, ApiFailure) and error.transient and error.reason != UNREACHABLE
+def _is_retryable(error: Exception) -> bool:
+    return isinstance(error, ApiFailure) and error.is_transient and error.reason != UNREACHABLE

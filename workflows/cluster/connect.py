@@ -1,6 +1,6 @@
-"""Which cluster is meant: flags that all verbs of the cluster have, and the environment.
+"""Selection of the cluster, by the flags that all cluster commands share and by the environment.
 
-An Argo server where ARGO_SERVER is set, unless a flag names a kubeconfig or a context; else the Kubernetes API.
+An Argo server if ARGO_SERVER is set and no flag names a kubeconfig or a context; otherwise the Kubernetes API.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from workflows.plan import site
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, namespace: bool = True) -> None:
-    """Declare the flags that say which cluster, and which namespace of it."""
+    """Declare the flags that select a cluster and a namespace."""
     group = parser.add_argument_group("cluster")
     if namespace:
         text = "Namespace (default: $ARGO_NAMESPACE, the site profile's, or the context's)"
@@ -23,12 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, namespace: bool = True) ->
 
 
 def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:
-    """The Workflows that the flags and the environment mean; ``namespace`` is what the user's document says.
+    """Return the Workflows API that flags and environment select; ``namespace`` is that of the user's document.
 
     Raises:
-        InvalidInput: nothing leads to a cluster; says what there is to do.
+        InvalidInput: no cluster is configured; the fix says how to configure one.
     """
-    chosen = (
+    selected = (
         args.namespace
         or namespace
         or os.environ.get("ARGO_NAMESPACE")
@@ -37,7 +37,7 @@ def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:
     if os.environ.get("ARGO_SERVER") and not args.context and not args.kubeconfig:
         from workflows.cluster import argo_server
 
-        return argo_server.connect(chosen)
+        return argo_server.connect(selected)
     from workflows.cluster import kubernetes_api
 
-    return kubernetes_api.connect(args.kubeconfig, args.context, chosen)
+    return kubernetes_api.connect(args.kubeconfig, args.context, selected)

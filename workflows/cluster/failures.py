@@ -1,7 +1,7 @@
-"""What a cluster answered instead of what was request, in plain words.
+"""Failed cluster requests as one error: what was requested, why it failed, and how to fix it.
 
-A ``Status`` of Kubernetes (API conventions, "Response Status Kind") and the ``{code, message}`` of an Argo server
-become one ``ApiFailure``, which says what was tried, why it failed, and what helps.
+Built from a ``Status`` of Kubernetes (API conventions, "Response Status Kind"), from the ``{code, message}`` of an
+Argo server, or from a connection error.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from workflows.errors import ArgotuneError, InvalidInput
 
 INSTALL_ARGO = (
     "install Argo Workflows 3.6 or later (https://argo-workflows.readthedocs.io/en/latest/installation/), then see "
-    "argo/README.md; or choose another cluster: --context"
+    "argo/README.md; or select another cluster with --context"
 )
 UNREACHABLE = "Unreachable"
-"""Reason of a failure before anything was sent: who asks once is not made to wait for more tries."""
-_VERBS = {"list": "list", "get": "read", "create": "create", "watch": "watch", "patch": "change"}
+"""Reason of a failure before a request was sent: single requests are not retried."""
+_ACTIONS = {"get": "read", "patch": "change"}
 
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """What was asked of the cluster, in Kubernetes' words."""
+    """A cluster request in Kubernetes' terms."""
 
     verb: str
     resource: str
-    """As RBAC calls it: ``workflows``, ``pods/log``."""
-    place: str
-    """Cluster or server, for people."""
+    """As in RBAC: ``workflows``, ``pods/log``."""
+    server: str
+    """Display name of the cluster or Argo server."""
     namespace: str = ""
     name: str = ""
 
@@ -40,144 +40,152 @@ class ApiRequest:
         """``workflow oncall-x7k2m``, or ``workflows`` without a name."""
         return f"{self.resource.removesuffix('s')} {self.name}" if self.name else self.resource
 
+    @property
+    def action(self) -> str:
+        """``read workflow oncall-x7k2m``."""
+        return f"{_ACTIONS.get(self.verb, self.verb)} {self.subject}"
+
+    @property
+    def location(self) -> str:
+        """`` in namespace argotune``, or empty for the whole cluster."""
+        return f" in namespace {self.namespace}" if self.namespace else ""
+
 
 class ApiFailure(ArgotuneError):
-    """The cluster said no, or nothing."""
+    """A request that the cluster rejected or did not answer."""
 
     def __init__(
         self,
         request: ApiRequest,
         status: int,
-        what: str,
+        message: str,
         fix: str = "",
         *,
         reason: str = "",
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(f"{what}\n    fix: {fix}" if fix else what)
+        super().__init__(f"{message}\n    fix: {fix}" if fix else message)
         self.request = request
         self.status = status
-        """HTTP status; 0 when there was no answer."""
-        self.message = what
+        """HTTP status; 0 without a response."""
+        self.message = message
         self.fix = fix
         self.reason = reason
         self.retry_after = retry_after
         self.exit_code = InvalidInput.exit_code if status in (400, 404, 409, 413, 422) else ArgotuneError.exit_code
 
     @property
-    def transient(self) -> bool:
-        """Whether the same may go well a little later."""
+    def is_transient(self) -> bool:
+        """True if the same request can succeed a little later."""
         return self.status in (0, 408, 429) or self.status >= 500
 
     @property
-    def gone(self) -> bool:
-        """Whether the changes since a resource version are forgotten (410), so that a list must be made anew."""
+    def is_expired(self) -> bool:
+        """True if the server no longer has the changes since a resource version (410): list again."""
         return self.status == 410 or self.reason in ("Gone", "Expired")
 
 
 def failure_from_response(
     request: ApiRequest, status: int, body: Mapping[str, Any] | str, retry_after: float | None = None
 ) -> ApiFailure:
-    """The failure that an answer other than 2xx tells of."""
+    """Return the failure that a response other than 2xx reports."""
     content = body if isinstance(body, Mapping) else {}
     message = str(redact(str(content.get("message") or (body if isinstance(body, str) else ""))))[:2000].strip()
     reason = str(content.get("reason") or "")
     details = content.get("details") if isinstance(content.get("details"), Mapping) else {}
-    what, fix = _words(request, status, message, reason, details or {})
-    return ApiFailure(request, status, what, fix, reason=reason, retry_after=retry_after)
+    message, fix = _explain(request, status, message, reason, details or {})
+    return ApiFailure(request, status, message, fix, reason=reason, retry_after=retry_after)
 
 
 def failure_from_connection(request: ApiRequest, error: BaseException) -> ApiFailure:
-    """The failure of a connection; what was behind it decides the words."""
-    text = str(redact(" <- ".join(str(part) for part in _chain(error))))
-    what, fix, reason = f"{request.place} does not answer", "check the address and your network", ""
+    """Return the failure of a connection; its root cause determines the message."""
+    text = str(redact(" <- ".join(str(cause) for cause in _causes(error))))
+    server = request.server
+    message, fix, reason = f"{server} is unreachable", "check the address and your network", ""
     if "certificate verify failed" in text.lower() or "CERTIFICATE" in text:
-        what, reason = f"the certificate of {request.place} is not trusted", UNREACHABLE
-        fix = "get the credentials of the cluster again, or give the authority that signed it"
+        message, reason = f"the certificate of {server} is not trusted", UNREACHABLE
+        fix = "get the credentials of the cluster again, or configure its certificate authority"
     elif re.search(r"Connection refused|Errno 111", text):
-        what, reason = f"nothing listens at {request.place}: connection refused", UNREACHABLE
-        fix = "start the cluster (or the port-forward), or choose another: --context"
+        message, reason = f"{server}: connection refused", UNREACHABLE
+        fix = "start the cluster (or the port-forward), or select another with --context"
     elif re.search(r"Name or service not known|NameResolution|getaddrinfo|Temporary failure in name", text):
-        what, reason = f"the name of {request.place} is not known", UNREACHABLE
-        fix = "is the VPN up, or the cluster deleted? choose another: --context"
+        message, reason = f"cannot resolve the host name of {server}", UNREACHABLE
+        fix = "connect the VPN, or select another cluster with --context"
     elif re.search(r"timed? ?out", text, re.IGNORECASE):
-        what, fix = f"{request.place} did not answer in time", "is the VPN up?"
+        message, fix = f"{server} timed out", "check your network and VPN"
     elif re.search(r"reset|aborted|broken pipe|IncompleteRead|Disconnected|ended early", text, re.IGNORECASE):
-        what, fix = f"the connection to {request.place} broke", "try again"
-    return ApiFailure(request, 0, what, fix, reason=reason)
+        message, fix = f"the connection to {server} was lost", "try again"
+    return ApiFailure(request, 0, message, fix, reason=reason)
 
 
-def _chain(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and len(found) < 8:
-        found.append(error)
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while error is not None and len(causes) < 8:
+        causes.append(error)
         reason = getattr(error, "reason", None)
         error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-    return found
+    return causes
 
 
-def _words(request: ApiRequest, status: int, message: str, reason: str, details: Mapping[str, Any]) -> tuple[str, str]:
-    doing = f"{_VERBS.get(request.verb, request.verb)} {request.subject}"
-    where = f" in namespace {request.namespace}" if request.namespace else ""
+def _explain(
+    request: ApiRequest, status: int, message: str, reason: str, details: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Return message and fix for a status."""
+    server, subject, action = request.server, request.subject, request.action
     if status == 401:
-        return f"{request.place} does not accept your credentials", "log in again (az login, kubelogin, ARGO_TOKEN...)"
+        return f"{server} rejected your credentials", "log in again (az login, kubelogin, ARGO_TOKEN...)"
     if status == 403:
-        return _forbidden(request, message, doing, where)
+        return _explain_forbidden(request, message)
     if status == 404:
-        return _not_found(request, message, details, where)
+        return _explain_not_found(request, message, details)
     if status == 409:
         if reason == "AlreadyExists" or "already exists" in message:
-            return f"{request.subject} exists already{where}", "give it another name, or delete the old one"
-        return f"{request.subject} was changed by somebody else meanwhile", "try again"
+            return f"{subject} already exists{request.location}", "choose another name, or delete the existing one"
+        return f"{subject} was changed at the same time", "try again"
     if status in (400, 422):
-        what = f"{request.place} refuses to {doing}: {_causes(message, details)}"
-        return what, "mend the document: argotune lint FILE"
+        return f"{server} refused to {action}: {_field_errors(message, details)}", "run argotune lint FILE"
     if status == 413 or "too large" in message.lower():
-        what = f"{request.subject} is too large for the cluster: {message}"
-        return what, "give the data in a volume or an image instead of a long list of URLs"
+        fix = "put the data into a volume or an image instead of a long list of URLs"
+        return f"{subject} is too large for the cluster: {message}", fix
     if status == 429:
-        return f"{request.place} has too much to do (429) to {doing}", "try again in a minute"
-    said = f": {message}" if message else ""
-    return f"{request.place} failed to {doing} ({status}){said}", "try again; see the cluster's health if it stays"
+        return f"{server} is overloaded (429) and did not {action}", "try again in a minute"
+    suffix = f": {message}" if message else ""
+    return f"{server} failed to {action} ({status}){suffix}", "try again; if it persists, check the cluster"
 
 
-def _forbidden(request: ApiRequest, message: str, doing: str, where: str) -> tuple[str, str]:
+def _explain_forbidden(request: ApiRequest, message: str) -> tuple[str, str]:
     if "exceeded quota" in message:
-        return f"the quota{where} is used up: {message}", "wait for other runs, or raise it (argo/install/quota.yaml)"
+        fix = "wait for other runs, or raise the quota (argo/install/quota.yaml)"
+        return f"quota exceeded{request.location}: {message}", fix
     if "admission webhook" in message:
-        return f"a policy of {request.place} refuses to {doing}: {message}", "do as the policy says"
-    user = re.search(r'User "([^"]+)"', message)
-    who = user[1] if user else "you"
-    role = "argotune-submitter" if _submitters(request) else "argotune-operator"
+        return f"a policy of {request.server} refused to {request.action}: {message}", "comply with the policy"
+    match = re.search(r'User "([^"]+)"', message)
+    user = f"{match[1]} is" if match else "you are"
+    # In argo/install, submitters can create and read Workflows; operators can do the rest.
+    can_submit = request.verb in ("create", "get", "list", "watch") and request.resource != "pods/log"
+    role = "argotune-submitter" if can_submit else "argotune-operator"
     fix = (
-        f"who may give rights binds the Role {role} of argo/install/roles.yaml to it "
-        f"(it lacks the verb {request.verb} on {request.resource})"
+        f"ask a cluster admin to bind the Role {role} of argo/install/roles.yaml "
+        f"(missing: the verb {request.verb} on {request.resource})"
     )
-    return f"{who} may not {doing}{where}", fix
+    return f"{user} not allowed to {request.action}{request.location}", fix
 
 
-def _submitters(request: ApiRequest) -> bool:
-    """Whether who submits may do it by the Roles of argo/install; the rest is for who runs the place."""
-    return request.verb in ("create", "get", "list", "watch") and request.resource != "pods/log"
+def _explain_not_found(request: ApiRequest, message: str, details: Mapping[str, Any]) -> tuple[str, str]:
+    namespace = re.search(r'namespaces "([^"]+)" not found', message)
+    if namespace:
+        return f"namespace {namespace[1]} not found on {request.server}", "create it, or select another with -n"
+    is_named = bool(details.get("name")) or bool(request.name and request.name in message)
+    if not is_named and request.resource != "pods/log":
+        kind = f"{request.resource}.argoproj.io"
+        return f"{request.server} has no {kind}: Argo Workflows is not installed", INSTALL_ARGO
+    return f"{request.subject} not found{request.location}", "list runs with argotune ls"
 
 
-def _not_found(request: ApiRequest, message: str, details: Mapping[str, Any], where: str) -> tuple[str, str]:
-    missing = re.search(r'namespaces "([^"]+)" not found', message)
-    if missing:
-        return f"there is no namespace {missing[1]} on {request.place}", "make it, or choose another: -n"
-    named = bool(details.get("name")) or bool(request.name and request.name in message)
-    if not named and request.resource != "pods/log":
-        return (
-            f"{request.place} knows no {request.resource}.argoproj.io: Argo Workflows is not installed",
-            INSTALL_ARGO,
-        )
-    return f"there is no {request.subject}{where}", "argotune ls lists those that are there"
-
-
-def _causes(message: str, details: Mapping[str, Any]) -> str:
-    causes = [
+def _field_errors(message: str, details: Mapping[str, Any]) -> str:
+    errors = [
         ": ".join(str(cause[key]) for key in ("field", "message") if cause.get(key))
         for cause in details.get("causes") or []
         if isinstance(cause, Mapping)
     ]
-    return "; ".join(str(redact(cause)) for cause in causes) or message
+    return "; ".join(str(redact(error)) for error in errors) or message

@@ -1,7 +1,7 @@
-"""Workflows through the Kubernetes API: a kubeconfig is all that is needed.
+"""The Workflows of a cluster by the Kubernetes API.
 
-The official client brings the credentials (exec plugins, certificates, proxies); requests are made by hand, since it
-neither times out nor tells a dropped watch from an ended one.
+The official client provides the credentials (exec plugins, certificates, proxies). Requests are sent directly: the
+client has no timeouts and does not distinguish a dropped watch from one that ended.
 """
 
 from __future__ import annotations
@@ -22,31 +22,41 @@ from steps.runtime.redaction import redact
 from steps.runtime.retry import Sleep, retry_after
 from workflows.cluster.backoff import RETRY, retry_call
 from workflows.cluster.failures import ApiFailure, ApiRequest, failure_from_connection, failure_from_response
-from workflows.cluster.nodes import packed, read_nodes, supplied
-from workflows.cluster.workflows_api import GROUP, MAIN, PLURALS, VERSION, Document, Event, Listing, Scope, Workflows
+from workflows.cluster.nodes import pack_nodes, read_nodes, resume_node
+from workflows.cluster.workflows_api import (
+    GROUP,
+    MAIN_CONTAINER,
+    PLURALS,
+    VERSION,
+    Document,
+    Event,
+    Listing,
+    Scope,
+    Workflows,
+)
 from workflows.errors import InvalidInput, Problem
 
 T = TypeVar("T")
 CONNECT, READ = 10, 60
-"""Seconds after which a call is given up."""
+"""Timeouts of a request in seconds."""
 SLACK = 30
-"""Seconds that the end of a watch may be late."""
+"""Additional seconds in which a watch must end."""
 PAGE = 200
 SUBMISSION = "argotune.dev/submission"
-"""Annotation by which an object is known again whose creation was not heard of."""
+"""Annotation that identifies a created object when the response was lost."""
 
 
 class KubernetesWorkflows(Workflows):
-    """The Workflows of a namespace, by the Kubernetes API."""
+    """The Workflows of a namespace by the Kubernetes API."""
 
-    def __init__(self, connection: Connection, namespace: str, place: str, sleep: Sleep = time.sleep) -> None:
+    def __init__(self, connection: Connection, namespace: str, server: str, sleep: Sleep = time.sleep) -> None:
         self._connection = connection
         self.namespace = namespace
-        self.place = place
+        self.server = server
         self._sleep = sleep
 
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
-        """POST; after a lost answer the object is looked for before it is made again."""
+        """POST; after a lost response, check if the object exists before creating it again."""
         plural = PLURALS[document["kind"]]
         metadata = document["metadata"]
         name = str(metadata.get("name") or "")
@@ -54,20 +64,20 @@ class KubernetesWorkflows(Workflows):
         path = self._objects(plural)
         query = {"dryRun": "All"} if dry_run else {}
         mark = (metadata.get("annotations") or {}).get(SUBMISSION)
-        tried = 0
+        attempts = 0
 
         def attempt() -> Document:
-            nonlocal tried
-            tried += 1
+            nonlocal attempts
+            attempts += 1
             try:
                 return self._json(request, "POST", path, query, document)
             except ApiFailure as failure:
-                if failure.status != 409 or tried == 1 or not mark:
+                if failure.status != 409 or attempts == 1 or not mark:
                     raise
-                there = self._json(self._request("get", plural, name), "GET", f"{path}/{name}")
-                if (there["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
+                existing = self._json(self._request("get", plural, name), "GET", f"{path}/{name}")
+                if (existing["metadata"].get("annotations") or {}).get(SUBMISSION) != mark:
                     raise
-                return there
+                return existing
 
         return self._retry_call(attempt)
 
@@ -78,19 +88,19 @@ class KubernetesWorkflows(Workflows):
     def list(self, scope: Scope) -> Listing:
         """GET, page by page."""
         items: list[Document] = []
-        following = ""
+        token = ""
         while True:
-            query = scope.query() | {"limit": str(PAGE)} | ({"continue": following} if following else {})
+            query = scope.query() | {"limit": str(PAGE)} | ({"continue": token} if token else {})
             path = self._objects("workflows", scope)
             request = self._request("list", "workflows")
             page = self._retry_call(lambda: self._json(request, "GET", path, query))  # noqa: B023
             items += page.get("items") or []
-            following = (page.get("metadata") or {}).get("continue") or ""
-            if not following:
+            token = (page.get("metadata") or {}).get("continue") or ""
+            if not token:
                 return Listing(items, str((page.get("metadata") or {}).get("resourceVersion") or ""))
 
     def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
-        """A watch, with bookmarks, so that the version stays young where nothing changes."""
+        """Watch with bookmarks, which keep the version recent while nothing changes."""
         request = self._request("watch", "workflows")
         query = scope.query() | {
             "watch": "true",
@@ -99,7 +109,7 @@ class KubernetesWorkflows(Workflows):
             "timeoutSeconds": str(seconds),
         }
         for line in self._lines(request, self._objects("workflows", scope), query, seconds + SLACK):
-            event = _parsed(line, request)
+            event = _parse(line, request)
             if event.get("type") == "ERROR":
                 status = event.get("object") or {}
                 raise failure_from_response(request, int(status.get("code") or 500), status)
@@ -109,18 +119,18 @@ class KubernetesWorkflows(Workflows):
         """PATCH ``spec.shutdown``, as ``argo stop`` and ``argo terminate`` do."""
         self._patch(name, {"spec": {"shutdown": "Terminate" if terminate else "Stop"}})
 
-    def set_outputs(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
-        """PATCH the node, as ``argo node set`` does; tried again when the controller was faster."""
+    def set_outputs(self, name: str, node_id: str, values: Mapping[str, str], message: str) -> None:
+        """PATCH the node, as ``argo node set`` does; retried if the controller changed it at the same time."""
         request = self._request("patch", "workflows", name)
 
         def attempt() -> None:
             workflow = self.get(name)
-            nodes, why = read_nodes(workflow)
+            nodes, reason = read_nodes(workflow)
             if node_id not in nodes:
-                raise ApiFailure(request, 500, f"the steps of {name} can't be read: {why or 'it has another now'}")
-            node = supplied(nodes[node_id], answers, message)
+                raise ApiFailure(request, 500, f"cannot read the steps of {name}: {reason or 'the node was replaced'}")
+            node = resume_node(nodes[node_id], values, message)
             version = {"resourceVersion": workflow["metadata"]["resourceVersion"]}
-            self._patch(name, {"metadata": version, "status": packed(workflow, nodes, node)})
+            self._patch(name, {"metadata": version, "status": pack_nodes(workflow, nodes, node)})
 
         retry.retry_call(attempt, RETRY, retry_if=lambda error: getattr(error, "status", 0) == 409, sleep=self._sleep)
 
@@ -129,19 +139,19 @@ class KubernetesWorkflows(Workflows):
     ) -> Iterator[str]:
         """GET the log of a pod's main container."""
         request = self._request("get", "pods/log", pod)
-        query = {"container": MAIN, "timestamps": "true"}
+        query = {"container": MAIN_CONTAINER, "timestamps": "true"}
         query |= {"follow": "true"} if follow else {}
         query |= {"sinceTime": since} if since else {}
         query |= {"tailLines": str(tail)} if tail is not None else {}
         path = f"/api/v1/namespaces/{quote(self.namespace)}/pods/{quote(pod)}/log"
-        # A step may be silent for long; a connection that is dead meanwhile is found by keep-alive or by the next try.
+        # A step can be silent for long; keep-alive or the next attempt detects a dead connection.
         for line in self._lines(request, path, query, 600 if follow else READ):
             yield line.decode(errors="replace")
 
     def find(self, api_version: str, resource: str, name: str = "", *, cluster_wide: bool = False) -> Document | None:
-        """An object of any kind, without a name their list; None where there is none."""
+        """Return an object of any kind, or their list without a name; None if it does not exist."""
         request = ApiRequest(
-            "get" if name else "list", resource, self.place, "" if cluster_wide else self.namespace, name
+            "get" if name else "list", resource, self.server, "" if cluster_wide else self.namespace, name
         )
         root = "apis" if "/" in api_version else "api"
         where = "" if cluster_wide else f"namespaces/{quote(self.namespace)}/"
@@ -166,7 +176,7 @@ class KubernetesWorkflows(Workflows):
         return retry_call(call, self._sleep)
 
     def _request(self, verb: str, resource: str, name: str = "") -> ApiRequest:
-        return ApiRequest(verb, resource, self.place, self.namespace, name)
+        return ApiRequest(verb, resource, self.server, self.namespace, name)
 
     def _objects(self, plural: str, scope: Scope | None = None) -> str:
         all_namespaces = plural.startswith("cluster") or (scope is not None and scope.all_namespaces)
@@ -176,11 +186,11 @@ class KubernetesWorkflows(Workflows):
     def _json(
         self, request: ApiRequest, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> Document:
-        with self._answer(request, method, path, query or {}, body, READ) as response:
-            return _parsed(response.data, request)
+        with self._send(request, method, path, query or {}, body, READ) as response:
+            return _parse(response.data, request)
 
     def _lines(self, request: ApiRequest, path: str, query: Mapping[str, str], read: float) -> Iterator[bytes]:
-        with self._answer(request, "GET", path, query, None, read) as response:
+        with self._send(request, "GET", path, query, None, read) as response:
             rest = b""
             for chunk in response.stream(65536):
                 *whole, rest = (rest + chunk).split(b"\n")
@@ -189,10 +199,10 @@ class KubernetesWorkflows(Workflows):
                 yield rest
 
     @contextmanager
-    def _answer(
+    def _send(
         self, request: ApiRequest, method: str, path: str, query: Mapping[str, str], body: Any, read: float
     ) -> Iterator[Any]:
-        """A good answer, still to be read; every other outcome, while it is read too, is an ``ApiFailure``."""
+        """Yield a successful response to read; every failure, also while reading, becomes an ``ApiFailure``."""
         from kubernetes.client.exceptions import ApiException
         from kubernetes.config import ConfigException
         from urllib3.exceptions import HTTPError
@@ -207,8 +217,8 @@ class KubernetesWorkflows(Workflows):
                     )
                 yield response
         except ConfigException as error:
-            fix = "log in again; the kubeconfig names a program that gives credentials"
-            raise ApiFailure(request, 401, f"no credentials for {self.place}: {redact(str(error))}", fix) from None
+            fix = "log in again: the kubeconfig uses a credential plugin"
+            raise ApiFailure(request, 401, f"no credentials for {self.server}: {redact(str(error))}", fix) from None
         except (ApiException, HTTPError, OSError) as error:
             raise failure_from_connection(request, error) from None
 
@@ -216,58 +226,54 @@ class KubernetesWorkflows(Workflows):
 def connect(
     kubeconfig: str | None, context: str | None, namespace: str, sleep: Sleep = time.sleep
 ) -> KubernetesWorkflows:
-    """The Workflows of a cluster by its kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
+    """Return the Workflows of the cluster of a kubeconfig (``--kubeconfig``, ``$KUBECONFIG``, ``~/.kube/config``).
 
-    In a pod without any of these, by the pod's service account. ``namespace`` wins over that of the context.
+    In a pod without any of these, use the pod's service account. ``namespace`` overrides that of the context.
 
     Raises:
-        InvalidInput: there is no kubeconfig, it can't be read, or has no such context.
+        InvalidInput: the kubeconfig does not exist, cannot be read, or has no such context.
     """
     if not kubeconfig and connection.is_in_pod():
         pod = connection.from_service_account()
         return KubernetesWorkflows(pod, namespace or pod.namespace, "this cluster", sleep)
-    chosen = _context(kubeconfig, context)
+    path = kubeconfig or connection.kubeconfig_path()
+    selected = _context(path, context)
+    name = selected["name"]
     try:
-        connected = connection.from_kubeconfig(_found(kubeconfig), chosen)
-    except Exception as error:  # the loader lets KeyError, TypeError and OSError of a half-written file through
-        raise InvalidInput(
-            Problem(f"the context {chosen['name']} can't be used: {redact(str(error))}", file=_found(kubeconfig))
-        ) from None
-    place = f"{connected.url} (context {chosen['name']})"
-    return KubernetesWorkflows(connected, namespace or connected.namespace, place, sleep)
+        connected = connection.from_kubeconfig(path, selected)
+    except Exception as error:  # the loader raises KeyError, TypeError and OSError for an incomplete file
+        raise InvalidInput(Problem(f"cannot use the context {name}: {redact(str(error))}", file=path)) from None
+    server = f"{connected.url} (context {name})"
+    return KubernetesWorkflows(connected, namespace or connected.namespace, server, sleep)
 
 
-def _context(kubeconfig: str | None, name: str | None) -> Document:
+def _context(path: str, name: str | None) -> Document:
     from kubernetes import config
 
     try:
-        contexts, current = config.list_kube_config_contexts(_found(kubeconfig))
+        contexts, current = config.list_kube_config_contexts(path)
     except config.ConfigException as error:
-        if any(Path(part).expanduser().exists() for part in _found(kubeconfig).split(os.pathsep)):
-            raise InvalidInput(Problem(f"no kubeconfig: {redact(str(error))}", file=_found(kubeconfig))) from None
+        if any(Path(part).expanduser().exists() for part in path.split(os.pathsep)):
+            raise InvalidInput(Problem(f"invalid kubeconfig: {redact(str(error))}", file=path)) from None
         fix = (
-            "get one (az aks get-credentials --name CLUSTER --resource-group GROUP), or set ARGO_SERVER and "
-            "ARGO_TOKEN; on this machine no cluster is needed: argotune run FILE"
+            "create one (az aks get-credentials --name CLUSTER --resource-group GROUP), set ARGO_SERVER and "
+            "ARGO_TOKEN, or run locally without a cluster: argotune run FILE"
         )
-        raise InvalidInput(Problem("there is no kubeconfig", file=_found(kubeconfig), fix=fix)) from None
-    except Exception as error:  # yaml errors and what a half-written file makes of the loader
-        raise InvalidInput(Problem(f"can't be read: {redact(str(error))}", file=_found(kubeconfig))) from None
-    known = {context["name"]: context for context in contexts}
-    if name and name not in known:
-        raise InvalidInput(Problem(f"no context {name}", "--context", fix=f"one of {', '.join(known) or 'none'}"))
-    return dict(known[name] if name else current)
+        raise InvalidInput(Problem("kubeconfig not found", file=path, fix=fix)) from None
+    except Exception as error:  # YAML errors, and the loader's errors for an incomplete file
+        raise InvalidInput(Problem(f"cannot be read: {redact(str(error))}", file=path)) from None
+    by_name = {context["name"]: context for context in contexts}
+    if name and name not in by_name:
+        fix = f"use one of {', '.join(by_name) or 'none'}"
+        raise InvalidInput(Problem(f"context {name} not found", "--context", fix=fix))
+    return dict(by_name[name] if name else current)
 
 
-def _found(kubeconfig: str | None) -> str:
-    """Where a kubeconfig is looked for; several files in ``$KUBECONFIG`` are merged."""
-    return kubeconfig or connection.kubeconfig_path()
-
-
-def _parsed(data: bytes, request: ApiRequest) -> Document:
+def _parse(data: bytes, request: ApiRequest) -> Document:
     try:
         content = json.loads(data)
     except ValueError:
-        raise failure_from_connection(request, ConnectionError("the answer ended early")) from None
+        raise failure_from_connection(request, ConnectionError("the response ended early")) from None
     return content if isinstance(content, dict) else {"value": content}
 
 

@@ -1,4 +1,4 @@
-"""Log lines of a run's steps: of pods that are there, and of those to come, across retries and lost connections."""
+"""Logs of a run's steps, from existing and future pods, across retries and lost connections."""
 
 from __future__ import annotations
 
@@ -15,76 +15,76 @@ from workflows.cluster.workflows_api import Workflows
 from workflows.runs.status import RunStatus
 from workflows.runs.step import Attempt, Step
 
-Emit = Callable[[str, str], None]
-"""Takes the label of a pod, and a line of its log."""
-Tell = Callable[[str], None]
+OnLine = Callable[[str, str], None]
+"""Receives the label of a pod and a line of its log."""
+OnMessage = Callable[[str], None]
 
-LAST_WORDS = 60
-JOIN = 60.0
-"""Seconds after the end of the run in which its logs should end too."""
-WHERE = (
+TAIL_LINES = 60
+JOIN_SECONDS = 60.0
+"""Time limit for the logs to end after the run has ended."""
+RETENTION = (
     "a finished step's pod is deleted after ten minutes (podGC); look in the cluster's log store, or in the artifact "
-    "repository where archiveLogs is on"
+    "repository if archiveLogs is on"
 )
 
 
-def print_logs(api: Workflows, run: RunStatus, step: str, emit: Emit, tell: Tell) -> None:
-    """The log lines there are, pod by pod, in the order of their start."""
-    pods = [(one, attempt) for one in run.steps if step in ("", *_names(one)) for attempt in one.attempts]
+def print_logs(api: Workflows, run: RunStatus, step: str, on_line: OnLine, on_message: OnMessage) -> None:
+    """Pass the existing log lines to ``on_line``, pod by pod, in order of their start; ``step``: "" for all steps."""
+    pods = [(item, attempt) for item in run.steps if step in ("", *_names(item)) for attempt in item.attempts]
     if not pods:
-        tell(f"{run.name}: {run.message or 'nothing of it has started yet'}")
-    for one, attempt in sorted(pods, key=lambda pod: str(pod[1].started)):
+        on_message(f"{run.name}: {run.message or 'no step has started yet'}")
+    for item, attempt in sorted(pods, key=lambda pod: str(pod[1].started)):
         if not attempt.is_started:
-            tell(f"{one.key}: {one.message or 'its pod has not started yet'}")
+            on_message(f"{item.key}: {item.message or 'its pod has not started yet'}")
             continue
-        _Log(api, run.name, _label(one, attempt), attempt.pod, emit, tell).print(follow=False)
+        _Log(api, run.name, _label(item, attempt), attempt.pod, on_line, on_message).read(follow=False)
 
 
 def follow(
     api: Workflows,
     name: str,
     step: str,
-    emit: Emit,
-    tell: Tell,
+    on_line: OnLine,
+    on_message: OnMessage,
     new_backoff: Callable[[], Backoff] = backoffs.new_backoff,
 ) -> RunStatus:
-    """The log lines of all pods, until the run, or the step, has ended; gives the run's last state.
+    """Pass the log lines of all pods to ``on_line`` until the run or the step has ended; return the last status.
 
-    Lines of steps that run side by side are mixed as they come.
+    Lines of concurrent steps are interleaved.
     """
     logs: dict[str, _Log] = {}
     run = None
-    for workflow in watch.follow(api, name, tell, new_backoff()):
+    for workflow in watch.follow(api, name, on_message, new_backoff()):
         run = read_run(workflow)
-        wanted = [one for one in run.steps if step in ("", *_names(one))]
-        for one in wanted:
-            for attempt in one.attempts:
+        selected = [item for item in run.steps if step in ("", *_names(item))]
+        for item in selected:
+            for attempt in item.attempts:
                 if attempt.is_started and attempt.pod not in logs:
-                    log = _Log(api, name, _label(one, attempt), attempt.pod, emit, tell, new_backoff())
-                    logs[attempt.pod] = log
-                    log.start()
+                    label = _label(item, attempt)
+                    logs[attempt.pod] = _Log(api, name, label, attempt.pod, on_line, on_message, new_backoff())
+                    logs[attempt.pod].start()
                 if attempt.is_ended and attempt.pod in logs:
                     logs[attempt.pod].ended.set()
-        if step and all(one.is_ended for one in wanted):
+        if step and all(item.is_ended for item in selected):
             break
     for log in logs.values():
         log.ended.set()
         log.join()
     if run is None:
-        raise AssertionError("a watch gives one state at least")
+        raise AssertionError("a watch yields at least one state")
     return run
 
 
 def tail_errors(api: Workflows, run: RunStatus) -> str:
-    """What the step that failed said at last: the lines from ``error:`` on; empty where its pod says nothing more."""
+    """Return the last lines of the failed step's log, from ``error:`` on; empty if there are none."""
     if run.cause is None or not run.cause.attempts:
         return ""
     try:
-        found = [_split(line)[1] for line in api.log(run.name, run.cause.attempts[-1].pod, tail=LAST_WORDS)]
+        lines = [_split(line)[1] for line in api.log(run.name, run.cause.attempts[-1].pod, tail=TAIL_LINES)]
     except ApiFailure:
         return ""
-    errors = [place for place, line in enumerate(found) if line.startswith("error:")]
-    return "\n".join(found[errors[-1] :][:10]) if errors else ""
+    errors = [index for index, line in enumerate(lines) if line.startswith("error:")]
+    return "\n".join(lines[errors[-1] :][:10]) if errors else ""
 
 
 def _names(step: Step) -> tuple[str, str]:
@@ -104,76 +104,77 @@ class _Log:
     run: str
     label: str
     pod: str
-    emit: Emit
-    tell: Tell
+    on_line: OnLine
+    on_message: OnMessage
     backoff: Backoff = field(default_factory=backoffs.new_backoff)
     ended: threading.Event = field(default_factory=threading.Event)
-    """The pod has ended: what is there is all."""
+    """Set when the pod has ended and its log is complete."""
 
     def __post_init__(self) -> None:
         self._last = ""
-        self._told: set[str] = set()
+        self._seen: set[str] = set()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Read beside others."""
-        self._thread = threading.Thread(target=self.print, kwargs={"follow": True}, daemon=True)
+        """Read in a thread."""
+        self._thread = threading.Thread(target=self.read, kwargs={"follow": True}, daemon=True)
         self._thread.start()
 
     def join(self) -> None:
-        """Wait until all is read; a connection that died unnoticed is not waited for."""
+        """Wait until the log is read, but not for a dead connection."""
         if self._thread:
-            self._thread.join(JOIN)
+            self._thread.join(JOIN_SECONDS)
             if self._thread.is_alive():
-                self.tell(f"{self.label}: the end of its log did not come; argotune logs {self.run} shows it")
+                self.on_message(f"{self.label}: the end of its log is missing; print it with argotune logs {self.run}")
 
-    def print(self, *, follow: bool) -> None:
-        """Hand all lines on, again and again from where it broke off, until the pod has ended."""
+    def read(self, *, follow: bool) -> None:
+        """Pass all lines on, reconnecting where the stream broke off, until the pod has ended."""
         while True:
-            last_time = not follow or self.ended.is_set()
-            at_least = None
+            is_last = not follow or self.ended.is_set()
+            retry_after = None
             try:
-                for line in self._new_lines(follow=not last_time):
-                    self.emit(self.label, line)
+                for line in self._new_lines(follow=not is_last):
+                    self.on_line(self.label, line)
                     self.backoff.reset()
-                if last_time:
+                if is_last:
                     return
             except ApiFailure as failure:
-                if self._is_over(failure, last_time):
+                if self._is_final(failure, is_last):
                     return
-                at_least = failure.retry_after
-            self.backoff.pause(at_least)
+                retry_after = failure.retry_after
+            self.backoff.pause(retry_after)
 
-    def _is_over(self, failure: ApiFailure, last_time: bool) -> bool:
+    def _is_final(self, failure: ApiFailure, is_last: bool) -> bool:
+        """Return True, and report why, if reading again cannot succeed."""
         if failure.status == 404:
-            if last_time:
-                self.tell(f"{self.label}: {'the rest of ' if self._last else ''}its log is gone; {WHERE}")
-            return last_time
-        if failure.status == 400 and last_time:
-            self.tell(f"{self.label}: no log: {failure.message.rpartition(': ')[2]}")
+            if is_last:
+                self.on_message(f"{self.label}: {'the rest of ' if self._last else ''}its log is gone; {RETENTION}")
+            return is_last
+        if failure.status == 400 and is_last:
+            self.on_message(f"{self.label}: no log: {failure.message.rpartition(': ')[2]}")
             return True
-        if failure.status != 400 and not failure.transient:
-            self.tell(f"{self.label}: {failure}")
+        if failure.status != 400 and not failure.is_transient:
+            self.on_message(f"{self.label}: {failure}")
             return True
         if self.backoff.failing_seconds() > watch.MAX_DISCONNECTED_SECONDS:
-            self.tell(f"{self.label}: {failure.message}; its log is given up")
+            self.on_message(f"{self.label}: {failure.message}; stopped following its log")
             return True
         return False
 
     def _new_lines(self, *, follow: bool) -> Iterator[str]:
-        """Lines later than the last one known; of those of its very moment, the ones that were not told yet."""
-        since, told = self._last, set(self._told)
+        """Yield lines later than the last one, and those of the same time that were not yielded yet."""
+        since, seen = self._last, set(self._seen)
         for line in self.api.log(self.run, self.pod, follow=follow, since=since):
             time, text = _split(line)
-            if time and (time < since or (time == since and text in told)):
+            if time and (time < since or (time == since and text in seen)):
                 continue
             if time != self._last:
-                self._last, self._told = time or self._last, set()
-            self._told.add(text)
+                self._last, self._seen = time or self._last, set()
+            self._seen.add(text)
             yield text
 
 
 def _split(line: str) -> tuple[str, str]:
-    """Time and text of a line that the server put the time before."""
+    """Return the timestamp that the server prefixed, and the text of a line."""
     time, _, text = line.partition(" ")
     return (time, text) if time[:4].isdigit() and "T" in time else ("", line)

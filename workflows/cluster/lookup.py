@@ -1,4 +1,4 @@
-"""Runs as users name them: by name, ``@latest``, or not at all."""
+"""Runs by name or ``@latest``."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ from workflows.runs.status import RunStatus
 LATEST = "@latest"
 
 
-def find(api: Workflows, name: str) -> RunStatus:
-    """The run of a name; ``@latest`` is the newest of the namespace.
+def find_run(api: Workflows, name: str) -> RunStatus:
+    """Return the run of a name; ``@latest`` is the newest of the namespace.
 
     Raises:
-        InvalidInput: there is none; names those that are near.
+        InvalidInput: there is none; the fix suggests similar names.
     """
     if name == LATEST:
-        runs = newest_first(api, Scope())
+        runs = list_runs(api, Scope())
         if not runs:
-            raise InvalidInput(Problem(f"there are no runs in namespace {api.namespace}", fix="argotune submit FILE"))
+            raise InvalidInput(Problem(f"no runs in namespace {api.namespace}", fix="run argotune submit FILE"))
         return runs[0]
     try:
         return read_run(api.get(name))
     except ApiFailure as failure:
         if failure.status != 404 or "not installed" in failure.message:
             raise
-        raise InvalidInput(
-            Problem(f"there is no run {name} in namespace {api.namespace} of {api.place}", fix=_near(api, name))
-        ) from None
+        message = f"run {name} not found in namespace {api.namespace} of {api.server}"
+        raise InvalidInput(Problem(message, fix=_suggest(api, name))) from None
 
 
-def newest_first(api: Workflows, scope: Scope) -> list[RunStatus]:
-    """The runs there are."""
+def list_runs(api: Workflows, scope: Scope) -> list[RunStatus]:
+    """Return the runs, newest first."""
     runs = [read_run(item) for item in api.list(scope).items]
     return sorted(runs, key=lambda run: (str(run.created), run.name), reverse=True)
 
 
-def _near(api: Workflows, name: str) -> str:
+def _suggest(api: Workflows, name: str) -> str:
     try:
-        known = [run.name for run in newest_first(api, Scope())]
+        names = [run.name for run in list_runs(api, Scope())]
     except ApiFailure:
-        known = []
-    near = difflib.get_close_matches(name, known, n=3) or [one for one in known if one.startswith(name)][:3]
-    if near:
-        return f"did you mean {', '.join(near)}?"
-    return "another namespace is chosen by -n; argotune ls -A lists the runs of all"
+        names = []
+    similar = difflib.get_close_matches(name, names, n=3) or [other for other in names if other.startswith(name)][:3]
+    if similar:
+        return f"did you mean {', '.join(similar)}?"
+    return "select another namespace with -n, or list all runs with argotune ls -A"

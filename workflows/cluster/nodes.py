@@ -1,6 +1,6 @@
-"""The nodes of a Workflow's status: unpacked, named as people name steps, and the pods behind them.
+"""The nodes of a Workflow's status, and the names of their pods.
 
-Argo's ``NodeStatus`` is described in its docs/fields.md; packing in workflow/packer, pod names in workflow/util.
+Argo describes ``NodeStatus`` in its docs/fields.md; compression is in workflow/packer, pod names in workflow/util.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 Node = dict[str, Any]
 
-POD_NAMES = "workflows.argoproj.io/pod-name-format"
+POD_NAME_FORMAT = "workflows.argoproj.io/pod-name-format"
 MAX_PREFIX_LENGTH = 253 - 10 - 1
 
 
 def read_nodes(workflow: Mapping[str, Any]) -> tuple[dict[str, Node], str]:
-    """The nodes by id, or why they can't be read here (a large run's are packed, or kept in a database)."""
+    """Return the nodes by id, and why they cannot be read (those of a large run are compressed or in a database)."""
     status = workflow.get("status") or {}
     if status.get("nodes"):
         return dict(status["nodes"]), ""
@@ -27,34 +27,34 @@ def read_nodes(workflow: Mapping[str, Any]) -> tuple[dict[str, Node], str]:
         try:
             return json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"]))), ""
         except (OSError, ValueError, EOFError):
-            return {}, "the steps are packed in a way that is not known here; set ARGO_SERVER to ask an Argo server"
+            return {}, "the steps are compressed in an unknown format; set ARGO_SERVER to use an Argo server"
     if status.get("offloadNodeStatusVersion"):
-        return {}, "the steps are kept in Argo's database; set ARGO_SERVER to ask an Argo server"
+        return {}, "the steps are in Argo's database; set ARGO_SERVER to use an Argo server"
     return {}, ""
 
 
-def packed(workflow: Mapping[str, Any], nodes: dict[str, Node], changed: Node) -> dict[str, Any]:
-    """The part of a status to write so that ``changed`` takes its place among the nodes."""
+def pack_nodes(workflow: Mapping[str, Any], nodes: dict[str, Node], changed: Node) -> dict[str, Any]:
+    """Return the part of a status to write in order to update the node ``changed``."""
     if (workflow.get("status") or {}).get("nodes"):
         return {"nodes": {changed["id"]: changed}}
     content = json.dumps({**nodes, changed["id"]: changed}, separators=(",", ":")).encode()
     return {"compressedNodes": base64.b64encode(gzip.compress(content)).decode()}
 
 
-def supplied(node: Node, answers: Mapping[str, str], message: str) -> Node:
-    """A suspended node that was answered: what ``argo node set`` and ``argo resume`` make of it."""
+def resume_node(node: Node, values: Mapping[str, str], message: str) -> Node:
+    """Return a suspended node with its outputs set, as ``argo node set`` and ``argo resume`` write it."""
     outputs = dict(node.get("outputs") or {})
     if outputs.get("parameters"):
-        outputs["parameters"] = [_answered(parameter, answers) for parameter in outputs["parameters"]]
+        outputs["parameters"] = [_set_value(parameter, values) for parameter in outputs["parameters"]]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    said = "; ".join(part for part in (node.get("message"), message) if part)
-    return {**node, "outputs": outputs, "phase": "Succeeded", "message": said, "finishedAt": now}
+    message = "; ".join(part for part in (node.get("message"), message) if part)
+    return {**node, "outputs": outputs, "phase": "Succeeded", "message": message, "finishedAt": now}
 
 
 def pod_name(workflow: Mapping[str, Any], node: Node) -> str:
-    """The pod of a node (Argo: workflow/util/pod_name.go); v1 of the format is the node's id."""
+    """Return the pod name of a node (Argo: workflow/util/pod_name.go); in format v1 it is the node's id."""
     metadata = workflow["metadata"]
-    if (metadata.get("annotations") or {}).get(POD_NAMES) == "v1":
+    if (metadata.get("annotations") or {}).get(POD_NAME_FORMAT) == "v1":
         return str(node["id"])
     if node["name"] == metadata["name"]:
         return str(metadata["name"])
@@ -71,16 +71,16 @@ def parse_time(text: Any) -> datetime | None:
         return None
 
 
-def _answered(parameter: Mapping[str, Any], answers: Mapping[str, str]) -> dict[str, Any]:
+def _set_value(parameter: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     source = parameter.get("valueFrom") or {}
-    value = answers.get(parameter["name"], source.get("default"))
+    value = values.get(parameter["name"], source.get("default"))
     if "supplied" not in source or value is None:
         return dict(parameter)
     return {key: inner for key, inner in parameter.items() if key != "valueFrom"} | {"value": value}
 
 
 def _fnv(text: str) -> int:
-    """FNV-1a of 32 bits (RFC 9923)."""
+    """Return the 32-bit FNV-1a hash (RFC 9923)."""
     hashed = 0x811C9DC5
     for byte in text.encode():
         hashed = (hashed ^ byte) * 0x01000193 & 0xFFFFFFFF

@@ -1,7 +1,7 @@
-"""Why what a run made belongs to nobody any more: its Workflow is gone or has ended, or its lease is over.
+"""Reasons why GPU nodes are orphaned: their run is gone or has ended, or their lease has expired.
 
-A Workflow is looked up where it says that it is, by its uid, and only in the cluster that the nodes are in: elsewhere
-every run would look gone. Where that can't be, the lease alone decides.
+A Workflow is looked up by its uid, and only in the cluster of the nodes: in another one every run would seem gone. If
+the lookup is not possible, only the lease counts.
 """
 
 from __future__ import annotations
@@ -19,64 +19,66 @@ if TYPE_CHECKING:
 
 GONE, ENDED, EXPIRED = "run is gone", "run ended", "lease expired"
 ENDED_PHASES = ("Succeeded", "Failed", "Error")
-"""Argo sets them when the exit handler, which gives nodes back, has ended too."""
+"""Argo sets them after the exit handler, which releases nodes, has ended."""
 
 
 @dataclass
 class Reasons:
-    """What is left behind, and what could not be told."""
+    """Why nodes are orphaned, and which lookups failed."""
 
     by_run: dict[str, str] = field(default_factory=dict)
-    """Reason by the run's uid."""
-    unknown: list[str] = field(default_factory=list)
-    """Why runs could not be looked up, if so."""
+    """Reason by uid of the run."""
+    failed_lookups: list[str] = field(default_factory=list)
+    """Messages of failed lookups."""
 
-    def of(self, found: OrphanedNodes) -> str:
-        """Why something is left behind; empty where it belongs to a run, as far as is known."""
-        return self.by_run.get(found.run, "")
+    def reason(self, nodes: OrphanedNodes) -> str:
+        """Return why nodes are orphaned; empty if, as far as is known, they belong to a run."""
+        return self.by_run.get(nodes.run, "")
 
 
-def reasons(provider: ModuleType, place: ClusterRef, there: Sequence[OrphanedNodes], moment: datetime) -> Reasons:
-    """Look up the runs of what is there."""
+def find_reasons(
+    provider: ModuleType, cluster_ref: ClusterRef, existing: Sequence[OrphanedNodes], moment: datetime
+) -> Reasons:
+    """Look up the runs of existing nodes."""
     from steps.runtime.errors import StepError
 
-    told = Reasons({one.run: EXPIRED for one in there if one.expired(moment)})
-    if not there:
-        return told
+    reasons = Reasons({nodes.run: EXPIRED for nodes in existing if nodes.expired(moment)})
+    if not existing:
+        return reasons
     try:
-        cluster = _connect(provider, place)
+        cluster = _connect(provider, cluster_ref)
     except StepError as error:
-        told.unknown.append(error.message)
-        return told
-    for one in there:
-        if not one.workflow or not one.namespace:
-            told.unknown.append(f"{one.name} does not say where its run is")
+        reasons.failed_lookups.append(error.message)
+        return reasons
+    for nodes in existing:
+        if not nodes.workflow or not nodes.namespace:
+            reasons.failed_lookups.append(f"{nodes.name} has no tags of its run")
             continue
         try:
-            reason = _fate(cluster, one)
+            reason = _run_reason(cluster, nodes)
         except StepError as error:
-            told.unknown.append(error.message)
+            reasons.failed_lookups.append(error.message)
             continue
         if reason:
-            told.by_run[one.run] = reason
-    told.unknown = list(dict.fromkeys(told.unknown))
-    return told
+            reasons.by_run[nodes.run] = reason
+    reasons.failed_lookups = list(dict.fromkeys(reasons.failed_lookups))
+    return reasons
 
 
-def _connect(provider: ModuleType, place: ClusterRef) -> KubernetesClient:
+def _connect(provider: ModuleType, cluster_ref: ClusterRef) -> KubernetesClient:
     from steps.kubernetes import client as kubernetes_client
     from steps.runtime.errors import StepError
 
     cluster = kubernetes_client.connect()
-    if not provider.is_same_cluster(place, cluster.host):
-        raise StepError(f"the kubeconfig leads to {cluster.host}, not to the cluster of these nodes")
+    if not provider.is_same_cluster(cluster_ref, cluster.host):
+        raise StepError(f"the kubeconfig selects {cluster.host}, not the cluster of these nodes")
     return cluster
 
 
-def _fate(cluster: KubernetesClient, one: OrphanedNodes) -> str:
+def _run_reason(cluster: KubernetesClient, nodes: OrphanedNodes) -> str:
     from steps.kubernetes.client import WORKFLOWS
 
-    workflow = cluster.get(WORKFLOWS, one.workflow, one.namespace)
-    if workflow is None or workflow["metadata"].get("uid") != one.run:
+    workflow = cluster.get(WORKFLOWS, nodes.workflow, nodes.namespace)
+    if workflow is None or workflow["metadata"].get("uid") != nodes.run:
         return GONE
     return ENDED if (workflow.get("status") or {}).get("phase") in ENDED_PHASES else ""

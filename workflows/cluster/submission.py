@@ -1,4 +1,4 @@
-"""A document made ready to be created: parameters set as ``-p`` says, and a name that is known before it is sent."""
+"""Preparation of documents for submission: parameters, and a name chosen by the client."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from workflows.spec.names import random_suffix
 MAX_NAME_LENGTH = 63
 
 
-def read(text: str, file: str) -> list[Document] | None:
-    """The Argo objects that a text holds; None where it holds something else, such as Workspaces.
+def read_documents(text: str, file: str) -> list[Document] | None:
+    """Return the Argo objects of a text; None if it contains something else, such as Workspaces.
 
     Raises:
-        InvalidInput: one of them can't be submitted, or Argo would refuse it: all errors of the linter.
+        InvalidInput: one cannot be submitted, or has lint errors.
     """
     from workflows.lint import GROUP, lint
     from workflows.lint.reading import read as parse
 
-    raws, wrong = parse(file, text)
+    raws, problems = parse(file, text)
     versions = [str(raw.value.get("apiVersion", "")) if isinstance(raw.value, dict) else "" for raw in raws]
     if not any(version.startswith(GROUP) for version in versions):
         return None
-    if not wrong:
-        wrong = [problem for raw in raws for problem in _problems(raw.value, file)]
-    wrong = wrong or [finding.problem for finding in lint([(file, text)]).errors]
-    if wrong:
-        raise InvalidInput(wrong)
+    if not problems:
+        problems = [problem for raw in raws for problem in _problems(raw.value, file)]
+    problems = problems or [finding.problem for finding in lint([(file, text)]).errors]
+    if problems:
+        raise InvalidInput(problems)
     return [raw.value for raw in raws]
 
 
-def with_parameters(document: Document, given: Mapping[str, str], file: str) -> Document:
-    """A copy of the document with other values of its parameters.
+def with_parameters(document: Document, values: Mapping[str, str], file: str) -> Document:
+    """Return a copy of the document with other parameter values.
 
     Raises:
-        InvalidInput: one is not declared, or may not have that value.
+        InvalidInput: a parameter is not declared, or does not allow the value.
     """
     result = copy.deepcopy(document)
     spec = _run_spec(result)
     declared = {item["name"]: item for item in (spec.get("arguments") or {}).get("parameters") or []}
-    referred = "workflowTemplateRef" in spec
+    is_reference = "workflowTemplateRef" in spec
     problems = []
-    for name, value in given.items():
+    for name, value in values.items():
         if name not in declared:
-            if referred:
-                # The template, which is not here, declares it.
+            if is_reference:
+                # The referenced template on the cluster declares it.
                 arguments = spec.setdefault("arguments", {})
                 arguments.setdefault("parameters", []).append({"name": name, "value": value})
                 continue
-            near = difflib.get_close_matches(name, declared, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(declared) or 'none'}"
-            problems.append(Problem(f"-p {name}: the Workflow has no such parameter", file=file, fix=fix))
+            similar = difflib.get_close_matches(name, declared, n=1)
+            fix = f"did you mean {similar[0]}?" if similar else f"use one of {', '.join(declared) or 'none'}"
+            problems.append(Problem(f'-p: unknown parameter "{name}"', file=file, fix=fix))
         elif declared[name].get("enum") and value not in declared[name]["enum"]:
-            fix = f"one of {', '.join(declared[name]['enum'])}"
+            fix = f"use one of {', '.join(declared[name]['enum'])}"
             problems.append(Problem(f"-p {name}={value}: not allowed", file=file, fix=fix))
         else:
             declared[name]["value"] = value
@@ -69,8 +69,8 @@ def with_parameters(document: Document, given: Mapping[str, str], file: str) -> 
     return result
 
 
-def named(document: Document) -> Document:
-    """A copy with a name of its own and a mark: sent twice, it is created once, and known again."""
+def with_name(document: Document) -> Document:
+    """Return a copy with a unique name and a submission id, so that a repeated request creates it once."""
     result = copy.deepcopy(document)
     metadata = result["metadata"]
     prefix = metadata.pop("generateName", "")
@@ -81,32 +81,32 @@ def named(document: Document) -> Document:
 
 
 def create(api: Workflows, document: Document, *, dry_run: bool = False) -> Document:
-    """Create the document in the namespace that ``api`` means, under a name of its own; gives what is there now.
+    """Create the document in the namespace of ``api`` under a unique name; return the created object.
 
     Raises:
-        ApiFailure: the cluster can't be request, or refuses.
+        ApiFailure: the request failed.
     """
-    ready = named(document)
+    ready = with_name(document)
     if document["kind"] != "ClusterWorkflowTemplate":
         ready["metadata"]["namespace"] = api.namespace
-    # An answer may leave out what the request says.
+    # A response can omit the kind.
     return {"kind": ready["kind"], **api.create(ready, dry_run=dry_run)}
 
 
 def _problems(document: Any, file: str) -> list[Problem]:
-    """What keeps an object from being created, whatever the cluster would say."""
+    """Return the errors that prevent a submission to any cluster."""
     content = document if isinstance(document, dict) else {}
     kind, metadata = content.get("kind"), content.get("metadata")
     if kind not in PLURALS:
-        fix = f"known: {', '.join(PLURALS)}"
-        return [Problem(f"{kind or 'an object without kind'} can't be submitted", "kind", file, fix=fix)]
+        fix = f"use one of {', '.join(PLURALS)}"
+        return [Problem(f"{kind or 'an object without kind'} cannot be submitted", "kind", file, fix=fix)]
     if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
-        fix = "metadata: {generateName: tune-}"
-        return [Problem("has neither name nor generateName", "metadata", file, fix=fix)]
+        fix = "add metadata: {generateName: tune-}"
+        return [Problem("name or generateName is required", "metadata", file, fix=fix)]
     return []
 
 
 def _run_spec(document: Document) -> dict[str, Any]:
-    """The spec of the runs that come of a document."""
+    """Return the Workflow spec of a document."""
     spec: dict[str, Any] = document["spec"]
     return spec["workflowSpec"] if document.get("kind") == "CronWorkflow" and "workflowSpec" in spec else spec

@@ -1,7 +1,7 @@
-"""Changes of Workflows as they happen, whatever becomes of the connection.
+"""Changes of Workflows as they happen, across lost connections.
 
-As the Kubernetes API wants it done (API concepts, "Efficient detection of changes"): list, watch from the version of
-the list, go on from the last version after a drop, list anew when the server has forgotten it (410).
+As in the Kubernetes API concepts ("Efficient detection of changes"): list, watch from the version of the list,
+continue from the last version after a disconnect, list again when the server no longer has it (410).
 """
 
 from __future__ import annotations
@@ -15,114 +15,114 @@ from workflows.cluster.workflows_api import Document, Event, Scope, Workflows
 from workflows.errors import ArgotuneError
 
 MAX_DISCONNECTED_SECONDS = 900.0
-"""Seconds without any contact after which watching ends; the run goes on."""
-WATCH = 290
-"""Seconds of one watch; balancers cut idle connections off after about five minutes."""
-STARTING = 45
-"""Seconds after which a run that no controller has looked at is worth a word."""
-DONE = ("Succeeded", "Failed", "Error")
+"""Watching ends after this time without contact; the run continues."""
+WATCH_SECONDS = 290
+"""Length of one watch; load balancers cut idle connections after about five minutes."""
+CONTROLLER_SECONDS = 45
+"""A run that no controller has seen after this time causes a message."""
+ENDED = ("Succeeded", "Failed", "Error")
 
 
 class Deleted(ArgotuneError):
-    """The run that was watched is gone."""
+    """The watched run was deleted."""
 
 
 def follow(
-    api: Workflows, name: str, tell: Callable[[str], None], backoff: Backoff | None = None
+    api: Workflows, name: str, on_message: Callable[[str], None], backoff: Backoff | None = None
 ) -> Iterator[Document]:
-    """States of a run, from now until it has ended; ``tell`` hears what a person should know.
+    """Yield the states of a run until it has ended; ``on_message`` receives messages for the user.
 
     Raises:
-        ApiFailure: there is no such run, it may not be watched, or contact is lost for long.
-        Deleted: it was deleted.
+        ApiFailure: the run does not exist, watching is not allowed, or contact is lost for too long.
+        Deleted: the run was deleted.
     """
     workflow = api.get(name)
     yield workflow
-    if phase(workflow) in DONE:
+    if phase(workflow) in ENDED:
         return
-    told = False
-    for event in changes(api, Scope(name), tell, backoff, seconds=STARTING, there=[workflow]):
+    is_reported = False
+    for event in watch_changes(api, Scope(name), on_message, backoff, seconds=CONTROLLER_SECONDS, known=[workflow]):
         if event.kind == "DELETED":
             raise Deleted(f"{name} was deleted while it was watched")
         if event.kind == "IDLE":
-            if not phase(workflow) and not told:
-                told = True
-                tell(
-                    f"{name}: no controller has looked at it for {STARTING} s; is Argo's workflow-controller running, "
-                    f"and does it watch namespace {api.namespace}?"
+            if not phase(workflow) and not is_reported:
+                is_reported = True
+                on_message(
+                    f"{name}: no controller has seen it for {CONTROLLER_SECONDS} s; check that Argo's "
+                    f"workflow-controller is running and watches namespace {api.namespace}"
                 )
             continue
         workflow = event.object
         yield workflow
-        if phase(workflow) in DONE:
+        if phase(workflow) in ENDED:
             return
 
 
 def phase(workflow: Document) -> str:
-    """The phase of a Workflow; empty before its controller has looked at it."""
+    """Return the phase of a Workflow; empty before its controller has seen it."""
     return str((workflow.get("status") or {}).get("phase") or "")
 
 
-def changes(
+def watch_changes(
     api: Workflows,
     scope: Scope,
-    tell: Callable[[str], None],
+    on_message: Callable[[str], None],
     backoff: Backoff | None = None,
-    seconds: int = WATCH,
-    there: Sequence[Document] = (),
+    seconds: int = WATCH_SECONDS,
+    known: Sequence[Document] = (),
 ) -> Iterator[Event]:
-    """All that is there and not known yet, then every change, without end; ``IDLE`` where a watch ended without any.
+    """Yield what is not in ``known``, then every change, without end; ``IDLE`` where a watch ended without a change.
 
-    The first watch takes ``seconds``, later ones longer.
+    The first watch takes ``seconds``, later ones ``WATCH_SECONDS``.
     """
     backoff = backoff or new_backoff()
-    known = {_key(document): document for document in there}
+    documents = {_key(document): document for document in known}
     version = ""
-    lost = False
+    is_disconnected = False
     while True:
         try:
             if not version:
-                version = yield from _listed(api, scope, known)
-            heard = False
+                version = yield from _list_changes(api, scope, documents)
+            has_changed = False
             for event in api.events(scope, version, seconds):
                 version = event.version or version
                 backoff.reset()
-                if lost:
-                    lost = False
-                    tell(f"{api.place} answers again")
+                if is_disconnected:
+                    is_disconnected = False
+                    on_message(f"reconnected to {api.server}")
                 if event.kind == "BOOKMARK":
                     continue
-                heard = True
-                _remember(known, event)
+                has_changed = True
+                _update(documents, event)
                 yield event
-            seconds = WATCH
-            if not heard:
+            seconds = WATCH_SECONDS
+            if not has_changed:
                 yield Event("IDLE", {})
-                # Not at once: a server that ends every watch is not to be overrun.
+                # Pause, so that a server that ends every watch immediately is not overloaded.
                 backoff.pause()
                 backoff.reset()
         except ApiFailure as failure:
-            if failure.gone:
+            if failure.is_expired:
                 version = ""
-            elif not failure.transient:
+            elif not failure.is_transient:
                 raise
             if backoff.failing_seconds() > MAX_DISCONNECTED_SECONDS:
                 raise
             waited = backoff.pause(failure.retry_after)
-            if waited > 2 and not lost:
-                lost = True
-                tell(f"{failure.message}; trying again until it answers")
+            if waited > 2 and not is_disconnected:
+                is_disconnected = True
+                on_message(f"{failure.message}; retrying")
 
 
-def _listed(api: Workflows, scope: Scope, known: dict[str, Document]) -> Generator[Event, None, str]:
-    """What a new list says that was not known; gives its version."""
+def _list_changes(api: Workflows, scope: Scope, known: dict[str, Document]) -> Generator[Event, None, str]:
+    """Yield the differences between a new list and ``known``, which is updated; return the version of the list."""
     listing = api.list(scope)
-    there = {_key(item): item for item in listing.items}
+    current = {_key(item): item for item in listing.items}
     for key, item in list(known.items()):
-        if key not in there:
+        if key not in current:
             del known[key]
             yield Event("DELETED", item)
-    for key, item in there.items():
+    for key, item in current.items():
         if _version(known.get(key)) != _version(item):
             kind = "MODIFIED" if key in known else "ADDED"
             known[key] = item
@@ -130,7 +130,7 @@ def _listed(api: Workflows, scope: Scope, known: dict[str, Document]) -> Generat
     return listing.version
 
 
-def _remember(known: dict[str, Document], event: Event) -> None:
+def _update(known: dict[str, Document], event: Event) -> None:
     if event.kind == "DELETED":
         known.pop(_key(event.object), None)
     else:

@@ -1,4 +1,4 @@
-"""What is asked of a cluster about Workflows, whichever way leads to it."""
+"""The interface to the Workflows of a cluster, by the Kubernetes API or an Argo server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PLURALS = {
     "ClusterWorkflowTemplate": "clusterworkflowtemplates",
     "CronWorkflow": "cronworkflows",
 }
-MAIN = "main"
-"""The container of a pod that does the step's work (Argo: docs/workflow-concepts.md)."""
+MAIN_CONTAINER = "main"
+"""The container that runs the step (Argo: docs/workflow-concepts.md)."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The objects there were, and the resource version to watch from."""
+    """Listed objects, and the resource version to watch from."""
 
     items: list[Document]
     version: str
@@ -39,60 +39,60 @@ class Event:
 
     @property
     def version(self) -> str:
-        """Resource version to go on from."""
+        """Resource version to continue from."""
         return str((self.object.get("metadata") or {}).get("resourceVersion") or "")
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which Workflows are meant."""
+    """Selection of Workflows."""
 
     name: str = ""
     selector: str = ""
-    """Labels, as ``kubectl -l`` takes them."""
+    """Labels, as in ``kubectl -l``."""
     all_namespaces: bool = False
-    """In all namespaces."""
+    """Select Workflows of all namespaces."""
 
     def query(self, prefix: str = "") -> dict[str, str]:
-        """As query parameters of a list or a watch."""
+        """Return the query parameters of a list or a watch."""
         fields = f"metadata.name={self.name}" if self.name else ""
-        given = {"fieldSelector": fields, "labelSelector": self.selector}
-        return {prefix + key: value for key, value in given.items() if value}
+        parameters = {"fieldSelector": fields, "labelSelector": self.selector}
+        return {prefix + key: value for key, value in parameters.items() if value}
 
 
 class Workflows(ABC):
-    """The Workflows of one namespace. Every method raises ``ApiFailure``; calls that may be repeated are."""
+    """The Workflows of one namespace. Every method raises ``ApiFailure``; idempotent requests are retried."""
 
     namespace: str
-    place: str
-    """Which cluster or server, for people."""
+    server: str
+    """Display name of the cluster or Argo server."""
 
     @abstractmethod
     def create(self, document: Document, *, dry_run: bool = False) -> Document:
-        """Create an Argo object, never twice whatever is lost on the way; ``dry_run``: the server only checks it."""
+        """Create an Argo object exactly once, even if a response is lost; ``dry_run``: only validate it."""
 
     @abstractmethod
     def get(self, name: str) -> Document:
-        """The Workflow of that name."""
+        """Return the Workflow of that name."""
 
     @abstractmethod
     def list(self, scope: Scope) -> Listing:
-        """The Workflows there are."""
+        """Return the Workflows of a scope."""
 
     @abstractmethod
     def events(self, scope: Scope, version: str, seconds: int) -> Iterator[Event]:
-        """Changes since ``version``, for ``seconds`` at most; ends when the server ends it."""
+        """Yield the changes since ``version`` for at most ``seconds``, or until the server ends the watch."""
 
     @abstractmethod
     def shut_down(self, name: str, *, terminate: bool) -> None:
-        """End a run: its exit handler still runs, unless it is to ``terminate``."""
+        """Stop a run: its exit handler still runs, unless ``terminate`` is set."""
 
     @abstractmethod
     def set_outputs(self, name: str, node_id: str, answers: Mapping[str, str], message: str) -> None:
-        """Let a suspended node go on, with values for its ``supplied`` output parameters."""
+        """Resume a suspended node with values for its ``supplied`` output parameters."""
 
     @abstractmethod
     def log(
         self, name: str, pod: str, *, follow: bool = False, since: str = "", tail: int | None = None
     ) -> Iterator[str]:
-        """Lines of a pod's main container, each after its time and a space."""
+        """Yield log lines of a pod's main container, each prefixed with its timestamp and a space."""

@@ -1,1 +1,1 @@
-"""The verbs of the command line, one module a verb: ``add_arguments(parser)`` and ``run(args) -> exit code``."""
+"""The subcommands of ``argotune``, one module each: ``add_arguments(parser)`` and ``run(args) -> exit code``."""

@@ -42,64 +42,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Give the answers that the step waits for, and let it go on.
+    """Set the parameters that a suspended step waits for, and resume it.
 
     Raises:
-        InvalidInput: nothing waits, several steps do, or an answer is none that may be given.
-        ApiFailure: the cluster can't be request, or refuses.
+        InvalidInput: no step or several steps are suspended, or a value is not allowed.
+        ApiFailure: the request failed.
     """
     from workflows.cluster import connect, lookup
     from workflows.commands.run import pairs
 
-    given = pairs(args.parameter, "-p")
-    if given and args.no:
-        raise InvalidInput(Problem("--no and -p", fix="give one of them"))
+    values = pairs(args.parameter, "-p")
+    if values and args.no:
+        raise InvalidInput(Problem("--no cannot be combined with -p", fix="pass one of them"))
     api = connect.connect(args)
-    found = lookup.find(api, args.name)
-    step = _waiting(found, args.step)
-    answers = _answers(step, given, NO if args.no else YES)
-    told = ", ".join(f"{name}={value}" for name, value in answers.items()) or "go on"
-    api.set_outputs(found.name, step.node, answers, f"answered by argotune approve: {told}")
-    print(f"{found.name}: {step.key} answered: {told}")
+    found = lookup.find_run(api, args.name)
+    step = _suspended_step(found, args.step)
+    outputs = _outputs(step, values, NO if args.no else YES)
+    answer = ", ".join(f"{name}={value}" for name, value in outputs.items()) or "resumed"
+    api.set_outputs(found.name, step.node, outputs, f"answered by argotune approve: {answer}")
+    print(f"{found.name}: {step.key} answered: {answer}")
     return 0
 
 
-def _waiting(found: RunStatus, name: str) -> Step:
-    """The step to answer."""
-    waiting = [step for step in found.pending_approvals if not name or name == step.key]
-    if len(waiting) == 1:
-        return waiting[0]
-    if waiting:
-        names = ", ".join(step.key for step in waiting)
-        raise InvalidInput(Problem(f"several steps of {found.name} wait: {names}", fix="name one with --step"))
-    about = next((step for step in found.steps if step.type == "Suspend" and name in ("", step.key)), None)
-    if about is not None:
-        said = ", ".join(f"{key}={value}" for key, value in about.outputs.items())
-        raise InvalidInput(Problem(f"{about.key} of {found.name} is answered already{f': {said}' if said else ''}"))
-    others = "" if found.is_ended else f"; it is {found.phase}"
-    raise InvalidInput(Problem(f"nothing waits for an answer in {found.name}{others}", fix="see argotune status"))
+def _suspended_step(run: RunStatus, name: str) -> Step:
+    """Return the step to resume."""
+    pending = [step for step in run.pending_approvals if not name or name == step.key]
+    if len(pending) == 1:
+        return pending[0]
+    if pending:
+        names = ", ".join(step.key for step in pending)
+        message = f"several steps of {run.name} are suspended: {names}"
+        raise InvalidInput(Problem(message, fix="select one with --step"))
+    answered = next((step for step in run.steps if step.type == "Suspend" and name in ("", step.key)), None)
+    if answered is not None:
+        outputs = ", ".join(f"{key}={value}" for key, value in answered.outputs.items())
+        message = f"{answered.key} of {run.name} is already answered{f': {outputs}' if outputs else ''}"
+        raise InvalidInput(Problem(message))
+    phase = "" if run.is_ended else f" (phase {run.phase})"
+    raise InvalidInput(Problem(f"no step of {run.name} is suspended{phase}", fix="see argotune status"))
 
 
-def _answers(step: Step, given: dict[str, str], otherwise: str) -> dict[str, str]:
-    """An answer to each question; those that are not given are YES or NO."""
+def _outputs(step: Step, values: dict[str, str], default: str) -> dict[str, str]:
+    """Return a value for each parameter of the step; ``default`` (YES or NO) for those not in ``values``."""
     if not step.parameters:
-        if given or otherwise == NO:
-            fix = "it can only go on; argotune stop NAME --cluster ends the run"
-            raise InvalidInput(Problem(f"{step.key} asks nothing", fix=fix))
+        if values or default == NO:
+            fix = "resume it without flags, or end the run with argotune stop NAME --cluster"
+            raise InvalidInput(Problem(f'step "{step.key}" has no parameters', fix=fix))
         return {}
-    answers = {name: given.get(name, otherwise) for name in step.parameters}
+    outputs = {name: values.get(name, default) for name in step.parameters}
+    known = ", ".join(f'"{name}"' for name in step.parameters)
     problems = [
-        Problem(f"-p {name}: {step.key} does not ask that", fix=f"it asks {', '.join(step.parameters)}")
-        for name in given
+        Problem(f'-p {name}: step "{step.key}" has no parameter "{name}"', fix=f"use {known}")
+        for name in values
         if name not in step.parameters
     ]
-    for name, options in step.parameters.items():
-        if options and answers[name] not in options:
-            problems.append(
-                Problem(f"{name}={answers[name]}: no such answer", fix=f"-p {name}={' or '.join(options)}")
-            )
-        elif not options and name not in given:
-            problems.append(Problem(f"{step.key} asks {name}, any text", fix=f"-p {name}=TEXT"))
+    for name, allowed in step.parameters.items():
+        if allowed and outputs[name] not in allowed:
+            message = f'{name}: "{outputs[name]}" is not allowed'
+            problems.append(Problem(message, fix=f"use -p {name}={' or '.join(allowed)}"))
+        elif not allowed and name not in values:
+            problems.append(Problem(f'step "{step.key}" requires parameter "{name}"', fix=f"pass -p {name}=TEXT"))
     if problems:
         raise InvalidInput(problems)
-    return answers
+    return outputs

@@ -31,24 +31,25 @@ def run(args: argparse.Namespace) -> int:
     """Print the answer.
 
     Raises:
-        InvalidInput: nothing is served, several runs are and none is named, or the model is not served.
+        InvalidInput: no run or several runs are served, or the model is not served.
         ArgotuneError: the server did not answer.
     """
     from steps.runtime.errors import StepError
     from steps.serving import server, serving_client
 
     runs = Path(args.runs_dir)
-    found = stop.records(stop.run_folder(runs, args.run) if args.run else None, runs)
-    known = {record: server.read(record) for record in found if record.name == server.RECORD}
-    served = {record: one for record, one in known.items() if one and server.is_alive(one)}
+    records = stop.records(stop.run_folder(runs, args.run) if args.run else None, runs)
+    servers = {record: server.read(record) for record in records if record.name == server.RECORD}
+    served = {record: item for record, item in servers.items() if item and server.is_alive(item)}
     if len(served) != 1:
         names = ", ".join(stop.run_of(record).name for record in served)
-        what = f"several runs are served: {names}" if served else f"nothing is served in {args.run or runs}"
-        raise InvalidInput(Problem(what, fix="name one with --run" if served else "argotune run FILE"))
+        message = f"several runs are served: {names}" if served else f"no run is served in {args.run or runs}"
+        raise InvalidInput(Problem(message, fix="select one with --run" if served else "run argotune run FILE"))
     (running,) = served.values()
     model = args.model or running.models[min(1, len(running.models) - 1)]
     if model not in running.models:
-        raise InvalidInput(Problem(f"{model!r} is not served", "--model", fix=f"one of {', '.join(running.models)}"))
+        models = ", ".join(running.models)
+        raise InvalidInput(Problem(f"model {model!r} is not served", "--model", fix=f"use one of {models}"))
     question = sys.stdin.read() if args.question == "-" else args.question
     try:
         print(serving_client.complete(running.endpoint, model, question, args.max_tokens, timeout=600))

@@ -1,4 +1,4 @@
-"""``argotune compile``: prints the Argo object (Workflow, template or CronWorkflow) of each Workspace in files."""
+"""``argotune compile``: prints the Argo object (Workflow, template or CronWorkflow) of each Workspace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = ("workflow", "template", "cluster-template", "cron")
 
 
 def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
-    """Declare the flags that say what to compile; ``argotune plan`` and ``argotune run`` share them."""
+    """Declare the flags that all commands with a Workspace share; ``output``: those of ``argotune compile`` only."""
     text = "Workspace file (YAML), or - for standard input"
     if output:
         parser.add_argument("files", metavar="FILE", nargs="+", help=text)
@@ -64,40 +64,44 @@ def add_site(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the objects as YAML that Argo's reader takes as it was meant, or one as JSON."""
+    """Print the objects as YAML, or a single one as JSON."""
     from workflows.compile import emit
 
     documents = compile_files(args.files, args, args.kind)
     if args.output == "yaml":
         print(emit.to_yaml(*documents), end="")
     elif len(documents) > 1:
-        many = f"{len(documents)} Workspaces, and JSON has room for one"
-        raise InvalidInput(Problem(many, file=" ".join(args.files), fix="use -o yaml, or compile them one by one"))
+        message = f"-o json cannot be combined with several Workspaces ({len(documents)})"
+        raise InvalidInput(Problem(message, file=" ".join(args.files), fix="use -o yaml, or compile them one by one"))
     else:
         print(emit.to_json(documents[0]), end="")
     return 0
 
 
 def compile_file(args: argparse.Namespace, kind: str = "workflow", *, local: bool = False) -> list[dict[str, Any]]:
-    """``compile_files`` for the one file of ``args``."""
+    """Compile the file of ``args``; see ``compile_files``."""
     return compile_files([args.file], args, kind, local=local)
 
 
 def compile_files(
     files: list[str], args: argparse.Namespace, kind: str, *, local: bool = False
 ) -> list[dict[str, Any]]:
-    """Compile every Workspace of some files to the Argo object of a kind; warnings go to standard error.
+    """Compile every Workspace of the files to an Argo object; warnings go to standard error.
 
-    ``here``: for this machine, whose memory counts then instead of that of the size which a Workspace names.
+    Args:
+        files: the files.
+        args: the flags of ``add_arguments``.
+        kind: one of ``KINDS``.
+        local: for a local run: check the memory of this machine instead of that of the instance type.
 
     Raises:
-        InvalidInput: with all that is wrong in the files, in the flags and in the site profile, or for that kind.
+        InvalidInput: with all errors of the files, the flags and the site profile, or of that kind.
     """
     from workflows.compile.kinds import compile_as
     from workflows.load_plans import load_plans
 
     documents, problems = [], []
-    with _no_garbage_collection():
+    with _garbage_collection_off():
         for plan in load_plans(list(dict.fromkeys(files)), args.set, args.site, args.namespace, local=local):
             try:
                 documents.append(compile_as(plan, kind))
@@ -109,8 +113,8 @@ def compile_files(
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """All that is made here is kept; looking through it over and over takes a fifth of the time of many files."""
+def _garbage_collection_off() -> Iterator[None]:
+    """Disable garbage collection: no object is released here, and collecting takes a fifth of the time."""
     gc.disable()
     try:
         yield
@@ -119,7 +123,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def read_bytes(file: str) -> bytes:
-    """The content of a file; what stands on standard input (``-``) can be read once more after."""
+    """Return the content of a file; standard input (``-``) can be read again afterwards."""
     if file != "-":
         return Path(file).read_bytes()
     data = sys.stdin.buffer.read()
@@ -128,12 +132,12 @@ def read_bytes(file: str) -> bytes:
 
 
 def read_workflow(file: str) -> dict[str, Any] | None:
-    """The Argo Workflow that ``file`` holds, or None where it holds something else (a Workspace, or nonsense)."""
+    """Return the Argo Workflow of a file; None if it contains something else (a Workspace, or invalid YAML)."""
     if file != "-" and not Path(file).is_file():
         return None
     try:
         content = yaml.load(read_bytes(file).decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
-        return None  # tags whose values are none (`!!int x`) raise what they like
+        return None  # invalid values of tags (`!!int x`) raise any of these
     is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")
     return content if is_workflow else None

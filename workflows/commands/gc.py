@@ -1,4 +1,4 @@
-"""``argotune gc``: the GPU nodes that runs have made on a cluster, and those that lost runs have left there."""
+"""``argotune gc``: lists the GPU nodes that runs created on a cluster, and deletes orphaned ones."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List what runs have made, and with ``--yes`` delete what is named, else what no run owns any more.
+    """List the nodes that runs created; with ``--yes`` delete the named or the orphaned ones.
 
     Raises:
-        InvalidInput: the site profile is wrong, or a name is of nothing that is there.
-        ArgotuneError: the cluster can't be request, or something could not be deleted.
+        InvalidInput: the site profile is invalid, or a name matches no nodes.
+        ArgotuneError: a request failed.
     """
     from steps.provision import node_providers
     from steps.runtime.errors import StepError
@@ -60,118 +60,123 @@ def run(args: argparse.Namespace) -> int:
     from workflows.plan import site
     from workflows.runs import table
 
-    place = place_of(site.load(args.site))
-    if place.provider not in node_providers.CREATING_PROVIDERS:
+    cluster_ref = cluster_from_profile(site.load(args.site))
+    if cluster_ref.provider not in node_providers.CREATING_PROVIDERS:
         providers = " or ".join(node_providers.CREATING_PROVIDERS)
-        fix = f"nodes: {{provider: {providers}}} in the site profile, if they should"
-        print(f"runs make no nodes here (provider {place.provider}); {fix}", file=sys.stderr)
+        fix = f"to change that, set nodes: {{provider: {providers}}} in the site profile"
+        print(f"runs create no nodes with provider {cluster_ref.provider}; {fix}", file=sys.stderr)
         return 0
-    provider = node_providers.provider(place.provider)
+    provider = node_providers.provider(cluster_ref.provider)
     try:
-        there: list[OrphanedNodes] = provider.list_orphans(place)
-        chosen = named(there, args.names) if args.names else there
+        existing: list[OrphanedNodes] = provider.list_orphans(cluster_ref)
+        selected = select(existing, args.names) if args.names else existing
         if args.names and args.yes:
-            return _delete(provider, place, chosen)
-        reasons = orphaned_runs.reasons(provider, place, chosen, table.now())
-        for what in reasons.unknown:
-            print(f"only leases tell what is left behind: {what}", file=sys.stderr)
-        over = chosen if args.names else [found for found in chosen if reasons.of(found)]
+            return _delete(provider, cluster_ref, selected)
+        reasons = orphaned_runs.find_reasons(provider, cluster_ref, selected, table.now())
+        for message in reasons.failed_lookups:
+            print(f"cannot look up runs, only leases count: {message}", file=sys.stderr)
+        orphaned = selected if args.names else [nodes for nodes in selected if reasons.reason(nodes)]
         if not args.yes:
-            show(chosen, reasons, args.output, table.now())
-            if over and args.output is None:
-                print(f"--yes deletes {', '.join(found.name for found in over)}", file=sys.stderr)
+            show(selected, reasons, args.output, table.now())
+            if orphaned and args.output is None:
+                print(f"--yes deletes {', '.join(nodes.name for nodes in orphaned)}", file=sys.stderr)
             return 0
     except StepError as error:
         raise from_step_error(error) from None
-    return _delete(provider, place, over)
+    return _delete(provider, cluster_ref, orphaned)
 
 
-def place_of(profile: dict[str, Any]) -> ClusterRef:
-    """The cluster that the site profile names."""
+def cluster_from_profile(profile: dict[str, Any]) -> ClusterRef:
+    """Return the cluster of the site profile."""
     from steps.provision.settings import ClusterRef
 
     keys = {"provider": "provider", "subscription": "subscription", "resourceGroup": "resource_group"}
     keys["cluster"] = "cluster"
-    given = {field: profile[f"nodes.{key}"] for key, field in keys.items() if f"nodes.{key}" in profile}
-    return ClusterRef(**given)
+    values = {field: profile[f"nodes.{key}"] for key, field in keys.items() if f"nodes.{key}" in profile}
+    return ClusterRef(**values)
 
 
-def named(there: list[OrphanedNodes], names: list[str]) -> list[OrphanedNodes]:
-    """What is meant by names, in the order of the names.
+def select(existing: list[OrphanedNodes], names: list[str]) -> list[OrphanedNodes]:
+    """Return the nodes of the names, in the order of the names.
 
     Raises:
-        InvalidInput: with every name of nothing that is there.
+        InvalidInput: with every name that matches no nodes.
     """
-    found = {name: [one for one in there if name in (one.name, one.workflow, one.run)] for name in names}
-    known = ", ".join(one.name for one in there) or "nothing"
-    if problems := [Problem(f"no nodes of {name!r}", fix=f"there is: {known}") for name in names if not found[name]]:
+    matches = {
+        name: [nodes for nodes in existing if name in (nodes.name, nodes.workflow, nodes.run)] for name in names
+    }
+    known = ", ".join(nodes.name for nodes in existing) or "none"
+    fix = f"use one of {known}"
+    if problems := [Problem(f'nodes "{name}" not found', fix=fix) for name in names if not matches[name]]:
         raise InvalidInput(problems)
-    return list(dict.fromkeys(one for ones in found.values() for one in ones))
+    return list(dict.fromkeys(nodes for items in matches.values() for nodes in items))
 
 
 def show(found: list[OrphanedNodes], reasons: Reasons, output: str | None, moment: datetime) -> None:
-    """Print what is there, as a table or as data."""
+    """Print nodes as a table or as data."""
     from workflows.runs import table
 
     if output == "name":
-        print("".join(f"{one.name}\n" for one in found), end="")
+        print("".join(f"{nodes.name}\n" for nodes in found), end="")
     elif output == "json":
-        print(json.dumps([_data(one, reasons.of(one)) for one in found], indent=2))
+        print(json.dumps([_data(nodes, reasons.reason(nodes)) for nodes in found], indent=2))
     elif output == "yaml":
         import yaml
 
-        print(yaml.safe_dump([_data(one, reasons.of(one)) for one in found], sort_keys=False), end="")
+        print(yaml.safe_dump([_data(nodes, reasons.reason(nodes)) for nodes in found], sort_keys=False), end="")
     elif not found:
-        print("no nodes of runs are there", file=sys.stderr)
+        print("no nodes created by runs", file=sys.stderr)
     else:
         wide = output == "wide"
-        rows = [(*COLUMNS, *(WIDE if wide else ())), *(_row(one, reasons.of(one), moment, wide=wide) for one in found)]
+        rows = [(*COLUMNS, *(WIDE if wide else ()))]
+        rows += [_row(nodes, reasons.reason(nodes), moment, wide=wide) for nodes in found]
         print("\n".join(table.lines(rows)))
 
 
-def _row(one: OrphanedNodes, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
+def _row(nodes: OrphanedNodes, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
     from workflows.runs.table import format_duration
 
-    age = format_duration(moment - one.made) if one.made else "-"
+    age = format_duration(moment - nodes.made) if nodes.made else "-"
     lease = "-"
-    if one.lease_until and one.expired(moment):
-        lease = f"over {format_duration(moment - one.lease_until)}"
-    elif one.lease_until:
-        lease = format_duration(one.lease_until - moment)
-    more = (one.provider, one.namespace or "-", one.workflow or "-", one.run) if wide else ()
-    return (one.name, one.workspace or "-", one.size, str(one.nodes), one.state, age, lease, reason or "-", *more)
+    if nodes.lease_until and nodes.expired(moment):
+        lease = f"over {format_duration(moment - nodes.lease_until)}"
+    elif nodes.lease_until:
+        lease = format_duration(nodes.lease_until - moment)
+    more = (nodes.provider, nodes.namespace or "-", nodes.workflow or "-", nodes.run) if wide else ()
+    row = (nodes.name, nodes.workspace or "-", nodes.size, str(nodes.nodes), nodes.state, age, lease, reason or "-")
+    return (*row, *more)
 
 
-def _data(one: OrphanedNodes, reason: str) -> dict[str, Any]:
+def _data(nodes: OrphanedNodes, reason: str) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "provider": one.provider,
-        "workspace": one.workspace,
-        "namespace": one.namespace,
-        "workflow": one.workflow,
-        "run": one.run,
-        "size": one.size,
-        "nodes": one.nodes,
-        "state": one.state,
-        "made": one.made.isoformat() if one.made else None,
-        "leaseUntil": one.lease_until.isoformat() if one.lease_until else None,
+        "name": nodes.name,
+        "provider": nodes.provider,
+        "workspace": nodes.workspace,
+        "namespace": nodes.namespace,
+        "workflow": nodes.workflow,
+        "run": nodes.run,
+        "size": nodes.size,
+        "nodes": nodes.nodes,
+        "state": nodes.state,
+        "made": nodes.made.isoformat() if nodes.made else None,
+        "leaseUntil": nodes.lease_until.isoformat() if nodes.lease_until else None,
         "leftBehind": bool(reason),
         "reason": reason,
     }
 
 
-def _delete(provider: Any, place: ClusterRef, found: list[OrphanedNodes]) -> int:
-    """Delete all that can be; what can't is told at the end of its turn, and by the exit code."""
+def _delete(provider: Any, cluster_ref: ClusterRef, found: list[OrphanedNodes]) -> int:
+    """Delete nodes; a failure is printed and sets the exit code, and the others are deleted."""
     from steps.runtime.errors import StepError
 
     code = 0
-    for one in found:
+    for nodes in found:
         try:
-            provider.remove(place, one)
-            print(f"deleted {one.name} of {one.workflow or one.run}", flush=True)
+            provider.remove(cluster_ref, nodes)
+            print(f"deleted {nodes.name} of {nodes.workflow or nodes.run}", flush=True)
         except StepError as error:
             print(f"error: {error}", file=sys.stderr)
             code = max(code, error.exit_code)
     if not found:
-        print("nothing is left behind", file=sys.stderr)
+        print("no orphaned nodes", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""``argotune lint``: checks Argo documents offline, ours or not."""
+"""``argotune lint``: checks Argo documents offline."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Lint all files together; findings go to stdout, the count to stderr. Exit code 2 when there is an error.
+    """Lint all files together; print findings to stdout and counts to stderr. Return 2 if there is an error.
 
     Raises:
-        InvalidInput: a file can't be read.
+        InvalidInput: a file cannot be read.
     """
     from workflows.lint import lint
 
@@ -82,7 +82,7 @@ def _summary(report: Report) -> str:
     counts = [(report.documents, "document"), (len(report.errors), "error"), (len(report.warnings), "warning")]
     text = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
     others = ", ".join(sorted(set(report.skipped)))
-    return f"{text}; passed over: {others}" if others and report.documents else text
+    return f"{text}; skipped: {others}" if others and report.documents else text
 
 
 def _as_json(report: Report) -> dict[str, object]:

@@ -34,41 +34,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the lines, each after its step in brackets unless one step is asked for.
+    """Print the lines, prefixed with their step in brackets unless one step is selected.
 
     Raises:
-        InvalidInput: there is no such run, or no such step in it.
-        ApiFailure: the cluster can't be request, or refuses.
+        InvalidInput: the run or the step does not exist.
+        ApiFailure: the request failed.
     """
     from workflows.cluster import connect, live, logs, lookup
 
     api = connect.connect(args)
-    found = lookup.find(api, args.name)
+    found = lookup.find_run(api, args.name)
     if args.step:
         _check_step(found, args.step)
     lock = threading.Lock()
 
-    def emit(label: str, line: str) -> None:
+    def on_line(label: str, line: str) -> None:
         with lock:
             print(line if args.step else f"[{label}] {line}", flush=True)
 
-    def tell(text: str) -> None:
+    def on_message(text: str) -> None:
         with lock:
             print(text, file=sys.stderr, flush=True)
 
     if not args.follow:
-        logs.print_logs(api, found, args.step, emit, tell)
+        logs.print_logs(api, found, args.step, on_line, on_message)
         return 0
     try:
-        ended = logs.follow(api, found.name, args.step, emit, tell)
+        ended = logs.follow(api, found.name, args.step, on_line, on_message)
     except KeyboardInterrupt:
         return live.print_detached(api, found.name)
     if ended.is_ended:
-        tell(f"{ended.name}: {ended.phase}{f': {ended.verdict}' if ended.verdict else ''}")
+        on_message(f"{ended.name}: {ended.phase}{f': {ended.verdict}' if ended.verdict else ''}")
     return 0
 
 
-def _check_step(found: RunStatus, step: str) -> None:
-    known = [one.key.removeprefix("onExit.") for one in found.steps]
-    if known and found.step(step) is None:
-        raise InvalidInput(Problem(f"{found.name} has no step {step}", "--step", fix=f"one of {', '.join(known)}"))
+def _check_step(run: RunStatus, name: str) -> None:
+    steps = ", ".join(step.name for step in run.steps)
+    if steps and run.step(name) is None:
+        raise InvalidInput(Problem(f'{run.name} has no step "{name}"', "--step", fix=f"use one of {steps}"))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """List the runs, the newest first.
 
     Raises:
-        ApiFailure: the cluster can't be request, or refuses.
+        ApiFailure: the request failed.
     """
     import sys
 
@@ -51,34 +51,35 @@ def run(args: argparse.Namespace) -> int:
     from workflows.runs import table
 
     if args.watch and args.output in ("json", "yaml"):
-        raise InvalidInput(Problem(f"--watch and -o {args.output}", fix="leave one out, or take -o wide or name"))
+        raise InvalidInput(Problem(f"--watch cannot be combined with -o {args.output}", fix="use -o wide or name"))
     api = connect.connect(args)
     scope = Scope(selector=args.selector, all_namespaces=args.all_namespaces)
     if args.watch:
         return _watch(api, scope, args.output)
-    runs = lookup.newest_first(api, scope)
+    runs = lookup.list_runs(api, scope)
     if args.output in ("json", "yaml", "name"):
         print(table.format_runs(runs, args.output), end="")
     elif not runs:
-        where = "any namespace" if scope.all_namespaces else f"namespace {api.namespace}"
-        print(f"no runs in {where}", file=sys.stderr)
+        location = "any namespace" if scope.all_namespaces else f"namespace {api.namespace}"
+        print(f"no runs in {location}", file=sys.stderr)
     else:
         form = {"wide": args.output == "wide", "all_namespaces": scope.all_namespaces}
-        rows = [table.header(**form), *(table.row(one, table.now(), **form) for one in runs)]
+        rows = [table.header(**form), *(table.row(item, table.now(), **form) for item in runs)]
         print("\n".join(table.lines(rows)))
     return 0
 
 
-def refuse_many(args: argparse.Namespace, why: str) -> None:
-    """Refuse the flags that choose among many runs."""
-    given = [("--all-namespaces", args.all_namespaces), ("--selector", args.selector)]
-    wrong = [Problem(f"{flag}: {why}", fix="leave one of them out") for flag, value in given if value]
-    if wrong:
-        raise InvalidInput(wrong)
+def reject_selection(args: argparse.Namespace) -> None:
+    """Reject the flags that select several runs when a run is named."""
+    flags = [("--all-namespaces", args.all_namespaces), ("--selector", args.selector)]
+    fix = "pass one of them"
+    problems = [Problem(f"{flag} cannot be combined with NAME", fix=fix) for flag, value in flags if value]
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _watch(api: Workflows, scope: Scope, output: str | None) -> int:
-    """A line for each run, then one for each change, as ``kubectl get --watch``; Ctrl-C is its end."""
+    """Print a line for each run, then for each change, as ``kubectl get --watch``, until Ctrl-C."""
     import sys
 
     from workflows.cluster import watch
@@ -89,18 +90,18 @@ def _watch(api: Workflows, scope: Scope, output: str | None) -> int:
     shown: dict[str, table.Row] = {}
     widths: list[int] = []
     try:
-        for event in watch.changes(api, scope, lambda text: print(text, file=sys.stderr)):
+        for event in watch.watch_changes(api, scope, lambda text: print(text, file=sys.stderr)):
             if event.kind not in ("ADDED", "MODIFIED"):
                 continue
-            one = read_run(event.object)
-            row = (one.name,) if output == "name" else table.row(one, table.now(), **form)
-            # Ages alone are no change.
-            same = tuple(cell for place, cell in enumerate(row) if place != len(row) - 1 or output)
-            if shown.get(f"{one.namespace}/{one.name}") == same:
+            item = read_run(event.object)
+            row = (item.name,) if output == "name" else table.row(item, table.now(), **form)
+            # A new age alone is not a change; in the short table it is the last column.
+            content = row if output else row[:-1]
+            if shown.get(f"{item.namespace}/{item.name}") == content:
                 continue
-            shown[f"{one.namespace}/{one.name}"] = same
+            shown[f"{item.namespace}/{item.name}"] = content
             if output == "name":
-                print(one.name, flush=True)
+                print(item.name, flush=True)
                 continue
             if not widths:
                 head = table.header(**form)

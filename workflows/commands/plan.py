@@ -26,14 +26,14 @@ def run(args: argparse.Namespace) -> int:
     from workflows.plan.layers import as_dict
 
     for plan in load_plans(args.file, args.set, args.site, args.namespace):
-        # What a pod of the user's own needs is not known.
+        # The needs of a custom pod are unknown.
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if args.output == "json":
             content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
             print(json.dumps(content, indent=2, ensure_ascii=False))
         else:
             _table([(path, _short(value), origin) for path, value, origin in plan.values()])
-            print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a pod of your own")
+            print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a custom pod")
     return 0
 
 

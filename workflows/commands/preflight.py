@@ -34,11 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask everything for each Workspace of the file; all its faults are told at once.
+    """Run all checks for each Workspace of the file; report all failures together.
 
     Raises:
-        InvalidInput: the file, a flag or the site profile is wrong.
-        ArgotuneError: with the step's own exit code, when something speaks against a run.
+        InvalidInput: the file, a flag or the site profile is invalid.
+        ArgotuneError: a check failed; with the exit code of the step.
     """
     from steps.preflight.step import preflight, together
     from steps.runtime.errors import StepError

@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
         try:
             found = model(args.name)
         except UnknownPreset as error:
-            near = f"did you mean {', '.join(error.near)}?" if error.near else "argotune presets ls lists them"
-            raise InvalidInput(Problem(f"unknown preset {args.name}", fix=near)) from None
-        print(_dumped(_facts(found), args.output))
+            fix = f"did you mean {', '.join(error.near)}?" if error.near else "list them with argotune presets ls"
+            raise InvalidInput(Problem(f'unknown preset "{args.name}"', fix=fix)) from None
+        print(_dump(_facts(found), args.output))
     elif args.output == "name":
         print("\n".join(found.name for found in models()))
     elif args.output in ("json", "yaml"):
-        print(_dumped([_facts(found) for found in models()], args.output))
+        print(_dump([_facts(found) for found in models()], args.output))
     else:
         _table(models(), wide=args.output == "wide")
     return 0
@@ -50,7 +50,7 @@ def _facts(found: Model) -> dict[str, Any]:
     return found.model_dump(mode="json", exclude_defaults=True)
 
 
-def _dumped(value: Any, form: str) -> str:
+def _dump(value: Any, form: str) -> str:
     if form == "json":
         return json.dumps(value, indent=2, ensure_ascii=False)
     import yaml

@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the download step in a folder that is removed afterwards, then the preview step; its exit code.
+    """Run the download step in a temporary folder, then the preview step; return its exit code.
 
     Raises:
-        InvalidInput: the Workspace does not tune, or its rows are on a volume and ``--source`` is not given.
+        InvalidInput: the Workspace has no tuning, or its rows are on a volume and ``--source`` is missing.
     """
     from workflows.compile import settings
 
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> Plan:
     from workflows.load_plans import load_plans
 
-    found = [plan for plan in load_plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
-    if len(found) != 1:
-        what = "several Workspaces tune" if found else "nothing is tuned, so there are no rows"
-        raise InvalidInput(Problem(what, file=args.file, fix="give a file with one Workspace that has `tuning`"))
-    return found[0]
+    tuning = [plan for plan in load_plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
+    if len(tuning) != 1:
+        message = "several Workspaces have `tuning`" if tuning else "no Workspace has `tuning`"
+        raise InvalidInput(Problem(message, file=args.file, fix="pass a file with one Workspace that has `tuning`"))
+    return tuning[0]
 
 
 def _download(plan: Plan, args: argparse.Namespace) -> Options:
@@ -67,14 +67,14 @@ def _download(plan: Plan, args: argparse.Namespace) -> Options:
         return download.model_copy(update={"source": Path(args.source), "urls": [], "image": ""})
     if download.source:
         raise InvalidInput(
-            Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="give --source FOLDER")
+            Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="pass --source FOLDER")
         )
     return download
 
 
 def _run_step(name: str, settings: Options, folder: str) -> int:
-    """Run a step as a pod would, and return its exit code."""
+    """Run a step like its pod; return the exit code."""
     from workflows.compile.arguments import arguments
 
-    words = arguments(settings.model_copy(update={"work": Path(folder)}))
-    return subprocess.run([sys.executable, "-m", f"steps.{name}", *words], check=False).returncode
+    args = arguments(settings.model_copy(update={"work": Path(folder)}))
+    return subprocess.run([sys.executable, "-m", f"steps.{name}", *args], check=False).returncode

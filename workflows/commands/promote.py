@@ -24,26 +24,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_service(parser: argparse.ArgumentParser) -> None:
-    """Declare which service it is, as ``argotune rollback`` has it too."""
+    """Declare the flags that select a service; ``argotune rollback`` shares them."""
     parser.add_argument("name", metavar="SERVICE", help="Name of the service: that of its Workspace")
     parser.add_argument("-n", "--namespace", default="", help="Namespace of the service (default: the context's)")
     parser.add_argument("--deadline", default="15m", help="Time limit for servers to become ready (default: 15m)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Promote, and say what is served now.
+    """Promote the canary and print what is served.
 
     Raises:
-        InvalidInput: there is no such service or canary, or no cluster.
-        ArgotuneError: the servers did not come up; then all is as before.
+        InvalidInput: the service, the canary or the cluster does not exist.
+        ArgotuneError: the servers did not become ready; the previous release stays live.
     """
     from steps.rollout import service_change
 
     return change(args, service_change.promote)
 
 
-def change(args: argparse.Namespace, what: Any) -> int:
-    """Change a service, with the errors of steps as those of the command line."""
+def change(args: argparse.Namespace, function: Any) -> int:
+    """Call ``function(cluster, name, deadline)`` and convert errors of steps."""
     from steps.kubernetes import client as kubernetes_client
     from steps.runtime.errors import StepError
 
@@ -54,7 +54,7 @@ def change(args: argparse.Namespace, what: Any) -> int:
     try:
         cluster = kubernetes_client.connect()
         cluster.namespace = args.namespace or cluster.namespace
-        print(what(cluster, args.name, deadline))
+        print(function(cluster, args.name, deadline))
     except StepError as error:
         raise from_step_error(error) from None
     return 0

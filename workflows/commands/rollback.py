@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Go back, and say what is served now; raises as ``argotune promote``."""
+    """Roll back and print what is served; raises as ``argotune promote``."""
     from steps.rollout import service_change
 
     return promote.change(args, service_change.rollback)

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, or resume, and say how it ended; the exit code is the cause's (see ``argotune --help``)."""
+    """Run or resume, and print the result; return the exit code of the run (see ``argotune --help``)."""
     from workflows import runner
     from workflows.runs.view import choose_view
 
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     runs = Path(args.runs_dir)
     if args.resume:
         if volumes:
-            raise InvalidInput(Problem("a resumed run keeps its volumes", fix="leave --volume out"))
+            fix = "remove --volume: a resumed run keeps its volumes"
+            raise InvalidInput(Problem("--volume cannot be combined with --resume", fix=fix))
         folder = _unfinished(runs, args.name, _prefix(document), args.file)
         print(f"resuming {folder}", file=sys.stderr)
         outcome = runner.resume(folder, document=document, answers=parameters, observer=choose_view())
@@ -85,36 +86,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str, Any]:
-    """The Workflow to run: the file's own where it holds one, else that of its Workspace."""
+    """Return the Workflow to run: that of the file, or the compiled one of its Workspace."""
     from workflows.commands import compile as compiling
 
-    found = compiling.read_workflow(args.file)
-    if found is not None:
-        _refuse_own_pod(found, args.file)
-        return found
+    workflow = compiling.read_workflow(args.file)
+    if workflow is not None:
+        _reject_custom_pod(workflow, args.file)
+        return workflow
     documents = compiling.compile_file(args, local=True)
     if len(documents) > 1:
         names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document in documents)
         raise InvalidInput(
-            Problem(f"holds several Workspaces ({names})", file=args.file, fix="run them one by one, a file each")
+            Problem(f"contains several Workspaces ({names})", file=args.file, fix="use one file for each")
         )
     if not args.resume:
-        refuse_placeholder(documents[0], parameters, args.file)
+        reject_placeholder(documents[0], parameters, args.file)
     return documents[0]
 
 
-def _refuse_own_pod(document: dict[str, Any], file: str) -> None:
-    """A Workflow that was compiled of a Workspace with a pod of its own, as ``resolve`` refuses the Workspace."""
+def _reject_custom_pod(document: dict[str, Any], file: str) -> None:
+    """Reject a Workflow compiled from a Workspace with a custom pod, as ``resolve`` rejects the Workspace."""
     from workflows.plan.checks import CUSTOM_POD
 
     for container in _containers(document):
-        words = [*(container.get("command") or []), *(container.get("args") or [])]
-        if "steps.rollout" in words and "--template" in words:
+        args = [*(container.get("command") or []), *(container.get("args") or [])]
+        if "steps.rollout" in args and "--template" in args:
             raise InvalidInput(replace(CUSTOM_POD, file=file))
 
 
 def _containers(value: Any) -> Iterator[dict[str, Any]]:
-    """Containers of a document that nobody has checked yet."""
+    """Yield the containers of an unchecked document."""
     if isinstance(value, dict):
         if isinstance(value.get("command"), list) and isinstance(value.get("args") or [], list):
             yield value
@@ -125,21 +126,21 @@ def _containers(value: Any) -> Iterator[dict[str, Any]]:
             yield from _containers(inner)
 
 
-def refuse_placeholder(document: dict[str, Any], parameters: dict[str, str], file: str) -> None:
-    """Raise InvalidInput where an adapter would be pushed to a reference that an example left to be filled in."""
+def reject_placeholder(document: dict[str, Any], parameters: dict[str, str], file: str) -> None:
+    """Raise InvalidInput if the adapter would be pushed to a placeholder."""
     from workflows.spec.names import placeholders
 
     image = _default(document, "image")
-    if _pushes(document, parameters) and placeholders(image):
-        fix = "write a reference of yours, or leave the image where it is made: -p push=false"
+    if _is_pushed(document, parameters) and placeholders(image):
+        fix = "set an image reference, or do not push the image: -p push=false"
         raise InvalidInput(
-            Problem(f"{image} is a placeholder, no image reference", "tuning.output.image", file, fix=fix)
+            Problem(f'"{image}" is a placeholder, not an image reference', "tuning.output.image", file, fix=fix)
         )
 
 
-def _pushes(document: dict[str, Any], given: dict[str, str]) -> bool:
-    """Whether the image goes to the reference that the Workspace names."""
-    return "image" not in given and given.get("push", _default(document, "push")) == "true"
+def _is_pushed(document: dict[str, Any], parameters: dict[str, str]) -> bool:
+    """Return True if the image is pushed to the reference of the Workspace."""
+    return "image" not in parameters and parameters.get("push", _default(document, "push")) == "true"
 
 
 def _default(document: dict[str, Any], parameter: str) -> str:
@@ -147,12 +148,13 @@ def _default(document: dict[str, Any], parameter: str) -> str:
     return next((str(item.get("value", "")) for item in declared if item["name"] == parameter), "")
 
 
-def pairs(given: list[str], flag: str) -> dict[str, str]:
-    """``NAME=VALUE`` words of a flag as a map; raises InvalidInput for words that are none."""
-    wrong = [pair for pair in given if "=" not in pair]
-    if wrong:
-        raise InvalidInput([Problem(f"{flag} {pair}: no '='", fix=f"{flag} NAME=VALUE") for pair in wrong])
-    return dict(pair.split("=", 1) for pair in given)
+def pairs(values: list[str], flag: str) -> dict[str, str]:
+    """Return the ``NAME=VALUE`` pairs of a flag; raises InvalidInput for other values."""
+    fix = f"use {flag} NAME=VALUE"
+    problems = [Problem(f'{flag} {pair}: "=" is missing', fix=fix) for pair in values if "=" not in pair]
+    if problems:
+        raise InvalidInput(problems)
+    return dict(pair.split("=", 1) for pair in values)
 
 
 def _new_name(document: dict[str, Any]) -> str:
@@ -165,7 +167,7 @@ def _new_name(document: dict[str, Any]) -> str:
 
 
 def _prefix(document: dict[str, Any]) -> str:
-    """How names of runs begin: a template or a schedule makes many, whose names begin with its own."""
+    """Return the prefix of run names; for a template or CronWorkflow it is its name."""
     metadata = document["metadata"]
     name = metadata.get("name", "")
     if name and document.get("kind") != "Workflow":
@@ -174,23 +176,23 @@ def _prefix(document: dict[str, Any]) -> str:
 
 
 def _unfinished(runs: Path, name: str, prefix: str, file: str) -> Path:
-    """The newest run folder of the Workspace that has not succeeded, whatever it is called; ``name``, if given."""
+    """Return the newest unfinished run folder of the Workspace; only ``name`` if that is not empty."""
     from workflows import runner
 
-    kept = (state.parent for state in runs.glob(f"{name or '*'}/state.json"))
+    existing = (state.parent for state in runs.glob(f"{name or '*'}/state.json"))
     candidates = sorted(
-        (folder for folder in kept if _is_of(folder, prefix)),
+        (folder for folder in existing if _is_from(folder, prefix)),
         key=lambda folder: (folder / "workflow.json").stat().st_mtime,
         reverse=True,
     )
     for folder in candidates:
         if runner.read_state(folder).phase != "Succeeded":
             return folder
-    raise InvalidInput(Problem(f"no unfinished run under {runs}/", file=file, fix=f"start one: argotune run {file}"))
+    raise InvalidInput(Problem(f"no unfinished run in {runs}/", file=file, fix=f"start one with argotune run {file}"))
 
 
-def _is_of(folder: Path, prefix: str) -> bool:
-    """Whether the run was started from a document whose runs are named so; one that can't be read is of nobody."""
+def _is_from(folder: Path, prefix: str) -> bool:
+    """Return True if the run was started from a document with that prefix; False if it cannot be read."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return _prefix(json.loads((folder / "workflow.json").read_text())) == prefix
     return False

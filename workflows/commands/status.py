@@ -38,31 +38,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show one run, or all; with ``--watch`` on one run the exit code is the run's.
+    """Show one run or all; with ``--watch`` on one run, return the exit code of the run.
 
     Raises:
-        InvalidInput: there is no such run.
-        ApiFailure: the cluster can't be request, or refuses.
+        InvalidInput: the run does not exist.
+        ApiFailure: the request failed.
     """
     from workflows.cluster import connect, live, lookup
     from workflows.runs import table
 
     if not args.name:
         return ls.run(args)
-    ls.refuse_many(args, "a run is named")
+    ls.reject_selection(args)
     api = connect.connect(args)
-    found = lookup.find(api, args.name)
+    found = lookup.find_run(api, args.name)
     if args.watch:
         return live.watch_to_completion(api, found.name)
     if args.output in ("json", "yaml", "name"):
         print(table.format_runs([found], args.output, single=True), end="")
     else:
-        _tell(api, found, wide=args.output == "wide")
+        _print_run(api, found, wide=args.output == "wide")
     return 0
 
 
-def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:
-    """The row of the run, its steps, and where it failed or waits."""
+def _print_run(api: Workflows, found: RunStatus, *, wide: bool) -> None:
+    """Print the row of the run, its steps, its message, pending approvals and verdict."""
     from workflows.cluster import live, logs
     from workflows.runs import table
 
@@ -74,8 +74,9 @@ def _tell(api: Workflows, found: RunStatus, *, wide: bool) -> None:
     if found.message and not found.verdict and found.phase != "Succeeded":
         print(f"{found.name}: {found.message}", file=sys.stderr)
     for step in found.pending_approvals:
-        print(f"{step.key} waits: argotune approve {found.name}{live.namespace_flag(api)}", file=sys.stderr)
+        command = f"argotune approve {found.name}{live.namespace_flag(api)}"
+        print(f"{step.key} is waiting for approval: {command}", file=sys.stderr)
     if found.verdict:
         print(f"{found.name}: {found.verdict}", file=sys.stderr)
-        if found.phase != "Succeeded" and (said := logs.tail_errors(api, found)):
-            print(said, file=sys.stderr)
+        if found.phase != "Succeeded" and (lines := logs.tail_errors(api, found)):
+            print(lines, file=sys.stderr)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--runs-dir``, as ``argotune chat`` has it too."""
+    """Declare ``--runs-dir``; ``argotune chat`` shares it."""
     parser.add_argument(
         "--runs-dir",
         default=os.environ.get("ARGOTUNE_RUNS", "runs"),
@@ -47,11 +47,11 @@ def add_runs_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stop what is asked for and say what was stopped; nothing to stop is no error.
+    """Stop servers or a cluster run and print what was stopped; nothing to stop is not an error.
 
     Raises:
-        InvalidInput: the run does not exist, or none is named and several are served.
-        ApiFailure: the cluster can't be request, or refuses.
+        InvalidInput: the run does not exist, or several are served and none is named.
+        ApiFailure: the request failed.
     """
     if args.cluster or args.terminate or args.namespace or args.context or args.kubeconfig:
         return _stop_on_cluster(args)
@@ -59,39 +59,39 @@ def run(args: argparse.Namespace) -> int:
     from steps.serving import server
 
     if args.name and args.all:
-        raise InvalidInput(Problem("a run and --all", fix="give one of them"))
+        raise InvalidInput(Problem("RUN cannot be combined with --all", fix="pass one of them"))
     runs = Path(args.runs_dir)
-    found = records(run_folder(runs, args.name) if args.name else None, runs)
-    alive = [record for record in found if (known := server.read(record)) and server.processes(known)]
+    existing = records(run_folder(runs, args.name) if args.name else None, runs)
+    alive = [record for record in existing if (item := server.read(record)) and server.processes(item)]
     services = {run_of(record) for record in alive}
     if not args.name and not args.all and len(services) > 1:
         names = ", ".join(sorted(folder.name for folder in services))
-        raise InvalidInput(Problem(f"several runs are served: {names}", fix="name one, or give --all"))
+        raise InvalidInput(Problem(f"several runs are served: {names}", fix="name one, or pass --all"))
     try:
-        for record in found:
+        for record in existing:
             if stopped := server.stop(record):
                 print(f"stopped {run_of(record).name} at {stopped.endpoint}")
     except StepError as error:
         raise ArgotuneError(str(error)) from None
     if not alive:
-        print(f"nothing is served by {args.name or f'the runs in {runs}/'}")
+        print(f"no server is running for {args.name or f'the runs in {runs}/'}")
     return 0
 
 
 def _stop_on_cluster(args: argparse.Namespace) -> int:
-    """Ask Argo to end a run; what has ended already is left as it is."""
+    """Stop a run on a cluster, unless it has already ended."""
     from workflows.cluster import connect, live, lookup
 
     if args.all or not args.name:
-        raise InvalidInput(Problem("which run on the cluster?", fix="name one: argotune stop NAME --cluster"))
+        raise InvalidInput(Problem("RUN is required with --cluster", fix="use argotune stop RUN --cluster"))
     api = connect.connect(args)
-    found = lookup.find(api, args.name)
+    found = lookup.find_run(api, args.name)
     if found.is_ended:
-        print(f"{found.name} has ended already: {found.phase}")
+        print(f"{found.name} has already ended: {found.phase}")
         return 0
     api.shut_down(found.name, terminate=args.terminate)
     if args.terminate:
-        print(f"terminating {found.name}; its exit handler does not run: look for nodes that it made")
+        print(f"terminating {found.name}; its exit handler does not run; check for its nodes with argotune gc")
     else:
         follow = f"argotune status {found.name} --watch{live.namespace_flag(api)}"
         print(f"stopping {found.name}; its exit handler still runs: {follow}")
@@ -99,27 +99,27 @@ def _stop_on_cluster(args: argparse.Namespace) -> int:
 
 
 def run_folder(runs: Path, name: str) -> Path:
-    """Folder of the run that ``name`` (a name or a path) means.
+    """Return the folder of a run by name or path.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: it does not exist.
     """
-    folder = next((place for place in (runs / name, Path(name)) if (place / "volumes").is_dir()), None)
+    folder = next((path for path in (runs / name, Path(name)) if (path / "volumes").is_dir()), None)
     if folder is None:
         served = ", ".join(sorted({run_of(record).name for record in records(None, runs)})) or "none"
-        fix = f"runs with a server: {served}; if it runs on a cluster, add --cluster"
-        raise InvalidInput(Problem(f"no run {name!r} in {runs}/", fix=fix))
+        fix = f"use one of {served}, or add --cluster for a run on a cluster"
+        raise InvalidInput(Problem(f'run "{name}" not found in {runs}/', fix=fix))
     return folder
 
 
 def records(folder: Path | None, runs: Path) -> list[Path]:
-    """Records of the servers of one run, or of all runs in ``runs``; those still starting first."""
+    """Return the server records of one run, or of all runs in ``runs``; starting servers first."""
     from steps.serving import server
 
-    where, pattern = (folder, "volumes/*/serve") if folder else (runs, "*/volumes/*/serve")
-    return [record for name in (server.STARTING, server.RECORD) for record in sorted(where.glob(f"{pattern}/{name}"))]
+    root, pattern = (folder, "volumes/*/serve") if folder else (runs, "*/volumes/*/serve")
+    return [record for name in (server.STARTING, server.RECORD) for record in sorted(root.glob(f"{pattern}/{name}"))]
 
 
 def run_of(record: Path) -> Path:
-    """Folder of the run that a record lies in."""
+    """Return the run folder of a server record."""
     return record.absolute().parents[3]

@@ -56,17 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Create what the file holds; with ``--watch`` the exit code is the run's.
+    """Create the objects of the file; with ``--watch``, return the exit code of the run.
 
     Raises:
-        InvalidInput: the file, a flag, or what the cluster says of them.
-        ApiFailure: the cluster can't be request, or refuses.
+        InvalidInput: the file or a flag is invalid, or the cluster rejects them.
+        ApiFailure: the request failed.
     """
     from workflows.cluster import connect, submission
 
     documents = _documents(args)
     if args.watch and (args.dry_run or len(documents) != 1 or documents[0]["kind"] != "Workflow"):
-        raise InvalidInput(Problem("--watch follows one run", args.file, fix="leave --watch out"))
+        raise InvalidInput(Problem("--watch requires exactly one Workflow", args.file, fix="remove --watch"))
     if args.dry_run == "client":
         _print(documents, args.output or "yaml")
         return 0
@@ -85,34 +85,34 @@ def run(args: argparse.Namespace) -> int:
         from workflows.cluster import live
 
         return live.watch_to_completion(api, created[0]["metadata"]["name"])
-    return _tell_how_to_follow(api, created)
+    return _print_next_steps(api, created)
 
 
-def _tell_how_to_follow(api: Workflows, created: list[dict[str, Any]]) -> int:
+def _print_next_steps(api: Workflows, created: list[dict[str, Any]]) -> int:
     from workflows.cluster import live
 
     name = created[0]["metadata"]["name"]
-    print(f"    follow it: argotune status {name} --watch{live.namespace_flag(api)}", file=sys.stderr)
-    print(f"    its log:   argotune logs {name} -f{live.namespace_flag(api)}", file=sys.stderr)
+    print(f"    watch: argotune status {name} --watch{live.namespace_flag(api)}", file=sys.stderr)
+    print(f"    logs:  argotune logs {name} -f{live.namespace_flag(api)}", file=sys.stderr)
     return 0
 
 
 def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What to create: the objects that the file holds, or those that its Workspaces compile to."""
+    """Return the Argo objects of the file, or the compiled ones of its Workspaces."""
     from workflows.cluster import submission
     from workflows.commands import compile as compiling
-    from workflows.commands.run import pairs, refuse_placeholder
+    from workflows.commands.run import pairs, reject_placeholder
 
     parameters = pairs(args.parameter, "-p")
-    found = submission.read(_text(args.file), args.file)
-    if found is None:
-        found = compiling.compile_file(args, args.kind)
+    objects = submission.read_documents(_text(args.file), args.file)
+    if objects is None:
+        objects = compiling.compile_file(args, args.kind)
     elif args.set or args.kind != "workflow":
-        fix = "give the Workspace, or change parameters with -p"
-        raise InvalidInput(Problem("is compiled already; --set and --as come too late", args.file, fix=fix))
-    documents = [submission.with_parameters(document, parameters, args.file) for document in found]
+        fix = "pass the Workspace, or set parameters with -p"
+        raise InvalidInput(Problem("--set and --as cannot be combined with a compiled document", args.file, fix=fix))
+    documents = [submission.with_parameters(document, parameters, args.file) for document in objects]
     for document in documents:
-        refuse_placeholder(document, {}, args.file)
+        reject_placeholder(document, {}, args.file)
     return documents
 
 
@@ -122,16 +122,16 @@ def _text(file: str) -> str:
     try:
         data = compiling.read_bytes(file)
     except OSError as error:
-        raise InvalidInput(Problem(f"can't be read: {error.strerror}", file=file, fix="check the path")) from None
+        raise InvalidInput(Problem(f"cannot be read: {error.strerror}", file=file, fix="check the path")) from None
     return data.decode("utf-8-sig", errors="replace")
 
 
 def _namespace(documents: list[dict[str, Any]]) -> str:
-    """The namespace that all documents name, if any does."""
-    named = {str(document["metadata"].get("namespace") or "") for document in documents} - {""}
-    if len(named) > 1:
-        raise InvalidInput(Problem(f"names several namespaces: {', '.join(sorted(named))}", fix="choose one with -n"))
-    return next(iter(named), "")
+    """Return the namespace of the documents; empty if they have none."""
+    names = {str(document["metadata"].get("namespace") or "") for document in documents} - {""}
+    if len(names) > 1:
+        raise InvalidInput(Problem(f"several namespaces: {', '.join(sorted(names))}", fix="select one with -n"))
+    return next(iter(names), "")
 
 
 def _print(documents: list[dict[str, Any]], form: str) -> None:

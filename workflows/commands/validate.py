@@ -27,19 +27,19 @@ EXAMPLES = """Examples:
 
 @dataclass
 class _File:
-    """What was found in one file."""
+    """The results of one file."""
 
     name: str
     checked: list[LoadedPlan] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    unread: list[Problem] = field(default_factory=list)
-    """What the cluster does not let us read."""
+    unchecked: list[Problem] = field(default_factory=list)
+    """Cluster objects that the user is not allowed to read."""
 
     @property
     def warnings(self) -> list[Problem]:
-        """Those of all Workspaces; those about the file itself stand in each, and are told once."""
-        of_all = [warning for checked in self.checked for warning in checked.warnings]
-        return list(dict.fromkeys([*of_all, *self.unread]))
+        """Warnings of all Workspaces without duplicates: each repeats those of the file."""
+        warnings = [warning for checked in self.checked for warning in checked.warnings]
+        return list(dict.fromkeys([*warnings, *self.unchecked]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,22 +57,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check each file; what is valid goes to stdout, warnings to stderr.
+    """Check each file; print valid Workspaces to stdout and warnings to stderr.
 
     Raises:
-        InvalidInput: with the problems of all files (with ``-o json`` they are in the output instead).
-        ApiFailure: with ``--cluster``, the cluster does not answer, or does not accept the credentials.
+        InvalidInput: with the errors of all files (with ``-o json`` they are in the output instead).
+        ApiFailure: with ``--cluster``, the cluster is unreachable or rejects the credentials.
     """
     files = [_read(name, args) for name in args.files]
     if args.cluster:
-        _look_up(files, args)
+        _check_cluster_objects(files, args)
     problems = [problem for file in files for problem in file.problems]
     if args.output == "json":
         report = {"valid": not problems, "files": [_report(file) for file in files]}
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return InvalidInput.exit_code if problems else 0
     for file in files:
-        _tell(file)
+        _print_result(file)
     if problems:
         raise InvalidInput(problems)
     return 0
@@ -85,7 +85,7 @@ def _read(name: str, args: argparse.Namespace) -> _File:
         return _File(name, problems=error.problems)
 
 
-def _look_up(files: list[_File], args: argparse.Namespace) -> None:
+def _check_cluster_objects(files: list[_File], args: argparse.Namespace) -> None:
     from workflows.cluster import kubernetes_api
     from workflows.cluster.object_refs import ReferencedObjects
 
@@ -95,19 +95,19 @@ def _look_up(files: list[_File], args: argparse.Namespace) -> None:
             namespace = checked.plan.namespace
             if namespace not in clusters:
                 clusters[namespace] = kubernetes_api.connect(args.kubeconfig, args.context, namespace)
-            named = ReferencedObjects(clusters[namespace])
-            named.check(checked.plan)
-            file.problems += load_plans.with_location(checked.manifest, named.problems)
-            file.unread += load_plans.with_location(checked.manifest, named.unread)
+            objects = ReferencedObjects(clusters[namespace])
+            objects.check(checked.plan)
+            file.problems += load_plans.with_location(checked.manifest, objects.problems)
+            file.unchecked += load_plans.with_location(checked.manifest, objects.unchecked)
 
 
-def _tell(file: _File) -> None:
+def _print_result(file: _File) -> None:
     for checked in [] if file.problems else file.checked:
         facts = _facts(checked.manifest)
-        does = [str(facts["method"])] if facts["method"] else []
-        does += ["served"] if facts["served"] else []
-        model = str(facts["preset"]) or "a pod of its own"
-        print(f"{file.name}: valid ({', '.join([str(facts['name']), model, *does])})")
+        details = [str(facts["method"])] if facts["method"] else []
+        details += ["served"] if facts["served"] else []
+        model = str(facts["preset"]) or "custom pod"
+        print(f"{file.name}: valid ({', '.join([str(facts['name']), model, *details])})")
     for warning in file.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

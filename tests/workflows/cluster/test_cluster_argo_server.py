@@ -1,4 +1,4 @@
-"""The same verbs through an Argo server, where ARGO_SERVER says there is one."""
+"""The same commands with an Argo server (ARGO_SERVER)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from argo_run import MAIN, NAME, ArgoRun
-from argo_server_stand_in import ArgoServer
+from fake_argo_server import ArgoServer
 
 from workflows.cli import main
 from workflows.cluster import argo_server, kubernetes_api, watch
@@ -35,16 +35,16 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ArgoServ
 
 @pytest.fixture
 def api(server, waits):
-    found = argo_server.connect("argotune")
-    found._sleep = waits.append
-    return found
+    api = argo_server.connect("argotune")
+    api._sleep = waits.append
+    return api
 
 
 def test_a_workspace_is_submitted_whole(server, capsys):
     assert main(["submit", EXAMPLE, "-p", "epochs=1"]) == 0
-    (made,) = server.objects["workflows"].values()
-    assert capsys.readouterr().out == f"Workflow {made['metadata']['name']} created in namespace argotune\n"
-    assert {item["name"]: item["value"] for item in made["spec"]["arguments"]["parameters"]}["epochs"] == "1"
+    (created,) = server.objects["workflows"].values()
+    assert capsys.readouterr().out == f"Workflow {created['metadata']['name']} created in namespace argotune\n"
+    assert {item["name"]: item["value"] for item in created["spec"]["arguments"]["parameters"]}["epochs"] == "1"
     for kind in ("template", "cluster-template", "cron"):
         assert main(["submit", RETRAINING, "--as", kind]) == 0
     collections = {"workflows", "workflow-templates", "cluster-workflow-templates", "cron-workflows"}
@@ -54,7 +54,7 @@ def test_a_workspace_is_submitted_whole(server, capsys):
     assert len(server.objects["workflows"]) == 1
 
 
-def test_what_heras_models_do_not_know_is_sent_and_read_all_the_same(server, capsys):
+def test_fields_unknown_to_heras_models_are_sent_and_read(server, capsys):
     """A field of Argo 4.1, and a number as a parameter's value, which Argo allows."""
     document = ArgoRun().now()
     document["spec"]["podResources"] = {"requests": {"cpu": "1"}}
@@ -85,7 +85,7 @@ def test_stop_terminate_and_approve(server, capsys):
     server.put(ArgoRun([*MAIN[:4], "approval", *MAIN[4:]]).suspended().now())
     assert main(["approve", NAME]) == 0
     (node,) = [
-        one for one in server.objects["workflows"][NAME]["status"]["nodes"].values() if one["type"] == "Suspend"
+        node for node in server.objects["workflows"][NAME]["status"]["nodes"].values() if node["type"] == "Suspend"
     ]
     assert (node["phase"], node["outputs"]["parameters"]) == ("Succeeded", [{"name": "approve", "value": "YES"}])
     assert main(["stop", NAME, "--cluster"]) == 0
@@ -94,28 +94,28 @@ def test_stop_terminate_and_approve(server, capsys):
     assert server.objects["workflows"][NAME]["spec"]["shutdown"] == "Terminate"
 
 
-def test_errors_in_words(server, capsys, monkeypatch):
+def test_error_messages(server, capsys, monkeypatch):
     assert main(["ls"]) == 0
     assert "no runs in namespace argotune" in capsys.readouterr().err
     assert main(["status", "none"]) == 2
-    assert "there is no run none" in capsys.readouterr().err
+    assert "run none not found" in capsys.readouterr().err
     monkeypatch.setenv("ARGO_TOKEN", "Bearer canary")
     assert main(["ls"]) == 1
-    said = capsys.readouterr().err
-    assert "does not accept your credentials" in said and "canary" not in said
+    stderr = capsys.readouterr().err
+    assert "rejected your credentials" in stderr and "canary" not in stderr
     monkeypatch.setenv("ARGO_SERVER", "127.0.0.1:9")
     assert main(["ls"]) == 1
     assert "connection refused" in capsys.readouterr().err
 
 
-def test_a_kubeconfig_that_is_asked_for_wins(server, capsys, tmp_path):
+def test_a_kubeconfig_flag_overrides_the_server(server, capsys, tmp_path):
     assert main(["ls", "--kubeconfig", str(tmp_path / "none")]) == 2
     assert server.requests == []
 
 
 @pytest.mark.parametrize("kind", ["reset", "timeout", "429", "500", "truncated"])
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_one_call_that_fails_changes_no_outcome(kind, call, server, api, monkeypatch):
+def test_a_failed_request_is_retried(kind, call, server, api, monkeypatch):
     monkeypatch.setattr(argo_server, "READ", 0.3)
     server.faults.fail(kind, call)
     document = ArgoRun().now()
@@ -125,18 +125,18 @@ def test_one_call_that_fails_changes_no_outcome(kind, call, server, api, monkeyp
     api.shut_down(NAME, terminate=False)
     assert api.get(NAME)["spec"]["shutdown"] == "Stop"
     assert server.faults.happened
-    created = [path for method, path, _ in server.requests if method == "POST"]
-    assert len(server.objects["workflows"]) == 1 and len(created) <= 2
+    posted = [path for method, path, _ in server.requests if method == "POST"]
+    assert len(server.objects["workflows"]) == 1 and len(posted) <= 2
 
 
 @pytest.mark.parametrize("kind", ["reset", "429", "500"])
-def test_a_run_is_followed_through_drops_and_forgotten_versions(kind, server, api, waits, monkeypatch):
-    monkeypatch.setattr(watch, "STARTING", 1)
-    monkeypatch.setattr(watch, "WATCH", 1)
+def test_a_run_is_watched_across_disconnects_and_expired_versions(kind, server, api, waits, monkeypatch):
+    monkeypatch.setattr(watch, "CONTROLLER_SECONDS", 1)
+    monkeypatch.setattr(watch, "WATCH_SECONDS", 1)
     run = ArgoRun()
     server.put(run.phase("Running").now())
-    told: list[str] = []
-    states = follow(api, NAME, told.append, new_backoff(waits.append))
+    messages: list[str] = []
+    states = follow(api, NAME, messages.append, new_backoff(waits.append))
     next(states)
     server.faults.fail(kind, 2)
     server.put(run.phase("Running", "one").now())
@@ -150,7 +150,7 @@ def test_a_run_is_followed_through_drops_and_forgotten_versions(kind, server, ap
     assert server.faults.happened
 
 
-def test_a_stream_that_fails_says_why(server, api):
+def test_the_error_of_a_stream(server, api):
     with pytest.raises(ApiFailure) as failed:
         raise argo_server._stream_failure(api._request("watch", "workflows"), {"grpc_code": 7, "message": "no"})
     assert failed.value.status == 403

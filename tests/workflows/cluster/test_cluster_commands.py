@@ -24,7 +24,7 @@ COMPILED = str(ROOT / "argo" / "smollm2_135m_qlora_parquet.yaml")
 APPROVED = [*MAIN[:4], "approval", *MAIN[4:]]
 
 
-def give_pod(cluster, run: ArgoRun, task: str, text: str, attempt: int = 0) -> None:
+def add_pod(cluster, run: ArgoRun, task: str, text: str, attempt: int = 0) -> None:
     name = run.pod(task, attempt)
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "argotune"}}
     cluster.put(pod | {"spec": {"containers": [{"name": "main", "image": "x"}]}})
@@ -32,46 +32,46 @@ def give_pod(cluster, run: ArgoRun, task: str, text: str, attempt: int = 0) -> N
     cluster.logs["argotune", name, "main"] = "".join(lines)
 
 
-def test_a_workspace_becomes_a_workflow_that_is_sent_once(cluster, capsys):
+def test_a_workspace_is_submitted_once(cluster, capsys):
     assert main(["submit", EXAMPLE, "-p", "epochs=1"]) == 0
-    (made,) = cluster.all("workflows")
+    (created,) = cluster.all("workflows")
     shown = capsys.readouterr()
-    assert shown.out == f"Workflow {made['metadata']['name']} created in namespace argotune\n"
-    assert f"argotune status {made['metadata']['name']} --watch -n argotune" in shown.err
-    assert re.fullmatch(r"oncall-[a-z0-9]{5}", made["metadata"]["name"])
-    parameters = {item["name"]: item["value"] for item in made["spec"]["arguments"]["parameters"]}
+    assert shown.out == f"Workflow {created['metadata']['name']} created in namespace argotune\n"
+    assert f"argotune status {created['metadata']['name']} --watch -n argotune" in shown.err
+    assert re.fullmatch(r"oncall-[a-z0-9]{5}", created["metadata"]["name"])
+    parameters = {item["name"]: item["value"] for item in created["spec"]["arguments"]["parameters"]}
     assert parameters["epochs"] == "1"
-    assert made["metadata"]["labels"]["argotune.dev/workspace"] == "oncall"
+    assert created["metadata"]["labels"]["argotune.dev/workspace"] == "oncall"
 
 
-def test_compiled_documents_are_taken_as_they_are(cluster, capsys):
+def test_compiled_documents_are_submitted_unchanged(cluster, capsys):
     assert main(["submit", COMPILED, "-o", "name"]) == 0
-    (made,) = cluster.all("workflows")
-    assert capsys.readouterr().out == f"{made['metadata']['name']}\n"
-    assert made["spec"] == yaml.safe_load(Path(COMPILED).read_text())["spec"]
+    (created,) = cluster.all("workflows")
+    assert capsys.readouterr().out == f"{created['metadata']['name']}\n"
+    assert created["spec"] == yaml.safe_load(Path(COMPILED).read_text())["spec"]
     assert main(["submit", COMPILED, "--set", "tuning.epochs=1"]) == 2
-    assert "come too late" in capsys.readouterr().err
+    assert "cannot be combined with a compiled document" in capsys.readouterr().err
 
 
-def test_standard_input_holds_either(cluster, argotune):
+def test_standard_input_can_be_either(cluster, argotune):
     for file in (EXAMPLE, COMPILED):
         done = argotune("submit", "-", "-o", "name", text=Path(file).read_text())
         assert done.stdout.startswith("oncall-"), done.stderr
     assert len(cluster.all("workflows")) == 2
 
 
-def test_templates_and_schedules_are_made_by_name_and_once(cluster, capsys):
+def test_templates_and_schedules_are_created_by_name_once(cluster, capsys):
     assert main(["submit", RETRAINING, "--as", "cron"]) == 0
     assert main(["submit", RETRAINING, "--as", "template"]) == 0
     assert main(["submit", RETRAINING, "--as", "cluster-template"]) == 0
     kinds = ("cronworkflows", "workflowtemplates", "clusterworkflowtemplates")
     assert [len(cluster.all(kind)) for kind in kinds] == [1, 1, 1]
     assert main(["submit", RETRAINING, "--as", "cron"]) == 2
-    assert "exists already in namespace argotune" in capsys.readouterr().err
+    assert "already exists in namespace argotune" in capsys.readouterr().err
     assert main(["submit", RETRAINING, "--as", "cron", "--watch"]) == 2
 
 
-def test_dry_runs_make_nothing(cluster, capsys):
+def test_dry_runs_create_nothing(cluster, capsys):
     assert main(["submit", EXAMPLE, "--dry-run=client", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["metadata"]["generateName"] == "oncall-"
     assert cluster.calls == []
@@ -80,10 +80,10 @@ def test_dry_runs_make_nothing(cluster, capsys):
     assert cluster.all("workflows") == []
 
 
-def test_wrong_input_is_told_before_the_cluster_is_asked(cluster, capsys, tmp_path):
+def test_invalid_input_is_reported_before_any_request(cluster, capsys, tmp_path):
     assert main(["submit", EXAMPLE, "-p", "epoch=1", "-p", "push=maybe"]) == 2
     shown = capsys.readouterr().err
-    assert "did you mean epochs?" in shown and "one of true, false" in shown
+    assert "did you mean epochs?" in shown and "use one of true, false" in shown
     broken = yaml.safe_load(Path(COMPILED).read_text())
     broken["spec"]["entrypoint"] = "mian"
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
@@ -91,15 +91,15 @@ def test_wrong_input_is_told_before_the_cluster_is_asked(cluster, capsys, tmp_pa
     assert "mian" in capsys.readouterr().err
     (tmp_path / "pod.yaml").write_text("apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: x}\n")
     assert main(["submit", str(tmp_path / "pod.yaml")]) == 2
-    assert "Rollout can't be submitted" in capsys.readouterr().err
+    assert "Rollout cannot be submitted" in capsys.readouterr().err
     assert main(["submit", str(tmp_path / "none.yaml")]) == 2
     assert cluster.calls == []
 
 
 def controller(cluster, run: ArgoRun):
-    """Moves every run that is created on to its end, once somebody watches it."""
+    """Return a hook that completes a created run once it is watched."""
 
-    def moved(call) -> None:
+    def on_call(call) -> None:
         created = cluster.all("workflows")
         if call.verb == "watch" and not run.status:
             run.document = created[0]
@@ -113,10 +113,10 @@ def controller(cluster, run: ArgoRun):
         outputs = {"endpoint": "http://oncall.argotune", "answer": "Cause: x", "base-answer": "Well"}
         cluster.put(run.at(9).all_succeeded(rollout=outputs).phase("Succeeded").now())
 
-    return moved
+    return on_call
 
 
-def test_watching_shows_the_steps_and_how_it_ended(cluster, capsys):
+def test_watching_shows_steps_and_result(cluster, capsys):
     cluster.every_call.append(controller(cluster, ArgoRun()))
     assert main(["submit", EXAMPLE, "--watch"]) == 0
     shown = capsys.readouterr()
@@ -128,7 +128,7 @@ def test_the_exit_code_of_watching_is_the_runs_and_its_own_words_are_shown(clust
     run = ArgoRun().step("provision", "Failed", message="main: Error (exit code 4)", exit_code=4).phase("Failed")
     cluster.put(run.now())
     said = "asking for quota\nerror: no quota for Standard_NC24ads_A100_v4\n  fix: ask for more, or another size"
-    give_pod(cluster, run, "provision", said)
+    add_pod(cluster, run, "provision", said)
     assert main(["status", NAME, "--watch"]) == 4
     shown = capsys.readouterr().err
     assert "provision failed: main: Error (exit code 4)" in shown
@@ -137,23 +137,23 @@ def test_the_exit_code_of_watching_is_the_runs_and_its_own_words_are_shown(clust
 
 
 @pytest.mark.parametrize("verb", ["submit", "status", "logs"])
-def test_ctrl_c_leaves_the_run_alone_and_prints_how_to_watch_it(cluster, verb):
-    words = {"submit": [EXAMPLE, "--watch"], "status": [NAME, "--watch"], "logs": [NAME, "-f"]}[verb]
+def test_ctrl_c_stops_watching_not_the_run(cluster, verb):
+    args = {"submit": [EXAMPLE, "--watch"], "status": [NAME, "--watch"], "logs": [NAME, "-f"]}[verb]
     if verb != "submit":
         cluster.put(ArgoRun().step("tune", "Running").now())
     watched = threading.Event()
     cluster.every_call.append(lambda call: call.verb == "watch" and watched.set())
-    command = [sys.executable, "-m", "workflows.cli", verb, *words]
+    command = [sys.executable, "-m", "workflows.cli", verb, *args]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert watched.wait(60)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 5, err
-    (there,) = cluster.all("workflows")
-    name = there["metadata"]["name"]
+    (created,) = cluster.all("workflows")
+    name = created["metadata"]["name"]
     assert f"{name} continues" in err
     assert f"argotune status {name} --watch -n argotune" in err
-    assert "shutdown" not in there["spec"]
+    assert "shutdown" not in created["spec"]
     assert "Traceback" not in err
 
 
@@ -209,19 +209,19 @@ def test_one_run_is_shown_step_by_step(cluster, capsys):
     assert main(["status", NAME, "-A"]) == 2
 
 
-def test_a_name_that_is_not_there_gives_those_that_are_near(cluster, capsys):
+def test_an_unknown_name_suggests_similar_ones(cluster, capsys):
     cluster.put(ArgoRun().now())
     for verb in (["status"], ["logs"], ["approve"], ["stop", "--cluster"]):
         assert main([*verb, "oncal-x7k2m"]) == 2
         assert f"did you mean {NAME}?" in capsys.readouterr().err
 
 
-def test_logs_come_step_by_step_with_every_attempt(cluster, capsys):
+def test_logs_are_printed_by_step_and_attempt(cluster, capsys):
     run = ArgoRun().step("provision", "Succeeded").at(1).step("tune", "Failed", exit_code=137)
     run.at(2).step("tune", "Running", attempt=1)
     cluster.put(run.now())
-    give_pod(cluster, run, "tune", "step 1\nstep 2")
-    give_pod(cluster, run, "tune", "resumed\nstep 3", attempt=1)
+    add_pod(cluster, run, "tune", "step 1\nstep 2")
+    add_pod(cluster, run, "tune", "resumed\nstep 3", attempt=1)
     assert main(["logs", NAME]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [
@@ -236,10 +236,10 @@ def test_logs_come_step_by_step_with_every_attempt(cluster, capsys):
     assert main(["logs", NAME, "--step", "tine"]) == 2
 
 
-def test_followed_logs_cross_steps_and_broken_streams_each_line_once(cluster, capsys):
+def test_followed_logs_print_each_line_once(cluster, capsys):
     run = ArgoRun().step("provision", "Running")
     cluster.put(run.now())
-    give_pod(cluster, run, "provision", "".join(f"line {n}\n" for n in range(200)))
+    add_pod(cluster, run, "provision", "".join(f"line {n}\n" for n in range(200)))
     states = iter(
         [
             lambda: run.at(1).step("provision", "Succeeded").step("tune", "Running"),
@@ -248,11 +248,11 @@ def test_followed_logs_cross_steps_and_broken_streams_each_line_once(cluster, ca
     )
 
     def on(call) -> None:
-        # Each log is asked for twice before its step goes on: cut off once, then whole.
+        # Each log is requested twice before its step ends: truncated, then complete.
         if (call.resource, call.subresource) == ("pods", "log"):
             requests[call.name] = requests.get(call.name, 0) + 1
             if requests[call.name] == 2 and (change := next(states, None)):
-                give_pod(cluster, run, "tune", "step 1\nstep 2")
+                add_pod(cluster, run, "tune", "step 1\nstep 2")
                 cluster.put(change().now())
 
     requests: dict[str, int] = {}
@@ -267,7 +267,7 @@ def test_followed_logs_cross_steps_and_broken_streams_each_line_once(cluster, ca
 
 
 def cut(cluster, call) -> None:
-    """What was written until now; more comes by the next call."""
+    """Truncate the log; the next request returns all of it."""
     key = (call.namespace, call.name, "main")
     whole = cluster.logs[key]
     if len(whole) > 1000:
@@ -276,20 +276,20 @@ def cut(cluster, call) -> None:
 
 
 @pytest.mark.parametrize(("flags", "answer"), [([], "YES"), (["--no"], "NO"), (["-p", "approve=NO"], "NO")])
-def test_an_approval_is_answered_as_argo_would(cluster, capsys, flags, answer):
+def test_an_approval_is_written_as_argo_writes_it(cluster, capsys, flags, answer):
     cluster.put(ArgoRun(APPROVED).suspended().now())
     assert main(["approve", NAME, *flags]) == 0
     assert f"approve={answer}" in capsys.readouterr().out
-    (there,) = cluster.all("workflows")
-    (node,) = [node for node in there["status"]["nodes"].values() if node["type"] == "Suspend"]
+    (created,) = cluster.all("workflows")
+    (node,) = [node for node in created["status"]["nodes"].values() if node["type"] == "Suspend"]
     assert node["phase"] == "Succeeded" and node["finishedAt"]
     assert node["outputs"]["parameters"] == [{"name": "approve", "value": answer}]
     assert "argotune approve" in node["message"]
     assert main(["approve", NAME]) == 2
-    assert "answered already" in capsys.readouterr().err
+    assert "is already answered" in capsys.readouterr().err
 
 
-def test_the_controller_that_writes_at_the_same_time_loses_nothing(cluster):
+def test_a_concurrent_write_of_the_controller_is_kept(cluster):
     run = ArgoRun(APPROVED).suspended()
     cluster.put(run.now())
 
@@ -304,16 +304,16 @@ def test_the_controller_that_writes_at_the_same_time_loses_nothing(cluster):
     assert (phases["approval"], phases["provision"]) == ("Succeeded", "Running")
 
 
-def test_what_may_not_be_answered_is_refused(cluster, capsys):
+def test_invalid_answers_are_rejected(cluster, capsys):
     cluster.put(ArgoRun(APPROVED).suspended().now())
     assert main(["approve", NAME, "-p", "approve=MAYBE"]) == 2
     assert main(["approve", NAME, "-p", "other=1"]) == 2
     shown = capsys.readouterr().err
-    assert "approve=YES or NO" in shown and "does not ask that" in shown
+    assert "approve=YES or NO" in shown and "has no parameter" in shown
     assert ("patch", "argoproj.io", "workflows") not in cluster.verbs()
 
 
-def test_stopping_on_a_cluster_is_asked_for_and_leaves_this_machine_alone(cluster, capsys, monkeypatch, tmp_path):
+def test_stopping_on_a_cluster_requires_a_flag(cluster, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     cluster.put(ArgoRun().step("tune", "Running").now())
     assert main(["stop", NAME]) == 2
@@ -326,26 +326,26 @@ def test_stopping_on_a_cluster_is_asked_for_and_leaves_this_machine_alone(cluste
     assert main(["stop", "--all", "--cluster"]) == 2
     cluster.put(ArgoRun().phase("Succeeded").now())
     assert main(["stop", NAME, "--cluster"]) == 0
-    assert "has ended already" in capsys.readouterr().out
+    assert "has already ended" in capsys.readouterr().out
 
 
-def granted(role: str) -> set[tuple[str, str, str]]:
+def permissions(role: str) -> set[tuple[str, str, str]]:
     documents = yaml.safe_load_all((ROOT / "argo" / "install" / "roles.yaml").read_text())
-    (found,) = [one for one in documents if one["kind"] == "Role" and one["metadata"]["name"] == role]
+    (item,) = [item for item in documents if item["kind"] == "Role" and item["metadata"]["name"] == role]
     return {
         (verb, group, resource)
-        for rule in found["rules"]
+        for rule in item["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
 
 
-def test_the_roles_grant_what_each_verb_needs_and_no_more(cluster):
+def test_the_roles_grant_exactly_what_the_commands_need(cluster):
     cluster.every_call.append(controller(cluster, ArgoRun()))
     assert main(["submit", EXAMPLE, "--watch"]) == 0
     assert main(["ls"]) == 0
-    submitter = granted("argotune-submitter")
+    submitter = permissions("argotune-submitter")
     assert cluster.verbs() == {right for right in submitter if right[2] == "workflows"}
     for kind in ("template", "cron"):
         assert main(["submit", RETRAINING, "--as", kind]) == 0
@@ -353,10 +353,10 @@ def test_the_roles_grant_what_each_verb_needs_and_no_more(cluster):
     cluster.calls.clear()
     run = ArgoRun(APPROVED).suspended().step("tune", "Running")
     cluster.put(run.now())
-    give_pod(cluster, run, "tune", "step 1")
+    add_pod(cluster, run, "tune", "step 1")
     cluster.every_call[:] = [
         lambda call: call.verb == "watch" and cluster.put(run.phase("Failed").now()),
     ]
-    for words in (["ls"], ["approve", NAME], ["stop", NAME, "--cluster"], ["logs", NAME, "-f"]):
-        assert main(words) == 0
-    assert cluster.verbs() == granted("argotune-operator")
+    for args in (["ls"], ["approve", NAME], ["stop", NAME, "--cluster"], ["logs", NAME, "-f"]):
+        assert main(args) == 0
+    assert cluster.verbs() == permissions("argotune-operator")

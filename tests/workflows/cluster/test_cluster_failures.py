@@ -1,4 +1,4 @@
-"""What a cluster refuses, or does not answer, is told in plain words with what helps."""
+"""Failed cluster requests are reported with a cause and a fix."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ EXAMPLE = str(ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml")
 
 @pytest.fixture
 def error(capsys):
-    """``error(words)`` is what the command says on standard error, and its exit code."""
+    """Return a function that runs a command and returns its exit code and standard error."""
 
-    def run(*words: str) -> tuple[int, str]:
-        code = main(list(words))
+    def run(*args: str) -> tuple[int, str]:
+        code = main(list(args))
         shown = capsys.readouterr()
         assert "Traceback" not in shown.err and shown.out == ""
         return code, shown.err
@@ -33,45 +33,45 @@ def error(capsys):
 
 def test_no_kubeconfig(cluster, error, monkeypatch, tmp_path):
     monkeypatch.delenv("KUBECONFIG")
-    code, said = error("ls")
+    code, stderr = error("ls")
     assert code == 2
-    assert "there is no kubeconfig" in said and "az aks get-credentials" in said and "argotune run FILE" in said
-    code, said = error("ls", "--kubeconfig", str(tmp_path / "none"))
-    assert code == 2 and "none" in said
+    assert "kubeconfig not found" in stderr and "az aks get-credentials" in stderr and "argotune run FILE" in stderr
+    code, stderr = error("ls", "--kubeconfig", str(tmp_path / "none"))
+    assert code == 2 and "none" in stderr
 
 
 @pytest.mark.parametrize("text", ["", "{", "current-context: x\n", "apiVersion: v1\nkind: Config\nclusters: 3\n"])
-def test_a_kubeconfig_that_is_none(cluster, error, tmp_path, text):
+def test_an_invalid_kubeconfig(cluster, error, tmp_path, text):
     (tmp_path / "broken").write_text(text)
-    code, said = error("ls", "--kubeconfig", str(tmp_path / "broken"))
-    assert code == 2 and "broken" in said
+    code, stderr = error("ls", "--kubeconfig", str(tmp_path / "broken"))
+    assert code == 2 and "broken" in stderr
 
 
-def test_a_context_that_is_none(cluster, error):
-    code, said = error("ls", "--context", "production")
-    assert code == 2 and "no context production" in said and "one of tests" in said
+def test_an_unknown_context(cluster, error):
+    code, stderr = error("ls", "--context", "production")
+    assert code == 2 and "context production not found" in stderr and "use one of tests" in stderr
 
 
-def test_nothing_listens(cluster, error, tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+def test_connection_refused(cluster, error, tmp_path):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
         config = yaml.safe_load((tmp_path / "kubeconfig").read_text())
-        config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{bound.getsockname()[1]}"
         (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        code, said = error("ls")
-    assert code == 1 and "connection refused" in said and "(context tests)" in said
+        code, stderr = error("ls")
+    assert code == 1 and "connection refused" in stderr and "(context tests)" in stderr
 
 
-def test_credentials_that_are_not_accepted(cluster, error, tmp_path):
+def test_rejected_credentials(cluster, error, tmp_path):
     config = yaml.safe_load((tmp_path / "kubeconfig").read_text())
     config["users"][0]["user"]["token"] = "canary-of-yesterday"
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-    code, said = error("ls")
-    assert code == 1 and "does not accept your credentials" in said and "canary" not in said
+    code, stderr = error("ls")
+    assert code == 1 and "rejected your credentials" in stderr and "canary" not in stderr
 
 
 @pytest.mark.parametrize(
-    ("verb", "resource", "words", "role"),
+    ("verb", "resource", "args", "role"),
     [
         ("list", "workflows", ["ls"], "argotune-submitter"),
         ("create", "workflows", ["submit", EXAMPLE], "argotune-submitter"),
@@ -79,32 +79,32 @@ def test_credentials_that_are_not_accepted(cluster, error, tmp_path):
         ("patch", "workflows", ["stop", NAME, "--cluster"], "argotune-operator"),
     ],
 )
-def test_rights_that_lack_are_named_with_the_role_that_gives_them(cluster, error, verb, resource, words, role):
+def test_a_missing_permission_is_reported_with_the_role_that_grants_it(cluster, error, verb, resource, args, role):
     cluster.put(ArgoRun().step("tune", "Running").now())
     cluster.forbidden.add((verb, resource))
-    code, said = error(*words)
+    code, stderr = error(*args)
     assert code == 1
-    assert "tester may not" in said and "in namespace argotune" in said
-    assert f"the verb {verb} on {resource}" in said and f"{role} of argo/install/roles.yaml" in said
+    assert "tester is not allowed to" in stderr and "in namespace argotune" in stderr
+    assert f"the verb {verb} on {resource}" in stderr and f"{role} of argo/install/roles.yaml" in stderr
 
 
-def test_logs_that_may_not_be_read(cluster, error):
+def test_logs_without_permission(cluster, error):
     cluster.put(ArgoRun().step("tune", "Running").now())
     cluster.forbidden.add(("get", "pods/log"))
-    code, said = error("logs", NAME)
-    assert code == 0 and "argotune-operator" in said
+    code, stderr = error("logs", NAME)
+    assert code == 0 and "argotune-operator" in stderr
 
 
 def test_argo_is_not_installed(cluster, error):
     cluster.without("argoproj.io")
-    for words in (["ls"], ["submit", EXAMPLE], ["status", NAME]):
-        code, said = error(*words)
-        assert code == 2, said
-        assert "Argo Workflows is not installed" in said and "argo/README.md" in said
+    for args in (["ls"], ["submit", EXAMPLE], ["status", NAME]):
+        code, stderr = error(*args)
+        assert code == 2, stderr
+        assert "Argo Workflows is not installed" in stderr and "argo/README.md" in stderr
 
 
 @pytest.mark.parametrize(
-    ("refusal", "code", "words"),
+    ("refusal", "code", "message"),
     [
         (
             Refused(
@@ -123,22 +123,22 @@ def test_argo_is_not_installed(cluster, error):
             1,
             "no team label",
         ),
-        (Refused(404, "NotFound", 'namespaces "ml" not found', details={"name": "ml"}), 2, "there is no namespace ml"),
+        (Refused(404, "NotFound", 'namespaces "ml" not found', details={"name": "ml"}), 2, "namespace ml not found"),
     ],
 )
-def test_refusals_of_a_document(cluster, error, refusal, code, words):
+def test_a_rejected_document(cluster, error, refusal, code, message):
     def refuse(_) -> None:
         raise refusal
 
     cluster.every_call.append(refuse)
-    found, said = error("submit", EXAMPLE)
-    assert found == code and words in said and "fix:" in said
+    exit_code, stderr = error("submit", EXAMPLE)
+    assert exit_code == code and message in stderr and "fix:" in stderr
 
 
 @pytest.mark.parametrize("kind", ["reset", "timeout", "429", "500", "truncated"])
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_one_call_that_fails_changes_no_outcome(kind, call, cluster, workflows_api, monkeypatch):
-    """Creating, listing, stopping, reading: each is tried again; nothing is made twice."""
+def test_a_failed_request_is_retried(kind, call, cluster, workflows_api, monkeypatch):
+    """Create, list, stop and get are retried; nothing is created twice."""
     monkeypatch.setattr(kubernetes_api, "READ", 0.3)
     cluster.faults.fail(kind, call)
     api = workflows_api()
@@ -152,11 +152,11 @@ def test_one_call_that_fails_changes_no_outcome(kind, call, cluster, workflows_a
     assert len(cluster.all("workflows")) == 1
 
 
-def test_a_name_that_another_took_meanwhile_is_not_taken_for_ones_own(cluster, workflows_api, monkeypatch):
+def test_an_object_of_another_client_is_not_mistaken_for_the_created_one(cluster, workflows_api, monkeypatch):
     monkeypatch.setattr(kubernetes_api, "READ", 0.3)
     cluster.put(ArgoRun().now())
     cluster.faults.fail("500", 1)
     document = ArgoRun().now()
     document["metadata"]["annotations"] = {kubernetes_api.SUBMISSION: "f00"}
-    with pytest.raises(kubernetes_api.ApiFailure, match="exists already"):
+    with pytest.raises(kubernetes_api.ApiFailure, match="already exists"):
         workflows_api().create(document)

@@ -1,4 +1,4 @@
-"""What a Workflow document says of a run: columns, steps, cause and exit code."""
+"""A Workflow document read into a run: columns, steps, root failure, verdict and exit code."""
 
 from __future__ import annotations
 
@@ -21,63 +21,63 @@ def columns(run: ArgoRun) -> tuple[str, ...]:
     return table.row(read_run(run.now()), LATER)[2:5]
 
 
-def test_a_run_that_no_controller_has_seen_is_open():
+def test_a_run_that_no_controller_has_seen_is_unknown():
     run = read_run(ArgoRun().now())
     assert table.row(run, LATER) == (NAME, "Standard_NC24ads_A100_v4", "Unknown", "Unknown", "Unknown", "50m")
     assert (run.phase, run.is_ended, run.exit_code) == ("Pending", False, 0)
     assert [step.key for step in run.steps] == [*MAIN, "onExit.release", "onExit.report"]
 
 
-def test_a_lock_that_is_waited_for_is_told():
+def test_waiting_for_a_lock_is_shown():
     waiting = "Waiting for argotune/Mutex/argotune-oncall lock. Lock status: 0/1"
     run = read_run(ArgoRun().phase("Pending", waiting).now())
     assert waiting in table.row(run, LATER, wide=True)[-1]
     assert not run.is_ended
 
 
-def test_a_run_at_work_shows_what_is_there_already():
+def test_a_running_run_shows_its_progress():
     run = ArgoRun().at(1).step("provision", "Succeeded", exit_code=0).step("download", "Running")
     assert columns(run) == ("True", "Unknown", "Unknown")
     run.step("download", "Succeeded").at(5).step("tune", "Running", progress="12/48")
-    seen = read_run(run.now())
-    assert (seen.job_started, seen.step("tune").progress) == ("True", (12, 48))
-    wide = dict(zip(table.header(wide=True), table.row(seen, LATER, wide=True), strict=True))
+    status = read_run(run.now())
+    assert (status.job_started, status.step("tune").progress) == ("True", (12, 48))
+    wide = dict(zip(table.header(wide=True), table.row(status, LATER, wide=True), strict=True))
     assert (wide["STEP"], wide["PHASE"], wide["DURATION"], wide["WORKSPACE"]) == ("tune", "Running", "49m", "oncall")
-    rows = {row[0]: row for row in table.step_rows(seen, LATER)}
+    rows = {row[0]: row for row in table.step_rows(status, LATER)}
     assert rows["tune"] == ("tune", "Running", "45m", "", "12/48", "")
     assert rows["rollout"][1] == "-"
 
 
-def test_all_that_went_well_is_true():
+def test_a_succeeded_run_is_ready():
     run = ArgoRun().all_succeeded(evaluate={"verdict": "pass"}).phase("Succeeded")
     assert columns(run) == ("True", "True", "True")
     assert read_run(run.now()).exit_code == 0
 
 
-def test_the_gate_that_said_no_is_told_though_argo_counts_success():
+def test_a_failed_gate_is_not_a_success():
     run = ArgoRun()
     for step in MAIN[:4]:
-        no = {"verdict": "fail", "reason": "minRougeL is 0.3, wanted >= 0.5"}
-        run.step(step, "Succeeded", outputs=no if step == "evaluate" else None)
+        failed = {"verdict": "fail", "reason": "minRougeL is 0.3, required >= 0.5"}
+        run.step(step, "Succeeded", outputs=failed if step == "evaluate" else None)
     run.left_out("package").left_out("rollout", "Omitted").phase("Succeeded")
     assert columns(run) == ("True", "False", "False")
-    seen = read_run(run.now())
-    assert seen.exit_code == 3
-    assert seen.verdict == "the gate failed: minRougeL is 0.3, wanted >= 0.5; nothing was rolled out"
+    status = read_run(run.now())
+    assert status.exit_code == 3
+    assert status.verdict == "the gate failed: minRougeL is 0.3, required >= 0.5; nothing was rolled out"
 
 
-def test_an_approval_waits_and_no_is_no():
+def test_an_approval_is_pending_and_can_be_rejected():
     steps = [*MAIN[:4], "approval", *MAIN[4:]]
     run = ArgoRun(steps).suspended()
-    (asking,) = read_run(run.now()).pending_approvals
-    assert (asking.key, asking.parameters) == ("approval", {"approve": ["YES", "NO"]})
+    (step,) = read_run(run.now()).pending_approvals
+    assert (step.key, step.parameters) == ("approval", {"approve": ["YES", "NO"]})
     run.suspended(answer="NO").left_out("package").left_out("rollout", "Omitted").phase("Succeeded")
-    seen = read_run(run.now())
-    assert (seen.exit_code, seen.pending_approvals) == (3, [])
-    assert "the answer was NO" in seen.verdict
+    status = read_run(run.now())
+    assert (status.exit_code, status.pending_approvals) == (3, [])
+    assert "the answer was NO" in status.verdict
 
 
-def test_a_turn_without_news_is_ready_and_left_the_rest_out():
+def test_an_unchanged_scheduled_run_is_ready_and_skips_the_rest():
     run = ArgoRun(["download", "check", "provision", "tune", "rollout"])
     run.step("download", "Succeeded").step("check", "Succeeded", outputs={"changed": "false"})
     run.left_out("provision").left_out("tune", "Omitted").left_out("rollout", "Omitted").phase("Succeeded")
@@ -90,52 +90,52 @@ def test_a_workspace_that_only_tunes_has_no_inference():
 
 
 @pytest.mark.parametrize(("code", "expected"), [(2, 2), (4, 4), (6, 6), (1, 1), (137, 1), (64, 1)])
-def test_the_exit_code_is_the_failed_steps_where_it_says_why(code, expected):
+def test_the_exit_code_is_that_of_the_failed_step(code, expected):
     run = ArgoRun().step("provision", "Succeeded")
     run.at(2).step("tune", "Failed", message=f"main: Error (exit code {code})", exit_code=code)
     run.left_out("evaluate", "Omitted").step("onExit.release", "Succeeded").phase("Failed", "child failed")
-    seen = read_run(run.now())
-    assert seen.exit_code == expected
-    assert seen.verdict == f"tune failed: main: Error (exit code {code})"
-    assert (seen.resource_ready, seen.inference_ready, seen.workspace_ready) == ("True", "False", "False")
+    status = read_run(run.now())
+    assert status.exit_code == expected
+    assert status.verdict == f"tune failed: main: Error (exit code {code})"
+    assert (status.resource_ready, status.inference_ready, status.workspace_ready) == ("True", "False", "False")
 
 
 def test_of_several_failures_the_first_is_the_cause():
     run = ArgoRun().at(3).step("download", "Failed", message="main: Error (exit code 2)", exit_code=2)
     run.at(1).step("provision", "Failed", message="main: Error (exit code 4)", exit_code=4)
     run.at(9).step("onExit.release", "Failed", message="main: Error (exit code 1)", exit_code=1).phase("Failed")
-    seen = read_run(run.now())
-    assert (seen.cause.key, seen.exit_code) == ("provision", 4)
+    status = read_run(run.now())
+    assert (status.cause.key, status.exit_code) == ("provision", 4)
 
 
 def test_a_failed_exit_handler_is_named_as_such():
     run = ArgoRun().all_succeeded().step("onExit.report", "Failed", message="main: Error (exit code 1)", exit_code=1)
-    seen = read_run(run.phase("Failed").now())
-    assert seen.verdict == "the exit handler: report failed: main: Error (exit code 1)"
+    status = read_run(run.phase("Failed").now())
+    assert status.verdict == "the exit handler: report failed: main: Error (exit code 1)"
 
 
-def test_attempts_are_counted_with_their_pods_and_the_last_one_speaks():
+def test_a_step_has_its_attempts_and_the_state_of_the_last():
     run = ArgoRun().step("tune", "Failed", message="OOMKilled (exit code 137)", exit_code=137)
     run.step("tune", "Running", attempt=1, progress="3/48")
     tune = read_run(run.now()).step("tune")
-    assert [(one.pod, one.phase, one.exit_code) for one in tune.attempts] == [
+    assert [(pod.pod, pod.phase, pod.exit_code) for pod in tune.attempts] == [
         (run.pod("tune", 0), "Failed", 137),
         (run.pod("tune", 1), "Running", None),
     ]
     assert (tune.phase, tune.progress) == ("Running", (3, 48))
 
 
-def test_stopping_and_time_limits_have_codes_of_their_own():
+def test_exit_codes_of_stops_and_time_limits():
     run = ArgoRun().step("tune", "Failed", message="workflow shutdown with strategy:  Stop")
     run.document["spec"]["shutdown"] = "Stop"
-    seen = read_run(run.phase("Failed", "Stopped with strategy 'Stop'").now())
-    assert (seen.exit_code, seen.verdict, seen.cause) == (5, "the run was stopped", None)
+    status = read_run(run.phase("Failed", "Stopped with strategy 'Stop'").now())
+    assert (status.exit_code, status.verdict, status.cause) == (5, "the run was stopped", None)
     late = ArgoRun().step("tune", "Failed", message="Step exceeded its deadline").phase("Failed")
     late.document["spec"]["activeDeadlineSeconds"] = 3600
     assert read_run(late.now()).exit_code == 6
 
 
-def test_packed_and_outsourced_nodes():
+def test_compressed_and_offloaded_nodes():
     run = ArgoRun().step("provision", "Succeeded").now()
     nodes = run["status"].pop("nodes")
     packed = base64.b64encode(gzip.compress(json.dumps(nodes).encode())).decode()
@@ -158,14 +158,14 @@ def test_pods_have_the_names_that_argo_gives():
     assert pod_name({"metadata": {"name": "hello"}}, {"id": "hello", "name": "hello"}) == "hello"
 
 
-def test_a_run_of_a_template_is_read_by_what_argo_stored_of_it():
+def test_a_run_of_a_template_is_read_from_its_stored_spec():
     run = ArgoRun().step("provision", "Succeeded").now()
     run["status"]["storedWorkflowTemplateSpec"] = run["spec"]
     run["spec"] = {"workflowTemplateRef": {"name": "oncall"}}
     assert table.row(read_run(run), LATER)[1:3] == ("Standard_NC24ads_A100_v4", "True")
 
 
-def test_a_workflow_that_is_not_ours_has_what_can_be_known():
+def test_a_foreign_workflow():
     foreign = ArgoRun(document={"metadata": {"name": "x"}, "spec": {"entrypoint": "hello", "templates": []}}, name="x")
     run = foreign.now() | {
         "status": {
@@ -175,10 +175,10 @@ def test_a_workflow_that_is_not_ours_has_what_can_be_known():
             },
         }
     }
-    seen = read_run(run)
-    assert table.row(seen, LATER)[1:5] == ("-", "-", "-", "False")
-    assert [(step.key, [one.pod for one in step.attempts]) for step in seen.steps] == [("hello", ["x"])]
-    assert seen.exit_code == 2
+    status = read_run(run)
+    assert table.row(status, LATER)[1:5] == ("-", "-", "-", "False")
+    assert [(step.key, [pod.pod for pod in step.attempts]) for step in status.steps] == [("hello", ["x"])]
+    assert status.exit_code == 2
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_a_workflow_that_is_not_ours_has_what_can_be_known():
     [(5, "5s"), (119, "119s"), (120, "2m"), (215, "3m35s"), (3600, "60m"), (3 * 3600 + 60, "3h1m"), (9 * 3600, "9h"),
      (3 * 86400 + 3600, "3d1h"), (30 * 86400, "30d"), (800 * 86400, "2y"), (-3, "0s")],
 )  # fmt: skip
-def test_ages_as_kubectl_writes_them(seconds, shown):
+def test_ages_are_formatted_as_in_kubectl(seconds, shown):
     assert table.format_duration(timedelta(seconds=seconds)) == shown
 
 
-def test_data_for_programs():
+def test_output_formats():
     run = ArgoRun().all_succeeded(rollout={"endpoint": "http://oncall"}).phase("Succeeded")
     data = json.loads(table.format_runs([read_run(run.now())], "json"))[0]
     assert (data["resourceReady"], data["exitCode"], data["phase"]) == ("True", 0, "Succeeded")

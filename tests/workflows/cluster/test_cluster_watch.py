@@ -1,4 +1,4 @@
-"""A run is followed through all that happens to connections, over real HTTP."""
+"""Runs are watched across connection failures, over real HTTP."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from kubernetes_server_resources import from_status
 from workflows.cluster import kubernetes_api, watch
 from workflows.cluster.backoff import new_backoff
 from workflows.cluster.failures import ApiFailure
-from workflows.cluster.watch import Deleted, changes, follow
+from workflows.cluster.watch import Deleted, follow, watch_changes
 from workflows.cluster.workflows_api import Scope
 
 
 @pytest.fixture
-def told() -> list[str]:
+def messages() -> list[str]:
     return []
 
 
 @pytest.fixture
-def followed(workflows_api, told, waits):
-    return lambda: follow(workflows_api(), NAME, told.append, new_backoff(waits.append))
+def states_of_run(workflows_api, messages, waits):
+    return lambda: follow(workflows_api(), NAME, messages.append, new_backoff(waits.append))
 
 
 def overloaded(_) -> None:
@@ -32,10 +32,10 @@ def verbs(cluster) -> list[str]:
     return [call.verb for call in cluster.calls]
 
 
-def test_every_change_is_seen_until_the_end(cluster, followed):
+def test_every_change_is_seen_until_the_end(cluster, states_of_run):
     run = ArgoRun()
     cluster.put(run.now())
-    states = followed()
+    states = states_of_run()
     assert watch.phase(next(states)) == ""
     cluster.put(run.step("tune", "Running").now())
     assert watch.phase(next(states)) == "Running"
@@ -44,31 +44,31 @@ def test_every_change_is_seen_until_the_end(cluster, followed):
     assert next(states, None) is None
 
 
-def test_a_run_that_has_ended_is_not_watched(cluster, followed):
+def test_a_run_that_has_ended_is_not_watched(cluster, states_of_run):
     cluster.put(ArgoRun().phase("Failed").now())
-    assert [watch.phase(state) for state in followed()] == ["Failed"]
+    assert [watch.phase(state) for state in states_of_run()] == ["Failed"]
     assert verbs(cluster) == ["get"]
 
 
 @pytest.mark.parametrize("kind", ["reset", "timeout", "429", "500", "truncated"])
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_no_fault_of_one_call_loses_a_change(kind, call, cluster, followed, waits, monkeypatch):
-    """Calls: get, list, watch, and the watch after that one was ended."""
+def test_a_failed_request_loses_no_change(kind, call, cluster, states_of_run, waits, monkeypatch):
+    """Requests: get, list, watch, and the watch after the first one was ended."""
     for module, name, seconds in (
         (kubernetes_api, "READ", 0.3),
         (kubernetes_api, "SLACK", -0.7),
-        (watch, "WATCH", 1),
-        (watch, "STARTING", 1),
+        (watch, "WATCH_SECONDS", 1),
+        (watch, "CONTROLLER_SECONDS", 1),
     ):
         monkeypatch.setattr(module, name, seconds)
     run = ArgoRun()
     cluster.put(run.phase("Running").now())
     cluster.faults.fail(kind, call)
-    states = followed()
+    states = states_of_run()
     seen = [watch.phase(next(states))]
     cluster.end_watches()
     for phase in ("Error", "Running", "Pending", "Running", "Failed"):
-        # Phases that do not end are told apart by their message.
+        # Phases that are not final are distinguished by their message.
         cluster.put(run.phase("Failed" if phase == "Failed" else "Running", phase).now())
         state = next(states)
         seen.append(state["status"]["message"])
@@ -79,7 +79,7 @@ def test_no_fault_of_one_call_loses_a_change(kind, call, cluster, followed, wait
     assert kind != "429" or any(wait >= RETRY_AFTER for wait in waits)
 
 
-def test_what_the_server_has_forgotten_is_listed_anew(cluster, followed):
+def test_an_expired_version_causes_a_new_list(cluster, states_of_run):
     run = ArgoRun()
     cluster.put(run.phase("Running").now())
 
@@ -89,7 +89,7 @@ def test_what_the_server_has_forgotten_is_listed_anew(cluster, followed):
             cluster.compact()
 
     cluster.every_call.append(forget)
-    states = followed()
+    states = states_of_run()
     next(states)
     cluster.put(run.phase("Running", "more").now())
     next(states)
@@ -97,10 +97,10 @@ def test_what_the_server_has_forgotten_is_listed_anew(cluster, followed):
     assert verbs(cluster) == ["get", "list", "watch", "list"]
 
 
-def test_a_watch_goes_on_from_the_last_version_not_from_the_beginning(cluster, followed):
+def test_a_watch_continues_from_the_last_version(cluster, states_of_run):
     run = ArgoRun()
     cluster.put(run.phase("Running").now())
-    states = followed()
+    states = states_of_run()
     next(states)
     cluster.put(run.phase("Running", "one").now())
     last = next(states)
@@ -113,27 +113,27 @@ def test_a_watch_goes_on_from_the_last_version_not_from_the_beginning(cluster, f
     assert verbs(cluster).count("list") == 1
 
 
-def test_lost_contact_is_told_and_given_up_in_the_end(cluster, workflows_api, told):
+def test_a_lost_connection_is_reported_and_ends_the_watch_in_the_end(cluster, workflows_api, messages):
     cluster.put(ArgoRun().phase("Running").now())
     now = [0.0]
 
     def wait(seconds: float) -> None:
         now[0] += seconds
 
-    states = follow(workflows_api(), NAME, told.append, new_backoff(wait, clock=lambda: now[0]))
+    states = follow(workflows_api(), NAME, messages.append, new_backoff(wait, clock=lambda: now[0]))
     next(states)
     cluster.every_call.append(overloaded)
     with pytest.raises(ApiFailure, match="Service Unavailable"):
         next(states)
-    assert len(told) == 1 and "trying again" in told[0]
+    assert len(messages) == 1 and "retrying" in messages[0]
     assert watch.MAX_DISCONNECTED_SECONDS < now[0] < watch.MAX_DISCONNECTED_SECONDS + 60
 
 
-def test_contact_that_comes_back_is_told(cluster, followed, told, monkeypatch):
+def test_a_reconnection_is_reported(cluster, states_of_run, messages, monkeypatch):
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     run = ArgoRun()
     cluster.put(run.phase("Running").now())
-    states = followed()
+    states = states_of_run()
     next(states)
     failing = 4
 
@@ -147,12 +147,12 @@ def test_contact_that_comes_back_is_told(cluster, followed, told, monkeypatch):
 
     cluster.every_call.append(refuse)
     assert watch.phase(next(states)) == "Succeeded"
-    assert "trying again" in told[0] and "answers again" in told[1]
+    assert "retrying" in messages[0] and "reconnected" in messages[1]
 
 
-def test_a_deleted_run_ends_the_watch(cluster, followed):
+def test_a_deleted_run_ends_the_watch(cluster, states_of_run):
     cluster.put(ArgoRun().phase("Running").now())
-    states = followed()
+    states = states_of_run()
     next(states)
     record = cluster.get(cluster.resource("workflows"), "argotune", NAME)
     cluster.every_call.append(lambda call: call.verb == "watch" and cluster.delete(record, {}))
@@ -160,34 +160,34 @@ def test_a_deleted_run_ends_the_watch(cluster, followed):
         next(states)
 
 
-def test_who_may_not_watch_is_told_at_once(cluster, followed, waits):
+def test_a_missing_permission_is_reported_immediately(cluster, states_of_run, waits):
     cluster.put(ArgoRun().phase("Running").now())
     cluster.forbidden.add(("watch", "workflows"))
-    states = followed()
+    states = states_of_run()
     next(states)
-    with pytest.raises(ApiFailure, match="tester may not watch workflows in namespace argotune"):
+    with pytest.raises(ApiFailure, match="tester is not allowed to watch workflows in namespace argotune"):
         next(states)
     assert waits == []
 
 
-def test_a_run_that_no_controller_takes_up_is_told_once(cluster, followed, told, monkeypatch):
-    monkeypatch.setattr(watch, "STARTING", 0)
-    monkeypatch.setattr(watch, "WATCH", 0)
+def test_a_missing_controller_is_reported_once(cluster, states_of_run, messages, monkeypatch):
+    monkeypatch.setattr(watch, "CONTROLLER_SECONDS", 0)
+    monkeypatch.setattr(watch, "WATCH_SECONDS", 0)
     run = ArgoRun()
     cluster.put(run.now())
-    states = followed()
+    states = states_of_run()
     next(states)
     cluster.every_call.append(
         lambda call: verbs(cluster).count("watch") == 4 and cluster.put(run.phase("Succeeded").now())
     )
     next(states)
-    assert len(told) == 1 and "workflow-controller" in told[0]
+    assert len(messages) == 1 and "workflow-controller" in messages[0]
 
 
-def test_runs_come_and_go(cluster, workflows_api, told, waits):
+def test_runs_are_added_and_deleted(cluster, workflows_api, messages, waits):
     first, second = ArgoRun(name="one").phase("Running"), ArgoRun(name="two").phase("Running")
     cluster.put(first.now())
-    seen = changes(workflows_api(), Scope(), told.append, new_backoff(waits.append))
+    seen = watch_changes(workflows_api(), Scope(), messages.append, new_backoff(waits.append))
     event = next(seen)
     assert (event.kind, event.object["metadata"]["name"]) == ("ADDED", "one")
 
@@ -199,5 +199,5 @@ def test_runs_come_and_go(cluster, workflows_api, told, waits):
             cluster.compact()
 
     cluster.every_call.append(forget)
-    found = [(event.kind, event.object["metadata"]["name"]) for event in (next(seen), next(seen))]
-    assert found == [("DELETED", "one"), ("ADDED", "two")]
+    events = [(event.kind, event.object["metadata"]["name"]) for event in (next(seen), next(seen))]
+    assert events == [("DELETED", "one"), ("ADDED", "two")]

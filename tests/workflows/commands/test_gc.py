@@ -1,4 +1,4 @@
-"""``argotune gc``: what runs have made on a cluster, and that only what no run owns any more is deleted."""
+"""``argotune gc`` lists the nodes that runs created, and deletes only orphaned ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 @pytest.fixture
 def cluster(cluster: KubernetesServer, pod: Pod, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
-    """The API of the cluster that the pools are of, with the Workflow of the live run; its nodes are not looked at."""
+    """The API of the cluster of the pools, with the Workflow of the live run; its nodes are not read."""
     monkeypatch.delenv("KUBECONFIG")
     pod.server.azure.fqdn = "127.0.0.1"
     cluster.put(workflow("Running"))
@@ -45,7 +45,7 @@ def workflow(phase: str, uid: str = LIVE) -> dict[str, Any]:
 
 @pytest.fixture
 def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> Gc:
-    """``gc(...)`` on a cluster with the pool of a lost run, made 30 hours ago, and one of a live run."""
+    """``gc(...)`` on a cluster with the pool of a deleted run, created 30 hours ago, and that of a live run."""
     now = datetime.datetime.now(datetime.UTC)
     pod.now = now - datetime.timedelta(hours=30)
     pod.provision()
@@ -56,12 +56,10 @@ def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> 
     nodes = {key: value for key, value in PLACE.items() if key != "resource_group"}
     site = pod.work / "site.yaml"
     site.write_text(yaml.safe_dump({"nodes": {**nodes, "resourceGroup": PLACE["resource_group"]}}))
-    return lambda *words: main(["gc", "--site", str(site), *words])
+    return lambda *args: main(["gc", "--site", str(site), *args])
 
 
-def test_all_is_listed_with_age_and_lease_and_nothing_deleted(
-    pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nodes_are_listed_with_age_and_lease(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert gc() == 0
     out, err = capsys.readouterr()
@@ -73,17 +71,17 @@ def test_all_is_listed_with_age_and_lease_and_nothing_deleted(
     assert set(pod.server.azure.pools) == {LOST_POOL, LIVE_POOL}
 
 
-def test_yes_deletes_what_no_run_owns_any_more(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
+def test_yes_deletes_orphaned_nodes(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     assert gc("--yes") == 0
     assert set(pod.server.azure.pools) == {LIVE_POOL}
     assert f"deleted {LOST_POOL} of tuned-x7k2m" in capsys.readouterr().out
     assert gc("--yes") == 0
-    assert "nothing is left behind" in capsys.readouterr().err
+    assert "no orphaned nodes" in capsys.readouterr().err
     assert set(pod.server.azure.pools) == {LIVE_POOL}
 
 
 @pytest.mark.parametrize(
-    ("there", "reason"),
+    ("existing", "reason"),
     [
         (workflow("Succeeded"), "run ended"),
         (workflow("Failed"), "run ended"),
@@ -94,13 +92,13 @@ def test_yes_deletes_what_no_run_owns_any_more(pod: Pod, gc: Gc, capsys: pytest.
         (workflow(""), ""),
     ],
 )
-def test_a_run_that_is_over_leaves_its_nodes_before_their_lease_ends(
-    pod: Pod, gc: Gc, cluster: KubernetesServer, capsys: pytest.CaptureFixture[str], there: Any, reason: str
+def test_nodes_of_an_ended_run_are_orphaned(
+    pod: Pod, gc: Gc, cluster: KubernetesServer, capsys: pytest.CaptureFixture[str], existing: Any, reason: str
 ) -> None:
     workflows = cluster.resource("workflows")
     cluster.delete(cluster.get(workflows, NAMESPACE, "other-1"), {})
-    if there:
-        cluster.put(there)
+    if existing:
+        cluster.put(existing)
     capsys.readouterr()
     assert gc("-o", "json") == 0
     _, live = json.loads(capsys.readouterr().out)
@@ -110,7 +108,7 @@ def test_a_run_that_is_over_leaves_its_nodes_before_their_lease_ends(
 
 
 @pytest.mark.parametrize("trouble", ["forbidden", "elsewhere", "no Argo", "no kubeconfig", "no tag"])
-def test_where_runs_can_not_be_looked_up_the_lease_alone_decides(
+def test_only_the_lease_counts_if_runs_cannot_be_looked_up(
     pod: Pod, gc: Gc, cluster: KubernetesServer, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, trouble: str,
 ) -> None:  # fmt: skip
@@ -126,41 +124,39 @@ def test_where_runs_can_not_be_looked_up_the_lease_alone_decides(
     if trouble == "no tag":
         for pool in pod.server.azure.pools.values():
             del pool.properties["tags"]["argotune-namespace"]
-    told = {
+    messages = {
         "forbidden": "workflows is forbidden",
-        "elsewhere": "the kubeconfig leads to 127.0.0.1, not to the cluster of these nodes",
+        "elsewhere": "the kubeconfig selects 127.0.0.1, not the cluster of these nodes",
         "no Argo": "the cluster has no workflows.argoproj.io",
         "no kubeconfig": "does not lead to a cluster",
-        "no tag": f"{LIVE_POOL} does not say where its run is",
+        "no tag": f"{LIVE_POOL} has no tags of its run",
     }
     capsys.readouterr()
     assert gc("-o", "json") == 0
     out, err = capsys.readouterr()
-    assert [one["reason"] for one in json.loads(out)] == ["lease expired", ""]
-    assert "only leases tell what is left behind: " in err and told[trouble] in err
+    assert [item["reason"] for item in json.loads(out)] == ["lease expired", ""]
+    assert "cannot look up runs, only leases count: " in err and messages[trouble] in err
     assert gc("--yes") == 0
     assert set(pod.server.azure.pools) == {LIVE_POOL}
 
 
 @pytest.mark.parametrize("name", [LIVE_POOL, LIVE, "other-1"])
-def test_what_is_named_is_deleted_whatever_its_lease(pod: Pod, gc: Gc, name: str) -> None:
+def test_named_nodes_are_deleted_whatever_their_lease(pod: Pod, gc: Gc, name: str) -> None:
     assert gc(name) == 0
     assert set(pod.server.azure.pools) == {LOST_POOL, LIVE_POOL}, "not without --yes"
     assert gc(name, "--yes") == 0
     assert set(pod.server.azure.pools) == {LOST_POOL}
 
 
-def test_names_of_nothing_are_refused_and_nothing_is_deleted(
-    pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_names_are_rejected(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     assert gc(LOST_POOL, "atypo", "another", "--yes") == 2
-    said = capsys.readouterr().err
-    assert "no nodes of 'atypo'" in said and "no nodes of 'another'" in said
-    assert f"there is: {LOST_POOL}, {LIVE_POOL}" in said
+    stderr = capsys.readouterr().err
+    assert 'nodes "atypo" not found' in stderr and 'nodes "another" not found' in stderr
+    assert f"use one of {LOST_POOL}, {LIVE_POOL}" in stderr
     assert len(pod.server.azure.pools) == 2
 
 
-def test_as_data(gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_formats(gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert gc("-o", "json") == 0
     lost, live = json.loads(capsys.readouterr().out)
@@ -173,25 +169,21 @@ def test_as_data(gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     assert RUN in capsys.readouterr().out
 
 
-def test_one_that_cannot_be_deleted_does_not_keep_the_others(
-    pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_deletion_does_not_prevent_others(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     pod.server.azure.undeletable = LOST_POOL
     assert gc(LOST_POOL, LIVE_POOL, "--yes") == 1
     assert set(pod.server.azure.pools) == {LOST_POOL}
-    said = capsys.readouterr().err
-    assert f"deleting node pool {LOST_POOL}: PodDrainFailure" in said
+    stderr = capsys.readouterr().err
+    assert f"deleting node pool {LOST_POOL}: PodDrainFailure" in stderr
 
 
-def test_a_cluster_that_cannot_be_asked_is_told(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_request_is_reported(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:
     pod.server.azure.forbidden = "agentPools"
     assert gc() == 2
     assert "AuthorizationFailed" in capsys.readouterr().err
 
 
-def test_where_runs_make_no_nodes_there_is_nothing_to_collect(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_provider_without_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "site.yaml").write_text("namespace: ml\n")
     assert main(["gc", "--site", str(tmp_path / "site.yaml")]) == 0
-    assert "runs make no nodes here (provider autoscaler)" in capsys.readouterr().err
+    assert "runs create no nodes with provider autoscaler" in capsys.readouterr().err

@@ -27,8 +27,8 @@ def serve(runs: Path) -> Callable[..., Server]:
     def start(run: str, name: str = server.RECORD) -> Server:
         record = runs / run / "volumes" / "work" / "serve" / name
         record.parent.mkdir(parents=True, exist_ok=True)
-        wanted = file_server(record.parent, ["base"], server.free_port())
-        started = server.start(wanted, record, record.parent / "server.log", os.environ)
+        command = file_server(record.parent, ["base"], server.free_port())
+        started = server.start(command, record, record.parent / "server.log", os.environ)
         server.wait_until_healthy(started, record.parent / "server.log", 20)
         return started
 
@@ -41,10 +41,10 @@ def test_the_only_server_needs_no_name(serve: Callable[..., Server], capsys: pyt
     assert capsys.readouterr().out == f"stopped one at {started.endpoint}\n"
     assert not server.is_alive(started)
     assert main(["stop"]) == 0
-    assert capsys.readouterr().out == "nothing is served by the runs in runs/\n"
+    assert capsys.readouterr().out == "no server is running for the runs in runs/\n"
 
 
-def test_of_several_one_must_be_named(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_of_several_must_be_named(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     one, two = serve("one"), serve("two")
     assert main(["stop"]) == 2
     assert "several runs are served: one, two" in capsys.readouterr().err
@@ -55,10 +55,10 @@ def test_of_several_one_must_be_named(serve: Callable[..., Server], capsys: pyte
     assert not server.is_alive(one)
 
 
-def test_all_ends_all_and_those_still_starting(serve: Callable[..., Server]) -> None:
+def test_all_stops_also_starting_servers(serve: Callable[..., Server]) -> None:
     servers = [serve("one"), serve("one", server.STARTING), serve("two")]
     assert main(["stop", "--all"]) == 0
-    assert not any(server.is_alive(one) for one in servers)
+    assert not any(server.is_alive(item) for item in servers)
 
 
 def test_another_folder_of_runs(
@@ -77,14 +77,14 @@ def test_an_unknown_run_and_a_run_with_all_are_bad_input(
 ) -> None:
     started = serve("one")
     assert main(["stop", "nope"]) == 2
-    assert "runs with a server: one" in capsys.readouterr().err
+    assert "use one of one" in capsys.readouterr().err
     assert main(["stop", "one", "--all"]) == 2
     assert server.is_alive(started)
 
 
-def test_chat_says_what_is_missing(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+def test_chat_reports_what_is_missing(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "hello"]) == 2
-    assert "nothing is served in runs" in capsys.readouterr().err
+    assert "no run is served in runs" in capsys.readouterr().err
     serve("one")
     assert main(["chat", "--model", "nope", "hello"]) == 2
     assert "'nope' is not served" in capsys.readouterr().err
@@ -93,7 +93,7 @@ def test_chat_says_what_is_missing(serve: Callable[..., Server], capsys: pytest.
     assert "several runs are served" in capsys.readouterr().err
 
 
-def test_chat_passes_a_servers_error_on(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
-    serve("one")  # files can't answer a POST
+def test_chat_reports_an_error_of_the_server(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
+    serve("one")  # a file server rejects POST
     assert main(["chat", "hello"]) == 1
     assert "base returned HTTP 501" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A stand-in for an Argo server: the paths of its swagger.md that argotune asks for, over real HTTP."""
+"""A fake Argo server: the paths of its swagger.md that argotune requests, over real HTTP."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
         self.argo.requests.append((self.command, address.path, content or query))
         if self.headers.get("Authorization") != self.argo.token:
             return self._send(401, {"code": 16, "message": "token not valid"})
-        words = address.path.removeprefix("/api/v1/").split("/")
-        collection, rest = words[0], words[2:] if not words[0].startswith("cluster") else words[1:]
+        parts = address.path.removeprefix("/api/v1/").split("/")
+        collection, rest = parts[0], parts[2:] if not parts[0].startswith("cluster") else parts[1:]
         if collection == "workflow-events":
             return self._events(query)
-        there = self.argo.objects.get(collection, {})
+        existing = self.argo.objects.get(collection, {})
         if self.command == "POST":
             return self._create(collection, content)
         if not rest:
-            return self._send(200, self._list(there, query))
-        if rest[0] not in there:
+            return self._send(200, self._list(existing, query))
+        if rest[0] not in existing:
             return self._send(404, {"code": 5, "message": f'workflows.argoproj.io "{rest[0]}" not found'})
         if rest[1:] == ["log"]:
             return self._stream([{"content": line, "podName": query["podName"]} for line in self._log(query)])
         if self.command == "PUT":
-            return self._change(there[rest[0]], rest[1], content)
-        return self._send(200, there[rest[0]])
+            return self._change(existing[rest[0]], rest[1], content)
+        return self._send(200, existing[rest[0]])
 
     do_GET = do_POST = do_PUT = answer
 
@@ -94,9 +94,9 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
         dry = content.get("serverDryRun") or content.get("createOptions")
         return self._send(200, document if dry else self.argo.put(document, collection))
 
-    def _list(self, there: dict[str, dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
-        wanted = query.get("listOptions.fieldSelector", "").removeprefix("metadata.name=")
-        items = [item for name, item in there.items() if wanted in ("", name)]
+    def _list(self, existing: dict[str, dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
+        selected = query.get("listOptions.fieldSelector", "").removeprefix("metadata.name=")
+        items = [item for name, item in existing.items() if selected in ("", name)]
         # As the server's gateway does it: null for an empty list.
         return {"items": items or None, "metadata": {"resourceVersion": str(len(self.argo.history))}}
 
@@ -111,8 +111,8 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
         else:
             nodes = dict(document["status"]["nodes"])
             node_id = content["nodeFieldSelector"].removeprefix("id=")
-            answers = json.loads(content["outputParameters"] or "{}")
-            parameters = [{"name": name, "value": value} for name, value in answers.items()]
+            values = json.loads(content["outputParameters"] or "{}")
+            parameters = [{"name": name, "value": value} for name, value in values.items()]
             nodes[node_id] = {**nodes[node_id], "phase": content["phase"], "outputs": {"parameters": parameters}}
             changed = {**document, "status": {**document["status"], "nodes": nodes}}
         self._send(200, self.argo.put(changed))
@@ -126,12 +126,12 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
                     message = "too old resource version: 1 (2)"
                     self._line({"error": {"grpc_code": 13, "http_code": 500, "message": message}})
                     return self._line(None)
-                news = [(version, one) for version, one in self.argo.history if version > seen]
+                news = [(version, item) for version, item in self.argo.history if version > seen]
                 if not news and not self.argo.changed.wait(float(query["listOptions.timeoutSeconds"])):
                     return self._line(None)
-            for version, one in news:
+            for version, item in news:
                 seen = version
-                self._line({"result": {"type": "MODIFIED", "object": one}})
+                self._line({"result": {"type": "MODIFIED", "object": item}})
 
     def _stream(self, results: list[dict[str, Any]]) -> None:
         self._begin()

@@ -1,6 +1,6 @@
-"""The fields of a document that concern only a cluster: accepted, and without effect on one machine.
+"""Fields that only a cluster uses: the local runner accepts and ignores them.
 
-What stands neither here nor in ``document.py`` is refused by name, so nothing in a document is ignored silently.
+A field that is neither here nor in ``workflow.py`` is an error, so that no field is ignored silently.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     | {"hostNetwork", "imagePullSecrets", "metrics", "podDisruptionBudget", "podGC", "podMetadata"}
     | {"podPriorityClassName", "priority", "resourceClaims", "synchronization", "ttlStrategy", "volumeClaimGC"}
     | {"workflowMetadata"},
-    "CronSpec": {"concurrencyPolicy", "failedJobsHistoryLimit", "schedule", "schedules", "startingDeadlineSeconds"}
-    | {"stopStrategy", "successfulJobsHistoryLimit", "suspend", "timezone", "when", "workflowMetadata"},
     "Template": _SCHEDULING
     | _IDENTITY
     | {"annotations", "archiveLocation", "metadata", "metrics", "pendingTimeout", "priorityClassName"}
@@ -27,7 +25,7 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     | {"terminationMessagePath", "terminationMessagePolicy"},
     "Retry": {"affinity"},
     "OutputArtifact": {"archive", "artifactGC", "artifactory", "azure", "gcs", "hdfs", "http", "mode", "oss", "s3"},
-    # A folder can't be made read-only for one process; the mount is taken as it is.
+    # A directory cannot be read-only for a single process.
     "Mount": {"mountPropagation", "readOnly", "recursiveReadOnly"},
     "ClaimTemplate": {"apiVersion", "kind", "spec", "status"},
     "Claim": {"readOnly"},
@@ -36,9 +34,9 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     "EmptyDir": {"medium", "sizeLimit"},
     "HostPath": {"type"},
 }
-"""For each class of ``document.py``, the fields that concern only a cluster."""
+"""The fields to ignore, by class of ``workflow.py``."""
 
 CLUSTER_VOLUMES = {"awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "ephemeral", "fc"} | {
     "flexVolume", "gcePersistentDisk", "glusterfs", "image", "iscsi", "nfs", "projected", "rbd"
 }  # fmt: skip
-"""Kinds of volumes that only a cluster can mount; this machine needs to be given a folder for each."""
+"""Volume types that only a cluster can mount: the local runner requires a directory for each."""

@@ -1,4 +1,4 @@
-"""Durations as Go writes them."""
+"""Durations in Go's format."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _PART = re.compile(r"(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
-def seconds(text: str) -> float:
-    """Seconds of a Go duration (``90s``, ``1h30m``) or of a bare number of seconds.
+def parse_duration(text: str) -> float:
+    """Return the seconds of a Go duration (``90s``, ``1h30m``) or of a bare number of seconds.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: ``text`` is neither.
     """
     if text.isdecimal():
         return int(text)

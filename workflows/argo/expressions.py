@@ -1,6 +1,6 @@
 """Argo's three expression languages: ``depends``, ``when`` and ``retryStrategy.expression``.
 
-Each has its grammar beside this file; what doesn't parse is refused before anything starts.
+Each has a grammar in this directory.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {"asInt": int, "asFloat": float, "
 RETRY_VARIABLES = {
     "retries",
     *(f"lastRetry.{name}" for name in ("exitCode", "status", "duration", "message")),
-}  # all of them are text, Argo's buildRetryStrategyLocalScope
+}  # all are strings (Argo: buildRetryStrategyLocalScope)
 
 
 class ExpressionError(ValueError):
-    """An expression doesn't parse, or has no value."""
+    """An expression does not parse, or has no value."""
 
 
 def parse_depends(text: str) -> Expression:
@@ -37,33 +37,33 @@ def parse_depends(text: str) -> Expression:
 
 
 def tasks_of(depends: Expression) -> list[str]:
-    """Names of the tasks that a ``depends`` waits for, in order, once each."""
+    """Return the names of the tasks in a ``depends``, in order, without duplicates."""
     return list(dict.fromkeys(str(token) for token in _tokens(depends) if token.type == "TASK"))
 
 
 def results_of(depends: Expression) -> Iterator[tuple[str, str]]:
-    """Every ``task.Result`` of a ``depends``."""
+    """Yield task and result of every ``task.Result`` in a ``depends``."""
     if isinstance(depends, Tree):
         for tree in depends.find_data("result"):
             yield str(tree.children[0]), str(tree.children[1])
 
 
-def evaluate_depends(depends: Expression, holds: Callable[[str, str], bool]) -> bool:
-    """Whether a ``depends`` is met; ``holds(task, result)`` tells a single one.
+def evaluate_depends(depends: Expression, has_result: Callable[[str, str], bool]) -> bool:
+    """Return True if a ``depends`` is satisfied; ``has_result(task, result)`` answers for a single task.
 
     A bare task name means Succeeded, Skipped or Daemoned (Argo: ``expandDependency``).
     """
     match depends:
         case Tree(data="or", children=parts):
-            return any(evaluate_depends(part, holds) for part in parts)
+            return any(evaluate_depends(part, has_result) for part in parts)
         case Tree(data="and", children=parts):
-            return all(evaluate_depends(part, holds) for part in parts)
+            return all(evaluate_depends(part, has_result) for part in parts)
         case Tree(data="negation", children=[part]):
-            return not evaluate_depends(part, holds)
+            return not evaluate_depends(part, has_result)
         case Tree(data="result", children=[task, result]):
-            return holds(str(task), str(result))
+            return has_result(str(task), str(result))
         case Tree(data="task", children=[task]):
-            return any(holds(str(task), result) for result in ("Succeeded", "Skipped", "Daemoned"))
+            return any(has_result(str(task), result) for result in ("Succeeded", "Skipped", "Daemoned"))
     raise ExpressionError(f"not a depends expression: {depends}")
 
 
@@ -73,27 +73,27 @@ def parse_when(text: str) -> Expression:
 
 
 def evaluate_when(text: str) -> bool:
-    """Whether a ``when`` with its tags replaced holds; an empty one does.
+    """Return the value of a ``when`` with its tags replaced; an empty one is true.
 
     Raises:
-        ExpressionError: it doesn't parse, or compares what can't be compared.
+        ExpressionError: it does not parse, or its operands cannot be compared.
     """
     return _boolean(_value(parse_when(text), {})) if text else True
 
 
 def parse_expression(text: str) -> Expression:
-    """Parse any bare expression (of a retry, a hook, a ``stopStrategy``), whatever names stand in it."""
+    """Parse an expression (of a retry, a hook, a ``stopStrategy``) with any variables."""
     return _parse("retry", text)
 
 
 def variables_of(expression: Expression) -> list[str]:
-    """Dotted names in an expression, in order, once each."""
+    """Return the dotted names in an expression, in order, without duplicates."""
     trees = expression.find_data("variable") if isinstance(expression, Tree) else ()
     return list(dict.fromkeys(".".join(str(child) for child in tree.children) for tree in trees))
 
 
 def parse_retry(text: str) -> Expression:
-    """Parse ``retryStrategy.expression`` and check the names in it."""
+    """Parse ``retryStrategy.expression`` and check its variables and functions."""
     expression = parse_expression(text)
     for tree in expression.iter_subtrees() if isinstance(expression, Tree) else ():
         name = ".".join(str(child) for child in tree.children if isinstance(child, Token))
@@ -105,10 +105,14 @@ def parse_retry(text: str) -> Expression:
 
 
 def evaluate_retry(text: str, last_retry: Mapping[str, str]) -> bool:
-    """Whether a ``retryStrategy.expression`` wants another attempt; ``last_retry`` has all ``RETRY_VARIABLES``.
+    """Return True if a ``retryStrategy.expression`` allows another attempt.
+
+    Args:
+        text: the expression.
+        last_retry: values of all ``RETRY_VARIABLES``.
 
     Raises:
-        ExpressionError: it has no value, for example ``asInt`` of what is not a number.
+        ExpressionError: it has no value, for example ``asInt`` of a string that is not a number.
     """
     return _boolean(_value(parse_retry(text), last_retry))
 
@@ -122,10 +126,10 @@ def _parse(name: str, text: str) -> Expression:
     try:
         return _grammar(name).parse(text)
     except UnexpectedInput as error:
-        place = f" at character {error.column}" if getattr(error, "column", -1) > 0 else ""
-        raise ExpressionError(f"`{text}` doesn't parse{place}") from None
+        position = f" at character {error.column}" if getattr(error, "column", -1) > 0 else ""
+        raise ExpressionError(f"`{text}` does not parse{position}") from None
     except LarkError as error:
-        raise ExpressionError(f"`{text}` doesn't parse: {error}") from None
+        raise ExpressionError(f"`{text}` does not parse: {error}") from None
 
 
 def _tokens(expression: Expression) -> Iterator[Token]:
@@ -176,14 +180,14 @@ def _compare(left: Any, sign: str, right: Any) -> bool:
         return _same(left, right) is (sign == "==")
     if sign == "in":
         if not isinstance(right, list):
-            raise ExpressionError("`in` needs a list on its right")
+            raise ExpressionError("`in` requires a list on the right")
         return any(_same(left, item) for item in right)
     if sign in _ORDER:
         if not (_is_number(left) and _is_number(right)) and not (isinstance(left, str) and isinstance(right, str)):
-            raise ExpressionError(f"`{left}` and `{right}` can't be compared by `{sign}`")
+            raise ExpressionError(f"`{left}` and `{right}` cannot be compared with `{sign}`")
         return _ORDER[sign](left, right)
     if not (isinstance(left, str) and isinstance(right, str)):
-        raise ExpressionError(f"`{sign}` needs text on both sides, not `{left}` and `{right}`")
+        raise ExpressionError(f"`{sign}` requires strings, not `{left}` and `{right}`")
     if sign in ("=~", "!~", "matches"):
         try:
             return (re.search(right, left) is not None) is (sign != "!~")
@@ -198,7 +202,7 @@ def _same(left: Any, right: Any) -> bool:
 
 def _call(name: str, arguments: list[Any]) -> Any:
     if len(arguments) != 1:
-        raise ExpressionError(f"`{name}` takes one value")
+        raise ExpressionError(f"`{name}` requires one argument")
     try:
         return _FUNCTIONS[name](arguments[0])
     except (TypeError, ValueError):
@@ -217,5 +221,5 @@ def _number(value: Any) -> Any:
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ExpressionError(f"`{value}` is neither true nor false")
+        raise ExpressionError(f"`{value}` is not a boolean")
     return value

@@ -1,6 +1,6 @@
-"""Which tags have a value where (Argo: ``resolveAllVariables`` and what fills its scope).
+"""Scopes of tags: the tags that have a value in a document, template or task (Argo: ``resolveAllVariables``).
 
-Only tags that begin with one of seven words are Argo's; see ``substitute.is_argo_tag``.
+Only tags that begin with a reserved word need a value; see ``tags.is_argo_tag``.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from workflows.argo.document import POD_TYPES, Call, Document, Task, Template, V
 
 ALWAYS = ("workflow.creationTimestamp", "workflow.scheduledTime", "workflow.duration",
           "tasks.name", "steps.name", "node.name", "outputs.")  # fmt: skip
-"""Beginnings that pass everywhere: they are known when it runs."""
+"""Prefixes of tags that have a value everywhere at runtime."""
 _WORKFLOW = ("name", "namespace", "uid", "mainEntrypoint", "serviceAccountName", "status", "labels", "labels.json",
              "annotations", "annotations.json")  # fmt: skip
-_OF_NODES = ("id", "startedAt", "finishedAt", "hostNodeName", "status")
+_NODE_FIELDS = ("id", "startedAt", "finishedAt", "hostNodeName", "status")
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Tags that have a value, and beginnings of tags that may have one."""
+    """Tags that have a value, and prefixes of tags that can have one."""
 
     tags: frozenset[str]
-    beginnings: tuple[str, ...] = ALWAYS
+    prefixes: tuple[str, ...] = ALWAYS
 
     def has(self, tag: str) -> bool:
-        """Whether a tag may have a value here."""
-        return tag in self.tags or tag.startswith(self.beginnings)
+        """Return True if a tag can have a value in this scope."""
+        return tag in self.tags or tag.startswith(self.prefixes)
 
-    def plus(self, tags: Iterable[str], *beginnings: str) -> Scope:
-        """A wider scope."""
-        return Scope(self.tags | set(tags), self.beginnings + beginnings)
+    def extend(self, tags: Iterable[str], *prefixes: str) -> Scope:
+        """Return the scope with more tags and prefixes."""
+        return Scope(self.tags | set(tags), self.prefixes + prefixes)
 
 
-def of_document(document: Document) -> Scope:
-    """``{{workflow...}}``, but for ``workflow.failures``."""
+def document_scope(document: Document) -> Scope:
+    """Return ``{{workflow...}}``, except ``workflow.failures``."""
     specs = [document.spec, *([document.referred.spec] if document.referred else [])]
     tags = {f"workflow.{name}" for name in _WORKFLOW}
     for spec in specs:
@@ -45,67 +45,67 @@ def of_document(document: Document) -> Scope:
         tags |= {"workflow.priority"} if "priority" in spec else set()
     for kind, keys in _metadata(document, specs):
         tags |= {f"workflow.{kind}.{key}" for key in keys}
-    beginnings: list[str] = []
+    prefixes: list[str] = []
     if document.is_template or (document.reference and not document.referred):
-        # A Workflow that uses it may bring parameters of its own.
-        beginnings.append("workflow.parameters")
+        # A Workflow that uses the template can have additional parameters.
+        prefixes.append("workflow.parameters")
     if document.reference and not document.referred:
-        beginnings += ["workflow.labels.", "workflow.annotations."]
+        prefixes += ["workflow.labels.", "workflow.annotations."]
     outputs, unknown = _global_outputs(document)
-    return Scope(frozenset(tags | outputs), (*ALWAYS, *beginnings, *unknown))
+    return Scope(frozenset(tags | outputs), (*ALWAYS, *prefixes, *unknown))
 
 
-def of_template(template: Template, around: Scope) -> Scope:
-    """What a template knows of itself."""
+def template_scope(template: Template, parent: Scope) -> Scope:
+    """Return ``{{inputs...}}`` and ``{{pod.name}}`` of a template."""
     tags = {f"inputs.{kind}.{name}" for kind in ("parameters", "artifacts") for name in template.names("inputs", kind)}
     tags |= {f"inputs.artifacts.{name}.path" for name in template.names("inputs", "artifacts")}
     tags |= {"inputs.parameters"} if template.names("inputs", "parameters") else set()
     tags |= {"pod.name"} if template.type in POD_TYPES else set()
-    return around.plus(tags)
+    return parent.extend(tags)
 
 
-def of_items(task: Task, around: Scope) -> Scope:
-    """``{{item...}}`` of a task in a loop."""
+def item_scope(task: Task, parent: Scope) -> Scope:
+    """Return ``{{item...}}`` of a task in a loop."""
     items = task.value.get("withItems") or []
     keys = {str(key) for item in items if isinstance(item, dict) for key in item}
     keys |= {f"[{index}]" for item in items if isinstance(item, list) for index in range(len(item))}
-    # What a list holds that is read from a tag is not known.
+    # The keys of items from a tag are unknown.
     unknown = "withParam" in task.loops or any(isinstance(item, str) and "{{" in item for item in items)
-    return around.plus({f"item.{key}" for key in keys}, *(["item."] if unknown else []))
+    return parent.extend({f"item.{key}" for key in keys}, *(["item."] if unknown else []))
 
 
-def of_task(task: Task) -> tuple[frozenset[str], tuple[str, ...]]:
-    """What may follow ``{{tasks.NAME.``, and what it may begin with where the called template is not known."""
+def task_suffixes(task: Task) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return what can follow ``{{tasks.NAME.``, and the prefixes that can when the called template is unknown."""
     template = task.called
     if template is None:
-        return frozenset(_OF_NODES), ("outputs.", "exitCode", "ip")
+        return frozenset(_NODE_FIELDS), ("outputs.", "exitCode", "ip")
     names = {
         f"outputs.{kind}.{name}" for kind in ("parameters", "artifacts") for name in template.names("outputs", kind)
     }
     names |= {"outputs.parameters", "outputs.result", "exitCode"} if task.loops else set()
     names |= {"outputs.result", "exitCode"} if has_result(template) else set()
     names |= {"ip"} if template.effective("daemon") else set()
-    return frozenset({*_OF_NODES, *names}), ()
+    return frozenset({*_NODE_FIELDS, *names}), ()
 
 
 def has_result(template: Template) -> bool:
-    """Whether it has an exit code and a result (Argo: ``HasOutput``)."""
+    """Return True if a template has an exit code and a result (Argo: ``HasOutput``)."""
     containers = listed(section(template.value, "containerSet"), "containers", "")
     return template.type in ("container", "script", "data", "http", "plugin") or any(
         value.get("name") == "main" for _, value in containers
     )
 
 
-def in_exit_handler(document: Document) -> set[str]:
-    """Names of the templates that run only when the workflow has ended; they know ``workflow.failures``."""
-    entry, ends = str(document.spec.get("entrypoint", "")), []
+def exit_handler_templates(document: Document) -> set[str]:
+    """Return the names of the templates that run only in the exit handler: they have ``workflow.failures``."""
+    entrypoint, handlers = str(document.spec.get("entrypoint", "")), []
     if document.spec.get("onExit"):
-        ends.append(str(document.spec["onExit"]))
-    ends += [str(call.value.get("template", "")) for call in document.calls if _is_exit_hook(call)]
-    used = _reached(document, [entry])
-    # Of a library, nobody knows here which template is an exit handler elsewhere.
+        handlers.append(str(document.spec["onExit"]))
+    handlers += [str(call.value.get("template", "")) for call in document.calls if _is_exit_hook(call)]
+    used = _reached(document, [entrypoint])
+    # Any template of a WorkflowTemplate can be an exit handler in another document.
     names = {template.name for template in document.own_templates} if document.is_template else set()
-    return (names | _reached(document, ends)) - used
+    return (names | _reached(document, handlers)) - used
 
 
 def _is_exit_hook(call: Call) -> bool:
@@ -114,13 +114,13 @@ def _is_exit_hook(call: Call) -> bool:
 
 def _reached(document: Document, names: list[str]) -> set[str]:
     reached: dict[tuple[int, str], str] = {}
-    todo = [template for name in names if (template := document.template(name))]
-    while todo:
-        template = todo.pop()
-        place = (id(template.document), template.path)
-        if place not in reached:
-            reached[place] = template.name
-            todo += [call.called for task in template.tasks for call in (task, *task.hooks) if call.called]
+    queue = [template for name in names if (template := document.template(name))]
+    while queue:
+        template = queue.pop()
+        key = (id(template.document), template.path)
+        if key not in reached:
+            reached[key] = template.name
+            queue += [call.called for task in template.tasks for call in (task, *task.hooks) if call.called]
     return {name for (owner, _), name in reached.items() if name and owner == id(document)}
 
 
@@ -138,7 +138,7 @@ def _metadata(document: Document, specs: list[Value]) -> Iterable[tuple[str, set
 
 
 def _global_outputs(document: Document) -> tuple[set[str], list[str]]:
-    """``workflow.outputs...`` of the ``globalName`` of any template that may have run."""
+    """Return ``workflow.outputs...``, from the ``globalName`` of all templates that can run, and unknown prefixes."""
     tags, unknown = set(), []
     templates = {id(template): template for template in document.templates}
     for call in document.calls:

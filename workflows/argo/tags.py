@@ -1,10 +1,11 @@
-"""Replaces Argo's simple tags, ``{{inputs.parameters.x}}``, in any part of the document.
+"""Replace Argo's simple tags, ``{{inputs.parameters.x}}``, in any part of a document.
 
-A tag that begins with one of Argo's words must have a value; other text in double braces passes untouched, as in Argo.
+A tag that begins with a reserved word must have a value; other text in double braces is not changed, as in Argo.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 TAG = re.compile(r"\{\{\s*([^{}=\s][^{}]*?)\s*\}\}")
 EXPRESSION_TAG = re.compile(r"\{\{\s*=")
-_ARGO_WORDS = re.compile(r"(item|steps|inputs|outputs|pod|workflow|tasks)\.")
+_RESERVED_WORDS = re.compile(r"(item|steps|inputs|outputs|pod|workflow|tasks)\.")
 
 
 class Unresolved(Exception):
@@ -21,19 +22,19 @@ class Unresolved(Exception):
 
 @dataclass(frozen=True)
 class MissingValue:
-    """The output of a task that was skipped or omitted, or that did not write it, and that has no default."""
+    """An output without value or default: the task was skipped or omitted, or did not write it."""
 
-    why: str
+    reason: str
 
 
 Scope = Mapping[str, "str | MissingValue"]
 
 
 def substitute(value: Any, scope: Scope) -> Any:
-    """``value`` (text, or lists and maps of it) with every tag replaced, once.
+    """Return ``value`` (a string, or lists and mappings of strings) with every tag replaced once.
 
     Raises:
-        Unresolved: a tag of Argo's words has no value.
+        Unresolved: a tag with a reserved word has no value.
     """
     if isinstance(value, str):
         return TAG.sub(lambda match: _value(match, scope), value)
@@ -45,7 +46,7 @@ def substitute(value: Any, scope: Scope) -> Any:
 
 
 def tags(value: Any) -> Iterator[str]:
-    """Every tag in ``value``."""
+    """Yield every tag in ``value``."""
     if isinstance(value, str):
         yield from (match[1] for match in TAG.finditer(value))
     elif isinstance(value, list):
@@ -57,12 +58,17 @@ def tags(value: Any) -> Iterator[str]:
 
 
 def is_argo_tag(tag: str) -> bool:
-    """Whether Argo itself would insist on a value for this tag."""
-    return _ARGO_WORDS.match(tag) is not None
+    """Return True if Argo requires a value for this tag."""
+    return _RESERVED_WORDS.match(tag) is not None
 
 
-def absent_alone(text: str, scope: Scope) -> MissingValue | None:
-    """What is absent, when ``text`` is nothing but one tag without a value: then a default may take its place."""
+def item_text(item: Any) -> str:
+    """Return an item as Argo inserts it into a string: a string unchanged, other values as JSON."""
+    return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+
+
+def missing_value(text: str, scope: Scope) -> MissingValue | None:
+    """Return the missing value of a text that is a single tag, so that a default can replace it; else None."""
     match = TAG.fullmatch(text.strip())
     value = scope.get(match[1]) if match else None
     return value if isinstance(value, MissingValue) else None
@@ -71,7 +77,7 @@ def absent_alone(text: str, scope: Scope) -> MissingValue | None:
 def _value(match: re.Match[str], scope: Scope) -> str:
     value = scope.get(match[1])
     if isinstance(value, MissingValue):
-        raise Unresolved(f"{{{{{match[1]}}}}} has no value: {value.why}")
+        raise Unresolved(f"{{{{{match[1]}}}}} has no value: {value.reason}")
     if value is None and is_argo_tag(match[1]):
         raise Unresolved(f"{{{{{match[1]}}}}} has no value")
     return match[0] if value is None else value

@@ -1,6 +1,6 @@
-"""The compiled document as typed, frozen parts: what the one-machine runner honours.
+"""A Workflow in typed, immutable parts: the fields that the local runner supports.
 
-Names and meanings are those of Argo's ``docs/fields.md``. See ``vocabulary.py`` for what is accepted without effect.
+Names and meanings are those of Argo's ``docs/fields.md``. ``cluster_only_fields.py`` lists the ignored fields.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from workflows.argo.cluster_only_fields import CLUSTER_ONLY, CLUSTER_VOLUMES
-from workflows.argo.duration import seconds
+from workflows.argo.duration import parse_duration
 
 
-def _as_text(value: Any) -> Any:
-    """Argo's parameters and IntOrString fields: numbers and booleans become their text."""
+def _to_string(value: Any) -> Any:
+    """Convert numbers and booleans to strings, as Argo does in parameters and IntOrString fields."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int | float) else value
 
 
-def _whole_number(text: str) -> str:
+def _check_integer(text: str) -> str:
     if "{{" not in text and not text.isdecimal():
-        raise ValueError(f"`{text}` is not a whole number")
+        raise ValueError(f"`{text}` is not an integer")
     return text
 
 
-def _duration(text: str) -> str:
+def _check_duration(text: str) -> str:
     if "{{" not in text:
-        seconds(text)
+        parse_duration(text)
     return text
 
 
-Text = Annotated[str, BeforeValidator(_as_text)]
-# These may hold a tag such as {{inputs.parameters.x}}, so they stay text until the tag is replaced.
-Number = Annotated[Text, AfterValidator(_whole_number)]
-Duration = Annotated[Text, AfterValidator(_duration)]
+Text = Annotated[str, BeforeValidator(_to_string)]
+# These can contain a tag such as {{inputs.parameters.x}}, so they are strings until the tag is replaced.
+Number = Annotated[Text, AfterValidator(_check_integer)]
+Duration = Annotated[Text, AfterValidator(_check_duration)]
 
 
 class Part(BaseModel):
-    """A part of the document that refuses the fields it doesn't know."""
+    """A part of the document; unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
-    def _without_cluster_fields(cls, value: Any) -> Any:
+    def _drop_cluster_only_fields(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         ignored = CLUSTER_ONLY.get(cls.__name__, set())
@@ -55,7 +55,7 @@ class Part(BaseModel):
 
 
 class Metadata(Part):
-    """Name, labels and annotations of the workflow."""
+    """Name, labels and annotations of the Workflow."""
 
     name: str = ""
     generate_name: str = ""
@@ -65,7 +65,7 @@ class Metadata(Part):
 
 
 class Argument(Part):
-    """A value handed to a template, or to the workflow."""
+    """A parameter of a template or of the Workflow."""
 
     name: str
     value: Text | None = None
@@ -75,17 +75,17 @@ class Argument(Part):
 
 
 class Arguments(Part):
-    """Values handed on."""
+    """Parameters of a template or of a call."""
 
     parameters: list[Argument] = []
 
 
 class Supplied(Part):
-    """By whoever resumes a ``suspend``."""
+    """Marks an output that is set when a ``suspend`` is resumed."""
 
 
 class ValueFrom(Part):
-    """Where an output parameter comes from."""
+    """Source of an output parameter."""
 
     path: str = ""
     parameter: str = ""
@@ -104,12 +104,12 @@ class Output(Part):
 
     @property
     def default(self) -> str | None:
-        """What stands in when the output was never written."""
+        """Value of an output that was not written; None when there is none."""
         return self.value_from.default if self.value_from else self.value
 
 
 class OutputArtifact(Part):
-    """A file or folder that a container leaves; here it is kept in the run folder, on a cluster in a repository."""
+    """A file or directory that a container writes; the local runner copies it to the run directory."""
 
     name: str
     path: str = ""
@@ -117,14 +117,14 @@ class OutputArtifact(Part):
 
 
 class Outputs(Part):
-    """What a template gives back."""
+    """Outputs of a template."""
 
     parameters: list[Output] = []
     artifacts: list[OutputArtifact] = []
 
 
 class KeyRef(Part):
-    """One key of a Secret or ConfigMap."""
+    """A key of a Secret or ConfigMap."""
 
     name: str = ""
     key: str
@@ -132,7 +132,7 @@ class KeyRef(Part):
 
 
 class EnvSource(Part):
-    """An environment value that the document doesn't hold."""
+    """Source of an environment variable outside the document."""
 
     secret_key_ref: KeyRef | None = None
     config_map_key_ref: KeyRef | None = None
@@ -147,7 +147,7 @@ class Env(Part):
 
 
 class Mount(Part):
-    """Where a volume appears in a container."""
+    """A volume mount of a container."""
 
     name: str
     mount_path: str
@@ -155,7 +155,7 @@ class Mount(Part):
 
 
 class Container(Part):
-    """What a leaf runs."""
+    """The container of a template."""
 
     command: list[Text] = Field(min_length=1)
     args: list[Text] = []
@@ -165,7 +165,7 @@ class Container(Part):
 
 
 class Backoff(Part):
-    """How long to wait before the next attempt."""
+    """Wait before the next attempt."""
 
     duration: Duration = "0"
     factor: Number | None = None
@@ -174,7 +174,7 @@ class Backoff(Part):
 
 
 class Retry(Part):
-    """When a leaf is tried again."""
+    """Retry strategy of a template."""
 
     limit: Number | None = None
     retry_policy: Annotated[str, Field(pattern="^(Always|OnFailure|OnError|OnTransientError)?$")] = ""
@@ -183,7 +183,7 @@ class Retry(Part):
 
 
 class Step(Part):
-    """One entry of a ``steps`` group."""
+    """A step of a ``steps`` template."""
 
     name: str
     template: str = ""
@@ -194,30 +194,30 @@ class Step(Part):
 
     @property
     def fans_out(self) -> bool:
-        """Whether the task becomes one node an item."""
+        """True for a task that runs once for each item."""
         return self.with_items is not None or self.with_param is not None
 
 
 class Task(Step):
-    """One task of a DAG."""
+    """A task of a DAG."""
 
     depends: str = ""
     dependencies: list[str] = []
 
 
 class Dag(Part):
-    """Tasks and what they wait for."""
+    """Tasks and their dependencies."""
 
     tasks: list[Task] = Field(min_length=1)
     fail_fast: bool = True
 
 
 class Suspend(Part):
-    """Waits for a person; a ``duration``, after which Argo goes on by itself, is not known here."""
+    """Waits for an answer; ``duration`` is not supported."""
 
 
 class Template(Part):
-    """A leaf (``container``, ``suspend``) or tasks made of other templates (``dag``, ``steps``)."""
+    """A template: ``container``, ``suspend``, ``dag`` or ``steps``."""
 
     name: str
     inputs: Arguments = Arguments()
@@ -236,49 +236,51 @@ class Template(Part):
 
     @property
     def tasks(self) -> list[Task]:
-        """Tasks of the DAG; a group of ``steps`` is tasks that wait for the whole group before it."""
+        """Tasks of the DAG; each step depends on all steps of the previous group."""
         if self.dag:
             return self.dag.tasks
         tasks: list[Task] = []
-        before: list[str] = []
+        previous: list[str] = []
         for group in self.steps or []:
-            tasks += [Task.model_validate(step.model_dump(by_alias=True) | {"dependencies": before}) for step in group]
-            before = [step.name for step in group]
+            tasks += [
+                Task.model_validate(step.model_dump(by_alias=True) | {"dependencies": previous}) for step in group
+            ]
+            previous = [step.name for step in group]
         return tasks
 
     @property
     def prefix(self) -> str:
-        """How tags name the tasks of this template: ``{{tasks.X...}}`` or ``{{steps.X...}}``."""
+        """First part of tags of its tasks: ``{{tasks.X...}}`` or ``{{steps.X...}}``."""
         return "tasks" if self.dag else "steps"
 
 
 class ClaimName(Part):
-    """Metadata of a claim template."""
+    """Metadata of a volume claim template."""
 
     name: str
 
 
 class ClaimTemplate(Part):
-    """A volume made for this run."""
+    """A volume that is created for the run."""
 
     metadata: ClaimName
 
 
 class Claim(Part):
-    """A volume that outlives runs."""
+    """A PersistentVolumeClaim, which outlives the run."""
 
     claim_name: str
 
 
 class KeyToPath(Part):
-    """The file name under which one key of a Secret or ConfigMap appears."""
+    """File name of a key of a Secret or ConfigMap."""
 
     key: str
     path: str
 
 
 class Files(Part):
-    """A Secret or ConfigMap as files."""
+    """A Secret or ConfigMap mounted as files."""
 
     name: str = ""
     secret_name: str = ""
@@ -287,17 +289,17 @@ class Files(Part):
 
 
 class EmptyDir(Part):
-    """Scratch space of one attempt."""
+    """Scratch space of an attempt."""
 
 
 class HostPath(Part):
-    """A folder of the machine itself."""
+    """A directory of the host."""
 
     path: str
 
 
 class Volume(Part):
-    """A volume of the pods; of kinds that only a cluster can mount, the name alone is kept."""
+    """A volume of the pods; only the name is used of types that only a cluster can mount."""
 
     name: str
     persistent_volume_claim: Claim | None = None
@@ -305,33 +307,36 @@ class Volume(Part):
     secret: Files | None = None
     config_map: Files | None = None
     host_path: HostPath | None = None
-    elsewhere: str = Field(default="", alias="(elsewhere)")
-    """The kind (``nfs``, ``csi``...), when this machine needs to be told a folder for it."""
+    cluster_type: str = Field(default="", alias="(cluster type)")
+    """Type that only a cluster can mount (``nfs``, ``csi``...): the local runner requires a directory for it."""
 
     @model_validator(mode="before")
     @classmethod
-    def _kinds_of_clusters(cls, value: Any) -> Any:
+    def _drop_cluster_types(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {"(elsewhere)" if key in CLUSTER_VOLUMES else key: key if key in CLUSTER_VOLUMES else item
+        return {"(cluster type)" if key in CLUSTER_VOLUMES else key: key if key in CLUSTER_VOLUMES else item
                 for key, item in value.items()}  # fmt: skip
 
 
 def _grace_period(patch: Any) -> int | None:
-    """``podSpecPatch``: of a pod's own settings, the grace period is the one that means something here."""
-    given = yaml.safe_load(patch) if isinstance(patch, str) else patch
-    if given is None or isinstance(given, int):
-        return given
-    if not isinstance(given, dict) or set(given) - {"terminationGracePeriodSeconds"}:
-        raise ValueError("only `terminationGracePeriodSeconds` is understood here")
-    return int(given["terminationGracePeriodSeconds"])
+    """Return the grace period in ``podSpecPatch``, the only supported field of a pod.
+
+    An integer is already parsed, as in the dump of a template.
+    """
+    fields = yaml.safe_load(patch) if isinstance(patch, str) else patch
+    if fields is None or isinstance(fields, int):
+        return fields
+    if not isinstance(fields, dict) or set(fields) - {"terminationGracePeriodSeconds"}:
+        raise ValueError("only `terminationGracePeriodSeconds` is supported in podSpecPatch")
+    return int(fields["terminationGracePeriodSeconds"])
 
 
 Grace = Annotated[int | None, BeforeValidator(_grace_period)]
 
 
 class Spec(Part):
-    """The workflow: its templates, where it begins, and what runs when it ends."""
+    """Templates, entrypoint and exit handler of a Workflow."""
 
     entrypoint: str
     templates: list[Template] = Field(min_length=1)
@@ -344,29 +349,17 @@ class Spec(Part):
     pod_spec_patch: Grace = None
 
     def template(self, name: str) -> Template:
-        """The template of this name."""
+        """Return a template by name."""
         return next(template for template in self.templates if template.name == name)
 
 
-class CronSpec(Part):
-    """The schedule, of which one machine runs one turn."""
-
-    workflow_spec: Spec
-
-
 class Workflow(Part):
-    """A document that can be run; ``spec`` is that of a WorkflowTemplate or the ``workflowSpec`` of a CronWorkflow."""
+    """A document that can run; ``spec`` is the ``workflowSpec`` of a CronWorkflow."""
 
     api_version: str = "argoproj.io/v1alpha1"
     kind: str
     metadata: Metadata = Metadata()
     spec: Spec
-
-
-class CronWorkflow(Workflow):
-    """A document that runs on a schedule."""
-
-    spec: CronSpec  # type: ignore[assignment]
 
 
 Template.model_rebuild()

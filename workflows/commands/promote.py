@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from workflows.argo.duration import seconds
+from workflows.argo.duration import parse_duration
 from workflows.errors import InvalidInput, Problem, from_step_error
 
 EXAMPLES = """Examples:
@@ -48,7 +48,7 @@ def change(args: argparse.Namespace, function: Any) -> int:
     from steps.runtime.errors import StepError
 
     try:
-        deadline = seconds(args.deadline)
+        deadline = parse_duration(args.deadline)
     except ValueError as error:
         raise InvalidInput(Problem(str(error), "--deadline")) from None
     try:

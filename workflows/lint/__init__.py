@@ -14,7 +14,7 @@ from workflows.argo.document import Document, Library
 from workflows.errors import Problem
 from workflows.lint import schema
 from workflows.lint.finding import Finding
-from workflows.lint.reading import Raw, keys_as_text, read
+from workflows.lint.reading import Raw, read, string_keys
 from workflows.lint.rules.rule import Severity, Violation
 from workflows.spec.findings import unknown
 from workflows.spec.source import Source
@@ -101,7 +101,7 @@ def lint_run(value: dict[str, Any]) -> list[Finding]:
 def _check_schema(raw: Raw, library: Library, *, runs: bool = False) -> _Checked:
     size = len(json.dumps(raw.value, separators=(",", ":"), default=str).encode(errors="replace"))
     try:
-        value, violations = schema.check(keys_as_text(raw.value), raw.kind)
+        value, violations = schema.check(string_keys(raw.value), raw.kind)
     except RecursionError:
         value, violations = {}, [("syntax", _TOO_DEEP)]
     document = Document(raw.kind, value, library, size, runs)

@@ -1,4 +1,4 @@
-"""From the text of a file to the documents in it: YAML or JSON, several in one file, or in a ``List``."""
+"""Read the documents of a file: YAML or JSON, several in one file, or items of a ``List``."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from workflows.spec.source import Source, documents
 
 @dataclass(frozen=True)
 class Raw:
-    """One object as it stands in a file."""
+    """An object in a file."""
 
     value: Any
     source: Source
     path: str = ""
-    """Where in its YAML document it stands; empty unless it is an item of a ``List``."""
+    """Path in its YAML document; empty unless it is an item of a ``List``."""
 
     @property
     def kind(self) -> str:
-        """Its ``kind``, as text."""
+        """Its ``kind`` as a string."""
         return str(self.value.get("kind", "")) if isinstance(self.value, dict) else ""
 
 
 def read(file: str, text: str) -> tuple[list[Raw], list[Problem]]:
-    """All objects of a file, and what is wrong with its syntax."""
+    """Return all objects of a file, and its syntax errors."""
     parsed, problems = documents(text, file)
-    raws = [Raw(keys_as_text(document.value), Source(file, document.lines)) for document in parsed]
-    as_json = _json(text)
+    raws = [Raw(string_keys(document.value), Source(file, document.lines)) for document in parsed]
+    as_json = _parse_json(text)
     if as_json is not None:
-        # JSON may have what YAML has not (tabs, \ud83d\ude00); of its YAML reading only the lines are kept.
+        # JSON allows what YAML does not (tabs, \ud83d\ude00); from parsing it as YAML only the lines are used.
         lines = raws[0].source if len(raws) == 1 else Source(file)
         raws, problems = (
             [Raw(as_json, lines)],
@@ -42,18 +42,18 @@ def read(file: str, text: str) -> tuple[list[Raw], list[Problem]]:
     return [item for raw in raws if raw.value is not None for item in _items(raw)], problems
 
 
-def keys_as_text(value: Any) -> Any:
-    """A copy of plain data whose keys are text, as in JSON: a label ``1`` is the label ``"1"``."""
+def string_keys(value: Any) -> Any:
+    """Return a copy of plain data with string keys, as in JSON: a label ``1`` becomes ``"1"``."""
     if isinstance(value, dict):
-        return {_key(key): keys_as_text(item) for key, item in value.items()}
-    return [keys_as_text(item) for item in value] if isinstance(value, list) else value
+        return {_key(key): string_keys(item) for key, item in value.items()}
+    return [string_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _key(key: Any) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
 
 
-def _json(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     if not text.lstrip().startswith("{"):
         return None
     try:

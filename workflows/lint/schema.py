@@ -1,9 +1,9 @@
-"""Argo's own JSON schema, strict: a field that it does not know is an error, as with ``argo lint --strict``.
+"""Argo's JSON schema, made strict: an unknown field is an error, as in ``argo lint --strict``.
 
 ``workflow-schema.json`` is ``api/jsonschema/schema.json`` of argoproj/argo-workflows, tag v4.1.2 (Apache-2.0),
-unchanged. It is closed on loading, and opened where Argo takes more than the schema says: numbers for text that Argo
-converts (``IntOrString``, quantities, values of parameters), and containers without an image, which
-``templateDefaults`` may give.
+unchanged. On loading, unknown fields are forbidden, and what Argo accepts beyond the schema is allowed: numbers that
+Argo converts to strings (``IntOrString``, quantities, parameters), and containers without the image that
+``templateDefaults`` can set.
 """
 
 from __future__ import annotations
@@ -29,43 +29,43 @@ _LOOSE = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": ["string", "integer"],
     "io.k8s.apimachinery.pkg.api.resource.Quantity": ["string", "number"],
 }
-_ANY_TEXT = ["string", "number", "boolean"]
-"""Argo's ``AnyString``: it takes the text of a number or of a boolean."""
+_ANY_STRING = ["string", "number", "boolean"]
+"""Argo's ``AnyString``: a number or boolean becomes a string."""
 REMOVED = {
-    ("CronWorkflowSpec", "schedule"): ("4.0", 'write a list: schedules: ["0 3 * * 0"]'),
-    ("Synchronization", "mutex"): ("4.0", "write a list: mutexes: [{name: ...}]"),
-    ("Synchronization", "semaphore"): ("4.0", "write a list: semaphores: [{configMapKeyRef: ...}]"),
+    ("CronWorkflowSpec", "schedule"): ("4.0", 'use a list: schedules: ["0 3 * * 0"]'),
+    ("Synchronization", "mutex"): ("4.0", "use a list: mutexes: [{name: ...}]"),
+    ("Synchronization", "semaphore"): ("4.0", "use a list: semaphores: [{configMapKeyRef: ...}]"),
     ("WorkflowSpec", "podPriority"): ("3.7", "use podPriorityClassName with a PriorityClass"),
     ("Template", "priority"): ("3.7", "use priorityClassName with a PriorityClass"),
 }
-_WORDS = {
-    "object": "a map", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
+_TYPE_NAMES = {
+    "object": "a mapping", "array": "a list", "string": "a string", "integer": "an integer", "number": "a number",
     "boolean": "true or false",
 }  # fmt: skip
-_STAND_INS: dict[str, Any] = {"object": {}, "array": [], "string": "", "integer": 0, "number": 0, "boolean": False}
+_EMPTY_VALUES: dict[str, Any] = {"object": {}, "array": [], "string": "", "integer": 0, "number": 0, "boolean": False}
 
 
 def check(value: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], list[tuple[str, Violation]]]:
-    """The document without what has the wrong type, and the hits with the ids of their rules."""
+    """Return the document without values of the wrong type, and the violations with the ids of their rules."""
     document = without_nulls(value)
-    hits = []
+    violations = []
     wrong: list[tuple[list[str | int], Any]] = []
     seen = set()
     for error in sorted(strict(kind).iter_errors(document), key=lambda error: [str(p) for p in error.absolute_path]):
-        for rule, hit in _hits(error):
-            if (rule, hit) not in seen:
-                seen.add((rule, hit))
-                hits.append((rule, hit))
+        for violation in _violations(error):
+            if violation not in seen:
+                seen.add(violation)
+                violations.append(violation)
         if error.validator == "type":
             wrong.append((list(error.absolute_path), error.validator_value))
-    for place, expected in wrong:
-        document = _mended(document, place, expected)
-    return document, hits
+    for location, expected in wrong:
+        document = _remove(document, location, expected)
+    return document, violations
 
 
 @cache
 def strict(kind: str) -> Draft202012Validator:
-    """The schema of one kind with unknown fields refused."""
+    """Return the schema of a kind with unknown fields forbidden."""
     from jsonschema import Draft202012Validator
 
     schema = json.loads(SCHEMA.read_text())
@@ -80,15 +80,15 @@ def strict(kind: str) -> Draft202012Validator:
     parameter = schema["definitions"][f"{_ARGO}Parameter"]["properties"]
     value_from = schema["definitions"][f"{_ARGO}ValueFrom"]["properties"]
     for field in (parameter["value"], parameter["default"], parameter["description"], value_from["default"]):
-        field["type"] = _ANY_TEXT
-    parameter["enum"]["items"]["type"] = _ANY_TEXT
+        field["type"] = _ANY_STRING
+    parameter["enum"]["items"]["type"] = _ANY_STRING
     for name in ("io.k8s.api.core.v1.Container", f"{_ARGO}ScriptTemplate"):
         schema["definitions"][name].pop("required")
     return Draft202012Validator(schema)
 
 
 def without_nulls(value: Any, key: str = "") -> Any:
-    """A copy without fields that are null, which Kubernetes takes as absent."""
+    """Return a copy without null fields, which Kubernetes treats as absent."""
     if key in ("withItems", "plugin"):
         return value
     if isinstance(value, Mapping):
@@ -96,7 +96,7 @@ def without_nulls(value: Any, key: str = "") -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _hits(error: ValidationError) -> Iterator[tuple[str, Violation]]:
+def _violations(error: ValidationError) -> Iterator[tuple[str, Violation]]:
     path = ""
     for part in error.absolute_path:
         path = join(path, part)
@@ -111,28 +111,28 @@ def _hits(error: ValidationError) -> Iterator[tuple[str, Violation]]:
                 if name not in error.instance:
                     about = error.schema["properties"].get(name, {}).get("description", "").split("\n")[0]
                     fix = f"add {name}: {about.split('. ')[0]}".rstrip(": ")
-                    yield "missing-field", Violation(path or name, f"`{name}` is missing", fix)
+                    yield "missing-field", Violation(path or name, f"`{name}` is required", fix)
         case "type":
             yield "wrong-type", Violation(path, *_wrong_type(error.validator_value, error.instance))
         case _:
             yield "wrong-type", Violation(path, f"must be {short(error.validator_value)}, not {short(error.instance)}")
 
 
-def _unknown_field(path: str, name: str, around: str, known: Mapping[str, Any]) -> tuple[str, Violation]:
-    if (around, name) in REMOVED:
-        version, fix = REMOVED[around, name]
-        return "removed-field", Violation(
-            path, f"Argo {version} removed `{name}`: the field is refused, or dropped", fix
-        )
-    return "unknown-field", Violation(path, f"{around or 'this'} has no field `{name}`", _instead(name, known))
+def _unknown_field(path: str, name: str, owner: str, known: Mapping[str, Any]) -> tuple[str, Violation]:
+    if (owner, name) in REMOVED:
+        version, fix = REMOVED[owner, name]
+        return "removed-field", Violation(path, f"Argo {version} removed `{name}`: it is rejected or ignored", fix)
+    return "unknown-field", Violation(
+        path, f"{owner or 'the object'} has no field `{name}`", _suggest_field(name, known)
+    )
 
 
-def _instead(name: str, known: Mapping[str, Any]) -> str:
+def _suggest_field(name: str, known: Mapping[str, Any]) -> str:
     near = unknown(name, known)
     if near.startswith("did you mean") or len(known) <= 12:
         return near
     owner = next((field for field, value in known.items() if name in _fields(value)), "")
-    return f"write it under {owner}" if owner else "remove it; docs/fields.md of Argo lists what there is"
+    return f"move it to {owner}" if owner else "remove it; see docs/fields.md of Argo for the fields"
 
 
 @cache
@@ -148,29 +148,27 @@ def _fields(field: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _wrong_type(expected: str | list[str], instance: Any) -> tuple[str, str]:
     first = expected if isinstance(expected, str) else expected[0]
-    fix = "put quotes around it" if first == "string" and isinstance(instance, int | float) else ""
+    fix = "put it in quotes" if first == "string" and isinstance(instance, int | float) else ""
     if first in ("integer", "number", "boolean") and isinstance(instance, str):
         plain = instance.lower() in ("true", "false") or instance.lstrip("-").replace(".", "", 1).isdecimal()
-        fix = "write it without quotes" if plain else f"write {_WORDS[first]}"
+        fix = "remove the quotes" if plain else f"use {_TYPE_NAMES[first]}"
     elif first == "object":
-        fix = "write KEY: VALUE lines below it"
+        fix = "use KEY: VALUE lines below it"
     elif first == "array" and isinstance(instance, dict | str):
-        fix = "begin each item with a dash"
-    return f"must be {_WORDS.get(first, first)}, not {short(instance)}", fix
+        fix = "start each item with a dash"
+    return f"must be {_TYPE_NAMES.get(first, first)}, not {short(instance)}", fix
 
 
-def _mended(document: Any, place: list[str | int], expected: str | list[str]) -> Any:
-    """The document without the value at ``place``; an item of a list gives way to an empty one, so that places
-    stay.
-    """
-    if not place:
+def _remove(document: Any, location: list[str | int], expected: str | list[str]) -> Any:
+    """Remove the value at a location; an item of a list becomes an empty value, so that indices do not change."""
+    if not location:
         return {}
-    *around, last = place
+    *parents, last = location
     value = document
-    for part in around:
+    for part in parents:
         value = value[part]
     if isinstance(last, int):
-        value[last] = _STAND_INS[expected if isinstance(expected, str) else expected[0]]
+        value[last] = _EMPTY_VALUES[expected if isinstance(expected, str) else expected[0]]
     else:
         value.pop(last, None)
     return document

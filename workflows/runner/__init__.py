@@ -1,9 +1,9 @@
-"""Runs a compiled Argo Workflow on this machine, with Argo's semantics and nothing but the document.
+"""Run a compiled Argo Workflow locally, with Argo's semantics; only the document is required.
 
-    check(document)                             refuse, by name and all at once, what can't be done here
-    start(document, folder, name=..., ...)      run it in an empty folder
-    resume(folder, document=...)                go on after anything: what has succeeded is kept
-    read_state(folder)                          look at a run, also while it is at work
+    check(document)                             report everything that is invalid or not supported
+    start(document, folder, name=..., ...)      run it in an empty directory
+    resume(folder, document=...)                continue an interrupted or failed run
+    read_state(folder)                          read the state of a run, also while it runs
 
 ``workflows.runs.view.choose_view(stream)`` returns an observer that shows the run in a terminal.
 """
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def check(document: dict[str, Any]) -> None:
-    """Refuse what this runner can't do, or what can't work: unknown fields, undefined names, cycles, expressions.
+    """Check that a document is valid Argo and that the local runner supports it.
 
     Raises:
-        InvalidInput: with every problem found.
+        InvalidInput: with all problems.
     """
-    _checked(document)
+    _parse(document)
 
 
 def start(
@@ -41,21 +41,22 @@ def start(
     observer: Observer | None = None,
     timing: Timing | None = None,
 ) -> Outcome:
-    """Run a document of kind Workflow, (Cluster)WorkflowTemplate or CronWorkflow in ``folder``.
+    """Run a Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow in ``folder``.
 
     Args:
-        document: the compiled document, as a dict.
-        folder: the run folder; must not hold a run.
+        document: the compiled document.
+        folder: the run directory; must not contain a run.
         name: ``{{workflow.name}}``.
-        parameters: values for the workflow's parameters, as ``argo submit -p``, and answers to its ``suspend``
+        parameters: values of the workflow's parameters, as in ``argo submit -p``, and answers to its ``suspend``
             templates.
-        volumes: folders for persistent volume claims, secrets, configMaps and volumes that only a cluster can mount,
-            by the name of the claim, secret, configMap or volume.
-        observer: is told of every change; None: nobody is.
+        volumes: directories for persistent volume claims, secrets, configMaps and volumes that only a cluster can
+            mount, by the name of the claim, secret, configMap or volume.
+        observer: receives the events of the run.
         timing: the clock, for tests.
 
     Raises:
-        InvalidInput: the document, a parameter or a volume is wrong, or the folder is taken. Nothing was written.
+        InvalidInput: the document, a parameter or a volume is invalid, or the directory contains a run. Nothing was
+            written.
     """
     import time
     import uuid
@@ -63,13 +64,13 @@ def start(
     from workflows.errors import InvalidInput, Problem
     from workflows.runner.state import Run, State, locked
 
-    given = {key: Path(path).absolute() for key, path in (volumes or {}).items()}
-    workflow = _checked(document, parameters or {}, given)
+    directories = {key: Path(path).absolute() for key, path in (volumes or {}).items()}
+    workflow = _parse(document, parameters or {}, directories)
     if (folder / "state.json").exists():
-        fix = "resume it, or name another folder"
-        raise InvalidInput(Problem("a run is kept here already", path=str(folder), fix=fix))
+        fix = "resume it, or use another directory"
+        raise InvalidInput(Problem("the directory already contains a run", path=str(folder), fix=fix))
     state = State(name=name, uid=str(uuid.uuid4()), created_at=time.time(), parameters=dict(parameters or {}))
-    state.volumes = {key: str(path) for key, path in given.items()}
+    state.volumes = {key: str(path) for key, path in directories.items()}
     with locked(folder):
         run = Run(folder.absolute(), _with_parameters(document, state.parameters), state)
         run.save_document()
@@ -85,20 +86,20 @@ def resume(
     observer: Observer | None = None,
     timing: Timing | None = None,
 ) -> Outcome:
-    """Go on with the run kept in ``folder``: tasks that have succeeded are kept, all others run again.
+    """Resume the run in ``folder``: tasks that succeeded are kept, all others run again.
 
-    Processes that a dead runner left are ended first. Failed tasks have all their retries again.
+    Orphaned processes of a runner that died are ended first. Failed tasks get all their retries again.
 
     Args:
-        folder: the run folder.
-        document: what the user would run now; refused when it is another one than the run was started with.
-        answers: to ``suspend`` templates. All other parameters stay as they are.
+        folder: the run directory.
+        document: the current document, which must be the one of the run; None to skip this check.
+        answers: answers to ``suspend`` templates. All other parameters keep their values.
         observer: as in ``start``.
         timing: as in ``start``.
 
     Raises:
-        InvalidInput: there is no run, it is at work, ``document`` differs (naming the paths), or nothing asks for an
-            answer given.
+        InvalidInput: there is no run, it is running, ``document`` differs (with the paths), or no ``suspend``
+            template has the parameter of an answer.
     """
     from workflows.errors import InvalidInput, Problem
     from workflows.runner import state as states
@@ -112,11 +113,11 @@ def resume(
             new = _with_parameters(document, run.state.parameters)
             changed = states.changed_paths(_identity(run.document), _identity(new))
             if changed:
-                fix = "start a new run for it, or resume with the document of this run"
+                fix = "start a new run, or resume with the document of this run"
                 raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
-        given = {key: Path(path) for key, path in run.state.volumes.items()}
-        workflow = _checked(run.document, {}, given)
-        if problems := validation.answer_problems(workflow, answers or {}):
+        volumes = {key: Path(path) for key, path in run.state.volumes.items()}
+        workflow = _parse(run.document, {}, volumes)
+        if problems := validation.check_answers(workflow, answers or {}):
             raise InvalidInput(problems)
         run.state.parameters |= answers or {}
         _clean_up(run, timing)
@@ -124,30 +125,29 @@ def resume(
 
 
 def read_state(folder: Path) -> State:
-    """The state of the run kept in ``folder``, as last written.
+    """Return the last written state of the run in ``folder``.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no run.
     """
     from workflows.runner import state as states
 
     return states.load(folder).state
 
 
-def _checked(
+def _parse(
     document: dict[str, Any], parameters: Mapping[str, str] | None = None, volumes: Mapping[str, Path] | None = None
 ) -> Workflow:
-    """The document as typed parts; with ``volumes``, also ready to be run on this machine."""
+    """Return the document in typed parts; ``volumes`` also checks that it can run now."""
     from workflows.errors import InvalidInput
-    from workflows.runner import launch, reading, validation
-    from workflows.runner import volumes as mounting
+    from workflows.runner.launch import check_environment
+    from workflows.runner.validation import check_parameters, parse
+    from workflows.runner.volumes import check_volumes
 
-    workflow, problems = reading.read(document)
-    if workflow:
-        problems += validation.problems(workflow)
-        if volumes is not None:
-            problems += validation.parameter_problems(workflow, parameters or {})
-            problems += mounting.problems(workflow, volumes) + launch.problems(workflow)
+    workflow, problems = parse(document)
+    if workflow and volumes is not None:
+        problems += check_parameters(workflow, parameters or {})
+        problems += check_volumes(workflow, volumes) + check_environment(workflow)
     if workflow is None or problems:
         raise InvalidInput(problems)
     return workflow
@@ -161,44 +161,46 @@ def _run(workflow: Workflow, run: Run, observer: Observer | None, timing: Timing
     from workflows.runner.outcome import outcome_of
     from workflows.runs.observer import Observer
 
-    given = {key: Path(path) for key, path in run.state.volumes.items()}
-    engine = Engine(workflow, run, given, observer or Observer(), timing or Timing())
+    volumes = {key: Path(path) for key, path in run.state.volumes.items()}
+    engine = Engine(workflow, run, volumes, observer or Observer(), timing or Timing())
     asyncio.run(engine.run())
     return outcome_of(run)
 
 
 def _clean_up(run: Run, timing: Timing | None) -> None:
-    """End what a dead runner left, and forget what did not succeed."""
+    """End orphaned processes, and reset the nodes that did not succeed."""
     from workflows.argo.phase import Phase
     from workflows.runner.launch import GRACE_SECONDS, marker
     from workflows.runner.process import kill_orphans
 
     grace = GRACE_SECONDS if timing is None or timing.grace is None else timing.grace
     state = run.state
-    left = {
+    markers = {
         marker(run, key): (node.attempts[-1].process, node.attempts[-1].process_created)
         for key, node in state.nodes.items()
         if node.attempts and node.attempts[-1].phase is Phase.RUNNING
     }
-    kill_orphans(left, grace)
+    kill_orphans(markers, grace)
     for key, node in list(state.nodes.items()):
-        # A workflow that has succeeded is done, whatever failed in it and was handled. The exit handler speaks of the
-        # whole run: what it did for another end doesn't count for this one.
-        of_exit, main_is_done = key.split(".")[0] == "onExit", state.main is Phase.SUCCEEDED
-        if (node.phase is Phase.SUCCEEDED and (main_is_done or not of_exit)) or (main_is_done and not of_exit):
+        # Keep all nodes of a main workflow that succeeded, including failures that it handled. The exit handler
+        # depends on the result of the whole run, so its nodes from an earlier result run again.
+        in_exit_handler, main_done = key.split(".")[0] == "onExit", state.main is Phase.SUCCEEDED
+        if main_done and not in_exit_handler:
+            continue
+        if node.phase is Phase.SUCCEEDED and (main_done or not in_exit_handler):
             continue
         if not node.attempts:
             del state.nodes[key]
             continue
         if node.attempts[-1].phase is Phase.RUNNING:
-            node.attempts[-1].phase, node.attempts[-1].message = Phase.FAILED, "its runner was gone"
+            node.attempts[-1].phase, node.attempts[-1].message = Phase.FAILED, "the runner died"
         node.phase, node.message, node.fix, node.cause = Phase.PENDING, "", "", ""
         node.started_at = node.finished_at = node.exit_code = node.result = None
         node.outputs = {}
 
 
 def _with_parameters(document: dict[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The document with the given values in its arguments, as ``argo submit -p`` stores it."""
+    """Return the document with parameter values in its arguments, as ``argo submit -p`` stores it."""
     import copy
 
     new = copy.deepcopy(document)
@@ -210,7 +212,7 @@ def _with_parameters(document: dict[str, Any], parameters: Mapping[str, str]) ->
 
 
 def _identity(document: dict[str, Any]) -> dict[str, Any]:
-    """What makes a document another one: everything but its name."""
+    """Return the document without the fields that identify an object in a cluster."""
     import json
 
     plain: dict[str, Any] = json.loads(json.dumps(document))

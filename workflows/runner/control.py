@@ -1,4 +1,4 @@
-"""What runs are governed by: the clock, patience, and the request to stop."""
+"""Controls of a run: its clock, its intervals, and the request to stop."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Timing:
-    """The clock and the patience of a run."""
+    """Clock and intervals of a run."""
 
     now: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     grace: float | None = None
-    """Seconds between SIGTERM and SIGKILL; None: what the document says."""
+    """Seconds between SIGTERM and SIGKILL; None for the document's value."""
     poll: float = 0.05
-    """Seconds between two looks at a process."""
+    """Seconds between two polls of a process."""
 
 
 @dataclass
 class Stop:
-    """Asks the leaves at work to end, and no other to start."""
+    """Request to end the running pods and to start no others."""
 
-    why: str = ""
+    reason: str = ""
     kill: bool = False
     event: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def requested(self) -> bool:
-        """Whether it was asked."""
+        """True once a stop was requested."""
         return self.event.is_set()
 
-    def request(self, why: str, *, kill: bool = False) -> None:
-        """Ask; ``kill`` at once instead of giving time to end."""
-        self.why = self.why or why
+    def request(self, reason: str, *, kill: bool = False) -> None:
+        """Request a stop; ``kill`` skips the grace period."""
+        self.reason = self.reason or reason
         self.kill = self.kill or kill
         self.event.set()

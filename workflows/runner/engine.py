@@ -1,7 +1,7 @@
-"""Runs a workflow: from its entrypoint to its end, then its exit handler, however it ended.
+"""Run a workflow: its entrypoint, then its exit handler, whatever the result.
 
-The state is written at every change, and what it says succeeded with the same inputs is not run again; so a run that
-was interrupted in any way goes on by being run once more.
+The state is written on every change, and a node that succeeded with the same inputs does not run again. So an
+interrupted run resumes when it is started again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from workflows.runs.observer import Observer
 
 
 class Engine:
-    """One run of one workflow."""
+    """A run of a workflow."""
 
     def __init__(
-        self, workflow: Workflow, run: Run, given: Mapping[str, Path], observer: Observer, timing: Timing
+        self, workflow: Workflow, run: Run, volumes: Mapping[str, Path], observer: Observer, timing: Timing
     ) -> None:
         self._workflow = workflow
         self._spec = workflow.spec
@@ -37,16 +37,16 @@ class Engine:
         self._state = run.state
         self._observer = observer
         self._timing = timing
-        leaves = PodRunner(workflow, run, given, observer, timing, _templates_with_result(workflow))
-        self._nodes = Nodes(workflow.spec, run, leaves, observer, timing)
+        pods = PodRunner(workflow, run, volumes, observer, timing, _templates_with_result(workflow))
+        self._nodes = Nodes(workflow.spec, run, pods, observer, timing)
         self._stop = Stop()
         self._cancelled = False
         self._killed = False
 
     async def run(self) -> None:
-        """Run the workflow to its end; what came of it stands in the state."""
+        """Run the workflow to its end; the result is in the state."""
         state = self._state
-        main_is_done = state.main is Phase.SUCCEEDED
+        main_done = state.main is Phase.SUCCEEDED
         state.phase = Phase.RUNNING
         state.started_at = state.started_at or self._timing.now()
         state.message, state.cause, state.finished_at, state.time_limit_reached = "", "", None, False
@@ -55,7 +55,7 @@ class Engine:
         self._observer.on_start(status_from_state(state), planned)
         try:
             with self._signals():
-                if main_is_done:
+                if main_done:
                     state.phase = state.main
                 else:
                     await self._run_main()
@@ -78,7 +78,7 @@ class Engine:
         state.main = node.phase if node.phase.is_completed else Phase.FAILED
         state.cause, state.message = node.cause, node.message
         if self._stop.requested and state.main is not Phase.SUCCEEDED:
-            state.message = self._stop.why
+            state.message = self._stop.reason
             state.main = Phase.FAILED
         else:
             state.time_limit_reached = False
@@ -97,12 +97,12 @@ class Engine:
     async def _call(self, name: str, key: str, scope: Scope) -> Node:
         """Run the entrypoint or the exit handler, whose arguments are the workflow's parameters."""
         template = self._spec.template(name)
-        # A DAG at the root has no node of its own: its tasks are the workflow's.
+        # A DAG at the root has no node: its tasks are at the top level of the run.
         key = key or (template.name if template.container else "")
-        parameters = scopes.parameters_of(self._spec, self._state.parameters).items()
+        parameters = scopes.parameter_values(self._spec, self._state.parameters).items()
         arguments = Arguments.model_validate({"parameters": [{"name": n, "value": value} for n, value in parameters]})
         try:
-            inputs = scopes.bind(template, arguments, scope, scope)
+            inputs = scopes.bind_inputs(template, arguments, scope, scope)
         except Unresolved as error:
             return self._nodes.settle(key or template.name, template.name, template, Phase.ERROR, str(error))
         return await self._nodes.call(template, key, template.name, inputs, scope, self._stop)
@@ -113,37 +113,37 @@ class Engine:
         stop.request(f"the workflow took longer than its activeDeadlineSeconds ({limit} s)")
 
     def _scope(self, *, ended: bool = False) -> Scope:
-        return scopes.of_workflow(self._workflow, self._state, self._timing.now(), ended=ended)
+        return scopes.workflow_scope(self._workflow, self._state, self._timing.now(), ended=ended)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C stops as ``argo stop`` does; a second one ends everything at once."""
+        """Stop on Ctrl-C as ``argo stop`` does; kill all processes on the second."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-        for number in taken:
-            loop.add_signal_handler(number, self._signalled, number)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        handled = [number for number, handler in handlers.items() if handler is not signal.SIG_IGN]
+        for number in handled:
+            loop.add_signal_handler(number, self._on_signal, number)
         try:
             yield
         finally:
-            for number in taken:
+            for number in handled:
                 loop.remove_signal_handler(number)
-                signal.signal(number, before[number])
+                signal.signal(number, handlers[number])
 
-    def _signalled(self, number: signal.Signals) -> None:
+    def _on_signal(self, number: signal.Signals) -> None:
         self._killed = self._cancelled
         self._cancelled = True
-        why = f"stopped by {signal.Signals(number).name}"
+        reason = f"stopped by {signal.Signals(number).name}"
         action = "killing all processes" if self._killed else "terminating all processes; repeat to kill them"
-        self._observer.on_message(f"{why}: {action}")
-        self._stop.request(why, kill=self._killed)
+        self._observer.on_message(f"{reason}: {action}")
+        self._stop.request(reason, kill=self._killed)
 
 
 def _templates_with_result(workflow: Workflow) -> set[str]:
-    """Templates whose standard output is read by ``{{tasks.X.outputs.result}}``."""
+    """Return the templates whose standard output is used as ``{{tasks.X.outputs.result}}``."""
     return {
         task.template
         for template in workflow.spec.templates

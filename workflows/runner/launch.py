@@ -1,4 +1,4 @@
-"""What one attempt of a leaf is started with: words, environment, folder, and the files in which it is watched."""
+"""Arguments, environment, directory and files of an attempt."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from workflows.errors import Problem
 from workflows.runner.process import MARKER
 from workflows.runner.scope import pod_name
 from workflows.runner.state import Run
-from workflows.runner.volumes import Mounts, mount
+from workflows.runner.volumes import Mounts, create_mounts
 
 GRACE_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL when the document doesn't say (Kubernetes: ``terminationGracePeriodSeconds``)."""
+"""Default time between SIGTERM and SIGKILL (Kubernetes: ``terminationGracePeriodSeconds``)."""
 
 IN_A_POD = "KUBERNETES_SERVICE_HOST"
-"""Set by the kubelet. Steps that find it ask the cluster; here they are to use this machine, even in a pod."""
+"""Set by the kubelet. Steps that see it use the cluster; under the local runner they must not, even in a pod."""
 _REFERENCE = re.compile(r"\$(\$?)\(([^)\s]+)\)")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One attempt, ready to be started."""
+    """An attempt that is ready to start."""
 
-    words: list[str]
+    argv: list[str]
     folder: Path
     environment: dict[str, str]
     log: Path
     stdout: Path | None
-    """Where standard output goes instead of the log, when it is to be read as ``outputs.result``."""
+    """File of standard output when it is read as ``outputs.result``; None when it goes to the log."""
     progress: Path
     outputs: dict[str, Path]
     artifacts: dict[str, Path]
@@ -42,7 +42,7 @@ class Launch:
 
     @property
     def logs(self) -> list[Path]:
-        """The files its output goes to."""
+        """The files of its output."""
         return [self.log, *([self.stdout] if self.stdout else [])]
 
 
@@ -54,29 +54,39 @@ def prepare(
     number: int,
     tags: Scope,
     *,
-    given: Mapping[str, Path],
+    volumes: Mapping[str, Path],
     with_result: bool,
 ) -> Launch:
-    """Make the folders of the attempt ``number`` of a node, and find out how to start it.
+    """Create the directories of an attempt and return its launch.
+
+    Args:
+        spec: the workflow.
+        template: a container template.
+        run: the run.
+        key: key of the node.
+        number: number of the attempt.
+        tags: values of the tags.
+        volumes: directories by name of the claim, secret, configMap or volume.
+        with_result: capture standard output as ``outputs.result``.
 
     Raises:
-        Unresolved: a tag has no value, or a path is under no mount.
-        OSError: a folder can't be made.
+        Unresolved: a tag has no value, or a path is not inside a mount.
+        OSError: a directory cannot be created.
     """
     container = template.container
     if container is None:
-        raise ValueError(f"template {template.name} is no leaf")
+        raise ValueError(f"template {template.name} has no container")
     folder = run.node_folder(key)
     private = folder / f"attempt-{number}"
     private.mkdir(parents=True, exist_ok=True)
-    mounts = mount(spec, template, _with_paths(container, tags), run.folder, private, given)
+    mounts = create_mounts(spec, template, _with_paths(container, tags), run.folder, private, volumes)
 
-    def word(text: str) -> str:
-        return mounts.rewrite(substitute(mounts.rewrite(text), tags), lasting=True)
+    def resolve(text: str) -> str:
+        return mounts.rewrite(substitute(mounts.rewrite(text), tags), persistent=True)
 
-    variables = _variables(container.env, word)
-    words = [_expand(word(text), variables) for text in (*container.command, *container.args)]
-    words[0] = sys.executable if words[0] in ("python", "python3") else words[0]
+    variables = _variables(container.env, resolve)
+    argv = [_expand(resolve(text), variables) for text in (*container.command, *container.args)]
+    argv[0] = sys.executable if argv[0] in ("python", "python3") else argv[0]
     environment = {
         "PYTHONUNBUFFERED": "1",
         **{name: value for name, value in os.environ.items() if name != IN_A_POD},
@@ -88,11 +98,11 @@ def prepare(
     }
     grace = next((g for g in (template.pod_spec_patch, spec.pod_spec_patch) if g is not None), GRACE_SECONDS)
     return Launch(
-        words=words,
+        argv=argv,
         folder=_working_dir(container, mounts, tags) or folder,
         environment=environment,
-        log=_made(folder / f"attempt-{number}.log"),
-        stdout=_made(folder / f"attempt-{number}.stdout") if with_result else None,
+        log=_create_file(folder / f"attempt-{number}.log"),
+        stdout=_create_file(folder / f"attempt-{number}.stdout") if with_result else None,
         progress=private / "progress",
         outputs=_output_files(template, mounts, tags),
         artifacts=_artifact_paths(template, mounts, tags),
@@ -101,26 +111,26 @@ def prepare(
 
 
 def marker(run: Run, key: str) -> str:
-    """By what the processes of a node are known in the environment they carry."""
+    """Return the value of ``MARKER`` for the processes of a node."""
     return f"{run.state.uid}/{key}"
 
 
-def problems(workflow: Workflow) -> list[Problem]:
-    """Environment values that come from a Secret or ConfigMap and that this machine's environment lacks."""
-    found = []
+def check_environment(workflow: Workflow) -> list[Problem]:
+    """Return the variables from a Secret or ConfigMap that are missing from the environment of this process."""
+    problems = []
     for template in workflow.spec.templates:
         for variable in template.container.env if template.container else []:
             source = variable.value_from
             reference = source and (source.secret_key_ref or source.config_map_key_ref)
             if reference and not reference.optional and variable.name not in os.environ:
-                what = f"its value is in `{reference.name}` of the cluster, and not in the environment here"
+                message = f"the value is in `{reference.name}` on a cluster; the environment variable is not set"
                 path = f"template `{template.name}`, env `{variable.name}`"
-                found.append(Problem(what, path=path, fix=f"export {variable.name}=... and run again"))
-    return list(dict.fromkeys(found))
+                problems.append(Problem(message, path=path, fix=f"export {variable.name}=... and run again"))
+    return list(dict.fromkeys(problems))
 
 
 def _with_paths(container: Container, tags: Scope) -> Container:
-    """The container with the tags in its mounts replaced."""
+    """Return the container with the tags in its mounts replaced."""
     mounts = [
         {"name": mount.name, "mountPath": mount.mount_path, "subPath": mount.sub_path}
         for mount in container.volume_mounts
@@ -128,19 +138,19 @@ def _with_paths(container: Container, tags: Scope) -> Container:
     return Container.model_validate({"command": container.command, "volumeMounts": substitute(mounts, tags)})
 
 
-def _variables(given: Sequence[Env], word: Callable[[str], str]) -> dict[str, str]:
-    """The container's environment; what comes from a Secret or ConfigMap is taken from the caller's."""
+def _variables(env: Sequence[Env], resolve: Callable[[str], str]) -> dict[str, str]:
+    """Return the container's variables; those from a Secret or ConfigMap come from this process's environment."""
     variables: dict[str, str] = {}
-    for variable in given:
+    for variable in env:
         if variable.value_from is None:
-            variables[variable.name] = _expand(word(variable.value), variables)
+            variables[variable.name] = _expand(resolve(variable.value), variables)
         elif variable.name in os.environ:
             variables[variable.name] = os.environ[variable.name]
     return variables
 
 
 def _expand(text: str, variables: Mapping[str, str]) -> str:
-    """Kubernetes' own ``$(NAME)`` in commands and values; ``$$(NAME)`` stands for itself, so do unknown names."""
+    """Expand ``$(NAME)`` as Kubernetes does; ``$$(NAME)`` becomes ``$(NAME)``, unknown names stay."""
 
     def value(match: re.Match[str]) -> str:
         return match[0][1:] if match[1] else variables.get(match[2], match[0])
@@ -152,36 +162,37 @@ def _working_dir(container: Container, mounts: Mounts, tags: Scope) -> Path | No
     if not container.working_dir:
         return None
     path = substitute(container.working_dir, tags)
-    here = mounts.host_path(path)
-    if here is None:
-        raise Unresolved(f"workingDir {path} is not under a volume mount")
-    here.mkdir(parents=True, exist_ok=True)
-    return here
+    directory = mounts.host_path(path)
+    if directory is None:
+        raise Unresolved(f"workingDir {path} is not inside a volume mount")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def _output_files(template: Template, mounts: Mounts, tags: Scope) -> dict[str, Path]:
     files = {}
     for output in template.outputs.parameters:
-        path = substitute(output.value_from.path, tags) if output.value_from else ""
-        here = mounts.host_path(path)
-        if here is None:
-            raise Unresolved(f"outputs.parameters.{output.name}: {path} is not under a volume mount")
-        files[output.name] = here
-        here.parent.mkdir(parents=True, exist_ok=True)
+        path = output.value_from.path if output.value_from else ""
+        files[output.name] = _host_path(path, f"outputs.parameters.{output.name}", mounts, tags)
+        files[output.name].parent.mkdir(parents=True, exist_ok=True)
     return files
 
 
 def _artifact_paths(template: Template, mounts: Mounts, tags: Scope) -> dict[str, Path]:
-    paths = {}
-    for artifact in template.outputs.artifacts:
-        path = substitute(artifact.path, tags)
-        here = mounts.host_path(path)
-        if here is None:
-            raise Unresolved(f"outputs.artifacts.{artifact.name}: {path} is not under a volume mount")
-        paths[artifact.name] = here
-    return paths
+    return {
+        artifact.name: _host_path(artifact.path, f"outputs.artifacts.{artifact.name}", mounts, tags)
+        for artifact in template.outputs.artifacts
+    }
 
 
-def _made(path: Path) -> Path:
+def _host_path(path: str, field: str, mounts: Mounts, tags: Scope) -> Path:
+    path = substitute(path, tags)
+    host_path = mounts.host_path(path)
+    if host_path is None:
+        raise Unresolved(f"{field}: {path} is not inside a volume mount")
+    return host_path
+
+
+def _create_file(path: Path) -> Path:
     path.touch()
     return path

@@ -1,6 +1,6 @@
-"""Runs templates as nodes: leaves, the tasks of a DAG as soon as they may start, the items of a fan-out.
+"""Run templates as nodes: containers, the tasks of a DAG as soon as they are ready, the items of a fan-out.
 
-What succeeded before with the same inputs is kept.
+A node that succeeded before with the same inputs does not run again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from workflows.argo.dag import Graph
 from workflows.argo.expressions import ExpressionError, evaluate_when
 from workflows.argo.phase import Phase
-from workflows.argo.tags import MissingValue, Unresolved, substitute
+from workflows.argo.tags import MissingValue, Unresolved, item_text, substitute
 from workflows.argo.workflow import Spec, Task, Template
 from workflows.runner import scope as scopes
 from workflows.runner import suspends
@@ -34,7 +34,7 @@ Scope = dict[str, str | MissingValue]
 
 @dataclass
 class _Dag:
-    """A DAG at work."""
+    """A running DAG."""
 
     template: Template
     key: str
@@ -59,10 +59,10 @@ class _Dag:
 
     @property
     def closed(self) -> bool:
-        """Whether no other task may start.
+        """True when no other task can start.
 
-        ``dag.failFast`` (on by default) is decided by a leaf that failed or inherited a failure, so that a task that
-        handles the failure of another still runs; ``failFast`` of the template by any failed task.
+        ``dag.failFast`` (default true) applies when a leaf failed or inherited a failure, so that a task that handles
+        the failure of another still runs; ``failFast`` of the template applies when any task failed.
         """
         phases = self.phases
         if self.stop.requested or (self.template.fail_fast and any(phase.is_failure for phase in phases.values())):
@@ -79,14 +79,14 @@ class _Dag:
 class Nodes:
     """The nodes of one run."""
 
-    def __init__(self, spec: Spec, run: Run, leaves: PodRunner, observer: Observer, timing: Timing) -> None:
+    def __init__(self, spec: Spec, run: Run, pods: PodRunner, observer: Observer, timing: Timing) -> None:
         self._spec = spec
         self._run = run
         self._state = run.state
-        self._leaves = leaves
+        self._pods = pods
         self._observer = observer
         self._timing = timing
-        self._asking = asyncio.Lock()
+        self._prompt = asyncio.Lock()
 
     async def call(
         self,
@@ -98,32 +98,32 @@ class Nodes:
         stop: Stop,
     ) -> Node:
         """Run a template as the node ``key``, unless it succeeded before with the same inputs."""
-        before = self._state.nodes.get(key)
-        if before and before.phase is Phase.SUCCEEDED and before.inputs == inputs:
-            return before
+        previous = self._state.nodes.get(key)
+        if previous and previous.phase is Phase.SUCCEEDED and previous.inputs == inputs:
+            return previous
         kind = "Container" if template.container else "DAG" if template.suspend is None else "Suspend"
-        attempts = before.attempts if before else []
+        attempts = previous.attempts if previous else []
         node = Node(key=key, task=name, template=template.name, type=kind, inputs=inputs, attempts=attempts)
         if key:
             self._state.nodes[key] = node
-        own = {**_workflow_tags(scope), **scopes.of_inputs(inputs)}
+        template_scope = {**_workflow_tags(scope), **scopes.input_scope(inputs)}
         if template.container:
-            own |= scopes.of_leaf(self._state, template, key)
-            await self._leaves.run(template, node, own, stop)
+            template_scope |= scopes.pod_scope(self._state, template, key)
+            await self._pods.run(template, node, template_scope, stop)
         elif template.suspend is not None:
             await self._suspend(template, node, stop)
         else:
-            await self._run_dag(_Dag(template, key, own, stop), node)
+            await self._run_dag(_Dag(template, key, template_scope, stop), node)
         if node.phase is Phase.SUCCEEDED:
             names = {output.name: output.global_name for output in template.outputs.parameters if output.global_name}
             self._state.outputs |= {names[n]: value for n, value in node.outputs.items() if n in names}
         return node
 
     def settle(self, key: str, name: str, template: Template, phase: Phase, message: str) -> Node:
-        """A node that comes to its end without running."""
-        before = self._state.nodes.get(key)
+        """End a node without running it."""
+        previous = self._state.nodes.get(key)
         node = Node(key=key, task=name, template=template.name, type="Skipped", phase=phase, message=message)
-        node.attempts = before.attempts if before else []
+        node.attempts = previous.attempts if previous else []
         node.cause = key if phase.is_failure else ""
         node.started_at = node.finished_at = self._timing.now()
         self._state.nodes[key] = node
@@ -133,7 +133,7 @@ class Nodes:
     async def _suspend(self, template: Template, node: Node, stop: Stop) -> None:
         node.phase, node.started_at = Phase.RUNNING, self._timing.now()
         self._changed(node)
-        async with self._asking:  # one question at a time
+        async with self._prompt:  # one question at a time
             await suspends.wait(template, node, self._state.parameters, stop, self._observer, suspends.terminal())
         node.finished_at = self._timing.now()
         self._changed(node)
@@ -159,10 +159,10 @@ class Nodes:
         if not dag.stop.requested:
             for task in graph.tasks:
                 if not dag.phases.get(task.name, Phase.PENDING).is_fulfilled:
-                    dag.nodes[task.name] = self._omit(dag, task, "a task beside it had failed (failFast)")
-        self._conclude_dag(dag, node)
+                    dag.nodes[task.name] = self._omit(dag, task, "another task failed (failFast)")
+        self._end_dag(dag, node)
 
-    def _conclude_dag(self, dag: _Dag, node: Node) -> None:
+    def _end_dag(self, dag: _Dag, node: Node) -> None:
         phases = dag.phases
         node.phase = dag.graph.assess(phases, fail_fast=dag.template.dag is None or dag.template.dag.fail_fast)
         stopped = any(not phases.get(task.name, Phase.PENDING).is_fulfilled for task in dag.graph.tasks)
@@ -173,17 +173,17 @@ class Nodes:
             failed = [name for name, phase in phases.items() if phase.is_failure]
             cause = dag.nodes.get(dag.graph.root_failure(phases) or next(iter(failed), ""))
             node.cause = cause.cause if cause else ""
-            node.message = f"{cause.task}: {cause.message}" if cause else dag.stop.why
+            node.message = f"{cause.task}: {cause.message}" if cause else dag.stop.reason
         else:
             self._gather_outputs(dag, node)
         node.finished_at = self._timing.now()
         self._changed(node)
 
     def _gather_outputs(self, dag: _Dag, node: Node) -> None:
-        known = self._known(dag)
+        scope = self._scope(dag)
         for output in dag.template.outputs.parameters:
             try:
-                node.outputs[output.name] = substitute(output.value_from.parameter if output.value_from else "", known)
+                node.outputs[output.name] = substitute(output.value_from.parameter if output.value_from else "", scope)
             except Unresolved as error:
                 if output.default is None:
                     node.phase, node.cause = Phase.ERROR, node.key
@@ -192,70 +192,70 @@ class Nodes:
                     node.outputs[output.name] = output.default
 
     async def _run_task(self, dag: _Dag, task: Task) -> Node:
-        key, known, called = dag.key_of(task), self._known(dag), self._spec.template(task.template)
+        key, scope, called = dag.key_of(task), self._scope(dag), self._spec.template(task.template)
         if not task.fans_out:
-            return await self._run_one(dag, task, key, task.name, known)
+            return await self._run_one(dag, task, key, task.name, scope)
         try:
-            with contextlib.suppress(ExpressionError, Unresolved):  # about {{item}}: for each item to decide
-                if not evaluate_when(when := substitute(task.when, known)):
+            with contextlib.suppress(ExpressionError, Unresolved):  # a when about {{item}} is evaluated for each item
+                if not evaluate_when(when := substitute(task.when, scope)):
                     return self.settle(key, task.name, called, Phase.SKIPPED, f"when '{when}' is false")
-            items = _items(task, known)
+            items = _items(task, scope)
         except (Unresolved, ValueError) as error:
             return self.settle(key, task.name, called, Phase.ERROR, str(error))
         if not items:
-            return self.settle(key, task.name, called, Phase.SKIPPED, "there are no items")
+            return self.settle(key, task.name, called, Phase.SKIPPED, "no items")
         group = Node(key=key, task=task.name, template=called.name, type="TaskGroup", phase=Phase.RUNNING)
         group.started_at = self._timing.now()
-        self._forget_items(key, len(items))
+        self._delete_items(key, len(items))
         self._state.nodes[key] = group
         self._changed(group)
-        each = [
-            self._run_one(dag, task, f"{key}.{i}", _display(task, i, item), known | scopes.of_item(item))
+        runs = [
+            self._run_one(dag, task, f"{key}.{i}", _display_name(task, i, item), scope | scopes.item_scope(item))
             for i, item in enumerate(items)
         ]
-        nodes = await asyncio.gather(*each)
+        nodes = await asyncio.gather(*runs)
         dag.items[task.name] = [node.phase for node in nodes]
-        self._conclude_group(dag, called, group, nodes)
+        self._end_group(dag, called, group, nodes)
         return group
 
-    def _conclude_group(self, dag: _Dag, called: Template, group: Node, nodes: list[Node]) -> None:
-        bad = [node for node in nodes if node.phase.is_failure]
+    def _end_group(self, dag: _Dag, called: Template, group: Node, nodes: list[Node]) -> None:
+        failed = [node for node in nodes if node.phase.is_failure]
         stopped = any(not node.phase.is_fulfilled for node in nodes)
-        group.phase = bad[-1].phase if bad else Phase.FAILED if stopped else Phase.SUCCEEDED
-        group.cause = bad[0].cause if bad else ""
-        group.message = f"{bad[0].task}: {bad[0].message}" if bad else dag.stop.why if stopped else ""
-        group.outputs, group.result = scopes.gather(called, nodes)
+        group.phase = failed[-1].phase if failed else Phase.FAILED if stopped else Phase.SUCCEEDED
+        group.cause = failed[0].cause if failed else ""
+        group.message = f"{failed[0].task}: {failed[0].message}" if failed else dag.stop.reason if stopped else ""
+        group.outputs, group.result = scopes.gather_outputs(called, nodes)
         group.finished_at = self._timing.now()
         self._changed(group)
 
-    async def _run_one(self, dag: _Dag, task: Task, key: str, name: str, known: Scope) -> Node:
+    async def _run_one(self, dag: _Dag, task: Task, key: str, name: str, scope: Scope) -> Node:
         called = self._spec.template(task.template)
         try:
-            if not evaluate_when(when := substitute(task.when, known)):
+            if not evaluate_when(when := substitute(task.when, scope)):
                 return self.settle(key, name, called, Phase.SKIPPED, f"when '{when}' is false")
-            inputs = scopes.bind(called, task.arguments, known, _workflow_tags(known))
+            inputs = scopes.bind_inputs(called, task.arguments, scope, _workflow_tags(scope))
         except (Unresolved, ExpressionError) as error:
             return self.settle(key, name, called, Phase.ERROR, str(error))
         had_to_wait = dag.slots is not None and dag.slots.locked()
         async with dag.slots or contextlib.nullcontext():
             if dag.stop.requested or (had_to_wait and dag.closed):
                 return Node(key=key, task=name, template=called.name, type="Skipped")
-            return await self.call(called, key, name, inputs, known, dag.stop)
+            return await self.call(called, key, name, inputs, scope, dag.stop)
 
-    def _known(self, dag: _Dag) -> Scope:
-        """The scope with the tags of the tasks that have ended."""
+    def _scope(self, dag: _Dag) -> Scope:
+        """Return the scope of the DAG with the tags of the tasks that have ended."""
         tasks = {task.name: task for task in dag.graph.tasks}
-        known = dict(dag.scope)
+        scope = dict(dag.scope)
         for name, node in dag.nodes.items():
             called = self._spec.template(tasks[name].template)
-            known |= scopes.of_task(dag.template.prefix, name, called, node)
-        return known
+            scope |= scopes.task_scope(dag.template.prefix, name, called, node)
+        return scope
 
-    def _omit(self, dag: _Dag, task: Task, why: str) -> Node:
-        return self.settle(dag.key_of(task), task.name, self._spec.template(task.template), Phase.OMITTED, why)
+    def _omit(self, dag: _Dag, task: Task, reason: str) -> Node:
+        return self.settle(dag.key_of(task), task.name, self._spec.template(task.template), Phase.OMITTED, reason)
 
-    def _forget_items(self, group: str, count: int) -> None:
-        """Nodes of items that a run before this one had, and this one hasn't."""
+    def _delete_items(self, group: str, count: int) -> None:
+        """Delete the nodes of items that an earlier run had and this one does not."""
         for key in [key for key in self._state.nodes if key.startswith(f"{group}.")]:
             if int(key.removeprefix(f"{group}.").split(".")[0]) >= count:
                 del self._state.nodes[key]
@@ -266,10 +266,10 @@ class Nodes:
             self._observer.on_step_change(step_from_node(node))
 
 
-def _items(task: Task, known: Scope) -> list[Any]:
+def _items(task: Task, scope: Scope) -> list[Any]:
     if task.with_items is not None:
-        return [substitute(item, known) for item in task.with_items]
-    text = substitute(task.with_param or "", known)
+        return [substitute(item, scope) for item in task.with_items]
+    text = substitute(task.with_param or "", scope)
     try:
         items = json.loads(text)
     except ValueError:
@@ -279,8 +279,8 @@ def _items(task: Task, known: Scope) -> list[Any]:
     return items
 
 
-def _display(task: Task, index: int, item: Any) -> str:
-    text = scopes.item_text(item).replace("(", "").replace(")", "")
+def _display_name(task: Task, index: int, item: Any) -> str:
+    text = item_text(item).replace("(", "").replace(")", "")
     return f"{task.name}({index}:{text if len(text) <= 40 else text[:37] + '...'})"
 
 

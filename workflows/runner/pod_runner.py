@@ -1,4 +1,4 @@
-"""Runs a leaf: attempts, each a process on this machine, until one succeeds or another would be one too many."""
+"""Run a container node: attempts, each a local process, until one succeeds or the retries are exhausted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workflows.argo.duration import seconds
+from workflows.argo.duration import parse_duration
 from workflows.argo.expressions import ExpressionError
 from workflows.argo.phase import Phase
 from workflows.argo.tags import Scope, Unresolved, substitute
@@ -23,53 +23,53 @@ from workflows.runner.state import Attempt, Node, Run
 from workflows.runs.observer import Observer
 
 _PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
-_PROGRESS_EVERY = 0.5
+_PROGRESS_SECONDS = 0.5
 
 
 class PodRunner:
-    """Runs the leaves of one workflow."""
+    """Runs the containers of a workflow."""
 
     def __init__(
         self,
         workflow: Workflow,
         run: Run,
-        given: Mapping[str, Path],
+        volumes: Mapping[str, Path],
         observer: Observer,
         timing: Timing,
         results: set[str],
     ) -> None:
-        """``results`` are the templates whose standard output somebody reads as ``outputs.result``."""
+        """``results`` are the templates whose standard output is used as ``outputs.result``."""
         self._spec = workflow.spec
         self._run = run
-        self._given = given
+        self._volumes = volumes
         self._observer = observer
         self._timing = timing
         self._results = results
         self._slots = asyncio.Semaphore(workflow.spec.parallelism) if workflow.spec.parallelism else None
 
     async def run(self, template: Template, node: Node, scope: Scope, stop: Stop) -> None:
-        """Attempt the leaf until it has come to something; a stop before the first attempt leaves it Pending."""
-        # What a run before this one attempted doesn't count: a resumed leaf has all its retries again.
+        """Run attempts until the node has ended; a stop before the first attempt leaves it Pending."""
+        # Attempts before a resume do not count against the retries.
         first = len(node.attempts)
-        again = retries.RetryAfter(0.0)
+        retry = retries.RetryAfter(0.0)
         while True:
             async with self._slots or contextlib.nullcontext():
                 if stop.requested:
                     break
                 number = len(node.attempts) - first
-                more = {"retries": str(number), **retries.last_retry(node.attempts[first:])}
-                tags = {**scope, **(more if template.retry_strategy else {})}
-                attempt = await self._attempt(template, node, tags, stop, again.deadline)
+                retry_tags = {"retries": str(number), **retries.last_retry(node.attempts[first:])}
+                tags = {**scope, **(retry_tags if template.retry_strategy else {})}
+                attempt = await self._attempt(template, node, tags, stop, retry.deadline)
             if attempt.phase is Phase.SUCCEEDED or stop.requested:
                 break
             decision = self._decide(template, node.attempts[first:], tags)
             if isinstance(decision, retries.GiveUp):
-                if decision.why:
-                    attempt.message = f"{attempt.message} ({decision.why})"
+                if decision.reason:
+                    attempt.message = f"{attempt.message} ({decision.reason})"
                 break
-            again = decision
-            self._settle(node, attempt, Phase.PENDING, f"{attempt.message}; trying again in {again.wait:.0f} s")
-            await self._pause(again.wait, stop)
+            retry = decision
+            self._settle(node, attempt, Phase.PENDING, f"{attempt.message}; retrying in {retry.wait:.0f} s")
+            await self._sleep(retry.wait, stop)
         if len(node.attempts) > first:
             self._settle(node, node.attempts[-1], node.attempts[-1].phase, node.attempts[-1].message)
 
@@ -77,14 +77,14 @@ class PodRunner:
         if template.retry_strategy is None:
             return retries.GiveUp()
         try:
-            given = template.retry_strategy.model_dump(by_alias=True)
+            strategy = template.retry_strategy.model_dump(by_alias=True)
             return retries.decide(
-                Retry.model_validate(substitute(given, {**tags, **retries.last_retry(attempts)})), attempts
+                Retry.model_validate(substitute(strategy, {**tags, **retries.last_retry(attempts)})), attempts
             )
         except (Unresolved, ExpressionError, ValueError) as error:
             return retries.GiveUp(f"no retry: {error}")
 
-    async def _pause(self, wait: float, stop: Stop) -> None:
+    async def _sleep(self, wait: float, stop: Stop) -> None:
         sleeping = asyncio.ensure_future(self._timing.sleep(wait))
         stopped = asyncio.ensure_future(stop.event.wait())
         await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -109,11 +109,11 @@ class PodRunner:
                 node.key,
                 attempt.number,
                 tags,
-                given=self._given,
+                volumes=self._volumes,
                 with_result=template.name in self._results,
             )
             process = Process(
-                launch.words,
+                launch.argv,
                 folder=launch.folder,
                 environment=launch.environment,
                 log=launch.log,
@@ -129,23 +129,25 @@ class PodRunner:
     async def _watch(
         self, process: Process, node: Node, launch: Launch, stop: Stop, limit: tuple[float, str] | None
     ) -> tuple[int, list[str], str]:
-        """Wait for the end of a process, hand on what it says, and end it when it is time.
+        """Wait for a process to end, pass on its output, and end it on a stop or at its time limit.
 
-        Returns its exit code, its last lines, and why it was ended if it was.
+        Returns:
+            Its exit code, its last lines, and the reason why it was ended, empty if it ended on its own.
         """
         step = step_from_node(node)
         readers = [LogReader(path, lambda line: self._observer.on_log(step, line)) for path in launch.logs]
-        ended_by, kill_at, look_at = "", float("inf"), 0.0
-        seen = ""
+        ended_by, kill_at, progress_at = "", float("inf"), 0.0
+        progress = ""
         try:
             while (code := process.poll()) is None:
                 for reader in readers:
                     reader.read()
                 now = self._timing.now()
-                if now >= look_at:
-                    seen, look_at = self._look_at_progress(node, launch.progress, seen), now + _PROGRESS_EVERY
+                if now >= progress_at:
+                    progress = self._report_progress(node, launch.progress, progress)
+                    progress_at = now + _PROGRESS_SECONDS
                 if not ended_by and (stop.requested or (limit and now >= limit[0])):
-                    ended_by = stop.why if stop.requested or limit is None else limit[1]
+                    ended_by = stop.reason if stop.requested or limit is None else limit[1]
                     kill_at = now + self._grace(launch)
                     process.terminate()
                 if stop.kill or now >= kill_at:
@@ -154,20 +156,20 @@ class PodRunner:
         finally:
             process.kill()
         for reader in readers:
-            reader.read(to_the_end=True)
-        self._look_at_progress(node, launch.progress, seen)
+            reader.read(final=True)
+        self._report_progress(node, launch.progress, progress)
         return code, [line for reader in readers for line in reader.last], ended_by
 
     def _grace(self, launch: Launch) -> float:
         return launch.grace if self._timing.grace is None else self._timing.grace
 
-    def _look_at_progress(self, node: Node, file: Path, seen: str) -> str:
+    def _report_progress(self, node: Node, file: Path, last: str) -> str:
         with contextlib.suppress(OSError):
             text = file.read_text(errors="replace")
-            if text != seen and (match := _PROGRESS.fullmatch(text)):
+            if text != last and (match := _PROGRESS.fullmatch(text)):
                 self._observer.on_progress(step_from_node(node), int(match[1]), int(match[2]))
                 return text
-        return seen
+        return last
 
     def _conclude(
         self,
@@ -184,15 +186,15 @@ class PodRunner:
         if launch.stdout:
             node.result = launch.stdout.read_text(errors="replace").removesuffix("\n")
         if ended_by:
-            # Also when it ended well on SIGTERM: it was asked to leave its work, so the work isn't done.
+            # Exit code 0 after SIGTERM is a failure too: the work is incomplete.
             return self._end(attempt, Phase.FAILED, ended_by)
         if code:
-            what, attempt.fix = said_last(lines)
+            message, attempt.fix = last_error(lines)
             killed = " (killed)" if code == 137 else ""
-            return self._end(attempt, Phase.FAILED, f"exit code {code}{killed}{': ' if what else ''}{what}")
-        missing += _keep_artifacts(template, launch)
+            return self._end(attempt, Phase.FAILED, f"exit code {code}{killed}{': ' if message else ''}{message}")
+        missing += _save_artifacts(template, launch)
         if missing:
-            return self._end(attempt, Phase.ERROR, f"it did not write its outputs: {', '.join(missing)}")
+            return self._end(attempt, Phase.ERROR, f"the outputs are missing: {', '.join(missing)}")
         return self._end(attempt, Phase.SUCCEEDED, "")
 
     def _end(self, attempt: Attempt, phase: Phase, message: str) -> Attempt:
@@ -211,39 +213,38 @@ class PodRunner:
 
 
 def _limit(template: Template, tags: Scope, now: float, deadline: float | None) -> tuple[float, str] | None:
-    """Until when an attempt may take, and what to say when it took longer."""
+    """Return the deadline of an attempt and the message when it is exceeded; None when there is none."""
     limits = [(deadline, "took longer than the maxDuration of its backoff")] if deadline is not None else []
-    own = (("timeout", template.timeout), ("activeDeadlineSeconds", template.active_deadline_seconds))
-    for name, text in own:
+    fields = (("timeout", template.timeout), ("activeDeadlineSeconds", template.active_deadline_seconds))
+    for name, text in fields:
         if text is not None:
-            given = substitute(text, tags)
-            limits.append((now + seconds(given), f"took longer than its {name} ({given})"))
+            value = substitute(text, tags)
+            limits.append((now + parse_duration(value), f"took longer than its {name} ({value})"))
     return min(limits, default=None)
 
 
-def said_last(lines: Iterable[str]) -> tuple[str, str]:
-    """What a failed command gave as its reason, and the fix it named.
+def last_error(lines: Iterable[str]) -> tuple[str, str]:
+    """Return the error message and the fix in the output of a failed command.
 
-    Steps say ``error: WHAT`` and on the next line ``fix: HOW``; of other programs it is the last line.
+    Steps print ``error: MESSAGE`` and on the next line ``fix: FIX``; for other programs it is the last line.
     """
-    told = [line.strip() for line in lines if line.strip()]
-    for index in range(len(told) - 1, -1, -1):
-        if told[index].startswith("error: "):
-            after = told[index + 1] if index + 1 < len(told) else ""
-            return told[index].removeprefix("error: "), after.removeprefix("fix: ") if after.startswith(
-                "fix: "
-            ) else ""
-    return (told[-1] if told else ""), ""
+    output = [line.strip() for line in lines if line.strip()]
+    for index in reversed(range(len(output))):
+        if output[index].startswith("error: "):
+            following = output[index + 1] if index + 1 < len(output) else ""
+            fix = following.removeprefix("fix: ") if following.startswith("fix: ") else ""
+            return output[index].removeprefix("error: "), fix
+    return (output[-1] if output else ""), ""
 
 
 def _cannot_start(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"there is no command `{error.filename}` on this machine"
+        return f"command not found: `{error.filename}`"
     return f"could not start: {error}" if isinstance(error, OSError) else str(error)
 
 
 def _read_outputs(template: Template, paths: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:
-    """The output parameters that were written or have a default, and the names of those that are missing."""
+    """Return the output parameters that were written or have a default, and the names of the missing ones."""
     outputs, missing = {}, []
     for output in template.outputs.parameters:
         try:
@@ -256,17 +257,17 @@ def _read_outputs(template: Template, paths: Mapping[str, Path]) -> tuple[dict[s
     return outputs, missing
 
 
-def _keep_artifacts(template: Template, launch: Launch) -> list[str]:
-    """Copy what the attempt left to the node's folder, and give the names of what it should have left."""
+def _save_artifacts(template: Template, launch: Launch) -> list[str]:
+    """Copy the output artifacts to the node's directory; return the names of the missing ones."""
     missing = []
     for artifact in template.outputs.artifacts:
-        made = launch.artifacts[artifact.name]
-        kept = launch.log.parent / "artifacts" / artifact.name / made.name
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        if made.is_dir():
-            shutil.copytree(made, kept, dirs_exist_ok=True)
-        elif made.is_file():
-            shutil.copy2(made, kept)
+        source = launch.artifacts[artifact.name]
+        target = launch.log.parent / "artifacts" / artifact.name / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copy2(source, target)
         elif not artifact.optional:
             missing.append(artifact.name)
     return missing

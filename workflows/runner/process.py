@@ -1,6 +1,6 @@
-"""One process of a leaf: started in a group of its own, its output in a file, ended with all that it started.
+"""The process of an attempt: it runs in its own process group, logs to a file, and ends with its children.
 
-A daemon that a step puts in a session of its own (a server that is to stay) is left alone.
+A daemon that a step starts in its own session, such as a server, is not ended.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ import psutil
 from steps.runtime import lifetime
 
 MARKER = "ARGOTUNE_NODE"
-"""Environment variable by which processes of a dead runner are known again."""
+"""Environment variable that identifies the orphaned processes of a runner that died."""
 
-_REMEMBERED_LINES = 60
+_MAX_LINES = 60
 _POLL = 0.02
 
 
 class Process:
-    """A running command; ``poll`` is to be called until it returns an exit code."""
+    """A running command; call ``poll`` until it returns an exit code."""
 
     def __init__(
         self,
-        words: Sequence[str],
+        argv: Sequence[str],
         *,
         folder: Path,
         environment: Mapping[str, str],
         log: Path,
         stdout: Path | None = None,
     ) -> None:
-        """Start ``words``; standard output goes to ``log`` too, or to a file of its own.
+        """Start ``argv``; standard output goes to ``log``, or to ``stdout`` when set.
 
         Raises:
-            OSError: it can't be started.
+            OSError: it cannot be started.
         """
         with contextlib.ExitStack() as stack:
             to_log = stack.enter_context(log.open("ab"))
             to_stdout = stack.enter_context(stdout.open("wb")) if stdout else to_log
             self._popen = subprocess.Popen(
-                words,
+                argv,
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -57,54 +57,54 @@ class Process:
                 preexec_fn=lifetime.die_with_parent(os.getpid()),
             )
         self.id = self._popen.pid
-        self.created = created(self.id)
+        self.created = creation_time(self.id)
 
     def poll(self) -> int | None:
-        """Exit code as a pod would have it (143 for a process ended by signal 15); None while it runs."""
+        """Return the exit code as in a pod (143 for a process ended by signal 15); None while it runs."""
         code = self._popen.poll()
         if code is None:
             return None
-        # As when the first process of a container ends: the others of its group end with it.
+        # As in a container: when the first process ends, the others of its group end too.
         self.kill()
         return code if code >= 0 else 128 - code
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it, and all of its group."""
+        """Kill the process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.id, signal.SIGKILL)
 
 
 class LogReader:
-    """Hands on the lines of a file as they are added, and remembers the last ones."""
+    """Passes the lines of a growing file to a callback, and keeps the last ones."""
 
-    def __init__(self, path: Path, hand_on: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, on_line: Callable[[str], None]) -> None:
         self._file: IO[bytes] = path.open("rb")
-        self._hand_on = hand_on
+        self._on_line = on_line
         self._rest = b""
-        self.last: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self.last: deque[str] = deque(maxlen=_MAX_LINES)
 
-    def read(self, *, to_the_end: bool = False) -> None:
-        """Hand on what was added since; ``to_the_end`` a last line without a line break, too."""
-        # Progress bars write a carriage return where a line would end.
+    def read(self, *, final: bool = False) -> None:
+        """Pass on the new lines; ``final`` includes a last line without line break and closes the file."""
+        # Progress bars end a line with a carriage return.
         data = (self._rest + self._file.read()).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, self._rest = data.split(b"\n")
-        if to_the_end:
+        if final:
             lines, self._rest = [*lines, self._rest], b""
             self._file.close()
         for line in lines:
             text = line.decode(errors="replace").rstrip()
             if text:
                 self.last.append(text)
-                self._hand_on(text)
+                self._on_line(text)
 
 
-def created(process: int) -> float | None:
-    """When the operating system started a process; None when it is gone."""
+def creation_time(process: int) -> float | None:
+    """Return the start time of a process from the operating system; None when it has ended."""
     try:
         return psutil.Process(process).create_time()
     except psutil.Error:
@@ -112,40 +112,42 @@ def created(process: int) -> float | None:
 
 
 def kill_orphans(markers: Mapping[str, tuple[int | None, float | None]], grace: float) -> int:
-    """End the processes that a dead runner left, and say how many.
+    """End the processes that a dead runner left behind, and return their number.
 
-    ``markers`` gives for each node's marker the process group and when its first process was started. A process is
-    left over when it carries the marker and is in the group, or is the first process itself.
+    Args:
+        markers: process group, and start time of its first process, by the marker of each node. A process is an
+            orphan if it carries the marker and is in the group, or if it is the first process.
+        grace: seconds between SIGTERM and SIGKILL.
     """
-    left = [process for process in psutil.process_iter() if _is_left_over(process, markers)]
-    for process in left:
+    orphans = [process for process in psutil.process_iter() if _is_orphan(process, markers)]
+    for process in orphans:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    for process in _alive_after(left, grace):
+    for process in _wait_for_exit(orphans, grace):
         with contextlib.suppress(psutil.Error):
             process.kill()
-    _alive_after(left, grace)
-    return len(left)
+    _wait_for_exit(orphans, grace)
+    return len(orphans)
 
 
-def _alive_after(processes: Sequence[psutil.Process], grace: float) -> list[psutil.Process]:
-    """Those that still run after ``grace`` seconds, or none as soon as all have ended."""
+def _wait_for_exit(processes: Sequence[psutil.Process], grace: float) -> list[psutil.Process]:
+    """Wait up to ``grace`` seconds for all processes to end; return those that still run."""
     until = time.monotonic() + grace
-    while alive := [process for process in processes if _runs(process)]:
+    while alive := [process for process in processes if _is_running(process)]:
         if time.monotonic() >= until:
             break
         time.sleep(_POLL)
     return alive
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
-def _is_left_over(process: psutil.Process, markers: Mapping[str, tuple[int | None, float | None]]) -> bool:
+def _is_orphan(process: psutil.Process, markers: Mapping[str, tuple[int | None, float | None]]) -> bool:
     try:
         if process.pid == os.getpid():
             return False

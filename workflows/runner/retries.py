@@ -1,4 +1,4 @@
-"""Whether, and when, a leaf is tried again (Argo: ``processNodeRetries`` in ``workflow/controller/operator.go``)."""
+"""Decide if and when a failed pod is retried (Argo: ``processNodeRetries`` in ``workflow/controller/operator.go``)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workflows.argo import expressions
-from workflows.argo.duration import seconds
+from workflows.argo.duration import parse_duration
 from workflows.argo.phase import Phase
 from workflows.argo.workflow import Retry
 from workflows.runner.state import Attempt
 
-# What Argo takes for a passing trouble of the network (its util/errors/errors.go).
+# Transient network errors (Argo: util/errors/errors.go).
 _TRANSIENT = re.compile(
     "Connection closed by foreign host|net/http: TLS handshake timeout|i/o timeout|connection timed out"
     "|connection reset by peer|http2: client connection lost|connect: connection refused|invalid connection"
@@ -22,7 +22,7 @@ _TRANSIENT = re.compile(
 
 @dataclass(frozen=True)
 class RetryAfter:
-    """Another attempt is to begin after ``wait`` seconds, and to end before ``deadline``."""
+    """Start another attempt after ``wait`` seconds; it must end before ``deadline``."""
 
     wait: float
     deadline: float | None = None
@@ -30,13 +30,13 @@ class RetryAfter:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """No other attempt; ``why`` is Argo's message, empty when that of the last attempt says more."""
+    """Do not retry; ``reason`` is Argo's message, empty when that of the last attempt is more specific."""
 
-    why: str = ""
+    reason: str = ""
 
 
 def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> RetryAfter | GiveUp:
-    """What is to happen after the last of ``attempts`` failed.
+    """Decide what follows after the last of ``attempts`` failed.
 
     Raises:
         ExpressionError: ``retryStrategy.expression`` has no value.
@@ -44,28 +44,28 @@ def decide(retry: Retry | None, attempts: Sequence[Attempt]) -> RetryAfter | Giv
     last = attempts[-1]
     if retry is None:
         return GiveUp()
-    again = RetryAfter(0.0)
+    decision = RetryAfter(0.0)
     if retry.backoff:
         wait = _wait(retry, len(attempts))
         deadline = None
         if retry.backoff.max_duration is not None:
-            deadline = attempts[0].started_at + seconds(retry.backoff.max_duration)
+            deadline = attempts[0].started_at + parse_duration(retry.backoff.max_duration)
             if (last.finished_at or last.started_at) + wait > deadline:
                 return GiveUp("backoff would exceed its maxDuration")
-        again = RetryAfter(wait, deadline)
+        decision = RetryAfter(wait, deadline)
     if not _policy_allows(retry, last):
         return GiveUp()
     if retry.limit is not None and len(attempts) > int(retry.limit):
         return GiveUp("no more retries left" if int(retry.limit) else "")
-    # The retries made so far, where a pod sees those up to itself as {{retries}}.
-    known = {"retries": str(len(attempts) - 1), **last_retry(attempts)}
-    if retry.expression and not expressions.evaluate_retry(retry.expression, known):
+    # The number of past retries; a pod sees {{retries}} including its own.
+    variables = {"retries": str(len(attempts) - 1), **last_retry(attempts)}
+    if retry.expression and not expressions.evaluate_retry(retry.expression, variables):
         return GiveUp()
-    return again
+    return decision
 
 
 def last_retry(attempts: Sequence[Attempt]) -> dict[str, str]:
-    """``lastRetry.*`` as the next attempt, and the expression, see it."""
+    """Return ``lastRetry.*`` for the next attempt and for the expression."""
     if not attempts:
         return {"lastRetry.exitCode": "0", "lastRetry.status": "", "lastRetry.duration": "0", "lastRetry.message": ""}
     last = attempts[-1]
@@ -80,8 +80,8 @@ def last_retry(attempts: Sequence[Attempt]) -> dict[str, str]:
 def _wait(retry: Retry, attempts: int) -> float:
     assert retry.backoff
     factor = int(retry.backoff.factor or 0) or 1
-    wait = seconds(retry.backoff.duration) * float(factor) ** min(attempts - 1, 64)
-    return min(wait, seconds(retry.backoff.cap)) if retry.backoff.cap else wait
+    wait = parse_duration(retry.backoff.duration) * float(factor) ** min(attempts - 1, 64)
+    return min(wait, parse_duration(retry.backoff.cap)) if retry.backoff.cap else wait
 
 
 def _policy_allows(retry: Retry, last: Attempt) -> bool:

@@ -1,11 +1,11 @@
-"""What a run remembers on disk, so that it can be watched, and resumed after anything.
+"""State of a run on disk, by which it can be watched and resumed after any interruption.
 
 RUN/
-  workflow.json   the document, with the parameters it was started with
-  state.json      phase of every node, attempts, exit codes, times, outputs
-  lock            held by the one runner at work here
+  workflow.json   the document with the parameters of the run
+  state.json      phases, attempts, exit codes, times and outputs of the nodes
+  lock            locked by the runner
   nodes/KEY/      logs, progress and scratch volumes of a node's attempts
-  volumes/        volumes made for this run
+  volumes/        volumes created for the run
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workflows.errors import InvalidInput, Problem
 
 
 class Attempt(BaseModel):
-    """One process of a leaf (Argo: one pod)."""
+    """An attempt of a container node: a process (Argo: a pod)."""
 
     number: int
     phase: Phase = Phase.RUNNING
@@ -36,26 +36,26 @@ class Attempt(BaseModel):
     started_at: float
     finished_at: float | None = None
     process: int | None = None
-    """Process id, which is also that of its process group."""
+    """Process id, also the id of its process group."""
     process_created: float | None = None
-    """When the operating system started it, so that another process of the same id isn't taken for it."""
+    """Start time from the operating system, which identifies the process if the id is reused."""
 
 
 class Node(BaseModel):
-    """A task, an item of a fan-out, a nested DAG, or a leaf."""
+    """A task, an item of a fan-out, or a nested DAG."""
 
     key: str
     """``tune``; ``outer.inner`` inside a nested DAG; ``fan.0`` for an item; ``onExit.report``."""
     task: str
-    """As Argo displays it: ``tune``, ``fan(0:a)``."""
+    """Display name: ``tune``, ``fan(0:a)``."""
     template: str
     type: str
-    """``Container``, ``Suspend``, ``DAG``, ``TaskGroup``, or ``Skipped`` for what never ran."""
+    """``Container``, ``Suspend``, ``DAG``, ``TaskGroup``, or ``Skipped`` for a node that never ran."""
     phase: Phase = Phase.PENDING
     message: str = ""
     fix: str = ""
     cause: str = ""
-    """Key of the leaf to which the failure of this node goes back."""
+    """Key of the node that caused the failure of this node."""
     inputs: dict[str, str] = {}
     outputs: dict[str, str] = {}
     result: str | None = None
@@ -66,7 +66,7 @@ class Node(BaseModel):
 
 
 class State(BaseModel):
-    """The whole run."""
+    """State of a run."""
 
     name: str
     uid: str
@@ -80,16 +80,16 @@ class State(BaseModel):
     started_at: float | None = None
     finished_at: float | None = None
     parameters: dict[str, str] = {}
-    """Those given when the run was started, and answers given since."""
+    """Values set on start, and answers to ``suspend`` templates since."""
     volumes: dict[str, str] = {}
-    """Folders given for claims and secrets."""
+    """Directories for claims, secrets and other volumes."""
     outputs: dict[str, str] = {}
-    """``{{workflow.outputs.parameters.x}}``, of parameters with a ``globalName``."""
+    """``{{workflow.outputs.parameters.x}}``: outputs with a ``globalName``."""
     nodes: dict[str, Node] = {}
 
 
 class Run:
-    """A run folder, its document and its state."""
+    """A run directory, its document and its state."""
 
     def __init__(self, folder: Path, document: dict[str, Any], state: State) -> None:
         self.folder = folder
@@ -97,11 +97,11 @@ class Run:
         self.state = state
 
     def node_folder(self, key: str) -> Path:
-        """Where the node keeps its logs and scratch volumes."""
+        """Return the directory of a node's logs and scratch volumes."""
         return self.folder / "nodes" / key
 
     def save(self) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state atomically."""
         files.write_text(self.folder / "state.json", self.state.model_dump_json(indent=2) + "\n")
 
     def save_document(self) -> None:
@@ -110,28 +110,28 @@ class Run:
 
 
 def load(folder: Path) -> Run:
-    """The run kept in ``folder``.
+    """Load the run in ``folder``.
 
     Raises:
-        InvalidInput: there is none, or it can't be read.
+        InvalidInput: there is none, or it cannot be read.
     """
     try:
         document = json.loads((folder / "workflow.json").read_text())
         return Run(folder, document, State.model_validate_json((folder / "state.json").read_text()))
     except FileNotFoundError:
         raise InvalidInput(
-            Problem("no run is kept here", path=str(folder), fix="start one without resuming")
+            Problem("no run in this directory", path=str(folder), fix="start a run without --resume")
         ) from None
     except (OSError, ValueError, ValidationError) as error:
-        raise InvalidInput(Problem(f"the run kept here can't be read: {error}", path=str(folder))) from None
+        raise InvalidInput(Problem(f"cannot read the run in this directory: {error}", path=str(folder))) from None
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runners out of ``folder``; the lock ends with the process, however that ends.
+    """Lock ``folder`` for this runner; the operating system releases the lock when the process ends.
 
     Raises:
-        InvalidInput: another runner is at work there.
+        InvalidInput: another runner has locked it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
@@ -139,13 +139,13 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InvalidInput(
-                Problem("another argotune is at work on this run", path=str(folder), fix="wait for it, or stop it")
+                Problem("another argotune process runs this run", path=str(folder), fix="wait for it or stop it")
             ) from None
         yield
 
 
 def changed_paths(old: Any, new: Any, path: str = "") -> list[str]:
-    """Paths at which two documents differ; lists of named things are compared by name."""
+    """Return the paths at which two documents differ; lists of named items are compared by name."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [p for key in keys for p in changed_paths(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))]
@@ -164,7 +164,7 @@ def changed_paths(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def timestamp(moment: float) -> str:
-    """A moment as Argo writes it (RFC 3339, whole seconds, UTC)."""
+    """Format a time as Argo does (RFC 3339, whole seconds, UTC)."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

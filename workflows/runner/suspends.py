@@ -1,7 +1,7 @@
-"""A ``suspend`` template waits for a person: the answer given beforehand, or the one on the terminal.
+"""``suspend`` templates wait for an answer: a parameter of the run, or a line on the terminal.
 
-The answers are its ``outputs.parameters`` with ``valueFrom.supplied``; the input of the same name says which there are
-(Argo: docs/intermediate-inputs.md). Argo waits for ever, and so does a terminal; where there is none, the node fails.
+The answers are ``outputs.parameters`` with ``valueFrom.supplied``; the input of the same name lists the options (Argo:
+docs/intermediate-inputs.md). Argo waits without limit, and so does the terminal; without a terminal, the node fails.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from workflows.runs.observer import Observer
 
 @dataclass(frozen=True)
 class Question:
-    """One answer that a node waits for."""
+    """An answer that a node waits for."""
 
     name: str
     options: Sequence[str]
-    """Empty: any text."""
+    """Accepted answers; empty for any text."""
     description: str
 
     @property
     def form(self) -> str:
-        """The answers that may be given, for people."""
+        """The accepted answers in messages."""
         return " or ".join(self.options) or "any text"
 
 
 def questions(template: Template) -> list[Question]:
-    """What a ``suspend`` template asks; one that asks nothing is still to be told to go on, by its own name."""
+    """Return the questions of a ``suspend`` template; one without outputs asks to continue, under its own name."""
     inputs = {parameter.name: parameter for parameter in template.inputs.parameters}
-    asked = [
+    questions = [
         Question(output.name, inputs[output.name].enum, inputs[output.name].description)
         for output in template.outputs.parameters
         if output.name in inputs
     ]
-    return asked or [Question(template.name, ["YES"], "Go on?")]
+    return questions or [Question(template.name, ["YES"], "Continue?")]
 
 
 def all_questions(spec: Spec) -> dict[str, Question]:
-    """The questions of all ``suspend`` templates, by name."""
+    """Return the questions of all ``suspend`` templates by name."""
     return {
         question.name: question
         for template in spec.templates
@@ -56,42 +56,39 @@ def all_questions(spec: Spec) -> dict[str, Question]:
     }
 
 
-def problems(template: Template, path: str) -> list[Problem]:
-    """What is wrong with a ``suspend`` template."""
-    found = []
-    for field in ("retryStrategy", "timeout", "activeDeadlineSeconds"):
-        if template.model_dump(by_alias=True)[field] is not None:
-            found.append(Problem(f"`{field}` is honoured on containers alone", path=f"{path}.{field}"))
+def check_suspend(template: Template, path: str) -> list[Problem]:
+    """Return the problems of the outputs of a ``suspend`` template."""
+    problems = []
     inputs = {parameter.name for parameter in template.inputs.parameters}
     for output in template.outputs.parameters:
-        where = f"{path}.outputs.parameters[{output.name}]"
+        output_path = f"{path}.outputs.parameters[{output.name}]"
         if output.value_from is None or output.value_from.supplied is None:
             fix = "write valueFrom: {supplied: {}}"
-            found.append(Problem("an output of a suspend is supplied by who resumes it", path=where, fix=fix))
+            problems.append(Problem("an output of a suspend must be `supplied`", path=output_path, fix=fix))
         elif output.name not in inputs:
             fix = "declare an input of the same name, with enum and default"
-            found.append(Problem("nothing says which answers there are", path=where, fix=fix))
-    return found
+            problems.append(Problem("the options of the answer are missing", path=output_path, fix=fix))
+    return problems
 
 
 def terminal() -> TextIO | None:
-    """Where a person can be asked; None when nobody is there."""
-    there = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-    return sys.stdin if there else None
+    """Return standard input if it is an interactive terminal, else None."""
+    is_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return sys.stdin if is_terminal else None
 
 
 async def wait(
-    template: Template, node: Node, given: Mapping[str, str], stop: Stop, observer: Observer, ask: TextIO | None
+    template: Template, node: Node, answers: Mapping[str, str], stop: Stop, observer: Observer, ask: TextIO | None
 ) -> None:
-    """Bring a node to its end: Succeeded with the answers as outputs, or Failed when nobody gives them."""
+    """Complete a node: Succeeded with the answers as outputs, or Failed when an answer is missing."""
     for question in questions(template):
-        answer = given.get(question.name)
+        answer = answers.get(question.name)
         if answer is None and ask is not None:
             answer = await _ask(question, ask, stop, observer)
         if answer is None:
             node.phase, node.cause = Phase.FAILED, node.key
-            node.message = stop.why or f"nobody is here to answer `{question.name}` ({question.form})"
-            node.fix = "" if stop.why else f"add the answer: {_flags(question)}"
+            node.message = stop.reason or f"no terminal to answer `{question.name}` ({question.form})"
+            node.fix = "" if stop.reason else f"pass the answer: {_flags(question)}"
             return
         node.outputs[question.name] = answer
     node.phase = Phase.SUCCEEDED
@@ -115,7 +112,7 @@ async def _ask(question: Question, ask: TextIO, stop: Stop, observer: Observer) 
 
 
 async def _line(ask: TextIO, stop: Stop) -> str | None:
-    """The next line typed; None at the end of the input, or when the run is to stop."""
+    """Return the next line of input; None at its end, or when a stop is requested."""
     loop, typed = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(ask.fileno(), typed.set)
     waiting = [asyncio.ensure_future(event.wait()) for event in (typed, stop.event)]
@@ -123,6 +120,6 @@ async def _line(ask: TextIO, stop: Stop) -> str | None:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
         loop.remove_reader(ask.fileno())
-        for each in waiting:
-            each.cancel()
+        for future in waiting:
+            future.cancel()
     return None if stop.requested else ask.readline() or None

@@ -1,10 +1,10 @@
-"""Every volume is a folder on one machine, and words that begin with a mount path are rewritten to it.
+"""Volumes as local directories: arguments that begin with a mount path are rewritten to the directory.
 
 - ``volumeClaimTemplates``: ``RUN/volumes/NAME``
-- ``persistentVolumeClaim``: the folder given for the claim, else ``$ARGOTUNE_HOME/volumes/CLAIM``
-- ``emptyDir``: under the folder of the node's attempt, so it begins empty as in a new pod
-- ``hostPath``: the folder itself
-- ``secret``, ``configMap`` and what only a cluster can mount (``nfs``, ``csi``...): the folder given for it
+- ``persistentVolumeClaim``: the directory set for the claim, else ``$ARGOTUNE_HOME/volumes/CLAIM``
+- ``emptyDir``: in the directory of the attempt, so it is empty at first, as in a new pod
+- ``hostPath``: the directory itself
+- ``secret``, ``configMap`` and types that only a cluster can mount (``nfs``, ``csi``...): the directory set for it
 """
 
 from __future__ import annotations
@@ -23,149 +23,153 @@ from workflows.errors import Problem
 
 @dataclass(frozen=True)
 class Folder:
-    """One mount of an attempt: ``path`` in the container is ``folder`` here."""
+    """A mount of an attempt: ``path`` in the container is ``folder`` on this machine."""
 
     path: str
     folder: Path
-    lasting: bool
-    """Not an ``emptyDir``: what is in it may come from elsewhere."""
+    persistent: bool
+    """True unless it is an ``emptyDir``: other attempts and steps can write to it."""
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """The mounts of one attempt, those with the longest path first."""
+    """The mounts of an attempt, longest path first."""
 
     folders: Sequence[Folder]
 
-    def host_path(self, path: str, *, lasting: bool = False) -> Path | None:
-        """The folder or file here that ``path`` in the container stands for; None when no mount holds it."""
+    def host_path(self, path: str, *, persistent: bool = False) -> Path | None:
+        """Return the local path of ``path`` in the container; None when it is not inside a mount.
+
+        ``persistent`` excludes ``emptyDir`` mounts.
+        """
         path = posixpath.normpath(path)
         for mounted in self.folders:
             if path == mounted.path or path.startswith(mounted.path.rstrip("/") + "/"):
-                here = mounted.folder / path[len(mounted.path) :].lstrip("/")
-                return here if mounted.lasting or not lasting else None
+                host_path = mounted.folder / path[len(mounted.path) :].lstrip("/")
+                return host_path if mounted.persistent or not persistent else None
         return None
 
-    def rewrite(self, word: str, *, lasting: bool = False) -> str:
-        """A word of a command with the mount path at its beginning replaced by the folder here.
+    def rewrite(self, word: str, *, persistent: bool = False) -> str:
+        """Replace a mount path at the start of an argument by the local directory.
 
-        The beginning of the value in ``--flag=/mnt/x``, and of the entries of a JSON list, counts as well. A word
-        that already lies in one of the folders here (a step's output may say so) stays. ``lasting`` leaves
-        ``emptyDir`` alone: what is new in each attempt can't hold what another one names.
+        This includes the value in ``--flag=/mnt/x`` and the items of a JSON list. An argument that is already
+        inside one of the directories, such as a step's output, stays. ``persistent`` excludes ``emptyDir`` mounts:
+        a path from another attempt cannot refer to a directory that is new in each attempt.
         """
         if word.startswith("/"):
             if any(Path(word).is_relative_to(mounted.folder) for mounted in self.folders):
                 return word
-            mapped = self.host_path(word, lasting=lasting)
+            mapped = self.host_path(word, persistent=persistent)
             return word if mapped is None else f"{mapped}/" if word.endswith("/") else str(mapped)
         if word.startswith("-") and "=/" in word:
             flag, _, value = word.partition("=")
-            return f"{flag}={self.rewrite(value, lasting=lasting)}"
+            return f"{flag}={self.rewrite(value, persistent=persistent)}"
         if word.startswith("[") and '"/' in word:
-            return self._rewrite_list(word, lasting)
+            return self._rewrite_list(word, persistent)
         return word
 
-    def _rewrite_list(self, word: str, lasting: bool) -> str:
+    def _rewrite_list(self, word: str, persistent: bool) -> str:
         try:
             items: list[Any] = json.loads(word)
         except ValueError:
             return word
         new = [
-            self.rewrite(item, lasting=lasting) if isinstance(item, str) and item.startswith("/") else item
+            self.rewrite(item, persistent=persistent) if isinstance(item, str) and item.startswith("/") else item
             for item in items
         ]
         return word if new == items else json.dumps(new, ensure_ascii=False)
 
 
 def home() -> Path:
-    """Where what outlives runs is kept: ``$ARGOTUNE_HOME``, by default ``~/.argotune``."""
+    """Return the directory of data that outlives runs: ``$ARGOTUNE_HOME``, default ``~/.argotune``."""
     return Path(os.environ.get("ARGOTUNE_HOME") or Path.home() / ".argotune").absolute()
 
 
-def problems(workflow: Workflow, given: Mapping[str, Path]) -> list[Problem]:
-    """What this machine lacks to mount the volumes of a workflow, and folders given for nothing."""
-    found = []
+def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[Problem]:
+    """Return the volumes without a directory, and the directories without a volume."""
+    problems = []
     volumes = [*workflow.spec.volumes, *(volume for t in workflow.spec.templates for volume in t.volumes)]
     names = {_name(volume) for volume in volumes}
-    for name, folder in given.items():
+    for name, folder in directories.items():
         if name not in names:
-            known = ", ".join(sorted(filter(None, names))) or "none"
-            found.append(Problem(f"no volume is called `{name}`", path="volumes", fix=f"the document has: {known}"))
+            known = ", ".join(sorted(filter(None, names)))
+            fix = f"use one of {known}" if known else f"remove --volume {name}"
+            problems.append(Problem(f"unknown volume `{name}`", path="volumes", fix=fix))
         elif not folder.is_dir():
-            found.append(Problem(f"the folder given for `{name}` isn't there: {folder}", path="volumes"))
+            problems.append(Problem(f"the directory for volume `{name}` does not exist: {folder}", path="volumes"))
     mounted = {mount.name for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts}
     for volume in volumes:
         files = volume.secret or volume.config_map
         if volume.name not in mounted or volume.persistent_volume_claim or not _name(volume):
             continue
-        if _name(volume) not in given and not (files and files.optional):
-            found.append(_missing(volume))
-        elif files and _name(volume) in given and given[_name(volume)].is_dir():
-            found += _missing_files(volume, files, given[_name(volume)])
-    return list(dict.fromkeys(found))
+        if _name(volume) not in directories and not (files and files.optional):
+            problems.append(_missing(volume))
+        elif files and _name(volume) in directories and directories[_name(volume)].is_dir():
+            problems += _missing_files(volume, files, directories[_name(volume)])
+    return list(dict.fromkeys(problems))
 
 
-def mount(
-    spec: Spec, template: Template, container: Container, run: Path, attempt: Path, given: Mapping[str, Path]
+def create_mounts(
+    spec: Spec, template: Template, container: Container, run: Path, attempt: Path, directories: Mapping[str, Path]
 ) -> Mounts:
-    """The mounts of one attempt, their folders made."""
+    """Create the directories of an attempt's mounts and return the mounts."""
     claims = {claim.metadata.name: run / "volumes" / claim.metadata.name for claim in spec.volume_claim_templates}
     volumes = {volume.name: volume for volume in [*spec.volumes, *template.volumes]}
     folders = []
-    for wanted in container.volume_mounts:
-        volume = volumes.get(wanted.name)
-        folder = (claims[wanted.name] if volume is None else _folder(volume, attempt, given)) / wanted.sub_path
+    for mount in container.volume_mounts:
+        volume = volumes.get(mount.name)
+        folder = (claims[mount.name] if volume is None else _folder(volume, attempt, directories)) / mount.sub_path
         if not folder.exists():
             folder.mkdir(parents=True)
-        lasting = volume is None or volume.empty_dir is None
-        folders.append(Folder(posixpath.normpath(wanted.mount_path), folder.absolute(), lasting))
+        persistent = volume is None or volume.empty_dir is None
+        folders.append(Folder(posixpath.normpath(mount.mount_path), folder.absolute(), persistent))
     return Mounts(sorted(folders, key=lambda folder: len(folder.path), reverse=True))
 
 
 def _name(volume: Volume) -> str:
-    """The name under which a folder can be given for a volume; empty when none is needed."""
+    """Return the name by which a directory is set for a volume; empty when none is needed."""
     if volume.persistent_volume_claim:
         return volume.persistent_volume_claim.claim_name
     if volume.secret:
         return volume.secret.secret_name
     if volume.config_map:
         return volume.config_map.name
-    return volume.name if volume.elsewhere else ""
+    return volume.name if volume.cluster_type else ""
 
 
 def _missing(volume: Volume) -> Problem:
-    kind = "secret" if volume.secret else "configMap" if volume.config_map else volume.elsewhere
+    kind = "secret" if volume.secret else "configMap" if volume.config_map else volume.cluster_type
     name = _name(volume)
     return Problem(
-        f"the {kind} `{name}` isn't on this machine",
+        f"the {kind} `{name}` has no local directory",
         path=f"spec.volumes[{volume.name}]",
-        fix=f"give a folder that holds its files: --volume {name}=FOLDER",
+        fix=f"pass a directory with its files: --volume {name}=DIRECTORY",
     )
 
 
 def _missing_files(volume: Volume, files: Files, folder: Path) -> list[Problem]:
-    lacking = [item for item in files.items if not (folder / item.key).exists() and not (folder / item.path).exists()]
+    missing = [item for item in files.items if not (folder / item.key).exists() and not (folder / item.path).exists()]
     return [
-        Problem(f"{folder} lacks `{item.key}`", path=f"spec.volumes[{volume.name}]", fix=f"or a file `{item.path}`")
-        for item in lacking
+        Problem(f"`{item.key}` not found in {folder}", path=f"spec.volumes[{volume.name}]", fix=f"add `{item.path}`")
+        for item in missing
         if not files.optional
     ]
 
 
-def _folder(volume: Volume, attempt: Path, given: Mapping[str, Path]) -> Path:
+def _folder(volume: Volume, attempt: Path, directories: Mapping[str, Path]) -> Path:
     if volume.persistent_volume_claim:
         name = volume.persistent_volume_claim.claim_name
-        return given.get(name) or home() / "volumes" / name
+        return directories.get(name) or home() / "volumes" / name
     if volume.host_path:
         return Path(volume.host_path.path)
     files = volume.secret or volume.config_map
-    if files and files.items and _name(volume) in given:
-        return _named_files(files, given[_name(volume)], attempt / "volumes" / volume.name)
-    return given.get(_name(volume)) or attempt / "volumes" / volume.name
+    if files and files.items and _name(volume) in directories:
+        return _named_files(files, directories[_name(volume)], attempt / "volumes" / volume.name)
+    return directories.get(_name(volume)) or attempt / "volumes" / volume.name
 
 
 def _named_files(files: Files, source: Path, folder: Path) -> Path:
-    """A folder in which the chosen keys have the file names asked for. Links, so that no secret is copied."""
+    """Return a directory with the selected keys as files: symbolic links, so that no secret is copied."""
     for item in files.items:
         file = next((source / name for name in (item.key, item.path) if (source / name).exists()), None)
         target = folder / item.path

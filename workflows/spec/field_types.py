@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 
 from steps.runtime.options import Pattern
-from workflows.argo.duration import seconds
+from workflows.argo.duration import parse_duration
 from workflows.spec import names
 
 MAX_HOURS = 8784
@@ -22,7 +22,7 @@ def whole_seconds(duration: str) -> int:
     Raises:
         ValueError: the text is not a duration, or is zero or longer than a year.
     """
-    total = int(seconds(duration)) if duration and re.fullmatch(_DURATION, duration) else 0
+    total = int(parse_duration(duration)) if duration and re.fullmatch(_DURATION, duration) else 0
     if not 0 < total <= MAX_HOURS * 3600:
         raise ValueError(f"must be a duration such as 90s, 10m or 1h30m (at most {MAX_HOURS}h), not {duration!r}")
     return total

@@ -20,7 +20,7 @@ def test_an_error_is_told_with_place_rule_and_fix_and_ends_with_2(argotune):
     ended = argotune("lint", BAD / "on-exit.yaml", BAD / "enum.yaml")
     assert ended.returncode == 2
     assert ended.stdout.startswith(
-        f"{BAD / 'on-exit.yaml'}:8: spec.onExit: [on-exit] no template is called `report`\n    fix: known: main\n"
+        f"{BAD / 'on-exit.yaml'}:8: spec.onExit: [on-exit] unknown template `report`\n    fix: known: main\n"
     )
     assert ended.stdout.count("[enum]") == 2
     assert ended.stderr == "3 documents, 3 errors, 0 warnings\n"
@@ -49,7 +49,7 @@ def test_json_tells_the_same(argotune):
     assert told["findings"][0] == {
         "rule": "entrypoint",
         "severity": "error",
-        "message": "no template is called `mian`",
+        "message": "unknown template `mian`",
         "path": "spec.entrypoint",
         "file": "stdin",
         "line": 8,

@@ -75,15 +75,15 @@ def test_a_missing_artifact_fails_the_step_unless_it_is_optional(tmp_path):
         assert outcome.phase == phase
         [stored] = folder.rglob("artifacts/folder/made/a.txt")
         assert stored.read_text() == "a"
-    assert "it did not write its outputs: promised" in outcome.message
+    assert "the outputs are missing: promised" in outcome.message
 
 
 @pytest.mark.parametrize(
     ("artifact", "what"),
     [
-        ({"name": "x", "path": "/elsewhere"}, "`/elsewhere` is not under a volume mount"),
-        ({"name": "x"}, "an artifact of a container has a `path`"),
-        ({"name": "x", "path": "/mnt/work/x", "from": "y"}, "`from` can.t be done on one machine"),
+        ({"name": "x", "path": "/elsewhere"}, "`/elsewhere` is not inside a volume mount"),
+        ({"name": "x"}, "artifact `x` has no path"),
+        ({"name": "x", "path": "/mnt/work/x", "from": "y"}, "the local runner does not support `from`"),
     ],
 )
 def test_unsupported_artifacts_are_rejected_before_anything_starts(artifact, what):

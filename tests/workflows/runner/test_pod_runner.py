@@ -218,7 +218,7 @@ def test_python_is_the_python_that_runs_this(tmp_path: Path) -> None:
 def test_a_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     outcome = run(tmp_path, leaf("a", "", container={"command": ["no-such-program"]}))
     assert (outcome.phase, outcome.exit_code) == ("Error", None)
-    assert outcome.message == "a failed: there is no command `no-such-program` on this machine"
+    assert outcome.message == "a failed: command not found: `no-such-program`"
 
 
 def test_an_output_that_was_not_written_is_an_error_unless_it_has_a_default(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_an_output_that_was_not_written_is_an_error_unless_it_has_a_default(tmp_
     outcome = run(tmp_path, silent("with", default="none"), silent("without"))
     assert outcome.outputs["with"] == {"o": "none"}
     assert outcome.nodes["without"].phase == "Error"
-    assert outcome.message == "without failed: it did not write its outputs: o"
+    assert outcome.message == "without failed: the outputs are missing: o"
 
 
 def test_a_failed_leaf_keeps_what_it_wrote(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_killed_runner_goes_on_and_repeats_nothing(runs: Runs) -> None:
     assert (runs.starts("before-"), runs.starts("start-")) == (1, 2)
     assert log_of(runs.folder, "after").strip() == "kept"
     attempts = runner.read_state(runs.folder).nodes["hold"].attempts
-    assert [(str(a.phase), a.message) for a in attempts] == [("Failed", "its runner was gone"), ("Succeeded", "")]
+    assert [(str(a.phase), a.message) for a in attempts] == [("Failed", "the runner died"), ("Succeeded", "")]
 
 
 def test_what_a_dead_runner_left_is_ended_first(runs: Runs) -> None:
@@ -216,7 +216,7 @@ def test_a_second_ctrl_c_kills_at_once(runs: Runs) -> None:
 def test_one_folder_has_one_runner(runs: Runs) -> None:
     first = runs.begin(chain(runs))
     runs.held()
-    with pytest.raises(InvalidInput, match="another argotune is at work"):
+    with pytest.raises(InvalidInput, match="another argotune process"):
         runner.resume(runs.folder, timing=QUICK)
     runs.let_go()
     first.communicate(timeout=20)
@@ -337,7 +337,7 @@ def test_a_task_whose_inputs_have_changed_runs_again(tmp_path: Path) -> None:
 
 def test_no_run_is_there(tmp_path: Path) -> None:
     for look in (runner.read_state, runner.resume):
-        with pytest.raises(InvalidInput, match="no run is kept here"):
+        with pytest.raises(InvalidInput, match="no run in this directory"):
             look(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -345,7 +345,7 @@ def test_no_run_is_there(tmp_path: Path) -> None:
 def test_a_run_that_can_not_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "workflow.json").write_text("{}")
     (tmp_path / "state.json").write_text("{")
-    with pytest.raises(InvalidInput, match="can't be read"):
+    with pytest.raises(InvalidInput, match="cannot read the run"):
         runner.resume(tmp_path)
 
 

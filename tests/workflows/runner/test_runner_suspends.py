@@ -54,8 +54,8 @@ def test_an_answer_given_beforehand_is_taken(tmp_path: Path, answer: str, then: 
 def test_without_anybody_to_ask_it_fails_and_says_how_to_go_on(tmp_path: Path) -> None:
     outcome = runner.start(document(), tmp_path / "r", name="r", timing=QUICK)
     assert outcome.phase is Phase.FAILED
-    assert outcome.message == "approval failed: nobody is here to answer `approve` (YES or NO)"
-    assert outcome.fix == "add the answer: -p approve=YES or -p approve=NO"
+    assert outcome.message == "approval failed: no terminal to answer `approve` (YES or NO)"
+    assert outcome.fix == "pass the answer: -p approve=YES or -p approve=NO"
     assert outcome.nodes["go"].phase is Phase.OMITTED
 
 
@@ -70,7 +70,7 @@ def test_a_resumed_run_takes_the_answer_and_keeps_what_was_done(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [({"approve": "yes"}, "`yes` is not one of YES, NO"), ({"aprove": "YES"}, "no parameter is called `aprove`")],
+    [({"approve": "yes"}, "`yes` is not one of YES, NO"), ({"aprove": "YES"}, "unknown parameter `aprove`")],
 )
 def test_a_wrong_answer_is_refused_before_anything_starts(tmp_path: Path, given: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
@@ -82,7 +82,7 @@ def test_resuming_takes_answers_and_no_other_parameters(tmp_path: Path) -> None:
     own = document()
     own["spec"]["arguments"]["parameters"] = [{"name": "epochs", "value": "1"}]
     runner.start(own, tmp_path / "r", name="r", timing=QUICK)
-    with pytest.raises(InvalidInput, match="nothing asks for `epochs`"):
+    with pytest.raises(InvalidInput, match="no suspend template has the parameter `epochs`"):
         runner.resume(tmp_path / "r", answers={"epochs": "2"}, timing=QUICK)
 
 
@@ -98,12 +98,12 @@ def test_a_suspend_that_asks_nothing_is_told_to_go_on_by_its_name(tmp_path: Path
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        (asking(retryStrategy={"limit": 1}), "retryStrategy.*containers alone"),
-        (asking(timeout="1h"), "timeout.*containers alone"),
-        (asking(inputs={}), "nothing says which answers there are"),
+        (asking(retryStrategy={"limit": 1}), "retryStrategy.*only on containers"),
+        (asking(timeout="1h"), "`timeout` is not allowed on suspend"),
+        (asking(inputs={}), "the options of the answer are missing"),
         (
             asking(outputs={"parameters": [{"name": "approve", "valueFrom": {"path": "/x"}}]}),
-            "supplied by who resumes",
+            "must be `supplied`",
         ),
     ],
     ids=["retry", "timeout", "no input", "no supply"],

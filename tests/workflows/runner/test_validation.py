@@ -60,29 +60,29 @@ def test_what_only_a_cluster_needs_is_accepted(path: str) -> None:
     runner.check(changed(path, CLUSTER_FIELDS[path]))
 
 
-UNKNOWN_FIELDS = [
-    "spec.hooks",
-    "spec.templateDefaults",
-    "spec.workflowTemplateRef",
-    "spec.suspend",
-    "spec.bogus",
-    "spec.templates.1.memoize",
-    "spec.templates.1.sidecars",
-    "spec.templates.1.daemon",
-    "spec.templates.1.script",
-    "spec.templates.1.inputs.artifacts",
-    "spec.templates.1.container.livenessProbe",
-    "spec.templates.1.container.envFrom",
-    "spec.templates.0.dag.target",
-    "spec.templates.0.dag.tasks.0.continueOn",
-    "spec.templates.0.dag.tasks.0.hooks",
-]
+UNSUPPORTED_FIELDS: dict[str, Any] = {
+    "spec.hooks": {"exit": {"template": "a"}},
+    "spec.templateDefaults": {"timeout": "1h"},
+    "spec.workflowTemplateRef": {"name": "x"},
+    "spec.suspend": True,
+    "spec.bogus": 1,
+    "spec.templates.1.memoize": {"key": "x", "maxAge": "1h", "cache": {"configMap": {"name": "x", "key": "x"}}},
+    "spec.templates.1.sidecars": [{"name": "x", "image": "x"}],
+    "spec.templates.1.daemon": True,
+    "spec.templates.1.script": {"image": "x", "source": "x"},
+    "spec.templates.1.inputs.artifacts": [{"name": "x", "path": "/x", "optional": True}],
+    "spec.templates.1.container.livenessProbe": {},
+    "spec.templates.1.container.envFrom": [{"secretRef": {"name": "x"}}],
+    "spec.templates.0.dag.target": "a",
+    "spec.templates.0.dag.tasks.0.continueOn": {"failed": True},
+    "spec.templates.0.dag.tasks.0.hooks": {"exit": {"template": "a"}},
+}
 
 
-@pytest.mark.parametrize("path", UNKNOWN_FIELDS)
-def test_what_it_cannot_do_is_refused_with_its_path(path: str) -> None:
+@pytest.mark.parametrize("path", UNSUPPORTED_FIELDS)
+def test_unsupported_field_is_rejected_with_its_path(path: str) -> None:
     written = ".".join(f"[{part}]" if part.isdecimal() else part for part in path.split(".")).replace(".[", "[")
-    message = refused(changed(path, {"x": 1}))
+    message = refused(changed(path, UNSUPPORTED_FIELDS[path]))
     assert written in message
     assert f"`{path.rpartition('.')[2]}`" in message
 
@@ -105,38 +105,44 @@ def test_a_suspend_that_ends_by_itself_is_refused_by_name() -> None:
 def test_the_command_of_an_image_is_not_guessed() -> None:
     document = good()
     del document["spec"]["templates"][1]["container"]["command"]
-    assert "spec.templates[1].container.command: a container needs a command" in refused(document)
+    assert "spec.templates[1].container.command: the local runner requires a command" in refused(document)
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "entrypoint": (workflow(leaf("a", EXIT)), "no template is called `main`"),
-    "template": (workflow(dag(task("a", "gone"))), "no template is called `gone`"),
+    "entrypoint": (workflow(leaf("a", EXIT)), "unknown template `main`"),
+    "template": (workflow(dag(task("a", "gone"))), "unknown template `gone`"),
     "two templates": (
         workflow(dag(task("a")), leaf("a", EXIT), leaf("a", EXIT)),
-        "more than one template is called `a`",
+        "duplicate name `a`",
     ),
-    "two tasks": (workflow(dag(task("a"), task("a")), leaf("a", EXIT)), "more than one task is called `a`"),
-    "name": (workflow(dag(task("a_b", "a")), leaf("a", EXIT)), "`a_b` is not a name"),
-    "dependency": (workflow(dag(task("a", depends="b")), leaf("a", EXIT)), "no task is called `b`"),
-    "depends syntax": (workflow(dag(task("a", depends="b &&")), leaf("a", EXIT)), "`b &&` doesn't parse"),
-    "depends result": (workflow(dag(task("a"), task("b", "a", depends="a.Done")), leaf("a", EXIT)), "a.Done"),
+    "two tasks": (workflow(dag(task("a"), task("a")), leaf("a", EXIT)), "duplicate name `a`"),
+    "name": (workflow(dag(task("a_b", "a")), leaf("a", EXIT)), "`a_b` is not a valid name of a task"),
+    "dependency": (workflow(dag(task("a", depends="b")), leaf("a", EXIT)), "unknown task `b`"),
+    "depends syntax": (workflow(dag(task("a", depends="b &&")), leaf("a", EXIT)), "`b &&` does not parse"),
+    "depends result": (
+        workflow(dag(task("a"), task("b", "a", depends="a.Done")), leaf("a", EXIT)),
+        "unknown result `Done`",
+    ),
     "depends both": (
         workflow(dag(task("a"), task("b", "a", depends="a"), task("c", "a", dependencies=["a"])), leaf("a", EXIT)),
-        "either `depends` or `dependencies`",
+        "`dependencies` cannot be combined with `depends`",
     ),
     "items result": (
         workflow(dag(task("a"), task("b", "a", depends="a.AnySucceeded")), leaf("a", EXIT)),
-        "`AnySucceeded` is for tasks with items",
+        "`AnySucceeded` is only for tasks with items",
     ),
     "cycle": (
         workflow(
             dag(task("a", depends="c"), task("b", "a", depends="a"), task("c", "a", depends="b")), leaf("a", EXIT)
         ),
-        "tasks wait for each other: a -> c -> b -> a",
+        "dependency cycle: a -> b -> c -> a",
     ),
-    "template cycle": (workflow(dag(task("a")), dag(task("b", "main"), name="a")), "templates call each other"),
-    "when": (workflow(dag(task("a", when="x y")), leaf("a", EXIT)), "`x y` doesn't parse"),
-    "input": (workflow(dag(task("a")), leaf("a", EXIT, inputs=inputs("n"))), "template `a` needs the input `n`"),
+    "template cycle": (
+        workflow(dag(task("a")), dag(task("b", "main"), name="a")),
+        "does not support recursion: main -> a -> main",
+    ),
+    "when": (workflow(dag(task("a", when="x y")), leaf("a", EXIT)), "`x y`: no operator between the words"),
+    "input": (workflow(dag(task("a")), leaf("a", EXIT, inputs=inputs("n"))), "template `a` requires the input `n`"),
     "argument": (workflow(dag(task("a", arguments={"n": "1"})), leaf("a", EXIT)), "has no input `n`"),
     "workflow parameter": (
         workflow(dag(task("a")), leaf("a", SAY, "{{workflow.parameters.n}}")),
@@ -149,7 +155,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
             writer("a", "1"),
             leaf("b", SAY, inputs=inputs("x")),
         ),
-        "{{tasks.a.outputs.parameters.gone}} has no value",
+        "{{tasks.a.outputs.parameters.gone}}: `a` has no `outputs.parameters.gone`",
     ),
     "not an ancestor": (
         workflow(
@@ -157,48 +163,54 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
             writer("a", "1"),
             leaf("b", SAY, inputs=inputs("x")),
         ),
-        "name a task that this one waits for",
+        "`b` does not depend on `a`",
     ),
-    "expression tag": (workflow(dag(task("a")), leaf("a", SAY, "{{=1+1}}")), "{{=1+1}} is an expression tag"),
+    "expression tag": (
+        workflow(dag(task("a")), leaf("a", SAY, "{{=1+1}}")),
+        "the expression tag {{=1+1}}",
+    ),
     "item": (workflow(dag(task("a")), leaf("a", SAY, "{{item.x}}")), "{{item.x}} has no value"),
-    "failures": (workflow(dag(task("a")), leaf("a", SAY, "{{workflow.failures}}")), "exit handler alone"),
+    "failures": (
+        workflow(dag(task("a")), leaf("a", SAY, "{{workflow.failures}}")),
+        "only available in the exit handler",
+    ),
     "retry expression": (
         workflow(dag(task("a")), leaf("a", EXIT, retryStrategy={"expression": "asInt(lastRetry.code) > 1"})),
-        "`lastRetry.code` is not one of",
+        "unknown variable `lastRetry.code`",
     ),
     "retry of a dag": (
         workflow(dag(task("a"), retryStrategy={"limit": 1}), leaf("a", EXIT)),
-        "honoured on containers",
+        "only on containers",
     ),
     "retry limit": (
         workflow(dag(task("a")), leaf("a", EXIT, retryStrategy={"limit": "x"})),
-        "`x` is not a whole number",
+        "`x` is not an integer",
     ),
     "retry policy": (workflow(dag(task("a")), leaf("a", EXIT, retryStrategy={"retryPolicy": "Never"})), "retryPolicy"),
     "duration": (workflow(dag(task("a")), leaf("a", EXIT, timeout="2 days")), "`2 days` is not a duration"),
     "mount": (
         workflow(dag(task("a")), leaf("a", EXIT, container={"volumeMounts": [{"name": "v", "mountPath": "/v"}]})),
-        "no volume is called `v`",
+        "unknown volume `v`",
     ),
     "output path": (
         workflow(
             dag(task("a")), leaf("a", EXIT, outputs={"parameters": [{"name": "o", "valueFrom": {"path": "/tmp/o"}}]})
         ),
-        "`/tmp/o` is not under a volume mount",
+        "`/tmp/o` is not inside a volume mount",
     ),
     "working folder": (
         workflow(dag(task("a")), leaf("a", EXIT, container={"workingDir": "/app"})),
-        "`/app` is not under",
+        "`/app` is not inside",
     ),
     "enum": (
         workflow(dag(task("a")), leaf("a", EXIT), parameters={"p": {"value": "maybe", "enum": ["yes", "no"]}}),
-        "`maybe` is not one of yes, no",
+        "`maybe` is not in the enum",
     ),
     "pod patch": (workflow(dag(task("a")), leaf("a", EXIT), podSpecPatch="hostPID: true"), "only `terminationGrace"),
-    "kind": ({"kind": "Deployment"}, "not a document of kind Workflow"),
+    "kind": ({"kind": "Deployment"}, "kind must be one of Workflow"),
     "two kinds": (
         workflow({"name": "main", "dag": {"tasks": [task("a", "main")]}, "steps": []}),
-        "one of container, suspend, dag",
+        "dag cannot be combined with steps",
     ),
 }
 
@@ -209,15 +221,36 @@ def test_what_cannot_work_is_refused_before_it_starts(case: str) -> None:
     assert message in refused(document)
 
 
-def test_text_in_braces_of_others_is_no_concern_of_argo() -> None:
+def test_braces_that_are_not_argo_tags_are_accepted() -> None:
     runner.check(workflow(dag(task("a")), leaf("a", SAY, "{{ messages }}", "{{ unbalanced", "{{item}}", "{% if x %}")))
 
 
 def test_templates_of_templates_and_schedules_are_accepted() -> None:
     spec = good()["spec"]
-    runner.check({"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTemplate", "spec": spec})
+    runner.check(
+        {"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTemplate", "metadata": {"name": "x"}, "spec": spec}
+    )
     cron = {"schedules": ["0 3 * * *"], "timezone": "Europe/Berlin", "workflowSpec": spec}
-    runner.check({"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "spec": cron})
+    runner.check(
+        {"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "metadata": {"name": "x"}, "spec": cron}
+    )
+
+
+TAGS_IN_NAMES = [
+    {"name": "main", "steps": [[task("run-{{workflow.name}}", "a")]]},
+    {"name": "main", "steps": [[task("a", "{{workflow.name}}")]]},
+    leaf("main", EXIT, container={"volumeMounts": [{"name": "{{workflow.name}}", "mountPath": "/v"}]}),
+]
+
+
+@pytest.mark.parametrize("template", TAGS_IN_NAMES)
+def test_tag_in_a_name_is_rejected(template: dict[str, Any]) -> None:
+    assert "does not support the tag in" in refused(workflow(template, leaf("a", EXIT)))
+
+
+def test_tag_without_a_value_in_the_local_runner_is_rejected() -> None:
+    document = workflow(dag(task("a")), leaf("a", SAY, "{{workflow.priority}}"), priority=1)
+    assert "{{workflow.priority}} has no value in the local runner" in refused(document)
 
 
 def start_refused(folder: Path, document: dict[str, Any], **options: Any) -> str:
@@ -231,7 +264,7 @@ def test_parameters_are_checked_all_at_once(tmp_path: Path) -> None:
     parameters = {"p": {"value": "no", "enum": ["yes", "no"]}, "empty": {"description": "nobody gave one"}}
     document = workflow(dag(task("a")), leaf("a", EXIT, "0"), parameters=parameters)
     message = start_refused(tmp_path / "run", document, parameters={"p": "perhaps", "other": "1"})
-    assert "no parameter is called `other`" in message
+    assert "unknown parameter `other`" in message
     assert "`perhaps` is not one of yes, no" in message
     assert "parameter `empty` has no value" in message
 
@@ -249,19 +282,19 @@ def test_secrets_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytes
     )
     message = start_refused(tmp_path / "run", document)
     assert "export TOKEN=..." in message
-    assert "the secret `push` isn't on this machine" in message
-    assert "--volume nfs=FOLDER" in message
+    assert "the secret `push` has no local directory" in message
+    assert "--volume nfs=DIRECTORY" in message
 
 
 def test_volumes_given_for_nothing_are_refused(tmp_path: Path) -> None:
     message = start_refused(tmp_path / "run", good(), volumes={"cache": tmp_path})
-    assert "no volume is called `cache`" in message
+    assert "unknown volume `cache`" in message
 
 
 def test_a_folder_that_holds_a_run_is_not_taken(tmp_path: Path) -> None:
     runner.start(good(), tmp_path / "run", name="x")
     before = json.loads((tmp_path / "run" / "state.json").read_text())
-    with pytest.raises(InvalidInput, match="a run is kept here already"):
+    with pytest.raises(InvalidInput, match="already contains a run"):
         runner.start(good(), tmp_path / "run", name="y")
     assert json.loads((tmp_path / "run" / "state.json").read_text()) == before
 

@@ -13,11 +13,11 @@ def scheduled(rest: str) -> str:
 
 
 BROKEN = {
-    "four fields": (scheduled("").replace("0 3 * * 0", "0 3 * *"), "schedules[0]", "it has 4 fields"),
+    "four fields": (scheduled("").replace("0 3 * * 0", "0 3 * *"), "schedules[0]", "4 fields instead of 5"),
     "no such hour": (
         scheduled("").replace("0 3 * * 0", "0 24 * * 0"),
         "schedules[0]",
-        "hour 24 is not within",
+        "hour 24 is not in 0 to 23",
     ),
     "zone inside": (scheduled("").replace("0 3", "CRON_TZ=UTC 0 3"), "schedules[0]", "pipeline.schedule.timezone"),
     "no times": (scheduled("").replace('["0 3 * * 0"]', "[]"), "schedules", "at least one schedule"),
@@ -34,7 +34,7 @@ BROKEN = {
     "stop syntax": (
         scheduled(', stopStrategy: {expression: "cronworkflow.failed >"}'),
         "stopStrategy.expression",
-        "doesn't parse",
+        "does not parse",
     ),
     "stop never": (scheduled(', stopStrategy: {expression: "1 > 2"}'), "stopStrategy.expression", "has no variable"),
     "old field": (scheduled(', schedule: "0 3 * * 0"'), "schedule", "unknown field"),
@@ -108,5 +108,5 @@ def test_flags_are_held_to_the_same_rules(tmp_path):
     with pytest.raises(InvalidInput) as caught:
         load_plans(file, ["schedule.timezone=Mars/X", 'schedule.schedules=["1 2"]', "timeLimit=soon"])
     said = str(caught.value)
-    assert all(words in said for words in ("'Mars/X' is not a time zone", "it has 2 fields", "not 'soon'"))
+    assert all(words in said for words in ("'Mars/X' is not a time zone", "2 fields instead of 5", "not 'soon'"))
     assert "Value error" not in said

@@ -16,45 +16,45 @@ _GO_ZONES = ("UTC", "Local")
 
 
 def cron_schedule(document: Document) -> Iterator[Violation]:
-    """A CronWorkflow has no schedule, or one that is not five fields of cron, `@daily` and the like, or `@every
-    1h`.
+    """A CronWorkflow has no schedule, or a schedule that is not five cron fields, a name such as `@daily`, or an
+    interval such as `@every 1h`.
     """
     if document.kind != "CronWorkflow":
         return
     schedules = section(document.value, "spec").get("schedules")
     if schedules == []:
         yield Violation(
-            "spec.schedules", "the list is empty, so that it never runs", 'as in: schedules: ["0 3 * * 0"]'
+            "spec.schedules", "schedules is empty, so that it never runs", 'add one, such as ["0 3 * * 0"]'
         )
     for index, text in enumerate(schedules or []):
         try:
             cron.check(text)
         except ValueError as error:
             yield Violation(
-                join("spec.schedules", index), f"`{text}`: {error}", "as in: 30 3 * * 1-5, @daily, @every 6h"
+                join("spec.schedules", index),
+                f"`{text}`: {error}",
+                "use e.g. 30 3 * * 1-5, @daily or @every 6h",
             )
 
 
 def timezone(document: Document) -> Iterator[Violation]:
-    """`timezone`, or the `CRON_TZ=` of a schedule, is not a zone of the IANA database."""
+    """`timezone` or the `CRON_TZ=` of a schedule is not a time zone of the IANA database."""
     if document.kind != "CronWorkflow":
         return
     spec = section(document.value, "spec")
-    places = [("spec.timezone", str(spec.get("timezone", "")))]
-    places += [
-        (join("spec.schedules", index), cron.zone(text)) for index, text in enumerate(spec.get("schedules", []))
-    ]
-    for path, name in places:
+    zones = [("spec.timezone", str(spec.get("timezone", "")))]
+    zones += [(join("spec.schedules", index), cron.zone(text)) for index, text in enumerate(spec.get("schedules", []))]
+    for path, name in zones:
         if name and _zones() and name not in _zones() and name not in _GO_ZONES:
-            yield Violation(path, f"there is no time zone `{name}`", _instead(name))
+            yield Violation(path, f"unknown time zone `{name}`", _suggest_zone(name))
 
 
-def _instead(name: str) -> str:
+def _suggest_zone(name: str) -> str:
     near = unknown(name, _zones())
-    return near if near.startswith("did you mean") else "write one such as Etc/UTC or Europe/Paris"
+    return near if near.startswith("did you mean") else "use a zone such as Etc/UTC or Europe/Paris"
 
 
 @cache
 def _zones() -> frozenset[str]:
-    """Empty where this machine has no time zone database: then nothing can be said."""
+    """Return the time zones; empty when this machine has no time zone database, so that none is rejected."""
     return frozenset(zoneinfo.available_timezones())

@@ -1,4 +1,4 @@
-"""Tasks of a DAG and what they wait for; loops of tasks and steps (Argo: ``validateDAG``, ``addItemsToScope``)."""
+"""Tasks of a DAG and their dependencies; loops of tasks and steps (Argo: ``validateDAG``, ``addItemsToScope``)."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ _TASK_RESULT = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*\.([A-Za-z]+)")
 
 
 def no_tasks(document: Document) -> Iterator[Violation]:
-    """A `dag` has no tasks, or `steps` have no step."""
+    """A `dag` has no tasks, or `steps` has no steps."""
     for template in document.templates:
-        # A dag without `tasks` lacks a field, which the schema tells.
+        # The schema reports a dag without `tasks` as a missing field.
         empty = template.type == "steps" or "tasks" in section(template.value, "dag")
         if template.type in ("dag", "steps") and empty and not template.tasks:
             yield Violation(
-                join(template.path, template.type), f"{template.label} has nothing to do", "add a task or a step"
+                join(template.path, template.type), f"{template.label} has no tasks", "add a task or a step"
             )
 
 
 def depends_syntax(document: Document) -> Iterator[Violation]:
-    """A `depends` does not parse, or asks for a result that tasks do not have. Argo reads it only when it runs."""
+    """A `depends` does not parse, or uses an unknown result. Argo reads it only at runtime."""
     for task in _dag_tasks(document):
         if task.depends:
             try:
                 expressions.parse_depends(task.depends)
             except expressions.ExpressionError as error:
-                wrong = [word for word in _TASK_RESULT.findall(task.depends) if word not in RESULTS]
-                what = f"a task has no result `{wrong[0]}`" if wrong else str(error)
-                fix = unknown(wrong[0], RESULTS) if wrong else "as in: a && (b.Succeeded || !c.Failed)"
-                yield Violation(join(task.path, "depends"), what, fix)
+                unknown_results = [word for word in _TASK_RESULT.findall(task.depends) if word not in RESULTS]
+                message, fix = str(error), "use an expression such as a && (b.Succeeded || !c.Failed)"
+                if unknown_results:
+                    message = f"unknown result `{unknown_results[0]}`"
+                    fix = unknown(unknown_results[0], RESULTS)
+                yield Violation(join(task.path, "depends"), message, fix)
             except RecursionError:
-                yield Violation(join(task.path, "depends"), "nested too deeply", "take parentheses out")
+                yield Violation(join(task.path, "depends"), "nested too deeply", "remove parentheses")
 
 
 def unknown_dependency(document: Document) -> Iterator[Violation]:
-    """`depends` or `dependencies` names a task that is not in the DAG."""
+    """`depends` or `dependencies` refers to a task that is not in the DAG."""
     for task in _dag_tasks(document):
         names = task.within.by_name
-        for field, wanted in (("depends", _waited_for(task)), ("dependencies", task.dependencies)):
-            for name in dict.fromkeys(wanted):
+        for field, parents in (("depends", _tasks_in_depends(task)), ("dependencies", task.dependencies)):
+            for name in dict.fromkeys(parents):
                 if name not in names:
-                    yield Violation(join(task.path, field), f"no task is called `{name}`", unknown(name, names))
+                    yield Violation(join(task.path, field), f"unknown task `{name}`", unknown(name, names))
 
 
 def dependency_cycle(document: Document) -> Iterator[Violation]:
-    """Tasks of a DAG wait for each other in a ring."""
+    """The dependencies of a DAG's tasks form a cycle."""
     for template in _dags(document):
         if template.graph is None:
             continue
         try:
             TopologicalSorter(template.graph.parents).prepare()
         except CycleError as error:
-            ring = " -> ".join(error.args[1])
-            yield Violation(
-                f"{template.path}.dag.tasks", f"tasks wait for each other: {ring}", "take one dependency out"
-            )
+            cycle = " -> ".join(error.args[1])
+            yield Violation(f"{template.path}.dag.tasks", f"dependency cycle: {cycle}", "remove one dependency")
 
 
 def depends_beside_dependencies(document: Document) -> Iterator[Violation]:
@@ -73,30 +73,36 @@ def depends_beside_dependencies(document: Document) -> Iterator[Violation]:
         if any(task.depends for task in template.tasks):
             for task in template.tasks:
                 if task.dependencies:
-                    fix = f"write depends: {' && '.join(task.dependencies)}"
-                    yield Violation(join(task.path, "dependencies"), "another task of this DAG has `depends`", fix)
+                    fix = f"use depends: {' && '.join(task.dependencies)}"
+                    yield Violation(
+                        join(task.path, "dependencies"),
+                        "`dependencies` cannot be combined with `depends`",
+                        fix,
+                    )
 
 
 def continue_on(document: Document) -> Iterator[Violation]:
-    """A task has `continueOn` in a DAG with `depends`, where the results say it instead."""
+    """A task has `continueOn` in a DAG with `depends`, which selects results instead."""
     for template in _dags(document):
         if any(task.depends for task in template.tasks):
             for task in template.tasks:
                 if "continueOn" in task.value:
-                    fix = f"drop it; later: depends: {task.name}.Succeeded || {task.name}.Failed"
-                    yield Violation(join(task.path, "continueOn"), "`continueOn` can't stand beside `depends`", fix)
+                    fix = f"remove it, and use depends: {task.name}.Succeeded || {task.name}.Failed in later tasks"
+                    yield Violation(
+                        join(task.path, "continueOn"), "`continueOn` cannot be combined with `depends`", fix
+                    )
 
 
 def items_result(document: Document) -> Iterator[Violation]:
-    """`depends` asks for `AnySucceeded` or `AllFailed` of a task without items."""
+    """`depends` uses `AnySucceeded` or `AllFailed` of a task without items."""
     for task in _dag_tasks(document):
         expression = _parsed(task)
         for name, result in expressions.results_of(expression) if expression is not None else ():
             other = task.within.by_name.get(name)
             if result in ("AnySucceeded", "AllFailed") and other and not other.loops:
-                fix = f"write {name}.{'Succeeded' if result == 'AnySucceeded' else 'Failed'}"
+                fix = f"use {name}.{'Succeeded' if result == 'AnySucceeded' else 'Failed'}"
                 yield Violation(
-                    join(task.path, "depends"), f"`{result}` is for tasks with items; `{name}` has none", fix
+                    join(task.path, "depends"), f"`{result}` is only for tasks with items; `{name}` has none", fix
                 )
 
 
@@ -107,17 +113,17 @@ def task_digit(document: Document) -> Iterator[Violation]:
         for task in template.tasks:
             if task.name[:1].isdecimal() and (uses_depends or task.dependencies):
                 yield Violation(
-                    join(task.path, "name"), f"`{task.name}` begins with a digit", f"write task-{task.name}"
+                    join(task.path, "name"), f"`{task.name}` begins with a digit", f"rename it to task-{task.name}"
                 )
 
 
 def dag_target(document: Document) -> Iterator[Violation]:
-    """`target` names a task that is not in the DAG."""
+    """`target` refers to a task that is not in the DAG."""
     for template in _dags(document):
         for name in str(section(template.value, "dag").get("target", "")).split():
             if "{{" not in name and name not in template.by_name:
                 fix = unknown(name, template.by_name) if template.tasks else ""
-                yield Violation(f"{template.path}.dag.target", f"no task is called `{name}`", fix)
+                yield Violation(f"{template.path}.dag.target", f"unknown task `{name}`", fix)
 
 
 def one_loop(document: Document) -> Iterator[Violation]:
@@ -126,23 +132,23 @@ def one_loop(document: Document) -> Iterator[Violation]:
     """
     for task in _tasks(document):
         if len(task.loops) > 1:
-            yield Violation(task.path, f"it has {' and '.join(task.loops)}", "keep one of them")
+            yield Violation(task.path, f"{' cannot be combined with '.join(task.loops)}", "keep one of them")
         if {"count", "end"} <= set(section(task.value, "withSequence")):
-            yield Violation(join(task.path, "withSequence"), "it has both count and end", "keep one of them")
+            yield Violation(join(task.path, "withSequence"), "count cannot be combined with end", "keep one of them")
 
 
 def loop_list(document: Document) -> Iterator[Violation]:
-    """`withParam` is text that is not a JSON list."""
+    """`withParam` is a string that is not a JSON list."""
     for task in _tasks(document):
         text = task.value.get("withParam")
         if isinstance(text, str) and text and "{{" not in text:
             try:
-                good = isinstance(json.loads(text), list)
+                is_list = isinstance(json.loads(text), list)
             except (ValueError, RecursionError):
-                good = False
-            if not good:
-                fix = """write a list, as in '["a", "b"]', or a tag whose value is one"""
-                yield Violation(join(task.path, "withParam"), "it is not a JSON list", fix)
+                is_list = False
+            if not is_list:
+                fix = """use a list such as '["a", "b"]', or a tag with a list as value"""
+                yield Violation(join(task.path, "withParam"), "`withParam` is not a JSON list", fix)
 
 
 def _dags(document: Document) -> list[Template]:
@@ -164,6 +170,6 @@ def _parsed(task: Task) -> expressions.Expression | None:
         return None
 
 
-def _waited_for(task: Task) -> list[str]:
+def _tasks_in_depends(task: Task) -> list[str]:
     expression = _parsed(task)
     return expressions.tasks_of(expression) if expression is not None else []

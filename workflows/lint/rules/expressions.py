@@ -1,7 +1,7 @@
-"""Argo's expression languages, as far as the runner's grammars can tell.
+"""Expressions, by the grammars of ``workflows/argo``.
 
-They cover less than Argo does. What they do not parse is an error only where a fault shows in the text itself: a
-bracket or a quote left open, a single ``=``. Argo looks into none of these before it runs.
+The grammars cover less than Argo. An expression that does not parse is an error only if it is certainly wrong: an open
+bracket or quote, a single ``=``. Argo parses none of these before it runs.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ CRON_VARIABLES = (
     "cronworkflow.name", "cronworkflow.namespace", "cronworkflow.labels", "cronworkflow.annotations",
     "cronworkflow.failed", "cronworkflow.succeeded", "cronworkflow.lastScheduledTime",
 )  # fmt: skip
-"""What a CronWorkflow's ``when`` and ``stopStrategy`` know (Argo: docs/cron-workflows.md)."""
+"""Variables of ``when`` and ``stopStrategy`` of a CronWorkflow (Argo: docs/cron-workflows.md)."""
 
 
 def when_syntax(document: Document) -> Iterator[Violation]:
-    """A `when` of a task or step can't be evaluated: something is left open, a side is missing, or text with spaces or
-    other signs stands without quotes.
+    """A `when` of a task or step cannot be evaluated: a bracket or quote is open, an operand is missing, or a string
+    with spaces or special characters is not quoted.
     """
     for path, when in _whens(document):
-        if fault := _when_fault(when):
-            yield Violation(path, *fault)
+        if error := _when_error(when):
+            yield Violation(path, *error)
 
 
 def when_doubtful(document: Document) -> Iterator[Violation]:
-    """A `when` uses more than comparisons joined by `&&`, `||` and `!`, so that its form was not checked."""
+    """A `when` uses more than comparisons with `&&`, `||` and `!`, so that its syntax was not checked."""
     for path, when in _whens(document):
-        if not _parses_as_when(when) and not _when_fault(when):
-            what = f"`{when}` is more than this linter reads"
-            yield Violation(path, what, "compare with ==, !=, <, >, =~ and join with &&, ||; or write '{{= ... }}'")
+        if not _parses_as_when(when) and not _when_error(when):
+            message = f"`{when}` was not checked: its syntax is not supported"
+            yield Violation(path, message, "use ==, !=, <, >, =~ with && and ||, or an expression tag '{{= ... }}'")
 
 
 def expression_syntax(document: Document) -> Iterator[Violation]:
-    """An expression of a retry, a hook, an output, a `stopStrategy` or a `{{=...}}` tag leaves a bracket or a
-    quote open, has a single `=`, or stands in braces where none belong.
+    """An expression of a retry, a hook, an output, a `stopStrategy` or a `{{=...}}` tag has an open bracket or quote,
+    a single `=`, or braces where none are allowed.
     """
-    for path, expression in _bare(document):
+    for path, expression in _expression_fields(document):
         if EXPRESSION_TAG.search(expression):
-            yield Violation(path, "an expression stands bare here", "leave the braces {{= }} out")
-        elif fault := _fault(TAG.sub("x", expression)):
-            yield Violation(path, fault, "see expr-lang.org for how expressions are written")
+            yield Violation(path, "this field is an expression and takes no tag", "remove the braces {{= }}")
+        elif error := _find_error(TAG.sub("x", expression)):
+            yield Violation(path, error, "see expr-lang.org for the syntax")
     for template in document.templates:
         for path, text in strings(template.value, template.path, frozenset(("dag", "steps"))):
             yield from _tag_expressions(path, text)
@@ -67,12 +67,12 @@ def expression_syntax(document: Document) -> Iterator[Violation]:
 
 
 def retry_expression(document: Document) -> Iterator[Violation]:
-    """`retryStrategy.expression` uses a `lastRetry` field that does not exist, or compares one, all of which are text,
-    with a number.
+    """`retryStrategy.expression` uses an unknown `lastRetry` field, or compares one with a number: all of them are
+    strings.
     """
-    places = [(join(document.path, "templateDefaults"), document.defaults)]
-    places += [(template.path, template.value) for template in document.templates]
-    for path, value in places:
+    values = [(join(document.path, "templateDefaults"), document.defaults)]
+    values += [(template.path, template.value) for template in document.templates]
+    for path, value in values:
         text = str(section(value, "retryStrategy").get("expression", ""))
         expression = _parsed(text)
         if expression is None:
@@ -80,13 +80,13 @@ def retry_expression(document: Document) -> Iterator[Violation]:
         path = join(path, "retryStrategy.expression")
         for name in expressions.variables_of(expression):
             if name.startswith("lastRetry.") and name not in expressions.RETRY_VARIABLES:
-                yield Violation(path, f"`{name}` does not exist", unknown(name, sorted(expressions.RETRY_VARIABLES)))
+                yield Violation(path, f"unknown variable `{name}`", unknown(name, sorted(expressions.RETRY_VARIABLES)))
         for name in _compared_with_number(expression):
-            yield Violation(path, f"`{name}` is text and never equals a number", f"write asInt({name})")
+            yield Violation(path, f"`{name}` is a string and never equals a number", f"use asInt({name})")
 
 
 def cron_expression(document: Document) -> Iterator[Violation]:
-    """`stopStrategy.expression` of a CronWorkflow uses a name that it does not know."""
+    """`stopStrategy.expression` of a CronWorkflow uses an unknown variable."""
     if document.kind == "CronWorkflow":
         text = str(section(section(document.value, "spec"), "stopStrategy").get("expression", ""))
         expression = _parsed(text)
@@ -94,17 +94,17 @@ def cron_expression(document: Document) -> Iterator[Violation]:
             known = ".".join(name.split(".")[:2])
             if known not in CRON_VARIABLES:
                 yield Violation(
-                    "spec.stopStrategy.expression", f"`{name}` is not known here", unknown(known, CRON_VARIABLES)
+                    "spec.stopStrategy.expression", f"unknown variable `{name}`", unknown(known, CRON_VARIABLES)
                 )
 
 
 def hook_expression(document: Document) -> Iterator[Violation]:
-    """A hook that is not called `exit` has no `expression` to say when it runs."""
+    """A hook other than `exit` has no `expression`, so it never runs."""
     for call in document.calls:
-        around, _, name = call.path.rpartition(".")
-        if around.endswith("hooks") and name != "exit" and not call.value.get("expression"):
-            fix = """add expression, as in: workflow.status == "Failed"; or call the hook exit"""
-            yield Violation(call.path, f"the hook `{name}` has no expression", fix)
+        parent, _, name = call.path.rpartition(".")
+        if parent.endswith("hooks") and name != "exit" and not call.value.get("expression"):
+            fix = """add expression, such as workflow.status == "Failed", or rename the hook to exit"""
+            yield Violation(call.path, f"hook `{name}` has no expression", fix)
 
 
 def _whens(document: Document) -> Iterator[tuple[str, str]]:
@@ -123,70 +123,70 @@ def _parses_as_when(when: str) -> bool:
     return True
 
 
-def _when_fault(when: str) -> tuple[str, str] | None:
-    """What is certainly wrong with a ``when``, and the fix."""
+def _when_error(when: str) -> tuple[str, str] | None:
+    """Return an error that is certain in a ``when``, and its fix."""
     if _parses_as_when(when):
         return None
     text = TAG.sub("x", when)
     bare = _QUOTED.sub("0", text)
-    if fault := _fault(text):
-        return f"`{when}`: {fault}", "as in: '{{tasks.a.outputs.parameters.b}} == yes && {{item}} != 0'"
+    if error := _find_error(text):
+        return f"`{when}`: {error}", "use an expression such as '{{tasks.a.outputs.parameters.b}} == yes'"
     if _ENDS.search(bare):
-        return f"`{when}` has a sign with nothing beside it", "put what is compared on both sides"
+        return f"`{when}` has an operator without operand", "add the missing operand"
     if word := _TEXT_WITH_SIGNS.search(bare):
-        return f"`{word[0]}` needs quotes: Argo takes its signs for operators", f"write '{word[0]}' in quotes"
+        return f"`{word[0]}` must be quoted: it contains operators", f"use '{word[0]}'"
     if (word := _TEXT_WITH_SPACE.search(bare)) and not _ARITHMETIC.search(bare):
-        fix = "quote text with spaces; write && and || for and, or"
-        return f"`{word[0]}`: words side by side are no expression", fix
+        fix = "quote strings with spaces; use && and || for and, or"
+        return f"`{word[0]}`: no operator between the words", fix
     return None
 
 
-def _bare(document: Document) -> Iterator[tuple[str, str]]:
-    """Path and text of every expression that stands without braces."""
-    found = [(join(document.path, "templateDefaults.retryStrategy.expression"),
-              section(document.defaults, "retryStrategy").get("expression"))]  # fmt: skip
+def _expression_fields(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield path and text of every expression in a field without braces."""
+    fields = [(join(document.path, "templateDefaults.retryStrategy.expression"),
+               section(document.defaults, "retryStrategy").get("expression"))]  # fmt: skip
     if document.kind == "CronWorkflow":
         stop = section(section(document.value, "spec"), "stopStrategy")
-        found.append(("spec.stopStrategy.expression", stop.get("expression")))
-    found += [(join(call.path, "expression"), call.value.get("expression")) for call in document.calls]
+        fields.append(("spec.stopStrategy.expression", stop.get("expression")))
+    fields += [(join(call.path, "expression"), call.value.get("expression")) for call in document.calls]
     for template in document.templates:
         retry = section(template.value, "retryStrategy")
-        found.append((join(template.path, "retryStrategy.expression"), retry.get("expression")))
+        fields.append((join(template.path, "retryStrategy.expression"), retry.get("expression")))
         for path, value in template.parts("outputs", "parameters"):
-            found.append((join(path, "valueFrom.expression"), section(value, "valueFrom").get("expression")))
+            fields.append((join(path, "valueFrom.expression"), section(value, "valueFrom").get("expression")))
         for path, value in template.parts("outputs", "artifacts"):
-            found.append((join(path, "fromExpression"), value.get("fromExpression")))
-    yield from ((path, text) for path, text in found if isinstance(text, str) and text)
+            fields.append((join(path, "fromExpression"), value.get("fromExpression")))
+    yield from ((path, text) for path, text in fields if isinstance(text, str) and text)
 
 
 def _tag_expressions(path: str, text: str) -> Iterator[Violation]:
     for match in EXPRESSION_TAG.finditer(text):
         inside, closed, _ = text[match.end() :].partition("}}")
-        # A map or a closure may hold }} itself: then nothing can be said.
-        fault = "" if inside.count("{") else _fault(inside)
+        # A mapping or a closure can contain }}: then the end is unknown.
+        error = "" if inside.count("{") else _find_error(inside)
         if not closed:
             yield Violation(path, "the tag `{{=` is not closed", "close it with }}")
-        elif fault:
-            yield Violation(path, f"`{{{{={inside}}}}}`: {fault}", "see expr-lang.org for how expressions are written")
+        elif error:
+            yield Violation(path, f"`{{{{={inside}}}}}`: {error}", "see expr-lang.org for the syntax")
 
 
-def _fault(text: str) -> str:
-    """What anybody can see to be wrong; empty when nothing is."""
+def _find_error(text: str) -> str:
+    """Return a syntax error that is certain; empty when there is none."""
     bare = _QUOTED.sub("0", text)
     if '"' in bare or "'" in bare:
-        return "a quote is left open"
-    waiting: list[str] = []
+        return "a quote is not closed"
+    expected: list[str] = []
     for sign in bare:
         if sign in _CLOSED_BY:
-            waiting.append(_CLOSED_BY[sign])
-        elif sign in ")]}" and (not waiting or waiting.pop() != sign):
-            return f"`{sign}` closes nothing"
-    if waiting:
-        return f"`{waiting[-1]}` is missing"
+            expected.append(_CLOSED_BY[sign])
+        elif sign in ")]}" and (not expected or expected.pop() != sign):
+            return f"unexpected `{sign}`"
+    if expected:
+        return f"missing `{expected[-1]}`"
     single = _SINGLE_SIGN.search(bare)
-    # | is a pipe in expressions, and let x = 1; an assignment.
+    # | is a pipe, and let x = 1; an assignment.
     if single and single[1] == "=" and "let " not in bare:
-        return "a single `=` compares nothing; write =="
+        return "a single `=` is not an operator; use =="
     return ""
 
 

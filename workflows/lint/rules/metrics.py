@@ -13,37 +13,32 @@ _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def metric(document: Document) -> Iterator[Violation]:
-    """A metric has a name or label that Prometheus does not take, no `help`, no value, or none or several of
-    `counter`, `gauge`, `histogram`; or a realtime gauge shows `resourcesDuration`, which is known only at the
-    end.
+    """A metric has an invalid Prometheus name or label, no `help`, no value, or not exactly one of `counter`, `gauge`,
+    `histogram`; or a realtime gauge uses `resourcesDuration`, which is known only at the end.
     """
-    places = [(document.path, document.spec), *((template.path, template.value) for template in document.templates)]
-    for around, value in places:
-        for path, found in listed(section(value, "metrics"), "prometheus", join(around, "metrics")):
-            name = str(found.get("name", ""))
+    owners = [(document.path, document.spec), *((template.path, template.value) for template in document.templates)]
+    for owner, value in owners:
+        for path, metric in listed(section(value, "metrics"), "prometheus", join(owner, "metrics")):
+            name = str(metric.get("name", ""))
             if "{{" not in name and not _NAME.fullmatch(name):
-                yield Violation(join(path, "name"), f"`{name}` is not a name of a metric", "use letters, digits and _")
-            if "help" in found and not found["help"]:
                 yield Violation(
-                    join(path, "help"), f"metric `{name}` has an empty help", "say in a sentence what it counts"
+                    join(path, "name"), f"`{name}` is not a valid metric name", "use letters, digits and _"
                 )
-            for label, pair in listed(found, "labels", path):
+            if "help" in metric and not metric["help"]:
+                yield Violation(join(path, "help"), f"help of metric `{name}` is empty", "describe the metric")
+            for label, pair in listed(metric, "labels", path):
                 key = str(pair.get("key", ""))
                 if not _NAME.fullmatch(key):
-                    yield Violation(
-                        join(label, "key"), f"`{key}` is not a name of a label", "use letters, digits and _"
-                    )
-            kinds = [kind for kind in ("counter", "gauge", "histogram") if kind in found]
+                    yield Violation(join(label, "key"), f"invalid label name `{key}`", "use letters, digits and _")
+            kinds = [kind for kind in ("counter", "gauge", "histogram") if kind in metric]
             if len(kinds) != 1:
-                what = f"it is {' and '.join(kinds)} at once" if kinds else "it is no counter, gauge or histogram"
-                yield Violation(path, what, "give exactly one of counter, gauge, histogram")
+                message = f"{' cannot be combined with '.join(kinds)}" if kinds else "the metric has no type"
+                yield Violation(path, message, "set exactly one of counter, gauge, histogram")
             for kind in kinds:
-                text = str(section(found, kind).get("value", ""))
-                if "value" in section(found, kind) and not text:
+                text = str(section(metric, kind).get("value", ""))
+                if "value" in section(metric, kind) and not text:
                     yield Violation(
-                        join(path, kind), f"the {kind} has an empty value", "give value, as in '1' or '{{duration}}'"
+                        join(path, kind), f"value of the {kind} is empty", "set value, such as '1' or '{{duration}}'"
                     )
-                if section(found, kind).get("realtime") and "resourcesDuration." in text:
-                    yield Violation(
-                        join(path, kind), "resourcesDuration is known only at the end", "take realtime out"
-                    )
+                if section(metric, kind).get("realtime") and "resourcesDuration." in text:
+                    yield Violation(join(path, kind), "resourcesDuration is known only at the end", "remove realtime")

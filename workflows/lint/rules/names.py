@@ -17,75 +17,79 @@ _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-
 _OBJECT_START = re.compile(r"[a-z0-9]([-a-z0-9.]*[-a-z0-9])?")
 _TEMPLATE = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]*")
 _PARAMETER = re.compile(r"[-a-zA-Z0-9_]+")
-Place = tuple[str, Value]
+Item = tuple[str, Value]
 
 
 def object_name(document: Document) -> Iterator[Violation]:
-    """`metadata.name` is missing, is not a name that Kubernetes takes, or is too long: over 63 characters, or over 52
-    for a CronWorkflow, since each run adds its time to it.
+    """`metadata.name` is missing, is not a valid Kubernetes name, or is too long: over 63 characters, or over 52 for a
+    CronWorkflow, because each run appends its time.
     """
     name, start = document.name, str(document.metadata.get("generateName", ""))
-    longest = MAX_CRON_NAME_LENGTH if document.kind == "CronWorkflow" else MAX_NAME_LENGTH
+    max_length = MAX_CRON_NAME_LENGTH if document.kind == "CronWorkflow" else MAX_NAME_LENGTH
     path = "metadata.name"
     if not name and document.kind != "Workflow":
-        yield Violation(path, f"a {document.kind} needs a name", "add metadata.name")
+        yield Violation(path, f"metadata.name of a {document.kind} is required", "add metadata.name")
     elif not name and not start:
         yield Violation(
-            path, "the Workflow has no name", "add metadata.name, or metadata.generateName for a new name each run"
+            path, "the Workflow has no name", "add metadata.name, or metadata.generateName for a new name on each run"
         )
     elif name and not _OBJECT.fullmatch(TAG.sub("x", name)):
-        yield Violation(path, f"`{name}` is not a name", "use lower-case letters, digits and dashes")
+        yield Violation(path, f"invalid name `{name}`", "use lower-case letters, digits and dashes")
     elif not name and not _OBJECT_START.fullmatch(TAG.sub("x", start)):
         yield Violation(
-            "metadata.generateName", f"`{start}` does not begin a name", "use lower-case letters, digits and dashes"
+            "metadata.generateName",
+            f"`{start}` is not a valid prefix of a name",
+            "use lower-case letters, digits and dashes",
         )
-    if len(name) > longest:
+    if len(name) > max_length:
         yield Violation(
-            path, f"the name has {len(name)} characters; a {document.kind}'s has at most {longest}", "shorten it"
+            path, f"the name has {len(name)} characters (at most {max_length} for a {document.kind})", "shorten it"
         )
 
 
 def name_syntax(document: Document) -> Iterator[Violation]:
-    """The name of a template, task or step is empty, longer than 128 characters, or has other signs than letters,
-    digits and dashes (no dots, no underscores).
+    """The name of a template, task or step is empty, longer than 128 characters, or contains characters other than
+    letters, digits and dashes (no dots, no underscores).
     """
     for template in document.own_templates:
         yield from _template_name(template.name, template.path, "template")
     for template in document.templates:
         for task in template.tasks:
-            # Tags in names of steps are replaced before the name is used.
+            # Argo replaces tags in the names of steps.
             name = TAG.sub("x", task.name) if template.type == "steps" else task.name
             yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
 
 
 def parameter_name(document: Document) -> Iterator[Violation]:
-    """The name of a parameter or artifact, or a `globalName`, has other signs than letters, digits, `-` and `_`."""
-    for places in _parameter_lists(document):
-        for path, value in places:
+    """The name of a parameter or artifact, or a `globalName`, contains characters other than letters, digits, `-` and
+    `_`.
+    """
+    for parameters in _parameter_lists(document):
+        for path, value in parameters:
             for field in ("name", "globalName"):
                 name = value.get(field, "" if field == "name" else None)
                 if name is not None and not _PARAMETER.fullmatch(TAG.sub("x", name)):
                     fix = "use letters, digits, - and _"
-                    yield Violation(join(path, field), f"`{name}` is not a name of a parameter or artifact", fix)
+                    yield Violation(join(path, field), f"invalid name `{name}` of a parameter or artifact", fix)
 
 
 def duplicate_name(document: Document) -> Iterator[Violation]:
     """Two templates of a document, two tasks or steps of a template, or two parameters, artifacts, containers or
     volumes of one list have the same name.
     """
-    lists: list[Sequence[Place]] = [[(template.path, template.value) for template in document.own_templates]]
+    lists: list[Sequence[Item]] = [[(template.path, template.value) for template in document.own_templates]]
     lists += _parameter_lists(document)
     lists += [listed(document.spec, "volumes", document.path)]
     for template in document.templates:
         lists.append([(task.path, task.value) for task in template.tasks])
         lists += [listed(template.value, kind, template.path) for kind in ("volumes", "sidecars", "initContainers")]
         lists.append(listed(section(template.value, "containerSet"), "containers", f"{template.path}.containerSet"))
-    for places in lists:
+    for items in lists:
         seen: dict[str, str] = {}
-        for path, value in places:
+        for path, value in items:
             name = str(value.get("name", ""))
             if name and name in seen:
-                yield Violation(join(path, "name"), f"`{name}` is taken by {seen[name]}", "give it another name")
+                yield Violation(join(path, "name"), f"duplicate name `{name}`, first at {seen[name]}", "rename it")
             seen.setdefault(name, path)
 
 
@@ -95,17 +99,19 @@ def _template_name(name: str, path: str, kind: str) -> Iterator[Violation]:
         yield Violation(path, f"the {kind} has no name", "add name")
     elif not _TEMPLATE.fullmatch(name):
         yield Violation(
-            path, f"`{name}` is not a name of a {kind}", "use letters, digits and dashes; begin with no dash"
+            path,
+            f"`{name}` is not a valid name of a {kind}",
+            "use letters, digits and dashes, and no dash at the start",
         )
     if len(name) > MAX_TEMPLATE_NAME_LENGTH:
         yield Violation(
             path,
-            f"the name has {len(name)} characters; a {kind}'s has at most {MAX_TEMPLATE_NAME_LENGTH}",
+            f"the name has {len(name)} characters (at most {MAX_TEMPLATE_NAME_LENGTH})",
             "shorten it",
         )
 
 
-def _parameter_lists(document: Document) -> list[list[Place]]:
+def _parameter_lists(document: Document) -> list[list[Item]]:
     kinds = ("parameters", "artifacts")
     arguments = join(document.path, "arguments")
     lists = [listed(section(document.spec, "arguments"), kind, arguments) for kind in kinds]

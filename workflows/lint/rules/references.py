@@ -1,4 +1,4 @@
-"""Where a document begins and what it calls: templates of its own, and of other documents."""
+"""The entrypoint of a document and its calls of templates, in the same and in other documents."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from workflows.spec.findings import unknown
 
 
 def entrypoint(document: Document) -> Iterator[Violation]:
-    """`entrypoint` is missing from what is to run, or names no template."""
+    """`entrypoint` is missing in a document that runs, or refers to an unknown template."""
     name, path = str(document.spec.get("entrypoint", "")), join(document.path, "entrypoint")
     if name:
         yield from _undefined(document, name, path)
     elif not document.is_template and not document.reference:
-        yield Violation(path, "no entrypoint: Argo does not know which template to begin with", "add entrypoint: NAME")
+        yield Violation(path, "entrypoint is required", "add entrypoint: NAME")
     elif document.referred and not document.referred.spec.get("entrypoint"):
         yield Violation(
-            path, f"neither this nor `{document.reference.get('name')}` has an entrypoint", "add entrypoint: NAME"
+            path,
+            f"neither the document nor `{document.reference.get('name')}` has an entrypoint",
+            "add entrypoint: NAME",
         )
 
 
 def on_exit(document: Document) -> Iterator[Violation]:
-    """`onExit` of the workflow names no template."""
+    """`onExit` of the workflow refers to an unknown template."""
     name = str(document.spec.get("onExit", ""))
     if name:
         yield from _undefined(document, name, join(document.path, "onExit"))
 
 
 def templates_beside_reference(document: Document) -> Iterator[Violation]:
-    """A workflow has `workflowTemplateRef` and `templates` of its own, which Argo refuses."""
+    """A workflow has both `workflowTemplateRef` and `templates`, which Argo rejects."""
     if document.reference and document.own_templates:
-        fix = "move them to the WorkflowTemplate, or drop workflowTemplateRef"
-        yield Violation(join(document.path, "templates"), "`templates` can't stand beside `workflowTemplateRef`", fix)
+        fix = "move them to the WorkflowTemplate, or remove workflowTemplateRef"
+        yield Violation(
+            join(document.path, "templates"), "`templates` cannot be combined with `workflowTemplateRef`", fix
+        )
 
 
 def template_reference(document: Document) -> Iterator[Violation]:
-    """A task, step or hook calls a template that does not exist, or says not exactly one of `template`, `templateRef`
-    and `inline`.
+    """A task, step or hook calls an unknown template, or does not have exactly one of `template`, `templateRef` and
+    `inline`.
     """
     for call in document.calls:
-        ways = [name for name in ("template", "templateRef", "inline") if call.value.get(name) not in (None, "")]
+        targets = [name for name in ("template", "templateRef", "inline") if call.value.get(name) not in (None, "")]
         name, reference = str(call.value.get("template", "")), call.reference
-        if len(ways) != 1:
-            what = f"both {' and '.join(ways)}" if ways else "no template to call"
-            yield Violation(call.path, f"it has {what}", "give one of template, templateRef, inline")
+        if len(targets) != 1:
+            message = " cannot be combined with ".join(targets) or "no template to call"
+            yield Violation(call.path, message, "set exactly one of template, templateRef, inline")
         elif name:
             path = call.path if call.path.endswith(".onExit") else join(call.path, "template")
             yield from _undefined(document, name, path)
@@ -55,8 +59,8 @@ def template_reference(document: Document) -> Iterator[Violation]:
 
 
 def outside_reference(document: Document) -> Iterator[Violation]:
-    """A `templateRef` or `workflowTemplateRef` names a document that is in none of the files given, so that what
-    it holds could not be checked (an error with `--strict-refs`).
+    """A `templateRef` or `workflowTemplateRef` refers to a document that is not in the files, so that its content was
+    not checked (an error with `--strict-refs`).
     """
     references = [(join(call.path, "templateRef"), call.reference) for call in document.calls]
     references.append((join(document.path, "workflowTemplateRef"), document.reference))
@@ -64,12 +68,12 @@ def outside_reference(document: Document) -> Iterator[Violation]:
         name = str(reference.get("name", ""))
         if name and "{{" not in name and document.library.find(reference, document.namespace) is None:
             kind = "ClusterWorkflowTemplate" if reference.get("clusterScope") else "WorkflowTemplate"
-            yield Violation(path, f"{kind} `{name}` is not in these files", "give its file as well")
+            yield Violation(path, f"{kind} `{name}` is not in the files", "add its file")
 
 
 def missing_input(document: Document) -> Iterator[Violation]:
-    """A call leaves out an input parameter without default, or an input artifact that is not optional; also the
-    call of `entrypoint` and `onExit`, which take theirs from the workflow's arguments.
+    """A call omits an input parameter without default, or a required input artifact; also the calls of `entrypoint`
+    and `onExit`, whose arguments are those of the workflow.
     """
     for call in document.calls:
         if call.called:
@@ -77,22 +81,22 @@ def missing_input(document: Document) -> Iterator[Violation]:
     if document.is_template:
         return
     referred = document.referred
-    given = [document.spec, referred.spec] if referred else [document.spec]
+    specs = [document.spec, referred.spec] if referred else [document.spec]
     arguments = {
-        kind: [value for spec in given for _, value in listed(section(spec, "arguments"), kind, "")]
+        kind: [value for spec in specs for _, value in listed(section(spec, "arguments"), kind, "")]
         for kind in ("parameters", "artifacts")
     }
     for field in ("entrypoint", "onExit"):
-        name = next((str(spec[field]) for spec in given if spec.get(field)), "")
+        name = next((str(spec[field]) for spec in specs if spec.get(field)), "")
         template = document.template(name)
         if template:
-            # Under lint, an argument of the workflow may go without a value: who submits gives it.
-            known = {k: [{"value": "", **v} for v in values] for k, values in arguments.items()}
-            yield from _missing(template, known, join(document.path, "arguments"))
+            # A workflow argument without value is set on submission.
+            set_later = {k: [{"value": "", **v} for v in values] for k, values in arguments.items()}
+            yield from _missing(template, set_later, join(document.path, "arguments"))
 
 
 def unknown_input(document: Document) -> Iterator[Violation]:
-    """A call gives an argument which the called template does not declare: Argo drops it in silence."""
+    """A call has an argument that the called template does not declare: Argo ignores it silently."""
     for call in document.calls:
         for kind in ("parameters", "artifacts") if call.called else ():
             known = call.called.names("inputs", kind) if call.called else []
@@ -104,15 +108,13 @@ def unknown_input(document: Document) -> Iterator[Violation]:
 
 
 def endless_recursion(document: Document) -> Iterator[Violation]:
-    """Templates call each other in a ring and no call in it has a `when`, so that it never ends by itself."""
+    """Templates call each other recursively without a `when`, so that the recursion never ends."""
     seen: set[str] = set()
     for template in document.own_templates:
-        ring = _ring(template, seen)
-        if ring:
-            names = " -> ".join(ring)
-            yield Violation(
-                template.path, f"templates call each other without end: {names}", "add a `when` to one of the calls"
-            )
+        cycle = _call_cycle(template, seen)
+        if cycle:
+            names = " -> ".join(cycle)
+            yield Violation(template.path, f"endless recursion: {names}", "add a `when` to one of the calls")
 
 
 def _undefined(document: Document, name: str, path: str) -> Iterator[Violation]:
@@ -121,7 +123,7 @@ def _undefined(document: Document, name: str, path: str) -> Iterator[Violation]:
     if document.reference and document.referred is None:
         return
     names = [template.name for template in (document.referred or document).own_templates]
-    yield Violation(path, f"no template is called `{name}`", unknown(name, names) if names else "add it to templates")
+    yield Violation(path, f"unknown template `{name}`", unknown(name, names) if names else "add it to templates")
 
 
 def _undefined_reference(document: Document, reference: Value, path: str) -> Iterator[Violation]:
@@ -131,48 +133,48 @@ def _undefined_reference(document: Document, reference: Value, path: str) -> Ite
             yield Violation(path, f"the templateRef has no {field}", f"add {field}")
     target = document.library.find(reference, document.namespace)
     if target and template and "{{" not in template and target.template(template) is None:
-        names = [found.name for found in target.own_templates]
+        names = [each.name for each in target.own_templates]
         yield Violation(join(path, "template"), f"`{name}` has no template `{template}`", unknown(template, names))
 
 
 def _missing(template: Template, arguments: Value, path: str) -> Iterator[Violation]:
-    given = {
+    passed = {
         kind: {str(value.get("name")): value for _, value in listed(arguments, kind, "")}
         for kind in ("parameters", "artifacts")
     }
-    for _, wanted in template.parts("inputs", "parameters"):
-        name = str(wanted.get("name", ""))
-        argument = given["parameters"].get(name, {})
-        has_value = {"value", "valueFrom", "default"} & {*argument, *wanted}
+    for _, parameter in template.parts("inputs", "parameters"):
+        name = str(parameter.get("name", ""))
+        argument = passed["parameters"].get(name, {})
+        has_value = {"value", "valueFrom", "default"} & {*argument, *parameter}
         if name and not has_value:
             yield Violation(
-                path, f"{template.label} needs the input `{name}`", f"give parameter {name}, or declare a default"
+                path, f"{template.label} requires the input `{name}`", f"pass parameter {name}, or add a default"
             )
-    for _, wanted in template.parts("inputs", "artifacts"):
-        name = str(wanted.get("name", ""))
-        located = set(wanted) - {"name", "path", "mode", "optional", "recurseMode", "archive", "description"}
-        if name and not wanted.get("optional") and not located and name not in given["artifacts"]:
+    for _, artifact in template.parts("inputs", "artifacts"):
+        name = str(artifact.get("name", ""))
+        source = set(artifact) - {"name", "path", "mode", "optional", "recurseMode", "archive", "description"}
+        if name and not artifact.get("optional") and not source and name not in passed["artifacts"]:
             yield Violation(
-                path, f"{template.label} needs the artifact `{name}`", f"give artifact {name}, or make it optional"
+                path, f"{template.label} requires the artifact `{name}`", f"pass artifact {name}, or make it optional"
             )
 
 
-def _ring(start: Template, seen: set[str]) -> list[str]:
-    """Names on a way from a template back to itself that nothing cuts short; its members are told once."""
-    todo: list[tuple[Template, list[str]]] = [(start, [start.name])]
-    passed: set[str] = set()
-    while todo:
-        template, way = todo.pop()
+def _call_cycle(start: Template, seen: set[str]) -> list[str]:
+    """Return the names on a path of unconditional calls from a template to itself; each cycle only once."""
+    queue: list[tuple[Template, list[str]]] = [(start, [start.name])]
+    visited: set[str] = set()
+    while queue:
+        template, path = queue.pop()
         for task in template.tasks:
             called = _always_called(task)
             if called is None or called.document is not start.document:
                 continue
             if called.name == start.name and called.name and start.name not in seen:
-                seen.update(way)
-                return [*way, start.name]
-            if called.name not in passed:
-                passed.add(called.name)
-                todo.append((called, [*way, called.name]))
+                seen.update(path)
+                return [*path, start.name]
+            if called.name not in visited:
+                visited.add(called.name)
+                queue.append((called, [*path, called.name]))
     return []
 
 

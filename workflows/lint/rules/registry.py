@@ -21,16 +21,16 @@ from workflows.lint.rules import (
 from workflows.lint.rules.rule import Check, Rule
 
 READING = {
-    "syntax": "The file is not YAML or JSON, a key stands twice, or it is nested too deeply.",
-    "kind": "An object is none of Kubernetes, or its `kind` or `apiVersion` only looks like one of Argo Workflows'.",
+    "syntax": "The file is not YAML or JSON, has a duplicate key, or is nested too deeply.",
+    "kind": "An object is not a Kubernetes object, or its `kind` or `apiVersion` is almost one of Argo Workflows.",
     "nothing-to-lint": "There is no Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow in the files.",
-    "unknown-field": "A field that Argo does not have, which it drops in silence or refuses.",
-    "removed-field": "A field that Argo had and has no more: `schedule` of a CronWorkflow, `mutex` and `semaphore` of "
+    "unknown-field": "A field that Argo does not have, and ignores silently or rejects.",
+    "removed-field": "A field that Argo has removed: `schedule` of a CronWorkflow, `mutex` and `semaphore` of "
     "`synchronization`, `podPriority`, `priority` of a template.",
-    "missing-field": "A field that must be there is not.",
+    "missing-field": "A required field is missing.",
     "wrong-type": "A value has the wrong type.",
 }
-"""What reading a file and Argo's schema find before the rules look at a document; all of it is an error."""
+"""Errors of the parser and of Argo's schema, which are checked before the rules."""
 
 ERRORS: list[Check] = [
     names.object_name,

@@ -1,4 +1,4 @@
-"""Resource templates, and what pods ask for."""
+"""Resource templates and resource requests of pods."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TAG = re.compile(r"\{\{.*?\}\}")
 
 
 def resource_manifest(document: Document) -> Iterator[Violation]:
-    """A `resource` that changes something has no manifest or two, its manifest is not YAML, or `manifestFrom` names an
-    artifact that is not among the inputs.
+    """A `resource` with an action other than get and delete does not have exactly one manifest, its manifest is not
+    YAML, or `manifestFrom` refers to an unknown input artifact.
     """
     for template in document.templates:
         resource = section(template.value, "resource")
@@ -26,38 +26,36 @@ def resource_manifest(document: Document) -> Iterator[Violation]:
             continue
         manifest, source = str(resource.get("manifest", "")), section(resource, "manifestFrom")
         if not manifest and not source:
-            yield Violation(path, "no manifest", "add manifest, or manifestFrom.artifact")
+            yield Violation(path, "the resource has no manifest", "add manifest, or manifestFrom.artifact")
         elif manifest and source:
-            yield Violation(path, "both manifest and manifestFrom", "keep one of them")
+            yield Violation(path, "manifest cannot be combined with manifestFrom", "remove one of them")
         artifact = section(source, "artifact").get("name")
         if source and artifact not in template.names("inputs", "artifacts"):
+            yield Violation(join(path, "manifestFrom"), f"unknown input artifact `{artifact}`", "declare it in inputs")
+        if manifest and (error := _yaml_error(manifest)):
             yield Violation(
-                join(path, "manifestFrom"), f"no input artifact is called `{artifact}`", "declare it among inputs"
-            )
-        if manifest and (fault := _not_yaml(manifest)):
-            yield Violation(
-                join(path, "manifest"), f"the manifest is not YAML: {fault}", "check its indentation and quotes"
+                join(path, "manifest"), f"the manifest is not YAML: {error}", "check its indentation and quotes"
             )
 
 
 def pod_resource(document: Document) -> Iterator[Violation]:
-    """`podResources` asks for something that Kubernetes does not give to a pod as a whole: only `cpu`, `memory` and
+    """`podResources` requests a resource that Kubernetes allows only on containers: a pod can have `cpu`, `memory` and
     `hugepages-...`.
     """
-    places = [(join(document.path, "podResources"), section(document.spec, "podResources"))]
-    places += [(join(t.path, "podResources"), section(t.value, "podResources")) for t in document.templates]
-    for path, resources in places:
+    requests = [(join(document.path, "podResources"), section(document.spec, "podResources"))]
+    requests += [(join(t.path, "podResources"), section(t.value, "podResources")) for t in document.templates]
+    for path, resources in requests:
         for kind in ("limits", "requests"):
             for name in section(resources, kind):
                 if name not in ("cpu", "memory") and not name.startswith("hugepages-"):
-                    fix = "ask for it in container.resources"
-                    yield Violation(join(join(path, kind), name), f"`{name}` is not given to a pod as a whole", fix)
+                    fix = "move it to container.resources"
+                    yield Violation(join(join(path, kind), name), f"`{name}` is not allowed in podResources", fix)
         if resources.get("claims"):
-            yield Violation(join(path, "claims"), "claims are not given to a pod as a whole", "use resourceClaims")
+            yield Violation(join(path, "claims"), "claims is not allowed in podResources", "use resourceClaims")
 
 
-def _not_yaml(manifest: str) -> str:
-    """What is wrong with a manifest once its tags have values; a tag alone may stand for any part of it."""
+def _yaml_error(manifest: str) -> str:
+    """Return the syntax error of a manifest, with tags replaced by a string; empty when there is none."""
     text = _TAG.sub("x", manifest)
     try:
         list(yaml.parse(text, Loader=yaml.SafeLoader))

@@ -1,4 +1,4 @@
-"""Volume mounts (Argo's lint looks at the paths alone)."""
+"""Volume mounts (``argo lint`` checks only the paths)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,33 @@ from workflows.spec.findings import unknown
 
 
 def mount_path(document: Document) -> Iterator[Violation]:
-    """Two volumes of a container are mounted at one path, or an input artifact is put where a volume is."""
+    """Two volumes of a container are mounted at the same path, or an input artifact has the path of a volume."""
     for template in document.templates:
         for container, mounts in _mounts(template):
             seen: dict[str, str] = {}
             for path, mount in mounts:
-                place = str(mount.get("mountPath", "")).rstrip("/") or "/"
-                if place in seen:
+                mount_path = str(mount.get("mountPath", "")).rstrip("/") or "/"
+                if mount_path in seen:
                     yield Violation(
-                        join(path, "mountPath"), f"`{seen[place]}` is mounted at {place} already", "choose another"
+                        join(path, "mountPath"),
+                        f"`{seen[mount_path]}` is also mounted at {mount_path}",
+                        "use another path",
                     )
-                seen.setdefault(place, str(mount.get("name", "")))
-            # Argo brings artifacts into the main container alone.
+                seen.setdefault(mount_path, str(mount.get("name", "")))
+            # Argo loads artifacts only into the main container.
             for path, artifact in template.parts("inputs", "artifacts") if container else ():
-                place = str(artifact.get("path", "")).rstrip("/")
-                if place in seen:
+                artifact_path = str(artifact.get("path", "")).rstrip("/")
+                if artifact_path in seen:
                     yield Violation(
-                        join(path, "path"), f"volume `{seen[place]}` is mounted at {place}", "choose another"
+                        join(path, "path"),
+                        f"volume `{seen[artifact_path]}` is mounted at {artifact_path}",
+                        "use another path",
                     )
 
 
 def unknown_volume(document: Document) -> Iterator[Violation]:
     """A container mounts a volume that is declared neither in the template nor in the workflow (`volumes`,
-    `volumeClaimTemplates`). A template of a library, without entrypoint, may use those of the Workflow that calls it.
+    `volumeClaimTemplates`). A WorkflowTemplate without entrypoint can use the volumes of the Workflow that calls it.
     """
     if document.is_template and not document.spec.get("entrypoint"):
         return
@@ -46,18 +50,18 @@ def unknown_volume(document: Document) -> Iterator[Violation]:
                 name = str(mount.get("name", ""))
                 if name not in known and "{{" not in name:
                     fix = unknown(name, sorted(known)) if known else "add it to volumes or volumeClaimTemplates"
-                    yield Violation(join(path, "name"), f"no volume is called `{name}`", fix)
+                    yield Violation(join(path, "name"), f"unknown volume `{name}`", fix)
 
 
 def _volumes(value: Value) -> set[str]:
     claims = [section(claim, "metadata") for _, claim in listed(value, "volumeClaimTemplates", "")]
-    return {str(found.get("name")) for found in [*claims, *(volume for _, volume in listed(value, "volumes", ""))]}
+    return {str(each.get("name")) for each in [*claims, *(volume for _, volume in listed(value, "volumes", ""))]}
 
 
 def _mounts(template: Template) -> Iterator[tuple[bool, list[tuple[str, Value]]]]:
-    """Of each container, whether it is the main one, and its mounts with their paths."""
+    """Yield for each container True if it is a main container, and its mounts with their paths."""
     for path, container in template.pods:
         main = path.endswith((".container", ".script"))
         yield main, listed(container, "volumeMounts", path)
-    of_set = section(template.value, "containerSet")
-    yield True, listed(of_set, "volumeMounts", join(template.path, "containerSet"))
+    container_set = section(template.value, "containerSet")
+    yield True, listed(container_set, "volumeMounts", join(template.path, "containerSet"))

@@ -1,0 +1,18 @@
+"""Exit codes of steps and of commands that run them."""
+
+from __future__ import annotations
+
+from steps.runtime.errors import BadInput, GateFailed, InsufficientCapacity, TimeLimit
+from workflows.errors import Cancelled
+
+SUCCEEDED = 0
+FAILED = 1
+TIME_LIMIT = TimeLimit.exit_code
+NOT_RETRYABLE = (
+    BadInput.exit_code,
+    GateFailed.exit_code,
+    InsufficientCapacity.exit_code,
+    Cancelled.exit_code,
+    TIME_LIMIT,
+)
+"""Codes that say why a step failed: another attempt would fail too."""

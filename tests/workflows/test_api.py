@@ -207,9 +207,9 @@ def test_to_dict_reports_what_argo_would_reject(plan: Plan) -> None:
     with pytest.raises(InvalidInput) as caught:
         to_dict(workflow)
     assert message(caught).startswith(
-        "spec.templates[3].dag.tasks[0].arguments: template `tune` needs the input `data-"
+        "spec.templates[3].dag.tasks[0].arguments: template `tune` requires the input `data-"
     )
-    assert "no task is called `donwload`" in message(caught)
+    assert "unknown task `donwload`" in message(caught)
 
 
 def test_an_unknown_argument_of_a_step_is_rejected_at_the_call(plan: Plan) -> None:

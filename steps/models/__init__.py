@@ -1,1 +1,1 @@
-"""The base model, from the hub or a wheel, and the adapter as it lies on disk."""
+"""Base models, from the hub or a wheel, and adapters on disk."""

@@ -1,4 +1,4 @@
-"""What an adapter is on disk: the two files that PEFT writes and KAITO's inference reads."""
+"""An adapter on disk: the two files that PEFT writes and KAITO's inference reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ADAPTER_FILES = (CONFIG, WEIGHTS)
 
 
 def adapter_digest(folder: Path) -> str:
-    """Digest of the adapter in ``folder``: of its two files' names and digests, so of nothing else beside them.
+    """Return the digest of the adapter in ``folder``: of the names and digests of its two files only.
 
     Raises:
-        FileNotFoundError: when one of the two is not there.
+        FileNotFoundError: One of the two files is missing.
     """
     return files.sha256_text("".join(f"{name} {files.sha256(folder / name)}\n" for name in ADAPTER_FILES))

@@ -1,7 +1,7 @@
-"""A model's files from the hub, by ``huggingface_hub``, which fetches those that the cache lacks.
+"""Download of a model's files from the hub with ``huggingface_hub``, which skips cached files.
 
-What it leaves out is here: it waits without end for some answers, gives up at the first trouble with others, and what
-a killed process had of a file stays beside the others for ever.
+This adds what the library lacks: a timeout for every request, retries for every request, and the removal of partial
+files of killed processes.
 """
 
 from __future__ import annotations
@@ -20,125 +20,133 @@ from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
 if TYPE_CHECKING:
     from httpx2 import Client, Request
 
-# What loading needs. Left out are copies of the same weights in other formats.
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+# Files needed for loading, without copies of the weights in other formats.
+ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
-UNWANTED = ["original/*", "onnx/*", "consolidated*"]
+IGNORE_PATTERNS = ["original/*", "onnx/*", "consolidated*"]
 TOKEN_FIX = (
-    "accept its licence on the hub, then give a token that may read it: modelAccessSecret in the Workspace (a Secret "
+    "accept its license on the hub, then set a token that can read it: modelAccessSecret in the Workspace (a Secret "
     "with key HF_TOKEN), or HF_TOKEN in the environment"
 )
 RETRY = RetryPolicy(max_attempts=3)
-"""In addition to the library's own retries of some calls."""
-ANSWER_SECONDS = 60.0
-"""For an answer that the library would wait for without end."""
+"""In addition to the library, which retries only some requests."""
+READ_TIMEOUT_SECONDS = 60.0
+"""For requests that the library sends without a timeout."""
 CONNECT_TIMEOUT_SECONDS = 10.0
-MAY_PASS = (408, 429, 500, 502, 503, 504)
+TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 class HubUnreachable(Exception):
-    """The hub doesn't answer, and the cache doesn't have the model."""
+    """The hub does not respond, and the model is not cached."""
 
 
 def fetch(repository: str, revision: str, *, whole: bool, wait: Sleep = time.sleep) -> Path:
-    """The folder of a model's files at a revision, fetched as far as the cache lacks them; not ``whole``: no weights.
+    """Return the directory of a model's files, after downloading those that are not cached.
+
+    Args:
+        repository: Hugging Face id.
+        revision: Commit, branch or tag.
+        whole: Include the weights.
+        wait: Sleeps between attempts.
 
     Raises:
-        BadInput: no such repository or revision, no weights, or the hub wants a token that may read it.
-        OSError: the disk is full.
-        HubUnreachable: why it can't be had from here now.
+        BadInput: The repository, revision or weights do not exist, or the hub requires a token.
+        OSError: The disk is full.
+        HubUnreachable: The hub does not respond, and the model is not cached.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars, set_client_factory
 
     disable_progress_bars()
     set_client_factory(_client)
-    silence = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _silence(constants.ENDPOINT)
+    offline_reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _probe(constants.ENDPOINT)
     try:
         folder = retry_call(
-            lambda: _snapshot(repository, revision, whole, here_only=silence),
+            lambda: _snapshot(repository, revision, whole, offline_reason),
             RETRY,
-            log=lambda line: print(f"the hub: {line}", flush=True),
+            log=lambda line: print(f"model hub: {line}", flush=True),
             sleep=wait,
         )
     except TransientError as error:
         raise HubUnreachable(error.message) from None
     if whole:
-        _check_whole(folder, repository)
+        _check_complete(folder, repository)
     return folder
 
 
 def _client() -> Client:
-    """The library's client, which asks with a time limit always."""
+    """Return the library's client with a timeout for every request."""
     from huggingface_hub.utils._http import default_client_factory
 
     client: Client = default_client_factory()
-    client.event_hooks["request"].append(_limit)
+    client.event_hooks["request"].append(_set_timeout)
     return client
 
 
-def _limit(request: Request) -> None:
-    given = request.extensions.get("timeout") or {}
-    limits = {kind: given.get(kind) or ANSWER_SECONDS for kind in ("connect", "read", "write", "pool")}
+def _set_timeout(request: Request) -> None:
+    timeouts = request.extensions.get("timeout") or {}
+    limits = {kind: timeouts.get(kind) or READ_TIMEOUT_SECONDS for kind in ("connect", "read", "write", "pool")}
     request.extensions = {**request.extensions, "timeout": limits}
 
 
-def _silence(endpoint: str) -> str:
-    """Why the hub can't be reached; empty when it answers. The library itself would try for half a minute."""
+def _probe(endpoint: str) -> str:
+    """Return why the hub is unreachable, or an empty string. The library would take half a minute to notice."""
     import requests
 
-    said = ""
+    reason = ""
     for _ in range(2):
         try:
             requests.head(endpoint, timeout=CONNECT_TIMEOUT_SECONDS)
             return ""
         except requests.RequestException as error:
-            said = f"{endpoint}: {type(error).__name__}"
+            reason = f"{endpoint}: {type(error).__name__}"
             if isinstance(error, requests.ConnectTimeout):
                 break
-    return said
+    return reason
 
 
-def _snapshot(repository: str, revision: str, whole: bool, here_only: str) -> Path:
+def _snapshot(repository: str, revision: str, whole: bool, offline_reason: str) -> Path:
+    """Return the snapshot's directory; with an ``offline_reason`` only from the cache."""
     from huggingface_hub import constants, errors, snapshot_download
 
     try:
-        _clear(repository)
+        _remove_partial_files(repository)
         return Path(
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=WANTED,
-                ignore_patterns=UNWANTED if whole else [*UNWANTED, *WEIGHTS],
-                local_files_only=bool(here_only),
+                allow_patterns=ALLOW_PATTERNS,
+                ignore_patterns=IGNORE_PATTERNS if whole else [*IGNORE_PATTERNS, *WEIGHTS],
+                local_files_only=bool(offline_reason),
             )
         )
     except errors.GatedRepoError:
-        raise BadInput(
-            f"{repository} is gated: the hub wants a token that has accepted its licence", TOKEN_FIX
-        ) from None
+        message = f"{repository} is gated: the hub requires a token of a user who has accepted its license"
+        raise BadInput(message, TOKEN_FIX) from None
     except errors.RevisionNotFoundError:
-        raise BadInput(f"{repository} has no revision {revision}", "give a branch, a tag or a whole commit") from None
+        message = f"{repository}: revision {revision} not found"
+        raise BadInput(message, "use a branch, a tag or a full commit") from None
     except errors.RepositoryNotFoundError:
         raise BadInput(
-            f"the hub has no {repository}, or doesn't show it without a token",
+            f"{repository} not found on the hub, or not visible without a token",
             f"check the name; if it is private or gated: {TOKEN_FIX}",
         ) from None
     except errors.HFValidationError as error:
-        raise BadInput(f"{repository!r} is no Hugging Face id: {error}", "write owner/name, or a folder") from None
+        message = f"{repository!r} is not a Hugging Face id: {error}"
+        raise BadInput(message, "use owner/name, or a directory") from None
     except (errors.LocalEntryNotFoundError, errors.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _refused(error, f"{repository} at {revision} from {constants.ENDPOINT}")
-        if here_only:
-            raise HubUnreachable(here_only) from None
-        raise _failure(error) from None
+        _raise_if_rejected(error, f"{repository} at {revision} from {constants.ENDPOINT}")
+        if offline_reason:
+            raise HubUnreachable(offline_reason) from None
+        raise _classify(error) from None
 
 
-def _clear(repository: str) -> None:
-    """Remove parts of files that nobody writes any more: the library goes on with none, and names each try anew.
+def _remove_partial_files(repository: str) -> None:
+    """Remove partial files that no process is writing: the library never resumes them.
 
-    Whoever fetches a file holds its lock.
+    A process that downloads a file has its lock.
     """
     from filelock import FileLock, Timeout
     from huggingface_hub import constants
@@ -151,31 +159,31 @@ def _clear(repository: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def _refused(error: BaseException, what: str) -> None:
-    """Raise if behind an error is the hub's own no.
+def _raise_if_rejected(error: BaseException, source: str) -> None:
+    """Raise BadInput if the hub itself rejected the request.
 
-    It names it in a header. A proxy that lets nobody out answers with the same numbers, but without it.
+    The hub sets a header. A proxy that blocks the hub returns the same statuses without it.
     """
     for response in _responses(error):
         if not {"x-error-code", "x-error-message"} & {key.lower() for key in response.headers}:
             continue
         if response.status_code in (401, 403):
-            raise BadInput(f"the hub refuses {what} (status {response.status_code})", TOKEN_FIX) from None
+            raise BadInput(f"the hub denies access to {source} (status {response.status_code})", TOKEN_FIX) from None
         if response.status_code == 404:
-            raise BadInput(f"the hub has no {what} (status 404)", "check the name and the revision") from None
+            raise BadInput(f"{source} not found (status 404)", "check the name and the revision") from None
 
 
-def _failure(error: BaseException) -> TransientError | HubUnreachable:
-    """What an error means that is no refusal: of a connection it may pass, of an answer by its status."""
-    answers = list(_responses(error))
-    if any(response.status_code not in MAY_PASS for response in answers):
+def _classify(error: BaseException) -> TransientError | HubUnreachable:
+    """Return the kind of failure: connection errors are transient, responses by their status."""
+    responses = list(_responses(error))
+    if any(response.status_code not in TRANSIENT_STATUSES for response in responses):
         return HubUnreachable(_reason(error))
-    waits = [seconds for response in answers if (seconds := retry_after(response)) is not None]
+    waits = [seconds for response in responses if (seconds := retry_after(response)) is not None]
     return TransientError(_reason(error), retry_after=max(waits, default=None))
 
 
 def _responses(error: BaseException | None) -> Iterator[Any]:
-    """Answers that an error, or what it came from, is about."""
+    """Yield the HTTP responses of an error and its causes."""
     while error is not None:
         if (response := getattr(error, "response", None)) is not None:
             yield response
@@ -183,21 +191,26 @@ def _responses(error: BaseException | None) -> Iterator[Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, in one line."""
+    """Return the innermost cause in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _check_whole(folder: Path, repository: str) -> None:
-    """A snapshot that was fetched in part may be found again without a hub; models without safetensors are refused."""
+def _check_complete(folder: Path, repository: str) -> None:
+    """Check for all weight files: without a hub, a partial snapshot can be returned from the cache.
+
+    Raises:
+        BadInput: The model has no weights in safetensors format.
+        HubUnreachable: Cached files are missing.
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+        weights = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
     else:
-        named = set(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not named:
-        raise BadInput(f"{repository} has no weights in safetensors format", "use a model that has")
-    if missing := sorted(path.name for path in named if not path.is_file()):
-        raise HubUnreachable(f"of the cached copy these files are missing: {', '.join(missing)}")
+        weights = set(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise BadInput(f"{repository} has no weights in safetensors format", "use a model in safetensors format")
+    if missing := sorted(path.name for path in weights if not path.is_file()):
+        raise HubUnreachable(f"missing in the cache: {', '.join(missing)}")

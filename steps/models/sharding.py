@@ -1,15 +1,15 @@
-"""A base model that one GPU can't hold: each process keeps a share of its weights (FSDP).
+"""Sharding of a base model that does not fit one GPU: each process holds a shard of its weights (FSDP).
 
-Before a layer computes, its weights are gathered from all processes, and they are let go after it. The adapter is
-whole in each process, and its gradients are averaged there; so optimizer, checkpoints and the adapter that is written
-are those of a training without this, and either may go on where the other stopped.
+Each layer's weights are gathered from all processes before it computes, and freed after it. The adapter is replicated
+and its gradients are averaged, so optimizer, checkpoints and the final adapter are those of an unsharded training, and
+a training can resume with or without sharding.
 
-transformers' trainer trains models that were divided before (``is_distributed_loading_by_transformers``). It divides
-none that is quantized while it is loaded, so that is done here. Accelerate's integration of FSDP divides the adapter
-too: with it, only FSDP can go on from a checkpoint, and for each one the whole base is gathered in the first process.
+transformers' trainer accepts models that are already sharded (``is_distributed_loading_by_transformers``), but cannot
+shard a model that is quantized on loading, so this module does. Accelerate's FSDP integration shards the adapter too:
+then only FSDP can resume from a checkpoint, and each checkpoint gathers the whole base on rank 0.
 
-Weights of 4 bits are divided as they are packed, and stay what they were: FSDP takes packed bytes for numbers of the
-type that is computed in, and never computes with them (``bnb_4bit_quant_storage``).
+4-bit weights are sharded in packed form: FSDP treats packed bytes as numbers of the compute dtype and never computes
+with them (``bnb_4bit_quant_storage``).
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ Sharding = Literal["auto", "none", "full"]
 METHOD = "bitsandbytes_4bit"
 
 
-def strategies(wanted: Sharding, *, shardable: bool = True) -> list[Literal["none", "full"]]:
-    """How several processes may hold the base, in the order in which it is tried: each all of it, or each a share."""
-    if wanted == "auto":
+def strategies(sharding: Sharding, *, shardable: bool = True) -> list[Literal["none", "full"]]:
+    """Return the strategies to try in order: the base replicated (``none``) or sharded (``full``)."""
+    if sharding == "auto":
         return ["none", "full"] if shardable else ["none"]
-    return [wanted]
+    return [sharding]
 
 
-def unsupported_reason(wanted: Sharding, quantization: Mapping[str, Any]) -> str:
-    """Why the weights can't be divided as wanted; empty where they can."""
-    if wanted != "full" or can_shard(quantization):
+def unsupported_reason(sharding: Sharding, quantization: Mapping[str, Any]) -> str:
+    """Return why the weights cannot be sharded as requested, or an empty string."""
+    if sharding != "full" or can_shard(quantization):
         return ""
-    return "FSDP divides weights of 4 and of 16 bits, not those of load_in_8bit"
+    return "FSDP shards 4-bit and 16-bit weights, but not load_in_8bit"
 
 
 def can_shard(quantization: Mapping[str, Any]) -> bool:
-    """Whether weights that are quantized like this can be divided."""
+    """Return True if weights quantized like this can be sharded."""
     return str(quantization.get("load_in_8bit", False)).lower() not in ("true", "1", "yes", "on")
 
 
 @contextmanager
 def quantize_on_device(device: str) -> Iterator[None]:
-    """While a model is loaded into main memory, its layers are quantized on ``device``, one after the other.
+    """Quantize layers one by one on ``device`` while a model is loaded into main memory.
 
-    There it takes seconds, on a processor hours, and the model as a whole fits no device.
+    On a GPU this takes seconds, on a CPU hours, and the whole model fits no device.
     """
     from transformers.integrations.bitsandbytes import Bnb4bitQuantize
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
@@ -56,31 +56,31 @@ def quantize_on_device(device: str) -> Iterator[None]:
     class Quantize(Bnb4bitQuantize):
         def convert(self, input_dict: Any, *rest: Any, **more: Any) -> Any:
             loaded = {name: value[0] if isinstance(value, list) else value for name, value in input_dict.items()}
-            there = {name: value.to(device) for name, value in loaded.items()}
-            return {name: weight.to("cpu") for name, weight in super().convert(there, *rest, **more).items()}
+            on_device = {name: value.to(device) for name, value in loaded.items()}
+            return {name: weight.to("cpu") for name, weight in super().convert(on_device, *rest, **more).items()}
 
     class Quantizer(Bnb4BitHfQuantizer):
         def get_quantize_ops(self) -> Any:
             return Quantize(self)
 
-    before = AUTO_QUANTIZER_MAPPING[METHOD]
+    original = AUTO_QUANTIZER_MAPPING[METHOD]
     AUTO_QUANTIZER_MAPPING[METHOD] = Quantizer
     try:
         yield
     finally:
-        AUTO_QUANTIZER_MAPPING[METHOD] = before
+        AUTO_QUANTIZER_MAPPING[METHOD] = original
 
 
 def keep_on_cpu(model: Any) -> None:
-    """Keep the trainer from moving the whole model to a GPU: it leaves one with a map of devices where it is."""
+    """Keep the trainer from moving the whole model to a GPU: it does not move models with a device map."""
     model.hf_device_map = {"": "cpu"}
 
 
 def shard(trainer: Any) -> None:
-    """Divide the weights of the trainer's model, which is in main memory, among the processes that train together.
+    """Shard the weights of the trainer's model, which is in main memory, among all ranks.
 
     Raises:
-        BadInput: the library doesn't tell what the model's layers are.
+        BadInput: transformers does not define the model's layers.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -89,14 +89,14 @@ def shard(trainer: Any) -> None:
     model, device = trainer.model.get_base_model(), trainer.args.device
     layers = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
     if not layers:
-        what = f"sharding full: transformers does not tell what the layers of {type(model).__name__} are"
-        raise BadInput(what, "write sharding: none")
-    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+        message = f"sharding full: transformers does not define the layers of {type(model).__name__}"
+        raise BadInput(message, "set sharding: none")
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     trained = {weight for weight in model.parameters() if weight.requires_grad}
-    # One matrix that two parts of the model read can't be divided for each of them.
-    tied = {words.weight} if words.weight is head.weight else set()
+    # A weight shared by two modules cannot be sharded for each of them.
+    tied = {embeddings.weight} if embeddings.weight is head.weight else set()
     mesh = init_device_mesh(device.type, (trainer.args.world_size,))
-    for module in (*layers, *(() if tied else (words, head)), model.base_model):
+    for module in (*layers, *(() if tied else (embeddings, head)), model.base_model):
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=trained | tied)
     for tensor in (*model.parameters(), *model.buffers()):
         if not isinstance(tensor, DTensor):

@@ -14,7 +14,7 @@ from contextlib import suppress
 import requests
 
 import presets
-from steps.models.model_hub import MAY_PASS, TOKEN_FIX
+from steps.models.model_hub import TRANSIENT_STATUSES, TOKEN_FIX
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
@@ -64,7 +64,7 @@ def _head(url: str, wait: Sleep) -> requests.Response:
         answers.append(
             requests.head(url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT)
         )
-        if answers[0].status_code in MAY_PASS:
+        if answers[0].status_code in TRANSIENT_STATUSES:
             raise TransientError(f"HTTP {answers[0].status_code}", retry_after=retry_after(answers[0]))
 
     with suppress(TransientError):  # the last answer is judged as it is

@@ -1,9 +1,9 @@
-"""How rows become batches. The loss is the same in each way; what differs is how much of the work is padding.
+"""Batching of rows. All variants have the same loss; they differ in the amount of padding.
 
-``padding_free``: the rows of a batch stand one after the other in one sequence, and attention ends at each row's end
-(flash attention has kernels for it; else row_attention.py, where the model suits). ``packing``: the same, with
-as many rows as fit in ``max_length``. Otherwise the rows of a batch are of about the same length, and the batches come
-in an order that depends on seed and epoch alone, so that a run that was killed goes on with those it would have had.
+``padding_free``: the rows of a batch are concatenated into one sequence, and attention does not cross rows (with flash
+attention, or packed_attention.py for supported models). ``packing``: the same, with sequences filled up to
+``max_length``. Otherwise the rows of a batch have similar lengths, and the order of batches depends on seed and epoch
+only, so a resumed run sees the batches of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ GROUPED = "group_by_length"
 
 
 def defaults(arguments: Mapping[str, Any], *, padding_free: bool) -> dict[str, Any]:
-    """Arguments of ``trl.SFTConfig`` for what wastes least, where the user chose nothing."""
+    """Return arguments of ``trl.SFTConfig`` that waste least on padding; empty if the user chose a variant."""
     if arguments.get("packing") or arguments.get("padding_free") or arguments.get("train_sampling_strategy"):
         return {}
     return {"padding_free": True} if padding_free else {"train_sampling_strategy": GROUPED}
 
 
 def is_padding_free(arguments: Any) -> bool:
-    """Whether the rows of a batch stand in one sequence, by the trainer's arguments (as ``SFTTrainer`` decides)."""
+    """Return True if the rows of a batch are concatenated into one sequence (same condition as ``SFTTrainer``)."""
     packed = getattr(arguments, "packing", False) and arguments.packing_strategy.startswith("bfd")
     return bool(packed or getattr(arguments, "padding_free", False))
 
 
 def dataset(rows: Sequence[ChatTokens], arguments: Mapping[str, Any]) -> Any:
-    """Rows as the trainer takes them: ``input_ids`` and ``labels``, and ``seq_lengths`` where they are packed."""
+    """Return the trainer's dataset, with ``input_ids`` and ``labels``, and ``seq_lengths`` if packed."""
     from datasets import Dataset
 
     if isinstance(rows, TokenRows):
-        whole = rows.dataset()
+        unpacked = rows.dataset()
     else:
-        whole = Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels")})
+        unpacked = Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in ("input_ids", "labels")})
     if not arguments.get("packing"):
-        return whole
+        return unpacked
     from trl import pack_dataset
 
-    return pack_dataset(whole, arguments["max_length"], arguments.get("packing_strategy", "bfd"))
+    return pack_dataset(unpacked, arguments["max_length"], arguments.get("packing_strategy", "bfd"))
 
 
 def lengths(dataset: Any) -> list[int]:
-    """Tokens of each row; of pairs (``preferences.dataset``), with the longer answer."""
+    """Return the number of tokens of each row; of a pair (``dpo.dataset``), with the longer answer."""
     if "input_ids" in dataset.column_names:
         return [len(row) for row in dataset["input_ids"]]
     answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
@@ -55,11 +55,11 @@ def lengths(dataset: Any) -> list[int]:
 
 
 def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
-    """Give a trainer batches of like lengths that are the same again when a run is resumed.
+    """Make a trainer use batches of similar lengths, reproducible when a run is resumed.
 
-    The library's own sampler draws from the process's random numbers, which are others after a resume, and gives long
-    rows before short ones, fifty batches at a time: a short training would end on what it saw of one length. Here the
-    longest batch comes first, so that memory runs short at once or not at all, and the others in any order.
+    The library's sampler uses the process's random state, which differs after a resume, and sorts each 50 batches from
+    long to short, so a short training would end with short rows only. Here the longest batch is first, so that memory
+    runs out immediately or never, and the others are shuffled.
     """
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -72,13 +72,13 @@ def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:
 
         def __iter__(self) -> Any:
             self.generator = torch.Generator().manual_seed(trainer.args.seed + self.epoch)
-            numbers, size = list(super().__iter__()), self.batch_size
-            whole = len(numbers) - len(numbers) % size
-            batches = [numbers[start : start + size] for start in range(0, whole, size)]
-            first, later = batches[:1], batches[1:]
-            order = torch.randperm(len(later), generator=self.generator).tolist()
-            return chain(*first, *(later[place] for place in order), numbers[whole:])
+            indices, size = list(super().__iter__()), self.batch_size
+            full = len(indices) - len(indices) % size
+            batches = [indices[start : start + size] for start in range(0, full, size)]
+            first, rest = batches[:1], batches[1:]
+            order = torch.randperm(len(rest), generator=self.generator).tolist()
+            return chain(*first, *(rest[idx] for idx in order), indices[full:])
 
     arguments = trainer.args
-    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
-    trainer._get_train_sampler = lambda *_: Sampler(batch, lengths=list(lengths))
+    batch_size = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    trainer._get_train_sampler = lambda *_: Sampler(batch_size, lengths=list(lengths))

@@ -1,7 +1,7 @@
-"""Checkpoints of a training that can be trusted after a kill.
+"""Checkpoints that are safe to resume from after a kill.
 
-The trainer writes a checkpoint file by file. One is whole when it has our marker, which is written last, after all
-else is on disk; and it is of use when it was made with the settings, base model and data of this run.
+The trainer writes a checkpoint file by file. A marker, written after all files are on disk, shows that it is complete.
+A complete checkpoint can be resumed if its settings, base model and data are those of this run.
 """
 
 from __future__ import annotations
@@ -21,54 +21,53 @@ MARKER = "complete.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint."""
+    """A complete checkpoint."""
 
     folder: Path
     step: int
     finished: bool
-    """No step is left to train."""
+    """True if all steps are trained."""
     rows: int = 0
-    """That a step learns from; 0: not known."""
+    """Global batch size; 0: unknown."""
     processes: int = 1
-    """That trained together."""
+    """World size of the training."""
 
     def history(self) -> list[dict[str, Any]]:
-        """What was logged up to here, an entry a step."""
+        """Return the log entries up to here, one per step."""
         state = json.loads((self.folder / "trainer_state.json").read_text())
         return [entry for entry in state["log_history"] if "loss" in entry]
 
 
 def mark_complete(checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Say that the checkpoint is whole; what it holds is on disk before."""
+    """Write the marker, after syncing the checkpoint's files to disk."""
     sync(checkpoint.folder)
-    told = {key: value for key, value in dataclasses.asdict(checkpoint).items() if key != "folder"}
-    files.write_json(checkpoint.folder / MARKER, {"fingerprint": fingerprint, **told})
+    fields = {key: value for key, value in dataclasses.asdict(checkpoint).items() if key != "folder"}
+    files.write_json(checkpoint.folder / MARKER, {"fingerprint": fingerprint, **fields})
     files.sync_folder(checkpoint.folder.parent)
 
 
 def latest(folder: Path, fingerprint: str) -> Checkpoint | None:
-    """The checkpoint to go on from. Those that are torn, or of other settings or data, are removed."""
-    found = []
+    """Return the checkpoint to resume from; remove incomplete ones and those of other settings or data."""
+    usable = []
     for candidate in folder.glob("checkpoint-*"):
         try:
             marker = json.loads((candidate / MARKER).read_text())
-            usable = marker.pop("fingerprint") == fingerprint
+            reason = "" if marker.pop("fingerprint") == fingerprint else "other settings or data"
             checkpoint = Checkpoint(candidate, **marker)
-            reason = "of other settings or data"
         except (OSError, ValueError, KeyError, TypeError):
-            usable, reason = False, "not whole"
-        if usable:
-            found.append(checkpoint)
+            reason = "incomplete"
+        if not reason:
+            usable.append(checkpoint)
         else:
             print(f"removing {candidate.name}: {reason}", flush=True)
-            # The marker first: a kill here must not leave a marked part.
+            # The marker first, so that a kill here leaves no marked partial checkpoint.
             (candidate / MARKER).unlink(missing_ok=True)
             shutil.rmtree(candidate)
-    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+    return max(usable, key=lambda checkpoint: checkpoint.step, default=None)
 
 
 def sync(folder: Path) -> None:
-    """Bring all files of a folder to disk."""
+    """Sync all files of a directory to disk."""
     for file in folder.iterdir():
         if file.is_file():
             with file.open("rb") as opened:

@@ -1,6 +1,6 @@
-"""Learning from pairs of answers (DPO, arXiv 2305.18290): the chosen one is to become likelier than the rejected one.
+"""Direct preference optimization (DPO, arXiv 2305.18290) on pairs of a chosen and a rejected answer.
 
-The model to stay near is the base, which is the model with its adapter switched off: no second copy is loaded.
+The reference model is the base, computed by turning the adapter off: no second copy is loaded.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ SFT_ONLY: Mapping[str, str] = {
     "packing": "pairs are not packed",
     "packing_strategy": "pairs are not packed",
     "padding_free": "trl pads pairs",
-    "completion_only_loss": "the answers are what is compared",
-    "assistant_only_loss": "the answers are what is compared",
-    "loss_type": "it names the losses of objective sft",
-    "label_smoothing_factor": "it is of the loss of objective sft",
+    "completion_only_loss": "the loss compares the answers only",
+    "assistant_only_loss": "the loss compares the answers only",
+    "loss_type": "it selects a loss of objective sft",
+    "label_smoothing_factor": "it applies to the loss of objective sft",
     "eos_token": "the chat template ends the answers",
 }
-"""Keys of ``training_arguments`` that mean something to ``trl.SFTTrainer`` only."""
-KEEP_START = "an answer is cut at its end, so that both answers keep the same prompt"
+"""Keys of ``training_arguments`` that only ``trl.SFTTrainer`` uses, and why."""
+KEEP_START = "answers are truncated at the end, so that both have the same prompt"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt, in tokens."""
+    """Token ids of a prompt and two answers."""
 
     prompt_ids: list[int]
     chosen_ids: list[int]
@@ -36,97 +36,101 @@ class Pair:
 
     @property
     def length(self) -> int:
-        """Tokens of the longer of the two conversations."""
+        """Number of tokens of the longer conversation."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
 def check_data(objective: str, pairs: bool) -> None:
-    """Hold an objective to the data, which may have ``pairs`` of answers.
+    """Check the objective against data with or without ``pairs`` of answers.
 
     Raises:
-        BadInput: dpo without pairs.
+        BadInput: The objective is dpo and the data has no pairs.
     """
     if objective == "dpo" and not pairs:
-        what = "objective dpo learns from pairs of answers, and the data has no rejected ones"
-        raise BadInput(what, "give data with the columns chosen and rejected, or write objective: sft")
+        message = "objective dpo needs pairs of answers, but the data has no rejected answers"
+        raise BadInput(message, "use data with the columns chosen and rejected, or set objective: sft")
     if objective == "sft" and pairs:
-        print("the data has pairs of answers, and objective sft learns the chosen ones alone", flush=True)
+        print("the data has pairs of answers; objective sft trains on the chosen answers only", flush=True)
 
 
 def unsupported_keys(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Each key of ``training_arguments`` that can't be honoured with objective dpo, and why."""
-    found = {key: f"has no effect with objective dpo: {why}" for key, why in SFT_ONLY.items() if arguments.get(key)}
+    """Return each key of ``training_arguments`` that is not supported with objective dpo, and why."""
+    reasons = {
+        key: f"has no effect with objective dpo: {reason}" for key, reason in SFT_ONLY.items() if arguments.get(key)
+    }
     if arguments.get("truncation_mode") == "keep_end":
-        found["truncation_mode"] = f"must be keep_start with objective dpo: {KEEP_START}"
-    return found
+        reasons["truncation_mode"] = f"must be keep_start with objective dpo: {KEEP_START}"
+    return reasons
 
 
 def pairs(
     tokenizer: Any, rows: Sequence[Sequence[Message]], rejected: Sequence[Sequence[Message]], max_length: int
 ) -> list[Pair]:
-    """Tokenize conversations and the answer that was rejected in each; pairs without room for an answer are left out.
+    """Tokenize conversations and their rejected answers; skip pairs whose answers are equal after truncation.
 
     Raises:
-        BadInput: the chat template refuses a row, or no pair is left.
+        BadInput: The chat template rejects a row, or no pair remains.
     """
-    found = [
-        _pair(tokenizer, row, other, number) for number, (row, other) in enumerate(zip(rows, rejected, strict=True), 1)
+    tokenized = [
+        _tokenize_pair(tokenizer, row, other, number)
+        for number, (row, other) in enumerate(zip(rows, rejected, strict=True), 1)
     ]
-    kept = [_cut(pair, max_length) for pair in found if len(pair.prompt_ids) < max_length]
-    kept = [pair for pair in kept if pair.chosen_ids != pair.rejected_ids]
-    longest = max((pair.length for pair in found), default=0)
-    if not kept:
-        what = f"max_length {max_length} leaves no two different answers in any of the {len(found)} pairs"
-        raise BadInput(what, f"raise max_length; the longest pair has {longest} tokens")
-    cut = sum(pair.length > max_length for pair in found)
-    if cut or len(kept) < len(found):
-        left_out = f", {len(found) - len(kept)} left out, for their answers are the same then" if cut else ""
+    usable = [_truncate(pair, max_length) for pair in tokenized if len(pair.prompt_ids) < max_length]
+    usable = [pair for pair in usable if pair.chosen_ids != pair.rejected_ids]
+    longest = max((pair.length for pair in tokenized), default=0)
+    if not usable:
+        message = f"max_length={max_length} leaves no two different answers in any of the {len(tokenized)} pairs"
+        raise BadInput(message, f"increase max_length (longest pair: {longest})")
+    truncated = sum(pair.length > max_length for pair in tokenized)
+    skipped = len(tokenized) - len(usable)
+    if truncated or skipped:
         print(
-            f"of {len(found)} pairs {cut} are longer than {max_length} tokens (max_length; the longest has {longest})"
-            f"{left_out}",
+            f"warning: max_length={max_length} truncates {truncated} of {len(tokenized)} pairs (longest: {longest}); "
+            f"skipping {skipped} with equal answers",
             flush=True,
         )
-    return kept
+    return usable
 
 
-def dataset(found: Sequence[Pair]) -> Any:
-    """Pairs as ``trl.DPOTrainer`` takes them."""
+def dataset(pairs: Sequence[Pair]) -> Any:
+    """Return the dataset for ``trl.DPOTrainer``."""
     from datasets import Dataset
 
     names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    return Dataset.from_dict({name: [getattr(pair, name) for pair in found] for name in names})
+    return Dataset.from_dict({name: [getattr(pair, name) for pair in pairs] for name in names})
 
 
-def trainer(**given: Any) -> Any:
-    """``trl.DPOTrainer`` on tokens. Its own way to them gives what stands between turns to the answers."""
+def trainer(**arguments: Any) -> Any:
+    """Return a ``trl.DPOTrainer`` for tokenized pairs; its own tokenization adds text between turns to the answers."""
     from trl import DPOTrainer
 
-    class OnTokens(DPOTrainer):
+    class TokenTrainer(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
 
-    return OnTokens(**given)
+    return TokenTrainer(**arguments)
 
 
-def _pair(tokenizer: Any, row: Sequence[Message], rejected: Sequence[Message], number: int) -> Pair:
+def _tokenize_pair(tokenizer: Any, row: Sequence[Message], rejected: Sequence[Message], number: int) -> Pair:
     chosen = tokenize(tokenizer, row, learned="last", number=number)
     other = tokenize(tokenizer, [*row[:-1], *rejected], learned="last", number=number)
-    # Tokens may join the end of the prompt and the beginning of one answer.
-    same = next((at for at, (a, b) in enumerate(zip(chosen.input_ids, other.input_ids, strict=False)) if a != b), None)
-    begin = min(place for place in (_span(chosen)[0], _span(other)[0], same) if place is not None)
+    # A token can span the end of the prompt and the beginning of an answer.
+    ids = zip(chosen.input_ids, other.input_ids, strict=False)
+    difference = next((idx for idx, (first, second) in enumerate(ids) if first != second), None)
+    start = min(idx for idx in (_span(chosen)[0], _span(other)[0], difference) if idx is not None)
     return Pair(
-        prompt_ids=chosen.input_ids[:begin],
-        chosen_ids=chosen.input_ids[begin : _span(chosen)[1]],
-        rejected_ids=other.input_ids[begin : _span(other)[1]],
+        prompt_ids=chosen.input_ids[:start],
+        chosen_ids=chosen.input_ids[start : _span(chosen)[1]],
+        rejected_ids=other.input_ids[start : _span(other)[1]],
     )
 
 
 def _span(tokens: ChatTokens) -> tuple[int, int]:
-    """Where the answer begins and ends."""
-    learned = [place for place, label in enumerate(tokens.labels) if label != IGNORED]
+    """Return start and end of the answer."""
+    learned = [idx for idx, label in enumerate(tokens.labels) if label != IGNORED]
     return (learned[0], learned[-1] + 1) if learned else (len(tokens.labels), len(tokens.labels))
 
 
-def _cut(pair: Pair, length: int) -> Pair:
-    room = length - len(pair.prompt_ids)
-    return Pair(pair.prompt_ids, pair.chosen_ids[:room], pair.rejected_ids[:room])
+def _truncate(pair: Pair, length: int) -> Pair:
+    available = length - len(pair.prompt_ids)
+    return Pair(pair.prompt_ids, pair.chosen_ids[:available], pair.rejected_ids[:available])

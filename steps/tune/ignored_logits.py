@@ -1,15 +1,15 @@
-"""The output layer works for the tokens that are learned, on a processor too."""
+"""Skipping of logits at ignored positions on CPUs."""
 
 from __future__ import annotations
 
 
 def skip_ignored_logits() -> None:
-    """Have trl's loss leave out positions from which nothing is learned: questions, and what only fills a batch.
+    """Make trl's loss skip positions with ignored labels: prompts and padding.
 
-    trl does so where it has kernels in Triton; elsewhere it scores all, as the compilers of some accelerators want one
-    shape for all batches (``add_fused_lm_head``). PyTorch on a processor does not, and this layer, as wide as the
-    vocabulary, takes up to half of the time of a small model. The loss is the same.
+    trl does so only with Triton kernels, because compilers of other accelerators need batches of one shape
+    (``add_fused_lm_head``). PyTorch on CPUs does not, and the output layer takes up to half of a small model's time.
+    The loss is the same.
     """
     from trl.trainer import utils
 
-    utils._use_triton = lambda device: True  # the kernels themselves ask for it by another name
+    utils._use_triton = lambda device: True  # the kernels use another reference to this function

@@ -1,12 +1,11 @@
-"""One process for each GPU of this machine, started, watched and ended by the step's own process.
+"""Launcher of one training process per GPU of this machine.
 
-    python -m WORKER FOLDER HALVINGS        with RANK, WORLD_SIZE, ... as torch's own launcher sets them
+    python -m WORKER DIRECTORY OOM_RETRIES        with RANK, WORLD_SIZE, ... as torch.distributed.run sets them
 
-The step's process imports no torch and holds no GPU. It hands SIGTERM on and waits for the checkpoint; when a process
-fails it ends the others, and the step fails in that one's words and with its exit code; when one is short of memory
-it starts all again with half of the rows at a time. torch.distributed.run does none of these: it ends with a traceback
-and exit code 1 whatever was wrong, and gives a checkpoint no time. No process outlives the step, even one that is
-killed.
+The launcher imports no torch and uses no GPU. It forwards SIGTERM and waits for the checkpoint. If a rank fails, it
+kills the others and fails with that rank's message and exit code. If a rank is out of memory, it restarts all with
+smaller batches. torch.distributed.run cannot do this: it always ends with a traceback and exit code 1, and does not
+wait for a checkpoint. No rank outlives the launcher, even if that is killed.
 """
 
 from __future__ import annotations
@@ -34,44 +33,42 @@ from steps.tune.process_group import POLL_SECONDS, RESULT, SETTINGS, failure_fil
 R = TypeVar("R")
 
 TERMINATED = 143
-"""Exit code after SIGTERM, as a shell tells it."""
-DOUBT_SECONDS = 5.0
-"""How long another process may take to tell the cause, after one has failed with what may only follow from it."""
+"""Exit code after SIGTERM, as in shells."""
+ROOT_CAUSE_TIMEOUT_SECONDS = 5.0
+"""How long to wait for the root cause, after a rank has failed with an error that can be a consequence of it."""
 
 
-def count(wanted: int, work: Path) -> int:
-    """How many processes are to train: so many as wanted; for 0, one for each GPU, or one on a processor.
+def count(requested: int, work: Path) -> int:
+    """Return the number of processes: as requested, or for 0 one per GPU, or one on a CPU.
 
     Raises:
-        BadInput: more are wanted than there are GPUs.
+        BadInput: More processes than GPUs are requested.
     """
-    gpus = len(machine.read(work).gpus) if wanted != 1 and machine.is_torch_built_with_cuda() else 0
-    if gpus and wanted > gpus:
-        raise BadInput(f"{wanted} processes are wanted, and there are {gpus} GPUs", "write 0: one for each GPU")
-    return wanted or max(1, gpus)
+    gpus = len(machine.read(work).gpus) if requested != 1 and machine.is_torch_built_with_cuda() else 0
+    if gpus and requested > gpus:
+        raise BadInput(f"processes={requested} exceeds the number of GPUs ({gpus})", "use 0 for one process per GPU")
+    return requested or max(1, gpus)
 
 
-def run(worker: str, given: Options, count: int, result_type: type[R]) -> R:
-    """Run the module ``worker`` in so many processes with the settings ``given``, and return the first one's result.
+def run(worker: str, settings: Options, world_size: int, result_type: type[R], oom_retries: int = 0) -> R:
+    """Run the module ``worker`` in ``world_size`` processes and return the result of rank 0.
 
     Raises:
-        StepError: what the first of them to fail failed with.
+        StepError: The error of the first rank that failed.
         SystemExit: 143 after SIGTERM.
     """
-    oom_retries = 0
-    while True:
-        with tempfile.TemporaryDirectory(prefix="argotune-") as name:
-            folder = Path(name)
-            (folder / SETTINGS).write_bytes(given.model_dump_json(by_alias=True).encode())
-            cause = _run_once(worker, folder, count, oom_retries)
-            if cause is None and (folder / RESULT).exists():
-                told = json.loads((folder / RESULT).read_text())
-                return pydantic.TypeAdapter(result_type).validate_python(told)
-        if cause is None:
-            sys.exit(TERMINATED)
-        if isinstance(cause.error, StepError):
-            raise cause.error
-        oom_retries += 1
+    with tempfile.TemporaryDirectory(prefix="argotune-") as name:
+        folder = Path(name)
+        (folder / SETTINGS).write_bytes(settings.model_dump_json(by_alias=True).encode())
+        failure = _run_once(worker, folder, world_size, oom_retries)
+        if failure is None and (folder / RESULT).exists():
+            result = json.loads((folder / RESULT).read_text())
+            return pydantic.TypeAdapter(result_type).validate_python(result)
+    if failure is None:
+        sys.exit(TERMINATED)
+    if failure.error:
+        raise failure.error
+    return run(worker, settings, world_size, result_type, oom_retries + 1)
 
 
 class _Stopped(StepError):
@@ -79,67 +76,67 @@ class _Stopped(StepError):
 
 
 @dataclass(frozen=True)
-class _Cause:
-    """Why a process ended before its time."""
+class _Failure:
+    """Failure of a rank."""
 
     error: StepError | None
-    """None: it was short of memory."""
-    certain: bool = True
-    """Whether it can't be that it failed only because another did."""
+    """None: out of memory."""
+    is_root_cause: bool = True
+    """False if it can be a consequence of another rank's failure."""
 
 
 class _Worker:
-    """One process."""
+    """Process of one rank."""
 
-    def __init__(self, module: str, folder: Path, rank: int, count: int, oom_retries: int) -> None:
-        self.rank, self.count, self.folder = rank, count, folder
+    def __init__(self, module: str, folder: Path, rank: int, world_size: int, oom_retries: int) -> None:
+        self.rank, self.world_size, self.folder = rank, world_size, folder
         self.log = folder / f"log-{rank}.txt"
-        # The first one talks for all.
+        # Only rank 0 logs.
         quiet = rank > 0 and not os.environ.get("ARGOTUNE_DEBUG")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, str(folder), str(oom_retries)],
-                env=_environment(rank, count),
+                env=_environment(rank, world_size),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if quiet else None,
                 stderr=log if quiet else None,
                 preexec_fn=lifetime.die_with_parent(os.getpid()),
             )
 
-    def cause(self, code: int, stopping: bool) -> _Cause | None:
-        """Why it ended with this code; None when it was to."""
+    def failure(self, code: int, stopping: bool) -> _Failure | None:
+        """Return the failure for an exit code; None if there is none."""
         if code == 0 or code == TERMINATED:
             return None
         if failure_file(self.folder, self.rank).exists():
-            told = json.loads(failure_file(self.folder, self.rank).read_text())
-            if told.get("halve"):
-                return _Cause(None)
-            kind = getattr(errors, told["kind"], StepError)
-            return _Cause(kind(told["message"], told["fix"]), told["certain"])
+            content = json.loads(failure_file(self.folder, self.rank).read_text())
+            if content.get("out_of_memory"):
+                return _Failure(None)
+            kind = getattr(errors, content["kind"], StepError)
+            return _Failure(kind(content["message"], content["fix"]), content["is_root_cause"])
         if stopping and code == -signal.SIGTERM:
-            return _Cause(_Stopped("stopped by SIGTERM before the training began"))
-        return _Cause(self._killed(code))
+            return _Failure(_Stopped("stopped by SIGTERM before the training began"))
+        return _Failure(self._exit_error(code))
 
-    def _killed(self, code: int) -> StepError:
-        who = f"process {self.rank + 1} of {self.count}"
-        again = "started again, the step goes on from its last checkpoint"
+    def _exit_error(self, code: int) -> StepError:
+        rank = f"rank {self.rank} of {self.world_size}"
+        fix = "run the step again; it resumes from its last checkpoint"
         if code == -signal.SIGKILL:
-            return StepError(f"{who} was killed: this machine may be short of memory", again)
-        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            return StepError(f"{rank} was killed by SIGKILL (possibly out of memory)", fix)
+        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return StepError(f"{who} ended {how}{f': {last}' if last else ''}", again)
+        last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return StepError(f"{rank} {reason}{f': {last_line}' if last_line else ''}", fix)
 
 
-def _run_once(module: str, folder: Path, count: int, oom_retries: int) -> _Cause | None:
+def _run_once(module: str, folder: Path, world_size: int, oom_retries: int) -> _Failure | None:
     workers: list[_Worker] = []
     try:
-        with _forward_sigterm(workers) as stopping:
-            for rank in range(count):
-                workers.append(_Worker(module, folder, rank, count, oom_retries))
-            for number in stopping:  # came before all were there
+        with _forward_sigterm(workers) as signals:
+            for rank in range(world_size):
+                workers.append(_Worker(module, folder, rank, world_size, oom_retries))
+            for number in signals:  # received before all workers were started
                 _send(workers, number)
-            return _watch(workers, stopping)
+            return _wait(workers, signals)
     finally:
         for worker in workers:
             worker.process.kill()
@@ -147,44 +144,44 @@ def _run_once(module: str, folder: Path, count: int, oom_retries: int) -> _Cause
             worker.process.wait()
 
 
-def _watch(workers: Sequence[_Worker], stopping: list[int]) -> _Cause | None:
-    """Wait until all have ended, or one for a cause that is certain."""
+def _wait(workers: Sequence[_Worker], signals: list[int]) -> _Failure | None:
+    """Wait until all workers have ended or a root cause is known."""
     alive = list(workers)
-    doubtful: _Cause | None = None
-    until = 0.0
-    while alive and not (doubtful and time.monotonic() > until):
+    consequence: _Failure | None = None
+    deadline = 0.0
+    while alive and not (consequence and time.monotonic() > deadline):
         for worker in list(alive):
             code = worker.process.poll()
             if code is None:
                 continue
             alive.remove(worker)
-            cause = worker.cause(code, bool(stopping))
-            if cause and cause.certain:
-                return cause
-            if cause and not doubtful:
-                doubtful, until = cause, time.monotonic() + DOUBT_SECONDS
+            failure = worker.failure(code, bool(signals))
+            if failure and failure.is_root_cause:
+                return failure
+            if failure and not consequence:
+                consequence, deadline = failure, time.monotonic() + ROOT_CAUSE_TIMEOUT_SECONDS
         time.sleep(POLL_SECONDS)
-    return doubtful
+    return consequence
 
 
 @contextmanager
 def _forward_sigterm(workers: Sequence[_Worker]) -> Iterator[list[int]]:
-    """While they run, SIGTERM is theirs; gives the list of those that came."""
-    came: list[int] = []
+    """Forward SIGTERM to the workers; yield the list of received signals."""
+    received: list[int] = []
 
-    def hand_on(number: int, _: object) -> None:
-        came.append(number)
+    def forward(number: int, _: object) -> None:
+        received.append(number)
         _send(workers, number)
 
     try:
-        before = signal.signal(signal.SIGTERM, hand_on)
-    except ValueError:  # not in the main thread: who calls from there stops it otherwise
-        yield came
+        previous = signal.signal(signal.SIGTERM, forward)
+    except ValueError:  # not in the main thread, whose caller stops it in another way
+        yield received
         return
     try:
-        yield came
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _send(workers: Sequence[_Worker], number: int) -> None:
@@ -192,19 +189,19 @@ def _send(workers: Sequence[_Worker], number: int) -> None:
         worker.process.send_signal(number)
 
 
-def _environment(rank: int, count: int) -> dict[str, str]:
-    """What torch, accelerate and transformers find out from, as torch.distributed.run sets it."""
-    place = {
+def _environment(rank: int, world_size: int) -> dict[str, str]:
+    """Return the variables that torch.distributed.run sets for torch, accelerate and transformers."""
+    distributed = {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
     }
-    threads = max(1, machine.cores() // count)
+    threads = max(1, machine.cores() // world_size)
     defaults = {"OMP_NUM_THREADS": str(threads)}
     if sys.platform == "linux":
-        defaults["GLOO_SOCKET_IFNAME"] = "lo"  # they are all on this machine, whose name may mean nothing
-    whole = {**defaults, **os.environ, **place}
+        defaults["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine, whose hostname may not resolve
+    environment = {**defaults, **os.environ, **distributed}
     if rank > 0:
-        whole.pop("ARGO_PROGRESS_FILE", None)
-    return whole
+        environment.pop("ARGO_PROGRESS_FILE", None)
+    return environment

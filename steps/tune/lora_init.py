@@ -1,12 +1,12 @@
-"""How an adapter begins (``init_lora_weights`` of ``peft.LoraConfig``), always as a plain LoRA of the original base.
+"""Initialization of the adapter (``init_lora_weights`` of ``peft.LoraConfig``), always as plain LoRA.
 
-PiSSA (arXiv 2404.02948) and OLoRA (arXiv 2406.01775) begin with the main directions of a layer's weight W: they take
-them out of the base, W - s B0 A0, and train what the adapter puts back, s B A. PEFT changes the base for that, in
-which 16 or 4 bits lose a little, and a server would have to change it the same way. Here the base stays as it is: the
-adapter has twice the rank, and its second half, -B0 and A0, is frozen. W + s (B A - B0 A0) is the same function with
-the same gradients, exact beside quantized weights too, and what a checkpoint holds is the adapter that is served.
+PiSSA (arXiv 2404.02948) and OLoRA (arXiv 2406.01775) start from the principal directions of a layer's weight W: they
+subtract them from the base, W - s B0 A0, and train the adapter s B A. PEFT changes the base for that, with rounding
+errors in 16 or 4 bits, and a server would have to repeat the change. Here the base is unchanged: the adapter has twice
+the rank, and its second half, -B0 and A0, is frozen. W + s (B A - B0 A0) is the same function with the same gradients,
+exact for quantized weights too, and a checkpoint contains the adapter that is served.
 
-Orthogonal matrices are made here too, for PEFT makes none beside quantized weights.
+The orthogonal initialization is implemented here too, since PEFT's does not support quantized weights.
 """
 
 from __future__ import annotations
@@ -18,56 +18,54 @@ from typing import Any
 
 from steps.runtime.errors import BadInput
 
-_DATA = "it passes over the rows before training begins; write pissa"
+_DATA = "it needs a pass over the data before training; use pissa"
 UNSUPPORTED_INITS: Mapping[str, str] = {
-    "loftq": "it makes up for what 4 bits lose, and an adapter is served on weights that lost nothing; write pissa, "
-    "or method: lora",
+    "loftq": "it compensates quantization, but adapters are served on unquantized weights; use pissa, or method: lora",
     "eva": _DATA,
     "corda": _DATA,
     "lora_ga": _DATA,
-    "mica": "PEFT has it for weights that are not quantized only; write orthogonal",
+    "mica": "PEFT supports it for unquantized weights only; use orthogonal",
 }
-"""Initialisations that PEFT has and an adapter can't begin with here."""
+"""Initializations of PEFT that are not supported, and why."""
 INITS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_16")
 _KNOWN = re.compile(r"gaussian|orthogonal|olora|pissa(_niter_[1-9][0-9]?)?")
-_OF_WEIGHTS = ("pissa", "olora")
-_OURS = (*_OF_WEIGHTS, "orthogonal")
+_FROM_WEIGHTS = ("pissa", "olora")
+_IMPLEMENTED_HERE = (*_FROM_WEIGHTS, "orthogonal")
 NAME = "default"
-"""What PEFT calls the adapter."""
+"""PEFT's name of the adapter."""
 
 
 def unsupported_keys(lora: Mapping[str, Any]) -> dict[str, str]:
-    """Each key of ``lora_config`` that can't be honoured as it is set, and why."""
+    """Return each key of ``lora_config`` whose value is not supported, and why."""
     init = lora.get("init_lora_weights")
     if not isinstance(init, str):
         return {}
-    if why := UNSUPPORTED_INITS.get(init.partition("_niter")[0].lower()):
-        return {"init_lora_weights": f"{init} is not honoured: {why}"}
+    if reason := UNSUPPORTED_INITS.get(init.partition("_niter")[0].lower()):
+        return {"init_lora_weights": f"{init} is not supported: {reason}"}
     if not _KNOWN.fullmatch(init):
         return {"init_lora_weights": f"must be true, false, {', '.join(INITS[:-1])} or {INITS[-1]}, not {init}"}
     if doubles_rank(lora) and lora.get("use_dora"):
-        what = f"DoRA scales the base and the adapter together, and {init} takes from the base: leave one of them out"
-        return {"use_dora": what}
+        return {"use_dora": f"cannot be combined with init_lora_weights {init}, since DoRA scales the base too"}
     return {}
 
 
 def doubles_rank(lora: Mapping[str, Any]) -> bool:
-    """Whether the adapter that is written has twice the rank that was asked for."""
-    return str(lora.get("init_lora_weights", "")).startswith(_OF_WEIGHTS)
+    """Return True if the written adapter has twice the configured rank."""
+    return str(lora.get("init_lora_weights", "")).startswith(_FROM_WEIGHTS)
 
 
 def written_rank(rank: int, lora: Mapping[str, Any]) -> int:
-    """The rank of the adapter that is written: what servers and memory must be ready for."""
+    """Return the rank of the written adapter, which servers and memory must allow for."""
     return 2 * rank if doubles_rank(lora) else rank
 
 
 def as_trained(lora: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``peft.LoraConfig`` for the adapter that is trained and written, which ``init_adapter`` fills.
+    """Return the arguments of ``peft.LoraConfig`` for the written adapter, which ``init_adapter`` initializes.
 
-    Where the rank doubles, alpha grows with it, so that the scale stays: alpha / r, or alpha / sqrt(r) of rsLoRA.
+    If the rank is doubled, alpha grows so that the scale is unchanged: alpha / r, or alpha / sqrt(r) for rsLoRA.
     """
     trained = dict(lora)
-    if str(lora.get("init_lora_weights", "")).startswith(_OURS):
+    if str(lora.get("init_lora_weights", "")).startswith(_IMPLEMENTED_HERE):
         trained["init_lora_weights"] = True
     if doubles_rank(lora):
         growth = math.sqrt(2) if lora.get("use_rslora") else 2
@@ -78,13 +76,13 @@ def as_trained(lora: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def init_adapter(model: Any, lora: Mapping[str, Any]) -> None:
-    """Fill the fresh adapter of ``model`` with what ``lora`` asks for, which PEFT makes of a copy of each weight.
+    """Initialize the new adapter of ``model`` as set in ``lora``, with PEFT's initialization on a copy of each weight.
 
     Raises:
-        BadInput: PEFT can't make them of a layer.
+        BadInput: PEFT cannot initialize a layer.
     """
     init = str(lora.get("init_lora_weights", ""))
-    if not init.startswith(_OURS):
+    if not init.startswith(_IMPLEMENTED_HERE):
         return
     import torch
 
@@ -93,10 +91,11 @@ def init_adapter(model: Any, lora: Mapping[str, Any]) -> None:
             first, second = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
             rank = len(first) // 2 if doubles_rank(lora) else len(first)
             try:
-                a, b = _made(layer, init, rank)
+                a, b = _init_matrices(layer, init, rank)
             except (TypeError, ValueError, RuntimeError) as error:
-                raise BadInput(f"init_lora_weights {init}: layer {name}: {error}", "write another, or true") from None
-            # A layer may have fewer directions than the rank; the rest begins as a plain LoRA does.
+                message = f"init_lora_weights {init}: layer {name}: {error}"
+                raise BadInput(message, "use another initialization, or true") from None
+            # A layer can have fewer directions than the rank; the rest keeps the plain LoRA initialization.
             count = len(a)
             first[:count], second[:, :count] = a, b
             if doubles_rank(lora):
@@ -105,34 +104,33 @@ def init_adapter(model: Any, lora: Mapping[str, Any]) -> None:
 
 
 def freeze_second_half(model: Any, lora: Mapping[str, Any]) -> FrozenHalf | None:
-    """Keep the half of the adapter that stands for what was taken out of the base as it is.
+    """Freeze the second half of a doubled adapter; None if the rank is not doubled.
 
-    Gradients of it are zero from now on, which leaves it alone with every optimizer. Weight decay would not: who is
-    given must hear the trainer's events.
+    Zero gradients freeze it for every optimizer, but weight decay would still change it: attach the returned callback.
     """
     if not doubles_rank(lora):
         return None
     for _, layer in _layers(model):
         rank = layer.r[NAME] // 2
-        layer.lora_A[NAME].weight.register_hook(lambda gradient, rank=rank: _without(gradient, rank, 0))
-        layer.lora_B[NAME].weight.register_hook(lambda gradient, rank=rank: _without(gradient, rank, 1))
+        layer.lora_A[NAME].weight.register_hook(lambda gradient, rank=rank: _zero_from(gradient, rank, 0))
+        layer.lora_B[NAME].weight.register_hook(lambda gradient, rank=rank: _zero_from(gradient, rank, 1))
     return FrozenHalf(model)
 
 
 class FrozenHalf:
-    """Takes weight decay of the frozen half back after each step."""
+    """Callback that undoes weight decay of the frozen half after each step."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remember the half, of the checkpoint where there is one."""
-        self.kept = [(half, half.clone()) for half in self._halves()] if args.weight_decay else []
+        """Copy the half, after the checkpoint is loaded."""
+        self.copies = [(half, half.clone()) for half in self._halves()] if args.weight_decay else []
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write it again."""
-        for half, kept in self.kept:
-            half.copy_(kept)
+        """Restore the half."""
+        for half, copy in self.copies:
+            half.copy_(copy)
 
     def _halves(self) -> Iterator[Any]:
         for _, layer in _layers(self.model):
@@ -142,7 +140,7 @@ class FrozenHalf:
 
 
 def _layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Linear layers with an adapter, by name."""
+    """Yield name and module of each layer with an adapter."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in model.named_modules():
@@ -150,8 +148,8 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
             yield name, layer
 
 
-def _made(layer: Any, init: str, rank: int) -> tuple[Any, Any]:
-    """The two matrices that PEFT makes of the layer's weight; of a copy, for it takes them out of the weight."""
+def _init_matrices(layer: Any, init: str, rank: int) -> tuple[Any, Any]:
+    """Return PEFT's initial A and B for the layer, computed on a copy, since PEFT subtracts them from the weight."""
     import torch
     from peft import LoraConfig
     from peft.tuners.lora import Linear
@@ -159,20 +157,20 @@ def _made(layer: Any, init: str, rank: int) -> tuple[Any, Any]:
 
     from steps.models.model import choose_device
 
-    # A model that is to be divided is in main memory, where this takes far longer.
+    # A model that will be sharded is in main memory, where this takes far longer.
     weight = dequantize_module_weight(layer.get_base_layer()).detach().to(choose_device(), torch.float32, copy=True)
     plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
     plain.weight = torch.nn.Parameter(weight, requires_grad=False)
-    # With this alpha the scale is that of the layer.
+    # This alpha gives the layer's scale.
     alpha: Any = layer.scaling[NAME] * rank
     config = LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights=init)  # type: ignore[arg-type]
-    made = Linear(plain, NAME, config, r=rank, lora_alpha=alpha)
-    return made.lora_A[NAME].weight, made.lora_B[NAME].weight
+    initialized = Linear(plain, NAME, config, r=rank, lora_alpha=alpha)
+    return initialized.lora_A[NAME].weight, initialized.lora_B[NAME].weight
 
 
-def _without(gradient: Any, rank: int, along: int) -> Any:
-    """A gradient that is zero from ``rank`` on."""
+def _zero_from(gradient: Any, rank: int, dim: int) -> Any:
+    """Return the gradient with zeros from index ``rank`` of dimension ``dim``."""
     import torch
 
-    kept = gradient.narrow(along, 0, rank)
-    return torch.cat([kept, torch.zeros_like(gradient.narrow(along, rank, gradient.shape[along] - rank))], along)
+    first = gradient.narrow(dim, 0, rank)
+    return torch.cat([first, torch.zeros_like(gradient.narrow(dim, rank, gradient.shape[dim] - rank))], dim)

@@ -1,7 +1,7 @@
-"""A training that does not fit the device's memory goes on with less at a time, and learns the same.
+"""Retries of a training that runs out of memory, with less memory and the same result.
 
-On a GPU the first thing to try is gradient checkpointing, which computes again what it would hold; then the batch is
-taken in smaller and smaller pieces. Neither is done before memory asks for it, for both take time.
+On a GPU the first retry turns on gradient checkpointing; later ones reduce the per-device batch size and increase
+gradient accumulation. Both cost time, so neither is used before memory runs out.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ CHECKPOINTING = "gradient_checkpointing"
 def with_oom_backoff(
     config: TrainingConfig, method: str, train: Callable[[TrainingConfig], T], group: DistributedContext = ALONE
 ) -> T:
-    """What ``train`` gives; called again with less at a time whenever the memory is too small.
+    """Return the result of ``train``, retried with less memory while it runs out.
 
-    The gradients of the pieces are added up, so the batch that a step learns from, and the loss curve, stay the same.
-    One of several processes can't begin anew by itself: the others wait for it in the middle of a step.
+    The global batch size, and so the loss curve, stays the same. A rank cannot retry alone, since the others wait for
+    it in the middle of a step: it raises ``OutOfMemory``, and the launcher restarts all.
 
     Raises:
-        InsufficientCapacity: not even a single row fits.
-        OutOfMemory: the memory is too small for one of several processes.
+        InsufficientCapacity: Even a batch size of 1 does not fit.
+        OutOfMemory: One of several ranks is out of memory.
     """
     for _ in range(group.oom_retries):
         config = _reduce_memory(config, method)
@@ -39,32 +39,32 @@ def with_oom_backoff(
         try:
             return train(config)
         except (MemoryError, RuntimeError) as error:
-            if not _is_short_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
             if group.size > 1:
                 raise OutOfMemory from error
             config = _reduce_memory(config, method)
-        _free()  # only here: the error's traceback holds on to the tensors of the attempt
+        _free_memory()  # after the except block, since the traceback references the attempt's tensors
 
 
 def _reduce_memory(config: TrainingConfig, method: str) -> TrainingConfig:
-    smaller = _enable_checkpointing(config) or _halved(config)
+    smaller = _enable_checkpointing(config) or _halve_batch(config)
     if smaller is None:
         raise InsufficientCapacity(
-            "the device's memory is too small for this training, even with one row at a time",
-            f"lower max_length (now {config.arguments['max_length']})"
+            "out of memory with a per-device batch size of 1",
+            f"reduce max_length (now {config.arguments['max_length']})"
             + (", or use method qlora" if method == "lora" else ""),
         ) from None
-    print(_told(config, smaller), flush=True)
+    print(_retry_message(config, smaller), flush=True)
     return smaller
 
 
-def _is_short_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
-    # The processor's allocator has no error class of its own, and what connects GPUs tells CUDA's words.
-    told = ("can't allocate memory", "CUDA error: out of memory", "Cuda failure 2 'out of memory'")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in told)
+    # The CPU allocator has no error class, and NCCL raises CUDA's message.
+    messages = ("can't allocate memory", "CUDA error: out of memory", "Cuda failure 2 'out of memory'")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in messages)
 
 
 def _enable_checkpointing(config: TrainingConfig) -> TrainingConfig | None:
@@ -74,29 +74,27 @@ def _enable_checkpointing(config: TrainingConfig) -> TrainingConfig | None:
     return replace(config, arguments={**config.arguments, CHECKPOINTING: True})
 
 
-def _halved(config: TrainingConfig) -> TrainingConfig | None:
-    rows = int(config.arguments[BATCH_SIZE])
-    fewer = max((count for count in range(1, rows // 2 + 1) if rows % count == 0), default=None)
-    if fewer is None:
+def _halve_batch(config: TrainingConfig) -> TrainingConfig | None:
+    """Return a config with the largest divisor of the batch size up to its half; None if the batch size is 1."""
+    batch_size = int(config.arguments[BATCH_SIZE])
+    smaller = max((size for size in range(1, batch_size // 2 + 1) if batch_size % size == 0), default=None)
+    if smaller is None:
         return None
-    pieces = int(config.arguments.get(ACCUMULATION, 1)) * (rows // fewer)
-    return replace(config, arguments={**config.arguments, BATCH_SIZE: fewer, ACCUMULATION: pieces})
+    accumulation = int(config.arguments.get(ACCUMULATION, 1)) * (batch_size // smaller)
+    return replace(config, arguments={**config.arguments, BATCH_SIZE: smaller, ACCUMULATION: accumulation})
 
 
-def _told(before: TrainingConfig, after: TrainingConfig) -> str:
-    rows: Any = after.arguments[BATCH_SIZE]
-    if rows == before.arguments[BATCH_SIZE]:
-        return (
-            "warning: what training holds does not fit the device's memory; going on with gradient_checkpointing, "
-            "which computes a part of it again: the same training, about a third more slowly"
-        )
+def _retry_message(before: TrainingConfig, after: TrainingConfig) -> str:
+    batch_size: Any = after.arguments[BATCH_SIZE]
+    if batch_size == before.arguments[BATCH_SIZE]:
+        return "warning: out of memory; retrying with gradient_checkpointing (same training, about a third slower)"
     return (
-        f"warning: {before.arguments[BATCH_SIZE]} rows at a time do not fit the device's memory; going on with {rows} "
-        f"at a time, {after.arguments[ACCUMULATION]} times for one step: the same batch, more slowly"
+        f"warning: out of memory with {BATCH_SIZE}={before.arguments[BATCH_SIZE]}; retrying with {batch_size} and "
+        f"{ACCUMULATION}={after.arguments[ACCUMULATION]} (same training, slower)"
     )
 
 
-def _free() -> None:
+def _free_memory() -> None:
     import torch
 
     gc.collect()

@@ -1,8 +1,8 @@
-"""Attention within each of the rows that stand one after the other in one sequence, by PyTorch's own kernels.
+"""Attention for several rows packed into one sequence, with PyTorch's SDPA kernels.
 
-Flash attention's library has a kernel for such sequences. Without it, transformers tells the rows apart by a mask over
-all of the sequence, whose work and memory grow with the square of a whole batch. Here each row is attended to by
-itself: the work of the rows, no mask, and the kernels that PyTorch has for a plain causal row.
+The flash attention library has a kernel for such sequences. Without it, transformers masks the whole sequence, with
+work and memory quadratic in the packed length. This attention computes each row separately: no mask, the work of
+the rows only, and PyTorch's causal kernels.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ LAYERS = {"full_attention", "sliding_attention"}
 
 
 def register_if_supported(folder: Path) -> str:
-    """The name under which transformers has it, for a model that it suits; else empty.
+    """Register the attention in transformers and return its name; an empty string if the model is not supported.
 
-    It suits where layers take an attention function and each looks at the tokens of its row alone. Not so where scores
-    are capped or have sinks, which PyTorch's kernels don't know, nor where a state goes on from row to row (Mamba,
-    linear attention).
+    Supported are models whose layers use the attention interface. Excluded are capped scores and attention sinks,
+    which SDPA lacks, and layers with a state across rows (Mamba, linear attention).
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    if not _suits(folder):
+    if not _is_supported(folder):
         return ""
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, _mask)
     return NAME
 
 
-def _suits(folder: Path) -> bool:
+def _is_supported(folder: Path) -> bool:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
@@ -56,10 +55,20 @@ def packed_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Any, None]:
-    """An attention function of transformers: heads x tokens in, tokens x heads out.
+    """Compute attention as a function of transformers' attention interface.
 
-    ``cu_seq_lens_q`` says where rows begin and end, as ``trl``'s collator gives it; a row longer than the layer's
-    window gets a mask of its own. Without it the batch is an ordinary one.
+    Args:
+        module: The attention layer.
+        query: States of shape (batch, heads, tokens, head size), as ``key`` and ``value``.
+        key: States of the keys.
+        value: States of the values.
+        attention_mask: Mask of a batch that is not packed, or None.
+        cu_seq_lens_q: Cumulative row lengths from trl's collator, starting with 0; None: the batch is not packed.
+        sliding_window: Attention window of the layer in tokens, or None.
+        kwargs: Passed to SDPA.
+
+    Returns:
+        States of shape (batch, tokens, heads, head size), and None for the attention weights.
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -69,31 +78,32 @@ def packed_attention(
             attention_mask = _window(query.shape[2], sliding_window, query.device)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows = []
-    for begin, end in pairwise(_bounds(cu_seq_lens_q)):
-        asked, found, taken = (states[:, :, begin:end] for states in (query, key, value))
-        mask = _window(end - begin, sliding_window, query.device)
-        rows.append(sdpa_attention_forward(module, asked, found, taken, mask, **kwargs)[0])
+    for start, end in pairwise(_to_list(cu_seq_lens_q)):
+        row_states = (states[:, :, start:end] for states in (query, key, value))
+        mask = _window(end - start, sliding_window, query.device)
+        rows.append(sdpa_attention_forward(module, *row_states, mask, **kwargs)[0])
     return torch.cat(rows, dim=1), None
 
 
 @lru_cache(maxsize=1)
-def _bounds(cumulated: Any) -> list[int]:
-    """Read once a step, not once a layer: on a GPU, reading waits for all that it has to do."""
-    return list(cumulated.tolist())
+def _to_list(cu_seq_lens: Any) -> list[int]:
+    """Convert once per step instead of once per layer, since this synchronizes with the GPU."""
+    return list(cu_seq_lens.tolist())
 
 
-def _mask(**named: Any) -> Any:
-    """A mask for padded rows alone: not even the one by which transformers tells rows apart."""
+def _mask(**kwargs: Any) -> Any:
+    """Create a mask for padded rows only, without transformers' mask of packed rows."""
     from transformers.masking_utils import sdpa_mask
 
-    return None if named.get("attention_mask") is None else sdpa_mask(**named)
+    return None if kwargs.get("attention_mask") is None else sdpa_mask(**kwargs)
 
 
 def _window(length: int, window: int | None, device: Any) -> Any:
+    """Return the causal mask of a sliding window; None if the row fits the window."""
     if window is None or length <= window:
         return None
     import torch
 
-    place = torch.arange(length, device=device)
-    behind = place[:, None] - place[None, :]
-    return ((behind >= 0) & (behind < window))[None, None]
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return ((distance >= 0) & (distance < window))[None, None]

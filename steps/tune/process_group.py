@@ -1,6 +1,6 @@
-"""The processes that train together, seen from one of them: its place, what the first makes for all, what all decide.
+"""The process group of a training, as seen from one rank.
 
-``processes.py`` starts them. A training in one process is a group of one, for which nothing here does anything.
+``launcher.py`` starts the ranks. For a training in one process, nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+
+
 from steps.runtime import entrypoint, files
 from steps.runtime.errors import StepError
 from steps.runtime.options import Options
@@ -26,70 +28,70 @@ S = TypeVar("S", bound=Options)
 SETTINGS, RESULT = "settings.json", "result.json"
 POLL_SECONDS = 0.05
 TIMEOUT = datetime.timedelta(minutes=30)
-"""After which torch takes a process that others wait for as lost; what takes long is done before they meet."""
+"""Timeout of collectives; anything slow runs before the process group is initialized."""
 
 
 class OutOfMemory(Exception):
-    """One of several processes is short of memory: all are to be started again with half of the rows at a time."""
+    """A rank is out of memory; all ranks must restart with smaller batches."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The place of a process among those that train together."""
+    """Rank and size of the process group."""
 
     rank: int = 0
     size: int = 1
     folder: Path | None = None
-    """What they share, on this machine's disk; none for a process alone."""
+    """Directory shared by the ranks; None for a single process."""
     oom_retries: int = 0
-    """How often memory was too short for the rows that were to be computed at a time."""
+    """Number of restarts due to lack of memory."""
     emulated_world_size: int = 0
-    """Processes whose rows one process learns from, because they could not."""
+    """World size that a single process emulates with its batch size; 0: none."""
 
     @property
     def effective_world_size(self) -> int:
-        """How many times a process's rows a step learns from."""
+        """Global batch size divided by the batch size of a process."""
         return self.emulated_world_size or self.size
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether it is the one that writes: curve, progress, marks of checkpoints, adapter, result."""
+        """True for the rank that writes the curve, progress, checkpoint markers, adapter and result."""
         return self.rank == 0
 
-    def on_rank_zero(self, name: str, make: Callable[[], T]) -> T:
-        """What the first process makes; the others wait until it has. It may take as long as it needs."""
+    def on_rank_zero(self, name: str, function: Callable[[], T]) -> T:
+        """Call the function on rank 0 only, and return its result on all ranks. There is no timeout."""
         if self.folder is None:
-            return make()
+            return function()
         file = self.folder / f"{name}.pickle"
         if self.is_rank_zero:
-            made = make()
+            result = function()
             with files.replacing(file) as opened:
-                pickle.dump(made, opened)
-            return made
+                pickle.dump(result, opened)
+            return result
         while not file.exists():
             time.sleep(POLL_SECONDS)
-        told: T = pickle.loads(file.read_bytes())
-        return told
+        received: T = pickle.loads(file.read_bytes())
+        return received
 
     def init_process_group(self, device: str) -> None:
-        """Connect with the other processes: NCCL between GPUs, gloo between processors.
+        """Connect to the other ranks, with NCCL between GPUs and gloo between CPUs.
 
         Raises:
-            StepError: torch sees fewer GPUs than there are processes.
+            StepError: torch sees fewer GPUs than there are ranks.
         """
         import torch
-        import torch.distributed as together
+        import torch.distributed as dist
 
-        if self.folder is None or together.is_initialized():
+        if self.folder is None or dist.is_initialized():
             return
         if device == "cuda":
-            if (seen := torch.cuda.device_count()) < self.size:
+            if (num_gpus := torch.cuda.device_count()) < self.size:
                 raise StepError(
-                    f"{self.size} processes were started, one for each GPU, and torch sees {seen} of them",
+                    f"torch sees {num_gpus} GPUs for {self.size} processes",
                     "check the GPUs with nvidia-smi, or set CUDA_VISIBLE_DEVICES",
                 )
             torch.cuda.set_device(self.rank)
-        together.init_process_group(
+        dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
             init_method=(self.folder / "rendezvous").as_uri(),
             rank=self.rank,
@@ -99,72 +101,72 @@ class DistributedContext:
         )
 
     def all_reduce_any(self, *flags: bool) -> list[bool]:
-        """Each flag: whether it is set in any process. All must ask at the same point."""
+        """Return for each flag if it is set on any rank. All ranks must call this at the same point."""
         if self.size == 1:
             return list(flags)
         import torch
-        import torch.distributed as together
+        import torch.distributed as dist
 
-        device = "cuda" if together.get_backend() == "nccl" else "cpu"
-        votes = torch.tensor(flags, dtype=torch.int32, device=device)
-        together.all_reduce(votes, op=together.ReduceOp.MAX)
-        return [bool(vote) for vote in votes.tolist()]
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        tensor = torch.tensor(flags, dtype=torch.int32, device=device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return [bool(flag) for flag in tensor.tolist()]
 
     def barrier(self) -> None:
-        """Go on when all processes are here."""
+        """Wait for all ranks."""
         if self.size > 1:
-            import torch.distributed as together
+            import torch.distributed as dist
 
-            together.barrier()
+            dist.barrier()
 
     def destroy_process_group(self) -> None:
-        """Take leave of the others, where they have met."""
+        """Disconnect from the other ranks, if connected."""
         if self.size > 1 and "torch" in sys.modules:
-            import torch.distributed as together
+            import torch.distributed as dist
 
-            if together.is_initialized():
-                together.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
 
 ALONE = DistributedContext()
 
 
 def main(settings_type: type[S], work: Callable[[S, DistributedContext], Any], name: str) -> NoReturn:
-    """Run one of several processes: what it comes to is left in their folder, for the process that started it."""
+    """Run one rank; write its result or failure to the shared directory, for the launcher."""
     folder = Path(sys.argv[1])
     group = DistributedContext(
         int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), folder, oom_retries=int(sys.argv[2])
     )
     try:
-        given = settings_type.model_validate_json((folder / SETTINGS).read_bytes())
-        result = work(given, group)
+        settings = settings_type.model_validate_json((folder / SETTINGS).read_bytes())
+        result = work(settings, group)
         if group.is_rank_zero:
             files.write_json(folder / RESULT, dataclasses.asdict(result))
         group.destroy_process_group()
     except KeyboardInterrupt:
-        _end(130)
-    except SystemExit as end:
+        _exit(130)
+    except SystemExit as error:
         group.destroy_process_group()
-        _end(end.code if isinstance(end.code, int) else 1)
+        _exit(error.code if isinstance(error.code, int) else 1)
     except OutOfMemory:
-        files.write_json(failure_file(folder, group.rank), {"halve": True})
-        _end(1)
+        files.write_json(failure_file(folder, group.rank), {"out_of_memory": True})
+        _exit(1)
     except Exception as error:
-        cause = entrypoint.as_step_error(name, error)
-        told = {"kind": type(cause).__name__, "message": cause.message, "fix": cause.fix}
-        # The others may only have lost this one, or this one another: then somebody else knows better.
-        files.write_json(failure_file(folder, group.rank), told | {"certain": isinstance(error, StepError)})
-        _end(1)
-    _end(0)
+        failure = entrypoint.as_step_error(name, error)
+        content = {"kind": type(failure).__name__, "message": failure.message, "fix": failure.fix}
+        # Other errors can be consequences, such as a lost connection to a failed rank.
+        files.write_json(failure_file(folder, group.rank), content | {"is_root_cause": isinstance(error, StepError)})
+        _exit(1)
+    _exit(0)
 
 
 def failure_file(folder: Path, rank: int) -> Path:
-    """Where a process says what it failed with."""
-    return folder / f"ended-{rank}.json"
+    """Return the file to which a rank writes its failure."""
+    return folder / f"failure-{rank}.json"
 
 
-def _end(code: int) -> NoReturn:
-    """End without the interpreter's farewell: threads that wait for lost processes would keep it."""
+def _exit(code: int) -> NoReturn:
+    """Exit without the interpreter's shutdown, which hangs in threads that wait for lost ranks."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,9 +1,9 @@
-"""How the processes of a training share the rows of a step: together they learn from what one alone would.
+"""Data-parallel batches: all ranks together learn from the rows that one process would.
 
-A step learns from ``per_device_train_batch_size`` x ``gradient_accumulation_steps`` x processes rows, as the names say
-and as with KAITO. How many rows that is stays with a training: where it goes on with another number of processes, each
-gets more or fewer of them. Order and steps depend on the rows of a step alone, and the loss is a mean over their
-tokens, so the loss curve is that of one process which takes as many rows.
+The global batch size is ``per_device_train_batch_size`` x ``gradient_accumulation_steps`` x world size, as in KAITO.
+It is fixed for a training: if it resumes with another world size, each rank takes more or fewer rows. The order of
+rows depends on the global batch size only, and the loss is a mean over its tokens, so the loss curve is that of one
+process with the same global batch size.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ from steps.data.chat_tokens import IGNORED
 
 BATCH_SIZE, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_steps"
 BLANK_TOKENS = 2
-"""One to learn from and one to learn, as any row has; its label says that it isn't learned."""
+"""Length of a blank row: the shortest that a causal loss accepts; its labels are ignored."""
 
 
 def compute_global_batch_size(arguments: Mapping[str, Any], processes: int) -> int:
-    """Rows that a step learns from."""
+    """Return the number of rows per optimizer step over all processes."""
     return int(arguments[BATCH_SIZE]) * int(arguments.get(ACCUMULATION, 1)) * processes
 
 
-def split_batch(arguments: Mapping[str, Any], rows: int, processes: int) -> dict[str, Any]:
-    """Training arguments with which so many processes learn from ``rows`` a step, with no more at once than before."""
-    share = math.ceil(rows / processes)
-    times = math.ceil(share / int(arguments[BATCH_SIZE]))
-    return {**arguments, BATCH_SIZE: math.ceil(share / times), ACCUMULATION: times}
+def split_batch(arguments: Mapping[str, Any], global_batch_size: int, processes: int) -> dict[str, Any]:
+    """Return the training arguments with batch size and accumulation of one rank; the batch size never grows."""
+    rows = math.ceil(global_batch_size / processes)
+    accumulation = math.ceil(rows / int(arguments[BATCH_SIZE]))
+    return {**arguments, BATCH_SIZE: math.ceil(rows / accumulation), ACCUMULATION: accumulation}
 
 
 def samples_per_rank(rows: int, arguments: Mapping[str, Any], global_batch_size: int, processes: int) -> int:
-    """How many of all rows, blank ones included, a process sees in an epoch."""
+    """Return the number of rows, blank rows included, that a rank sees in an epoch."""
     if processes == 1:
         return rows
-    return sum(_places(rows, arguments, global_batch_size, processes)) // processes
+    return sum(_step_sizes(rows, arguments, global_batch_size, processes)) // processes
 
 
 def shard_sampler(trainer: Any, global_batch_size: int, rows: int) -> None:
-    """Give each process of a training its share of the ``rows``, which is the same again after a resume.
+    """Make each rank sample its shard of the rows, reproducibly when a run is resumed.
 
-    Where they can't be divided evenly (the last step of an epoch, or steps of a training that other processes began),
-    blank rows are put in, from which nothing is learned. Of pairs of answers, which have no labels to leave out, some
-    are taken twice instead, as the library does it.
+    Steps that cannot be split evenly (the last of an epoch, or after a change of the world size) are filled with blank
+    rows whose labels are ignored. Pairs of answers have no labels, so some are repeated instead, as the library does.
     """
     import torch
 
@@ -54,42 +53,45 @@ def shard_sampler(trainer: Any, global_batch_size: int, rows: int) -> None:
     processes = arguments.world_size
     if processes == 1:
         return
-    known = {BATCH_SIZE: arguments.per_device_train_batch_size, ACCUMULATION: arguments.gradient_accumulation_steps}
-    places = _places(
-        rows, known | {"dataloader_drop_last": arguments.dataloader_drop_last}, global_batch_size, processes
-    )
-    order = _order(trainer, global_batch_size, rows)
-    torch.manual_seed(arguments.seed + arguments.process_index)  # or all would leave out the same by dropout
-    blanks = "labels" in trainer.train_dataset.column_names
-    sampler = _sampler(order, global_batch_size, places, blank=rows if blanks else None)
-    if blanks:
-        trainer.train_dataset = _with_blank(trainer.train_dataset, sum(places))
+    batch = {
+        BATCH_SIZE: arguments.per_device_train_batch_size,
+        ACCUMULATION: arguments.gradient_accumulation_steps,
+        "dataloader_drop_last": arguments.dataloader_drop_last,
+    }
+    step_sizes = _step_sizes(rows, batch, global_batch_size, processes)
+    order = _row_order(trainer, global_batch_size, rows)
+    torch.manual_seed(arguments.seed + arguments.process_index)  # different dropout on each rank
+    has_labels = "labels" in trainer.train_dataset.column_names
+    sampler = _sampler(order, global_batch_size, step_sizes, blank=rows if has_labels else None)
+    if has_labels:
+        trainer.train_dataset = _with_blank(trainer.train_dataset, sum(step_sizes))
     trainer._get_train_sampler = lambda *_: sampler
-    attach(trainer, _Epochs(order))
+    attach(trainer, _EpochSetter(order))
 
 
-class _Epochs:
-    """Tells an order of rows which epoch it is: the library's way to it is cut off in an epoch that is resumed."""
+class _EpochSetter:
+    """Callback that sets the epoch of a row order: the library does not in a resumed epoch."""
 
     def __init__(self, order: Any) -> None:
         self.order = order
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Set the epoch that begins, or that is gone on with."""
+        """Set the epoch that starts or resumes."""
         if hasattr(self.order, "set_epoch"):
             self.order.set_epoch(int(state.epoch or 0))
 
 
-def _places(rows: int, arguments: Mapping[str, Any], global_batch_size: int, processes: int) -> list[int]:
-    """For each step of an epoch, for how many rows there is room, so that each process gets batches of one size."""
-    at_a_time = int(arguments[BATCH_SIZE]) * processes
-    whole, rest = divmod(rows, global_batch_size)
-    times = rest // at_a_time if arguments.get("dataloader_drop_last") else math.ceil(rest / at_a_time)
-    return [compute_global_batch_size(arguments, processes)] * whole + [times * at_a_time] * bool(times)
+def _step_sizes(rows: int, arguments: Mapping[str, Any], global_batch_size: int, processes: int) -> list[int]:
+    """Return the rows of each step of an epoch, blank rows included, so that all ranks get batches of one size."""
+    micro_batch = int(arguments[BATCH_SIZE]) * processes
+    full_steps, rest = divmod(rows, global_batch_size)
+    accumulation = rest // micro_batch if arguments.get("dataloader_drop_last") else math.ceil(rest / micro_batch)
+    last_step = [accumulation * micro_batch] * bool(accumulation)
+    return [compute_global_batch_size(arguments, processes)] * full_steps + last_step
 
 
-def _order(trainer: Any, global_batch_size: int, rows: int) -> Any:
-    """The order of the rows that one process would have."""
+def _row_order(trainer: Any, global_batch_size: int, rows: int) -> Any:
+    """Return the sampler that one process would use."""
     from accelerate.data_loader import SeedableRandomSampler
     from torch.utils.data import RandomSampler
     from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -103,32 +105,32 @@ def _order(trainer: Any, global_batch_size: int, rows: int) -> Any:
     return order
 
 
-def _sampler(order: Any, global_batch_size: int, places: list[int], blank: int | None) -> Any:
+def _sampler(order: Any, global_batch_size: int, step_sizes: list[int], blank: int | None) -> Any:
     from torch.utils.data import Sampler
 
-    class Shared(Sampler[int]):
-        """The rows of each step, then what fills the room that is left: ``blank``, or the epoch's first rows."""
+    class Padded(Sampler[int]):
+        """The rows of each step, padded with ``blank``, or with the epoch's first rows if it is None."""
 
         def __len__(self) -> int:
-            return sum(places)
+            return sum(step_sizes)
 
         def __iter__(self) -> Iterator[int]:
-            numbers = list(order)
-            filling = cycle(numbers) if blank is None else repeat(blank)
-            for step, room in enumerate(places):
-                given = numbers[step * global_batch_size : (step + 1) * global_batch_size][:room]
-                yield from given
-                yield from islice(filling, room - len(given))
+            indices = list(order)
+            padding = cycle(indices) if blank is None else repeat(blank)
+            for step, size in enumerate(step_sizes):
+                rows = indices[step * global_batch_size : (step + 1) * global_batch_size][:size]
+                yield from rows
+                yield from islice(padding, size - len(rows))
 
         def set_epoch(self, epoch: int) -> None:
             if hasattr(order, "set_epoch"):
                 order.set_epoch(epoch)
 
-    return Shared()
+    return Padded()
 
 
-def _with_blank(rows: Any, places: int) -> Any:
-    """The rows, and one after them with nothing to learn."""
+def _with_blank(rows: Any, epoch_size: int) -> Any:
+    """Return the rows and, after them, a blank row with ignored labels."""
     from torch.utils.data import Dataset
 
     first = rows[0]
@@ -138,13 +140,13 @@ def _with_blank(rows: Any, places: int) -> Any:
         blank["seq_lengths"] = [len(tokens)]
 
     class WithBlank(Dataset[Any]):
-        total_dataset_length = places
-        """Accelerate takes what is beyond a whole number of batches for rows given twice."""
+        total_dataset_length = epoch_size
+        """Accelerate treats rows beyond this length as repeated."""
 
         def __len__(self) -> int:
             return len(rows) + 1
 
-        def __getitem__(self, number: int) -> Any:
-            return blank if number == len(rows) else rows[number]
+        def __getitem__(self, idx: int) -> Any:
+            return blank if idx == len(rows) else rows[idx]
 
     return WithBlank()

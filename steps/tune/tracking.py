@@ -1,7 +1,7 @@
-"""Metrics of a training for MLflow or Weights & Biases, if the user asks for it, through transformers' own callbacks.
+"""Metrics for MLflow or Weights & Biases, sent by transformers' callbacks.
 
-Where to and with what credentials is said by the environment variables of these tools. What is tracked is a copy: a
-server that is down, slow or says no is told of once and asked again later, and never costs the training.
+The tools' environment variables set address and credentials. Tracking never stops or slows the training: errors of the
+server are logged once and sending is retried later.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from steps.runtime.redaction import redact
 from steps.tune.tracking_tools import TOOLS, ReportTo, missing_settings
 from steps.tune.training_callbacks import attach
 
-PAUSE_SECONDS = 600.0
-"""After a fault, until the server is asked again: waiting for one that is down must not slow the training."""
-OURS = ("tokens_per_second", "memory_gib", "memory_reserved_gib")
-"""What the loss curve has and transformers does not log."""
-SENDER = "mlflow.utils.async_logging.async_logging_queue"
-"""Logger of MLflow's own threads that send metrics; nobody else hears of their faults."""
+RETRY_SECONDS = 600.0
+"""Pause after an error: waiting for a server that is down must not slow the training."""
+EXTRA_METRICS = ("tokens_per_second", "memory_gib", "memory_reserved_gib")
+"""Metrics of the loss curve that transformers does not log."""
+MLFLOW_QUEUE_LOGGER = "mlflow.utils.async_logging.async_logging_queue"
+"""Logger of MLflow's sender threads, the only place where their errors appear."""
 
 
 def check(report_to: ReportTo) -> None:
-    """Look, before anything is loaded, whether metrics can be sent to where the user wants them.
+    """Check, before anything is loaded, that metrics can be sent.
 
     Raises:
-        BadInput: the tool's package is not installed, or its address or key is not there.
+        BadInput: The tool's package is not installed, or its address or key is not set.
     """
-    if report_to != "none" and (found := list(missing_settings(report_to, os.environ))):
-        what, fix = ("; ".join(parts) for parts in zip(*found, strict=True))
-        raise BadInput(f"metrics are to go to {TOOLS[report_to].name}, and {what}", fix)
+    if report_to != "none" and (missing := list(missing_settings(report_to, os.environ))):
+        message, fix = ("; ".join(parts) for parts in zip(*missing, strict=True))
+        raise BadInput(f"report_to {report_to}: {message}", fix)
 
 
 @contextmanager
 def track_training(trainer: Any, report_to: ReportTo, run_name: str, work: Path, fingerprint: str) -> Iterator[None]:
-    """Send what the trainer logs to where the user wants it; a training that goes on goes on in the same run there."""
+    """Send the trainer's metrics to the tool; a resumed training continues the same run there."""
     if report_to == "none":
         yield
         return
@@ -64,81 +64,81 @@ def track_training(trainer: Any, report_to: ReportTo, run_name: str, work: Path,
 
 @dataclass
 class SavedRun:
-    """The run of the tracking tool that belongs to the checkpoints beside it."""
+    """File with the id of the tracking tool's run, next to the checkpoints."""
 
     file: Path
     report_to: str
     fingerprint: str
 
     def read(self) -> str:
-        """Its id; empty when there is none of this training."""
+        """Return the id; empty if this training has none."""
         try:
-            kept = json.loads(self.file.read_text())
-            same = kept["report_to"] == self.report_to and kept["fingerprint"] == self.fingerprint
-            return str(kept["run"]) if same else ""
+            saved = json.loads(self.file.read_text())
+            same = saved["report_to"] == self.report_to and saved["fingerprint"] == self.fingerprint
+            return str(saved["run"]) if same else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
     def write(self, run: str) -> None:
-        """Keep it; the report tells it too."""
+        """Save the id, for resumed trainings and the report."""
         content = {"report_to": self.report_to, "run": run, "fingerprint": self.fingerprint}
         files.write_json(self.file, content)
 
 
 class Tracking:
-    """Hands the trainer's events on to transformers' callback of the tool, and keeps its faults away from training."""
+    """Forwards the trainer's events to transformers' callback of the tool, and catches its errors."""
 
-    def __init__(self, report_to: str, kept: SavedRun) -> None:
+    def __init__(self, report_to: str, saved_run: SavedRun) -> None:
         self.report_to = report_to
         self.tool = TOOLS[report_to]
-        self.kept = kept
+        self.saved_run = saved_run
         self.callback: Any = None
-        self.begun = self.finished = False
-        self.told = False
+        self.started = self.finished = False
+        self.warned = False
         self.paused_until = 0.0
-        self.lost = 0
+        self.missing_steps = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Begin a run there, or go on with the one of this training."""
-        self._hand_on("on_train_begin", args, state, control, **more)
+        """Start a run, or continue this training's run."""
+        self._forward("on_train_begin", args, state, control, **more)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
-        """Send a step, with what the loss curve has besides."""
+        """Send a step, with the extra metrics."""
         entry = state.log_history[-1]
-        whole = {**logs, **{key: entry[key] for key in OURS if key in entry}}
-        if not self._hand_on("on_log", args, state, control, logs=whole, **more) and "loss" in logs:
-            self.lost += 1
+        metrics = {**logs, **{key: entry[key] for key in EXTRA_METRICS if key in entry}}
+        if not self._forward("on_log", args, state, control, logs=metrics, **more) and "loss" in logs:
+            self.missing_steps += 1
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Tell of a checkpoint, which the tool takes too where the user's environment says so."""
-        self._hand_on("on_save", args, state, control, **more)
+        """Report a checkpoint, which the tool uploads if its environment variables say so."""
+        self._forward("on_save", args, state, control, **more)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """End the run there, if the training is at its end and not only stopped."""
+        """End the run if the training is finished, not if it was stopped."""
         self.finished = state.global_step >= state.max_steps
         if self.finished:
             self._flush()
-            self._hand_on("on_train_end", args, state, control, **more)
+            self._forward("on_train_end", args, state, control, **more)
 
     def end(self, status: str) -> None:
-        """End the run there that is still open, and say what it lacks."""
+        """End the run if it is open, and warn of missing steps."""
         self._flush()
         self._guarded(lambda: _close(self.report_to, status))
         if self.report_to == "mlflow" and self.callback is not None:
-            # Its __del__ ends whichever run is open: a later training's, at any allocation, under locks of MLflow's.
+            # Its __del__ would end any open run, even a later training's, and deadlock on MLflow's locks.
             self.callback._auto_end_run = False
-        logging.getLogger(SENDER).removeFilter(self._heard)
-        if self.lost:
+        logging.getLogger(MLFLOW_QUEUE_LOGGER).removeFilter(self._filter)
+        if self.missing_steps:
             print(
-                f"warning: {self.tool.name} lacks {self.lost} steps of this training; the report has all", flush=True
+                f"warning: {self.missing_steps} steps are missing in {self.tool.name}; the report has all", flush=True
             )
 
-    def _hand_on(self, event: str, args: Any, state: Any, control: Any, **more: Any) -> bool:
+    def _forward(self, event: str, args: Any, state: Any, control: Any, **more: Any) -> bool:
         def call() -> None:
             if self.callback is None:
                 self.callback = self._new_callback()
-            if not self.begun:
-                self._begin(args, state, control, more.get("model"))
+            if not self.started:
+                self._start_run(args, state, control, more.get("model"))
             if event != "on_train_begin":
                 getattr(self.callback, event)(args, state, control, **more)
 
@@ -148,35 +148,36 @@ class Tracking:
         from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
         if self.report_to == "mlflow":
-            logging.getLogger(SENDER).addFilter(self._heard)
-        [kind] = get_reporting_integration_callbacks([self.report_to])
-        return kind()
+            logging.getLogger(MLFLOW_QUEUE_LOGGER).addFilter(self._filter)
+        [callback_class] = get_reporting_integration_callbacks([self.report_to])
+        return callback_class()
 
-    def _begin(self, args: Any, state: Any, control: Any, model: Any) -> None:
+    def _start_run(self, args: Any, state: Any, control: Any, model: Any) -> None:
         if not state.is_world_process_zero:
-            self.begun = True
+            self.started = True
             return
-        run = self.kept.read()
+        run = self.saved_run.read()
         try:
-            with _going_on_with(self.report_to, run):
+            with _resume_run(self.report_to, run):
                 self.callback.on_train_begin(args, state, control, model=model)
         except Exception as error:
             if not run or not _is_gone(error):
                 raise
-            print(f"{self.tool.name} has no run {run} any more; a new one begins", flush=True)
+            print(f"run {run} was deleted in {self.tool.name}; starting a new one", flush=True)
             self.callback.on_train_begin(args, state, control, model=model)
-        self.begun = True
-        self.kept.write(_current(self.report_to))
+        self.started = True
+        self.saved_run.write(_current_run(self.report_to))
 
-    def _heard(self, record: logging.LogRecord) -> bool:
+    def _filter(self, record: logging.LogRecord) -> bool:
+        """Handle errors of MLflow's sender threads; return False to suppress their log record."""
         if record.levelno < logging.ERROR:
             return True
-        self.lost += 1
+        self.missing_steps += 1
         self._pause(record.getMessage())
         return False
 
     def _flush(self) -> None:
-        if self.report_to == "mlflow" and self.begun:
+        if self.report_to == "mlflow" and self.started:
             import mlflow
 
             self._guarded(mlflow.flush_async_logging)
@@ -184,40 +185,40 @@ class Tracking:
     def _guarded(self, call: Any) -> bool:
         try:
             call()
-        except Exception as error:  # of a tool and of a server that are not ours
+        except Exception as error:  # from third-party tools and servers
             self._pause(f"{type(error).__name__}: {error}")
             return False
         return True
 
-    def _pause(self, why: str) -> None:
-        self.paused_until = time.monotonic() + PAUSE_SECONDS
-        if self.told:
+    def _pause(self, reason: str) -> None:
+        self.paused_until = time.monotonic() + RETRY_SECONDS
+        if self.warned:
             return
-        self.told = True
+        self.warned = True
         print(
-            f"warning: {self.tool.name} does not take the metrics ({textwrap.shorten(redact(why), 300)}); the training"
-            " goes on, its curve is in the report, and the server is asked again later",
+            f"warning: cannot send metrics to {self.tool.name}: {textwrap.shorten(redact(reason), 300)}; retrying "
+            "later, the report has the loss curve",
             flush=True,
         )
 
 
 @contextmanager
-def _going_on_with(report_to: str, run: str) -> Iterator[None]:
-    """Have the tool go on with a run; without one it begins another."""
+def _resume_run(report_to: str, run: str) -> Iterator[None]:
+    """Make the tool continue a run; without one it starts a new run."""
     if report_to == "wandb" and run:
         import wandb
 
-        # It reads its variables once a process, and transformers takes the run that is open.
+        # wandb reads its variables once per process, and transformers uses the open run.
         wandb.init(project=os.environ.get("WANDB_PROJECT", "huggingface"), id=run, resume="allow")
         yield
         return
-    # MLflow lets no parameter be changed, and a training that goes on with smaller batches has others.
+    # MLflow's parameters are immutable, but a training that resumes with smaller batches has other values.
     with _environment({"MLFLOW_RUN_ID": run, "MLFLOW_MAX_LOG_PARAMS": "0"} if run else {}):
         yield
 
 
-def _current(report_to: str) -> str:
-    """Id of the run that the tool has open."""
+def _current_run(report_to: str) -> str:
+    """Return the id of the tool's open run."""
     run: Any
     if report_to == "wandb":
         import wandb
@@ -249,13 +250,13 @@ def _is_gone(error: Exception) -> bool:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a while; the tools read nothing else."""
-    before = {name: os.environ.get(name) for name in values}
+    """Set environment variables temporarily; the tools have no other interface."""
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

@@ -1,6 +1,6 @@
-"""Where metrics may go besides the run's report: the tools, the environment variables they go by, and what they lack.
+"""Tracking tools, their environment variables, and a check for missing ones.
 
-Light, for whoever compiles a step too; ``steps.tune.tracking`` does the sending.
+It imports no tool, so the compiler can use it; ``steps.tune.tracking`` sends the metrics.
 """
 
 from __future__ import annotations
@@ -13,22 +13,24 @@ from urllib.parse import urlsplit
 
 ReportTo = Literal["none", "mlflow", "wandb"]
 OFFLINE = ("offline", "dryrun", "disabled")
-"""Values of WANDB_MODE with which no server is spoken to."""
+"""Values of WANDB_MODE that need no server."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """How a tracking tool is called, and the environment variables that it reads."""
+    """Name and environment variables of a tracking tool."""
 
     name: str
     address: str
+    """Variable of the server's address."""
     project: str
+    """Variable of the project or experiment."""
     credentials: tuple[str, ...]
-    """What may come from a Secret besides."""
+    """Variables that can come from a Secret, in addition to the address."""
     accounts: tuple[str, ...]
-    """Those of them that name an account: it takes one."""
+    """Credentials of which one is required."""
     defaults: Mapping[str, str] = field(default_factory=dict)
-    """Variables for where the user has set none; ``{report}`` is the run's report folder."""
+    """Default variables; ``{report}`` is the run's report directory."""
 
 
 TOOLS: Mapping[str, Tool] = {
@@ -38,7 +40,7 @@ TOOLS: Mapping[str, Tool] = {
         project="MLFLOW_EXPERIMENT_NAME",
         credentials=("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
         accounts=("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"),
-        # It would try seven times, and wait two minutes for each answer.
+        # Its defaults are seven retries and a timeout of two minutes.
         defaults={"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"},
     ),
     "wandb": Tool(
@@ -47,35 +49,35 @@ TOOLS: Mapping[str, Tool] = {
         project="WANDB_PROJECT",
         credentials=("WANDB_API_KEY", "WANDB_ENTITY"),
         accounts=("WANDB_API_KEY",),
-        # It would write where the process was started, which a pod may not.
+        # Its default is the working directory, which is read-only in a pod.
         defaults={"WANDB_DIR": "{report}", "WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60"},
     ),
 }
 
 
 def missing_settings(report_to: str, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """What a process with this environment lacks to send metrics, and how to mend it."""
+    """Yield message and fix for everything that is missing in this environment to send metrics."""
     tool = TOOLS[report_to]
     package = importlib.util.find_spec(report_to)
-    if package is None or package.origin is None:  # a mere folder of the name, as W&B makes one, has no origin
+    if package is None or package.origin is None:  # a directory of that name, such as W&B creates, has no origin
         extra = "tracking" if report_to == "mlflow" else report_to
         yield f"the package {report_to} is not installed", f"pip install 'argotune[{extra}]' where tune runs"
     if report_to == "mlflow" and not environment.get(tool.address):
-        fix = f"export {tool.address}, or write pipeline.tracking.uri, or put it into pipeline.tracking.secret"
+        fix = f"export {tool.address}, or set pipeline.tracking.uri, or add it to pipeline.tracking.secret"
         yield f"{tool.address} is not set", fix
     if report_to == "wandb" and not _has_key(environment):
-        fix = "export it (or WANDB_MODE=offline), or put it into pipeline.tracking.secret"
+        fix = "export it (or WANDB_MODE=offline), or add it to pipeline.tracking.secret"
         yield "WANDB_API_KEY is not set", fix
 
 
 def required_keys(report_to: str, *, addressed: bool) -> tuple[str, ...]:
-    """Keys of which a Secret must have one; ``addressed``: the address of the server is written elsewhere."""
+    """Return the keys of which a Secret must have one; ``addressed``: the address is set elsewhere."""
     tool = TOOLS[report_to]
     return tool.accounts if addressed or report_to == "wandb" else (tool.address,)
 
 
 def _has_key(environment: Mapping[str, str]) -> bool:
-    """Whether W&B will find a key, or needs none; ``wandb login`` writes it to .netrc."""
+    """Return True if W&B finds a key or needs none; ``wandb login`` writes it to .netrc."""
     if environment.get("WANDB_MODE", "").lower() in OFFLINE:
         return True
     if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):

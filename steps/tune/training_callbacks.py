@@ -1,4 +1,4 @@
-"""What happens beside the training itself: the loss curve, progress, checkpoints."""
+"""Trainer callbacks: loss curve, progress and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from steps.tune import checkpoints
 from steps.tune.checkpoints import Checkpoint
 from steps.tune.process_group import ALONE, DistributedContext
 
-SAVE_AFTER_SECONDS = 600
-TELL_AFTER_SECONDS = 1.0
+SAVE_INTERVAL_SECONDS = 600
+PROGRESS_INTERVAL_SECONDS = 1.0
 LOGGED = (
     *("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "seconds"),
     *("memory_gib", "memory_reserved_gib"),
     *("rewards/margins", "rewards/accuracies"),
 )
-"""What a line of the curve holds. Memory is of this process: on a GPU the most that tensors took during the step, and
-the most that PyTorch had reserved for them; without one, what the process has at the end of the step. Rewards are of
-pairs of answers alone: by how much the chosen one is preferred, and in which share of the pairs."""
+"""Keys of a line of the loss curve. Memory is this process's: on a GPU the peaks of allocated and reserved memory
+during the step, on a CPU the resident size after the step. Rewards exist for dpo only: the margin by which the chosen
+answer is preferred, and the share of pairs in which it is."""
 
 
 class TrainingLog:
-    """Writes the loss curve, a JSON line a step, and tells how far the training is.
+    """Writes the loss curve, one JSON line per step, and reports progress.
 
-    The curve is kept in the trainer's state too, so that a resumed run writes the same file as an undisturbed one.
+    The curve is also in the trainer's state, so a resumed run writes the same file as an undisturbed one.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.recent: deque[tuple[float, float]] = deque(maxlen=20)
-        self.told = -math.inf
+        self.reported = -math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin the curve anew, with what was logged up to the checkpoint."""
+        """Rewrite the curve up to the checkpoint."""
         history = [entry for entry in state.log_history if "loss" in entry]
         write_curve(self.file, history)
         self.before = history[-1]["seconds"] if history else 0.0
         self.started = self.last = time.monotonic()
         self.tokens = 0
-        _memory(args.device)  # what loading the model took is not of the first step
+        _memory(args.device)  # do not count the loading of the model in the first step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Add a step to the curve.
+        """Append a step to the curve.
 
         Raises:
-            BadInput: the loss is no number any more; going on would only cost time.
+            BadInput: The loss is not finite.
         """
         if "loss" not in logs:
             return
         step, now = state.global_step, time.monotonic()
         if not math.isfinite(logs["loss"]):
-            raise BadInput(f"the loss is not a number any more at step {step}", "lower the learning rate")
+            raise BadInput(f"the loss is not finite at step {step}", "lower the learning rate")
         tokens = int(logs.get("num_tokens", 0)) - self.tokens
         self.tokens += tokens
         self.recent.append((tokens, now - self.last))
@@ -73,22 +73,22 @@ class TrainingLog:
         entry |= _memory(args.device)
         with self.file.open("a") as curve:
             curve.write(_line(entry))
-        self._tell(step, state.max_steps, entry, now)
+        self._report(step, state.max_steps, entry, now)
 
-    def _tell(self, step: int, total: int, entry: dict[str, Any], now: float) -> None:
-        if step < total and now - self.told < TELL_AFTER_SECONDS:
+    def _report(self, step: int, total: int, entry: dict[str, Any], now: float) -> None:
+        if step < total and now - self.reported < PROGRESS_INTERVAL_SECONDS:
             return
-        self.told = now
+        self.reported = now
         tokens, seconds = (sum(values) for values in zip(*self.recent, strict=True))
-        left = (total - step) * seconds / len(self.recent)
-        rate = f"lr {entry['learning_rate']:.1e} {tokens / max(seconds, 1e-9):.0f} tok/s eta {_clock(left)}"
+        eta = (total - step) * seconds / len(self.recent)
+        rate = f"lr {entry['learning_rate']:.1e} {tokens / max(seconds, 1e-9):.0f} tok/s eta {_format_time(eta)}"
         progress.report(step, total, f"step {step}/{total} loss {entry['loss']:.3f} {rate}")
 
 
 class Checkpointing:
-    """Marks whole checkpoints, saves more often where steps are slow, and saves and stops when told to.
+    """Marks complete checkpoints, saves at least every ten minutes, and saves and stops when ``stop`` is set.
 
-    Where several processes train, all have one, and do the same after the same step.
+    Each rank has one, and all ranks act after the same step.
     """
 
     def __init__(self, fingerprint: str, rows: int = 0, group: DistributedContext = ALONE) -> None:
@@ -96,41 +96,42 @@ class Checkpointing:
         self.rows = rows
         self.group = group
         self.stop = False
-        self.newest: Checkpoint | None = None
+        self.latest: Checkpoint | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
         self.saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a save when the last one is long ago, or when the training is to stop."""
-        self.stop, late = self.group.all_reduce_any(self.stop, time.monotonic() - self.saved > SAVE_AFTER_SECONDS)
-        if self.stop or late:
+        """Request a save if the last one is long ago, or if the training is stopping."""
+        due = time.monotonic() - self.saved > SAVE_INTERVAL_SECONDS
+        self.stop, due = self.group.all_reduce_any(self.stop, due)
+        if self.stop or due:
             control.should_save = True
         if self.stop:
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Mark the checkpoint that was just written."""
+        """Mark the new checkpoint as complete."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         finished = state.global_step >= state.max_steps
-        self.newest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size)
-        self.group.barrier()  # each writes its random numbers
+        self.latest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size)
+        self.group.barrier()  # each rank writes its random state
         if self.group.is_rank_zero:
-            checkpoints.mark_complete(self.newest, self.fingerprint)
+            checkpoints.mark_complete(self.latest, self.fingerprint)
         self.saved = time.monotonic()
 
 
-def attach(trainer: Any, watch: Any) -> None:
-    """Let ``watch`` hear the trainer's events; those it has no method for are dropped."""
+def attach(trainer: Any, listener: Any) -> None:
+    """Call the listener's ``on_`` methods on the trainer's events, without importing transformers to define it."""
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):
+    class Listener(TrainerCallback):
         pass
 
-    for name in (name for name in dir(watch) if name.startswith("on_")):
-        setattr(Watch, name, staticmethod(getattr(watch, name)))
-    trainer.add_callback(Watch())
+    for name in (name for name in dir(listener) if name.startswith("on_")):
+        setattr(Listener, name, staticmethod(getattr(listener, name)))
+    trainer.add_callback(Listener())
 
 
 def write_curve(file: Path, history: Sequence[dict[str, Any]]) -> None:
@@ -139,30 +140,30 @@ def write_curve(file: Path, history: Sequence[dict[str, Any]]) -> None:
 
 
 def _memory(device: Any) -> dict[str, float]:
-    """GiB that the process takes; on a GPU the most since the last call."""
+    """Return the GiB that the process uses; on a GPU the peaks since the last call."""
     if device.type == "cuda":
         import torch
 
-        taken = {
+        sizes = {
             "memory_gib": torch.cuda.max_memory_allocated(device),
             "memory_reserved_gib": torch.cuda.max_memory_reserved(device),
         }
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        taken = {"memory_gib": psutil.Process().memory_info().rss}
-    return {key: round(size / GIB, 3) for key, size in taken.items()}
+        sizes = {"memory_gib": psutil.Process().memory_info().rss}
+    return {key: round(size / GIB, 3) for key, size in sizes.items()}
 
 
 def _line(entry: dict[str, Any]) -> str:
-    known = {key: entry[key] for key in LOGGED if key in entry}
-    # A gradient may overflow in float16 and the step be skipped; JSON has no word for it.
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in known.items()
+    logged = {key: entry[key] for key in LOGGED if key in entry}
+    # float16 gradients can overflow, which skips the step; JSON has no infinity.
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in logged.items()
     }
-    return json.dumps(plain) + "\n"
+    return json.dumps(finite) + "\n"
 
 
-def _clock(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

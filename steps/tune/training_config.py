@@ -1,8 +1,8 @@
-"""What the user set for training: flags, and maps with the keys of KAITO's ``training_config.yaml``.
+"""The training configuration: flags, and mappings with the keys of KAITO's ``training_config.yaml``.
 
-The keys of ``training_arguments`` are those of ``trl.SFTConfig``, of ``lora_config`` those of ``peft.LoraConfig``, of
-``quantization_config`` those of ``transformers.BitsAndBytesConfig``. A flag wins over the map's key of the same
-meaning. Keys that this step can't honour are refused by name.
+``training_arguments`` has keys of ``trl.SFTConfig``, ``lora_config`` of ``peft.LoraConfig``, and
+``quantization_config`` of ``transformers.BitsAndBytesConfig``. A flag overrides the key of the same meaning.
+Unsupported keys are rejected by name.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ FLAGS = {
 }
 MODEL_KEYS = ("torch_dtype", "dtype", "local_files_only", "device_map", "trust_remote_code", "chat_template")
 ALL_LINEAR = "all-linear"
-"""PEFT's word for each linear layer but the head."""
+"""PEFT's name for all linear layers except the head."""
 
 
 @dataclass(frozen=True)
@@ -46,75 +46,85 @@ class TrainingConfig:
     """The checked settings of a training."""
 
     arguments: dict[str, Any]
-    """Of ``trl.SFTConfig``, less what ``trainer_config`` adds."""
+    """Arguments of ``trl.SFTConfig``, without those that ``trainer_config`` adds."""
     lora: dict[str, Any]
-    """Of ``peft.LoraConfig``."""
+    """Arguments of ``peft.LoraConfig``."""
     dtype: str
-    """Of what is not quantized; empty: what suits the device."""
+    """Type of weights that are not quantized; empty: the device's compute dtype."""
     loss_scope: Learned
+    """Tokens that the loss is computed on."""
     keep: str
-    """Which end of a row that is too long is kept: ``keep_start`` or ``keep_end``."""
+    """End of a truncated row that is kept: ``keep_start`` or ``keep_end``."""
     by_epoch: bool
     """Save at the end of each epoch."""
     objective: str = "sft"
-    """``sft``, or ``dpo``."""
+    """``sft`` or ``dpo``."""
     beta: float = 0.1
-    """Of ``dpo``."""
+    """Beta of ``dpo``."""
     chat_template: str = ""
-    """Jinja text that renders the rows; empty: the tokenizer's own."""
+    """Jinja template of the rows; empty: the tokenizer's."""
 
 
-def check(given: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
-    """Check the maps and merge them with the flags.
+def check(settings: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
+    """Check the mappings and merge them with the flags.
 
     Raises:
-        BadInput: with every key that is unknown or can't be honoured.
+        BadInput: A key is unknown or not supported; the message lists all of them.
     """
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig
     from trl import SFTConfig
 
-    arguments, wrong = _typed(given.training_arguments, SFTConfig)
-    wrong += [
+    arguments, errors = _parse_numbers(settings.training_arguments, SFTConfig)
+    errors += [
         *_unknown("training_arguments", arguments, _fields(SFTConfig)),
-        *_unknown("lora_config", given.lora_config, _fields(LoraConfig)),
-        *_unknown("quantization_config", given.quantization_config, _parameters(BitsAndBytesConfig)),
-        *_unknown("model_config", given.model_config_, MODEL_KEYS),
-        *(f"training_arguments.{key}: {why}" for key, why in unsupported_keys(arguments).items()),
-        *(f"training_arguments.{key}: {why}" for key, why in _of_pairs(given, arguments).items()),
-        *(f"lora_config.{key}: {why}" for key, why in lora_init.unsupported_keys(given.lora_config).items()),
-        *_contradictions(given),
+        *_unknown("lora_config", settings.lora_config, _fields(LoraConfig)),
+        *_unknown("quantization_config", settings.quantization_config, _parameters(BitsAndBytesConfig)),
+        *_unknown("model_config", settings.model_config_, MODEL_KEYS),
+        *(f"training_arguments.{key}: {reason}" for key, reason in _unsupported_arguments(settings, arguments)),
+        *(f"lora_config.{key}: {reason}" for key, reason in lora_init.unsupported_keys(settings.lora_config).items()),
+        *_contradictions(settings),
     ]
-    if wrong:
-        raise BadInput("; ".join(wrong), "correct these keys of the training configuration")
-    if idle := [key for key in arguments if key in WITHOUT_EFFECT]:
-        print(f"without effect here: {', '.join(idle)}", flush=True)
-    lora = {**given.lora_config, "r": given.rank, "lora_alpha": _plain(given.alpha), "lora_dropout": given.dropout}
+    if errors:
+        raise BadInput("; ".join(errors), "fix these keys of the training configuration")
+    if ignored := [key for key in arguments if key in WITHOUT_EFFECT]:
+        print(f"ignoring training arguments: {', '.join(ignored)}", flush=True)
+    lora = {
+        **settings.lora_config,
+        "r": settings.rank,
+        "lora_alpha": _to_int(settings.alpha),
+        "lora_dropout": settings.dropout,
+    }
     lora.pop("task_type", None)
-    lora["target_modules"] = _targets(given.target_modules or lora.get("target_modules") or preset_targets)
+    lora["target_modules"] = _targets(settings.target_modules or lora.get("target_modules") or preset_targets)
     return TrainingConfig(
         arguments={
-            **{key: value for key, value in arguments.items() if not _is_ours(key)},
-            **{key: getattr(given, flag) for key, flag in FLAGS.items()},
+            **{key: value for key, value in arguments.items() if not _is_handled_here(key)},
+            **{key: getattr(settings, flag) for key, flag in FLAGS.items()},
         },
         lora=lora,
-        dtype=str(given.model_config_.get("dtype") or given.model_config_.get("torch_dtype") or ""),
+        dtype=str(settings.model_config_.get("dtype") or settings.model_config_.get("torch_dtype") or ""),
         loss_scope=loss_scope(arguments),
         keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
-        objective=given.objective,
-        beta=given.beta,
-        chat_template=str(given.model_config_.get("chat_template") or ""),
+        objective=settings.objective,
+        beta=settings.beta,
+        chat_template=str(settings.model_config_.get("chat_template") or ""),
     )
 
 
 def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int, *, padding_free: bool = False) -> Any:
-    """The trainer's configuration, of the library's class for the objective; checkpoints go to ``folder``.
+    """Return ``trl.SFTConfig`` or ``trl.DPOConfig``, by the objective.
 
-    ``padding_free`` is chosen, where it can be and the user chose nothing else.
+    Args:
+        config: The checked configuration.
+        folder: Directory of the checkpoints.
+        device: ``cuda`` or ``cpu``.
+        rows: Rows that a rank sees in an epoch.
+        padding_free: Use padding-free batches unless the user chose otherwise.
 
     Raises:
-        BadInput: a value that the library refuses.
+        BadInput: The library rejects a value.
     """
     from trl import DPOConfig, SFTConfig
 
@@ -122,13 +132,13 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
     pairs = config.objective == "dpo"
     defaults: dict[str, Any] = {
         "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.05,  # below 1: a share of all steps
+        "warmup_steps": 0.05,  # below 1: a fraction of all steps
         "max_grad_norm": 1.0,
         "bf16": compute == "bfloat16" and config.dtype != "float32",
         "fp16": compute == "float16" and config.dtype != "float32",
-        "gradient_checkpointing": False,  # until memory asks for it: steps/tune/oom_backoff.py
+        "gradient_checkpointing": False,  # steps/tune/oom_backoff.py turns it on if needed
         "dataloader_pin_memory": device == "cuda",
-        "ddp_find_unused_parameters": False,  # an adapter is used as a whole, and looking for parts takes time
+        "ddp_find_unused_parameters": False,  # all adapter weights are used, and the search takes time
         "save_steps": _epoch_steps(config.arguments, rows) if config.by_epoch else 0.1,  # a tenth of all steps
         "save_total_limit": 2,
         **batching.defaults(config.arguments, padding_free=padding_free and not pairs),
@@ -139,31 +149,31 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
         "save_strategy": "steps",
         "logging_strategy": "steps",
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would hide a training that has gone wrong
+        "logging_nan_inf_filter": False,  # it would hide a diverged training
         "disable_tqdm": True,
-        "report_to": "none",  # steps/tune/tracking.py sends what is asked for
+        "report_to": "none",  # steps/tune/tracking.py reports
         **({} if pairs else {"dataset_kwargs": {"skip_prepare_dataset": True}}),
     }
-    whole = {**defaults, **config.arguments, **fixed}
+    arguments = {**defaults, **config.arguments, **fixed}
     if pairs:
-        # trl switches dropout off unless told otherwise; here it is as it was set.
-        whole = {key: value for key, value in whole.items() if key not in dpo.SFT_ONLY}
-        whole |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
-    if whole.get("padding_free") and not whole.get("packing"):
-        whole["max_length"] = None  # rows are cut already; trl wants it said
+        # trl turns dropout off by default.
+        arguments = {key: value for key, value in arguments.items() if key not in dpo.SFT_ONLY}
+        arguments |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
+    if arguments.get("padding_free") and not arguments.get("packing"):
+        arguments["max_length"] = None  # rows are truncated already; trl requires None
     try:
-        made = (DPOConfig if pairs else SFTConfig)(**whole)
+        trainer_arguments = (DPOConfig if pairs else SFTConfig)(**arguments)
     except (TypeError, ValueError) as error:
         raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
-    made.report_to = []  # where Kubeflow's variables are set, transformers would tell it unasked
-    return made
+    trainer_arguments.report_to = []  # transformers adds Kubeflow if its variables are set
+    return trainer_arguments
 
 
 def lora_config(config: TrainingConfig, model: Any) -> Any:
-    """PEFT's configuration of an adapter of ``model``.
+    """Return PEFT's configuration of an adapter for ``model``.
 
     Raises:
-        BadInput: a value that the library refuses, or layers that the model doesn't have.
+        BadInput: The library rejects a value, or the model has no such layers.
     """
     from peft import LoraConfig
 
@@ -175,33 +185,33 @@ def lora_config(config: TrainingConfig, model: Any) -> Any:
         raise BadInput(f"lora_config: {error}", "see the keys of peft's LoraConfig") from None
 
 
-def target_modules(model: Any, wanted: Sequence[str] | str) -> list[str] | str:
-    """Layers that get an adapter, by the names that PEFT and vLLM match with the ends of the layers' full names.
+def target_modules(model: Any, targets: Sequence[str] | str) -> list[str] | str:
+    """Return the target modules as names that PEFT and vLLM match with the ends of the layers' full names.
 
     Raises:
-        BadInput: with those names that no linear layer has, and the names there are.
+        BadInput: No linear layer matches a name.
     """
     import torch
 
     head = model.get_output_embeddings()
-    # Quantized layers are of subclasses of torch's.
+    # Quantized layers are subclasses of torch's.
     linear = [n for n, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
-    there = sorted({name.rpartition(".")[2] for name in linear})
-    if wanted == ALL_LINEAR:
-        return there
-    if isinstance(wanted, str):
-        return wanted  # a regular expression: PEFT says whether it matches
-    if missing := [name for name in wanted if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
+    names = sorted({name.rpartition(".")[2] for name in linear})
+    if targets == ALL_LINEAR:
+        return names
+    if isinstance(targets, str):
+        return targets  # a regular expression, which PEFT checks
+    if unknown := [name for name in targets if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
         raise BadInput(
-            f"target_modules: no layer is named {', '.join(missing)}",
-            f"the model's linear layers: {', '.join(there)}; or {ALL_LINEAR} for all of them",
+            f"target_modules: the model has no linear layer {', '.join(unknown)}",
+            f"use {ALL_LINEAR}, or some of {', '.join(names)}",
         )
-    return list(wanted)
+    return list(targets)
 
 
 def _epoch_steps(arguments: Mapping[str, Any], rows: int) -> int:
-    batch = int(arguments["per_device_train_batch_size"])
-    batches = rows // batch if arguments.get("dataloader_drop_last") else math.ceil(rows / batch)
+    batch_size = int(arguments["per_device_train_batch_size"])
+    batches = rows // batch_size if arguments.get("dataloader_drop_last") else math.ceil(rows / batch_size)
     return max(1, math.ceil(batches / int(arguments.get("gradient_accumulation_steps", 1))))
 
 
@@ -216,67 +226,69 @@ def _parameters(cls: Any) -> list[str]:
     ]
 
 
-def _typed(values: Mapping[str, Any], cls: Any) -> tuple[dict[str, Any], list[str]]:
-    """Read numbers that YAML took for text (``1e-4``) by the type of their field."""
-    kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+def _parse_numbers(values: Mapping[str, Any], cls: Any) -> tuple[dict[str, Any], list[str]]:
+    """Parse numbers that YAML reads as strings (``1e-4``) by the type of their field; return values and errors."""
+    types = {field.name: field.type for field in dataclasses.fields(cls)}
     simple = {int, float, bool, int | None, float | None, bool | None}
-    typed, wrong = dict(values), []
+    parsed, errors = dict(values), []
     for key, value in values.items():
-        kind: Any = kinds.get(key)
-        if isinstance(value, str) and kind in simple:
+        field_type: Any = types.get(key)
+        if isinstance(value, str) and field_type in simple:
             try:
-                typed[key] = pydantic.TypeAdapter(kind).validate_python(value)
+                parsed[key] = pydantic.TypeAdapter(field_type).validate_python(value)
             except pydantic.ValidationError as error:
-                wrong.append(f"training_arguments.{key}: {error.errors()[0]['msg']}")
-    return typed, wrong
+                errors.append(f"training_arguments.{key}: {error.errors()[0]['msg']}")
+    return parsed, errors
 
 
-def _unknown(where: str, keys: Iterable[str], known: Sequence[str]) -> list[str]:
-    wrong = []
+def _unknown(section: str, keys: Iterable[str], known: Sequence[str]) -> list[str]:
+    errors = []
     for key in keys:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            wrong.append(f"{where}.{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
-    return wrong
+            errors.append(f"{section}.{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+    return errors
 
 
-def _contradictions(given: TuneSettings) -> list[str]:
-    wrong = []
-    if given.lora_config.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
-        wrong.append("lora_config.task_type: must be CAUSAL_LM")
-    if given.model_config_.get("trust_remote_code"):
-        wrong.append(f"model_config.trust_remote_code: not honoured: {NO_CODE}")
-    if given.training_arguments.get("report_to", "none") not in ("none", [], ["none"]):
-        wrong.append("training_arguments.report_to: has a flag of its own: --report-to")
-    if why := sharding.unsupported_reason(given.sharding, given.quantization_config):
-        wrong.append(f"sharding full: {why}")
-    quantized = [key for key in ("load_in_4bit", "load_in_8bit") if given.quantization_config.get(key)]
-    if given.method == "lora" and quantized:
-        wrong.append(f"quantization_config.{quantized[0]}: method lora does not quantize; write qlora")
-    return wrong
+def _contradictions(settings: TuneSettings) -> list[str]:
+    errors = []
+    if settings.lora_config.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
+        errors.append("lora_config.task_type: must be CAUSAL_LM")
+    if settings.model_config_.get("trust_remote_code"):
+        errors.append(f"model_config.trust_remote_code: not supported: {NO_CODE}")
+    if settings.training_arguments.get("report_to", "none") not in ("none", [], ["none"]):
+        errors.append("training_arguments.report_to: use --report-to instead")
+    if reason := sharding.unsupported_reason(settings.sharding, settings.quantization_config):
+        errors.append(f"sharding full: {reason}")
+    quantized = [key for key in ("load_in_4bit", "load_in_8bit") if settings.quantization_config.get(key)]
+    if settings.method == "lora" and quantized:
+        errors.append(f"quantization_config.{quantized[0]}: method lora does not quantize; use qlora")
+    return errors
 
 
-def _of_pairs(given: TuneSettings, arguments: Mapping[str, Any]) -> dict[str, str]:
-    return dpo.unsupported_keys(arguments) if given.objective == "dpo" else {}
+def _unsupported_arguments(settings: TuneSettings, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from unsupported_keys(arguments).items()
+    if settings.objective == "dpo":
+        yield from dpo.unsupported_keys(arguments).items()
 
 
-def _is_ours(key: str) -> bool:
+def _is_handled_here(key: str) -> bool:
     return key in (*WITHOUT_EFFECT, *UNSUPPORTED, "assistant_only_loss", "completion_only_loss", "truncation_mode")
 
 
 def loss_scope(arguments: Mapping[str, Any]) -> Learned:
-    """Which tokens the training arguments ask to learn from."""
+    """Return the tokens that the loss is computed on."""
     if arguments.get("completion_only_loss"):
         return "last"
     return "all" if arguments.get("assistant_only_loss") is False else "assistant"
 
 
-def _targets(wanted: Sequence[str] | str) -> list[str] | str:
-    if isinstance(wanted, str):
-        return wanted
-    return ALL_LINEAR if not wanted or list(wanted) == [ALL_LINEAR] else sorted(wanted)
+def _targets(targets: Sequence[str] | str) -> list[str] | str:
+    if isinstance(targets, str):
+        return targets
+    return ALL_LINEAR if not targets or list(targets) == [ALL_LINEAR] else sorted(targets)
 
 
-def _plain(number: float) -> float:
-    """A whole number as such: what reads an adapter may expect one."""
+def _to_int(number: float) -> float:
+    """Return an int if the number is one, since readers of an adapter can expect it."""
     return int(number) if float(number).is_integer() else number

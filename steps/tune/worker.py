@@ -1,4 +1,4 @@
-"""One of the processes in which the tune step trains, where it trains in several: ``processes.py`` starts them."""
+"""One rank of a training in several processes; ``launcher.py`` starts it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from steps.tune import step as tune
 from steps.tune.process_group import DistributedContext
 
 
-def work(given: tune.Settings, group: DistributedContext) -> tune.Result | None:
-    """Train with the others; the first process writes the adapter."""
-    base, checkpoint = tune.train(given, group)
-    return tune.finish(given, base, checkpoint) if group.is_rank_zero else None
+def work(settings: tune.Settings, group: DistributedContext) -> tune.Result | None:
+    """Train with the other ranks; rank 0 writes the adapter."""
+    base, checkpoint = tune.train(settings, group)
+    return tune.finish(settings, base, checkpoint) if group.is_rank_zero else None
 
 
 if __name__ == "__main__":

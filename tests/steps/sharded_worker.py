@@ -1,4 +1,4 @@
-"""A process that holds a share of a base model, and tells how much that is; beside it, the same model as a whole."""
+"""A rank that loads a base model sharded and unsharded, and reports the size of both."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,42 +20,42 @@ class Settings(Options):
 
 @dataclass(frozen=True)
 class Result:
-    """Bytes of a process, of the first, and of the whole model."""
+    """Bytes that rank 0 holds, and bytes of the unsharded model."""
 
     layers: int
     all_layers: int
-    words: int
-    all_words: int
+    embeddings: int
+    all_embeddings: int
     adapter: int
     all_adapter: int
     loss: float
-    loss_of_whole: float
+    unsharded_loss: float
 
 
-def work(given: Settings, group: DistributedContext) -> Result:
+def work(settings: Settings, group: DistributedContext) -> Result:
     import torch
 
     group.init_process_group("cpu")
-    whole = _model(given, sharded=False)
-    model = _model(given, sharded=True)
+    unsharded = _model(settings, sharded=False)
+    model = _model(settings, sharded=True)
     arguments = SimpleNamespace(device=torch.device("cpu"), world_size=group.size)
     sharding.shard(SimpleNamespace(model=model, args=arguments))
     tokens = torch.arange(40).view(2, 20)
     with torch.no_grad():
-        ours, other = (float(each(input_ids=tokens, labels=tokens).loss) for each in (model, whole))
+        loss, unsharded_loss = (float(each(input_ids=tokens, labels=tokens).loss) for each in (model, unsharded))
     return Result(
-        *[_held(each, part) for part in (".layers.", "embed_tokens", "lora_") for each in (model, whole)],
-        loss=ours,
-        loss_of_whole=other,
+        *[_num_bytes(each, part) for part in (".layers.", "embed_tokens", "lora_") for each in (model, unsharded)],
+        loss=loss,
+        unsharded_loss=unsharded_loss,
     )
 
 
-def _model(given: Settings, *, sharded: bool) -> Any:
+def _model(settings: Settings, *, sharded: bool) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    base = load_base(Path(given.model), given.method, {}, "cpu", dtype="float32", sharded=sharded)
+    base = load_base(Path(settings.model), settings.method, {}, "cpu", dtype="float32", sharded=sharded)
     lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
     for parameter in model.parameters():
@@ -64,13 +64,13 @@ def _model(given: Settings, *, sharded: bool) -> Any:
     return model
 
 
-def _held(model: Any, part: str) -> int:
-    found = 0
+def _num_bytes(model: Any, part: str) -> int:
+    total = 0
     for name, weight in model.named_parameters():
         if part in name and (part == "lora_") == ("lora_" in name):
             local = weight.to_local() if hasattr(weight, "to_local") else weight
-            found += local.numel() * local.element_size()
-    return found
+            total += local.numel() * local.element_size()
+    return total
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every call to the hub fails once in every way, and the process is killed after each: the model is there, whole."""
+"""Every request to the hub fails once in every way, and the process is killed after each; the model is complete."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from faults import RETRY_AFTER, Faults
 from hub_server import COMMIT, HubServer
 
 REPOSITORY = "someone/tiny-llama"
-LIBRARYS_OWN = "GET /api/agent-harnesses"
-"""For its statistics; whatever comes of it does not matter, and it is not asked each time."""
-# The library reads HF_* when it is imported, which takes a second: so each try is a fork of one process that has.
+TELEMETRY = "GET /api/agent-harnesses"
+"""Sent by the library now and then; its outcome does not matter."""
+# The library reads HF_* when it is imported, which takes a second, so each attempt is a fork of one process.
 FORKS = """
 import os, sys, time
 time.sleep = lambda seconds: print("waited", seconds, file=sys.stderr)
 import httpx2, huggingface_hub.hf_api, requests
 from steps.models import model, model_hub
 from steps.runtime.errors import StepError
-model_hub.ANSWER_SECONDS = model_hub.CONNECT_TIMEOUT_SECONDS = 1.0
+model_hub.READ_TIMEOUT_SECONDS = model_hub.CONNECT_TIMEOUT_SECONDS = 1.0
 for _ in sys.stdin:
     pid = os.fork()
     if not pid:
@@ -44,7 +44,7 @@ for _ in sys.stdin:
 
 
 class Fetcher:
-    """Fetches the model in a process of its own, each time it is asked."""
+    """Downloads the model in a separate process for each call of ``fetch``."""
 
     def __init__(self, hub: HubServer, home: Path) -> None:
         self.hub, self.home = hub, home
@@ -79,7 +79,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
     folder = tmp_path / "repository"
     folder.mkdir()
     for name, size in (("config.json", 400), ("model.safetensors", 200_000), ("tokenizer.json", 9_000)):
-        (folder / name).write_bytes(os.urandom(size))  # Nobody loads them here.
+        (folder / name).write_bytes(os.urandom(size))  # never loaded
     server = HubServer(REPOSITORY, folder)
     yield server
     server.stop()
@@ -87,9 +87,9 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 @pytest.fixture
 def fetcher(hub: HubServer, tmp_path: Path) -> Iterator[Fetcher]:
-    found = Fetcher(hub, tmp_path / "home")
-    yield found
-    found.close()
+    fetcher = Fetcher(hub, tmp_path / "home")
+    yield fetcher
+    fetcher.close()
 
 
 def test_every_call_fails_once_in_every_way(hub: HubServer, fetcher: Fetcher) -> None:
@@ -100,17 +100,17 @@ def test_every_call_fails_once_in_every_way(hub: HubServer, fetcher: Fetcher) ->
         if kind:
             hub.faults.fail(kind, 1, name)
         code = fetcher.fetch()
-        said = fetcher.log.read_text()[before:]
+        log = fetcher.log.read_text()[before:]
         if kind == "killed":
-            assert code == -9, said
+            assert code == -9, log
             assert fetcher.fetch() == 0, fetcher.log.read_text()
         else:
-            assert code == 0, f"{kind} of {name}: {said}"
+            assert code == 0, f"{kind} of {name}: {log}"
         if kind == "429" and name in ("GET model", "GET list of files", "GET a file"):
-            waited = [float(line.split()[1]) for line in said.splitlines() if line.startswith("waited ")]
-            assert max(waited, default=0) >= RETRY_AFTER, said
-        whole(hub, fetcher.home)
-        hub.faults.calls[:] = [call for call in hub.faults.calls if call != LIBRARYS_OWN]
+            waited = [float(line.split()[1]) for line in log.splitlines() if line.startswith("waited ")]
+            assert max(waited, default=0) >= RETRY_AFTER, log
+        assert_complete(hub, fetcher.home)
+        hub.faults.calls[:] = [call for call in hub.faults.calls if call != TELEMETRY]
         return hub.faults, "fetched after a restart" if kind == "killed" else "fetched on retry"
 
     rows = fault_table.sweep_names("tune", run, sample=2)
@@ -118,8 +118,8 @@ def test_every_call_fails_once_in_every_way(hub: HubServer, fetcher: Fetcher) ->
     fault_table.check("tune: model files from the hub", rows, sample=True)
 
 
-def whole(hub: HubServer, home: Path) -> None:
-    """The cache has the model's files as they are, and nothing else."""
+def assert_complete(hub: HubServer, home: Path) -> None:
+    """Check that the cache contains exactly the model's files."""
     cached = home / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
     snapshot = cached / "snapshots" / COMMIT
     assert {path.name for path in snapshot.iterdir()} == {file.name for file in hub.files()}

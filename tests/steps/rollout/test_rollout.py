@@ -233,8 +233,8 @@ def test_invalid_settings_are_reported_together_before_a_start(
     broken.mkdir(parents=True)
     with pytest.raises(BadInput) as refused:
         rollout(settings(adapters=[{"name": "a", "path": "nowhere"}, {"name": "b", "path": "broken"}]))
-    assert "adapter a: no adapter_config.json and no adapter_model.safetensors in" in str(refused.value)
-    assert "adapter b: no adapter_config.json" in str(refused.value)
+    assert "adapter a: adapter_config.json and adapter_model.safetensors not found in" in str(refused.value)
+    assert "adapter b: adapter_config.json" in str(refused.value)
     with pytest.raises(BadInput, match="duplicate model name tiny"):
         rollout(settings(adapters=[{"name": "tiny", "path": str(adapters / "one")}]))
     with pytest.raises(BadInput, match="a name and one of path and image are required"):

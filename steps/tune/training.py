@@ -1,0 +1,210 @@
+"""One attempt at a training: set up dataset, model and trainer, then train until finished or stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from steps.data.dataset import Rows
+from steps.data.token_cache import prepare_cached
+from steps.models import sharding
+from steps.models.model import BaseModel, attention, describe_device, load_base, load_tokenizer
+from steps.runtime.errors import BadInput
+from steps.runtime.machine import disable_malloc_trim
+from steps.tune import (
+    batching,
+    checkpoints,
+    dpo,
+    ignored_logits,
+    liger,
+    lora_init,
+    packed_attention,
+    shared_batches,
+    tracking,
+    training_config,
+)
+from steps.tune.checkpoints import Checkpoint
+from steps.tune.launcher import TERMINATED
+from steps.tune.process_group import DistributedContext
+from steps.tune.settings import Settings
+from steps.tune.training_callbacks import Checkpointing, TrainingLog, attach
+from steps.tune.training_config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Inputs that all attempts at a training share."""
+
+    base: BaseModel
+    rows: Rows
+    rejected: Sequence[Sequence[dict[str, Any]]]
+    """Rejected answers of pairs; empty for sft."""
+    device: str
+    fingerprint: str
+    """Identifies the training that a checkpoint belongs to."""
+
+
+def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, group: DistributedContext) -> Checkpoint:
+    """Train to the end, from the last checkpoint if there is one, and return the final checkpoint.
+
+    Raises:
+        BadInput: A library rejects the settings, or the loss is not finite.
+        SystemExit: 143 after SIGTERM.
+    """
+    from transformers import PrinterCallback
+
+    checkpoint = group.on_rank_zero(
+        "checkpoint", lambda: checkpoints.latest(settings.work / "checkpoints", inputs.fingerprint)
+    )
+    if checkpoint and checkpoint.finished:
+        return checkpoint
+    # A resumed training keeps its global batch size, even with another number of processes.
+    global_batch_size = (checkpoint and checkpoint.rows) or shared_batches.compute_global_batch_size(
+        config.arguments, group.effective_world_size
+    )
+    arguments = shared_batches.split_batch(config.arguments, global_batch_size, group.size)
+    config = dataclasses.replace(config, arguments=arguments)
+    tokenizer = load_tokenizer(inputs.base.folder)
+    tokenizer.chat_template = config.chat_template or tokenizer.chat_template
+    dataset, num_rows = group.on_rank_zero("dataset", lambda: _prepare_dataset(tokenizer, inputs, settings, config))
+    group.init_process_group(inputs.device)
+    sharded = group.size > 1 and settings.sharding == "full"
+    num_samples = shared_batches.samples_per_rank(len(dataset), config.arguments, global_batch_size, group.size)
+    trainer = _create_trainer(settings, config, inputs, group, tokenizer, dataset, num_samples, sharded)
+    if not checkpoint:
+        lora_init.init_adapter(trainer.model, config.lora)
+    data = f"{num_rows} {'pairs' if settings.objective == 'dpo' else 'rows'}, global batch size {global_batch_size}"
+    device = describe_device(inputs.device, group.size) + (", sharded base weights" if sharded else "")
+    _log_start(trainer, f"{data}, {device}", checkpoint)
+    if sharded:
+        sharding.shard(trainer)
+    if frozen := lora_init.freeze_second_half(trainer.model, config.lora):
+        attach(trainer, frozen)
+    shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
+    trainer.remove_callback(PrinterCallback)
+    if group.is_rank_zero:
+        attach(trainer, TrainingLog(settings.work / "report" / "train.jsonl"))
+    checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, group)
+    attach(trainer, checkpointing)
+    report_to = settings.report_to if group.is_rank_zero else "none"
+    with (
+        _stop_on_sigterm(checkpointing),
+        tracking.track_training(trainer, report_to, settings.run_name, settings.work, inputs.fingerprint),
+    ):
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    if checkpointing.latest is None or not checkpointing.latest.finished:
+        _exit_terminated(checkpointing.latest)
+    return checkpointing.latest
+
+
+def _prepare_dataset(
+    tokenizer: Any, inputs: TrainingInputs, settings: Settings, config: TrainingConfig
+) -> tuple[Any, int]:
+    """Return the tokenized rows, or pairs of answers, and their number."""
+    if settings.objective == "dpo":
+        pairs = dpo.pairs(tokenizer, inputs.rows, inputs.rejected, settings.max_length)
+        return dpo.dataset(pairs), len(pairs)
+    cache = settings.work / "tokens" / "train"
+    prepared = prepare_cached(
+        tokenizer, inputs.rows, cache, settings.max_length, learned=config.loss_scope, keep=config.keep
+    )
+    if warning := prepared.remark(len(inputs.rows), settings.max_length):
+        print(warning, flush=True)
+    return batching.dataset(prepared.rows, config.arguments), len(prepared.rows)
+
+
+def _create_trainer(
+    settings: Settings,
+    config: TrainingConfig,
+    inputs: TrainingInputs,
+    group: DistributedContext,
+    tokenizer: Any,
+    dataset: Any,
+    num_samples: int,
+    sharded: bool,
+) -> Any:
+    """Load the base model and return the library's trainer with a new adapter on it."""
+    base, device = inputs.base.folder, inputs.device
+    row_attention = attention(device) or packed_attention.register_if_supported(base)
+    arguments = training_config.trainer_config(
+        config, settings.work / "checkpoints", device, num_samples, padding_free=bool(row_attention)
+    )
+    arguments.use_liger_kernel = liger.is_enabled(config.arguments.get("use_liger_kernel"), device, base)
+    if device == "cpu":
+        disable_malloc_trim()
+        ignored_logits.skip_ignored_logits()
+    model = load_base(
+        base,
+        settings.method,
+        settings.quantization_config,
+        device,
+        dtype=config.dtype,
+        gpu=group.rank if group.size > 1 else None,
+        attn_implementation=row_attention if batching.is_padding_free(arguments) else "",
+        sharded=sharded,
+    )
+    return _new_trainer(model, tokenizer, dataset, arguments, config)
+
+
+def _new_trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: TrainingConfig) -> Any:
+    import torch
+    from trl import SFTTrainer
+
+    lora = training_config.lora_config(config, model)
+    trainer_class: Any = dpo.trainer if config.objective == "dpo" else SFTTrainer
+    try:
+        trainer: Any = trainer_class(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora,
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise BadInput(f"training_arguments: {error}", "change this training argument") from None
+    if arguments.train_sampling_strategy == batching.GROUPED:
+        batching.group_by_length(trainer, batching.lengths(dataset))
+    # trl keeps a QLoRA adapter in bfloat16, which loses small updates and cannot scale float16 gradients, and PEFT
+    # loads it in float32 to resume.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    return trainer
+
+
+def _log_start(trainer: Any, data: str, checkpoint: Checkpoint | None) -> None:
+    trained, total = trainer.model.get_nb_trainable_parameters()
+    start = f", resuming from step {checkpoint.step}" if checkpoint else ""
+    if checkpoint and checkpoint.processes != trainer.args.world_size:
+        plural = "es" if checkpoint.processes > 1 else ""
+        start += f" of {checkpoint.processes} process{plural} (with other random numbers for dropout)"
+    print(f"training {trained:,} of {total:,} parameters on {data}{start}", flush=True)
+
+
+@contextmanager
+def _stop_on_sigterm(checkpointing: Checkpointing) -> Iterator[None]:
+    """On SIGTERM, save a checkpoint at the end of the step and stop."""
+
+    def stop(*_: object) -> None:
+        checkpointing.stop = True
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, whose caller stops it in another way
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _exit_terminated(checkpoint: Checkpoint | None) -> NoReturn:
+    state = f"saved step {checkpoint.step}, from which the next start resumes" if checkpoint else "no step was saved"
+    print(f"stopped by SIGTERM: {state}", file=sys.stderr, flush=True)
+    sys.exit(TERMINATED)

@@ -91,7 +91,7 @@ class MlflowServer:
         self.calls.append(call)
         for kind in (kind for kind in ("", call) if self.failing.get(kind)):
             self.failing[kind] -= 1
-            return 400, {"error_code": "INTERNAL_ERROR", "message": "told to fail"}
+            return 400, {"error_code": "INTERNAL_ERROR", "message": "simulated failure"}
         if self.authorization and headers.get("Authorization") != self.authorization:
             return 401, {"error_code": "UNAUTHENTICATED", "message": "who are you?"}
         if call not in ROUTES:

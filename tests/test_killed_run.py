@@ -121,7 +121,7 @@ def test_killed_at_mid_run_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {after[step]["phase"] for step in ("tune", "package")} == {"Succeeded"}
     log = "".join(path.read_text() for path in sorted((run.folder / "nodes" / "tune").glob("*.log")))
     assert "Linear4bit" in log
-    assert log.count("going on from step ") == 2
+    assert log.count("resuming from step ") == 2
     assert sorted(undisturbed.losses()) == list(range(1, STEPS + 1))
     assert run.losses() == pytest.approx(undisturbed.losses(), abs=1e-3)
     assert run.adapter() == undisturbed.adapter()

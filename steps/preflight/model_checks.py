@@ -14,7 +14,7 @@ from contextlib import suppress
 import requests
 
 import presets
-from steps.models.model_hub import TRANSIENT_STATUSES, TOKEN_FIX
+from steps.models.model_hub import TOKEN_FIX, TRANSIENT_STATUSES
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call

@@ -79,9 +79,9 @@ def packed_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     rows = []
     for start, end in pairwise(_to_list(cu_seq_lens_q)):
-        row_states = (states[:, :, start:end] for states in (query, key, value))
+        row_query, row_key, row_value = (states[:, :, start:end] for states in (query, key, value))
         mask = _window(end - start, sliding_window, query.device)
-        rows.append(sdpa_attention_forward(module, *row_states, mask, **kwargs)[0])
+        rows.append(sdpa_attention_forward(module, row_query, row_key, row_value, mask, **kwargs)[0])
     return torch.cat(rows, dim=1), None
 
 

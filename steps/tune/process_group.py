@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-
-
 from steps.runtime import entrypoint, files
 from steps.runtime.errors import StepError
 from steps.runtime.options import Options

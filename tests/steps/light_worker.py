@@ -1,4 +1,4 @@
-"""A process of a group that trains nothing, and ends as its settings say."""
+"""A rank that trains nothing, and acts as its settings say."""
 
 import os
 import signal
@@ -15,36 +15,38 @@ from steps.tune.process_group import DistributedContext, OutOfMemory
 
 class Settings(Options):
     work: Path
-    fates: list[str]
-    """Of each process."""
+    actions: list[str]
+    """Action of each rank."""
 
 
 @dataclass(frozen=True)
 class Result:
     oom_retries: int
-    told: str
+    from_rank: int
 
 
-def work(given: Settings, group: DistributedContext) -> Result:
-    told = group.on_rank_zero("told", lambda: f"by {group.rank}")
+def work(settings: Settings, group: DistributedContext) -> Result:
+    from_rank = group.on_rank_zero("rank", lambda: group.rank)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    (given.work / f"{group.oom_retries}-{group.rank}.pid").write_text(str(os.getpid()))
-    match given.fates[group.rank]:
+    (settings.work / f"{group.oom_retries}-{group.rank}.pid").write_text(str(os.getpid()))
+    match settings.actions[group.rank]:
         case "bad input":
-            raise BadInput("the loss is not a number", "lower it")
-        case "loses another":
+            raise BadInput("the loss is not finite", "lower the learning rate")
+        case "lose connection":
             raise RuntimeError("Connection closed by peer")
-        case "is killed":
+        case "exit":
+            os._exit(7)
+        case "be killed":
             time.sleep(0.3)
             os.kill(os.getpid(), signal.SIGKILL)
-        case "aborts":
+        case "abort":
             print("watchdog: a collective took too long", file=sys.stderr, flush=True)
             os.abort()
-        case "is short of memory" if group.oom_retries < 2:
+        case "run out of memory" if group.oom_retries < 2:
             raise OutOfMemory
-        case "waits":
+        case "wait":
             time.sleep(3600)
-    return Result(group.oom_retries, told)
+    return Result(group.oom_retries, from_rank)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Each way to make batches computes the same loss; what is grouped is in the same order again after a resume."""
+"""All batching variants compute the same loss, and grouped batches are reproducible after a resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mixed_rows(tokenizer: Any) -> list[ChatTokens]:
-    """Rows of very different lengths."""
+    """Return rows of very different lengths."""
     turns = trainable_model.chat_rows(12)
     conversations = [list(chain(*turns[:count])) for count in (1, 4, 2, 3, 1, 2)]
     return prepare(tokenizer, conversations, 256).rows
@@ -31,7 +31,7 @@ def mixed_rows(tokenizer: Any) -> list[ChatTokens]:
 
 @pytest.mark.parametrize("arguments", [{"padding_free": True}, {"packing": True, "max_length": 256}])
 def test_rows_without_padding_have_the_loss_of_padded_rows(tiny: Path, arguments: dict[str, Any]) -> None:
-    """Which they would not, if one row could attend to another, or a position went on from the row before."""
+    """The loss would differ if a row attended to another, or continued its positions."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     model, tokenizer = load_base(tiny, "lora", {}, "cpu", dtype="float32"), load_tokenizer(tiny)
@@ -41,8 +41,8 @@ def test_rows_without_padding_have_the_loss_of_padded_rows(tiny: Path, arguments
         list(batching.dataset(rows, arguments))
     )
     assert dense["input_ids"].numel() == sum(len(row.input_ids) for row in rows) < padded["input_ids"].numel()
-    wanted, found = model(**padded, use_cache=False).loss.item(), model(**dense, use_cache=False).loss.item()
-    assert found == pytest.approx(wanted, abs=1e-5)
+    expected, loss = model(**padded, use_cache=False).loss.item(), model(**dense, use_cache=False).loss.item()
+    assert loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_packed_rows_fill_the_length(tiny: Path) -> None:
@@ -62,7 +62,7 @@ def grouped(lengths: list[int]) -> Any:
     return trainer._get_train_sampler(None)
 
 
-def test_groups_are_of_like_lengths_and_the_same_again_in_each_epoch() -> None:
+def test_groups_have_similar_lengths_and_depend_on_the_epoch_only() -> None:
     lengths = [1 + (number * 37) % 200 for number in range(200)]
     sampler, again = grouped(lengths), grouped(lengths)
     first, second = list(sampler), (sampler.set_epoch(1), list(sampler))[1]
@@ -76,17 +76,17 @@ def test_groups_are_of_like_lengths_and_the_same_again_in_each_epoch() -> None:
     assert sum(spread) / len(spread) < 20
 
 
-def test_the_longest_batch_is_first_and_long_and_short_ones_are_mixed() -> None:
+def test_the_longest_batch_is_first_and_the_others_are_shuffled() -> None:
     lengths = [1 + (number * 37) % 200 for number in range(203)]
     order = list(grouped(lengths))
     assert sorted(order) == list(range(203))
     batches = [sum(lengths[number] for number in order[at : at + 4]) for at in range(0, 200, 4)]
     assert batches[0] == max(batches)
     early, late = sum(batches[:25]), sum(batches[25:])
-    assert 0.75 < early / late < 1.33  # the library's order: long ones early, short ones late: 3
+    assert 0.75 < early / late < 1.33  # 3 with the library's order
 
 
-def test_what_wastes_least_is_chosen_and_a_choice_is_kept() -> None:
+def test_defaults_waste_least_and_respect_the_user() -> None:
     assert batching.defaults({}, padding_free=True) == {"padding_free": True}
     assert batching.defaults({}, padding_free=False) == {"train_sampling_strategy": "group_by_length"}
     for chosen in ({"packing": True}, {"padding_free": True}, {"train_sampling_strategy": "random"}):
@@ -94,7 +94,7 @@ def test_what_wastes_least_is_chosen_and_a_choice_is_kept() -> None:
 
 
 @pytest.mark.parametrize("chosen", [{"packing": True}, {"padding_free": True}, {"train_sampling_strategy": "random"}])
-def test_the_training_does_as_it_is_told(tiny: Path, tmp_path: Path, chosen: dict[str, Any]) -> None:
+def test_the_training_uses_the_chosen_batching(tiny: Path, tmp_path: Path, chosen: dict[str, Any]) -> None:
     work = with_rows(tmp_path / "work")
     quick(work, tiny, training_arguments=chosen, max_steps=3)
     assert len(losses(work)) == 3

@@ -1,4 +1,4 @@
-"""Pairs of answers: how they become tokens, and a training on them, killed and resumed."""
+"""Direct preference optimization: tokenized pairs, and a training that is resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def history(work: Path, step: int) -> list[dict[str, float]]:
     return [entry for entry in state["log_history"] if "loss" in entry]
 
 
-def test_pairs_share_their_prompt_and_end_with_the_turn(tiny: Path) -> None:
+def test_answers_share_their_prompt_and_include_the_end_token(tiny: Path) -> None:
     tokenizer = load_tokenizer(tiny)
     for pair in dpo.pairs(tokenizer, chat_rows(5), rejected(5), 128):
         prompt, chosen, other = map(tokenizer.decode, (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids))
@@ -51,62 +51,58 @@ def test_pairs_share_their_prompt_and_end_with_the_turn(tiny: Path) -> None:
         assert other.startswith("No. ") and other.endswith("!<|im_end|>")
 
 
-def test_long_answers_are_cut_and_pairs_without_room_left_out(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_answers_are_truncated_and_equal_ones_skipped(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = load_tokenizer(tiny)
-    whole = dpo.pairs(tokenizer, chat_rows(4), rejected(4), 128)
-    length = min(len(pair.prompt_ids) for pair in whole) + 2
-    cut = dpo.pairs(tokenizer, chat_rows(4), rejected(4), length)
-    assert 0 < len(cut) < 4
-    for pair in cut:
+    full = dpo.pairs(tokenizer, chat_rows(4), rejected(4), 128)
+    length = min(len(pair.prompt_ids) for pair in full) + 2
+    truncated = dpo.pairs(tokenizer, chat_rows(4), rejected(4), length)
+    assert 0 < len(truncated) < 4
+    for pair in truncated:
         assert len(pair.chosen_ids) == len(pair.rejected_ids) == length - len(pair.prompt_ids)
         assert pair.chosen_ids != pair.rejected_ids
-    assert f"of 4 pairs 4 are longer than {length} tokens" in capsys.readouterr().out
+    assert f"max_length={length} truncates 4 of 4 pairs" in capsys.readouterr().out
     with pytest.raises(BadInput, match="no two different answers in any of the 4 pairs"):
         dpo.pairs(tokenizer, chat_rows(4), rejected(4), 3)
 
 
-def test_it_learns_to_prefer_and_a_kill_changes_nothing(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_learns_to_prefer_and_resumes(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work = with_pairs(tmp_path / "work")
     first = quick(work, tiny, **DPO)
     entries = history(work, 8)
-    assert entries[0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # nothing is preferred yet: log 2
+    assert entries[0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # no preference yet: log 2
     assert entries[-1]["loss"] < 0.5 * entries[0]["loss"]
     assert entries[-1]["rewards/margins"] > 1 > abs(entries[0]["rewards/margins"])
     assert entries[-1]["rewards/accuracies"] == 1
     assert "on 16 pairs" in capsys.readouterr().out
-    told = [json.loads(line) for line in (work / "report" / "train.jsonl").read_text().splitlines()]
-    assert [line["rewards/margins"] for line in told] == [entry["rewards/margins"] for entry in entries]
+    lines = [json.loads(line) for line in (work / "report" / "train.jsonl").read_text().splitlines()]
+    assert [line["rewards/margins"] for line in lines] == [entry["rewards/margins"] for entry in entries]
     curve = losses(work)
     (work / "checkpoints" / "checkpoint-8" / MARKER).unlink()
     again = quick(work, tiny, **DPO)
-    assert "going on from step 7" in capsys.readouterr().out
+    assert "resuming from step 7" in capsys.readouterr().out
     assert losses(work) == pytest.approx(curve, abs=1e-6)
     assert again.adapter_digest == first.adapter_digest
 
 
-def test_the_chosen_answers_are_what_sft_learns(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sft_learns_the_chosen_answers(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work = with_pairs(tmp_path / "work")
     quick(work, tiny, max_steps=2)
-    told = capsys.readouterr().out
-    assert "objective sft learns the chosen ones alone" in told
-    assert "on 16 rows" in told
-    assert losses(work)[0] > 3  # of tokens, not of a preference: log 2
+    out = capsys.readouterr().out
+    assert "objective sft trains on the chosen answers only" in out
+    assert "on 16 rows" in out
+    assert losses(work)[0] > 3  # a loss of tokens, not of a preference (log 2)
 
 
-def test_dpo_on_other_data_is_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="the data has no rejected ones") as caught:
+def test_dpo_rejects_data_without_pairs(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the data has no rejected answers") as caught:
         quick(with_rows(tmp_path / "work"), tiny, **DPO)
     assert "chosen and rejected" in caught.value.fix
 
 
-def test_the_download_refuses_other_data_before_a_gpu_is_taken(tmp_path: Path) -> None:
+def test_the_download_rejects_data_without_pairs(tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     write_rows(file, chat_rows(4))
-    with pytest.raises(BadInput, match="the data has no rejected ones"):
+    with pytest.raises(BadInput, match="the data has no rejected answers"):
         download.download(download.Settings(work=tmp_path / "work", source=file, objective="dpo"))
     assert not (tmp_path / "work" / "dataset" / "manifest.json").exists()
     pq.write_table(pa.table({"prompt": ["Hm?"] * 4, "chosen": list("abcd"), "rejected": list("efgh")}), file)
@@ -114,21 +110,21 @@ def test_the_download_refuses_other_data_before_a_gpu_is_taken(tmp_path: Path) -
     assert download.download(settings).data_format == "preference"
 
 
-def test_what_means_nothing_to_pairs_is_refused(tiny: Path, tmp_path: Path) -> None:
-    given = {"packing": True, "loss_type": "dft", "truncation_mode": "keep_end", "assistant_only_loss": False}
+def test_arguments_without_effect_on_pairs_are_rejected(tiny: Path, tmp_path: Path) -> None:
+    arguments = {"packing": True, "loss_type": "dft", "truncation_mode": "keep_end", "assistant_only_loss": False}
     with pytest.raises(BadInput) as caught:
-        quick(with_pairs(tmp_path / "work"), tiny, **DPO, training_arguments=given)
+        quick(with_pairs(tmp_path / "work"), tiny, **DPO, training_arguments=arguments)
     for key in ("packing", "loss_type", "truncation_mode"):
         assert f"training_arguments.{key}: " in caught.value.message
     assert "assistant_only_loss" not in caught.value.message
 
 
-def test_every_argument_of_sft_alone_is_known() -> None:
+def test_every_argument_that_dpo_lacks_is_listed() -> None:
     import dataclasses
 
     from trl import DPOConfig, SFTConfig
 
     from steps.tune.unsupported_arguments import UNSUPPORTED
 
-    of_sft, of_dpo = ({field.name for field in dataclasses.fields(kind)} for kind in (SFTConfig, DPOConfig))
-    assert of_sft - of_dpo <= set(dpo.SFT_ONLY) | set(UNSUPPORTED)
+    sft, dpo_fields = ({field.name for field in dataclasses.fields(cls)} for cls in (SFTConfig, DPOConfig))
+    assert sft - dpo_fields <= set(dpo.SFT_ONLY) | set(UNSUPPORTED)

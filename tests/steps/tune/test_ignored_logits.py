@@ -1,4 +1,4 @@
-"""The output layer sees the tokens that are learned, and no others; what is learned stays the same."""
+"""The output layer computes positions with labels only; the loss is the same."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ STEPS, BATCH = 2, 4
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many positions each call of the loss has worked on."""
+    """Number of positions in each call of the loss."""
     counts: list[int] = []
     original = chunked_logprob.ChunkedLogProbFunction.apply
 
@@ -46,16 +46,16 @@ def test_the_loss_is_the_same_with_less_work(
     arguments: dict[str, Any],
 ) -> None:
     tiny = small_model(tmp_path_factory.getbasetemp())
-    monkeypatch.setattr(utils, "_use_triton", utils._use_triton)  # put back after the test
-    found = train(tmp_path / "learned", tiny, **arguments)
+    monkeypatch.setattr(utils, "_use_triton", utils._use_triton)  # restored after the test
+    skipped = train(tmp_path / "skipped", tiny, **arguments)
     learned = scored.copy()
     scored.clear()
     monkeypatch.setattr(utils, "_use_triton", chunked_logprob._use_triton)
     monkeypatch.setattr(ignored_logits, "skip_ignored_logits", lambda: None)
-    assert train(tmp_path / "all", tiny, **arguments) == pytest.approx(found, abs=1e-4)
+    assert train(tmp_path / "all", tiny, **arguments) == pytest.approx(skipped, abs=1e-4)
     assert len(learned) == len(scored) == STEPS
     assert max(learned) < min(scored)
     rows = read_messages(tmp_path / "all" / "dataset" / "train.parquet")
     tokenizer = load_tokenizer(tiny)
-    answers = sorted(len(tokenizer(row[-1]["content"]).input_ids) + 1 for row in rows)  # and the end of the turn
+    answers = sorted(len(tokenizer(row[-1]["content"]).input_ids) + 1 for row in rows)  # 1: end token
     assert sum(answers[:BATCH]) <= min(learned) and max(learned) <= sum(answers[-BATCH:]) + 2 * BATCH

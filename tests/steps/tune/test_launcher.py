@@ -1,4 +1,4 @@
-"""Several processes end as one: in the words of the one that failed, with its exit code, and with nobody left."""
+"""The launcher fails with the error and exit code of the first rank that fails, and leaves no process behind."""
 
 import os
 import subprocess
@@ -21,22 +21,22 @@ GIB = 80.0
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = str(Path(light_worker.__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])))
+    directory = str(Path(light_worker.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [directory, os.environ.get("PYTHONPATH", "")])))
 
 
-def run(work: Path, *fates: str) -> Result:
-    return launcher.run("light_worker", Settings(work=work, fates=list(fates)), len(fates), Result)
+def run(work: Path, *actions: str) -> Result:
+    return launcher.run("light_worker", Settings(work=work, actions=list(actions)), len(actions), Result)
 
 
-def nobody_is_left(work: Path) -> bool:
-    def runs(process: int) -> bool:
+def all_exited(work: Path) -> bool:
+    def is_running(process: int) -> bool:
         try:
             return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
-    return not any(runs(int(file.read_text())) for file in work.glob("*.pid"))
+    return not any(is_running(int(file.read_text())) for file in work.glob("*.pid"))
 
 
 def wait_until(condition: Any) -> None:
@@ -46,35 +46,40 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.02)
 
 
-def test_the_result_is_that_of_the_first(tmp_path: Path) -> None:
-    assert run(tmp_path, "ends", "ends", "ends") == Result(oom_retries=0, told="by 0")
+def test_the_result_is_that_of_rank_zero(tmp_path: Path) -> None:
+    assert run(tmp_path, "return", "return", "return") == Result(oom_retries=0, from_rank=0)
     assert len(list(tmp_path.glob("0-*.pid"))) == 3
 
 
 @pytest.mark.parametrize(
-    ("fates", "kind", "told"),
+    ("actions", "kind", "message"),
     [
-        (["waits", "bad input"], BadInput, "the loss is not a number"),
-        (["bad input", "waits"], BadInput, "the loss is not a number"),
-        (["loses another", "is killed"], StepError, "process 2 of 2 was killed"),
-        (["waits", "aborts"], StepError, "ended by signal 6: watchdog: a collective took too long"),
-        (["loses another", "waits"], StepError, "unexpected RuntimeError at light_worker.py:"),
+        (["wait", "bad input"], BadInput, "the loss is not finite"),
+        (["bad input", "wait"], BadInput, "the loss is not finite"),
+        (
+            ["lose connection", "be killed"],
+            StepError,
+            "rank 1 of 2 was killed by SIGKILL (possibly out of memory)",
+        ),
+        (["wait", "abort"], StepError, "rank 1 of 2 was killed by SIGABRT: watchdog: a collective took too long"),
+        (["wait", "exit"], StepError, "rank 1 of 2 exited with code 7"),
+        (["lose connection", "wait"], StepError, "unexpected RuntimeError at light_worker.py:"),
     ],
 )
-def test_it_fails_as_the_first_cause_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fates: list[str], kind: type[StepError], told: str
+def test_it_fails_with_the_root_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actions: list[str], kind: type[StepError], message: str
 ) -> None:
-    monkeypatch.setattr(launcher, "DOUBT_SECONDS", 1.5)
+    monkeypatch.setattr(launcher, "ROOT_CAUSE_TIMEOUT_SECONDS", 1.5)
     with pytest.raises(StepError) as caught:
-        run(tmp_path, *fates)
+        run(tmp_path, *actions)
     assert type(caught.value) is kind
-    assert told in caught.value.message
+    assert message in caught.value.message
     assert caught.value.fix
-    assert nobody_is_left(tmp_path)
+    assert all_exited(tmp_path)
 
 
-def test_all_begin_anew_with_less_when_one_is_short_of_memory(tmp_path: Path) -> None:
-    assert run(tmp_path, "ends", "is short of memory").oom_retries == 2
+def test_all_ranks_restart_if_one_is_out_of_memory(tmp_path: Path) -> None:
+    assert run(tmp_path, "return", "run out of memory").oom_retries == 2
     assert sorted(file.stem for file in tmp_path.glob("*.pid")) == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
 
 
@@ -84,55 +89,55 @@ from pathlib import Path
 from light_worker import Result, Settings
 from steps.runtime import entrypoint
 from steps.tune import launcher
-run = lambda given: launcher.run("light_worker", given, len(given.fates), Result)
-sys.argv = ["light", "--work", sys.argv[1], "--fates", sys.argv[2]]
+run = lambda settings: launcher.run("light_worker", settings, len(settings.actions), Result)
+sys.argv = ["light", "--work", sys.argv[1], "--actions", sys.argv[2]]
 entrypoint.main(Settings, run)
 """
 
 
-def start(work: Path, fates: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PARENT, str(work), fates]
+def start(work: Path, actions: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PARENT, str(work), actions]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(list(work.glob("*.pid"))) == 2 or parent.poll() is not None)
     return parent
 
 
-def test_sigterm_is_handed_on(tmp_path: Path) -> None:
-    parent = start(tmp_path, '["waits", "waits"]')
+def test_sigterm_is_forwarded(tmp_path: Path) -> None:
+    parent = start(tmp_path, '["wait", "wait"]')
     parent.terminate()
     out, err = parent.communicate()
     assert parent.returncode == 143, err
     assert (out, err) == ("", "")
-    assert nobody_is_left(tmp_path)
+    assert all_exited(tmp_path)
 
 
-def test_nobody_outlives_a_step_that_is_killed(tmp_path: Path) -> None:
-    parent = start(tmp_path, '["waits", "waits"]')
+def test_no_rank_outlives_a_killed_launcher(tmp_path: Path) -> None:
+    parent = start(tmp_path, '["wait", "wait"]')
     parent.kill()
     parent.communicate()
-    wait_until(lambda: nobody_is_left(tmp_path))
+    wait_until(lambda: all_exited(tmp_path))
 
 
-def test_a_failure_is_told_once(tmp_path: Path) -> None:
+def test_a_failure_is_reported_once(tmp_path: Path) -> None:
     parent = start(tmp_path, '["bad input", "bad input"]')
     out, err = parent.communicate()
     assert parent.returncode == errors.BadInput.exit_code
-    assert (out, err) == ("", "error: the loss is not a number\n  fix: lower it\n")
+    assert (out, err) == ("", "error: the loss is not finite\n  fix: lower the learning rate\n")
 
 
-@pytest.mark.parametrize(("wanted", "gpus", "cuda", "count"), [
+@pytest.mark.parametrize(("requested", "gpus", "cuda", "count"), [
     (0, 4, True, 4), (0, 0, True, 1), (0, 2, False, 1), (2, 4, True, 2), (1, 4, True, 1), (3, 0, False, 3),
 ])  # fmt: skip
-def test_how_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, gpus: int, cuda: bool, count: int
+def test_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requested: int, gpus: int, cuda: bool, count: int
 ) -> None:
     monkeypatch.setattr(machine, "_gpus", lambda: (machine.Gpu("A100", GIB),) * gpus)
     monkeypatch.setattr(machine, "is_torch_built_with_cuda", lambda: cuda)
-    assert launcher.count(wanted, tmp_path) == count
+    assert launcher.count(requested, tmp_path) == count
 
 
-def test_more_processes_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_gpus", lambda: (machine.Gpu("A100", GIB),) * 2)
     monkeypatch.setattr(machine, "is_torch_built_with_cuda", lambda: True)
-    with pytest.raises(BadInput, match="4 processes are wanted, and there are 2 GPUs"):
+    with pytest.raises(BadInput, match=r"processes=4 exceeds the number of GPUs \(2\)"):
         launcher.count(4, tmp_path)

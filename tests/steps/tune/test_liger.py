@@ -1,4 +1,4 @@
-"""Liger's kernels: only where they run, and with the same loss."""
+"""Liger kernels: used only where they are supported, with the same loss."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.getbasetemp())
 
 
-def test_a_processor_does_without_and_says_so(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cpu_ignores_the_setting(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not liger.is_enabled(True, "cpu", tiny)
-    assert "without effect, its kernels are for GPUs" in capsys.readouterr().out
+    assert "ignoring use_liger_kernel: Liger kernels need a GPU" in capsys.readouterr().out
     assert not liger.is_enabled(None, "cuda", tiny)
 
 
-def test_what_is_not_installed_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.utils.is_liger_kernel_available", lambda *_: False)
     with pytest.raises(BadInput, match="liger-kernel is not installed"):
         liger.is_enabled(True, "cuda", tiny)
 
 
-def test_an_architecture_without_kernels_is_told(tmp_path: Path) -> None:
+def test_an_unsupported_architecture_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("liger_kernel.transformers.monkey_patch")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(BadInput, match="no kernels for gpt2"):
+    with pytest.raises(BadInput, match="Liger does not support gpt2"):
         liger.is_enabled(True, "cuda", tmp_path)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
-def test_the_loss_is_the_same_with_them(tiny: Path, tmp_path: Path, method: str, objective: str) -> None:
+def test_the_loss_is_the_same_with_liger(tiny: Path, tmp_path: Path, method: str, objective: str) -> None:
     import torch
     from test_dpo import with_pairs
 

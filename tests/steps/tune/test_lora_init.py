@@ -1,4 +1,4 @@
-"""Each way to begin an adapter ends as a LoRA that PEFT loads beside the original base, with the same answers."""
+"""Every initialization results in a LoRA that plain PEFT loads on the original base, with the same outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from tuning import losses, quick, small_model, with_rows
 
 from steps.models.adapter import CONFIG
 from steps.runtime.errors import BadInput
-from steps.tune import lora_init
-from steps.tune import step as tune
+from steps.tune import lora_init, training
 from steps.tune.checkpoints import MARKER
 
 FLOAT32 = {"torch_dtype": "float32"}
@@ -30,16 +29,16 @@ def work(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The models of the trainings of a test."""
+    """Models of the trainings of a test."""
     models: list[Any] = []
-    make = tune._trainer
+    original = training._create_trainer
 
-    def noted(*arguments: Any, **more: Any) -> Any:
-        trainer = make(*arguments, **more)
+    def record(*arguments: Any, **more: Any) -> Any:
+        trainer = original(*arguments, **more)
         models.append(trainer.model)
         return trainer
 
-    monkeypatch.setattr(tune, "_trainer", noted)
+    monkeypatch.setattr(training, "_create_trainer", record)
     return models
 
 
@@ -50,8 +49,8 @@ def logits(model: Any) -> Any:
         return model.eval()(input_ids=torch.arange(3, 43).reshape(2, 20)).logits
 
 
-def loaded(base: Path, adapter: Path, quantized: bool) -> Any:
-    """What anyone would do with the adapter, without a line of ours."""
+def load_with_peft(base: Path, adapter: Path, quantized: bool) -> Any:
+    """Load the adapter as users do, without argotune."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -86,16 +85,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_plain_peft_gives_what_was_trained(name: str, tiny: Path, work: Path, trained: list[Any]) -> None:
+def test_plain_peft_computes_the_same(name: str, tiny: Path, work: Path, trained: list[Any]) -> None:
     import torch
 
     method, lora = VARIANTS[name]
-    decay = {"weight_decay": 0.5}  # which would move what is frozen
+    decay = {"weight_decay": 0.5}  # would change a half that is not frozen
     quick(
         work, tiny, method=method, max_steps=3, dropout=0.0, lora_config=lora, model_config=FLOAT32,
         training_arguments=decay,
     )  # fmt: skip
-    alone = loaded(tiny, work / "adapter", method == "qlora")
+    alone = load_with_peft(tiny, work / "adapter", method == "qlora")
     with alone.disable_adapter():
         before = logits(alone)
     after = logits(alone)
@@ -105,25 +104,25 @@ def test_plain_peft_gives_what_was_trained(name: str, tiny: Path, work: Path, tr
     assert config["r"] == lora_init.written_rank(4, lora)
     if lora_init.doubles_rank(lora):
         assert config["init_lora_weights"] is True
-        # Loaded anew: where the processor has AVX-512, bitsandbytes packs weights differently after an inference.
-        halves_are_the_base_models(loaded(tiny, work / "adapter", method == "qlora"), lora)
+        # Load it again: with AVX-512, bitsandbytes repacks weights at the first inference.
+        assert_frozen_half(load_with_peft(tiny, work / "adapter", method == "qlora"), lora)
 
 
-def halves_are_the_base_models(model: Any, lora: dict[str, Any]) -> None:
-    """The frozen half, as it was written, takes out of each layer what PEFT itself would have taken out of it."""
+def assert_frozen_half(model: Any, lora: dict[str, Any]) -> None:
+    """Check that the frozen half subtracts from each layer what PEFT would have subtracted."""
     import torch
 
     for _, layer in lora_init._layers(model):
         rank = layer.r["default"] // 2
-        a, b = lora_init._made(layer, lora["init_lora_weights"], rank)
+        a, b = lora_init._init_matrices(layer, lora["init_lora_weights"], rank)
         count = len(a)
         assert torch.allclose(layer.lora_A["default"].weight[rank : rank + count], a, atol=1e-5)
         assert torch.allclose(layer.lora_B["default"].weight[:, rank : rank + count], -b, atol=1e-5)
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
-def test_it_learns_as_pefts_own_does(tiny: Path, init: str) -> None:
-    """The same loss and gradients as PEFT has, which takes the directions out of the base's weights."""
+def test_loss_and_gradients_are_those_of_peft(tiny: Path, init: str) -> None:
+    """PEFT subtracts the directions from the base's weights instead."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -139,37 +138,35 @@ def test_it_learns_as_pefts_own_does(tiny: Path, init: str) -> None:
     for model in (theirs, ours):
         model(input_ids=ids, labels=ids).loss.backward()
     for (_, one), (_, other) in zip(lora_init._layers(theirs), lora_init._layers(ours), strict=True):
-        wanted = one.lora_A["default"].weight.grad, one.lora_B["default"].weight.grad
-        found = other.lora_A["default"].weight.grad, other.lora_B["default"].weight.grad
-        assert torch.allclose(found[0][:4], wanted[0], rtol=1e-3, atol=1e-5)
-        assert torch.allclose(found[1][:, :4], wanted[1], rtol=1e-3, atol=1e-5)
-        assert not found[0][4:].any() and not found[1][:, 4:].any()
+        expected_a, expected_b = one.lora_A["default"].weight.grad, one.lora_B["default"].weight.grad
+        a, b = other.lora_A["default"].weight.grad, other.lora_B["default"].weight.grad
+        assert torch.allclose(a[:4], expected_a, rtol=1e-3, atol=1e-5)
+        assert torch.allclose(b[:, :4], expected_b, rtol=1e-3, atol=1e-5)
+        assert not a[4:].any() and not b[:, 4:].any()
 
 
-def test_a_kill_changes_nothing(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_training_gives_the_same_adapter(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags: dict[str, Any] = {"max_steps": 6, "lora_config": {"init_lora_weights": "pissa_niter_2"}}
     first = quick(work, tiny, **flags)
     curve = losses(work)
     (work / "checkpoints" / "checkpoint-6" / MARKER).unlink()
     again = quick(work, tiny, **flags)
-    assert "going on from step 5" in capsys.readouterr().out
+    assert "resuming from step 5" in capsys.readouterr().out
     assert losses(work) == pytest.approx(curve, abs=1e-6)
     assert again.adapter_digest == first.adapter_digest
 
 
 @pytest.mark.parametrize(
-    ("lora", "key", "told"),
+    ("lora", "key", "message"),
     [
-        ({"init_lora_weights": "loftq"}, "init_lora_weights", "loftq is not honoured: it makes up for"),
-        ({"init_lora_weights": "eva"}, "init_lora_weights", "write pissa"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights", "loftq is not supported: it compensates quantization"),
+        ({"init_lora_weights": "eva"}, "init_lora_weights", "use pissa"),
         ({"init_lora_weights": "pisa"}, "init_lora_weights", "must be true, false, gaussian, orthogonal,"),
-        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora", "leave one of them out"),
+        ({"init_lora_weights": "pissa", "use_dora": True}, "use_dora", "cannot be combined with"),
     ],
 )  # fmt: skip
-def test_what_would_be_wrong_is_refused_by_name(
-    tiny: Path, work: Path, lora: dict[str, Any], key: str, told: str
-) -> None:
+def test_unsupported_values_are_rejected(tiny: Path, work: Path, lora: dict[str, Any], key: str, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         quick(work, tiny, lora_config=lora)
     assert f"lora_config.{key}: " in caught.value.message
-    assert told in caught.value.message
+    assert message in caught.value.message

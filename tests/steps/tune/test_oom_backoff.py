@@ -1,4 +1,4 @@
-"""A batch that is too large for the device is learned from in pieces, and the loss curve is the same."""
+"""A training that runs out of memory continues with smaller batches and the same loss curve."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import pytest
 from tuning import losses, quick, small_model, with_rows
 
 from steps.runtime.errors import InsufficientCapacity
-from steps.tune import oom_backoff
-from steps.tune import step as tune
-from steps.tune.oom_backoff import CHECKPOINTING, _is_short_of_memory
+from steps.tune import launcher, oom_backoff, training
+from steps.tune.oom_backoff import CHECKPOINTING, _is_out_of_memory
 from steps.tune.shared_batches import ACCUMULATION, BATCH_SIZE
 from steps.tune.training_config import TrainingConfig
 
@@ -23,10 +22,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def memory_for(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``memory_for(rows, after=calls)``: from then on the device has memory for so many rows at a time."""
+    """``memory_for(rows, after=calls)``: after these calls the device has memory for batches of ``rows`` only."""
     import torch
 
-    load = tune.load_base
+    load = training.load_base
 
     def limit(rows: int, after: int = 0) -> None:
         calls = 0
@@ -34,9 +33,9 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Any:
         def check(module: Any, arguments: Any, inputs: dict[str, Any]) -> None:
             nonlocal calls
             calls += 1
-            joined = inputs.get("cu_seq_lens_q")  # where the rows of a batch begin and end in one sequence
-            given = len(inputs["input_ids"]) if joined is None else len(joined) - 1
-            if calls > after and given > rows:
+            boundaries = inputs.get("cu_seq_lens_q")  # of rows concatenated into one sequence
+            batch_size = len(inputs["input_ids"]) if boundaries is None else len(boundaries) - 1
+            if calls > after and batch_size > rows:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         def load_limited(*arguments: Any, **more: Any) -> Any:
@@ -44,7 +43,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Any:
             model.register_forward_pre_hook(check, with_kwargs=True)
             return model
 
-        monkeypatch.setattr(tune, "load_base", load_limited)
+        monkeypatch.setattr(training, "load_base", load_limited)
 
     return limit
 
@@ -55,83 +54,84 @@ SETTINGS = {"max_steps": 12, "dropout": 0.0, "model_config": {"dtype": "float32"
 def test_the_loss_curve_stays_the_same(
     tiny: Path, tmp_path: Path, memory_for: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, pieces = with_rows(tmp_path / "whole"), with_rows(tmp_path / "pieces")
-    quick(whole, tiny, **SETTINGS)
+    full, limited = with_rows(tmp_path / "full"), with_rows(tmp_path / "limited")
+    quick(full, tiny, **SETTINGS)
     memory_for(rows=1, after=7)
-    result = quick(pieces, tiny, **SETTINGS)
+    result = quick(limited, tiny, **SETTINGS)
     out = capsys.readouterr().out
-    assert "warning: 4 rows at a time do not fit the device's memory; going on with 2 at a time, 2 times" in out
-    assert "2 rows at a time do not fit the device's memory; going on with 1 at a time, 4 times" in out
-    assert "going on from step " in out  # not from the beginning: the checkpoint is of the same training
+    for before, batch_size, accumulation in ((4, 2, 2), (2, 1, 4)):
+        assert f"warning: out of memory with {BATCH_SIZE}={before}; retrying with {batch_size} and " in out
+        assert f"{ACCUMULATION}={accumulation} (same training, slower)" in out
+    assert "resuming from step " in out  # the checkpoint belongs to the same training
     assert result.steps == 12
-    assert losses(pieces) == pytest.approx(losses(whole), abs=1e-3)
+    assert losses(limited) == pytest.approx(losses(full), abs=1e-3)
 
 
-def test_one_row_that_does_not_fit_is_told_with_what_to_lower(tiny: Path, tmp_path: Path, memory_for: Any) -> None:
+def test_a_row_too_large_for_the_memory_is_reported(tiny: Path, tmp_path: Path, memory_for: Any) -> None:
     memory_for(rows=0)
     with pytest.raises(InsufficientCapacity) as caught:
         quick(with_rows(tmp_path / "work"), tiny, method="lora")
-    assert "even with one row at a time" in caught.value.message
-    assert caught.value.fix == "lower max_length (now 128), or use method qlora"
+    assert "out of memory with a per-device batch size of 1" in caught.value.message
+    assert caught.value.fix == "reduce max_length (now 128), or use method qlora"
     assert caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize(
-    ("own", "tries"),
+    ("user", "attempts"),
     [
         ({}, [{}, {CHECKPOINTING: True}, {CHECKPOINTING: True, BATCH_SIZE: 2, ACCUMULATION: 2}]),
         ({CHECKPOINTING: False}, [{}, {BATCH_SIZE: 2, ACCUMULATION: 2}]),
     ],
 )
-def test_a_gpu_computes_again_before_it_takes_fewer_rows(
-    monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], tries: list[dict[str, Any]]
+def test_a_gpu_tries_gradient_checkpointing_first(
+    monkeypatch: pytest.MonkeyPatch, user: dict[str, Any], attempts: list[dict[str, Any]]
 ) -> None:
-    """Unless the user has decided about that."""
+    """Unless the user has set it."""
     import torch
 
     monkeypatch.setattr(oom_backoff, "choose_device", lambda: "cuda")
-    config = TrainingConfig({BATCH_SIZE: 4, **own}, {}, "", "assistant", "keep_start", by_epoch=False)
+    config = TrainingConfig({BATCH_SIZE: 4, **user}, {}, "", "assistant", "keep_start", by_epoch=False)
     tried: list[dict[str, Any]] = []
 
     def train(config: TrainingConfig) -> str:
         tried.append(config.arguments)
-        if len(tried) < len(tries):
+        if len(tried) < len(attempts):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return "trained"
 
     assert oom_backoff.with_oom_backoff(config, "lora", train) == "trained"
-    assert tried == [{BATCH_SIZE: 4, **own, **changed} for changed in tries]
+    assert tried == [{BATCH_SIZE: 4, **user, **changed} for changed in attempts]
 
 
-def test_other_errors_are_no_lack_of_memory(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_retried(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(tune, "load_base", broken)
+    monkeypatch.setattr(training, "load_base", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         quick(with_rows(tmp_path / "work"), tiny)
 
 
-def test_the_processors_allocator_is_understood() -> None:
+def test_the_cpu_allocators_error_is_recognized() -> None:
     import torch
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert _is_short_of_memory(caught.value)
+    assert _is_out_of_memory(caught.value)
 
 
-def test_what_no_process_of_several_can_hold_is_trained_by_one_with_the_same_steps(
+def test_one_process_replaces_several_that_are_out_of_memory(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def too_large(*_: Any) -> Any:
-        raise InsufficientCapacity("the device's memory is too small for this training, even with one row at a time")
+        raise InsufficientCapacity("out of memory with a per-device batch size of 1")
 
-    whole, spread = with_rows(tmp_path / "whole"), with_rows(tmp_path / "spread")
-    quick(whole, tiny, **SETTINGS, batch_size=8)
-    monkeypatch.setattr(tune.launcher, "count", lambda *_: 2)
-    monkeypatch.setattr(tune.launcher, "run", too_large)
+    expected, spread = with_rows(tmp_path / "expected"), with_rows(tmp_path / "spread")
+    quick(expected, tiny, **SETTINGS, batch_size=8)
+    monkeypatch.setattr(launcher, "count", lambda *_: 2)
+    monkeypatch.setattr(launcher, "run", too_large)
     quick(spread, tiny, **SETTINGS)
-    assert "its layers spread over 2 GPUs" in capsys.readouterr().out
-    assert losses(spread) == pytest.approx(losses(whole), abs=1e-3)
+    assert "spreading its layers over 2 GPUs" in capsys.readouterr().out
+    assert losses(spread) == pytest.approx(losses(expected), abs=1e-3)
     with pytest.raises(InsufficientCapacity):
         quick(spread, tiny, **SETTINGS, processes=2)

@@ -1,4 +1,4 @@
-"""Rows that stand in one sequence are attended to as if each stood alone, in each architecture that takes it."""
+"""Packed rows have the outputs and gradients of separate rows, in each supported architecture."""
 
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ SIZES = {
 
 
 def config(folder: Path, model_type: str, **changes: Any) -> Any:
-    made = transformers.AutoConfig.for_model(model_type, **(SIZES | changes))
-    made.save_pretrained(folder)
-    return made
+    model_config = transformers.AutoConfig.for_model(model_type, **(SIZES | changes))
+    model_config.save_pretrained(folder)
+    return model_config
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def config(folder: Path, model_type: str, **changes: Any) -> Any:
         ("gemma3_text", {"head_dim": 8, "sliding_window": 7}),
     ],
 )
-def test_each_row_has_the_loss_and_the_gradient_that_it_has_alone(
+def test_packed_rows_have_the_outputs_and_gradients_of_separate_rows(
     tmp_path: Path, model_type: str, changes: dict[str, Any]
 ) -> None:
-    made = config(tmp_path, model_type, **changes)
+    model_config = config(tmp_path, model_type, **changes)
     assert packed_attention.register_if_supported(tmp_path) == packed_attention.NAME
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(made, attn_implementation=packed_attention.NAME)
+    model = transformers.AutoModelForCausalLM.from_config(model_config, attn_implementation=packed_attention.NAME)
     rows = [torch.randint(3, 300, (length,)).tolist() for length in LENGTHS]
     collated = batching_collator()([{"input_ids": row, "labels": row} for row in rows])
     together = model(**collated, use_cache=False).logits[0]
@@ -75,15 +75,15 @@ def batching_collator() -> Any:
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
-        ("falcon", {}),  # has an attention of its own
+        ("falcon", {}),  # custom attention
         ("gemma2", {"head_dim": 8}),  # caps its scores
         ("gpt_oss", {"head_dim": 8, "num_local_experts": 2}),  # has sinks
-        ("mamba", {}),  # its state goes on from row to row
-        ("lfm2", {"layer_types": ["conv", "full_attention"]}),  # convolutions between its layers of attention
+        ("mamba", {}),  # has a state across rows
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),  # has convolutions across rows
         ("t5", {}),
     ],
 )
-def test_what_it_does_not_suit(tmp_path: Path, model_type: str, changes: dict[str, Any]) -> None:
+def test_unsupported_architectures(tmp_path: Path, model_type: str, changes: dict[str, Any]) -> None:
     config(tmp_path, model_type, **changes)
     assert packed_attention.register_if_supported(tmp_path) == ""
 
@@ -99,7 +99,7 @@ def test_what_it_does_not_suit(tmp_path: Path, model_type: str, changes: dict[st
         ({"train_sampling_strategy": "group_by_length"}, False),
     ],
 )
-def test_the_training_uses_it_where_rows_stand_in_one_sequence(
+def test_the_training_uses_it_for_packed_rows(
     tmp_path_factory: pytest.TempPathFactory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -107,8 +107,9 @@ def test_the_training_uses_it_where_rows_stand_in_one_sequence(
     used: bool,
 ) -> None:
     calls = []
-    attend = packed_attention.packed_attention
-    monkeypatch.setattr(packed_attention, "attend", lambda *given, **named: calls.append(1) or attend(*given, **named))
+    original = packed_attention.packed_attention
+    spy = lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(packed_attention, "packed_attention", spy)
     tiny = small_model(tmp_path_factory.getbasetemp())
     work = with_rows(tmp_path / "work")
     quick(work, tiny, training_arguments=chosen, max_steps=2)
@@ -116,18 +117,16 @@ def test_the_training_uses_it_where_rows_stand_in_one_sequence(
     assert bool(calls) == used
 
 
-def test_no_mask_is_made_over_the_whole_sequence(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_mask_is_created(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = small_model(tmp_path_factory.getbasetemp())
     name = packed_attention.register_if_supported(tiny)
-    seen = []
-    attend = packed_attention.packed_attention
-    spy = lambda *given, **named: seen.append(given[4]) or attend(*given, **named)  # noqa: E731
+    masks = []
+    original = packed_attention.packed_attention
+    spy = lambda *args, **kwargs: masks.append(args[4]) or original(*args, **kwargs)  # noqa: E731
     transformers.AttentionInterface.register(name, spy)
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny, attn_implementation=name)
     rows = mixed_rows(load_tokenizer(tiny))
     model(**batching_collator()(list(batching.dataset(rows, {}))), use_cache=False)
     packed_attention.register_if_supported(tiny)
-    assert seen
-    assert set(seen) == {None}
+    assert masks
+    assert set(masks) == {None}

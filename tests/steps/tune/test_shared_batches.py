@@ -1,4 +1,4 @@
-"""Several processes see, step for step, the rows that one process would, each row once."""
+"""Several ranks together see in each step the rows that one process would, each row once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from steps.tune.shared_batches import ACCUMULATION, BATCH_SIZE
 counts = st.integers(1, 5)
 
 
-def steps_of(
-    rows: int, at_once: int, times: int, processes: int, global_batch_size: int, epoch: int = 0
+def sharded_steps(
+    rows: int, batch_size: int, accumulation: int, processes: int, global_batch_size: int, epoch: int = 0
 ) -> list[list[int]]:
-    """What the processes see together in each step: numbers of rows, without blank ones."""
+    """Return the rows of each step over all ranks, without blank rows."""
     import torch
     from accelerate.data_loader import BatchSamplerShard
     from torch.utils.data import BatchSampler, RandomSampler
@@ -29,83 +29,83 @@ def steps_of(
     class Rows(list[Any]):
         column_names = ("input_ids", "labels")
 
-    watches: list[Any] = []
+    callbacks: list[Any] = []
     trainer = SimpleNamespace(
         args=SimpleNamespace(
             world_size=processes,
             process_index=0,
-            per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=times,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
             dataloader_drop_last=False,
             seed=7,
             data_seed=None,
         ),
         train_dataset=Rows({"input_ids": [n] * 3, "labels": [n] * 3} for n in range(rows)),
-        add_callback=watches.append,
+        add_callback=callbacks.append,
         _get_train_sampler=lambda *_: RandomSampler(range(rows)),
     )
     state = torch.random.get_rng_state()
     shared_batches.shard_sampler(trainer, global_batch_size, rows)
     torch.random.set_rng_state(state)
 
-    def share_of(rank: int) -> list[list[int]]:
-        watches[0].on_epoch_begin(trainer.args, SimpleNamespace(epoch=epoch), None)
-        batches = BatchSampler(trainer._get_train_sampler(), at_once, drop_last=False)
+    def batches_of(rank: int) -> list[list[int]]:
+        callbacks[0].on_epoch_begin(trainer.args, SimpleNamespace(epoch=epoch), None)
+        batches = BatchSampler(trainer._get_train_sampler(), batch_size, drop_last=False)
         return list(BatchSamplerShard(batches, processes, rank))
 
-    shares = [share_of(rank) for rank in range(processes)]
-    arguments = {BATCH_SIZE: at_once, ACCUMULATION: times}
-    assert {sum(map(len, share)) for share in shares} == {
+    shards = [batches_of(rank) for rank in range(processes)]
+    arguments = {BATCH_SIZE: batch_size, ACCUMULATION: accumulation}
+    assert {sum(map(len, shard)) for shard in shards} == {
         shared_batches.samples_per_rank(rows, arguments, global_batch_size, processes)
     }
-    assert all(len(batch) == at_once for share in shares for batch in share)
+    assert all(len(batch) == batch_size for shard in shards for batch in shard)
     blank = trainer.train_dataset[rows]
     assert set(blank["labels"]) == {IGNORED}
     return [
-        sorted(n for share in shares for batch in share[first : first + times] for n in batch if n < rows)
-        for first in range(0, len(shares[0]), times)
+        sorted(n for shard in shards for batch in shard[start : start + accumulation] for n in batch if n < rows)
+        for start in range(0, len(shards[0]), accumulation)
     ]
 
 
-def alone(rows: int, global_batch_size: int, epoch: int = 0) -> list[list[int]]:
-    """The library's own order of one process."""
+def single_process_steps(rows: int, global_batch_size: int, epoch: int = 0) -> list[list[int]]:
+    """Return the rows of each step in the library's order for one process."""
     from accelerate.data_loader import SeedableRandomSampler
 
     order = SeedableRandomSampler(range(rows), data_seed=7)
     order.set_epoch(epoch)
-    numbers = list(order)
-    return [sorted(numbers[first : first + global_batch_size]) for first in range(0, rows, global_batch_size)]
+    indices = list(order)
+    return [sorted(indices[start : start + global_batch_size]) for start in range(0, rows, global_batch_size)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), counts, counts, st.integers(2, 5), st.integers(0, 3))
 def test_each_step_has_the_rows_of_one_process(
-    rows: int, at_once: int, times: int, processes: int, epoch: int
+    rows: int, batch_size: int, accumulation: int, processes: int, epoch: int
 ) -> None:
-    global_batch_size = shared_batches.compute_global_batch_size({BATCH_SIZE: at_once, ACCUMULATION: times}, processes)
-    assert steps_of(rows, at_once, times, processes, global_batch_size, epoch) == alone(rows, global_batch_size, epoch)
+    arguments = {BATCH_SIZE: batch_size, ACCUMULATION: accumulation}
+    global_batch_size = shared_batches.compute_global_batch_size(arguments, processes)
+    steps = sharded_steps(rows, batch_size, accumulation, processes, global_batch_size, epoch)
+    assert steps == single_process_steps(rows, global_batch_size, epoch)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), counts, counts, counts, st.integers(2, 5))
-def test_and_so_it_has_with_another_number_of_processes(
-    rows: int, at_once: int, times: int, before: int, processes: int
+def test_each_step_is_the_same_after_a_change_of_the_world_size(
+    rows: int, batch_size: int, accumulation: int, before: int, processes: int
 ) -> None:
-    arguments = {BATCH_SIZE: at_once, ACCUMULATION: times}
+    arguments = {BATCH_SIZE: batch_size, ACCUMULATION: accumulation}
     global_batch_size = shared_batches.compute_global_batch_size(arguments, before)
-    now = shared_batches.split_batch(arguments, global_batch_size, processes)
-    assert now[BATCH_SIZE] <= at_once
-    assert steps_of(rows, now[BATCH_SIZE], now[ACCUMULATION], processes, global_batch_size) == alone(
-        rows, global_batch_size
-    )
-    assert shared_batches.split_batch(now, global_batch_size, processes) == now
+    split = shared_batches.split_batch(arguments, global_batch_size, processes)
+    assert split[BATCH_SIZE] <= batch_size
+    steps = sharded_steps(rows, split[BATCH_SIZE], split[ACCUMULATION], processes, global_batch_size)
+    assert steps == single_process_steps(rows, global_batch_size)
+    assert shared_batches.split_batch(split, global_batch_size, processes) == split
 
 
-def test_the_settings_stay_where_the_processes_do() -> None:
+def test_split_batch_is_unchanged_for_the_same_world_size() -> None:
     arguments = {BATCH_SIZE: 3, ACCUMULATION: 4, "optim": "sgd"}
-    assert (
-        shared_batches.split_batch(arguments, shared_batches.compute_global_batch_size(arguments, 2), 2) == arguments
-    )
+    global_batch_size = shared_batches.compute_global_batch_size(arguments, 2)
+    assert shared_batches.split_batch(arguments, global_batch_size, 2) == arguments
     assert shared_batches.split_batch({BATCH_SIZE: 4}, 16, 1) == {BATCH_SIZE: 4, ACCUMULATION: 4}
     assert shared_batches.split_batch({BATCH_SIZE: 4}, 16, 3) == {BATCH_SIZE: 3, ACCUMULATION: 2}
 
@@ -115,8 +115,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_model(tmp_path_factory.getbasetemp())
 
 
-def test_nothing_is_learned_from_blank_rows_and_the_gradient_is_whole(tiny: Path) -> None:
-    """A process whose rows are all blank must have gradients too: the others wait for them."""
+def test_blank_rows_have_no_loss_but_gradients(tiny: Path) -> None:
+    """A rank with blank rows only must have gradients too, since the others wait for them."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     from steps.models.model import load_base

@@ -1,4 +1,4 @@
-"""Training an adapter: what it writes, and what it refuses."""
+"""Training of an adapter: outputs and rejected settings."""
 
 import json
 import subprocess
@@ -40,20 +40,20 @@ def work(tmp_path: Path) -> Path:
     return with_rows(tmp_path / "work")
 
 
-def test_it_learns_and_tells(undisturbed: Path) -> None:
-    told = curve(undisturbed)
-    assert len(told) == STEPS
-    assert told[-1]["loss"] < 0.5 * told[0]["loss"]
-    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds"} <= told[0].keys()
-    assert told[-1]["epoch"] == EPOCHS
-    assert [entry["seconds"] for entry in told] == sorted(entry["seconds"] for entry in told)
+def test_the_loss_falls_and_is_recorded(undisturbed: Path) -> None:
+    lines = curve(undisturbed)
+    assert len(lines) == STEPS
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds"} <= lines[0].keys()
+    assert lines[-1]["epoch"] == EPOCHS
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
     result = json.loads((undisturbed / "results" / "tune.json").read_text())["result"]
     assert result["steps"] == STEPS
     assert result["train_loss"] == pytest.approx(sum(losses(undisturbed)) / STEPS, abs=1e-3)
     assert result["adapter_digest"] == adapter_digest(undisturbed / "adapter")
 
 
-def test_same_seed_same_bytes_other_seed_others(tiny: Path, tmp_path: Path) -> None:
+def test_the_seed_determines_the_adapter(tiny: Path, tmp_path: Path) -> None:
     one, two, other = (
         quick(with_rows(tmp_path / name), tiny, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
@@ -81,7 +81,7 @@ print(json.dumps([plain, tuned, [name for name in sys.modules if name.split(".")
 
 
 def test_the_adapter_loads_with_plain_peft(undisturbed: Path, tiny: Path, tmp_path: Path) -> None:
-    """In another process, without a line of ours."""
+    """In a separate process, without argotune."""
     done = subprocess.run(
         [sys.executable, "-c", PLAIN_PEFT, str(tiny), str(undisturbed / "adapter")],
         cwd=tmp_path,
@@ -90,12 +90,12 @@ def test_the_adapter_loads_with_plain_peft(undisturbed: Path, tiny: Path, tmp_pa
         check=True,
         env=one_thread(),
     )
-    plain, tuned, ours = json.loads(done.stdout.splitlines()[-1])
+    plain, tuned, argotune_modules = json.loads(done.stdout.splitlines()[-1])
     assert tuned < 0.8 * plain
-    assert ours == []
+    assert argotune_modules == []
 
 
-def test_what_the_adapter_folder_holds(undisturbed: Path, tiny: Path) -> None:
+def test_files_of_the_adapter(undisturbed: Path, tiny: Path) -> None:
     folder = undisturbed / "adapter"
     names = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
@@ -114,8 +114,8 @@ def test_both_methods(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]
     assert ("14 Linear4bit layers" in capsys.readouterr().out) == (method == "qlora")
 
 
-def test_maps_and_flags(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As KAITO's template and its users write them, numbers in text included."""
+def test_mappings_and_flags(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in KAITO's template, including numbers written as strings."""
     result = quick(
         work,
         tiny,
@@ -141,7 +141,7 @@ def test_maps_and_flags(tiny: Path, work: Path, capsys: pytest.CaptureFixture[st
     assert curve(work)[-1]["learning_rate"] == FLAGS["learning_rate"]
     config = json.loads((work / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["use_rslora"], config["target_modules"]) == (4, True, ["q_proj", "v_proj"])
-    assert "without effect here: output_dir" in capsys.readouterr().out
+    assert "ignoring training arguments: output_dir" in capsys.readouterr().out
 
 
 def test_saving_by_epoch(tiny: Path, work: Path) -> None:
@@ -152,7 +152,7 @@ def test_saving_by_epoch(tiny: Path, work: Path) -> None:
     ]
 
 
-def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
+def test_all_errors_of_the_mappings_are_reported_together(tiny: Path, work: Path) -> None:
     with pytest.raises(BadInput) as caught:
         quick(
             work,
@@ -185,38 +185,38 @@ def test_everything_wrong_in_the_maps_at_once(tiny: Path, work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
-        ({"target_modules": ["q_proj", "query"]}, "no layer is named query"),
+        ({"target_modules": ["q_proj", "query"]}, "the model has no linear layer query"),
         ({"max_length": 3}, "max_length 3 leaves no assistant token"),
         ({"training_arguments": {"lr_scheduler_type": "wavy"}}, "wavy"),
         ({"lora_config": {"bias": "some"}}, "some"),
         ({"method": "lora", "quantization_config": {"load_in_4bit": True}}, "does not quantize"),
-        ({"quantization_config": {"load_in_4bit": False}}, "turns it off"),
-        ({"learning_rate": 1e30}, "not a number any more at step"),
+        ({"quantization_config": {"load_in_4bit": False}}, "turns quantization off"),
+        ({"learning_rate": 1.0, "training_arguments": {"weight_decay": 1e30}}, "the loss is not finite at step"),
     ],
 )
-def test_bad_settings(tiny: Path, work: Path, flags: dict[str, Any], told: str) -> None:
+def test_bad_settings(tiny: Path, work: Path, flags: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as caught:
         quick(work, tiny, **flags)
-    assert told in caught.value.message
+    assert message in caught.value.message
     assert caught.value.fix
     assert not (work / "adapter").exists()
 
 
-def test_a_chat_template_of_the_users_goes_with_the_adapter(tiny: Path, work: Path) -> None:
+def test_a_custom_chat_template_is_saved_with_the_adapter(tiny: Path, work: Path) -> None:
     template = "{% for m in messages %}<|im_start|>{{ m['role'] }}: {{ m['content'] }}<|im_end|>{% endfor %}"
     template += "{% if add_generation_prompt %}<|im_start|>assistant: {% endif %}"
     quick(work, tiny, model_config={"chat_template": template})
     assert (work / "adapter" / "chat_template.jinja").read_text() == template
 
 
-def test_a_broken_chat_template_is_told(tiny: Path, work: Path) -> None:
+def test_a_broken_chat_template_is_rejected(tiny: Path, work: Path) -> None:
     with pytest.raises(BadInput, match="template"):
         quick(work, tiny, model_config={"chat_template": "{% for m in messages %}{{ m.content }}"})
 
 
-def test_layers_there_are_is_told(tiny: Path, work: Path) -> None:
+def test_the_fix_lists_the_linear_layers(tiny: Path, work: Path) -> None:
     with pytest.raises(BadInput) as caught:
         quick(work, tiny, target_modules=["query"])
     assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in caught.value.fix

@@ -1,4 +1,4 @@
-"""Two processes train as one would, stop and go on as one does, and fail with one voice. Real processes, over gloo."""
+"""Two processes train, stop, resume and fail as one; with real processes and gloo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from steps.tune import checkpoints
 
 pytestmark = pytest.mark.slow
 
-# In float32, and without dropout: then nothing but the order of sums tells one process from two.
+# In float32 and without dropout, one process and two differ only in the order of sums.
 PLAIN: dict[str, Any] = {
     "method": "lora",
     "dropout": 0.0,
@@ -39,34 +39,34 @@ def workers(parent: subprocess.Popen[str]) -> list[psutil.Process]:
     return sorted(psutil.Process(parent.pid).children(), key=lambda process: int(process.environ()["RANK"]))
 
 
-def test_two_processes_train_as_one_does_whatever_happens(tiny: Path, tmp_path: Path) -> None:
-    """One process, undisturbed, against two that are stopped, then lose one of them, then are one that goes on."""
+def test_two_processes_resume_and_equal_one(tiny: Path, tmp_path: Path) -> None:
+    """Two processes are stopped, then one of them is killed, and one process completes the training."""
     one, two = with_rows(tmp_path / "one"), with_rows(tmp_path / "two")
     quick(one, tiny, **PLAIN)
     assert len(losses(one)) == STEPS
 
     stopped = start(two, tiny, **TOGETHER)
-    # In the second epoch, whose order is another.
+    # In the second epoch, which has another order of rows.
     wait_for_step(stopped, two, 22)
     stopped.send_signal(signal.SIGTERM)
     out, err = stopped.communicate()
     assert stopped.returncode == 143, err
-    assert out.count("on 70 rows, 4 a step, cpu (2 processes, ") == 1
+    assert out.count("on 70 rows, global batch size 4, cpu (2 processes, ") == 1
     saved = len(curve(two))
-    assert err == f"stopped by SIGTERM; step {saved} is saved, and the next start goes on from there\n"
-    kept = two / "checkpoints" / f"checkpoint-{saved}"
-    assert json.loads((kept / checkpoints.MARKER).read_text())["processes"] == 2
-    assert (kept / "rng_state_0.pth").read_bytes() != (kept / "rng_state_1.pth").read_bytes()
+    assert err == f"stopped by SIGTERM: saved step {saved}, from which the next start resumes\n"
+    checkpoint = two / "checkpoints" / f"checkpoint-{saved}"
+    assert json.loads((checkpoint / checkpoints.MARKER).read_text())["processes"] == 2
+    assert (checkpoint / "rng_state_0.pth").read_bytes() != (checkpoint / "rng_state_1.pth").read_bytes()
     assert not (two / "adapter").exists()
 
-    robbed = start(two, tiny, **TOGETHER)
-    wait_for_step(robbed, two, 32)
-    first, second = workers(robbed)
+    failed = start(two, tiny, **TOGETHER)
+    wait_for_step(failed, two, 32)
+    first, second = workers(failed)
     os.kill(second.pid, signal.SIGKILL)
-    out, err = robbed.communicate()
-    assert robbed.returncode == 1
-    assert err.startswith("error: process 2 of 2 was killed") and err.count("error") == 1, err
-    assert f"going on from step {saved}\n" in out
+    out, err = failed.communicate()
+    assert failed.returncode == 1
+    assert err.startswith("error: rank 1 of 2 was killed by SIGKILL") and err.count("error") == 1, err
+    assert f"resuming from step {saved}\n" in out
     assert not first.is_running()
     assert not (two / "results" / "tune.json").exists()
 
@@ -80,14 +80,14 @@ def test_two_processes_train_as_one_does_whatever_happens(tiny: Path, tmp_path: 
 
 @pytest.mark.gpu
 def test_two_gpus_train_as_one_does(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the settings of a GPU: 4 bits, bfloat16, checkpointing, NCCL."""
+    """With GPU settings: 4 bits, bfloat16, checkpointing, NCCL."""
     import torch
 
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
     together = with_rows(tmp_path / "together")
     out, err = start(together, tiny, dropout=0.0, batch_size=2, processes=2).communicate()
-    assert "4 a step, cuda (" in out, err
+    assert "global batch size 4, cuda (" in out, err
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     alone = with_rows(tmp_path / "alone")
     out, err = start(alone, tiny, dropout=0.0, batch_size=4).communicate()
@@ -102,5 +102,5 @@ def test_layers_are_spread_for_one_process(tiny: Path, tmp_path: Path) -> None:
         pytest.skip("needs two GPUs")
     work = with_rows(tmp_path / "work")
     out, err = start(work, tiny, processes=1, max_steps=4).communicate()
-    assert "4 a step, cuda (" in out, err
+    assert "global batch size 4, cuda (" in out, err
     assert len(losses(work)) == 4

@@ -1,4 +1,4 @@
-"""A kill costs nothing: training goes on from the last whole checkpoint, and finished work is kept."""
+"""A killed training resumes from its last complete checkpoint; finished work is reused."""
 
 import json
 import signal
@@ -29,9 +29,9 @@ def work(tmp_path: Path) -> Path:
     return with_rows(tmp_path / "work")
 
 
-def test_kill_in_the_middle_costs_nothing(undisturbed: Path, tiny: Path, work: Path) -> None:
-    """Killed twice, in the first and in the second epoch; no step before the checkpoint is done again."""
-    kept: list[dict[str, float]] = []
+def test_a_killed_training_resumes(undisturbed: Path, tiny: Path, work: Path) -> None:
+    """Killed in the first and in the second epoch; no step before the checkpoint is repeated."""
+    saved: list[dict[str, float]] = []
     for step in (14, 29):
         process = start(work, tiny)
         wait_for_step(process, work, step)
@@ -39,15 +39,15 @@ def test_kill_in_the_middle_costs_nothing(undisturbed: Path, tiny: Path, work: P
         process.communicate()
         before = curve(work)
         assert len(before) < STEPS
-        assert before[: len(kept)] == kept
-        whole = [folder for folder in (work / "checkpoints").glob("checkpoint-*/complete.json")]
-        last = max(json.loads(file.read_text())["step"] for file in whole)
-        assert last > len(kept)
-        kept = before[:last]
+        assert before[: len(saved)] == saved
+        markers = list((work / "checkpoints").glob("checkpoint-*/complete.json"))
+        last = max(json.loads(file.read_text())["step"] for file in markers)
+        assert last > len(saved)
+        saved = before[:last]
     out, err = start(work, tiny).communicate()
-    assert f"going on from step {len(kept)}" in out, err
-    # The very lines, with their times: those steps were not done again.
-    assert curve(work)[: len(kept)] == kept
+    assert f"resuming from step {len(saved)}" in out, err
+    # The lines, including times, are unchanged, so these steps were not repeated.
+    assert curve(work)[: len(saved)] == saved
     assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
     assert adapter_digest(work / "adapter") == adapter_digest(undisturbed / "adapter")
 
@@ -59,41 +59,43 @@ def test_sigterm_saves_and_stops(undisturbed: Path, tiny: Path, work: Path) -> N
     _, err = process.communicate()
     assert process.returncode == 143, err
     steps = len(curve(work))
-    assert f"step {steps} is saved" in err
+    assert f"saved step {steps}" in err
     assert (work / "checkpoints" / f"checkpoint-{steps}" / checkpoints.MARKER).is_file()
     assert not (work / "adapter").exists()
     out, err = start(work, tiny).communicate()
-    assert f"going on from step {steps}" in out, err
+    assert f"resuming from step {steps}" in out, err
     assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
 
 
-def test_torn_checkpoints_are_not_used(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_incomplete_checkpoints_are_removed(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = quick(work, tiny, max_steps=6)
     before = losses(work)
-    for torn in ("checkpoint-6", "checkpoint-99"):
-        (work / "checkpoints" / torn).mkdir(exist_ok=True)
-        (work / "checkpoints" / torn / checkpoints.MARKER).unlink(missing_ok=True)
-        (work / "checkpoints" / torn / "optimizer.pt").write_bytes(b"half")
+    for incomplete in ("checkpoint-6", "checkpoint-99"):
+        (work / "checkpoints" / incomplete).mkdir(exist_ok=True)
+        (work / "checkpoints" / incomplete / checkpoints.MARKER).unlink(missing_ok=True)
+        (work / "checkpoints" / incomplete / "optimizer.pt").write_bytes(b"half")
     again = quick(work, tiny, max_steps=6)
     out = capsys.readouterr().out
-    assert "removing checkpoint-6: not whole" in out
-    assert "removing checkpoint-99: not whole" in out
-    assert "going on from step 5" in out
+    assert "removing checkpoint-6: incomplete" in out
+    assert "removing checkpoint-99: incomplete" in out
+    assert "resuming from step 5" in out
     assert again.adapter_digest == first.adapter_digest
     assert losses(work) == pytest.approx(before, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_other_settings_or_data_start_anew(tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_or_data_restart_the_training(
+    tiny: Path, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     quick(work, tiny)
     quick(work, tiny, learning_rate=1e-3)
-    assert "of other settings or data" in capsys.readouterr().out
+    assert ": other settings or data" in capsys.readouterr().out
     trainable_model.write_rows(work / "dataset" / "train.parquet", trainable_model.chat_rows(9))
     quick(work, tiny, learning_rate=1e-3)
     out = capsys.readouterr().out
-    assert "of other settings or data" in out
+    assert ": other settings or data" in out
     assert "on 9 rows" in out
-    assert "going on" not in out
+    assert "resuming" not in out
 
 
 def test_a_lost_adapter_is_written_again_without_training(
@@ -110,7 +112,7 @@ def test_a_lost_adapter_is_written_again_without_training(
     assert again == first
 
 
-def test_finished_work_is_kept(undisturbed: Path, tiny: Path) -> None:
+def test_finished_work_is_reused(undisturbed: Path, tiny: Path) -> None:
     before = (undisturbed / "adapter" / "adapter_model.safetensors").stat()
     out, _ = start(undisturbed, tiny).communicate()
     assert "already done" in out

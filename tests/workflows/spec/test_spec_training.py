@@ -243,7 +243,7 @@ BROKEN = {
     "other beginning": (
         section("LoraConfig", "init_lora_weights: loftq"),
         "training_config.LoraConfig.init_lora_weights",
-        "loftq is not honoured: it makes up for what 4 bits lose",
+        "loftq is not supported: it compensates quantization",
     ),
     "layers": (
         section("LoraConfig", "target_modules: [qkv_proj]"),

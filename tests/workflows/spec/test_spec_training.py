@@ -176,7 +176,7 @@ BROKEN = {
     "no resume": (
         section("TrainingArguments", "save_only_model: true"),
         "training_config.TrainingArguments.save_only_model",
-        "must go on from its checkpoint",
+        "must resume exactly where it stopped",
     ),
     "old name": (
         section("TrainingArguments", "max_seq_length: 512"),
@@ -187,7 +187,7 @@ BROKEN = {
     "remote code": (
         section("ModelConfig", "trust_remote_code: true"),
         "training_config.ModelConfig.trust_remote_code",
-        "not run",
+        "is not executed",
     ),
     "template": (
         section("ModelConfig", "chat_template: /workspace/tfs/chat.jinja"),
@@ -212,12 +212,12 @@ BROKEN = {
     "both types": (
         section("TrainingArguments", "bf16: true", "fp16: true"),
         "training_config.TrainingArguments.fp16",
-        "at most one of bf16 and fp16",
+        "cannot be combined with bf16",
     ),
     "workers": (
         section("TrainingArguments", "dataloader_prefetch_factor: 2"),
         "training_config.TrainingArguments.dataloader_prefetch_factor",
-        "needs dataloader_num_workers above 0",
+        "requires dataloader_num_workers above 0",
     ),
     "optimizer": (section("TrainingArguments", "optim: adam"), "training_config.TrainingArguments.optim", "'sgd'"),
     "braces": (

@@ -235,7 +235,8 @@ class Templates:
             return pod.step(
                 plan,
                 name,
-                image,
+                None,
+                image=image,
                 command=command,
                 inputs=inputs,
                 outputs=outputs,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -50,11 +53,11 @@ COMPUTE = Requests("2", "8Gi")
 def step(
     plan: Plan,
     name: str,
-    image: str,
+    settings: Options | None,
     *,
+    image: str = "",
     command: Sequence[str] = (),
-    settings: Options | None = None,
-    outputs: Sequence[str],
+    outputs: Sequence[str] | None = None,
     artifacts: Mapping[str, str] = MappingProxyType({}),
     mounts: Sequence[m.VolumeMount] = (),
     inputs: Sequence[str] = (),
@@ -71,10 +74,10 @@ def step(
     Args:
         plan: the plan.
         name: name of the template.
-        image: container image.
+        settings: settings of the step, which become the arguments; None for a custom step.
+        image: container image (default: the plan's control image).
         command: command of a custom step (default: argotune's step of that name).
-        settings: settings of the step; they become the arguments.
-        outputs: names of the output parameters.
+        outputs: names of the output parameters (default: the fields of the step's result).
         artifacts: paths, by name, of files that are uploaded to the artifact repository without archiving.
         mounts: volumes, in addition to scratch and ``/tmp``.
         inputs: names of the input parameters; they replace the settings of their names.
@@ -88,14 +91,18 @@ def step(
     """
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
+    parameters = result_fields(name) if outputs is None else outputs
     return StepTemplate(
         name=name,
-        image=image,
+        image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
         args=arguments(settings, inputs) if settings else None,
         inputs=[Parameter(name=key) for key in inputs],
         outputs=[
-            *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in outputs],
+            *[
+                Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}"))
+                for key in (result_fields(name) if outputs is None else outputs)
+            ],
             *[Artifact(name=key, path=path, archive=NoneArchiveStrategy()) for key, path in artifacts.items()],
         ],
         env=[
@@ -112,6 +119,13 @@ def step(
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
     )
+
+
+@cache
+def result_fields(step: str) -> tuple[str, ...]:
+    """Return the output parameters of a step."""
+    result = importlib.import_module(f"steps.{step}.settings").Result
+    return tuple(field.name.replace("_", "-") for field in dataclasses.fields(result))
 
 
 def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]:

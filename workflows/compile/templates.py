@@ -36,10 +36,8 @@ def preflight(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "preflight",
-        plan.images.control,
-        settings=settings.preflight(plan),
+        settings.preflight(plan),
         inputs=[*(data_inputs(data) if data else []), *(IMAGE if plan.output else [])],
-        outputs=["summary", "checked"],
         mounts=[
             *(data_mounts(data) if data else []),
             *adapter_secret_mounts(plan),
@@ -57,15 +55,8 @@ def preflight(plan: Plan) -> StepTemplate:
 
 def provision(plan: Plan) -> StepTemplate:
     """Create or check the nodes to compute on, without the work volume, so that it runs in parallel with download."""
-    return pod.step(
-        plan,
-        "provision",
-        plan.images.control,
-        settings=settings.provision(plan),
-        outputs=["device", "nodes", "summary"],
-        retries=Retries(2),
-        timeout="1h" if provisions_nodes(plan) else "30m",
-    )
+    timeout = "1h" if provisions_nodes(plan) else "30m"
+    return pod.step(plan, "provision", settings.provision(plan), retries=Retries(2), timeout=timeout)
 
 
 def download(plan: Plan) -> StepTemplate:
@@ -74,10 +65,8 @@ def download(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "download",
-        plan.images.control,
-        settings=settings.download(plan),
+        settings.download(plan),
         inputs=data_inputs(data),
-        outputs=["rows", "eval-rows", "data-digest", "data-format"],
         mounts=[WORK_MOUNT, *data_mounts(data)],
         env=[pod.docker_config(PULL_SECRET)] if data.image_pull_secrets else [],
         requests=pod.DATA,
@@ -91,10 +80,8 @@ def check(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "check",
-        plan.images.control,
-        settings=settings.check(plan),
+        settings.check(plan),
         inputs=[*TUNING, *IMAGE, "data-digest"],
-        outputs=["changed", "image", "previous", "settings-digest", "difference"],
         mounts=[WORK_MOUNT, *output_mounts(plan, read_only=True)],
         env=_push_config(plan),
         retries=Retries(5),
@@ -107,10 +94,9 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
     return pod.step(
         plan,
         "tune",
-        plan.images.tune,
-        settings=settings.tune(plan, paths),
+        settings.tune(plan, paths),
+        image=plan.images.tune,
         inputs=[*paths.inputs, *TUNING, "data-digest"],
-        outputs=["adapter-digest", "train-loss", "steps", "device", "tokens-per-second"],
         mounts=[WORK_MOUNT, MODELS_MOUNT],
         env=tracking.environment(plan),
         requests=pod.COMPUTE,
@@ -125,17 +111,13 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
 
 def evaluate(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
     """Compare the adapter with its base model, and with the live adapter if there is a schedule."""
-    inputs, outputs = ["adapter-digest", "data-digest"], ["base-loss", "adapter-loss"]
-    outputs += ["base-perplexity", "adapter-perplexity", "verdict", "reason"]
-    outputs += ["base-exact-match", "adapter-exact-match", "base-rouge-l", "adapter-rouge-l"]
-    if plan.schedule:
-        inputs += ["previous"]
-        outputs += ["previous-loss", "previous-exact-match", "previous-rouge-l"]
+    inputs = ["adapter-digest", "data-digest", *(["previous"] if plan.schedule else [])]
+    outputs = [name for name in pod.result_fields("evaluate") if plan.schedule or not name.startswith("previous")]
     return pod.step(
         plan,
         "evaluate",
-        plan.images.tune,
-        settings=settings.evaluate(plan, paths),
+        settings.evaluate(plan, paths),
+        image=plan.images.tune,
         inputs=[*paths.inputs, *inputs],
         outputs=outputs,
         mounts=[WORK_MOUNT, MODELS_MOUNT, *(output_mounts(plan, read_only=True) if plan.schedule else [])],
@@ -152,10 +134,8 @@ def promote(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "promote",
-        plan.images.control,
-        settings=settings.promote(plan),
+        settings.promote(plan),
         inputs=["candidates"],
-        outputs=["candidate", "adapter-digest", "base-loss", "adapter-loss", "compared"],
         mounts=[WORK_MOUNT],
         requests=pod.DATA,
         retries=Retries(2),
@@ -175,10 +155,8 @@ def package(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "package",
-        plan.images.control,
-        settings=settings.package(plan),
+        settings.package(plan),
         inputs=[*inputs, "moving-image", "settings-digest"] if plan.schedule else inputs,
-        outputs=["image-digest", "image-reference", "size-bytes", "pushed", "provenance-digest"],
         mounts=[WORK_MOUNT, *output_mounts(plan)],
         env=_push_config(plan),
         requests=pod.DATA,
@@ -192,10 +170,8 @@ def rollout(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "rollout",
-        plan.images.control,
-        settings=settings.rollout(plan),
+        settings.rollout(plan),
         inputs=["image-digest", "image-reference"] if plan.tuning else [],
-        outputs=["endpoint", "answer", "base-answer", "server", "agreement"],
         mounts=[WORK_MOUNT, MODELS_MOUNT, *adapter_mounts(plan), *adapter_secret_mounts(plan)],
         env=[pod.docker_config(ADAPTER_SECRET)] if required(plan.rollout).pull_secret else [],
         requests=pod.DATA,
@@ -206,14 +182,7 @@ def rollout(plan: Plan) -> StepTemplate:
 
 def release(plan: Plan) -> StepTemplate:
     """Release the nodes of this run, however it ended."""
-    return pod.step(
-        plan,
-        "release",
-        plan.images.control,
-        settings=settings.release(plan),
-        outputs=["summary"],
-        retries=Retries(5),
-    )
+    return pod.step(plan, "release", settings.release(plan), retries=Retries(5))
 
 
 def report(plan: Plan) -> StepTemplate:
@@ -221,9 +190,7 @@ def report(plan: Plan) -> StepTemplate:
     return pod.step(
         plan,
         "report",
-        plan.images.control,
-        settings=settings.report(plan),
-        outputs=["report-path"],
+        settings.report(plan),
         artifacts={"report": f"{WORK}/report/report.html"} if plan.artifacts.report else {},
         mounts=[WORK_MOUNT],
         retries=Retries(2),

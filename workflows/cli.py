@@ -18,6 +18,7 @@ from workflows.version import VERSION
 
 COMMANDS = {
     "validate": "Check Workspace files and report all errors",
+    "schema": "Print the JSON Schema of a Workspace, for editors",
     "plan": "Show the settings of a run, their origins and the estimated cost",
     "preflight": "Check that data, model, registry and quota are available",
     "compile": "Print the Argo Workflow of a Workspace",

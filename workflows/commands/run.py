@@ -63,11 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run or resume, and print the result; return the exit code of the run (see ``argotune --help``)."""
     from workflows import runner
+    from workflows.plan import overrides
     from workflows.runs.view import choose_view
 
     parameters = pairs(args.parameter, "-p")
     volumes = {claim: Path(folder).absolute() for claim, folder in pairs(args.volume, "--volume").items()}
     document = _document(args, parameters)
+    overrides.check_parameters(document, parameters)
     runs = Path(args.runs_dir)
     if args.resume:
         if volumes:

@@ -102,6 +102,7 @@ def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
     from workflows.cluster import submission
     from workflows.commands import compile as compiling
     from workflows.commands.run import pairs, reject_placeholder
+    from workflows.plan import overrides
 
     parameters = pairs(args.parameter, "-p")
     objects = submission.read_documents(_text(args.file), args.file)
@@ -110,6 +111,8 @@ def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
     elif args.set or args.kind != "workflow":
         fix = "pass the Workspace, or set parameters with -p"
         raise InvalidInput(Problem("--set and --as cannot be combined with a compiled document", args.file, fix=fix))
+    for document in objects:
+        overrides.check_parameters(document, parameters)
     documents = [submission.with_parameters(document, parameters, args.file) for document in objects]
     for document in documents:
         reject_placeholder(document, {}, args.file)

@@ -59,12 +59,16 @@ def variable(path: str) -> str:
     return "ARGOTUNE_" + path.replace(".", "__").upper()
 
 
-def check_parameters(parameters: Mapping[str, str]) -> None:
-    """Check values of ``-p NAME=VALUE`` against the fields of the plan that they replace; other names are skipped.
+def check_parameters(document: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
+    """Check values of ``-p NAME=VALUE`` against the fields of the plan that they replace.
+
+    Other names are skipped, and documents that argotune did not compile: their parameters can mean something else.
 
     Raises:
         InvalidInput: with every value of a wrong type or out of bounds.
     """
+    if (document["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") != "argotune":
+        return
     named = {name: path for name, path in PARAMETERS.items() if name in parameters}
     values = _checked((f"-p {name}", path, parameters[name]) for name, path in named.items())
     findings = Findings(Source("-p data-urls"))

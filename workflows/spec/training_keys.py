@@ -14,7 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from steps.download.settings import DatasetOptions
+from steps.runtime.options import Options
 from steps.tune import unsupported_arguments
+from steps.tune.settings import TrainingOptions
 from steps.tune.unsupported_arguments import EVALUATE, HUB, NO_CODE, PROCESSES, RESUME, SHARDING, WITHOUT_EFFECT
 from workflows.spec.key_rules import (
     Below1,
@@ -86,6 +89,12 @@ def _never(key: str, fix: str = "remove it") -> Unsupported:
     return Unsupported(unsupported_arguments.UNSUPPORTED[key], fix)
 
 
+def _option(options: type[Options], name: str) -> Any:
+    """Return the type of an option with its bounds, for a key that sets it."""
+    field = options.model_fields[name]
+    return Annotated[field.annotation, *field.metadata, NotBool]
+
+
 MODEL: Keys = {
     "torch_dtype": DType,
     "dtype": DType,
@@ -122,9 +131,9 @@ QUANTIZATION: Keys = {
 }
 
 LORA: Keys = {
-    "r": Count,
-    "lora_alpha": Positive,
-    "lora_dropout": Below1,
+    "r": _option(TrainingOptions, "rank"),
+    "lora_alpha": _option(TrainingOptions, "alpha"),
+    "lora_dropout": _option(TrainingOptions, "dropout"),
     "target_modules": Names | Literal["all-linear"],
     "exclude_modules": Names | str,
     "bias": Literal["none", "all", "lora_only"],
@@ -167,10 +176,10 @@ LORA: Keys = {
 }
 
 TRAINING: Keys = {
-    "num_train_epochs": Positive,
-    "max_steps": Annotated[int, NotBool, Field(ge=-1)],
-    "learning_rate": Positive,
-    "per_device_train_batch_size": Count,
+    "num_train_epochs": _option(TrainingOptions, "epochs"),
+    "max_steps": _option(TrainingOptions, "max_steps"),
+    "learning_rate": _option(TrainingOptions, "learning_rate"),
+    "per_device_train_batch_size": _option(TrainingOptions, "batch_size"),
     "gradient_accumulation_steps": Count,
     "lr_scheduler_type": Literal[
         "linear",
@@ -203,10 +212,10 @@ TRAINING: Keys = {
     "use_liger_kernel": bool,
     "liger_kernel_config": Map,
     "torch_empty_cache_steps": Count,
-    "seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
-    "data_seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
+    "seed": _option(TrainingOptions, "seed"),
+    "data_seed": _option(TrainingOptions, "seed"),
     "full_determinism": bool,
-    "max_length": Count,
+    "max_length": _option(TrainingOptions, "max_length"),
     "truncation_mode": Literal["keep_start", "keep_end"],
     "packing": bool,
     "packing_strategy": Literal["bfd", "bfd_split"],
@@ -336,7 +345,7 @@ COLLATOR: Keys = {
 
 DATASET: Keys = {
     "shuffle_dataset": bool,
-    "shuffle_seed": Annotated[int, NotBool, Field(ge=0, lt=2**32)],
+    "shuffle_seed": _option(DatasetOptions, "seed"),
     "train_test_split": Annotated[float, NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
     "dataset_path": Unsupported(unsupported_arguments.DATA, "set tuning.input"),
     "dataset_extension": FixedValue(("parquet",), "data must be parquet", "convert it to parquet"),

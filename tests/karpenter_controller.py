@@ -35,7 +35,7 @@ class Controller:
 
     cluster: KubernetesServer
     unavailable: set[tuple[str, str]] = field(default_factory=set)
-    """Sizes with their capacity type (``spot`` or ``on-demand``) that can't be had."""
+    """Sizes with their capacity type (``spot`` or ``on-demand``) that is unavailable."""
     failing: str = ""
     """Message of every launch, which is tried again and again."""
     stage: str = "Ready"

@@ -50,7 +50,7 @@ def gpu_node(labels: dict[str, str]) -> dict[str, Any]:
 
 
 def provision(cluster: KubernetesServer, folder: Path) -> None:
-    """Nodes of each provider: with a size that is not to be had, and an answer to each creation that is lost."""
+    """Nodes of each provider: with a size that is unavailable, and an answer to each creation that is lost."""
     controller = Controller(cluster, unavailable={(A100, "on-demand")})
     for lost, run in ((1, "first"), (4, "second")):
         cluster.faults.fail("truncated", lost)

@@ -1,8 +1,7 @@
-"""The Kubernetes API as steps use it: documents as plain maps, each call retried while its failure may pass.
+"""Client of the Kubernetes API: objects are plain dicts, temporary failures are retried.
 
-The official client brings address and credentials (service account, kubeconfig, exec plugins, proxies); its own
-retries are off, since they hide what the server asked for. Every call may be made twice without harm: a lost answer
-to a creation ends as "already there", and whoever creates looks whose it is.
+Every call can be repeated: a creation whose response was lost ends as ``AlreadyExists``, and the caller checks the
+owner.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from steps.runtime.retry import Response, RetryPolicy, Sleep, retry_after, retry
 Document = dict[str, Any]
 T = TypeVar("T")
 MANAGER = "argotune"
-"""Owner of the fields that steps apply (``fieldManager`` of server-side apply)."""
+"""Field manager of server-side apply."""
 TIMEOUT = (10.0, 30.0)
-"""Seconds to connect, and between bytes of an answer."""
+"""Seconds to connect, and between bytes of a response."""
 RETRY = RetryPolicy(max_attempts=6)
 PAGE = 200
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A resource of the API: its version and its name in paths."""
+    """A kind of the API: its version and its name in paths."""
 
     api_version: str
     plural: str
@@ -40,7 +39,7 @@ class Kind:
 
     @property
     def qualified(self) -> str:
-        """As in messages and rules: ``nodepools.karpenter.sh``."""
+        """Name in messages and RBAC rules: ``nodepools.karpenter.sh``."""
         group = self.api_version.rpartition("/")[0]
         return f"{self.plural}.{group}" if group else self.plural
 
@@ -48,13 +47,13 @@ class Kind:
 class KubernetesClient:
     """Objects of one cluster.
 
-    Every method raises ``BadInput`` where credentials, permissions or the object itself must be mended, ``ApiError``
-    where the server says no for another reason, and ``StepError`` when each try failed.
+    Every method raises ``BadInput`` for credentials, permissions and invalid objects, ``ApiError`` for other
+    rejections, and ``StepError`` after the last attempt.
     """
 
     def __init__(self, connection: Connection, sleep: Sleep = time.sleep) -> None:
         self.namespace = connection.namespace
-        """Where namespaced objects are, unless a call says otherwise."""
+        """Default namespace."""
         self._connection = connection
         self._sleep = sleep
 
@@ -64,7 +63,7 @@ class KubernetesClient:
         return self._connection.host
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document | None:
-        """An object; None where there is none of this name.
+        """Return an object; None if it does not exist.
 
         Raises:
             KindNotInstalled: the cluster does not know the kind.
@@ -72,7 +71,7 @@ class KubernetesClient:
         return self._call("get", "GET", kind, name, namespace, absent=True)
 
     def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Document]:
-        """All objects that match the selectors, read in pages.
+        """Return all objects that match the selectors, read in pages.
 
         Raises:
             KindNotInstalled: the cluster does not know the kind.
@@ -87,7 +86,7 @@ class KubernetesClient:
             except ApiError as error:
                 if error.status != 410 or not following:
                     raise
-                # The pages have expired on the server: begin again.
+                # The pages have expired on the server: start again.
                 found, following, whole = [], "", True
                 continue
             found += page.get("items") or []
@@ -95,17 +94,17 @@ class KubernetesClient:
         return found
 
     def create(self, kind: Kind, body: Document, namespace: str = "", *, dry_run: bool = False) -> Document:
-        """Make an object; ``dry_run``: only say what it would become.
+        """Create an object; ``dry_run``: only return the result.
 
         Raises:
-            AlreadyExists: one of this name exists, maybe from an earlier try of this very call.
+            AlreadyExists: one of this name exists, possibly from an earlier attempt.
         """
         query = {"dryRun": "All"} if dry_run else {}
         made = self._call("create", "POST", kind, "", namespace, query=query, body=body)
         return made or {}
 
     def apply(self, kind: Kind, body: Document, namespace: str = "", *, force: bool = True) -> Document:
-        """Server-side apply: make the object, or set the fields in ``body`` and drop those applied before.
+        """Server-side apply: create the object, or set the fields of ``body`` and drop those applied before.
 
         Raises:
             Conflict: without ``force``, another manager owns one of the fields.
@@ -115,17 +114,17 @@ class KubernetesClient:
         return self._call("patch", "PATCH", kind, name, namespace, query=query, body=body, content=APPLY_PATCH) or {}
 
     def patch(self, kind: Kind, name: str, body: Document, namespace: str = "", *, of: str = "") -> Document | None:
-        """Merge patch of an object, or of its subresource ``of``; None where there is none of this name."""
+        """Apply a merge patch to an object, or to its subresource ``of``; return None if the object does not exist."""
         query = {"fieldManager": MANAGER}
         return self._call(
             "patch", "PATCH", kind, name, namespace, query=query, body=body, content=MERGE_PATCH, of=of, absent=True
         )
 
     def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", policy: str = "Background") -> bool:
-        """Delete an object, if given only the one with this uid; whether there was one.
+        """Delete an object, with ``uid`` only that one; return True if it existed.
 
         Raises:
-            Conflict: the object of this name is another one.
+            Conflict: the object of this name has another uid.
         """
         options: Document = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid:
@@ -133,7 +132,7 @@ class KubernetesClient:
         return self._call("delete", "DELETE", kind, name, namespace, body=options, absent=True) is not None
 
     def log(self, pod: str, container: str, namespace: str = "", *, lines: int = 40, previous: bool = False) -> str:
-        """Last lines that a container wrote; empty where there are none yet, or the pod is gone."""
+        """Return the last log lines of a container; empty if there are none yet, or the pod is gone."""
         query = {"container": container, "tailLines": str(lines), "previous": str(previous).lower()}
         path = self._path(PODS, pod, namespace, "log")
 
@@ -254,14 +253,14 @@ def _document(text: str, shown: str) -> Document:
     try:
         found = json.loads(text)
     except ValueError:
-        raise TransientError(f"an answer about {shown} that is no JSON") from None
+        raise TransientError(f"a response about {shown} that is not JSON") from None
     if not isinstance(found, dict):
-        raise TransientError(f"an answer about {shown} that is no object")
+        raise TransientError(f"a response about {shown} that is not an object")
     return found
 
 
 def _is_of_object(text: str) -> bool:
-    """Whether a 404 is about an object; else it is about the kind, or the path."""
+    """Return True if a 404 is about an object, not about the kind or the path."""
     try:
         return bool((json.loads(text).get("details") or {}).get("name"))
     except (ValueError, AttributeError):
@@ -269,10 +268,10 @@ def _is_of_object(text: str) -> bool:
 
 
 def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response: Response) -> StepError:
-    """What an answer other than 2xx means."""
+    """Return the error of a response other than 2xx."""
     try:
-        told = json.loads(text)
-        message, reason = str(told.get("message") or ""), str(told.get("reason") or "")
+        content = json.loads(text)
+        message, reason = str(content.get("message") or ""), str(content.get("reason") or "")
     except (ValueError, AttributeError):
         message, reason = text.strip()[:200], ""
     what = f"cannot {verb} {shown}: {message or f'status {status}'}"
@@ -281,7 +280,7 @@ def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response
     if status == 401:
         return BadInput(f"{what} (401: the cluster does not accept our credentials)", "log in to the cluster again")
     if status == 403:
-        return BadInput(what, "argo/install/roles.yaml has the role each step needs, docs/NODES.md says who gets it")
+        return BadInput(what, "grant the role of the step: argo/install/roles.yaml, docs/NODES.md")
     if status == 404 and not _is_of_object(text):
         return KindNotInstalled(
             f"the cluster has no {kind.qualified}", f"install what defines {kind.qualified}, or do without"
@@ -289,7 +288,7 @@ def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(status, reason, what)
     if status == 409:
-        return Conflict(status, reason, what, "somebody else changes it too; run the step again")
+        return Conflict(status, reason, what, "another client changes it too; run the step again")
     if status in (400, 422):
         return BadInput(what)
     return ApiError(status, reason, what)

@@ -1,4 +1,4 @@
-"""What a cluster and its cloud say beforehand: storage class, claims, and quotas of GPUs; they are only asked."""
+"""Checks of the cluster and its cloud, read-only: storage class, volume claims, GPU quotas."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 Found = Iterator[str | StepError]
 
 
-def check(given: Settings) -> Found:
-    """Ask the Kubernetes API, and Azure where it makes the nodes. What we may not read is told and is no fault."""
+def check(settings: Settings) -> Found:
+    """Check the Kubernetes API, and Azure for AKS node pools. Missing read permissions are reported, not errors."""
     from steps.kubernetes import client as kubernetes_client
 
     try:
         cluster = kubernetes_client.connect()
     except BadInput as error:
-        yield f"the cluster was not asked: {error.message}"
+        yield f"the cluster was not checked: {error.message}"
     else:
-        yield from _storage(cluster, given)
-        yield from _namespace_quota(cluster, given)
-    if given.provider == "aks":
-        yield from _azure(given)
+        yield from _storage(cluster, settings)
+        yield from _namespace_quota(cluster, settings)
+    if settings.provider == "aks":
+        yield from _azure(settings)
 
 
-def _storage(cluster: KubernetesClient, given: Settings) -> Found:
+def _storage(cluster: KubernetesClient, settings: Settings) -> Found:
     from steps.kubernetes.client import Kind
 
     classes, claims = (
         Kind("storage.k8s.io/v1", "storageclasses", cluster_wide=True),
         Kind("v1", "persistentvolumeclaims"),
     )
-    if given.storage_class:
+    if settings.storage_class:
         fix = "kubectl get storageclass lists what there is; pipeline.storage.storageClassName names one"
-        yield _there(cluster, classes, given.storage_class, "storage class", fix)
-    for name in dict.fromkeys(given.claims):
+        yield _there(cluster, classes, settings.storage_class, "storage class", fix)
+    for name in dict.fromkeys(settings.claims):
         fix = f"make it, or name another: kubectl get pvc --namespace {cluster.namespace}"
         yield _there(cluster, claims, name, "volume claim", fix)
 
@@ -52,12 +52,12 @@ def _there(cluster: KubernetesClient, kind: Any, name: str, what: str, fix: str)
     if found is None:
         return BadInput(f"there is no {what} {name}", fix)
     if found.get("status", {}).get("phase") == "Lost":
-        return BadInput(f"{what} {name} has lost its volume", "make it anew")
+        return BadInput(f"{what} {name} has lost its volume", "create it again")
     return f"{what} {name} is there"
 
 
-def _namespace_quota(cluster: KubernetesClient, given: Settings) -> Found:
-    """A ResourceQuota that can never let a pod of this run in."""
+def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Found:
+    """Check for a ResourceQuota that can never admit a pod of this run."""
     from steps.kubernetes.client import Kind
 
     try:
@@ -66,33 +66,33 @@ def _namespace_quota(cluster: KubernetesClient, given: Settings) -> Found:
         yield f"quotas of the namespace were not looked at: {error.message}"
         return
     for quota in quotas:
-        limit = quota.get("spec", {}).get("hard", {}).get(f"requests.{given.gpu_resource}")
+        limit = quota.get("spec", {}).get("hard", {}).get(f"requests.{settings.gpu_resource}")
         if limit is None:
             continue
         name = quota["metadata"]["name"]
-        if int(limit) < given.gpus:
+        if int(limit) < settings.gpus:
             yield InsufficientCapacity(
-                f"ResourceQuota {name} allows {limit} {given.gpu_resource} in namespace {cluster.namespace}; a pod of"
-                f" this run asks for {given.gpus}",
+                f"ResourceQuota {name} allows {limit} {settings.gpu_resource} in namespace {cluster.namespace};"
+                f" a pod of this run requests {settings.gpus}",
                 "raise it (argo/install/quota.yaml), or ask for fewer GPUs",
             )
         else:
-            yield f"ResourceQuota {name} allows {limit} {given.gpu_resource}, {given.gpus} are asked for"
+            yield f"ResourceQuota {name} allows {limit} {settings.gpu_resource}, {settings.gpus} are asked for"
 
 
-def _azure(given: Settings) -> Found:
-    """Whether any of the sizes asked for can be had; one is enough."""
+def _azure(settings: Settings) -> Found:
+    """Check that at least one of the requested instance types is available."""
     from steps.provision import aks, aks_capacity, aks_client, nodes
 
-    if not given.instance_type:
+    if not settings.instance_type:
         return
-    cluster = aks_client.connect(given)
+    cluster = aks_client.connect(settings)
     location, _ = cluster.location_and_system_pool()
-    left, refused = aks_capacity.split(cluster, given, location, nodes.node_options(given))
+    left, refused = aks_capacity.split(cluster, settings, location, nodes.node_options(settings))
     for choice, why in refused if left else ():
-        yield f"{choice} is not to be had: {why}"
+        yield f"{choice} is unavailable: {why}"
     if left:
-        yield f"{left[0]} may be had in {location}, as far as Azure says"
+        yield f"{left[0]} is available in {location}, according to Azure"
     else:
         reasons = "; ".join(f"{choice}: {why}" for choice, why in refused)
-        yield InsufficientCapacity(f"none of the sizes asked for can be had: {reasons}", aks.QUOTA_HELP)
+        yield InsufficientCapacity(f"none of the requested instance types is available: {reasons}", aks.QUOTA_HELP)

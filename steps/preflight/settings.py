@@ -31,9 +31,9 @@ class Settings(provision_settings.Settings, TrackingOptions):
     image: str = ""
     """Image reference that will be pushed to."""
     push: bool = True
-    """Whether it will be pushed."""
+    """Push the image."""
     immutable: bool = False
-    """Whether its tag must be a new one."""
+    """Require a new tag."""
     output: OptionalFolder = None
     """Folder that gets the adapter (a mounted volume)."""
     adapter_images: list[str] = []
@@ -53,14 +53,14 @@ class Settings(provision_settings.Settings, TrackingOptions):
     tracking_secret: str = ""
     """Name of the Secret that its variables come from."""
     in_cluster: bool | None = None
-    """Whether the cluster and its cloud are asked too; by default in a pod alone."""
+    """Check the cluster and its cloud too; default: only in a pod."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was found."""
+    """Result of the checks."""
 
     summary: str
     """One sentence for people."""
     checked: list[str]
-    """What is fine, and what could not be asked."""
+    """Passed checks, and those that could not run."""

@@ -1,6 +1,6 @@
-"""Pre-flight: all that a run will need and that can be asked for nothing, before anything is taken that costs.
+"""Checks of all that a run needs, before anything that costs is created.
 
-Each check gives sentences about what is fine or could not be asked, and faults; no fault hides another.
+Each check yields sentences for what passed or could not be checked, and errors; no error hides another.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ RETRY = RetryPolicy(max_attempts=2, max_retry_after_seconds=120.0)
 """Of calls to a registry: few, because the steps that need it retry longer."""
 
 
-def preflight(given: Settings) -> Result:
-    """Ask everything, then tell everything.
+def preflight(settings: Settings) -> Result:
+    """Run all checks, then report all results.
 
     Raises:
-        BadInput: faults that somebody must mend, all that were found.
-        InsufficientCapacity: the only faults are of quota or capacity.
-        StepError: the only faults may pass: something does not answer.
+        BadInput: all errors, at least one of them for the user to fix.
+        InsufficientCapacity: all errors are about quota or capacity.
+        StepError: all errors are temporary, such as a server that does not respond.
     """
     checked: list[str] = []
     faults: list[StepError] = []
     with concurrent.futures.ThreadPoolExecutor(len(CHECKS)) as pool:
-        for found in pool.map(lambda check: list(_finished(check, given)), CHECKS):
+        for found in pool.map(lambda check: list(_finished(check, settings)), CHECKS):
             for item in found:
                 (faults if isinstance(item, StepError) else checked).append(item)  # type: ignore[arg-type]
     for line in checked:
@@ -44,39 +44,39 @@ def preflight(given: Settings) -> Result:
 
 
 def together(faults: Sequence[StepError]) -> StepError:
-    """One error that tells all; one that no retry mends decides, or the run would repeat what cannot succeed."""
+    """Return one error for all. One that no retry can fix sets the class, so that the run is not repeated."""
     if len(faults) == 1:
         return faults[0]
     kinds = (BadInput, InsufficientCapacity, StepError)
     kind = next(kind for kind in kinds if any(isinstance(fault, kind) for fault in faults))
-    told = [f"({number}) {fault.message}" for number, fault in enumerate(faults, 1)]
+    messages = [f"({number}) {fault.message}" for number, fault in enumerate(faults, 1)]
     fixes = [f"({number}) {fault.fix}" for number, fault in enumerate(faults, 1)]
-    return kind(f"{len(faults)} faults, before anything was taken: {'; '.join(told)}", "; ".join(fixes))
+    return kind(f"{len(faults)} faults, before anything was taken: {'; '.join(messages)}", "; ".join(fixes))
 
 
-def _finished(check: Callable[[Settings], Found], given: Settings) -> Found:
+def _finished(check: Callable[[Settings], Found], settings: Settings) -> Found:
     try:
-        yield from check(given)
+        yield from check(settings)
     except StepError as error:
         yield error
 
 
-def _secrets(given: Settings) -> Found:
-    """Secrets are mounted as optional, since a pod that lacks one hangs without a word."""
-    if given.access_secret:
+def _secrets(settings: Settings) -> Found:
+    """Check Secrets; they are mounted as optional, since a pod without a required one hangs silently."""
+    if settings.access_secret:
         if os.environ.get("HF_TOKEN"):
-            yield f"Secret {given.access_secret} has HF_TOKEN"
+            yield f"Secret {settings.access_secret} has HF_TOKEN"
         else:
             yield BadInput(
-                f"Secret {given.access_secret} is not there, or has no key HF_TOKEN",
-                f"kubectl create secret generic {given.access_secret} --from-literal=HF_TOKEN=... (outside a cluster:"
-                " export HF_TOKEN)",
+                f"Secret {settings.access_secret} is not there, or has no key HF_TOKEN",
+                f"kubectl create secret generic {settings.access_secret} --from-literal=HF_TOKEN=..."
+                " (outside a cluster: export HF_TOKEN)",
             )
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return  # Outside, docker's own configuration will do too; the registry's answer decides.
-    folders = [given.pull_config, given.adapter_config, os.environ.get("DOCKER_CONFIG")]
+    folders = [settings.pull_config, settings.adapter_config, os.environ.get("DOCKER_CONFIG")]
     mounted = [Path(folder) for folder in folders if folder]
-    for name, folder in zip(given.registry_secrets, mounted, strict=False):
+    for name, folder in zip(settings.registry_secrets, mounted, strict=False):
         if any(file.is_file() for file in config_files(folder) if file.parent == folder):
             yield f"Secret {name} has credentials for a registry"
         else:
@@ -86,25 +86,25 @@ def _secrets(given: Settings) -> Found:
             )
 
 
-def _data(given: Settings) -> Found:
+def _data(settings: Settings) -> Found:
     from steps.preflight import data_checks
 
-    yield from data_checks.check_urls(given.urls, allow_private=given.allow_private_hosts)
-    if given.source:
-        yield from data_checks.check_folder(given.source)
-    if given.data_image:
-        yield from _pulled(given.data_image, given.pull_config)
+    yield from data_checks.check_urls(settings.urls, allow_private=settings.allow_private_hosts)
+    if settings.source:
+        yield from data_checks.check_folder(settings.source)
+    if settings.data_image:
+        yield from _pulled(settings.data_image, settings.pull_config)
 
 
-def _model(given: Settings) -> Found:
+def _model(settings: Settings) -> Found:
     from steps.preflight import model_checks
 
-    yield from model_checks.check(given.preset, given.model, given.revision)
+    yield from model_checks.check(settings.preset, settings.model, settings.revision)
 
 
-def _adapters(given: Settings) -> Found:
-    for image in given.adapter_images:
-        yield from _pulled(image, given.adapter_config)
+def _adapters(settings: Settings) -> Found:
+    for image in settings.adapter_images:
+        yield from _pulled(image, settings.adapter_config)
 
 
 def _pulled(image: str, docker_config: Path | None) -> Found:
@@ -120,19 +120,19 @@ def _pulled(image: str, docker_config: Path | None) -> Found:
         yield error
 
 
-def _output(given: Settings) -> Found:
-    if given.output:
-        yield _writable(given.output)
-    if not given.image or not given.push:
+def _output(settings: Settings) -> Found:
+    if settings.output:
+        yield _writable(settings.output)
+    if not settings.image or not settings.push:
         return
     from steps.oci.registry_client import RegistryClient
 
-    target = reference.parse(given.image)
+    target = reference.parse(settings.image)
     registry = RegistryClient(target, push=True, retry=RETRY)
     registry.try_upload()
     tag = target.tag or "latest"
     there = registry.manifest_digest(tag)
-    if there and given.immutable:
+    if there and settings.immutable:
         yield BadInput(
             f"{target.name}:{tag} is there already, and is not to be changed",
             "give a new tag, or set output.immutable to false",
@@ -156,19 +156,19 @@ def _writable(folder: Path) -> str | StepError:
     return "the output volume can be written"
 
 
-def _tracking(given: Settings) -> Found:
-    if given.report_to != "none":
+def _tracking(settings: Settings) -> Found:
+    if settings.report_to != "none":
         from steps.preflight import tracking_checks
 
-        yield from tracking_checks.check(given.report_to, given.tracking_uri, given.tracking_secret)
+        yield from tracking_checks.check(settings.report_to, settings.tracking_uri, settings.tracking_secret)
 
 
-def _cluster(given: Settings) -> Found:
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ if given.in_cluster is None else given.in_cluster
+def _cluster(settings: Settings) -> Found:
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ if settings.in_cluster is None else settings.in_cluster
     if inside:
         from steps.preflight import cluster_checks
 
-        yield from cluster_checks.check(given)
+        yield from cluster_checks.check(settings)
 
 
 CHECKS: tuple[Callable[[Settings], Found], ...] = (_secrets, _data, _model, _adapters, _output, _tracking, _cluster)

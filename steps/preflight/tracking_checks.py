@@ -1,6 +1,6 @@
-"""Whether metrics can go where the user wants them: the keys of the Secret, and what MLflow says to them.
+"""Check experiment tracking: the keys of the Secret, and that MLflow accepts them.
 
-A server that does not answer is told and is no fault: the training would go on without it.
+A server that does not respond is reported and is no error: the training continues without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOOK = "/api/2.0/mlflow/experiments/search"
 
 
 def check(report_to: str, uri: str, secret: str) -> Found:
-    """Look at what the pod was given, and ask the server."""
+    """Check the environment of the pod, then the server."""
     tool = TOOLS[report_to]
     if secret:
         keys = required_keys(report_to, addressed=bool(uri))
@@ -35,10 +35,10 @@ def check(report_to: str, uri: str, secret: str) -> Found:
         yield f"Secret {secret} has {', '.join(key for key in there if os.environ.get(key))}"
     address = uri or os.environ.get(tool.address, "")
     if report_to == "mlflow" and address.startswith(("http://", "https://")):
-        yield _asked(address.rstrip("/"))
+        yield _check(address.rstrip("/"))
 
 
-def _asked(address: str) -> str | StepError:
+def _check(address: str) -> str | StepError:
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     user = os.environ.get("MLFLOW_TRACKING_USERNAME", ""), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     try:
@@ -50,12 +50,12 @@ def _asked(address: str) -> str | StepError:
             timeout=SECONDS,
         )
     except requests.RequestException as error:
-        return f"MLflow at {address} was not asked ({type(error).__name__}); training would go on without it"
+        return f"MLflow at {address} was not checked ({type(error).__name__}); training continues without it"
     if answer.status_code in (401, 403):
         return BadInput(
             f"MLflow at {address} does not accept the credentials ({answer.status_code})",
             "see MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the Secret",
         )
     if not answer.ok:
-        return f"{address} answers {answer.status_code}, not as MLflow does; training would go on without it"
+        return f"{address} answers {answer.status_code}, not as MLflow does; training continues without it"
     return f"MLflow at {address} answers"

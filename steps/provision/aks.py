@@ -1,4 +1,4 @@
-"""Node pools of AKS: one for a run, made for it and given back when it ends.
+"""AKS node pools: one for each run, created for it and deleted when it ends.
 
 The pool's name comes from the run's uid and its tags name the run, so a step that was killed finds it again, however
 far it had come; a pool with the tags of another run is never touched.
@@ -22,29 +22,29 @@ REMOVAL_SECONDS = 1500
 QUOTA_HELP = "ask for quota (aka.ms/azquotaincrease), or write other sizes under pipeline.nodes.fallbackInstanceTypes"
 
 
-def provision(wanted: Settings, cluster: Cluster | None = None) -> Result:
+def provision(settings: Settings, cluster: Cluster | None = None) -> Result:
     """Make the pool of a run, of the first kind that can be had, or find it again and wait until it is ready.
 
     Raises:
         InsufficientCapacity: no kind that would do can be had; says why of each.
         BadInput: Azure does not let us in, or refuses what is asked for.
-        StepError: Azure failed, or was not done in time; tried again, the step goes on where it was.
+        StepError: Azure failed, or was not done in time; a retry of the step continues.
     """
-    if not wanted.run or not wanted.instance_type:
-        missing = " and ".join(flag for flag, given in _needed(wanted) if not given)
+    if not settings.run or not settings.instance_type:
+        missing = " and ".join(flag for flag, given in _needed(settings) if not given)
         raise BadInput(f"a node pool needs {missing}", "resource.instanceType of the Workspace says the size")
-    cluster = cluster or aks_client.connect(wanted)
-    cluster.pause.until(wanted.deadline_seconds)
-    pool = _settled(cluster, wanted)
+    cluster = cluster or aks_client.connect(settings)
+    cluster.pause.until(settings.deadline_seconds)
+    pool = _ensure_pool(cluster, settings)
     choice = aks_pool.choice_of(pool)
     # Found again, it may have fewer nodes: the autoscaler takes back what is idle, and brings it when a pod needs it.
-    there = aks_nodes.wait_for_gpus(wanted, min(wanted.count, pool.count or 0), cluster.pause)
-    summary = f"node pool {pool.name}: {wanted.count} x {choice}, for this run alone"
+    there = aks_nodes.wait_for_gpus(settings, min(settings.count, pool.count or 0), cluster.pause)
+    summary = f"node pool {pool.name}: {settings.count} x {choice}, for this run alone"
     return Result("cuda", there or [str(pool.name)], summary)
 
 
 def release(run: ReleaseSettings, cluster: Cluster | None = None) -> str:
-    """Delete the pool of a run, and wait until it is gone; says so where there is none.
+    """Delete the node pool of a run, and wait until it is gone; return a summary.
 
     Raises:
         StepError: as ``provision``.
@@ -55,7 +55,7 @@ def release(run: ReleaseSettings, cluster: Cluster | None = None) -> str:
     cluster.pause.until(run.deadline_seconds)
     name = aks_pool.name(run.run)
     if not _delete(cluster, name, run.run):
-        return "nothing to give back: this run has no node pool"
+        return "nothing to release: this run has no node pool"
     return f"deleted node pool {name}"
 
 
@@ -81,7 +81,7 @@ def remove(place: ClusterRef, found: OrphanedNodes, cluster: Cluster | None = No
 
 
 def is_same_cluster(place: ClusterRef, host: str, cluster: Cluster | None = None) -> bool:
-    """Whether a kubeconfig whose server is ``host`` leads to the cluster of the pools.
+    """Return True if a kubeconfig with the server ``host`` leads to the cluster of the pools.
 
     Raises:
         StepError: as ``provision``.
@@ -90,16 +90,16 @@ def is_same_cluster(place: ClusterRef, host: str, cluster: Cluster | None = None
     return host.lower() in cluster.hosts()
 
 
-def _needed(wanted: Settings) -> list[tuple[str, str]]:
-    return [("--run", wanted.run), ("--instance-type", wanted.instance_type)]
+def _needed(settings: Settings) -> list[tuple[str, str]]:
+    return [("--run", settings.run), ("--instance-type", settings.instance_type)]
 
 
-def _settled(cluster: Cluster, wanted: Settings) -> AgentPool:
+def _ensure_pool(cluster: Cluster, settings: Settings) -> AgentPool:
     """The pool of the run, ready: found, waited for, or made of the first kind that can be had."""
-    name = aks_pool.name(wanted.run)
-    node_options = nodes.node_options(wanted)
+    name = aks_pool.name(settings.run)
+    node_options = nodes.node_options(settings)
     refused: list[aks_capacity.Refusal] = []
-    earlier = _ended(cluster, name, wanted.run)
+    earlier = _ended(cluster, name, settings.run)
     if earlier is not None and aks_pool.state(earlier) == aks_pool.DONE:
         return earlier
     if earlier is not None:
@@ -108,21 +108,21 @@ def _settled(cluster: Cluster, wanted: Settings) -> AgentPool:
         if no_capacity := aks_errors.capacity(why):
             node_options = [choice for choice in node_options if choice != failed]
             refused.append((failed, no_capacity))
-        _delete(cluster, name, wanted.run)
+        _delete(cluster, name, settings.run)
     location, system_pool = cluster.location_and_system_pool()
-    node_options, not_offered = aks_capacity.split(cluster, wanted, location, node_options)
+    node_options, not_offered = aks_capacity.split(cluster, settings, location, node_options)
     for choice in node_options:
-        print(f"creating node pool {name}: {wanted.count} x {choice}; this takes 5 to 11 minutes", flush=True)
+        print(f"creating node pool {name}: {settings.count} x {choice}; this takes 5 to 11 minutes", flush=True)
         try:
-            return _made(cluster, name, wanted, aks_pool.body(wanted, choice, system_pool, cluster.now()))
+            return _create(cluster, name, settings, aks_pool.body(settings, choice, system_pool, cluster.now()))
         except InsufficientCapacity as error:
-            print(f"not to be had: {choice}: {error.message}", flush=True)
+            print(f"unavailable: {choice}: {error.message}", flush=True)
             refused.append((choice, aks_errors.capacity(error.message)))
-            _delete(cluster, name, wanted.run)
-    raise _none(wanted, refused + not_offered)
+            _delete(cluster, name, settings.run)
+    raise _none(settings, refused + not_offered)
 
 
-def _made(cluster: Cluster, name: str, wanted: Settings, body: AgentPool) -> AgentPool:
+def _create(cluster: Cluster, name: str, settings: Settings, body: AgentPool) -> AgentPool:
     """A new pool, ready.
 
     Raises:
@@ -130,7 +130,7 @@ def _made(cluster: Cluster, name: str, wanted: Settings, body: AgentPool) -> Age
         StepError: it failed for another reason.
     """
     cluster.create(name, body)
-    pool = _ended(cluster, name, wanted.run)
+    pool = _ended(cluster, name, settings.run)
     if pool is None:
         raise StepError(f"node pool {name} was deleted while it was made", "the step is tried again")
     if aks_pool.state(pool) == aks_pool.DONE:
@@ -140,15 +140,15 @@ def _made(cluster: Cluster, name: str, wanted: Settings, body: AgentPool) -> Age
 
 
 def _ended(cluster: Cluster, name: str, run: str) -> AgentPool | None:
-    """The pool, once nothing is going on with it any more; None where there is none (any more)."""
-    said = ""
+    """Return the pool once no operation is in progress; None if it does not exist (any more)."""
+    last_state = ""
     while (pool := _own(cluster, name, run)) is not None:
         state = aks_pool.state(pool)
         if state == aks_pool.DONE or state in aks_pool.FAILED:
             return pool
-        if state != said:
+        if state != last_state:
             print(f"node pool {name} is there: {state}", flush=True)
-            said = state
+            last_state = state
         cluster.pause(aks_client.POLL_SECONDS)
     return None
 
@@ -185,8 +185,8 @@ def _delete(cluster: Cluster, name: str, run: str) -> bool:
     return found
 
 
-def _none(wanted: Settings, refused: list[aks_capacity.Refusal]) -> InsufficientCapacity:
+def _none(settings: Settings, refused: list[aks_capacity.Refusal]) -> InsufficientCapacity:
     lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
     return InsufficientCapacity(
-        f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", QUOTA_HELP
+        f"no GPU nodes can be had for {settings.count} x {settings.instance_type}:{lines}", QUOTA_HELP
     )

@@ -20,9 +20,9 @@ SPOT_QUOTA, REGION_QUOTA = "lowPriorityCores", "cores"
 
 
 def split(
-    cluster: Cluster, wanted: Settings, location: str, node_options: Sequence[NodeOption]
+    cluster: Cluster, settings: Settings, location: str, node_options: Sequence[NodeOption]
 ) -> tuple[list[NodeOption], list[Refusal]]:
-    """Choices that may be had, and those that can't be, each with the reason in words.
+    """Return the node options that can be available, and those that cannot, each with the reason.
 
     Who may not read skus and usages (they belong to the subscription, not to the cluster) gets all node_options back.
 
@@ -43,27 +43,27 @@ def split(
             return list(node_options), []
     offered = {str(sku["name"]).lower(): sku for sku in skus if sku.get("resourceType") == "virtualMachines"}
     quotas = {str(usage["name"]["value"]).lower(): usage for usage in usages}
-    refusals = [(choice, refusal(wanted, choice, location, offered, quotas)) for choice in node_options]
+    refusals = [(choice, refusal(settings, choice, location, offered, quotas)) for choice in node_options]
     refused = [(choice, why) for choice, why in refusals if why]
     return [choice for choice, why in refusals if not why], refused
 
 
 def refusal(
-    wanted: Settings,
+    settings: Settings,
     choice: NodeOption,
     location: str,
     offered: Mapping[str, Mapping[str, Any]],
     quotas: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """Why a choice can't be had; empty where nothing speaks against it."""
+    """Return why an option is unavailable; empty if all checks passed."""
     sku = offered.get(choice.size.lower())
     if sku is None:
         return f"{location} does not offer it"
     capabilities = {item["name"]: item["value"] for item in sku.get("capabilities", [])}
     return (
         _restricted(sku, choice, location)
-        or _lacks(capabilities, choice, wanted)
-        or _over_quota(sku, capabilities, choice, wanted, quotas, location)
+        or _lacks(capabilities, choice, settings)
+        or _over_quota(sku, capabilities, choice, settings, quotas, location)
     )
 
 
@@ -83,12 +83,12 @@ def _restricted(sku: Mapping[str, Any], choice: NodeOption, location: str) -> st
     return ""
 
 
-def _lacks(capabilities: Mapping[str, str], choice: NodeOption, wanted: Settings) -> str:
+def _lacks(capabilities: Mapping[str, str], choice: NodeOption, settings: Settings) -> str:
     gpus = int(float(capabilities.get("GPUs", "0")))
-    if gpus < wanted.gpus:
-        return f"it has {gpus} GPUs; the pods ask for {wanted.gpus}"
+    if gpus < settings.gpus:
+        return f"it has {gpus} GPUs; the pods ask for {settings.gpus}"
     if choice.spot and capabilities.get("LowPriorityCapable") == "False":
-        return "it can't be had as spot"
+        return "it is not available as spot"
     return ""
 
 
@@ -96,11 +96,11 @@ def _over_quota(
     sku: Mapping[str, Any],
     capabilities: Mapping[str, str],
     choice: NodeOption,
-    wanted: Settings,
+    settings: Settings,
     quotas: Mapping[str, Mapping[str, Any]],
     location: str,
 ) -> str:
-    needed = wanted.count * int(float(capabilities.get("vCPUs", "0")))
+    needed = settings.count * int(float(capabilities.get("vCPUs", "0")))
     for quota in [SPOT_QUOTA] if choice.spot else [str(sku.get("family", "")), REGION_QUOTA]:
         usage = quotas.get(quota.lower())
         if usage and usage["currentValue"] + needed > usage["limit"]:

@@ -2,7 +2,7 @@
 
 Environment: ``AZURE_CLIENT_ID``, ``AZURE_TENANT_ID``, ``AZURE_FEDERATED_TOKEN_FILE``, ``AZURE_AUTHORITY_HOST`` as the
 webhook of Azure's workload identity sets them; ``AZURE_SDK_CLOUD_CONF`` for another cloud of Azure;
-``ARGOTUNE_ARM_ENDPOINT`` for a Resource Manager at an address of its own (Azure Stack).
+``ARGOTUNE_ARM_ENDPOINT`` for a custom Resource Manager endpoint (Azure Stack).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Cluster:
     now: Callable[[], datetime.datetime]
 
     def pool(self, name: str) -> AgentPool | None:
-        """A node pool; None where there is none of this name."""
+        """Return a node pool; None if it does not exist."""
         from azure.core.exceptions import ResourceNotFoundError
 
         with asking(f"reading node pool {name}"):
@@ -117,7 +117,7 @@ class Cluster:
             self._when_free(delete, fine=(404, 412))
 
     def skus(self, location: str) -> list[dict[str, Any]]:
-        """What Azure offers this subscription in a region (Microsoft.Compute skus)."""
+        """Return the SKUs of this subscription in a region (Microsoft.Compute skus)."""
         return self._compute("skus", {"api-version": SKUS_API, "$filter": f"location eq '{location}'"})
 
     def usages(self, location: str) -> list[dict[str, Any]]:
@@ -139,8 +139,8 @@ class Cluster:
                 if error.status_code in fine:
                     return
                 if aks_errors.is_busy(error):
-                    print(f"waiting: {aks_errors.said_by(error)}", flush=True)
-                    raise TransientError(aks_errors.said_by(error), retry_after=BUSY_SECONDS) from error
+                    print(f"waiting: {aks_errors.error_message(error)}", flush=True)
+                    raise TransientError(aks_errors.error_message(error), retry_after=BUSY_SECONDS) from error
                 raise
 
         retry_call(attempt, UNTIL_FREE, sleep=self.pause)
@@ -170,7 +170,7 @@ def connect(
     """Get ready to ask a cluster; nothing is asked yet.
 
     Raises:
-        BadInput: the site profile does not say which cluster, or nothing here says who we are to Azure.
+        BadInput: the site profile names no cluster, or there is no Azure credential.
     """
     from azure.core.pipeline import policies
     from azure.mgmt.containerservice import ContainerServiceClient
@@ -207,7 +207,7 @@ def connect(
 
 
 def credential(transport: HttpTransport[Any, Any]) -> TokenCredential:
-    """Who we are to Azure: the pod's workload identity, else (here) az login, else the machine's managed identity."""
+    """Return the Azure credential: the pod's workload identity, else az login, else the managed identity."""
     from azure.identity import (
         AzureCliCredential,
         ChainedTokenCredential,
@@ -222,7 +222,7 @@ def credential(transport: HttpTransport[Any, Any]) -> TokenCredential:
         except ValueError as error:
             raise BadInput(f"Azure's workload identity is incomplete: {error}") from None
     machine = ManagedIdentityCredential(client_id=os.environ.get("AZURE_CLIENT_ID") or None, transport=transport)
-    # In a chain, even of one, a machine that is not Azure's is told within a second.
+    # In a chain, even of one, a machine outside Azure is detected within a second.
     return ChainedTokenCredential(*([AzureCliCredential()] if shutil.which("az") else []), machine)
 
 

@@ -1,4 +1,4 @@
-"""What Azure says no with, in words; and which of it means that there is no quota or no capacity.
+"""Errors of Azure in plain words, and which of them mean missing quota or capacity.
 
 Codes: learn.microsoft.com, "Troubleshoot AKS error codes" and "Allocation failures of virtual machines". AKS wraps
 those of the scale set into its own (``CreateVMSSAgentPoolFailed``), so they are looked for in the whole text.
@@ -23,7 +23,7 @@ NO_CAPACITY = {
     "InsufficientSubnetSize": "the subnet has too few addresses left",
     "SkuNotAvailable": "the size is not offered here to this subscription",
     "VMSizeNotSupported": "the size is not offered here to this subscription",
-    "VMSizeDoesntSupportSpot": "the size can't be had as spot",
+    "VMSizeDoesntSupportSpot": "the size is not available as spot",
     "AvailabilityZoneNotSupported": "the size is not offered in this zone",
     "AllocationFailed": "the region has no machine of this size free",
     "ZonalAllocationFailed": "the zone has no machine of this size free",
@@ -57,50 +57,52 @@ def text(error: Any) -> str:
     return " ".join(": ".join(dict.fromkeys(part for part in parts if part)).split())
 
 
-def capacity(said: str) -> str:
-    """Why there is no quota or no capacity, in words; empty where a text says nothing of the kind."""
-    code = _CODE.search(said)
+def capacity(message: str) -> str:
+    """Return why quota or capacity is missing; empty if the message is about something else."""
+    code = _CODE.search(message)
     if code:
         return NO_CAPACITY[code[1]]
-    return next((words for words, pattern in _WORDS.items() if pattern.search(said)), "")
+    return next((words for words, pattern in _WORDS.items() if pattern.search(message)), "")
 
 
 def is_busy(error: AzureError) -> bool:
-    """Whether the cluster only has something else to finish first."""
-    return getattr(error, "status_code", None) == 409 and bool(_BUSY.search(said_by(error)))
+    """Return True if the cluster has to finish another operation first."""
+    return getattr(error, "status_code", None) == 409 and bool(_BUSY.search(error_message(error)))
 
 
-def said_by(error: AzureError) -> str:
-    """What an exception of the SDK says, code first."""
+def error_message(error: AzureError) -> str:
+    """Return the message of an SDK exception, code first."""
     return text(getattr(error, "error", None) or error)
 
 
 def in_words(error: AzureError, doing: str) -> StepError:
     """The step's own error for one of the SDK's.
 
-    ``InsufficientCapacity`` for quota and capacity, ``BadInput`` for what a retry can't mend, else ``StepError``.
+    ``InsufficientCapacity`` for quota and capacity, ``BadInput`` for what a retry cannot fix, else ``StepError``.
     """
     from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
-    said = said_by(error)
+    message = error_message(error)
     status = getattr(error, "status_code", None)
     if isinstance(error, ClientAuthenticationError) and (status not in (401, 403) or _of_a_token(error)):
         if status is not None and (status == 429 or status >= 500):
-            return StepError(f"{doing}: Azure gave no token: {said}", "it is tried again")
+            return StepError(f"{doing}: Azure gave no token: {message}", "the step is retried")
         fix = "azureWorkloadIdentity: true in the site profile, or a managed identity; on a laptop: az login"
-        return BadInput(f"{doing}: Azure gave no token: {said}", fix)
-    if capacity(said):
-        return InsufficientCapacity(f"{doing}: {capacity(said)} ({said})")
+        return BadInput(f"{doing}: Azure gave no token: {message}", fix)
+    if capacity(message):
+        return InsufficientCapacity(f"{doing}: {capacity(message)} ({message})")
     if status in (401, 403):
-        return BadInput(f"{doing}: Azure does not allow it: {said}", ROLE)
+        return BadInput(f"{doing}: Azure does not allow it: {message}", ROLE)
     if status == 404:
-        return BadInput(f"{doing}: not there: {said}", "subscription, resourceGroup and cluster of the site profile")
+        return BadInput(
+            f"{doing}: not there: {message}", "subscription, resourceGroup and cluster of the site profile"
+        )
     if isinstance(error, HttpResponseError) and status in (400, 405, 422):
-        return BadInput(f"{doing}: Azure refuses it: {said}")
-    return StepError(f"{doing}: {said}", "it is tried again, and goes on where it was")
+        return BadInput(f"{doing}: Azure refuses it: {message}")
+    return StepError(f"{doing}: {message}", "the step is retried and continues")
 
 
 def _of_a_token(error: ClientAuthenticationError) -> bool:
-    """Whether it was the request for a token that failed, not one that showed the token."""
+    """Return True if the request for a token failed, not one that used the token."""
     request = getattr(error.response, "request", None)
     return "/oauth2/" in str(getattr(request, "url", ""))

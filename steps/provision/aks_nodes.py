@@ -1,4 +1,4 @@
-"""Whether the nodes of a new pool can be used: Azure calls a pool ready before anything offers its GPUs.
+"""Readiness of the nodes of a new pool: Azure reports a pool ready before its GPUs are allocatable.
 
 That is for NVIDIA's device plugin. Where it is missing, or does not tolerate the taint of the nodes, pods that ask for
 GPUs would wait until the run's time is over, and nothing would say why.
@@ -12,7 +12,7 @@ from typing import Any
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.client import NODES, KubernetesClient
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import offered
+from steps.provision.nodes import allocatable
 from steps.provision.settings import GPU, Settings
 from steps.runtime.errors import BadInput
 
@@ -22,36 +22,36 @@ MAX_PENDING_SECONDS = 480
 
 
 def wait_for_gpus(
-    wanted: Settings,
+    settings: Settings,
     count: int,
     pause: Callable[[float], None],
     connect: Callable[[], KubernetesClient] = kubernetes_client.connect,
 ) -> list[str]:
-    """Names of the nodes of a run, once ``count`` of them offer their GPUs; none for who may not look at nodes.
+    """Return the nodes of a run once ``count`` have allocatable GPUs; none without permission to read nodes.
 
     Raises:
         BadInput: nothing offers them.
         DeadlineExceeded: the step's deadline has come.
     """
-    waited, said = 0, ""
+    waited, last_state = 0, ""
     client: KubernetesClient | None = None
     while True:
         try:
             client = client or connect()
-            found = client.list(NODES, labels=f"{RUN_LABEL}={wanted.run}")
+            found = client.list(NODES, labels=f"{RUN_LABEL}={settings.run}")
         except BadInput as error:
             print(f"the nodes' GPUs are not looked at: {error.message}", flush=True)
             return []
-        useful = sorted(node["metadata"]["name"] for node in found if _gpus(node) >= wanted.gpus)
+        useful = sorted(node["metadata"]["name"] for node in found if _gpus(node) >= settings.gpus)
         if len(useful) >= count:
             return useful
-        state = f"{len(useful)} of {count} nodes offer {wanted.gpus} {GPU}"
+        state = f"{len(useful)} of {count} nodes offer {settings.gpus} {GPU}"
         if waited >= MAX_PENDING_SECONDS:
             fix = "NVIDIA's device plugin must be on these nodes and tolerate their taint sku=gpu (docs/NODES.md)"
             raise BadInput(f"after {waited // 60} minutes {state}", fix)
-        if state != said:
+        if state != last_state:
             print(f"waiting: {state}", flush=True)
-            said = state
+            last_state = state
         pause(POLL_SECONDS)
         waited += POLL_SECONDS
 
@@ -60,4 +60,4 @@ def _gpus(node: dict[str, Any]) -> int:
     """GPUs that a node offers to pods; none before it is ready."""
     conditions = (node.get("status") or {}).get("conditions") or []
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return offered(node) if ready else 0
+    return allocatable(node) if ready else 0

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, labels, read, written
+from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, format_timestamp, labels, read
 from steps.provision.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ DONE, FAILED, DELETING = "Succeeded", ("Failed", "Canceled"), "Deleting"
 
 
 def choice_of(pool: AgentPool) -> NodeOption:
-    """What a pool is."""
+    """Identity of a pool."""
     zones = list(pool.availability_zones or [])
     return NodeOption(str(pool.vm_size), pool.scale_set_priority == "Spot", zones[0] if zones else "")
 
@@ -35,7 +35,7 @@ def name(run: str) -> str:
 
 
 def is_of(pool: AgentPool, run: str) -> bool:
-    """Whether a pool was made by a run."""
+    """Return True if a run created the pool."""
     return bool(run) and (pool.tags or {}).get(RUN) == run
 
 
@@ -44,25 +44,30 @@ def state(pool: AgentPool) -> str:
     return str(pool.provisioning_state or "")
 
 
-def body(wanted: Settings, choice: NodeOption, system_pool: Any, now: datetime.datetime) -> AgentPool:
-    """What is asked of AKS: the nodes at once, and an autoscaler that takes back idle ones and replaces lost ones."""
+def body(settings: Settings, choice: NodeOption, system_pool: Any, now: datetime.datetime) -> AgentPool:
+    """Return the request to AKS: the nodes now, and an autoscaler that removes idle ones and replaces lost ones."""
     from azure.mgmt.containerservice.models import AgentPool
     from azure.mgmt.containerservice.models import AgentPoolManagedClusterAgentPoolProfileProperties as Properties
 
-    lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
-    tags = {RUN: wanted.run, WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, NAMESPACE: wanted.namespace}
-    tags |= {MADE: written(now), LEASE: written(lease)}
+    lease = now + datetime.timedelta(seconds=settings.lease_seconds)
+    tags = {
+        RUN: settings.run,
+        WORKFLOW: settings.workflow,
+        WORKSPACE: settings.workspace,
+        NAMESPACE: settings.namespace,
+    }
+    tags |= {MADE: format_timestamp(now), LEASE: format_timestamp(lease)}
     properties = Properties(
         vm_size=choice.size,
-        count=wanted.count,
+        count=settings.count,
         enable_auto_scaling=True,
         min_count=0,
-        max_count=wanted.count,
+        max_count=settings.count,
         mode="User",
         os_type="Linux",
         type_properties_type="VirtualMachineScaleSets",
         node_taints=["{key}={value}:{effect}".format(**TAINT)],
-        node_labels=labels(wanted),
+        node_labels=labels(settings),
         tags={key: value[:TAG_LENGTH] for key, value in tags.items() if value},
         availability_zones=[choice.zone] if choice.zone else None,
         vnet_subnet_id=getattr(system_pool, "vnet_subnet_id", None),

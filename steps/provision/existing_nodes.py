@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.client import NODES, Document
-from steps.provision.nodes import TAINT, offered
+from steps.provision.nodes import TAINT, allocatable
 from steps.provision.settings import GPU, Result, Settings
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
@@ -34,12 +34,12 @@ class Candidate:
     name: str
     gpus: str
     lacks: tuple[str, ...] = ()
-    """What it has not."""
+    """Missing requirements."""
     hindered: tuple[str, ...] = ()
-    """What keeps pods away for now, and may pass."""
+    """Temporary reasons that keep pods away."""
 
 
-def provision(wanted: Settings, client: KubernetesClient | None = None) -> Result:
+def provision(settings: Settings, client: KubernetesClient | None = None) -> Result:
     """Look for nodes that will do.
 
     Raises:
@@ -48,18 +48,18 @@ def provision(wanted: Settings, client: KubernetesClient | None = None) -> Resul
         StepError: enough would do, but some can't take pods now; a later try may find them.
     """
     client = client or kubernetes_client.connect()
-    found = client.list(NODES, labels=selector(wanted))
+    found = client.list(NODES, labels=selector(settings))
     if not found:
         raise BadInput(
-            f"no node has {selector(wanted) or 'GPUs'}",
+            f"no node has {selector(settings) or 'GPUs'}",
             "kubectl get nodes --show-labels tells what there is; resource.labelSelector of the Workspace chooses",
         )
-    candidates = [_candidate(node, wanted) for node in found]
+    candidates = [_candidate(node, settings) for node in found]
     useful = [one for one in candidates if not one.lacks and not one.hindered]
     for one in candidates:
         print(f"{one.name}: {'; '.join((*one.lacks, *one.hindered)) or one.gpus}", flush=True)
-    if len(useful) < wanted.count:
-        raise _too_few(wanted, candidates, useful)
+    if len(useful) < settings.count:
+        raise _too_few(settings, candidates, useful)
     kinds = sorted({one.gpus for one in useful})
     if len(kinds) > 1:
         print(f"note: these nodes are not alike ({', '.join(kinds)}); the labels could say which", flush=True)
@@ -68,50 +68,50 @@ def provision(wanted: Settings, client: KubernetesClient | None = None) -> Resul
     )
 
 
-def selector(wanted: Settings) -> str:
+def selector(settings: Settings) -> str:
     """Label selector of the nodes that pods of this Workspace select."""
-    parts = [f"{key}={value}" for key, value in sorted(wanted.labels.items())]
-    if wanted.instance_type:
-        parts.append(f"{SIZE} in ({','.join(wanted.sizes)})")
+    parts = [f"{key}={value}" for key, value in sorted(settings.labels.items())]
+    if settings.instance_type:
+        parts.append(f"{SIZE} in ({','.join(settings.sizes)})")
     # Without either, any node with a GPU may be meant.
     return ",".join(parts) or f"{GPU}.present=true"
 
 
-def _candidate(node: Document, wanted: Settings) -> Candidate:
+def _candidate(node: Document, settings: Settings) -> Candidate:
     metadata = node["metadata"]
     labels = metadata.get("labels") or {}
-    there = offered(node, wanted.gpu_resource)
+    there = allocatable(node, settings.gpu_resource)
     memory = _memory_gib(labels)
-    shown = f"{there} x {labels.get(f'{GPU}.product') or wanted.gpu_resource}"
+    shown = f"{there} x {labels.get(f'{GPU}.product') or settings.gpu_resource}"
     return Candidate(
         metadata["name"],
         f"{shown}, {memory:.0f} GiB each" if memory else shown,
-        tuple([*_gpu_lacks(labels, there, wanted), *_memory_lacks(memory, wanted)]),
+        tuple([*_gpu_lacks(labels, there, settings), *_memory_lacks(memory, settings)]),
         tuple(_hindrances(node)),
     )
 
 
-def _gpu_lacks(labels: Document, there: int, wanted: Settings) -> list[str]:
-    if there >= wanted.gpus:
+def _gpu_lacks(labels: Document, there: int, settings: Settings) -> list[str]:
+    if there >= settings.gpus:
         return []
     built_in = labels.get(f"{GPU}.count")
     plugin = f", though it has {built_in}: NVIDIA's device plugin does not run on it" if built_in and not there else ""
-    return [f"offers {there} {wanted.gpu_resource}, {wanted.gpus} needed{plugin}"]
+    return [f"offers {there} {settings.gpu_resource}, {settings.gpus} needed{plugin}"]
 
 
-def _memory_lacks(memory: float, wanted: Settings) -> list[str]:
+def _memory_lacks(memory: float, settings: Settings) -> list[str]:
     """Less memory than the sizes asked for have; parts of GPUs (MIG) are chosen by their own name."""
     import presets
 
-    if not memory or not wanted.instance_type or wanted.gpu_resource != GPU:
+    if not memory or not settings.instance_type or settings.gpu_resource != GPU:
         return []
     try:
-        asked = min(presets.sku(size).gpu_memory_gib for size in wanted.sizes)
+        requested = min(presets.sku(size).gpu_memory_gib for size in settings.sizes)
     except presets.UnknownSku:
         return []
-    if memory >= asked * MEMORY_KEPT:
+    if memory >= requested * MEMORY_KEPT:
         return []
-    return [f"has {memory:.0f} GiB a GPU, {asked:.0f} needed"]
+    return [f"has {memory:.0f} GiB a GPU, {requested:.0f} needed"]
 
 
 def _memory_gib(labels: Document) -> float:
@@ -120,7 +120,7 @@ def _memory_gib(labels: Document) -> float:
 
 
 def _hindrances(node: Document) -> list[str]:
-    """What keeps pods away, in words."""
+    """Return what keeps pods away, in words."""
     spec, status = node.get("spec") or {}, node.get("status") or {}
     ready: Document = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
     found = []
@@ -129,7 +129,7 @@ def _hindrances(node: Document) -> list[str]:
     if spec.get("unschedulable"):
         found.append(f"is cordoned (kubectl uncordon {node['metadata']['name']})")
     for taint in spec.get("taints") or []:
-        # Those of kubelet and of cordons say what was said above.
+        # Taints of kubelet and of cordons repeat the conditions above.
         if taint.get("key", "").startswith("node.kubernetes.io/") or _is_tolerated(taint):
             continue
         value = f"={taint['value']}" if taint.get("value") else ""
@@ -144,12 +144,14 @@ def _is_tolerated(taint: Document) -> bool:
     return taint.get("effect") == "NoSchedule" and any(value in (None, taint.get("value")) for _, value in same)
 
 
-def _too_few(wanted: Settings, candidates: Sequence[Candidate], useful: Sequence[Candidate]) -> StepError:
+def _too_few(settings: Settings, candidates: Sequence[Candidate], useful: Sequence[Candidate]) -> StepError:
     lines = "".join(
         f"\n  {one.name}: {'; '.join((*one.lacks, *one.hindered))}" for one in candidates if one.lacks or one.hindered
     )
-    what = f"{len(useful)} of {len(candidates)} nodes with {selector(wanted)} will do, {wanted.count} needed:{lines}"
-    if sum(not one.lacks for one in candidates) >= wanted.count:
+    what = (
+        f"{len(useful)} of {len(candidates)} nodes with {selector(settings)} will do, {settings.count} needed:{lines}"
+    )
+    if sum(not one.lacks for one in candidates) >= settings.count:
         return StepError(what, "free these nodes, or wait; it is tried again")
     return InsufficientCapacity(what, "add nodes, or choose others by resource.labelSelector of the Workspace")
 

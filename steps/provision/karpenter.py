@@ -1,9 +1,9 @@
-"""Nodes by Karpenter, or by what reads its NodeClaims (KAITO's gpu-provisioner): made for one run, and given back.
+"""Nodes of Karpenter, or of another reader of NodeClaims (KAITO's gpu-provisioner): one set for each run.
 
 NodeClaims bring the nodes before a pod waits for them, so that a lack of capacity is known now and told in words; each
 kind of node is tried in its turn. NodePools of the same run stand behind them: when a spot node is taken back,
 Karpenter brings another for the pod that waits, heaviest pool first. A NodePool alone would make nothing now, and one
-with ``replicas`` (an alpha feature) tries a size that is not to be had without end.
+with ``replicas`` (an alpha feature) retries an unavailable instance type forever.
 
 Names come from the run's uid, so a step that was killed finds what it made, and nothing is made twice.
 """
@@ -21,7 +21,7 @@ from steps.kubernetes.errors import AlreadyExists, Conflict, KindNotInstalled
 from steps.provision import aks_errors, karpenter_objects
 from steps.provision.karpenter_objects import Document, claim_name, condition, is_ready, node_class
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import NodeOption, OrphanedNodes, node_options, offered
+from steps.provision.nodes import NodeOption, OrphanedNodes, allocatable, node_options
 from steps.provision.settings import GPU, ClusterRef, ReleaseSettings, Result, Settings
 from steps.runtime.deadline import Deadline, DeadlineExceeded
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 POLL_SECONDS = 10
 NO_CAPACITY_EVENT = "InsufficientCapacityError"
 UNAVAILABLE = "all requested instance types were unavailable during launch"
-"""How Karpenter says it, whatever the cloud."""
+"""Karpenter's reason, for every cloud."""
 CAPACITY_HELP = "write other sizes under pipeline.nodes.fallbackInstanceTypes, other zones, or ask for quota"
 EVENTS_NAMESPACE = "default"
-"""Where the API server keeps events about objects without a namespace."""
+"""Namespace of events about cluster-scoped objects."""
 
 
 @dataclass
@@ -47,21 +47,21 @@ class Karpenter:
     now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
 
 
-def provision(wanted: Settings, karpenter: Karpenter | None = None) -> Result:
+def provision(settings: Settings, karpenter: Karpenter | None = None) -> Result:
     """Make the nodes of a run, of the first kind that can be had, or find them again, and wait until they have GPUs.
 
     Raises:
         InsufficientCapacity: no kind that would do can be had; says why of each.
         BadInput: the cluster does not let us in, has no Karpenter, or refuses what is asked for.
-        StepError: it was not done in time; tried again, the step goes on where it was.
+        StepError: it was not done in time; a retry of the step continues.
     """
-    _check(wanted)
+    _check(settings)
     karpenter = karpenter or Karpenter(kubernetes_client.connect())
-    karpenter.pause.until(wanted.deadline_seconds)
-    for pool in karpenter_objects.pools(wanted, karpenter.now()):
-        _made(karpenter, NODE_POOLS, pool, wanted.run)
-    choice, nodes = _provision_first_available(karpenter, wanted)
-    return Result("cuda", nodes, f"{', '.join(nodes)}: {wanted.count} x {choice}, for this run alone")
+    karpenter.pause.until(settings.deadline_seconds)
+    for pool in karpenter_objects.pools(settings, karpenter.now()):
+        _create(karpenter, NODE_POOLS, pool, settings.run)
+    choice, nodes = _provision_first_available(karpenter, settings)
+    return Result("cuda", nodes, f"{', '.join(nodes)}: {settings.count} x {choice}, for this run alone")
 
 
 def release(run: ReleaseSettings, karpenter: Karpenter | None = None) -> str:
@@ -75,11 +75,11 @@ def release(run: ReleaseSettings, karpenter: Karpenter | None = None) -> str:
     karpenter = karpenter or Karpenter(kubernetes_client.connect())
     karpenter.pause.until(run.deadline_seconds)
     gone = _delete(karpenter, run.run)
-    return f"deleted {', '.join(gone)} and their nodes" if gone else "nothing to give back: this run has no nodes"
+    return f"deleted {', '.join(gone)} and their nodes" if gone else "nothing to release: this run has no nodes"
 
 
 def list_orphans(place: ClusterRef, karpenter: Karpenter | None = None) -> list[OrphanedNodes]:
-    """What runs have made and is still there, one entry a run.
+    """Return the existing nodes created by runs, one entry for each run.
 
     Raises:
         StepError: as ``provision``.
@@ -98,56 +98,58 @@ def remove(place: ClusterRef, found: OrphanedNodes, karpenter: Karpenter | None 
 
 
 def is_same_cluster(place: ClusterRef, host: str) -> bool:
-    """Whether the cluster of a kubeconfig is the one the nodes are in: they are looked for by no other."""
+    """Return True: Karpenter's nodes are in the cluster of the kubeconfig."""
     return True
 
 
-def _check(wanted: Settings) -> None:
-    missing = [flag for flag, given in (("--run", wanted.run), ("--instance-type", wanted.instance_type)) if not given]
+def _check(settings: Settings) -> None:
+    missing = [
+        flag for flag, given in (("--run", settings.run), ("--instance-type", settings.instance_type)) if not given
+    ]
     if missing:
         raise BadInput(f"nodes need {' and '.join(missing)}", "resource.instanceType of the Workspace says the size")
-    if wanted.count >= karpenter_objects.MAX_NODES:
-        raise BadInput(f"{wanted.count} machines for one run", f"at most {karpenter_objects.MAX_NODES - 1}")
-    kind, _, facts = node_class(wanted.node_class)
-    if wanted.spot and not facts.pools:
+    if settings.count >= karpenter_objects.MAX_NODES:
+        raise BadInput(f"{settings.count} machines for one run", f"at most {karpenter_objects.MAX_NODES - 1}")
+    kind, _, facts = node_class(settings.node_class)
+    if settings.spot and not facts.pools:
         raise BadInput(f"gpu-provisioner ({kind}) makes no spot nodes", "nodes.spot: false, or an AKSNodeClass")
 
 
-def _provision_first_available(karpenter: Karpenter, wanted: Settings) -> tuple[NodeOption, list[str]]:
+def _provision_first_available(karpenter: Karpenter, settings: Settings) -> tuple[NodeOption, list[str]]:
     """The kind of node that could be had, and the names of its nodes."""
-    left = _not_tried(karpenter, wanted)
+    left = _not_tried(karpenter, settings)
     refused = []
     for choice in left:
-        for number in range(wanted.count):
-            body = karpenter_objects.claim(wanted, choice, number, karpenter.now())
-            _made(karpenter, NODE_CLAIMS, body, wanted.run)
+        for number in range(settings.count):
+            body = karpenter_objects.claim(settings, choice, number, karpenter.now())
+            _create(karpenter, NODE_CLAIMS, body, settings.run)
         try:
-            return choice, _ready(karpenter, wanted, choice)
+            return choice, _ready(karpenter, settings, choice)
         except InsufficientCapacity as error:
-            print(f"not to be had: {choice}: {error.message}", flush=True)
+            print(f"unavailable: {choice}: {error.message}", flush=True)
             refused.append((choice, error.message))
-            _delete(karpenter, wanted.run, [NODE_CLAIMS])
+            _delete(karpenter, settings.run, [NODE_CLAIMS])
     lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
     raise InsufficientCapacity(
-        f"no GPU nodes can be had for {wanted.count} x {wanted.instance_type}:{lines}", CAPACITY_HELP
+        f"no GPU nodes can be had for {settings.count} x {settings.instance_type}:{lines}", CAPACITY_HELP
     )
 
 
-def _not_tried(karpenter: Karpenter, wanted: Settings) -> list[NodeOption]:
+def _not_tried(karpenter: Karpenter, settings: Settings) -> list[NodeOption]:
     """Kinds to try: from that of the claims that an earlier try of this step has left, else all."""
-    found = _objects(karpenter.client, NODE_CLAIMS, wanted.run)
+    found = _objects(karpenter.client, NODE_CLAIMS, settings.run)
     # Those that Karpenter made itself, for the pools, have no such annotation.
     words = {(claim["metadata"].get("annotations") or {}).get(karpenter_objects.CHOICE) for claim in found}
-    offered = node_options(wanted)
-    for place, choice in enumerate(offered):
+    options = node_options(settings)
+    for place, choice in enumerate(options):
         if str(choice) in words and not any(claim["metadata"].get("deletionTimestamp") for claim in found):
-            return offered[place:]
+            return options[place:]
     if found:
-        _delete(karpenter, wanted.run, [NODE_CLAIMS])
-    return offered
+        _delete(karpenter, settings.run, [NODE_CLAIMS])
+    return options
 
 
-def _made(karpenter: Karpenter, kind: Kind, body: Document, run: str) -> None:
+def _create(karpenter: Karpenter, kind: Kind, body: Document, run: str) -> None:
     """Create an object of this run, unless it is there."""
     name = body["metadata"]["name"]
     try:
@@ -161,47 +163,47 @@ def _made(karpenter: Karpenter, kind: Kind, body: Document, run: str) -> None:
             ) from None
 
 
-def _ready(karpenter: Karpenter, wanted: Settings, choice: NodeOption) -> list[str]:
+def _ready(karpenter: Karpenter, settings: Settings, choice: NodeOption) -> list[str]:
     """Names of the nodes, once all are there with their GPUs.
 
     Raises:
         InsufficientCapacity: Karpenter has given up on one, for lack of capacity or quota.
         StepError: it has for another reason, or it was not done in time.
     """
-    names = [claim_name(wanted.run, number) for number in range(wanted.count)]
+    names = [claim_name(settings.run, number) for number in range(settings.count)]
     uids: dict[str, str] = {}
-    said = ""
+    last_state = ""
     while True:
-        found = {claim["metadata"]["name"]: claim for claim in _objects(karpenter.client, NODE_CLAIMS, wanted.run)}
+        found = {claim["metadata"]["name"]: claim for claim in _objects(karpenter.client, NODE_CLAIMS, settings.run)}
         uids |= {name: claim["metadata"]["uid"] for name, claim in found.items()}
         for name in names:
             if name not in found or found[name]["metadata"].get("deletionTimestamp"):
                 raise _given_up(karpenter, name, uids.get(name, ""))
             _refuse_if_unavailable(found[name])
-        nodes, state = _nodes(karpenter, wanted, [found[name] for name in names])
+        nodes, state = _nodes(karpenter, settings, [found[name] for name in names])
         if nodes:
             return nodes
-        if state != said:
+        if state != last_state:
             print(f"{choice}: {state}", flush=True)
-            said = state
+            last_state = state
         try:
             karpenter.pause(POLL_SECONDS)
         except DeadlineExceeded as error:
             raise StepError(f"{choice}: {state} ({error.message})", error.fix) from None
 
 
-def _nodes(karpenter: Karpenter, wanted: Settings, claims: Sequence[Document]) -> tuple[list[str], str]:
+def _nodes(karpenter: Karpenter, settings: Settings, claims: Sequence[Document]) -> tuple[list[str], str]:
     """Names of the nodes of all claims when they can be used; else none, and what is waited for."""
     for claim in claims:
         if not is_ready(claim):
             return [], _waiting(claim)
     names = {str((claim.get("status") or {}).get("nodeName")) for claim in claims}
-    selected = karpenter.client.list(NODES, labels=f"{RUN_LABEL}={wanted.run}")
+    selected = karpenter.client.list(NODES, labels=f"{RUN_LABEL}={settings.run}")
     there = {node["metadata"]["name"]: node for node in selected if node["metadata"]["name"] in names}
     for name in sorted(names):
-        gpus = offered(there.get(name, {}))
-        if gpus < wanted.gpus:
-            what = f"node {name} is there, but offers {gpus} of {wanted.gpus} {GPU}"
+        gpus = allocatable(there.get(name, {}))
+        if gpus < settings.gpus:
+            what = f"node {name} is there, but offers {gpus} of {settings.gpus} {GPU}"
             return [], f"{what}: NVIDIA's device plugin has to be on it, and to tolerate its taint sku=gpu:NoSchedule"
     return sorted(names), ""
 
@@ -228,7 +230,7 @@ def _refuse_if_unavailable(claim: Document) -> None:
 
 
 def _given_up(karpenter: Karpenter, name: str, uid: str) -> StepError:
-    """Why a NodeClaim that we want is gone, or going."""
+    """Return why a NodeClaim of the run was deleted."""
     about = f"involvedObject.kind=NodeClaim,involvedObject.name={name}"
     events = karpenter.client.list(EVENTS, EVENTS_NAMESPACE, fields=about)
     # A claim of the kind that was tried before had the same name.
@@ -242,11 +244,11 @@ def _given_up(karpenter: Karpenter, name: str, uid: str) -> StepError:
         if event.get("reason") == NO_CAPACITY_EVENT or _capacity(message):
             return InsufficientCapacity(_capacity(message) or message)
     words = "; ".join(str(event.get("message")) for event in warnings) or "and no event says why"
-    return StepError(f"NodeClaim {name} was deleted before its node was ready: {words}", "it is tried again")
+    return StepError(f"NodeClaim {name} was deleted before its node was ready: {words}", "the step is retried")
 
 
 def _capacity(message: str) -> str:
-    """Why there is no capacity or quota, in words; empty where a message says nothing of the kind."""
+    """Return why quota or capacity is missing; empty if the message is about something else."""
     if UNAVAILABLE in message:
         return f"the region has no machine of this size free, or no quota is left ({message})"
     why = aks_errors.capacity(message)
@@ -264,7 +266,7 @@ def _objects(client: KubernetesClient, kind: Kind, run: str = "") -> list[Docume
 
 
 def _delete(karpenter: Karpenter, run: str, kinds: Sequence[Kind] = (NODE_POOLS, NODE_CLAIMS)) -> list[str]:
-    """Delete all of a run, the pools first, so that Karpenter brings nothing anew; wait until it is gone."""
+    """Delete all objects of a run and wait; the NodePools first, so that Karpenter replaces no node."""
     deleted: list[str] = []
     while left := [(kind, document) for kind in kinds for document in _objects(karpenter.client, kind, run)]:
         for kind, document in left:

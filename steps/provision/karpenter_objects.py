@@ -1,4 +1,4 @@
-"""What a run asks of Karpenter: NodePools that may bring its nodes, and NodeClaims that bring them now.
+"""NodePools and NodeClaims of a run.
 
 Fields: karpenter.sh/v1. What Azure's gpu-provisioner reads of a NodeClaim (KAITO's own way to get nodes) is in the
 class of nodes: it takes no NodePools, makes no spot nodes, and wants the size of the disk.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, labels, read, written
+from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, format_timestamp, labels, read
 from steps.provision.settings import GPU, Settings
 from steps.runtime.errors import BadInput
 
@@ -32,11 +32,11 @@ class NodeClass:
 
     group: str
     pools: bool = True
-    """Whether its controller makes nodes for NodePools, when pods wait for them."""
+    """Its controller creates nodes for NodePools when pods are pending."""
     pool: str = ""
     """Name of the NodePool that NodeClaims must say they are of."""
     size_label: str = ""
-    """A requirement beside ``node.kubernetes.io/instance-type``."""
+    """A requirement in addition to ``node.kubernetes.io/instance-type``."""
     requests: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,46 +84,46 @@ def pool_name(run: str, number: int) -> str:
     return f"argotune-{_digest(run)[:10]}-{number}"
 
 
-def claim(wanted: Settings, choice: NodeOption, number: int, now: datetime.datetime) -> Document:
+def claim(settings: Settings, choice: NodeOption, number: int, now: datetime.datetime) -> Document:
     """NodeClaim for one machine."""
-    _, _, facts = node_class(wanted.node_class)
-    metadata = _metadata(wanted, claim_name(wanted.run, number), now)
+    _, _, facts = node_class(settings.node_class)
+    metadata = _metadata(settings, claim_name(settings.run, number), now)
     metadata["annotations"] |= {CHOICE: str(choice), "karpenter.sh/do-not-disrupt": "true"}
-    pool = facts.pool or _pool_of(wanted, choice)
+    pool = facts.pool or _pool_of(settings, choice)
     metadata["labels"][POOL_LABEL] = pool
-    spec = _node_spec(wanted, choice.size, [_capacity_type(choice.spot)], [choice.zone] if choice.zone else [])
+    spec = _node_spec(settings, choice.size, [_capacity_type(choice.spot)], [choice.zone] if choice.zone else [])
     if facts.pool:
         spec["requirements"].append(_is_in(POOL_LABEL, [pool]))
     return {"apiVersion": API_VERSION, "kind": "NodeClaim", "metadata": metadata, "spec": spec}
 
 
-def pools(wanted: Settings, now: datetime.datetime) -> list[Document]:
-    """NodePools of a run, the best first: they bring a node again when one is taken back, and no more than wanted.
+def pools(settings: Settings, now: datetime.datetime) -> list[Document]:
+    """NodePools of a run, the best first: they bring a node again when one is taken back, and no more than settings.
 
     None where the class of nodes takes no NodePools.
     """
-    if not node_class(wanted.node_class)[2].pools:
+    if not node_class(settings.node_class)[2].pools:
         return []
-    return [_pool(wanted, number, size, spot, now) for number, (size, spot) in enumerate(_kinds(wanted))]
+    return [_pool(settings, number, size, spot, now) for number, (size, spot) in enumerate(_kinds(settings))]
 
 
-def _pool(wanted: Settings, number: int, size: str, spot: bool, now: datetime.datetime) -> Document:
+def _pool(settings: Settings, number: int, size: str, spot: bool, now: datetime.datetime) -> Document:
     spec = {
         "template": {
-            "metadata": {"labels": {**labels(wanted)}},
-            "spec": _node_spec(wanted, size, [_capacity_type(spot)], wanted.zones),
+            "metadata": {"labels": {**labels(settings)}},
+            "spec": _node_spec(settings, size, [_capacity_type(spot)], settings.zones),
         },
         # Karpenter tries the heaviest pool first, and the next when that has no capacity.
         "weight": max(100 - number, 1),
-        "limits": {GPU: str(wanted.count * _gpus(wanted, size))},
+        "limits": {GPU: str(settings.count * _gpus(settings, size))},
         "disruption": {"consolidationPolicy": "WhenEmpty", "consolidateAfter": "10m"},
     }
-    metadata = _metadata(wanted, pool_name(wanted.run, number), now)
+    metadata = _metadata(settings, pool_name(settings.run, number), now)
     return {"apiVersion": API_VERSION, "kind": "NodePool", "metadata": metadata, "spec": spec}
 
 
-def _node_spec(wanted: Settings, size: str, capacity_types: Sequence[str], zones: Sequence[str]) -> Document:
-    kind, name, facts = node_class(wanted.node_class)
+def _node_spec(settings: Settings, size: str, capacity_types: Sequence[str], zones: Sequence[str]) -> Document:
+    kind, name, facts = node_class(settings.node_class)
     requirements = [
         _is_in("node.kubernetes.io/instance-type", [size]),
         _is_in("kubernetes.io/os", ["linux"]),
@@ -136,17 +136,17 @@ def _node_spec(wanted: Settings, size: str, capacity_types: Sequence[str], zones
         "requirements": requirements,
         "taints": [TAINT],
         # Karpenter takes back by itself what a lost run has left.
-        "expireAfter": f"{wanted.lease_seconds}s",
+        "expireAfter": f"{settings.lease_seconds}s",
         "terminationGracePeriod": "30m",
     }
     return spec | ({"resources": {"requests": facts.requests}} if facts.requests else {})
 
 
-def _metadata(wanted: Settings, name: str, now: datetime.datetime) -> Document:
-    lease = now + datetime.timedelta(seconds=wanted.lease_seconds)
-    annotations = {WORKFLOW: wanted.workflow, WORKSPACE: wanted.workspace, NAMESPACE: wanted.namespace}
-    annotations |= {MADE: written(now), LEASE: written(lease)}
-    return {"name": name, "labels": labels(wanted), "annotations": annotations}
+def _metadata(settings: Settings, name: str, now: datetime.datetime) -> Document:
+    lease = now + datetime.timedelta(seconds=settings.lease_seconds)
+    annotations = {WORKFLOW: settings.workflow, WORKSPACE: settings.workspace, NAMESPACE: settings.namespace}
+    annotations |= {MADE: format_timestamp(now), LEASE: format_timestamp(lease)}
+    return {"name": name, "labels": labels(settings), "annotations": annotations}
 
 
 def list_orphans(objects: Sequence[Document]) -> list[OrphanedNodes]:
@@ -179,7 +179,7 @@ def _leftover(run: str, found: Sequence[Document]) -> OrphanedNodes:
 
 
 def is_ready(document: Document) -> bool:
-    """Whether a NodeClaim's node has come and can be used, as far as Karpenter looks."""
+    """Return True if the node of a NodeClaim is ready, as far as Karpenter checks."""
     return condition(document, "Ready").get("status") == "True"
 
 
@@ -189,26 +189,26 @@ def condition(document: Document, kind: str) -> Document:
     return next((entry for entry in found if entry.get("type") == kind), {})
 
 
-def _kinds(wanted: Settings) -> list[tuple[str, bool]]:
-    return [(size, spot) for spot in ([True, False] if wanted.spot else [False]) for size in wanted.sizes]
+def _kinds(settings: Settings) -> list[tuple[str, bool]]:
+    return [(size, spot) for spot in ([True, False] if settings.spot else [False]) for size in settings.sizes]
 
 
-def _pool_of(wanted: Settings, choice: NodeOption) -> str:
-    return pool_name(wanted.run, _kinds(wanted).index((choice.size, choice.spot)))
+def _pool_of(settings: Settings, choice: NodeOption) -> str:
+    return pool_name(settings.run, _kinds(settings).index((choice.size, choice.spot)))
 
 
 def _capacity_type(spot: bool) -> str:
     return "spot" if spot else "on-demand"
 
 
-def _gpus(wanted: Settings, size: str) -> int:
-    """GPUs of one machine, which all count against a limit, also those that no pod asks for."""
+def _gpus(settings: Settings, size: str) -> int:
+    """Return the GPUs of one node, all of which count against a limit."""
     import presets
 
     try:
-        return max(wanted.gpus, presets.sku(size).gpus)
+        return max(settings.gpus, presets.sku(size).gpus)
     except presets.UnknownSku:
-        return wanted.gpus
+        return settings.gpus
 
 
 def _is_in(key: str, values: Sequence[str]) -> Document:

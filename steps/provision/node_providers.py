@@ -21,7 +21,7 @@ PROVIDERS = {
 }
 """Modules by provider. ``autoscaler`` has none: the pods ask, and whatever scales the cluster brings nodes."""
 CREATING_PROVIDERS = ("aks", "karpenter")
-"""Providers that make something which has to be given back."""
+"""Providers that create nodes, which have to be released."""
 
 
 def provider(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What provision, release and ``argotune gc`` have in common: which nodes a run wants, and what it has left."""
+"""Node options of a run, and orphaned nodes: shared by provision, release and ``argotune gc``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAINT = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 """As KAITO's nodes have it; the pods that compute tolerate it."""
 
 SYSTEM_DOMAINS = ("kubernetes.io", "k8s.io", "kubernetes.azure.com")
-"""Of labels that kubelet or the cloud sets; a pool that sets them is refused."""
+"""Prefixes of labels set by kubelet or the cloud; a pool must not set them."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class NodeOption:
         return f"{self.size} ({'spot' if self.spot else 'on demand'}){where}"
 
 
-def node_options(wanted: Settings) -> list[NodeOption]:
+def node_options(settings: Settings) -> list[NodeOption]:
     """All that would do, best first: spot before on demand, then the sizes in their order, then the zones."""
     return [
         NodeOption(size, spot, zone)
-        for spot in ([True, False] if wanted.spot else [False])
-        for size in wanted.sizes
-        for zone in wanted.zones or [""]
+        for spot in ([True, False] if settings.spot else [False])
+        for size in settings.sizes
+        for zone in settings.zones or [""]
     ]
 
 
@@ -61,18 +61,18 @@ class OrphanedNodes:
     """None where it doesn't say; then it never counts as left behind."""
 
     def expired(self, now: datetime.datetime) -> bool:
-        """Whether it belongs to no run any more."""
+        """Return True if no run owns it any more."""
         return self.lease_until is not None and self.lease_until <= now
 
 
-def labels(wanted: Settings) -> dict[str, str]:
+def labels(settings: Settings) -> dict[str, str]:
     """Labels of the nodes: those the pods select, without what nodes have by themselves."""
-    own = {key: value for key, value in wanted.labels.items() if not _domain(key).endswith(SYSTEM_DOMAINS)}
-    return {**own, RUN_LABEL: wanted.run}
+    own = {key: value for key, value in settings.labels.items() if not _domain(key).endswith(SYSTEM_DOMAINS)}
+    return {**own, RUN_LABEL: settings.run}
 
 
-def offered(node: Mapping[str, Any], resource: str = GPU) -> int:
-    """How many of a resource a node has for pods (its ``allocatable``)."""
+def allocatable(node: Mapping[str, Any], resource: str = GPU) -> int:
+    """Return how many units of a resource a node has for pods (its ``allocatable``)."""
     return int(((node.get("status") or {}).get("allocatable") or {}).get(resource, 0))
 
 
@@ -80,7 +80,7 @@ def _domain(label: str) -> str:
     return label.partition("/")[0] if "/" in label else ""
 
 
-def written(moment: datetime.datetime) -> str:
+def format_timestamp(moment: datetime.datetime) -> str:
     """A moment as tags and annotations carry it."""
     return moment.astimezone(datetime.UTC).isoformat(timespec="seconds")
 

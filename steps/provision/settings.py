@@ -30,7 +30,7 @@ class ClusterRef(Options):
 
 
 class NodesOptions(Options):
-    """Which other nodes are acceptable (``pipeline.nodes``)."""
+    """Acceptable alternatives (``pipeline.nodes``)."""
 
     fallback_instance_types: list[str] = []
     """Instance types to try, in this order, when `resource.instanceType` is not available."""
@@ -42,7 +42,7 @@ class NodesOptions(Options):
 
 
 class NodePoolOptions(ClusterRef, NodesOptions):
-    """How the nodes of a run are created."""
+    """Settings of the creation of nodes."""
 
     node_class: NodeClass = "default"
     """Karpenter: name of an AKSNodeClass, or KIND/NAME (KaitoNodeClass/default for gpu-provisioner)."""
@@ -89,7 +89,7 @@ class Settings(ReleaseSettings, NodePoolOptions):
 
 @dataclass(frozen=True)
 class Result:
-    """What tuning will run on."""
+    """The hardware for tuning."""
 
     device: str
     """``cuda`` or ``cpu``."""

@@ -1,4 +1,4 @@
-"""Sees to it that there is something to compute on, and says what that is.
+"""Provide the hardware of a run, and report it.
 
 On one machine it compares what the Workspace asks for with what is here, and tuning then makes do with that, whatever
 the provider. In a cluster the provider of the site profile makes nodes of this run (``aks.py``,
@@ -26,49 +26,49 @@ def provision(settings: Settings) -> Result:
     Raises:
         StepError: as the provider's ``provision``.
     """
-    asked = _sku(settings.instance_type)
-    print(f"asked for: {_asked_text(settings, asked)}", flush=True)
+    requested = _sku(settings.instance_type)
+    print(f"asked for: {_asked_text(settings, requested)}", flush=True)
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return _on_this_machine(settings, asked)
+        return _on_this_machine(settings, requested)
     if settings.provider in node_providers.PROVIDERS:
         made: Result = node_providers.provider(settings.provider).provision(settings)
         return made
-    return _by_the_autoscaler(settings, asked)
+    return _by_the_autoscaler(settings, requested)
 
 
-def _on_this_machine(settings: Settings, asked: Sku | None) -> Result:
+def _on_this_machine(settings: Settings, requested: Sku | None) -> Result:
     here = machine.read(settings.work)
     device, doing = _device(here)
     print(f"here: {here}", flush=True)
-    for line in shortfall(settings, asked, here):
+    for line in shortfall(settings, requested, here):
         print(f"short: {line}", flush=True)
     return Result(device, [socket.gethostname()], f"{here}: tuning runs on {doing}")
 
 
-def _by_the_autoscaler(settings: Settings, asked: Sku | None) -> Result:
+def _by_the_autoscaler(settings: Settings, requested: Sku | None) -> Result:
     node = os.environ.get("NODE_NAME") or socket.gethostname()
-    device = "cuda" if asked is None or asked.compute_capability else "cpu"
+    device = "cuda" if requested is None or requested.compute_capability else "cpu"
     summary = (
-        f"this step runs on {node}; the pods that compute ask for {_asked_text(settings, asked)} themselves, "
+        f"this step runs on {node}; the pods that compute ask for {_asked_text(settings, requested)} themselves, "
         "and the cluster's autoscaler brings nodes that are not there yet"
     )
     return Result(device, [node], summary)
 
 
-def shortfall(settings: Settings, asked: Sku | None, here: machine.Machine) -> list[str]:
-    """What this machine lacks of what was asked for, one plain sentence each."""
+def shortfall(settings: Settings, requested: Sku | None, here: machine.Machine) -> list[str]:
+    """Return what this machine is missing, one sentence each."""
     lines = []
     if settings.count > 1:
         lines.append(f"{settings.count} machines asked for; this is one")
-    if asked is None:
+    if requested is None:
         return lines
-    if len(here.gpus) < asked.gpus:
-        lines.append(f"{_gpus_text(asked)} asked for; here: {machine.gpu_text(here.gpus)}")
-    elif any(gpu.memory_gib < asked.gpu_memory_gib * 0.9 for gpu in here.gpus[: asked.gpus]):
+    if len(here.gpus) < requested.gpus:
+        lines.append(f"{_gpus_text(requested)} asked for; here: {machine.gpu_text(here.gpus)}")
+    elif any(gpu.memory_gib < requested.gpu_memory_gib * 0.9 for gpu in here.gpus[: requested.gpus]):
         # Drivers keep a part of the memory for themselves: an 80 GiB card reports a little less.
-        lines.append(f"{asked.gpu_memory_gib} GiB a GPU asked for; here: {machine.gpu_text(here.gpus)}")
-    if here.cores < asked.vcpus:
-        lines.append(f"{asked.vcpus} vCPUs asked for; {here.cores} here")
+        lines.append(f"{requested.gpu_memory_gib} GiB a GPU asked for; here: {machine.gpu_text(here.gpus)}")
+    if here.cores < requested.vcpus:
+        lines.append(f"{requested.vcpus} vCPUs asked for; {here.cores} here")
     return lines
 
 
@@ -95,12 +95,12 @@ def _sku(name: str) -> Sku | None:
         return None
 
 
-def _asked_text(settings: Settings, asked: Sku | None) -> str:
+def _asked_text(settings: Settings, requested: Sku | None) -> str:
     if not settings.instance_type:
         return "no particular machine"
-    facts = f" ({asked.vcpus} vCPUs, {_gpus_text(asked)})" if asked else ""
+    facts = f" ({requested.vcpus} vCPUs, {_gpus_text(requested)})" if requested else ""
     return f"{settings.count} x {settings.instance_type}{facts}"
 
 
-def _gpus_text(asked: Sku) -> str:
-    return f"{asked.gpus} x {asked.gpu} {asked.gpu_memory_gib} GiB"
+def _gpus_text(requested: Sku) -> str:
+    return f"{requested.gpus} x {requested.gpu} {requested.gpu_memory_gib} GiB"

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The release step: delete the nodes that the run created."""

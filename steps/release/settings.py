@@ -11,6 +11,6 @@ __all__ = ["Result", "Settings"]
 
 @dataclass(frozen=True)
 class Result:
-    """What was given back."""
+    """Released nodes."""
 
     summary: str

@@ -19,9 +19,9 @@ def release(settings: Settings) -> Result:
         StepError: as the provider's ``release``.
     """
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return Result("nothing to give back: the run used this machine only")
+        return Result("nothing to release: the run used this machine only")
     if settings.provider in node_providers.CREATING_PROVIDERS:
         return Result(node_providers.provider(settings.provider).release(settings))
     if settings.provider == "existing":
-        return Result("nothing to give back: the nodes were there before")
+        return Result("nothing to release: the nodes were there before")
     return Result("idle nodes are left to the cluster's autoscaler, which removes them")

@@ -1,7 +1,7 @@
-"""How a step is started: flags become a dataclass, the function's dataclass becomes output parameters.
+"""Entrypoint of steps: flags become a settings dataclass, the result dataclass becomes output parameters.
 
-The same entry serves a pod and a laptop. In a pod (and under the one-machine runner) ``ARGOTUNE_OUTPUTS`` names the
-folder from which Argo reads the output parameters, one file a field; by hand the results are only printed.
+In a pod, and under the local runner, ``ARGOTUNE_OUTPUTS`` is the directory from which Argo reads output parameters,
+one file for each field; without it the results are only printed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(
 
 
 def as_step_error(name: str, error: Exception) -> StepError:
-    """What the step ``name`` fails with: an error that was foreseen as it is, and another one in words."""
+    """Return the error of the step ``name``: expected errors unchanged, others described."""
     if isinstance(error, StepError):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -133,7 +133,7 @@ def as_text(result: Any) -> Mapping[str, str]:
 
 
 def result_file(work: Path, name: str) -> Path:
-    """Where the step ``name`` keeps its settings and its result for later steps and for the report."""
+    """Return the file with the settings and the result of the step ``name``, for later steps and the report."""
     return work / "results" / f"{name}.json"
 
 
@@ -169,7 +169,7 @@ def _pairs(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[str, st
 
 
 def _is_container(kind: Any) -> bool:
-    """Whether values of a type are given as JSON: lists, tuples and maps, optional ones too."""
+    """Return True if values of a type are passed as JSON: lists, tuples and mappings, also optional ones."""
     return any((get_origin(part) or part) in (list, dict, tuple) for part in (kind, *get_args(kind)))
 
 
@@ -223,7 +223,7 @@ def _fail(error: StepError) -> int:
 
 
 def _is_no_space(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error; safetensors and torch wrap it in errors of their own."""
+    """Return True if a full disk caused an error; safetensors and torch wrap it in other errors."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: write beside, fsync, rename; and digests of what is on disk."""
+"""Atomic files (temporary file, fsync, rename), and digests."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     What was written is on disk before the name changes; on any error the old file stays and nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.partial")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
@@ -41,18 +41,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.partial")
+    temporary = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    for left_over in (beside, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    beside.mkdir()
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir()
     try:
-        yield beside
+        yield temporary
         if folder.exists():
             os.rename(folder, old)
-        os.rename(beside, folder)
+        os.rename(temporary, folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which hosts a download may ask, and which of them see the token.
+"""Hosts that a download is allowed to contact, and those that receive the token.
 
 A workflow runs inside the cluster's network: an address a user gives, or one a server redirects to, must not reach the
 cloud's metadata service or a neighbour (KAITO: "data source URL must not target a loopback, private, or link-local
@@ -96,7 +96,7 @@ def get(
 
 
 def way_in(url: str, status: int) -> str:
-    """What to do about a server that answers with ``status``."""
+    """Return the fix for a server that responds with ``status``."""
     if status not in (401, 403):
         return "correct the address; open it in a browser to see what is there"
     if not is_hub(url):
@@ -117,7 +117,7 @@ def shown(url: str) -> str:
 
 
 def is_hub(url: str) -> bool:
-    """Whether an address is on the model hub: huggingface.co by https, or the mirror that ``HF_ENDPOINT`` names."""
+    """Return True if a URL is on the model hub: huggingface.co over https, or the mirror ``HF_ENDPOINT``."""
     parts = urlsplit(url)
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", ""))
     if endpoint.hostname and (parts.scheme, parts.netloc) == (endpoint.scheme, endpoint.netloc):
@@ -155,7 +155,7 @@ def _refuse_private(host: str, address: str) -> None:
     leads = host if host == address else f"{host} ({address})"
     raise BadInput(
         f"{leads} is a loopback, private, link-local or metadata address",
-        "use a public host; where the data is on a host of your own network, set allow_private_hosts",
+        "use a public host, or set allow_private_hosts for data in a private network",
     )
 
 

@@ -1,4 +1,4 @@
-"""What this machine has to compute with: cores, memory, GPUs, disk; how a process keeps memory. Imports no torch."""
+"""Hardware of this machine: cores, memory, GPUs, disk; and the memory allocator. Does not import torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as ``nvidia-smi`` tells it."""
+    """One GPU, as ``nvidia-smi`` reports it."""
 
     name: str
     memory_gib: float
@@ -29,7 +29,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a process here may use: the limits of a container count, not the size of its host."""
+    """Resources that a process can use: the limits of its container, not the size of the host."""
 
     cores: int
     memory_gib: float
@@ -72,7 +72,7 @@ def gpu_text(gpus: tuple[Gpu, ...]) -> str:
 
 
 def is_torch_built_with_cuda() -> bool | None:
-    """Whether the torch that is installed was built for CUDA; None without torch. Reads its version file only."""
+    """Return True if the installed torch is built for CUDA; None without torch. Reads its version file only."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -111,16 +111,16 @@ def _free_disk(folder: Path) -> int:
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    """GPUs that ``nvidia-smi`` lists and ``CUDA_VISIBLE_DEVICES`` leaves; none where either says so."""
+    """Return the GPUs that ``nvidia-smi`` lists and ``CUDA_VISIBLE_DEVICES`` allows."""
     query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+        output = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = None if visible is None else {word.strip() for word in visible.split(",")}
     gpus = []
-    for line in told.splitlines():
+    for line in output.splitlines():
         with suppress(ValueError):
             index, uuid, name, mebibytes = (word.strip() for word in line.split(","))
             if chosen is None or {index, uuid} & chosen:

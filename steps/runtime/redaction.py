@@ -1,7 +1,7 @@
-"""Takes out of data what looks like a secret, before anybody sees it.
+"""Redaction of values that look like secrets.
 
-No secret is ever given to a step that shows something; this is the second fence, for what a user put in the wrong
-place (a token in a URL, a password among training arguments).
+No secret is passed to a step that displays data; this is the second line of defense, for secrets in the wrong place
+(a token in a URL, a password among training arguments).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def redact(value: Any) -> Any:
     """A copy of plain data (maps, lists, scalars) without the values that look like secrets.
 
     A value goes when its key names a secret, or when it carries one in a form that is known. Counts such as
-    ``max_new_tokens`` stay, and so does the ``origin`` beside a value, which only tells where it came from.
+    ``max_new_tokens`` stay, and so does the ``origin`` of a value.
     """
     return _redact(value, hide=False)
 

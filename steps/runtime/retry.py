@@ -23,7 +23,7 @@ Sleep = Callable[[float], object]
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often to try a call, and how long to wait between attempts."""
+    """Number of attempts, and the waits between them."""
 
     max_attempts: float = 5
     """Attempts in a row without progress."""
@@ -93,7 +93,7 @@ def retry_call(
         call: What to do; its error can have an attribute ``retry_after``, in seconds.
         policy: Number of attempts and waits.
         retry_if: Return True if another attempt can succeed.
-        progress: How far the call has come, for example in bytes; attempts are counted anew after an increase.
+        progress: How far the call has come, for example in bytes; the count of attempts restarts after an increase.
         log: Receives one line before each wait.
         sleep: Replaced in tests, which never wait.
 

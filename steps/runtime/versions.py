@@ -1,4 +1,4 @@
-"""What a step ran with, for its record and for the provenance of what it made."""
+"""Versions of libraries, for the record of a step and the provenance of its output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIBRARIES = (
 
 
 def installed() -> dict[str, str]:
-    """Versions of Python and of the libraries above that are installed; none is imported."""
+    """Return the versions of Python and of the installed libraries, without importing them."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -28,13 +28,13 @@ def look(pod: Pod, **given: Any) -> list[str]:
 
 
 def test_a_size_within_the_quota(pod: Pod) -> None:
-    assert f"{A100} (on demand) may be had in eastus, as far as Azure says" in look(pod)
+    assert f"{A100} (on demand) is available in eastus, according to Azure" in look(pod)
     assert pod.server.azure.made == []
 
 
 def test_a_quota_that_is_used_up(pod: Pod) -> None:
     with pytest.raises(
-        InsufficientCapacity, match=r"none of the sizes asked for can be had: .* vCPUs are needed"
+        InsufficientCapacity, match=r"none of the requested instance types is available: .* vCPUs are needed"
     ) as caught:
         look(pod, count=50)
     assert "aka.ms/azquotaincrease" in caught.value.fix
@@ -45,5 +45,5 @@ def test_a_quota_that_is_used_up(pod: Pod) -> None:
 
 def test_one_size_that_may_be_had_is_enough(pod: Pod) -> None:
     said = look(pod, instance_type="Standard_Nothing", fallback_instance_types=[A10])
-    assert "Standard_Nothing (on demand) is not to be had: eastus does not offer it" in said
-    assert f"{A10} (on demand) may be had in eastus, as far as Azure says" in said
+    assert "Standard_Nothing (on demand) is unavailable: eastus does not offer it" in said
+    assert f"{A10} (on demand) is available in eastus, according to Azure" in said

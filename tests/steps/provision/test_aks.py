@@ -184,7 +184,7 @@ def test_release_deletes_what_the_run_made_and_nothing_else(pod: Pod) -> None:
     )
     assert pod.release() == f"deleted node pool {NAME}"
     assert set(pod.server.azure.pools) == {"system", aks_pool.name(OTHER_RUN)}
-    assert pod.release() == "nothing to give back: this run has no node pool"
+    assert pod.release() == "nothing to release: this run has no node pool"
 
 
 def test_a_pool_of_somebody_else_under_our_name_is_not_touched(pod: Pod) -> None:
@@ -246,7 +246,7 @@ def test_provision_and_release_go_to_the_provider(pod: Pod, monkeypatch: pytest.
     assert release.release(ReleaseSettings(work=pod.work, run=RUN, **PLACE)).summary == f"released {RUN}"
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
     assert "tuning runs on" in provision.provision(pod.wanted()).summary, "one machine stays one machine"
-    assert "nothing to give back" in release.release(ReleaseSettings(work=pod.work, run=RUN, **PLACE)).summary
+    assert "nothing to release" in release.release(ReleaseSettings(work=pod.work, run=RUN, **PLACE)).summary
 
 
 def run(step: str, pod: Pod, *flags: str) -> subprocess.CompletedProcess[str]:

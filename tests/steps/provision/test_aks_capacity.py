@@ -23,7 +23,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 def refusal(pod: Pod, **more: object) -> str:
     with pytest.raises(InsufficientCapacity) as caught:
         pod.provision(**more)
-    assert pod.server.azure.made == [], "nothing is asked for that can't be had"
+    assert pod.server.azure.made == [], "nothing is asked for that is unavailable"
     assert caught.value.exit_code == 4
     return caught.value.message
 

@@ -118,7 +118,7 @@ def test_the_next_kind_is_tried_where_one_is_not_to_be_had(
     made = pod.provision(spot=True, fallback_instance_types=[H100])
     assert f"1 x {H100} (on demand)" in made.summary
     assert controller.launched == [f"{H100} {ON_DEMAND}"] and len(controller.machines) == 1
-    assert f"not to be had: {A100} (spot): the region has no machine of this size free" in capsys.readouterr().out
+    assert f"unavailable: {A100} (spot): the region has no machine of this size free" in capsys.readouterr().out
     weights = {
         (pool["spec"]["template"]["spec"]["requirements"][0]["values"][0], pool["spec"]["weight"])
         for pool in cluster.all("nodepools")
@@ -210,7 +210,7 @@ def test_release_gives_back_exactly_what_the_run_made(
     assert told.count("nodeclaims") == 2 and told.count("nodepools") == 2
     assert {claim["metadata"]["labels"][RUN_LABEL] for claim in cluster.all("nodeclaims")} == {"another"}
     assert {pool["metadata"]["labels"][RUN_LABEL] for pool in cluster.all("nodepools")} == {"another"}
-    assert pod.release() == "nothing to give back: this run has no nodes"
+    assert pod.release() == "nothing to release: this run has no nodes"
     with pytest.raises(BadInput, match="--run is empty"):
         pod.release("")
 

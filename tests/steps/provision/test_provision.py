@@ -138,4 +138,4 @@ def test_in_a_cluster_the_autoscaler_brings_nodes(tmp_path: Path, monkeypatch: p
 
 
 def test_on_one_machine_nothing_is_given_back(tmp_path: Path) -> None:
-    assert release(ReleaseSettings(work=tmp_path)).summary.startswith("nothing to give back")
+    assert release(ReleaseSettings(work=tmp_path)).summary.startswith("nothing to release")

@@ -12,7 +12,7 @@ from steps.runtime.options import Options, Pattern
 
 GPU = "nvidia.com/gpu"
 Zone = Annotated[str, Pattern("[a-z0-9]([a-z0-9-]*[a-z0-9])?", "a zone such as 1 or eastus-1")]
-NodeClass = Annotated[str, Pattern(r"([A-Za-z]+/)?[-a-z0-9.]+", "a node class as NAME or KIND/NAME")]
+NodeClass = Annotated[str, Pattern(r"([A-Za-z0-9]+/)?[-a-z0-9.]+", "a node class as NAME or KIND/NAME")]
 
 
 class ClusterRef(Options):

@@ -99,10 +99,7 @@ def step(
         args=arguments(settings, inputs) if settings else None,
         inputs=[Parameter(name=key) for key in inputs],
         outputs=[
-            *[
-                Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}"))
-                for key in (result_fields(name) if outputs is None else outputs)
-            ],
+            *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in parameters],
             *[Artifact(name=key, path=path, archive=NoneArchiveStrategy()) for key, path in artifacts.items()],
         ],
         env=[

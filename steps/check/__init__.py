@@ -1,1 +1,1 @@
-"""TODO."""
+"""The check step: compare data and settings with those of the live adapter."""

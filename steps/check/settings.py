@@ -9,27 +9,27 @@ from steps.tune import settings
 
 
 class Settings(settings.Settings):
-    """Compare what would be tuned with what is in service. Takes the flags of tune, as they shape the adapter."""
+    """Compare data and settings with those of the live adapter. Accepts the flags of tune, which shape the adapter."""
 
     image: str = ""
     """Image reference of the Workspace; its tag moves from adapter to adapter."""
     push: bool = True
-    """Whether images are pushed; false: the registry is not asked."""
+    """Push images; false: do not query the registry."""
     output: OptionalFolder = None
     """Folder that gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the later steps go by."""
+    """Decision whether to tune, and the new image."""
 
     changed: bool
-    """Whether there is something to tune."""
+    """Data or settings changed, so there is an adapter to tune."""
     image: str
     """Reference of the new adapter's image, its tag derived from data and settings; empty without an image."""
     previous: str
-    """The adapter in service: an image by its digest, or a folder; empty when there is none."""
+    """The live adapter: an image by digest, or a directory; empty if there is none."""
     settings_digest: str
     """Digest of all settings that shape the adapter."""
     difference: str
-    """What is other than in service: data, settings, or both; ``nothing``; or that no adapter is in service."""
+    """What differs from the live adapter: data, settings, or both; ``nothing``; or ``no live adapter``."""

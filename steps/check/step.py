@@ -1,9 +1,9 @@
-"""Whether there is anything to tune: the data and the settings against those of the adapter in service.
+"""Check for changes: compare data and settings with those of the live adapter.
 
     python -m steps.check --work work --preset phi-4 --data-digest sha256:... --image registry.example.com/team/a:1.0
 
-It runs on any machine, before nodes with GPUs are asked for. The adapter in service is the image under the reference
-that the Workspace names, or the one in its output volume.
+It runs on any machine, before GPU nodes are requested. The live adapter is the image under the Workspace's reference,
+or the adapter in its output volume.
 """
 
 from __future__ import annotations
@@ -16,62 +16,64 @@ from steps.package import lineage
 from steps.package.lineage import Lineage
 from steps.runtime import files
 from steps.runtime.errors import BadInput
-from steps.tune import settings
+from steps.tune.settings import NON_ADAPTER_FIELDS as NON_ADAPTER_FIELDS_OF_TUNE
 
-NON_ADAPTER_FIELDS = settings.NON_ADAPTER_FIELDS | {"data_digest", "image", "push", "output"}
+NON_ADAPTER_FIELDS = NON_ADAPTER_FIELDS_OF_TUNE | {"data_digest", "image", "push", "output"}
 NOTHING = "nothing"
-NOBODY = "no adapter is in service"
+NO_ADAPTER = "no live adapter"
 MAX_TAG_LENGTH = 128
-DIGITS = 12
+NUM_TAG_DIGITS = 12
 
 
-def check(given: Settings) -> Result:
-    """Find the adapter in service, and say whether data or settings are others than it was made of.
+def check(settings: Settings) -> Result:
+    """Find the live adapter, and report whether data or settings differ from its lineage.
 
     Raises:
-        BadInput: there is no digest of the data, or the reference is none or may not be read.
-        StepError: the registry can't be reached.
+        BadInput: the digest of the data is missing, or the reference is invalid or not readable.
+        StepError: the registry is unreachable.
     """
-    if not given.data_digest:
-        raise BadInput("there is no digest of the data", "run the download step before, and give its --data-digest")
-    digest = settings_digest(given)
-    wanted = Lineage(given.data_digest, digest)
-    previous, made_of = _in_service(given)
-    difference = _difference(made_of, wanted)
+    if not settings.data_digest:
+        raise BadInput("--data-digest is required", "run the download step and pass its data-digest output")
+    digest = compute_settings_digest(settings)
+    desired = Lineage(settings.data_digest, digest)
+    previous, live = _find_live_adapter(settings)
+    difference = _compare(live, desired)
     changed = difference != NOTHING
-    what = "there is an adapter to tune" if changed else "there is nothing to tune"
-    print(f"in service: {previous or 'no adapter'}\ndifferent from it: {difference}; {what}", flush=True)
-    return Result(changed, _derived(given.image, wanted), previous, digest, difference)
+    decision = "tuning a new adapter" if changed else "nothing to tune"
+    print(f"live adapter: {previous or 'none'}\nchanged: {difference}; {decision}", flush=True)
+    return Result(changed, _derive_reference(settings.image, desired), previous, digest, difference)
 
 
-def settings_digest(given: Settings) -> str:
-    """Digest of the settings that shape the adapter; the data has a digest of its own."""
-    values = {name: value for name, value in given.model_dump(by_alias=True).items() if name not in NON_ADAPTER_FIELDS}
+def compute_settings_digest(settings: Settings) -> str:
+    """Return the digest of the settings that shape the adapter, without the data."""
+    values = {
+        name: value for name, value in settings.model_dump(by_alias=True).items() if name not in NON_ADAPTER_FIELDS
+    }
     return files.sha256_text(json.dumps(values, sort_keys=True, default=str))
 
 
-def _in_service(given: Settings) -> tuple[str, Lineage | None]:
-    """Where the adapter in service is, and what it was made of."""
-    if given.image and given.push:
-        found = lineage.of_image(reference.parse(given.image))
-        return (str(found[0]), found[1]) if found else ("", None)
-    if given.output:
-        made_of = lineage.of_folder(given.output)
-        return (str(given.output.absolute()), made_of) if made_of else ("", None)
+def _find_live_adapter(settings: Settings) -> tuple[str, Lineage | None]:
+    """Return image or directory of the live adapter, and its lineage; "" and None if there is none."""
+    if settings.image and settings.push:
+        image = lineage.read_image_lineage(reference.parse(settings.image))
+        return (str(image[0]), image[1]) if image else ("", None)
+    if settings.output:
+        origin = lineage.read_folder_lineage(settings.output)
+        return (str(settings.output.absolute()), origin) if origin else ("", None)
     return "", None
 
 
-def _derived(image: str, wanted: Lineage) -> str:
+def _derive_reference(image: str, desired: Lineage) -> str:
     if not image:
         return ""
     target = reference.parse(image)
-    digits = wanted.origin.partition(":")[2][:DIGITS]
-    return f"{target.name}:{(target.tag or 'latest')[: MAX_TAG_LENGTH - DIGITS - 1]}-{digits}"
+    digits = desired.origin.partition(":")[2][:NUM_TAG_DIGITS]
+    return f"{target.name}:{(target.tag or 'latest')[: MAX_TAG_LENGTH - NUM_TAG_DIGITS - 1]}-{digits}"
 
 
-def _difference(made_of: Lineage | None, wanted: Lineage) -> str:
-    if made_of is None:
-        return NOBODY
-    pairs = (("data", made_of.data_digest, wanted.data_digest),
-             ("settings", made_of.settings_digest, wanted.settings_digest))  # fmt: skip
+def _compare(live: Lineage | None, desired: Lineage) -> str:
+    if live is None:
+        return NO_ADAPTER
+    pairs = (("data", live.data_digest, desired.data_digest),
+             ("settings", live.settings_digest, desired.settings_digest))  # fmt: skip
     return " and ".join(name for name, old, new in pairs if old != new) or NOTHING

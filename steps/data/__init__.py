@@ -1,1 +1,1 @@
-"""Data sets: fetched over HTTP, checked, brought to one format, shuffled, weighted and split."""
+"""Training data: row formats, datasets on disk, and their tokens."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The download step: fetch, validate, normalize and split the training data."""

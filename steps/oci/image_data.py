@@ -1,7 +1,7 @@
-"""Files under ``/data`` of an image, which is all that KAITO takes from an adapter or dataset image.
+"""Extraction of the files under ``/data`` of an image, which is all that KAITO uses of adapter and dataset images.
 
-Layers are applied in order by the rules of image-spec layer.md (a later file wins, whiteouts delete), so images of
-``docker build`` with several layers work. An image may come from anyone: nothing is written outside the folder.
+Layers are applied in order as in image-spec layer.md (later files win, whiteouts delete), so images built by
+``docker build`` with several layers work. Images are untrusted: nothing is written outside the target directory.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ _CHUNK = 1024 * 1024
 
 
 def unpack_data(image: Image, folder: Path) -> None:
-    """Put the files under ``/data`` of ``image`` into the empty ``folder``; everything else is passed over.
+    """Extract the files under ``/data`` of ``image`` into the empty ``folder`` and skip all others.
 
     Raises:
-        BadInput: when ``/data`` holds anything but regular files and folders, a name leads out of it, or a layer is
-            no tar archive (plain or gzip).
+        BadInput: ``/data`` contains anything but regular files and directories, a path leads out of it, or a layer is
+            not a tar archive (plain or gzip).
     """
     for layer in image.layers:
         try:
             with tarfile.open(image.path(layer), mode="r|*") as tar:
                 for member in tar:
-                    _apply(tar, member, folder)
+                    _apply_entry(tar, member, folder)
         except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise BadInput(*_no_tar(layer, error)) from error
+            raise _not_a_tar(layer, error) from error
 
 
-def _apply(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Apply one entry of a layer; ``folder`` is what ``/data`` will be."""
+def _apply_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Apply one entry of a layer to ``folder``, which becomes ``/data``."""
     path = PurePosixPath(member.name.lstrip("/"))
     if ".." in path.parts:
-        raise BadInput(f"the image holds {member.name!r}, a name that leads elsewhere", "do not use this image")
+        raise BadInput(f"the image contains {member.name!r}, which leads out of the directory", "use another image")
     if path.parts in ((_OPAQUE,), (_WHITEOUT + DATA,)):
         _empty(folder)
     if path.parts[:1] != (DATA,):
@@ -51,48 +51,50 @@ def _apply(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     elif path.name.startswith(_WHITEOUT):
         _remove(target.with_name(path.name.removeprefix(_WHITEOUT)))
     elif member.isdir():
-        _make_folder(target, folder)
+        _create_folder(target, folder)
     elif member.isreg() and not member.issparse() and target != folder:
         _remove(target)
-        _make_folder(target.parent, folder)
+        _create_folder(target.parent, folder)
         _write(tar, member, target)
     else:
         raise BadInput(
-            f"the image holds /{path}, which is neither a regular file nor a folder",
-            "build it with plain copies: FROM scratch, then COPY the files to /data/",
+            f"the image contains /{path}, which is neither a regular file nor a directory",
+            "build it FROM scratch and COPY the files to /data/",
         )
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     content = tar.extractfile(member)
-    assert content is not None  # It is so only for what is no regular file.
+    assert content is not None  # None only for entries that are not regular files.
     with target.open("wb") as file:
         shutil.copyfileobj(content, file, _CHUNK)
 
 
-def _make_folder(path: Path, root: Path) -> None:
-    """Make ``path`` and what is between it and ``root`` folders, in the place of files of lower layers."""
-    for step in [*reversed(path.parents), path]:
-        if step.is_relative_to(root):
-            if not step.is_dir():
-                _remove(step)
-            step.mkdir(exist_ok=True)
+def _create_folder(path: Path, root: Path) -> None:
+    """Create ``path`` and its parents below ``root``, replacing files of lower layers."""
+    for part in [*reversed(path.parents), path]:
+        if part.is_relative_to(root):
+            if not part.is_dir():
+                _remove(part)
+            part.mkdir(exist_ok=True)
 
 
 def _empty(folder: Path) -> None:
-    for inner in folder.iterdir() if folder.is_dir() else ():
-        _remove(inner)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Delete what lower layers put at ``path``."""
+    """Delete the file or directory of lower layers at ``path``."""
     if path.is_dir():
         shutil.rmtree(path)
     elif path.exists():
         path.unlink()
 
 
-def _no_tar(layer: Blob, error: Exception) -> tuple[str, str]:
+def _not_a_tar(layer: Blob, error: Exception) -> BadInput:
     if layer.media_type.endswith("zstd"):
-        return f"layer {layer.digest} is compressed with zstd", "build the image with gzip layers"
-    return f"layer {layer.digest} ({layer.media_type}) is no tar archive: {error}", "build the image again"
+        return BadInput(f"layer {layer.digest} is compressed with zstd", "build the image with gzip layers")
+    return BadInput(
+        f"layer {layer.digest} ({layer.media_type}) is not a tar archive: {error}", "build the image again"
+    )

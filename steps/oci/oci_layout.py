@@ -1,8 +1,8 @@
-"""OCI image layouts on disk: the reproducible image of an adapter, and reading any layout with its digests checked.
+"""OCI image layouts on disk: build the reproducible image of an adapter, and read any layout with verified digests.
 
-Formats: OCI image-spec 1.1 (image-layout.md, manifest.md, config.md). The image has the one layer that KAITO's pusher
-makes and its inference reads: ``data/adapter_config.json`` and ``data/adapter_model.safetensors``. Beside it stand
-referrers: manifests whose ``subject`` it is, which say something about it.
+Formats: OCI image-spec 1.1 (image-layout.md, manifest.md, config.md). The image has one layer, as KAITO's pusher
+builds it and its inference reads it: ``data/adapter_config.json`` and ``data/adapter_model.safetensors``. The layout
+also contains referrers: manifests whose ``subject`` is the image.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ REF_NAME = "org.opencontainers.image.ref.name"
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 CREATED = "org.opencontainers.image.created"
 
-# Weights hardly compress: level 9 takes three times as long as level 1 for 0.3 to 0.8 % less.
+# Weights hardly compress: level 9 takes three times as long as level 1 and saves 0.3 to 0.8 %.
 GZIP_LEVEL = 1
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A descriptor: what kind of bytes, which, and how many."""
+    """A content descriptor: media type, digest and size in bytes."""
 
     media_type: str
     digest: str
     size: int
 
     @classmethod
-    def read(cls, descriptor: Mapping[str, Any]) -> Blob:
-        """Take the three required properties out of a descriptor (image-spec descriptor.md)."""
+    def from_descriptor(cls, descriptor: Mapping[str, Any]) -> Blob:
+        """Parse the three required properties of a descriptor (image-spec descriptor.md)."""
         return cls(str(descriptor["mediaType"]), str(descriptor["digest"]), int(descriptor["size"]))
 
     def descriptor(self) -> dict[str, Any]:
-        """Write it as the JSON object of the specification."""
+        """Return the descriptor as the JSON object of the specification."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
 
 @dataclass(frozen=True)
 class Referrer:
-    """A manifest that says something about an image."""
+    """A manifest that describes an image."""
 
     manifest: Blob
     artifact_type: str
     blobs: tuple[Blob, ...]
 
     def descriptor(self) -> dict[str, Any]:
-        """Its entry in an index, as the referrers API gives it."""
+        """Return its entry in an index, as the referrers API returns it."""
         return {**self.manifest.descriptor(), "artifactType": self.artifact_type}
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a layout folder."""
+    """One image of a layout directory."""
 
     layout: Path
     tag: str
@@ -81,21 +81,21 @@ class Image:
 
     @property
     def size(self) -> int:
-        """Bytes of manifest, config and layers together."""
+        """Total bytes of manifest, config and layers."""
         return sum(blob.size for blob in (self.manifest, self.config, *self.layers))
 
     def path(self, blob: Blob) -> Path:
-        """File that holds ``blob``."""
+        """Return the file of ``blob``."""
         return blob_path(self.layout, blob.digest)
 
 
 def build_image(adapter: Path, layout: Path, tag: str, annotations: Mapping[str, str]) -> Image:
-    """Make the image of the adapter in folder ``adapter`` and put it at ``layout``, whole or not at all.
+    """Build the image of the adapter in directory ``adapter`` and write it to ``layout`` atomically.
 
-    Equal inputs give equal bytes, given the same zlib. No more than a buffer of a file is held in memory.
+    Equal inputs produce equal bytes with the same version of zlib. Files are streamed.
 
     Raises:
-        BadInput: when ``SOURCE_DATE_EPOCH`` is set and is no number.
+        BadInput: ``SOURCE_DATE_EPOCH`` is set and is not a number.
     """
     annotations = with_created(annotations)
     with files.replacing_folder(layout) as folder:
@@ -120,60 +120,62 @@ def build_image(adapter: Path, layout: Path, tag: str, annotations: Mapping[str,
 
 
 def add_referrer(image: Image, artifact_type: str, content: bytes, annotations: Mapping[str, str]) -> Image:
-    """Put ``content`` into the layout as a referrer of its image, in the place of one of the same type.
+    """Add ``content`` to the layout as a referrer of its image, replacing one of the same type.
 
-    ``annotations`` are those of the content. Gives the image with its referrers.
+    ``annotations`` are those of the content. Return the image with its referrers.
     """
     config = write_blob(image.layout, EMPTY_CONFIG, b"{}")
-    said = write_blob(image.layout, artifact_type, content)
+    blob = write_blob(image.layout, artifact_type, content)
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": artifact_type,
         "config": config.descriptor(),
-        "layers": [{**said.descriptor(), "annotations": dict(annotations)}],
+        "layers": [{**blob.descriptor(), "annotations": dict(annotations)}],
         "subject": image.manifest.descriptor(),
     }
-    added = Referrer(write_blob(image.layout, MANIFEST, _json(manifest)), artifact_type, (config, said))
+    added = Referrer(write_blob(image.layout, MANIFEST, _json(manifest)), artifact_type, (config, blob))
     others = [referrer for referrer in image.referrers if referrer.artifact_type != artifact_type]
     write_index(image.layout, image.manifest, image.tag, [*others, added])
     return replace(image, referrers=(*others, added))
 
 
 def with_created(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Add the time of creation after the reproducible-builds.org convention: only ``SOURCE_DATE_EPOCH`` gives it.
+    """Add the creation time, set only by ``SOURCE_DATE_EPOCH`` (reproducible-builds.org).
 
     Raises:
-        BadInput: when it is set and is no number of seconds.
+        BadInput: it is set and is not a number of seconds.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not given or CREATED in annotations:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not epoch or CREATED in annotations:
         return dict(annotations)
     try:
-        created = datetime.fromtimestamp(int(given), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        created = datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError) as error:
-        raise BadInput(f"SOURCE_DATE_EPOCH is {given!r}", "set it to seconds since 1970, or unset it") from error
+        raise BadInput(f"SOURCE_DATE_EPOCH is {epoch!r}", "set it to seconds since 1970, or unset it") from error
     return {**annotations, CREATED: created}
 
 
 def read_image(layout: Path, *, verify: bool = True) -> Image:
-    """Read the one image of a layout folder, and check each blob against its digest and size.
+    """Read the one image of a layout directory, and verify digest and size of each blob.
 
     Raises:
-        StepError: when the folder is no such layout, or a blob is missing or damaged.
+        StepError: the directory is not such a layout, or a blob is missing or damaged.
     """
     try:
         entries = json.loads((layout / "index.json").read_bytes())["manifests"]
         (entry,) = [entry for entry in entries if "artifactType" not in entry]
-        manifest = Blob.read(entry)
+        manifest = Blob.from_descriptor(entry)
         content = json.loads(blob_path(layout, manifest.digest).read_bytes())
-        config = Blob.read(content["config"])
-        layers = tuple(Blob.read(layer) for layer in content["layers"])
+        config = Blob.from_descriptor(content["config"])
+        layers = tuple(Blob.from_descriptor(layer) for layer in content["layers"])
         annotations = content.get("annotations") or {}
         tag = (entry.get("annotations") or {}).get(REF_NAME, "")
         referrers = tuple(_read_referrer(layout, entry) for entry in entries if "artifactType" in entry)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StepError(f"{layout} is no OCI layout of one image ({error})", "package the adapter again") from error
+        raise StepError(
+            f"{layout} is not an OCI layout of one image ({error})", "package the adapter again"
+        ) from error
     image = Image(layout, tag, manifest, config, layers, annotations, referrers)
     for blob in (manifest, config, *layers) if verify else ():
         path = image.path(blob)
@@ -183,7 +185,7 @@ def read_image(layout: Path, *, verify: bool = True) -> Image:
 
 
 def write_blob(layout: Path, media_type: str, content: bytes) -> Blob:
-    """Put a small blob into a layout."""
+    """Write a small blob to a layout."""
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     with files.replacing(blob_path(layout, digest)) as file:
         file.write(content)
@@ -191,7 +193,7 @@ def write_blob(layout: Path, media_type: str, content: bytes) -> Blob:
 
 
 def write_index(layout: Path, manifest: Blob, tag: str, referrers: Sequence[Referrer] = ()) -> None:
-    """Make the folder a layout whose one image is ``manifest``, named ``tag``."""
+    """Write the index of a layout whose one image is ``manifest``, tagged ``tag``."""
     entry = {**manifest.descriptor(), "annotations": {REF_NAME: tag}}
     index = {
         "schemaVersion": 2,
@@ -203,29 +205,29 @@ def write_index(layout: Path, manifest: Blob, tag: str, referrers: Sequence[Refe
 
 
 def blob_path(layout: Path, digest: str) -> Path:
-    """File of a blob by its digest; refuses what is no digest, since it would be another path."""
+    """Return the file of a blob; reject invalid digests, which could be paths outside the layout."""
     if not is_digest(digest):
-        raise StepError(f"{digest[:100]!r} is not a digest", "the image's manifest is broken: make the image again")
+        raise StepError(f"{digest[:100]!r} is not a digest", "the image's manifest is invalid: build the image again")
     algorithm, _, digits = digest.partition(":")
     return layout / "blobs" / algorithm / digits
 
 
 def digest_of(path: Path, like: str) -> str:
-    """Digest of a file by the algorithm that the digest ``like`` uses."""
+    """Return the digest of a file by the algorithm of the digest ``like``."""
     algorithm = like.partition(":")[0]
     with path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
 def _read_referrer(layout: Path, entry: Mapping[str, Any]) -> Referrer:
-    manifest = Blob.read(entry)
+    manifest = Blob.from_descriptor(entry)
     content = json.loads(blob_path(layout, manifest.digest).read_bytes())
-    blobs = tuple(Blob.read(blob) for blob in (content["config"], *content["layers"]))
+    blobs = tuple(Blob.from_descriptor(blob) for blob in (content["config"], *content["layers"]))
     return Referrer(manifest, str(entry["artifactType"]), blobs)
 
 
-class _Digesting(io.RawIOBase):
-    """A binary file to write to, which knows the digest and length of what went through it."""
+class _HashingWriter(io.RawIOBase):
+    """Binary file that computes digest and length of the bytes written."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file
@@ -247,18 +249,18 @@ class _Digesting(io.RawIOBase):
 
 
 def _write_layer(adapter: Path, layout: Path) -> tuple[Blob, str]:
-    """Write the layer blob; give it and its diff_id, the digest of the tar before compression."""
+    """Write the layer blob; return it and its diff_id, the digest of the uncompressed tar."""
     partial = layout / "blobs" / "layer.partial"
     with files.replacing(partial) as file:
-        packed = _Digesting(file)
+        packed = _HashingWriter(file)
         with gzip.GzipFile("", "wb", GZIP_LEVEL, packed, mtime=0) as compressor:
-            plain = _Digesting(compressor)
+            plain = _HashingWriter(compressor)
             with tarfile.open(mode="w|", fileobj=plain, format=tarfile.PAX_FORMAT) as tar:
-                tar.addfile(_entry("data", tarfile.DIRTYPE, 0o755, 0))
+                tar.addfile(_tar_entry("data", tarfile.DIRTYPE, 0o755, 0))
                 for name in sorted(ADAPTER_FILES):
                     with (adapter / name).open("rb") as content:
                         size = os.fstat(content.fileno()).st_size
-                        tar.addfile(_entry(f"data/{name}", tarfile.REGTYPE, 0o644, size), content)
+                        tar.addfile(_tar_entry(f"data/{name}", tarfile.REGTYPE, 0o644, size), content)
     blob = Blob(LAYER, packed.digest, packed.length)
     target = blob_path(layout, blob.digest)
     target.parent.mkdir(exist_ok=True)
@@ -266,8 +268,8 @@ def _write_layer(adapter: Path, layout: Path) -> tuple[Blob, str]:
     return blob, plain.digest
 
 
-def _entry(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
-    """A tar entry that says nothing of when, by whom and where it was made."""
+def _tar_entry(name: str, kind: bytes, mode: int, size: int) -> tarfile.TarInfo:
+    """Return a tar entry without timestamp and owner, for reproducible bytes."""
     entry = tarfile.TarInfo(name)
     entry.type, entry.mode, entry.size = kind, mode, size
     entry.mtime = entry.uid = entry.gid = 0

@@ -1,8 +1,8 @@
-"""Image references: ``registry/repository[:tag][@digest]``, read as ``docker`` reads them.
+"""Image references: ``registry/repository[:tag][@digest]``, parsed as ``docker`` does.
 
-Grammar: the distribution project's ``reference`` package, which KAITO's own validation calls too. ``alpine`` is
-``docker.io/library/alpine``; the first part is a registry when it holds a dot, a colon or a capital, or is
-``localhost``. An absent tag stays absent here; who pushes or pulls takes ``latest``.
+Grammar: the distribution project's ``reference`` package, which KAITO's validation calls too. ``alpine`` is
+``docker.io/library/alpine``; the first part is a registry if it contains a dot, a colon or a capital, or is
+``localhost``. A missing tag stays empty; push and pull use ``latest``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SCHEME = re.compile(r"[a-z][a-z0-9-]*:/{2}")
 
 @dataclass(frozen=True)
 class Reference:
-    """Where an image is; ``str()`` gives the full form, which parses back to an equal value."""
+    """Reference of an image; ``str()`` returns the full form, which parses to an equal value."""
 
     registry: str
-    """Host and, where given, port."""
+    """Host and optional port."""
     repository: str
     tag: str = ""
     digest: str = ""
-    """``sha256:<64 hex digits>`` (or sha384, sha512); it wins over the tag when pulling."""
+    """``sha256:<64 hex digits>`` (or sha384, sha512); has precedence over the tag when pulling."""
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -44,43 +44,43 @@ class Reference:
         return f"{self.registry}/{self.repository}"
 
     @property
-    def pulled(self) -> str:
-        """What the registry is asked for: the digest, else the tag, else ``latest``."""
+    def tag_or_digest(self) -> str:
+        """Name of the manifest to pull: the digest, else the tag, else ``latest``."""
         return self.digest or self.tag or "latest"
 
 
 def parse(text: str) -> Reference:
-    """Read an image reference.
+    """Parse an image reference.
 
     Raises:
-        BadInput: with everything that is wrong in it.
+        BadInput: all errors in it.
     """
-    wrong: list[str] = []
+    errors: list[str] = []
     fixes: list[str] = []
     if not text or text != text.strip() or any(c.isspace() for c in text):
-        raise BadInput(f"image reference {text!r} is empty or holds white space", _EXAMPLE)
+        raise BadInput(f"image reference {text!r} is empty or contains white space", _EXAMPLE)
     if scheme := _SCHEME.match(text):
         raise BadInput(f"image reference {text!r} has a scheme", f"write {text[scheme.end() :]!r}")
     rest, at, digest = text.partition("@")
     registry, path = _split_registry(rest)
     repository, colon, tag = path.partition(":")
     if at and not is_digest(digest):
-        wrong.append(f"{digest!r} is not a digest")
+        errors.append(f"{digest!r} is not a digest")
         fixes.append("write sha256: and 64 lower-case hex digits")
     if colon and not _TAG.fullmatch(tag):
-        wrong.append(f"{_cut(tag)!r} is not a tag")
-        fixes.append("a tag has 1 to 128 letters, digits, '_', '.' or '-', and begins with none of the last two")
-    _check_registry(registry, wrong, fixes)
-    _check_repository(repository, wrong, fixes)
-    if wrong:
-        raise BadInput(f"image reference {_cut(text)!r}: {'; '.join(wrong)}", "; ".join(fixes))
+        errors.append(f"{_shorten(tag)!r} is not a tag")
+        fixes.append("a tag has 1 to 128 letters, digits, '_', '.' or '-', and does not begin with '.' or '-'")
+    _check_registry(registry, errors, fixes)
+    _check_repository(repository, errors, fixes)
+    if errors:
+        raise BadInput(f"image reference {_shorten(text)!r}: {'; '.join(errors)}", "; ".join(fixes))
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
     return Reference(registry, repository, tag, digest)
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text is a digest of an algorithm that OCI registers and this Python can check."""
+    """Return True for a digest of an algorithm registered by OCI and available in Python."""
     algorithm, _, digits = text.partition(":")
     return len(digits) == DIGEST_LENGTHS.get(algorithm) and not set(digits) - set("0123456789abcdef")
 
@@ -90,36 +90,36 @@ _EXAMPLE = "write it as registry.example.com/team/name:1.0"
 
 def _split_registry(rest: str) -> tuple[str, str]:
     first, slash, path = rest.partition("/")
-    named = "." in first or ":" in first or first == "localhost" or first != first.lower()
-    if not slash or not named:
+    is_registry = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    if not slash or not is_registry:
         return DOCKER_HUB, rest
     return (DOCKER_HUB if first == "index.docker.io" else first), path
 
 
-def _check_registry(registry: str, wrong: list[str], fixes: list[str]) -> None:
+def _check_registry(registry: str, errors: list[str], fixes: list[str]) -> None:
     match = _REGISTRY.fullmatch(registry)
     if not match:
-        wrong.append(f"{_cut(registry)!r} is not a registry's host name")
-        fixes.append("a host name has letters, digits, '-' and '.', and perhaps ':port'")
+        errors.append(f"{_shorten(registry)!r} is not a host name")
+        fixes.append("a host name has letters, digits, '-' and '.', and optionally ':port'")
     elif match[1] and not (len(match[1]) <= 5 and 0 < int(match[1]) < 65536):
-        wrong.append(f"port {_cut(match[1])} does not exist")
+        errors.append(f"port {_shorten(match[1])} is out of range")
         fixes.append("a port is 1 to 65535")
 
 
-def _check_repository(repository: str, wrong: list[str], fixes: list[str]) -> None:
+def _check_repository(repository: str, errors: list[str], fixes: list[str]) -> None:
     if not repository:
-        wrong.append("the repository is missing")
+        errors.append("the repository is missing")
         fixes.append(_EXAMPLE)
     elif repository != repository.lower():
-        wrong.append(f"repository {_cut(repository)!r} has capitals")
-        fixes.append(f"use lower case: {_cut(repository.lower())!r}")
+        errors.append(f"repository {_shorten(repository)!r} has capitals")
+        fixes.append(f"use lower case: {_shorten(repository.lower())!r}")
     elif not all(_COMPONENT.fullmatch(part) for part in repository.split("/")):
-        wrong.append(f"{_cut(repository)!r} is not a repository")
+        errors.append(f"{_shorten(repository)!r} is not a repository")
         fixes.append("each part has lower-case letters and digits, joined by '.', '_', '__' or '-'")
     elif len(repository) > MAX_REPOSITORY_LENGTH:
-        wrong.append(f"the repository has {len(repository)} characters")
+        errors.append(f"the repository has {len(repository)} characters")
         fixes.append(f"use at most {MAX_REPOSITORY_LENGTH}")
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,6 +1,6 @@
-"""Who we are to a registry: Basic, Bearer token or nobody, as its challenge asks.
+"""Authentication to a registry: Basic, Bearer token or anonymous, as its challenge requires.
 
-Tokens after distribution's "token authentication specification" and docker's OAuth2 addition for identity tokens.
+Tokens follow distribution's "token authentication specification" and docker's OAuth2 extension for identity tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from steps.runtime.errors import StepError, TransientError
 
 
 class RegistryAuth(AuthBase):
-    """Authorization for one repository: a callable that requests takes as ``auth``.
+    """Authorization for one repository, passed to requests as ``auth``.
 
-    Its presence also keeps requests from sending what stands in ~/.netrc.
+    It also prevents requests from sending credentials from ~/.netrc.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class RegistryAuth(AuthBase):
         self._scopes += [f"repository:{mount_from}:pull"] if mount_from else []
         self._origin = urlsplit(base)[:2]
         self._header = ""
-        found = credentials.find(reference, docker_config)
-        self.known = found is not None
-        """Whether there are credentials for the registry."""
-        self._credentials = found or credentials.Credentials()
-        self._by_azure = found is None and registry_azure.is_azure(reference.registry)
+        stored = credentials.find(reference, docker_config)
+        self.known = stored is not None
+        """Credentials for the registry exist."""
+        self._credentials = stored or credentials.Credentials()
+        self._uses_azure = stored is None and registry_azure.is_azure(reference.registry)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Sign a request to the registry; an upload may go on at another host, which gets nothing."""
+        """Add the header to a request; uploads can continue at another host, which receives no credentials."""
         if self._header and urlsplit(str(request.url))[:2] == self._origin:
             request.headers["Authorization"] = self._header
         return request
 
-    def answer(self, response: requests.Response) -> bool:
-        """Prepare for the challenge of a 401 (RFC 9110, 11.6.1); False when there is nothing new to answer with.
+    def respond_to(self, response: requests.Response) -> bool:
+        """Prepare the header for the challenge of a 401 (RFC 9110, 11.6.1); return False if it did not change.
 
         Raises:
-            StepError: when the token server refuses, or is no https address.
+            StepError: the token server rejects the request, or has no https URL.
         """
         challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
         header, known = "", self._credentials
@@ -76,7 +76,7 @@ class RegistryAuth(AuthBase):
         return fresh
 
     def redacted(self, error: StepError) -> StepError:
-        """Take out of an error what a server may have echoed."""
+        """Remove credentials that a server may have echoed from an error."""
         for secret in sorted(
             {*self._credentials.secrets, self._header.partition(" ")[2]} - {""}, key=len, reverse=True
         ):
@@ -84,10 +84,10 @@ class RegistryAuth(AuthBase):
         error.args = (error.message,)
         return error
 
-    def refused(self, response: requests.Response) -> StepError:
-        """The error for an answer that is not what was asked for, without what a server may have echoed."""
-        error = registry_errors.refused(
-            response, self._reference, push=self._push, known=self.known, azure=self._by_azure
+    def error_from(self, response: requests.Response) -> StepError:
+        """Return the error for an unexpected response, without echoed credentials."""
+        error = registry_errors.from_response(
+            response, self._reference, push=self._push, known=self.known, azure=self._uses_azure
         )
         return self.redacted(error)
 
@@ -97,48 +97,48 @@ class RegistryAuth(AuthBase):
             return known.registry_token
         realm = challenge.get("realm", "")
         parts = urlsplit(realm)
-        if parts.scheme != "https" and not (parts.scheme == "http" and plain_http(parts.netloc)):
-            fix = f"ask its operator; if it is your own, list it in {registry_errors.INSECURE}"
-            raise StepError(f"{registry} sends us for a token to {realm!r}, which is not https", fix)
+        if parts.scheme != "https" and not (parts.scheme == "http" and uses_plain_http(parts.netloc)):
+            fix = f"contact its operator; if it is yours, list it in {registry_errors.INSECURE}"
+            raise StepError(f"{registry} requests tokens from {realm!r}, which is not https", fix)
         service = challenge.get("service", "")
-        if self._by_azure and not known.identity_token:
-            self._log_in_by_azure(service)
-        response = self._ask(realm, service)
-        if response.status_code in (400, 401) and self._by_azure and known.identity_token:
-            self._log_in_by_azure(service)  # An ACR's refresh token ends after three hours.
-            response = self._ask(realm, service)
+        if self._uses_azure and not known.identity_token:
+            self._log_in_to_azure(service)
+        response = self._request_token(realm, service)
+        if response.status_code in (400, 401) and self._uses_azure and known.identity_token:
+            self._log_in_to_azure(service)  # An ACR refresh token expires after three hours.
+            response = self._request_token(realm, service)
         if response.status_code != 200:
-            raise self.refused(response)
+            raise self.error_from(response)
         try:
             answer = response.json()
             return str(answer.get("token") or answer["access_token"])
         except (ValueError, KeyError, AttributeError):
-            raise TransientError(f"{parts.netloc} gave no token for {registry}", "ask its operator") from None
+            raise TransientError(f"{parts.netloc} returned no token for {registry}", "contact its operator") from None
 
-    def _log_in_by_azure(self, service: str) -> None:
+    def _log_in_to_azure(self, service: str) -> None:
         origin = f"{self._origin[0]}://{self._origin[1]}"
-        token = registry_azure.refresh_token(self._reference, origin, service, push=self._push)
+        token = registry_azure.fetch_refresh_token(self._reference, origin, service, push=self._push)
         self.known = bool(token)
         self._credentials = credentials.Credentials(identity_token=token)
 
-    def _ask(self, realm: str, service: str) -> requests.Response:
-        """Ask for a token. Redirects are not followed: the form of an identity token would go along."""
+    def _request_token(self, realm: str, service: str) -> requests.Response:
+        """Request a token. Redirects are not followed: they would receive the identity token too."""
         known = self._credentials
-        call: dict[str, Any] = {"timeout": TIMEOUT, "allow_redirects": False, "auth": nobody}
+        options: dict[str, Any] = {"timeout": TIMEOUT, "allow_redirects": False, "auth": anonymous_auth}
         try:
             if known.identity_token:
                 form = {"grant_type": "refresh_token", "client_id": "argotune", "refresh_token": known.identity_token}
                 form |= {"service": service, "scope": " ".join(self._scopes)}
-                return requests.post(realm, data=form, **call)
+                return requests.post(realm, data=form, **options)
             if known.username:
-                call["auth"] = HTTPBasicAuth(known.username.encode(), known.password.encode())
-            return requests.get(realm, params={"service": service, "scope": self._scopes}, **call)
+                options["auth"] = HTTPBasicAuth(known.username.encode(), known.password.encode())
+            return requests.get(realm, params={"service": service, "scope": self._scopes}, **options)
         except requests.RequestException as error:
-            raise registry_errors.lost(error, self._reference.registry) from None
+            raise registry_errors.from_connection_error(error, self._reference.registry) from None
 
 
-def plain_http(host: str) -> bool:
-    """Whether to talk to ``host[:port]`` without TLS: this machine, or listed in ``ARGOTUNE_INSECURE_REGISTRIES``."""
+def uses_plain_http(host: str) -> bool:
+    """Return True for loopback addresses and hosts in ``ARGOTUNE_INSECURE_REGISTRIES``, which need no TLS."""
     listed = [name.strip() for name in os.environ.get(registry_errors.INSECURE, "").split(",") if name.strip()]
     bare = urlsplit(f"//{host}").hostname or ""
     if bare == "localhost" or host in listed or bare in listed:
@@ -150,23 +150,23 @@ def plain_http(host: str) -> bool:
 
 
 def parse_challenges(header: str) -> dict[str, dict[str, str]]:
-    """Parameters of each scheme of a ``WWW-Authenticate`` header, by the scheme's lower-case name."""
-    found: dict[str, dict[str, str]] = {}
+    """Return the parameters of each scheme of a ``WWW-Authenticate`` header, by lower-case scheme."""
+    challenges: dict[str, dict[str, str]] = {}
     parameters: dict[str, str] = {}
     for scheme, key, quoted, bare in _CHALLENGE.findall(header):
         if scheme:
-            parameters = found.setdefault(scheme.lower(), {})
+            parameters = challenges.setdefault(scheme.lower(), {})
         else:
             parameters[key.lower()] = re.sub(r"\\(.)", r"\1", quoted) or bare
-    return found
+    return challenges
 
 
 _CHALLENGE = re.compile(
-    r"(?:^|,)\s*([A-Za-z]\w*)(?=\s+[\w-]+\s*=|\s*$|\s*,)"  # A scheme stands alone or before a parameter,
+    r"(?:^|,)\s*([A-Za-z]\w*)(?=\s+[\w-]+\s*=|\s*$|\s*,)"  # A scheme: alone or before a parameter,
     r'|([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # which is key="quoted" or key=bare.
 )
 
 
-def nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Nothing of ~/.netrc either."""
+def anonymous_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send no credentials, not even from ~/.netrc."""
     return request

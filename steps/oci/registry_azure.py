@@ -1,7 +1,7 @@
-"""Into an Azure Container Registry without a stored password: a token of Microsoft Entra for one of the registry's.
+"""Login to an Azure Container Registry without a password: exchange a Microsoft Entra token for a registry token.
 
-Pods have it by workload identity, virtual machines by their managed identity, people by ``az login``. The exchange is
-ACR's own, ``POST /oauth2/exchange`` (Azure/acr, docs/AAD-OAuth.md); what it gives works like docker's identity token.
+Pods use workload identity, virtual machines their managed identity, users ``az login``. ``POST /oauth2/exchange``
+(Azure/acr, docs/AAD-OAuth.md) returns a refresh token that works like docker's identity token.
 """
 
 from __future__ import annotations
@@ -17,77 +17,79 @@ from steps.oci.reference import Reference
 from steps.oci.registry_errors import TIMEOUT
 from steps.runtime.errors import BadInput, StepError, TransientError
 
-LISTED = "ARGOTUNE_AZURE_REGISTRIES"
+CUSTOM_DOMAINS_ENV = "ARGOTUNE_AZURE_REGISTRIES"
 AUDIENCES = {
     "azurecr.io": "https://containerregistry.azure.net",
     "azurecr.cn": "https://management.chinacloudapi.cn",
     "azurecr.us": "https://management.usgovcloudapi.net",
 }
-"""Whom a token is asked for, by the cloud's domain. No other host gets to see one, unless it is listed."""
+"""Token audience by domain of the cloud. No other host receives a token, unless it is listed."""
 
 
 def is_azure(registry: str) -> bool:
-    """Whether a registry is Azure's by its name, or by ``ARGOTUNE_AZURE_REGISTRIES`` (a domain of one's own)."""
-    listed = [name.strip() for name in os.environ.get(LISTED, "").split(",")]
+    """Return True for hosts of Azure and for custom domains listed in ``ARGOTUNE_AZURE_REGISTRIES``."""
+    listed = [name.strip() for name in os.environ.get(CUSTOM_DOMAINS_ENV, "").split(",")]
     return registry in listed or registry.endswith(tuple(f".{domain}" for domain in AUDIENCES))
 
 
-def refresh_token(reference: Reference, origin: str, service: str, *, push: bool) -> str:
-    """A refresh token of the registry for who we are to Azure; empty, with a word why, when we are nobody there.
+def fetch_refresh_token(reference: Reference, origin: str, service: str, *, push: bool) -> str:
+    """Return the registry's refresh token for the Azure identity; empty, with the reason logged, if there is none.
 
     Raises:
-        BadInput: Entra does not know the identity, or the registry does not take it.
-        TransientError: one of the two can't be reached, or is busy.
+        BadInput: Entra does not know the identity, or the registry rejects it.
+        TransientError: one of the two is unreachable or busy.
     """
-    token = _entra_token(reference.registry)
+    token = _fetch_entra_token(reference.registry)
     if not token:
         return ""
     form = {"grant_type": "access_token", "service": service or reference.registry, "access_token": token}
     if tenant := os.environ.get("AZURE_TENANT_ID"):
         form["tenant"] = tenant
     try:
-        answer = requests.post(f"{origin}/oauth2/exchange", data=form, timeout=TIMEOUT, allow_redirects=False)
+        response = requests.post(f"{origin}/oauth2/exchange", data=form, timeout=TIMEOUT, allow_redirects=False)
     except requests.RequestException as error:
-        raise registry_errors.lost(error, reference.registry) from None
-    if answer.status_code in (401, 403):
+        raise registry_errors.from_connection_error(error, reference.registry) from None
+    if response.status_code in (401, 403):
         role = registry_errors.AZURE_PUSH if push else registry_errors.AZURE_PULL
         raise BadInput(
-            f"{reference.registry} does not take the Azure identity of this step: HTTP {answer.status_code}",
-            f"give it the role {role} on the registry, in the registry's own tenant",
+            f"{reference.registry} rejects the Azure identity of this step: HTTP {response.status_code}",
+            f"assign it the role {role} on the registry, in the registry's tenant",
         )
-    if answer.status_code != 200:
-        raise _without(token, registry_errors.refused(answer, reference, push=push, known=True))
+    if response.status_code != 200:
+        raise _redact(token, registry_errors.from_response(response, reference, push=push, known=True))
     try:
-        return str(answer.json()["refresh_token"])
+        return str(response.json()["refresh_token"])
     except (ValueError, KeyError, TypeError):
-        raise TransientError(f"{reference.registry} gave no token for the Azure identity", "see its log") from None
+        raise TransientError(
+            f"{reference.registry} returned no token for the Azure identity", "check its log"
+        ) from None
 
 
-def _entra_token(registry: str) -> str:
+def _fetch_entra_token(registry: str) -> str:
     domain = next((domain for domain in AUDIENCES if registry.endswith(f".{domain}")), "azurecr.io")
     try:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.identity import CredentialUnavailableError
     except ModuleNotFoundError:
-        print(f"{registry} is asked as nobody: azure-identity is not installed (argotune[azure])", flush=True)
+        print(f"connecting to {registry} anonymously: azure-identity is not installed (argotune[azure])", flush=True)
         return ""
     try:
-        with _credential() as credential:
+        with _create_credential() as credential:
             return str(credential.get_token(f"{AUDIENCES[domain]}/.default").token)
     except CredentialUnavailableError as error:
-        print(f"{registry} is asked as nobody: there is no Azure identity here ({_first_line(error)})", flush=True)
+        print(f"connecting to {registry} anonymously: no Azure identity ({_first_line(error)})", flush=True)
         return ""
     except ClientAuthenticationError as error:
         status = getattr(error.response, "status_code", 0) or 0
         if not status and not _is_workload():
-            print(f"{registry} is asked as nobody: no Azure identity here ({_first_line(error)})", flush=True)
+            print(f"connecting to {registry} anonymously: no Azure identity ({_first_line(error)})", flush=True)
             return ""
         if status in (408, 429) or status >= 500 or not status:
             raise TransientError(
-                f"Microsoft Entra gave no token: {_first_line(error)}", "run it again later"
+                f"Microsoft Entra returned no token: {_first_line(error)}", "run it again later"
             ) from None
         raise BadInput(
-            f"Microsoft Entra does not take the identity of this step: {_first_line(error)}",
+            f"Microsoft Entra rejects the identity of this step: {_first_line(error)}",
             "compare AZURE_CLIENT_ID and AZURE_TENANT_ID (annotations of the service account) with the managed"
             " identity, and its federated credential with the service account's namespace and name",
         ) from None
@@ -97,11 +99,11 @@ def _entra_token(registry: str) -> str:
         ) from None
 
 
-def _credential() -> Any:
-    """Who we are: directly where it is plain, so that its own error is seen and not that of a chain."""
+def _create_credential() -> Any:
+    """Return the workload identity where it is configured, so that its error is reported and not that of a chain."""
     from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
 
-    # What it would say here is said by us, in one line.
+    # Its messages are logged by this module, in one line.
     logging.getLogger("azure.identity").setLevel(logging.ERROR)
     if _is_workload():
         return WorkloadIdentityCredential(retry_total=0)
@@ -116,11 +118,11 @@ def _credential() -> Any:
 
 
 def _is_workload() -> bool:
-    """Set by Azure's webhook in pods of a service account that is annotated for it."""
+    """Return True in pods of an annotated service account, where Azure's webhook sets these variables."""
     return all(os.environ.get(f"AZURE_{name}") for name in ("FEDERATED_TOKEN_FILE", "CLIENT_ID", "TENANT_ID"))
 
 
-def _without(secret: str, error: StepError) -> StepError:
+def _redact(secret: str, error: StepError) -> StepError:
     error.message = error.message.replace(secret, "***")
     error.args = (error.message,)
     return error

@@ -1,4 +1,4 @@
-"""What can go wrong between us and a registry, said so that the user can mend it."""
+"""Errors of registries, with instructions to fix them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import retry_after
 
 INSECURE = "ARGOTUNE_INSECURE_REGISTRIES"
-AZURE_PUSH = "AcrPush (of a registry with ABAC: Container Registry Repository Writer)"
-AZURE_PULL = "AcrPull (of a registry with ABAC: Container Registry Repository Reader)"
+AZURE_PUSH = "AcrPush (on a registry with ABAC: Container Registry Repository Writer)"
+AZURE_PULL = "AcrPull (on a registry with ABAC: Container Registry Repository Reader)"
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and to wait for the next bytes."""
 
 
 class TooLarge(StepError):
-    """A body is larger than the registry, or a proxy before it, takes."""
+    """The request body exceeds the limit of the registry or of a proxy in front of it."""
 
 
 class TagImmutable(BadInput):
-    """A tag stays where it is."""
+    """The tag exists and cannot be moved."""
 
 
-def refused(
+def from_response(
     response: requests.Response, reference: Reference, *, push: bool, known: bool, azure: bool = False
 ) -> StepError:
-    """The error for an answer that is not what was asked for.
+    """Return the error for an unexpected response.
 
-    ``push`` says what was tried, ``known`` whether there were credentials to send, ``azure`` that they are those of
-    an Azure identity.
+    ``push`` is False for a pull; ``known`` means that credentials were sent, ``azure`` that they are those of an Azure
+    identity.
     """
     registry, status = reference.registry, response.status_code
     detail = f"HTTP {status}{_details(response)}"
     if status in (408, 429) or status >= 500:
-        return TransientError(f"{registry} answers {detail}", "run it again later", retry_after(response))
+        return TransientError(f"{registry} returned {detail}", "run it again later", retry_after(response))
     if status in (401, 403):
         return _denied(detail, reference, push, known, azure)
     if status == 404:
-        what, fix = (f"repository {reference.name}", "create the repository") if push else (str(reference), "push it")
-        return BadInput(f"{registry} does not know {what}: {detail}", f"check the name, or {fix} first")
+        missing, fix = (
+            (f"repository {reference.name}", "create the repository") if push else (str(reference), "push it")
+        )
+        return BadInput(f"{registry} has no {missing}: {detail}", f"check the name, or {fix} first")
     if status == 413:
-        fix = "raise the body limit of the proxy before it (nginx: client_max_body_size)"
-        return TooLarge(f"{registry} takes no blob of this size: {detail}", fix)
+        fix = "increase the body limit of the proxy in front of it (nginx: client_max_body_size)"
+        return TooLarge(f"{registry} accepts no blob of this size: {detail}", fix)
     if status in (405, 409, 412) or re.search(r"(?i)immutab|disallow|locked", detail):
-        return _locked(detail, reference)
-    asked = f"{response.request.method} {urlsplit(str(response.url)).path}"
-    return StepError(f"{registry} refused {asked}: {detail}", "see the registry's log")
+        return _tag_immutable(detail, reference)
+    request = f"{response.request.method} {urlsplit(str(response.url)).path}"
+    return StepError(f"{registry} rejected {request}: {detail}", "check the registry's log")
 
 
-def lost(error: requests.RequestException, registry: str) -> StepError:
-    """The error for a connection that could not be made or kept; without addresses, which may be signed."""
+def from_connection_error(error: requests.RequestException, registry: str) -> StepError:
+    """Return the error for a failed connection, without URLs, which can be signed."""
     text = _cause(error)
     if isinstance(error, requests.exceptions.SSLError):
         return StepError(
@@ -63,9 +65,9 @@ def lost(error: requests.RequestException, registry: str) -> StepError:
             f"set REQUESTS_CA_BUNDLE to its certificate authority; for plain http list it in {INSECURE}",
         )
     if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        return BadInput(f"{registry} is no address: {text}", "check the image reference")
+        return BadInput(f"{registry} is not a valid address: {text}", "check the image reference")
     return TransientError(
-        f"{registry} cannot be reached: {text}", f"check that {registry} is up and can be reached from here"
+        f"{registry} cannot be reached: {text}", f"check that {registry} is up and reachable from this machine"
     )
 
 
@@ -75,29 +77,29 @@ def _denied(detail: str, reference: Reference, push: bool, known: bool, azure: b
     verb = "push to" if push else "pull from"
     if azure and known:
         return BadInput(
-            f"{registry} does not let the Azure identity of this step {verb} {reference.name}: {detail}",
-            f"give it the role {AZURE_PUSH if push else AZURE_PULL} on the registry",
+            f"{registry} does not allow the Azure identity of this step to {verb} {reference.name}: {detail}",
+            f"assign it the role {AZURE_PUSH if push else AZURE_PULL} on the registry",
         )
-    where = " and ".join(str(file) for file in config_files())
+    paths = " and ".join(str(file) for file in config_files())
     return BadInput(
-        f"{registry} does not let {sent} {verb} {reference.name}: {detail}",
-        f"credentials were looked for in {where} ({'found' if known else 'none found'} for {registry}): log in with"
-        f" `docker login {registry}`, or mount a secret that may {verb} it and set DOCKER_CONFIG to its folder",
+        f"{registry} does not allow {sent} to {verb} {reference.name}: {detail}",
+        f"searched for credentials in {paths} ({'found' if known else 'none found'} for {registry}): log in with"
+        f" `docker login {registry}`, or mount a secret with permission to {verb} it and set DOCKER_CONFIG",
     )
 
 
-def _locked(detail: str, reference: Reference) -> TagImmutable:
-    """ACR answers 405 where image or repository is locked, Harbor 412, ECR 400 with TAG_INVALID ... immutable."""
+def _tag_immutable(detail: str, reference: Reference) -> TagImmutable:
+    """Return the error for a locked tag: ACR responds with 405, Harbor 412, ECR 400 (TAG_INVALID ... immutable)."""
     return TagImmutable(
-        f"{reference.registry} does not let {reference} be written: {detail}",
-        "the tag, or the whole repository, is locked or immutable: give a new tag, or unlock it (of ACR: az acr"
+        f"{reference.registry} does not allow writing {reference}: {detail}",
+        "the tag or the whole repository is locked or immutable: use a new tag, or unlock it (on ACR: az acr"
         f" repository update --name {reference.registry.partition('.')[0]} --image"
         f" {reference.repository}:{reference.tag or 'latest'} --write-enabled true)",
     )
 
 
 def _details(response: requests.Response) -> str:
-    """What the registry says in its error body (distribution-spec, "Error Codes")."""
+    """Return the messages of the error body (distribution-spec, "Error Codes")."""
     try:
         errors = json.loads(next(response.iter_content(16384), b""))["errors"]
         text = "; ".join(f"{e.get('code', '')}: {e.get('message', '')}" for e in errors)
@@ -107,7 +109,7 @@ def _details(response: requests.Response) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """Innermost reason of a chain of wrapped connection errors."""
+    """Return the innermost reason of a chain of wrapped connection errors."""
     while True:
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):

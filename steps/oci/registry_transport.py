@@ -1,4 +1,4 @@
-"""The connection to a registry: an answer whose head breaks off is no answer, and bodies leave in large pieces."""
+"""Connections to a registry that reject truncated response headers and send bodies in large blocks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-PIECE = 256 * 1024
-"""Bytes; http.client takes 16 kB."""
+BLOCK_BYTES = 256 * 1024
+"""http.client uses 16 kB."""
 
 
-class _WholeHead(http.client.HTTPResponse):
-    """http.client takes what came of a head for the whole: half an address of an upload for where it goes on."""
+class _CompleteHeaders(http.client.HTTPResponse):
+    """Response that fails if its headers are truncated; http.client would accept half of a Location."""
 
     def begin(self) -> None:
         lines: Any = _Lines(self.fp)
@@ -23,7 +23,7 @@ class _WholeHead(http.client.HTTPResponse):
         self.fp = lines.file
         if lines.last not in (b"\r\n", b"\n"):
             self.close()
-            raise ConnectionResetError("the connection broke within the head of an answer")
+            raise ConnectionResetError("the connection was lost within the headers of a response")
 
 
 class _Lines:
@@ -39,29 +39,29 @@ class _Lines:
         return getattr(self.file, name)
 
 
-class _WholeHTTPConnection(HTTPConnection):
-    response_class = _WholeHead
+class _StrictHTTPConnection(HTTPConnection):
+    response_class = _CompleteHeaders
 
 
-class _WholeHTTPSConnection(HTTPSConnection):
-    response_class = _WholeHead
+class _StrictHTTPSConnection(HTTPSConnection):
+    response_class = _CompleteHeaders
 
 
-class _WholeHTTPConnectionPool(HTTPConnectionPool):
-    ConnectionCls = _WholeHTTPConnection
+class _StrictHTTPConnectionPool(HTTPConnectionPool):
+    ConnectionCls = _StrictHTTPConnection
 
 
-class _WholeHTTPSConnectionPool(HTTPSConnectionPool):
-    ConnectionCls = _WholeHTTPSConnection
+class _StrictHTTPSConnectionPool(HTTPSConnectionPool):
+    ConnectionCls = _StrictHTTPSConnection
 
 
 class RegistryAdapter(HTTPAdapter):
-    """To be mounted in a session of requests."""
+    """Transport adapter to mount in a requests session."""
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        """Make connections of this kind."""
-        super().init_poolmanager(*arguments, blocksize=PIECE, **named)
+        """Create connections that check headers."""
+        super().init_poolmanager(*arguments, blocksize=BLOCK_BYTES, **named)
         self.poolmanager.pool_classes_by_scheme = {
-            "http": _WholeHTTPConnectionPool,
-            "https": _WholeHTTPSConnectionPool,
+            "http": _StrictHTTPConnectionPool,
+            "https": _StrictHTTPSConnectionPool,
         }

@@ -1,7 +1,7 @@
-"""One blob on its way up in chunks (OCI distribution-spec 1.1, "Pushing a blob in chunks"); cut off, it goes on.
+"""Resumable upload of one blob in chunks (OCI distribution-spec 1.1, "Pushing a blob in chunks").
 
-The registry is asked how far it has come; one that has forgotten the upload gets it anew. Registries that are made of
-docker's distribution, as most are, forget what was cut within a chunk and know what ended between two.
+After an interruption the registry reports its offset; if it no longer knows the upload, a new one starts. Registries
+based on docker's distribution, as most are, lose an interrupted chunk and keep the chunks before it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -23,21 +23,47 @@ from steps.oci.registry_errors import TooLarge
 from steps.runtime import files
 from steps.runtime.errors import BadInput, StepError, TransientError
 
-if TYPE_CHECKING:
-    from steps.oci.registry_client import RegistryClient
-
 ProgressCallback = Callable[[int], None]
+"""Receives the number of bytes of the file sent so far."""
 CHUNK = 64 * 1024 * 1024
 MIN_CHUNK_BYTES = 512 * 1024
-"""Below nginx's usual limit of a body, 1 MB."""
-FORGOTTEN = (400, 404, 416)
-"""What registries answer about an upload that they do not know, or not at this place."""
+"""Below nginx's default body limit, 1 MB."""
+UNKNOWN_UPLOAD = (400, 404, 416)
+"""HTTP status codes with which registries answer for an unknown upload or a wrong offset."""
 _BYTES = {"Content-Type": "application/octet-stream"}
+
+
+class Repository(Protocol):
+    """The requests to one repository of a registry that an upload needs; see ``RegistryClient``."""
+
+    base: str
+    name: str
+
+    def has_blob(self, digest: str) -> bool:
+        """Return True if the repository has a blob."""
+
+    def location(self, response: requests.Response) -> str:
+        """Return the URL where the upload continues."""
+
+    def check_stored(self, response: requests.Response, digest: str) -> None:
+        """Compare the digest that the registry reports with the blob's."""
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        expected_status: tuple[int, ...],
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: bytes | FileSlice | None = None,
+    ) -> requests.Response:
+        """Send one request."""
 
 
 @dataclass
 class UploadSession:
-    """How far an upload is; ``blob`` and ``repository`` tell whose it is."""
+    """Progress of an upload; ``blob`` and ``repository`` identify it."""
 
     repository: str
     blob: str
@@ -46,204 +72,217 @@ class UploadSession:
 
 
 class Upload:
-    """Sends ``path`` as ``blob``; ``told`` hears how many of its bytes are there.
+    """Upload of the file ``path`` as ``blob``.
 
-    ``memory`` is a file that outlives this process, so that the next one goes on. ``mount_from`` is a repository of
-    the same registry that may have the blob already.
+    Args:
+        repository: where to upload to.
+        on_progress: receives the number of bytes sent.
+        session_file: file where the upload is recorded, so that another process can resume it.
+        mount_from: repository of the same registry that may have the blob already.
     """
 
     def __init__(
         self,
-        client: RegistryClient,
+        repository: Repository,
         blob: Blob,
         path: Path,
-        told: ProgressCallback,
-        memory: Path | None,
+        on_progress: ProgressCallback,
+        session_file: Path | None,
         mount_from: str,
     ) -> None:
-        self._client = client
+        self._repository = repository
         self._blob = blob
         self._path = path
-        self._told = told
-        self._memory = memory
+
         self._mount_from = mount_from
-        self._place: UploadSession | None = None
+        self._on_progress = on_progress
+        self._session_file = session_file
+        self._session: UploadSession | None = None
         self._chunk = CHUNK
         self._resumed = False
-        self._tried = False
+        self._attempted = False
         if path.stat().st_size != blob.size:
-            raise damaged(blob.digest)
+            raise digest_mismatch(blob.digest)
         self.bytes_acknowledged = 0
-        """Bytes that the registry has had."""
+        """Bytes that the registry has acknowledged."""
 
     def run(self) -> str:
-        """Bring the blob there; one try, which a next one continues. Gives ``sent`` or ``mounted``, for people.
+        """Upload the blob in one attempt, which the next call resumes; return ``sent`` or ``mounted`` for the log.
 
         Raises:
             TransientError: the connection or the upload was lost.
-            BadInput, StepError: as for every call of the client.
+            BadInput, StepError: as for every request to the repository.
         """
-        if self._tried and self._client.has_blob(self._blob.digest):
-            self._forget()  # What was lost was the answer.
+        if self._attempted and self._repository.has_blob(self._blob.digest):
+            self._clear_session()  # Only the response was lost.
             return "sent"
-        if not self._tried:
-            self._place = self._remembered()
-        self._tried = True
-        self._place = self._asked() or self._begun()
-        if self._place is None:
+        if not self._attempted:
+            self._session = self._load_session()
+        self._attempted = True
+        self._session = self._resume() or self._start()
+        if self._session is None:
             return "mounted"
-        while self._blob.size - self._place.offset > (self._chunk if self._place.offset == 0 else 0):
-            self._send_chunk(self._place)
-        self._finish(self._place)
+        while self._blob.size - self._session.offset > (self._chunk if self._session.offset == 0 else 0):
+            self._send_chunk(self._session)
+        self._finish(self._session)
         return "sent"
 
-    def _asked(self) -> UploadSession | None:
-        """Where an upload that was begun goes on by the registry's own word."""
-        if self._place is None:
+    def _resume(self) -> UploadSession | None:
+        """Query the registry for the offset of a started upload; None if it no longer knows the upload."""
+        if self._session is None:
             return None
-        answer = self._client.call("GET", self._place.location, fine=(200, 202, 204, *FORGOTTEN))
-        answer.close()
-        self._resumed = answer.status_code not in FORGOTTEN
+        response = self._repository.call(
+            "GET", self._session.location, expected_status=(200, 202, 204, *UNKNOWN_UPLOAD)
+        )
+        response.close()
+        self._resumed = response.status_code not in UNKNOWN_UPLOAD
         if not self._resumed:
-            self._forget()
+            self._clear_session()
             return None
-        self._move(self._place, answer)
-        if self._place.offset:
-            print(f"going on at {self._place.offset / 1e6:.1f} MB", flush=True)
-        return self._place
+        self._update(self._session, response)
+        if self._session.offset:
+            print(f"resuming at {self._session.offset / 1e6:.1f} MB", flush=True)
+        return self._session
 
-    def _begun(self) -> UploadSession | None:
-        """A new upload; None when the registry took the blob over from the other repository instead."""
-        url = f"{self._client.base}/blobs/uploads/"
-        begun = self._mounted(url) or self._client.call("POST", url, fine=(202,))
-        if begun.status_code == 201:
+    def _start(self) -> UploadSession | None:
+        """Start an upload; None if the registry mounted the blob from the other repository instead."""
+        url = f"{self._repository.base}/blobs/uploads/"
+        response = self._mount(url) or self._repository.call("POST", url, expected_status=(202,))
+        if response.status_code == 201:
             return None
-        place = UploadSession(self._client.reference.name, self._blob.digest, self._client.location(begun))
-        # A registry may want larger chunks than ours.
+        session = UploadSession(self._repository.name, self._blob.digest, self._repository.location(response))
+        # A registry can require larger chunks.
         with suppress(ValueError):
-            self._chunk = max(self._chunk, int(begun.headers.get("OCI-Chunk-Min-Length", "")))
-        self._remember(place)
-        return place
+            self._chunk = max(self._chunk, int(response.headers.get("OCI-Chunk-Min-Length", "")))
+        self._save_session(session)
+        return session
 
-    def _mounted(self, url: str) -> requests.Response | None:
+    def _mount(self, url: str) -> requests.Response | None:
         if not self._mount_from:
             return None
         query = {"mount": self._blob.digest, "from": self._mount_from}
-        # It need not let us read there; the bytes are here all the same.
+        # These credentials may not read there: then the local bytes are sent.
         with suppress(BadInput):
-            return self._client.call("POST", url, fine=(201, 202), query=query)
+            return self._repository.call("POST", url, expected_status=(201, 202), query=query)
         return None
 
-    def _send_chunk(self, place: UploadSession) -> None:
-        end = min(place.offset + self._chunk, self._blob.size)
-        headers = {**_BYTES, "Content-Range": f"{place.offset}-{end - 1}"}
+    def _send_chunk(self, session: UploadSession) -> None:
+        end = min(session.offset + self._chunk, self._blob.size)
+        headers = {**_BYTES, "Content-Range": f"{session.offset}-{end - 1}"}
         try:
-            with FileSlice(self._path, place.offset, end, self._told) as part:
-                sent = self._client.call(
-                    "PATCH", place.location, fine=(201, 202, 204, *FORGOTTEN), headers=headers, body=part
+            with FileSlice(self._path, session.offset, end, self._on_progress) as part:
+                sent = self._repository.call(
+                    "PATCH",
+                    session.location,
+                    expected_status=(201, 202, 204, *UNKNOWN_UPLOAD),
+                    headers=headers,
+                    body=part,
                 )
         except TooLarge as error:
             self._shrink(error)
             return
-        if sent.status_code in FORGOTTEN:
-            raise self._lost(sent, keep=sent.status_code == 416)
-        before = place.offset
-        self._move(place, sent, otherwise=end)
-        if place.offset <= before:
-            raise self._lost(sent)
-        self._remember(place)
+        if sent.status_code in UNKNOWN_UPLOAD:
+            raise self._unknown_upload(sent, keep=sent.status_code == 416)
+        before = session.offset
+        self._update(session, sent, default=end)
+        if session.offset <= before:
+            raise self._unknown_upload(sent)
+        self._save_session(session)
 
-    def _finish(self, place: UploadSession) -> None:
-        """Close the upload, with the whole blob where it is a small one."""
+    def _finish(self, session: UploadSession) -> None:
+        """Close the upload; a small blob is sent whole in this request."""
         query = {"digest": self._blob.digest}
-        start = self._blob.size if place.offset else 0
-        fine = (201, *(FORGOTTEN if self._resumed else (400,)))
+        start = self._blob.size if session.offset else 0
+        expected = (201, *(UNKNOWN_UPLOAD if self._resumed else (400,)))
         try:
-            with FileSlice(self._path, start, self._blob.size, self._told) as rest:
+            with FileSlice(self._path, start, self._blob.size, self._on_progress) as rest:
                 body = rest if len(rest) else b""
-                done = self._client.call("PUT", place.location, fine=fine, headers=_BYTES, query=query, body=body)
+                done = self._repository.call(
+                    "PUT", session.location, expected_status=expected, headers=_BYTES, query=query, body=body
+                )
         except TooLarge as error:
             self._shrink(error)
-            raise TransientError(f"{error.message}; smaller parts may pass", error.fix, 0.0) from None
+            raise TransientError(f"{error.message}; retrying with smaller chunks", error.fix, 0.0) from None
         if done.status_code == 400 and not self._resumed:
-            raise damaged(self._blob.digest)
-        if done.status_code in FORGOTTEN:
-            raise self._lost(done)
-        self._client.check_stored(done, self._blob.digest)
-        self._forget()
+            raise digest_mismatch(self._blob.digest)
+        if done.status_code in UNKNOWN_UPLOAD:
+            raise self._unknown_upload(done)
+        self._repository.check_stored(done, self._blob.digest)
+        self._clear_session()
 
-    def _move(self, place: UploadSession, answer: requests.Response, otherwise: int = 0) -> None:
-        """Go where the registry says: ``Range: 0-END``, which is ``0-0`` also where there is nothing yet."""
-        found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("Range", "").strip())
-        end = int(found[1]) + 1 if found else otherwise
-        place.offset = 0 if end == 1 and otherwise != 1 else min(end, self._blob.size)
-        if answer.headers.get("Location"):
-            place.location = self._client.location(answer)
-        self.bytes_acknowledged = max(self.bytes_acknowledged, place.offset)
+    def _update(self, session: UploadSession, response: requests.Response, default: int = 0) -> None:
+        """Apply the registry's ``Range: 0-END``, which is ``0-0`` for an empty upload too."""
+        match = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("Range", "").strip())
+        end = int(match[1]) + 1 if match else default
+        session.offset = 0 if end == 1 and default != 1 else min(end, self._blob.size)
+        if response.headers.get("Location"):
+            session.location = self._repository.location(response)
+        self.bytes_acknowledged = max(self.bytes_acknowledged, session.offset)
 
-    def _lost(self, answer: requests.Response, *, keep: bool = False) -> TransientError:
-        answer.close()
+    def _unknown_upload(self, response: requests.Response, *, keep: bool = False) -> TransientError:
+        response.close()
         if not keep:
-            self._forget()
-        registry = self._client.reference.registry
+            self._clear_session()
         return TransientError(
-            f"{registry} has lost its place in the upload (HTTP {answer.status_code})", "run it again", 0.0
+            f"{self._repository.name}: the registry lost the upload offset (HTTP {response.status_code})",
+            "run it again",
+            0.0,
         )
 
     def _shrink(self, error: TooLarge) -> None:
-        """Try smaller parts: a proxy on the way takes no body of this size."""
+        """Reduce the chunk size: a proxy rejects bodies of this size."""
         if min(self._chunk, self._blob.size) <= MIN_CHUNK_BYTES:
             raise error
         self._chunk = max(self._chunk // 8, MIN_CHUNK_BYTES)
 
-    def _remembered(self) -> UploadSession | None:
-        if self._memory is None:
+    def _load_session(self) -> UploadSession | None:
+        if self._session_file is None:
             return None
         try:
-            place = UploadSession(**json.loads(self._memory.read_text()))
+            session = UploadSession(**json.loads(self._session_file.read_text()))
         except (OSError, ValueError, TypeError):
             return None
-        ours = (place.repository, place.blob) == (self._client.reference.name, self._blob.digest)
-        return place if ours else None
+        is_same = (session.repository, session.blob) == (self._repository.name, self._blob.digest)
+        return session if is_same else None
 
-    def _remember(self, place: UploadSession) -> None:
-        # An address elsewhere may carry its own permission, which no file should keep.
-        if self._memory and urlsplit(place.location)[:2] == urlsplit(self._client.base)[:2]:
-            files.write_json(self._memory, asdict(place))
+    def _save_session(self, session: UploadSession) -> None:
+        # A URL at another host can carry a signature, which must not be stored.
+        if self._session_file and urlsplit(session.location)[:2] == urlsplit(self._repository.base)[:2]:
+            files.write_json(self._session_file, asdict(session))
 
-    def _forget(self) -> None:
-        self._place = None
-        if self._memory:
-            self._memory.unlink(missing_ok=True)
+    def _clear_session(self) -> None:
+        self._session = None
+        if self._session_file:
+            self._session_file.unlink(missing_ok=True)
 
 
-def damaged(digest: str) -> StepError:
-    """The registry reads what comes, too; so nothing is read once more before."""
-    return StepError(f"the bytes of blob {digest} are not those of its digest", "package the adapter again")
+def digest_mismatch(digest: str) -> StepError:
+    """Return the error for a file whose bytes changed; the registry verifies them, so they are not hashed before."""
+    return StepError(f"blob {digest} does not match its digest", "package the adapter again")
 
 
 class FileSlice(io.FileIO):
-    """The bytes from ``start`` to ``end`` of a file, to be streamed; tells how far in the file it was read."""
+    """Stream of the bytes from ``start`` to ``end`` of a file; reports the offset in the file."""
 
-    def __init__(self, path: Path, start: int, end: int, told: ProgressCallback = lambda sent: None) -> None:
+    def __init__(self, path: Path, start: int, end: int, on_progress: ProgressCallback = lambda sent: None) -> None:
         super().__init__(path, "rb")
-        self._start, self._end, self._told = start, end, told
+        self._start, self._end, self._on_progress = start, end, on_progress
         super().seek(start)
 
     def __len__(self) -> int:
         return self._end - self._start
 
     def tell(self) -> int:
-        """Bytes read of this part, which is how requests finds out what is left."""
+        """Return the bytes read of this slice; requests computes the remaining length from it."""
         return super().tell() - self._start
 
     def seek(self, position: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go back, to send it once more."""
+        """Seek within the slice, to send it again."""
         return super().seek(self._start + position, whence) - self._start
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read on, to the end of the part at most."""
-        left = len(self) - self.tell()
-        data = super().read(left if size is None or size < 0 else min(size, left)) or b""
-        self._told(self._start + self.tell())
+        """Read up to the end of the slice."""
+        remaining = len(self) - self.tell()
+        data = super().read(remaining if size is None or size < 0 else min(size, remaining)) or b""
+        self._on_progress(self._start + self.tell())
         return data

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The package step: build an OCI image of the adapter and push it."""

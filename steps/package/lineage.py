@@ -1,4 +1,4 @@
-"""What an adapter was made of, kept with it: in the annotations of its image, and beside its files in a volume."""
+"""Lineage of an adapter, stored in the annotations of its image and next to its files in a volume."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = "lineage.json"
 
 @dataclass(frozen=True)
 class Lineage:
-    """Digests of an adapter and of what it was made from; empty where that is not known."""
+    """Digests of an adapter, its data and its settings; empty if unknown."""
 
     data_digest: str = ""
     settings_digest: str = ""
@@ -26,56 +26,56 @@ class Lineage:
 
     @property
     def origin(self) -> str:
-        """Digest of data and settings together: equal for adapters that need not be trained twice."""
+        """Digest of data and settings together: equal for equivalent adapters."""
         return files.sha256_text(f"{self.data_digest}\n{self.settings_digest}\n")
 
     def annotations(self) -> dict[str, str]:
-        """Annotations of a manifest that say it, none for what is not known."""
+        """Return the lineage as annotations of a manifest, without unknown digests."""
         names = {field.name: PREFIX + field.name.replace("_", ".") for field in dataclasses.fields(self)}
         return {names[name]: value for name, value in dataclasses.asdict(self).items() if value}
 
     @classmethod
-    def of_annotations(cls, annotations: Mapping[str, str]) -> Lineage:
-        """What the annotations of a manifest say."""
+    def from_annotations(cls, annotations: Mapping[str, str]) -> Lineage:
+        """Parse the annotations of a manifest."""
         fields = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: str(annotations.get(PREFIX + name.replace("_", "."), "")) for name in fields})
 
 
-def of_image(reference: Reference) -> tuple[Reference, Lineage] | None:
-    """The image that a registry has under ``reference``, by its digest, and its lineage; None when it has none.
+def read_image_lineage(reference: Reference) -> tuple[Reference, Lineage] | None:
+    """Return the image of ``reference`` in its registry, by digest, and its lineage; None if it does not exist.
 
     Raises:
-        BadInput: these credentials may not read it.
-        StepError: the registry can't be reached.
+        BadInput: these credentials are not allowed to read it.
+        StepError: the registry is unreachable.
     """
     from steps.oci import registry
 
-    found = registry.read_annotations(reference)
-    if found is None:
+    stored = registry.read_annotations(reference)
+    if stored is None:
         return None
-    digest, annotations = found
+    digest, annotations = stored
     by_digest = Reference(reference.registry, reference.repository, digest=digest)
-    return by_digest, Lineage.of_annotations(annotations)
+    return by_digest, Lineage.from_annotations(annotations)
 
 
-def of_folder(folder: Path) -> Lineage | None:
-    """The lineage of the adapter in ``folder``: empty where it has none with it, None where there is no whole adapter.
+def read_folder_lineage(folder: Path) -> Lineage | None:
+    """Return the lineage of the adapter in ``folder``; None if there is no complete adapter.
 
-    ``write`` comes after the adapter's files, so files that are not those it names were torn by a kill.
+    ``write`` follows the adapter's files, so files with another digest come from an interrupted copy.
     """
     try:
         digest = adapter_digest(folder)
     except FileNotFoundError:
         return None
     try:
-        kept = Lineage(**json.loads((folder / FILE).read_text()))
+        lineage = Lineage(**json.loads((folder / FILE).read_text()))
     except FileNotFoundError:
         return Lineage(adapter_digest=digest)
     except (ValueError, TypeError):
         return None
-    return kept if kept.adapter_digest == digest else None
+    return lineage if lineage.adapter_digest == digest else None
 
 
 def write(folder: Path, lineage: Lineage) -> None:
-    """Put the lineage of the adapter in ``folder`` beside it, whole or not at all."""
+    """Write the lineage next to the adapter in ``folder``, atomically."""
     files.write_json(folder / FILE, dataclasses.asdict(lineage))

@@ -1,7 +1,7 @@
-"""Where an adapter comes from, as a statement that others' tools read: in-toto Statement v1, SLSA provenance v1.
+"""Provenance of an adapter as a standard statement: in-toto Statement v1 with SLSA provenance v1.
 
-It is attached to the image as a referrer. Of what earlier steps wrote down it takes only what is about this very
-adapter. Equal records give equal bytes; times are left out where ``SOURCE_DATE_EPOCH`` asks for equal images.
+It is attached to the image as a referrer, and includes only records of earlier steps about this adapter. Equal
+records produce equal bytes; timestamps are omitted if ``SOURCE_DATE_EPOCH`` requests reproducible images.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://argotune.dev/tuning/v1"
 BUILDER = "https://argotune.dev/steps/package"
-OF_A_FILE = {"rows": "rows", "bytes": "size", "weight": "weight", "trainedRows": "train_rows"}
-"""What is told of a file of the data, and how the manifest of the download step calls it."""
+FILE_FACTS = {"rows": "rows", "bytes": "size", "weight": "weight", "trainedRows": "train_rows"}
+"""Annotations of a data file, and their keys in the manifest of the download step."""
 Record = Mapping[str, Any]
 
 
-def attach(image: Image, work: Path, name: str, base: Mapping[str, str], made_of: Lineage) -> Image:
-    """Put the statement about ``image``, whose repository is ``name``, into its layout; gives the image with it.
+def attach(image: Image, work: Path, name: str, base: Mapping[str, str], lineage: Lineage) -> Image:
+    """Add the statement about ``image``, whose repository is ``name``, to its layout; return the image with it.
 
     ``base`` has ``preset``, ``model`` and ``revision``.
     """
-    said = statement(image.manifest.digest, work, name, base, made_of)
-    content = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    document = build_statement(image.manifest.digest, work, name, base, lineage)
+    content = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return add_referrer(image, MEDIA_TYPE, content, {"in-toto.io/predicate-type": PREDICATE})
 
 
-def statement(digest: str, work: Path, name: str, base: Mapping[str, str], made_of: Lineage) -> dict[str, Any]:
-    """The statement about the image ``digest``, from the records in ``work``; nothing in it looks like a secret."""
-    records = _records(work, made_of)
+def build_statement(digest: str, work: Path, name: str, base: Mapping[str, str], lineage: Lineage) -> dict[str, Any]:
+    """Return the statement about the image ``digest``, from the records in ``work``, with secrets redacted."""
+    records = _read_records(work, lineage)
     tuned = records.get("tune", {})
-    parameters = {key: value for key, value in tuned.get("settings", {}).items() if _counts(key, value)}
+    parameters = {key: value for key, value in tuned.get("settings", {}).items() if _is_relevant(key, value)}
     predicate: dict[str, Any] = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {**parameters, **{key: value for key, value in base.items() if value}},
-            "internalParameters": made_of.annotations(),
-            "resolvedDependencies": [_base(base), *_data(work, made_of)],
+            "internalParameters": lineage.annotations(),
+            "resolvedDependencies": [_describe_base_model(base), *_describe_data(work, lineage)],
         },
         "runDetails": {
             "builder": {"id": BUILDER, "version": tuned.get("versions") or versions.installed()},
-            "byproducts": _metrics(records),
+            "byproducts": _describe_metrics(records),
         },
     }
     if tuned and "SOURCE_DATE_EPOCH" not in os.environ:
         started = datetime.fromisoformat(tuned["started"])
         ended = started + timedelta(seconds=round(tuned["seconds"]))
-        predicate["runDetails"]["metadata"] = {"startedOn": _time(started), "finishedOn": _time(ended)}
-    plain: dict[str, Any] = redact(
+        predicate["runDetails"]["metadata"] = {"startedOn": _format_time(started), "finishedOn": _format_time(ended)}
+    redacted: dict[str, Any] = redact(
         {
             "_type": STATEMENT,
             "subject": [{"name": name, "digest": _digest(digest)}],
@@ -69,25 +69,25 @@ def statement(digest: str, work: Path, name: str, base: Mapping[str, str], made_
             "predicate": predicate,
         }
     )
-    return plain
+    return redacted
 
 
-def _records(work: Path, made_of: Lineage) -> dict[str, Record]:
-    """What tune and evaluate recorded, where it is of this adapter."""
-    found: dict[str, Record] = {}
+def _read_records(work: Path, lineage: Lineage) -> dict[str, Record]:
+    """Read the records of tune and evaluate about this adapter."""
+    records: dict[str, Record] = {}
     for step, part in (("tune", "result"), ("evaluate", "settings")):
-        record = _read(result_file(work, step))
-        if record.get(part, {}).get("adapter_digest") == made_of.adapter_digest:
-            found[step] = record
-    return found
+        record = _read_json(result_file(work, step))
+        if record.get(part, {}).get("adapter_digest") == lineage.adapter_digest:
+            records[step] = record
+    return records
 
 
-def _counts(key: str, value: Any) -> bool:
-    """Whether a setting says how the adapter was made; folders of one machine say nothing elsewhere."""
+def _is_relevant(key: str, value: Any) -> bool:
+    """Return True for settings that shape the adapter; local paths mean nothing elsewhere."""
     return value not in (None, "", [], {}) and key != "data_digest" and not str(value).startswith("/")
 
 
-def _base(base: Mapping[str, str]) -> dict[str, Any]:
+def _describe_base_model(base: Mapping[str, str]) -> dict[str, Any]:
     model, revision = base.get("model", ""), base.get("revision", "")
     described: dict[str, Any] = {"name": "base model"}
     if "/" in model and not model.startswith(("/", ".", "~")):
@@ -99,10 +99,10 @@ def _base(base: Mapping[str, str]) -> dict[str, Any]:
     return described
 
 
-def _data(work: Path, made_of: Lineage) -> list[dict[str, Any]]:
-    """The files that were tuned on, where the dataset in ``work`` is the one."""
-    manifest = _read(work / "dataset" / "manifest.json")
-    if not made_of.data_digest or manifest.get("data_digest") != made_of.data_digest:
+def _describe_data(work: Path, lineage: Lineage) -> list[dict[str, Any]]:
+    """Describe the training files, if the dataset in ``work`` is the adapter's."""
+    manifest = _read_json(work / "dataset" / "manifest.json")
+    if not lineage.data_digest or manifest.get("data_digest") != lineage.data_digest:
         return []
     sources = manifest["sources"]
     return [
@@ -110,13 +110,13 @@ def _data(work: Path, made_of: Lineage) -> list[dict[str, Any]]:
             "name": "data" if len(sources) == 1 else f"data {number}",
             **({"uri": source["from"]} if "://" in source["from"] else {}),
             "digest": _digest(source["sha256"]),
-            "annotations": {name: source[key] for name, key in OF_A_FILE.items() if key in source},
+            "annotations": {name: source[key] for name, key in FILE_FACTS.items() if key in source},
         }
         for number, source in enumerate(sources, 1)
     ]
 
 
-def _metrics(records: Mapping[str, Record]) -> list[dict[str, Any]]:
+def _describe_metrics(records: Mapping[str, Record]) -> list[dict[str, Any]]:
     return [{"name": name, "annotations": record["result"]} for name, record in records.items()]
 
 
@@ -125,11 +125,11 @@ def _digest(digest: str) -> dict[str, str]:
     return {algorithm: digits}
 
 
-def _time(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError):

@@ -9,7 +9,7 @@ from steps.runtime.options import OptionalFolder, Options
 
 
 class Settings(Options):
-    """Make an image of the adapter and push it."""
+    """Build an OCI image of the adapter and push it."""
 
     work: Path
     """Work folder that the steps share."""

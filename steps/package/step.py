@@ -1,4 +1,4 @@
-"""Package: the adapter becomes an OCI image that KAITO's inference can take, in ``work/image`` and in a registry."""
+"""Package the adapter as an OCI image for KAITO's inference, in ``work/image`` and in a registry."""
 
 from __future__ import annotations
 
@@ -18,113 +18,119 @@ from steps.runtime import files
 from steps.runtime.errors import BadInput, StepError, TransientError
 
 MODEL_NAME = "sh.kaito.model.name"
-"""KAITO's pusher writes this annotation of the manifest."""
+"""Manifest annotation that KAITO's pusher writes."""
 
 
-def package(given: Settings) -> Result:
-    """Make the adapter's image in ``work/image`` and push it where ``image`` says.
+def package(settings: Settings) -> Result:
+    """Build the adapter's image in ``work/image`` and push it to ``image``.
 
     Raises:
-        BadInput: what the user must mend, before anything is written: reference, annotations, a changed adapter.
-        StepError: the registry can't be reached or refuses; the image is kept and a rerun pushes it.
+        BadInput: what the user must fix, before anything is written: reference, annotations, a changed adapter.
+        StepError: the registry is unreachable or rejects the push; the image is kept and a rerun pushes it.
     """
     from steps.oci import registry
 
-    target, moving = check(given)
-    adapter, layout = given.work / "adapter", given.work / "image"
-    digest = _check_adapter(adapter, given.adapter_digest)
+    target, moving = check_settings(settings)
+    adapter, layout = settings.work / "adapter", settings.work / "image"
+    digest = _check_adapter(adapter, settings.adapter_digest)
     tag = (target.tag or "latest") if target else "adapter"
-    annotations = _annotations(given, digest)
-    image = _kept(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
-    base = {"preset": given.preset, "model": _model(given), "revision": given.revision}
-    name = target.name if target else given.preset or "adapter"
-    image = provenance.attach(image, given.work, name, base, _lineage(given, digest))
-    statement = image.referrers[-1].manifest.digest
+    annotations = _build_annotations(settings, digest)
+    image = _load_cached_image(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
+    base = {"preset": settings.preset, "model": _model(settings), "revision": settings.revision}
+    name = target.name if target else settings.preset or "adapter"
+    image = provenance.attach(image, settings.work, name, base, _lineage(settings, digest))
+    provenance_digest = image.referrers[-1].manifest.digest
     print(f"image {image.manifest.digest}, {image.size / 1e6:.1f} MB, in {layout}", flush=True)
-    if given.output:
-        _copy_adapter(adapter, given.output, _lineage(given, digest))
-    if target is None or not given.push:
-        where = f"oci:{layout.absolute()}:{tag}"
-        return Result(image.manifest.digest, where, image.size, pushed=False, provenance_digest=statement)
+    if settings.output:
+        _copy_adapter(adapter, settings.output, _lineage(settings, digest))
+    if target is None or not settings.push:
+        image_reference = f"oci:{layout.absolute()}:{tag}"
+        return Result(
+            image.manifest.digest, image_reference, image.size, pushed=False, provenance_digest=provenance_digest
+        )
     try:
-        pushed = registry.push_image(layout, target, immutable=given.immutable)
-        described = _describe(layout, target)
+        pushed = registry.push_image(layout, target, immutable=settings.immutable)
+        has_provenance = _push_provenance(layout, target)
         if moving:
             registry.push_image(layout, moving, mount_from=target)
     except StepError as error:
-        error.fix = f"{error.fix}\n  the image is kept in {layout}; a rerun pushes it from there".lstrip()
+        error.fix = f"{error.fix}\n  the image is kept in {layout}; a rerun pushes it".lstrip()
         raise
-    where = f"{target.name}@{pushed}"
-    return Result(pushed, where, image.size, pushed=True, provenance_digest=statement if described else "")
+    image_reference = f"{target.name}@{pushed}"
+    return Result(
+        pushed, image_reference, image.size, pushed=True, provenance_digest=provenance_digest if has_provenance else ""
+    )
 
 
-def check(given: Settings) -> tuple[Reference | None, Reference | None]:
-    """Check what can be wrong in the settings; give the references to push to and to move, where there are any.
+def check_settings(settings: Settings) -> tuple[Reference | None, Reference | None]:
+    """Validate the settings; return the references to push to and to move, each None if not set.
 
     Raises:
-        BadInput: with all that is wrong.
+        BadInput: all errors in the settings.
     """
-    wrong: list[BadInput] = []
-    target = _reference(given.image, "image", wrong)
-    moving = _reference(given.moving_image, "moving image", wrong)
-    if given.moving_image and not given.image:
-        wrong.append(BadInput("a moving image is named and no image", "give --image"))
-    for key in given.annotations:
+    errors: list[BadInput] = []
+    target = _parse_reference(settings.image, "image", errors)
+    moving = _parse_reference(settings.moving_image, "moving image", errors)
+    if settings.moving_image and not settings.image:
+        errors.append(BadInput("--moving-image requires --image", "pass --image"))
+    for key in settings.annotations:
         if key == MODEL_NAME or key.startswith(lineage.PREFIX):
-            wrong.append(BadInput(f"annotation {key!r} is set by this step", "leave it out"))
+            errors.append(BadInput(f"annotation {key!r} is set by this step", "remove it"))
         elif not re.fullmatch(r"[\x21-\x7e]+", key):
-            wrong.append(BadInput(f"annotation {key!r} is not a key", "write it like com.example.key"))
-    if wrong:
-        raise BadInput("; ".join(e.message for e in wrong), "; ".join(dict.fromkeys(e.fix for e in wrong)))
+            errors.append(BadInput(f"annotation {key!r} is not a valid key", "use a key like com.example.key"))
+    if errors:
+        raise BadInput("; ".join(e.message for e in errors), "; ".join(dict.fromkeys(e.fix for e in errors)))
     return target, moving
 
 
-def outputs_intact(given: Settings, result: Result) -> bool:
-    """Whether the layout is whole and, if it was pushed, the registry still has the image."""
+def outputs_intact(settings: Settings, result: Result) -> bool:
+    """Return True if the layout is complete and, if pushed, the registry still has the image."""
     from steps.oci import registry
 
     try:
-        image = oci_layout.read_image(given.work / "image")
-        held = not result.pushed or registry.holds(reference.parse(result.image_reference))
+        image = oci_layout.read_image(settings.work / "image")
+        exists = not result.pushed or registry.manifest_exists(reference.parse(result.image_reference))
         if result.pushed and result.provenance_digest:
-            named = reference.parse(result.image_reference)
-            held = held and registry.holds(replace(named, digest=result.provenance_digest))
+            pushed = reference.parse(result.image_reference)
+            exists = exists and registry.manifest_exists(replace(pushed, digest=result.provenance_digest))
     except StepError:
         return False
-    expected = _lineage(given, adapter_digest(given.work / "adapter"))
-    copied = given.output is None or lineage.of_folder(given.output) == expected
-    return held and copied and image.manifest.digest == result.image_digest
+    expected = _lineage(settings, adapter_digest(settings.work / "adapter"))
+    copied = settings.output is None or lineage.read_folder_lineage(settings.output) == expected
+    return exists and copied and image.manifest.digest == result.image_digest
 
 
-def _reference(text: str, what: str, wrong: list[BadInput]) -> Reference | None:
+def _parse_reference(text: str, label: str, errors: list[BadInput]) -> Reference | None:
     try:
         target = reference.parse(text) if text else None
     except BadInput as error:
-        wrong.append(error)
+        errors.append(error)
         return None
     if target and target.digest:
-        wrong.append(BadInput(f"{what} {text!r} has a digest, which the image gets only now", "name a tag"))
+        errors.append(
+            BadInput(f"{label} {text!r} has a digest, which is not known before the push", "use a tag instead")
+        )
     return target
 
 
 def _check_adapter(adapter: Path, expected: str) -> str:
     missing = [name for name in ADAPTER_FILES if not (adapter / name).is_file()]
     if missing:
-        raise BadInput(f"{adapter} has no {' and no '.join(missing)}", "run the tune step first")
+        raise BadInput(f"{' and '.join(missing)} not found in {adapter}", "run the tune step first")
     digest = adapter_digest(adapter)
     if expected and digest != expected:
         raise BadInput(
-            f"the adapter in {adapter} is {digest}, not {expected} as tuned", "run again from the tune step on"
+            f"the adapter in {adapter} has digest {digest}, not {expected} from tune", "rerun the tune step"
         )
     return digest
 
 
-def _lineage(given: Settings, digest: str) -> Lineage:
-    return Lineage(given.data_digest, given.settings_digest, digest)
+def _lineage(settings: Settings, digest: str) -> Lineage:
+    return Lineage(settings.data_digest, settings.settings_digest, digest)
 
 
-def _describe(layout: Path, target: Reference) -> bool:
-    """Push the statement; what a registry does not take of it is no reason to hold back the adapter."""
+def _push_provenance(layout: Path, target: Reference) -> bool:
+    """Push the statement; return False, with a warning, if the registry rejects it."""
     from steps.oci import registry
 
     try:
@@ -132,43 +138,45 @@ def _describe(layout: Path, target: Reference) -> bool:
     except TransientError:
         raise
     except StepError as error:
-        print(f"warning: the image is there without its provenance: {error.message}", flush=True)
+        print(f"warning: the image has no provenance: {error.message}", flush=True)
         return False
     return True
 
 
-def _copy_adapter(adapter: Path, output: Path, made_of: Lineage) -> None:
-    """Copy file by file: a mounted volume can't be replaced as a whole. The lineage comes last."""
+def _copy_adapter(adapter: Path, output: Path, origin: Lineage) -> None:
+    """Copy file by file, as a mounted volume cannot be replaced as a whole; write the lineage last."""
     for name in reversed(ADAPTER_FILES):
         with (adapter / name).open("rb") as source, files.replacing(output / name) as copy:
             shutil.copyfileobj(source, copy)
-    lineage.write(output, made_of)
+    lineage.write(output, origin)
     print(f"adapter copied to {output}", flush=True)
 
 
-def _annotations(given: Settings, digest: str) -> dict[str, str]:
-    """Annotations of the manifest (image-spec annotations.md): ours where there is a value, and the user's."""
-    model = _model(given)
+def _build_annotations(settings: Settings, digest: str) -> dict[str, str]:
+    """Return the annotations of the manifest (image-spec annotations.md): those with a value, then the user's."""
+    model = _model(settings)
     values = {
-        "org.opencontainers.image.title": f"LoRA adapter for {given.preset or model}" if given.preset or model else "",
-        MODEL_NAME: given.preset,
+        "org.opencontainers.image.title": f"LoRA adapter for {settings.preset or model}"
+        if settings.preset or model
+        else "",
+        MODEL_NAME: settings.preset,
         f"{lineage.PREFIX}base.model": model,
-        f"{lineage.PREFIX}base.revision": given.revision,
-        **_lineage(given, digest).annotations(),
+        f"{lineage.PREFIX}base.revision": settings.revision,
+        **_lineage(settings, digest).annotations(),
     }
-    return {**{key: value for key, value in values.items() if value}, **given.annotations}
+    return {**{key: value for key, value in values.items() if value}, **settings.annotations}
 
 
-def _model(given: Settings) -> str:
-    """Folders of this machine say nothing elsewhere, and would make the image differ between machines."""
-    return given.preset if Path(given.model).is_absolute() else given.model
+def _model(settings: Settings) -> str:
+    """Return the model's id, or the preset for a local path, which would differ between machines."""
+    return settings.preset if Path(settings.model).is_absolute() else settings.model
 
 
-def _kept(layout: Path, tag: str, annotations: dict[str, str]) -> Image | None:
-    """The image of an earlier try, if it is whole and of the same adapter, tag and annotations."""
+def _load_cached_image(layout: Path, tag: str, annotations: dict[str, str]) -> Image | None:
+    """Return the image of an earlier attempt if it is complete and has the same adapter, tag and annotations."""
     try:
         image = oci_layout.read_image(layout)
     except StepError:
         return None
-    same = image.tag == tag and image.annotations == oci_layout.with_created(annotations)
-    return image if same else None
+    is_same = image.tag == tag and image.annotations == oci_layout.with_created(annotations)
+    return image if is_same else None

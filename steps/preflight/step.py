@@ -112,7 +112,7 @@ def _pulled(image: str, docker_config: Path | None) -> Found:
 
     try:
         wanted = reference.parse(image)
-        if RegistryClient(wanted, docker_config=docker_config, retry=RETRY).manifest_digest(wanted.pulled):
+        if RegistryClient(wanted, docker_config=docker_config, retry=RETRY).manifest_digest(wanted.tag_or_digest):
             yield f"{image} may be pulled"
         else:
             yield BadInput(f"{wanted.registry} has no {image}", "check the name and the tag, or push it first")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The preview step: print formatted training rows and data warnings."""

@@ -12,33 +12,33 @@ from steps.runtime.options import Options, Seed
 
 
 class Settings(Options):
-    """Show rows of ``WORK/dataset/train.parquet`` as they are trained on."""
+    """Preview rows of ``WORK/dataset/train.parquet`` as they are trained on."""
 
     work: Path
-    """Work folder, with the rows of the download step."""
+    """Work directory with the rows of the download step."""
     preset: str = ""
     """Preset of the base model."""
     model: str = ""
-    """Hugging Face id of the base model, or a folder; only its tokenizer is fetched."""
+    """Hugging Face id or directory of the base model; only its tokenizer is downloaded."""
     revision: str = ""
     """Commit, branch or tag of the base model."""
     max_length: int = Field(1024, ge=1)
-    """Tokens of a row; longer rows are cut."""
+    """Maximum tokens of a row; longer rows are truncated."""
     rows: int = Field(3, ge=0)
     """Rows to show."""
     seed: Seed = 42
-    """Of the choice of rows."""
+    """Seed of the sample of rows."""
     training_arguments: dict[str, Any] = {}
-    """Of trl's SFTConfig; what decides which tokens are learned is read."""
+    """Arguments of trl's SFTConfig, for which tokens are learned and how rows are truncated."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the rows are like."""
+    """Statistics of the rows, and warnings."""
 
     rows: int
     tokens: int
     learned_tokens: int
     longest: int
-    """Tokens of the longest row, before it is cut."""
+    """Tokens of the longest row before truncation."""
     warnings: list[str]

@@ -1,4 +1,4 @@
-"""Show rows as the model will see them, with what it learns from marked, and warn of what would spoil a training.
+"""Preview training rows as the model sees them, with the learned tokens marked, and warn about data problems.
 
 python -m steps.preview --work work --preset smollm2-135m-instruct
 """
@@ -14,33 +14,38 @@ from typing import Any
 from steps.data.chat_tokens import IGNORED, ChatTokens, Learned, stop_ids
 from steps.preview.settings import Result, Settings
 
-LEARNED, END = "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}", "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}"
-MANY_CUT = 0.05
+LEARNED, LEARNED_END = (
+    "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}",
+    "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}",
+)
+MAX_TRUNCATED_SHARE = 0.05
 
 
-def preview(given: Settings) -> Result:
-    """Print rows with the learned part in angle quotes, then figures and warnings.
+def preview(settings: Settings) -> Result:
+    """Print sample rows with the learned tokens in angle quotes, then statistics and warnings.
 
     Raises:
-        BadInput: there are no rows, or the model's chat template refuses them.
-        StepError: the tokenizer can't be had.
+        BadInput: there are no rows, or the model's chat template rejects them.
+        StepError: the tokenizer is not available.
     """
     from steps.data.dataset import read_messages
     from steps.data.token_cache import prepare_cached
     from steps.models.model import fetch_tokenizer, prepare_libraries
     from steps.tune.training_config import loss_scope
 
-    rows = read_messages(given.work / "dataset" / "train.parquet")
+    rows = read_messages(settings.work / "dataset" / "train.parquet")
     prepare_libraries()
-    tokenizer = fetch_tokenizer(given.preset, given.model, given.revision)
-    what: Learned = loss_scope(given.training_arguments)
-    keep = given.training_arguments.get("truncation_mode", "keep_start")
+    tokenizer = fetch_tokenizer(settings.preset, settings.model, settings.revision)
+    scope: Learned = loss_scope(settings.training_arguments)
+    keep = settings.training_arguments.get("truncation_mode", "keep_start")
     prepared = prepare_cached(
-        tokenizer, rows, given.work / "tokens" / "train", given.max_length, learned=what, keep=keep
+        tokenizer, rows, settings.work / "tokens" / "train", settings.max_length, learned=scope, keep=keep
     )
-    places = sorted(random.Random(given.seed).sample(range(len(prepared.rows)), min(given.rows, len(prepared.rows))))
-    for place in places:
-        print(f"--- row {prepared.numbers[place]}\n{marked(tokenizer, prepared.rows[place])}", flush=True)
+    samples = sorted(
+        random.Random(settings.seed).sample(range(len(prepared.rows)), min(settings.rows, len(prepared.rows)))
+    )
+    for index in samples:
+        print(f"--- row {prepared.numbers[index]}\n{mark_learned(tokenizer, prepared.rows[index])}", flush=True)
     lengths = sorted(len(row.input_ids) for row in prepared.rows)
     result = Result(
         rows=len(prepared.rows),
@@ -48,56 +53,62 @@ def preview(given: Settings) -> Result:
         learned_tokens=sum(row.learned for row in prepared.rows),
         longest=prepared.longest,
         warnings=[
-            *_of_lengths(lengths, prepared.cut, len(rows) - len(prepared.rows), given.max_length, prepared.longest),
-            *_of_ends(prepared.rows, stop_ids(tokenizer, prepared.rows)),
-            *_of_manifest(given.work / "dataset" / "manifest.json"),
+            *_check_lengths(
+                lengths, prepared.cut, len(rows) - len(prepared.rows), settings.max_length, prepared.longest
+            ),
+            *_check_stop_tokens(prepared.rows, stop_ids(tokenizer, prepared.rows)),
+            *_check_manifest(settings.work / "dataset" / "manifest.json"),
         ],
     )
     share = result.learned_tokens / result.tokens
     print(
-        f"--- {result.rows} rows, {result.tokens} tokens, {share:.0%} of them learned (in {LEARNED}{END}); a row has "
-        f"{lengths[len(lengths) // 2]} tokens in the middle, the longest {result.longest}"
+        f"--- {result.rows} rows, {result.tokens} tokens, {share:.0%} of them learned (in {LEARNED}{LEARNED_END}); "
+        f"tokens per row: median {lengths[len(lengths) // 2]}, longest {result.longest}"
     )
     for warning in result.warnings:
         print(f"warning: {warning}", flush=True)
     return result
 
 
-def marked(tokenizer: Any, row: ChatTokens) -> str:
-    """A row's text, with what is learned in angle quotes."""
+def mark_learned(tokenizer: Any, row: ChatTokens) -> str:
+    """Return a row's text with the learned tokens in angle quotes."""
     parts, start = [], 0
-    kinds = [label != IGNORED for label in row.labels]
-    for place in range(1, len(kinds) + 1):
-        if place == len(kinds) or kinds[place] != kinds[start]:
-            text = tokenizer.decode(row.input_ids[start:place])
-            parts.append(f"{LEARNED}{text}{END}" if kinds[start] else text)
-            start = place
+    is_learned = [label != IGNORED for label in row.labels]
+    for end in range(1, len(is_learned) + 1):
+        if end == len(is_learned) or is_learned[end] != is_learned[start]:
+            text = tokenizer.decode(row.input_ids[start:end])
+            parts.append(f"{LEARNED}{text}{LEARNED_END}" if is_learned[start] else text)
+            start = end
     return "".join(parts)
 
 
-def _of_lengths(lengths: Sequence[int], cut: int, left_out: int, max_length: int, longest: int) -> list[str]:
-    found = []
-    if cut > MANY_CUT * len(lengths):
-        found.append(
-            f"{cut} of {len(lengths)} rows are cut to {max_length} tokens and lose their end: raise max_length (the "
-            f"longest row has {longest})"
+def _check_lengths(
+    lengths: Sequence[int], num_truncated: int, num_dropped: int, max_length: int, longest: int
+) -> list[str]:
+    warnings = []
+    if num_truncated > MAX_TRUNCATED_SHARE * len(lengths):
+        warnings.append(
+            f"{num_truncated} of {len(lengths)} rows are truncated to max_length={max_length}: increase max_length ("
+            f"longest row: {longest})"
         )
-    if left_out:
-        found.append(f"{left_out} rows have no learned token within {max_length} tokens and are left out")
-    return found
+    if num_dropped:
+        warnings.append(f"{num_dropped} rows have no learned token within max_length={max_length} and are dropped")
+    return warnings
 
 
-def _of_ends(rows: Sequence[ChatTokens], stops: Sequence[int]) -> list[str]:
-    """A model that never learns to stop goes on until the server's limit."""
+def _check_stop_tokens(rows: Sequence[ChatTokens], stops: Sequence[int]) -> list[str]:
+    """Warn about rows without a stop token: such a model generates until the server's limit."""
     endless = sum(not set(stops) & {label for label in row.labels if label != IGNORED} for row in rows)
-    return [f"{endless} rows teach no end of an answer: the model may not learn to stop"] if endless else []
+    return [f"{endless} rows contain no learned stop token: the model may not learn to stop"] if endless else []
 
 
-def _of_manifest(file: Path) -> list[str]:
-    told = json.loads(file.read_text())
-    found = []
-    if told["duplicate_rows"]:
-        found.append(f"{told['duplicate_rows']} rows repeat an earlier one")
-    if told["held_out_rows_in_train"]:
-        found.append(f"{told['held_out_rows_in_train']} held-out rows are trained on too: the evaluation flatters")
-    return found
+def _check_manifest(file: Path) -> list[str]:
+    manifest = json.loads(file.read_text())
+    warnings = []
+    if manifest["duplicate_rows"]:
+        warnings.append(f"{manifest['duplicate_rows']} rows are duplicates")
+    if manifest["held_out_rows_in_train"]:
+        warnings.append(
+            f"{manifest['held_out_rows_in_train']} held-out rows are also training rows: the evaluation is biased"
+        )
+    return warnings

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The promote step: select the best candidate of a sweep."""

@@ -13,13 +13,13 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from steps.runtime.options import Options
 
 
-def _dashed(name: str) -> str:
+def _to_kebab_case(name: str) -> str:
     return name.replace("_", "-")
 
 
-@pydantic_dataclass(frozen=True, config=pydantic.ConfigDict(alias_generator=_dashed, populate_by_name=True))
+@pydantic_dataclass(frozen=True, config=pydantic.ConfigDict(alias_generator=_to_kebab_case, populate_by_name=True))
 class Candidate:
-    """Outputs of ``tune`` and ``evaluate`` of one candidate, under their names; others are passed over."""
+    """Outputs of ``tune`` and ``evaluate`` for one candidate; other outputs are ignored."""
 
     adapter_digest: Annotated[str, Field(min_length=1)]
     base_loss: Annotated[float, Field(allow_inf_nan=False)]
@@ -28,13 +28,13 @@ class Candidate:
 
 
 class Settings(Options):
-    """Choose the best of the candidates, and put it where the later steps look for the adapter."""
+    """Promote the best candidate to the adapter that later steps use."""
 
     work: Path
     """Work folder, shared by all steps."""
     candidates: list[Candidate]
-    """JSON list of maps with ``adapter-digest``, ``base-loss``, ``adapter-loss`` and ``verdict``, as Argo gathers the
-    outputs of a fan-out: ``{{tasks.NAME.outputs.parameters}}``."""
+    """JSON list of mappings with ``adapter-digest``, ``base-loss``, ``adapter-loss`` and ``verdict``, as Argo
+    aggregates the outputs of a fan-out: ``{{tasks.NAME.outputs.parameters}}``."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Result:
     """The winner."""
 
     candidate: str
-    """Name of its folder."""
+    """Name of its directory."""
     adapter_digest: str
     base_loss: float
     adapter_loss: float
     compared: int
-    """How many candidates there were."""
+    """Number of candidates."""

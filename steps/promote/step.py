@@ -1,8 +1,8 @@
-"""Of several candidates, the one with the best evaluation becomes the adapter that the later steps take.
+"""Promote the candidate with the best evaluation to the adapter that later steps use.
 
     python -m steps.promote --work work --candidates '[{"adapter-digest": "sha256:...", "adapter-loss": "1.07", ...}]'
 
-Each candidate was tuned and evaluated in a folder of its own, ``WORK/candidates/NAME``, on the rows of all.
+Each candidate was tuned and evaluated in a separate directory, ``WORK/candidates/NAME``, on the same rows.
 """
 
 from __future__ import annotations
@@ -16,64 +16,66 @@ from steps.runtime import files
 from steps.runtime.errors import BadInput, GateFailed
 from steps.tune import checkpoints
 
-FOLDER = "candidates"
+CANDIDATES = "candidates"
 REPORTS = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")
-"""What the report of the run reads, of the winner."""
+"""Files of the winner that the report of the run reads."""
 
 
-def promote(given: Settings) -> Result:
-    """Copy the adapter with the lowest loss among those that passed, and its reports, to the work folder itself.
+def promote(settings: Settings) -> Result:
+    """Copy the passing candidate with the lowest loss, adapter and reports, to the work directory.
 
     Raises:
-        BadInput: there are no candidates, or a winner that is in none of the folders.
-        GateFailed: none has passed.
+        BadInput: there are no candidates, or the winner is in none of the directories.
+        GateFailed: no candidate passed.
     """
-    if not given.candidates:
-        raise BadInput("there are no candidates", "tune and evaluate at least one before")
-    names = _names(given.work / FOLDER)
-    _tell(given.candidates, names)
-    passed = [candidate for candidate in given.candidates if candidate.verdict == "pass"]
+    if not settings.candidates:
+        raise BadInput("no candidates", "tune and evaluate at least one candidate first")
+    names = _find_candidates(settings.work / CANDIDATES)
+    _print_summary(settings.candidates, names)
+    passed = [candidate for candidate in settings.candidates if candidate.verdict == "pass"]
     if not passed:
         raise GateFailed(
-            f"no candidate has passed its evaluation, of {len(given.candidates)}",
+            f"none of the {len(settings.candidates)} candidates passed its evaluation",
             "tune with other settings or more data; nothing was promoted",
         )
     best = min(passed, key=lambda candidate: candidate.adapter_loss)
     if best.adapter_digest not in names:
         raise BadInput(
-            f"no folder of {given.work / FOLDER} holds the adapter {best.adapter_digest}",
+            f"adapter {best.adapter_digest} not found in {settings.work / CANDIDATES}",
             "run tune and evaluate with --work WORK/candidates/NAME on the same volume",
         )
     name = names[best.adapter_digest]
-    _copy(given.work / FOLDER / name, given.work)
+    _copy_winner(settings.work / CANDIDATES / name, settings.work)
     print(f"promoted: {name}", flush=True)
-    return Result(name, best.adapter_digest, best.base_loss, best.adapter_loss, len(given.candidates))
+    return Result(name, best.adapter_digest, best.base_loss, best.adapter_loss, len(settings.candidates))
 
 
-def outputs_intact(given: Settings, result: Result) -> bool:
-    """Whether the winner of an earlier run still is the adapter of the work folder."""
-    return adapter_digest(given.work / "adapter") == result.adapter_digest
+def outputs_intact(settings: Settings, result: Result) -> bool:
+    """Return True if the winner of an earlier run is still the adapter of the work directory."""
+    return adapter_digest(settings.work / "adapter") == result.adapter_digest
 
 
-def _names(folder: Path) -> dict[str, str]:
-    """Folders of the candidates by the digest of the adapter that each holds."""
-    found = {}
+def _find_candidates(folder: Path) -> dict[str, str]:
+    """Return the directory name of each candidate by the digest of its adapter."""
+    names = {}
     for candidate in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []:
         try:
-            found[adapter_digest(candidate / "adapter")] = candidate.name
+            names[adapter_digest(candidate / "adapter")] = candidate.name
         except OSError:
-            continue  # one whose training has failed
-    return found
+            continue  # its training failed
+    return names
 
 
-def _tell(candidates: list[Candidate], names: dict[str, str]) -> None:
-    for one in sorted(candidates, key=lambda candidate: candidate.adapter_loss):
-        name = names.get(one.adapter_digest, one.adapter_digest)
-        print(f"{name}: loss {one.base_loss:.4f} -> {one.adapter_loss:.4f}, {one.verdict}", flush=True)
+def _print_summary(candidates: list[Candidate], names: dict[str, str]) -> None:
+    for candidate in sorted(candidates, key=lambda entry: entry.adapter_loss):
+        name = names.get(candidate.adapter_digest, candidate.adapter_digest)
+        print(
+            f"{name}: loss {candidate.base_loss:.4f} -> {candidate.adapter_loss:.4f}, {candidate.verdict}", flush=True
+        )
 
 
-def _copy(winner: Path, work: Path) -> None:
-    """The adapter comes last: when it is there, all is."""
+def _copy_winner(winner: Path, work: Path) -> None:
+    """Copy the adapter last: its presence means that all files were copied."""
     for name in REPORTS:
         if (winner / name).is_file():
             with (winner / name).open("rb") as source, files.replacing(work / name) as copy:

@@ -99,7 +99,7 @@ def check_image(image: str, path: str, role: str, findings: Findings, *, moves: 
         return
     if words := names.placeholders(image):
         findings.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
-    if parsed.pulled == "latest" and not moves:
+    if parsed.tag_or_digest == "latest" and not moves:
         has = "the tag latest" if parsed.tag else "no tag, which means latest"
         findings.warn(
             path,

@@ -10,7 +10,7 @@ import pytest
 from registry_fixture import Answer, Front, Registry
 
 from steps.check.settings import Result, Settings
-from steps.check.step import check, settings_digest
+from steps.check.step import check, compute_settings_digest
 from steps.oci import reference
 from steps.package import lineage
 from steps.package import step as package
@@ -60,7 +60,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_first_turn_finds_nothing_in_service(work: Path, place: dict[str, Any]) -> None:
     told = check(settings(work, **place))
-    assert (told.changed, told.previous, told.difference) == (True, "", "no adapter is in service")
+    assert (told.changed, told.previous, told.difference) == (True, "", "no live adapter")
 
 
 def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> None:
@@ -130,23 +130,23 @@ def test_a_damaged_lineage_is_none(work: Path, tmp_path: Path, damage: str) -> N
     given = settings(work, output=tmp_path / "volume")
     put_in_service(work, given, check(given))
     (tmp_path / "volume" / "lineage.json").write_text(damage)
-    assert lineage.of_folder(tmp_path / "volume") is None
+    assert lineage.read_folder_lineage(tmp_path / "volume") is None
 
 
 def test_numbers_written_in_another_way_are_the_same_settings(work: Path) -> None:
     same = [settings(work, training_arguments=json.loads(text)) for text in ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}')]
-    assert settings_digest(same[0]) == settings_digest(same[1])
-    assert settings_digest(settings(work, learning_rate="1e-3")) == settings_digest(
+    assert compute_settings_digest(same[0]) == compute_settings_digest(same[1])
+    assert compute_settings_digest(settings(work, learning_rate="1e-3")) == compute_settings_digest(
         settings(work, learning_rate=0.001)
     )
 
 
 def test_without_a_digest_of_the_data_nothing_can_be_said(work: Path) -> None:
-    with pytest.raises(BadInput, match="run the download step before"):
+    with pytest.raises(BadInput, match="run the download step and pass"):
         check(settings(work, data_digest=""))
 
 
 def test_lineage_survives_the_annotations_of_an_image() -> None:
     known = Lineage("sha256:1", "sha256:2", "sha256:3")
-    assert Lineage.of_annotations(known.annotations() | {"other": "x"}) == known
-    assert Lineage.of_annotations({}) == Lineage()
+    assert Lineage.from_annotations(known.annotations() | {"other": "x"}) == known
+    assert Lineage.from_annotations({}) == Lineage()

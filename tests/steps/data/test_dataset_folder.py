@@ -43,7 +43,7 @@ def test_rows_that_are_not_there_are_told_by_their_place(tmp_path: Path) -> None
 
 def test_where_the_rows_lie_makes_no_other_adapter(tmp_path: Path) -> None:
     digests = {
-        check.settings_digest(check.Settings(work=tmp_path, preset="phi-4", dataset=dataset))
+        check.compute_settings_digest(check.Settings(work=tmp_path, preset="phi-4", dataset=dataset))
         for dataset in (None, tmp_path / "a")
     }
     assert len(digests) == 1

@@ -91,7 +91,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"auths": {"r.io": {"auth": "hidden-word"}}}, "not base64 of user:password"),
         ({"auths": {"r.io": {"auth": b64("hidden-word")}}}, "not base64 of user:password"),
         ({"auths": {"r.io": {}}}, None),
-        ({"credsStore": "../evil"}, "a helper's name has no path"),
+        ({"credsStore": "../evil"}, "name the helper without a path"),
         ({"credsStore": "is-not-installed"}, "docker-credential-is-not-installed, which is not installed"),
     ],
 )
@@ -139,7 +139,7 @@ def test_credential_helpers(docker_config: Path, helper: Path) -> None:
     with pytest.raises(StepError, match=r"docker-credential-test failed for r\.io: the keychain is locked"):
         find("r.io/app")
     helper.write_text("echo pass-word")
-    with pytest.raises(StepError, match="did not answer with Username and Secret") as caught:
+    with pytest.raises(StepError, match="did not return Username and Secret") as caught:
         find("r.io/app")
     assert "pass-word" not in str(caught.value)
     assert (helper.parent / "calls").read_text() == "get r.io\n" * 5

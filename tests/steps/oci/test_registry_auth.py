@@ -93,7 +93,7 @@ def test_bearer_token_without_password(image: Image, front: Front, open_registry
     registry.push_image(image.layout, ref(f"{open_registry.address}/public:1"))
     TokenServer(front, anonymous="pull")
     assert registry.pull_image(ref(f"{front.address}/public:1"), tmp_path / "back") == image.manifest.digest
-    with pytest.raises(BadInput, match="does not let a client without credentials push"):
+    with pytest.raises(BadInput, match="does not allow a client without credentials to push"):
         registry.push_image(image.layout, ref(f"{front.address}/other:1"))
 
 
@@ -108,7 +108,7 @@ def test_identity_token(image: Image, front: Front, docker_config: Path) -> None
 def test_wrong_password_at_the_token_server(image: Image, front: Front, log_in: LogIn) -> None:
     log_in(front.address, password="wrong-one")
     TokenServer(front)
-    with pytest.raises(BadInput, match="does not let these credentials push to") as caught:
+    with pytest.raises(BadInput, match="does not allow these credentials to push to") as caught:
         registry.push_image(image.layout, ref(f"{front.address}/tokens:1"))
     assert "wrong-one" not in str(caught.value)
 
@@ -147,7 +147,7 @@ def test_upload_elsewhere_gets_no_credentials(
 def test_netrc_is_left_alone(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not registry.holds(ref(f"{front.address}/app:1"))
+    assert not registry.manifest_exists(ref(f"{front.address}/app:1"))
     assert all("authorization" not in r.headers for r in front.seen)
 
 

@@ -13,7 +13,7 @@ from registry_fixture import PASSWORD, USER, Answer, BreakingWire, Front, Regist
 
 from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
-from steps.oci.registry_auth import plain_http
+from steps.oci.registry_auth import uses_plain_http
 from steps.oci.registry_client import RETRY, RegistryClient
 from steps.runtime.errors import BadInput, StepError, TransientError
 
@@ -81,7 +81,7 @@ def test_bytes_that_are_not_the_digest_are_refused(image: Image, front: Front, t
 
     for part, asked in (("/blobs/", target), ("/manifests/", ref(f"{target.name}@{image.manifest.digest}"))):
         front.after = lambda r, a, part=part: flip(r, a) if r.method == "GET" and part in r.path else a
-        with pytest.raises(StepError, match="gave other bytes than sha256:"):
+        with pytest.raises(StepError, match="that does not match sha256:"):
             registry.pull_adapter(asked, tmp_path / "mine")
         assert not (tmp_path / "mine").exists()
     front.after = lambda r, a: Answer(a.status, {**a.headers, "Docker-Content-Digest": "sha256:" + "0" * 64}, a.body)
@@ -90,7 +90,7 @@ def test_bytes_that_are_not_the_digest_are_refused(image: Image, front: Front, t
 
 
 def test_unknown_names(image: Image, open_registry: Registry, front: Front, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"does not know .*/nowhere:1: HTTP 404 MANIFEST_UNKNOWN") as caught:
+    with pytest.raises(BadInput, match=r"has no .*/nowhere:1: HTTP 404 MANIFEST_UNKNOWN") as caught:
         registry.pull_adapter(ref(f"{open_registry.address}/nowhere:1"), tmp_path / "mine")
     assert "check the name" in str(caught.value)
     body = json.dumps({"errors": [{"code": "NAME_UNKNOWN", "message": "no such repository"}]}).encode()
@@ -102,7 +102,7 @@ def test_unknown_names(image: Image, open_registry: Registry, front: Front, tmp_
 
 def test_refused_manifest(open_registry: Registry) -> None:
     client = RegistryClient(ref(f"{open_registry.address}/broken:1"), push=True)
-    with pytest.raises(StepError, match=r"refused PUT /v2/broken/manifests/1: HTTP 400 MANIFEST_INVALID"):
+    with pytest.raises(StepError, match=r"rejected PUT /v2/broken/manifests/1: HTTP 400 MANIFEST_INVALID"):
         client.put_manifest("1", oci_layout.MANIFEST, b"no manifest")
 
 
@@ -117,11 +117,11 @@ def test_no_plain_http_to_others(front: Front, monkeypatch: pytest.MonkeyPatch) 
     """0.0.0.0 leads to this machine too, but is no loopback address by name."""
     target = ref(front.address.replace("127.0.0.1", "0.0.0.0") + "/app:1")
     with pytest.raises(StepError, match="no TLS connection") as caught:
-        registry.holds(target)
+        registry.manifest_exists(target)
     assert "ARGOTUNE_INSECURE_REGISTRIES" in str(caught.value)
     assert front.seen == []
     monkeypatch.setenv("ARGOTUNE_INSECURE_REGISTRIES", f"other.example.com, {target.registry}")
-    assert not registry.holds(target)
+    assert not registry.manifest_exists(target)
 
 
 @pytest.mark.parametrize(
@@ -138,4 +138,4 @@ def test_no_plain_http_to_others(front: Front, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_where_http_is_plain(host: str, plain: bool) -> None:
-    assert plain_http(host) is plain
+    assert uses_plain_http(host) is plain

@@ -44,10 +44,10 @@ def blob_of(path: Path) -> Blob:
 
 
 def send(
-    address: str, path: Path, *, memory: Path | None = None, wait: Callable[[float], None] = lambda _: None
+    address: str, path: Path, *, session_file: Path | None = None, wait: Callable[[float], None] = lambda _: None
 ) -> str:
     client = RegistryClient(ref(f"{address}/blobs:1"), push=True, wait=wait)
-    return client.send_blob(blob_of(path), path, memory=memory)
+    return client.send_blob(blob_of(path), path, session_file=session_file)
 
 
 def is_there(registry: Registry, path: Path, tmp_path: Path) -> bool:
@@ -93,11 +93,11 @@ def test_cut_at_any_byte(open_registry: Registry, tmp_path: Path, limit: int, of
     path.write_bytes(os.urandom(SIZE))
     wire = BreakingWire(open_registry.address, limit if of == "client" else limit % 4000, cuts, of=of)
     try:
-        assert send(wire.address, path, memory=tmp_path / "memory") == "sent"
+        assert send(wire.address, path, session_file=tmp_path / "session.json") == "sent"
     finally:
         wire.close()
     assert is_there(open_registry, path, tmp_path)
-    assert not (tmp_path / "memory").exists()
+    assert not (tmp_path / "session.json").exists()
     path.unlink()
 
 
@@ -105,17 +105,17 @@ def test_a_killed_push_goes_on_in_the_next_process(
     content: Path, front: Front, open_registry: Registry, tmp_path: Path
 ) -> None:
     """Killed when the third chunk has arrived and before it hears of it."""
-    memory = tmp_path / "memory"
+    session_file = tmp_path / "session.json"
     front.faults.fail("killed", 4)
-    assert not kill_proof(front.faults, lambda: send(front.address, content, memory=memory))
-    assert json.loads(memory.read_text())["offset"] == 2 * CHUNK
+    assert not kill_proof(front.faults, lambda: send(front.address, content, session_file=session_file))
+    assert json.loads(session_file.read_text())["offset"] == 2 * CHUNK
     front.seen.clear()
-    assert send(front.address, content, memory=memory) == "sent"
+    assert send(front.address, content, session_file=session_file) == "sent"
     assert is_there(open_registry, content, tmp_path)
 
 
 def test_between_two_chunks_nothing_is_sent_twice(content: Path, front: Front, tmp_path: Path) -> None:
-    memory = tmp_path / "memory"
+    session_file = tmp_path / "session.json"
     patches = itertools.count(1)
 
     def gone(request: Request) -> Answer | None:
@@ -123,36 +123,36 @@ def test_between_two_chunks_nothing_is_sent_twice(content: Path, front: Front, t
 
     front.before = gone
     with pytest.raises(StepError):
-        send(front.address, content, memory=memory)
-    assert oct(memory.stat().st_mode & 0o777) in ("0o644", "0o600")
+        send(front.address, content, session_file=session_file)
+    assert oct(session_file.stat().st_mode & 0o777) in ("0o644", "0o600")
     front.seen.clear()
-    assert send(front.address, content, memory=memory) == "sent"
+    assert send(front.address, content, session_file=session_file) == "sent"
     assert [request.method for request in front.seen] == ["GET", "PATCH", "PATCH", "PUT"]
     assert front.sent("PATCH") == SIZE - 2 * CHUNK
-    assert not memory.exists()
+    assert not session_file.exists()
 
 
 def test_memory_of_another_blob_or_repository_does_not_count(content: Path, front: Front, tmp_path: Path) -> None:
-    memory = tmp_path / "memory"
+    session_file = tmp_path / "session.json"
     for text in (
         "torn",
         "{}",
         "[]",
         json.dumps({"repository": "x/y", "blob": "sha256:0", "location": "http://127.0.0.1:1/", "offset": 5}),
     ):
-        memory.write_text(text)
+        session_file.write_text(text)
         front.seen.clear()
         (content).write_bytes(os.urandom(SIZE))
-        assert send(front.address, content, memory=memory) == "sent"
+        assert send(front.address, content, session_file=session_file) == "sent"
         assert front.seen[0].method == "POST"
 
 
 def test_a_registry_that_forgot_the_upload_gets_it_anew(content: Path, front: Front, tmp_path: Path) -> None:
-    memory = tmp_path / "memory"
+    session_file = tmp_path / "session.json"
     location = f"http://{front.address}/v2/blobs/blobs/uploads/00000000-0000-0000-0000-000000000000?_state=x"
     place = {"repository": f"{front.address}/blobs", "blob": blob_of(content).digest, "location": location}
-    memory.write_text(json.dumps({**place, "offset": CHUNK}))
-    assert send(front.address, content, memory=memory) == "sent"
+    session_file.write_text(json.dumps({**place, "offset": CHUNK}))
+    assert send(front.address, content, session_file=session_file) == "sent"
     assert [request.method for request in front.seen][:2] == ["GET", "POST"]
 
 
@@ -172,14 +172,14 @@ def test_damaged_bytes_are_told(front: Front, tmp_path: Path, size: int) -> None
     client = RegistryClient(ref(f"{front.address}/blobs:1"), push=True)
     for damaged in (os.urandom(size), os.urandom(size - 1)):
         path.write_bytes(damaged)
-        with pytest.raises(StepError, match=f"bytes of blob {blob.digest} are not") as caught:
+        with pytest.raises(StepError, match=f"blob {blob.digest} does not match") as caught:
             client.send_blob(blob, path)
         assert "package the adapter again" in caught.value.fix
 
 
 def test_a_chunk_that_brings_nothing_new_ends(content: Path, front: Front) -> None:
     front.before = lambda request: Answer(202, {"Range": "0-0"}) if request.method == "PATCH" else None
-    with pytest.raises(StepError, match="lost its place"):
+    with pytest.raises(StepError, match="lost the upload offset"):
         send(front.address, content)
 
 
@@ -238,15 +238,15 @@ def test_addresses_elsewhere_are_not_kept(
     """They may carry their own permission."""
     storage = Front(open_registry.address)
     kept: list[bool] = []
-    memory = tmp_path / "memory"
+    session_file = tmp_path / "session.json"
 
     def elsewhere(request: Request, answer: Answer) -> Answer:
-        kept.append(memory.exists())
+        kept.append(session_file.exists())
         return Answer(answer.status, {k: v.replace(front.address, storage.address) for k, v in answer.headers.items()})
 
     front.after = storage.after = elsewhere
     try:
-        assert send(front.address, content, memory=memory) == "sent"
+        assert send(front.address, content, session_file=session_file) == "sent"
     finally:
         storage.close()
     assert not any(kept)

@@ -85,7 +85,7 @@ class Push:
         image = oci_layout.read_image(self.work / "image")
         back = registry.pull_adapter(ref(f"{self.behind}/{self.repository}:1"), self.work / "back")
         assert adapter_digest(back) == adapter_digest(self.work / "adapter")
-        assert registry.holds(ref(f"{self.behind}/{self.repository}:1-abc@{image.manifest.digest}"))
+        assert registry.manifest_exists(ref(f"{self.behind}/{self.repository}:1-abc@{image.manifest.digest}"))
         tag = image.manifest.digest.replace(":", "-")
         url = f"http://{self.behind}/v2/{self.repository}/manifests/{tag}"
         index = requests.get(url, headers={"Accept": oci_layout.INDEX}, timeout=30).json()

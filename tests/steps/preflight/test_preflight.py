@@ -184,10 +184,10 @@ def test_push_and_pull_are_tried(
     image: Image, password_registry: Registry, log_in: Callable[..., None], tmp_path: Path
 ) -> None:
     target = f"{password_registry.address}/flight/adapter:1"
-    with pytest.raises(BadInput, match="does not let a client without credentials push"):
+    with pytest.raises(BadInput, match="does not allow a client without credentials to push"):
         look(tmp_path, image=target)
     log_in(password_registry.address, password="canary")
-    with pytest.raises(BadInput, match="does not let these credentials push") as caught:
+    with pytest.raises(BadInput, match="does not allow these credentials to push") as caught:
         look(tmp_path, image=target, adapter_images=[target])
     assert "2 faults" in str(caught.value) and "canary" not in str(caught.value)
     log_in(password_registry.address)
@@ -212,7 +212,7 @@ def test_a_pull_has_credentials_of_its_own(
     wanted = f"{password_registry.address}/flight/rows:1"
     with pytest.raises(BadInput, match="has no"):
         look(tmp_path, data_image=wanted, pull_config=folder)
-    with pytest.raises(BadInput, match="does not let a client without credentials pull"):
+    with pytest.raises(BadInput, match="does not allow a client without credentials to pull"):
         look(tmp_path, data_image=wanted)
 
 

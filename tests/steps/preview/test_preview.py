@@ -14,7 +14,7 @@ from tuning import small_model
 from steps.download.settings import Settings as DownloadSettings
 from steps.download.step import download
 from steps.preview.settings import Result, Settings
-from steps.preview.step import END, LEARNED, preview
+from steps.preview.step import LEARNED, LEARNED_END, preview
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_answers_are_marked(tiny: Path, tmp_path: Path, capsys: pytest.Captu
     assert (result.rows, result.warnings) == (16, [])
     assert out.count("--- row ") == 2
     assert 0 < result.learned_tokens < result.tokens
-    marked = [part.split(END)[0] for part in out.split("--- 16 rows")[0].split(LEARNED)[1:]]
+    marked = [part.split(LEARNED_END)[0] for part in out.split("--- 16 rows")[0].split(LEARNED)[1:]]
     answers = {row[-1]["content"] for row in rows}
     assert sum(any(answer in part for answer in answers) for part in marked) == 2
 
@@ -51,9 +51,9 @@ def test_what_would_spoil_a_training_is_told(tiny: Path, tmp_path: Path) -> None
     long = [[{"role": "user", "content": "Why? " * 30}, {"role": "assistant", "content": "Because. " * 60}]] * 3
     result = shown(tmp_path, tiny, [*rows, *long], max_length=80)
     told = "\n".join(result.warnings)
-    assert "rows repeat an earlier one" in told
-    assert "held-out rows are trained on too" in told
-    assert "lose their end: raise max_length" in told or "are left out" in told
+    assert "rows are duplicates" in told
+    assert "held-out rows are also training rows" in told
+    assert "increase max_length" in told or "are dropped" in told
 
 
 def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_none_that_passed_is_refused_and_nothing_changes(tmp_path: Path) -> None
     given = settings(
         tmp_path, candidate(tmp_path, "a", 2.5, verdict="fail"), candidate(tmp_path, "b", 3.0, verdict="fail")
     )
-    with pytest.raises(GateFailed, match="no candidate has passed its evaluation, of 2") as caught:
+    with pytest.raises(GateFailed, match="none of the 2 candidates passed its evaluation") as caught:
         promote(given)
     assert caught.value.exit_code == 3
     assert {path.name for path in tmp_path.iterdir()} == {"candidates"}
@@ -74,13 +74,13 @@ def test_equal_losses_promote_the_first(tmp_path: Path) -> None:
 def test_a_winner_that_is_not_on_this_volume_is_told(tmp_path: Path) -> None:
     gathered = candidate(tmp_path, "a", 1.0)
     files.write_text(tmp_path / "candidates" / "a" / "adapter" / "adapter_config.json", "another")
-    with pytest.raises(BadInput, match=f"holds the adapter {gathered['adapter-digest']}"):
+    with pytest.raises(BadInput, match=f"adapter {gathered['adapter-digest']} not found in"):
         promote(settings(tmp_path, gathered))
     assert not (tmp_path / "adapter").exists()
 
 
 def test_no_candidates_and_wrong_ones_are_told(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there are no candidates"):
+    with pytest.raises(BadInput, match="no candidates"):
         promote(settings(tmp_path))
     with pytest.raises(BadInput) as caught:
         settings(tmp_path, {"adapter-digest": "", "adapter-loss": "nan", "verdict": "pass"})
@@ -125,6 +125,6 @@ def test_refused_it_ends_with_the_code_that_is_not_tried_again(tmp_path: Path) -
     done = as_a_pod(tmp_path, candidate(tmp_path / "work", "a", 1.5, verdict="fail"))
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         3,
-        "error: no candidate has passed its evaluation, of 1",
+        "error: none of the 1 candidates passed its evaluation",
     )
     assert not (tmp_path / "outputs").exists()

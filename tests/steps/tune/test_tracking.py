@@ -248,4 +248,4 @@ def test_tracking_does_not_change_the_settings_digest(tmp_path: Path) -> None:
     """A scheduled run does not retrain because of another tracking server."""
     plain = check_step.Settings(work=tmp_path)
     tracked = check_step.Settings(work=tmp_path, report_to="mlflow", run_name="x")
-    assert check_step.settings_digest(plain) == check_step.settings_digest(tracked)
+    assert check_step.compute_settings_digest(plain) == check_step.compute_settings_digest(tracked)

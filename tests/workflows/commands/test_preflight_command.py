@@ -54,7 +54,7 @@ def test_the_registry_is_asked_and_volumes_of_pods_are_not(ask: Callable[[str], 
 def test_a_refusal_has_the_exit_code_of_the_step(ask: Callable[[str], Any], password_registry: Registry) -> None:
     done = ask(WORKSPACE % password_registry.address)
     assert done.returncode == 2
-    assert "does not let a client without credentials push" in done.stderr and "Traceback" not in done.stderr
+    assert "does not allow a client without credentials to push" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_workspace_that_only_serves(ask: Callable[[str], Any]) -> None:

@@ -114,7 +114,7 @@ def image_tag(document: Document) -> Iterator[Violation]:
             except BadInput as error:
                 yield Violation(join(path, "image"), error.message, error.fix)
                 continue
-            if parsed.pulled == "latest":
+            if parsed.tag_or_digest == "latest":
                 message = f"`{image}` has {'the tag latest' if parsed.tag else 'no tag'}"
                 yield Violation(
                     join(path, "image"), message, f"use a version tag, such as {image.removesuffix(':latest')}:1.0"

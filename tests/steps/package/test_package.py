@@ -134,7 +134,7 @@ def is_manifest(request: Request) -> bool:
 
 
 def test_a_moving_image_needs_an_image(work: Path) -> None:
-    with pytest.raises(BadInput, match="give --image"):
+    with pytest.raises(BadInput, match="pass --image"):
         package(Settings(work=work, moving_image="r.io/app:1"))
 
 

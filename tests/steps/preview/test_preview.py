@@ -73,7 +73,7 @@ def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path,
 
     flags = ["preview", tmp_path / "workspace.yaml", "--set", f"model.repository={tiny}", "--rows", "1"]
     without = argotune(*flags)
-    assert without.returncode == 2 and "give --source FOLDER" in without.stderr
+    assert without.returncode == 2 and "pass --source FOLDER" in without.stderr
     done = argotune(*flags, "--source", tmp_path / "rows")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--- row ") == 1

@@ -1,4 +1,4 @@
-"""What users get wrong, from the command line to the step that notices: one clear error, exit code 2, nothing made."""
+"""Invalid input, from the command line to the step that detects it: one clear error, exit code 2, no files."""
 
 import functools
 import http.server
@@ -35,13 +35,13 @@ INFERENCE = "inference:\n  preset:\n    name: smollm2-135m-instruct\n"
 
 
 @pytest.fixture
-def apart(argotune, tmp_path):
-    """The command line in a folder and a home of the test's own."""
+def isolated(argotune, tmp_path):
+    """The command line in a separate folder and home."""
     return functools.partial(argotune, cwd=tmp_path, ARGOTUNE_HOME=str(tmp_path / "home"), HOME=str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
         (("  method: qlora", "  method: qlora\n  metod: lora"), "bad.yaml:12: tuning.metod: unknown field"),
         (("smollm2-135m-instruct", "smollm2-135m-instrukt"), "Unsupported tuning preset name smollm2-135m-instrukt"),
@@ -53,47 +53,47 @@ def apart(argotune, tmp_path):
     ],
 )
 @pytest.mark.parametrize("verb", ["validate", "compile", "run"])
-def test_a_wrong_workspace_is_refused_before_anything_is_written(apart, verb, change, complaint, tmp_path):
+def test_an_invalid_workspace_is_rejected_before_anything_is_written(isolated, verb, change, message, tmp_path):
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", "https://example.com/a.parquet").replace(*change))
     before = sorted(tmp_path.rglob("*"))
-    ended = apart(verb, "bad.yaml")
+    ended = isolated(verb, "bad.yaml")
     assert ended.returncode == 2, ended.stderr
-    assert complaint in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("verb", ["validate", "run"])
-def test_neither_tuning_nor_inference_is_refused(apart, verb, tmp_path):
+def test_a_workspace_without_tuning_and_inference_is_rejected(isolated, verb, tmp_path):
     (tmp_path / "bad.yaml").write_text(WORKSPACE[: WORKSPACE.index("tuning:")])
-    ended = apart(verb, "bad.yaml")
+    ended = isolated(verb, "bad.yaml")
     assert ended.returncode == 2
     assert "Either Inference or Tuning must be specified, not neither" in ended.stderr
 
 
-def test_all_errors_are_told_at_once(apart, tmp_path):
+def test_all_errors_are_reported_together(isolated, tmp_path):
     text = WORKSPACE.replace("URL", "ftp://example.com/a.parquet").replace("qlora", "dora").replace("bad:1", "Bad:1")
     (tmp_path / "bad.yaml").write_text(text)
-    ended = apart("run", "bad.yaml", "--set", "tuning.epoch=1")
+    ended = isolated("run", "bad.yaml", "--set", "tuning.epoch=1")
     assert ended.returncode == 2
     assert all(part in ended.stderr for part in ("tuning.input.urls[0]", "dora", "output.image", "tuning.epochs"))
     assert ended.stderr.count("error: ") == 4, ended.stderr
 
 
-def test_tuning_and_inference_of_two_models_is_refused(apart, tmp_path):
+def test_tuning_and_inference_of_two_models_are_rejected(isolated, tmp_path):
     text = WORKSPACE.replace("URL", "https://example.com/a.parquet") + INFERENCE.replace(
         "smollm2-135m-instruct", "phi-4"
     )
     (tmp_path / "bad.yaml").write_text(text)
-    ended = apart("validate", "bad.yaml")
+    ended = isolated("validate", "bad.yaml")
     assert ended.returncode == 2
     assert "inference.preset" in ended.stderr
 
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder that is served over HTTP, and the address of a file in it."""
+    """A folder served over HTTP, and the URL of a file in it."""
     folder = tmp_path / "data"
     folder.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
@@ -125,7 +125,7 @@ def good(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "suffix", "step", "complaint"),
+    ("write", "suffix", "step", "message"),
     [
         (not_parquet, "", "preflight", "parquet"),
         (other_columns, "", "download", "no columns to tune on"),
@@ -136,24 +136,24 @@ def good(file: Path) -> None:
     ],
     ids=["not parquet", "other columns", "no rows", "empty file", "404", "wrong checksum"],
 )
-def test_bad_data_ends_the_run_at_once(apart, make, suffix, step, complaint, served, tmp_path):
+def test_bad_data_fails_the_run_immediately(isolated, write, suffix, step, message, served, tmp_path):
     folder, url = served
-    if make:
-        make(folder / "a.parquet")
+    if write:
+        write(folder / "a.parquet")
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", url + suffix))
-    ended = apart("run", "bad.yaml", "--name", "bad-1", "-p", "push=false")
+    ended = isolated("run", "bad.yaml", "--name", "bad-1", "-p", "push=false")
     assert ended.returncode == 2, ended.stderr
     last = ended.stderr[ended.stderr.rindex("error: ") :]
     assert last.startswith(f"error: {step} failed")
-    assert complaint in last, last
+    assert message in last, last
     assert "fix: " in last
     assert "Traceback" not in ended.stderr
     assert "tune: Omitted" in ended.stderr
-    assert_nothing_made(tmp_path / "runs" / "bad-1" / "volumes" / "work")
+    assert_no_outputs(tmp_path / "runs" / "bad-1" / "volumes" / "work")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_called_that(apart, served, tmp_path):
+def test_a_full_disk_is_reported(isolated, served, tmp_path):
     folder, url = served
     good(folder / "a.parquet")
     (tmp_path / "bad.yaml").write_text(WORKSPACE.replace("URL", url))
@@ -161,14 +161,14 @@ def test_a_full_disk_is_called_that(apart, served, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path / "runs"], check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     try:
-        ended = apart("run", "bad.yaml", "--name", "bad-1", "-p", "push=false")
+        ended = isolated("run", "bad.yaml", "--name", "bad-1", "-p", "push=false")
         assert ended.returncode == 2, ended.stderr
         assert "no space left" in ended.stderr[ended.stderr.rindex("error: ") :]
-        assert_nothing_made(tmp_path / "runs" / "bad-1" / "volumes" / "work")
+        assert_no_outputs(tmp_path / "runs" / "bad-1" / "volumes" / "work")
     finally:
         subprocess.run(["umount", tmp_path / "runs"], check=True)
 
 
-def assert_nothing_made(work: Path) -> None:
-    made = [path for name in ("dataset", "adapter", "image") for path in (work / name).rglob("*") if path.is_file()]
-    assert made == []
+def assert_no_outputs(work: Path) -> None:
+    files = [path for name in ("dataset", "adapter", "image") for path in (work / name).rglob("*") if path.is_file()]
+    assert files == []

@@ -30,7 +30,7 @@ class Problem:
     line: int = 0
     """1-based line in the file; 0 when unknown."""
     fix: str = ""
-    """How to fix it, as an imperative."""
+    """Fix, as an imperative."""
 
     def __str__(self) -> str:
         location = f"{self.file}:{self.line}" if self.line else self.file

@@ -352,7 +352,7 @@ def test_submit_creates_the_workflow_on_the_cluster_of_the_kubeconfig(
         file = str(cluster.kubeconfig(tmp_path / "kubeconfig", namespace="argotune"))
         name = submit(workflow, {"epochs": "2"}, kubeconfig=file)
         [created] = cluster.all("workflows")
-        with pytest.raises(InvalidInput, match="no such parameter"):
+        with pytest.raises(InvalidInput, match='unknown parameter "epoch"'):
             submit(workflow, {"epoch": "2"}, kubeconfig=file)
     assert name.startswith("tuned-")
     assert (created["metadata"]["name"], created["metadata"]["namespace"]) == (name, "argotune")

@@ -26,7 +26,7 @@ def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:
     """Return the Workflows API that flags and environment select; ``namespace`` is that of the user's document.
 
     Raises:
-        InvalidInput: no cluster is configured; the fix says how to configure one.
+        InvalidInput: no cluster is configured; the fix shows how to configure one.
     """
     selected = (
         args.namespace

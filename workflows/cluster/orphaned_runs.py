@@ -24,7 +24,7 @@ ENDED_PHASES = ("Succeeded", "Failed", "Error")
 
 @dataclass
 class Reasons:
-    """Why nodes are orphaned, and which lookups failed."""
+    """Reasons of orphaned nodes, and failed lookups."""
 
     by_run: dict[str, str] = field(default_factory=dict)
     """Reason by uid of the run."""

@@ -124,11 +124,11 @@ def test_watching_shows_steps_and_result(cluster, capsys):
     assert "tune: Running" in shown.err and "rollout: Succeeded" in shown.err
 
 
-def test_the_exit_code_of_watching_is_the_runs_and_its_own_words_are_shown(cluster, capsys):
+def test_watching_returns_the_exit_code_and_prints_the_error_of_the_run(cluster, capsys):
     run = ArgoRun().step("provision", "Failed", message="main: Error (exit code 4)", exit_code=4).phase("Failed")
     cluster.put(run.now())
-    said = "asking for quota\nerror: no quota for Standard_NC24ads_A100_v4\n  fix: ask for more, or another size"
-    add_pod(cluster, run, "provision", said)
+    log = "asking for quota\nerror: no quota for Standard_NC24ads_A100_v4\n  fix: ask for more, or another size"
+    add_pod(cluster, run, "provision", log)
     assert main(["status", NAME, "--watch"]) == 4
     shown = capsys.readouterr().err
     assert "provision failed: main: Error (exit code 4)" in shown

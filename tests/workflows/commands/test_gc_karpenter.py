@@ -34,7 +34,7 @@ def gc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gc]:
 
 
 def two_runs(cluster: KubernetesServer, folder: Path, *, count: int) -> None:
-    """A run that is lost, and one that goes on; both have long leases."""
+    """A deleted run and a running one; both have long leases."""
     Controller(cluster)
     pod = Pod(cluster, folder)
     long = 100 * 365 * 86400

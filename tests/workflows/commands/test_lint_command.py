@@ -1,4 +1,4 @@
-"""``argotune lint`` as a user meets it: files, standard input, output, exit codes."""
+"""``argotune lint``: files, standard input, output, exit codes."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ BAD = ROOT / "tests" / "data" / "lint" / "bad"
 GOOD = ROOT / "tests" / "data" / "lint" / "good"
 
 
-def test_an_error_is_told_with_place_rule_and_fix_and_ends_with_2(argotune):
+def test_an_error_has_location_rule_and_fix_and_exits_with_2(argotune):
     ended = argotune("lint", BAD / "on-exit.yaml", BAD / "enum.yaml")
     assert ended.returncode == 2
     assert ended.stdout.startswith(
@@ -26,13 +26,13 @@ def test_an_error_is_told_with_place_rule_and_fix_and_ends_with_2(argotune):
     assert ended.stderr == "3 documents, 3 errors, 0 warnings\n"
 
 
-def test_warnings_end_with_0(argotune):
+def test_warnings_exit_with_0(argotune):
     ended = argotune("lint", BAD / "image-tag.yaml")
     assert ended.returncode == 0
     assert "[image-tag] warning: " in ended.stdout
 
 
-def test_what_compile_prints_is_linted_from_standard_input(argotune):
+def test_compiled_output_is_linted_from_standard_input(argotune):
     example = ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml"
     compiled = argotune("compile", example)
     assert compiled.returncode == 0, compiled.stderr
@@ -40,13 +40,13 @@ def test_what_compile_prints_is_linted_from_standard_input(argotune):
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
-def test_json_tells_the_same(argotune):
+def test_json_output(argotune):
     ended = argotune("lint", "-o", "json", "-", text=(BAD / "entrypoint.yaml").read_text())
-    told = json.loads(ended.stdout)
+    report = json.loads(ended.stdout)
     assert ended.returncode == 2
-    assert told["documents"] == 2
-    assert told["valid"] is False
-    assert told["findings"][0] == {
+    assert report["documents"] == 2
+    assert report["valid"] is False
+    assert report["findings"][0] == {
         "rule": "entrypoint",
         "severity": "error",
         "message": "unknown template `mian`",
@@ -57,27 +57,27 @@ def test_json_tells_the_same(argotune):
     }
 
 
-def test_a_workspace_is_to_be_compiled_first(argotune):
+def test_a_workspace_must_be_compiled_first(argotune):
     ended = argotune("lint", ROOT / "examples" / "smollm2_135m_qlora_parquet.yaml")
     assert ended.returncode == 2
     assert "argotune compile" in ended.stdout
 
 
-def test_files_that_cannot_be_read_are_all_named(tmp_path):
+def test_all_unreadable_files_are_named(tmp_path):
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as error:
         command._read(["nowhere.yaml", str(binary), str(tmp_path)])
-    assert [problem.file for problem in refused.value.problems] == ["nowhere.yaml", str(binary), str(tmp_path)]
+    assert [problem.file for problem in error.value.problems] == ["nowhere.yaml", str(binary), str(tmp_path)]
 
 
-def test_a_reference_to_what_is_not_given_is_a_warning_or_with_strict_refs_an_error():
+def test_an_outside_reference_is_a_warning_or_with_strict_refs_an_error():
     text = (BAD / "outside-reference.yaml").read_text()
-    assert [found.severity for found in lint([("a.yaml", text)]).findings] == ["warning"]
-    assert [found.severity for found in lint([("a.yaml", text)], strict_refs=True).findings] == ["error"]
+    assert [finding.severity for finding in lint([("a.yaml", text)]).findings] == ["warning"]
+    assert [finding.severity for finding in lint([("a.yaml", text)], strict_refs=True).findings] == ["error"]
 
 
-def test_templates_of_another_file_are_found_and_looked_into():
+def test_templates_of_another_file_are_checked():
     calls = (
         "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: a, namespace: ml}\nspec:\n"
         "  entrypoint: main\n  volumes: [{name: work, emptyDir: {}}]\n  templates:\n    - name: main\n      steps:\n"
@@ -85,23 +85,23 @@ def test_templates_of_another_file_are_found_and_looked_into():
     )
     library = (GOOD / "library.yaml").read_text()
     alone = lint([("calls.yaml", calls)])
-    assert [found.rule for found in alone.findings] == ["outside-reference"]
+    assert [finding.rule for finding in alone.findings] == ["outside-reference"]
     together = lint([("calls.yaml", calls), ("library.yaml", library)], strict_refs=True)
-    assert [(found.rule, found.problem.file) for found in together.findings] == [("missing-input", "calls.yaml")]
+    assert [(finding.rule, finding.problem.file) for finding in together.findings] == [("missing-input", "calls.yaml")]
     elsewhere = lint([("calls.yaml", calls.replace("namespace: ml", "namespace: other")), ("library.yaml", library)])
-    assert [found.rule for found in elsewhere.findings] == ["outside-reference"]
+    assert [finding.rule for finding in elsewhere.findings] == ["outside-reference"]
 
 
-def test_in_a_list_the_path_begins_with_the_item():
+def test_a_path_in_a_list_starts_with_the_item():
     text = (GOOD / "schedule.yaml").read_text().replace("Etc/UTC", "Etc/UCT2")
-    [found] = lint([("list.yaml", text)]).findings
-    assert found.problem.path == "items[0].spec.timezone"
-    assert text.splitlines()[found.problem.line - 1].strip() == "timezone: Etc/UCT2"
+    [finding] = lint([("list.yaml", text)]).findings
+    assert finding.problem.path == "items[0].spec.timezone"
+    assert text.splitlines()[finding.problem.line - 1].strip() == "timezone: Etc/UCT2"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["lint", "--help"]])
-def test_help_loads_no_schema(words):
-    argv = [sys.executable, "-X", "importtime", "-m", "workflows.cli", *words]
+@pytest.mark.parametrize("args", [["--help"], ["lint", "--help"]])
+def test_help_loads_no_schema(args):
+    argv = [sys.executable, "-X", "importtime", "-m", "workflows.cli", *args]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert "lint" in ended.stdout
     modules = {line.split("|")[-1].strip().split(".")[0] for line in ended.stderr.splitlines() if "|" in line}

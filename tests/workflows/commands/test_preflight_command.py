@@ -1,4 +1,4 @@
-"""``argotune preflight``: what the compiled step will ask, asked from here."""
+"""``argotune preflight`` runs the checks of the compiled step locally."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from registry_fixture import Registry
 WORKSPACE = """\
 apiVersion: kaito.sh/v1beta1
 kind: Workspace
-metadata: {name: asked}
+metadata: {name: tuned}
 tuning:
   preset: {name: phi-4}
   method: lora
   input: {volumeSource: {persistentVolumeClaim: {claimName: rows}}}
-  output: {image: "%s/asked:1", imagePushSecret: push}
+  output: {image: "%s/adapter:1", imagePushSecret: push}
 """
 SERVING = """\
 apiVersion: kaito.sh/v1beta1
@@ -30,33 +30,33 @@ inference:
 
 
 @pytest.fixture
-def ask(argotune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """``argotune preflight`` for a Workspace, as somebody asks who has no credentials."""
+def preflight(argotune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """``argotune preflight`` for a Workspace, without credentials."""
     for name in [name for name in os.environ if name.startswith(("ARGOTUNE_", "HF_", "KUBE"))]:
         monkeypatch.delenv(name)
 
-    def ask(text: str) -> Any:
+    def run(text: str) -> Any:
         (tmp_path / "workspace.yaml").write_text(text)
         home = {"HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "DOCKER_CONFIG": str(tmp_path / "none")}
         return argotune("preflight", "workspace.yaml", cwd=tmp_path, **home)
 
-    return ask
+    return run
 
 
-def test_the_registry_is_asked_and_volumes_of_pods_are_not(ask: Callable[[str], Any], open_registry: Registry) -> None:
-    done = ask(WORKSPACE % open_registry.address)
+def test_the_registry_is_checked_but_not_volumes(preflight: Callable[[str], Any], open_registry: Registry) -> None:
+    done = preflight(WORKSPACE % open_registry.address)
     assert done.returncode == 0, done.stderr
-    assert f"ok: {open_registry.address}/asked may be pushed to" in done.stdout
+    assert f"ok: {open_registry.address}/adapter may be pushed to" in done.stdout
     assert "rows" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith("nothing speaks against this run")
 
 
-def test_a_refusal_has_the_exit_code_of_the_step(ask: Callable[[str], Any], password_registry: Registry) -> None:
-    done = ask(WORKSPACE % password_registry.address)
+def test_a_failed_check_sets_the_exit_code(preflight: Callable[[str], Any], password_registry: Registry) -> None:
+    done = preflight(WORKSPACE % password_registry.address)
     assert done.returncode == 2
     assert "does not allow a client without credentials to push" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_workspace_that_only_serves(ask: Callable[[str], Any]) -> None:
-    done = ask(SERVING)
+def test_a_workspace_without_tuning(preflight: Callable[[str], Any]) -> None:
+    done = preflight(SERVING)
     assert done.returncode == 0, done.stderr

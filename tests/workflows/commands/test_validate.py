@@ -116,7 +116,7 @@ def test_one_preset_is_shown(capsys):
 
 
 def test_the_pipeline_block_and_the_plan_have_the_same_defaults():
-    """What a file leaves out is the plan's default; the block's own must not say otherwise."""
+    """Fields missing in a file have the plan's defaults; those of the block must be equal."""
     block = Pipeline()
     data, tuning, rollout, storage = model.Data(), model.Tuning(), model.Rollout(), model.Storage()
     assert model.Evaluation().model_dump() == block.evaluation.model_dump()

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines in a pipe, a table on a terminal."""
+"""The view of a run: plain lines in a pipe, a table on a terminal."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ def test_plain_lines(tmp_path: Path) -> None:
     assert "[a]" not in stream.getvalue()
 
 
-def test_progress_lines_are_thinned_out() -> None:
+def test_progress_lines_are_throttled() -> None:
     now = [0.0]
     stream = io.StringIO()
     view = PlainView(stream, clock=lambda: now[0])
-    one, other = Step("tune", phase="Running"), Step("download", phase="Running")
+    tune, download = Step("tune", phase="Running"), Step("download", phase="Running")
     for second in range(25):
         now[0] = float(second)
-        view.on_log(one, f"step {second}/100 loss 2.5")
-        view.on_log(other, f"{second}%|###  |")
-    view.on_log(one, "saved a checkpoint")
+        view.on_log(tune, f"step {second}/100 loss 2.5")
+        view.on_log(download, f"{second}%|###  |")
+    view.on_log(tune, "saved a checkpoint")
     lines = stream.getvalue().splitlines()
     assert [line for line in lines if line.startswith("[tune]")] == [
         "[tune] step 0/100 loss 2.5",
@@ -91,31 +91,31 @@ def test_the_table_shows_state_time_progress_and_the_last_line() -> None:
     assert "when 'fail == pass' is false" in rows["package"]
 
 
-def test_the_view_suits_the_stream() -> None:
+def test_the_view_depends_on_the_stream() -> None:
     assert isinstance(choose_view(io.StringIO()), PlainView)
     assert type(choose_view(io.StringIO(), quiet=True)) is Observer
 
 
-def test_a_terminal_gets_a_table_without_colours_where_they_are_not_wanted(tmp_path: Path) -> None:
+def test_a_terminal_gets_a_table_without_colors_if_disabled(tmp_path: Path) -> None:
     code = """import json, sys; from pathlib import Path; from workflows import runner
 from workflows.runs.view import choose_view
 runner.start(json.loads(sys.argv[1]), Path(sys.argv[2]), name='x', observer=choose_view())"""
     import json
 
     document = json.dumps(workflow(dag(task("say")), leaf("say", SPEAK, "0")))
-    ours, theirs = pty.openpty()
-    words = [sys.executable, "-c", code, document, str(tmp_path / "run")]
+    reader, writer = pty.openpty()
+    command = [sys.executable, "-c", code, document, str(tmp_path / "run")]
     environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "90", "LINES": "24"}
-    process = subprocess.Popen(words, stderr=theirs, stdout=subprocess.PIPE, env=environment)
-    os.close(theirs)
+    process = subprocess.Popen(command, stderr=writer, stdout=subprocess.PIPE, env=environment)
+    os.close(writer)
     seen = b""
     try:
-        while part := os.read(ours, 65536):
+        while part := os.read(reader, 65536):
             seen += part
-    except OSError:  # Linux says so when the other end is closed
+    except OSError:  # raised on Linux when the other end is closed
         pass
     out, _ = process.communicate(timeout=20)
-    os.close(ours)
+    os.close(reader)
     assert process.returncode == 0
     assert out == b"", "standard output is for data"
     text = seen.decode()

@@ -82,19 +82,28 @@ class Result:
     """Verdict and metrics; losses are means over all assistant tokens of the held-out rows."""
 
     base_loss: float
+    """Loss of the base model."""
     adapter_loss: float
+    """Loss of the adapter."""
     base_perplexity: float
+    """Perplexity of the base model."""
     adapter_perplexity: float
+    """Perplexity of the adapter."""
     verdict: str
     """``pass`` or ``fail``."""
     reason: str = ""
     """Failed rules of the gate; empty if all passed."""
     base_exact_match: float | None = None
-    """Mean over the answers, from 0 to 1; None if nothing was answered."""
+    """Exact match of the base model's answers, from 0 to 1; None if nothing was answered."""
     adapter_exact_match: float | None = None
+    """The same for the adapter."""
     base_rouge_l: float | None = None
+    """Mean ROUGE-L of the base model's answers; None if nothing was answered."""
     adapter_rouge_l: float | None = None
+    """The same for the adapter."""
     previous_loss: float | None = None
     """Loss of the deployed adapter; None if there is none with this base model."""
     previous_exact_match: float | None = None
+    """Exact match of the deployed adapter."""
     previous_rouge_l: float | None = None
+    """ROUGE-L of the deployed adapter."""

@@ -37,8 +37,12 @@ class Result:
     """Statistics of the rows, and warnings."""
 
     rows: int
+    """Number of rows that have tokens to learn."""
     tokens: int
+    """Tokens of these rows, after truncation."""
     learned_tokens: int
+    """Tokens that count in the loss."""
     longest: int
     """Tokens of the longest row before truncation."""
     warnings: list[str]
+    """Problems of the data that would harm the training."""

@@ -44,7 +44,10 @@ class Result:
     candidate: str
     """Name of its directory."""
     adapter_digest: str
+    """Digest of its adapter."""
     base_loss: float
+    """Loss of the base model on the held-out rows."""
     adapter_loss: float
+    """Loss of the adapter on the held-out rows."""
     compared: int
     """Number of candidates."""

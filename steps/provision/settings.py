@@ -94,5 +94,6 @@ class Result:
     device: str
     """``cuda`` or ``cpu``."""
     nodes: list[str]
+    """Names of the nodes."""
     summary: str
     """One sentence for people."""

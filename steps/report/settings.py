@@ -26,3 +26,4 @@ class Result:
     """Location of the report."""
 
     report_path: str
+    """Path of the HTML file."""

@@ -119,8 +119,12 @@ class Result:
     """The adapter and how its training went."""
 
     adapter_digest: str
+    """Digest of the adapter's files."""
     train_loss: float
     """Mean over all steps."""
     steps: int
+    """Number of optimizer steps."""
     device: str
+    """Device that trained, with its GPU model."""
     tokens_per_second: float
+    """Training throughput, without padding."""

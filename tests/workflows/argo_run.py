@@ -131,7 +131,7 @@ class ArgoRun:
         return self
 
     def suspended(self, task: str = "approval", answer: str = "") -> ArgoRun:
-        asked = {"name": "approve", "valueFrom": {"supplied": {}}}
+        supplied = {"name": "approve", "valueFrom": {"supplied": {}}}
         node = {
             "name": self.node_name(task),
             "type": "Suspend",
@@ -139,7 +139,7 @@ class ArgoRun:
             "templateName": task,
             "startedAt": self._time(self.minutes),
             "inputs": {"parameters": [{"name": "approve", "value": "NO", "enum": ["YES", "NO"]}]},
-            "outputs": {"parameters": [{"name": "approve", "value": answer} if answer else asked]},
+            "outputs": {"parameters": [{"name": "approve", "value": answer} if answer else supplied]},
         }
         self._put(node)
         return self

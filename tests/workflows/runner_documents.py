@@ -1,4 +1,4 @@
-"""Small Workflows made of real commands, and what the tests of the runner wait with."""
+"""Small Workflows of real commands, and clocks and observers for the tests of the runner."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from workflows.runs.observer import Observer
 from workflows.runs.status import RunStatus
 from workflows.runs.step import Step
 
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 OUT = "/mnt/scratch/out"
 
-# What the leaves run: small, so that a process takes a few hundredths of a second.
+# Programs of the containers: small, so that a process takes a few hundredths of a second.
 EXIT = "import sys; sys.exit(int(sys.argv[1]))"
-SAY = "import sys; print(*sys.argv[1:])"
+PRINT = "import sys; print(*sys.argv[1:])"
 WRITE = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
 
 
 def leaf(name: str, code: str, *args: str, **fields: Any) -> dict[str, Any]:
-    """A template that runs ``code`` in Python; fields of the container stand in ``container``."""
+    """Return a template that runs ``code`` in Python; ``container`` has further fields of the container."""
     container = {
         "image": "any",
         "command": ["python", "-S", "-c", code],
@@ -37,7 +37,7 @@ def leaf(name: str, code: str, *args: str, **fields: Any) -> dict[str, Any]:
 
 
 def writer(name: str, value: str, *, default: str | None = None, **fields: Any) -> dict[str, Any]:
-    """A template with the output parameter ``out``, which it writes."""
+    """Return a template that writes the output parameter ``out``."""
     source = {"path": OUT} | ({} if default is None else {"default": default})
     mounts = {"volumeMounts": [{"name": "scratch", "mountPath": "/mnt/scratch"}]}
     outputs = {"parameters": [{"name": "out", "valueFrom": source}]}
@@ -45,20 +45,20 @@ def writer(name: str, value: str, *, default: str | None = None, **fields: Any) 
 
 
 def task(name: str, template: str = "", *, arguments: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
-    """A task; the template has the task's name unless another is given."""
-    given = {"parameters": [{"name": key, "value": value} for key, value in (arguments or {}).items()]}
-    return {"name": name, "template": template or name, "arguments": given, **fields}
+    """Return a task; ``template`` defaults to its name."""
+    values = {"parameters": [{"name": key, "value": value} for key, value in (arguments or {}).items()]}
+    return {"name": name, "template": template or name, "arguments": values, **fields}
 
 
 def dag(*tasks: dict[str, Any], name: str = "main", **fields: Any) -> dict[str, Any]:
-    """A template of tasks; ``failFast`` of the DAG itself is ``dag_fail_fast``."""
-    own = {"failFast": fields.pop("dag_fail_fast")} if "dag_fail_fast" in fields else {}
-    return {"name": name, "dag": {"tasks": list(tasks), **own}, **fields}
+    """Return a DAG template; ``dag_fail_fast`` sets ``dag.failFast``."""
+    dag_fields = {"failFast": fields.pop("dag_fail_fast")} if "dag_fail_fast" in fields else {}
+    return {"name": name, "dag": {"tasks": list(tasks), **dag_fields}, **fields}
 
 
 def workflow(*templates: dict[str, Any], parameters: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-    """A Workflow with entrypoint ``main``, a scratch ``emptyDir`` and a claim ``work``."""
-    given = [{"name": k, **(v if isinstance(v, dict) else {"value": v})} for k, v in (parameters or {}).items()]
+    """Return a Workflow with entrypoint ``main``, an ``emptyDir`` ``scratch`` and a claim ``work``."""
+    arguments = [{"name": k, **(v if isinstance(v, dict) else {"value": v})} for k, v in (parameters or {}).items()]
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
@@ -66,7 +66,7 @@ def workflow(*templates: dict[str, Any], parameters: dict[str, Any] | None = Non
         "spec": {
             "entrypoint": "main",
             "templates": list(templates),
-            "arguments": {"parameters": given},
+            "arguments": {"parameters": arguments},
             "volumes": [{"name": "scratch", "emptyDir": {}}],
             "volumeClaimTemplates": [{"metadata": {"name": "work"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
             **spec,
@@ -75,28 +75,28 @@ def workflow(*templates: dict[str, Any], parameters: dict[str, Any] | None = Non
 
 
 def inputs(*names: str, **defaults: str) -> dict[str, Any]:
-    """Input parameters, without and with defaults."""
-    plain = [{"name": name} for name in names]
-    return {"parameters": [*plain, *({"name": name, "default": value} for name, value in defaults.items())]}
+    """Return input parameters without and with defaults."""
+    required = [{"name": name} for name in names]
+    return {"parameters": [*required, *({"name": name, "default": value} for name, value in defaults.items())]}
 
 
 def log_of(folder: Path, key: str, attempt: int = 1) -> str:
-    """What a leaf said."""
+    """Return the log of an attempt."""
     return (folder / "nodes" / key / f"attempt-{attempt}.log").read_text()
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until ``condition`` gives something; fail loudly after ``PATIENCE``."""
-    until = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], Any], description: str) -> Any:
+    """Poll until ``condition`` returns a true value; fail after ``TIMEOUT_SECONDS``."""
+    until = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < until:
-        if found := condition():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.01)
-    raise AssertionError(f"waited {PATIENCE} s in vain for {what}")
+    raise AssertionError(f"timed out after {TIMEOUT_SECONDS} s: {description}")
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process runs (a zombie doesn't)."""
+    """Return True if a process runs; a zombie does not."""
     try:
         os.kill(process, 0)
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -105,7 +105,7 @@ def is_alive(process: int) -> bool:
 
 
 class Clock:
-    """A clock that jumps over every wait, and remembers it."""
+    """A clock that skips every sleep and records it."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
@@ -125,7 +125,7 @@ class Clock:
 
 
 class ClockAtFile(Clock):
-    """A clock that stands still until a file is there, and then is ``jump`` seconds on."""
+    """A clock that jumps ahead by ``jump`` seconds once a file exists."""
 
     def __init__(self, file: Path, jump: float) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ QUICK = Timing(grace=5.0, poll=0.01)
 
 
 class Recorder(Observer):
-    """Remembers all that it is told."""
+    """Records the events of a run."""
 
     def __init__(self) -> None:
         self.phases: list[tuple[str, str]] = []
@@ -165,13 +165,13 @@ class Recorder(Observer):
 
 
 def exits() -> dict[str, Any]:
-    """A leaf that ends with the code it is given."""
+    """Return a container that exits with the input ``code``."""
     return leaf("exits", EXIT, "{{inputs.parameters.code}}", inputs=inputs(code="0"))
 
 
-def says() -> dict[str, Any]:
-    """A leaf that says what it is given."""
-    return leaf("says", SAY, "{{inputs.parameters.text}}", inputs=inputs("text"))
+def echo() -> dict[str, Any]:
+    """Return a container that prints the input ``text``."""
+    return leaf("echo", PRINT, "{{inputs.parameters.text}}", inputs=inputs("text"))
 
 
 def run(tmp_path: Path, document: dict[str, Any], **options: Any) -> Outcome:
@@ -182,5 +182,5 @@ def phases(outcome: Outcome) -> dict[str, str]:
     return {key: str(node.phase) for key, node in outcome.nodes.items()}
 
 
-def said(tmp_path: Path, key: str) -> str:
+def log_text(tmp_path: Path, key: str) -> str:
     return log_of(tmp_path / "run", key).strip()

@@ -1,4 +1,4 @@
-"""Starts or resumes a run in a process of its own, for tests that kill it: ``VERB FOLDER [DOCUMENT [GRACE]]``."""
+"""Start or resume a run in a separate process, for tests that kill it: ``VERB FOLDER [DOCUMENT [GRACE]]``."""
 
 import json
 import sys

@@ -5,7 +5,6 @@ from __future__ import annotations
 from steps.runtime.errors import BadInput, GateFailed, InsufficientCapacity, TimeLimit
 from workflows.errors import Cancelled
 
-SUCCEEDED = 0
 FAILED = 1
 TIME_LIMIT = TimeLimit.exit_code
 NOT_RETRYABLE = (
@@ -15,4 +14,4 @@ NOT_RETRYABLE = (
     Cancelled.exit_code,
     TIME_LIMIT,
 )
-"""Codes that say why a step failed: another attempt would fail too."""
+"""Codes of errors that another attempt would repeat; a failed step passes them on to the run."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from hera.workflows import RetryStrategy
 from hera.workflows import models as m
 
+from workflows.argo import exit_codes
+
 # Argo passes these values as strings, and -1 for an exit code that it could not read.
 POD_LOST = "lastRetry.status == 'Error'"
 PREEMPTED = "asInt(lastRetry.exitCode) in [-1, 137, 143]"
 # Also killed, but for exceeding the pod's memory limit or the step's timeout.
 OWN_FAULT = "lastRetry.message matches 'OOMKilled|longer than'"
-# steps/runtime/errors.py: bad input, gate failed, no capacity, cancelled, out of time.
-NOT_RETRYABLE = "asInt(lastRetry.exitCode) in [2, 3, 4, 5, 6]"
+NOT_RETRYABLE = f"asInt(lastRetry.exitCode) in {list(exit_codes.NOT_RETRYABLE)}"
 
 
 @dataclass(frozen=True)

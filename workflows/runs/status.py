@@ -20,14 +20,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from workflows.argo import exit_codes
 from workflows.argo.phase import Phase
 from workflows.errors import Cancelled, GateFailed, gate_failure_message
 from workflows.runs.step import Step
 
 TRUE, FALSE, UNKNOWN, NONE = "True", "False", "Unknown", "-"
-TIME_LIMIT_EXIT_CODE = 6
-STEP_EXIT_CODES = range(2, 7)
-"""Exit codes of a failed step that become the exit code of the run."""
 ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.CANCELLED)
 
 
@@ -115,9 +113,9 @@ class RunStatus:
         if self.stopped:
             return Cancelled.exit_code
         if self.time_limit_reached:
-            return TIME_LIMIT_EXIT_CODE
+            return exit_codes.TIME_LIMIT
         code = self.cause.exit_code if self.cause else None
-        return code if code is not None and code in STEP_EXIT_CODES else 1
+        return code if code in exit_codes.NOT_RETRYABLE else exit_codes.FAILED
 
     @property
     def verdict(self) -> str:

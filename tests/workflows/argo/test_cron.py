@@ -1,4 +1,4 @@
-"""Cron schedules as robfig/cron's ``ParseStandard`` takes and refuses them."""
+"""Cron schedules that robfig/cron's ``ParseStandard`` accepts and rejects."""
 
 import re
 

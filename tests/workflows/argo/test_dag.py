@@ -1,4 +1,4 @@
-"""The rules of Argo's dag.go, on phases alone."""
+"""The rules of Argo's dag.go, on phases only."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ def test_phase_of_a_dag(depends: dict[str, str], phases: dict[str, Phase], expec
     assert graph(**depends).assess(phases) is expected
 
 
-def test_failing_fast_the_first_failed_leaf_decides_else_the_last() -> None:
+def test_first_failed_leaf_with_fail_fast_else_last() -> None:
     two = graph(a="", b="")
     assert two.assess({"a": F, "b": E}, fail_fast=True) is F
     assert two.assess({"a": F, "b": E}, fail_fast=False) is E
 
 
-def test_blame_goes_to_the_task_that_ran() -> None:
+def test_root_failure_is_the_task_that_ran() -> None:
     chain = graph(a="", b="a", c="b", d="")
     assert chain.root_failure({"a": F, "b": O, "c": O, "d": S}) == "a"
     assert chain.root_failure({"a": S, "b": S, "c": S, "d": S}) == ""
 
 
-def test_a_handled_failure_is_not_to_blame() -> None:
+def test_handled_failure_is_not_the_root_failure() -> None:
     handled = graph(a="", notify="a.Failed", z="")
     assert handled.root_failure({"a": F, "notify": S, "z": F}) == "z"
 
 
-def test_a_bare_name_lets_a_skipped_task_through_and_an_omitted_one_not() -> None:
+def test_bare_name_accepts_skipped_but_not_omitted() -> None:
     pair = graph(a="", b="a")
     assert pair.depends_satisfied("b", {"a": K}, {})
     assert not pair.depends_satisfied("b", {"a": O}, {})
 
 
-def test_items_decide_any_and_all() -> None:
+def test_items_determine_any_succeeded_and_all_failed() -> None:
     fan = graph(f="", any="f.AnySucceeded", all="f.AllFailed")
     assert fan.depends_satisfied("any", {"f": F}, {"f": [F, S]})
     assert not fan.depends_satisfied("all", {"f": F}, {"f": [F, S]})
@@ -66,12 +66,12 @@ def test_items_decide_any_and_all() -> None:
     assert not fan.depends_satisfied("all", {"f": E}, {"f": [F, E]})
 
 
-def test_cycles_are_found_and_diamonds_are_not_cycles() -> None:
+def test_cycles_are_found_in_cycles_only() -> None:
     assert graph(a="c", b="a", c="b").cycle() == ["a", "c", "b", "a"]
     assert graph(a="a").cycle() == ["a", "a"]
     assert graph(a="", b="a", c="a", d="b && c").cycle() == []
     assert graph(x="", a="x && b", b="a").cycle() == ["a", "b", "a"]
 
 
-def test_ancestors_go_all_the_way() -> None:
+def test_ancestors_are_transitive() -> None:
     assert graph(a="", b="a", c="b.Failed", d="").ancestors("c") == {"a", "b"}

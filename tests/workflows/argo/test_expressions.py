@@ -46,12 +46,12 @@ def test_depends_agrees_with_python(text: str, facts: dict[str, set[str]]) -> No
 @pytest.mark.parametrize(
     "text", ["", "a &", "a b", "a.Bad", "a.succeeded", "&& a", "(a", "a && (b || c", "a.Succeeded.x", "a == b"]
 )
-def test_depends_that_does_not_parse_is_refused(text: str) -> None:
+def test_depends_that_does_not_parse_is_an_error(text: str) -> None:
     with pytest.raises(ExpressionError):
         expressions.parse_depends(text)
 
 
-def test_tasks_of_a_depends_come_once_and_in_order() -> None:
+def test_tasks_of_a_depends_are_unique_and_ordered() -> None:
     tree = expressions.parse_depends("b.Failed || a && !b || c-d.Skipped")
     assert expressions.tasks_of(tree) == ["b", "a", "c-d"]
     assert set(expressions.results_of(tree)) == {("b", "Failed"), ("c-d", "Skipped")}
@@ -114,7 +114,7 @@ def test_when_agrees_with_python(pair: tuple[str, bool]) -> None:
         (r"'it\'s' == 'it\'s'", True),
     ],
 )
-def test_when_as_govaluate_has_it(text: str, expected: bool) -> None:
+def test_when_agrees_with_govaluate(text: str, expected: bool) -> None:
     assert expressions.evaluate_when(text) is expected
 
 
@@ -135,7 +135,7 @@ def test_when_as_govaluate_has_it(text: str, expected: bool) -> None:
         "a in (b)",
     ],
 )
-def test_when_that_has_no_value_is_refused(text: str) -> None:
+def test_when_without_value_raises(text: str) -> None:
     with pytest.raises(ExpressionError):
         expressions.evaluate_when(text)
 
@@ -174,7 +174,7 @@ def test_retry_expressions(text: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     "text", ["asInt(lastRetry.code) > 1", "sprig.int(x)", "a ?? b", "lastRetry.exitCode >", "attempts > 1", "[1, 2"]
 )
-def test_retry_expressions_are_refused_when_parsed(text: str) -> None:
+def test_invalid_retry_expression_is_an_error(text: str) -> None:
     with pytest.raises(ExpressionError):
         expressions.parse_retry(text)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from plan_samples import BASE, EVALUATION, PLANS, ROLLOUT, SCHEDULE, TUNING
-from runner_documents import SAY, dag, leaf, task, workflow
+from runner_documents import PRINT, dag, leaf, task, workflow
 from workspace_sample import GOOD, write
 
 from workflows import runner
@@ -88,7 +88,7 @@ def test_a_cron_of_a_workspace_without_schedule_is_bad_input(argotune, tmp_path)
 
 
 def test_a_schedule_creates_a_new_run_each_time(argotune, tmp_path):
-    inner = workflow(dag(task("say")), leaf("say", SAY, "hello"))["spec"]
+    inner = workflow(dag(task("say")), leaf("say", PRINT, "hello"))["spec"]
     cron = {"apiVersion": "argoproj.io/v1alpha1", "kind": "CronWorkflow", "metadata": {"name": "weekly"}}
     file = tmp_path / "cron.json"
     file.write_text(json.dumps(cron | {"spec": {"schedules": ["@weekly"], "workflowSpec": inner}}))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from plan_samples import BASE, EVALUATION, TUNING, compiled, planned
-from runner_documents import QUICK, SAY, dag, leaf, task
+from runner_documents import PRINT, QUICK, dag, leaf, task
 from test_argo_schema import faults
 
 from workflows import runner
@@ -45,7 +45,7 @@ def test_a_local_run_stores_the_report_in_the_run_directory(tmp_path, monkeypatc
     spec = document["spec"]
     spec["templates"] = [
         dag(task("say")),
-        leaf("say", SAY, "done"),
+        leaf("say", PRINT, "done"),
         dag(task("report"), name="exit"),
         report_of(document),
     ]

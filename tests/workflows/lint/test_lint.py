@@ -1,7 +1,7 @@
-"""The offline linter: each rule finds its fault, and nothing is found where there is none.
+"""The offline linter: each rule finds its violation, and valid files have no findings.
 
-Files in ``tests/data/lint/bad`` begin with what must be found in them: ``# expect: RULE LINE``. ``docs/LINT.md`` is
-made from the rules: ARGOTUNE_REGENERATE=1 pytest tests/workflows/lint/test_lint.py
+Files in ``tests/data/lint/bad`` start with the expected findings: ``# expect: RULE LINE``. ``docs/LINT.md`` is
+generated from the rules: ARGOTUNE_REGENERATE=1 pytest tests/workflows/lint/test_lint.py
 """
 
 import os
@@ -19,7 +19,7 @@ GOOD = sorted((DATA / "good").iterdir())
 GOLDENS = sorted((ROOT / "argo").glob("*.yaml"))
 
 
-def found(*files: Path, **options) -> list[tuple[str, int]]:
+def find(*files: Path, **options) -> list[tuple[str, int]]:
     report = lint([(path.name, path.read_text()) for path in files], **options)
     return sorted((finding.rule, finding.problem.line) for finding in report.findings)
 
@@ -30,8 +30,8 @@ def expected(path: Path) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_each_bad_file_has_just_its_faults(path):
-    assert found(path) == expected(path)
+def test_bad_file_has_exactly_the_expected_findings(path):
+    assert find(path) == expected(path)
 
 
 def test_every_rule_has_a_bad_file():
@@ -39,16 +39,16 @@ def test_every_rule_has_a_bad_file():
 
 
 @pytest.mark.parametrize("path", [*GOOD, *GOLDENS], ids=lambda path: path.name)
-def test_nothing_is_found_where_there_is_none(path):
-    assert found(path) == []
+def test_good_file_has_no_findings(path):
+    assert find(path) == []
 
 
-def test_a_template_of_another_file_is_found_when_given_together():
+def test_template_in_another_file_is_resolved():
     report = lint([(path.name, path.read_text()) for path in GOOD], strict_refs=True)
     assert report.errors == []
 
 
-def test_page_is_made_from_the_rules():
+def test_page_is_generated_from_the_rules():
     page = "# What `argotune lint` finds\n\n"
     page += "Errors make it exit with 2; warnings do not. The examples are found in `tests/data/lint/bad/`.\n"
     page += "\n| rule | severity | finds | for example |\n|---|---|---|---|\n"

@@ -1,4 +1,4 @@
-"""However a document is broken, the linter neither crashes nor hangs; and what Argo takes, it takes."""
+"""The linter neither crashes nor hangs on invalid documents, and accepts what Argo accepts."""
 
 import copy
 import json
@@ -48,11 +48,11 @@ def test_a_changed_document_never_crashes_the_linter(changes):
     documents = copy.deepcopy(GOOD[which])
     for (index, path), value in changes:
         try:
-            around = at(documents, path[:-1]) if index == which else None
-            if around is not None:
-                around[path[-1]] = copy.deepcopy(value)
+            parent = at(documents, path[:-1]) if index == which else None
+            if parent is not None:
+                parent[path[-1]] = copy.deepcopy(value)
         except (KeyError, IndexError, TypeError):
-            pass  # an earlier change has taken the place away
+            pass  # an earlier change removed this path
     report = lint([("changed.yaml", yaml.safe_dump_all(documents))])
     assert all(str(finding).startswith("changed.yaml") for finding in report.findings)
 
@@ -78,7 +78,7 @@ def rules(document):
 
 @pytest.fixture
 def alarm():
-    """Ends a test that hangs."""
+    """Fail a test that hangs."""
 
     def hangs(*_):
         raise TimeoutError
@@ -90,19 +90,19 @@ def alarm():
     signal.signal(signal.SIGALRM, before)
 
 
-def test_templates_without_names_that_call_each_other_end(alarm):
+def test_unnamed_recursive_templates_terminate(alarm):
     unnamed = {"dag": {"tasks": [{"name": "a", "template": ""}, {"name": "b", "onExit": ""}]}}
     assert "name-syntax" in rules(workflow({"name": "", **unnamed}, entrypoint=""))
 
 
-def test_a_template_that_refers_to_its_own_document_ends(alarm):
+def test_template_that_refers_to_its_document_terminates(alarm):
     document = workflow({"name": "main", "steps": [[{"name": "a", "templateRef": {"name": "s", "template": "main"}}]]})
     document = {**document, "kind": "WorkflowTemplate", "metadata": {"name": "s"}}
     document["spec"]["workflowTemplateRef"] = {"name": "s"}
     assert rules(document) == ["endless-recursion", "templates-beside-reference"]
 
 
-def test_nesting_is_refused_where_it_is_too_deep(alarm):
+def test_too_deep_nesting_is_an_error(alarm):
     inner = LEAF
     for _ in range(150):
         inner = {"name": "main", "dag": {"tasks": [{"name": "a", "inline": {**inner}}]}}
@@ -112,14 +112,14 @@ def test_nesting_is_refused_where_it_is_too_deep(alarm):
     assert rules(workflow(main, LEAF)) in ([], ["depends-syntax"], ["syntax"])
 
 
-def test_a_long_chain_of_tasks_is_no_trouble(alarm):
+def test_long_chain_of_tasks(alarm):
     tasks = [{"name": f"t{n}", "template": "run", **({"depends": f"t{n - 1}"} if n else {})} for n in range(2000)]
     assert rules(workflow({"name": "main", "dag": {"tasks": tasks}}, LEAF)) == []
     tasks[0]["depends"] = "t1999"
     assert rules(workflow({"name": "main", "dag": {"tasks": tasks}}, LEAF)) == ["dependency-cycle"]
 
 
-def test_numbers_are_taken_where_argo_takes_them():
+def test_numbers_are_accepted_where_argo_accepts_them():
     leaf = {
         **LEAF,
         "name": "main",
@@ -136,6 +136,6 @@ def test_null_is_absent():
     assert rules(workflow({"name": "main", "suspend": None})) == ["template-type"]
 
 
-def test_a_wrong_type_is_told_once_and_not_what_follows_from_it():
+def test_wrong_type_is_reported_without_its_consequences():
     assert rules(workflow({"name": "main", "dag": "none"})) == ["wrong-type"]
     assert rules(workflow("text")) == ["entrypoint", "wrong-type"]

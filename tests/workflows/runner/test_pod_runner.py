@@ -11,8 +11,8 @@ import pytest
 from runner_documents import (
     EXIT,
     OUT,
+    PRINT,
     QUICK,
-    SAY,
     WRITE,
     ClockAtFile,
     Recorder,
@@ -53,7 +53,7 @@ def shown(tmp_path: Path, key: str) -> tuple[str, list[str], dict[str, str]]:
     return folder, words, environment
 
 
-def test_volumes_are_shared_kept_or_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claim_host_path_and_empty_dir_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGOTUNE_HOME", str(tmp_path / "home"))
     host = tmp_path / "host"
     host.mkdir()
@@ -87,7 +87,7 @@ def test_volumes_are_shared_kept_or_scratch(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "run/nodes/a/attempt-1/volumes/scratch/s").exists()
 
 
-def test_secrets_and_what_only_a_cluster_mounts_come_from_folders_given(tmp_path: Path) -> None:
+def test_secrets_and_cluster_volumes_use_the_passed_directories(tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / ".dockerconfigjson").write_text("login")
     (tmp_path / "nfs").mkdir()
@@ -113,7 +113,7 @@ def test_secrets_and_what_only_a_cluster_mounts_come_from_folders_given(tmp_path
     assert log_of(tmp_path / "run", "b").strip() == "rows"
 
 
-def test_a_sub_path_is_a_folder_in_the_volume(tmp_path: Path) -> None:
+def test_sub_path_is_a_directory_in_the_volume(tmp_path: Path) -> None:
     one = {"volumeMounts": [{"name": "work", "mountPath": "/mnt/one", "subPath": "{{workflow.name}}/one"}]}
     assert run(tmp_path, leaf("a", WRITE, "/mnt/one/f", "x", container=one)).phase == "Succeeded"
     assert (tmp_path / "run/volumes/work/test/one/f").read_text() == "x"
@@ -147,17 +147,17 @@ MOUNTS = Mounts(
         ("/tmp/x", "/h/t/x"),
     ],
 )
-def test_words_are_rewritten_where_they_begin_with_a_mount(word: str, here: str) -> None:
+def test_arguments_that_start_with_a_mount_path_are_rewritten(word: str, here: str) -> None:
     assert MOUNTS.rewrite(word) == here
 
 
-def test_values_from_elsewhere_do_not_lie_in_scratch_space(tmp_path: Path) -> None:
+def test_paths_from_other_attempts_do_not_map_to_empty_dir(tmp_path: Path) -> None:
     """A path that another step (or the user) names can't mean an emptyDir, which is new in every pod."""
     document = workflow(
         dag(task("a", arguments={"p": "/tmp/host/file"}), task("b", "a", arguments={"p": "/mnt/work/file"})),
         leaf(
             "a",
-            SAY,
+            PRINT,
             "/tmp/mine",
             "{{inputs.parameters.p}}",
             container=mounts(work="/mnt/work", scratch="/tmp"),
@@ -170,7 +170,7 @@ def test_values_from_elsewhere_do_not_lie_in_scratch_space(tmp_path: Path) -> No
     assert log_of(tmp_path / "run", "b").split()[1] == str(tmp_path / "run/volumes/work/file")
 
 
-def test_environment_and_folder_of_a_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_and_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "from the caller")
     monkeypatch.setenv("CALLERS", "too")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # as in a pod of a notebook
@@ -204,7 +204,7 @@ def test_environment_and_folder_of_a_leaf(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
-def test_python_is_the_python_that_runs_this(tmp_path: Path) -> None:
+def test_python_is_the_running_interpreter(tmp_path: Path) -> None:
     for name in ("python", "python3"):
         template = leaf(
             "a",
@@ -215,13 +215,13 @@ def test_python_is_the_python_that_runs_this(tmp_path: Path) -> None:
         assert log_of(tmp_path / name / "run", "a").strip() == sys.executable
 
 
-def test_a_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_command_not_found_is_an_error(tmp_path: Path) -> None:
     outcome = run(tmp_path, leaf("a", "", container={"command": ["no-such-program"]}))
     assert (outcome.phase, outcome.exit_code) == ("Error", None)
     assert outcome.message == "a failed: command not found: `no-such-program`"
 
 
-def test_an_output_that_was_not_written_is_an_error_unless_it_has_a_default(tmp_path: Path) -> None:
+def test_missing_output_without_default_is_an_error(tmp_path: Path) -> None:
     def silent(name: str, **source: str) -> dict[str, Any]:
         outputs = {"parameters": [{"name": "o", "valueFrom": {"path": OUT, **source}}]}
         return leaf(name, EXIT, "0", container=mounts(scratch="/mnt/scratch"), outputs=outputs)
@@ -232,19 +232,19 @@ def test_an_output_that_was_not_written_is_an_error_unless_it_has_a_default(tmp_
     assert outcome.message == "without failed: the outputs are missing: o"
 
 
-def test_a_failed_leaf_keeps_what_it_wrote(tmp_path: Path) -> None:
+def test_failed_container_keeps_its_outputs(tmp_path: Path) -> None:
     template = writer("a", "fail")
     template["container"]["command"][-1] = WRITE + "; sys.exit(3)"
     outcome = run(tmp_path, template)
     assert (outcome.exit_code, outcome.outputs) == (3, {"a": {"out": "fail"}})
 
 
-def test_one_line_break_at_the_end_of_an_output_is_cut(tmp_path: Path) -> None:
+def test_one_trailing_line_break_of_an_output_is_removed(tmp_path: Path) -> None:
     outcome = run(tmp_path, writer("a", "two\nlines\n\n"))
     assert outcome.outputs == {"a": {"out": "two\nlines\n"}}
 
 
-def test_the_last_line_is_the_reason_where_no_error_is_named(tmp_path: Path) -> None:
+def test_last_line_is_the_message_without_an_error_line(tmp_path: Path) -> None:
     outcome = run(tmp_path, leaf("a", "print('working'); raise ValueError('odd')"))
     assert outcome.message == "a failed: exit code 1: ValueError: odd"
 
@@ -271,7 +271,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HA
 
 
 @pytest.mark.parametrize(("field", "value"), [("timeout", "1h"), ("activeDeadlineSeconds", 3600)])
-def test_a_leaf_that_takes_too_long_is_ended(tmp_path: Path, field: str, value: Any) -> None:
+def test_container_is_ended_at_its_time_limit(tmp_path: Path, field: str, value: Any) -> None:
     marker = tmp_path / "marker"
     outcome = run(tmp_path, leaf("a", HANG, str(marker), **{field: value}), timing=ClockAtFile(marker, 3601).timing)
     assert (outcome.phase, outcome.exit_code) == ("Failed", 143)
@@ -279,7 +279,7 @@ def test_a_leaf_that_takes_too_long_is_ended(tmp_path: Path, field: str, value: 
     assert not is_alive(int(marker.read_text()))
 
 
-def test_what_does_not_end_when_asked_is_killed(tmp_path: Path) -> None:
+def test_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     clock = ClockAtFile(marker, 3601)
     timing = Timing(now=clock.now, sleep=clock.sleep, grace=0.2, poll=0.01)
@@ -297,14 +297,14 @@ def test_the_grace_period_of_the_document(tmp_path: Path) -> None:
     assert outcome.exit_code == 137
 
 
-def test_the_deadline_of_the_workflow_ends_it_and_runs_the_exit_handler(tmp_path: Path) -> None:
+def test_workflow_deadline_ends_the_run_and_runs_the_exit_handler(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     clock = ClockAtFile(marker, 0)
     document = workflow(
         dag(task("a"), task("b", depends="a")),
         leaf("a", HANG, str(marker), retryStrategy={"limit": 3, "retryPolicy": "Always"}),
         leaf("b", EXIT, "0"),
-        leaf("bye", SAY, "{{workflow.status}}"),
+        leaf("bye", PRINT, "{{workflow.status}}"),
         onExit="bye",
         activeDeadlineSeconds=3600,
     )
@@ -316,13 +316,13 @@ def test_the_deadline_of_the_workflow_ends_it_and_runs_the_exit_handler(tmp_path
     assert outcome.nodes["b"].phase == "Omitted"
 
 
-def test_children_end_with_their_leaf_and_daemons_stay(tmp_path: Path) -> None:
+def test_children_end_with_their_container_and_daemons_stay(tmp_path: Path) -> None:
     code = """import subprocess, sys
 child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])
 daemon = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'], start_new_session=True)
 print(child.pid, daemon.pid)"""
     outcome = run(tmp_path, leaf("a", code))
-    assert outcome.phase == "Succeeded", "a daemon that holds the log open keeps nobody waiting"
+    assert outcome.phase == "Succeeded", "a daemon that keeps the log open must not block the run"
     child, daemon = map(int, log_of(tmp_path / "run", "a").split())
     try:
         assert not is_alive(child)
@@ -334,7 +334,7 @@ print(child.pid, daemon.pid)"""
         os.kill(daemon, signal.SIGKILL)
 
 
-def test_large_output_is_kept_whole(tmp_path: Path) -> None:
+def test_large_output_is_not_truncated(tmp_path: Path) -> None:
     run(tmp_path, leaf("a", "for i in range(20000): print('line', i)"))
     assert len(log_of(tmp_path / "run", "a").splitlines()) == 20000
 

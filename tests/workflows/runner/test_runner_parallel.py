@@ -1,4 +1,4 @@
-"""Tasks beside each other: items that fan out, independent tasks, and the bounds of parallelism."""
+"""Concurrent tasks: items that fan out, independent tasks, and the limits of parallelism."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from runner_documents import (
     dag,
+    echo,
     exits,
     inputs,
     leaf,
+    log_text,
     phases,
     run,
-    said,
-    says,
     task,
     workflow,
     writer,
@@ -24,7 +24,7 @@ from runner_documents import (
 from workflows.runner.outcome import Outcome
 
 
-def test_items_fan_out_and_their_outputs_come_together(tmp_path: Path) -> None:
+def test_items_fan_out_and_their_outputs_are_gathered(tmp_path: Path) -> None:
     items = ["x", 2, {"k": "v", "n": 1}]
     document = workflow(
         dag(
@@ -36,14 +36,14 @@ def test_items_fan_out_and_their_outputs_come_together(tmp_path: Path) -> None:
                 when="{{item.k}} == w",
                 arguments={"text": "{{item.k}}"},
             ),
-            task("after", "says", depends="fan && by-key", arguments={"text": "{{tasks.fan.outputs.parameters.out}}"}),
+            task("after", "echo", depends="fan && by-key", arguments={"text": "{{tasks.fan.outputs.parameters.out}}"}),
         ),
         writer("one", "{{inputs.parameters.text}}", inputs=inputs("text")),
-        says(),
+        echo(),
     )
     outcome = run(tmp_path, document)
     assert outcome.phase == "Succeeded"
-    assert json.loads(said(tmp_path, "after")) == ["x", "2", '{"k":"v","n":1}']
+    assert json.loads(log_text(tmp_path, "after")) == ["x", "2", '{"k":"v","n":1}']
     assert [outcome.nodes[f"fan.{i}"].task for i in range(2)] == ["fan(0:x)", "fan(1:2)"]
     assert phases(outcome)["by-key.0"] == "Skipped" and outcome.outputs["by-key.1"] == {"out": "w"}
     assert outcome.nodes["fan"].type == "TaskGroup"
@@ -55,25 +55,25 @@ def test_items_from_a_parameter(tmp_path: Path) -> None:
             task("list"),
             task(
                 "fan",
-                "says",
+                "echo",
                 depends="list",
                 withParam="{{tasks.list.outputs.parameters.out}}",
                 arguments={"text": "<{{item}}>"},
             ),
-            task("none", "says", withParam="[]", arguments={"text": "{{item}}"}),
-            task("wrong", "says", depends="none", withParam="{{workflow.name}}", arguments={"text": "{{item}}"}),
+            task("none", "echo", withParam="[]", arguments={"text": "{{item}}"}),
+            task("wrong", "echo", depends="none", withParam="{{workflow.name}}", arguments={"text": "{{item}}"}),
             dag_fail_fast=False,
         ),
         writer("list", '["a b", {"k": 1}]'),
-        says(),
+        echo(),
     )
     outcome = run(tmp_path, document)
-    assert (said(tmp_path, "fan.0"), said(tmp_path, "fan.1")) == ("<a b>", '<{"k":1}>')
+    assert (log_text(tmp_path, "fan.0"), log_text(tmp_path, "fan.1")) == ("<a b>", '<{"k":1}>')
     assert phases(outcome)["none"] == "Skipped"
     assert phases(outcome)["wrong"] == "Error" and "not a JSON list: test-1" in outcome.nodes["wrong"].message
 
 
-def test_results_of_items_decide_what_follows(tmp_path: Path) -> None:
+def test_any_succeeded_and_all_failed_select_the_next_tasks(tmp_path: Path) -> None:
     document = workflow(
         dag(
             task("mixed", "exits", withItems=["0", "1"], arguments={"code": "{{item}}"}),
@@ -90,7 +90,7 @@ def test_results_of_items_decide_what_follows(tmp_path: Path) -> None:
 
 
 def overlap(outcome: Outcome) -> int:
-    """How many leaves ran at once, at most."""
+    """Return the maximum number of concurrent containers."""
     leaves = [node for node in outcome.nodes.values() if node.type == "Container"]
     moments = [(n.started_at or 0, 1) for n in leaves] + [(n.finished_at or 0, -1) for n in leaves]
     most = now = 0
@@ -100,7 +100,7 @@ def overlap(outcome: Outcome) -> int:
     return most
 
 
-# Each leaf waits until all of its size have come, so that they must run beside each other.
+# Each container waits for all others, so that they must run concurrently.
 MEET = """import os, sys, time
 folder, me, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 os.makedirs(folder, exist_ok=True); open(os.path.join(folder, me), 'w').close()
@@ -111,7 +111,7 @@ while len(os.listdir(folder)) < size:
 """
 
 
-def test_independent_tasks_run_beside_each_other(tmp_path: Path) -> None:
+def test_independent_tasks_run_concurrently(tmp_path: Path) -> None:
     meet = leaf("meet", MEET, str(tmp_path / "m"), "{{inputs.parameters.me}}", "3", inputs=inputs("me"))
     outcome = run(
         tmp_path, workflow(dag(task("x", "meet", withItems=["1", "2", "3"], arguments={"me": "{{item}}"})), meet)
@@ -121,7 +121,7 @@ def test_independent_tasks_run_beside_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["workflow", "dag"])
-def test_parallelism_is_kept(tmp_path: Path, where: str) -> None:
+def test_parallelism_is_a_limit(tmp_path: Path, where: str) -> None:
     spec: dict[str, Any] = {"parallelism": 1} if where == "workflow" else {}
     main = dag(
         task("x", "exits", withItems=[0, 0, 0]), task("y", "exits"), **({"parallelism": 1} if where == "dag" else {})

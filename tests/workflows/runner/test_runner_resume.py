@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or fail, and go on: with real runners, real signals, real orphans."""
+"""Runs that are killed, stopped or fail, and resume: with real runners, signals and orphans."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_documents import EXIT, QUICK, SAY, dag, inputs, is_alive, leaf, log_of, task, wait_for, workflow, writer
+from runner_documents import EXIT, PRINT, QUICK, dag, inputs, is_alive, leaf, log_of, task, wait_for, workflow, writer
 
 from workflows import cli, runner
 from workflows.errors import InvalidInput
 
 DRIVER = Path(__file__).parents[1] / "runner_driver.py"
 
-# Counts its starts, says who it is, and goes on only when the file `go` is there.
+# Counts its starts, writes its process id, and continues when the file `go` exists.
 HOLD = """import os, sys, time
 folder = sys.argv[1]
 def tell(name, text):
@@ -31,7 +31,7 @@ while not os.path.exists(os.path.join(folder, 'go')): time.sleep(0.01)"""
 
 
 class Runs:
-    """Runners in processes of their own."""
+    """Runners in separate processes."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "run"
@@ -99,12 +99,12 @@ def chain(runs: Runs, **options: Any) -> dict[str, Any]:
         counting,
         writer("value", "kept"),
         leaf("hold", HOLD, str(runs.marks), **options.pop("hold", {})),
-        leaf("after", SAY, "{{inputs.parameters.text}}", inputs=inputs("text")),
+        leaf("after", PRINT, "{{inputs.parameters.text}}", inputs=inputs("text")),
         **options,
     )
 
 
-def test_a_killed_runner_goes_on_and_repeats_nothing(runs: Runs) -> None:
+def test_killed_runner_resumes_without_repeating_steps(runs: Runs) -> None:
     first = runs.begin(chain(runs))
     step = runs.held()
     first.kill()
@@ -125,7 +125,7 @@ def test_a_killed_runner_goes_on_and_repeats_nothing(runs: Runs) -> None:
     assert [(str(a.phase), a.message) for a in attempts] == [("Failed", "the runner died"), ("Succeeded", "")]
 
 
-def test_what_a_dead_runner_left_is_ended_first(runs: Runs) -> None:
+def test_orphans_of_a_dead_runner_are_killed_first(runs: Runs) -> None:
     """A child of a step outlives the runner (the kernel ends only the step itself); resuming ends it, not a daemon."""
     both = """import subprocess, sys, os, time
 def sleeper(name, **options):
@@ -161,9 +161,9 @@ def test_a_killed_step_is_a_failed_attempt(runs: Runs) -> None:
     assert attempts[0].message == "exit code 137 (killed)"
 
 
-def test_ctrl_c_ends_the_step_runs_the_exit_handler_and_can_go_on(runs: Runs) -> None:
+def test_ctrl_c_ends_the_step_runs_the_exit_handler_and_can_resume(runs: Runs) -> None:
     main = chain(runs, onExit="bye")
-    main["spec"]["templates"].append(leaf("bye", SAY, "{{workflow.status}}"))
+    main["spec"]["templates"].append(leaf("bye", PRINT, "{{workflow.status}}"))
     first = runs.begin(main)
     step = runs.held()
     first.send_signal(signal.SIGINT)
@@ -183,7 +183,7 @@ def test_ctrl_c_ends_the_step_runs_the_exit_handler_and_can_go_on(runs: Runs) ->
     assert log_of(runs.folder, "onExit", 2).strip() == "Succeeded", "the exit handler runs again, for the new end"
 
 
-def test_a_step_that_ends_well_when_stopped_is_not_done(runs: Runs) -> None:
+def test_step_that_exits_0_on_sigterm_runs_again(runs: Runs) -> None:
     polite = "import signal, sys; signal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\n" + HOLD
     first = runs.begin(workflow(dag(task("a")), leaf("a", polite, str(runs.marks))))
     runs.held()
@@ -193,12 +193,12 @@ def test_a_step_that_ends_well_when_stopped_is_not_done(runs: Runs) -> None:
     assert runs.phases() == {"a": "Failed"}
 
 
-def test_a_second_ctrl_c_kills_at_once(runs: Runs) -> None:
+def test_second_ctrl_c_kills_immediately(runs: Runs) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, lambda *a: open(sys.argv[1] + '/asked', 'w').close())\n"
     document = workflow(
         dag(task("a")),
         leaf("a", "import sys\n" + stubborn + HOLD, str(runs.marks)),
-        leaf("bye", SAY, "x"),
+        leaf("bye", PRINT, "x"),
         onExit="bye",
     )
     first = runs.begin(document, grace=600.0)
@@ -213,7 +213,7 @@ def test_a_second_ctrl_c_kills_at_once(runs: Runs) -> None:
     assert runs.phases() == {"a": "Failed"}, "no exit handler after the second"
 
 
-def test_one_folder_has_one_runner(runs: Runs) -> None:
+def test_run_directory_is_locked(runs: Runs) -> None:
     first = runs.begin(chain(runs))
     runs.held()
     with pytest.raises(InvalidInput, match="another argotune process"):
@@ -232,12 +232,12 @@ def needing(tmp_path: Path, **options: Any) -> dict[str, Any]:
         dag(task("a"), task("b", depends="a"), task("c", depends="b"), **options),
         writer("a", "1"),
         leaf("b", NEEDS, str(tmp_path / "needed"), str(tmp_path / "tries"), retryStrategy={"limit": 1}),
-        leaf("c", SAY, "done {{workflow.parameters.p}}"),
+        leaf("c", PRINT, "done {{workflow.parameters.p}}"),
         parameters={"p": "0"},
     )
 
 
-def test_a_failed_run_goes_on_with_all_its_retries(tmp_path: Path) -> None:
+def test_resumed_run_gets_all_its_retries_again(tmp_path: Path) -> None:
     outcome = runner.start(needing(tmp_path), tmp_path / "run", name="x", parameters={"p": "5"}, timing=QUICK)
     assert (outcome.phase, len(outcome.nodes["b"].attempts)) == ("Failed", 2)
     outcome = runner.resume(tmp_path / "run", timing=QUICK)
@@ -249,9 +249,7 @@ def test_a_failed_run_goes_on_with_all_its_retries(tmp_path: Path) -> None:
     assert log_of(tmp_path / "run", "c").strip() == "done 5", "the parameters of the start are kept"
 
 
-def test_the_command_goes_on_with_a_run_of_the_workflow_whatever_its_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_resumes_a_run_of_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not with one whose own name only begins alike."""
 
     def command(prefix: str, *flags: str) -> int:
@@ -269,7 +267,7 @@ def test_the_command_goes_on_with_a_run_of_the_workflow_whatever_its_name(
     assert command("tuned-", "--resume") == 2
 
 
-def test_a_finished_run_has_nothing_to_do(tmp_path: Path) -> None:
+def test_finished_run_repeats_nothing(tmp_path: Path) -> None:
     (tmp_path / "needed").touch()
     first = runner.start(needing(tmp_path), tmp_path / "run", name="x", timing=QUICK)
     again = runner.resume(tmp_path / "run", document=needing(tmp_path), timing=QUICK)
@@ -278,14 +276,16 @@ def test_a_finished_run_has_nothing_to_do(tmp_path: Path) -> None:
     assert (tmp_path / "tries").read_text() == "x"
 
 
-def test_a_failure_that_was_handled_is_not_repeated_when_the_run_succeeded(tmp_path: Path) -> None:
-    document = workflow(dag(task("a"), task("b", depends="a.Failed")), leaf("a", EXIT, "1"), leaf("b", SAY, "handled"))
+def test_handled_failure_is_not_repeated_after_success(tmp_path: Path) -> None:
+    document = workflow(
+        dag(task("a"), task("b", depends="a.Failed")), leaf("a", EXIT, "1"), leaf("b", PRINT, "handled")
+    )
     assert runner.start(document, tmp_path / "run", name="x", timing=QUICK).phase == "Succeeded"
     again = runner.resume(tmp_path / "run", timing=QUICK)
     assert (again.phase, len(again.nodes["a"].attempts), str(again.nodes["a"].phase)) == ("Succeeded", 1, "Failed")
 
 
-def test_another_document_is_refused_by_its_changed_paths(tmp_path: Path) -> None:
+def test_changed_document_is_rejected_with_its_paths(tmp_path: Path) -> None:
     document = needing(tmp_path)
     runner.start(document, tmp_path / "run", name="x", parameters={"p": "5"}, timing=QUICK)
     other = copy.deepcopy(document)
@@ -308,7 +308,7 @@ open(sys.argv[1], 'w').write('["x%d", "same"]' % n)
 sys.exit(1 - n)"""
 
 
-def test_a_task_whose_inputs_have_changed_runs_again(tmp_path: Path) -> None:
+def test_task_with_changed_inputs_runs_again(tmp_path: Path) -> None:
     """Kept is what succeeded with these inputs; here the first item has become another one."""
     document = workflow(
         dag(
@@ -322,7 +322,7 @@ def test_a_task_whose_inputs_have_changed_runs_again(tmp_path: Path) -> None:
             task("end", "bad", depends="fan"),
         ),
         writer("list", ""),
-        leaf("fan", SAY, "{{inputs.parameters.i}}", inputs=inputs("i")),
+        leaf("fan", PRINT, "{{inputs.parameters.i}}", inputs=inputs("i")),
         leaf("bad", EXIT, "1"),
     )
     # Fails the first time, and gives another list the second time.
@@ -335,21 +335,21 @@ def test_a_task_whose_inputs_have_changed_runs_again(tmp_path: Path) -> None:
     assert log_of(tmp_path / "run", "fan.0", 2).strip() == "x1"
 
 
-def test_no_run_is_there(tmp_path: Path) -> None:
+def test_no_run_in_directory(tmp_path: Path) -> None:
     for look in (runner.read_state, runner.resume):
         with pytest.raises(InvalidInput, match="no run in this directory"):
             look(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
-def test_a_run_that_can_not_be_read_is_said(tmp_path: Path) -> None:
+def test_unreadable_run_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "workflow.json").write_text("{}")
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(InvalidInput, match="cannot read the run"):
         runner.resume(tmp_path)
 
 
-def test_what_an_interrupted_exit_handler_did_is_kept_when_the_main_part_had_succeeded(tmp_path: Path) -> None:
+def test_interrupted_exit_handler_keeps_its_nodes_after_success(tmp_path: Path) -> None:
     bye = dag(task("release", "a"), task("report", "b", depends="release"), name="bye")
     document = needing(tmp_path)
     document["spec"]["templates"] = [dag(task("m", "c")), *document["spec"]["templates"][1:], bye]

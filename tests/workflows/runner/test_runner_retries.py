@@ -60,19 +60,19 @@ def test_policy_and_expression(strategy: dict[str, Any], code: int | None, again
     assert isinstance(decide(failed(code), **strategy), RetryAfter) is again
 
 
-def test_the_limit_counts_retries() -> None:
+def test_limit_counts_retries() -> None:
     assert isinstance(decide(failed(1, 1), limit=2), RetryAfter)
     assert decide(failed(1, 1, 1), limit=2) == GiveUp("no more retries left")
 
 
-def test_an_expression_knows_the_retries_made_so_far() -> None:
+def test_expression_sees_the_number_of_past_retries() -> None:
     """0 after the first attempt, as text (Argo: ``buildRetryStrategyLocalScope``)."""
     strategy = {"limit": 9, "expression": "asInt(retries) < 2"}
     made = [isinstance(decide(failed(*[1] * attempts), **strategy), RetryAfter) for attempts in (1, 2, 3)]
     assert made == [True, True, False]
 
 
-def test_only_passing_troubles_are_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_network_errors_are_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = {"limit": 1, "retryPolicy": "OnTransientError"}
     assert isinstance(decide(failed(1, message="read: connection reset by peer"), **policy), RetryAfter)
     assert decide(failed(1, message="no rows"), **policy) == GiveUp()
@@ -106,7 +106,7 @@ def flaky(tmp_path: Path, times: int, *more: str, clock: Clock | None = None, **
     return runner.start(document, tmp_path / "run", name="test", timing=(clock or Clock()).timing)
 
 
-def test_a_leaf_is_tried_again_after_its_backoff(tmp_path: Path) -> None:
+def test_container_is_retried_after_its_backoff(tmp_path: Path) -> None:
     clock = Clock()
     backoff = {"duration": "1m", "factor": "3"}
     outcome = flaky(tmp_path, 3, "{{retries}}", "{{lastRetry.exitCode}}", clock=clock, limit="5", backoff=backoff)
@@ -117,18 +117,18 @@ def test_a_leaf_is_tried_again_after_its_backoff(tmp_path: Path) -> None:
     assert log_of(tmp_path / "run", "a", 3).strip() == "try 3 2 1"
 
 
-def test_a_leaf_that_stays_bad_fails_with_its_last_reason(tmp_path: Path) -> None:
+def test_exhausted_retries_fail_with_the_last_message(tmp_path: Path) -> None:
     outcome = flaky(tmp_path, 9, limit=2)
     assert len(outcome.nodes["a"].attempts) == 3
     assert outcome.message == "a failed: exit code 1: try 3 (no more retries left)"
 
 
-def test_a_leaf_without_strategy_is_not_tried_again(tmp_path: Path) -> None:
+def test_no_retry_without_strategy(tmp_path: Path) -> None:
     document = workflow(dag(task("a")), leaf("a", FLAKY, str(tmp_path / "count"), "2"))
     assert runner.start(document, tmp_path / "run", name="x", timing=Clock().timing).phase == "Failed"
 
 
-def test_a_strategy_may_be_given_by_inputs(tmp_path: Path) -> None:
+def test_strategy_from_inputs(tmp_path: Path) -> None:
     template = leaf(
         "a",
         FLAKY,
@@ -141,7 +141,7 @@ def test_a_strategy_may_be_given_by_inputs(tmp_path: Path) -> None:
     assert runner.start(document, tmp_path / "run", name="x", timing=Clock().timing).phase == "Succeeded"
 
 
-def test_an_expression_without_a_value_is_said_not_hidden(tmp_path: Path) -> None:
+def test_expression_without_value_is_reported(tmp_path: Path) -> None:
     outcome = flaky(tmp_path, 2, limit=2, expression="asInt(lastRetry.message) > 1")
     assert outcome.phase == "Failed"
     assert "no retry: `asInt(" in outcome.message

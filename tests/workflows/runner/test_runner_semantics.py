@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from runner_documents import (
     EXIT,
+    PRINT,
     QUICK,
-    SAY,
     Recorder,
     dag,
+    echo,
     exits,
     inputs,
     leaf,
+    log_text,
     phases,
     run,
-    said,
-    says,
     task,
     workflow,
     writer,
@@ -31,13 +31,13 @@ from runner_documents import (
 from workflows import runner
 
 
-def test_outputs_flow_to_the_tasks_that_wait(tmp_path: Path) -> None:
+def test_outputs_flow_to_dependent_tasks(tmp_path: Path) -> None:
     text = {"text": "got {{tasks.a.outputs.parameters.out}} {{tasks.a.status}} {{tasks.a.exitCode}}"}
     outcome = run(
-        tmp_path, workflow(dag(task("a"), task("b", "says", depends="a", arguments=text)), writer("a", "2e-4"), says())
+        tmp_path, workflow(dag(task("a"), task("b", "echo", depends="a", arguments=text)), writer("a", "2e-4"), echo())
     )
     assert outcome.phase == "Succeeded"
-    assert said(tmp_path, "b") == "got 2e-4 Succeeded 0"
+    assert log_text(tmp_path, "b") == "got 2e-4 Succeeded 0"
     assert outcome.outputs == {"a": {"out": "2e-4"}}
     assert outcome.command_exit_code == 0
 
@@ -46,9 +46,9 @@ def test_parameters_and_overrides(tmp_path: Path) -> None:
     words = (
         "{{workflow.parameters.a}}/{{workflow.parameters.b}}/{{workflow.labels.team}}/{{workflow.annotations.note}}"
     )
-    document = workflow(dag(task("x", "says", arguments={"text": words})), says(), parameters={"a": "1", "b": 2})
+    document = workflow(dag(task("x", "echo", arguments={"text": words})), echo(), parameters={"a": "1", "b": 2})
     run(tmp_path, document, parameters={"a": "changed"})
-    assert said(tmp_path, "x") == "changed/2/red/a b"
+    assert log_text(tmp_path, "x") == "changed/2/red/a b"
     kept = json.loads((tmp_path / "run" / "workflow.json").read_text())
     assert kept["spec"]["arguments"]["parameters"][0]["value"] == "changed"
 
@@ -57,8 +57,8 @@ def test_tags_of_the_workflow(tmp_path: Path) -> None:
     text = (
         "{{workflow.name}} {{workflow.status}} {{ workflow.uid }} {{workflow.creationTimestamp}} {{workflow.duration}}"
     )
-    outcome = run(tmp_path, workflow(dag(task("x", "says", arguments={"text": text})), says()))
-    name, status, uid, created, duration = said(tmp_path, "x").split()
+    outcome = run(tmp_path, workflow(dag(task("x", "echo", arguments={"text": text})), echo()))
+    name, status, uid, created, duration = log_text(tmp_path, "x").split()
     assert (name, status) == ("test-1", "Running")
     assert uid == runner.read_state(outcome.folder).uid
     assert created.endswith("Z") and float(duration) >= 0
@@ -67,13 +67,13 @@ def test_tags_of_the_workflow(tmp_path: Path) -> None:
 def test_values_are_replaced_once_and_other_braces_stay(tmp_path: Path) -> None:
     text = "{{ messages }} {{workflow.parameters.p}} {{item}} $(NOBODY)"
     document = workflow(
-        dag(task("x", "says", arguments={"text": text})), says(), parameters={"p": "{{workflow.name}}"}
+        dag(task("x", "echo", arguments={"text": text})), echo(), parameters={"p": "{{workflow.name}}"}
     )
     run(tmp_path, document)
-    assert said(tmp_path, "x") == "{{ messages }} {{workflow.name}} {{item}} $(NOBODY)"
+    assert log_text(tmp_path, "x") == "{{ messages }} {{workflow.name}} {{item}} $(NOBODY)"
 
 
-def test_when_false_skips_and_a_bare_dependency_goes_on(tmp_path: Path) -> None:
+def test_when_false_skips_and_satisfies_a_bare_dependency(tmp_path: Path) -> None:
     document = workflow(
         dag(
             task("gate"),
@@ -90,7 +90,7 @@ def test_when_false_skips_and_a_bare_dependency_goes_on(tmp_path: Path) -> None:
     assert outcome.nodes["skipped"].message == "when 'fail == pass' is false"
 
 
-def test_a_when_that_has_no_value_is_an_error(tmp_path: Path) -> None:
+def test_when_without_value_is_an_error(tmp_path: Path) -> None:
     document = workflow(
         dag(task("a"), task("b", "exits", depends="a", when="{{tasks.a.outputs.parameters.out}} == x")),
         writer("a", "two words"),
@@ -102,7 +102,7 @@ def test_a_when_that_has_no_value_is_an_error(tmp_path: Path) -> None:
     assert "two words" in outcome.message
 
 
-def test_a_failure_omits_what_waits_and_is_the_one_cause(tmp_path: Path) -> None:
+def test_failure_omits_dependent_tasks_and_is_the_root_failure(tmp_path: Path) -> None:
     code = "import sys; print('loading'); print('error: no rows\\n  fix: give rows', file=sys.stderr); sys.exit(2)"
     document = workflow(
         dag(task("a"), task("b", "exits", depends="a"), task("c", "exits", depends="b")), leaf("a", code), exits()
@@ -114,7 +114,7 @@ def test_a_failure_omits_what_waits_and_is_the_one_cause(tmp_path: Path) -> None
     assert (outcome.fix, outcome.failed, outcome.exit_code, outcome.command_exit_code) == ("give rows", "a", 2, 2)
 
 
-def test_a_handled_failure_is_none(tmp_path: Path) -> None:
+def test_handled_failure_does_not_fail_the_run(tmp_path: Path) -> None:
     tasks = [
         task("a", "exits", arguments={"code": "1"}),
         task("b", "exits", depends="a.Failed"),
@@ -128,7 +128,7 @@ def test_a_handled_failure_is_none(tmp_path: Path) -> None:
     assert outcome.phase == "Succeeded"
 
 
-def test_a_failed_leaf_lets_no_new_task_start_unless_told_so(tmp_path: Path) -> None:
+def test_fail_fast_starts_no_new_task(tmp_path: Path) -> None:
     # slow ends only after bad has failed; so next is what failing fast is about.
     wait = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.01)"
     marker = tmp_path / "run" / "volumes" / "work" / "failed"
@@ -159,10 +159,10 @@ def test_a_failed_leaf_lets_no_new_task_start_unless_told_so(tmp_path: Path) -> 
     assert outcome.phase == "Failed"
 
 
-def test_the_output_of_a_skipped_task_is_the_producers_default_then_the_consumers(tmp_path: Path) -> None:
+def test_output_of_a_skipped_task_uses_the_default_of_producer_then_consumer(tmp_path: Path) -> None:
     def reader(name: str, **defaults: str) -> dict[str, Any]:
         given = inputs(**defaults) if defaults else inputs("x")
-        return leaf(name, SAY, "{{inputs.parameters.x}}", inputs=given)
+        return leaf(name, PRINT, "{{inputs.parameters.x}}", inputs=given)
 
     ref = {"x": "{{tasks.%s.outputs.parameters.out}}"}
     document = workflow(
@@ -171,7 +171,7 @@ def test_the_output_of_a_skipped_task_is_the_producers_default_then_the_consumer
             task("without", when="1 == 2"),
             task("producer", "plain", depends="with", arguments={"x": ref["x"] % "with"}),
             task("consumer", "fallback", depends="without", arguments={"x": ref["x"] % "without"}),
-            task("nobody", "plain", depends="without", arguments={"x": ref["x"] % "without"}),
+            task("neither", "plain", depends="without", arguments={"x": ref["x"] % "without"}),
             task("partly", "fallback", depends="without", arguments={"x": "a " + ref["x"] % "without"}),
             dag_fail_fast=False,
         ),
@@ -181,10 +181,10 @@ def test_the_output_of_a_skipped_task_is_the_producers_default_then_the_consumer
         reader("fallback", x="mine"),
     )
     outcome = run(tmp_path, document)
-    assert said(tmp_path, "producer") == "theirs"
-    assert said(tmp_path, "consumer") == "mine"
-    assert phases(outcome)["nobody"] == phases(outcome)["partly"] == "Error"
-    assert "`without` is Skipped" in outcome.nodes["nobody"].message
+    assert log_text(tmp_path, "producer") == "theirs"
+    assert log_text(tmp_path, "consumer") == "mine"
+    assert phases(outcome)["neither"] == phases(outcome)["partly"] == "Error"
+    assert "`without` is Skipped" in outcome.nodes["neither"].message
 
 
 def test_standard_output_as_result(tmp_path: Path) -> None:
@@ -192,15 +192,15 @@ def test_standard_output_as_result(tmp_path: Path) -> None:
     document = workflow(
         dag(
             task("a"),
-            task("b", "says", depends="a", withParam="{{tasks.a.outputs.result}}", arguments={"text": "{{item}}"}),
+            task("b", "echo", depends="a", withParam="{{tasks.a.outputs.result}}", arguments={"text": "{{item}}"}),
         ),
         leaf("a", code),
-        says(),
+        echo(),
     )
     recorder = Recorder()
     run(tmp_path, document, observer=recorder)
-    assert (said(tmp_path, "b.0"), said(tmp_path, "b.1")) == ("1", "2")
-    assert said(tmp_path, "a") == "aside"
+    assert (log_text(tmp_path, "b.0"), log_text(tmp_path, "b.1")) == ("1", "2")
+    assert log_text(tmp_path, "a") == "aside"
     assert {("a", "[1, 2]"), ("a", "aside")} <= set(recorder.lines)
 
 
@@ -214,18 +214,18 @@ def test_nested_dags_have_inputs_and_outputs(tmp_path: Path) -> None:
     document = workflow(
         dag(
             task("in", "inner", arguments={"text": "x"}),
-            task("after", "says", depends="in", arguments={"text": "{{tasks.in.outputs.parameters.both}}"}),
+            task("after", "echo", depends="in", arguments={"text": "{{tasks.in.outputs.parameters.both}}"}),
         ),
         inner,
         writer("w", "{{inputs.parameters.text}}", inputs=inputs("text")),
-        says(),
+        echo(),
     )
     outcome = run(tmp_path, document)
-    assert said(tmp_path, "after") == "<x>!"
+    assert log_text(tmp_path, "after") == "<x>!"
     assert outcome.outputs["in.w"] == {"out": "<x>"}
 
 
-def test_the_cause_lies_in_the_nested_dag(tmp_path: Path) -> None:
+def test_root_failure_is_in_the_nested_dag(tmp_path: Path) -> None:
     document = workflow(
         dag(task("in", "inner")), dag(task("w", "exits", arguments={"code": "4"}), name="inner"), exits()
     )
@@ -237,23 +237,23 @@ def test_the_cause_lies_in_the_nested_dag(tmp_path: Path) -> None:
 def test_steps_run_group_by_group(tmp_path: Path) -> None:
     groups = [
         [task("a"), task("b", "exits")],
-        [task("c", "says", arguments={"text": "{{steps.a.outputs.parameters.out}}"})],
+        [task("c", "echo", arguments={"text": "{{steps.a.outputs.parameters.out}}"})],
     ]
-    document = workflow({"name": "main", "steps": groups}, writer("a", "from a"), exits(), says())
+    document = workflow({"name": "main", "steps": groups}, writer("a", "from a"), exits(), echo())
     outcome = run(tmp_path, document)
     assert outcome.phase == "Succeeded"
-    assert said(tmp_path, "c") == "from a"
+    assert log_text(tmp_path, "c") == "from a"
     assert outcome.nodes["c"].started_at >= max(outcome.nodes[k].finished_at for k in "ab")  # type: ignore[type-var,operator]
 
 
-def test_a_leaf_may_be_the_entrypoint(tmp_path: Path) -> None:
-    document = workflow(leaf("main", SAY, "{{inputs.parameters.p}}", inputs=inputs("p")), parameters={"p": "given"})
+def test_container_as_entrypoint(tmp_path: Path) -> None:
+    document = workflow(leaf("main", PRINT, "{{inputs.parameters.p}}", inputs=inputs("p")), parameters={"p": "given"})
     assert run(tmp_path, document).phase == "Succeeded"
-    assert said(tmp_path, "main") == "given"
+    assert log_text(tmp_path, "main") == "given"
 
 
 def exit_handler() -> dict[str, Any]:
-    return leaf("bye", SAY, "{{workflow.status}}", "{{workflow.failures}}", "{{workflow.outputs.parameters.best}}")
+    return leaf("bye", PRINT, "{{workflow.status}}", "{{workflow.failures}}", "{{workflow.outputs.parameters.best}}")
 
 
 def globally(value: str) -> dict[str, Any]:
@@ -263,10 +263,10 @@ def globally(value: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("code", "status"), [("0", "Succeeded"), ("3", "Failed")])
-def test_the_exit_handler_runs_and_knows_the_end(tmp_path: Path, code: str, status: str) -> None:
+def test_exit_handler_gets_status_and_failures(tmp_path: Path, code: str, status: str) -> None:
     main = dag(task("a"), task("b", "exits", depends="a", arguments={"code": code}))
     outcome = run(tmp_path, workflow(main, globally("0.5"), exits(), exit_handler(), onExit="bye"))
-    first, rest = said(tmp_path, "onExit").split(" ", 1)
+    first, rest = log_text(tmp_path, "onExit").split(" ", 1)
     failures, best = rest.rsplit(" ", 1)
     assert (first, best, str(outcome.phase)) == (status, "0.5", status)
     listed = json.loads(json.loads(failures))
@@ -282,7 +282,7 @@ def test_a_failed_exit_handler_fails_the_workflow(tmp_path: Path) -> None:
     assert outcome.message.startswith("the exit handler: report failed: exit code 1")
 
 
-def test_a_failed_exit_handler_does_not_hide_the_first_cause(tmp_path: Path) -> None:
+def test_failed_exit_handler_does_not_hide_the_first_failure(tmp_path: Path) -> None:
     main = dag(task("a", "exits", arguments={"code": "2"}))
     outcome = run(tmp_path, workflow(main, exits(), leaf("bye", EXIT, "1"), onExit="bye"))
     assert (outcome.failed, outcome.exit_code) == ("a", 2)

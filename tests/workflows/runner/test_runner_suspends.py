@@ -1,4 +1,4 @@
-"""Approvals on one machine: answered beforehand, on a terminal, when the run is resumed, or by nobody."""
+"""Local approvals: answered by a parameter, on a terminal, on resume, or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_documents import EXIT, QUICK, SAY, dag, leaf, task, workflow
+from runner_documents import EXIT, PRINT, QUICK, dag, leaf, task, workflow
 
 from workflows import runner
 from workflows.argo.phase import Phase
@@ -21,12 +21,12 @@ from workflows.errors import InvalidInput
 
 
 def asking(name: str = "approve", **fields: Any) -> dict[str, Any]:
-    """As the compiler writes it."""
-    asked = {"name": name, "enum": ["YES", "NO"], "default": "NO", "description": "Serve it?"}
+    """Return an approval as the compiler writes it."""
+    parameter = {"name": name, "enum": ["YES", "NO"], "default": "NO", "description": "Serve it?"}
     supplied = {"name": name, "valueFrom": {"supplied": {}}}
     return {
         "name": "approval",
-        "inputs": {"parameters": [asked]},
+        "inputs": {"parameters": [parameter]},
         "outputs": {"parameters": [supplied]},
         "suspend": {},
         **fields,
@@ -37,21 +37,21 @@ def document() -> dict[str, Any]:
     when = "{{tasks.approval.outputs.parameters.approve}} == YES"
     return workflow(
         dag(task("before"), task("approval", depends="before"), task("go", depends="approval.Succeeded", when=when)),
-        leaf("before", SAY, "x"),
-        leaf("go", SAY, "went"),
+        leaf("before", PRINT, "x"),
+        leaf("go", PRINT, "went"),
         asking(),
     )
 
 
 @pytest.mark.parametrize(("answer", "then"), [("YES", Phase.SUCCEEDED), ("NO", Phase.SKIPPED)])
-def test_an_answer_given_beforehand_is_taken(tmp_path: Path, answer: str, then: Phase) -> None:
+def test_answer_passed_as_parameter(tmp_path: Path, answer: str, then: Phase) -> None:
     outcome = runner.start(document(), tmp_path / "r", name="r", parameters={"approve": answer}, timing=QUICK)
     assert outcome.phase is Phase.SUCCEEDED
     assert outcome.outputs["approval"] == {"approve": answer}
     assert outcome.nodes["go"].phase is then
 
 
-def test_without_anybody_to_ask_it_fails_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_without_terminal_the_node_fails_with_a_fix(tmp_path: Path) -> None:
     outcome = runner.start(document(), tmp_path / "r", name="r", timing=QUICK)
     assert outcome.phase is Phase.FAILED
     assert outcome.message == "approval failed: no terminal to answer `approve` (YES or NO)"
@@ -59,7 +59,7 @@ def test_without_anybody_to_ask_it_fails_and_says_how_to_go_on(tmp_path: Path) -
     assert outcome.nodes["go"].phase is Phase.OMITTED
 
 
-def test_a_resumed_run_takes_the_answer_and_keeps_what_was_done(tmp_path: Path) -> None:
+def test_resumed_run_uses_the_answer_and_keeps_completed_nodes(tmp_path: Path) -> None:
     before = runner.start(document(), tmp_path / "r", name="r", timing=QUICK)
     outcome = runner.resume(tmp_path / "r", document=document(), answers={"approve": "YES"}, timing=QUICK)
     assert outcome.phase is Phase.SUCCEEDED
@@ -72,13 +72,13 @@ def test_a_resumed_run_takes_the_answer_and_keeps_what_was_done(tmp_path: Path) 
     ("given", "words"),
     [({"approve": "yes"}, "`yes` is not one of YES, NO"), ({"aprove": "YES"}, "unknown parameter `aprove`")],
 )
-def test_a_wrong_answer_is_refused_before_anything_starts(tmp_path: Path, given: dict[str, str], words: str) -> None:
+def test_invalid_answer_is_rejected_before_the_run(tmp_path: Path, given: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         runner.start(document(), tmp_path / "r", name="r", parameters=given, timing=QUICK)
     assert not (tmp_path / "r").exists()
 
 
-def test_resuming_takes_answers_and_no_other_parameters(tmp_path: Path) -> None:
+def test_resume_accepts_only_answers(tmp_path: Path) -> None:
     own = document()
     own["spec"]["arguments"]["parameters"] = [{"name": "epochs", "value": "1"}]
     runner.start(own, tmp_path / "r", name="r", timing=QUICK)
@@ -86,9 +86,9 @@ def test_resuming_takes_answers_and_no_other_parameters(tmp_path: Path) -> None:
         runner.resume(tmp_path / "r", answers={"epochs": "2"}, timing=QUICK)
 
 
-def test_a_suspend_that_asks_nothing_is_told_to_go_on_by_its_name(tmp_path: Path) -> None:
+def test_suspend_without_outputs_is_answered_by_its_name(tmp_path: Path) -> None:
     plain = workflow(
-        dag(task("pause"), task("go", depends="pause")), {"name": "pause", "suspend": {}}, leaf("go", SAY)
+        dag(task("pause"), task("go", depends="pause")), {"name": "pause", "suspend": {}}, leaf("go", PRINT)
     )
     assert runner.start(plain, tmp_path / "a", name="a", timing=QUICK).phase is Phase.FAILED
     outcome = runner.start(plain, tmp_path / "b", name="b", parameters={"pause": "YES"}, timing=QUICK)
@@ -108,7 +108,7 @@ def test_a_suspend_that_asks_nothing_is_told_to_go_on_by_its_name(tmp_path: Path
     ],
     ids=["retry", "timeout", "no input", "no supply"],
 )
-def test_what_cannot_work_is_refused(template: dict[str, Any], words: str) -> None:
+def test_invalid_suspend_is_rejected(template: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         runner.check(workflow(dag(task("approval")), template))
 
@@ -164,7 +164,7 @@ def terminal(tmp_path: Path) -> Any:
     os.close(opened.master)
 
 
-def test_on_a_terminal_a_person_is_asked_until_the_answer_is_one(terminal: Terminal) -> None:
+def test_terminal_prompts_until_the_answer_is_valid(terminal: Terminal) -> None:
     terminal.wait_for("Serve it?")
     terminal.wait_for("approve (YES or NO): ")
     terminal.type("perhaps")
@@ -174,7 +174,7 @@ def test_on_a_terminal_a_person_is_asked_until_the_answer_is_one(terminal: Termi
     assert terminal.nodes()["go"]["phase"] == "Succeeded"
 
 
-def test_a_no_is_a_gate_that_said_no(terminal: Terminal) -> None:
+def test_answer_no_fails_the_gate(terminal: Terminal) -> None:
     terminal.wait_for("approve (YES or NO): ")
     terminal.type("NO")
     assert terminal.finish() == 3
@@ -182,7 +182,7 @@ def test_a_no_is_a_gate_that_said_no(terminal: Terminal) -> None:
     assert "the answer was NO" in terminal.shown
 
 
-def test_an_interrupt_while_it_asks_ends_the_run_and_it_asks_again_when_resumed(terminal: Terminal) -> None:
+def test_interrupted_prompt_ends_the_run_and_repeats_on_resume(terminal: Terminal) -> None:
     terminal.wait_for("approve (YES or NO): ")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.finish() == 5
@@ -191,14 +191,14 @@ def test_an_interrupt_while_it_asks_ends_the_run_and_it_asks_again_when_resumed(
     assert outcome.nodes["go"].phase is Phase.SUCCEEDED
 
 
-def test_the_time_limit_ends_the_waiting_too(tmp_path: Path) -> None:
+def test_time_limit_ends_the_prompt(tmp_path: Path) -> None:
     opened = Terminal(tmp_path, document() | {"spec": document()["spec"] | {"activeDeadlineSeconds": 1}})
     assert opened.finish() == 6
     assert opened.nodes()["go"]["phase"] != "Succeeded"
     os.close(opened.master)
 
 
-def test_a_task_beside_the_question_goes_on(tmp_path: Path) -> None:
+def test_other_tasks_run_during_the_prompt(tmp_path: Path) -> None:
     beside = workflow(dag(task("approval"), task("fails"), dag_fail_fast=False), leaf("fails", EXIT, "0"), asking())
     outcome = runner.start(beside, tmp_path / "r", name="r", timing=QUICK)
     assert outcome.nodes["fails"].phase is Phase.SUCCEEDED

@@ -1,4 +1,4 @@
-"""What is refused before anything starts: by name, with its path, all at once."""
+"""Validation before a run: problems are reported together, with names and paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_documents import EXIT, SAY, dag, inputs, leaf, task, workflow, writer
+from runner_documents import EXIT, PRINT, dag, inputs, leaf, task, workflow, writer
 
 from workflows import runner
 from workflows.errors import InvalidInput
@@ -56,7 +56,7 @@ CLUSTER_FIELDS = {
 
 
 @pytest.mark.parametrize("path", CLUSTER_FIELDS)
-def test_what_only_a_cluster_needs_is_accepted(path: str) -> None:
+def test_cluster_only_field_is_accepted(path: str) -> None:
     runner.check(changed(path, CLUSTER_FIELDS[path]))
 
 
@@ -87,22 +87,22 @@ def test_unsupported_field_is_rejected_with_its_path(path: str) -> None:
     assert f"`{path.rpartition('.')[2]}`" in message
 
 
-def test_everything_is_refused_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     document = good()
     document["spec"]["bogus"] = 1
     document["spec"]["templates"][1]["memoize"] = {}
-    document["spec"]["templates"][0]["dag"]["tasks"][0]["depends"] = "nobody"
+    document["spec"]["templates"][0]["dag"]["tasks"][0]["depends"] = "missing"
     document["spec"]["onExit"] = "nothing"
     message = refused(document)
-    for part in ("bogus", "memoize", "nobody", "nothing"):
+    for part in ("bogus", "memoize", "missing", "nothing"):
         assert part in message
 
 
-def test_a_suspend_that_ends_by_itself_is_refused_by_name() -> None:
+def test_suspend_with_duration_is_rejected() -> None:
     assert "suspend.duration" in refused(workflow(dag(task("a")), {"name": "a", "suspend": {"duration": "1h"}}))
 
 
-def test_the_command_of_an_image_is_not_guessed() -> None:
+def test_command_is_required() -> None:
     document = good()
     del document["spec"]["templates"][1]["container"]["command"]
     assert "spec.templates[1].container.command: the local runner requires a command" in refused(document)
@@ -145,15 +145,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "input": (workflow(dag(task("a")), leaf("a", EXIT, inputs=inputs("n"))), "template `a` requires the input `n`"),
     "argument": (workflow(dag(task("a", arguments={"n": "1"})), leaf("a", EXIT)), "has no input `n`"),
     "workflow parameter": (
-        workflow(dag(task("a")), leaf("a", SAY, "{{workflow.parameters.n}}")),
+        workflow(dag(task("a")), leaf("a", PRINT, "{{workflow.parameters.n}}")),
         "{{workflow.parameters.n}} has no value here",
     ),
-    "label": (workflow(dag(task("a")), leaf("a", SAY, "{{workflow.labels.x}}")), "{{workflow.labels.x}} has no value"),
+    "label": (
+        workflow(dag(task("a")), leaf("a", PRINT, "{{workflow.labels.x}}")),
+        "{{workflow.labels.x}} has no value",
+    ),
     "output": (
         workflow(
             dag(task("a"), task("b", depends="a", arguments={"x": "{{tasks.a.outputs.parameters.gone}}"})),
             writer("a", "1"),
-            leaf("b", SAY, inputs=inputs("x")),
+            leaf("b", PRINT, inputs=inputs("x")),
         ),
         "{{tasks.a.outputs.parameters.gone}}: `a` has no `outputs.parameters.gone`",
     ),
@@ -161,17 +164,17 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         workflow(
             dag(task("a"), task("b", arguments={"x": "{{tasks.a.outputs.parameters.out}}"})),
             writer("a", "1"),
-            leaf("b", SAY, inputs=inputs("x")),
+            leaf("b", PRINT, inputs=inputs("x")),
         ),
         "`b` does not depend on `a`",
     ),
     "expression tag": (
-        workflow(dag(task("a")), leaf("a", SAY, "{{=1+1}}")),
+        workflow(dag(task("a")), leaf("a", PRINT, "{{=1+1}}")),
         "the expression tag {{=1+1}}",
     ),
-    "item": (workflow(dag(task("a")), leaf("a", SAY, "{{item.x}}")), "{{item.x}} has no value"),
+    "item": (workflow(dag(task("a")), leaf("a", PRINT, "{{item.x}}")), "{{item.x}} has no value"),
     "failures": (
-        workflow(dag(task("a")), leaf("a", SAY, "{{workflow.failures}}")),
+        workflow(dag(task("a")), leaf("a", PRINT, "{{workflow.failures}}")),
         "only available in the exit handler",
     ),
     "retry expression": (
@@ -216,16 +219,18 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_cannot_work_is_refused_before_it_starts(case: str) -> None:
+def test_invalid_document_is_rejected(case: str) -> None:
     document, message = BROKEN[case]
     assert message in refused(document)
 
 
 def test_braces_that_are_not_argo_tags_are_accepted() -> None:
-    runner.check(workflow(dag(task("a")), leaf("a", SAY, "{{ messages }}", "{{ unbalanced", "{{item}}", "{% if x %}")))
+    runner.check(
+        workflow(dag(task("a")), leaf("a", PRINT, "{{ messages }}", "{{ unbalanced", "{{item}}", "{% if x %}"))
+    )
 
 
-def test_templates_of_templates_and_schedules_are_accepted() -> None:
+def test_workflow_templates_and_cron_workflows_are_accepted() -> None:
     spec = good()["spec"]
     runner.check(
         {"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTemplate", "metadata": {"name": "x"}, "spec": spec}
@@ -249,7 +254,7 @@ def test_tag_in_a_name_is_rejected(template: dict[str, Any]) -> None:
 
 
 def test_tag_without_a_value_in_the_local_runner_is_rejected() -> None:
-    document = workflow(dag(task("a")), leaf("a", SAY, "{{workflow.priority}}"), priority=1)
+    document = workflow(dag(task("a")), leaf("a", PRINT, "{{workflow.priority}}"), priority=1)
     assert "{{workflow.priority}} has no value in the local runner" in refused(document)
 
 
@@ -260,8 +265,8 @@ def start_refused(folder: Path, document: dict[str, Any], **options: Any) -> str
     return str(caught.value)
 
 
-def test_parameters_are_checked_all_at_once(tmp_path: Path) -> None:
-    parameters = {"p": {"value": "no", "enum": ["yes", "no"]}, "empty": {"description": "nobody gave one"}}
+def test_problems_of_parameters_are_reported_together(tmp_path: Path) -> None:
+    parameters = {"p": {"value": "no", "enum": ["yes", "no"]}, "empty": {"description": "no value"}}
     document = workflow(dag(task("a")), leaf("a", EXIT, "0"), parameters=parameters)
     message = start_refused(tmp_path / "run", document, parameters={"p": "perhaps", "other": "1"})
     assert "unknown parameter `other`" in message
@@ -269,7 +274,7 @@ def test_parameters_are_checked_all_at_once(tmp_path: Path) -> None:
     assert "parameter `empty` has no value" in message
 
 
-def test_secrets_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_secrets_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKEN", raising=False)
     env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}]
     mounts = [{"name": "keys", "mountPath": "/keys"}, {"name": "nfs", "mountPath": "/nfs"}]
@@ -286,12 +291,12 @@ def test_secrets_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytes
     assert "--volume nfs=DIRECTORY" in message
 
 
-def test_volumes_given_for_nothing_are_refused(tmp_path: Path) -> None:
+def test_unknown_volume_is_rejected(tmp_path: Path) -> None:
     message = start_refused(tmp_path / "run", good(), volumes={"cache": tmp_path})
     assert "unknown volume `cache`" in message
 
 
-def test_a_folder_that_holds_a_run_is_not_taken(tmp_path: Path) -> None:
+def test_directory_with_a_run_is_rejected(tmp_path: Path) -> None:
     runner.start(good(), tmp_path / "run", name="x")
     before = json.loads((tmp_path / "run" / "state.json").read_text())
     with pytest.raises(InvalidInput, match="already contains a run"):

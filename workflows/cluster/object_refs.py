@@ -150,24 +150,24 @@ class ReferencedObjects:
         if placeholders(name):
             return None
         try:
-            found = self.cluster.find(version, resource, name, cluster_wide=cluster_wide)
+            result = self.cluster.find(version, resource, name, cluster_wide=cluster_wide)
         except ApiFailure as failure:
             self._report_unchecked(failure, path)
             return {} if resource == "namespaces" else None
-        if found is None and resource != "namespaces":
+        if result is None and resource != "namespaces":
             location = "" if cluster_wide else f" in namespace {self.cluster.namespace}"
             self._report(
                 path, f"{resource.removesuffix('es' if cluster_wide else 's')} {name} not found{location}", fix
             )
-        return found
+        return result
 
     def _list(self, version: str, resource: str, path: str) -> list[dict[str, Any]] | None:
         try:
-            found = self.cluster.find(version, resource, cluster_wide=True)
+            result = self.cluster.find(version, resource, cluster_wide=True)
         except ApiFailure as failure:
             self._report_unchecked(failure, path)
             return None
-        return list((found or {}).get("items") or [])
+        return list((result or {}).get("items") or [])
 
     def _report_unchecked(self, failure: ApiFailure, path: str) -> None:
         if failure.status != 403:

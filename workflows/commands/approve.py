@@ -55,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     if values and args.no:
         raise InvalidInput(Problem("--no cannot be combined with -p", fix="pass one of them"))
     api = connect.connect(args)
-    found = lookup.find_run(api, args.name)
-    step = _suspended_step(found, args.step)
+    status = lookup.find_run(api, args.name)
+    step = _suspended_step(status, args.step)
     outputs = _outputs(step, values, NO if args.no else YES)
     answer = ", ".join(f"{name}={value}" for name, value in outputs.items()) or "resumed"
-    api.set_outputs(found.name, step.node, outputs, f"answered by argotune approve: {answer}")
-    print(f"{found.name}: {step.key} answered: {answer}")
+    api.set_outputs(status.name, step.node, outputs, f"answered by argotune approve: {answer}")
+    print(f"{status.name}: {step.key} answered: {answer}")
     return 0
 
 

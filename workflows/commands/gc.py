@@ -112,24 +112,24 @@ def select(existing: list[OrphanedNodes], names: list[str]) -> list[OrphanedNode
     return list(dict.fromkeys(nodes for items in matches.values() for nodes in items))
 
 
-def show(found: list[OrphanedNodes], reasons: Reasons, output: str | None, moment: datetime) -> None:
+def show(items: list[OrphanedNodes], reasons: Reasons, output: str | None, moment: datetime) -> None:
     """Print nodes as a table or as data."""
     from workflows.runs import table
 
     if output == "name":
-        print("".join(f"{nodes.name}\n" for nodes in found), end="")
+        print("".join(f"{nodes.name}\n" for nodes in items), end="")
     elif output == "json":
-        print(json.dumps([_data(nodes, reasons.reason(nodes)) for nodes in found], indent=2))
+        print(json.dumps([_data(nodes, reasons.reason(nodes)) for nodes in items], indent=2))
     elif output == "yaml":
         import yaml
 
-        print(yaml.safe_dump([_data(nodes, reasons.reason(nodes)) for nodes in found], sort_keys=False), end="")
-    elif not found:
+        print(yaml.safe_dump([_data(nodes, reasons.reason(nodes)) for nodes in items], sort_keys=False), end="")
+    elif not items:
         print("no nodes created by runs", file=sys.stderr)
     else:
         wide = output == "wide"
         rows = [(*COLUMNS, *(WIDE if wide else ()))]
-        rows += [_row(nodes, reasons.reason(nodes), moment, wide=wide) for nodes in found]
+        rows += [_row(nodes, reasons.reason(nodes), moment, wide=wide) for nodes in items]
         print("\n".join(table.lines(rows)))
 
 
@@ -165,18 +165,18 @@ def _data(nodes: OrphanedNodes, reason: str) -> dict[str, Any]:
     }
 
 
-def _delete(provider: Any, cluster_ref: ClusterRef, found: list[OrphanedNodes]) -> int:
+def _delete(provider: Any, cluster_ref: ClusterRef, items: list[OrphanedNodes]) -> int:
     """Delete nodes; a failure is printed and sets the exit code, and the others are deleted."""
     from steps.runtime.errors import StepError
 
     code = 0
-    for nodes in found:
+    for nodes in items:
         try:
             provider.remove(cluster_ref, nodes)
             print(f"deleted {nodes.name} of {nodes.workflow or nodes.run}", flush=True)
         except StepError as error:
             print(f"error: {error}", file=sys.stderr)
             code = max(code, error.exit_code)
-    if not found:
+    if not items:
         print("no orphaned nodes", file=sys.stderr)
     return code

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     from workflows.cluster import connect, live, logs, lookup
 
     api = connect.connect(args)
-    found = lookup.find_run(api, args.name)
+    status = lookup.find_run(api, args.name)
     if args.step:
-        _check_step(found, args.step)
+        _check_step(status, args.step)
     lock = threading.Lock()
 
     def on_line(label: str, line: str) -> None:
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
             print(text, file=sys.stderr, flush=True)
 
     if not args.follow:
-        logs.print_logs(api, found, args.step, on_line, on_message)
+        logs.print_logs(api, status, args.step, on_line, on_message)
         return 0
     try:
-        ended = logs.follow(api, found.name, args.step, on_line, on_message)
+        ended = logs.follow(api, status.name, args.step, on_line, on_message)
     except KeyboardInterrupt:
-        return live.print_detached(api, found.name)
+        return live.print_detached(api, status.name)
     if ended.is_ended:
         on_message(f"{ended.name}: {ended.phase}{f': {ended.verdict}' if ended.verdict else ''}")
     return 0

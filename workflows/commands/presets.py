@@ -32,22 +32,22 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.action == "show":
         try:
-            found = model(args.name)
+            preset = model(args.name)
         except UnknownPreset as error:
             fix = f"did you mean {', '.join(error.near)}?" if error.near else "list them with argotune presets ls"
             raise InvalidInput(Problem(f'unknown preset "{args.name}"', fix=fix)) from None
-        print(_dump(_facts(found), args.output))
+        print(_dump(_facts(preset), args.output))
     elif args.output == "name":
-        print("\n".join(found.name for found in models()))
+        print("\n".join(preset.name for preset in models()))
     elif args.output in ("json", "yaml"):
-        print(_dump([_facts(found) for found in models()], args.output))
+        print(_dump([_facts(preset) for preset in models()], args.output))
     else:
         _table(models(), wide=args.output == "wide")
     return 0
 
 
-def _facts(found: Model) -> dict[str, Any]:
-    return found.model_dump(mode="json", exclude_defaults=True)
+def _facts(preset: Model) -> dict[str, Any]:
+    return preset.model_dump(mode="json", exclude_defaults=True)
 
 
 def _dump(value: Any, form: str) -> str:
@@ -60,16 +60,16 @@ def _dump(value: Any, form: str) -> str:
 
 def _table(all_models: list[Model], *, wide: bool) -> None:
     rows = [(*_COLUMNS, *(_WIDE if wide else ()))]
-    for found in all_models:
+    for preset in all_models:
         row = (
-            found.name,
-            "deprecated" if found.deprecated else "yes" if found.tuning else "-",
-            f"{found.weights_gib:.1f}Gi",
-            str(found.context_length),
-            found.licence,
-            "yes" if found.gated else "-",
+            preset.name,
+            "deprecated" if preset.deprecated else "yes" if preset.tuning else "-",
+            f"{preset.weights_gib:.1f}Gi",
+            str(preset.context_length),
+            preset.licence,
+            "yes" if preset.gated else "-",
         )
-        rows.append((*row, *((found.architecture, found.repository, found.revision) if wide else ())))
+        rows.append((*row, *((preset.architecture, preset.repository, preset.revision) if wide else ())))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

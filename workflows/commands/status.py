@@ -51,32 +51,32 @@ def run(args: argparse.Namespace) -> int:
         return ls.run(args)
     ls.reject_selection(args)
     api = connect.connect(args)
-    found = lookup.find_run(api, args.name)
+    status = lookup.find_run(api, args.name)
     if args.watch:
-        return live.watch_to_completion(api, found.name)
+        return live.watch_to_completion(api, status.name)
     if args.output in ("json", "yaml", "name"):
-        print(table.format_runs([found], args.output, single=True), end="")
+        print(table.format_runs([status], args.output, single=True), end="")
     else:
-        _print_run(api, found, wide=args.output == "wide")
+        _print_run(api, status, wide=args.output == "wide")
     return 0
 
 
-def _print_run(api: Workflows, found: RunStatus, *, wide: bool) -> None:
+def _print_run(api: Workflows, status: RunStatus, *, wide: bool) -> None:
     """Print the row of the run, its steps, its message, pending approvals and verdict."""
     from workflows.cluster import live, logs
     from workflows.runs import table
 
     moment = table.now()
-    rows = [table.header(wide=wide), table.row(found, moment, wide=wide)]
+    rows = [table.header(wide=wide), table.row(status, moment, wide=wide)]
     print("\n".join(table.lines(rows)))
-    if found.steps:
-        print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(found, moment)])))
-    if found.message and not found.verdict and found.phase != "Succeeded":
-        print(f"{found.name}: {found.message}", file=sys.stderr)
-    for step in found.pending_approvals:
-        command = f"argotune approve {found.name}{live.namespace_flag(api)}"
+    if status.steps:
+        print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(status, moment)])))
+    if status.message and not status.verdict and status.phase != "Succeeded":
+        print(f"{status.name}: {status.message}", file=sys.stderr)
+    for step in status.pending_approvals:
+        command = f"argotune approve {status.name}{live.namespace_flag(api)}"
         print(f"{step.key} is waiting for approval: {command}", file=sys.stderr)
-    if found.verdict:
-        print(f"{found.name}: {found.verdict}", file=sys.stderr)
-        if found.phase != "Succeeded" and (lines := logs.tail_errors(api, found)):
+    if status.verdict:
+        print(f"{status.name}: {status.verdict}", file=sys.stderr)
+        if status.phase != "Succeeded" and (lines := logs.tail_errors(api, status)):
             print(lines, file=sys.stderr)

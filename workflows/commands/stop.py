@@ -85,16 +85,16 @@ def _stop_on_cluster(args: argparse.Namespace) -> int:
     if args.all or not args.name:
         raise InvalidInput(Problem("RUN is required with --cluster", fix="use argotune stop RUN --cluster"))
     api = connect.connect(args)
-    found = lookup.find_run(api, args.name)
-    if found.is_ended:
-        print(f"{found.name} has already ended: {found.phase}")
+    status = lookup.find_run(api, args.name)
+    if status.is_ended:
+        print(f"{status.name} has already ended: {status.phase}")
         return 0
-    api.shut_down(found.name, terminate=args.terminate)
+    api.shut_down(status.name, terminate=args.terminate)
     if args.terminate:
-        print(f"terminating {found.name}; its exit handler does not run; check for its nodes with argotune gc")
+        print(f"terminating {status.name}; its exit handler does not run; check for its nodes with argotune gc")
     else:
-        follow = f"argotune status {found.name} --watch{live.namespace_flag(api)}"
-        print(f"stopping {found.name}; its exit handler still runs: {follow}")
+        follow = f"argotune status {status.name} --watch{live.namespace_flag(api)}"
+        print(f"stopping {status.name}; its exit handler still runs: {follow}")
     return 0
 
 

@@ -23,7 +23,7 @@ NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 
 @dataclass
 class Pod:
-    """The steps of a run, against the stand-in."""
+    """The steps of a run, against the fake server."""
 
     server: ArmServer
     work: Path
@@ -51,7 +51,7 @@ class Pod:
 
 @contextmanager
 def serve_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
-    """Start the stand-in and set the environment that Azure's webhook gives a pod with a workload identity."""
+    """Start the fake server, and set the environment of a pod with a workload identity."""
     pytest.importorskip("azure.mgmt.containerservice")
     server = ArmServer(_certificate(folder))
     (folder / "token").write_text(ASSERTION)

@@ -1,7 +1,7 @@
-"""A stand-in for Azure over HTTPS: the token endpoints, and of the Resource Manager what the AKS steps ask.
+"""A fake Azure over HTTPS: the token endpoints, and the Resource Manager API that the AKS steps use.
 
-Node pools are made and deleted by long operations that end after so many looks, not after so much time. Codes, texts
-and headers are those that Azure documents (AKS REST API, async operations of the Resource Manager).
+Node pools are created and deleted by long-running operations that end after a number of polls, not after a time.
+Codes, messages and headers are those that Azure documents (AKS REST API, async operations of the Resource Manager).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _COMPUTE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute"
 
 @dataclass
 class Pool:
-    """A node pool, and how many looks at it are left until what is going on with it ends."""
+    """A node pool, and the number of polls until its operation ends."""
 
     resource: dict[str, Any]
     version: int = 1
@@ -49,7 +49,7 @@ class Pool:
 
 @dataclass
 class Azure:
-    """What is so in the cloud; tests set it and look at it."""
+    """State of the cloud; tests set and inspect it."""
 
     pools: dict[str, Pool] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Azure:
     refusing: dict[str, tuple[int, str, str]] = field(default_factory=dict)
     """Status, code and text with which they are refused at once."""
     busy: int = 0
-    """How many more requests are refused since the cluster is at something else."""
+    """Number of further requests to reject because another operation is in progress."""
     forbidden: str = ""
     """A part of the paths that the caller may not read."""
     fqdn: str = FQDN
@@ -73,7 +73,7 @@ class Azure:
     skus: list[dict[str, Any]] = field(default_factory=list)
     usages: list[dict[str, Any]] = field(default_factory=list)
     actions: set[str] = field(default_factory=set)
-    """What a role must allow for the calls so far."""
+    """Return the actions that a role must allow for the calls so far."""
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By the id of the operation: pool, and error and end, once it has ended."""
 
@@ -99,7 +99,7 @@ def usage(name: str, used: int, limit: int) -> dict[str, Any]:
 
 
 class ArmServer(ThreadingHTTPServer):
-    """The stand-in; ``azure`` is what is so, ``faults`` how it fails."""
+    """The fake server; ``azure`` is its state, ``faults`` how it fails."""
 
     daemon_threads = True
 
@@ -174,10 +174,10 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
             if not urllib.parse.parse_qs(url.query).get("api-version"):
                 return self._error(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
             if self.azure.forbidden and self.azure.forbidden in url.path:
-                said = (
+                message = (
                     f"The client '{CLIENT_ID}' does not have authorization to perform action over scope '{url.path}'."
                 )
-                return self._error(403, "AuthorizationFailed", said)
+                return self._error(403, "AuthorizationFailed", message)
             return self._resource(verb, url.path, url.query, json.loads(body or b"{}"))
 
     def _token(self, path: str, form: dict[str, list[str]]) -> None:
@@ -190,8 +190,8 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
             found = {"authorization_endpoint": f"{authority}/oauth2/v2.0/authorize", "issuer": f"{authority}/v2.0"}
             return self._json(200, {**found, "token_endpoint": f"{authority}/oauth2/v2.0/token"})
         if form.get("client_assertion") != [ASSERTION] or form.get("client_id") != [CLIENT_ID]:
-            said = "AADSTS700213: No matching federated identity record found for presented assertion."
-            return self._json(401, {"error": "invalid_client", "error_description": said, "error_codes": [700213]})
+            message = "AADSTS700213: No matching federated identity record found for presented assertion."
+            return self._json(401, {"error": "invalid_client", "error_description": message, "error_codes": [700213]})
         return self._json(200, granted)
 
     def _resource(self, verb: str, path: str, query: str, body: dict[str, Any]) -> None:
@@ -205,12 +205,14 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
             self.azure.actions.add("Microsoft.ContainerService/locations/operations/read")
             return self._operation(operation[1])
         if not path.startswith(_CLUSTER):
-            said = f"The Resource '{path.partition('/providers/')[2]}' under resource group '{GROUP}' was not found."
+            message = (
+                f"The Resource '{path.partition('/providers/')[2]}' under resource group '{GROUP}' was not found."
+            )
             if "/agentPools" in path:
                 return self._error(
                     404, "ParentResourceNotFound", "Failed to perform 'read': the parent was not found."
                 )
-            return self._error(404, "ResourceNotFound", said)
+            return self._error(404, "ResourceNotFound", message)
         if path == _CLUSTER:
             self.azure.actions.add("Microsoft.ContainerService/managedClusters/read")
             return self._json(200, self._cluster())
@@ -229,8 +231,8 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
     def _get(self, name: str, _: dict[str, Any]) -> None:
         self._look(name)
         if name not in self.azure.pools:
-            said = f"The Resource 'managedClusters/{CLUSTER}/agentPools/{name}' was not found."
-            return self._error(404, "NotFound", said)
+            message = f"The Resource 'managedClusters/{CLUSTER}/agentPools/{name}' was not found."
+            return self._error(404, "NotFound", message)
         return self._json(200, self._shown(name))
 
     def _put(self, name: str, body: dict[str, Any]) -> None:
@@ -262,13 +264,13 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
         state = pool.properties["provisioningState"]
         if state in ("Creating", "Updating"):
             self._look(name)
-            said = f"Another agentpool operation ({name} - {state}) is in progress, please wait for it to finish"
-            return self._error(409, "OperationNotAllowed", f"Operation is not allowed: {said} before a new one.")
+            message = f"Another agentpool operation ({name} - {state}) is in progress, please wait for it to finish"
+            return self._error(409, "OperationNotAllowed", f"Operation is not allowed: {message} before a new one.")
         if self._is_busy():
             return None
         if name == self.azure.undeletable:
-            said = "Drain node failed: Cannot evict pod as it would violate the pod's disruption budget."
-            return self._error(409, "PodDrainFailure", said)
+            message = "Drain node failed: Cannot evict pod as it would violate the pod's disruption budget."
+            return self._error(409, "PodDrainFailure", message)
         if state != "Deleting":
             pool.properties["provisioningState"], pool.looks = "Deleting", self.azure.looks
             pool.version += 1
@@ -297,7 +299,7 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
         return self._json(200, answer, {"Retry-After": str(RETRY_AFTER)} if status == "InProgress" else {})
 
     def _look(self, name: str) -> None:
-        """Each look brings what is going on with a pool nearer to its end."""
+        """Advance the operation of a pool with each poll."""
         pool = self.azure.pools.get(name)
         if pool is None or pool.properties["provisioningState"] not in ("Creating", "Deleting"):
             return
@@ -321,8 +323,12 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
         if not self.azure.busy:
             return False
         self.azure.busy -= 1
-        said = "Another operation (Updating) is in progress, please wait for it to finish before starting a new one."
-        self._error(409, "OperationNotAllowed", f"Operation is not allowed: {said} See aka.ms/aks-pending-operation")
+        message = (
+            "Another operation (Updating) is in progress, please wait for it to finish before starting a new one."
+        )
+        self._error(
+            409, "OperationNotAllowed", f"Operation is not allowed: {message} See aka.ms/aks-pending-operation"
+        )
         return True
 
     def _page(self, items: list[dict[str, Any]], path: str, query: str) -> None:
@@ -369,7 +375,7 @@ _NAMES = [
 
 
 def _kinds(properties: dict[str, Any]) -> list[str]:
-    """How tests name a kind of pool, the most exact name first."""
+    """Return the names of a kind of pool in tests, the most specific first."""
     size = properties["vmSize"]
     spot = " spot" if properties.get("scaleSetPriority") == "Spot" else ""
     zones = "".join(f" zone {zone}" for zone in properties.get("availabilityZones") or [])

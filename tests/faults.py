@@ -1,9 +1,9 @@
-"""How a server fails a client: one call, once, in one way. For every stand-in that is made of ``http.server``.
+"""Faults of a server: one call fails once, in one way. For every fake server based on ``http.server``.
 
     class Handler(FaultyHandler, BaseHTTPRequestHandler): ...      # and Handler.faults = Faults()
 
 A test runs a step once without a fault, which gives ``faults.calls``, and then once for each of them and each of
-``KINDS``. ``kill_proof`` runs the step in a process of its own, the one that ``killed`` ends.
+``KINDS``. ``kill_proof`` runs the step in a separate process, the one that ``killed`` ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Faults:
         self.calls: list[str] = []
         """All so far, as their handler names them."""
         self.happened = False
-        """Whether the fault has come to pass."""
+        """Return True if the fault has happened."""
         self.failed = ""
         """The call that failed."""
         self._lock = threading.Lock()
@@ -75,7 +75,7 @@ class Faults:
             return self._kind
 
     def kill(self) -> None:
-        assert self._pid_known.wait(TIMEOUT_SECONDS), "nobody said which process to kill: Faults.client(pid)"
+        assert self._pid_known.wait(TIMEOUT_SECONDS), "the process to kill is unknown: call Faults.client(pid)"
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
 
@@ -100,7 +100,7 @@ class FaultyHandler(BaseHTTPRequestHandler):
     _spoiled: _Spoiled | None = None
 
     def call_name(self) -> str:
-        """How a call is named in ``Faults.calls`` and in docs/FAULTS.md; servers shorten names that differ by run."""
+        """Return the name of a call in ``Faults.calls`` and docs/FAULTS.md; servers shorten names that vary."""
         return f"{self.command} {self.path.partition('?')[0]}"
 
     def fault_body(self, status: int) -> bytes:
@@ -159,7 +159,7 @@ class FaultyHandler(BaseHTTPRequestHandler):
 
 
 class Gone(ConnectionAbortedError):
-    """The rest of the answer has nobody to go to."""
+    """Discard the rest of the response."""
 
 
 class _Spoiled:

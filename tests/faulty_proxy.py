@@ -33,7 +33,7 @@ class FaultyProxy:
         self.url = f"http://{address}"
 
     def client(self, session: Session, seconds: float = 0) -> Session:
-        """Let a client ask by this proxy, and wait so long for an answer, if that is told."""
+        """Route a client through this proxy, with a timeout in seconds unless 0."""
         session.proxies = {"http": self.url}
         if seconds:
             request = session.request

@@ -1,4 +1,4 @@
-"""What Karpenter does in a cluster, for the stand-in of its API: machines for NodeClaims, step by step at each look.
+"""Karpenter on the fake Kubernetes API: it advances NodeClaims by one state with each poll.
 
 As Karpenter's own: a claim has a finalizer; one that can't be launched for lack of capacity is deleted, with an event;
 conditions go Launched, Registered, Initialized, Ready; a node has the claim's labels and taints.
@@ -39,9 +39,9 @@ class Controller:
     failing: str = ""
     """Message of every launch, which is tried again and again."""
     stage: str = "Ready"
-    """How far claims come."""
+    """The last state that claims reach."""
     gpus: int = 1
-    """That a device plugin offers on each node."""
+    """Allocatable GPUs of each node."""
     launched: list[str] = field(default_factory=list)
     """Size and capacity type of every machine that ever was."""
     machines: set[str] = field(default_factory=set)

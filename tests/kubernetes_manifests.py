@@ -28,12 +28,12 @@ MODELS = {
 
 
 def build(folder: Path) -> list[dict[str, Any]]:
-    """What ``kubectl apply -k FOLDER`` would send."""
+    """Return the objects of ``kubectl apply -k FOLDER``."""
     return list(yaml.safe_load_all(kubectl("kustomize", str(folder))))
 
 
 def kubectl(*arguments: str) -> str:
-    """Output of kubectl, which is looked for beside this Python too: tests run without the environment activated."""
+    """Output of kubectl, which is also searched next to this Python: tests run without an activated environment."""
     places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     program = shutil.which("kubectl", path=os.pathsep.join(places))
     if program is None:
@@ -48,7 +48,7 @@ def of_kind(documents: list[dict[str, Any]], kind: str) -> dict[str, dict[str, A
 
 
 def faults(document: Any, model: str) -> list[str]:
-    """What the API server would refuse or drop: fields that are unknown, missing or of a wrong type."""
+    """Return the fields that the API server rejects or drops: unknown, missing or of a wrong type."""
     try:
         read = getattr(client, model).model_validate(document)
     except ValidationError as error:
@@ -58,7 +58,7 @@ def faults(document: Any, model: str) -> list[str]:
 
 
 def granted(documents: list[dict[str, Any]]) -> dict[str, set[tuple[str, str, str]]]:
-    """What each service account may do: group, resource, verb. Fails where a binding points at nothing."""
+    """Return group, resource and verb that each service account is allowed; fail on bindings without a role."""
     accounts = of_kind(documents, "ServiceAccount")
     rights: dict[str, set[tuple[str, str, str]]] = {name: set() for name in accounts}
     for kind in ("Role", "ClusterRole"):

@@ -1,4 +1,4 @@
-"""A stand-in for the Kubernetes API over real HTTP: for the kubernetes client, kubectl, and processes under test.
+"""A fake Kubernetes API over real HTTP, for the kubernetes client, kubectl, and processes under test.
 
     with KubernetesServer() as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig", user="rollout")))

@@ -17,7 +17,7 @@ SERVER_OWNED = {"uid", "resourceVersion", "generation", "creationTimestamp", "ma
 
 
 def fields(resource: Resource, document: Object) -> dict[Path, Any]:
-    """What managers can own of an object."""
+    """Return the fields of an object that managers can own."""
     return {
         path: value
         for path, value in leaves(document, custom=resource.custom)

@@ -18,7 +18,7 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "ownerReferences": ("uid",),
     "conditions": ("type",),
 }
-"""By which fields items of a list are told apart (``listMapKeys`` of the OpenAPI document); other lists are atomic."""
+"""Fields that identify the items of a list (``listMapKeys`` of the OpenAPI document); other lists are atomic."""
 METADATA_LISTS = ("ownerReferences",)
 """Those of them that custom resources have too."""
 
@@ -156,7 +156,7 @@ def leaves(value: Any, *, custom: bool, path: Path = ()) -> Iterator[tuple[Path,
 
 
 def is_item_key(path: Path) -> bool:
-    """Whether a field is one of those by which its item is told from others."""
+    """Return True if a field identifies its list item."""
     return len(path) > 1 and isinstance(path[-2], tuple) and path[-1] in dict(path[-2])
 
 

@@ -1,4 +1,4 @@
-"""What the stand-in for the Kubernetes API does for each request (Kubernetes "API concepts")."""
+"""Requests of the fake Kubernetes API (Kubernetes "API concepts")."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _list(cluster: KubernetesServer, resource: Resource, call: Call) -> Object:
         "kind": f"{resource.kind}List",
         "apiVersion": resource.api_version,
         "metadata": metadata,
-        # Items of a list of a built-in kind have no kind of their own.
+        # Items of a list of a built-in kind have no ``kind``.
         "items": page if resource.custom else [_without(item, "kind", "apiVersion") for item in page],
     }
 

@@ -1,4 +1,4 @@
-"""Which resources a stand-in for the Kubernetes API knows, how a request's path names them, and how it refuses."""
+"""Resources of the fake Kubernetes API, their paths, and its errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Resource:
     kind: str
     namespaced: bool = True
     status: bool = False
-    """Whether status can be written through the ``status`` subresource only."""
+    """Status is written through the ``status`` subresource only."""
 
     @property
     def api_version(self) -> str:
@@ -32,7 +32,7 @@ class Resource:
 
     @property
     def custom(self) -> bool:
-        """Whether a CustomResourceDefinition would define it: its lists are atomic, and no strategic patches."""
+        """Return True for custom resources: their lists are atomic, and they have no strategic merge patch."""
         return ("." in self.group and not self.group.endswith(".k8s.io")) or self.group.startswith("gateway.")
 
 
@@ -77,7 +77,7 @@ RESOURCES = _table()
 
 @dataclass
 class Call:
-    """What a client asked for, in the words of RBAC."""
+    """A request in the terms of RBAC."""
 
     verb: str
     group: str

@@ -1,4 +1,4 @@
-"""Objects of a stand-in for the Kubernetes API: versions, generations, finalizers, owners, history for watches."""
+"""Objects of the fake Kubernetes API: versions, generations, finalizers, owners, history for watches."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Store:
         self.oldest = 0
         """Versions before this one are forgotten: 410."""
         self.image_volumes: gates.Gate = "off"
-        """Whether the cluster has image volumes."""
+        """State of the feature gate ImageVolume."""
         self._version = 0
         self._todo: list[tuple[str, Object]] = []
         self._controlling = False
@@ -207,7 +207,7 @@ class Store:
         return document
 
     def changes(self, since: int) -> Iterator[Change]:
-        """What happened after a version.
+        """Return the events after a version.
 
         Raises:
             Refused: 410 when that is too long ago to be known.
@@ -217,7 +217,7 @@ class Store:
         return iter([change for change in self.history if change.version > since])
 
     def _typed(self, resource: Resource, body: Object, old: Object | None) -> Object:
-        """A copy of what was sent, with what the cluster knows of it; the type of a built-in kind may be left out."""
+        """Return a copy of the sent object with the metadata of the cluster; built-in kinds can omit their type."""
         typed = {} if resource.custom else {"apiVersion": resource.api_version, "kind": resource.kind}
         new: Object = typed | copy.deepcopy(body)
         if not resource.custom:

@@ -1,4 +1,4 @@
-"""The stand-in for the Kubernetes API answers as the real one, asked by the kubernetes client and by kubectl."""
+"""The fake Kubernetes API responds like the real one, to the kubernetes client and to kubectl."""
 
 from __future__ import annotations
 

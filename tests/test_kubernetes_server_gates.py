@@ -1,4 +1,4 @@
-"""The stand-in does with image volumes what an API server does that has them, has them switched off, or not."""
+"""Image volumes of the fake Kubernetes API: enabled, disabled, or unknown."""
 
 from __future__ import annotations
 

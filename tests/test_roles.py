@@ -28,7 +28,7 @@ from workflows.plan import site
 Rights = set[tuple[str, str, str]]
 ROOT = Path(__file__).parents[1]
 EXECUTOR: Rights = {("argoproj.io", "workflowtaskresults", verb) for verb in ("create", "patch")}
-"""What Argo's own container in each pod reports with."""
+"""Service account of Argo's executor in each pod."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def provision(cluster: KubernetesServer, folder: Path) -> None:
 
 
 def release(cluster: KubernetesServer, folder: Path) -> None:
-    """What provision made goes."""
+    """Release what provision created."""
     controller = Controller(cluster)
     Pod(cluster, folder).provision()
     cluster.calls.clear()
@@ -112,7 +112,7 @@ def test_a_role_is_what_its_step_uses(
 
 def test_every_account_of_a_step_is_tried(rights: dict[str, Rights]) -> None:
     elsewhere = {"argotune", "argotune-submitter", "argotune-rollout"}
-    """The first has no step of its own; the others are tried where their fixtures are."""
+    """The first has no step; the others are tested with their fixtures."""
     assert set(rights) - elsewhere == set(STEPS)
     assert rights["argotune"] == EXECUTOR
 

@@ -1,4 +1,4 @@
-"""Pre-flight against real servers: what is wrong is told in one list, and asking costs next to nothing."""
+"""Preflight against real servers: all errors in one list, at almost no cost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REPOSITORY = "owner/model"
 
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No hub, no cluster, nobody's settings."""
+    """No hub, no cluster, no user settings."""
     for name in ("HF_TOKEN", "HF_ENDPOINT", "KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -66,8 +66,8 @@ def test_nothing_to_ask_is_fine(tmp_path: Path) -> None:
 
 def test_two_small_parts_tell_that_a_file_is_parquet(parquet_server: ParquetServer, rows: bytes) -> None:
     url = parquet_server.put("/a.parquet", rows)
-    [said] = urls(parquet_server, f"{url}#sha256={'0' * 64}")
-    assert said == f"{url} is parquet, {len(rows)} bytes"
+    [message] = urls(parquet_server, f"{url}#sha256={'0' * 64}")
+    assert message == f"{url} is parquet, {len(rows)} bytes"
     assert parquet_server.sent("/a.parquet") == 12
 
 
@@ -163,7 +163,7 @@ def test_a_gated_model(gated: HubServer, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_hub_that_has_no_word_is_no_fault(gated: HubServer, tmp_path: Path) -> None:
-    """A proxy that lets nobody out, a hub that is not well, none at all: the model may be in a cache or a wheel."""
+    """With a blocking proxy, a failing hub, or none: the model can be in a cache or a wheel."""
     gated.blocked = True
     assert "no word from the hub (HTTP 403)" in look(tmp_path, model=REPOSITORY)[0]
     gated.blocked, gated.broken = False, True
@@ -285,8 +285,8 @@ def test_storage_and_quota_of_a_cluster(cluster: KubernetesServer, tmp_path: Pat
 
 def test_what_may_not_be_read_is_no_fault(cluster: KubernetesServer, tmp_path: Path) -> None:
     cluster.forbidden = {("get", "storageclasses"), ("get", "persistentvolumeclaims"), ("list", "resourcequotas")}
-    said = look(tmp_path, storage_class="fast", claims=["models"], in_cluster=True)
-    assert [line.partition(" not")[0] for line in said] == [
+    checks = look(tmp_path, storage_class="fast", claims=["models"], in_cluster=True)
+    assert [line.partition(" not")[0] for line in checks] == [
         "storage class fast was",
         "volume claim models was",
         "quotas of the namespace were",

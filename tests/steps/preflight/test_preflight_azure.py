@@ -1,4 +1,4 @@
-"""What Azure says of sizes and quotas before a pool is made."""
+"""Checks of Azure's instance types and quotas before a pool is created."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ def test_a_quota_that_is_used_up(pod: Pod) -> None:
 
 
 def test_one_size_that_may_be_had_is_enough(pod: Pod) -> None:
-    said = look(pod, instance_type="Standard_Nothing", fallback_instance_types=[A10])
-    assert "Standard_Nothing (on demand) is unavailable: eastus does not offer it" in said
-    assert f"{A10} (on demand) is available in eastus, according to Azure" in said
+    checks = look(pod, instance_type="Standard_Nothing", fallback_instance_types=[A10])
+    assert "Standard_Nothing (on demand) is unavailable: eastus does not offer it" in checks
+    assert f"{A10} (on demand) is available in eastus, according to Azure" in checks

@@ -32,7 +32,7 @@ def on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was waited for, in no time."""
+    """The requested waits; no test sleeps."""
     waited: list[float] = []
     check_urls, check = data_checks.check_urls, model_checks.check
     monkeypatch.setattr(data_checks, "check_urls", functools.partial(check_urls, wait=waited.append))
@@ -51,7 +51,7 @@ def test_a_registry(tmp_path: Path, open_registry: Registry, monkeypatch: pytest
             outcome, _ = asked(front.faults, kind, call, settings)
         finally:
             front.close()
-        # Uploads that nobody goes on with are the registry's own to forget; nothing else was made.
+        # The registry discards abandoned uploads; nothing else was created.
         assert not RegistryClient(ref(f"{open_registry.address}/flight/faults:1")).manifest_digest("1")
         return front.faults, outcome
 
@@ -108,7 +108,7 @@ def test_a_model(tmp_path: Path, hub: HubServer, waits: list[float], monkeypatch
 
 
 def limits(kind: str) -> tuple[float, float]:
-    """Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own."""
+    """Return a short timeout for faults without a response, and a long one for slow machines."""
     return 30.0, 0.2 if kind == "timeout" else 30.0
 
 

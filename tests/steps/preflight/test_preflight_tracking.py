@@ -58,7 +58,7 @@ def test_a_secret_without_the_key_is_told(
 
 def test_a_server_that_does_not_answer_is_no_fault(tmp_path: Path, server: MlflowServer) -> None:
     server.authorization, server.failing = "", {"": 1}
-    [said] = look(tmp_path, "mlflow", server.address)
-    assert said == f"{server.address} answers 400, not as MLflow does; training continues without it"
-    [said] = look(tmp_path, "mlflow", "http://127.0.0.1:9")
-    assert said == "MLflow at http://127.0.0.1:9 was not checked (ConnectionError); training continues without it"
+    [message] = look(tmp_path, "mlflow", server.address)
+    assert message == f"{server.address} answers 400, not as MLflow does; training continues without it"
+    [message] = look(tmp_path, "mlflow", "http://127.0.0.1:9")
+    assert message == "MLflow at http://127.0.0.1:9 was not checked (ConnectionError); training continues without it"

@@ -1,4 +1,4 @@
-"""The pool of a run on AKS: what is asked for, in which order, and that it is made once and given back."""
+"""The AKS node pool of a run: the requests and their order; it is created once and released."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_sizes_and_zones_in_the_given_order(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "words"),
+    ("code", "message", "words"),
     [
         ("QuotaExceeded", "Family Cores quota exceeded", "the quota is used up"),
         ("ErrCode_InsufficientVCPUQuota", "Insufficient vcpu quota requested 24, remaining 0", "too few vCPUs"),
@@ -114,11 +114,11 @@ def test_sizes_and_zones_in_the_given_order(pod: Pod) -> None:
     ],
 )
 @pytest.mark.parametrize("how", ["refused", "failed"])
-def test_no_capacity_is_told_in_words(pod: Pod, code: str, said: str, words: str, how: str) -> None:
+def test_no_capacity_is_told_in_words(pod: Pod, code: str, message: str, words: str, how: str) -> None:
     if how == "refused":
-        pod.server.azure.refusing[A100] = (409 if code == "OperationNotAllowed" else 400, code, said)
+        pod.server.azure.refusing[A100] = (409 if code == "OperationNotAllowed" else 400, code, message)
     else:
-        pod.server.azure.failing[A100] = (code, said)
+        pod.server.azure.failing[A100] = (code, message)
     with pytest.raises(InsufficientCapacity) as caught:
         pod.provision()
     assert caught.value.exit_code == 4
@@ -162,7 +162,7 @@ def test_a_cluster_that_stays_busy_ends_the_step_at_its_deadline(pod: Pod) -> No
     pod.server.azure.busy = 10**6
     with pytest.raises(DeadlineExceeded) as caught:
         pod.provision(deadline_seconds=300)
-    assert caught.value.exit_code == 1, "the next try goes on"
+    assert caught.value.exit_code == 1, "the next attempt continues"
     assert sum(pod.waits) <= 300
 
 
@@ -245,7 +245,7 @@ def test_provision_and_release_go_to_the_provider(pod: Pod, monkeypatch: pytest.
     assert provision.provision(pod.wanted()) == ("made", "aks-ml")
     assert release.release(ReleaseSettings(work=pod.work, run=RUN, **PLACE)).summary == f"released {RUN}"
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
-    assert "tuning runs on" in provision.provision(pod.wanted()).summary, "one machine stays one machine"
+    assert "tuning runs on" in provision.provision(pod.wanted()).summary, "local runs stay local"
     assert "nothing to release" in release.release(ReleaseSettings(work=pod.work, run=RUN, **PLACE)).summary
 
 

@@ -1,4 +1,4 @@
-"""Sizes and quotas are asked before a pool is made; what is lacking is told in words, for each kind that would do."""
+"""Instance types and quotas are checked before a pool is created; each rejected option has a reason."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_quota_counts_all_nodes(pod: Pod) -> None:
 
 def test_quota_of_the_region_and_of_spot(pod: Pod) -> None:
     pod.server.azure.usages = [usage("cores", 490, 500), usage("lowPriorityCores", 0, 3), usage(FAMILY, 0, 48)]
-    said = refusal(pod, spot=True)
-    assert f"{A100} (spot): 24 vCPUs are needed, and the quota lowPriorityCores of eastus has 3 left" in said
-    assert f"{A100} (on demand): 24 vCPUs are needed, and the quota cores of eastus has 10 left" in said
+    message = refusal(pod, spot=True)
+    assert f"{A100} (spot): 24 vCPUs are needed, and the quota lowPriorityCores of eastus has 3 left" in message
+    assert f"{A100} (on demand): 24 vCPUs are needed, and the quota cores of eastus has 10 left" in message
 
 
 @pytest.mark.parametrize(

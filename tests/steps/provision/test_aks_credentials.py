@@ -1,4 +1,4 @@
-"""Who the steps are to Azure: a pod's workload identity, the machine's managed identity, or az login on a laptop."""
+"""Azure credentials: a pod's workload identity, the machine's managed identity, or az login on a laptop."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every call of provision and release on AKS fails once in every way, and the process is killed after each of them.
 
-In the end there is one pool, made once, and after release none. What is found stands in docs/FAULTS.md.
+In the end there is one pool, made once, and after release none. docs/FAULTS.md has the results.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def attempt(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Fau
                 pod.server.faults.calls.clear()
                 if kind:
                     pod.server.faults.fail(kind, call)
-                # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
+                # Short for faults without a response, long otherwise, for slow machines.
                 pod.read_timeout = 0.3 if kind == "timeout" else 30
                 if kind == "killed":
                     outcome = again(pod, step)
                 else:
                     step(pod)
-                    assert kind != "429" or RETRY_AFTER in pod.waits, "a 429 says how long to wait"
+                    assert kind != "429" or RETRY_AFTER in pod.waits, "Retry-After of a 429 is honored"
                     outcome = "succeeds on retry"
                 calls = list(pod.server.faults.calls)
                 after(pod)

@@ -1,4 +1,4 @@
-"""A pool is only of use when its nodes offer GPUs; where none come, that is told before pods wait for them."""
+"""A pool is ready when its nodes have allocatable GPUs; else the step fails before pods are pending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every call of provision and release fails once in each way: one machine, and none when it is given back."""
+"""Every call of provision and release fails once in each way: one node is created, and it is released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What provision says of this machine, and of machines it meets in the GPU tool's own words."""
+"""Reports of provision about this machine, and about machines with a fake nvidia-smi."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of that name that answers in nvidia-smi's format; the test says what."""
+    """Return a fake nvidia-smi with the given output."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "nvidia-smi"
@@ -63,13 +63,13 @@ def test_without_gpu_the_shortfall_is_said(
 ) -> None:
     answer(nvidia_smi, "NVIDIA-SMI has failed because it could not talk to the driver.", code=9)
     result = provision(Settings(work=tmp_path, instance_type=A100, count=2))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert result.device == "cpu"
     assert result.nodes == [socket.gethostname()]
     assert "tuning runs on the CPU in bfloat16" in result.summary
-    assert f"asked for: 2 x {A100} (24 vCPUs, 1 x NVIDIA A100 80 GiB)" in said
-    assert "short: 2 machines asked for; this is one" in said
-    assert "short: 1 x NVIDIA A100 80 GiB asked for; here: no GPU" in said
+    assert f"asked for: 2 x {A100} (24 vCPUs, 1 x NVIDIA A100 80 GiB)" in output
+    assert "short: 2 machines asked for; this is one" in output
+    assert "short: 1 x NVIDIA A100 80 GiB asked for; here: no GPU" in output
 
 
 def test_gpus_are_named_and_used(nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +122,8 @@ def test_smaller_gpus_are_a_shortfall_and_a_drivers_share_is_not(tmp_path: Path)
 
 def test_an_unknown_size_is_said_and_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = provision(Settings(work=tmp_path, instance_type="Standard_NC24ads_A100_v5"))
-    said = capsys.readouterr().out
-    assert "Standard_NC24ads_A100_v4" in said, "the near name is told"
+    output = capsys.readouterr().out
+    assert "Standard_NC24ads_A100_v4" in output, "a similar name is suggested"
     assert "tuning runs on" in result.summary
 
 

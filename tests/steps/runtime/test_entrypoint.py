@@ -1,4 +1,4 @@
-"""How a step is started: a real program, real flags, real files."""
+"""The entrypoint of steps: a real program, real flags, real files."""
 
 import json
 import os

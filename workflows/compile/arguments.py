@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from steps.runtime import entrypoint
@@ -22,10 +23,21 @@ def arguments(settings: Options, inputs: Sequence[str] = ()) -> list[str]:
         inputs: names of the template's inputs; each replaces the value of its flag by Argo's placeholder.
     """
     values = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    flags = {entrypoint.flag(name): as_text(value) for name, value in values.items()}
-    flags |= {FLAGS.get(name, f"--{name}"): f"{{{{inputs.parameters.{name}}}}}" for name in inputs}
-    ordered = [entrypoint.flag(field.alias or name) for name, field in type(settings).model_fields.items()]
-    return [word for flag in ordered if flag in flags for word in (flag, flags[flag])]
+    placeholders = {FLAGS.get(name, f"--{name}"): f"{{{{inputs.parameters.{name}}}}}" for name in inputs}
+    args = []
+    for name, flag in _flags(type(settings)).items():
+        if flag in placeholders:
+            args += [flag, placeholders[flag]]
+        elif name in values:
+            args += [flag, as_text(values[name])]
+    return args
+
+
+@cache
+def _flags(settings_type: type[Options]) -> dict[str, str]:
+    """Return the flag of each field, in the order of the fields."""
+    names = [field.alias or name for name, field in settings_type.model_fields.items()]
+    return {name: entrypoint.flag(name) for name in names}
 
 
 def as_text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The one rule (docs/ARCHITECTURE.md), read from the source: who may import whom, and how large a file may grow."""
+"""The rules of docs/ARCHITECTURE.md, checked in the source: allowed imports, size of files, retries."""
 
 import ast
 import re
@@ -15,11 +15,13 @@ HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "ac
 CLUSTER = {"kubernetes", "azure"}
 # Modules of workflows/ that talk to the network: they submit, watch or run.
 ONLINE = {"cluster", "run", "runner", "chat", "stop"}
-NEVER = {
+FORBIDDEN_IMPORTS = {
     "steps": {"hera", "workflows"},
     "workflows": HEAVY,
     "presets": {"hera", "workflows", "steps"} | HEAVY | CLUSTER | {"requests"},
 }
+RETRY_LOOPS = ["steps/runtime/retry.py", "steps/serving/adapter_reloader.py"]
+"""The reloader polls a file, and repeats a failed update at a later poll."""
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
 
 
@@ -27,10 +29,10 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def imports(file: Path, *, at_the_top: bool = False) -> Iterator[tuple[int, str]]:
-    """Line and full name of every import of a file: at any depth, and for type checkers too."""
+def imports(file: Path, *, at_top: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of every import of a file, at any depth, those for type checkers included."""
     tree = ast.parse(file.read_text())
-    nodes = top_level(tree) if at_the_top else ast.walk(tree)
+    nodes = executed_on_import(tree) if at_top else ast.walk(tree)
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -38,53 +40,55 @@ def imports(file: Path, *, at_the_top: bool = False) -> Iterator[tuple[int, str]
             assert node.level == 0, f"{file}:{node.lineno}: relative imports hide the package; write its name"
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
-            yield from ((node.lineno, str(word.value)) for word in node.args[:1] if isinstance(word, ast.Constant))
+            yield from ((node.lineno, str(name.value)) for name in node.args[:1] if isinstance(name, ast.Constant))
 
 
-def top_level(tree: ast.Module) -> Iterator[ast.AST]:
-    """Statements that run when a module is imported; not those for type checkers alone."""
-    todo: list[ast.stmt | ast.ExceptHandler] = list(tree.body)
-    while todo:
-        node = todo.pop()
+def executed_on_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements that run when a module is imported, without those for type checkers."""
+    pending: list[ast.stmt | ast.ExceptHandler] = list(tree.body)
+    while pending:
+        node = pending.pop()
         yield node
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            todo += node.orelse
+            pending += node.orelse
         elif isinstance(node, ast.If | ast.Try | ast.ExceptHandler | ast.With | ast.ClassDef):
-            todo += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)]
+            pending += [
+                child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt | ast.ExceptHandler)
+            ]
 
 
-def offences(package: str, forbidden: set[str], *, at_the_top: bool = False) -> list[str]:
+def violations(package: str, forbidden: set[str], *, at_top: bool = False) -> list[str]:
     return [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in modules(package)
-        for line, name in imports(file, at_the_top=at_the_top)
+        for line, name in imports(file, at_top=at_top)
         if name.split(".")[0] in forbidden
     ]
 
 
-@pytest.mark.parametrize("package", NEVER)
-def test_no_package_imports_what_it_must_not(package: str) -> None:
-    assert modules(package), "the package has moved"
-    assert offences(package, NEVER[package]) == []
+@pytest.mark.parametrize("package", FORBIDDEN_IMPORTS)
+def test_packages_import_nothing_forbidden(package: str) -> None:
+    assert modules(package), f"no package {package}"
+    assert violations(package, FORBIDDEN_IMPORTS[package]) == []
 
 
-def test_steps_import_heavy_libraries_inside_functions_only() -> None:
+def test_steps_import_heavy_libraries_only_inside_functions() -> None:
     heavy = HEAVY | CLUSTER | {"pyarrow", "numpy", "pandas"}
-    assert offences("steps", heavy, at_the_top=True) == []
+    assert violations("steps", heavy, at_top=True) == []
 
 
-def test_workflows_reach_the_network_only_to_submit_watch_or_run() -> None:
-    told = offences("workflows", {"requests", "httpx", "urllib3", "socketserver"} | CLUSTER)
-    told += [
+def test_workflows_use_the_network_only_to_submit_watch_or_run() -> None:
+    found = violations("workflows", {"requests", "httpx", "urllib3", "socketserver"} | CLUSTER)
+    found += [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in modules("workflows")
         for line, name in imports(file)
         if name.startswith(("urllib.request", "http.client"))
     ]
-    assert [line for line in told if not ONLINE & set(re.split(r"[/.:]", line))] == []
+    assert [line for line in found if not ONLINE & set(re.split(r"[/.:]", line))] == []
 
 
-def test_the_rules_see_every_way_to_import(tmp_path: Path) -> None:
+def test_every_form_of_import_is_found(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(
         "import importlib\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import a1\n"
@@ -94,9 +98,9 @@ def test_the_rules_see_every_way_to_import(tmp_path: Path) -> None:
     )
     found = {name.split(".")[0] for _, name in imports(file)}
     assert {"a1", "a2", "a3", "a4", "a5", "a6"} <= found
-    at_the_top = {name.split(".")[0] for _, name in imports(file, at_the_top=True)}
-    assert {"a2", "a3"} <= at_the_top
-    assert not {"a1", "a4", "a5", "a6"} & at_the_top
+    top = {name.split(".")[0] for _, name in imports(file, at_top=True)}
+    assert {"a2", "a3"} <= top
+    assert not {"a1", "a4", "a5", "a6"} & top
 
 
 def module_name(file: Path) -> str:
@@ -104,8 +108,8 @@ def module_name(file: Path) -> str:
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Imports between modules of the project, at any depth, and for type checkers too."""
-    files = {module_name(file): file for package in NEVER for file in modules(package)}
+    """Return the imports between modules of the project, at any depth, those for type checkers included."""
+    files = {module_name(file): file for package in FORBIDDEN_IMPORTS for file in modules(package)}
     graph: dict[str, set[str]] = {name: set() for name in files}
     for name, file in files.items():
         for _, imported in imports(file):
@@ -115,7 +119,7 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def cycles(graph: dict[str, set[str]]) -> list[str]:
-    """Edges that remain when all that imports nothing, or is imported by nothing, is removed again and again."""
+    """Return the edges that remain after removing, repeatedly, nodes that import nothing or are not imported."""
     while True:
         imported = set[str]().union(*graph.values())
         remaining = {name: targets & graph.keys() for name, targets in graph.items() if name in imported}
@@ -125,11 +129,11 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
         graph = remaining
 
 
-def test_no_modules_import_each_other_in_a_cycle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     assert cycles(import_graph()) == []
 
 
-def test_no_directories_import_each_other_in_a_cycle() -> None:
+def test_directories_have_no_import_cycles() -> None:
     def directory(module: str) -> str:
         parts = module.split(".")
         return ".".join(parts[:2]) if (ROOT / Path(*parts[:2])).is_dir() else module
@@ -140,46 +144,76 @@ def test_no_directories_import_each_other_in_a_cycle() -> None:
     assert cycles(graph) == []
 
 
-def test_the_check_finds_cycles() -> None:
+def test_import_cycles_are_found() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b -> c", "c -> b"]
 
 
 @pytest.mark.parametrize("package", ["spec", "lint"])
-def test_spec_and_lint_import_nothing_of_the_runner(package: str) -> None:
-    offending = [
+def test_spec_and_lint_do_not_import_the_runner(package: str) -> None:
+    found = [
         f"{name} imports {target}"
         for name, targets in import_graph().items()
         for target in targets
         if name.startswith(f"workflows.{package}") and target.startswith("workflows.runner")
     ]
-    assert offending == []
+    assert found == []
+
+
+def retry_loops(tree: ast.Module) -> Iterator[int]:
+    """Yield the line of each loop that sleeps, and continues after an exception."""
+    for loop in ast.walk(tree):
+        if isinstance(loop, ast.While | ast.For | ast.AsyncFor):
+            nodes = [node for statement in loop.body for node in ast.walk(statement)]
+            calls = {ast.unparse(node.func).rpartition(".")[2] for node in nodes if isinstance(node, ast.Call)}
+            handlers = [node.body[-1] for node in nodes if isinstance(node, ast.ExceptHandler)]
+            if calls & {"sleep", "_sleep"} and any(
+                not isinstance(last, ast.Raise | ast.Return | ast.Break) for last in handlers
+            ):
+                yield loop.lineno
+
+
+def test_only_the_retry_module_contains_a_retry_loop() -> None:
+    found = [
+        file.relative_to(ROOT).as_posix()
+        for package in ("steps", "workflows")
+        for file in modules(package)
+        if list(retry_loops(ast.parse(file.read_text())))
+    ]
+    assert found == RETRY_LOOPS, "use retry_call or Backoff of steps.runtime.retry"
+
+
+def test_retry_loops_are_found() -> None:
+    body = "        try:\n            call()\n        except OSError:\n            {}\n        time.sleep(1)\n"
+    for head in ("while True", "for _ in range(5)"):
+        assert list(retry_loops(ast.parse(f"def f():\n    {head}:\n" + body.format("pass")))) == [2]
+        assert list(retry_loops(ast.parse(f"def f():\n    {head}:\n" + body.format("raise")))) == []
 
 
 def tracked() -> list[Path]:
-    """Files of the project: those git knows, or in an unpacked archive, all."""
+    """Return the files that git tracks, or all files of an unpacked archive."""
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=False)
     if listed.returncode == 0:
         return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     return [path for path in ROOT.rglob("*") if path.is_file() and not any(p.startswith(".") for p in path.parts)]
 
 
-def test_no_module_has_a_name_that_says_nothing() -> None:
+def test_no_module_has_a_vague_name() -> None:
     assert [str(path) for path in tracked() if path.suffix == ".py" and path.stem in VAGUE] == []
 
 
-def test_no_file_is_longer_than_one_concept_needs() -> None:
+def test_no_file_exceeds_the_maximum_length() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in tracked() if path.suffix == ".py"}
     assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MAX_FILE_LINES} == {}
 
 
-# Written so that this file does not contain what it looks for.
+# The brackets prevent the pattern from matching this file.
 LEFTOVERS = re.compile(
     r"/tm[p]/w\b|/wor[k]/(?:main|shared|\.\w+)|\b(?:this|another|a later|previous|next) sessio[n]\b"
 )
 
 
-def test_the_project_speaks_of_itself_alone() -> None:
+def test_no_file_mentions_the_development_environment() -> None:
     assert LEFTOVERS.search("see /tmp" + "/w/model") and LEFTOVERS.search("/work" + "/main/steps")
     assert not LEFTOVERS.search("requests.Session, /mnt/work/dataset, /tmp/work, /work/adapter")
     found = []
@@ -195,12 +229,12 @@ def test_the_project_speaks_of_itself_alone() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("words", [["--help"], ["validate", "--help"], ["presets", "--help"], ["run", "--help"]])
-def test_the_command_line_starts_without_the_heavy_and_the_distant(words: list[str]) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "workflows.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "usage: argotune" in done.stdout
-    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+@pytest.mark.parametrize("arguments", [["--help"], ["validate", "--help"], ["presets", "--help"], ["run", "--help"]])
+def test_the_command_line_starts_without_heavy_libraries(arguments: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "workflows.cli", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "usage: argotune" in process.stdout
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
     assert "workflows" in imported
     assert not imported & (HEAVY | CLUSTER | {"hera", "pyarrow", "numpy"})

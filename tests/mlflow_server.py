@@ -1,6 +1,6 @@
-"""A tracking server that speaks the part of MLflow's REST API (2.0) that a training uses, and fails when told to.
+"""A fake tracking server with the part of MLflow's REST API (2.0) that a training uses, and simulated failures.
 
-It has the routes that a training asks for; one training was held against the real ``mlflow server``, by hand.
+Its routes were compared with the real ``mlflow server`` for one training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ API = "/api/2.0/mlflow/"
 
 @dataclass
 class Run:
-    """What was told of one run."""
+    """A tracked run."""
 
     id: str
     experiment: str
@@ -37,9 +37,9 @@ class MlflowServer:
 
     def __init__(self, *, authorization: str = "") -> None:
         self.authorization = authorization
-        """What each call must bring, when not empty."""
+        """Authorization header that each call must have; empty: none."""
         self.failing: dict[str, int] = {}
-        """How many more calls of a kind (``POST runs/log-batch``; empty: of any) are answered with an error."""
+        """Number of further calls that fail, by kind (``POST runs/log-batch``; empty: any)."""
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, Run] = {}
         self.calls: list[str] = []
@@ -55,15 +55,16 @@ class MlflowServer:
             def do_POST(self) -> None:
                 self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
-            def _answer(self, given: dict[str, Any]) -> None:
+            def _answer(self, body: dict[str, Any]) -> None:
                 with server._lock:
-                    status, content = server._said(self.command, urlsplit(self.path).path, given, dict(self.headers))
-                body = json.dumps(content).encode()
+                    path = urlsplit(self.path).path
+                    status, content = server._respond(self.command, path, body, dict(self.headers))
+                data = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(data)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -84,8 +85,8 @@ class MlflowServer:
         [run] = self.runs.values()
         return run
 
-    def _said(
-        self, verb: str, path: str, given: dict[str, Any], headers: dict[str, str]
+    def _respond(
+        self, verb: str, path: str, body: dict[str, Any], headers: dict[str, str]
     ) -> tuple[int, dict[str, Any]]:
         call = f"{verb} {path.removeprefix(API)}"
         self.calls.append(call)
@@ -97,61 +98,61 @@ class MlflowServer:
         if call not in ROUTES:
             return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": call}
         try:
-            return 200, ROUTES[call](self, given)
+            return 200, ROUTES[call](self, body)
         except KeyError as missing:
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"there is no {missing}"}
         except ValueError as error:
             return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": str(error)}
 
 
-def _experiment_by_name(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
-    return _experiment(server, {"experiment_id": server.experiments[given["experiment_name"]]})
+def _experiment_by_name(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
+    return _experiment(server, {"experiment_id": server.experiments[body["experiment_name"]]})
 
 
-def _experiment(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
-    name = {number: name for name, number in server.experiments.items()}[given["experiment_id"]]
-    known = {"experiment_id": given["experiment_id"], "name": name, "lifecycle_stage": "active"}
-    return {"experiment": {**known, "artifact_location": f"mlflow-artifacts:/{given['experiment_id']}"}}
+def _experiment(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
+    name = {number: name for name, number in server.experiments.items()}[body["experiment_id"]]
+    known = {"experiment_id": body["experiment_id"], "name": name, "lifecycle_stage": "active"}
+    return {"experiment": {**known, "artifact_location": f"mlflow-artifacts:/{body['experiment_id']}"}}
 
 
-def _new_experiment(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+def _new_experiment(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
     number = str(len(server.experiments) + 1)
-    server.experiments[given["name"]] = number
+    server.experiments[body["name"]] = number
     return {"experiment_id": number}
 
 
-def _experiments(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
+def _experiments(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
     return {"experiments": [_experiment_by_name(server, {"experiment_name": name}) for name in server.experiments]}
 
 
-def _new_run(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
-    run = Run(uuid.uuid4().hex, given["experiment_id"], given.get("run_name", ""))
+def _new_run(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
+    run = Run(uuid.uuid4().hex, body["experiment_id"], body.get("run_name", ""))
     server.runs[run.id] = run
-    return {"run": _told(run)}
+    return {"run": _describe(run)}
 
 
-def _get_run(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
-    return {"run": _told(server.runs[given["run_id"]])}
+def _get_run(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
+    return {"run": _describe(server.runs[body["run_id"]])}
 
 
-def _update_run(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
-    run = server.runs[given["run_id"]]
-    run.status = given["status"]
+def _update_run(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
+    run = server.runs[body["run_id"]]
+    run.status = body["status"]
     run.statuses.append(run.status)
-    return {"run_info": _told(run)["info"]}
+    return {"run_info": _describe(run)["info"]}
 
 
-def _log_batch(server: MlflowServer, given: dict[str, Any]) -> dict[str, Any]:
-    run = server.runs[given["run_id"]]
-    for param in given.get("params", []):
+def _log_batch(server: MlflowServer, body: dict[str, Any]) -> dict[str, Any]:
+    run = server.runs[body["run_id"]]
+    for param in body.get("params", []):
         if run.params.setdefault(param["key"], param["value"]) != param["value"]:
             raise ValueError(f"Changing param values is not allowed: {param['key']}")
-    for metric in given.get("metrics", []):
+    for metric in body.get("metrics", []):
         run.metrics.setdefault(metric["key"], {})[int(metric.get("step", 0))] = metric["value"]
     return {}
 
 
-def _told(run: Run) -> dict[str, Any]:
+def _describe(run: Run) -> dict[str, Any]:
     info = {"run_id": run.id, "run_uuid": run.id, "run_name": run.name, "experiment_id": run.experiment}
     info |= {"status": run.status, "lifecycle_stage": "active", "start_time": 1, "artifact_uri": "mlflow-artifacts:/1"}
     return {"info": info, "data": {"params": [{"key": key, "value": value} for key, value in run.params.items()]}}

@@ -1,4 +1,4 @@
-"""No secret comes out: canaries are planted where secrets lie, all verbs run, and all outputs are searched."""
+"""No secret leaks: canaries are planted as secrets, all commands run, and all outputs are searched."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ data:
 
 
 class Site:
-    """A user's machine and cluster, with a secret in every place where one may lie."""
+    """A user's machine and cluster, with a canary as every secret."""
 
     def __init__(self, folder: Path, registry: Registry, cluster: KubernetesServer, mlflow: MlflowServer) -> None:
         self.folder, self.cluster, self.mlflow = folder, cluster, mlflow
@@ -94,7 +94,7 @@ class Site:
         mlflow.authorization = f"Basic {base64.b64encode(account.encode()).decode()}"
 
     def argotune(self, *words: str, code: int = 0, **environment: str) -> str:
-        """Run the command; what it says is kept among the outputs."""
+        """Run the command; its output is saved for the search."""
         done = subprocess.run(
             [sys.executable, "-m", "workflows.cli", *words],
             capture_output=True,
@@ -108,11 +108,11 @@ class Site:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
-    def found(self, place: Path) -> list[str]:
-        """Which canaries are in which files of a folder, in any form that is easily read."""
+    def leaks(self, folder: Path) -> list[str]:
+        """Return the canaries in files below a directory, in any form that is easy to decode."""
         return [
             f"{name} as {form} in {file.relative_to(self.folder)}"
-            for file in place.rglob("*")
+            for file in folder.rglob("*")
             if file.is_file()
             for text in _texts(file.read_bytes())
             for name, canary in self.canaries.items()
@@ -141,7 +141,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, password_registry: Registry) 
         yield Site(tmp_path_factory.mktemp("site"), password_registry, cluster, mlflow)
 
 
-def test_the_search_finds_what_is_there(site: Site) -> None:
+def test_the_search_finds_planted_canaries(site: Site) -> None:
     folder = site.folder / "planted"
     folder.mkdir()
     for name, data in {
@@ -150,12 +150,12 @@ def test_the_search_finds_what_is_there(site: Site) -> None:
         "encoded": base64.b64encode(site.canaries["federated"].encode()),
     }.items():
         (folder / name).write_bytes(data)
-    assert {line.rpartition(" ")[2] for line in site.found(folder)} == {
+    assert {line.rpartition(" ")[2] for line in site.leaks(folder)} == {
         f"planted/{name}" for name in os.listdir(folder)
     }
 
 
-def test_documents_and_plans_hold_no_secret(site: Site) -> None:
+def test_documents_and_plans_contain_no_secret(site: Site) -> None:
     workspace = str(site.workspace)
     for words in (
         ["validate", workspace],
@@ -167,12 +167,13 @@ def test_documents_and_plans_hold_no_secret(site: Site) -> None:
     ):
         site.argotune(*words)
     compiled = site.argotune("compile", workspace)
-    assert "hf-token" in compiled and "my-mlflow" in compiled, "the Secrets are named, and not read"
-    assert site.found(site.outputs) == []
+    assert "hf-token" in compiled and "my-mlflow" in compiled, "Secrets are referenced by name"
+    assert site.leaks(site.outputs) == []
 
 
-def test_a_run_on_this_machine_leaves_no_secret_behind(site: Site) -> None:
-    """Logs, results, checkpoints, adapter, image layout, report, state: all of the run folder and of the volumes."""
+def test_a_local_run_leaks_no_secret(site: Site) -> None:
+    """Logs, results, checkpoints, adapter, image layout, report and state: the run folder and all volumes."""
+    earlier = set(site.mlflow.runs)
     site.argotune(
         "run",
         str(site.workspace),
@@ -183,16 +184,17 @@ def test_a_run_on_this_machine_leaves_no_secret_behind(site: Site) -> None:
     work = run / "volumes" / "work"
     package: dict[str, Any] = json.loads((work / "results" / "package.json").read_text())["result"]
     assert package["pushed"], "the password was never used"
-    assert site.mlflow.run.status == "FINISHED", "MLflow's password was never used"
+    [tracked] = set(site.mlflow.runs) - earlier
+    assert site.mlflow.runs[tracked].status == "FINISHED", "MLflow's password was never used"
     assert (work / "image" / "index.json").is_file()
     assert (work / "report" / "report.html").is_file()
-    assert site.found(run) == []
-    assert site.found(site.folder / "home") == []
-    assert site.found(site.outputs) == []
+    assert site.leaks(run) == []
+    assert site.leaks(site.folder / "home") == []
+    assert site.leaks(site.outputs) == []
 
 
-def test_a_refused_push_does_not_tell_the_password(site: Site) -> None:
-    """The step that fails shows what the registry said, and not what was said to it."""
+def test_a_rejected_push_does_not_leak_the_password(site: Site) -> None:
+    """The failing step shows the registry's response, not the request."""
     wrong = site.folder / "wrong"
     wrong.mkdir()
     site.canaries["wrong auth"] = base64.b64encode(b"tuner:canary-that-is-wrong").decode()
@@ -206,13 +208,13 @@ def test_a_refused_push_does_not_tell_the_password(site: Site) -> None:
         code=2,
         DOCKER_CONFIG=str(wrong),
     )
-    (said,) = [file.read_text() for file in site.outputs.iterdir() if "canary-2" in file.read_text()]
-    assert "401" in said or "accept" in said or "may not" in said, said
-    assert site.found(site.folder / "runs") == []
-    assert site.found(site.outputs) == []
+    (output,) = [file.read_text() for file in site.outputs.iterdir() if "'canary-2'" in file.read_text()]
+    assert "401" in output or "accept" in output or "may not" in output, output
+    assert site.leaks(site.folder / "runs") == []
+    assert site.leaks(site.outputs) == []
 
 
-def test_what_is_sent_to_a_cluster_and_shown_of_it_holds_no_secret(site: Site) -> None:
+def test_cluster_requests_and_outputs_contain_no_secret(site: Site) -> None:
     workspace = str(site.workspace)
     name = site.argotune("submit", workspace, "-o", "name").strip()
     for words in (
@@ -226,7 +228,7 @@ def test_what_is_sent_to_a_cluster_and_shown_of_it_holds_no_secret(site: Site) -
         ["stop", name, "--cluster"],
     ):
         site.argotune(*words)
-    # A token that is not accepted, and a server that is not there.
+    # A rejected token, and unreachable servers.
     site.argotune("ls", code=1, KUBECONFIG=str(_kubeconfig(site, "refused", token="canary-refused")))
     site.argotune("ls", code=1, KUBECONFIG=str(_kubeconfig(site, "nowhere", server="http://127.0.0.1:9")))
     site.argotune("ls", code=1, ARGO_SERVER="127.0.0.1:9", ARGO_SECURE="false")
@@ -235,8 +237,8 @@ def test_what_is_sent_to_a_cluster_and_shown_of_it_holds_no_secret(site: Site) -
     calls = [{"body": call.body, "query": call.query, "verb": str(call)} for call in site.cluster.calls]
     (sent / "calls.json").write_text(json.dumps(calls))
     assert "create workflows" in (sent / "calls.json").read_text()
-    assert site.found(sent) == []
-    assert site.found(site.outputs) == []
+    assert site.leaks(sent) == []
+    assert site.leaks(site.outputs) == []
 
 
 def _kubeconfig(site: Site, name: str, token: str = "", server: str = "") -> Path:

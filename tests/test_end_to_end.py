@@ -1,4 +1,4 @@
-"""The main job as a newcomer runs it: Workspace in, chat answer out, with the real model, on this machine's CPU."""
+"""The example from Workspace to chat answer, with the real model, on the CPU."""
 
 import json
 import os
@@ -12,12 +12,12 @@ import requests
 
 ROOT = Path(__file__).parent.parent
 STEPS = 20  # enough for the style to show; the example itself takes more
-# Rows to evaluate on, and answers, for the sake of time.
+# Fewer held-out rows and answers, to save time.
 FEWER = ("--set", "data.evalSplit=0.02", "--set", "evaluation.samples=2")
 
 
 class Run:
-    """A run of the example in a folder of its own; its server ends with the tests."""
+    """A run of the example in a separate directory."""
 
     def __init__(self, folder: Path, home: Path) -> None:
         self.folder = folder
@@ -55,13 +55,13 @@ class Run:
         """Training loss by step."""
         lines = [json.loads(line) for line in (self.work / "report" / "train.jsonl").read_text().splitlines()]
         by_step = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-        assert len(dict(by_step)) == len(by_step), "a step stands twice in the loss curve"
+        assert len(dict(by_step)) == len(by_step), "duplicate step in the loss curve"
         return dict(by_step)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """Holds the converted model for all runs, as a user's home does."""
+    """Home directory with the converted model."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -70,7 +70,10 @@ def finished(home, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("runs") / "oncall-1", home)
     run.finish(run.start("--name", "oncall-1", "-p", f"max-steps={STEPS}", *FEWER))
     yield run
-    run.stop()
+    endpoint = run.result("rollout")["endpoint"]
+    assert run.stop().returncode == 0
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{endpoint}/health", timeout=5)
 
 
 def test_every_step_succeeded(finished):
@@ -118,7 +121,7 @@ def test_the_served_adapter_answers_over_http(finished):
 
 
 def test_the_adapter_loads_with_plain_peft(finished):
-    """In a process that imports nothing of argotune."""
+    """In a process without argotune."""
     base = next((Path(finished.environment["ARGOTUNE_HOME"]) / "volumes").rglob("model.safetensors")).parent
     code = f"""
 from peft import PeftModel
@@ -132,7 +135,7 @@ print(config.r, config.base_model_name_or_path, sum("lora_A" in name for name, _
     assert loaded.stdout.split() == ["8", "HuggingFaceTB/SmolLM2-135M-Instruct", str(30 * 7)]
 
 
-def test_the_image_is_one_that_skopeo_and_umoci_take(finished, needs_tool, tmp_path):
+def test_skopeo_and_umoci_read_the_image(finished, needs_tool, tmp_path):
     tag = finished.result("package")["image_reference"].rsplit(":", 1)[1]
     layout = f"{finished.work / 'image'}:{tag}"
     shown = subprocess.run([needs_tool("skopeo"), "inspect", f"oci:{layout}"], capture_output=True, check=True)
@@ -150,17 +153,10 @@ def test_the_output_volume_has_the_adapter(finished):
     ).read_bytes()
 
 
-def test_the_report_holds_the_whole_story(finished):
+def test_the_report_has_digests_and_rows(finished):
     page = (finished.work / "report" / "report.html").read_text()
     digests = [finished.result("tune")["adapter_digest"], finished.result("package")["image_digest"]]
     assert all(text in page for text in [*digests, finished.result("download")["data_digest"], "Runbook: RB-"])
     assert "http://" not in page.replace(finished.result("rollout")["endpoint"], "").replace(
         "http://127.0.0.1:8765/", ""
     ).replace("http://www.w3.org/", "")
-
-
-def test_stop_ends_the_server(finished):
-    endpoint = finished.result("rollout")["endpoint"]
-    assert finished.stop().returncode == 0
-    with pytest.raises(requests.ConnectionError):
-        requests.get(f"{endpoint}/health", timeout=5)

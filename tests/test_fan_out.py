@@ -1,4 +1,4 @@
-"""The example that searches a learning rate, for real: compiled as a user does, then run here, with a tiny model."""
+"""The learning rate search example, compiled as a user does and run locally with a tiny model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from steps.models.adapter import adapter_digest
 
 ROOT = Path(__file__).parents[1]
 RATES = ["1e-9", "2e-2", "as before"]
-"""One at which nothing is learned, one at which much is, and one that is none."""
+"""One that is too small to learn, one that learns, and an invalid one."""
 pytestmark = pytest.mark.slow
 
 
 class Run:
-    """The run of the compiled example, in a folder of its own."""
+    """A run of the compiled example in a separate directory."""
 
     def __init__(self, folder: Path, urls: list[str]) -> None:
         self.folder = folder / "runs" / "search"
@@ -40,7 +40,7 @@ class Run:
             "ARGOTUNE_VLLM": "off",
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
-            # What is of the machine and of the test; all else is the example's.
+            # Settings of the test; all others are the example's.
             "ARGOTUNE_MODEL__REPOSITORY": "/mnt/models/tiny",
             "ARGOTUNE_DATA__URLS": json.dumps(urls),
             "ARGOTUNE_TUNING__METHOD": "lora",
@@ -83,16 +83,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     trainable_model.make_model(folder / "home" / "volumes" / "argotune-models" / "tiny")
     trainable_model.write_rows(folder / "data" / "rows.parquet", trainable_model.chat_rows(40))
     with serve_folder(folder / "data") as address:
-        made = Run(folder, [f"{address}/rows.parquet"])
+        search = Run(folder, [f"{address}/rows.parquet"])
         parameters = {"learning-rates": json.dumps(RATES), "max-steps": "4", "batch-size": "8"}
         flags = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
-        done = made.argotune("run", made.document, "--name", "search", *flags)
+        done = search.argotune("run", search.document, "--name", "search", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
-    yield made
-    made.argotune("stop", made.folder)
+    yield search
+    search.argotune("stop", search.folder)
 
 
-def test_each_rate_is_tuned_in_a_folder_of_its_own_one_after_the_other(run: Run) -> None:
+def test_rates_are_tuned_in_separate_directories_one_after_the_other(run: Run) -> None:
     assert {path.name for path in (run.work / "candidates").iterdir()} == {"1e-9", "2e-2"}
     curves = {rate: trainable_model.curve(run.work / "candidates" / rate) for rate in RATES[:2]}
     assert {rate: len(curve) for rate, curve in curves.items()} == {"1e-9": 4, "2e-2": 4}
@@ -103,7 +103,7 @@ def test_each_rate_is_tuned_in_a_folder_of_its_own_one_after_the_other(run: Run)
     assert spans[0][1] <= spans[1][0]
 
 
-def test_a_candidate_that_fails_does_not_end_the_search(run: Run) -> None:
+def test_a_failed_candidate_does_not_fail_the_search(run: Run) -> None:
     nodes = run.nodes()
     assert nodes["search.candidate.2.tune"]["phase"] == "Failed"
     assert "learning-rate" in nodes["search.candidate.2.tune"]["message"]

@@ -1,4 +1,4 @@
-"""A run that is killed, step and runner, goes on where it was: with a small model in 4 bits, as a user runs it."""
+"""A killed run resumes, after a kill of the step and of the runner; with a small model in 4 bits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROWS, STEPS = 70, 54
 
 
 class Run:
-    """``argotune run`` of the Workspace in a folder of its own."""
+    """``argotune run`` of the Workspace in a separate directory."""
 
     def __init__(self, folder: Path, home: Path) -> None:
         self.folder = folder / "runs" / "killed-1"
@@ -53,9 +53,9 @@ class Run:
         self.volumes = [word for name in ("rows", "adapter") for word in ("--volume", f"{name}={folder / name}")]
         self.command = [sys.executable, "-m", "workflows.cli", "run", folder / "workspace.yaml"]
         self.command += ["--set", "model.repository=/mnt/models/tiny", "--runs-dir", self.folder.parent]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ARGOTUNE_")}
-        apart = {"HOME": str(home), "ARGOTUNE_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        self.environment = kept | apart
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARGOTUNE_")}
+        isolated = {"HOME": str(home), "ARGOTUNE_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        self.environment = inherited | isolated
 
     def begin(self) -> subprocess.Popen[bytes]:
         return self.start("--name", "killed-1", *self.volumes)
@@ -76,7 +76,7 @@ class Run:
     def losses(self) -> dict[int, float]:
         entries = trainable_model.curve(self.work)
         by_step = {int(entry["step"]): entry["loss"] for entry in entries}
-        assert len(by_step) == len(entries), "a step stands twice in the loss curve"
+        assert len(by_step) == len(entries), "duplicate step in the loss curve"
         return by_step
 
     def adapter(self) -> str:
@@ -84,21 +84,21 @@ class Run:
         return result["adapter_digest"]
 
     def tuning(self, at_step: int) -> int:
-        """Process id of the tune step once it has come to a step and kept a checkpoint."""
+        """Return the process id of the tune step, after it has reached a step and saved a checkpoint."""
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
-            come_to = len(trainable_model.curve(self.work))
-            if come_to >= at_step and list((self.work / "checkpoints").glob("checkpoint-*/complete.json")):
+            step = len(trainable_model.curve(self.work))
+            if step >= at_step and list((self.work / "checkpoints").glob("checkpoint-*/complete.json")):
                 for process in psutil.process_iter(["cmdline"]):
                     words = process.info["cmdline"] or []
                     if "steps.tune" in words and str(self.work) in words:
                         return process.pid
             time.sleep(0.01)
-        raise AssertionError(f"tuning did not come to step {at_step}: {self.log.read_text()}")
+        raise AssertionError(f"tuning did not reach step {at_step}: {self.log.read_text()}")
 
 
-def test_killed_at_mid_run_it_goes_on_where_it_was(tmp_path: Path) -> None:
-    """First the tune step (its retry goes on), then the runner (``--resume`` goes on): the loss curve is the same."""
+def test_a_killed_run_resumes_with_the_same_loss_curve(tmp_path: Path) -> None:
+    """The tune step is killed and retried, then the runner is killed and resumed with ``--resume``."""
     home = tmp_path / "home"
     trainable_model.make_model(home / "volumes" / "argotune-models" / "tiny")
     undisturbed = Run(tmp_path / "undisturbed", home)
@@ -117,7 +117,7 @@ def test_killed_at_mid_run_it_goes_on_where_it_was(tmp_path: Path) -> None:
         process.kill()
     after = run.nodes()
     for step in ("preflight", "provision", "download"):
-        assert after[step] == before[step], f"{step} was done again"
+        assert after[step] == before[step], f"{step} was repeated"
     assert {after[step]["phase"] for step in ("tune", "package")} == {"Succeeded"}
     log = "".join(path.read_text() for path in sorted((run.folder / "nodes" / "tune").glob("*.log")))
     assert "Linear4bit" in log

@@ -1,12 +1,13 @@
-"""The retraining for real, with a tiny model: every turn is the CronWorkflow's inner workflow on this machine."""
+"""Scheduled retraining of a tiny model: each run executes the CronWorkflow's workflow locally."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trainable_model
@@ -47,22 +48,17 @@ AFTER_CHECK = ("preflight", "provision", "tune", "evaluate", "package")
 
 
 class Site:
-    """One machine with its volumes, on which turn follows turn."""
+    """A machine with volumes, on which scheduled runs follow each other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rows, self.adapter = folder / "rows", folder / "adapter"
-        for volume in (self.rows, self.adapter):
-            volume.mkdir()
-        # Where a site keeps base models, which pods see as /mnt/models.
-        trainable_model.make_model(folder / "home" / "volumes" / "argotune-models" / "tiny")
-        (folder / "workspace.yaml").write_text(WORKSPACE)
 
     def plan(self) -> Plan:
         [plan] = load_plans(str(self.folder / "workspace.yaml"), ["model.repository=/mnt/models/tiny"])
         return plan
 
-    def turn(self, name: str, **parameters: str) -> Outcome:
+    def run(self, name: str, **parameters: str) -> Outcome:
         document = compile_as(self.plan(), "cron")
         assert document["kind"] == "CronWorkflow"
         return runner.start(
@@ -75,8 +71,8 @@ class Site:
         )
 
     def lineage(self) -> dict[str, str]:
-        kept: dict[str, str] = json.loads((self.adapter / "lineage.json").read_text())
-        return kept
+        content: dict[str, str] = json.loads((self.adapter / "lineage.json").read_text())
+        return content
 
 
 def phases(outcome: Outcome) -> dict[str, str]:
@@ -88,24 +84,36 @@ def loss(outcome: Outcome, name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def first_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The site on which the first run takes place; tests work on copies."""
     environment = pytest.MonkeyPatch()
     folder = tmp_path_factory.mktemp("site")
     for name, value in {"HOME": str(folder), "ARGOTUNE_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}.items():
         environment.setenv(name, value)
     environment.delenv("ARGOTUNE_SITE", raising=False)
-    made = Site(folder)
-    trainable_model.write_rows(made.rows / "a.parquet", trainable_model.chat_rows(40))
-    yield made
+    site = Site(folder)
+    site.adapter.mkdir()
+    # The site's directory of base models, mounted in pods as /mnt/models.
+    trainable_model.make_model(folder / "home" / "volumes" / "argotune-models" / "tiny")
+    (folder / "workspace.yaml").write_text(WORKSPACE)
+    trainable_model.write_rows(site.rows / "a.parquet", trainable_model.chat_rows(40))
+    yield site
     environment.undo()
 
 
 @pytest.fixture(scope="module")
-def first(site: Site) -> Outcome:
-    return site.turn("first")
+def first(first_site: Site) -> Outcome:
+    return first_site.run("first")
 
 
-def test_the_first_turn_tunes(site: Site, first: Outcome) -> None:
+@pytest.fixture
+def site(first_site: Site, first: Outcome, tmp_path: Path) -> Site:
+    """A copy of the site after the first run."""
+    ignore = shutil.ignore_patterns("home", "runs")
+    return Site(Path(shutil.copytree(first_site.folder, tmp_path / "site", ignore=ignore)))
+
+
+def test_the_first_run_tunes(site: Site, first: Outcome) -> None:
     assert first.phase == "Succeeded", first.message
     assert phases(first) == dict.fromkeys(AFTER_CHECK, "Succeeded")
     assert first.outputs["check"]["changed"] == "true"
@@ -118,14 +126,14 @@ def test_the_first_turn_tunes(site: Site, first: Outcome) -> None:
     }
 
 
-def test_a_turn_without_news_ends_before_anything_is_taken(site: Site, first: Outcome) -> None:
-    begun = time.monotonic()
-    second = site.turn("second")
-    took = time.monotonic() - begun
+def test_a_run_without_changes_is_skipped(site: Site, first: Outcome) -> None:
+    start = time.monotonic()
+    second = site.run("second")
+    seconds = time.monotonic() - start
     assert second.phase == "Succeeded"
     assert second.outputs["check"]["changed"] == "false"
     assert phases(second) == dict.fromkeys(AFTER_CHECK, "Omitted") | {"preflight": "Skipped"}
-    assert took < 60, "of which most is starting Python four times"
+    assert seconds < 60, "most of the time is for starting Python four times"
     assert not (second.folder / "nodes" / "tune").exists()
 
 
@@ -134,7 +142,7 @@ def test_a_new_adapter_must_be_better_than_the_live_one(
 ) -> None:
     before = site.lineage()
     trainable_model.write_rows(site.rows / "b.parquet", trainable_model.chat_rows(60)[40:])
-    third = site.turn("third", **{"max-steps": "8"})
+    third = site.run("third", **{"max-steps": "8"})
     assert phases(third) == dict.fromkeys(AFTER_CHECK, "Succeeded"), third.message
     assert third.outputs["check"]["previous"] == str(site.adapter)
     assert third.outputs["evaluate"]["verdict"] == "pass"
@@ -143,8 +151,8 @@ def test_a_new_adapter_must_be_better_than_the_live_one(
     assert evaluation["previous_loss"] == loss(third, "previous")
     now = site.lineage()
     assert all(now[key] != before[key] for key in before)
-    # The learning rate is so small that nothing is learned: worse than what is in service.
-    fourth = site.turn("fourth", **{"max-steps": "1", "learning-rate": "1e-9"})
+    # With such a learning rate nothing is learned, so the adapter is worse than the deployed one.
+    fourth = site.run("fourth", **{"max-steps": "1", "learning-rate": "1e-9"})
     assert fourth.outputs["evaluate"]["verdict"] == "fail"
     assert loss(fourth, "previous") < loss(fourth, "adapter")
     assert phases(fourth)["package"] == "Skipped"

@@ -1,4 +1,4 @@
-"""The model of ``trainable_model``, to be served: it talks, and adapters change what it says."""
+"""The model of ``trainable_model`` for serving, with adapters that change its answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ HUB_ID = "tests/tiny-llama"
 
 
 def save_model(folder: Path) -> Path:
-    """Write the model in the form of ``save_pretrained``; its weights are large, so that its answers differ."""
-    # Heads of 32 are the smallest that vLLM computes on a CPU.
+    """Write the model with large random weights, so that answers differ."""
+    # 32 is the smallest head size of vLLM on a CPU.
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     return make_model(folder, max_position_embeddings=1024, initializer_range=0.5, **heads)
 
 
 def save_adapter(model: Path, folder: Path, seed: int = 2, base: str = HUB_ID) -> Path:
-    """Write a LoRA adapter of ``model`` with random weights, large enough to change what it says."""
+    """Write a LoRA adapter of ``model`` with random weights, large enough to change its answers."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""A random Llama of some thousand parameters with tokenizer and chat template of its own, and rows to tune it on."""
+"""A random Llama with some thousand parameters, its tokenizer and chat template, and rows to tune it on."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# As the steps set it, before torch is imported: threads that spin make a busy machine several times slower.
+# As in the steps, before torch is imported: busy waiting makes a loaded machine several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CHATML = (
@@ -19,7 +19,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def chat_rows(count: int) -> list[list[dict[str, str]]]:
-    """Rows that teach one answer, with questions of several lengths."""
+    """Return rows that teach one answer, with questions of several lengths."""
     return [
         [
             {"role": "user", "content": f"What colour is number {n}{' please' * (n % 4)}?"},
@@ -54,7 +54,7 @@ def make_tokenizer() -> Any:
 
 
 def make_model(folder: Path, **changes: Any) -> Path:
-    """Write the model as the hub would hold it; ``changes`` are fields of its configuration."""
+    """Write the model in Hugging Face format; ``changes`` are fields of its configuration."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -80,7 +80,7 @@ def make_model(folder: Path, **changes: Any) -> Path:
 
 
 def curve(work: Path) -> list[dict[str, float]]:
-    """Whole lines of the loss curve; the last may be in the making."""
+    """Return the complete lines of the loss curve, of which the last can be partially written."""
     try:
         text = (work / "report" / "train.jsonl").read_text()
     except FileNotFoundError:

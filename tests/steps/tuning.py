@@ -1,4 +1,4 @@
-"""Tuning of the small model of ``trainable_model``: as a process, or in this one."""
+"""Helpers that tune the small model of ``trainable_model``, in a new process or in this one."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from steps.tune.step import tune
 
 EPOCHS, ROWS, BATCH = 3, 70, 4
 STEPS = 54
-# Dropout and an epoch that doesn't end with a full batch, so that order and random numbers matter.
+# With dropout and a partial last batch, so that order and random state matter.
 FLAGS: dict[str, Any] = {
     "epochs": EPOCHS,
     "batch_size": BATCH,
@@ -31,13 +31,13 @@ FLAGS: dict[str, Any] = {
 
 @cache
 def small_model(base: Path) -> Path:
-    """The model, made once a session under ``base``."""
+    """Create the model below ``base``, once per session."""
     return trainable_model.make_model(base / "trainable-model")
 
 
 @cache
 def undisturbed_run(base: Path) -> Path:
-    """Work folder of a whole run, made once a session under ``base``."""
+    """Return the work directory of a complete training, run once per session; tests only read it."""
     work = with_rows(base / "undisturbed")
     out, err = start(work, small_model(base)).communicate()
     assert "tokens-per-second" in out, err
@@ -45,7 +45,7 @@ def undisturbed_run(base: Path) -> Path:
 
 
 def tuned(work: Path, model: Path, held_out: list[Any]) -> Path:
-    """A work folder with an adapter that has learned the rows' one answer, and rows held out."""
+    """Train an adapter on the rows' one answer, add held-out rows, and return the work directory."""
     with_rows(work, 40)
     trainable_model.write_rows(work / "dataset" / "eval.parquet", held_out)
     tune(TuneSettings(work=work, model=str(model), rank=8, learning_rate=2e-2, epochs=4, max_length=128))
@@ -65,7 +65,7 @@ def start(work: Path, model: Path, **flags: Any) -> subprocess.Popen[str]:
 
 
 def one_thread() -> dict[str, str]:
-    """So small a model gains nothing from a second thread."""
+    """Return the environment for one thread, since so small a model does not use a second."""
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 

@@ -1,20 +1,30 @@
-"""Progress of a step, for Argo (``ARGO_PROGRESS_FILE``, its docs/progress.md) and the log."""
+"""Progress of a step, by Argo's protocol (its docs/progress.md): ``N/M`` in the file ``ARGO_PROGRESS_FILE``."""
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from steps.runtime import files
 
+FILE_VARIABLE = "ARGO_PROGRESS_FILE"
+_PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
+
+
+def parse(text: str) -> tuple[int, int] | None:
+    """Return the finished and the total units; None if the text is not ``N/M``."""
+    match = _PROGRESS.fullmatch(text)
+    return (int(match[1]), int(match[2])) if match else None
+
 
 def report(done: int, total: int, line: str = "") -> None:
     """Report that ``done`` of ``total`` units are finished, and print ``line`` if not empty.
 
-    Argo sets ``ARGO_PROGRESS_FILE`` in every pod and reads ``N/M`` from it.
+    Argo, and the local runner, set the variable in every pod and read the file.
     """
-    file = os.environ.get("ARGO_PROGRESS_FILE")
+    file = os.environ.get(FILE_VARIABLE)
     if file and total > 0:
         # A step does not fail because its progress cannot be reported.
         with suppress(OSError):

@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import pydantic
 
-from steps.runtime import errors, lifetime, machine
+from steps.runtime import errors, lifetime, machine, progress
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.tune.process_group import POLL_SECONDS, RESULT, SETTINGS, failure_file
@@ -203,5 +203,5 @@ def _environment(rank: int, world_size: int) -> dict[str, str]:
         defaults["GLOO_SOCKET_IFNAME"] = "lo"  # all ranks are on this machine, whose hostname may not resolve
     environment = {**defaults, **os.environ, **distributed}
     if rank > 0:
-        environment.pop("ARGO_PROGRESS_FILE", None)
+        environment.pop(progress.FILE_VARIABLE, None)
     return environment

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from steps.runtime import progress
 from workflows.argo.tags import Scope, Unresolved, substitute
 from workflows.argo.workflow import Container, Env, Spec, Template, Workflow
 from workflows.errors import Problem
@@ -92,7 +93,7 @@ def prepare(
         **{name: value for name, value in os.environ.items() if name != IN_A_POD},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         **variables,
-        "ARGO_PROGRESS_FILE": str(private / "progress"),
+        progress.FILE_VARIABLE: str(private / "progress"),
         "ARGO_NODE_ID": pod_name(run.state, key),
         MARKER: marker(run, key),
     }

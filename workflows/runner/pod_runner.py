@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from steps.runtime import progress
 from workflows.argo.duration import parse_duration
 from workflows.argo.expressions import ExpressionError
 from workflows.argo.phase import Phase
@@ -22,7 +22,6 @@ from workflows.runner.process import LogReader, Process
 from workflows.runner.state import Attempt, Node, Run
 from workflows.runs.observer import Observer
 
-_PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
 _PROGRESS_SECONDS = 0.5
 
 
@@ -137,14 +136,14 @@ class PodRunner:
         step = step_from_node(node)
         readers = [LogReader(path, lambda line: self._observer.on_log(step, line)) for path in launch.logs]
         ended_by, kill_at, progress_at = "", float("inf"), 0.0
-        progress = ""
+        reported = ""
         try:
             while (code := process.poll()) is None:
                 for reader in readers:
                     reader.read()
                 now = self._timing.now()
                 if now >= progress_at:
-                    progress = self._report_progress(node, launch.progress, progress)
+                    reported = self._report_progress(node, launch.progress, reported)
                     progress_at = now + _PROGRESS_SECONDS
                 if not ended_by and (stop.requested or (limit and now >= limit[0])):
                     ended_by = stop.reason if stop.requested or limit is None else limit[1]
@@ -157,7 +156,7 @@ class PodRunner:
             process.kill()
         for reader in readers:
             reader.read(final=True)
-        self._report_progress(node, launch.progress, progress)
+        self._report_progress(node, launch.progress, reported)
         return code, [line for reader in readers for line in reader.last], ended_by
 
     def _grace(self, launch: Launch) -> float:
@@ -166,8 +165,8 @@ class PodRunner:
     def _report_progress(self, node: Node, file: Path, last: str) -> str:
         with contextlib.suppress(OSError):
             text = file.read_text(errors="replace")
-            if text != last and (match := _PROGRESS.fullmatch(text)):
-                self._observer.on_progress(step_from_node(node), int(match[1]), int(match[2]))
+            if text != last and (done := progress.parse(text)):
+                self._observer.on_progress(step_from_node(node), *done)
                 return text
         return last
 

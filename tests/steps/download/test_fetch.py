@@ -23,15 +23,12 @@ BODY = random.Random(7).randbytes(3_000_000)
 
 
 class Waits(list[float]):
-    """Notes how long it was asked to wait, and does not."""
-
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
-    """The waits between attempts, at their longest: without jitter."""
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
     return Waits()
 

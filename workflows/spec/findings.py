@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from workflows.errors import Problem
-from workflows.spec.source import Source, join
+from workflows.field_path import join
+from workflows.spec.source import Source
 
 M = TypeVar("M", bound=BaseModel)
 MAX_NAMES = 25

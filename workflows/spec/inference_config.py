@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from presets import Model
+from workflows.field_path import join
 from workflows.spec.findings import Findings, short, unknown
-from workflows.spec.source import join
 
 KEY = "inference_config.yaml"
 """The key of the ConfigMap."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from workflows.field_path import join
 from workflows.spec.findings import Findings, unknown
-from workflows.spec.source import join
 
 PREFIX = "kaito.sh/"
 BYPASS_CHECKS = "kaito.sh/bypass-resource-checks"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from presets import Sku, UnknownSku, sku
+from workflows.field_path import join
 from workflows.spec.findings import Findings
-from workflows.spec.source import join
 from workflows.spec.workspace import Workspace
 
 SIZES = "pipeline.nodes.fallbackInstanceTypes"

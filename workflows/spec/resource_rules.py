@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from presets import Model, Sku, UnknownSku, sku, skus
+from workflows.field_path import join
 from workflows.spec import kaito_annotations, names
 from workflows.spec.findings import Findings
-from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Partition, Resource, Workspace
 

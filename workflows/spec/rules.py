@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from presets import Model, UnknownPreset, model, models
+from workflows.field_path import join
 from workflows.spec import kaito_annotations, names, node_rules, resource_rules, serving_rules, sources
 from workflows.spec.findings import Findings
 from workflows.spec.schedule import MAX_NAME_LENGTH
-from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Inference, Preset, Tuning, Workspace
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from presets import Model
 from steps.tune import lora_init
+from workflows.field_path import join
 from workflows.spec import names, sources
 from workflows.spec.findings import Findings, short
-from workflows.spec.source import join
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import Adapter, Inference, Workspace
 

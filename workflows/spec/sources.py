@@ -8,9 +8,9 @@ from typing import Any
 from steps.data import file_weights
 from steps.oci import reference
 from steps.runtime.errors import BadInput
+from workflows.field_path import join
 from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
-from workflows.spec.source import join
 from workflows.spec.workspace import DataDestination, DataSource
 
 VOLUMES = (

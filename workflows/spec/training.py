@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from steps.tune import lora_init, unsupported_arguments
+from workflows.field_path import join
 from workflows.spec.findings import Findings, short, unknown
-from workflows.spec.source import join
 from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
 KEY = "training_config.yaml"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from workflows.argo import scope
-from workflows.argo.document import Document, Task, Template, strings
+from workflows.argo.document import POD_TYPES, Document, Task, Template, strings
 from workflows.argo.scope import Scope
 from workflows.argo.tags import TAG, is_argo_tag
 from workflows.field_path import join
@@ -17,6 +17,8 @@ _NODE = re.compile(r"(tasks|steps)\.([^.]+)\.(.+)")
 _TASKS = frozenset(("dag", "steps"))
 # Templates are checked one by one; the scope of a pod patch or a metric depends on where it is used.
 _OTHER_SCOPES = frozenset(("templates", "templateDefaults", "arguments", "podSpecPatch", "metrics"))
+# Argo copies these into each pod before it substitutes the inputs of the pod's template (createWorkflowPod).
+_POD_FIELDS = ("affinity", "nodeSelector", "podMetadata", "tolerations", "volumes")
 KindAndViolation = tuple[str, Violation]
 
 
@@ -58,8 +60,13 @@ def failures_outside_exit(document: Document) -> Iterator[Violation]:
 
 def _violations(kind: str, document: Document) -> Iterator[Violation]:
     known = scope.document_scope(document).extend({"workflow.failures"})
-    for path, text in strings(document.spec, document.path, _OTHER_SCOPES):
+    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS)):
         yield from _select(kind, _check_text(text, path, known.extend({"pod.name"}), None))
+    pods = [template for template in document.templates if template.type in POD_TYPES]
+    in_any_pod = known.extend({"pod.name"}.union(*(scope.template_scope(pod, known).tags for pod in pods)))
+    for name in _POD_FIELDS:
+        for path, text in strings(document.spec.get(name), join(document.path, name)):
+            yield from _select(kind, _check_text(text, path, in_any_pod, None))
     for template in document.templates:
         yield from _select(kind, _check_template(template, known))
 

@@ -12,7 +12,7 @@ class Settings(settings.Settings):
     """Compare data and settings with those of the live adapter. Accepts the flags of tune, which shape the adapter."""
 
     image: str = ""
-    """Image reference of the Workspace; its tag moves from adapter to adapter."""
+    """Image reference of the Workspace; its tag moves with each adapter."""
     push: bool = True
     """Push images; false: do not query the registry."""
     output: OptionalFolder = None

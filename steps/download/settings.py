@@ -16,7 +16,7 @@ Weight = Annotated[float, Field(ge=0, le=file_weights.MAX_WEIGHT)]
 
 
 class DataOptions(Options):
-    """How the rows are read and split (``pipeline.data``)."""
+    """Options for reading and splitting the rows (``pipeline.data``)."""
 
     eval_split: float = Field(0.1, ge=0, le=0.5)
     """Fraction of the rows held out for the evaluation; 0: hold out none, and skip the evaluation. KAITO's
@@ -25,7 +25,7 @@ class DataOptions(Options):
     """Column names in the files where they differ from the format's, as JSON:
     `{"prompt": "question", "completion": "answer"}`."""
     weights: dict[str, Weight] = {}
-    """How many times the rows of a file are trained on in an epoch (default 1), as JSON: `{"chat.parquet": 2,
+    """Number of times the rows of a file are trained on in an epoch (default 1), as JSON: `{"chat.parquet": 2,
     "code.parquet": 0.5}` (half of its rows, sampled by the seed). A file is named by the end of its URL or path.
     Rows are held out before weights apply."""
     allow_private_hosts: bool = False
@@ -33,7 +33,7 @@ class DataOptions(Options):
 
 
 class DatasetOptions(DataOptions):
-    """Where the rows come from, and their order."""
+    """Source and order of the rows."""
 
     urls: list[str] = []
     """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
@@ -58,15 +58,14 @@ class Settings(DatasetOptions):
 
 @dataclass(frozen=True)
 class Result:
-    """What is in `dataset/` now."""
+    """Content of `dataset/`."""
 
     rows: int
-    """Rows to train on, in `train.parquet`; each as often as the weight of its file says."""
+    """Rows to train on, in `train.parquet`, repeated by the weight of their file."""
     eval_rows: int
-    """Rows held out, in `eval.parquet`; that file is absent when there are none."""
+    """Held-out rows, in `eval.parquet`; without any, the file is absent."""
     data_digest: str
-    """Of the content of the files given, in their order, of their weights and of the split; where they came from does
-    not count."""
+    """Digest of the content, order and weights of the files and of the split, independent of their location."""
     data_format: Format
-    """What the files given had. `train.parquet` and `eval.parquet` have `messages`; of `preference` data `rejected`
-    too, one message that answers worse than the last of `messages`; of `text` they have `text` alone."""
+    """Format of the files. `train.parquet` and `eval.parquet` have `messages`; for `preference` data also `rejected`,
+    one message that answers worse than the last of `messages`; for `text` only `text`."""

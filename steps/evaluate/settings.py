@@ -34,7 +34,7 @@ class GateRules(Options):
 
 
 class EvaluationOptions(GateRules):
-    """How the adapter is compared with its base model (``pipeline.evaluation``)."""
+    """Comparison of the adapter with its base model (``pipeline.evaluation``)."""
 
     samples: int = Field(5, ge=0, le=1000)
     """Held-out rows that both models answer, shown side by side in the report, and scored."""

@@ -14,34 +14,34 @@ class Settings(Options):
     work: Path
     """Work folder that the steps share."""
     image: str = ""
-    """Image reference to push to; empty for the layout folder alone."""
+    """Image reference to push to; empty: only the layout folder."""
     moving_image: str = ""
-    """Reference whose tag is moved to the image once it is pushed; empty for none."""
+    """Reference whose tag is moved to the pushed image; empty: none."""
     push: bool = True
-    """Push to the reference's registry; false for the layout folder alone."""
+    """Push to the reference's registry; false: only the layout folder."""
     immutable: bool = False
-    """Refuse to push under a tag that names another image already; the tag of moving_image moves all the same."""
+    """Reject a tag that already names another image; the tag of moving_image still moves."""
     preset: str = ""
-    """Preset that was tuned, as KAITO names it."""
+    """KAITO name of the tuned preset."""
     model: str = ""
     """Base model: id on the hub."""
     revision: str = ""
     """Revision of the base model."""
     adapter_digest: str = ""
-    """Digest that the tune step gave; refused if the adapter is another now."""
+    """Digest of the adapter, from the tune step; another adapter is rejected."""
     data_digest: str = ""
     """Digest of the training data."""
     settings_digest: str = ""
     """Digest of the settings that shaped the adapter, from the check step."""
     annotations: dict[str, str] = {}
-    """Further annotations of the manifest."""
+    """Additional annotations of the manifest."""
     output: OptionalFolder = None
     """Folder that also gets the adapter's files (KAITO `output.volumeSource`, mounted)."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was made and where it is."""
+    """The image and its location."""
 
     image_digest: str
     """Digest of the image's manifest."""
@@ -50,6 +50,6 @@ class Result:
     size_bytes: int
     """Size of the whole image."""
     pushed: bool
-    """Whether a registry has it."""
+    """True if the registry has the image."""
     provenance_digest: str = ""
-    """Digest of the statement of where it comes from, which refers to the image; empty where there is none."""
+    """Digest of the provenance statement that refers to the image; empty: none."""

@@ -10,7 +10,7 @@ from steps.tune.settings import TrackingOptions, TrackingUri
 
 
 class Settings(provision_settings.Settings, TrackingOptions):
-    """Look at what a run will need, before anything is taken for it."""
+    """Check that everything a run needs is available, before anything is created."""
 
     urls: list[str] = []
     """Parquet files by http or https."""
@@ -21,7 +21,7 @@ class Settings(provision_settings.Settings, TrackingOptions):
     data_image: str = ""
     """OCI image with parquet files, instead of urls."""
     pull_config: OptionalFolder = None
-    """Folder with docker's config.json for it; empty: as ``DOCKER_CONFIG`` says."""
+    """Folder with docker's config.json for it; empty: ``DOCKER_CONFIG``."""
     preset: str = ""
     """Preset of the base model."""
     model: str = ""
@@ -29,7 +29,7 @@ class Settings(provision_settings.Settings, TrackingOptions):
     revision: str = ""
     """Revision of the base model."""
     image: str = ""
-    """Image reference that will be pushed to."""
+    """Image reference to push to."""
     push: bool = True
     """Push the image."""
     immutable: bool = False
@@ -37,21 +37,21 @@ class Settings(provision_settings.Settings, TrackingOptions):
     output: OptionalFolder = None
     """Folder that gets the adapter (a mounted volume)."""
     adapter_images: list[str] = []
-    """Images of adapters that will be served."""
+    """Images of adapters to serve."""
     adapter_config: OptionalFolder = None
-    """Folder with docker's config.json for them; empty: as ``DOCKER_CONFIG`` says."""
+    """Folder with docker's config.json for them; empty: ``DOCKER_CONFIG``."""
     access_secret: str = ""
-    """Name of the Secret that ``HF_TOKEN`` comes from."""
+    """Secret with the key ``HF_TOKEN``."""
     registry_secrets: list[str] = []
     """Names of the Secrets that the folders above are mounted from, and ``DOCKER_CONFIG``'s."""
     storage_class: str = ""
     """Class of the work volume; empty: the cluster's default."""
     claims: list[str] = []
-    """PersistentVolumeClaims that must be there."""
+    """Required PersistentVolumeClaims."""
     tracking_uri: TrackingUri = ""
-    """Address of that server; empty: what its tool finds in the environment."""
+    """URL of the tracking server; empty: from the environment."""
     tracking_secret: str = ""
-    """Name of the Secret that its variables come from."""
+    """Secret with the variables of the tracking tool."""
     in_cluster: bool | None = None
     """Check the cluster and its cloud too; default: only in a pod."""
 
@@ -61,6 +61,6 @@ class Result:
     """Result of the checks."""
 
     summary: str
-    """One sentence for people."""
+    """One-sentence summary."""
     checked: list[str]
     """Passed checks, and those that could not run."""

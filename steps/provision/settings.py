@@ -1,4 +1,4 @@
-"""Settings and result of the provision step; release takes those of a run and its cluster."""
+"""Options, settings and result of the provision step; release has those of a run and its cluster."""
 
 from __future__ import annotations
 

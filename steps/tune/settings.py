@@ -34,7 +34,7 @@ TrackingUri = Annotated[str, AfterValidator(_tracking_uri)]
 
 
 class TrackingOptions(Options):
-    """Metrics of the training beside the run's report."""
+    """Destination of the metrics, in addition to the run's report."""
 
     report_to: ReportTo = "none"
     """Tracking tool that also gets the metrics: `mlflow` or `wandb` (KAITO `TrainingArguments.report_to`); address and
@@ -42,19 +42,19 @@ class TrackingOptions(Options):
 
 
 class TuneOptions(Options):
-    """What the tune step learns, and on how many GPUs (``pipeline.tune``)."""
+    """Objective and parallelism of the training (``pipeline.tune``)."""
 
     objective: Literal["sft", "dpo"] = "sft"
     """sft: learn the answers; dpo: learn to prefer the chosen answer of each pair to the rejected one. The gate still
     checks the loss on the chosen answers, which dpo may raise: set maxLossRatio accordingly."""
     beta: float = Field(0.1, gt=0, le=100)
-    """Of dpo: penalty for moving away from the base model; a higher value keeps the adapter nearer to it."""
+    """DPO beta: penalty for moving away from the base model; a higher value keeps the adapter nearer to it."""
     processes: int = Field(0, ge=0, le=64)
     """Processes that train together, each on one GPU with its own rows; 0: one for each GPU of the node; 1: one
     process, with the layers spread over the GPUs."""
     sharding: Sharding = "auto"
-    """How processes hold the base model. none: each a full copy; full: each a shard of its weights, gathered layer by
-    layer (FSDP); auto: a full copy, or a shard where a GPU can't hold it."""
+    """Distribution of the base model. none: each process has a full copy; full: each has a shard of its
+    weights, gathered layer by layer (FSDP); auto: a full copy, or a shard where a GPU can't hold it."""
 
 
 class TrainingOptions(TuneOptions):
@@ -65,7 +65,7 @@ class TrainingOptions(TuneOptions):
     epochs: float = Field(3, gt=0, le=10_000)
     """Passes over the data."""
     max_steps: int = Field(-1, ge=-1, le=100_000_000)
-    """Maximum number of optimizer steps; -1: as many as the epochs need."""
+    """Maximum number of optimizer steps; -1: no limit other than epochs."""
     learning_rate: float = Field(2e-4, gt=0, le=1)
     """Peak learning rate."""
     batch_size: int = Field(4, ge=1, le=65_536)
@@ -90,7 +90,7 @@ class TrainingOptions(TuneOptions):
     """Arguments of transformers' BitsAndBytesConfig."""
     # pydantic reserves the name without the underscore; priority 1 lets the plan's alias generator write modelConfig.
     model_config_: dict[str, Any] = Field({}, alias="model_config", alias_priority=1)
-    """How the base model is loaded: torch_dtype, chat_template (Jinja text)."""
+    """Arguments for loading the base model: torch_dtype, chat_template (Jinja text)."""
 
 
 class Settings(TrainingOptions, TrackingOptions):

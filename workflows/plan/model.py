@@ -74,7 +74,7 @@ class Resource(Section):
 
 
 class Nodes(PipelineNodes, NodePoolOptions, Section):
-    """Who creates the GPU nodes, and how (``steps/provision/step.py``)."""
+    """Provider and options of the GPU nodes (``steps/provision/step.py``)."""
 
 
 class Model(Section):
@@ -89,7 +89,7 @@ class Model(Section):
 
 
 class Data(PipelineData, DatasetOptions, Section):
-    """Where the rows come from, and how they are split."""
+    """Source of the rows, and their split."""
 
     volume: dict[str, Any] | None = None
     """Kubernetes VolumeSource with parquet files (KAITO ``tuning.input.volumeSource``)."""
@@ -97,19 +97,19 @@ class Data(PipelineData, DatasetOptions, Section):
 
 
 class Tuning(PipelineTune, TrainingOptions, Section):
-    """How the adapter is trained."""
+    """Training of the adapter."""
 
 
 class Tracking(PipelineTracking, Section):
-    """Where the metrics of the training go besides the run's report."""
+    """Destination of the metrics, in addition to the run's report."""
 
 
 class Evaluation(PipelineEvaluation, Section):
-    """How the adapter is compared with its base model, and the rules of the gate (``steps/evaluate/gate.py``)."""
+    """Comparison of the adapter with its base model, and the rules of the gate (``steps/evaluate/gate.py``)."""
 
 
 class Output(Section):
-    """Where the adapter goes."""
+    """Destination of the adapter."""
 
     image: str = ""
     push_secret: ObjectName = ""
@@ -127,7 +127,7 @@ class Adapter(Section):
 
 
 class Rollout(PipelineRollout, Section):
-    """What is served, and the question that tests it."""
+    """Served adapters, and the question that tests them."""
 
     adapters: list[Adapter] = []
     pull_secret: ObjectName = ""
@@ -158,7 +158,7 @@ class Storage(PipelineStorage, Section):
 
 
 class Artifacts(Section):
-    """What goes to the site's artifact repository (Argo's default one), where it has one."""
+    """Uploads to the site's artifact repository (Argo's default one), if it has one."""
 
     report: bool = False
     """Upload the report of each run; the Argo UI then shows it."""
@@ -173,11 +173,11 @@ class Semaphore(Section):
 
 
 class StopStrategy(PipelineStopStrategy, Section):
-    """When the schedule stops automatically."""
+    """Condition that stops the schedule."""
 
 
 class Schedule(PipelineSchedule, Section):
-    """When the Workspace is tuned again (Argo's CronWorkflow)."""
+    """Schedule of the runs (Argo's CronWorkflow)."""
 
     stop_strategy: StopStrategy | None = None
 

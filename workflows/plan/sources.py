@@ -1,4 +1,4 @@
-"""Where the values of a plan come from: fields of the Workspace, and keys of KAITO's ``training_config.yaml``."""
+"""Sources of the values of a plan: fields of the Workspace, and keys of KAITO's ``training_config.yaml``."""
 
 from __future__ import annotations
 

@@ -19,15 +19,15 @@ from workflows.spec.schedule import PipelineSchedule
 
 
 class PipelineData(DataOptions, Fields):
-    """How the rows are read and split."""
+    """Options for reading and splitting the rows."""
 
 
 class PipelineEvaluation(EvaluationOptions, Fields):
-    """How the adapter is compared with its base model, and the gate: all its rules must pass."""
+    """Comparison of the adapter with its base model, and the gate: all its rules must pass."""
 
 
 class PipelineRollout(RolloutOptions, Fields):
-    """How the adapter is served and tested."""
+    """Serving and testing of the adapter."""
 
     deadline: Duration = "15m"
     """Time for the server to come up and answer."""
@@ -43,7 +43,7 @@ class PipelineStorage(Fields):
 
 
 class PipelineTune(TuneOptions, Fields):
-    """What the tune step learns, and its limits."""
+    """Objective, parallelism and limits of the training."""
 
     timeout: Duration = "24h"
     """Time limit of each attempt."""
@@ -54,7 +54,7 @@ class PipelineTune(TuneOptions, Fields):
 
 
 class PipelineTracking(TrackingOptions, Fields):
-    """Where the metrics of the training go besides the run's report."""
+    """Destination of the metrics, in addition to the run's report."""
 
     uri: TrackingUri = ""
     """URL of the server; empty: that of the environment, of the Secret, or W&B's own."""
@@ -66,7 +66,7 @@ class PipelineTracking(TrackingOptions, Fields):
 
 
 class PipelineNodes(NodesOptions, Fields):
-    """Which other nodes are acceptable, and for how long. The site profile sets their provider."""
+    """Alternative nodes, and their lifetime. The site profile sets their provider."""
 
     lease: Duration = "26h"
     """Age after which the nodes of a run count as orphaned (`argotune gc`)."""
@@ -92,4 +92,4 @@ class Pipeline(RunOptions):
     tracking: PipelineTracking = PipelineTracking()
     nodes: PipelineNodes = PipelineNodes()
     schedule: PipelineSchedule | None = None
-    """When to tune again (``argotune compile --as cron``)."""
+    """Schedule of the runs (``argotune compile --as cron``)."""

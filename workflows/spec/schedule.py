@@ -74,24 +74,24 @@ History = Annotated[int, Field(ge=0, le=1000)]
 
 
 class PipelineStopStrategy(Fields):
-    """When the schedule stops automatically."""
+    """Condition that stops the schedule."""
 
     expression: StopExpression
     """Condition over ``cronworkflow.failed`` and ``cronworkflow.succeeded``, which count runs."""
 
 
 class PipelineSchedule(Fields):
-    """When the Workspace is tuned again. A run with unchanged data and settings ends before it requests a GPU."""
+    """Schedule of the runs. A run with unchanged data and settings ends before it requests a GPU."""
 
     schedules: Schedules
     """Cron schedules of five fields, such as ``0 3 * * 0``, or ``@daily`` and the like."""
     timezone: Timezone = "Etc/UTC"
     """IANA name of the time zone of the schedules."""
     concurrency_policy: Literal["Allow", "Forbid", "Replace"] = "Forbid"
-    """What happens when a run is due while the previous one is active: Allow both, Forbid the new one, or Replace the
+    """Policy for a run that is due while the previous one is active: Allow both, Forbid the new one, or Replace the
     active one."""
     starting_deadline_seconds: Seconds = 3600
-    """How late a missed run may still start (for example after an outage of Argo's controller)."""
+    """Maximum delay of a missed run (for example after an outage of Argo's controller)."""
     successful_jobs_history_limit: History = 3
     """Number of successful runs to retain."""
     failed_jobs_history_limit: History = 3

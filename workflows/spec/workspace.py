@@ -1,9 +1,9 @@
 """KAITO's Workspace as pydantic models: group ``kaito.sh``, versions ``v1alpha1`` and ``v1beta1``.
 
-There is no ``spec:``; ``resource``, ``inference`` and ``tuning`` stand at top level. Source of fields and defaults:
-``config/crd/bases/kaito.sh_workspaces.yaml`` of kaito-project/kaito 0.12. Ours: ``tuning`` and ``inference`` may both
-stand (tune, then serve what was tuned), and the ``pipeline`` block. What these models take but no run can honour is
-refused in ``rules.py``.
+There is no ``spec:``; ``resource``, ``inference`` and ``tuning`` are top-level. Source of fields and defaults:
+``config/crd/bases/kaito.sh_workspaces.yaml`` of kaito-project/kaito 0.12. argotune's additions: ``tuning`` and
+``inference`` can be combined (tune, then serve the result), and the ``pipeline`` block. ``rules.py`` rejects values
+that are valid here but cannot be run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Metadata(Fields):
     """Name and labels of the Workspace."""
 
     name: str
-    """A DNS-1123 label; the run, the served model and the Kubernetes objects carry it."""
+    """DNS-1123 label; names the run, the served model and the Kubernetes objects."""
     namespace: str = ""
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
@@ -40,7 +40,7 @@ class Requirement(Fields):
 
 
 class LabelSelector(Fields):
-    """Which nodes may run the workload."""
+    """Selector of the nodes."""
 
     match_labels: dict[str, str] = Field(default_factory=dict)
     match_expressions: list[Requirement] = Field(default_factory=list)
@@ -48,41 +48,41 @@ class LabelSelector(Fields):
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels that a node must have. KAITO strips those of its own from a selector, and so does this."""
+        """Labels that a node must have, without KAITO's own labels (as KAITO does)."""
         return {key: value for key, value in self.written.items() if not key.startswith(RESERVED_LABELS)}
 
     @property
     def written(self) -> dict[str, str]:
-        """All that the selector names, as plain labels."""
+        """All labels of the selector."""
         return self.match_labels | {rule.key: rule.values[0] for rule in self.match_expressions if rule.values}
 
 
 class Partition(Fields):
-    """A part of a GPU (v1beta1)."""
+    """Partition of a GPU (v1beta1)."""
 
     mode: Literal["mig", "accelerator"]
     profile: str = ""
-    """Of a MIG slice, like ``1g.10gb``; a pod asks for one of ``nvidia.com/mig-PROFILE``."""
+    """Profile of a MIG slice, such as ``1g.10gb``; a pod requests one ``nvidia.com/mig-PROFILE``."""
     count: int = Field(1, ge=1)
-    """GPUs that one server takes (``mode: accelerator``)."""
+    """GPUs of one server (``mode: accelerator``)."""
 
 
 class Resource(Fields):
-    """The nodes asked for."""
+    """The requested nodes."""
 
     count: int = 1
-    """Nodes. Deprecated in v1beta1; here one node tunes, and one node serves the model."""
+    """Number of nodes (deprecated in v1beta1); one node tunes, and one node serves the model."""
     instance_type: str = ""
-    """VM size. Empty: nodes that are already there, found by ``labelSelector``. v1alpha1 has a default."""
+    """VM size; empty: existing nodes that match ``labelSelector``. v1alpha1 has a default."""
     label_selector: LabelSelector
     preferred_nodes: list[str] = Field(default_factory=list)
-    """Names of nodes to take before others. Deprecated in v1beta1."""
+    """Names of nodes to prefer (deprecated in v1beta1)."""
     partition: Partition | None = None
     """v1beta1 only."""
 
 
 class PresetOptions(Fields):
-    """How the preset is fetched."""
+    """Options for downloading the preset."""
 
     image: str = ""
     """Deprecated in v1beta1."""
@@ -103,27 +103,27 @@ class Preset(Fields):
 
 
 class DataSource(Fields):
-    """Where data comes from: exactly one of ``urls``, ``volumeSource`` and ``image``."""
+    """Source of the data: exactly one of ``urls``, ``volumeSource`` and ``image``."""
 
     name: str = ""
     urls: list[str] = Field(default_factory=list)
-    """Files fetched over HTTP. ``#sha256=<64 hex digits>`` after a URL is its checksum."""
+    """Files to download by HTTP; ``#sha256=<64 hex digits>`` after a URL is its checksum."""
     volume_source: dict[str, Any] | None = None
     """A Kubernetes VolumeSource."""
     image: str = ""
-    """An OCI image; its ``/data`` is taken."""
+    """OCI image with the files under ``/data``."""
     image_pull_secrets: list[str] = Field(default_factory=list)
 
 
 class DataDestination(Fields):
-    """Where the adapter goes: exactly one of ``volumeSource`` and ``image``."""
+    """Destination of the adapter: exactly one of ``volumeSource`` and ``image``."""
 
     volume_source: dict[str, Any] | None = None
     """A Kubernetes VolumeSource."""
     image: str = ""
-    """Reference that the adapter image is pushed to."""
+    """Reference to push the adapter image to."""
     image_push_secret: str = ""
-    """Name of a ``kubernetes.io/dockerconfigjson`` Secret. Optional here: a workload identity may push too."""
+    """Name of a ``kubernetes.io/dockerconfigjson`` Secret. Optional: a workload identity can push too."""
 
 
 class Adapter(Fields):
@@ -134,18 +134,18 @@ class Adapter(Fields):
 
 
 class Inference(Fields):
-    """What is served."""
+    """The served model."""
 
     preset: Preset | None = None
     template: dict[str, Any] | None = None
-    """A pod of the user's own instead of a preset; a cluster's rollout serves it as it is."""
+    """Custom pod instead of a preset; served unchanged on a cluster."""
     config: str = ""
     """Name of a ConfigMap with key ``inference_config.yaml``."""
     adapters: list[Adapter] = Field(default_factory=list)
 
 
 class Tuning(Fields):
-    """What is tuned."""
+    """The tuned model."""
 
     preset: Preset
     method: str
@@ -157,7 +157,7 @@ class Tuning(Fields):
 
     @property
     def quantized(self) -> bool:
-        """Whether the base model is quantized while the adapter is trained."""
+        """True if the base model is quantized during the training."""
         return self.method.lower() == "qlora"
 
 
@@ -166,23 +166,23 @@ class Workspace(Fields):
 
     api_version: Literal["kaito.sh/v1alpha1", "kaito.sh/v1beta1"]
     kind: Literal["Workspace", "InferenceSet"]
-    """``InferenceSet``: made from one (``inference_set.py``)."""
+    """``InferenceSet``: converted from one (``inference_set.py``)."""
     metadata: Metadata
     resource: Resource | None = None
     inference: Inference | None = None
     tuning: Tuning | None = None
     pipeline: Pipeline = Pipeline()
-    """Ours; see ``pipeline.py``."""
+    """argotune's addition, see ``pipeline.py``."""
 
     @model_validator(mode="before")
     @classmethod
-    def _default_instance(cls, given: Any) -> Any:
-        resource = given.get("resource") if isinstance(given, dict) else None
-        if isinstance(resource, dict) and given.get("apiVersion") == V1ALPHA1:
-            return {**given, "resource": {"instanceType": DEFAULT_V1ALPHA1_INSTANCE, **resource}}
-        return given
+    def _default_instance(cls, value: Any) -> Any:
+        resource = value.get("resource") if isinstance(value, dict) else None
+        if isinstance(resource, dict) and value.get("apiVersion") == V1ALPHA1:
+            return {**value, "resource": {"instanceType": DEFAULT_V1ALPHA1_INSTANCE, **resource}}
+        return value
 
     @property
     def preset(self) -> Preset | None:
-        """The base model, which tuning and inference share; None where only a pod of the user's own is served."""
+        """The base model, which tuning and inference share; None if only a custom pod is served."""
         return self.tuning.preset if self.tuning else self.inference.preset if self.inference else None

@@ -125,11 +125,11 @@ def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_
     file = tmp_path / "own.yaml"
     file.write_text(OWN_POD)
     assert cli.main(["run", str(file), "--runs-dir", str(tmp_path / "runs")]) == 2
-    told = capsys.readouterr().err
-    assert f"error: {file}:6: inference.template: a custom pod cannot run locally" in told
+    stderr = capsys.readouterr().err
+    assert f"error: {file}:6: inference.template: a custom pod cannot run locally" in stderr
     assert not (tmp_path / "runs").exists()
     assert cli.main(["plan", str(file)]) == 0
-    assert "no estimate for a pod of your own" in capsys.readouterr().out
+    assert "no estimate for a custom pod" in capsys.readouterr().out
     assert cli.main(["compile", str(file), "-o", "json"]) == 0
     compiled = tmp_path / "own.json"
     compiled.write_text(capsys.readouterr().out)

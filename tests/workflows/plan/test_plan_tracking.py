@@ -1,4 +1,4 @@
-"""Where metrics go: said by the Workspace or its training configuration, messages to the pod without a credential."""
+"""Destination of metrics: set by the Workspace or its training configuration, passed to pods without credentials."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a platform team may fix in a site profile, and how it reaches the plan."""
+"""Fields that a platform team can set in a site profile, and their way into the plan."""
 
 import pytest
 from plan_samples import planned

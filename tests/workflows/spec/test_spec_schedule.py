@@ -107,6 +107,6 @@ def test_flags_are_held_to_the_same_rules(tmp_path):
     file = str(write(tmp_path, GOOD + SCHEDULE + "}\n"))
     with pytest.raises(InvalidInput) as caught:
         load_plans(file, ["schedule.timezone=Mars/X", 'schedule.schedules=["1 2"]', "timeLimit=soon"])
-    said = str(caught.value)
-    assert all(words in said for words in ("'Mars/X' is not a time zone", "2 fields instead of 5", "not 'soon'"))
-    assert "Value error" not in said
+    message = str(caught.value)
+    assert all(words in message for words in ("'Mars/X' is not a time zone", "2 fields instead of 5", "not 'soon'"))
+    assert "Value error" not in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from workflows.spec import inference_config, inference_set, kaito_annotations
+from workflows.spec.schema import json_schema
 from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +135,8 @@ def document() -> str:
     parts = [
         INTRODUCTION,
         *_field_tables(),
+        PIPELINE,
+        *_pipeline(),
         ANNOTATIONS,
         *_annotations(),
         TRAINING,
@@ -154,6 +158,13 @@ This page is written by `ARGOTUNE_REGENERATE=1 pytest tests/workflows/spec/test_
 `tests/data/kaito_fields.yaml` and the tables of `workflows/spec/`. The same test demands a row for each leaf of
 KAITO's schemas, and tries each row on documents.
 """
+PIPELINE = """
+## Fields of `pipeline:`
+
+argotune's addition to a Workspace. `--set`, the environment and a site profile have the same bounds.
+
+| field | type | default | description |
+|---|---|---|---|"""
 ANNOTATIONS = """
 ## Annotations
 
@@ -186,6 +197,34 @@ def _field_tables() -> Iterator[str]:
         if kind == "InferenceSet":
             yield "| `spec.template.inference.*` | both | as in a Workspace | as `inference.*` | |"
             yield "| `apiVersion`, `kind`, `metadata`, `status` | both | as in a Workspace | | |"
+
+
+def _pipeline() -> Iterator[str]:
+    """Yield a row for each field, derived from the models as the JSON Schema is."""
+    definitions = json_schema()["$defs"]
+    for block, content in definitions["Pipeline"]["properties"].items():
+        name = next((ref.rpartition("/")[2] for ref in _references(content)), "")
+        inner = definitions[name]["properties"] if name else {"": content}
+        for field, rule in inner.items():
+            default = json.dumps(rule["default"], ensure_ascii=False) if "default" in rule else ""
+            path = f"{block}.{field}" if field else block
+            text = " ".join(rule.get("description", "").split())
+            yield f"| `{path}` | {_cell(_bounds(rule))} | {_cell(f'`{default}`' if default else '')} | {_cell(text)} |"
+
+
+def _references(content: Mapping[str, Any]) -> Iterator[str]:
+    for part in (content, *content.get("anyOf", [])):
+        if "$ref" in part:
+            yield part["$ref"]
+
+
+def _bounds(rule: Mapping[str, Any]) -> str:
+    [rule, *_] = [part for part in rule.get("anyOf", [rule]) if part.get("type") != "null"]
+    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {rule[key]}" for key, sign in limits.items() if key in rule]
+    if "enum" in rule:
+        return ", ".join(f"`{value}`" for value in rule["enum"])
+    return ", ".join([str(rule.get("type", "object")), *bounds])
 
 
 def _annotations() -> Iterator[str]:

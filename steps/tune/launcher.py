@@ -35,7 +35,7 @@ R = TypeVar("R")
 TERMINATED = 143
 """Exit code after SIGTERM, as in shells."""
 ROOT_CAUSE_TIMEOUT_SECONDS = 5.0
-"""How long to wait for the root cause, after a rank has failed with an error that can be a consequence of it."""
+"""Wait for the root cause, after a rank has failed with an error that can be a consequence of it."""
 
 
 def count(requested: int, work: Path) -> int:

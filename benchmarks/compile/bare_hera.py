@@ -1,4 +1,4 @@
-"""The least that Hera needs for a DAG: import it, make the Workflow of a document, and give the document back."""
+"""Minimal work with Hera: import it, build the Workflow of a document, and convert it back."""
 
 import json
 import sys
@@ -7,4 +7,4 @@ from hera.workflows import Workflow
 
 document = json.load(sys.stdin)
 if Workflow.from_dict(document).to_dict() != document:
-    sys.exit("Hera gives another document back")
+    sys.exit("Hera returned a different document")

@@ -1,10 +1,10 @@
-"""Train on this machine's processor with the project's own tune step, and compare its memory with the estimate.
+"""Train on the CPU with the tune step, and compare its memory with the estimate.
 
-    python benchmarks/memory/measure.py                 # all settings, each in a process of its own
-    python benchmarks/memory/measure.py qlora 4 512 on  # one: method, batch, length, checkpointing
+    python benchmarks/memory/measure.py                 # all settings, each in a separate process
+    python benchmarks/memory/measure.py qlora 4 512 on  # one setting: method, batch, length, checkpointing
 
-What is measured is the second step of a training: tensors by component, from the storages that PyTorch's operations
-make and drop. ``rss`` of a single setting is the process's peak memory, libraries and loading included.
+The second step of a training is measured: tensors by component, from the storages that PyTorch's operations create and
+free. ``rss`` of a single setting is the process's peak memory, libraries and loading included.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "peak")
 
 
 def main() -> None:
-    """One setting in this process, or all of them as a table."""
+    """Measure one setting in this process, or print all as a table."""
     if len(sys.argv) > 1:
         method, batch, length, checkpointing = sys.argv[1:]
         print(json.dumps(compare(method, int(batch), int(length), checkpointing == "on")))
@@ -38,15 +38,15 @@ def main() -> None:
     print("|---" * (len(PARTS) + 2) + "|")
     settings = [*itertools.product(["qlora"], [1, 4, 8], [128, 512], ["off", "on"]), ("lora", 4, 512, "off")]
     for method, batch, length, checkpointing in settings:
-        found = _alone(method, str(batch), str(length), checkpointing)
-        cells = [f"{found['measured'][part]:.1f} ({found['estimated'][part]:.1f})" for part in PARTS]
-        error = 100 * (found["estimated"]["peak"] / found["measured"]["peak"] - 1)
+        result = _run_separately(method, str(batch), str(length), checkpointing)
+        cells = [f"{result['measured'][part]:.1f} ({result['estimated'][part]:.1f})" for part in PARTS]
+        error = 100 * (result["estimated"]["peak"] / result["measured"]["peak"] - 1)
         name = f"{method}, {batch} x {length}, checkpointing {checkpointing}"
         print(f"| {name} | {' | '.join(cells)} | {error:+.1f}% |", flush=True)
 
 
 def compare(method: Any, batch: int, length: int, checkpointing: bool) -> dict[str, dict[str, float]]:
-    """Measured and estimated MiB by component."""
+    """Return measured and estimated MiB by component."""
     training = memory.Training(method, batch, length, rank=RANK, checkpointing=checkpointing)
     estimated = memory.tuning(shapes.of(presets.model(PRESET)), training, memory.CPU)
     parts = {name: value * 1024 for name, value in estimated.components().items()}
@@ -54,10 +54,10 @@ def compare(method: Any, batch: int, length: int, checkpointing: bool) -> dict[s
     return {"measured": measured, "estimated": parts | {"peak": estimated.total * 1024}}
 
 
-def _alone(*arguments: str) -> dict[str, Any]:
+def _run_separately(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *arguments]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(json.loads(shown.strip().splitlines()[-1]))
+    stdout = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(json.loads(stdout.strip().splitlines()[-1]))
 
 
 def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[str, float]:
@@ -70,13 +70,13 @@ def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[
     from steps.tune.settings import Settings as TuneSettings
     from steps.tune.step import tune
 
-    found: dict[str, float] = {}
+    components: dict[str, float] = {}
     counts: list[Allocations] = []
     step, loss = trl.SFTTrainer.training_step, trl.SFTTrainer.compute_loss
 
     def measured_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = loss(self, *args, **kwargs)
-        found["activations"] = counts[-1].now
+        components["activations"] = counts[-1].current
         return result
 
     def measured_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -85,8 +85,8 @@ def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[
         with Allocations([*model.parameters(), *model.buffers()]) as count:
             counts.append(count)
             result = step(self, model, inputs, *args, **kwargs)
-        found.update(_held(self, model))
-        found["peak"] = count.peak + sum(found[part] for part in ("weights", "adapter", "optimizer"))
+        components.update(_persistent_bytes(self, model))
+        components["peak"] = count.peak + sum(components[part] for part in ("weights", "adapter", "optimizer"))
         return result
 
     trl.SFTTrainer.training_step, trl.SFTTrainer.compute_loss = measured_step, measured_loss
@@ -105,14 +105,14 @@ def _measure(method: Any, batch: int, length: int, checkpointing: bool) -> dict[
                 training_arguments=arguments,
             )
         )
-    found["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return found
+    components["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return components
 
 
-def _held(trainer: Any, model: Any) -> dict[str, float]:
-    """Bytes of what stays between the steps."""
+def _persistent_bytes(trainer: Any, model: Any) -> dict[str, float]:
+    """Return the bytes of tensors that live between steps."""
     import torch
-    from allocations import stored
+    from allocations import num_bytes
 
     parameters = list(model.parameters())
     states = [getattr(part.weight, "quant_state", None) for part in model.modules() if hasattr(part, "weight")]
@@ -122,10 +122,10 @@ def _held(trainer: Any, model: Any) -> dict[str, float]:
     ]
     moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
     return {
-        "weights": stored([*(p for p in parameters if not p.requires_grad), *constants]),
-        "adapter": stored(p for p in parameters if p.requires_grad),
-        "gradients": stored(p.grad for p in parameters if p.grad is not None),
-        "optimizer": stored(value for value in moments if isinstance(value, torch.Tensor)),
+        "weights": num_bytes([*(p for p in parameters if not p.requires_grad), *constants]),
+        "adapter": num_bytes(p for p in parameters if p.requires_grad),
+        "gradients": num_bytes(p.grad for p in parameters if p.grad is not None),
+        "optimizer": num_bytes(value for value in moments if isinstance(value, torch.Tensor)),
     }
 
 

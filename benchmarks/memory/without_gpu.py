@@ -1,10 +1,10 @@
-"""What a GPU would hold, without one: large presets trained on tensors without data, in the types that a GPU uses.
+"""Measure the memory of large presets without a GPU, on fake tensors of the types that a GPU uses.
 
     python benchmarks/memory/without_gpu.py
 
-PyTorch's fake tensors have shapes, types and storages but no values, so a step of a 32B model runs here in seconds
-and each allocation is counted. bitsandbytes' 4-bit layers, PEFT and trl's loss are the real ones. Where torch code
-stands in for a GPU kernel that works in place (tiles of the loss), its temporaries are left out: a GPU has none.
+PyTorch's fake tensors have shapes, types and storages but no values, so a step of a 32B model takes seconds, and
+each allocation is counted. bitsandbytes' 4-bit layers, PEFT and trl's loss are the real ones. Temporaries of torch
+code that replaces an in-place GPU kernel (tiles of the loss) are not counted.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import torch
 import transformers
 import trl.kernels.chunked_logprob
 import trl.trainer.utils
-from allocations import Allocations, stored
+from allocations import Allocations, num_bytes
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import presets
 from workflows.estimate import memory, shapes
 
 LAYERS = 6
-"""Enough to tell a layer's share from the rest; all layers are alike."""
+"""Sufficient, since all layers are equal."""
 RANK = 8
 TYPES = {
     "Phi3ForCausalLM": "phi3",
@@ -48,12 +48,12 @@ MODELS = (
     "falcon-7b",
     "falcon-40b",
 )
-# The device of an estimate without context and margin, which tensors don't have.
+# A device without context and margin, which are not tensors.
 TENSORS = dataclasses.replace(memory.GPU, context_gib=0, margin=0)
 
 
 class Quantized(bitsandbytes.nn.Linear4bit):
-    """A 4-bit layer of bitsandbytes, with its own forward and backward pass, around tensors without data."""
+    """A 4-bit layer of bitsandbytes, with its forward and backward pass, on fake tensors."""
 
     def __init__(self, layer: Any) -> None:
         torch.nn.Module.__init__(self)
@@ -79,30 +79,32 @@ class Quantized(bitsandbytes.nn.Linear4bit):
         self.bias = layer.bias
 
     def forward(self, inputs: Any) -> Any:
-        """As bitsandbytes multiplies."""
+        """Multiply as bitsandbytes does."""
         multiply = bitsandbytes.autograd._functions.MatMul4Bit
         return multiply.apply(inputs.to(torch.bfloat16), self.weight.t(), None, self.bias, self.constants)
 
 
 def main() -> None:
-    """Print a row for each model, method, batch and checkpointing."""
+    """Print one row per model, method, batch size and checkpointing."""
     warnings.filterwarnings("ignore")
     transformers.utils.logging.set_verbosity_error()
-    _as_on_a_gpu()
-    print("| Model, 6 layers | Settings | moving part, MiB | estimate | error |")
+    _emulate_gpu()
+    print("| Model, 6 layers | Settings | dynamic memory, MiB | estimate | error |")
     print("|---|---|---|---|---|")
     names = sys.argv[1:] or MODELS
     sizes, checkpointing = [(1, 1024), (4, 1024), (1, 4096)], [True, False]
-    for name, method, (batch, length), again in itertools.product(names, ["qlora", "lora"], sizes, checkpointing):
-        training: Any = memory.Training(method, batch, length, rank=RANK, checkpointing=again)
+    for name, method, (batch, length), is_checkpointed in itertools.product(
+        names, ["qlora", "lora"], sizes, checkpointing
+    ):
+        training: Any = memory.Training(method, batch, length, rank=RANK, checkpointing=is_checkpointed)
         measured, estimated = measure(presets.model(name), training), _estimate(name, training)
-        what = f"{method}, {batch} x {length}, checkpointing {'on' if again else 'off'}"
+        settings = f"{method}, {batch} x {length}, checkpointing {'on' if is_checkpointed else 'off'}"
         error = 100 * (estimated / measured - 1)
-        print(f"| {name} | {what} | {measured:.0f} | {estimated:.0f} | {error:+.1f}% |", flush=True)
+        print(f"| {name} | {settings} | {measured:.0f} | {estimated:.0f} | {error:+.1f}% |", flush=True)
 
 
 def measure(facts: presets.Model, training: memory.Training) -> float:
-    """MiB of activations, logits, gradients and temporaries at the peak of a step."""
+    """Return the MiB of activations, logits, gradients and temporaries at the peak of a step."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = _model(facts, training)
         rows = torch.zeros(training.batch_size, training.length, dtype=torch.long)
@@ -110,7 +112,7 @@ def measure(facts: presets.Model, training: memory.Training) -> float:
             with torch.autocast("cpu", torch.bfloat16):
                 loss = -model(input_ids=rows, labels=rows, fused_lm_head=True).log_probs.sum()
             loss.backward()
-        gradients = stored(p.grad for p in model.parameters() if p.grad is not None)
+        gradients = num_bytes(p.grad for p in model.parameters() if p.grad is not None)
     return (count.peak - gradients) / 2**20
 
 
@@ -120,13 +122,13 @@ def _estimate(name: str, training: memory.Training) -> float:
     return (estimated.activations + estimated.logits + estimated.backward) * 1024
 
 
-def _as_on_a_gpu() -> None:
+def _emulate_gpu() -> None:
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         setattr(trl.kernels.chunked_logprob, name, lambda *args, **kwargs: None)
-    # PEFT asks whether a GPU casts by itself; here the processor does, in its stead.
-    asked = torch.is_autocast_enabled
-    torch.is_autocast_enabled = lambda device="cpu": asked(device)
-    # Tensors without data can't be moved, and need not be.
+    # PEFT checks autocast of the GPU, which the CPU replaces.
+    is_autocast_enabled = torch.is_autocast_enabled
+    torch.is_autocast_enabled = lambda device="cpu": is_autocast_enabled(device)
+    # Fake tensors cannot be moved between devices.
     torch.nn.Module.to = lambda self, *args, **kwargs: self
     peft.tuners.tuners_utils.BaseTunerLayer._move_adapter_to_device_of_base_layer = lambda *args, **kwargs: None
 

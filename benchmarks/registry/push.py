@@ -1,16 +1,15 @@
-"""How long a push takes and how much memory, beside skopeo's of the same layout.
+"""Measure time and memory of a push, compared with skopeo for the same layout.
 
     python benchmarks/registry/push.py [--megabytes 200] [--rounds 5]
 
-Each round starts an empty registry for each of the two and pushes the same adapter image, in turn: argotune's push in
-a Python process of its own (start included), and ``skopeo copy``. Needs docker-registry and skopeo.
+Each round starts two empty registries and pushes the same adapter image to each: with argotune in a separate Python
+process (start-up included), and with ``skopeo copy``. Requires docker-registry and skopeo.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,24 +38,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        layout = make_layout(work, arguments.megabytes)
-        print(f"an adapter of {arguments.megabytes} MB, {os.cpu_count()} CPUs; seconds and MB of the client")
+        layout = make_layout(work, args.megabytes)
+        print(f"adapter of {args.megabytes} MB, {os.cpu_count()} CPUs; seconds, and peak memory of the client in MB")
         print(f"{'round':>5} {'argotune':>9} {'skopeo':>9} {'ratio':>6} {'memory':>7} {'skopeo':>7}")
-        rounds = [one_round(work, layout, number) for number in range(1, arguments.rounds + 1)]
+        rounds = [run_round(work, layout, number) for number in range(1, args.rounds + 1)]
     ours = statistics.median(row[0] for row in rounds)
     theirs = statistics.median(row[1] for row in rounds)
     memory = max(row[2] for row in rounds)
-    print(f"{'all':>5} {ours:9.2f} {theirs:9.2f} {ours / theirs:6.2f} {memory:7.0f}")
-    good = ours / theirs <= MAX_TIME_RATIO and memory < MAX_MEMORY
-    print(f"{'within' if good else 'NOT WITHIN'} {MAX_TIME_RATIO} x skopeo's time and {MAX_MEMORY} MB")
-    return 0 if good else 1
+    print(f"{'median':>5} {ours:9.2f} {theirs:9.2f} {ours / theirs:6.2f} {memory:7.0f}")
+    is_within = ours / theirs <= MAX_TIME_RATIO and memory < MAX_MEMORY
+    print(f"{'within' if is_within else 'NOT WITHIN'} {MAX_TIME_RATIO} x skopeo's time and {MAX_MEMORY} MB")
+    return 0 if is_within else 1
 
 
 def make_layout(work: Path, megabytes: int) -> Path:
-    """Random bytes, since weights hardly compress either."""
+    """Write an adapter image of random bytes, which do not compress, as weights."""
     adapter = work / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
@@ -67,8 +66,8 @@ def make_layout(work: Path, megabytes: int) -> Path:
     return work / "image"
 
 
-def one_round(work: Path, layout: Path, number: int) -> tuple[float, float, float]:
-    """Seconds of both, and the memory of ours; who is first changes from round to round."""
+def run_round(work: Path, layout: Path, number: int) -> tuple[float, float, float]:
+    """Return the seconds of both and the memory of argotune; the order alternates between rounds."""
     with (
         serve_registry(work / f"ours-{number}") as ours,
         serve_registry(work / f"theirs-{number}") as theirs,
@@ -78,29 +77,25 @@ def one_round(work: Path, layout: Path, number: int) -> tuple[float, float, floa
         copy += [f"oci:{layout}:1.0", f"docker://{theirs.address}/bench:1.0"]
         commands = {"ours": push, "theirs": copy}
         order = ["ours", "theirs"] if number % 2 else ["theirs", "ours"]
-        found = {name: measured(commands[name]) for name in order}
-    (seconds, memory), (other, other_memory) = found["ours"], found["theirs"]
+        results = {name: measure(commands[name]) for name in order}
+    (seconds, memory), (other, other_memory) = results["ours"], results["theirs"]
     print(
         f"{number:5} {seconds:9.2f} {other:9.2f} {seconds / other:6.2f} {memory:7.0f} {other_memory:7.0f}", flush=True
     )
     return seconds, other, memory
 
 
-def measured(command: list[str | Path]) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a process, as the kernel counts them."""
+def measure(command: list[str | Path]) -> tuple[float, float]:
+    """Run a command; return its seconds and its peak memory in MB, as counted by the kernel."""
     os.sync()
-    begun = time.monotonic()
+    started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
     _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command[0]} failed")
-    return seconds, peak(usage)
-
-
-def peak(usage: resource.struct_rusage) -> float:
-    return usage.ru_maxrss * 1024 / MB
+    return seconds, usage.ru_maxrss * 1024 / MB
 
 
 if __name__ == "__main__":

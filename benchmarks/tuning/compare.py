@@ -1,10 +1,10 @@
-"""Tuning speed side by side: a KAITO-like script, a plain trl script, and argotune; same machine, model, data, seed.
+"""Compare the tuning speed of a KAITO-like script, a plain trl script and argotune: same machine, model, data, seed.
 
-    python benchmarks/tuning/compare.py                # all in turn, twice; "same settings" thrice (15 minutes)
+    python benchmarks/tuning/compare.py                # all, twice; "same settings" three times (15 minutes)
     python benchmarks/tuning/compare.py argotune DIR   # one, on the data in DIR
 
-Each training has a process of its own. Useful tokens are those of the rows; padding is not counted. Time is that of
-the training loop, checkpoints included; of several rounds the fastest counts, which is the least disturbed one.
+Each training runs in a separate process. Useful tokens exclude padding. Time is that of the training loop, checkpoints
+included; the fastest of several rounds counts, since it was disturbed least.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PRESET = "smollm2-135m-instruct"
 ROUNDS, ROWS, SEED, RANK, BATCH, LENGTH = 2, 40, 42, 8, 8, 1024
-SAVES = 0.5  # of all steps: a short training that saves each tenth does little else
+SAVES = 0.5  # fraction of all steps; more checkpoints would dominate such a short training
 COMMON: dict[str, Any] = {
     "num_train_epochs": 1,
     "use_cpu": True,
@@ -33,9 +33,9 @@ COMMON: dict[str, Any] = {
     "logging_steps": 1,
     "disable_tqdm": True,
 }
-"""What both scripts that are compared tell trl."""
+"""Arguments of both trl scripts."""
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# SmolLM2's template with the marks that trl finds the assistant's words by.
+# SmolLM2's template with the generation tags that trl needs for assistant_only_loss.
 TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant named "
@@ -47,40 +47,40 @@ TEMPLATE = (
 
 
 def main() -> None:
-    """One contender in this process, or all of them as a table."""
+    """Train one contender in this process, or print all as a table."""
     if len(sys.argv) > 1:
         name, work = sys.argv[1], Path(sys.argv[2])
         print(json.dumps(CONTENDERS[name](work)))
         return
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
-    for turn, name in [*itertools.product(range(ROUNDS), CONTENDERS), *itertools.product([ROUNDS], SAME_SETTINGS)]:
+    for number, name in [*itertools.product(range(ROUNDS), CONTENDERS), *itertools.product([ROUNDS], SAME_SETTINGS)]:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             write_rows(work / "dataset" / "train.parquet")
-            rounds[name].append(_alone(name, str(work)))
-        print(f"{turn + 1}. {name}: {rounds[name][-1]['speed']:.1f} useful tokens/s", file=sys.stderr, flush=True)
-    _table({name: max(several, key=lambda one: float(one["speed"])) for name, several in rounds.items()})
+            rounds[name].append(_run_separately(name, str(work)))
+        print(f"{number + 1}. {name}: {rounds[name][-1]['speed']:.1f} useful tokens/s", file=sys.stderr, flush=True)
+    _print_table({name: max(results, key=lambda result: float(result["speed"])) for name, results in rounds.items()})
 
 
 def write_rows(file: Path) -> None:
-    """Conversations of 1 to 6 turns out of the example's rows: about 100 to 600 tokens each."""
+    """Write conversations of 1 to 6 turns from the example's rows, about 100 to 600 tokens each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    given = pq.read_table(ROOT / "examples" / "data" / "oncall.parquet").column("messages").to_pylist()
-    draw = random.Random(SEED)
+    examples = pq.read_print_table(ROOT / "examples" / "data" / "oncall.parquet").column("messages").to_pylist()
+    rng = random.Random(SEED)
     rows = []
     for _ in range(ROWS):
-        turns = [draw.choice(given) for _ in range(draw.choice([1, 1, 1, 1, 2, 2, 3, 4, 6]))]
+        turns = [rng.choice(examples) for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3, 4, 6]))]
         rows.append([message for turn in turns for message in turn if message["role"] != "system"])
     file.parent.mkdir(parents=True)
-    pq.write_table(pa.table({"messages": rows}), file)
+    pq.write_print_table(pa.table({"messages": rows}), file)
 
 
 def kaito_like(work: Path) -> dict[str, Any]:
-    """KAITO's fine_tuning.py and template: one row a step, all tokens learned, checkpointing of activations.
+    """Train as KAITO's fine_tuning.py and template: batch size 1, loss on all tokens, activation checkpointing.
 
-    Its template's bfloat16 is used where the processor has it: an emulated one would flatter the ratio.
+    bfloat16 of its template is used only if the CPU supports it: emulation would improve argotune's ratio.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import DataCollatorForLanguageModeling
@@ -101,7 +101,7 @@ def kaito_like(work: Path) -> dict[str, Any]:
 
 
 def plain_trl(work: Path) -> dict[str, Any]:
-    """What somebody who knows trl would write: no checkpointing of activations, the answers learned alone."""
+    """Train with a typical trl script: no activation checkpointing, loss on answers only."""
     import torch
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -131,7 +131,7 @@ def plain_trl(work: Path) -> dict[str, Any]:
 
 
 def plain_trl_same_process(work: Path) -> dict[str, Any]:
-    """Plain trl with what the tune step sets for its process, so that only what is around the training differs."""
+    """Train with plain trl and the process settings of the tune step."""
     from steps.runtime.machine import disable_malloc_trim
     from steps.tune import ignored_logits
 
@@ -141,7 +141,7 @@ def plain_trl_same_process(work: Path) -> dict[str, Any]:
 
 
 def argotune(work: Path, **training_arguments: Any) -> dict[str, Any]:
-    """The tune step as a run calls it; what counts is its call of the trainer, as in the scripts."""
+    """Train with the tune step; only the call of the trainer is timed, as in the scripts."""
     from trl import SFTTrainer
 
     from steps.tune.settings import Settings
@@ -150,11 +150,11 @@ def argotune(work: Path, **training_arguments: Any) -> dict[str, Any]:
     seconds = 0.0
     train: Any = SFTTrainer.train
 
-    def timed(*given: Any, **named: Any) -> Any:
+    def timed(*args: Any, **kwargs: Any) -> Any:
         nonlocal seconds
-        begun = time.monotonic()
-        result = train(*given, **named)
-        seconds = time.monotonic() - begun
+        started = time.monotonic()
+        result = train(*args, **kwargs)
+        seconds = time.monotonic() - started
         return result
 
     SFTTrainer.train = timed
@@ -177,7 +177,7 @@ def argotune(work: Path, **training_arguments: Any) -> dict[str, Any]:
 
 
 def argotune_same_settings(work: Path) -> dict[str, Any]:
-    """The tune step with the rows in trl's own order."""
+    """Train with the tune step and the rows in trl's order."""
     return argotune(work, train_sampling_strategy="random")
 
 
@@ -189,7 +189,7 @@ CONTENDERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "argotune": argotune,
 }
 SAME_SETTINGS = ("plain trl, same settings", "argotune, same settings")
-"""They differ by less than one run does from the next, so that they have a round more."""
+"""Their difference is smaller than the variation between runs, so they run once more."""
 
 
 def _has_bfloat16() -> bool:
@@ -229,9 +229,9 @@ def _rows(work: Path) -> Any:
 
 
 def _train(trainer: Any) -> dict[str, Any]:
-    begun = time.monotonic()
+    started = time.monotonic()
     trainer.train()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     return _result(int(entries[-1]["num_tokens"]), seconds, [entry["loss"] for entry in entries])
 
@@ -241,26 +241,26 @@ def _result(tokens: int, seconds: float, losses: list[float]) -> dict[str, Any]:
     return {"tokens": tokens, "seconds": seconds, "speed": tokens / seconds, "losses": losses, "peak_gib": peak}
 
 
-def _alone(*arguments: str) -> dict[str, Any]:
+def _run_separately(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *arguments]
-    shown = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
-    return dict(json.loads(shown.strip().splitlines()[-1]))
+    stdout = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT).stdout
+    return dict(json.loads(stdout.strip().splitlines()[-1]))
 
 
-def _table(found: dict[str, dict[str, Any]]) -> None:
-    slowest = found["KAITO-like"]["speed"]
-    print("| | useful tokens/s | of KAITO-like | tokens | seconds | steps | peak memory, GiB |")
+def _print_table(results: dict[str, dict[str, Any]]) -> None:
+    slowest = results["KAITO-like"]["speed"]
+    print("| | useful tokens/s | relative to KAITO-like | tokens | seconds | steps | peak memory, GiB |")
     print("|---" * 7 + "|")
-    for name, one in found.items():
-        ratio = one["speed"] / slowest
+    for name, result in results.items():
+        ratio = result["speed"] / slowest
         print(
-            f"| {name} | {one['speed']:.1f} | {ratio:.2f}x | {one['tokens']} | {one['seconds']:.0f} "
-            f"| {len(one['losses'])} | {one['peak_gib']:.2f} |"
+            f"| {name} | {result['speed']:.1f} | {ratio:.2f}x | {result['tokens']} | {result['seconds']:.0f} "
+            f"| {len(result['losses'])} | {result['peak_gib']:.2f} |"
         )
-    plain, ours = (found[name] for name in SAME_SETTINGS)
+    plain, ours = (results[name] for name in SAME_SETTINGS)
     gap = max(abs(a - b) for a, b in zip(plain["losses"], ours["losses"], strict=True))
     slower = plain["speed"] / ours["speed"] - 1
-    print(f"\nargotune against plain trl with the same settings: {slower:+.1%} time a token,")
+    print(f"\nargotune against plain trl with the same settings: {slower:+.1%} time per token,")
     print(f"largest difference of the loss curves {gap:.1e}")
 
 

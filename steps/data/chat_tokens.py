@@ -1,10 +1,10 @@
-"""Chat rows as tokens, with labels on what the assistant says.
+"""Tokenization of chat rows, with labels on the assistant's tokens.
 
-A label stands on each token of an assistant turn and on the token that ends it, so that the model learns to stop; all
-other tokens have ``IGNORED``, and the loss leaves them out. The turns are found in the text that the chat template
-writes: what it writes for the messages before a turn, ready for an answer, must be how the whole row begins.
+Each token of an assistant turn and the token that ends it has a label, so that the model learns to stop; all other
+tokens have ``IGNORED``, which the loss skips. Turns are located in the rendered text: the messages before a turn,
+rendered with the generation prompt, must be a prefix of the whole row.
 
-A row of mere text (``dataset.TEXT``) is written by no template: each of its tokens is learned, and an end after them.
+A text row (``dataset.TEXT``) uses no template: all its tokens are learned, with an end token appended.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from steps.data.dataset import TEXT
 from steps.runtime.errors import BadInput
 
 IGNORED = -100
-ROWS_AT_ONCE = 512
-"""Rows handed to the tokenizer at once, which takes them on all processors."""
+BATCH_ROWS = 512
+"""Rows per call of the tokenizer, which uses all processors."""
 Message = dict[str, Any]
 Learned = Literal["assistant", "last", "all"]
-"""What is learned: each assistant turn, only the last one, or every token."""
+"""Loss scope: each assistant turn, only the last one, or every token."""
 
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """One row."""
+    """Tokens and labels of one row."""
 
     input_ids: list[int]
     labels: list[int]
-    """``input_ids`` where something is learned, else ``IGNORED``."""
+    """``input_ids`` at learned tokens, else ``IGNORED``."""
 
     @property
     def learned(self) -> int:
-        """How many tokens the loss counts."""
+        """Number of tokens in the loss."""
         return sum(label != IGNORED for label in self.labels)
 
-    def cut(self, length: int, keep: str = "keep_start") -> ChatTokens:
-        """The row cut to ``length`` tokens, at its end or (``keep_end``) at its beginning."""
+    def truncate(self, length: int, keep: str = "keep_start") -> ChatTokens:
+        """Return the row truncated to ``length`` tokens, at its end or (``keep_end``) at its start."""
         part = slice(-length, None) if keep == "keep_end" else slice(None, length)
         return ChatTokens(self.input_ids[part], self.labels[part])
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows that fit, and what became of the others."""
+    """Tokenized rows, and statistics of truncated and dropped ones."""
 
     rows: Sequence[ChatTokens]
     numbers: array[int]
-    """Which of the rows given each one is."""
-    cut: int
-    """Rows that were cut to the length."""
+    """Index of each row in the input."""
+    truncated: int
+    """Number of rows truncated to the maximum length."""
     longest: int
-    """Tokens of the longest row given."""
+    """Tokens of the longest input row."""
 
-    def remark(self, given: int, max_length: int) -> str:
-        """What the user should know of the rows, or nothing."""
-        left_out = given - len(self.rows)
-        if not self.cut and not left_out:
+    def warning(self, num_rows: int, max_length: int) -> str:
+        """Return a warning about truncated and dropped rows; empty if there are none."""
+        num_dropped = num_rows - len(self.rows)
+        if not self.truncated and not num_dropped:
             return ""
-        parts = [f"{self.cut} cut to {max_length} tokens"] if self.cut else []
-        parts += [f"{left_out} left out, for no assistant token is left in them"] if left_out else []
-        advice = f"; the longest has {self.longest} tokens (max_length)" if self.longest > max_length else ""
-        return f"of {given} rows {' and '.join(parts)}{advice}"
+        parts = [f"{self.truncated} truncated to {max_length} tokens"] if self.truncated else []
+        parts += [f"{num_dropped} dropped because no assistant token remains"] if num_dropped else []
+        advice = f" (longest row: {self.longest} tokens; increase max_length)" if self.longest > max_length else ""
+        return f"of {num_rows} rows, {' and '.join(parts)}{advice}"
 
 
 def prepare(
@@ -77,127 +77,134 @@ def prepare(
     keep: str = "keep_start",
     into: Callable[[ChatTokens], object] | None = None,
 ) -> Prepared:
-    """Tokenize rows of messages and cut them to ``max_length``; with ``into`` they go there, one by one.
+    """Tokenize rows of messages and truncate them to ``max_length``; pass each to ``into`` if set.
 
     Raises:
-        BadInput: the template refuses a row or is missing; no row has an assistant token within ``max_length``.
+        BadInput: the template rejects a row or is missing; no row has an assistant token within ``max_length``.
     """
-    kept: list[ChatTokens] = []
-    take, numbers = into or kept.append, array("I")
-    count = cut = longest = answered = 0
-    for count, whole in enumerate(tokenized(tokenizer, rows, learned=learned), 1):
-        row, length = whole.cut(max_length, keep), len(whole.input_ids)
+    collected: list[ChatTokens] = []
+    append, numbers = into or collected.append, array("I")
+    count = truncated = longest = num_with_answer = 0
+    for count, full in enumerate(tokenize_rows(tokenizer, rows, learned=learned), 1):
+        row, length = full.truncate(max_length, keep), len(full.input_ids)
         longest = max(longest, length)
         if row.learned:
-            take(row)
+            append(row)
             numbers.append(count - 1)
-            cut += length > max_length
-        elif not answered:
-            answered += whole.learned > 0
-    if not numbers and not answered:
-        raise BadInput(f"none of the {count} rows has an assistant message", "add what the model should answer")
+            truncated += length > max_length
+        elif not num_with_answer:
+            num_with_answer += full.learned > 0
+    if not numbers and not num_with_answer:
+        raise BadInput(f"none of the {count} rows has an assistant message", "add assistant messages")
     if not numbers:
         raise BadInput(
-            f"max_length {max_length} leaves no assistant token in any of the {count} rows",
-            f"raise max_length; the longest row has {longest} tokens",
+            f"max_length={max_length} truncates all assistant tokens in all {count} rows",
+            f"increase max_length (longest row: {longest} tokens)",
         )
-    return Prepared(kept, numbers, cut, longest)
+    return Prepared(collected, numbers, truncated, longest)
 
 
-def tokenized(
+def tokenize_rows(
     tokenizer: Any, rows: Iterable[Sequence[Message]], *, learned: Learned = "assistant"
 ) -> Iterator[ChatTokens]:
-    """Tokenize rows, many at once.
+    """Tokenize rows in batches.
 
     Raises:
         BadInput: as ``prepare``.
     """
-    coming, number = iter(rows), 1
-    while batch := list(islice(coming, ROWS_AT_ONCE)):
-        yield from _tokenized(tokenizer, batch, learned, number)
+    source, number = iter(rows), 1
+    while batch := list(islice(source, BATCH_ROWS)):
+        yield from _tokenize_batch(tokenizer, batch, learned, number)
         number += len(batch)
 
 
 def tokenize(
     tokenizer: Any, messages: Sequence[Message], *, learned: Learned = "assistant", number: int = 1
 ) -> ChatTokens:
-    """Tokenize one row. ``number`` is the row's, for messages.
+    """Tokenize one row; ``number`` identifies it in messages.
 
     Raises:
         BadInput: as ``prepare``.
     """
-    return _tokenized(tokenizer, [messages], learned, number)[0]
+    return _tokenize_batch(tokenizer, [messages], learned, number)[0]
 
 
 def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False, number: int = 1) -> str:
-    """The text that the chat template writes; with ``prompt`` it ends where the assistant is to answer.
+    """Render messages with the chat template; with ``prompt``, append the generation prompt.
 
     Raises:
-        BadInput: there is no template, or it refuses the messages.
+        BadInput: there is no template, or it rejects the messages.
     """
     import jinja2
 
     if not tokenizer.chat_template:
         raise BadInput(
-            "the base model's tokenizer has no chat template, so it is not known how it writes a conversation",
-            "use a model that was tuned for chat, whose tokenizer has one",
+            "the base model's tokenizer has no chat template",
+            "use a chat model, whose tokenizer has a template",
         )
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise BadInput(
-            f"row {number}: the model's chat template refuses it: {error}",
-            "most templates want user and assistant in turn, some no system message",
+            f"row {number}: rejected by the model's chat template: {error}",
+            "alternate user and assistant messages; some templates accept no system message",
         ) from None
     return text
 
 
 def stop_ids(tokenizer: Any, rows: Iterable[ChatTokens]) -> list[int]:
-    """Tokens that end an assistant turn: the tokenizer's own end, and what ends the turns of ``rows``."""
+    """Return the tokens that end an assistant turn: EOS and the last learned tokens of ``rows``."""
     special = set(tokenizer.get_added_vocab().values())
-    found = {row.labels[-1 - offset] for row in rows for offset in [_trailing(row.labels)] if offset < len(row.labels)}
-    own = {tokenizer.eos_token_id} - {None}
-    return sorted((found & special) | own)
+    last = {
+        row.labels[-1 - offset]
+        for row in rows
+        for offset in [_num_trailing_ignored(row.labels)]
+        if offset < len(row.labels)
+    }
+    eos = {tokenizer.eos_token_id} - {None}
+    return sorted((last & special) | eos)
 
 
-def _tokenized(tokenizer: Any, rows: Sequence[Sequence[Message]], learned: Learned, first: int) -> list[ChatTokens]:
-    """Tokenize rows that begin with the number ``first``."""
+def _tokenize_batch(
+    tokenizer: Any, rows: Sequence[Sequence[Message]], learned: Learned, first: int
+) -> list[ChatTokens]:
+    """Tokenize rows numbered from ``first``."""
     if rows[0] and rows[0][0]["role"] == TEXT:
-        return _of_texts(tokenizer, [str(row[0]["content"]) for row in rows])
+        return _tokenize_texts(tokenizer, [str(row[0]["content"]) for row in rows])
     texts = [render(tokenizer, row, number=number) for number, row in enumerate(rows, first)]
     try:
         encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     except NotImplementedError:
-        raise BadInput(
-            "this tokenizer doesn't tell where its tokens lie in the text", "use a fast tokenizer"
-        ) from None
+        raise BadInput("the tokenizer does not support offset mapping", "use a fast tokenizer") from None
     if learned == "all":
         return [ChatTokens(list(ids), list(ids)) for ids in encoded["input_ids"]]
     special = set(tokenizer.get_added_vocab().values())
-    made = []
+    tokenized = []
     for number, (row, text, ids, offsets) in enumerate(
         zip(rows, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True), first
     ):
         turns = [index for index, message in enumerate(row) if message["role"] == "assistant"]
-        spans = [_span(tokenizer, row, index, text, number) for index in (turns[-1:] if learned == "last" else turns)]
-        known = [span for span in spans if span is not None]
-        if len(known) < len(spans):
-            made.append(_by_training_template(tokenizer, row, learned, number))
+        spans = [
+            _find_span(tokenizer, row, index, text, number) for index in (turns[-1:] if learned == "last" else turns)
+        ]
+        located = [span for span in spans if span is not None]
+        if len(located) < len(spans):
+            tokenized.append(_tokenize_by_training_template(tokenizer, row, learned, number))
         else:
-            made.append(ChatTokens(list(ids), _labels(ids, offsets, known, special, text)))
-    return made
+            tokenized.append(ChatTokens(list(ids), _build_labels(ids, offsets, located, special, text)))
+    return tokenized
 
 
-def _of_texts(tokenizer: Any, texts: Sequence[str]) -> list[ChatTokens]:
+def _tokenize_texts(tokenizer: Any, texts: Sequence[str]) -> list[ChatTokens]:
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    made = [list(ids) if list(ids[-1:]) == end else [*ids, *end] for ids in tokenizer(list(texts))["input_ids"]]
-    return [ChatTokens(ids, list(ids)) for ids in made]
+    rows = [list(ids) if list(ids[-1:]) == end else [*ids, *end] for ids in tokenizer(list(texts))["input_ids"]]
+    return [ChatTokens(ids, list(ids)) for ids in rows]
 
 
-def _labels(
+def _build_labels(
     ids: Sequence[int], offsets: Sequence[Any], spans: Sequence[tuple[int, int]], special: set[int], text: str
 ) -> list[int]:
-    """Labels on the tokens that begin within a span, and on what ends its turn."""
+    """Return labels for the tokens that begin within a span and for the token that ends its turn."""
     import numpy as np
 
     labels = [IGNORED] * len(ids)
@@ -205,30 +212,34 @@ def _labels(
     for start, end in spans:
         inside = np.flatnonzero((start <= first) & (first < end) & (last > first))
         after = np.flatnonzero(first >= end)
-        beyond = _end_of_turn(ids, offsets, int(after[0]) if len(after) else len(ids), special, text)
-        for place in [*inside.tolist(), *beyond]:
-            labels[place] = ids[place]
+        stop = _find_stop_token(ids, offsets, int(after[0]) if len(after) else len(ids), special, text)
+        for idx in [*inside.tolist(), *stop]:
+            labels[idx] = ids[idx]
     return labels
 
 
-def _trailing(labels: Sequence[int]) -> int:
-    """How many tokens at the end are not learned."""
+def _num_trailing_ignored(labels: Sequence[int]) -> int:
+    """Return the number of ignored tokens at the end."""
     return next((count for count, label in enumerate(reversed(labels)) if label != IGNORED), len(labels))
 
 
-def _span(tokenizer: Any, messages: Sequence[Message], index: int, text: str, number: int) -> tuple[int, int] | None:
-    """Where in ``text`` the assistant begins to write message ``index`` and where its content ends, if it is known."""
+def _find_span(
+    tokenizer: Any, messages: Sequence[Message], index: int, text: str, number: int
+) -> tuple[int, int] | None:
+    """Return start and end of assistant message ``index`` in ``text``; None if it cannot be located."""
     before = render(tokenizer, messages[:index], prompt=True, number=number) if index else ""
     content = str(messages[index]["content"]).strip()
     start = len(before)
-    found = text.find(content, start) if text.startswith(before) else -1
-    return None if found < 0 or text[start:found].strip() else (start, found + len(content))
+    position = text.find(content, start) if text.startswith(before) else -1
+    return None if position < 0 or text[start:position].strip() else (start, position + len(content))
 
 
-def _by_training_template(tokenizer: Any, messages: Sequence[Message], learned: Learned, number: int) -> ChatTokens:
-    """By a template that marks the assistant's turns: the tokenizer's own, or the one that trl has for it.
+def _tokenize_by_training_template(
+    tokenizer: Any, messages: Sequence[Message], learned: Learned, number: int
+) -> ChatTokens:
+    """Tokenize with a template that marks assistant turns: the tokenizer's, or trl's training template for it.
 
-    Needed for models that think: what their templates ask with is not how they write what was answered.
+    Required for reasoning models, whose generation prompt is not a prefix of the rendered answer.
     """
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
@@ -238,9 +249,9 @@ def _by_training_template(tokenizer: Any, messages: Sequence[Message], learned: 
             template = get_training_chat_template(tokenizer)
     except ValueError:
         raise BadInput(
-            f"row {number}: this model's chat template writes an answer otherwise than it asks for one, so it is not "
-            "known where the assistant's turns begin",
-            "use a model whose template does so",
+            f"row {number}: cannot locate the assistant's turns, because the generation prompt of this model's chat "
+            "template is not a prefix of the rendered answer",
+            "use another model",
         ) from None
     encoded = tokenizer.apply_chat_template(
         list(messages), chat_template=template, return_dict=True, return_assistant_tokens_mask=True
@@ -248,16 +259,16 @@ def _by_training_template(tokenizer: Any, messages: Sequence[Message], learned: 
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
     if learned == "last" and 1 in mask:
         end = len(mask) - 1 - mask[::-1].index(1)
-        start = next((place + 1 for place in range(end, -1, -1) if not mask[place]), 0)
-        mask = [int(start <= place <= end) for place in range(len(mask))]
+        start = next((idx + 1 for idx in range(end, -1, -1) if not mask[idx]), 0)
+        mask = [int(start <= idx <= end) for idx in range(len(mask))]
     return ChatTokens(list(ids), [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)])
 
 
-def _end_of_turn(ids: Sequence[int], offsets: Sequence[Any], place: int, special: set[int], text: str) -> list[int]:
-    """The special token that ends a turn, if from ``place`` on only white space stands before it.
+def _find_stop_token(ids: Sequence[int], offsets: Sequence[Any], idx: int, special: set[int], text: str) -> list[int]:
+    """Return the index of the special token at or after ``idx``, preceded by white space only, as a list.
 
-    None in templates that have none.
+    Empty for templates without one.
     """
-    while place < len(ids) and ids[place] not in special and not text[slice(*offsets[place])].strip():
-        place += 1
-    return [place] if place < len(ids) and ids[place] in special else []
+    while idx < len(ids) and ids[idx] not in special and not text[slice(*offsets[idx])].strip():
+        idx += 1
+    return [idx] if idx < len(ids) and ids[idx] in special else []

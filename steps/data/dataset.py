@@ -1,4 +1,4 @@
-"""The rows that the download step left, as the steps after it read them."""
+"""Reader of the rows that the download step wrote."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
-from steps.data.parquet_batches import batches
+from steps.data.parquet_batches import read_batches
 from steps.runtime import files
 from steps.runtime.errors import BadInput
 
 Message = dict[str, Any]
-FIX = "run the download step before"
+FIX = "run the download step first"
 TEXT = "text"
-"""Role of the one message that a row of mere text is read as; no chat template writes it."""
+"""Role of the single message of a text row; not rendered by chat templates."""
 
 
 class Rows(Sequence[list[Message]]):
-    """A column of a parquet file, of which no more than a part is in memory at any time.
+    """A column of a parquet file, read lazily.
 
-    Going through is quick, and so is asking for rows in ascending order; anything else reads a row group a row.
+    Iteration and access in ascending order are fast; random access reads a row group per row.
     """
 
     def __init__(self, file: Path, column: str) -> None:
@@ -35,7 +35,7 @@ class Rows(Sequence[list[Message]]):
 
     @cached_property
     def digest(self) -> str:
-        """Of the whole file."""
+        """Digest of the whole file."""
         return files.sha256(self.file)
 
     def __len__(self) -> int:
@@ -47,17 +47,17 @@ class Rows(Sequence[list[Message]]):
     def __getitem__(self, number: slice) -> list[list[Message]]: ...
     def __getitem__(self, number: int | slice) -> Any:
         if isinstance(number, slice):
-            return [self[place] for place in range(*number.indices(len(self)))]
-        place = number + len(self) * (number < 0)
-        if not 0 <= place < len(self):
+            return [self[idx] for idx in range(*number.indices(len(self)))]
+        idx = number + len(self) * (number < 0)
+        if not 0 <= idx < len(self):
             raise IndexError(number)
-        group = bisect_right(self._ends, place)
+        group = bisect_right(self._ends, idx)
         if self._group[0] != group:
             self._group = group, self._read(group)
-        return self._row(self._group[1][place - (self._ends[group - 1] if group else 0)].as_py())
+        return self._row(self._group[1][idx - (self._ends[group - 1] if group else 0)].as_py())
 
     def __iter__(self) -> Iterator[list[Message]]:
-        for batch in batches(self.file, [self.column]):
+        for batch in read_batches(self.file, [self.column]):
             yield from map(self._row, batch.column(0).to_pylist())
 
     def _read(self, group: int) -> Any:
@@ -70,43 +70,43 @@ class Rows(Sequence[list[Message]]):
         return [{"role": TEXT, "content": value}] if self.column == "text" else value
 
 
-def dataset_folder(given: Any) -> Path:
-    """Where the settings of a step say that the rows are."""
-    return Path(given.dataset or given.work / "dataset")
+def dataset_folder(settings: Any) -> Path:
+    """Return the dataset directory in the settings of a step."""
+    return Path(settings.dataset or settings.work / "dataset")
 
 
 def read_messages(file: Path) -> Rows:
-    """Messages of each row of a file of the download step; a row of mere text is one message of the role ``TEXT``.
+    """Return the messages of each row of a dataset file; a text row is one message of the role ``TEXT``.
 
     Raises:
-        BadInput: the file is missing, is none, or has no rows.
+        BadInput: the file is missing, is invalid, or has no rows.
     """
-    rows = _column(file, "messages", "text")
+    rows = _read_column(file, "messages", "text")
     if rows is None:
-        raise BadInput(f"{file} can't be read: it has neither messages nor text", FIX)
+        raise BadInput(f"{file} is not a dataset: columns messages and text not found", FIX)
     if not rows:
-        raise BadInput(f"{file} has no rows", "give data with more rows, or a smaller share to evaluate on")
+        raise BadInput(f"{file} has no rows", "use data with more rows, or a smaller eval split")
     return rows
 
 
 def read_rejected(file: Path) -> Sequence[list[Message]]:
-    """Of each pair of answers the rejected one: one message, instead of the row's last. Of other data there are none.
+    """Return the rejected answer of each pair, which replaces the row's last message; empty for other data.
 
     Raises:
-        BadInput: the file is missing or is none.
+        BadInput: the file is missing or invalid.
     """
-    return _column(file, "rejected") or ()
+    return _read_column(file, "rejected") or ()
 
 
-def _column(file: Path, *names: str) -> Rows | None:
-    """The first of the columns that is there."""
+def _read_column(file: Path, *names: str) -> Rows | None:
+    """Return the first of the columns that exists."""
     import pyarrow.parquet as pq
     from pyarrow import ArrowException
 
     if not file.is_file():
-        raise BadInput(f"there is no {file}", FIX)
+        raise BadInput(f"{file} not found", FIX)
     try:
-        there = pq.read_schema(file).names
-        return next((Rows(file, name) for name in names if name in there), None)
+        existing = pq.read_schema(file).names
+        return next((Rows(file, name) for name in names if name in existing), None)
     except (ArrowException, OSError) as error:
-        raise BadInput(f"{file} can't be read: {error}", FIX) from None
+        raise BadInput(f"cannot read {file}: {error}", FIX) from None

@@ -1,7 +1,7 @@
-"""Weights of data files: how many times the rows of each count in an epoch. Light: who validates uses it too.
+"""Weights of data files: how many times the rows of each are trained on in an epoch. Imports no heavy library.
 
-A file is named as in the data, by the end of its address or path: its name, or with as many folders before it as tell
-it from the others. So a weight stays with its file when files are added, left out, or given in another order.
+A file is identified by the end of its URL or path: its name, preceded by directories as needed to be unambiguous.
+Its weight does not depend on the other files or their order.
 """
 
 from __future__ import annotations
@@ -13,67 +13,69 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 MAX_WEIGHT = 100.0
-"""Copies are written out: more of them would rather fill the disk than teach."""
-SHOWN = 5
+"""Limit of copies, which are written to disk."""
+MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What is wrong with the weight under ``key``, or with all of them together (an empty key)."""
+class WeightError:
+    """Error of the weight under ``key``, or of all weights together (an empty key)."""
 
     key: str
     message: str
     fix: str
 
 
-def of_files(weights: Mapping[str, float], files: Sequence[str]) -> tuple[list[float], list[Fault]]:
-    """The weight of each file (1 where none is written), and what is wrong with those written.
+def resolve_weights(weights: Mapping[str, float], files: Sequence[str]) -> tuple[list[float], list[WeightError]]:
+    """Return the weight of each file (default 1), and the errors of ``weights``.
 
-    ``files``: addresses, or paths below the folder of the data.
+    ``files`` are URLs, or paths relative to the data directory.
     """
-    names = [_plain(file) for file in files]
-    found = [1.0] * len(files)
-    taken: dict[int, str] = {}
-    faults = []
+    names = [_strip_url(file) for file in files]
+    resolved = [1.0] * len(files)
+    matched: dict[int, str] = {}
+    errors = []
     for key, weight in weights.items():
         if not 0 <= weight <= MAX_WEIGHT:
-            faults.append(Fault(key, f"{weight:g} is no weight", f"write a number from 0 to {MAX_WEIGHT:g}"))
+            errors.append(WeightError(key, f"{weight:g} is out of range", f"use a number from 0 to {MAX_WEIGHT:g}"))
             continue
-        meant = _meant(_plain(key), names)
-        if len(meant) != 1:
-            faults.append(_several(key, [names[place] for place in meant]) if meant else _none(key, names))
-        elif meant[0] in taken:
-            fix = "keep one of them"
-            faults.append(Fault(key, f"the file has a weight already, as {taken[meant[0]]}", fix))
+        matches = _match_files(_strip_url(key), names)
+        if len(matches) != 1:
+            errors.append(_ambiguous(key, [names[idx] for idx in matches]) if matches else _not_found(key, names))
+        elif matches[0] in matched:
+            fix = "remove one of them"
+            errors.append(WeightError(key, f"the file already has a weight, as {matched[matches[0]]}", fix))
         else:
-            taken[meant[0]] = key
-            found[meant[0]] = weight
-    if not faults and files and not any(found):
-        faults.append(Fault("", "all files have the weight 0: no row is left to train on", "give one of them more"))
-    return found, faults
+            matched[matches[0]] = key
+            resolved[matches[0]] = weight
+    if not errors and files and not any(resolved):
+        errors.append(WeightError("", "all files have weight 0: no training rows remain", "increase one weight"))
+    return resolved, errors
 
 
-def _meant(key: str, names: Sequence[str]) -> list[int]:
-    """Files that a key means: the one of exactly this name, else those whose last parts are the key's."""
-    same = [place for place, name in enumerate(names) if name == key]
-    return same or [place for place, name in enumerate(names) if f"/{name}".endswith(f"/{key}") and key]
+def _match_files(key: str, names: Sequence[str]) -> list[int]:
+    """Return the indices of the file with exactly this name, else of those whose path ends with the key."""
+    exact = [idx for idx, name in enumerate(names) if name == key]
+    return exact or [idx for idx, name in enumerate(names) if f"/{name}".endswith(f"/{key}") and key]
 
 
-def _plain(file: str) -> str:
-    """An address without user, query and fragment: they are no part of the name, and may be secret."""
+def _strip_url(file: str) -> str:
+    """Return a URL without user, query and fragment, which can be secret."""
     return unquote(re.sub(r"(?<=://)[^/]*@", "", re.split("[?#]", file, maxsplit=1)[0]))
 
 
-def _none(key: str, names: Sequence[str]) -> Fault:
+def _not_found(key: str, names: Sequence[str]) -> WeightError:
     short = list(dict.fromkeys(name.rpartition("/")[2] for name in names))
-    near = difflib.get_close_matches(_plain(key).rpartition("/")[2], short, 1)
-    more = f" and {len(short) - SHOWN} more" if len(short) > SHOWN else ""
-    there = f"there are {', '.join(short[:SHOWN])}{more}"
-    return Fault(key, "is no file of the data", f"did you mean {near[0]}?" if near and near[0] != key else there)
+    similar = difflib.get_close_matches(_strip_url(key).rpartition("/")[2], short, 1)
+    more = f" and {len(short) - MAX_SHOWN} more" if len(short) > MAX_SHOWN else ""
+    existing = f"use one of {', '.join(short[:MAX_SHOWN])}{more}"
+    return WeightError(
+        key, "no such file in the data", f"did you mean {similar[0]}?" if similar and similar[0] != key else existing
+    )
 
 
-def _several(key: str, names: Sequence[str]) -> Fault:
-    told = ", ".join(names[:SHOWN])
+def _ambiguous(key: str, names: Sequence[str]) -> WeightError:
+    listed = ", ".join(names[:MAX_SHOWN])
     if len(set(names)) < len(names):
-        return Fault(key, f"{len(names)} files are called so: {told}", "give them names of their own")
-    return Fault(key, f"means {len(names)} files: {told}", "write more of the path, or the whole address")
+        return WeightError(key, f"{len(names)} files have this name: {listed}", "give them different names")
+    return WeightError(key, f"matches {len(names)} files: {listed}", "use a longer path, or the whole URL")

@@ -1,4 +1,4 @@
-"""Parquet files in batches of a bounded size, however wide their rows are."""
+"""Reader of parquet files in batches of bounded size, independent of the width of rows."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_BYTES = 8 << 20
+MAX_BATCH_BYTES = 8 << 20
 """Bytes of a batch."""
-ROWS_READ = 64
-"""Rows that are decoded at once: few, because a dictionary may hide how wide they are."""
+DECODE_ROWS = 64
+"""Rows decoded at once: few, because dictionaries hide the width of rows."""
 PAGE_BUFFER = 1 << 20
 
 
-def batches(path: Path, columns: Sequence[str], at_once: int = MAX_BYTES) -> Iterator[pa.RecordBatch]:
-    """Read columns in batches of about ``at_once`` bytes, or of one row where that is larger.
+def read_batches(path: Path, columns: Sequence[str], batch_bytes: int = MAX_BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+    """Read columns in batches of about ``batch_bytes`` bytes, with at least one row.
 
     Raises:
-        pyarrow.ArrowException, OSError: the file is damaged or can't be read.
+        pyarrow.ArrowException, OSError: the file is damaged or not readable.
     """
     import pyarrow.parquet as pq
 
-    # Streams of pages: otherwise whole column chunks, which may be all of the file, are read ahead.
+    # Stream pages: by default whole column chunks, which can be all of the file, are prefetched.
     with pq.ParquetFile(path, buffer_size=PAGE_BUFFER, pre_buffer=False) as parquet:
-        waiting: list[pa.RecordBatch] = []
-        size, widest = 0, _widest(parquet)
+        pending: list[pa.RecordBatch] = []
+        size, widest = 0, _max_row_bytes(parquet)
         for group in range(parquet.num_row_groups):
-            rows = max(1, min(ROWS_READ, int(at_once / widest)))
+            rows = max(1, min(DECODE_ROWS, int(batch_bytes / widest)))
             for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(columns)):
                 widest = max(widest, batch.nbytes / max(len(batch), 1))
-                waiting.append(batch)
+                pending.append(batch)
                 size += batch.nbytes
-                if size >= at_once:
-                    yield from _parts(waiting, size, at_once)
-                    waiting, size = [], 0
-        if waiting:
-            yield from _parts(waiting, size, at_once)
+                if size >= batch_bytes:
+                    yield from _split_batch(pending, size, batch_bytes)
+                    pending, size = [], 0
+        if pending:
+            yield from _split_batch(pending, size, batch_bytes)
 
 
-def _widest(parquet: pq.ParquetFile) -> float:
-    """Bytes of a row where rows are widest, as far as the footer tells: of texts that repeat it counts one."""
+def _max_row_bytes(parquet: pq.ParquetFile) -> float:
+    """Return the maximum bytes per row by the footer, which counts repeated texts once."""
     groups = (parquet.metadata.row_group(number) for number in range(parquet.num_row_groups))
     return max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0) or 1.0
 
 
-def _parts(waiting: list[pa.RecordBatch], size: int, at_once: int) -> Iterator[pa.RecordBatch]:
-    """What was read, as one batch; as several where rows were wider than could be known."""
+def _split_batch(pending: list[pa.RecordBatch], size: int, batch_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows as one batch; as several if rows are wider than expected."""
     import pyarrow as pa
 
-    whole = waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting)
-    step = len(whole) if size < 2 * at_once else max(1, int(len(whole) * at_once / size))
+    whole = pending[0] if len(pending) == 1 else pa.concat_batches(pending)
+    step = len(whole) if size < 2 * batch_bytes else max(1, int(len(whole) * batch_bytes / size))
     for start in range(0, len(whole), step):
         yield whole.slice(start, step)
 
 
-def ahead(made: Iterable[T]) -> Iterator[T]:
-    """Make the next of ``made`` in a thread while the one before is used."""
-    source, end = iter(made), object()
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Compute the next of ``items`` in a thread while the caller uses the previous one."""
+    source, end = iter(items), object()
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, source, end)
-        while (one := coming.result()) is not end:
-            coming = thread.submit(next, source, end)
-            yield one  # type: ignore[misc]
+        upcoming = thread.submit(next, source, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, source, end)
+            yield item  # type: ignore[misc]

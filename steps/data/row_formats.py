@@ -1,16 +1,16 @@
-"""The formats that rows come in; ``row_messages.py`` makes messages of them.
+"""Supported formats of rows; ``row_messages.py`` converts them to messages.
 
 ===================  ===========================================================  =======================
-format               columns                                                      known from
+format               columns                                                      used by
 ===================  ===========================================================  =======================
-preference           ``chosen`` and ``rejected``, ``prompt`` may be there: each   TRL, UltraFeedback
+preference           ``chosen``, ``rejected``, optionally ``prompt``: each        TRL, UltraFeedback
                      a text or a list of ``{role, content}``; without ``prompt``
                      they are lists that begin with it
 messages             ``messages``: a list of ``{role, content}``                  OpenAI, TRL
 sharegpt             ``conversations``: a list of ``{from, value}``               ShareGPT, Vicuna
 prompt-completion    ``prompt`` and ``completion``: each a text or such a list    TRL
-instruction          ``instruction``, ``output``; ``input`` may be there          Alpaca
-text                 ``text``: no conversation, every token is learned            continued pretraining
+instruction          ``instruction``, ``output``, optionally ``input``            Alpaca
+text                 ``text``: plain text, every token is learned                 continued pretraining
 ===================  ===========================================================  =======================
 
 Columns of other names are mapped: ``{"prompt": "question"}`` reads the column ``question`` as ``prompt``.
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 Format = Literal["preference", "messages", "sharegpt", "prompt-completion", "instruction", "text"]
 Columns = Mapping[str, str]
-"""Name that a format knows a column by -> the column's name in the files."""
+"""Column name of the format -> column name in the files."""
 
-NEEDED = (
+SUPPORTED = (
     "a column `messages` (a list of {role, content} a row) or `conversations` (a list of {from, value}), "
     "or the columns `prompt` and `completion`, or `instruction` and `output`, or `chosen` and `rejected`, or `text`"
 )
@@ -47,8 +47,8 @@ Column = Literal[
     "rejected",
     "text",
 ]
-"""What the formats call their columns."""
-KNOWN: tuple[Column, ...] = get_args(Column)
+"""Column names of the formats."""
+COLUMN_NAMES: tuple[Column, ...] = get_args(Column)
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class _Kind:
     columns: tuple[str, ...]
     optional: tuple[str, ...]
     lists: tuple[str, str] | None
-    """Fields of the list's elements, where a column may hold a list."""
+    """Fields of the list elements, if columns can be lists."""
     texts: bool
-    """Whether columns may hold text."""
+    """Columns can be text."""
 
 
 FORMATS: dict[Format, _Kind] = {
@@ -69,55 +69,61 @@ FORMATS: dict[Format, _Kind] = {
     "instruction": _Kind(("instruction", "output"), ("input",), None, True),
     "text": _Kind(("text",), (), None, True),
 }
-"""In the order in which they are looked for: what is common beside the columns of another format comes last."""
+"""In order of detection: columns that often accompany those of another format are last."""
 
 
-def of_schema(name: str, schema: pa.Schema, columns: Columns) -> Format:
-    """The format of a file called ``name``.
+def detect_format(name: str, schema: pa.Schema, columns: Columns) -> Format:
+    """Return the format of a file called ``name``.
 
     Raises:
-        BadInput: no format's columns are there, or they hold something else.
+        BadInput: the file has no format's columns, or they have other types.
     """
-    there = _by_known_name(schema.names, columns)
-    if missing := sorted(f"`{column}`" for known, column in columns.items() if known not in there):
-        raise BadInput(f"{name}: no column {', '.join(missing)}, which `columns` names", f"there are {_names(schema)}")
-    for found, kind in FORMATS.items():
-        if set(kind.columns) <= set(there):
-            _check_types(name, schema, kind, there)
-            return found
+    existing = _by_known_name(schema.names, columns)
+    if missing := sorted(f"`{column}`" for known, column in columns.items() if known not in existing):
+        raise BadInput(
+            f"{name}: columns not found: {', '.join(missing)}", f"map `columns` to one of {_format_names(schema)}"
+        )
+    for data_format, kind in FORMATS.items():
+        if set(kind.columns) <= set(existing):
+            _check_types(name, schema, kind, existing)
+            return data_format
     raise BadInput(
-        f"{name}: no columns to tune on; there are {_names(schema)}",
-        f"needed is {NEEDED}: rename or add them, or say with `columns` what they are called",
+        f"{name}: no columns to tune on, only {_format_names(schema)}",
+        f"add or rename columns, or map them with `columns`; supported: {SUPPORTED}",
     )
 
 
 def used_columns(data_format: Format, names: Iterable[str], columns: Columns) -> dict[str, str]:
-    """Columns to read: the format's name for each, and the file's."""
-    there = _by_known_name(names, columns)
+    """Return the columns to read: the format's name for each -> the file's."""
+    existing = _by_known_name(names, columns)
     kind = FORMATS[data_format]
-    return {name: there[name] for name in (*kind.columns, *kind.optional) if name in there}
+    return {name: existing[name] for name in (*kind.columns, *kind.optional) if name in existing}
 
 
 def _by_known_name(names: Iterable[str], columns: Columns) -> dict[str, str]:
-    given = set(names)
-    taken = set(columns.values())
-    own = {name: name for name in KNOWN if name in given and name not in columns and name not in taken}
-    return own | {known: column for known, column in columns.items() if column in given}
+    available = set(names)
+    mapped = set(columns.values())
+    unmapped = {
+        name: name for name in COLUMN_NAMES if name in available and name not in columns and name not in mapped
+    }
+    return unmapped | {known: column for known, column in columns.items() if column in available}
 
 
-def _check_types(name: str, schema: pa.Schema, kind: _Kind, there: Mapping[str, str]) -> None:
-    wrong = []
-    for column in (there[known] for known in (*kind.columns, *kind.optional) if known in there):
-        found = schema.field(column).type
-        if not ((kind.texts and _is_text(found)) or (kind.lists and _is_list_of(found, kind.lists))):
-            wrong.append(f"`{column}` is {found}")
-    if wrong:
-        raise BadInput(f"{name}: the column {' and '.join(wrong)}", f"needed is {NEEDED}; contents are text")
-    answers = [there[known] for known in ("chosen", "rejected") if known in kind.columns]
-    if "prompt" not in there and (texts := [name for name in answers if _is_text(schema.field(name).type)]):
+def _check_types(name: str, schema: pa.Schema, kind: _Kind, existing: Mapping[str, str]) -> None:
+    errors = []
+    for column in (existing[known] for known in (*kind.columns, *kind.optional) if known in existing):
+        column_type = schema.field(column).type
+        if not ((kind.texts and _is_text(column_type)) or (kind.lists and _is_list_with(column_type, kind.lists))):
+            errors.append(f"`{column}` is {column_type}")
+    if errors:
         raise BadInput(
-            f"{name}: the column `{texts[0]}` is text, and there is no `prompt` that says what it answers",
-            "add a column `prompt`, or give both as lists of {role, content} that begin with the prompt",
+            f"{name}: unsupported column type: {' and '.join(errors)}", f"supported: {SUPPORTED}, with text contents"
+        )
+    answers = [existing[known] for known in ("chosen", "rejected") if known in kind.columns]
+    if "prompt" not in existing and (texts := [name for name in answers if _is_text(schema.field(name).type)]):
+        raise BadInput(
+            f"{name}: the column `{texts[0]}` is text, but the column `prompt` is missing",
+            "add a column `prompt`, or use lists of {role, content} that begin with the prompt",
         )
 
 
@@ -128,7 +134,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _is_list_of(kind: pa.DataType, names: tuple[str, str]) -> bool:
+def _is_list_with(kind: pa.DataType, names: tuple[str, str]) -> bool:
     import pyarrow as pa
 
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
@@ -137,5 +143,5 @@ def _is_list_of(kind: pa.DataType, names: tuple[str, str]) -> bool:
     return all(name in fields and _is_text(fields[name]) for name in names)
 
 
-def _names(schema: pa.Schema) -> str:
+def _format_names(schema: pa.Schema) -> str:
     return ", ".join(f"`{name}`" for name in schema.names) or "none"

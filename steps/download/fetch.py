@@ -1,4 +1,4 @@
-"""Several files over HTTP at once: whole or not there, and kept when they are there already."""
+"""Concurrent HTTP downloads of several files, atomic and cached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from steps.download.transfer import DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_of
+from steps.download.transfer import DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_path
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import Sleep
@@ -21,23 +21,23 @@ MAX_CONNECTIONS = 4
 def fetch_all(
     urls: Sequence[str], folder: Path, *, allow_private_hosts: bool = False, wait: Sleep | None = None
 ) -> list[DownloadedFile]:
-    """Fetch every address into ``folder`` and return the files in the order of ``urls``.
+    """Download every URL into ``folder`` and return the files in the order of ``urls``.
 
-    What is there already is kept, what is there in part is continued. ``#sha256=<hex>`` at the end of an address is
-    the digest its file must have (pip's syntax). One that fails stops the others after their first bytes, so that
-    all failures are told at once and no time is spent on the rest; their partial files stay.
+    Existing files are reused, partial ones resumed. ``#sha256=<hex>`` at the end of a URL is the expected digest
+    (pip's syntax). A failure stops the other downloads after their first bytes, so that all failures are reported
+    together; partial files are kept.
 
     Raises:
-        BadInput: an address, its answer or the disk is such that trying again does not help; names all that failed.
-        StepError: servers that could not be reached or did not keep up.
+        BadInput: permanent errors of URLs, responses or the disk; lists all failed downloads.
+        StepError: unreachable or slow servers.
     """
-    targets = _targets(urls, folder)
+    targets = _parse_urls(urls, folder)
     folder.mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
     meter = ProgressMeter(target.shown for target in targets)
     with concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
-        pause = stop.wait if wait is None else wait
-        transfers = [Transfer(target, meter, stop, pause, allow_private_hosts) for target in targets]
+        sleep = stop.wait if wait is None else wait
+        transfers = [Transfer(target, meter, stop, sleep, allow_private_hosts) for target in targets]
         futures = [pool.submit(transfer.run) for transfer in transfers]
         try:
             concurrent.futures.wait(futures)
@@ -48,38 +48,38 @@ def fetch_all(
     return [future.result() for future in futures]
 
 
-def forget(fetched: Iterable[Path]) -> None:
-    """Remove finished files and what is recorded of them, so that they are fetched again."""
-    for path in fetched:
-        for file in (path, state_of(path)):
+def delete_downloads(paths: Iterable[Path]) -> None:
+    """Delete finished files and their state, so that they are downloaded again."""
+    for path in paths:
+        for file in (path, state_path(path)):
             file.unlink(missing_ok=True)
 
 
-def _targets(urls: Sequence[str], folder: Path) -> list[Target]:
-    wrong: list[str] = []
+def _parse_urls(urls: Sequence[str], folder: Path) -> list[Target]:
+    errors: list[str] = []
     targets: dict[str, Target] = {}
-    for given in urls:
+    for text in urls:
         try:
-            url, fragment = urldefrag(given.strip())
+            url, fragment = urldefrag(text.strip())
             parts = urlsplit(url)
             _ = parts.port
         except ValueError as error:
-            wrong.append(f"{hosts.shown(given)}: {error}")
+            errors.append(f"{hosts.shown(text)}: {error}")
             continue
         digest = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            wrong.append(f"{hosts.shown(given)}: not an http or https address")
+            errors.append(f"{hosts.shown(text)}: not an http or https URL")
         elif fragment and not digest:
-            wrong.append(f"{hosts.shown(given)}: what follows # must be sha256=<64 hex digits>")
+            errors.append(f"{hosts.shown(text)}: the fragment must be sha256=<64 hex digits>")
         elif url in targets:
-            wrong.append(f"{hosts.shown(given)}: given twice")
+            errors.append(f"{hosts.shown(text)}: duplicate URL")
         else:
-            # Equal base names are usual ("0000.parquet"), so the name begins with a digest of the whole address.
+            # Base names are often equal ("0000.parquet"), so the name begins with a digest of the URL.
             base = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path.rpartition("/")[2]))[-100:]
             name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{base or 'file'}"
             targets[url] = Target(url, f"sha256:{digest[1].lower()}" if digest else "", folder / name)
-    if wrong:
-        raise BadInput("\n  ".join(["addresses that cannot be fetched:", *wrong]), "correct these urls")
+    if errors:
+        raise BadInput("\n  ".join(["invalid URLs:", *errors]), "correct these URLs")
     return list(targets.values())
 
 
@@ -87,11 +87,11 @@ def _raise_all(errors: Sequence[BaseException]) -> None:
     for error in errors:
         if not isinstance(error, StepError):
             raise error
-    found = [error for error in errors if isinstance(error, StepError)]
-    if len(found) == 1:
-        raise found[0]
-    if found:
-        # One that no retry mends decides, or the workflow would repeat what cannot succeed.
-        kind = BadInput if any(isinstance(error, BadInput) for error in found) else StepError
-        what = "\n  ".join([f"{len(found)} downloads failed:", *(error.message for error in found)])
-        raise kind(what, "; ".join(dict.fromkeys(error.fix for error in found if error.fix)))
+    step_errors = [error for error in errors if isinstance(error, StepError)]
+    if len(step_errors) == 1:
+        raise step_errors[0]
+    if step_errors:
+        # A permanent error takes precedence, so that the workflow does not retry in vain.
+        kind = BadInput if any(isinstance(error, BadInput) for error in step_errors) else StepError
+        message = "\n  ".join([f"{len(step_errors)} downloads failed:", *(error.message for error in step_errors)])
+        raise kind(message, "; ".join(dict.fromkeys(error.fix for error in step_errors if error.fix)))

@@ -1,4 +1,4 @@
-"""Rows that count more or less than once: which are trained on, how often, and the places that their copies get."""
+"""Resampling of rows by file weights, and the positions of the copies."""
 
 from __future__ import annotations
 
@@ -12,85 +12,83 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_ROWS = 2**32 - 1
-"""That are written: places are numbers of 32 bits."""
+"""Maximum number of written rows, as positions have 32 bits."""
 
 
-def weighted(
+def resample(
     train: np.ndarray, counts: Sequence[int], weights: Sequence[float], shuffle: bool, seed: int
 ) -> tuple[np.ndarray, list[int]]:
-    """Row numbers to train on, some several times and some not at all, and how many there are of each file.
+    """Return the row numbers to train on, repeated or omitted by weight, and the number of rows of each file.
 
-    A file's rows in ``train`` count ``weight`` times on the whole: each as often as the whole part of it says, and of
-    the rest a share, drawn by ``seed``, once more. With ``shuffle`` the copies lie among the other rows; otherwise
-    those that are seen again follow when all have been seen.
-
-    ``counts``: rows of each file.
+    A file's rows in ``train`` are repeated ``weight`` times: each as often as the integer part, and a sample of the
+    rows, drawn by ``seed``, once more for the fraction. With ``shuffle`` copies are mixed with the other rows;
+    otherwise each repetition follows the previous pass. ``counts`` has the rows of each file.
 
     Raises:
-        BadInput: no row is left, or there are too many.
+        BadInput: there are no rows, or too many.
     """
     import numpy as np
 
     times = np.zeros(sum(counts), np.uint8)
     times[train] = 1
-    of_files = []
+    rows_per_file = []
     start = 0
     for number, (count, weight) in enumerate(zip(counts, weights, strict=True)):
-        part = times[start : start + count]  # a view: what is written to it is written to `times`
+        part = times[start : start + count]  # a view into `times`
         rows = np.flatnonzero(part)
         start += count
-        again = int(weight)
-        part[rows] = again
-        # Half a row counts as one, so that 0.5 of a file with one row is not nothing.
-        drawn = int((weight - again) * len(rows) + 0.5)
+        repeats = int(weight)
+        part[rows] = repeats
+        # Round half up, so that 0.5 of a file with one row is one row.
+        drawn = int((weight - repeats) * len(rows) + 0.5)
         if drawn:
             np.random.RandomState([seed, number]).shuffle(rows)
             part[rows[:drawn]] += 1
-        of_files.append(again * len(rows) + drawn)
-    if not 0 < sum(of_files) <= MAX_ROWS - (len(times) - len(train)):
-        what = f"with these weights there are {sum(of_files)} rows to train on"
-        raise BadInput(what, "raise the weights" if not sum(of_files) else "lower the weights")
-    passes, left = [], train[times[train] > 0]
-    while len(left):
-        passes.append(left)
-        left = left[times[left] > len(passes)]
+        rows_per_file.append(repeats * len(rows) + drawn)
+    if not 0 < sum(rows_per_file) <= MAX_ROWS - (len(times) - len(train)):
+        message = f"these weights result in {sum(rows_per_file)} training rows"
+        raise BadInput(message, "increase the weights" if not sum(rows_per_file) else "reduce the weights")
+    passes, remaining = [], train[times[train] > 0]
+    while len(remaining):
+        passes.append(remaining)
+        remaining = remaining[times[remaining] > len(passes)]
     order = np.concatenate(passes)
     if shuffle:
         np.random.RandomState(seed).shuffle(order)
-    return order, of_files
+    return order, rows_per_file
 
 
 class RowPlacement:
-    """Where the copies of each row go: rows to train on come first, then those held out, each in the order given."""
+    """Positions of the copies of each row: training rows first, then held-out rows, each in their order."""
 
     def __init__(self, train: np.ndarray, held_out: np.ndarray, count: int) -> None:
-        """``train`` and ``held_out`` hold numbers of ``count`` rows, of some several times and of some not at all."""
+        """``train`` and ``held_out`` contain row numbers below ``count``, some repeated and some omitted."""
         import numpy as np
 
         order = np.concatenate([train, held_out])
         times = np.bincount(order, minlength=count)
         self.starts: np.ndarray | None = None
-        self.taken = 0
+        self.num_placed = 0
         if (times == 1).all():
             self.places = np.empty(count, np.uint32)
             self.places[order] = np.arange(count, dtype=np.uint32)
         else:
-            # The places of row n are those from starts[n] on.
+            # The positions of row n begin at starts[n].
             self.places = np.argsort(order, kind="stable").astype(np.uint32)
             self.starts = np.concatenate([[0], np.cumsum(times)])
 
-    def of(self, rows: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-        """The next rows with their places, once for each copy, so that no more is in memory at once than was given."""
+    def place(self, rows: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+        """Yield the next rows with their positions, once per copy, so that memory stays bounded by the input."""
         import numpy as np
         import pyarrow as pa
 
-        first, self.taken = self.taken, self.taken + len(rows)
+        first, self.num_placed = self.num_placed, self.num_placed + len(rows)
         if self.starts is None:
-            yield rows, self.places[first : self.taken]
+            yield rows, self.places[first : self.num_placed]
             return
-        starts = self.starts[first : self.taken + 1]
+        starts = self.starts[first : self.num_placed + 1]
         times = np.diff(starts)
         for copy in range(times.max(initial=0)):
-            chosen = np.flatnonzero(times > copy)
-            part = rows if len(chosen) == len(rows) else rows.take(pa.array(chosen))
-            yield part, self.places[starts[chosen] + copy]
+            selected = np.flatnonzero(times > copy)
+            part = rows if len(selected) == len(rows) else rows.take(pa.array(selected))
+            yield part, self.places[starts[selected] + copy]

@@ -1,6 +1,6 @@
-"""Whether rows can be tuned on, and if not, why.
+"""Validation of rows.
 
-Batches are checked as a whole; only one that does not pass is gone through row by row, to tell which and why.
+Batches are checked with vectorized operations; only an invalid batch is checked row by row, to report the reasons.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from steps.data.row_messages import blank, lengths_of
+from steps.data.row_messages import is_blank, lengths_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,25 +19,23 @@ SYSTEM, USER, ASSISTANT = range(3)
 Message = dict[str, Any]
 
 
-def faults(rows: pa.RecordBatch) -> dict[int, str]:
-    """Number in the batch of each row that cannot be used -> why; ``row_messages.to_messages`` makes such ``rows``."""
+def find_invalid_rows(rows: pa.RecordBatch) -> dict[int, str]:
+    """Return index -> reason for each invalid row of a batch from ``row_messages.to_messages``."""
     if "text" in rows.schema.names:
-        wrong = blank(rows["text"]).to_numpy(zero_copy_only=False).nonzero()[0]
-        return {
-            int(number): "no text" if rows["text"][int(number)].is_valid else "no value (null)" for number in wrong
-        }
+        invalid = is_blank(rows["text"]).to_numpy(zero_copy_only=False).nonzero()[0]
+        return {int(number): "no text" if rows["text"][int(number)].is_valid else "null value" for number in invalid}
     sides = [rows[name] for name in rows.schema.names]
-    if all(map(_sound, sides)) and (len(sides) == 1 or _same_prompt(*sides)):
+    if all(map(_is_valid, sides)) and (len(sides) == 1 or _same_prompt(*sides)):
         return {}
-    told = {}
+    reasons = {}
     for number, row in enumerate(zip(*(side.to_pylist() for side in sides), strict=True)):
-        if fault := _fault(row[0]) if len(row) == 1 else _pair_fault(*row):
-            told[number] = fault
-    return told
+        if reason := _find_error(row[0]) if len(row) == 1 else _find_pair_error(*row):
+            reasons[number] = reason
+    return reasons
 
 
-def _sound(rows: pa.ListArray) -> bool:
-    """Whether ``_fault`` has nothing to say of any row."""
+def _is_valid(rows: pa.ListArray) -> bool:
+    """Return True if ``_find_error`` finds no error in any row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -48,62 +46,62 @@ def _sound(rows: pa.ListArray) -> bool:
     roles = pc.fill_null(pc.index_in(message.field("role"), pa.array(ROLES)), -1).to_numpy(zero_copy_only=False)
     ends = lengths.cumsum()
     starts = ends - lengths
-    led = roles[starts] == SYSTEM
+    has_system = roles[starts] == SYSTEM
     return bool(
         (roles >= 0).all()
-        and not blank(message.field("content")).true_count
-        and (roles == SYSTEM).sum() == led.sum()
-        and (roles[starts + led] == USER).all()
+        and not is_blank(message.field("content")).true_count
+        and (roles == SYSTEM).sum() == has_system.sum()
+        and (roles[starts + has_system] == USER).all()
         and (roles[ends - 1] == ASSISTANT).all()
     )
 
 
 def _same_prompt(chosen: pa.ListArray, rejected: pa.ListArray) -> bool:
-    """Whether both sides of each pair are the same up to their last message, and are not in that."""
+    """Return True if both sides of each pair differ in their last message, and only in that."""
     import numpy as np
     import pyarrow.compute as pc
 
     lengths = lengths_of(chosen)
     if (lengths != lengths_of(rejected)).any():
         return False
-    one, other = chosen.flatten(), rejected.flatten()
-    same = pc.and_(*(pc.equal(one.field(part), other.field(part)) for part in ("role", "content")))
-    wanted = np.ones(len(one), bool)
-    wanted[lengths.cumsum() - 1] = False
-    return bool((same.to_numpy(zero_copy_only=False) == wanted).all())
+    left, right = chosen.flatten(), rejected.flatten()
+    same = pc.and_(*(pc.equal(left.field(part), right.field(part)) for part in ("role", "content")))
+    expected = np.ones(len(left), bool)
+    expected[lengths.cumsum() - 1] = False
+    return bool((same.to_numpy(zero_copy_only=False) == expected).all())
 
 
-def _fault(row: list[Message] | None) -> str:
-    """Why a row cannot be used; empty if it can."""
+def _find_error(row: list[Message] | None) -> str:
+    """Return the reason why a row is invalid; empty if it is valid."""
     if row is None:
-        return "no value (null)"
+        return "null value"
     if not all(row):
-        return "a message that is null"
+        return "null message"
     if extra := [message["extra"] for message in row if message["extra"]]:
-        return f"a message with `{extra[0]}`, which is not learned"
+        return f"message with the unsupported field `{extra[0]}`"
     roles = [message["role"] for message in row]
-    strange = [role for role in roles if role not in ROLES]
-    if strange:
-        return f"a role {json.dumps(strange[0])}; known are {', '.join(ROLES)}"
+    unknown = [role for role in roles if role not in ROLES]
+    if unknown:
+        return f"unknown role {json.dumps(unknown[0])}; must be one of {', '.join(ROLES)}"
     if "assistant" not in roles:
         return "no assistant turn"
     if any(not (message["content"] or "").strip() for message in row):
-        return "a message without text"
+        return "message without text"
     if "system" in roles[1:]:
-        return "a system message that is not the first"
+        return "system message is not the first"
     if roles[roles[0] == "system"] != "user":
-        return "no user turn before the assistant's"
-    return "" if roles[-1] == "assistant" else "the last turn is not the assistant's"
+        return "no user turn before the assistant turn"
+    return "" if roles[-1] == "assistant" else "the last turn is not an assistant turn"
 
 
-def _pair_fault(chosen: list[Message] | None, rejected: list[Message] | None) -> str:
-    """Why a pair of conversations cannot be used.
+def _find_pair_error(chosen: list[Message] | None, rejected: list[Message] | None) -> str:
+    """Return the reason why a pair of conversations is invalid; empty if it is valid.
 
-    They differ in the last answer alone, so that it is plain where the prompt ends: it is all that comes before.
+    They must differ only in the last answer, so that all messages before it are the prompt.
     """
     for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if fault := _fault(side):
-            return f"{name}: {fault}"
+        if reason := _find_error(side):
+            return f"{name}: {reason}"
     assert chosen and rejected
     if chosen[:-1] != rejected[:-1]:
         return "chosen and rejected differ before their last message"

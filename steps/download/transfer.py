@@ -1,8 +1,8 @@
-"""One file on its way over HTTP: resumed, tried again, checked, whole or not there.
+"""HTTP download of one file: resumed, retried, verified and atomic.
 
-A file ``NAME`` is finished when its bytes have the digest that ``NAME.state.json`` records. Until then its bytes are
-in ``NAME.partial``, and the state keeps what tells whether the server's file is still the same (RFC 9110, 13.1.5), so
-that a later try asks for the rest alone.
+A file ``NAME`` is finished when its bytes have the digest recorded in ``NAME.state.json``. Until then its bytes are in
+``NAME.partial``, and the state has the validators (RFC 9110, 13.1.5) that detect a changed file, so that a later
+attempt requests only the remaining bytes.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ CHUNK = 1 << 18
 
 @dataclasses.dataclass(frozen=True)
 class DownloadedFile:
-    """A finished file, and where it came from."""
+    """A finished file and its source."""
 
     url: str
-    """Address as it may be printed: see ``hosts.shown``."""
+    """Redacted URL for output; see ``hosts.shown``."""
     path: Path
     size: int
     sha256: str
@@ -47,61 +47,61 @@ class DownloadedFile:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What to fetch, and where to."""
+    """URL to download, and destination."""
 
     url: str
     digest: str
-    """``sha256:<hex>`` that the file must have; empty where none was given."""
+    """Expected ``sha256:<hex>``; empty if unknown."""
     path: Path
 
     @property
     def shown(self) -> str:
-        """Address as it may be printed."""
+        """Redacted URL for output."""
         return hosts.shown(self.url)
 
     @property
     def partial(self) -> Path:
-        """Where the bytes are until all are here."""
+        """File of an incomplete download."""
         return self.path.with_name(f"{self.path.name}.partial")
 
     @property
     def state(self) -> Path:
-        """See ``state_of``."""
-        return state_of(self.path)
+        """File of the download's state."""
+        return state_path(self.path)
 
 
-def state_of(path: Path) -> Path:
-    """Where it is recorded which file of the server a file is."""
+def state_path(path: Path) -> Path:
+    """Return the file that records size, validators and digest of a download."""
     return path.with_name(f"{path.name}.state.json")
 
 
 class Stopped(Exception):
-    """Another download failed; this one keeps what it has."""
+    """Another download failed; the partial file is kept."""
 
 
 class ProgressMeter:
-    """How far several downloads are, in bytes; told to Argo once all sizes are known."""
+    """Total progress of several downloads in bytes, reported to Argo once all sizes are known."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._sizes: dict[str, int | None] = dict.fromkeys(names)
         self._have = dict.fromkeys(self._sizes, 0)
         self._lock = threading.Lock()
-        self._told = 0.0
+        self._last_report = 0.0
 
-    def at(self, name: str, have: int, size: int | None) -> None:
-        """Tell that ``have`` of the ``size`` bytes of a file are here."""
+    def update(self, name: str, have: int, size: int | None) -> None:
+        """Record that ``have`` of ``size`` bytes of a file are downloaded."""
         with self._lock:
             self._have[name], self._sizes[name] = have, size
             sizes = [known for known in self._sizes.values() if known is not None]
             done, total, now = sum(self._have.values()), sum(sizes), time.monotonic()
-            if len(sizes) == len(self._sizes) and (done == total or now - self._told > 1):
+            if len(sizes) == len(self._sizes) and (done == total or now - self._last_report > 1):
                 progress.report(done, total)
-                self._told = now
+                self._last_report = now
 
 
 @dataclasses.dataclass
 class _State:
-    """What is known of the server's file; ``sha256`` once all of it is here."""
+    """Properties of the server's file; ``sha256`` is set after the download."""
 
     size: int | None = None
     etag: str = ""
@@ -110,16 +110,16 @@ class _State:
 
     @property
     def validator(self) -> str:
-        """For If-Range, which takes no weak entity tag (RFC 9110, 13.1.5)."""
+        """Value of If-Range, which accepts no weak entity tag (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
 
     def is_same(self, size: int | None, etag: str, last_modified: str) -> bool:
-        """Whether a part that a server sends belongs to this file; some servers take no notice of If-Range."""
+        """Return True if a partial response belongs to this file; some servers ignore If-Range."""
         return (size, etag, last_modified or self.last_modified) == (self.size, self.etag, self.last_modified)
 
 
 class Transfer:
-    """One file on its way. ``stop`` ends it, and is set when it fails; ``wait`` passes the time between tries."""
+    """Download of one file. ``stop`` cancels it, and is set on failure; ``wait`` sleeps between attempts."""
 
     def __init__(
         self, target: Target, meter: ProgressMeter, stop: threading.Event, wait: Sleep, allow_private: bool
@@ -132,28 +132,28 @@ class Transfer:
         self._state = _State()
 
     def run(self) -> DownloadedFile:
-        """Bring the file here, or find it here.
+        """Download the file, or return the existing one.
 
         Raises:
-            BadInput: the address, the server's answer, the file's digest, or no space left.
-            StepError: the server could not be reached or did not keep up.
+            BadInput: invalid URL, permanent HTTP error, wrong digest, or no space left.
+            StepError: the server is unreachable or too slow.
             Stopped: another download failed.
         """
         name = self._target.shown
         try:
             self._state = _read_state(self._target.state)
-            finished = self._already_here()
+            finished = self._find_finished()
             if finished:
-                self._meter.at(name, finished.size, finished.size)
-                print(f"{name}: already here, {_megabytes(finished.size)}", flush=True)
+                self._meter.update(name, finished.size, finished.size)
+                print(f"{name}: already downloaded, {_megabytes(finished.size)}", flush=True)
                 return finished
-            began, had = time.monotonic(), self._have()
+            start, resumed_from = time.monotonic(), self._resumable_bytes()
             with hosts.session(allow_private=self._allow_private) as session:
-                self._until_complete(session)
+                self._download_with_retries(session)
             finished = self._finish()
-            seconds = max(time.monotonic() - began, 0.001)
-            speed = f"{(finished.size - had) / 1e6 / seconds:.1f} MB/s"
-            resumed = f", resumed at {_megabytes(had)}" if had else ""
+            seconds = max(time.monotonic() - start, 0.001)
+            speed = f"{(finished.size - resumed_from) / 1e6 / seconds:.1f} MB/s"
+            resumed = f", resumed at {_megabytes(resumed_from)}" if resumed_from else ""
             print(f"{name}: {_megabytes(finished.size)} in {seconds:.1f} s ({speed}{resumed})", flush=True)
             return finished
         except BaseException as error:
@@ -162,8 +162,8 @@ class Transfer:
                 raise self._no_space() from error
             raise
 
-    def _already_here(self) -> DownloadedFile | None:
-        """The finished file; also one that was complete when the step was killed just before its renaming."""
+    def _find_finished(self) -> DownloadedFile | None:
+        """Return the finished file, also if the step was killed before renaming it; None if there is none."""
         digest = self._state.sha256
         if not digest or (self._target.digest and self._target.digest != digest):
             return None
@@ -173,29 +173,29 @@ class Transfer:
                 return DownloadedFile(self._target.shown, self._target.path, self._target.path.stat().st_size, digest)
         return None
 
-    def _have(self) -> int:
-        """Bytes that need not be fetched again."""
+    def _resumable_bytes(self) -> int:
+        """Return the number of downloaded bytes that can be resumed from."""
         if not self._state.validator or not self._target.partial.is_file():
             return 0
         have = self._target.partial.stat().st_size
         return have if self._state.size is None or have <= self._state.size else 0
 
-    def _until_complete(self, session: requests.Session) -> None:
+    def _download_with_retries(self, session: requests.Session) -> None:
         try:
             retry_call(
                 lambda: self._transfer(session),
                 RETRY,
                 retry_if=_is_worth_waiting,
-                progress=self._have,
+                progress=self._resumable_bytes,
                 log=lambda line: print(f"{self._target.shown}: {line}", flush=True),
                 sleep=self._pause,
             )
         except TransientError as error:
-            why = f"{RETRY.max_attempts} attempts in a row brought nothing new"
+            reason = f"{RETRY.max_attempts} consecutive attempts made no progress"
             if not _is_worth_waiting(error):
-                why = f"the server asks to wait {error.retry_after:g} s"
-            fix = "check that the server is up and reachable from here; the next attempt keeps what has arrived"
-            raise StepError(f"{self._target.shown}: {error.message}; {why}", fix) from error
+                reason = f"the server requests a wait of {error.retry_after:g} s"
+            fix = "check that the server is up and reachable; the next attempt resumes the download"
+            raise StepError(f"{self._target.shown}: {error.message}; {reason}", fix) from error
 
     def _pause(self, seconds: float) -> None:
         if self._stop.is_set():
@@ -203,34 +203,34 @@ class Transfer:
         self._wait(seconds)
 
     def _transfer(self, session: requests.Session) -> None:
-        """Ask for what is missing and append it."""
-        have = self._have()
-        # Identity, because lengths and ranges of an encoded answer count other bytes than those we keep.
+        """Request the missing bytes and append them."""
+        have = self._resumable_bytes()
+        # Identity: lengths and ranges of an encoded response count encoded bytes.
         headers = {"Accept-Encoding": "identity", "User-Agent": "argotune"}
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": self._state.validator}
         try:
             url, private = self._target.url, self._allow_private
             with hosts.get(session, url, headers, allow_private=private, timeout=TIMEOUTS) as response:
-                if response.status_code == 416 and have and _range(response)[1] == have == self._state.size:
-                    return  # Killed after the last byte.
+                if response.status_code == 416 and have and _content_range(response)[1] == have == self._state.size:
+                    return  # The step was killed after the last byte.
                 self._append(response, self._begin(response, have))
         except socket.gaierror as error:
             raise TransientError(f"a host name does not resolve: {error.strerror}") from error
         except (requests.RequestException, HTTPError) as error:
-            raise self._interrupted(error) from error
+            raise self._connection_error(error) from error
         size, have = self._state.size, self._target.partial.stat().st_size
         if size is not None and have != size:
             raise TransientError(f"the connection ended after {have} of {size} bytes")
 
     def _begin(self, response: requests.Response, have: int) -> int:
-        """Judge an answer, remember what it says of the file, and return where its bytes begin."""
+        """Check a response, store the file's properties, and return the offset of its first byte."""
         if response.status_code not in (200, 206):
-            raise self._refused(response)
+            raise self._http_error(response)
         etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
-        start, size = 0, _length(response)
+        start, size = 0, _content_length(response)
         if response.status_code == 206:
-            start, size = _range(response)
+            start, size = _content_range(response)
             if start != have or not self._state.is_same(size, etag, modified):
                 self._discard()
                 raise TransientError("the file has changed on the server")
@@ -247,11 +247,11 @@ class Transfer:
     def _append(self, response: requests.Response, have: int) -> None:
         with self._target.partial.open("r+b" if have else "wb", buffering=0) as file:
             file.seek(have)
-            # read1, because read and iter_content lose what they hold of a chunk when the connection breaks.
+            # read1: read and iter_content lose a partial chunk when the connection breaks.
             while chunk := response.raw.read1(CHUNK, decode_content=True):
                 file.write(chunk)
                 have += len(chunk)
-                self._meter.at(self._target.shown, have, self._state.size)
+                self._meter.update(self._target.shown, have, self._state.size)
                 if self._stop.is_set():
                     raise Stopped
 
@@ -263,14 +263,14 @@ class Transfer:
         if target.digest and target.digest != digest:
             self._discard()
             raise BadInput(
-                f"{target.shown}: the file's digest is {digest}, not {target.digest}",
-                "correct the sha256 at the end of the address, or find out why the file is another",
+                f"{target.shown}: digest is {digest}, expected {target.digest}",
+                "correct the sha256 at the end of the URL, or check why the file differs",
             )
         self._state = dataclasses.replace(self._state, size=size, sha256=digest)
         files.write_json(target.state, dataclasses.asdict(self._state))
         os.replace(target.partial, target.path)
         files.sync_folder(target.path.parent)
-        self._meter.at(target.shown, size, size)
+        self._meter.update(target.shown, size, size)
         return DownloadedFile(target.shown, target.path, size, digest)
 
     def _discard(self) -> None:
@@ -280,40 +280,40 @@ class Transfer:
 
     def _no_space(self) -> BadInput:
         size = self._state.size
-        needs = f"it has {_megabytes(size)}, " if size else ""
+        needs = f"needs {_megabytes(size)}, " if size else ""
         self._discard()
         folder = self._target.path.parent
         free = _megabytes(shutil.disk_usage(folder).free)
         return BadInput(
-            f"{self._target.shown}: no space left on {folder} ({needs}{free} are free)",
-            "free space there, or ask for a larger volume",
+            f"{self._target.shown}: no space left on {folder} ({needs}{free} free)",
+            "free space, or increase the volume",
         )
 
-    def _refused(self, response: requests.Response) -> Exception:
+    def _http_error(self, response: requests.Response) -> Exception:
         status = response.status_code
-        said = f"{status} {response.reason or http.client.responses.get(status, '')}".strip()
+        message = f"{status} {response.reason or http.client.responses.get(status, '')}".strip()
         if status == 416:
             self._discard()
             return TransientError("the file has changed on the server")
         if status >= 500 or status in (408, 425, 429):
-            return TransientError(said, retry_after=retry_after(response))
-        return BadInput(f"{self._target.shown}: {said}", hosts.way_in(self._target.url, status))
+            return TransientError(message, retry_after=retry_after(response))
+        return BadInput(f"{self._target.shown}: {message}", hosts.way_in(self._target.url, status))
 
-    def _interrupted(self, error: requests.RequestException | HTTPError) -> Exception:
-        causes = list(_causes(error))
+    def _connection_error(self, error: requests.RequestException | HTTPError) -> Exception:
+        causes = list(_iter_causes(error))
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
             return BadInput(
-                f"{self._target.shown}: the server's certificate is not trusted here",
-                "name the authority's certificate in REQUESTS_CA_BUNDLE",
+                f"{self._target.shown}: the server's certificate is not trusted",
+                "set REQUESTS_CA_BUNDLE to the certificate authority's file",
             )
         if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            return BadInput(f"{self._target.shown}: it is, or leads to, no valid address", "correct the address")
+            return BadInput(f"{self._target.shown}: invalid URL or redirect", "correct the URL")
         if any(isinstance(cause, TimeoutError) for cause in causes):
-            return TransientError("no answer in time")
+            return TransientError("the server timed out")
         if any(isinstance(cause, IncompleteRead) for cause in causes):
-            return TransientError(f"the connection ended early, {self._state.size} bytes were announced")
+            return TransientError(f"the connection ended early, expected {self._state.size} bytes")
         system = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-        return TransientError(system[0] if system else f"the connection broke ({type(causes[-1]).__name__})")
+        return TransientError(system[0] if system else f"the connection was lost ({type(causes[-1]).__name__})")
 
 
 def _is_worth_waiting(error: Exception) -> bool:
@@ -328,30 +328,30 @@ def _read_state(path: Path) -> _State:
         return _State()
 
 
-def _length(response: requests.Response) -> int | None:
+def _content_length(response: requests.Response) -> int | None:
     value = response.headers.get("Content-Length", "")
     return int(value) if value.isdecimal() else None
 
 
-def _range(response: requests.Response) -> tuple[int, int | None]:
-    """First byte (-1 if none is told) and whole size of a Content-Range (RFC 9110, 14.4)."""
+def _content_range(response: requests.Response) -> tuple[int, int | None]:
+    """Return first byte (-1 if absent) and total size of a Content-Range (RFC 9110, 14.4)."""
     found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
     if not found:
         return -1, None
     return int(found[1] or -1), None if found[2] == "*" else int(found[2])
 
 
-def _causes(error: Any) -> Iterable[BaseException]:
-    """An error, what urllib3 wrapped in it, and what that came from."""
+def _iter_causes(error: Any) -> Iterable[BaseException]:
+    """Yield an error, the errors that urllib3 wrapped in it, and their causes."""
     seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        cause = waiting.pop(0)
+    pending = [error]
+    while pending:
+        cause = pending.pop(0)
         if not isinstance(cause, BaseException) or id(cause) in seen:
             continue
         seen.add(id(cause))
         yield cause
-        waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+        pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
 
 
 def _megabytes(size: int) -> str:

@@ -44,7 +44,7 @@ def evaluate(settings: Settings) -> Result:
     previous = evaluated_models.previous_folder(settings.previous, settings.work, folder)
     tokenizer = load_tokenizer(folder)
     prepared = prepare_cached(tokenizer, rows, settings.work / "tokens" / "eval", settings.max_length)
-    if warning := prepared.remark(len(rows), settings.max_length):
+    if warning := prepared.warning(len(rows), settings.max_length):
         print(warning, flush=True)
     chosen = _sample_rows(rows, prepared, settings)
     _check_rules(settings, chosen)

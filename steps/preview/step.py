@@ -54,7 +54,7 @@ def preview(settings: Settings) -> Result:
         longest=prepared.longest,
         warnings=[
             *_check_lengths(
-                lengths, prepared.cut, len(rows) - len(prepared.rows), settings.max_length, prepared.longest
+                lengths, prepared.truncated, len(rows) - len(prepared.rows), settings.max_length, prepared.longest
             ),
             *_check_stop_tokens(prepared.rows, stop_ids(tokenizer, prepared.rows)),
             *_check_manifest(settings.work / "dataset" / "manifest.json"),

@@ -113,7 +113,7 @@ def _prepare_dataset(
     prepared = prepare_cached(
         tokenizer, inputs.rows, cache, settings.max_length, learned=config.loss_scope, keep=config.keep
     )
-    if warning := prepared.remark(len(inputs.rows), settings.max_length):
+    if warning := prepared.warning(len(inputs.rows), settings.max_length):
         print(warning, flush=True)
     return batching.dataset(prepared.rows, config.arguments), len(prepared.rows)
 

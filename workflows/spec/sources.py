@@ -56,7 +56,7 @@ def check_source(source: DataSource, path: str, allow_private: bool, findings: F
 def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str, findings: Findings) -> None:
     """Report weights of files that are not among the URLs; the download step checks those of volumes and images."""
     if given:
-        for fault in file_weights.of_files(weights, given)[1]:
+        for fault in file_weights.resolve_weights(weights, given)[1]:
             findings.error(join(path, fault.key) if fault.key else path, fault.message, fault.fix)
 
 

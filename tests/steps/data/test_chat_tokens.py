@@ -130,26 +130,26 @@ def test_rows_are_cut_and_counted(tokenizer: Any) -> None:
     length = len(tokenize(tokenizer, TALK[:3]).input_ids)
     prepared = prepare(tokenizer, [short, TALK, long], length)
     assert list(prepared.numbers) == [0, 1]
-    assert prepared.rows == [tokenize(tokenizer, short), tokenize(tokenizer, TALK).cut(length)]
-    assert prepared.cut == 1
+    assert prepared.rows == [tokenize(tokenizer, short), tokenize(tokenizer, TALK).truncate(length)]
+    assert prepared.truncated == 1
     assert prepared.longest == len(tokenize(tokenizer, long).input_ids)
-    assert prepared.remark(3, length) == (
-        f"of 3 rows 1 cut to {length} tokens and 1 left out, for no assistant token is left in them; "
-        f"the longest has {prepared.longest} tokens (max_length)"
+    assert prepared.warning(3, length) == (
+        f"of 3 rows, 1 truncated to {length} tokens and 1 dropped because no assistant token remains "
+        f"(longest row: {prepared.longest} tokens; increase max_length)"
     )
-    assert prepare(tokenizer, [short], length).remark(1, length) == ""
+    assert prepare(tokenizer, [short], length).warning(1, length) == ""
 
 
 def test_the_end_may_be_kept(tokenizer: Any) -> None:
     row = tokenize(tokenizer, TALK)
-    assert row.cut(5, "keep_end").input_ids == row.input_ids[-5:]
-    assert row.cut(5).labels == row.labels[:5]
+    assert row.truncate(5, "keep_end").input_ids == row.input_ids[-5:]
+    assert row.truncate(5).labels == row.labels[:5]
 
 
 def test_nothing_fits(tokenizer: Any) -> None:
-    with pytest.raises(BadInput, match="max_length 4 leaves no assistant token in any of the 2 rows") as caught:
+    with pytest.raises(BadInput, match="max_length=4 truncates all assistant tokens in all 2 rows") as caught:
         prepare(tokenizer, [TALK, [ASK, ANSWER]], 4)
-    assert f"longest row has {len(tokenize(tokenizer, TALK).input_ids)} tokens" in caught.value.fix
+    assert f"longest row: {len(tokenize(tokenizer, TALK).input_ids)} tokens" in caught.value.fix
 
 
 def test_no_assistant_at_all(tokenizer: Any) -> None:

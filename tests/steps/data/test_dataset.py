@@ -29,7 +29,7 @@ def test_rows_by_number_and_in_turn(tmp_path: Path, chats) -> None:
 def test_wide_rows_come_few_at_once(tmp_path: Path) -> None:
     texts = [f"{number}" * 100_000 for number in range(10, 60)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", use_dictionary=False)
-    sizes = [batch.nbytes for batch in parquet_batches.batches(tmp_path / "a.parquet", ["text"], 1_000_000)]
+    sizes = [batch.nbytes for batch in parquet_batches.read_batches(tmp_path / "a.parquet", ["text"], 1_000_000)]
     assert max(sizes) < 2_000_000 and len(sizes) > 4
 
 
@@ -45,5 +45,5 @@ def test_pairs_and_mere_text_as_the_download_leaves_them(tmp_path: Path) -> None
     assert list(read_rejected(files["pairs"])) == [[{"role": "assistant", "content": "c"}]] * 5
     assert list(read_messages(files["texts"])) == [[{"role": TEXT, "content": "d"}]] * 5
     assert not read_rejected(files["texts"])
-    with pytest.raises(BadInput, match="neither messages nor text"):
+    with pytest.raises(BadInput, match="columns messages and text not found"):
         read_messages(tmp_path / "pairs.parquet")

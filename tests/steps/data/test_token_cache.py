@@ -36,23 +36,23 @@ def rows(tmp_path: Path) -> Rows:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each call of the tokenizer got."""
     calls: list[int] = []
-    real = chat_tokens._tokenized
+    real = chat_tokens._tokenize_batch
 
     def counting(tokenizer: Any, rows: Any, *rest: Any) -> Any:
         calls.append(len(rows))
         return real(tokenizer, rows, *rest)
 
-    monkeypatch.setattr(chat_tokens, "_tokenized", counting)
+    monkeypatch.setattr(chat_tokens, "_tokenize_batch", counting)
     return calls
 
 
 def test_the_same_as_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
     wanted = prepare(tokenizer, rows, LENGTH)
     found = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
-    assert 0 < len(wanted.rows) < 60 and wanted.cut  # rows of each fate
+    assert 0 < len(wanted.rows) < 60 and wanted.truncated  # rows of each fate
     assert (list(found.rows), found.numbers) == (wanted.rows, wanted.numbers)
     assert [found.rows[n] for n in (0, 5, -1)] == [wanted.rows[n] for n in (0, 5, -1)]
-    assert found.remark(60, LENGTH) == wanted.remark(60, LENGTH)
+    assert found.warning(60, LENGTH) == wanted.warning(60, LENGTH)
     assert random.Random(1).sample(found.numbers, 3) == random.Random(1).sample(list(wanted.numbers), 3)
     mapped, made = batching.dataset(found.rows, {}), batching.dataset(wanted.rows, {})
     assert mapped.cache_files and mapped.to_dict() == made.to_dict()
@@ -61,7 +61,7 @@ def test_the_same_as_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> No
 
 
 def test_many_rows_at_once_are_as_one_by_one(tokenizer: Any, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_tokens, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(chat_tokens, "BATCH_ROWS", 7)
     assert prepare(tokenizer, rows, 256).rows == [tokenize(tokenizer, row) for row in rows]
 
 
@@ -90,7 +90,7 @@ def test_other_rows_are_other_tokens(tokenizer: Any, rows: Rows, tmp_path: Path,
 
 
 def test_rows_that_can_not_be_used_leave_nothing(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="max_length 2 leaves no assistant token"):
+    with pytest.raises(BadInput, match="max_length=2 truncates all assistant tokens"):
         prepare_cached(tokenizer, rows, tmp_path / "tokens", 2)
     assert not (tmp_path / "tokens").exists()
 

@@ -80,7 +80,7 @@ def test_two_files_become_one_split_data_set(step, work, parquet_server: Parquet
     bodies = [as_parquet(messages=chats(60)), as_parquet(messages=chats(40, "node"))]
     urls = [parquet_server.put(f"/{i}/data.parquet?download=true", body) for i, body in enumerate(bodies)]
     done = step(work, *urls)
-    assert "90 rows to train on, 10 held out, from 2 files" in done.stdout
+    assert "90 training rows, 10 held out, from 2 files" in done.stdout
     train, held_out = rows_of(work / "dataset/train.parquet"), rows_of(work / "dataset/eval.parquet")
     assert sorted(map(str, train + held_out)) == sorted(map(str, chats(60) + chats(40, "node")))
     manifest = manifest_of(work)
@@ -145,7 +145,7 @@ def test_a_folder_or_a_file_as_source(step, tmp_path, work, chats, as_parquet) -
     assert not (work / "dataset/raw").exists()
     assert "already done" in step(work, flags=flags).stdout
     (folder / "more/A.PARQUET").write_bytes(as_parquet(messages=chats(7, "more")))
-    assert "10 rows to train on" in step(work, flags=flags).stdout
+    assert "10 training rows" in step(work, flags=flags).stdout
     step(tmp_path / "second", flags=("--source", str(folder / "b.parquet"), "--eval-split", "0"))
     assert len(rows_of(tmp_path / "second/dataset/train.parquet")) == 3
 
@@ -155,7 +155,7 @@ def test_an_image_of_a_registry(step, tmp_path, work, as_parquet, chats, open_re
     build_data_image(layout, {"a.parquet": as_parquet(messages=chats(20, "image"))})
     image = f"{open_registry.address}/rows:1"
     registry.push_image(layout, reference.parse(image))
-    assert "18 rows to train on, 2 held out" in step(work, flags=("--image", image)).stdout
+    assert "18 training rows, 2 held out" in step(work, flags=("--image", image)).stdout
     source = json.loads((work / "dataset/manifest.json").read_text())["sources"][0]
     assert source["from"] == f"{image}:a.parquet"
     assert "404" in step(work, flags=("--image", f"{open_registry.address}/rows:2"), code=2).stderr
@@ -164,11 +164,11 @@ def test_an_image_of_a_registry(step, tmp_path, work, as_parquet, chats, open_re
 def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/data.csv").write_text("a,b")
-    assert "there is data.csv" in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
-    assert "does not exist" in step(work, flags=("--source", str(tmp_path / "nowhere")), code=2).stderr
-    assert "none of --urls, --source and --image given" in step(work, code=2).stderr
+    assert "which contains data.csv" in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
+    assert "not found" in step(work, flags=("--source", str(tmp_path / "nowhere")), code=2).stderr
+    assert "none of --urls, --source and --image set" in step(work, code=2).stderr
     both = step(work, "http://127.0.0.1:1/x", flags=("--source", str(tmp_path)), code=2)
-    assert "urls and source of --urls, --source and --image given" in both.stderr
+    assert "urls and source of --urls, --source and --image set" in both.stderr
     assert not work.exists()
 
 
@@ -179,7 +179,7 @@ def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
         (b"", "the file is empty"),
         ({"question": ["a"], "output": ["b"]}, "there are `question`, `output`"),
         ({"prompt": ["a", ""], "completion": ["b", "c"]}, "a message without text: 1 (row 1)"),
-        ({"prompt": ["a"], "completion": ["b"]}, "1 rows cannot be split"),
+        ({"prompt": ["a"], "completion": ["b"]}, "cannot split 1 rows"),
     ],
     ids=["web page", "empty", "columns", "rows", "too few"],
 )
@@ -264,7 +264,7 @@ def test_damaged_results_are_made_again_without_a_download(step, work, parquet_s
     ):
         damage()
         done = step(work, url)
-        assert "already done" not in done.stdout and "already here" in done.stdout
+        assert "already done" not in done.stdout and "already downloaded" in done.stdout
         assert (work / "dataset/train.parquet").read_bytes() == train
     assert len(parquet_server.seen) == 1
 
@@ -286,7 +286,7 @@ def test_repeated_rows_and_unused_columns_are_told(work, parquet_server, as_parq
     result = download(Settings(work=work, urls=[url], allow_private_hosts=True, eval_split=0.5))
     assert result == Result(rows=10, eval_rows=10, data_digest=result.data_digest, data_format="messages")
     told = capsys.readouterr().out
-    assert "not used: the columns topic" in told and "warning: 10 rows repeat an earlier one" in told
+    assert "unused columns: topic" in told and "warning: 10 rows are duplicates" in told
     train, held_out = rows_of(work / "dataset/train.parquet"), rows_of(work / "dataset/eval.parquet")
     assert manifest_of(work)["held_out_rows_in_train"] == sum(row in train for row in held_out)
 
@@ -360,10 +360,10 @@ def test_a_weight_is_of_the_digest_and_its_spelling_is_not(tmp_path: Path, as_pa
 def test_weights_that_cannot_be_cost_no_download(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     done = step(work, url, flags=("--weights", '{"y.parquet": 2, "x.parquet": NaN}'), code=2)
-    assert "weights.y.parquet: is no file of the data" in done.stderr
-    assert "weights.x.parquet: nan is no weight" in done.stderr and "did you mean x.parquet?" in done.stderr
+    assert "weights.y.parquet: no such file in the data" in done.stderr
+    assert "weights.x.parquet: nan is out of range" in done.stderr and "did you mean x.parquet?" in done.stderr
     assert not parquet_server.seen
     assert "--weights.x.parquet" in step(work, url, flags=("--weights", '{"x.parquet": "two"}'), code=2).stderr
     done = step(work, url, flags=("--weights", '{"x.parquet": 0.01}'), code=2)
-    assert "0 rows to train on" in done.stderr and "raise the weights" in done.stderr
+    assert "0 training rows" in done.stderr and "increase the weights" in done.stderr
     assert not (work / "dataset").exists()

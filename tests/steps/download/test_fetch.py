@@ -15,7 +15,7 @@ import pytest
 from parquet_server import Fault, ParquetServer
 
 from steps.download import transfer
-from steps.download.fetch import fetch_all, forget
+from steps.download.fetch import delete_downloads, fetch_all
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError
 
@@ -70,7 +70,7 @@ def test_a_finished_file_is_not_fetched_again_until_it_is_damaged_or_forgotten(t
     file.write_bytes(BODY[:-1] + b"!")
     assert get(tmp_path, url) == [BODY]
     assert len(parquet_server.seen) == 2
-    forget([file])
+    delete_downloads([file])
     assert not list(tmp_path.iterdir())
 
 
@@ -146,7 +146,7 @@ def test_killed_between_the_last_byte_and_the_renaming(tmp_path, parquet_server:
     assert parquet_server.sent("/x.parquet") == len(BODY)
     # And before the digest was recorded: the server says that nothing is missing.
     file.rename(partial)
-    state = transfer.state_of(file)
+    state = transfer.state_path(file)
     state.write_text(state.read_text().replace(hashlib.sha256(BODY).hexdigest(), "").replace('"sha256:"', '""'))
     assert get(tmp_path, url) == [BODY]
     assert parquet_server.sent("/x.parquet") == len(BODY)
@@ -167,7 +167,7 @@ def test_busy_servers_are_asked_again_after_what_they_say_or_longer_each_time(tm
 def test_a_server_that_stays_busy_is_given_up(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.always["/x.parquet"] = Fault(status=500)
-    with pytest.raises(StepError, match="500 Internal Server Error; 5 attempts in a row") as raised:
+    with pytest.raises(StepError, match="500 Internal Server Error; 5 consecutive attempts") as raised:
         get(tmp_path, url, wait=waits)
     assert raised.value.exit_code == 1 and waits == [1, 2, 4, 8]
 
@@ -175,7 +175,7 @@ def test_a_server_that_stays_busy_is_given_up(tmp_path, parquet_server: ParquetS
 def test_a_wait_that_is_too_long_is_left_to_the_next_run(tmp_path, parquet_server: ParquetServer, waits) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(Fault(status=429, headers={"Retry-After": "3600"}))
-    with pytest.raises(StepError, match="asks to wait 3600 s"):
+    with pytest.raises(StepError, match="requests a wait of 3600 s"):
         get(tmp_path, url, wait=waits)
     assert not waits
 
@@ -221,7 +221,7 @@ def test_the_checksum_of_the_address_is_checked(tmp_path, parquet_server: Parque
     url = parquet_server.put("/x.parquet", BODY)
     digest = hashlib.sha256(BODY).hexdigest()
     assert get(tmp_path, f"{url}#sha256={digest.upper()}") == [BODY]
-    with pytest.raises(BadInput, match=f"digest is sha256:{digest}, not sha256:{'0' * 64}"):
+    with pytest.raises(BadInput, match=f"digest is sha256:{digest}, expected sha256:{'0' * 64}"):
         get(tmp_path, f"{url}#sha256={'0' * 64}")
     assert not list(tmp_path.iterdir())
 
@@ -373,7 +373,7 @@ def test_secrets_of_an_address_are_not_shown(tmp_path, parquet_server: ParquetSe
 
 def test_a_full_disk_is_told_and_leaves_no_part(small_disk: Path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
-    with pytest.raises(BadInput, match=r"no space left on .*\(it has 3\.0 MB, 1\.0 MB are free\)"):
+    with pytest.raises(BadInput, match=r"no space left on .*\(needs 3\.0 MB, 1\.0 MB free\)"):
         get(small_disk, url)
     # Without a length, the disk fills up while the bytes come.
     parquet_server.always["/x.parquet"] = Fault(headers={"Content-Length": "", "Connection": "close"})
@@ -386,7 +386,7 @@ def test_other_trouble_with_files_is_not_hidden(tmp_path, parquet_server: Parque
     url = parquet_server.put("/x.parquet", BODY)
     get(tmp_path, url)
     (file,) = tmp_path.glob("*-x.parquet")
-    forget([file])
+    delete_downloads([file])
     os.mkdir(file.with_name(file.name + ".partial"))
     with pytest.raises(OSError) as raised:
         get(tmp_path, url)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.download import resampling, row_shuffle
-from steps.download.resampling import RowPlacement, weighted
+from steps.download.resampling import RowPlacement, resample
 from steps.download.row_shuffle import RowBuffer
 from steps.download.rows import split
 from steps.runtime.errors import BadInput
@@ -40,7 +40,7 @@ def test_rows_count_as_often_as_their_file_weighs(
         np.sort(train[(end - count <= train) & (train < end)]) for count, end in zip(counts, ends, strict=True)
     ]
     try:
-        order, of_files = weighted(train, counts, weights, shuffle, seed)
+        order, of_files = resample(train, counts, weights, shuffle, seed)
     except BadInput:
         assert all(weight * len(rows) < 0.5 for weight, rows in zip(weights, rows_of_files, strict=True))
         return
@@ -50,42 +50,42 @@ def test_rows_count_as_often_as_their_file_weighs(
         assert sum(times[rows]) == told and abs(told - weight * len(rows)) <= 0.5 + 1e-6
         assert all(int(weight) <= times[row] <= int(weight) + (weight % 1 > 0) for row in rows)
     assert not set(order.tolist()) & set(held_out.tolist())
-    again, _ = weighted(train, counts, weights, shuffle, seed)
+    again, _ = resample(train, counts, weights, shuffle, seed)
     assert (again == order).all()
 
 
 def test_half_of_a_file_is_another_half_by_another_seed() -> None:
     train = np.arange(200, dtype=np.uint32)
-    halves = [set(weighted(train, [100, 100], [0.5, 1], True, seed)[0].tolist()) for seed in (1, 2)]
+    halves = [set(resample(train, [100, 100], [0.5, 1], True, seed)[0].tolist()) for seed in (1, 2)]
     assert [len(half) for half in halves] == [150, 150]
     assert halves[0] != halves[1] and set(range(100, 200)) < halves[0] & halves[1]
 
 
 def test_without_shuffle_rows_come_again_when_all_have_been_seen() -> None:
-    order, _ = weighted(np.arange(5, dtype=np.uint32), [2, 3], [3, 1], False, 42)
+    order, _ = resample(np.arange(5, dtype=np.uint32), [2, 3], [3, 1], False, 42)
     assert order.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1]
 
 
 def test_with_shuffle_the_copies_lie_among_the_others() -> None:
     train, _ = split(1000, 0, True, 42)
-    order, _ = weighted(train, [100, 900], [10, 1], True, 42)
+    order, _ = resample(train, [100, 900], [10, 1], True, 42)
     first = (order[: len(order) // 2] < 100).sum()
     assert 400 < first < 600
 
 
 def test_the_whole_is_the_draw_that_it_was() -> None:
     """Data prepared with another version of numpy is the same data."""
-    order, of_files = weighted(np.arange(12, dtype=np.uint32), [6, 6], [1.5, 0.5], True, 42)
+    order, of_files = resample(np.arange(12, dtype=np.uint32), [6, 6], [1.5, 0.5], True, 42)
     assert (order.tolist(), of_files) == ([4, 3, 0, 11, 5, 2, 1, 5, 4, 8, 3, 6], [9, 3])
 
 
 def test_no_row_left_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     train = np.arange(3, dtype=np.uint32)
-    with pytest.raises(BadInput, match="0 rows to train on"):
-        weighted(train, [3, 0], [0.1, 1], True, 42)
+    with pytest.raises(BadInput, match="0 training rows"):
+        resample(train, [3, 0], [0.1, 1], True, 42)
     monkeypatch.setattr(resampling, "MAX_ROWS", 100)
-    with pytest.raises(BadInput, match="102 rows to train on"):
-        weighted(train, [3], [34], True, 42)
+    with pytest.raises(BadInput, match="102 training rows"):
+        resample(train, [3], [34], True, 42)
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,38 +103,38 @@ def test_each_copy_gets_to_its_place(
     train, held_out = split(len(texts), 0.1, True, seed)
     counts = [half, len(texts) - half]
     try:
-        train, _ = weighted(train, counts, [weight, 1], True, seed)
+        train, _ = resample(train, counts, [weight, 1], True, seed)
     except BadInput:
         assert weight < 1
         return
     places = RowPlacement(train, held_out, len(texts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_shuffle, "RUN", 3000)
-        patch.setattr(row_shuffle, "BUCKET", 1000)
+        patch.setattr(row_shuffle, "RUN_BYTES", 3000)
+        patch.setattr(row_shuffle, "BUCKET_BYTES", 1000)
         with closing(RowBuffer(tmp_path_factory.getbasetemp() / "copies", SCHEMA)) as spool:
             for start in range(0, len(texts), at_once):
                 batch = pa.record_batch({"text": texts[start : start + at_once]}, SCHEMA)
-                for rows, to in places.of(batch):
+                for rows, to in places.place(batch):
                     assert rows.nbytes <= batch.nbytes
                     spool.add(rows, to)
-            found = [text for table in spool.ordered() for text in table["text"].to_pylist()]
+            found = [text for table in spool.iter_sorted() for text in table["text"].to_pylist()]
     assert found == [texts[row] for row in [*train, *held_out]]
 
 
 def test_a_heavy_file_takes_no_more_memory_than_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_shuffle, "RUN", 20_000)
-    monkeypatch.setattr(row_shuffle, "BUCKET", 10_000)
+    monkeypatch.setattr(row_shuffle, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(row_shuffle, "BUCKET_BYTES", 10_000)
     texts = [f"{number:04}" for number in range(500)] + [f"{number:04}" + "x" * 2000 for number in range(500, 520)]
-    train, _ = weighted(np.arange(520, dtype=np.uint32), [500, 20], [1, 50], True, 42)
+    train, _ = resample(np.arange(520, dtype=np.uint32), [500, 20], [1, 50], True, 42)
     places = RowPlacement(train, np.empty(0, np.uint32), 520)
     runs: list[int] = []
     with closing(RowBuffer(tmp_path / "spool", SCHEMA)) as spool:
         whole = spool._write_run
-        monkeypatch.setattr(spool, "_write_run", lambda: (runs.append(spool.bytes_waiting), whole())[1])
+        monkeypatch.setattr(spool, "_write_run", lambda: (runs.append(spool.pending_bytes), whole())[1])
         for start in range(0, 520, 5):
-            for rows, to in places.of(pa.record_batch({"text": texts[start : start + 5]}, SCHEMA)):
+            for rows, to in places.place(pa.record_batch({"text": texts[start : start + 5]}, SCHEMA)):
                 spool.add(rows, to)
-        tables = list(spool.ordered())
+        tables = list(spool.iter_sorted())
     assert [text for table in tables for text in table["text"].to_pylist()] == [texts[row] for row in train]
     assert max(runs) < 32_000 and max(table.nbytes for table in tables) < 60_000
     assert sum(table.nbytes for table in tables) > 2_000_000

@@ -25,7 +25,7 @@ def shuffled(path: Path, texts: list[str], order: np.ndarray, at_once: int = 7) 
         for start in range(0, len(texts), at_once):
             part = slice(start, start + at_once)
             spool.add(pa.record_batch({"text": texts[part]}, SCHEMA), places[part])
-        return list(spool.ordered())
+        return list(spool.iter_sorted())
 
 
 def texts_of(tables: list[pa.Table]) -> list[str]:
@@ -40,15 +40,15 @@ def test_any_rows_in_any_order(
     texts = [f"{number}" + "x" * width for number, width in enumerate(widths)]
     order = np.random.RandomState(seed).permutation(len(texts)) if shuffle else np.arange(len(texts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_shuffle, "RUN", 3000)
-        patch.setattr(row_shuffle, "BUCKET", 1000)
+        patch.setattr(row_shuffle, "RUN_BYTES", 3000)
+        patch.setattr(row_shuffle, "BUCKET_BYTES", 1000)
         tables = shuffled(tmp_path_factory.getbasetemp() / "spool", texts, order)
     assert texts_of(tables) == [texts[row] for row in order]
 
 
 def test_rows_that_grow_wide_later_are_put_in_order_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_shuffle, "RUN", 2_000)
-    monkeypatch.setattr(row_shuffle, "BUCKET", 10_000)
+    monkeypatch.setattr(row_shuffle, "RUN_BYTES", 2_000)
+    monkeypatch.setattr(row_shuffle, "BUCKET_BYTES", 10_000)
     texts = [f"{number:04}" for number in range(1000)] + [f"{number:04}" + "x" * 5000 for number in range(1000, 1100)]
     order = np.random.RandomState(1).permutation(len(texts))
     tables = shuffled(tmp_path / "spool", texts, order)

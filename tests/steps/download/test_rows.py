@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 
 from steps.data import row_messages
 from steps.data.row_formats import Columns
-from steps.data.row_messages import schema_of
+from steps.data.row_messages import output_schema
 from steps.download import row_checks
-from steps.download.rows import DataFile, UnusableData, format_of, normalize, repeated, split, write_parquet
+from steps.download.rows import (
+    DataFile,
+    UnusableData,
+    count_duplicates,
+    detect_common_format,
+    normalize,
+    split,
+    write_parquet,
+)
 from steps.runtime.errors import BadInput
 
 
@@ -35,9 +43,9 @@ ASK, ANSWER = turn("user", "Why?"), turn("assistant", "Because.")
 def read_back(*data: DataFile, columns: Columns | None = None) -> list[Any]:
     """All rows as they would be tuned on."""
     kept: list[pa.RecordBatch] = []
-    found = format_of(data, columns or {})
+    found = detect_common_format(data, columns or {})
     normalize(data, found, kept.append, columns or {})
-    table = pa.Table.from_batches(kept, schema_of(found))
+    table = pa.Table.from_batches(kept, output_schema(found))
     return table[0].to_pylist() if table.num_columns == 1 else table.to_pylist()
 
 
@@ -48,30 +56,30 @@ def check(data_format: Any, *data: DataFile) -> None:
 def test_messages_stay_as_they_are(tmp_path: Path, chats) -> None:
     rows = [[turn("system", "Be brief."), *chat, ASK, ANSWER] for chat in chats(2500)]
     data = written(tmp_path / "a.parquet", messages=rows)
-    assert format_of([data]) == "messages"
+    assert detect_common_format([data]) == "messages"
     assert read_back(data) == rows
 
 
 def test_prompt_and_completion_become_turns(tmp_path: Path) -> None:
     text = written(tmp_path / "a.parquet", completion=["Because."], prompt=["Why?"])
     lists = written(tmp_path / "b.parquet", prompt=[[turn("system", "Be brief."), ASK]], completion=[[ANSWER]])
-    assert format_of([text, lists]) == "prompt-completion"
+    assert detect_common_format([text, lists]) == "prompt-completion"
     assert read_back(text, lists) == [[ASK, ANSWER], [turn("system", "Be brief."), ASK, ANSWER]]
 
 
 def test_sharegpt_becomes_turns(tmp_path: Path) -> None:
     said = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Why?"}]
     data = written(tmp_path / "a.parquet", conversations=[[*said, {"from": "gpt", "value": "Because."}]])
-    assert format_of([data]) == "sharegpt"
+    assert detect_common_format([data]) == "sharegpt"
     assert read_back(data) == [[turn("system", "Be brief."), ASK, ANSWER]]
     tool = written(tmp_path / "b.parquet", conversations=[[*said, {"from": "function_response", "value": "5"}]])
-    with pytest.raises(UnusableData, match='a role "function_response"'):
+    with pytest.raises(UnusableData, match='unknown role "function_response"'):
         check("sharegpt", tool)
 
 
 def test_instructions_become_turns(tmp_path: Path) -> None:
     plain = written(tmp_path / "a.parquet", instruction=["Why?"], output=["Because."])
-    assert format_of([plain]) == "instruction"
+    assert detect_common_format([plain]) == "instruction"
     assert read_back(plain) == [[ASK, ANSWER]]
     data = written(tmp_path / "b.parquet", instruction=["Add."] * 3, input=["1 and 2", "", None], output=["3"] * 3)
     asked = [row[0]["content"] for row in read_back(data)]
@@ -81,11 +89,11 @@ def test_instructions_become_turns(tmp_path: Path) -> None:
 def test_columns_of_other_names(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", question=["Why?"], output=["Because."], prompt=["no"], id=[1])
     columns = {"prompt": "question", "completion": "output"}
-    assert format_of([data], columns) == "prompt-completion"
+    assert detect_common_format([data], columns) == "prompt-completion"
     assert normalize([data], "prompt-completion", lambda rows: None, columns).unused == ["prompt", "id"]
     assert read_back(data, columns=columns) == [[ASK, ANSWER]]
-    with pytest.raises(UnusableData, match=r"no column `Frage`, which `columns` names"):
-        format_of([data], {"prompt": "Frage"})
+    with pytest.raises(UnusableData, match=r"columns not found: `Frage`"):
+        detect_common_format([data], {"prompt": "Frage"})
 
 
 @pytest.mark.parametrize(
@@ -109,26 +117,29 @@ def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"question": ["a"], "output": ["b"]}, "no columns to tune on; there are `question`, `output`"),
-        ({"conversations": ["a"]}, "the column `conversations` is string"),
-        ({"instruction": [[ASK]], "output": ["b"]}, "the column `instruction` is list"),
-        ({"instruction": ["a"], "input": [1], "output": ["b"]}, "the column `input` is int64"),
-        ({"body": ["a"]}, "no columns to tune on; there are `body`"),
-        ({"text": [1]}, "the column `text` is int64"),
-        ({"chosen": ["a"], "rejected": ["b"]}, "the column `chosen` is text, and there is no `prompt`"),
-        ({"prompt": ["a"]}, "no columns to tune on; there are `prompt`"),
-        ({"messages": ["a"]}, "the column `messages` is string"),
-        ({"messages": [[{"from": "human", "value": "a"}]]}, r"the column `messages` is list<.*from"),
-        ({"messages": [[{"role": "user", "content": [{"type": "text", "text": "a"}]}]]}, "the column `messages` is"),
-        ({"prompt": [1], "completion": ["a"]}, "the column `prompt` is int64"),
+        ({"question": ["a"], "output": ["b"]}, "no columns to tune on, only `question`, `output`"),
+        ({"conversations": ["a"]}, "unsupported column type: `conversations` is string"),
+        ({"instruction": [[ASK]], "output": ["b"]}, "unsupported column type: `instruction` is list"),
+        ({"instruction": ["a"], "input": [1], "output": ["b"]}, "unsupported column type: `input` is int64"),
+        ({"body": ["a"]}, "no columns to tune on, only `body`"),
+        ({"text": [1]}, "unsupported column type: `text` is int64"),
+        ({"chosen": ["a"], "rejected": ["b"]}, "the column `chosen` is text, but the column `prompt` is missing"),
+        ({"prompt": ["a"]}, "no columns to tune on, only `prompt`"),
+        ({"messages": ["a"]}, "unsupported column type: `messages` is string"),
+        ({"messages": [[{"from": "human", "value": "a"}]]}, r"unsupported column type: `messages` is list<.*from"),
+        (
+            {"messages": [[{"role": "user", "content": [{"type": "text", "text": "a"}]}]]},
+            "unsupported column type: `messages` is",
+        ),
+        ({"prompt": [1], "completion": ["a"]}, "unsupported column type: `prompt` is int64"),
         ({"messages": pa.array([], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}, "no rows"),
     ],
 )
 def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
     with pytest.raises(UnusableData, match=rf"a\.parquet: .*{told}") as raised:
-        format_of([written(tmp_path / "a.parquet", **columns)])
+        detect_common_format([written(tmp_path / "a.parquet", **columns)])
     assert raised.value.exit_code == 2 and raised.value.fix
-    assert raised.value.at_fault == [tmp_path / "a.parquet"]
+    assert raised.value.invalid_files == [tmp_path / "a.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +150,7 @@ def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any]
         (b'{"messages": []}', "not a parquet file, but JSON"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not a parquet file, but a Git LFS pointer"),
         (b"\x1f\x8b\x08", "not a parquet file, but a compressed archive"),
-        (b"role,content\n", "not a parquet file, but begins with b'role,content"),
+        (b"role,content\n", "not a parquet file, but data that begins with b'role,content"),
         (b"PAR1 and then nothing of the kind", "a damaged parquet file"),
         (b"PAR1", "a damaged parquet file"),
     ],
@@ -147,7 +158,7 @@ def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any]
 def test_files_that_are_not_parquet(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(UnusableData, match=rf"a\.parquet: {told}") as raised:
-        format_of([DataFile(tmp_path / "a.parquet", "a.parquet")])
+        detect_common_format([DataFile(tmp_path / "a.parquet", "a.parquet")])
     assert raised.value.fix
 
 
@@ -157,8 +168,8 @@ def test_all_files_at_fault_are_told(tmp_path: Path) -> None:
     (tmp_path / "page.parquet").write_text("<html>")
     page = DataFile(tmp_path / "page.parquet", "page.parquet")
     with pytest.raises(UnusableData) as raised:
-        format_of([bad, good, page])
-    assert raised.value.at_fault == [bad.path, page.path]
+        detect_common_format([bad, good, page])
+    assert raised.value.invalid_files == [bad.path, page.path]
     assert "bad.parquet" in raised.value.message and "page.parquet" in raised.value.message
 
 
@@ -166,23 +177,23 @@ def test_files_of_different_formats(tmp_path: Path) -> None:
     one = written(tmp_path / "one.parquet", messages=[[ASK, ANSWER]])
     two = written(tmp_path / "two.parquet", prompt=["a"], completion=["b"])
     with pytest.raises(UnusableData, match=r"one\.parquet: messages\n  two\.parquet: prompt-completion"):
-        format_of([one, two])
+        detect_common_format([one, two])
 
 
 FAULTS = [
-    (None, r"no value \(null\)"),
+    (None, r"null value"),
     ([], "no assistant turn"),
     ([ASK], "no assistant turn"),
-    ([ASK, None], "a message that is null"),
-    ([ASK, turn(None, "x")], "a role null; known are system, user, assistant"),
-    ([ASK, turn("bot", "x")], 'a role "bot"; known are system, user, assistant'),
-    ([ASK, turn("assistant", None)], "a message without text"),
-    ([turn("user", " \n"), ANSWER], "a message without text"),
-    ([ASK, ANSWER, ASK], "the last turn is not the assistant's"),
-    ([ANSWER], "no user turn before the assistant's"),
-    ([turn("system", "x"), ANSWER], "no user turn before the assistant's"),
-    ([ASK, turn("system", "x"), ANSWER], "a system message that is not the first"),
-    ([ASK, turn("assistant", "x") | {"tool_calls": "y"}], "a message with `tool_calls`, which is not learned"),
+    ([ASK, None], "null message"),
+    ([ASK, turn(None, "x")], "unknown role null; must be one of system, user, assistant"),
+    ([ASK, turn("bot", "x")], 'unknown role "bot"; must be one of system, user, assistant'),
+    ([ASK, turn("assistant", None)], "message without text"),
+    ([turn("user", " \n"), ANSWER], "message without text"),
+    ([ASK, ANSWER, ASK], "the last turn is not an assistant turn"),
+    ([ANSWER], "no user turn before the assistant turn"),
+    ([turn("system", "x"), ANSWER], "no user turn before the assistant turn"),
+    ([ASK, turn("system", "x"), ANSWER], "system message is not the first"),
+    ([ASK, turn("assistant", "x") | {"tool_calls": "y"}], "message with the unsupported field `tool_calls`"),
 ]
 
 
@@ -211,9 +222,9 @@ def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, told: str) -> None:
 def test_batches_are_judged_as_their_rows(row: Any) -> None:
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     made = row_messages.to_messages("messages", {"messages": pa.array([[ASK, ANSWER], row], kind)})
-    fault = row_checks._fault(made["messages"].to_pylist()[1])
-    assert row_checks._sound(made["messages"]) is (not fault)
-    assert row_checks.faults(made) == ({1: fault} if fault else {})
+    fault = row_checks._find_error(made["messages"].to_pylist()[1])
+    assert row_checks._is_valid(made["messages"]) is (not fault)
+    assert row_checks.find_invalid_rows(made) == ({1: fault} if fault else {})
 
 
 def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, chats) -> None:
@@ -229,14 +240,14 @@ def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, c
         "  one.parquet: 30 of 3000 rows",
         "    no assistant turn: 30 (rows 5, 105, 205, 305, 405, ...)",
         "  two.parquet: 1 of 2 rows",
-        "    a message without text: 1 (row 1)",
+        "    message without text: 1 (row 1)",
     ]
-    assert raised.value.at_fault == [one.path, two.path]
+    assert raised.value.invalid_files == [one.path, two.path]
 
 
 def test_prompts_that_are_missing(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", prompt=["a", None, "b"], completion=["c", "d", ""])
-    with pytest.raises(UnusableData, match=r"2 of 3 rows\n    no value \(null\): 1 \(row 1\)\n    a message without"):
+    with pytest.raises(UnusableData, match=r"2 of 3 rows\n    null value: 1 \(row 1\)\n    message without"):
         check("prompt-completion", data)
 
 
@@ -247,7 +258,7 @@ def test_pages_that_are_damaged(tmp_path: Path, chats) -> None:
     content[200:2000] = bytes(1800)
     path.write_bytes(content)
     data = DataFile(path, "a.parquet")
-    assert format_of([data]) == "messages"
+    assert detect_common_format([data]) == "messages"
     with pytest.raises(UnusableData, match=r"a\.parquet: .*\n +damaged: "):
         check("messages", data)
 
@@ -278,7 +289,7 @@ def test_the_split_is_the_same_for_ever() -> None:
 
 
 def test_one_row_cannot_be_split() -> None:
-    with pytest.raises(BadInput, match="1 rows cannot be split"):
+    with pytest.raises(BadInput, match="cannot split 1 rows"):
         split(1, 0.1, True, 42)
     assert [len(part) for part in split(1, 0, True, 42)] == [1, 0]
 
@@ -291,7 +302,7 @@ def test_the_order_is_that_of_a_permutation(seed: int) -> None:
 
 def test_tables_are_cut_into_files_wherever_they_end(tmp_path: Path, chats) -> None:
     rows = chats(100)
-    schema = schema_of("messages")
+    schema = output_schema("messages")
     tables = [pa.table({"messages": rows[a:b]}, schema) for a, b in ((0, 30), (30, 85), (85, 100))]
     one, two = tmp_path / "one.parquet", tmp_path / "two.parquet"
     write_parquet(tables, schema, {one: 60, two: 40})
@@ -306,8 +317,8 @@ def test_repeated_rows_and_leaks_are_counted(tmp_path: Path, chats) -> None:
     a, b, c = chats(3)
     data = written(tmp_path / "a.parquet", messages=[a, b, a, c, a])
     found = normalize([data], "messages", lambda rows: None)
-    assert repeated(found.digests, np.array([0, 1, 2]), np.array([3, 4])) == (2, 1)
-    assert repeated(found.digests, np.array([0, 1, 2, 3, 4]), np.array([], int)) == (2, 0)
+    assert count_duplicates(found.digests, np.array([0, 1, 2]), np.array([3, 4])) == (2, 1)
+    assert count_duplicates(found.digests, np.array([0, 1, 2, 3, 4]), np.array([], int)) == (2, 0)
 
 
 def test_rows_that_only_look_alike_are_no_repetition(tmp_path: Path) -> None:
@@ -321,7 +332,7 @@ def test_rows_that_only_look_alike_are_no_repetition(tmp_path: Path) -> None:
     ]
     data = written(tmp_path / "a.parquet", messages=rows)
     found = normalize([data], "messages", lambda rows: None)
-    assert repeated(found.digests, np.arange(5), np.array([], int)) == (0, 0)
+    assert count_duplicates(found.digests, np.arange(5), np.array([], int)) == (0, 0)
 
 
 WORSE = turn("assistant", "No idea.")
@@ -341,7 +352,7 @@ PAIR = {"messages": [ASK, ANSWER], "rejected": [WORSE]}
 )
 def test_pairs_of_answers(tmp_path: Path, columns: dict[str, Any]) -> None:
     data = written(tmp_path / "a.parquet", **columns, score=[1.0])
-    assert format_of([data]) == "preference"
+    assert detect_common_format([data]) == "preference"
     assert read_back(data) == [PAIR]
 
 
@@ -349,8 +360,8 @@ PAIR_FAULTS = [
     ([[ASK, ANSWER]], [[ASK, ANSWER]], "chosen and rejected are the same"),
     ([[ASK, ANSWER]], [[turn("user", "How?"), WORSE]], "chosen and rejected differ before their last message"),
     ([[ASK, ANSWER, ASK, ANSWER]], [[ASK, WORSE]], "chosen and rejected differ before their last message"),
-    ([None], [[ASK, WORSE]], r"chosen: no value \(null\)"),
-    ([[ASK, ANSWER]], [[ASK, turn("assistant", " ")]], "rejected: a message without text"),
+    ([None], [[ASK, WORSE]], r"chosen: null value"),
+    ([[ASK, ANSWER]], [[ASK, turn("assistant", " ")]], "rejected: message without text"),
     ([[ASK, ANSWER]], [[ASK]], "rejected: no assistant turn"),
 ]
 
@@ -365,12 +376,10 @@ def test_pairs_that_cannot_be_used(tmp_path: Path, chosen: Any, rejected: Any, t
 
 def test_mere_text(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", text=["Once.", "Twice."], url=["x", "y"])
-    assert format_of([data]) == "text"
+    assert detect_common_format([data]) == "text"
     assert read_back(data) == ["Once.", "Twice."]
     bad = written(tmp_path / "b.parquet", text=["Once.", None, " "])
-    with pytest.raises(
-        UnusableData, match=r"2 of 3 rows\n    no value \(null\): 1 \(row 1\)\n    no text: 1 \(row 2\)"
-    ):
+    with pytest.raises(UnusableData, match=r"2 of 3 rows\n    null value: 1 \(row 1\)\n    no text: 1 \(row 2\)"):
         check("text", bad)
 
 
@@ -385,5 +394,5 @@ def test_text_that_is_not_utf_8_is_damage(tmp_path: Path) -> None:
 
 def test_what_counts_as_white_space_is_what_python_says() -> None:
     every = [chr(code) for code in range(1, 0x3100)]
-    assert row_messages.blank(pa.array(every)).to_pylist() == [not letter.strip() for letter in every]
-    assert row_messages.blank(pa.array([None, "", " \n", " a"])).to_pylist() == [True, True, True, False]
+    assert row_messages.is_blank(pa.array(every)).to_pylist() == [not letter.strip() for letter in every]
+    assert row_messages.is_blank(pa.array([None, "", " \n", " a"])).to_pylist() == [True, True, True, False]

@@ -188,7 +188,7 @@ def test_all_errors_of_the_mappings_are_reported_together(tiny: Path, work: Path
     ("flags", "message"),
     [
         ({"target_modules": ["q_proj", "query"]}, "the model has no linear layer query"),
-        ({"max_length": 3}, "max_length 3 leaves no assistant token"),
+        ({"max_length": 3}, "max_length=3 truncates all assistant tokens"),
         ({"training_arguments": {"lr_scheduler_type": "wavy"}}, "wavy"),
         ({"lora_config": {"bias": "some"}}, "some"),
         ({"method": "lora", "quantization_config": {"load_in_4bit": True}}, "does not quantize"),

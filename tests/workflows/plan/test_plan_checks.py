@@ -41,7 +41,7 @@ REFUSED = {
     ),
     "inside": ('data.urls=["http://127.1/x.parquet"]', "data.urls[0]", "must not target a loopback"),
     "image": ("output.image=A B", "output.image", "Unable to parse output image reference"),
-    "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "is no file of the data"),
+    "no such file": ('data.weights={"b.parquet": 2}', "data.weights.b.parquet", "no such file in the data"),
     "no weight": ('data.weights={"b.parquet": NaN}', "data.weights.b.parquet", "must be a finite number, not nan"),
     "no task": ('evaluation.tasks=["a b"]', "evaluation.tasks[0]", "'a b' is not a task name"),
     "task of a relative path": ('evaluation.tasks=["mine/t.yaml"]', "evaluation.tasks[0]", "is not a task name"),

@@ -209,7 +209,7 @@ BROKEN = {
         "tuning.input.urls[1]",
         "duplicate",
     ),
-    "weight of no file": (*weights("trian.parquet: 2"), f"{WEIGHTS}.trian.parquet", "is no file of the data"),
+    "weight of no file": (*weights("trian.parquet: 2"), f"{WEIGHTS}.trian.parquet", "no such file in the data"),
     "weight below 0": (
         *weights("train.parquet: -1"),
         f"{WEIGHTS}.train.parquet",

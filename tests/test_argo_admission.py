@@ -104,7 +104,7 @@ def refused_by(item: dict[str, Any], resources: dict[str, Any]) -> list[str]:
     ]
 
 
-def test_a_default_limit_would_refuse_the_tuning_pod(compiled):
+def test_default_limit_would_reject_the_tuning_pod(compiled):
     """Why ``quota.yaml`` sets neither a default limit nor a maximum for containers."""
     for _, workflow in compiled:
         refused = [
@@ -187,7 +187,7 @@ def peer(rule: dict[str, Any], to: str) -> bool:
     )
 
 
-def test_nothing_comes_in_and_other_pods_are_shut_off(installed):
+def test_ingress_and_other_pods_are_denied(installed):
     policies = of_kind(installed, "NetworkPolicy")
     everything = policies["default-deny"]["spec"]
     assert everything == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -219,5 +219,5 @@ def test_nothing_comes_in_and_other_pods_are_shut_off(installed):
         ("10.1.2.3", 22, "TCP", False),
     ],
 )
-def test_what_pods_of_workflows_reach(installed, to, port, protocol, allowed):
+def test_network_access_of_workflow_pods(installed, to, port, protocol, allowed):
     assert reaches(installed, WORKFLOW_POD, to, port, protocol) is allowed

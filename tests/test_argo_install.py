@@ -28,7 +28,7 @@ def installed() -> list[dict[str, Any]]:
     return build(INSTALL)
 
 
-def test_every_document_is_exact_kubernetes(installed):
+def test_every_document_is_valid_kubernetes(installed):
     assert len(installed) == len({(document["kind"], document["metadata"]["name"]) for document in installed})
     assert {(document["apiVersion"], document["kind"]) for document in installed} == set(MODELS)
     for document in installed:
@@ -50,18 +50,18 @@ def test_every_document_is_exact_kubernetes(installed):
         ("NetworkPolicy", {"spec": {"egress": {}}}, "spec.egress: Input should be a valid list"),
     ],
 )
-def test_the_exact_check_finds(installed, kind, change, fault):
+def test_strict_validation_reports(installed, kind, change, fault):
     document = next(iter(of_kind(installed, kind).values()))
     assert faults(document | change, MODELS[document["apiVersion"], kind]) == [fault]
 
 
-def test_every_file_is_a_part_or_the_controllers_patch():
+def test_every_file_is_a_resource_or_the_controller_patch():
     listed = yaml.safe_load((INSTALL / "kustomization.yaml").read_text())["resources"]
     assert {*listed, "kustomization.yaml", "controller-patch.yaml"} == {file.name for file in INSTALL.iterdir()}
     assert all(f"`{name}`" in README for name in [*listed, "controller-patch.yaml"])
 
 
-def test_controllers_patch_applies_to_the_config_map_that_argo_ships(tmp_path):
+def test_controller_patch_applies_to_argos_config_map(tmp_path):
     shipped = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "workflow-controller-configmap"}}
     file = tmp_path / "shipped.yaml"
     file.write_text(yaml.safe_dump(shipped | {"data": {"parallelism": "10"}}))
@@ -83,7 +83,7 @@ def test_namespace_and_labels_are_set_on_all(installed):
     assert {levels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
 
 
-def test_rights_are_the_least_that_works(installed):
+def test_permissions_are_minimal(installed):
     rights = granted(installed)
     # Argo, docs/workflow-rbac.md
     assert rights["argotune"] == {("argoproj.io", "workflowtaskresults", verb) for verb in ("create", "patch")}
@@ -124,7 +124,7 @@ def test_semaphores_are_counts(installed):
     assert all(int(count) > 0 for count in counts.values())  # Argo reads them with strconv.Atoi
 
 
-def test_examples_can_be_installed_as_templates_that_stay_as_they_were_compiled(installed):
+def test_compiled_templates_can_be_installed_unchanged(installed):
     built = build(ROOT / "argo")
     templates = of_kind(built, "WorkflowTemplate")
     assert [document for document in built if document["kind"] != "WorkflowTemplate"] == installed

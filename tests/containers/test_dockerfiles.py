@@ -46,7 +46,7 @@ def constraints() -> dict[str, str]:
 every_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
-def test_the_three_images_of_the_plan_are_here() -> None:
+def test_every_image_of_the_plan_has_a_dockerfile() -> None:
     from workflows.plan.model import Images
     from workflows.version import VERSION
 
@@ -60,7 +60,7 @@ def test_the_three_images_of_the_plan_are_here() -> None:
 
 
 @every_file
-def test_the_readme_tells_how_it_is_built_and_of_what(file: Path) -> None:
+def test_readme_documents_build_command_and_base(file: Path) -> None:
     told = (ROOT / "containers" / "README.md").read_text()
     assert f"docker build --file containers/{file.name} --tag " in told
     assert f"| `{file.stem}` | " in told
@@ -74,7 +74,7 @@ def test_bases_are_pinned(file: Path) -> None:
 
 
 @every_file
-def test_it_ends_as_a_numbered_user_who_is_not_root(file: Path) -> None:
+def test_last_user_is_numeric_and_not_root(file: Path) -> None:
     assert of(file, "USER")[-1] == "1000:1000"
     after = [name for name, _ in list(instructions(file))[[n for n, _ in instructions(file)].index("USER") :]]
     last = len(after) - 1 - after[::-1].index("USER")
@@ -111,7 +111,7 @@ def security_contexts(value: object) -> Iterator[dict[str, object]]:
 
 
 @every_file
-def test_what_stays_in_app_is_made_readable_for_that_user(file: Path) -> None:
+def test_files_in_app_are_readable_by_that_user(file: Path) -> None:
     """``COPY`` keeps the modes of the checkout: with a umask of 077 they are for its owner alone."""
     pip_reads = (
         "a+r constraints.txt" in " ".join(of(file, "RUN")) and "rm -r workflows steps presets" in of(file, "RUN")[-1]
@@ -120,7 +120,7 @@ def test_what_stays_in_app_is_made_readable_for_that_user(file: Path) -> None:
 
 
 @every_file
-def test_nothing_is_fetched_unpinned_and_no_secret_goes_in(file: Path) -> None:
+def test_downloads_are_pinned_and_images_have_no_secrets(file: Path) -> None:
     text = file.read_text()
     assert not of(file, "ADD")
     assert not of(file, "ARG")
@@ -134,7 +134,7 @@ def test_nothing_is_fetched_unpinned_and_no_secret_goes_in(file: Path) -> None:
 
 
 @every_file
-def test_what_is_copied_is_there_and_gets_into_the_build(file: Path) -> None:
+def test_copied_files_exist_and_are_in_the_build_context(file: Path) -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = [line[1:] for line in ignore if line.startswith("!")]
     assert "*" in ignore
@@ -146,19 +146,19 @@ def test_what_is_copied_is_there_and_gets_into_the_build(file: Path) -> None:
     assert of(file, "WORKDIR") == ["/app"]
 
 
-def test_the_build_context_holds_nothing_else() -> None:
+def test_build_context_excludes_other_files() -> None:
     let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     for name in (".git", ".env", "tests", "runs", "examples", "containers/secret.txt"):
         assert not any(fnmatch.fnmatch(name, pattern) for pattern in let_in), name
 
 
 @every_file
-def test_steps_find_the_extra_they_need(file: Path) -> None:
+def test_extras_of_the_images_exist(file: Path) -> None:
     for extras in re.findall(r'"\.\[([\w,]+)\]"', file.read_text()):
         assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
 
 
-def test_constraints_pin_what_the_project_asks_for() -> None:
+def test_constraints_pin_all_requirements() -> None:
     pinned = constraints()
     extras = PROJECT["optional-dependencies"]
     of_images = ("data", "tune", "liger", "tracking", "azure")
@@ -171,7 +171,7 @@ def test_constraints_pin_what_the_project_asks_for() -> None:
         )
 
 
-def test_constraints_agree_with_all_that_these_bring() -> None:
+def test_constraints_satisfy_transitive_requirements() -> None:
     """As far as the pinned versions are installed here; other versions have other requirements."""
     pinned, extras = constraints(), PROJECT["optional-dependencies"]
     asked = [("argotune", text) for name in ("data", "tune", "tracking", "azure") for text in extras[name]]
@@ -206,7 +206,7 @@ def brought(name: str, extras: set[str]) -> Iterator[str]:
             yield text.partition(";")[0]
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_hadolint_reports_nothing() -> None:
     beside_python = str(Path(sys.executable).parent)  # an environment that nobody activated is not on PATH
     hadolint = shutil.which("hadolint", path=os.pathsep.join([beside_python, os.environ["PATH"]]))
     if not hadolint:

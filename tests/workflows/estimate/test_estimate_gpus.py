@@ -34,7 +34,7 @@ def flags_of_tune(found):
     return dict(zip(words[::2], words[1::2], strict=True))
 
 
-def test_each_gpu_trains_with_rows_of_its_own(tmp_path):
+def test_each_gpu_trains_on_separate_rows(tmp_path):
     one, two = (estimate.estimate(plan(tmp_path, f"resource.instanceType={size}"), rows=1000) for size in (ONE, TWO))
     assert (two.training.processes, two.training.gpus) == (2, 1)
     assert two.time.tokens_per_second == pytest.approx(2 * cost.DATA_PARALLEL_EFFICIENCY * one.time.tokens_per_second)
@@ -45,7 +45,7 @@ def test_each_gpu_trains_with_rows_of_its_own(tmp_path):
     assert "--processes" not in flags_of_tune(plan(tmp_path, f"resource.instanceType={TWO}"))
 
 
-def test_steps_of_two_have_twice_the_rows(tmp_path):
+def test_two_gpus_double_the_rows_per_step(tmp_path):
     found = [plan(tmp_path, f"resource.instanceType={size}", "tuning.maxSteps=100") for size in (ONE, TWO)]
     one, two = map(estimate.estimate, found)
     assert two.time.training_hours == pytest.approx(one.time.training_hours / cost.DATA_PARALLEL_EFFICIENCY)
@@ -54,7 +54,7 @@ def test_steps_of_two_have_twice_the_rows(tmp_path):
 LARGE = GOOD.replace("phi-3-mini-128k-instruct", "phi-4").replace("method: qlora", "method: lora")
 
 
-def test_a_model_that_one_gpu_cannot_hold_is_divided(tmp_path):
+def test_model_too_large_for_one_gpu_is_sharded(tmp_path):
     found = plan(tmp_path, f"resource.instanceType={SMALL}", "tuning.batchSize=1", text=LARGE)
     divided = estimate.estimate(found, rows=1000)
     assert (divided.training.processes, divided.training.gpus, divided.training.sharded) == (2, 1, True)
@@ -73,7 +73,7 @@ def test_a_model_that_one_gpu_cannot_hold_is_divided(tmp_path):
     }
 
 
-def test_constants_of_quantized_layers_are_whole(tmp_path):
+def test_quantization_constants_are_not_sharded(tmp_path):
     sets = (f"resource.instanceType={TWO}", "tuning.sharding=full")
     found = plan(tmp_path, *sets, text=LARGE.replace("method: lora", "method: qlora"))
     divided, model = estimate.estimate(found), shapes.of(presets.model("phi-4"))
@@ -86,7 +86,7 @@ def test_constants_of_quantized_layers_are_whole(tmp_path):
     assert flags_of_tune(found)["--sharding"] == "full"
 
 
-def test_a_divided_model_is_waited_for(tmp_path):
+def test_sharded_model_waits_for_communication(tmp_path):
     whole, divided = (
         estimate.estimate(plan(tmp_path, f"resource.instanceType={TWO}", f"tuning.sharding={way}"), rows=1000)
         for way in ("none", "full")
@@ -106,7 +106,7 @@ def test_a_divided_model_is_waited_for(tmp_path):
         (['tuning.quantizationConfig={"load_in_8bit": true}', "tuning.maxLength=16384"], "qlora"),
     ],
 )
-def test_a_model_that_is_not_divided_is_spread(tmp_path, sets, method):
+def test_model_that_is_not_sharded_is_placed_on_all_gpus(tmp_path, sets, method):
     text = LARGE.replace("method: lora", f"method: {method}")
     found = plan(tmp_path, f"resource.instanceType={SMALL}", "tuning.batchSize=1", *sets, text=text)
     whole = estimate.estimate(found)
@@ -116,13 +116,13 @@ def test_a_model_that_is_not_divided_is_spread(tmp_path, sets, method):
     assert flags_of_tune(found)["--processes"] == "1"
 
 
-def test_a_number_of_ones_own_is_kept(tmp_path):
+def test_explicit_number_of_processes_is_used(tmp_path):
     found = plan(tmp_path, f"resource.instanceType={TWO}", "tuning.processes=1")
     assert estimate.estimate(found).training.gpus == 2
     assert flags_of_tune(found)["--processes"] == "1"
 
 
-def test_what_sharding_cannot_do_is_told(tmp_path, capsys):
+def test_unsupported_sharding_is_reported(tmp_path, capsys):
     with pytest.raises(InvalidInput, match=r"pipeline\.tune\.sharding: FSDP divides .* not those of load_in_8bit"):
         plan(tmp_path, "tuning.sharding=full", 'tuning.quantizationConfig={"load_in_8bit": true}')
     plan(tmp_path, "tuning.sharding=full", "tuning.processes=1")

@@ -25,14 +25,14 @@ def memory_warnings(folder, on_machine, text, *sets, cuda=True):
     return estimate.memory_warnings(plan, on_machine, cuda=cuda)
 
 
-def test_what_a_named_size_cannot_hold_is_refused_for_a_cluster_alone(tmp_path):
+def test_model_too_large_for_the_instance_type_is_rejected_only_on_a_cluster(tmp_path):
     file = str(write(tmp_path, on(SMALL_GPU, LARGE)))
     with pytest.raises(InvalidInput, match="Insufficient total GPU memory"):
         load_plans(file)
     assert [plan.name for plan in load_plans([file], local=True)] == ["tuned"]
 
 
-def test_the_run_is_not_refused_for_the_size_but_warned_for_this_machine(tmp_path, monkeypatch, capsys):
+def test_local_run_ignores_the_instance_type_and_warns_about_local_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "read", lambda _: LAPTOP)
     monkeypatch.chdir(tmp_path)
     # Without a run to resume nothing is started; the Workspace is compiled before that is found out.
@@ -43,7 +43,7 @@ def test_the_run_is_not_refused_for_the_size_but_warned_for_this_machine(tmp_pat
     assert "warning: " in messages and "but the local machine has 15.2 GiB" in messages
 
 
-def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
+def test_cpu_needs_more_memory_and_settings_that_fit_are_proposed(tmp_path):
     text = without_serving(GOOD)
     assert memory_warnings(tmp_path, GAMER, text) == []
     [problem] = memory_warnings(tmp_path, LAPTOP, text)
@@ -56,19 +56,19 @@ def test_a_processor_needs_more_than_a_gpu_and_is_told_what_would_do(tmp_path):
         assert memory_warnings(tmp_path, LAPTOP, text, setting) == []
 
 
-def test_gpus_that_torch_cannot_use_do_not_count(tmp_path):
+def test_gpus_unusable_by_torch_are_not_counted(tmp_path):
     [problem] = memory_warnings(tmp_path, GAMER, without_serving(GOOD), cuda=False)
     assert "the local machine has 15.2 GiB" in problem.message
 
 
-def test_each_gpu_is_named_that_is_too_small(tmp_path):
+def test_each_gpu_that_is_too_small_is_named(tmp_path):
     small = Machine(cores=8, memory_gib=64, disk_gib=100, gpus=(Gpu("NVIDIA T4", 15.0),))
     found = memory_warnings(tmp_path, small, LARGE)
     assert [problem.path for problem in found] == ["tuning", "inference"]
     assert all("a local GPU (NVIDIA T4) has 14.8" in problem.message for problem in found)
 
 
-def test_the_annotation_of_kaito_silences_the_warning(tmp_path, monkeypatch, capsys):
+def test_kaito_bypass_annotation_suppresses_the_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "read", lambda _: LAPTOP)
     quiet = LARGE.replace(
         "  name: tuned\n", '  name: tuned\n  annotations: {kaito.sh/bypass-resource-checks: "true"}\n', 1

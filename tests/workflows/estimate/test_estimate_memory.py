@@ -40,7 +40,7 @@ def llama(**changes):
 
 
 @pytest.mark.parametrize("name", TUNABLE)
-def test_the_shapes_give_as_many_parameters_as_the_published_weights_have(name):
+def test_shapes_give_the_parameter_count_of_the_published_weights(name):
     facts = presets.model(name)
     assert shapes.of(facts).parameters * 2 / GIB == pytest.approx(facts.weights_gib, abs=0.006)
 
@@ -50,7 +50,7 @@ def test_a_model_without_linear_layers_has_no_shapes():
         shapes.of(presets.model("gpt-oss-20b"))
 
 
-def test_weights_by_hand():
+def test_weights_match_a_manual_calculation():
     # Llama 3.1 8B, a block: q and o 4096 x 4096, k and v 4096 x 1024, gate, up and down 4096 x 14336.
     linear = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336)
     other = 2 * 128256 * 4096 + 65 * 4096
@@ -65,7 +65,7 @@ def test_weights_by_hand():
     assert llama(method="lora").weights * GIB == pytest.approx(2 * (linear + other))
 
 
-def test_the_adapter_by_hand():
+def test_adapter_matches_a_manual_calculation():
     # Rank 8 on all layers: 8 x (inputs + outputs) of each.
     parameters = 32 * 8 * (2 * 8192 + 2 * 5120 + 3 * 18432)
     assert parameters == 20_971_520
@@ -79,7 +79,7 @@ def test_the_adapter_by_hand():
     assert llama(targets=("all-linear",)) == found
 
 
-def test_activations_and_logits_by_hand():
+def test_activations_and_logits_match_a_manual_calculation():
     tokens, hidden = 1024, 4096
     mask, last = 2 * tokens**2, 6 * hidden * tokens
     assert llama().activations * GIB == 32 * 2 * hidden * tokens + last + mask
@@ -100,13 +100,13 @@ def test_components_sum_and_none_is_negative(model, training):
 
 
 @given(models, settings, st.sampled_from(["batch_size", "length", "rank"]), st.integers(1, 100))
-def test_more_of_anything_never_needs_less(model, training, setting, more):
+def test_increasing_a_setting_never_reduces_memory(model, training, setting, more):
     larger = dataclasses.replace(training, **{setting: getattr(training, setting) + more})
     assert memory.tuning(model, larger).total >= memory.tuning(model, training).total
 
 
 @given(models, settings)
-def test_what_saves_memory_never_needs_more(model, training):
+def test_memory_saving_settings_never_increase_memory(model, training):
     def total(**changes):
         return memory.tuning(model, dataclasses.replace(training, **changes)).total
 
@@ -136,7 +136,7 @@ def test_serving_components_sum_and_grow(name, length, adapters):
     assert longer.adapters == pytest.approx(2 * found.adapters)
 
 
-def test_the_cache_by_hand():
+def test_cache_matches_a_manual_calculation():
     # Llama 3.1 8B: keys and values of 8 heads of 128, 32 layers, 2 bytes: 128 KiB a token.
     found = serving(presets.model("llama-3.1-8b-instruct"), Serving(length=8192))
     assert found.cache == 1.0
@@ -152,7 +152,7 @@ def test_the_cache_by_hand():
 
 
 @pytest.mark.parametrize("value", ["many", None, -1, 0, [], "0x8"])
-def test_flags_that_are_no_numbers_are_left_to_vllm(value):
+def test_non_numeric_flags_are_ignored(value):
     flags = (
         "max-num-seqs",
         "gpu-memory-utilization",
@@ -163,7 +163,7 @@ def test_flags_that_are_no_numbers_are_left_to_vllm(value):
     assert Serving.from_flags(dict.fromkeys(flags, value), 2, 0, 16) == Serving(gpus=2)
 
 
-def test_speed_by_hand():
+def test_speed_matches_a_manual_calculation():
     model = shapes.of(presets.model("llama-3.1-8b-instruct"))
     training = Training("lora", 1, 2000, checkpointing=False)
     # 4 operations a parameter, and attention's: half of all pairs of tokens, QK and AV, each forward and backward.

@@ -41,7 +41,7 @@ def without_serving(text):
     return text[: text.index("inference:")] + text[text.index("pipeline:") :]
 
 
-def test_the_table_below_the_values(tmp_path, capsys):
+def test_plan_prints_the_estimate_below_the_values(tmp_path, capsys):
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--set", "tuning.maxSteps=100"]) == 0
     shown = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
@@ -54,7 +54,7 @@ def test_the_table_below_the_values(tmp_path, capsys):
     assert "hours at most, training and start" in shown
 
 
-def test_what_doubles_the_rank_or_the_answers_is_counted(tmp_path):
+def test_doubled_rank_and_answer_pairs_are_counted(tmp_path):
     usual, pissa, pairs = (
         estimate.estimate(plan(tmp_path, GOOD, *sets))
         for sets in ((), ('tuning.loraConfig={"init_lora_weights": "pissa"}',), ("tuning.objective=dpo",))
@@ -65,7 +65,7 @@ def test_what_doubles_the_rank_or_the_answers_is_counted(tmp_path):
     assert pairs.tuning.adapter == usual.tuning.adapter
 
 
-def test_json_has_the_same_as_values(tmp_path, capsys):
+def test_json_contains_the_same_estimate(tmp_path, capsys):
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "-o", "json", "--set", "tuning.maxSteps=100"]) == 0
     found = json.loads(capsys.readouterr().out)["estimate"]
     assert found["instanceType"] == "Standard_NC24ads_A100_v4"
@@ -79,7 +79,7 @@ def test_json_has_the_same_as_values(tmp_path, capsys):
     assert found["serving"]["exact"] is True
 
 
-def test_without_max_steps_time_is_told_for_a_thousand_rows(tmp_path):
+def test_without_max_steps_time_is_reported_per_thousand_rows(tmp_path):
     found = estimate.as_dict(estimate.estimate(plan(tmp_path)))
     assert (found["hours"], found["usd"]) == (None, None)
     tokens = 1000 * 1024 * 3
@@ -87,7 +87,7 @@ def test_without_max_steps_time_is_told_for_a_thousand_rows(tmp_path):
     assert "1,000 rows" in estimate.as_text(estimate.estimate(plan(tmp_path)))
 
 
-def test_with_the_number_of_rows_the_whole_is_told(tmp_path, capsys):
+def test_with_the_number_of_rows_the_total_is_reported(tmp_path, capsys):
     file = str(write(tmp_path, GOOD))
     assert cli.main(["plan", file, "--rows", "5000", "-o", "json"]) == 0
     found = json.loads(capsys.readouterr().out)["estimate"]
@@ -102,7 +102,7 @@ def test_with_the_number_of_rows_the_whole_is_told(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_rows_are_a_count(tmp_path, count):
+def test_rows_must_be_a_positive_integer(tmp_path, count):
     with pytest.raises(SystemExit) as ended:
         cli.main(["plan", str(write(tmp_path, GOOD)), f"--rows={count}"])
     assert ended.value.code == 2
@@ -115,7 +115,7 @@ def test_spot_nodes_cost_the_spot_price(tmp_path):
     assert "USD, spot; regular 3.67" in estimate.as_text(found)
 
 
-def test_a_machine_that_is_already_there_is_not_judged(tmp_path):
+def test_existing_nodes_are_not_checked(tmp_path):
     own = LARGE.replace("  instanceType: Standard_NC24ads_A100_v4\n", "")
     found = estimate.estimate(plan(tmp_path, own))
     assert (found.sku, found.tuning_fits, found.time, found.price) == (None, None, None, None)
@@ -124,7 +124,7 @@ def test_a_machine_that_is_already_there_is_not_judged(tmp_path):
     assert estimate.refusals(plan(tmp_path, own)) == []
 
 
-def test_what_cannot_fit_is_refused_with_settings_that_do(tmp_path):
+def test_settings_that_do_not_fit_are_rejected_with_settings_that_do(tmp_path):
     text = on(SMALL_GPU, without_serving(GOOD))
     sets = ["tuning.batchSize=64", "tuning.maxLength=8192"]
     [problem] = refused(tmp_path, text, *sets)
@@ -174,7 +174,7 @@ data:
     assert plan(tmp_path, lora, "tuning.batchSize=20")
 
 
-def test_changes_that_only_help_together_are_told_together(tmp_path):
+def test_changes_that_only_help_together_are_proposed_together(tmp_path):
     text = without_serving(LARGE)
     sets = ["tuning.batchSize=64", "tuning.maxLength=16384"]
     [problem] = refused(tmp_path, text.replace("method: qlora", "method: lora"), *sets)
@@ -183,7 +183,7 @@ def test_changes_that_only_help_together_are_told_together(tmp_path):
     assert plan(tmp_path, text, *sets, second.split(" ")[0])
 
 
-def test_the_annotation_of_kaito_lets_it_through(tmp_path):
+def test_kaito_bypass_annotation_skips_the_check(tmp_path):
     text = on(SMALL_GPU, without_serving(GOOD))
     sets = ["tuning.batchSize=64", "tuning.maxLength=8192"]
     assert refused(tmp_path, text, *sets)
@@ -193,7 +193,7 @@ def test_the_annotation_of_kaito_lets_it_through(tmp_path):
     assert plan(tmp_path, text, *sets)
 
 
-def test_a_server_whose_asked_context_does_not_fit(tmp_path):
+def test_requested_context_that_does_not_fit_is_rejected(tmp_path):
     config = """---
 apiVersion: v1
 kind: ConfigMap
@@ -212,14 +212,14 @@ data:
     assert refused(tmp_path, text + config % (length + 1024))
 
 
-def test_what_is_only_an_upper_bound_is_not_refused(tmp_path):
+def test_upper_bound_is_not_rejected(tmp_path):
     text = on(SMALL_GPU, GOOD[: GOOD.index("tuning:")] + GOOD[GOOD.index("inference:") : GOOD.index("pipeline:")])
     found = plan(tmp_path, text.replace("phi-3-mini-128k-instruct", "gpt-oss-20b"))
     assert estimate.estimate(found).serving_fits is False
     assert "an upper bound for this architecture" in estimate.as_text(estimate.estimate(found))
 
 
-def test_every_size_that_is_called_smallest_is_in_service_and_fits(tmp_path):
+def test_smallest_instance_type_is_available_and_fits(tmp_path):
     for model in presets.models():
         if model.tuning and not model.gated:
             found = estimate.estimate(
@@ -229,7 +229,7 @@ def test_every_size_that_is_called_smallest_is_in_service_and_fits(tmp_path):
             assert plan(tmp_path, on(found.smallest.name, GOOD.replace("phi-3-mini-128k-instruct", model.name)))
 
 
-def test_prices_of_the_site(tmp_path, capsys):
+def test_prices_come_from_the_site_profile(tmp_path, capsys):
     site = tmp_path / "site.yaml"
     site.write_text("namespace: argo\nprices: {standard_nc24ads_a100_v4: 2, Standard_ND96isr_H200_v5: 80}\n")
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site), "-o", "json"]) == 0
@@ -239,7 +239,7 @@ def test_prices_of_the_site(tmp_path, capsys):
     assert found["namespace"]["value"] == "argo"
 
 
-def test_wrong_prices_are_told_all_at_once(tmp_path, capsys):
+def test_all_invalid_prices_are_reported(tmp_path, capsys):
     site = tmp_path / "site.yaml"
     site.write_text(
         "prices: {Standard_NC24ads_A100_v5: 2, Standard_NC24ads_A100_v4: free, Standard_NV36ads_A10_v5: -1}\n"
@@ -253,13 +253,13 @@ def test_wrong_prices_are_told_all_at_once(tmp_path, capsys):
     assert "prices: must be a mapping" in capsys.readouterr().err
 
 
-def test_a_size_without_a_price_says_where_to_give_one(tmp_path):
+def test_missing_price_names_the_site_profile_setting(tmp_path):
     found = estimate.estimate(plan(tmp_path, on("Standard_ND96isr_H200_v5")))
     assert found.price is None
     assert "site profile: prices: {Standard_ND96isr_H200_v5: USD}" in estimate.as_text(found)
 
 
-def test_every_price_is_of_a_size_that_is_known():
+def test_every_price_belongs_to_a_known_instance_type():
     table = presets.prices()
     assert all(presets.sku(name).name == name for name in table.usd_per_hour)
     assert all(price.spot is None or price.spot < price.regular for price in table.usd_per_hour.values())
@@ -276,7 +276,7 @@ def test_every_price_is_of_a_size_that_is_known():
         ("tuning.targetModules", '["nothing"]'),
     ],
 )
-def test_nonsense_is_left_to_who_refuses_it(tmp_path, path, value):
+def test_invalid_values_do_not_break_the_estimate(tmp_path, path, value):
     assert estimate.as_text(estimate.estimate(plan(tmp_path, GOOD, f"{path}={value}")))
 
 

@@ -20,14 +20,14 @@ def test_each_row_is_within_its_stated_bound(row):
     assert least <= row.error <= most
 
 
-def test_the_bounds_are_tight_where_the_settings_are_known():
+def test_bounds_are_tight_if_the_settings_are_known():
     """Rules of thumb have no settings, and LitGPT's QLoRA rows are not explained; all others are held to 7 percent."""
     loose = [row.source for row in ROWS if row.bound[0] < -7]
     assert all("README, minimum" in source or ("LitGPT" in source and "QLoRA" in source) for source in loose)
     assert len(ROWS) - len(loose) >= 18
 
 
-def test_the_document_tells_the_figures_that_the_code_gives():
+def test_docs_contain_the_current_tables():
     document = (BENCHMARK.parents[1] / "docs" / "ESTIMATES.md").read_text()
     missing = [line for line in published["table"]().splitlines() if line not in document]
     assert not missing, "python benchmarks/memory/published.py prints the tables for docs/ESTIMATES.md"

@@ -78,7 +78,7 @@ def no_site_profile(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_flag_is_held_to_the_rules(name):
+def test_flags_are_checked_by_the_rules(name):
     setting, path, words = REFUSED[name]
     with pytest.raises(InvalidInput) as caught:
         load_plans(TUNED, [setting, *WITH.get(name, [])])
@@ -88,7 +88,7 @@ def test_a_flag_is_held_to_the_rules(name):
 
 
 @pytest.mark.parametrize("setting", NUMBERS)
-def test_numbers_that_mean_nothing_are_refused(setting):
+def test_out_of_range_numbers_are_rejected(setting):
     with pytest.raises(InvalidInput) as caught:
         load_plans(TUNED, [f"tuning.{setting}"])
     [problem] = caught.value.problems
@@ -96,13 +96,13 @@ def test_numbers_that_mean_nothing_are_refused(setting):
     assert problem.message.startswith("must be ")
 
 
-def test_the_environment_is_held_to_the_rules(monkeypatch):
+def test_environment_variables_are_checked_by_the_rules(monkeypatch):
     monkeypatch.setenv("ARGOTUNE_TUNING__RANK", "600")
     with pytest.raises(InvalidInput, match=r"tuning\.rank: vLLM supports no rank above 512"):
         load_plans(TUNED)
 
 
-def test_a_size_that_a_flag_sets_has_its_own_gpus():
+def test_instance_type_from_a_flag_sets_the_number_of_gpus():
     [plan] = load_plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4"])
     assert (plan.resource.gpus, plan.origin("resource.gpus")) == (2, "SKU Standard_NC48ads_A100_v4")
     [plan] = load_plans(TUNED, ["resource.instanceType=Standard_NC48ads_A100_v4", "resource.gpus=1"])
@@ -121,7 +121,7 @@ inference:
 """
 
 
-def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_path, capsys):
+def test_custom_pod_is_rejected_locally_before_the_run_starts(tmp_path, capsys):
     file = tmp_path / "own.yaml"
     file.write_text(OWN_POD)
     assert cli.main(["run", str(file), "--runs-dir", str(tmp_path / "runs")]) == 2
@@ -138,7 +138,7 @@ def test_a_pod_of_ones_own_is_refused_by_one_machine_before_anything_starts(tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_chat_template_may_be_set():
+def test_chat_template_can_be_set():
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     [plan] = load_plans(TUNED, [f'tuning.modelConfig={{"chat_template": "{template}"}}'])
     assert plan.tuning.model_config_ == {"chat_template": template}
@@ -152,7 +152,7 @@ def test_a_chat_template_may_be_set():
         ("karpenter-gpu", ["nodes.provider=karpenter"], ""),
     ],
 )
-def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, sets, told):
+def test_settings_without_effect_on_the_nodes_are_reported(tmp_path, capsys, annotation, sets, told):
     given = f"  annotations: {{kaito.sh/node-class-name: {annotation}}}\n" if annotation else ""
     file = tmp_path / "workspace.yaml"
     file.write_text(Path(TUNED).read_text().replace("metadata:\n", f"metadata:\n{given}", 1))
@@ -162,7 +162,7 @@ def test_what_has_no_effect_on_the_nodes_is_told(tmp_path, capsys, annotation, s
     assert not told or plan.origin("nodes.nodeClass").startswith("Workspace (")
 
 
-def test_pairs_have_defaults_of_their_own_which_anybody_may_set(tmp_path):
+def test_dpo_has_separate_defaults_that_can_be_overridden(tmp_path):
     text = GOOD + "  tune: {objective: dpo}\n"
     [plan] = load_plans(str(write(tmp_path, text)))
     assert (plan.tuning.learning_rate, plan.tuning.epochs, plan.tuning.beta) == (5e-6, 1, 0.1)
@@ -173,7 +173,7 @@ def test_pairs_have_defaults_of_their_own_which_anybody_may_set(tmp_path):
     assert (plan.tuning.learning_rate, plan.tuning.epochs) == (2e-4, 3)
 
 
-def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkeypatch):
+def test_local_tasks_require_the_package_and_their_files(tmp_path, monkeypatch):
     assert checks.MODELS == pod.MODELS
     there, gone = tmp_path / "there.yaml", tmp_path / "gone.yaml"
     there.write_text("task: mine")
@@ -190,6 +190,6 @@ def test_tasks_on_this_machine_want_the_package_and_their_files(tmp_path, monkey
     ]
 
 
-def test_what_only_pairs_have_a_use_for_is_told(tmp_path, capsys):
+def test_dpo_settings_without_dpo_are_reported(tmp_path, capsys):
     load_plans(str(write(tmp_path, GOOD + "  tune: {beta: 0.3}\n")))
     assert "has no effect with objective sft" in capsys.readouterr().err

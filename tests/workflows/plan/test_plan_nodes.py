@@ -40,7 +40,7 @@ def flags(template):
     return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
 
 
-def test_a_pool_of_the_run_is_asked_for_and_given_back(compiled):
+def test_node_pool_of_the_run_is_created_and_released(compiled):
     found = compiled(AKS, NODES)
     made = flags(found["provision"])
     assert made["run"] == UID
@@ -56,7 +56,7 @@ def test_a_pool_of_the_run_is_asked_for_and_given_back(compiled):
 
 
 @pytest.mark.parametrize("step", ["tune", "evaluate"])
-def test_pods_select_the_nodes_of_their_run_whatever_the_size(compiled, step):
+def test_pods_select_the_nodes_of_their_run_with_any_instance_type(compiled, step):
     found = compiled(AKS, NODES)[step]
     assert found["nodeSelector"] == {"app": "tuned", "argotune.dev/run": UID}
     assert "affinity" not in found
@@ -64,7 +64,7 @@ def test_pods_select_the_nodes_of_their_run_whatever_the_size(compiled, step):
     assert {"sku", "kubernetes.azure.com/scalesetpriority"} <= tolerated
 
 
-def test_the_linter_and_the_one_machine_runner_take_it(compiled, tmp_path):
+def test_the_linter_and_the_local_runner_accept_it(compiled, tmp_path):
     compiled(AKS, NODES)
     [plan] = load_plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
     document = compile_workflow(plan)
@@ -72,14 +72,14 @@ def test_the_linter_and_the_one_machine_runner_take_it(compiled, tmp_path):
     assert not lint.lint([("aks.json", json.dumps(document))]).findings
 
 
-def test_without_fallbacks_nodes_are_selected_by_their_size(compiled):
+def test_without_fallbacks_nodes_are_selected_by_instance_type(compiled):
     found = compiled()
     assert found["tune"]["nodeSelector"] == {"app": "tuned", "node.kubernetes.io/instance-type": A100}
     assert set(flags(found["provision"])) == {"work", "instance-type"}
     assert set(flags(found["release"])) == {"work"}
 
 
-def test_with_fallbacks_nodes_of_each_size_will_do_the_first_before_the_others(compiled):
+def test_with_fallbacks_all_instance_types_are_selected_and_the_first_is_preferred(compiled):
     found = compiled(nodes={"fallbackInstanceTypes": [TWO_A100], "spot": True})["tune"]
     assert found["nodeSelector"] == {"app": "tuned"}
     affinity = found["affinity"]["nodeAffinity"]
@@ -93,14 +93,14 @@ def test_with_fallbacks_nodes_of_each_size_will_do_the_first_before_the_others(c
     assert weights["spot"] > weights[A100] > weights[TWO_A100]
 
 
-def test_what_only_serves_is_on_no_nodes_of_the_run(compiled):
+def test_serving_alone_uses_no_nodes_of_the_run(compiled):
     text = GOOD[: GOOD.index("tuning:")] + GOOD[GOOD.index("inference:") : GOOD.index("pipeline:")] + "pipeline: {}\n"
     found = compiled(AKS, text=text)
     assert "provider" not in flags(found["provision"])
     assert "provider" not in flags(found["release"])
 
 
-def test_without_a_size_nodes_are_there_already(compiled):
+def test_without_an_instance_type_existing_nodes_are_used(compiled):
     text = GOOD.replace(f"  instanceType: {A100}\n", "")
     found = compiled(AKS, text=text)
     assert flags(found["provision"])["provider"] == "existing"
@@ -136,14 +136,14 @@ def test_without_a_size_nodes_are_there_already(compiled):
         ),
     ],
 )
-def test_what_would_fail_later_is_told_at_once(compiled, site, nodes, pipeline, path, words):
+def test_node_settings_that_would_fail_later_are_rejected(compiled, site, nodes, pipeline, path, words):
     with pytest.raises(InvalidInput) as caught:
         compiled(site, nodes, **pipeline)
     [problem] = caught.value.problems
     assert path in problem.path and words in problem.message and problem.fix
 
 
-def test_what_has_no_effect_here_is_told(compiled, capsys):
+def test_settings_without_local_effect_are_reported(compiled, capsys):
     compiled(nodes={"zones": ["1"], "lease": "25h"})
     said = capsys.readouterr().err
     assert "pipeline.nodes.zones: has no effect: the run creates no nodes (nodes.provider is autoscaler)" in said
@@ -168,16 +168,16 @@ SIZES = "pipeline.nodes.fallbackInstanceTypes"
         ("{count: 2}", "pipeline.nodes.count", "unknown field"),
     ],
 )
-def test_a_broken_rule_is_told_with_its_line(tmp_path, written, path, words):
+def test_violated_rule_is_reported_with_its_line(tmp_path, written, path, words):
     check_broken(tmp_path, PIPELINE, f"{PIPELINE}  nodes: {written}  # <--\n", path, words)
 
 
-def test_a_fallback_needs_as_many_gpus(compiled):
+def test_fallback_must_have_the_same_number_of_gpus(compiled):
     with pytest.raises(InvalidInput, match=r"has 1 GPUs, but the pods request the 2"):
         compiled(nodes={"fallbackInstanceTypes": [A100]}, text=GOOD.replace(A100, TWO_A100))
 
 
-def test_a_fallback_must_hold_the_model(compiled):
+def test_fallback_must_have_memory_for_the_model(compiled):
     text = GOOD.replace("phi-3-mini-128k-instruct", "falcon-40b-instruct").replace(A100, "Standard_NC40ads_H100_v5")
     with pytest.raises(InvalidInput) as caught:
         compiled(nodes={"fallbackInstanceTypes": [A100, A10]}, text=text)
@@ -185,7 +185,7 @@ def test_a_fallback_must_hold_the_model(compiled):
     assert "GiB" in caught.value.problems[0].message
 
 
-def test_a_fallback_needs_a_size_to_fall_back_from(compiled):
+def test_fallback_requires_an_instance_type(compiled):
     text = GOOD.replace(f"  instanceType: {A100}\n", "")
     with pytest.raises(InvalidInput, match=r"requires resource\.instanceType"):
         compiled(nodes={"fallbackInstanceTypes": [A10]}, text=text)
@@ -194,7 +194,7 @@ def test_a_fallback_needs_a_size_to_fall_back_from(compiled):
 @pytest.mark.parametrize(
     "site", [AKS, {"provider": "existing"}, {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"}]
 )
-def test_the_steps_take_the_flags_of_each_provider(compiled, site):
+def test_steps_accept_the_flags_of_each_provider(compiled, site):
     found = compiled(site)
     wanted = entrypoint.parse(Settings, found["provision"]["container"]["args"])
     assert (wanted.provider, wanted.run, wanted.node_class) == (

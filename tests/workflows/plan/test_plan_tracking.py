@@ -63,7 +63,9 @@ def refused(folder: Path, tracking: str = "", arguments: str = "", *, local: boo
         (f"{{reportTo: mlflow, uri: {MLFLOW}}}", "report_to: wandb", "Workspace ("),
     ],
 )
-def test_both_places_may_say_it(tmp_path: Path, tracking: str, arguments: str, origin: str) -> None:
+def test_tracking_can_be_set_in_the_workspace_or_the_training_config(
+    tmp_path: Path, tracking: str, arguments: str, origin: str
+) -> None:
     plan = planned(tmp_path, tracking, arguments)
     assert plan.tracking and (plan.tracking.report_to, plan.tracking.uri) == ("mlflow", MLFLOW)
     assert plan.origin("tracking.reportTo").startswith(origin)
@@ -100,7 +102,7 @@ def test_by_default_nothing_is_tracked(tmp_path: Path, off: str) -> None:
         ),
     ],
 )
-def test_what_could_not_be_tracked_is_refused(
+def test_invalid_tracking_settings_are_rejected(
     tmp_path: Path, tracking: str, arguments: str, path: str, says: str
 ) -> None:
     problem = refused(tmp_path, tracking, arguments)
@@ -109,7 +111,7 @@ def test_what_could_not_be_tracked_is_refused(
     assert problem.line or not tracking
 
 
-def test_this_machine_is_asked_for_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_run_checks_the_local_tracking_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
     assert "MLFLOW_TRACKING_URI is not set" in refused(tmp_path, "{reportTo: mlflow}", local=True).message
     assert planned(tmp_path, f"{{reportTo: mlflow, uri: {MLFLOW}}}", local=True).tracking
@@ -117,7 +119,7 @@ def test_this_machine_is_asked_for_what_it_has(tmp_path: Path, monkeypatch: pyte
     assert planned(tmp_path, "", "report_to: mlflow", local=True).tracking
 
 
-def test_the_pod_is_told_the_address_and_where_the_credentials_are() -> None:
+def test_pods_get_the_tracking_address_and_the_secret_reference() -> None:
     given = {"tracking.reportTo": "mlflow", "tracking.uri": MLFLOW, "tracking.secret": "my-mlflow"}
     messages = pods(compiled(BASE | TUNING | given))
     reference = {"name": "my-mlflow", "optional": True}
@@ -141,7 +143,7 @@ def test_the_pod_is_told_the_address_and_where_the_credentials_are() -> None:
     assert words[words.index("--run-name") + 1] == "{{workflow.name}}"
 
 
-def test_what_the_workspace_leaves_out_may_be_in_the_secret() -> None:
+def test_settings_missing_in_the_workspace_can_come_from_the_secret() -> None:
     messages = pods(compiled(BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.secret": "keys"}))["tune"]["env"]
     assert [variable["name"] for variable in messages if "WANDB" in variable["name"]] == [
         *("WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_API_KEY", "WANDB_ENTITY"),

@@ -31,6 +31,6 @@ semaphore: {configMap: pools, key: a100}
         ("tuning: {rank: 8}\n", "tuning.rank: unknown field"),
     ],
 )
-def test_a_wrong_profile_is_refused(tmp_path, profile, words):
+def test_invalid_site_profile_is_rejected(tmp_path, profile, words):
     with pytest.raises(InvalidInput, match=words):
         planned(tmp_path, profile)

@@ -66,7 +66,7 @@ def test_every_row_is_proven(row):
 
 
 @pytest.mark.parametrize(("row", "case"), CASES, ids=NAMES)
-def test_the_code_does_what_the_row_says(row, case, tmp_path):
+def test_the_code_matches_the_row(row, case, tmp_path):
     before, after = (write(tmp_path / name, text) for name, text in zip("ab", documents(case), strict=True))
     if case["then"] == "refused":
         with pytest.raises(InvalidInput) as caught:
@@ -90,7 +90,7 @@ def test_the_code_does_what_the_row_says(row, case, tmp_path):
 
 
 @pytest.mark.parametrize("annotation", kaito_annotations.RULES)
-def test_annotations_are_what_their_table_says(annotation, tmp_path):
+def test_annotations_match_their_table(annotation, tmp_path):
     rule = kaito_annotations.RULES[annotation]
     values = [*rule.honoured, *rule.taken] or ([] if rule.why else ["x"])
     for number, value in enumerate([*values, "something-else"]):
@@ -109,7 +109,7 @@ def test_annotations_are_what_their_table_says(annotation, tmp_path):
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_keys_of_the_training_configuration_are_what_their_table_says(section):
+def test_training_config_keys_match_their_table(section):
     for key, rule in SECTIONS[section].items():
         found = Findings(Source("file"))
         nonsense = {"no such": "value"}
@@ -122,7 +122,7 @@ def test_keys_of_the_training_configuration_are_what_their_table_says(section):
         assert dict(read.sections())[section] == {}, key
 
 
-def test_the_page_is_what_the_code_says():
+def test_page_is_current():
     text = kaito_fields.document()
     if os.environ.get("ARGOTUNE_REGENERATE"):
         kaito_fields.DOCUMENT.write_text(text)

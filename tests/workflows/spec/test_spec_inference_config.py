@@ -56,7 +56,7 @@ def read(tmp_path):
     return of
 
 
-def test_flags_are_passed_on_with_dashes(read):
+def test_flags_are_passed_with_dashes(read):
     manifest = read(WORKSPACE + "    vllm:\n      max_model_len: 2048\n      enable-chunked-prefill: true\n")
     assert manifest.inference_config == {"vllm": {"max-model-len": 2048, "enable-chunked-prefill": True}}
     assert manifest.source.line("inference_config.vllm.enable-chunked-prefill") == 15
@@ -82,7 +82,7 @@ def test_flags_are_passed_on_with_dashes(read):
         ("vllm: {a: '{{x}}'}", "inference_config.vllm.a", "contains '{{'"),
     ],
 )
-def test_a_wrong_key_is_refused_by_name(read, config, path, words):
+def test_invalid_key_is_rejected_by_name(read, config, path, words):
     with pytest.raises(InvalidInput) as caught:
         read(f"{WORKSPACE}    {config}\n")
     [problem] = caught.value.problems
@@ -90,7 +90,7 @@ def test_a_wrong_key_is_refused_by_name(read, config, path, words):
     assert words in problem.message
 
 
-def test_an_adapter_larger_than_the_server_takes(read):
+def test_adapter_larger_than_the_server_accepts_is_rejected(read):
     with pytest.raises(InvalidInput) as caught:
         read(f"{BOTH}        r: 32\n")
     [problem] = caught.value.problems
@@ -99,7 +99,7 @@ def test_an_adapter_larger_than_the_server_takes(read):
     assert read(f"{BOTH}        r: 16\n").training.lora == {"r": 16}
 
 
-def test_an_adapter_that_doubles_its_rank(read):
+def test_adapter_that_doubles_its_rank_is_checked_with_the_doubled_rank(read):
     with pytest.raises(InvalidInput) as caught:
         read(f"{BOTH}        r: 16\n        init_lora_weights: pissa\n")
     [problem] = caught.value.problems
@@ -112,6 +112,6 @@ def test_an_adapter_that_doubles_its_rank(read):
 @pytest.mark.parametrize(
     "key", ["use_dora: true", "bias: all", "modules_to_save: [lm_head]", "rank_pattern: {q_proj: 2}"]
 )
-def test_an_adapter_that_vllm_cannot_serve(read, key):
+def test_adapter_that_vllm_cannot_serve_is_rejected(read, key):
     with pytest.raises(InvalidInput, match="vLLM does not support such an adapter"):
         read(f"{BOTH}        {key}\n")

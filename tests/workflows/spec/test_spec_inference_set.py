@@ -40,7 +40,7 @@ def no_site_profile(monkeypatch, tmp_path):
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
 
 
-def test_it_is_a_workspace_with_replicas(tmp_path):
+def test_inference_set_is_a_workspace_with_replicas(tmp_path):
     file = write(tmp_path, SET)
     [plan] = load_plans(str(file))
     assert (plan.name, plan.rollout.replicas, plan.origin("rollout.replicas")) == (
@@ -57,7 +57,7 @@ def test_it_is_a_workspace_with_replicas(tmp_path):
     assert document["metadata"]["labels"]["team"] == "support"
 
 
-def test_without_a_size_it_runs_on_nodes_that_are_there(tmp_path):
+def test_without_an_instance_type_it_runs_on_existing_nodes(tmp_path):
     """v1alpha1 has a default size for Workspaces, and none for InferenceSets."""
     text = SET.replace("v1beta1", "v1alpha1").replace("      instanceType: Standard_NC24ads_A100_v4\n", "      {}\n")
     [manifest] = load(write(tmp_path, text))
@@ -65,7 +65,7 @@ def test_without_a_size_it_runs_on_nodes_that_are_there(tmp_path):
     assert manifest.workspace.pipeline.rollout.replicas == 3
 
 
-def test_our_block_stands_beside_the_spec(tmp_path):
+def test_pipeline_block_is_next_to_the_spec(tmp_path):
     text = SET.replace("  replicas: 3\n", "") + "pipeline:\n  rollout: {question: Hello, replicas: 2}\n"
     [plan] = load_plans(str(write(tmp_path, text)))
     assert (plan.rollout.question, plan.rollout.replicas) == ("Hello", 2)
@@ -139,7 +139,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_rule_is_the_one_problem_at_its_line(tmp_path, old, new, path, words):
+def test_violated_rule_is_the_only_problem_at_its_line(tmp_path, old, new, path, words):
     text = SET.replace(old, new, 1)
     assert text != SET
     [problem] = problems(write(tmp_path, text))
@@ -150,7 +150,7 @@ def test_a_broken_rule_is_the_one_problem_at_its_line(tmp_path, old, new, path, 
     assert words in problem.message
 
 
-def test_a_partition_is_newer_than_v1alpha1(tmp_path):
+def test_partition_is_rejected_in_v1alpha1(tmp_path):
     text = SET.replace("v1beta1", "v1alpha1").replace(
         "      instanceType: Standard_NC24ads_A100_v4\n", "      partition: {mode: accelerator, count: 2}\n"
     )
@@ -191,14 +191,14 @@ def test_servers_are_added_while_requests_wait(tmp_path, annotations, most):
         ({"metrics": "[]"}, "metrics", "is ignored"),
     ],
 )
-def test_what_the_autoscaler_does_otherwise_is_told(tmp_path, annotations, key, words):
+def test_differences_of_the_autoscaler_are_reported(tmp_path, annotations, key, words):
     [manifest] = load(write(tmp_path, scaled(auto_provision="true", **annotations)))
     [warning] = manifest.warnings
     assert warning.path == f"metadata.annotations.{SCALER}{key}"
     assert words in warning.message
 
 
-def test_an_autoscaler_needs_a_maximum(tmp_path):
+def test_autoscaler_requires_a_maximum(tmp_path):
     [manifest] = load(write(tmp_path, scaled(auto_provision="true").replace("  nodeCountLimit: 5\n", "")))
     [warning] = manifest.warnings
     assert "the maximum number of servers is missing, so the number stays at 3" in warning.message
@@ -206,7 +206,7 @@ def test_an_autoscaler_needs_a_maximum(tmp_path):
     assert problem.path == f"metadata.annotations.{SCALER}max-replicas"
 
 
-def test_a_set_and_a_workspace_have_one_name_space(tmp_path):
+def test_inference_set_and_workspace_names_must_differ(tmp_path):
     workspace = "---\napiVersion: kaito.sh/v1beta1\nkind: Workspace\nmetadata: {name: answers}\n"
     workspace += "inference: {preset: {name: phi-4-mini-instruct}}\n"
     [problem] = problems(write(tmp_path, SET + workspace))

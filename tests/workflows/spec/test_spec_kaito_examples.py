@@ -55,12 +55,12 @@ def no_site_profile(monkeypatch, tmp_path):
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
 
 
-def test_every_refused_file_is_there():
+def test_every_rejected_file_exists():
     assert set(REFUSED) < {file.stem for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_example_of_kaito_compiles_or_is_refused_for_a_stated_reason(file, no_site_profile):
+def test_kaito_example_compiles_or_is_rejected_for_a_stated_reason(file, no_site_profile):
     if file.stem not in REFUSED:
         compiled = [compile_as(plan, "workflow") for plan in load_plans(str(file))]
         assert [document["kind"] for document in compiled] == ["Workflow"]
@@ -95,7 +95,7 @@ def with_config(tmp_path, config, method, preset="phi-3-mini-128k-instruct"):
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, method):
+def test_kaito_default_training_config_is_accepted_unchanged(tmp_path, method):
     lines = (DATA / "templates" / f"{method}-params.yaml").read_text().splitlines()
     config = "\n".join(line for line in lines if "{{" not in line)
     manifest = with_config(tmp_path, config, method)
@@ -107,7 +107,7 @@ def test_the_built_in_configuration_of_kaito_is_taken_as_written(tmp_path, metho
     assert "checkpoints are written anyway" in output and "read as false" in output and "without evaluation" in output
 
 
-def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):
+def test_kaito_example_training_config_is_accepted_unchanged(tmp_path):
     manifest = with_config(tmp_path, (DATA / "kaito_configmap_tuning_phi_3.yaml").read_text(), "qlora")
     assert manifest.training.arguments == {
         "save_strategy": "epoch",
@@ -119,7 +119,7 @@ def test_the_example_configuration_of_kaito_is_taken_as_written(tmp_path):
     )
 
 
-def test_the_built_in_serving_configuration_of_kaito_is_taken_as_written(tmp_path):
+def test_kaito_default_inference_config_is_accepted_unchanged(tmp_path):
     lines = (DATA / "templates" / "inference-params.yaml").read_text().splitlines()
     config = "\n".join(line for line in lines if "{{" not in line)
     workspace = (DATA / "kaito_workspace_phi_4.yaml").read_text().rstrip() + "\n  config: inference-params-template\n"

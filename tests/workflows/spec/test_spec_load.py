@@ -6,7 +6,7 @@ from workspace_sample import GOOD, PIPELINE, TUNING_PRESET, URL, problems, write
 from workflows.spec import load
 
 
-def test_the_good_file_is_good(tmp_path):
+def test_valid_file_is_accepted(tmp_path):
     [manifest] = load(write(tmp_path, GOOD))
     assert manifest.warnings == ()
     assert manifest.workspace.preset.name == "phi-3-mini-128k-instruct"
@@ -14,7 +14,7 @@ def test_the_good_file_is_good(tmp_path):
     assert manifest.source.line("tuning.input.urls[0]") == GOOD.splitlines().index(URL.rstrip("\n")) + 1
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
+def test_all_problems_are_reported_in_file_order(tmp_path):
     text = GOOD
     for old, new in (
         ("name: tuned", "name: Tuned"),
@@ -37,7 +37,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
     assert [problem.line for problem in found] == sorted(problem.line for problem in found)
 
 
-def test_a_problem_does_not_drag_others_along(tmp_path):
+def test_one_mistake_is_one_problem(tmp_path):
     """A block under a misspelt name is one problem, not also a missing block."""
     [problem] = problems(write(tmp_path, GOOD.replace("tuning:\n", "tunning:\n").replace(PIPELINE, "")))
     assert (problem.path, problem.fix) == ("tunning", "did you mean tuning?")
@@ -46,7 +46,7 @@ def test_a_problem_does_not_drag_others_along(tmp_path):
     assert "must be a list" in problem.message
 
 
-def test_spec_around_the_fields_is_said_and_the_rest_is_still_checked(tmp_path):
+def test_fields_below_spec_are_reported_and_the_rest_is_checked(tmp_path):
     head, fields = GOOD.split("resource:\n")
     inside = "".join(f"  {line}\n" for line in ("resource:\n" + fields).replace("qlora", "full").splitlines())
     spec, method = problems(write(tmp_path, f"{head}spec:\n{inside}"))
@@ -55,12 +55,12 @@ def test_spec_around_the_fields_is_said_and_the_rest_is_still_checked(tmp_path):
     assert (method.path, method.line) == ("tuning.method", 14)
 
 
-def test_private_hosts_are_allowed_when_the_pipeline_says_so(tmp_path):
+def test_private_hosts_are_allowed_if_the_pipeline_allows_them(tmp_path):
     text = GOOD.replace(URL, "      - http://minio.default.svc:9000/x\n      - http://127.0.0.1:1/x\n")
     load(write(tmp_path, text.replace("evalSplit: 0.1", "allowPrivateHosts: true")))
 
 
-def test_a_checksum_after_a_url_is_taken(tmp_path):
+def test_checksum_after_a_url_is_accepted(tmp_path):
     text = GOOD.replace(URL, f"      - https://a.example/x#sha256={'0f' * 32}\n")
     [manifest] = load(write(tmp_path, text))
     assert manifest.workspace.tuning and manifest.workspace.tuning.input.urls[0].endswith("0f" * 32)
@@ -80,7 +80,7 @@ def test_v1alpha1_has_a_default_size_and_no_access_secret(tmp_path):
     assert "not a field of kaito.sh/v1alpha1" in problem.message
 
 
-def test_only_resources_that_are_there_need_no_size(tmp_path):
+def test_existing_nodes_need_no_instance_type(tmp_path):
     [manifest] = load(write(tmp_path, GOOD.replace("  instanceType: Standard_NC24ads_A100_v4\n", "")))
     assert manifest.workspace.resource and manifest.workspace.resource.instance_type == ""
 
@@ -140,7 +140,7 @@ def test_a_base_model_without_chat_template_is_warned_about(tmp_path):
     assert "without a chat template" in manifest.warnings[0].message
 
 
-def test_what_the_cluster_writes_into_metadata_is_not_the_users(tmp_path):
+def test_metadata_written_by_the_cluster_is_ignored(tmp_path):
     text = GOOD.replace("name: tuned\n", "name: tuned\n  uid: abc\n  generation: 3\n  managedFields: [{a: 1}]\n", 1)
     [manifest] = load(write(tmp_path, text))
     assert manifest.warnings == ()
@@ -161,7 +161,7 @@ def test_the_resource_check_can_be_bypassed(tmp_path):
     assert ["is retired" in warning.message for warning in manifest.warnings] == [True]
 
 
-def test_two_documents_of_one_name(tmp_path):
+def test_two_documents_with_the_same_name_are_rejected(tmp_path):
     [problem] = problems(write(tmp_path, f"{GOOD}---\n{GOOD}"))
     assert "Workspace tuned is a duplicate, first on line 4" in problem.message
     assert problem.line == 4 + GOOD.count("\n") + 1

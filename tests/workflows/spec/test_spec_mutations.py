@@ -121,7 +121,7 @@ def no_site_profile(monkeypatch, tmp_path):
 
 @tries
 @given(data=st.data())
-def test_changed_fields_are_valid_or_refused_with_their_line(tmp_path, data):
+def test_changed_fields_are_valid_or_rejected_with_their_line(tmp_path, data):
     objects = list(yaml.safe_load_all(data.draw(st.sampled_from(TEXTS))))
     for _ in range(data.draw(st.integers(1, 4))):
         change(data, objects)
@@ -131,7 +131,7 @@ def test_changed_fields_are_valid_or_refused_with_their_line(tmp_path, data):
 
 @tries
 @given(data=st.data())
-def test_changed_lines_are_valid_or_refused_with_their_line(tmp_path, data):
+def test_changed_lines_are_valid_or_rejected_with_their_line(tmp_path, data):
     lines = data.draw(st.sampled_from(TEXTS)).splitlines()
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(lines) - 1))
@@ -142,7 +142,7 @@ def test_changed_lines_are_valid_or_refused_with_their_line(tmp_path, data):
 
 @tries
 @given(data=st.data())
-def test_changed_bytes_are_valid_or_refused_with_their_line(tmp_path, data):
+def test_changed_bytes_are_valid_or_rejected_with_their_line(tmp_path, data):
     content = bytearray(data.draw(st.sampled_from(TEXTS)).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(content) - 1))

@@ -255,5 +255,5 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_rule_is_the_one_problem_at_its_line(tmp_path, old, new, path, words):
+def test_violated_rule_is_the_only_problem_at_its_line(tmp_path, old, new, path, words):
     check_broken(tmp_path, old, new, path, words)

@@ -42,11 +42,11 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("pipeline", "path", "words"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_schedule_is_the_one_problem_at_its_line(tmp_path, pipeline, path, words):
+def test_invalid_schedule_is_the_only_problem_at_its_line(tmp_path, pipeline, path, words):
     check_broken(tmp_path, PIPELINE, pipeline, f"pipeline.schedule.{path}", words)
 
 
-def test_a_name_too_long_for_a_schedule_is_refused_with_one_alone(tmp_path):
+def test_name_too_long_for_a_cron_workflow_is_rejected_only_with_a_schedule(tmp_path):
     long = GOOD.replace("name: tuned\n", f"name: {'n' * 53}\n", 1)
     [plan] = load_plans(str(write(tmp_path, long)))
     assert len(plan.name) == 53
@@ -61,7 +61,7 @@ def rest() -> str:
 
 
 @pytest.mark.parametrize(("part", "value"), [("schedule", '{schedules: ["@daily"]}'), ("approval", "true")])
-def test_what_only_tuning_has_is_refused_without_it(tmp_path, part, value):
+def test_tuning_settings_without_tuning_are_rejected(tmp_path, part, value):
     pipeline = f"pipeline:\n  {part}: {value}  # <--\n"
     check_broken(tmp_path, TUNING + INFERENCE + PIPELINE, INFERENCE + pipeline, f"pipeline.{part}", "without tuning")
 
@@ -70,7 +70,7 @@ def test_a_time_limit_is_a_duration(tmp_path):
     check_broken(tmp_path, PIPELINE, PIPELINE + "  timeLimit: 1 day  # <--\n", "pipeline.timeLimit", "a duration")
 
 
-def test_all_that_is_written_stands_in_the_plan_with_its_line(tmp_path):
+def test_every_value_is_in_the_plan_with_its_line(tmp_path):
     text = GOOD + (
         "  timeLimit: 6h\n  approval: true\n  tune: {preemptions: 20}\n"
         "  schedule:\n    schedules: ['0 3 * * 0', '@monthly']\n    timezone: Europe/Amsterdam\n"
@@ -101,7 +101,7 @@ def test_without_a_schedule_flags_set_none(tmp_path):
         load_plans(str(write(tmp_path, GOOD)), ["schedule.timezone=Etc/UTC"])
 
 
-def test_flags_are_held_to_the_same_rules(tmp_path):
+def test_flags_are_checked_by_the_same_rules(tmp_path):
     from workflows.errors import InvalidInput
 
     file = str(write(tmp_path, GOOD + SCHEDULE + "}\n"))

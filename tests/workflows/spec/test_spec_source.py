@@ -19,7 +19,7 @@ def test_lines_of_fields_and_items():
     assert [source.line(path) for path in ("a", "b", "b[0]", "b[1].c", "b[1].d.e/f")] == [1, 2, 3, 4, 5]
 
 
-def test_the_line_of_a_field_that_is_not_there_is_that_of_the_nearest_around_it():
+def test_line_of_a_missing_field_is_that_of_the_nearest_parent():
     source = Source("f.yaml", read("a: 1\nb:\n  - c: y\n").lines)
     assert [source.line(path) for path in ("b[0].missing", "b[7]", "b.x.y[3].z", "nowhere")] == [3, 2, 2, 1]
     assert Source("f.yaml").line("a.b") == 0
@@ -71,13 +71,13 @@ def test_merge_keys_have_lines_and_do_not_count_as_repeated():
     ],
     ids=range(15),
 )
-def test_what_is_not_a_manifest_is_a_problem_with_its_line(text, line, words):
+def test_invalid_manifest_is_reported_with_its_line(text, line, words):
     _, [problem] = documents(text, "f.yaml")
     assert words in problem.message
     assert (problem.line, problem.file) == (line, "f.yaml")
 
 
-def test_aliases_that_multiply_are_refused():
+def test_multiplying_aliases_are_rejected():
     text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     for level in range(1, 12):
         text += f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n"
@@ -120,7 +120,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
             load(path)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+def test_byte_order_mark_is_not_part_of_the_text(tmp_path):
     file = tmp_path / "f.yaml"
     file.write_bytes(b"\xef\xbb\xbfapiVersion: v1\nkind: Pod\n")
     with pytest.raises(InvalidInput, match="only Pod"):

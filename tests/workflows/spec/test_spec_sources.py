@@ -237,5 +237,5 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
-def test_a_wrong_source_is_the_one_problem_at_its_line(tmp_path, old, new, path, words):
+def test_invalid_source_is_the_only_problem_at_its_line(tmp_path, old, new, path, words):
     check_broken(tmp_path, old, new, path, words)

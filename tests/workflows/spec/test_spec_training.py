@@ -63,7 +63,7 @@ def refused(read, config, **options):
     return caught.value.problems
 
 
-def test_values_come_in_their_types(read):
+def test_values_have_their_types(read):
     manifest = read(
         section(
             "TrainingArguments",
@@ -91,19 +91,19 @@ def test_values_come_in_their_types(read):
     assert manifest.source.line("training_config.TrainingArguments.num_train_epochs") == 20
 
 
-def test_a_chat_template_is_taken_as_it_is_written(read):
+def test_chat_template_is_accepted_unchanged(read):
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     manifest = read(section("ModelConfig", f'chat_template: "{template}"'))
     assert manifest.training.model == {"chat_template": template}
 
 
-def test_what_says_that_a_thing_is_off_is_taken(read):
+def test_disabled_features_are_accepted(read):
     off = ("eval_packing: false", "eval_strategy: no", 'fsdp: ""', "push_to_hub: false", "use_cpu: false")
     manifest = read(section("TrainingArguments", *off))
     assert (manifest.warnings, manifest.training.arguments) == ((), {})
 
 
-def test_keys_without_effect_are_taken_and_not_passed_on(read):
+def test_keys_without_effect_are_accepted_and_ignored(read):
     manifest = read(
         section("TrainingArguments", "output_dir: /mnt/results", "do_train: true", "report_to: none")
         + "  ModelConfig: {local_files_only: true, device_map: auto, torch_dtype: bfloat16}\n"
@@ -115,7 +115,7 @@ def test_keys_without_effect_are_taken_and_not_passed_on(read):
 
 
 @pytest.mark.parametrize("written", ["no", '"no"'])
-def test_checkpoints_are_kept_though_none_are_asked_for(read, written):
+def test_checkpoints_are_saved_even_if_disabled(read, written):
     """YAML reads a bare ``no`` as false; KAITO's templates quote it."""
     manifest = read(section("TrainingArguments", f"save_strategy: {written}"))
     [warning] = manifest.warnings
@@ -129,14 +129,14 @@ def test_a_masked_objective_is_read_as_kaito_reads_it(read):
     assert "read as false, as KAITO itself does" in warning.message
 
 
-def test_training_on_all_rows_leaves_nothing_to_evaluate_on(read):
+def test_training_on_all_rows_disables_the_evaluation(read):
     manifest = read(section("DatasetConfig", "train_test_split: 1"))
     assert manifest.eval_split == 0
     [warning] = manifest.warnings
     assert (warning.path, warning.line) == ("training_config.DatasetConfig.train_test_split", 19)
 
 
-def test_columns_of_other_names_are_read(read, tmp_path):
+def test_renamed_columns_are_read(read, tmp_path):
     config = section(
         "DatasetConfig", "context_column: question", "response_column: answer", "messages_column: messages"
     )
@@ -256,19 +256,19 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("config", "path", "words"), BROKEN.values(), ids=BROKEN)
-def test_a_wrong_key_is_refused_by_name(read, config, path, words):
+def test_invalid_key_is_rejected_by_name(read, config, path, words):
     [problem] = refused(read, config)
     assert problem.path == path
     assert words in problem.message
     assert problem.line >= 16
 
 
-def test_a_key_of_another_section_says_where_it_belongs(read):
+def test_key_of_another_section_is_reported_with_its_section(read):
     [problem] = refused(read, section("LoraConfig", "learning_rate: 1"))
     assert problem.fix == "move it to TrainingArguments"
 
 
-def test_every_wrong_key_is_told(read):
+def test_every_invalid_key_is_reported(read):
     config = (
         section("LoraConfig", "r: x", "lora_alpha: -1") + "  TrainingArguments: {seed: -1, deepspeed: zero.json}\n"
     )
@@ -283,7 +283,7 @@ def test_quantization_contradicts_lora(read):
     assert "no effect with method lora" in warning.message
 
 
-def test_layers_that_a_model_has_not_are_told(read):
+def test_unknown_layers_are_reported(read):
     """PEFT itself adapts only o_proj here, and is silent about it."""
     config = section("LoraConfig", "target_modules: [q_proj, k_proj, v_proj, o_proj]")
     [warning] = read(config, preset="phi-4").warnings
@@ -295,7 +295,7 @@ def test_all_linear_layers_are_the_default(read):
     assert read(section("LoraConfig", "target_modules: all-linear")).training.lora == {}
 
 
-def test_lines_hold_in_a_config_map_that_is_not_a_literal_block(tmp_path):
+def test_lines_are_correct_without_a_literal_block(tmp_path):
     file = tmp_path / "workspace.yaml"
     head = WORKSPACE.format(method="qlora", preset="phi-4", block="# nothing more").replace(
         "  training_config.yaml: |\n", ""
@@ -320,7 +320,7 @@ def test_a_config_map_without_the_key(tmp_path):
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_every_refusal_has_a_reason_and_every_key_a_rule(name):
+def test_every_unsupported_key_has_a_reason_and_every_key_a_rule(name):
     for key, rule in SECTIONS[name].items():
         if isinstance(rule, Unsupported):
             assert rule.why and rule.fix, key
@@ -343,7 +343,7 @@ def test_the_tables_know_every_key_of_the_libraries():
     assert quantization <= set(QUANTIZATION)
 
 
-def test_no_key_passes_that_the_tune_step_refuses_or_leaves_out():
+def test_no_accepted_key_is_rejected_or_ignored_by_the_tune_step():
     for key in {**unsupported_arguments.UNSUPPORTED, **unsupported_arguments.WITHOUT_EFFECT}:
         assert isinstance(TRAINING[key], Unsupported | Ignored), key
 
@@ -353,7 +353,7 @@ def test_the_optimizers_are_those_of_the_library():
     assert set(get_args(TRAINING["optim"])) <= {name.value for name in names}
 
 
-def test_what_is_honoured_is_a_key_of_the_libraries():
+def test_supported_keys_exist_in_the_libraries():
     """A key that is passed on must exist there, or training fails on it."""
     trl = pytest.importorskip("trl")
     peft = pytest.importorskip("peft")

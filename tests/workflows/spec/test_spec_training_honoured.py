@@ -66,7 +66,7 @@ HONOURED = [
 ]
 
 
-def test_every_key_that_is_honoured_is_taken_by_the_step_and_its_libraries(tmp_path: Path):
+def test_supported_keys_are_accepted_by_the_step_and_its_libraries(tmp_path: Path):
     pytest.importorskip("trl")
     refused = []
     for section, key in HONOURED:

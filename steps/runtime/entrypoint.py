@@ -177,7 +177,7 @@ def _complaint(error: Any) -> str:
     if not error["loc"]:
         return str(error["msg"])
     first, *rest = error["loc"]
-    inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
+    inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest if part != "[key]")
     return f"{flag(str(first))}{inner}: {error['msg']}"
 
 

@@ -78,7 +78,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     names = [*(adapter.name for adapter in served.adapters), served.base_name]
     # The models of a custom pod are those that it lists.
     texts = [*answers.values()] or [""] if settings.template else [answers.get(name, "") for name in names]
-    kind = "own" if settings.template else "vllm"
+    kind = "own" if settings.template else serving_client.get_state(address).get("server") or "vllm"
     return Result(endpoint=endpoint, answer=texts[0], base_answer=texts[-1], server=kind, agreement=agreement)
 
 

@@ -83,6 +83,7 @@ class AdapterReloader:
 
     def _state(self) -> dict[str, Any]:
         return {
+            "server": os.environ.get("ARGOTUNE_SERVER_KIND", ""),
             "wanted": self.desired,
             "reached": self.reached,
             "problem": self.problem,

@@ -13,7 +13,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class Settings(Options):
     """Commit of the model."""
     server_arguments: dict[str, Any] = Field({})
     """JSON map of vLLM flags."""
+    runtime: Literal["vllm", "transformers"] = "vllm"
+    """Server; there is no fallback from vllm to transformers."""
     host: str = "0.0.0.0"
     """Address to listen on."""
     port: int = 5000
@@ -62,7 +64,11 @@ def prepare(settings: Settings) -> Program:
     from steps.models.model import fetch_model
 
     arguments = server_command.normalize_arguments(settings.server_arguments)
-    choice = server_command.choose_server()
+    choice = server_command.require_server(settings.runtime)
+    print(f"server: {choice.reason}", flush=True)
+    if unused := server_command.unused_arguments(choice, arguments):
+        print(f"not supported by the transformers server, ignored: {', '.join(unused)}", flush=True)
+    print(f"fetching base model {settings.model}", flush=True)
     base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
     folder = Path(os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
     file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
@@ -75,7 +81,7 @@ def prepare(settings: Settings) -> Program:
         arguments["chat-template"] = str(folder / "chat_template.jinja")
     name = served_name(settings.preset, settings.model)
     command = server_command.build_command(choice, base, name, arguments, settings.port, settings.host)
-    return Program(command, server_command.base_environment(name))
+    return Program(command, server_command.base_environment(name, choice.kind))
 
 
 def main() -> NoReturn:

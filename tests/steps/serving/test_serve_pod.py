@@ -17,10 +17,11 @@ from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.drain import DRAIN_SECONDS
 
 
-def start(tmp_path: Path, base: Path, file: Path, *flags: str) -> subprocess.Popen[str]:
+def start(tmp_path: Path, base: Path, file: Path, *flags: str, runtime: str = "transformers") -> subprocess.Popen[str]:
     environment = {**os.environ, "ARGOTUNE_VLLM": "off", "HF_TOKEN": "hf_canary", "ARGOTUNE_ADAPTERS": str(file)}
     environment["ARGOTUNE_ADAPTER_FOLDER"] = str(tmp_path / "pulled")
     command = [sys.executable, "-m", "steps.serving.serve_pod", "--preset", "tiny", "--model", str(base), *flags]
+    command += ["--runtime", runtime] if runtime else []
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -41,6 +42,7 @@ def test_a_pod_serves_its_adapters_without_a_token(tmp_path: Path) -> None:
         )
         assert requests.get(f"{address}/ready").status_code == 200
         assert serving_client.list_models(address) == ["tiny", "tuned"]
+        assert serving_client.get_state(address)["server"] == "transformers"
         assert serving_client.complete(address, "tuned", "x", 4, 60)
         assert b"hf_canary" not in Path(f"/proc/{pod.pid}/environ").read_bytes(), "the server has the token"
     finally:
@@ -61,6 +63,13 @@ def test_an_error_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     assert pod.returncode == 2
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: ") and "adapter_config.json" in last
+
+
+def test_a_pod_without_a_usable_vllm_fails_with_the_reason(tmp_path: Path) -> None:
+    pod = start(tmp_path, tmp_path / "base", tmp_path / "adapters.json", runtime="")
+    output, _ = pod.communicate(timeout=60)
+    assert pod.returncode == 2
+    assert output.strip().splitlines()[-1].startswith("error: vLLM cannot serve: ARGOTUNE_VLLM is off")
 
 
 def test_a_pod_waits_for_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:

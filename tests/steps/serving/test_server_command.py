@@ -49,7 +49,7 @@ def test_a_requested_vllm_that_does_not_work_is_an_error(
     with pytest.raises(BadInput, match="vLLM finds no device that it was built for"):
         server_command.choose_server()
     monkeypatch.setenv("ARGOTUNE_VLLM", str(tmp_path / "nothing"))
-    with pytest.raises(BadInput, match="is not the vllm of a Python environment"):
+    with pytest.raises(BadInput, match="is not an executable file"):
         server_command.choose_server()
 
 

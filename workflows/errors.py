@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steps.runtime.errors import StepError
@@ -77,3 +77,12 @@ class Cancelled(ArgotuneError):
     """The user stopped the run; it can be resumed."""
 
     exit_code = 5
+
+
+def collect_problems(problems: list[Problem], function: Any, *arguments: Any) -> Any:
+    """Call ``function`` and return its result; add the problems that it raises to ``problems``."""
+    try:
+        return function(*arguments)
+    except InvalidInput as error:
+        problems += error.problems
+        return None

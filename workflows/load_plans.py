@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import presets
 from workflows import estimate
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, collect_problems
 from workflows.plan import checks, nodes, site
 from workflows.plan import overrides as plan_overrides
 from workflows.plan.model import Plan
@@ -54,10 +53,10 @@ def load_plans(
     problems: list[Problem] = []
     read = partial(load, local=local)
     names = [files] if isinstance(files, str) else files
-    manifests = [manifest for file in names for manifest in _collect(problems, read, file) or []]
+    manifests = [manifest for file in names for manifest in collect_problems(problems, read, file) or []]
     problems += _duplicate_names(manifests)
     plans: list[LoadedPlan] = (
-        _collect(problems, plans_from_manifests, manifests, overrides, site_file, namespace, local) or []
+        collect_problems(problems, plans_from_manifests, manifests, overrides, site_file, namespace, local) or []
     )
     if problems:
         raise InvalidInput(problems)
@@ -80,13 +79,13 @@ def plans_from_manifests(
         InvalidInput: with every problem of the Workspaces, of the flags and of the site profile.
     """
     problems: list[Problem] = []
-    site_values = _collect(problems, site.load, site_file) or {}
-    flags = _collect(problems, plan_overrides.from_flags, overrides) or {}
+    site_values = collect_problems(problems, site.load, site_file) or {}
+    flags = collect_problems(problems, plan_overrides.from_flags, overrides) or {}
     if namespace:
         flags["namespace"] = namespace
-    environment = _collect(problems, plan_overrides.from_environment, os.environ) or {}
-    plans = [_collect(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
-    prices = _collect(problems, site.prices, site_file) if not problems else None
+    environment = collect_problems(problems, plan_overrides.from_environment, os.environ) or {}
+    plans = [collect_problems(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
+    prices = collect_problems(problems, site.prices, site_file) if not problems else None
     for manifest, plan in zip(manifests, plans, strict=True):
         if plan and prices:
             problems += with_location(manifest, checks.only_in_a_cluster(plan)) if local else []
@@ -136,12 +135,3 @@ def _memory_problems(manifest: Manifest, plan: Plan, prices: presets.Prices) -> 
     if BYPASS_CHECKS in manifest.workspace.metadata.annotations or not plan.model.preset:
         return []
     return with_location(manifest, [*estimate.refusals(plan, prices), *estimate.too_small(plan, prices)])
-
-
-def _collect(problems: list[Problem], function: Any, *arguments: Any) -> Any:
-    """Call ``function`` and return its result; add the problems that it raises to ``problems``."""
-    try:
-        return function(*arguments)
-    except InvalidInput as error:
-        problems += error.problems
-        return None

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, collect_problems
 
 if TYPE_CHECKING:
     from workflows.cluster.workflows_api import Workflows
@@ -111,9 +111,14 @@ def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
     elif args.set or args.kind != "workflow":
         fix = "pass the Workspace, or set parameters with -p"
         raise InvalidInput(Problem("--set and --as cannot be combined with a compiled document", args.file, fix=fix))
+    problems: list[Problem] = []
     for document in objects:
-        overrides.check_parameters(document, parameters)
-    documents = [submission.with_parameters(document, parameters, args.file) for document in objects]
+        collect_problems(problems, overrides.check_parameters, document, parameters)
+    documents = [
+        collect_problems(problems, submission.with_parameters, document, parameters, args.file) for document in objects
+    ]
+    if problems:
+        raise InvalidInput(problems)
     for document in documents:
         reject_placeholder(document, {}, args.file)
     return documents

@@ -77,10 +77,7 @@ def check_parameters(document: Mapping[str, Any], parameters: Mapping[str, str])
         urls.check(url, f"data.urls[{index}]", True, findings)
     image = Findings(Source("-p image"))
     sources.check_image(values.get("output.image", ""), "output.image", "output", image)
-    problems = [*findings.errors, *image.errors]
-    if parameters.get("push", "true") not in ("true", "false"):
-        problems.append(Problem(f"must be true or false, not {parameters['push']!r}", file="-p push"))
-    if problems:
+    if problems := [*findings.errors, *image.errors]:
         raise InvalidInput(problems)
 
 

@@ -54,4 +54,4 @@ def test_one_name_in_two_namespaces_is_accepted(files, capsys):
 
 def test_json_output_accepts_one_workspace(files, capsys):
     assert argotune("compile", "-o", "json", *files) == 2
-    assert "3 Workspaces, and JSON has room for one" in capsys.readouterr().err
+    assert "-o json cannot be combined with several Workspaces (3)" in capsys.readouterr().err

@@ -123,7 +123,7 @@ def test_explicit_number_of_processes_is_used(tmp_path):
 
 
 def test_unsupported_sharding_is_reported(tmp_path, capsys):
-    with pytest.raises(InvalidInput, match=r"pipeline\.tune\.sharding: FSDP divides .* not those of load_in_8bit"):
+    with pytest.raises(InvalidInput, match=r"pipeline\.tune\.sharding: FSDP shards .* not load_in_8bit"):
         plan(tmp_path, "tuning.sharding=full", 'tuning.quantizationConfig={"load_in_8bit": true}')
     plan(tmp_path, "tuning.sharding=full", "tuning.processes=1")
     assert "pipeline.tune.sharding: has no effect with one process" in capsys.readouterr().err

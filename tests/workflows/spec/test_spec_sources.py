@@ -224,7 +224,7 @@ BROKEN = {
         "    evalSplit: 0.1\n",
         "    weights: {train.parquet: 0}  # <--\n",
         WEIGHTS,
-        "all files have the weight 0",
+        "all files have weight 0",
     ),
     "weights as a list": (
         "    evalSplit: 0.1\n",

@@ -5,8 +5,8 @@
 
 A real server (``steps.rollout`` starts vLLM or the server of the transformers library) serves a base model and one
 adapter. Clients send requests at a steady rate, regardless of responses; latency is measured from the scheduled time
-of a request. Meanwhile the rollout step deploys one adapter after another. A request fails unless one of these adapters
-answers it with status 200.
+of a request. Meanwhile the rollout step deploys one adapter after another. A request fails unless one of these
+adapters answers it with status 200.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A good Workspace, its parts to break, and what is said when one is broken."""
+"""A valid Workspace, its parts, and the problem reported after a part was replaced."""
 
 from pathlib import Path
 
@@ -52,22 +52,22 @@ TEN_ADAPTERS = "".join(
 
 
 def write(folder: Path, text: str) -> Path:
-    """A file that holds ``text``."""
+    """Write ``text`` to a file, and return its path."""
     file = folder / "workspace.yaml"
     file.write_text(text)
     return file
 
 
 def problems(file: Path) -> list[Problem]:
-    """What is wrong with a file."""
+    """Return the problems of an invalid file."""
     with pytest.raises(InvalidInput) as caught:
         load(file)
     return caught.value.problems
 
 
 def check_broken(folder: Path, old: str, new: str, path: str, words: str) -> None:
-    """With ``old`` replaced by ``new``, the one problem is at ``path``, on the line that ends in ``# <--``."""
-    assert GOOD.count(old), "the test replaces what is not there"
+    """Check that replacing ``old`` by ``new`` gives one problem, at ``path``, on the line that ends with ``# <--``."""
+    assert GOOD.count(old), "the text to replace does not exist"
     text = GOOD.replace(old, new, 1)
     marked = [number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# <--")]
     file = write(folder, text)

@@ -114,11 +114,11 @@ class _Walk:
         self.visited = 0
         self.seen: set[int] = set()
 
-    def visit(self, node: yaml.Node, path: str, around: tuple[int, ...]) -> None:
+    def visit(self, node: yaml.Node, path: str, parents: tuple[int, ...]) -> None:
         self.visited += 1
-        if self.visited > MAX_YAML_NODES or id(node) in around:
+        if self.visited > MAX_YAML_NODES or id(node) in parents:
             if not self.broken:
-                self.wrong(
+                self.add_problem(
                     "aliases make this document recursive or very large",
                     node,
                     path,
@@ -129,21 +129,21 @@ class _Walk:
         self.lines.setdefault(path, self.line(node))
         self.seen.add(id(node))
         if node.tag not in _PLAIN_TAGS:
-            self.wrong(f"tag {node.tag.replace(_TAG, '!!')} is not supported", node, path, "remove the tag")
+            self.add_problem(f"tag {node.tag.replace(_TAG, '!!')} is not supported", node, path, "remove the tag")
             self.broken = True
         elif isinstance(node, yaml.MappingNode):
-            self.mapping(node, path, (*around, id(node)))
+            self.mapping(node, path, (*parents, id(node)))
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self.visit(item, join(path, index), (*around, id(node)))
+                self.visit(item, join(path, index), (*parents, id(node)))
         elif isinstance(node, yaml.ScalarNode):
             self.scalar(node, path)
 
-    def mapping(self, node: yaml.MappingNode, path: str, around: tuple[int, ...]) -> None:
+    def mapping(self, node: yaml.MappingNode, path: str, parents: tuple[int, ...]) -> None:
         seen: dict[tuple[str, str], int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self.wrong(
+                self.add_problem(
                     "a key must be a string", key, path, "quote it; a template line such as {{ ... }} is not YAML"
                 )
                 self.broken = True
@@ -151,15 +151,17 @@ class _Walk:
             name = join(path, str(key.value))
             if key.tag == f"{_TAG}merge":
                 for merged in _merged(value):
-                    self.visit(merged, path, around)
+                    self.visit(merged, path, parents)
                 continue
             first = seen.get((key.tag, key.value))
             if first is not None:
-                self.wrong(f"{key.value!r} is a duplicate, first on line {first}", key, name, "remove one of them")
+                self.add_problem(
+                    f"{key.value!r} is a duplicate, first on line {first}", key, name, "remove one of them"
+                )
                 continue
             seen[key.tag, key.value] = self.line(key)
             self.lines[name] = self.line(key)
-            self.visit(value, name, around)
+            self.visit(value, name, parents)
 
     def scalar(self, node: yaml.ScalarNode, path: str) -> None:
         if node.style == "|":
@@ -167,7 +169,7 @@ class _Walk:
         try:
             self.loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):
-            self.wrong(
+            self.add_problem(
                 f"{node.value[:40]!r} is not a valid {node.tag.removeprefix(_TAG)}",
                 node,
                 path,
@@ -178,14 +180,14 @@ class _Walk:
     def line(self, node: yaml.Node) -> int:
         return int(node.start_mark.line) + self.first_line
 
-    def wrong(self, what: str, node: yaml.Node, path: str, fix: str) -> None:
+    def add_problem(self, message: str, node: yaml.Node, path: str, fix: str) -> None:
         # An alias has the position of its anchor; the key before it has the position of the alias.
         line = self.lines.get(path, 0) if id(node) in self.seen else self.line(node)
-        self.problems.append(Problem(what, path=path, file=self.file, line=line or self.line(node), fix=fix))
+        self.problems.append(Problem(message, path=path, file=self.file, line=line or self.line(node), fix=fix))
 
 
 def _merged(node: yaml.Node) -> Iterator[yaml.Node]:
-    """Maps behind a merge key ``<<``."""
+    """Yield the mappings of a merge key ``<<``."""
     if isinstance(node, yaml.SequenceNode):
         yield from node.value
     else:
@@ -195,11 +197,11 @@ def _merged(node: yaml.Node) -> Iterator[yaml.Node]:
 def _syntax(error: yaml.MarkedYAMLError, file: str, first_line: int, prefix: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line = int(mark.line) + first_line if mark else first_line
-    what = ", ".join(part for part in (error.context, error.problem) if part)
-    if "nesting depth" in what:  # the limit of libyaml, from PyYAML 6.0.4 on
+    message = ", ".join(part for part in (error.context, error.problem) if part)
+    if "nesting depth" in message:  # the limit of libyaml, from PyYAML 6.0.4 on
         return Problem("nested too deeply", path=prefix, file=file, line=line)
-    fix = "check the indentation and quotes around this line; a Helm template must be rendered first"
-    return Problem(f"not YAML: {what}", path=prefix, file=file, line=line, fix=fix)
+    fix = "check the indentation and quotes parents this line; a Helm template must be rendered first"
+    return Problem(f"not YAML: {message}", path=prefix, file=file, line=line, fix=fix)
 
 
 def _one_line(error: Exception) -> str:

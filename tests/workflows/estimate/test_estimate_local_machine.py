@@ -1,4 +1,4 @@
-"""``argotune run`` looks at the memory of this machine, and not at that of the size which a Workspace names."""
+"""``argotune run`` checks the memory of the local machine, not that of the instance type of the Workspace."""
 
 import pytest
 from test_estimate_plan import LARGE, SMALL_GPU, on, without_serving
@@ -11,7 +11,7 @@ from workflows.errors import InvalidInput
 from workflows.load_plans import load_plans
 
 LAPTOP = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=())
-GAMER = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=(Gpu("NVIDIA RTX 4090", 24.0),))
+WORKSTATION = Machine(cores=8, memory_gib=16, disk_gib=100, gpus=(Gpu("NVIDIA RTX 4090", 24.0),))
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_model_too_large_for_the_instance_type_is_rejected_only_on_a_cluster(tmp
 def test_local_run_ignores_the_instance_type_and_warns_about_local_memory(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "read", lambda _: LAPTOP)
     monkeypatch.chdir(tmp_path)
-    # Without a run to resume nothing is started; the Workspace is compiled before that is found out.
+    # Without a run to resume nothing starts; the Workspace is compiled before that error.
     assert cli.main(["run", str(write(tmp_path, on(SMALL_GPU, LARGE))), "--resume"]) == 2
     messages = capsys.readouterr().err
     assert "no unfinished run" in messages
@@ -45,7 +45,7 @@ def test_local_run_ignores_the_instance_type_and_warns_about_local_memory(tmp_pa
 
 def test_cpu_needs_more_memory_and_settings_that_fit_are_proposed(tmp_path):
     text = without_serving(GOOD)
-    assert memory_warnings(tmp_path, GAMER, text) == []
+    assert memory_warnings(tmp_path, WORKSTATION, text) == []
     [problem] = memory_warnings(tmp_path, LAPTOP, text)
     assert problem.message.startswith("tuning needs about ")
     settings = [part.split(" (")[0] for part in problem.fix.removeprefix("any one of: ").split("; ")]
@@ -57,7 +57,7 @@ def test_cpu_needs_more_memory_and_settings_that_fit_are_proposed(tmp_path):
 
 
 def test_gpus_unusable_by_torch_are_not_counted(tmp_path):
-    [problem] = memory_warnings(tmp_path, GAMER, without_serving(GOOD), cuda=False)
+    [problem] = memory_warnings(tmp_path, WORKSTATION, without_serving(GOOD), cuda=False)
     assert "the local machine has 15.2 GiB" in problem.message
 
 
@@ -70,9 +70,9 @@ def test_each_gpu_that_is_too_small_is_named(tmp_path):
 
 def test_kaito_bypass_annotation_suppresses_the_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "read", lambda _: LAPTOP)
-    quiet = LARGE.replace(
+    bypassed = LARGE.replace(
         "  name: tuned\n", '  name: tuned\n  annotations: {kaito.sh/bypass-resource-checks: "true"}\n', 1
     )
-    for text, warned in ((LARGE, True), (quiet, False)):
+    for text, warned in ((LARGE, True), (bypassed, False)):
         load_plans([str(write(tmp_path, text))], local=True)
         assert ("GiB" in capsys.readouterr().err) is warned

@@ -1,4 +1,4 @@
-"""The arithmetic of memory: by hand for one model, and what must hold for every model and setting."""
+"""Memory estimates: manual calculations for one model, and invariants for every model and setting."""
 
 import dataclasses
 
@@ -84,7 +84,7 @@ def test_activations_and_logits_match_a_manual_calculation():
     mask, last = 2 * tokens**2, 6 * hidden * tokens
     assert llama().activations * GIB == 32 * 2 * hidden * tokens + last + mask
     # Two norms in float32 and their outputs; queries, keys, values, attention's output twice, sums of the softmax;
-    # four of the MLP; what comes out of the adapters' first matrices.
+    # four of the MLP; outputs of the adapters' first matrices.
     layer = 2 * 4 * hidden + 2 * 2 * hidden + 5 * 2 * hidden + 4 * 32 + 4 * 2 * 14336 + 2 * 8 * 7
     kept = 32 * tokens * layer + 2 * 20_971_520 + last + mask
     assert llama(checkpointing=False).activations * GIB == kept
@@ -122,7 +122,7 @@ def test_memory_saving_settings_never_increase_memory(model, training):
 def test_qlora_needs_less_than_lora(model, training):
     quantized, plain = (memory.tuning(model, dataclasses.replace(training, method=m)) for m in ("qlora", "lora"))
     assert quantized.weights < plain.weights
-    # The widest layer's weights are unpacked for its backward pass; all layers' weights together save more.
+    # The widest layer is dequantized in its backward pass; quantizing all layers saves more.
     assert quantized.total < plain.total
 
 

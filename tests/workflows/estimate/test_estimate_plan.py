@@ -1,4 +1,4 @@
-"""``argotune plan`` tells what a run needs and costs, and refuses what can't fit with the setting that would."""
+"""``argotune plan`` prints requirements and cost of a run, and rejects what cannot fit with settings that do."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def plan(folder, text=GOOD, *sets):
     return found
 
 
-def refused(folder, text, *sets):
+def rejected(folder, text, *sets):
     with pytest.raises(InvalidInput) as caught:
         plan(folder, text, *sets)
     return caught.value.problems
@@ -43,15 +43,15 @@ def without_serving(text):
 
 def test_plan_prints_the_estimate_below_the_values(tmp_path, capsys):
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--set", "tuning.maxSteps=100"]) == 0
-    shown = capsys.readouterr().out
-    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line}
-    assert shown.index("tuning.batchSize") < shown.index("TUNING, GiB OF A GPU (qlora, batch 4, rows of 1024 tokens")
+    stdout = capsys.readouterr().out
+    rows = {line.split()[0]: line.split() for line in stdout.splitlines() if line}
+    assert stdout.index("tuning.batchSize") < stdout.index("TUNING, GiB OF A GPU (qlora, batch 4, rows of 1024 tokens")
     parts = ["weights", "adapter", "gradients", "optimizer", "activations", "logits", "backward", "context", "margin"]
     assert all(part in rows for part in parts)
-    assert "fits" in shown and "does not fit" not in shown
-    assert f"smallest that fits  {SMALL_GPU}" in shown
-    assert "price per hour" in shown and "3.67  USD, spot 0.44; eastus, read 2026-11-24" in shown
-    assert "hours at most, training and start" in shown
+    assert "fits" in stdout and "does not fit" not in stdout
+    assert f"smallest that fits  {SMALL_GPU}" in stdout
+    assert "price per hour" in stdout and "3.67  USD, spot 0.44; eastus, read 2026-11-24" in stdout
+    assert "hours at most, training and start" in stdout
 
 
 def test_doubled_rank_and_answer_pairs_are_counted(tmp_path):
@@ -96,7 +96,7 @@ def test_with_the_number_of_rows_the_total_is_reported(tmp_path, capsys):
     assert cli.main(["plan", file, "--rows", "5000"]) == 0
     [total] = [line for line in capsys.readouterr().out.splitlines() if "training and start" in line]
     assert total.split()[:2] == ["total", f"{found['hours']:.2f}"]
-    # Steps that are bounded take as long however many rows there are.
+    # With maxSteps the number of rows does not matter.
     bounded = [estimate.estimate(plan(tmp_path, GOOD, "tuning.maxSteps=9"), rows=rows).time for rows in (10, 10**6)]
     assert bounded[0] == bounded[1]
 
@@ -116,38 +116,40 @@ def test_spot_nodes_cost_the_spot_price(tmp_path):
 
 
 def test_existing_nodes_are_not_checked(tmp_path):
-    own = LARGE.replace("  instanceType: Standard_NC24ads_A100_v4\n", "")
-    found = estimate.estimate(plan(tmp_path, own))
+    text = LARGE.replace("  instanceType: Standard_NC24ads_A100_v4\n", "")
+    found = estimate.estimate(plan(tmp_path, text))
     assert (found.sku, found.tuning_fits, found.time, found.price) == (None, None, None, None)
     assert found.tuning and found.smallest
     assert "no instance type is set" in estimate.as_text(found)
-    assert estimate.refusals(plan(tmp_path, own)) == []
+    assert estimate.refusals(plan(tmp_path, text)) == []
 
 
 def test_settings_that_do_not_fit_are_rejected_with_settings_that_do(tmp_path):
     text = on(SMALL_GPU, without_serving(GOOD))
     sets = ["tuning.batchSize=64", "tuning.maxLength=8192"]
-    [problem] = refused(tmp_path, text, *sets)
+    [problem] = rejected(tmp_path, text, *sets)
     assert problem.path == "resource.instanceType"
     assert problem.file.endswith("workspace.yaml") and problem.line == 6
     assert problem.message.startswith("tuning needs ") and problem.message.endswith(
         f"a GPU of {SMALL_GPU} has 22.0 GiB"
     )
-    ways = [
-        way.split(" ")[0] for way in problem.fix.removeprefix("any one of: ").split("; ") if way.startswith("tuning.")
+    settings = [
+        setting.split(" ")[0]
+        for setting in problem.fix.removeprefix("any one of: ").split("; ")
+        if setting.startswith("tuning.")
     ]
-    assert [way.partition("=")[0] for way in ways] == ["tuning.batchSize", "tuning.maxLength"]
-    for way in ways:
-        assert plan(tmp_path, text, *sets, way), f"{way} was promised to fit"
+    assert [setting.partition("=")[0] for setting in settings] == ["tuning.batchSize", "tuning.maxLength"]
+    for setting in settings:
+        assert plan(tmp_path, text, *sets, setting), f"{setting} was proposed but does not fit"
 
 
 def test_the_largest_batch_and_length_that_fit_are_named(tmp_path):
     text = on(SMALL_GPU, without_serving(GOOD))
     sets = ["tuning.batchSize=64", "tuning.maxLength=2048"]
-    [problem] = refused(tmp_path, text, *sets)
+    [problem] = rejected(tmp_path, text, *sets)
     size = int(problem.fix.partition("tuning.batchSize=")[2].split(" ")[0])
     assert plan(tmp_path, text, *sets, f"tuning.batchSize={size}")
-    assert refused(tmp_path, text, *sets, f"tuning.batchSize={size + 1}")
+    assert rejected(tmp_path, text, *sets, f"tuning.batchSize={size + 1}")
 
 
 def test_checkpointing_and_quantization_are_proposed_where_they_help(tmp_path):
@@ -163,13 +165,13 @@ data:
         gradient_checkpointing: %s
 """
     text = on(SMALL_GPU, without_serving(GOOD)).replace("  method: qlora\n", "  method: qlora\n  config: own\n")
-    [problem] = refused(tmp_path, text + config % "false", "tuning.batchSize=16")
+    [problem] = rejected(tmp_path, text + config % "false", "tuning.batchSize=16")
     assert "TrainingArguments.gradient_checkpointing: true" in problem.fix
     assert plan(tmp_path, text + config % "true", "tuning.batchSize=16")
 
-    # 26 GiB of weights fit on no A10; two share them, and what is quantized fits on one of the two.
+    # 26 GiB of weights need two A10; quantized, they fit on one.
     lora = on("Standard_NV72ads_A10_v5", without_serving(GOOD)).replace("phi-3-mini-128k-instruct", "phi-4")
-    [problem] = refused(tmp_path, lora.replace("method: qlora", "method: lora"), "tuning.batchSize=20")
+    [problem] = rejected(tmp_path, lora.replace("method: qlora", "method: lora"), "tuning.batchSize=20")
     assert "method: qlora" in problem.fix and "resource.instanceType: Standard_NC24ads_A100_v4" in problem.fix
     assert plan(tmp_path, lora, "tuning.batchSize=20")
 
@@ -177,7 +179,7 @@ data:
 def test_changes_that_only_help_together_are_proposed_together(tmp_path):
     text = without_serving(LARGE)
     sets = ["tuning.batchSize=64", "tuning.maxLength=16384"]
-    [problem] = refused(tmp_path, text.replace("method: qlora", "method: lora"), *sets)
+    [problem] = rejected(tmp_path, text.replace("method: qlora", "method: lora"), *sets)
     first, _, second = problem.fix.partition(" and ")
     assert first == "method: qlora"
     assert plan(tmp_path, text, *sets, second.split(" ")[0])
@@ -186,7 +188,7 @@ def test_changes_that_only_help_together_are_proposed_together(tmp_path):
 def test_kaito_bypass_annotation_skips_the_check(tmp_path):
     text = on(SMALL_GPU, without_serving(GOOD))
     sets = ["tuning.batchSize=64", "tuning.maxLength=8192"]
-    assert refused(tmp_path, text, *sets)
+    assert rejected(tmp_path, text, *sets)
     text = text.replace(
         "  name: tuned\n", '  name: tuned\n  annotations:\n    kaito.sh/bypass-resource-checks: "True"\n', 1
     )
@@ -205,11 +207,11 @@ data:
       max-model-len: %d
 """
     text = on(SMALL_GPU).replace("inference:\n", "inference:\n  config: own\n")
-    [problem] = refused(tmp_path, text + config % 131072)
+    [problem] = rejected(tmp_path, text + config % 131072)
     assert problem.message.startswith("serving needs ") and "one request of 131072 tokens" in problem.message
     length = int(problem.fix.partition("max-model-len: ")[2].split(" ")[0])
     assert plan(tmp_path, text + config % length)
-    assert refused(tmp_path, text + config % (length + 1024))
+    assert rejected(tmp_path, text + config % (length + 1024))
 
 
 def test_upper_bound_is_not_rejected(tmp_path):
@@ -245,9 +247,9 @@ def test_all_invalid_prices_are_reported(tmp_path, capsys):
         "prices: {Standard_NC24ads_A100_v5: 2, Standard_NC24ads_A100_v4: free, Standard_NV36ads_A10_v5: -1}\n"
     )
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site)]) == 2
-    shown = capsys.readouterr().err
-    assert "did you mean Standard_NC24ads_A100_v4?" in shown
-    assert "must be a price, not 'free'" in shown and "must be a price, not -1" in shown
+    stdout = capsys.readouterr().err
+    assert "did you mean Standard_NC24ads_A100_v4?" in stdout
+    assert "must be a price, not 'free'" in stdout and "must be a price, not -1" in stdout
     site.write_text("prices: 3\n")
     assert cli.main(["plan", str(write(tmp_path, GOOD)), "--site", str(site)]) == 2
     assert "prices: must be a mapping" in capsys.readouterr().err
@@ -264,7 +266,7 @@ def test_every_price_belongs_to_a_known_instance_type():
     assert all(presets.sku(name).name == name for name in table.usd_per_hour)
     assert all(price.spot is None or price.spot < price.regular for price in table.usd_per_hour.values())
     current = {sku.name for sku in presets.skus() if not sku.retired and (sku.compute_capability or 0) >= 7.5}
-    # The source had no pay-as-you-go price for it.
+    # The source has no pay-as-you-go price for it.
     assert current - set(table.usd_per_hour) == {"Standard_ND96isr_H200_v5"}
 
 
@@ -287,5 +289,5 @@ from workflows import cli
 assert cli.main(["plan", {str(write(tmp_path, GOOD))!r}]) == 0
 assert not {{"hera", "torch", "transformers"}} & set(sys.modules), "heavy imports"
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

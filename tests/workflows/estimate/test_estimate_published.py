@@ -1,4 +1,4 @@
-"""The estimates against what others published, and against counted allocations of models without data."""
+"""Estimates compared with published results, and with counted allocations of fake tensors."""
 
 import re
 import runpy
@@ -16,12 +16,12 @@ SPEEDS = list(published["speeds"]())
 
 @pytest.mark.parametrize("row", ROWS + SPEEDS, ids=lambda row: row.source)
 def test_each_row_is_within_its_stated_bound(row):
-    least, most = row.bound
-    assert least <= row.error <= most
+    minimum, maximum = row.bound
+    assert minimum <= row.error <= maximum
 
 
 def test_bounds_are_tight_if_the_settings_are_known():
-    """Rules of thumb have no settings, and LitGPT's QLoRA rows are not explained; all others are held to 7 percent."""
+    """Rules of thumb have no settings, and LitGPT's QLoRA rows are unexplained; all others are within 7 percent."""
     loose = [row.source for row in ROWS if row.bound[0] < -7]
     assert all("README, minimum" in source or ("LitGPT" in source and "QLoRA" in source) for source in loose)
     assert len(ROWS) - len(loose) >= 18
@@ -38,7 +38,7 @@ def test_counted_allocations_of_a_model_without_data():
     pytest.importorskip("trl")
     pytest.importorskip("bitsandbytes")
     command = [sys.executable, str(BENCHMARK / "without_gpu.py"), "phi-3-mini-128k-instruct"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    errors = [float(error) for error in re.findall(r"\| ([+-][0-9.]+)% \|", shown)]
+    stdout = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    errors = [float(error) for error in re.findall(r"\| ([+-][0-9.]+)% \|", stdout)]
     assert len(errors) == 12
-    assert all(-5 < error < 25 for error in errors), shown
+    assert all(-5 < error < 25 for error in errors), stdout

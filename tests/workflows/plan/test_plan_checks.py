@@ -1,4 +1,4 @@
-"""Values that flags and the environment set are held to the same rules as those of files."""
+"""Values from flags and environment variables are checked by the same rules as those of files."""
 
 import importlib.util
 import json
@@ -16,8 +16,8 @@ from workflows.plan import checks
 ROOT = Path(__file__).parents[3]
 TUNED = str(ROOT / "examples" / "phi_3_mini_128k_qlora_parquet.yaml")
 
-# What is set, the path of the one problem, and words of it.
-REFUSED = {
+# Setting, path of the only problem, and words of its message.
+REJECTED = {
     "contradiction": (
         'tuning.trainingArguments={"packing": true, "padding_free": false}',
         "tuning.trainingArguments.padding_free",
@@ -25,11 +25,15 @@ REFUSED = {
     ),
     "unknown key": ('tuning.loraConfig={"rnk": 1}', "tuning.loraConfig.rnk", "unknown key"),
     "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "boolean"),
-    "own place": ('tuning.trainingArguments={"seed": 1}', "tuning.trainingArguments.seed", "is set by tuning.seed"),
+    "other setting": (
+        'tuning.trainingArguments={"seed": 1}',
+        "tuning.trainingArguments.seed",
+        "is set by tuning.seed",
+    ),
     "rank": ("tuning.rank=1024", "tuning.rank", "vLLM supports no rank above 512"),
     "rank and limit": ('rollout.serverArguments={"max-lora-rank": 8}', "tuning.rank", "exceeds max-lora-rank 8"),
     "not servable": ('tuning.loraConfig={"use_dora": true}', "tuning.loraConfig.use_dora", "vLLM does not support"),
-    "not of pairs": (
+    "not for pairs": (
         'tuning.trainingArguments={"packing": true}',
         "tuning.trainingArguments.packing",
         "has no effect with objective dpo: pairs are not packed",
@@ -67,7 +71,7 @@ NUMBERS = ("epochs=0", "maxSteps=-2", "learningRate=0", "batchSize=0", "rank=0",
 WITH = {
     "no bfloat16": ["resource.instanceType=Standard_NC6s_v3"],
     "no answers": ["evaluation.minExactMatch=0.2"],
-    "not of pairs": ["tuning.objective=dpo"],
+    "not for pairs": ["tuning.objective=dpo"],
 }
 
 
@@ -77,9 +81,9 @@ def no_site_profile(monkeypatch, tmp_path):
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_flags_are_checked_by_the_rules(name):
-    setting, path, words = REFUSED[name]
+    setting, path, words = REJECTED[name]
     with pytest.raises(InvalidInput) as caught:
         load_plans(TUNED, [setting, *WITH.get(name, [])])
     [problem] = caught.value.problems
@@ -109,7 +113,7 @@ def test_instance_type_from_a_flag_sets_the_number_of_gpus():
     assert (plan.resource.gpus, plan.origin("resource.gpus")) == (1, "flag")
 
 
-OWN_POD = """\
+CUSTOM_POD = """\
 apiVersion: kaito.sh/v1beta1
 kind: Workspace
 metadata: {name: own}
@@ -123,7 +127,7 @@ inference:
 
 def test_custom_pod_is_rejected_locally_before_the_run_starts(tmp_path, capsys):
     file = tmp_path / "own.yaml"
-    file.write_text(OWN_POD)
+    file.write_text(CUSTOM_POD)
     assert cli.main(["run", str(file), "--runs-dir", str(tmp_path / "runs")]) == 2
     stderr = capsys.readouterr().err
     assert f"error: {file}:6: inference.template: a custom pod cannot run locally" in stderr
@@ -145,21 +149,21 @@ def test_chat_template_can_be_set():
 
 
 @pytest.mark.parametrize(
-    ("annotation", "sets", "told"),
+    ("annotation", "sets", "warning"),
     [
         ("", [], ""),
         ("karpenter-gpu", [], "Karpenter does not create the nodes"),
         ("karpenter-gpu", ["nodes.provider=karpenter"], ""),
     ],
 )
-def test_settings_without_effect_on_the_nodes_are_reported(tmp_path, capsys, annotation, sets, told):
-    given = f"  annotations: {{kaito.sh/node-class-name: {annotation}}}\n" if annotation else ""
+def test_settings_without_effect_on_the_nodes_are_reported(tmp_path, capsys, annotation, sets, warning):
+    annotations = f"  annotations: {{kaito.sh/node-class-name: {annotation}}}\n" if annotation else ""
     file = tmp_path / "workspace.yaml"
-    file.write_text(Path(TUNED).read_text().replace("metadata:\n", f"metadata:\n{given}", 1))
+    file.write_text(Path(TUNED).read_text().replace("metadata:\n", f"metadata:\n{annotations}", 1))
     [plan] = load_plans(str(file), sets)
     assert plan.nodes.node_class == (annotation or "default")
-    assert (told in capsys.readouterr().err) is True
-    assert not told or plan.origin("nodes.nodeClass").startswith("Workspace (")
+    assert (warning in capsys.readouterr().err) is True
+    assert not warning or plan.origin("nodes.nodeClass").startswith("Workspace (")
 
 
 def test_dpo_has_separate_defaults_that_can_be_overridden(tmp_path):
@@ -175,9 +179,9 @@ def test_dpo_has_separate_defaults_that_can_be_overridden(tmp_path):
 
 def test_local_tasks_require_the_package_and_their_files(tmp_path, monkeypatch):
     assert checks.MODELS == pod.MODELS
-    there, gone = tmp_path / "there.yaml", tmp_path / "gone.yaml"
-    there.write_text("task: mine")
-    tasks = ["mmlu", str(there), str(gone), f"{pod.MODELS}/mine.yaml"]
+    existing, missing = tmp_path / "existing.yaml", tmp_path / "missing.yaml"
+    existing.write_text("task: mine")
+    tasks = ["mmlu", str(existing), str(missing), f"{pod.MODELS}/mine.yaml"]
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "lm_eval" else find(name, *rest)
@@ -186,7 +190,7 @@ def test_local_tasks_require_the_package_and_their_files(tmp_path, monkeypatch):
         load_plans([TUNED], [f"evaluation.tasks={json.dumps(tasks)}"], local=True)
     assert [(problem.path, problem.message) for problem in caught.value.problems] == [
         ("pipeline.evaluation.tasks", "evaluation.tasks: the package lm_eval is not installed"),
-        ("pipeline.evaluation.tasks[2]", f"file {gone} not found"),
+        ("pipeline.evaluation.tasks[2]", f"file {missing} not found"),
     ]
 
 

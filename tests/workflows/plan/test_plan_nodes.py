@@ -1,4 +1,4 @@
-"""From what a Workspace and a site say of nodes to the flags of provision and release, and to where pods may run."""
+"""Node settings of a Workspace and a site profile: flags of provision and release, and scheduling of the pods."""
 
 import json
 
@@ -21,10 +21,10 @@ UID = "{{workflow.uid}}"
 
 @pytest.fixture
 def compiled(tmp_path, monkeypatch):
-    """``compiled(site_nodes, pipeline_nodes)``: templates by name; the Workspace may be changed before."""
+    """Return a function that compiles with these node settings, and returns the templates by name."""
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
 
-    def compile_it(site=None, nodes=None, text=GOOD, **pipeline):
+    def compile_templates(site=None, nodes=None, text=GOOD, **pipeline):
         document = yaml.safe_load(text)
         document["pipeline"] |= {**({"nodes": nodes} if nodes else {}), **pipeline}
         (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(document))
@@ -32,35 +32,44 @@ def compiled(tmp_path, monkeypatch):
         [plan] = load_plans(str(tmp_path / "workspace.yaml"), site_file=str(tmp_path / "site.yaml"))
         return {template["name"]: template for template in compile_workflow(plan)["spec"]["templates"]}
 
-    return compile_it
+    return compile_templates
 
 
 def flags(template):
-    words = template["container"]["args"]
-    return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    args = template["container"]["args"]
+    return dict(zip((flag.removeprefix("--") for flag in args[::2]), args[1::2], strict=True))
 
 
 def test_node_pool_of_the_run_is_created_and_released(compiled):
-    found = compiled(AKS, NODES)
-    made = flags(found["provision"])
-    assert made["run"] == UID
-    assert (made["workflow"], made["namespace"]) == ("{{workflow.name}}", "{{workflow.namespace}}")
-    assert made["workspace"] == "tuned"
-    assert (made["provider"], made["subscription"], made["resource-group"], made["cluster"]) == tuple(AKS.values())
-    assert json.loads(made["fallback-instance-types"]) == [TWO_A100]
-    assert (made["spot"], json.loads(made["zones"]), made["lease-seconds"]) == ("true", ["2", "1"], str(30 * 3600))
-    assert json.loads(made["labels"]) == {"app": "tuned"}
-    given_back = flags(found["release"])
-    assert (given_back["provider"], given_back["run"], given_back["cluster"]) == ("aks", UID, "aks-ml")
-    assert int(made["deadline-seconds"]) < 3600 and found["provision"]["timeout"] == "1h"
+    templates = compiled(AKS, NODES)
+    provision = flags(templates["provision"])
+    assert provision["run"] == UID
+    assert (provision["workflow"], provision["namespace"]) == ("{{workflow.name}}", "{{workflow.namespace}}")
+    assert provision["workspace"] == "tuned"
+    assert (
+        provision["provider"],
+        provision["subscription"],
+        provision["resource-group"],
+        provision["cluster"],
+    ) == tuple(AKS.values())
+    assert json.loads(provision["fallback-instance-types"]) == [TWO_A100]
+    assert (provision["spot"], json.loads(provision["zones"]), provision["lease-seconds"]) == (
+        "true",
+        ["2", "1"],
+        str(30 * 3600),
+    )
+    assert json.loads(provision["labels"]) == {"app": "tuned"}
+    release = flags(templates["release"])
+    assert (release["provider"], release["run"], release["cluster"]) == ("aks", UID, "aks-ml")
+    assert int(provision["deadline-seconds"]) < 3600 and templates["provision"]["timeout"] == "1h"
 
 
 @pytest.mark.parametrize("step", ["tune", "evaluate"])
 def test_pods_select_the_nodes_of_their_run_with_any_instance_type(compiled, step):
-    found = compiled(AKS, NODES)[step]
-    assert found["nodeSelector"] == {"app": "tuned", "argotune.dev/run": UID}
-    assert "affinity" not in found
-    tolerated = {toleration["key"] for toleration in found["tolerations"]}
+    templates = compiled(AKS, NODES)[step]
+    assert templates["nodeSelector"] == {"app": "tuned", "argotune.dev/run": UID}
+    assert "affinity" not in templates
+    tolerated = {toleration["key"] for toleration in templates["tolerations"]}
     assert {"sku", "kubernetes.azure.com/scalesetpriority"} <= tolerated
 
 
@@ -73,19 +82,19 @@ def test_the_linter_and_the_local_runner_accept_it(compiled, tmp_path):
 
 
 def test_without_fallbacks_nodes_are_selected_by_instance_type(compiled):
-    found = compiled()
-    assert found["tune"]["nodeSelector"] == {"app": "tuned", "node.kubernetes.io/instance-type": A100}
-    assert set(flags(found["provision"])) == {"work", "instance-type"}
-    assert set(flags(found["release"])) == {"work"}
+    templates = compiled()
+    assert templates["tune"]["nodeSelector"] == {"app": "tuned", "node.kubernetes.io/instance-type": A100}
+    assert set(flags(templates["provision"])) == {"work", "instance-type"}
+    assert set(flags(templates["release"])) == {"work"}
 
 
 def test_with_fallbacks_all_instance_types_are_selected_and_the_first_is_preferred(compiled):
-    found = compiled(nodes={"fallbackInstanceTypes": [TWO_A100], "spot": True})["tune"]
-    assert found["nodeSelector"] == {"app": "tuned"}
-    affinity = found["affinity"]["nodeAffinity"]
+    templates = compiled(nodes={"fallbackInstanceTypes": [TWO_A100], "spot": True})["tune"]
+    assert templates["nodeSelector"] == {"app": "tuned"}
+    affinity = templates["affinity"]["nodeAffinity"]
     [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    [size] = term["matchExpressions"]
-    assert (size["key"], size["values"]) == ("node.kubernetes.io/instance-type", [A100, TWO_A100])
+    [rule] = term["matchExpressions"]
+    assert (rule["key"], rule["values"]) == ("node.kubernetes.io/instance-type", [A100, TWO_A100])
     weights = {
         rule["preference"]["matchExpressions"][0]["values"][0]: rule["weight"]
         for rule in affinity["preferredDuringSchedulingIgnoredDuringExecution"]
@@ -95,17 +104,17 @@ def test_with_fallbacks_all_instance_types_are_selected_and_the_first_is_preferr
 
 def test_serving_alone_uses_no_nodes_of_the_run(compiled):
     text = GOOD[: GOOD.index("tuning:")] + GOOD[GOOD.index("inference:") : GOOD.index("pipeline:")] + "pipeline: {}\n"
-    found = compiled(AKS, text=text)
-    assert "provider" not in flags(found["provision"])
-    assert "provider" not in flags(found["release"])
+    templates = compiled(AKS, text=text)
+    assert "provider" not in flags(templates["provision"])
+    assert "provider" not in flags(templates["release"])
 
 
 def test_without_an_instance_type_existing_nodes_are_used(compiled):
     text = GOOD.replace(f"  instanceType: {A100}\n", "")
-    found = compiled(AKS, text=text)
-    assert flags(found["provision"])["provider"] == "existing"
-    assert flags(found["release"])["provider"] == "existing"
-    assert found["tune"]["nodeSelector"] == {"app": "tuned"}
+    templates = compiled(AKS, text=text)
+    assert flags(templates["provision"])["provider"] == "existing"
+    assert flags(templates["release"])["provider"] == "existing"
+    assert templates["tune"]["nodeSelector"] == {"app": "tuned"}
 
 
 @pytest.mark.parametrize(
@@ -145,31 +154,31 @@ def test_node_settings_that_would_fail_later_are_rejected(compiled, site, nodes,
 
 def test_settings_without_local_effect_are_reported(compiled, capsys):
     compiled(nodes={"zones": ["1"], "lease": "25h"})
-    said = capsys.readouterr().err
-    assert "pipeline.nodes.zones: has no effect: the run creates no nodes (nodes.provider is autoscaler)" in said
-    assert "pipeline.nodes.lease: has no effect" in said
+    stderr = capsys.readouterr().err
+    assert "pipeline.nodes.zones: has no effect: the run creates no nodes (nodes.provider is autoscaler)" in stderr
+    assert "pipeline.nodes.lease: has no effect" in stderr
     compiled(AKS, {"zones": ["1"], "lease": "25h"})
     assert "no effect" not in capsys.readouterr().err
 
 
 PIPELINE = "pipeline:\n"
-SIZES = "pipeline.nodes.fallbackInstanceTypes"
+FALLBACKS = "pipeline.nodes.fallbackInstanceTypes"
 
 
 @pytest.mark.parametrize(
-    ("written", "path", "words"),
+    ("nodes", "path", "words"),
     [
-        ("{fallbackInstanceTypes: [Standard_NC24ads_A100_v5]}", f"{SIZES}[0]", "Unsupported instance type"),
-        (f"{{fallbackInstanceTypes: [{A100}]}}", f"{SIZES}[0]", "duplicate"),
-        ("{fallbackInstanceTypes: [Standard_NG32ads_V620_v1]}", f"{SIZES}[0]", "AMD"),
+        ("{fallbackInstanceTypes: [Standard_NC24ads_A100_v5]}", f"{FALLBACKS}[0]", "Unsupported instance type"),
+        (f"{{fallbackInstanceTypes: [{A100}]}}", f"{FALLBACKS}[0]", "duplicate"),
+        ("{fallbackInstanceTypes: [Standard_NG32ads_V620_v1]}", f"{FALLBACKS}[0]", "AMD"),
         ("{zones: ['1', '1']}", "pipeline.nodes.zones", "has a duplicate zone"),
         ("{zones: [East US]}", "pipeline.nodes.zones[0]", "must be a zone"),
         ("{lease: 1 day}", "pipeline.nodes.lease", "must be a duration"),
         ("{count: 2}", "pipeline.nodes.count", "unknown field"),
     ],
 )
-def test_violated_rule_is_reported_with_its_line(tmp_path, written, path, words):
-    check_broken(tmp_path, PIPELINE, f"{PIPELINE}  nodes: {written}  # <--\n", path, words)
+def test_violated_rule_is_reported_with_its_line(tmp_path, nodes, path, words):
+    check_broken(tmp_path, PIPELINE, f"{PIPELINE}  nodes: {nodes}  # <--\n", path, words)
 
 
 def test_fallback_must_have_the_same_number_of_gpus(compiled):
@@ -195,12 +204,12 @@ def test_fallback_requires_an_instance_type(compiled):
     "site", [AKS, {"provider": "existing"}, {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"}]
 )
 def test_steps_accept_the_flags_of_each_provider(compiled, site):
-    found = compiled(site)
-    wanted = entrypoint.parse(Settings, found["provision"]["container"]["args"])
-    assert (wanted.provider, wanted.run, wanted.node_class) == (
+    templates = compiled(site)
+    provision = entrypoint.parse(Settings, templates["provision"]["container"]["args"])
+    assert (provision.provider, provision.run, provision.node_class) == (
         site["provider"],
         UID,
         site.get("nodeClass", "default"),
     )
-    given_back = entrypoint.parse(ReleaseSettings, found["release"]["container"]["args"])
-    assert (given_back.provider, given_back.run) == (site["provider"], UID)
+    release = entrypoint.parse(ReleaseSettings, templates["release"]["container"]["args"])
+    assert (release.provider, release.run) == (site["provider"], UID)

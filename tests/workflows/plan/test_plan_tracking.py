@@ -33,7 +33,7 @@ MLFLOW = "https://mlflow.example.com"
 
 
 @pytest.fixture(autouse=True)
-def nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_tracking_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("ARGOTUNE_SITE", "MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -63,7 +63,7 @@ def refused(folder: Path, tracking: str = "", arguments: str = "", *, local: boo
         (f"{{reportTo: mlflow, uri: {MLFLOW}}}", "report_to: wandb", "Workspace ("),
     ],
 )
-def test_tracking_can_be_set_in_the_workspace_or_the_training_config(
+def test_workspace_or_training_config_sets_the_tracking(
     tmp_path: Path, tracking: str, arguments: str, origin: str
 ) -> None:
     plan = planned(tmp_path, tracking, arguments)
@@ -83,7 +83,7 @@ def test_by_default_nothing_is_tracked(tmp_path: Path, off: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tracking", "arguments", "path", "says"),
+    ("tracking", "arguments", "path", "words"),
     [
         ("{reportTo: mlflow}", "", "pipeline.tracking", "pods need a URL"),
         ("{reportTo: wandb, project: p}", "", "pipeline.tracking", "pods need an API key"),
@@ -103,11 +103,11 @@ def test_by_default_nothing_is_tracked(tmp_path: Path, off: str) -> None:
     ],
 )
 def test_invalid_tracking_settings_are_rejected(
-    tmp_path: Path, tracking: str, arguments: str, path: str, says: str
+    tmp_path: Path, tracking: str, arguments: str, path: str, words: str
 ) -> None:
     problem = refused(tmp_path, tracking, arguments)
     assert problem.path == path
-    assert says in problem.message and "canary" not in str(problem)
+    assert words in problem.message and "canary" not in str(problem)
     assert problem.line or not tracking
 
 
@@ -120,8 +120,8 @@ def test_local_run_checks_the_local_tracking_settings(tmp_path: Path, monkeypatc
 
 
 def test_pods_get_the_tracking_address_and_the_secret_reference() -> None:
-    given = {"tracking.reportTo": "mlflow", "tracking.uri": MLFLOW, "tracking.secret": "my-mlflow"}
-    messages = pods(compiled(BASE | TUNING | given))
+    sets = {"tracking.reportTo": "mlflow", "tracking.uri": MLFLOW, "tracking.secret": "my-mlflow"}
+    containers = pods(compiled(BASE | TUNING | sets))
     reference = {"name": "my-mlflow", "optional": True}
     expected = [{"name": "MLFLOW_TRACKING_URI", "value": MLFLOW}] + [
         {"name": name, "valueFrom": {"secretKeyRef": {"key": name, **reference}}}
@@ -133,19 +133,23 @@ def test_pods_get_the_tracking_address_and_the_secret_reference() -> None:
         )
     ]
     for step in ("tune", "preflight"):
-        assert [variable for variable in messages[step]["env"] if "MLFLOW" in variable["name"]] == expected, step
+        assert [variable for variable in containers[step]["env"] if "MLFLOW" in variable["name"]] == expected, step
     others = [
-        name for name, pod in messages.items() if "MLFLOW" in str(pod) and name not in ("tune", "preflight", "report")
+        name
+        for name, pod in containers.items()
+        if "MLFLOW" in str(pod) and name not in ("tune", "preflight", "report")
     ]
     assert others == []
-    words = messages["tune"]["args"]
-    assert words[words.index("--report-to") + 1] == "mlflow"
-    assert words[words.index("--run-name") + 1] == "{{workflow.name}}"
+    args = containers["tune"]["args"]
+    assert args[args.index("--report-to") + 1] == "mlflow"
+    assert args[args.index("--run-name") + 1] == "{{workflow.name}}"
 
 
 def test_settings_missing_in_the_workspace_can_come_from_the_secret() -> None:
-    messages = pods(compiled(BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.secret": "keys"}))["tune"]["env"]
-    assert [variable["name"] for variable in messages if "WANDB" in variable["name"]] == [
+    containers = pods(compiled(BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.secret": "keys"}))["tune"][
+        "env"
+    ]
+    assert [variable["name"] for variable in env if "WANDB" in variable["name"]] == [
         *("WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_API_KEY", "WANDB_ENTITY"),
     ]
 

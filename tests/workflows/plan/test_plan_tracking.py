@@ -146,9 +146,8 @@ def test_pods_get_the_tracking_address_and_the_secret_reference() -> None:
 
 
 def test_settings_missing_in_the_workspace_can_come_from_the_secret() -> None:
-    containers = pods(compiled(BASE | TUNING | {"tracking.reportTo": "wandb", "tracking.secret": "keys"}))["tune"][
-        "env"
-    ]
+    sets = {"tracking.reportTo": "wandb", "tracking.secret": "keys"}
+    env = pods(compiled(BASE | TUNING | sets))["tune"]["env"]
     assert [variable["name"] for variable in env if "WANDB" in variable["name"]] == [
         *("WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_API_KEY", "WANDB_ENTITY"),
     ]

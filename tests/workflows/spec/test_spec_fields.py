@@ -1,6 +1,6 @@
-"""No field of KAITO is unknown: each leaf of its schemas has a row in docs/FIELDS.md, and the code does what it says.
+"""Each leaf of KAITO's schemas has a row in docs/FIELDS.md, and the code behaves accordingly.
 
-ARGOTUNE_REGENERATE=1 pytest tests/workflows/spec/test_spec_fields.py   writes docs/FIELDS.md anew.
+ARGOTUNE_REGENERATE=1 pytest tests/workflows/spec/test_spec_fields.py   rewrites docs/FIELDS.md.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import Any, get_origin
 import kaito_fields
 import pytest
 import yaml
-from kaito_fields import CRDS, INSIDE, ROWS, SAMPLES, cases, documents, leaves, merged, place
+from kaito_fields import CRDS, INSIDE, ROWS, SAMPLES, case_path, cases, documents, leaves, merged
 
 from workflows.compile.kinds import compile_as
 from workflows.errors import InvalidInput
@@ -23,12 +23,12 @@ from workflows.spec.training_keys import SECTIONS, Unsupported
 
 CASES = list(cases())
 NAMES = [f"{row['field']}-{case['in']}-{case['then']}-{number}" for number, (row, case) in enumerate(CASES)]
-# What each verdict must be proven with.
+# Cases that each verdict requires.
 PROOFS = {
-    "honoured": {"changes"},
-    "in part": {"refused"},
-    "no effect": {"same", "warned"},
-    "refused": {"refused"},
+    "supported": {"changes"},
+    "partial": {"rejected"},
+    "ignored": {"same", "warned"},
+    "unsupported": {"rejected"},
 }
 
 
@@ -59,34 +59,34 @@ def test_every_row_is_a_field_of_the_schema():
 def test_every_row_is_proven(row):
     proofs = {case["then"] for case in row["cases"]}
     if row["field"] == "apiVersion":
-        assert proofs == {"same", "refused"}  # the versions mean the same, and others are refused
+        assert proofs == {"same", "rejected"}  # the versions are equivalent, and others are rejected
         return
     assert proofs & PROOFS[row["verdict"]]
-    assert row["how"] and ("instead" in row) is (row["verdict"] in ("in part", "refused"))
+    assert row["how"] and ("instead" in row) is (row["verdict"] in ("partial", "unsupported"))
 
 
 @pytest.mark.parametrize(("row", "case"), CASES, ids=NAMES)
 def test_the_code_matches_the_row(row, case, tmp_path):
     before, after = (write(tmp_path / name, text) for name, text in zip("ab", documents(case), strict=True))
-    if case["then"] == "refused":
+    if case["then"] == "rejected":
         with pytest.raises(InvalidInput) as caught:
             load_plans(str(after))
-        told = {problem.path: problem for problem in caught.value.problems}
-        assert place(row, case) in told
-        assert case["words"] in told[place(row, case)].message
-        assert told[place(row, case)].line and told[place(row, case)].fix is not None
+        problems_by_path = {problem.path: problem for problem in caught.value.problems}
+        assert case_path(row, case) in problems_by_path
+        assert case["words"] in problems_by_path[case_path(row, case)].message
+        assert problems_by_path[case_path(row, case)].line and problems_by_path[case_path(row, case)].fix is not None
         return
     [plan] = load_plans(str(after))
     if case["then"] == "warned":
         [manifest] = load(after)
-        told = {warning.path: warning.message for warning in manifest.warnings}
-        assert case["words"] in told[place(row, case)]
+        warnings = {warning.path: warning.message for warning in manifest.warnings}
+        assert case["words"] in warnings[case_path(row, case)]
         return
     try:
         [without] = load_plans(str(before))
-    except InvalidInput:  # only with the field is the document whole
+    except InvalidInput:  # the document is invalid without the field
         [without] = load_plans(str(write(tmp_path / "sample", yaml.safe_dump(SAMPLES[case["in"]]))))
-    assert (what_runs(plan) != what_runs(without)) is (case["then"] == "changes")
+    assert (compile_without_report(plan) != compile_without_report(without)) is (case["then"] == "changes")
 
 
 @pytest.mark.parametrize("annotation", kaito_annotations.RULES)
@@ -114,11 +114,11 @@ def test_training_config_keys_match_their_table(section):
         found = Findings(Source("file"))
         nonsense = {"no such": "value"}
         read = training.parse({"training_config": {section: {key: nonsense}}}, "settings", found)
-        told = [(problem.path, problem.message) for problem in found.errors]
+        messages = [(problem.path, problem.message) for problem in found.errors]
         if get_origin(rule) is dict or rule == dict[str, Any]:
-            continue  # a map takes any
-        assert [path for path, _ in told] == [f"training_config.{section}.{key}"], key
-        assert isinstance(rule, Unsupported) is told[0][1].startswith("not supported: "), key
+            continue  # a mapping accepts any value
+        assert [path for path, _ in messages] == [f"training_config.{section}.{key}"], key
+        assert isinstance(rule, Unsupported) is messages[0][1].startswith("not supported: "), key
         assert dict(read.sections())[section] == {}, key
 
 
@@ -136,8 +136,8 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-def what_runs(plan: Plan) -> Any:
-    """The Workflow without its report step, whose copy of the plan tells lines of the file."""
+def compile_without_report(plan: Plan) -> Any:
+    """Return the Workflow without the report step, whose copy of the plan contains line numbers."""
     document = compile_as(plan, "workflow")
     document["spec"]["templates"] = [item for item in document["spec"]["templates"] if item["name"] != "report"]
     return document

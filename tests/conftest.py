@@ -19,7 +19,7 @@ from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 from steps.oci import oci_layout
 from steps.oci.oci_layout import Image
 
-# All processors compute alike in the tests, in float32: bfloat16 is not used where a processor has it (AVX-512, AMX).
+# Tests compute in float32 on every CPU, also on those with bfloat16 (AVX-512, AMX), so that results are equal.
 os.environ |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the commands under test even if a shell runs the tests in the background and ignores it."""
+    """Restore SIGINT, which a shell ignores for background jobs, for the commands under test."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -51,7 +51,7 @@ def _shuffle(items: list[pytest.Item], rng: random.Random) -> None:
 
 @pytest.fixture(scope="session")
 def needs_tool() -> Callable[[str], str]:
-    """``needs_tool("skopeo")`` gives a program's path; without it the test skips, or fails if tools are required."""
+    """Return a function that returns the path of a program, or skips the test; fails if tools are required."""
 
     def find(name: str) -> str:
         path = shutil.which(name)
@@ -66,7 +66,7 @@ def needs_tool() -> Callable[[str], str]:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesServer]:
-    """A cluster that ``KUBECONFIG`` leads to: the file ``kubeconfig`` of the test's folder."""
+    """A cluster selected by ``KUBECONFIG``, the file ``kubeconfig`` in the test's directory."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with KubernetesServer() as server:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
@@ -78,10 +78,10 @@ Argotune = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def argotune(tmp_path_factory: pytest.TempPathFactory) -> Argotune:
-    """``argotune("plan", file)`` runs the command line as a user does; gives its exit code and what it said.
+    """``argotune("plan", file)`` runs the command line, and returns exit code, stdout and stderr.
 
-    ``text`` is its standard input, ``cwd`` its folder; other keywords are variables of its environment. It is a fork
-    of the test's process, which has imported the libraries already.
+    ``text`` is its standard input, ``cwd`` its working directory; other keywords are environment variables. It runs in
+    a fork of the test's process, which has already imported the libraries.
     """
     import hera.workflows  # noqa: F401  # once, instead of in each fork
 
@@ -90,11 +90,11 @@ def argotune(tmp_path_factory: pytest.TempPathFactory) -> Argotune:
     streams = tmp_path_factory.mktemp("streams")
 
     def run(
-        *words: object, text: str | None = None, cwd: Path | None = None, **environment: str
+        *args: object, text: str | None = None, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        given, out, err = (streams / name for name in ("in", "out", "err"))
-        given.write_text(text or "")
-        arguments = [str(word) for word in words]
+        stdin, out, err = (streams / name for name in ("in", "out", "err"))
+        stdin.write_text(text or "")
+        arguments = [str(arg) for arg in args]
 
         def command() -> int:
             os.environ.update(environment)
@@ -103,18 +103,18 @@ def argotune(tmp_path_factory: pytest.TempPathFactory) -> Argotune:
             return cli.main(arguments)
 
         return subprocess.CompletedProcess(
-            arguments, forked(command, given, out, err), out.read_text(), err.read_text()
+            arguments, run_in_fork(command, stdin, out, err), out.read_text(), err.read_text()
         )
 
     return run
 
 
-def forked(command: Callable[[], int], given: Path, out: Path, err: Path) -> int:
-    """Exit code of ``command`` in a fork of this process, with files as its standard streams."""
+def run_in_fork(command: Callable[[], int], stdin: Path, out: Path, err: Path) -> int:
+    """Run ``command`` in a fork with files as its standard streams; return its exit code."""
 
-    def apart() -> int:
+    def child() -> int:
         for number, (file, mode) in enumerate(
-            [(given, os.O_RDONLY), *((f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for f in (out, err))]
+            [(stdin, os.O_RDONLY), *((f, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for f in (out, err))]
         ):
             os.dup2(os.open(file, mode, 0o600), number)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
@@ -124,12 +124,12 @@ def forked(command: Callable[[], int], given: Path, out: Path, err: Path) -> int
         except SystemExit as ended:  # argparse
             return ended.code if isinstance(ended.code, int) else 1
 
-    return os.waitstatus_to_exitcode(os.waitpid(fork(apart, failed=70), 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(fork(child, failed=70), 0)[1])
 
 
 @pytest.fixture(scope="session")
 def open_registry(tmp_path_factory: pytest.TempPathFactory, needs_tool: Callable[[str], str]) -> Iterator[Registry]:
-    """A docker-registry that lets everybody in."""
+    """A docker-registry without authentication."""
     needs_tool("docker-registry")
     with serve_registry(tmp_path_factory.mktemp("open-registry")) as registry:
         yield registry
@@ -139,7 +139,7 @@ def open_registry(tmp_path_factory: pytest.TempPathFactory, needs_tool: Callable
 def password_registry(
     tmp_path_factory: pytest.TempPathFactory, needs_tool: Callable[[str], str]
 ) -> Iterator[Registry]:
-    """A docker-registry that wants ``USER`` and ``PASSWORD`` of ``registry_fixture``."""
+    """A docker-registry that requires ``USER`` and ``PASSWORD`` of ``registry_fixture``."""
     needs_tool("docker-registry")
     needs_tool("htpasswd")
     with serve_registry(tmp_path_factory.mktemp("password-registry"), password=True) as registry:
@@ -148,7 +148,7 @@ def password_registry(
 
 @pytest.fixture
 def front(open_registry: Registry) -> Iterator[Front]:
-    """An HTTP server before the open registry, to make it behave in other ways."""
+    """An HTTP proxy of the open registry that can change its behavior."""
     server = Front(open_registry.address)
     yield server
     server.close()
@@ -156,7 +156,7 @@ def front(open_registry: Registry) -> Iterator[Front]:
 
 @pytest.fixture
 def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty docker configuration folder of the test's own."""
+    """An empty docker configuration directory."""
     folder = tmp_path / "docker-config"
     folder.mkdir()
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
@@ -165,7 +165,7 @@ def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def log_in(docker_config: Path) -> Callable[..., None]:
-    """``log_in(registry)`` writes what ``docker login`` would."""
+    """``log_in(registry)`` writes the same configuration as ``docker login``."""
 
     def write(registry: str, user: str = USER, password: str = PASSWORD) -> None:
         auth = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -176,7 +176,7 @@ def log_in(docker_config: Path) -> Callable[..., None]:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
-    """An adapter's image, of other bytes in each test."""
+    """An adapter image with random bytes."""
     folder = tmp_path / "adapter"
     folder.mkdir()
     (folder / "adapter_config.json").write_text('{"r": 8}')
@@ -186,5 +186,5 @@ def image(tmp_path: Path) -> Image:
 
 @pytest.fixture
 def waits() -> list[float]:
-    """Seconds that were waited for; use ``wait=waits.append``."""
+    """Recorded waits in seconds; use ``wait=waits.append``."""
     return []

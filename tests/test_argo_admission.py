@@ -1,4 +1,4 @@
-"""What the compiler writes is let in by ``argo/install``: accounts, claims, quota, limits, Pod Security, network."""
+"""``argo/install`` admits compiled Workflows: accounts, claims, quota, limits, Pod Security, network."""
 
 import ipaddress
 import re
@@ -52,7 +52,7 @@ def test_compiled_examples_find_their_account_and_claim(installed, compiled):
 
 
 def claims_of_the_workspace(plan: Plan) -> set[str]:
-    """Claims that the Workspace itself names: its author makes them."""
+    """Return the claims that the Workspace names; its author creates them."""
     adapters = plan.rollout.adapters if plan.rollout else []
     sources = [part.volume for part in (plan.data, plan.output, *adapters) if part and part.volume]
     return {source["persistentVolumeClaim"]["claimName"] for source in sources if "persistentVolumeClaim" in source}
@@ -70,7 +70,7 @@ def semaphores(value: Any) -> Iterator[dict[str, Any]]:
 def test_compiled_examples_fit_quota_and_limits(installed, compiled):
     quota = of_kind(installed, "ResourceQuota")["argotune"]["spec"]["hard"]
     limits = {item["type"]: item for item in of_kind(installed, "LimitRange")["argotune"]["spec"]["limits"]}
-    # A quota on any of these would refuse pods whose containers don't state them.
+    # A quota on any of these would reject pods whose containers do not set them.
     assert not {"limits.cpu", "limits.memory", "requests.cpu", "requests.memory"} & set(quota)
     models = [claim["spec"] for claim in of_kind(installed, "PersistentVolumeClaim").values()]
     for _, workflow in compiled:
@@ -84,7 +84,7 @@ def test_compiled_examples_fit_quota_and_limits(installed, compiled):
         for container in containers(workflow):
             resources = container["resources"]
             assert int(resources["requests"].get("nvidia.com/gpu", 0)) <= int(quota["requests.nvidia.com/gpu"])
-            assert refused_by(limits["Container"], resources) == []
+            assert exceeded_limits(limits["Container"], resources) == []
 
 
 def containers(workflow: dict[str, Any]) -> list[dict[str, Any]]:
@@ -93,8 +93,8 @@ def containers(workflow: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def refused_by(item: dict[str, Any], resources: dict[str, Any]) -> list[str]:
-    """Resources whose request exceeds the limit, after Kubernetes has filled in the defaults of a LimitRange."""
+def exceeded_limits(item: dict[str, Any], resources: dict[str, Any]) -> list[str]:
+    """Return the resources whose request exceeds the limit, with the defaults of a LimitRange."""
     limits = item.get("max", {}) | item.get("default", {}) | resources.get("limits", {})
     requests = item.get("defaultRequest", {}) | resources.get("requests", {})
     return [
@@ -105,27 +105,27 @@ def refused_by(item: dict[str, Any], resources: dict[str, Any]) -> list[str]:
 
 
 def test_default_limit_would_reject_the_tuning_pod(compiled):
-    """Why ``quota.yaml`` sets neither a default limit nor a maximum for containers."""
+    """The reason why ``quota.yaml`` sets neither a default limit nor a maximum for containers."""
     for _, workflow in compiled:
-        refused = [
-            refused_by({"max": {"memory": "1Mi"}}, container["resources"]) for container in containers(workflow)
+        exceeded = [
+            exceeded_limits({"max": {"memory": "1Mi"}}, container["resources"]) for container in containers(workflow)
         ]
-        assert ["memory"] in refused
+        assert ["memory"] in exceeded
 
 
 def test_compiled_pods_pass_pod_security_restricted(compiled):
     patch = yaml.safe_load((INSTALL / "controller-patch.yaml").read_text())
-    argos_own = yaml.safe_load(patch["data"]["executor"])
-    assert faults(argos_own["securityContext"], "V1SecurityContext") == []
+    executor = yaml.safe_load(patch["data"]["executor"])
+    assert faults(executor["securityContext"], "V1SecurityContext") == []
     for _, workflow in compiled:
         spec = workflow["spec"]
-        for container in [*containers(workflow), argos_own]:
+        for container in [*containers(workflow), executor]:
             assert not_restricted(spec, container["securityContext"]) == []
-    assert not_restricted(spec, {}) == ["allowPrivilegeEscalation", "capabilities"], "the patch would not be needed"
+    assert not_restricted(spec, {}) == ["allowPrivilegeEscalation", "capabilities"], "the patch is not needed"
 
 
 def not_restricted(pod: dict[str, Any], container: dict[str, Any]) -> list[str]:
-    """Fields that break "restricted" (kubernetes.io/docs/concepts/security/pod-security-standards)."""
+    """Return the fields that violate "restricted" (kubernetes.io/docs/concepts/security/pod-security-standards)."""
     effective = pod.get("securityContext", {}) | container
     capabilities = container.get("capabilities", {})
     volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image"}
@@ -159,7 +159,7 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 def reaches(
     documents: list[dict[str, Any]], labels: dict[str, str], to: str, port: int, protocol: str = "TCP"
 ) -> bool:
-    """May a pod with these labels open a connection to an address, or to pods given as ``namespace/k8s-app``?"""
+    """Return True if a pod with these labels can connect to an address, or to pods as ``namespace/k8s-app``."""
     policies = [policy["spec"] for policy in of_kind(documents, "NetworkPolicy").values()]
     chosen = [spec for spec in policies if "Egress" in spec["policyTypes"] and selects(spec["podSelector"], labels)]
     return not chosen or any(
@@ -213,7 +213,7 @@ def test_ingress_and_other_pods_are_denied(installed):
         ("168.63.129.16", 80, "TCP", False),  # Azure's WireServer
         ("168.63.129.16", 32526, "TCP", False),
         ("93.184.216.34", 80, "TCP", False),
-        ("93.184.216.34", 53, "UDP", False),  # DNS past the cluster's own
+        ("93.184.216.34", 53, "UDP", False),  # DNS that bypasses the cluster
         ("kube-system/metrics-server", 53, "UDP", False),
         ("shop/kube-dns", 53, "UDP", False),
         ("10.1.2.3", 22, "TCP", False),

@@ -1,6 +1,6 @@
-"""``argo/install`` builds offline, is exact Kubernetes, and grants no more than is needed.
+"""``argo/install`` builds offline, is valid Kubernetes, and grants minimal permissions.
 
-Overlays are built too: that in the comment of ``kustomization.yaml``, and those of ``argo/README.md``.
+Overlays of the comment in ``kustomization.yaml`` and of ``argo/README.md`` are built too.
 """
 
 import re
@@ -140,8 +140,8 @@ def test_compiled_templates_can_be_installed_unchanged(installed):
 # Overlays
 
 
-def blocks(first_line: str) -> str:
-    """The YAML block of ``argo/README.md`` that begins with this comment."""
+def readme_block(first_line: str) -> str:
+    """Return the YAML block of ``argo/README.md`` that starts with this comment."""
     found = re.findall(rf"```yaml\n# {re.escape(first_line)}.*?\n(.+?)```", README, flags=re.DOTALL)
     assert len(found) == 1, first_line
     return str(found[0])
@@ -149,12 +149,12 @@ def blocks(first_line: str) -> str:
 
 @pytest.fixture
 def overlay(tmp_path):
-    """Builds an overlay of the README as it says: in a folder beside the checkout."""
+    """Return a function that builds an overlay of the README, in a directory next to the checkout."""
     shutil.copytree(INSTALL, tmp_path / "argotune" / "argo" / "install")
 
     def from_readme(name: str) -> list[dict[str, Any]]:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "kustomization.yaml").write_text(blocks(f"{name}/kustomization.yaml"))
+        (tmp_path / name / "kustomization.yaml").write_text(readme_block(f"{name}/kustomization.yaml"))
         return build(tmp_path / name)
 
     return from_readme
@@ -208,7 +208,7 @@ def test_readme_overlay_for_aks(installed, overlay):
 
 def test_readme_site_profile_is_accepted(installed, tmp_path):
     file = tmp_path / "site.yaml"
-    file.write_text(blocks("site.yaml"))
+    file.write_text(readme_block("site.yaml"))
     values = site.load(str(file))
     assert values["namespace"] == "ml-tuning"
     assert values["serviceAccount"] in of_kind(installed, "ServiceAccount")

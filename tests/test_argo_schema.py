@@ -1,6 +1,6 @@
-"""What is compiled is what the API server of a default Argo 4.1 takes, and what Argo 3.6 knows already.
+"""Compiled documents are accepted by Argo 4.1, and use only fields that Argo 3.6 has.
 
-The goldens are held to the CRD (``tests/data/argo``), closed against unknown fields, which the API server would drop.
+The goldens are validated by the CRD (``tests/data/argo``), without unknown fields, which the API server would drop.
 """
 
 import json
@@ -30,7 +30,7 @@ def test_golden_is_accepted_by_the_api_server(path):
 
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.name)
 def test_golden_uses_only_fields_of_all_supported_argo_versions(path):
-    assert [field for document in documents(path) for field in of_some_versions(document)] == []
+    assert [field for document in documents(path) for field in version_specific_fields(document)] == []
 
 
 def test_every_kind_is_among_the_goldens():
@@ -60,7 +60,7 @@ def test_fields_of_some_argo_versions_are_reported():
     leaf = {"name": "leaf", "annotations": {}, "retryStrategy": {"backoff": {"cap": "1m"}}, "container": {}}
     spec = {"synchronization": locks, "templates": [leaf], "podPriority": 1, "executorPlugins": []}
     document = {"kind": "CronWorkflow", "metadata": {}, "spec": {"schedule": "@daily", "workflowSpec": spec}}
-    assert sorted(of_some_versions(document)) == [
+    assert sorted(version_specific_fields(document)) == [
         "Backoff.cap came with 3.7",
         "CronWorkflowSpec.schedule went with 4.0",
         "Mutex.database came with 3.7",
@@ -77,7 +77,7 @@ def faults(document: dict[str, Any]) -> list[str]:
 
 @cache
 def validator(kind: str) -> Draft202012Validator:
-    """The CRD of a kind, closed: a template has the spec of a Workflow, a schedule has one below ``workflowSpec``."""
+    """Return the strict CRD of a kind: a CronWorkflow has the spec of a Workflow below ``workflowSpec``."""
     crd = json.loads((DATA / "workflow-crd.json").read_text())
     if kind == "CronWorkflow":
         spec = api_types()["CronWorkflowSpec"]
@@ -105,14 +105,14 @@ def close(schema: Any) -> None:
 
 @cache
 def api_types() -> dict[str, Any]:
-    """The types of Argo's API by their short name, as in its schema; those of Kubernetes too."""
+    """Return the types of Argo's API and of Kubernetes by their short name in the schema."""
     definitions = json.loads((ROOT / "workflows" / "lint" / "workflow-schema.json").read_text())["definitions"]
-    # Two short names stand for two types each; Argo's own come last and win.
+    # Two short names are ambiguous; Argo's types come last and win.
     return {name.rpartition(".")[2]: definitions[name] for name in sorted(definitions, key=lambda n: TYPES in n)}
 
 
-def of_some_versions(document: dict[str, Any]) -> list[str]:
-    """The fields of a document that only some of Argo 3.6 to 4.1 know."""
+def version_specific_fields(document: dict[str, Any]) -> list[str]:
+    """Return the fields of a document that only some of Argo 3.6 to 4.1 have."""
     versions = yaml.safe_load((DATA / "versions.yaml").read_text())
     since = {
         (kind, field): f"{how} with {version}"
@@ -122,18 +122,18 @@ def of_some_versions(document: dict[str, Any]) -> list[str]:
         for field in fields
     }
     kind = "CronWorkflowSpec" if document["kind"] == "CronWorkflow" else "WorkflowSpec"
-    return [f"{'.'.join(place)} {since[place]}" for place in used(kind, document["spec"]) if place in since]
+    return [f"{'.'.join(field)} {since[field]}" for field in used_fields(kind, document["spec"]) if field in since]
 
 
-def used(kind: str, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each field of a value of Argo's API: the type it is of, and its name; also of fields that the type lacks."""
+def used_fields(kind: str, value: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield type and name of each field of a value of Argo's API, unknown fields included."""
     known = api_types().get(kind, {}).get("properties", {})
     for field, content in value.items():
         yield kind, field
         schema = known.get(field, {})
-        places = (schema, schema.get("items", {}), schema.get("additionalProperties", {}))
-        inner = next((place["$ref"] for place in places if "$ref" in place), "").rpartition(".")[2]
-        parts = content if isinstance(content, list) else list(content.values()) if "$ref" in places[2] else [content]
+        schemas = (schema, schema.get("items", {}), schema.get("additionalProperties", {}))
+        inner = next((part["$ref"] for part in schemas if "$ref" in part), "").rpartition(".")[2]
+        parts = content if isinstance(content, list) else list(content.values()) if "$ref" in schemas[2] else [content]
         for part in parts:
             if inner and isinstance(part, dict):
-                yield from used(inner, part)
+                yield from used_fields(inner, part)

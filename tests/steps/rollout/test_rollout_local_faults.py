@@ -17,7 +17,7 @@ import pytest
 from fault_table import check, sweep_names
 from faults import Faults, kill_proof
 from faulty_proxy import FaultyProxy
-from rollout_sample import nap
+from rollout_sample import nap, write_weights
 
 from steps.models.adapter import adapter_digest
 from steps.rollout import rollout_local
@@ -49,7 +49,7 @@ def settings(tmp_path: Path, work: Path) -> Callable[[str], Settings]:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8, "note": name}))
-        (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+        write_weights(folder)
 
     def make(name: str) -> Settings:
         adapters: list[Any] = [{"name": "tuned", "path": str(tmp_path / name)}]

@@ -12,6 +12,7 @@ import pytest
 import requests
 from adapter_server import RunningServer
 from registry_fixture import Registry
+from tiny_model import save_adapter, save_model
 
 from steps.models.adapter import adapter_digest
 from steps.oci import reference
@@ -145,6 +146,24 @@ def test_a_failure_leaves_the_old_adapter_live(
         server.server.unloadable.clear()
         server.server.mute.clear()
         wait_for(lambda: ask(server, "tuned").json()["model"] == two.version)  # it retries
+
+
+def test_an_adapter_that_does_not_fit_the_base_is_never_loaded(
+    server: RunningServer, file: Path, tmp_path: Path
+) -> None:
+    base = save_model(tmp_path / "base")
+    server.reloader.base = str(base)
+    good, bad = save_adapter(base, tmp_path / "good"), save_adapter(base, tmp_path / "bad", seed=3)
+    (bad / "adapter_config.json").write_text(
+        (bad / "adapter_config.json").read_text().replace('"target_modules": [', '"target_modules": ["(a+)+$",')
+    )
+    live = DesiredAdapter("tuned", adapter_digest(good), path=str(good))
+    deploy(file, server, live)
+    with pytest.raises(StepError, match="target_modules must be a list of names"):
+        deploy(file, server, DesiredAdapter("tuned", adapter_digest(bad), path=str(bad)))
+    assert ask(server, "tuned").json()["model"] == live.version
+    loads = [name for path, name in server.server.calls if path == "/v1/load_lora_adapter"]
+    assert loads == [live.version]
 
 
 def test_adapters_wait_until_the_server_is_healthy(

@@ -112,7 +112,9 @@ def test_reserved_flags_are_rejected_together() -> None:
 def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONPATH", "/ours")
-    environment = server_command.build_environment(VLLM, "tuned", tmp_path / "adapters.json", tmp_path / "middleware")
+    environment = server_command.build_environment(
+        VLLM, "tuned", tmp_path, tmp_path / "adapters.json", tmp_path / "middleware"
+    )
     assert "hf_secret" not in environment.values()
     assert environment["PYTHONPATH"] == str(tmp_path / "middleware")
     assert (environment["ARGOTUNE_ADAPTERS"], environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"]) == (
@@ -126,7 +128,9 @@ def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPa
 
 def test_vllm_imports_the_copied_middleware_without_our_packages(tmp_path: Path) -> None:
     """In vLLM's environment there is Starlette, but nothing of ours beyond the copied files."""
-    environment = server_command.build_environment(VLLM, "", tmp_path / "adapters.json", tmp_path / "middleware")
+    environment = server_command.build_environment(
+        VLLM, "", tmp_path, tmp_path / "adapters.json", tmp_path / "middleware"
+    )
     for package in ("starlette", "anyio", "idna", "sniffio", "typing_extensions"):
         if spec := importlib.util.find_spec(package):
             path = Path(str(spec.origin))

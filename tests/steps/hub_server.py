@@ -45,7 +45,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         faults = hub.faults
 
         def call_name(self) -> str:
-            """Of all files alike: in which order they are fetched differs from run to run."""
+            """Applies to all files, since the order of downloads varies."""
             path = unquote(urlsplit(self.path).path)
             model = f"/api/models/{hub.repository}"
             kinds = {f"/{hub.repository}/resolve/": "a file", f"{model}/tree/": "list of files", model: "model"}

@@ -1,4 +1,4 @@
-"""An HTTP server on 127.0.0.1 with Range, If-Range, ETag, redirects and, on wish, faults; for downloads under test."""
+"""An HTTP server on 127.0.0.1 for tests of downloads: Range, If-Range, ETag, redirects and optional faults."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from faults import Faults, FaultyHandler
 
 @dataclass
 class Fault:
-    """What one answer does wrong."""
+    """Fault of one response."""
 
     status: int = 0
-    """Answer with this status and no file."""
+    """Respond with this status and no file."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Headers beside, or instead of, the usual ones; an empty value leaves one out."""
+    """Headers that are added or replaced; an empty value omits one."""
     reset_after: int = -1
-    """Send so many bytes, then reset the connection."""
+    """Reset the connection after this number of bytes."""
     cut_after: int = -1
-    """Send so many bytes, then close as if all were sent."""
+    """Close the connection after this number of bytes."""
     hold_after: int = -1
-    """Send so many bytes, then nothing more until the server is stopped."""
+    """Send nothing after this number of bytes until the server is stopped."""
     ignores_range: bool = False
-    """Answer 200 with the whole file whatever was asked."""
+    """Respond with 200 and the whole file to a range request."""
     ignores_if_range: bool = False
-    """Answer 206 although the file has changed."""
+    """Respond with 206 although the file has changed."""
 
 
 @dataclass
 class Seen:
-    """A request that came, and how many bytes of body were sent for it."""
+    """A received request, and the number of body bytes sent."""
 
     path: str
     headers: dict[str, str]
@@ -53,7 +53,7 @@ class Served:
 
 
 class ParquetServer:
-    """Files by path (the query string included), redirects, and one fault for each coming request to a path."""
+    """Files by path (with query string), redirects, and faults of the next requests to a path."""
 
     def __init__(self) -> None:
         self.files: dict[str, Served] = {}
@@ -61,7 +61,7 @@ class ParquetServer:
         self.seen: list[Seen] = []
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.calls = Faults()
-        """One call of all, to fail in one of the ways of ``tests/faults.py``."""
+        """Calls that fail in one of the ways of ``tests/faults.py``."""
         self.always: dict[str, Fault] = {}
         self.holding = threading.Event()
         self.stopping = threading.Event()
@@ -78,14 +78,14 @@ class ParquetServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def use_tls(self, key: Path, certificate: Path) -> None:
-        """Speak https from now on."""
+        """Switch to https."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self.url = f"https://127.0.0.1:{self.port}"
 
     def put(self, path: str, body: bytes, *, etag: str | None = None, last_modified: str = "") -> str:
-        """Serve ``body`` at ``path`` and return its address; the entity tag is of the content unless given."""
+        """Serve ``body`` at ``path`` and return its address; the default entity tag is a digest of the content."""
         tag = f'"{sha256(body).hexdigest()[:16]}"' if etag is None else etag
         self.files[path] = Served(body, tag, last_modified)
         return self.url + path
@@ -95,10 +95,10 @@ class ParquetServer:
         return self.url + path
 
     def sent(self, path: str) -> int:
-        """Bytes of body sent for a path so far."""
+        """Return the number of body bytes sent for a path."""
         return sum(seen.sent for seen in self.seen if seen.path == path)
 
-    def asked(self, path: str) -> list[Seen]:
+    def requests_for(self, path: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.path == path]
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class ParquetServer:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        """A client that went away in the middle is what some tests want."""
+        """Ignore clients that disconnect, which some tests do."""
 
 
 class _Handler(FaultyHandler, BaseHTTPRequestHandler):
@@ -164,16 +164,16 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
             self.connection.close()
 
     def _first(self, file: Served, fault: Fault) -> int:
-        """First byte asked for; -1 for the whole file."""
-        asked = self.headers.get("Range", "")
-        if not asked.startswith("bytes=") or fault.ignores_range:
+        """Return the first requested byte; -1 for the whole file."""
+        requested = self.headers.get("Range", "")
+        if not requested.startswith("bytes=") or fault.ignores_range:
             return -1
         condition = self.headers.get("If-Range")
         same = condition is None or condition in (file.etag, file.last_modified)
-        return int(asked.removeprefix("bytes=").partition("-")[0]) if same or fault.ignores_if_range else -1
+        return int(requested.removeprefix("bytes=").partition("-")[0]) if same or fault.ignores_if_range else -1
 
     def _last(self, size: int) -> int:
-        """Last byte asked for."""
+        """Return the last requested byte."""
         last = self.headers["Range"].partition("-")[2]
         return min(int(last), size - 1) if last else size - 1
 
@@ -198,4 +198,4 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
             super().finish()
 
     def log_message(self, *_: object) -> None:
-        """Tests look at ``seen``."""
+        """Log nothing; tests use ``seen``."""

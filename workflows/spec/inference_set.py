@@ -158,16 +158,18 @@ def _check_autoscaler(given: InferenceSet, findings: Findings) -> None:
     elif not most and not given.spec.node_count_limit:
         what = f"the maximum number of servers is missing, so the number stays at {replicas}"
         findings.warn(f"{path}auto-provision", what, f'add {AUTOSCALER}max-replicas: "10", or nodeCountLimit')
-    said = {
+    supported = {
         "metricName": (METRIC, f"servers are only scaled by {METRIC}"),
         "threshold": (THRESHOLD, f"a server is added at more than {THRESHOLD} waiting requests per server"),
         "min-replicas": (str(replicas), f"the minimum is spec.replicas ({replicas})"),
     }
     for key, value in scaler.items():
-        if key in said and value != said[key][0]:
-            findings.warn(f"{path}{key}", f"{value!r} is not supported: {said[key][1]}", f'write "{said[key][0]}"')
-        elif key not in (*said, "auto-provision", "max-replicas"):
-            findings.warn(f"{path}{key}", f"is ignored: {said['metricName'][1]}", "remove it")
+        if key in supported and value != supported[key][0]:
+            findings.warn(
+                f"{path}{key}", f"{value!r} is not supported: {supported[key][1]}", f'write "{supported[key][0]}"'
+            )
+        elif key not in ("auto-provision", "max-replicas"):
+            findings.warn(f"{path}{key}", f"is ignored: {supported['metricName'][1]}", "remove it")
 
 
 def _workspace(given: InferenceSet) -> Workspace:

@@ -78,7 +78,7 @@ def _text(path: str | Path, file: str) -> str:
 
 
 def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
-    """What to say of a file without a Workspace: with the reasons for KAITO's other kinds."""
+    """Yield the problems of a file without a Workspace, with the reasons for KAITO's other kinds."""
     refused = [thing for thing in objects if thing.kind in OTHER_KINDS]
     for thing in refused:
         why, fix = OTHER_KINDS[thing.kind]

@@ -13,10 +13,10 @@ SIZES = "pipeline.nodes.fallbackInstanceTypes"
 def check(workspace: Workspace, machine: Sku | None, findings: Findings) -> None:
     """Report fallback instance types that cannot replace the requested one, and duplicates."""
     nodes = workspace.pipeline.nodes
-    asked = workspace.resource.instance_type if workspace.resource else ""
-    if nodes.fallback_instance_types and not asked:
+    requested = workspace.resource.instance_type if workspace.resource else ""
+    if nodes.fallback_instance_types and not requested:
         findings.error(SIZES, "requires resource.instanceType", "move the first entry there")
-    seen = {asked.lower()}
+    seen = {requested.lower()}
     for index, name in enumerate(nodes.fallback_instance_types):
         if name.lower() in seen:
             findings.error(join(SIZES, index), f"{name} is a duplicate", "remove it")
@@ -38,7 +38,7 @@ def _size(name: str, path: str, machine: Sku | None, findings: Findings) -> None
         return
     if machine and other.gpus < machine.gpus:
         what = f"{other.name} has {other.gpus} GPUs, but the pods request the {machine.gpus} of {machine.name}"
-        findings.error(path, what, "use an instance type with as many GPUs")
+        findings.error(path, what, f"use an instance type with at least {machine.gpus} GPUs")
     elif machine and bool(other.compute_capability) != bool(machine.compute_capability):
         findings.error(
             path,

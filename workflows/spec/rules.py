@@ -166,8 +166,8 @@ def _pipeline(workspace: Workspace, findings: Findings) -> None:
         if part in given and not workspace.tuning:
             findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
     schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval
-    for part, asked in (("schedule", bool(schedule)), ("approval", approval)):
-        if asked and not workspace.tuning:
+    for part, is_set in (("schedule", bool(schedule)), ("approval", approval)):
+        if is_set and not workspace.tuning:
             findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
     if schedule and len(workspace.metadata.name) > MAX_NAME_LENGTH:
         length = len(workspace.metadata.name)
@@ -207,12 +207,12 @@ def _held_out(workspace: Workspace, training: TrainingConfig, findings: Findings
 
 def _targets(base: Model | None, training: TrainingConfig, findings: Findings) -> None:
     """Report unknown target modules: PEFT silently ignores them."""
-    asked = training.lora.get("target_modules")
-    if not base or not asked:
+    modules = training.lora.get("target_modules")
+    if not base or not modules:
         return
     there = {*base.lora_targets, *OTHER_LAYERS}
-    missing = [name for name in asked if name.rpartition(".")[2] not in there]
-    note = findings.error if len(missing) == len(asked) else findings.warn
+    missing = [name for name in modules if name.rpartition(".")[2] not in there]
+    note = findings.error if len(missing) == len(modules) else findings.warn
     if missing:
         what = f"{base.architecture} has no layer {', '.join(missing)}"
         note(f"{ROOT}.LoraConfig.target_modules", what, f"it has {', '.join(base.lora_targets)}")

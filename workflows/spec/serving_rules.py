@@ -53,10 +53,10 @@ def check_servable(training: TrainingConfig, server: Mapping[str, Any], findings
     """Report options of the tuned adapter that vLLM cannot serve."""
     path, lora = f"{ROOT}.LoraConfig", training.lora
     limit = server.get("vllm", {}).get("max-lora-rank")
-    asked = lora.get("r")
-    rank = lora_init.written_rank(asked, lora) if isinstance(asked, int) else 0
-    twice = rank // asked if asked else 1
-    why = f", which init_lora_weights {lora['init_lora_weights']} makes of {asked}," if twice > 1 else ""
+    written = lora.get("r")
+    rank = lora_init.written_rank(written, lora) if isinstance(written, int) else 0
+    twice = rank // written if written else 1
+    why = f", which init_lora_weights {lora['init_lora_weights']} makes of {written}," if twice > 1 else ""
     if rank > MAX_RANK:
         what = f"vLLM supports no rank above {MAX_RANK}" + (f": {rank}{why} is more" if why else "")
         findings.error(join(path, "r"), what, f"write {MAX_RANK // twice} or less")

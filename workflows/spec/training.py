@@ -32,7 +32,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What the ConfigMap sets. FixedValue keys that have an effect are held, with their values in the right type."""
+    """Supported keys of the ConfigMap, with typed values; FixedValue keys are included if they have an effect."""
 
     config_map: str = ""
     """Name of the ConfigMap; "" if the Workspace has none."""

@@ -79,7 +79,7 @@ def test_a_broken_connection_is_resumed(tmp_path, parquet_server: ParquetServer,
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(fault)
     assert get(tmp_path, url, wait=waits) == [BODY]
-    _, second = parquet_server.asked("/x.parquet")
+    _, second = parquet_server.requests_for("/x.parquet")
     resumed_at = int(second.headers["range"].removeprefix("bytes=").rstrip("-"))
     # A reset may throw away what lay in the socket; a clean end may not.
     assert 0 < resumed_at <= 1_000_000 and (fault.reset_after > 0 or resumed_at == 1_000_000)
@@ -93,14 +93,14 @@ def test_last_modified_serves_where_there_is_no_strong_entity_tag(tmp_path, parq
     url = parquet_server.put("/x.parquet", BODY, etag='W/"weak"', last_modified=date)
     parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
     assert get(tmp_path, url) == [BODY]
-    assert parquet_server.asked("/x.parquet")[1].headers["if-range"] == date
+    assert parquet_server.requests_for("/x.parquet")[1].headers["if-range"] == date
 
 
 def test_without_a_validator_it_begins_anew(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY, etag="")
     parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
     assert get(tmp_path, url) == [BODY]
-    assert "range" not in parquet_server.asked("/x.parquet")[1].headers
+    assert "range" not in parquet_server.requests_for("/x.parquet")[1].headers
 
 
 def test_a_server_that_ignores_ranges_is_read_from_the_start(tmp_path, parquet_server: ParquetServer) -> None:

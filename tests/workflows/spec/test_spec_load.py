@@ -90,7 +90,7 @@ WARNED = {
     "placeholder": ("registry.example.com/team/adapter", "ACR_REPO_HERE.azurecr.io/NAME_HERE", "", "ACR_REPO_HERE"),
     "signed": ("?download=true", "?sv=1&sig=abc", "tuning.input.urls[0]", "signed (sig)"),
     "no evaluation": ("evalSplit: 0.1", "evalSplit: 0", "pipeline.data.evalSplit", "without evaluation"),
-    "no adapter in service": (
+    "no live adapter": (
         "evalSplit: 0.1",
         "evalSplit: 0.1\n  evaluation: {betterThanPrevious: false}",
         "pipeline.evaluation.betterThanPrevious",

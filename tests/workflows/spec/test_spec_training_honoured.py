@@ -1,4 +1,4 @@
-"""What ``validate`` takes of a training configuration, the tune step and its libraries take too."""
+"""Training configurations that ``validate`` accepts are accepted by the tune step and its libraries."""
 
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -12,10 +12,10 @@ from workflows.spec.findings import Findings
 from workflows.spec.source import Source
 from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
-# Values to try; each key takes those of its type.
+# Values to try; each key accepts those of its type.
 SAMPLES: list[Any] = [True, False, 0, 1, 2, 100, 0.05, 0.5, 1.5, -1, "a", ["q_proj"], {"q_proj": 4}]
-# What a key needs beside it, or the values that mean something to it where its type allows more.
-BESIDE = {
+# Keys that a key requires, and the valid values where its type allows more.
+REQUIRED_KEYS = {
     "LoraConfig": {"layers_pattern": {"layers_to_transform": [0]}},
     "TrainingArguments": {
         "dataloader_prefetch_factor": {"dataloader_num_workers": 1},
@@ -28,7 +28,7 @@ VALUES = {
     "lr_scheduler_kwargs": [{}],
     "gradient_checkpointing_kwargs": [{"use_reentrant": False}],
     "init_lora_weights": [True, False, "gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora"],
-    # Half precision and TF32 are of a GPU: transformers asks the device.
+    # Half precision and TF32 require a GPU: transformers checks the device.
     "fp16": [False],
     "tf32": [False],
 }
@@ -43,12 +43,12 @@ def values(section: str, key: str, rule: Any) -> list[Any]:
         if str(get_origin(part)) == "typing.Literal"
         for value in get_args(part)
     ]
-    return literals or [value for value in SAMPLES if takes(section, key, value)]
+    return literals or [value for value in SAMPLES if is_accepted(section, key, value)]
 
 
-def takes(section: str, key: str, value: Any) -> bool:
-    """Whether validate takes the value."""
-    return not read(section, {**BESIDE.get(section, {}).get(key, {}), key: value})[1]
+def is_accepted(section: str, key: str, value: Any) -> bool:
+    """Return True if validate accepts the value."""
+    return not read(section, {**REQUIRED_KEYS.get(section, {}).get(key, {}), key: value})[1]
 
 
 def read(section: str, given: dict[str, Any]) -> tuple[training.TrainingConfig, list[str]]:
@@ -57,7 +57,7 @@ def read(section: str, given: dict[str, Any]) -> tuple[training.TrainingConfig, 
     return config, [str(problem) for problem in found.errors]
 
 
-HONOURED = [
+SUPPORTED = [
     (section, key)
     for section, keys in SECTIONS.items()
     for key, rule in keys.items()
@@ -68,22 +68,22 @@ HONOURED = [
 
 def test_supported_keys_are_accepted_by_the_step_and_its_libraries(tmp_path: Path):
     pytest.importorskip("trl")
-    refused = []
-    for section, key in HONOURED:
+    rejected = []
+    for section, key in SUPPORTED:
         tried = values(section, key, SECTIONS[section][key])
         assert tried, f"no sample of {key}"
         for value in tried:
-            config, wrong = read(section, {**BESIDE.get(section, {}).get(key, {}), key: value})
+            config, wrong = read(section, {**REQUIRED_KEYS.get(section, {}).get(key, {}), key: value})
             assert wrong == []
             try:
-                take(config, tmp_path)
+                check_in_step(config, tmp_path)
             except Exception as error:
-                refused.append(f"{section}.{key}: {value!r}: {type(error).__name__} {error}"[:200])
-    assert not refused, "\n".join(refused)
+                rejected.append(f"{section}.{key}: {value!r}: {type(error).__name__} {error}"[:200])
+    assert not rejected, "\n".join(rejected)
 
 
-def take(config: training.TrainingConfig, folder: Path) -> None:
-    """What the tune step does with a configuration before it has a model."""
+def check_in_step(config: training.TrainingConfig, folder: Path) -> None:
+    """Check a configuration as the tune step does before it loads a model."""
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig
 
@@ -91,7 +91,7 @@ def take(config: training.TrainingConfig, folder: Path) -> None:
     given = Settings(
         work=folder,
         model="some/model",
-        report_to=arguments.pop("report_to", "none"),  # a flag of its own
+        report_to=arguments.pop("report_to", "none"),  # a separate flag
         training_arguments=arguments,
         lora_config=dict(config.lora),
         quantization_config=dict(config.quantization),

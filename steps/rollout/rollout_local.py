@@ -244,7 +244,12 @@ def _start(settings: Settings, service: Service) -> Server:
         mark=secrets.token_hex(8),
     )
     environment = server_command.build_environment(
-        service.choice, service.default_model, service.base, server.adapters_file(new, folder), folder / "middleware"
+        service.choice,
+        service.default_model,
+        service.base,
+        arguments,
+        server.adapters_file(new, folder),
+        folder / "middleware",
     )
     return server.start(new, _starting(settings), _log(settings), environment)
 

@@ -22,6 +22,8 @@ BASE_VARIABLE = "ARGOTUNE_BASE_FOLDER"
 """Environment variable of a server with the folder of its base model."""
 KIND_VARIABLE = "ARGOTUNE_SERVER_KIND"
 """Environment variable of a server with its kind: ``vllm`` or ``transformers``."""
+CONTEXT_VARIABLE = "ARGOTUNE_CONTEXT_LENGTH"
+"""Environment variable of a server with its ``max-model-len``, if that is set."""
 NUM_DIGITS = 12
 
 

@@ -1,4 +1,4 @@
-"""The ASGI middleware in front of every server: the allow-list, ``POST /chat``, and adapters changed at run time."""
+"""The ASGI middleware in front of every server: allow-list, ``POST /chat``, limits, and adapter changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from steps.serving.adapter_reloader import AdapterReloader
 from steps.serving.allowlist import RequestAllowlist
 from steps.serving.chat_middleware import ChatMiddleware
+from steps.serving.request_limits import RequestLimits
 
 
 class ServingMiddleware:
@@ -14,7 +15,7 @@ class ServingMiddleware:
 
     def __init__(self, app: ASGIApp, reloader: AdapterReloader | None = None) -> None:
         reloader = reloader or AdapterReloader(app)
-        self.app = RequestAllowlist(ChatMiddleware(reloader, reloader.default_model))
+        self.app = RequestAllowlist(ChatMiddleware(RequestLimits(reloader), reloader.default_model))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through all of them; the reloader calls the server's LoRA API behind them."""

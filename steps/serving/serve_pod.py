@@ -81,7 +81,7 @@ def prepare(settings: Settings) -> Program:
         arguments["chat-template"] = str(folder / "chat_template.jinja")
     name = served_name(settings.preset, settings.model)
     command = server_command.build_command(choice, base, name, arguments, settings.port, settings.host)
-    return Program(command, server_command.base_environment(name, choice.kind, base))
+    return Program(command, server_command.base_environment(name, choice.kind, base, arguments))
 
 
 def main() -> NoReturn:

@@ -31,7 +31,7 @@ MIDDLEWARE_FILES = (
     *("models/adapter_compat.py", "models/adapter_weights.py"),
     *("serving/__init__.py", "serving/middleware.py", "serving/allowlist.py", "serving/asgi.py"),
     *("serving/chat_middleware.py", "serving/adapter_reloader.py", "serving/adapter_fetch.py"),
-    "serving/desired_adapters.py",
+    *("serving/desired_adapters.py", "serving/request_limits.py"),
 )
 """Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
@@ -158,17 +158,21 @@ def unused_arguments(choice: Choice, arguments: Mapping[str, Any]) -> list[str]:
     return [] if choice.kind == "vllm" else sorted(set(arguments) - {"dtype"})
 
 
-def build_environment(choice: Choice, default_model: str, base: Path, adapters: Path, folder: Path) -> dict[str, str]:
+def build_environment(
+    choice: Choice, default_model: str, base: Path, arguments: Mapping[str, Any], adapters: Path, folder: Path
+) -> dict[str, str]:
     """Return the environment of the server: offline, without telemetry, and without tokens.
 
     Args:
         choice: Server to start.
         default_model: Model for requests to ``/chat`` without one.
         base: Folder of the base model.
+        arguments: Flags of vLLM.
         adapters: File of the desired adapters.
         folder: Folder for the middleware of vLLM, whose environment does not have our packages.
     """
-    environment = base_environment(default_model, choice.kind, base) | {desired_adapters.FILE_VARIABLE: str(adapters)}
+    environment = base_environment(default_model, choice.kind, base, arguments)
+    environment[desired_adapters.FILE_VARIABLE] = str(adapters)
     if choice.kind == "transformers":
         # Prepended, so that ``steps`` can be imported from any working directory.
         return environment | {"PYTHONPATH": _join_paths(str(STEPS.parent), environment.get("PYTHONPATH"))}
@@ -179,7 +183,7 @@ def build_environment(choice: Choice, default_model: str, base: Path, adapters: 
     return environment | {"PYTHONPATH": str(folder)}
 
 
-def base_environment(default_model: str, kind: str, base: Path) -> dict[str, str]:
+def base_environment(default_model: str, kind: str, base: Path, arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return this process's environment without tokens, offline and without telemetry."""
     inherited = {key: value for key, value in os.environ.items() if key not in TOKENS}
     return inherited | {
@@ -192,6 +196,7 @@ def base_environment(default_model: str, kind: str, base: Path) -> dict[str, str
         "ARGOTUNE_DEFAULT_MODEL": default_model,
         desired_adapters.KIND_VARIABLE: kind,
         desired_adapters.BASE_VARIABLE: str(base),
+        desired_adapters.CONTEXT_VARIABLE: str(arguments.get("max-model-len", "")),
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -113,7 +113,7 @@ def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONPATH", "/ours")
     environment = server_command.build_environment(
-        VLLM, "tuned", tmp_path, tmp_path / "adapters.json", tmp_path / "middleware"
+        VLLM, "tuned", tmp_path, {"max-model-len": 2048}, tmp_path / "adapters.json", tmp_path / "middleware"
     )
     assert "hf_secret" not in environment.values()
     assert environment["PYTHONPATH"] == str(tmp_path / "middleware")
@@ -123,13 +123,14 @@ def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPa
     )
     assert (environment["HF_HUB_OFFLINE"], environment["VLLM_NO_USAGE_STATS"]) == ("1", "1")
     assert environment["ARGOTUNE_DEFAULT_MODEL"] == "tuned"
+    assert environment["ARGOTUNE_CONTEXT_LENGTH"] == "2048"
     assert environment["PATH"].startswith("/opt/vllm/bin:")
 
 
 def test_vllm_imports_the_copied_middleware_without_our_packages(tmp_path: Path) -> None:
     """In vLLM's environment there is Starlette, but nothing of ours beyond the copied files."""
     environment = server_command.build_environment(
-        VLLM, "", tmp_path, tmp_path / "adapters.json", tmp_path / "middleware"
+        VLLM, "", tmp_path, {}, tmp_path / "adapters.json", tmp_path / "middleware"
     )
     for package in ("starlette", "anyio", "idna", "sniffio", "typing_extensions"):
         if spec := importlib.util.find_spec(package):

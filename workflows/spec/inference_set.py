@@ -164,10 +164,10 @@ def _check_autoscaler(given: InferenceSet, findings: Findings) -> None:
         "min-replicas": (str(replicas), f"the minimum is spec.replicas ({replicas})"),
     }
     for key, value in scaler.items():
-        if key in supported and value != supported[key][0]:
-            findings.warn(
-                f"{path}{key}", f"{value!r} is not supported: {supported[key][1]}", f'write "{supported[key][0]}"'
-            )
+        if key in supported:
+            required, reason = supported[key]
+            if value != required:
+                findings.warn(f"{path}{key}", f"{value!r} is not supported: {reason}", f'write "{required}"')
         elif key not in ("auto-provision", "max-replicas"):
             findings.warn(f"{path}{key}", f"is ignored: {supported['metricName'][1]}", "remove it")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from steps.report.report_data import (
     records,
     text,
 )
+from steps.runtime import termination
 from steps.runtime.redaction import redact
 from steps.tune.tracking_tools import TOOLS
 
@@ -203,11 +205,29 @@ def _failures(reader: _Reader, content: str) -> tuple[Failure, ...]:
         Failure(
             step=text(entry.get("displayName") or entry.get("templateName")),
             phase=text(entry.get("phase")),
-            message=text(entry.get("message")),
+            message=termination.parse(text(entry.get("message")))[0],
             when=text(entry.get("finishedAt")),
         )
-        for entry in records(failures)
+        for entry in _without_retry_nodes(records(failures))
     )
+
+
+def _without_retry_nodes(failures: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Replace each Retry node, whose message only says that retries ended, with its last attempt ``NAME(N)``."""
+    entries = [(text(entry.get("displayName")), entry) for entry in failures]
+    names = {name for name, _ in entries}
+    attempts: dict[str, tuple[int, Mapping[str, Any]]] = {}
+    others = []
+    for name, entry in entries:
+        match = re.fullmatch(r"(.+)\((\d+)\)", name)
+        if match and match[1] in names:
+            attempts[match[1]] = max(
+                attempts.get(match[1], (-1, {})), (int(match[2]), entry), key=lambda item: item[0]
+            )
+        else:
+            others.append((name, entry))
+    for name, entry in others:
+        yield {**attempts[name][1], "displayName": name} if name in attempts else entry
 
 
 def _settings(node: Any, path: str = "") -> Iterator[Setting]:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import pydantic
 
-from steps.runtime import files, versions
+from steps.runtime import files, termination, versions
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.runtime.redaction import redact
@@ -63,6 +63,7 @@ def main(
         publish(result)
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr, flush=True)
+        termination.write("cancelled")
         sys.exit(CANCELLED)
     except Exception as error:
         sys.exit(_fail(as_step_error(name, error)))
@@ -219,6 +220,7 @@ def as_json(given: Options) -> Any:
 
 def _fail(error: StepError) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)
+    termination.write(error.message, error.fix)
     return error.exit_code
 
 

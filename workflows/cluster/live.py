@@ -65,6 +65,8 @@ def print_result(api: Workflows, run: RunStatus) -> int:
     next_steps, log = {}, ""
     if run.phase != "Succeeded" and run.cause:
         log = logs.tail_errors(api, run)
+        if run.cause.fix and not log:
+            next_steps["fix"] = run.cause.fix
         next_steps["see"] = f"argotune logs {run.name} --step {run.cause.key}{namespace_flag(api)}"
         next_steps["resume"] = f"argo retry {run.name}{namespace_flag(api)}"
     return result.print_verdict(run, next_steps, log)

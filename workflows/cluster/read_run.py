@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from steps.runtime import termination
 from workflows.cluster.nodes import Node, parse_time, pod_name, read_nodes
 from workflows.runs.status import NONE, RunStatus
 from workflows.runs.step import EXIT_PREFIX, Attempt, Step
 
+_NO_RETRY = ("No more retries left", "retryStrategy.expression evaluated to false")
+"""Messages of a Retry node that hide why its last attempt failed."""
 _LEAVES = ("Pod", "Retry", "Suspend", "Skipped", "Container", "HTTP", "Plugin")
 
 
@@ -79,15 +82,14 @@ def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str,
     pods = _pods(node, nodes)
     last = pods[-1] if pods else node
     outputs = node.get("outputs") or last.get("outputs") or {}
-    message = str(node.get("message") or "")
-    if not message or message.startswith("No more retries left"):
-        message = str(last.get("message") or message)
+    message, fix = _message(node, last)
     return Step(
         key=key,
         type="Pod" if node.get("type") == "Retry" else str(node.get("type")),
         node=str(node.get("id")),
         phase=str(node.get("phase") or "Pending"),
         message=message,
+        fix=fix,
         progress=_progress(last),
         started=parse_time(node.get("startedAt")),
         finished=parse_time(node.get("finishedAt")),
@@ -99,6 +101,17 @@ def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str,
         parameters=_supplied_parameters(node),
         attempts=[_attempt(workflow, pod) for pod in pods],
     )
+
+
+def _message(node: Node, last: Node) -> tuple[str, str]:
+    """Return the message of a step and the fix: those that its last attempt wrote, unless Argo gives another reason."""
+    message = str(node.get("message") or "")
+    if not message or message.startswith(_NO_RETRY):
+        message = str(last.get("message") or message)
+    elif message.startswith("Backoff would exceed") and last.get("message"):
+        cause, fix = termination.parse(str(last["message"]))
+        return f"{cause} (backoff would exceed its maxDuration)", fix
+    return termination.parse(message)
 
 
 def _pods(node: Node, nodes: Mapping[str, Node]) -> list[Node]:
@@ -117,7 +130,7 @@ def _attempt(workflow: Mapping[str, Any], node: Node) -> Attempt:
         pod=pod_name(workflow, node),
         phase=str(node.get("phase") or ""),
         started=parse_time(node.get("startedAt")),
-        message=str(node.get("message") or ""),
+        message=termination.parse(str(node.get("message") or ""))[0],
         exit_code=_exit_code(node),
         host=str(node.get("hostNodeName") or ""),
     )

@@ -78,5 +78,10 @@ def _print_run(api: Workflows, status: RunStatus, *, wide: bool) -> None:
         print(f"{step.key} is waiting for approval: {command}", file=sys.stderr)
     if status.verdict:
         print(f"{status.name}: {status.verdict}", file=sys.stderr)
-        if status.phase != "Succeeded" and (lines := logs.tail_errors(api, status)):
+        if status.phase != "Succeeded" and (lines := logs.tail_errors(api, status) or _fix(status)):
             print(lines, file=sys.stderr)
+
+
+def _fix(status: RunStatus) -> str:
+    """Return the fix of the failed step, for a pod whose log is gone; empty if there is none."""
+    return f"    fix: {status.cause.fix}" if status.cause and status.cause.fix else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.runtime import progress
+from steps.runtime import progress, termination
 from workflows.argo.tags import Scope, Unresolved, substitute
 from workflows.argo.workflow import Container, Env, Spec, Template, Workflow
 from workflows.errors import Problem
@@ -37,6 +37,8 @@ class Launch:
     stdout: Path | None
     """File of standard output when it is read as ``outputs.result``; None when it goes to the log."""
     progress: Path
+    termination: Path
+    """File of the termination message."""
     outputs: dict[str, Path]
     artifacts: dict[str, Path]
     grace: float
@@ -94,6 +96,7 @@ def prepare(
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         **variables,
         progress.FILE_VARIABLE: str(private / "progress"),
+        termination.FILE_VARIABLE: str(private / "termination-log"),
         "ARGO_NODE_ID": pod_name(run.state, key),
         MARKER: marker(run, key),
     }
@@ -105,6 +108,7 @@ def prepare(
         log=_create_file(folder / f"attempt-{number}.log"),
         stdout=_create_file(folder / f"attempt-{number}.stdout") if with_result else None,
         progress=private / "progress",
+        termination=_create_file(private / "termination-log"),
         outputs=_output_files(template, mounts, tags),
         artifacts=_artifact_paths(template, mounts, tags),
         grace=float(grace),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from steps.runtime import progress
+from steps.runtime import progress, termination
 from workflows.argo.duration import parse_duration
 from workflows.argo.expressions import ExpressionError
 from workflows.argo.phase import Phase
@@ -188,9 +188,8 @@ class PodRunner:
             # Exit code 0 after SIGTERM is a failure too: the work is incomplete.
             return self._end(attempt, Phase.FAILED, ended_by)
         if code:
-            message, attempt.fix = last_error(lines)
-            killed = " (killed)" if code == 137 else ""
-            return self._end(attempt, Phase.FAILED, f"exit code {code}{killed}{': ' if message else ''}{message}")
+            message, attempt.fix = _failure(launch, code, lines)
+            return self._end(attempt, Phase.FAILED, message)
         missing += _save_artifacts(template, launch)
         if missing:
             return self._end(attempt, Phase.ERROR, f"the outputs are missing: {', '.join(missing)}")
@@ -220,6 +219,16 @@ def _limit(template: Template, tags: Scope, now: float, deadline: float | None) 
             value = substitute(text, tags)
             limits.append((now + parse_duration(value), f"took longer than its {name} ({value})"))
     return min(limits, default=None)
+
+
+def _failure(launch: Launch, code: int, lines: Iterable[str]) -> tuple[str, str]:
+    """Return why a command failed, and the fix: its termination message, or its exit code and last output."""
+    message, fix = termination.parse(launch.termination.read_text(errors="replace"))
+    if message:
+        return message, fix
+    message, fix = last_error(lines)
+    killed = " (killed)" if code == 137 else ""
+    return f"exit code {code}{killed}{': ' if message else ''}{message}", fix
 
 
 def last_error(lines: Iterable[str]) -> tuple[str, str]:

@@ -50,7 +50,7 @@ class Step:
     """Empty where the step has not been reached."""
     message: str = ""
     fix: str = ""
-    """The fix that a local step printed with its error."""
+    """The fix that the step wrote with its error."""
     progress: tuple[int, int] | None = None
     started: datetime | None = None
     finished: datetime | None = None

@@ -124,6 +124,20 @@ def test_report_of_a_failed_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "failed      evaluate: no space left" in capsys.readouterr().out
 
 
+def test_the_failure_is_that_of_the_last_attempt(tmp_path: Path) -> None:
+    write_run(tmp_path, until="download")
+    failures = [
+        {"displayName": "tune", "phase": "Failed", "message": "retryStrategy.expression evaluated to false"},
+        {"displayName": "tune(1)", "phase": "Failed", "message": "Error (exit code 2): no rows\nfix: add rows"},
+        {"displayName": "tune(0)", "phase": "Failed", "message": "Error (exit code 1): lost connection"},
+        {"displayName": "fan(0:a)", "phase": "Failed", "message": "Error (exit code 1): other"},
+    ]
+    page = Reader(render(tmp_path, status="Failed", failures=json.dumps(failures)))
+    assert page.contains("no rows") and page.contains("other")
+    for hidden in ("retryStrategy", "lost connection", "exit code", "tune(1)"):
+        assert not page.contains(hidden)
+
+
 @pytest.mark.parametrize("none", ["", "null", '"null"', "[]", "{{workflow.failures}}"])
 def test_no_failures_section_without_failures(tmp_path: Path, none: str) -> None:
     page = Reader(render(tmp_path, failures=none))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from steps.runtime import files, progress
+from steps.runtime import files, progress, termination
 from steps.runtime.entrypoint import as_text, parse, result_file
 from steps.runtime.errors import BadInput
 from steps.runtime.options import Options
@@ -326,3 +326,61 @@ def test_a_step_goes_on_where_progress_cannot_be_told(monkeypatch: pytest.Monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("ARGO_PROGRESS_FILE", str(tmp_path / "file" / "progress"))
     progress.report(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "expected"),
+    [
+        (
+            "from steps.runtime.errors import BadInput; raise BadInput('no rows\\nin a.parquet', 'add rows')",
+            "no rows in a.parquet\nfix: add rows",
+        ),
+        ("import no_such_module", "greet needs no_such_module, which is not installed\nfix: install argotune with"),
+        ("raise KeyError('x')", "unexpected KeyError at greet.py:"),
+        ("raise OSError(28, 'No space left on device', '/work')", "no space left on /work\nfix: free space"),
+        ("raise KeyboardInterrupt", "cancelled"),
+        (
+            "raise RuntimeError('https://host/a?token=abcdefghijkl: ' + 'é' * 5000)",
+            "unexpected RuntimeError at greet.py:",
+        ),
+    ],
+)
+def test_a_failure_is_the_termination_message(greet: Greet, tmp_path: Path, misbehave: str, expected: str) -> None:
+    file = tmp_path / "termination-log"
+    file.write_text("of an earlier attempt")
+    assert greet(misbehave=misbehave, env={termination.FILE_VARIABLE: str(file)}).returncode
+    content = file.read_bytes()
+    assert content.decode().startswith(expected)
+    assert len(content) <= termination.MAX_BYTES and content.count(b"\n") <= 1
+    assert b"abcdefghijkl" not in content
+
+
+def test_wrong_flags_are_the_termination_message(greet: Greet, tmp_path: Path) -> None:
+    file = tmp_path / "termination-log"
+    file.touch()
+    assert greet("--colour", "red", env={termination.FILE_VARIABLE: str(file)}).returncode == 2
+    message, fix = termination.parse(file.read_text())
+    assert "--colour: unknown flag" in message and fix == "see python -m steps.greet --help"
+
+
+def test_a_success_and_a_missing_file_write_no_termination_message(greet: Greet, tmp_path: Path) -> None:
+    file = tmp_path / "termination-log"
+    failed = greet(misbehave="raise KeyError('x')", env={termination.FILE_VARIABLE: str(file)})
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr and not file.exists()
+    file.touch()
+    assert greet(env={termination.FILE_VARIABLE: str(file)}).returncode == 0
+    assert file.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Error (exit code 2): no rows\nfix: add rows", ("no rows", "add rows")),
+        ("main: Error (exit code 1): no rows", ("no rows", "")),
+        ("OOMKilled (exit code 137)", ("OOMKilled (exit code 137)", "")),
+        ("Error (exit code 64)", ("Error (exit code 64)", "")),
+        ("no rows\nfix: add rows", ("no rows", "add rows")),
+    ],
+)
+def test_the_message_of_a_node_is_read_without_its_exit_code(text: str, expected: tuple[str, str]) -> None:
+    assert termination.parse(text) == expected

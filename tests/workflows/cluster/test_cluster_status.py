@@ -114,6 +114,42 @@ def test_a_failed_exit_handler_is_named_as_such():
     assert status.verdict == "the exit handler: report failed: main: Error (exit code 1)"
 
 
+CAUSE = "Error (exit code 2): max_length=64 truncates all rows\nfix: increase max_length"
+
+
+@pytest.mark.parametrize(
+    ("retry_message", "suffix"),
+    [
+        ("retryStrategy.expression evaluated to false", ""),
+        ("No more retries left", ""),
+        ("", ""),
+        ("Backoff would exceed max duration limit", " (backoff would exceed its maxDuration)"),
+    ],
+)
+def test_the_cause_is_what_the_last_attempt_wrote(retry_message, suffix):
+    run = ArgoRun().step("tune", "Failed", message="Error (exit code 1): a moment's fault", exit_code=1)
+    run.step("tune", "Failed", attempt=1, message=CAUSE, exit_code=2).phase("Failed", "child 'tune' failed")
+    document = run.now()
+    (retry,) = [node for node in document["status"]["nodes"].values() if node["type"] == "Retry"]
+    retry["message"] = retry_message
+    status = read_run(document)
+    assert status.verdict == f"tune failed: max_length=64 truncates all rows{suffix}"
+    assert (status.cause.fix, status.exit_code) == ("increase max_length", 2)
+    assert [attempt.message for attempt in status.cause.attempts] == [
+        "a moment's fault",
+        "max_length=64 truncates all rows",
+    ]
+    assert status.cause.attempts[0].exit_code == 1
+
+
+def test_a_stop_wins_over_what_the_last_attempt_wrote():
+    run = ArgoRun().step("tune", "Failed", message=CAUSE, exit_code=2).phase("Failed")
+    document = run.now()
+    (retry,) = [node for node in document["status"]["nodes"].values() if node["type"] == "Retry"]
+    retry["message"] = "Stopped with strategy 'Stop'"
+    assert read_run(document).step("tune").message == "Stopped with strategy 'Stop'"
+
+
 def test_a_step_has_its_attempts_and_the_state_of_the_last():
     run = ArgoRun().step("tune", "Failed", message="OOMKilled (exit code 137)", exit_code=137)
     run.step("tune", "Running", attempt=1, progress="3/48")

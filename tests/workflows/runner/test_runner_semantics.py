@@ -102,6 +102,15 @@ def test_when_without_value_is_an_error(tmp_path: Path) -> None:
     assert "two words" in outcome.message
 
 
+def test_a_termination_message_is_the_message_of_its_attempt(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; open(os.environ['ARGOTUNE_TERMINATION_LOG'], 'w').write('no rows\\nfix: give rows');"
+        "print('loading'); sys.exit(2)"
+    )
+    outcome = run(tmp_path, workflow(dag(task("a")), leaf("a", code)))
+    assert (outcome.message, outcome.fix, outcome.exit_code) == ("a failed: no rows", "give rows", 2)
+
+
 def test_failure_omits_dependent_tasks_and_is_the_root_failure(tmp_path: Path) -> None:
     code = "import sys; print('loading'); print('error: no rows\\n  fix: give rows', file=sys.stderr); sys.exit(2)"
     document = workflow(

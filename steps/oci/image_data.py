@@ -6,17 +6,29 @@ Layers are applied in order as in image-spec layer.md (later files win, whiteout
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import gzip
 import shutil
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from steps.oci.oci_layout import Blob, Image
 from steps.runtime.errors import BadInput
 
 DATA = "data"
+MAX_RATIO = 200
+"""Maximum of unpacked bytes per byte of a gzip layer, which can reach 1032; text reaches 10 to 50."""
+MIN_UNPACKED_BYTES = 256 * 1024 * 1024
+"""Unpacked bytes that every layer is allowed to have."""
+MAX_DEPTH = 100
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+_AUFS = ".wh..wh."
+"""Prefix of the metadata of AUFS, which is not part of the image."""
+_GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1024 * 1024
 
 
@@ -25,37 +37,82 @@ def unpack_data(image: Image, folder: Path) -> None:
 
     Raises:
         BadInput: ``/data`` contains anything but regular files and directories, a path leads out of it, or a layer is
-            not a tar archive (plain or gzip).
+            not a tar archive (plain or gzip) or unpacks to more than ``MAX_RATIO`` times its size.
     """
     for layer in image.layers:
+        written: set[Path] = set()
         try:
-            with tarfile.open(image.path(layer), mode="r|*") as tar:
+            with _open_layer(image.path(layer)) as tar:
                 for member in tar:
-                    _apply_entry(tar, member, folder)
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+                    _apply_entry(tar, member, folder, written)
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise _not_a_tar(layer, error) from error
 
 
-def _apply_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Apply one entry of a layer to ``folder``, which becomes ``/data``."""
+@contextlib.contextmanager
+def _open_layer(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a layer as a stream: it ends with an error when it unpacks to too many bytes."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        if not is_gzip:
+            with tarfile.open(fileobj=file, mode="r|") as tar:
+                yield tar
+            return
+        limit = max(MIN_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)
+        with (
+            gzip.GzipFile(fileobj=file) as unpacked,
+            tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|") as tar,
+        ):
+            yield tar
+
+
+class _Limited:
+    """Readable file that raises BadInput after ``limit`` bytes."""
+
+    def __init__(self, file: gzip.GzipFile, limit: int) -> None:
+        self._file = file
+        self._limit = self._left = limit
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise BadInput(
+                f"a layer of the image unpacks to more than {self._limit} bytes, over {MAX_RATIO} times its size",
+                "use another image, or build it with layers that are not compressed",
+            )
+        return content
+
+
+def _apply_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, written: set[Path]) -> None:
+    """Apply one entry of a layer to ``folder``, which becomes ``/data``.
+
+    ``written`` are the paths that this layer has written: its whiteouts apply to lower layers only.
+    """
     path = PurePosixPath(member.name.lstrip("/"))
     if ".." in path.parts:
         raise BadInput(f"the image contains {member.name!r}, which leads out of the directory", "use another image")
     if path.parts in ((_OPAQUE,), (_WHITEOUT + DATA,)):
-        _empty(folder)
+        _hide(folder, written)
     if path.parts[:1] != (DATA,):
         return
+    _check_name(member.name, path)
     target = folder.joinpath(*path.parts[1:])
     if path.name == _OPAQUE:
-        _empty(target.parent)
+        _hide(target.parent, written)
+    elif path.name.startswith(_AUFS):
+        return
     elif path.name.startswith(_WHITEOUT):
-        _remove(target.with_name(path.name.removeprefix(_WHITEOUT)))
+        _hide_one(target.parent / path.name.removeprefix(_WHITEOUT), written)
     elif member.isdir():
         _create_folder(target, folder)
+        written.update((target, *target.parents))
     elif member.isreg() and not member.issparse() and target != folder:
         _remove(target)
         _create_folder(target.parent, folder)
         _write(tar, member, target)
+        written.update((target, *target.parents))
     else:
         raise BadInput(
             f"the image contains /{path}, which is neither a regular file nor a directory",
@@ -63,11 +120,30 @@ def _apply_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
         )
 
 
+def _check_name(name: str, path: PurePosixPath) -> None:
+    """Reject names that no file can have, and whiteouts of anything but a sibling."""
+    hidden = path.name.removeprefix(_WHITEOUT)
+    reserved = any(part.startswith(_WHITEOUT) for part in path.parts[:-1])
+    if reserved or (path.name.startswith(_WHITEOUT) and hidden in ("", ".", "..")):
+        raise BadInput(f"the image contains {name[:200]!r}, which is not a valid whiteout", "use another image")
+    if (
+        "\0" in name
+        or len(path.parts) > MAX_DEPTH
+        or any(len(part.encode(errors="surrogateescape")) > 255 for part in path.parts)
+    ):
+        raise BadInput(f"the image contains {name[:200]!r}, which is not a valid file name", "use another image")
+
+
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     content = tar.extractfile(member)
     assert content is not None  # None only for entries that are not regular files.
-    with target.open("wb") as file:
-        shutil.copyfileobj(content, file, _CHUNK)
+    try:
+        with target.open("wb") as file:
+            shutil.copyfileobj(content, file, _CHUNK)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadInput(f"the image contains {member.name[:200]!r}, which is too long", "use another image") from error
 
 
 def _create_folder(path: Path, root: Path) -> None:
@@ -79,9 +155,18 @@ def _create_folder(path: Path, root: Path) -> None:
             part.mkdir(exist_ok=True)
 
 
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir() if folder.is_dir() else ():
+def _hide(folder: Path, written: set[Path]) -> None:
+    """Delete what lower layers have in ``folder``."""
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        _hide_one(path, written)
+
+
+def _hide_one(path: Path, written: set[Path]) -> None:
+    """Delete the file or directory of lower layers at ``path``."""
+    if path not in written:
         _remove(path)
+    elif path.is_dir():
+        _hide(path, written)
 
 
 def _remove(path: Path) -> None:

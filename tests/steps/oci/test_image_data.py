@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import os
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from steps.oci import oci_layout
+from steps.oci import image_data, oci_layout
 from steps.oci.image_data import unpack_data
 from steps.oci.oci_layout import Image
 from steps.runtime.errors import BadInput
@@ -127,3 +131,57 @@ def test_no_tar(tmp_path: Path) -> None:
         place.mkdir()
         with pytest.raises(BadInput, match=says):
             unpacked(place, (media_type, content))
+
+
+def test_a_whiteout_applies_to_lower_layers_only(tmp_path: Path) -> None:
+    lower = tar_of(("data/a", b"lower"), ("data/s/b", b"lower"), ("data/s/t/c", b"lower"))
+    upper = tar_of(
+        ("data/a", b"upper"),
+        ("data/s/t/d", b"upper"),
+        ("data/.wh.a", b""),
+        ("data/.wh.s", b""),
+        ("data/.wh..wh.plnk", b""),
+        ("data/.wh..wh..opq", b""),
+    )
+    assert unpacked(tmp_path, (PLAIN_LAYER, lower), (PLAIN_LAYER, upper)) == {"a": b"upper", "s/t/d": b"upper"}
+
+
+@pytest.mark.parametrize("name", ["data/.wh...", "data/s/.wh...", "data/.wh..", "data/.wh.", "data/.wh.x/y"])
+def test_invalid_whiteouts_delete_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "kept").write_text("x")
+    with pytest.raises(BadInput, match="not a valid whiteout"):
+        unpacked(tmp_path, (PLAIN_LAYER, tar_of(("data/s/a", b"1"))), (PLAIN_LAYER, tar_of((name, b""))))
+    assert (tmp_path / "kept").exists()
+    assert (tmp_path / "out" / "s" / "a").exists()
+
+
+PARTS = st.one_of(
+    st.sampled_from(
+        ["data", "a", "b", ".", "..", "", ".wh.", ".wh..", ".wh...", ".wh.a", ".wh..wh..opq", ".wh..wh.x"]
+    ),
+    st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), min_size=1, max_size=300),
+)
+NAMES = st.lists(PARTS, min_size=1, max_size=6).map("/".join).map(lambda name: f"data/{name}")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(NAMES, st.sampled_from([b"", b"x", None])), min_size=1, max_size=6), st.integers(0, 6))
+def test_no_name_writes_or_deletes_outside(entries: list[Entry], split: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "neighbor").mkdir()
+        (root / "neighbor" / "file").write_text("x")
+        layers = [tar_of(("data/a/b", b"1")), tar_of(*entries[:split]), tar_of(*entries[split:])]
+        with contextlib.suppress(BadInput):
+            unpacked(root, *((PLAIN_LAYER, layer) for layer in layers))
+        assert (root / "neighbor" / "file").read_text() == "x"
+        assert (root / "out").is_dir()
+        assert {path.name for path in root.iterdir()} == {"neighbor", "out", "layout"}
+
+
+def test_a_layer_that_unpacks_to_too_much_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_data, "MIN_UNPACKED_BYTES", 1_000_000)
+    bomb = gzip.compress(tar_of(("data/a", bytes(20_000_000))))
+    with pytest.raises(BadInput, match="unpacks to more than"):
+        unpacked(tmp_path, (DOCKER_LAYER, bomb))
+    assert not any(path.stat().st_size > 4_000_000 for path in (tmp_path / "out").iterdir())

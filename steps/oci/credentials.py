@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steps.oci.reference import DOCKER_HUB, Reference
+from steps.oci.reference import DOCKER_HUB, Reference, normalize_host
 from steps.runtime.errors import BadInput, StepError
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -98,12 +98,12 @@ def _get_object(config: dict[str, Any], key: str, file: Path) -> dict[str, Any]:
 
 def _best_key(auths: dict[str, Any], reference: Reference) -> str | None:
     """Return the key of the registry's entry with the longest path that contains the repository."""
-    hosts = _HUB_HOSTS if reference.registry in _HUB_HOSTS else (reference.registry,)
+    hosts = _HUB_HOSTS if reference.host in _HUB_HOSTS else (reference.host,)
     best, longest = None, -1
     for key in auths:
         host, _, path = re.sub(r"^https?:/{2}", "", key).rstrip("/").partition("/")
         path = "" if path in ("v1", "v2") else path
-        matches = host in hosts and f"{reference.repository}/".startswith(f"{path}/" if path else "")
+        matches = normalize_host(host) in hosts and f"{reference.repository}/".startswith(f"{path}/" if path else "")
         if matches and len(path) > longest:
             best, longest = key, len(path)
     return best

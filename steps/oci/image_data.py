@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import os
 import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from steps.oci.oci_layout import Blob, Image
 from steps.runtime.errors import BadInput
@@ -60,24 +62,21 @@ def _open_layer(path: Path) -> Iterator[tarfile.TarFile]:
                 yield tar
             return
         limit = max(MIN_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)
-        with (
-            gzip.GzipFile(fileobj=file) as unpacked,
-            tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|") as tar,
-        ):
+        with _LimitedGzip(file, limit) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as tar:
             yield tar
 
 
-class _Limited:
-    """Readable file that raises BadInput after ``limit`` bytes."""
+class _LimitedGzip(gzip.GzipFile):
+    """Gzip file that raises BadInput after ``limit`` unpacked bytes."""
 
-    def __init__(self, file: gzip.GzipFile, limit: int) -> None:
-        self._file = file
-        self._limit = self._left = limit
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        super().__init__(fileobj=file, mode="rb")
+        self._limit = self._remaining = limit
 
-    def read(self, size: int) -> bytes:
-        content = self._file.read(size)
-        self._left -= len(content)
-        if self._left < 0:
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        self._remaining -= len(content)
+        if self._remaining < 0:
             raise BadInput(
                 f"a layer of the image unpacks to more than {self._limit} bytes, over {MAX_RATIO} times its size",
                 "use another image, or build it with layers that are not compressed",
@@ -126,11 +125,8 @@ def _check_name(name: str, path: PurePosixPath) -> None:
     reserved = any(part.startswith(_WHITEOUT) for part in path.parts[:-1])
     if reserved or (path.name.startswith(_WHITEOUT) and hidden in ("", ".", "..")):
         raise BadInput(f"the image contains {name[:200]!r}, which is not a valid whiteout", "use another image")
-    if (
-        "\0" in name
-        or len(path.parts) > MAX_DEPTH
-        or any(len(part.encode(errors="surrogateescape")) > 255 for part in path.parts)
-    ):
+    is_too_long = len(path.parts) > MAX_DEPTH or any(len(os.fsencode(part)) > 255 for part in path.parts)
+    if is_too_long or "\0" in name:
         raise BadInput(f"the image contains {name[:200]!r}, which is not a valid file name", "use another image")
 
 

@@ -44,6 +44,11 @@ class Reference:
         return f"{self.registry}/{self.repository}"
 
     @property
+    def host(self) -> str:
+        """Registry in the form to compare: lower case, without the default port."""
+        return normalize_host(self.registry)
+
+    @property
     def tag_or_digest(self) -> str:
         """Name of the manifest to pull: the digest, else the tag, else ``latest``."""
         return self.digest or self.tag or "latest"
@@ -77,6 +82,11 @@ def parse(text: str) -> Reference:
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
     return Reference(registry, repository, tag, digest)
+
+
+def normalize_host(registry: str) -> str:
+    """Return a registry in lower case and without the default port of https."""
+    return registry.lower().removesuffix(":443")
 
 
 def is_digest(text: str) -> bool:

@@ -41,7 +41,7 @@ def push_image(
     """
     image = oci_layout.read_image(layout, verify=False)  # The registry compares the digests.
     tag = reference.tag or "latest"
-    source = mount_from.repository if mount_from and mount_from.registry == reference.registry else ""
+    source = mount_from.repository if mount_from and mount_from.host == reference.host else ""
     registry = RegistryClient(reference, push=True, mount_from=source, wait=wait)
     stored = registry.manifest_digest(tag)
     if stored == image.manifest.digest:

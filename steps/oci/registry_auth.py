@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
@@ -20,6 +20,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 from steps.oci import credentials, registry_azure, registry_errors
 from steps.oci.reference import Reference
 from steps.oci.registry_errors import TIMEOUT
+from steps.runtime import hosts
 from steps.runtime.errors import StepError, TransientError
 
 
@@ -42,7 +43,7 @@ class RegistryAuth(AuthBase):
         self._push = push
         self._scopes = [f"repository:{reference.repository}:{'pull,push' if push else 'pull'}"]
         self._scopes += [f"repository:{mount_from}:pull"] if mount_from else []
-        self._origin = urlsplit(base)[:2]
+        self._base = base
         self._header = ""
         stored = credentials.find(reference, docker_config)
         self.known = stored is not None
@@ -52,7 +53,7 @@ class RegistryAuth(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the header to a request; uploads can continue at another host, which receives no credentials."""
-        if self._header and urlsplit(str(request.url))[:2] == self._origin:
+        if self._header and hosts.origin(str(request.url)) == hosts.origin(self._base):
             request.headers["Authorization"] = self._header
         return request
 
@@ -110,13 +111,13 @@ class RegistryAuth(AuthBase):
         if response.status_code != 200:
             raise self.error_from(response)
         try:
-            answer = response.json()
+            answer = registry_errors.read_json(response)
             return str(answer.get("token") or answer["access_token"])
         except (ValueError, KeyError, AttributeError):
             raise TransientError(f"{parts.netloc} returned no token for {registry}", "contact its operator") from None
 
     def _log_in_to_azure(self, service: str) -> None:
-        origin = f"{self._origin[0]}://{self._origin[1]}"
+        origin = urljoin(self._base, "/").rstrip("/")
         token = registry_azure.fetch_refresh_token(self._reference, origin, service, push=self._push)
         self.known = bool(token)
         self._credentials = credentials.Credentials(identity_token=token)
@@ -124,7 +125,12 @@ class RegistryAuth(AuthBase):
     def _request_token(self, realm: str, service: str) -> requests.Response:
         """Request a token. Redirects are not followed: they would receive the identity token too."""
         known = self._credentials
-        options: dict[str, Any] = {"timeout": TIMEOUT, "allow_redirects": False, "auth": anonymous_auth}
+        options: dict[str, Any] = {
+            "timeout": TIMEOUT,
+            "allow_redirects": False,
+            "stream": True,
+            "auth": hosts.anonymous_auth,
+        }
         try:
             if known.identity_token:
                 form = {"grant_type": "refresh_token", "client_id": "argotune", "refresh_token": known.identity_token}
@@ -139,7 +145,8 @@ class RegistryAuth(AuthBase):
 
 def uses_plain_http(host: str) -> bool:
     """Return True for loopback addresses and hosts in ``ARGOTUNE_INSECURE_REGISTRIES``, which need no TLS."""
-    listed = [name.strip() for name in os.environ.get(registry_errors.INSECURE, "").split(",") if name.strip()]
+    host = host.lower()
+    listed = [name.strip().lower() for name in os.environ.get(registry_errors.INSECURE, "").split(",") if name.strip()]
     bare = urlsplit(f"//{host}").hostname or ""
     if bare == "localhost" or host in listed or bare in listed:
         return True
@@ -165,8 +172,3 @@ _CHALLENGE = re.compile(
     r"(?:^|,)\s*([A-Za-z]\w*)(?=\s+[\w-]+\s*=|\s*$|\s*,)"  # A scheme: alone or before a parameter,
     r'|([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'  # which is key="quoted" or key=bare.
 )
-
-
-def anonymous_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Send no credentials, not even from ~/.netrc."""
-    return request

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from steps.oci import registry_errors
-from steps.oci.reference import Reference
+from steps.oci.reference import Reference, normalize_host
 from steps.oci.registry_errors import TIMEOUT
 from steps.runtime.errors import BadInput, StepError, TransientError
 
@@ -28,8 +28,9 @@ AUDIENCES = {
 
 def is_azure(registry: str) -> bool:
     """Return True for hosts of Azure and for custom domains listed in ``ARGOTUNE_AZURE_REGISTRIES``."""
-    listed = [name.strip() for name in os.environ.get(CUSTOM_DOMAINS_ENV, "").split(",")]
-    return registry in listed or registry.endswith(tuple(f".{domain}" for domain in AUDIENCES))
+    listed = [normalize_host(name.strip()) for name in os.environ.get(CUSTOM_DOMAINS_ENV, "").split(",")]
+    host = normalize_host(registry)
+    return host in listed or host.endswith(tuple(f".{domain}" for domain in AUDIENCES))
 
 
 def fetch_refresh_token(reference: Reference, origin: str, service: str, *, push: bool) -> str:
@@ -46,7 +47,8 @@ def fetch_refresh_token(reference: Reference, origin: str, service: str, *, push
     if tenant := os.environ.get("AZURE_TENANT_ID"):
         form["tenant"] = tenant
     try:
-        response = requests.post(f"{origin}/oauth2/exchange", data=form, timeout=TIMEOUT, allow_redirects=False)
+        url = f"{origin}/oauth2/exchange"
+        response = requests.post(url, data=form, timeout=TIMEOUT, allow_redirects=False, stream=True)
     except requests.RequestException as error:
         raise registry_errors.from_connection_error(error, reference.registry) from None
     if response.status_code in (401, 403):
@@ -58,7 +60,7 @@ def fetch_refresh_token(reference: Reference, origin: str, service: str, *, push
     if response.status_code != 200:
         raise _redact(token, registry_errors.from_response(response, reference, push=push, known=True))
     try:
-        return str(response.json()["refresh_token"])
+        return str(registry_errors.read_json(response)["refresh_token"])
     except (ValueError, KeyError, TypeError):
         raise TransientError(
             f"{reference.registry} returned no token for the Azure identity", "check its log"
@@ -66,7 +68,7 @@ def fetch_refresh_token(reference: Reference, origin: str, service: str, *, push
 
 
 def _fetch_entra_token(registry: str) -> str:
-    domain = next((domain for domain in AUDIENCES if registry.endswith(f".{domain}")), "azurecr.io")
+    domain = next((domain for domain in AUDIENCES if normalize_host(registry).endswith(f".{domain}")), "azurecr.io")
     try:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.identity import CredentialUnavailableError

@@ -16,7 +16,7 @@ from steps.oci.oci_layout import Blob
 from steps.oci.reference import DOCKER_HUB, Reference
 from steps.oci.registry_auth import RegistryAuth, uses_plain_http
 from steps.oci.registry_errors import TIMEOUT
-from steps.oci.registry_transport import RegistryAdapter
+from steps.oci.registry_transport import RegistrySession
 from steps.oci.registry_upload import FileSlice, ProgressCallback, Upload
 from steps.runtime import files
 from steps.runtime.errors import StepError
@@ -57,12 +57,10 @@ class RegistryClient:
         self._policy = retry or RETRY
         self._mount_from = mount_from
         self._wait = wait
-        host = "registry-1.docker.io" if reference.registry == DOCKER_HUB else reference.registry
+        host = "registry-1.docker.io" if reference.host == DOCKER_HUB else reference.registry
         self.base = f"{'http' if uses_plain_http(host) else 'https'}://{host}/v2/{reference.repository}"
         self._auth = RegistryAuth(reference, self.base, push=push, mount_from=mount_from, docker_config=docker_config)
-        self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, RegistryAdapter())
+        self._session = RegistrySession()
         self._session.auth = self._auth
         self._session.headers.update({"User-Agent": "argotune", "Accept-Encoding": "identity"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -18,6 +19,9 @@ AZURE_PUSH = "AcrPush (on a registry with ABAC: Container Registry Repository Wr
 AZURE_PULL = "AcrPull (on a registry with ABAC: Container Registry Repository Reader)"
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and to wait for the next bytes."""
+
+
+MAX_TOKEN_BYTES = 1024 * 1024
 
 
 class TooLarge(StepError):
@@ -69,6 +73,24 @@ def from_connection_error(error: requests.RequestException, registry: str) -> St
     return TransientError(
         f"{registry} cannot be reached: {text}", f"check that {registry} is up and reachable from this machine"
     )
+
+
+def read_json(response: requests.Response) -> Any:
+    """Return the JSON of a token server.
+
+    Raises:
+        ValueError: it is not JSON, cannot be read, or is larger than ``MAX_TOKEN_BYTES``, also after unpacking.
+    """
+    content = b""
+    try:
+        with response:
+            for data in response.iter_content(16384):
+                content += data
+                if len(content) > MAX_TOKEN_BYTES:
+                    raise ValueError(f"more than {MAX_TOKEN_BYTES} bytes")
+    except requests.RequestException as error:
+        raise ValueError(_cause(error)) from None
+    return json.loads(content)
 
 
 def _denied(detail: str, reference: Reference, push: bool, known: bool, azure: bool) -> BadInput:

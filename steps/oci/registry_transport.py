@@ -5,9 +5,13 @@ from __future__ import annotations
 import http.client
 from typing import Any
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import BaseHTTPResponse
+
+from steps.runtime import hosts
 
 BLOCK_BYTES = 256 * 1024
 """http.client uses 16 kB."""
@@ -55,8 +59,27 @@ class _StrictHTTPSConnectionPool(HTTPSConnectionPool):
     ConnectionCls = _StrictHTTPSConnection
 
 
-class RegistryAdapter(HTTPAdapter):
-    """Transport adapter to mount in a requests session."""
+class RegistrySession(requests.Session):
+    """Session that sends its credentials to no host that a redirect leads to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _RegistryAdapter())
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Remove credentials at another origin; requests would add those of ~/.netrc."""
+        if hosts.origin(str(prepared_request.url)) != hosts.origin(str(response.request.url)):
+            prepared_request.headers.pop("Authorization", None)
+
+
+class _RegistryAdapter(HTTPAdapter):
+    """Transport adapter that checks headers, and returns bodies as they were sent."""
+
+    def build_response(self, request: requests.PreparedRequest, response: BaseHTTPResponse) -> requests.Response:
+        """Ignore Content-Encoding, as docker does: digests are of the bytes sent, and 1 MiB can unpack to 1 GiB."""
+        response.headers.pop("Content-Encoding", None)
+        return super().build_response(request, response)
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         """Create connections that check headers."""

@@ -62,7 +62,12 @@ def _head(url: str, wait: Sleep) -> requests.Response:
     def ask() -> None:
         answers.clear()
         answers.append(
-            requests.head(url, auth=hosts.authentication(url, url) or _nobody, allow_redirects=False, timeout=TIMEOUT)
+            requests.head(
+                url,
+                auth=hosts.authentication(url, url) or hosts.anonymous_auth,
+                allow_redirects=False,
+                timeout=TIMEOUT,
+            )
         )
         if answers[0].status_code in TRANSIENT_STATUSES:
             raise TransientError(f"HTTP {answers[0].status_code}", retry_after=retry_after(answers[0]))
@@ -102,8 +107,3 @@ def _refused(answer: requests.Response, repository: str, revision: str, endpoint
             f"check the name; if it is private or gated: {TOKEN_FIX}",
         )
     return BadInput(f"the hub refuses {repository} (HTTP {status} {code}: {message})", TOKEN_FIX)
-
-
-def _nobody(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Nothing of ~/.netrc either."""
-    return request

@@ -80,9 +80,9 @@ def get(
     for _ in range(REDIRECTS + 1):
         try:
             check(here, allow_private=allow_private)
-            token = authentication(here, url)
+            auth = authentication(here, url) or (None if origin(here) == origin(url) else anonymous_auth)
             response = session.get(
-                here, headers=headers, auth=token, stream=True, allow_redirects=False, timeout=timeout
+                here, headers=headers, auth=auth, stream=True, allow_redirects=False, timeout=timeout
             )
         except BadInput as error:
             leads = "" if here == url else "a redirect leads to "
@@ -120,7 +120,7 @@ def is_hub(url: str) -> bool:
     """Return True if a URL is on the model hub: huggingface.co over https, or the mirror ``HF_ENDPOINT``."""
     parts = urlsplit(url)
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", ""))
-    if endpoint.hostname and (parts.scheme, parts.netloc) == (endpoint.scheme, endpoint.netloc):
+    if endpoint.hostname and origin(url) == origin(os.environ["HF_ENDPOINT"]):
         return True
     host = parts.hostname or ""
     return parts.scheme == "https" and (host == "huggingface.co" or host.endswith(".huggingface.co"))
@@ -129,8 +129,19 @@ def is_hub(url: str) -> bool:
 def authentication(here: str, given: str) -> AuthBase | None:
     """``HF_TOKEN`` as bearer, when the hub was asked for and has not redirected to another host; None otherwise."""
     token = os.environ.get("HF_TOKEN", "").strip()
-    same_host = urlsplit(here)[:2] == urlsplit(given)[:2]
-    return _Bearer(token) if token and same_host and is_hub(here) else None
+    return _Bearer(token) if token and origin(here) == origin(given) and is_hub(here) else None
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL (RFC 6454): in lower case, with the default port."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, (parts.hostname or "").rstrip("."), port
+
+
+def anonymous_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Send no credentials, not even those of a ``.netrc`` entry."""
+    return request
 
 
 class _Bearer(AuthBase):

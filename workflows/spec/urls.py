@@ -12,7 +12,7 @@ from steps.runtime import addresses
 from steps.runtime.redaction import is_signature
 from workflows.spec.findings import Findings
 
-_CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
+_CHECKSUM = re.compile(r"sha256=[0-9a-fA-F]{64}")
 _PRIVATE_NAMES = ("localhost", "local", "internal", "svc", "arpa")
 _ALLOW = "to allow private hosts, write pipeline: {data: {allowPrivateHosts: true}}"
 

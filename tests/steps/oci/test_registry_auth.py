@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from registry_fixture import PASSWORD, USER, Answer, Front, Registry, Request
 
-from steps.oci import reference, registry
+from steps.oci import credentials, reference, registry, registry_azure
 from steps.oci.oci_layout import Image
 from steps.oci.registry_auth import parse_challenges
 from steps.runtime.errors import BadInput, StepError
@@ -171,3 +172,66 @@ def test_netrc_is_left_alone(front: Front, tmp_path: Path, monkeypatch: pytest.M
 )
 def test_challenges(header: str, found: dict[str, dict[str, str]]) -> None:
     assert parse_challenges(header) == found
+
+
+def test_redirects_to_other_hosts_carry_no_credentials(
+    image: Image, front: Front, log_in: LogIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(front.address)
+    registry.push_image(image.layout, ref(f"{front.address}/moved:1"))
+    (tmp_path / "netrc").write_text("default login me password hush\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    other = (
+        front.address.replace("127.0.0.1", "localhost")
+        if "127" in front.address
+        else "127.0.0.1:" + front.address.rpartition(":")[2]
+    )
+    front.seen.clear()
+
+    def before(request: Request) -> Answer | None:
+        host = request.headers.get("host", "")
+        if "/blobs/" in request.path and host != other:
+            if "authorization" not in request.headers:
+                return Answer(401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
+            return Answer(307, {"Location": f"http://{other}{request.path}"}, b"")
+        assert host != other or "authorization" not in request.headers, "credentials at another host"
+        request.headers.pop("authorization", None)
+        return None
+
+    front.before = before
+    registry.pull_image(ref(f"{front.address}/moved:1"), tmp_path / "back")
+
+
+def test_hosts_are_compared_without_case_and_default_port(tmp_path: Path) -> None:
+    for text in ("R.example.com/a", "r.example.com:443/a", "R.EXAMPLE.com:443/a"):
+        assert ref(text).host == "r.example.com"
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {"https://r.Example.com": {"auth": BASIC}}}))
+        assert credentials.find(ref(text), tmp_path) is not None
+    assert registry_azure.is_azure("Mine.AzureCR.io:443")
+    assert ref("r.example.com:5000/a").host == "r.example.com:5000"
+
+
+def test_bodies_are_not_unpacked(image: Image, front: Front, tmp_path: Path) -> None:
+    registry.push_image(image.layout, ref(f"{front.address}/packed:1"))
+
+    def after(request: Request, answer: Answer) -> Answer:
+        if request.method == "GET" and "/manifests/" in request.path:
+            body = gzip.compress(bytes(50_000_000))
+            return Answer(200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, body)
+        return answer
+
+    front.after = after
+    with pytest.raises(StepError, match="is not a JSON object"):
+        registry.pull_image(ref(f"{front.address}/packed:1"), tmp_path / "back")
+
+
+def test_a_token_response_is_limited(front: Front, tmp_path: Path) -> None:
+    def before(request: Request) -> Answer:
+        if request.path.startswith("/token"):
+            body = gzip.compress(b'{"token": "' + b"x" * 20_000_000 + b'"}')
+            return Answer(200, {"Content-Encoding": "gzip"}, body)
+        return Answer(401, {"WWW-Authenticate": f'Bearer realm="http://{front.address}/token"'}, b"")
+
+    front.before = before
+    with pytest.raises(StepError, match="returned no token"):
+        registry.pull_image(ref(f"{front.address}/app:1"), tmp_path / "back", wait=lambda seconds: None)

@@ -61,9 +61,9 @@ def test_private_hosts_are_allowed_if_the_pipeline_allows_them(tmp_path):
 
 
 def test_checksum_after_a_url_is_accepted(tmp_path):
-    text = GOOD.replace(URL, f"      - https://a.example/x#sha256={'0f' * 32}\n")
+    text = GOOD.replace(URL, f"      - https://a.example/x#sha256={'0F' * 32}\n")
     [manifest] = load(write(tmp_path, text))
-    assert manifest.workspace.tuning and manifest.workspace.tuning.input.urls[0].endswith("0f" * 32)
+    assert manifest.workspace.tuning and manifest.workspace.tuning.input.urls[0].endswith("0F" * 32)
 
 
 def test_a_push_secret_is_optional_and_the_method_has_any_case(tmp_path):

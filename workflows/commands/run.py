@@ -188,7 +188,8 @@ def _unfinished(runs: Path, name: str, prefix: str, file: str) -> Path:
         reverse=True,
     )
     for folder in candidates:
-        if runner.read_state(folder).phase != "Succeeded":
+        state = runner.read_state(folder)
+        if state.phase != "Succeeded" or state.finished_at is None:
             return folder
     raise InvalidInput(Problem(f"no unfinished run in {runs}/", file=file, fix=f"start one with argotune run {file}"))
 

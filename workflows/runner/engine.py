@@ -55,12 +55,11 @@ class Engine:
         self._observer.on_start(status_from_state(state), planned)
         try:
             with self._signals():
-                if main_done:
-                    state.phase = state.main
-                else:
+                if not main_done:
                     await self._run_main()
-                if self._spec.on_exit and not self._killed:
-                    await self._run_exit_handler()
+                # The phase stays Running, so that a run killed in its exit handler is unfinished.
+                failed = self._spec.on_exit and not self._killed and not await self._run_exit_handler()
+                state.phase = Phase.FAILED if failed else state.main
             if self._cancelled:
                 state.phase = Phase.CANCELLED
             state.finished_at = self._timing.now()
@@ -82,17 +81,17 @@ class Engine:
             state.main = Phase.FAILED
         else:
             state.time_limit_reached = False
-        state.phase = state.main
         self._run.save()
 
-    async def _run_exit_handler(self) -> None:
-        """Run the exit handler; when it fails, a workflow that succeeded has failed."""
+    async def _run_exit_handler(self) -> bool:
+        """Run the exit handler; return False if it fails a workflow that succeeded."""
         state = self._state
         self._stop = Stop()
         node = await self._call(self._spec.on_exit, EXIT, self._scope(ended=True))
         if state.main is Phase.SUCCEEDED and node.phase is not Phase.SUCCEEDED:
-            state.phase, state.cause = Phase.FAILED, node.cause
-            state.message = f"the exit handler failed: {node.message}"
+            state.cause, state.message = node.cause, f"the exit handler failed: {node.message}"
+            return False
+        return True
 
     async def _call(self, name: str, key: str, scope: Scope) -> Node:
         """Run the entrypoint or the exit handler, whose arguments are the workflow's parameters."""

@@ -16,6 +16,7 @@ import pytest
 from runner_documents import EXIT, PRINT, QUICK, dag, inputs, is_alive, leaf, log_of, task, wait_for, workflow, writer
 
 from workflows import cli, runner
+from workflows.commands import run as run_command
 from workflows.errors import InvalidInput
 
 DRIVER = Path(__file__).parents[1] / "runner_driver.py"
@@ -360,3 +361,27 @@ def test_interrupted_exit_handler_keeps_its_nodes_after_success(tmp_path: Path) 
     again = runner.resume(tmp_path / "run", timing=QUICK)
     assert again.phase == "Succeeded"
     assert len(again.nodes["onExit.release"].attempts) == 1
+
+
+def test_a_runner_killed_in_the_exit_handler_resumes_it(runs: Runs) -> None:
+    bye = dag(task("release", "hold"), task("report", depends="release"), name="bye")
+    report = leaf("report", PRINT, "{{workflow.status}}")
+    document = workflow(dag(task("a")), writer("a", "1"), leaf("hold", HOLD, str(runs.marks)), report, bye)
+    document["spec"]["onExit"] = "bye"
+    first = runs.begin(document)
+    runs.held()
+    first.kill()
+    first.wait()
+    state = runner.read_state(runs.folder)
+    assert (state.phase, state.main) == ("Running", "Succeeded")
+    assert run_command._unfinished(runs.folder.parent, "", run_command._prefix(document), "x.yaml") == runs.folder
+    runs.let_go()
+    outcome = runner.resume(runs.folder, timing=QUICK)
+    assert outcome.phase == "Succeeded"
+    assert {key: len(node.attempts) for key, node in outcome.nodes.items() if node.type == "Container"} == {
+        "a": 1,
+        "onExit.release": 2,
+        "onExit.report": 1,
+    }
+    assert log_of(runs.folder, "onExit.report").strip() == "Succeeded"
+    assert runner.read_state(runs.folder).finished_at

@@ -6,6 +6,7 @@ contexts satisfy the Pod Security Standard "restricted".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,14 @@ SPOT_LABELS = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/ca
 """Labels of spot nodes: of AKS node pools, and of Karpenter's nodes."""
 # Weights of preferences: spot before the order of the instance types; names of nodes break ties.
 SPOT_WEIGHT, FIRST_TYPE_WEIGHT, NODE_WEIGHT = 100, 50, 10
+
+
+def escape_references(text: str) -> str:
+    """Escape ``$(NAME)`` in a word of command or args, which Kubernetes replaces by the pod's environment variable.
+
+    Kubernetes also reads ``$$`` as ``$`` (third_party/forked/golang/expansion).
+    """
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def require_label(label: str, *values: str) -> Document:

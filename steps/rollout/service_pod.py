@@ -17,6 +17,7 @@ from steps.kubernetes.pod_policy import (
     GPU_TOLERATIONS,
     INSTANCE_TYPE_LABEL,
     POD_SECURITY_CONTEXT,
+    escape_references,
     preferred_nodes,
     require_label,
 )
@@ -84,7 +85,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         "name": SERVER,
         "image": settings.serve_image,
         "command": ["python", "-m", "steps.serving.serve_pod"],
-        "args": [word for flag, value in flags.items() for word in (f"--{flag}", value)],
+        "args": [word for flag, value in flags.items() for word in (f"--{flag}", escape_references(value))],
         "env": environment,
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": _resources(settings),

@@ -20,7 +20,9 @@ def parameters(plan: Plan) -> list[Parameter]:
     if plan.tuning is None or plan.data is None or plan.output is None:
         return []
     tuning = plan.tuning
-    data_urls = Parameter(name=DATA_URLS, value=json.dumps(plan.data.urls), description="parquet files, a JSON list")
+    # Kubernetes would replace $(NAME) by a variable of the pod.
+    urls = json.dumps(plan.data.urls).replace("$(", "\\u0024(")
+    data_urls = Parameter(name=DATA_URLS, value=urls, description="parquet files, a JSON list")
     return [
         *([data_urls] if plan.data.urls else []),
         _number("epochs", tuning.epochs, "passes over the data"),

@@ -96,7 +96,7 @@ def step(
         name=name,
         image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
-        args=arguments(settings, inputs) if settings else None,
+        args=[pod_policy.escape_references(word) for word in arguments(settings, inputs)] if settings else None,
         inputs=[Parameter(name=key) for key in inputs],
         outputs=[
             *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in parameters],

@@ -77,7 +77,11 @@ def check_parameters(document: Mapping[str, Any], parameters: Mapping[str, str])
         urls.check(url, f"data.urls[{index}]", True, findings)
     image = Findings(Source("-p image"))
     sources.check_image(values.get("output.image", ""), "output.image", "output", image)
-    if problems := [*findings.errors, *image.errors]:
+    problems = [*findings.errors, *image.errors]
+    fix = "write it without $("
+    message = "contains '$(', which Kubernetes would replace by an environment variable"
+    problems += [Problem(message, file=f"-p {name}", fix=fix) for name, value in parameters.items() if "$(" in value]
+    if problems:
         raise InvalidInput(problems)
 
 

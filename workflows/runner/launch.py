@@ -23,7 +23,7 @@ GRACE_SECONDS = 30.0
 
 IN_A_POD = "KUBERNETES_SERVICE_HOST"
 """Set by the kubelet. Steps that see it use the cluster; under the local runner they must not, even in a pod."""
-_REFERENCE = re.compile(r"\$(\$?)\(([^)\s]+)\)")
+_REFERENCE = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ def _variables(env: Sequence[Env], resolve: Callable[[str], str]) -> dict[str, s
 
 
 def _expand(text: str, variables: Mapping[str, str]) -> str:
-    """Expand ``$(NAME)`` as Kubernetes does; ``$$(NAME)`` becomes ``$(NAME)``, unknown names stay."""
+    """Expand ``$(NAME)`` as Kubernetes does; ``$$`` becomes ``$``, unknown names stay."""
 
     def value(match: re.Match[str]) -> str:
-        return match[0][1:] if match[1] else variables.get(match[2], match[0])
+        return "$" if match[1] else variables.get(match[2], match[0])
 
     return _REFERENCE.sub(value, text)
 

@@ -4,13 +4,16 @@ import importlib
 import json
 
 import pytest
-from plan_samples import BASE, EVALUATION, PLANS, TUNING, compiled
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_samples import BASE, EVALUATION, PLANS, ROLLOUT, TUNING, compiled
 
+from steps.kubernetes import pod_policy
 from steps.runtime import entrypoint
 from workflows import runner
 from workflows.argo.phase import Phase
 from workflows.argo.workflow import Retry
-from workflows.runner import retries
+from workflows.runner import launch, retries
 from workflows.runner.state import Attempt
 
 
@@ -322,3 +325,51 @@ def test_tune_has_time_to_save_a_checkpoint_when_evicted():
     patched = {item["name"]: item.get("podSpecPatch") for item in compiled(PLANS["retraining"])["spec"]["templates"]}
     assert json.loads(patched.pop("tune")) == {"terminationGracePeriodSeconds": 120}
     assert not any(patched.values())
+
+
+def test_kubernetes_expands_no_argument():
+    """The kubelet replaces $(NAME) in args by the container's environment, in which HF_TOKEN is."""
+    document = compiled(PLANS["secrets"] | ROLLOUT | {"rollout.question": "a $(HF_TOKEN) $$(HF_TOKEN) $$ $x"})
+    args = template(document, "rollout")["container"]["args"]
+    question = next(word for word in args if "HF_TOKEN" in word and word.startswith("a "))
+    assert "$(HF_TOKEN)" in launch._expand(question, {"HF_TOKEN": "hush"})
+    for item in document["spec"]["templates"]:
+        for word in (item.get("container") or {}).get("args") or []:
+            assert "hush" not in launch._expand(word, {"HF_TOKEN": "hush"})
+
+
+def test_kubernetes_expands_no_data_url():
+    document = compiled(BASE | TUNING | {"data.urls": ["https://example.com/$(HF_TOKEN)"]})
+    value = next(p["value"] for p in document["spec"]["arguments"]["parameters"] if p["name"] == "data-urls")
+    assert launch._expand(value, {"HF_TOKEN": "hush"}) == value
+    assert json.loads(value) == ["https://example.com/$(HF_TOKEN)"]
+
+
+@given(st.text("$()AB x", max_size=20))
+def test_escaped_text_expands_to_itself(text):
+    assert launch._expand(pod_policy.escape_references(text), {"A": "1", "B": "2", "": "3"}) == text
+
+
+# Cases of third_party/forked/golang/expansion/expand_test.go.
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("$(VAR_A)", "A"),
+        ("___$(VAR_B)___", "___B___"),
+        ("$(VAR_A)-$(VAR_MISSING)", "A-$(VAR_MISSING)"),
+        ("$$(VAR_A)_$(VAR_A)", "$(VAR_A)_A"),
+        ("$$$$$$(BIG_MONEY)", "$$$(BIG_MONEY)"),
+        ("$$$$$$$(VAR_A)", "$$$A"),
+        ("$VAR_A)", "$VAR_A)"),
+        ("${VAR_A}", "${VAR_A}"),
+        ("$(VAR_B)_______$(A", "B_______$(A"),
+        ("$?_boo_$!", "$?_boo_$!"),
+        ("f000-$$VAR_A", "f000-$VAR_A"),
+        ("\n", "\n"),
+        ("$()", "$()"),
+        ("foo$", "foo$"),
+        ("$((VAR_A)", "$((VAR_A)"),
+    ],
+)
+def test_the_local_runner_expands_as_kubernetes(text, expanded):
+    assert launch._expand(text, {"VAR_A": "A", "VAR_B": "B"}) == expanded

@@ -10,6 +10,8 @@ from typing import Any
 from steps.runtime import entrypoint
 from steps.runtime.options import Options
 from workflows.compile.parameters import DATA_URLS
+from workflows.errors import InvalidInput, Problem
+from workflows.spec.sources import MAX_ARGUMENT_BYTES
 
 FLAGS = {DATA_URLS: "--urls"}
 """Flags of inputs that have another name."""
@@ -31,6 +33,26 @@ def arguments(settings: Options, inputs: Sequence[str] = ()) -> list[str]:
         elif name in values:
             args += [flag, as_text(values[name])]
     return args
+
+
+def check_size(step: str, args: Sequence[str]) -> None:
+    """Reject an argument that Linux does not pass to a process, before anything runs.
+
+    Raises:
+        InvalidInput: with the flag of each.
+    """
+    sizes = zip(["", *args], [len(arg.encode(errors="surrogateescape")) for arg in args], strict=False)
+    problems = [
+        Problem(
+            f"{flag} has {size} bytes; an argument of a process has at most {MAX_ARGUMENT_BYTES - 1} bytes",
+            path=f"step {step}",
+            fix="shorten the texts of the Workspace, or use fewer URLs",
+        )
+        for flag, size in sizes
+        if size >= MAX_ARGUMENT_BYTES
+    ]
+    if problems:
+        raise InvalidInput(problems)
 
 
 @cache

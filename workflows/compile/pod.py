@@ -25,7 +25,7 @@ from hera.workflows import models as m
 from steps.kubernetes import pod_policy
 from steps.runtime.options import Options
 from workflows.compile import placement
-from workflows.compile.arguments import arguments
+from workflows.compile.arguments import arguments, check_size
 from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import SCRATCH, mount
@@ -92,11 +92,13 @@ def step(
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
     parameters = result_fields(name) if outputs is None else outputs
+    args = [pod_policy.escape_references(word) for word in arguments(settings, inputs)] if settings else []
+    check_size(name, args)
     return StepTemplate(
         name=name,
         image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
-        args=[pod_policy.escape_references(word) for word in arguments(settings, inputs)] if settings else None,
+        args=args if settings else None,
         inputs=[Parameter(name=key) for key in inputs],
         outputs=[
             *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in parameters],

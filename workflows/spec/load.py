@@ -96,6 +96,7 @@ def _manifest(thing: KubernetesObject, configs: ConfigMaps, local: bool) -> tupl
         inference_set.read(value, findings) if thing.kind == inference_set.KIND else findings.read(Workspace, value)
     )
     rules.check_braces(value, "", findings)
+    rules.check_text(value, "", findings)
     if not workspace:
         return None, findings.errors
     trained, server = _training(workspace, configs, findings), _server(workspace, configs, findings)
@@ -117,6 +118,7 @@ def _training(workspace: Workspace, configs: ConfigMaps, findings: Findings) -> 
         # A chat template consists of braces; the compiler escapes them for Argo.
         given = {key: value for key, value in values.items() if key != "chat_template"}
         rules.check_braces(given, f"{training.ROOT}.{section}", findings)
+        rules.check_text(values, f"{training.ROOT}.{section}", findings)
     return read
 
 

@@ -19,6 +19,7 @@ from workflows.spec.schedule import MAX_NAME_LENGTH
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Inference, Preset, Tuning, Workspace
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 # Layers outside the transformer blocks that LoRA can adapt.
 OTHER_LAYERS = ("lm_head", "embed_tokens", "word_embeddings")
 
@@ -87,6 +88,17 @@ def check_braces(value: Any, path: str, findings: Findings) -> None:
     for place, text in _texts(value, path):
         if "{{" in text:
             findings.error(place, "contains '{{', which Argo would replace", "write it without '{{'")
+
+
+def check_text(value: Any, path: str, findings: Findings) -> None:
+    """Report strings with control characters, and those that do not fit into one argument of a process."""
+    for place, text in _texts(value, path):
+        if control := _CONTROL.search(text):
+            fix = "remove it, or write a line break or a tab"
+            findings.error(place, f"contains the control character U+{ord(control[0]):04X}", fix)
+        elif (size := len(text.encode(errors="surrogatepass"))) >= sources.MAX_ARGUMENT_BYTES:
+            limit = f"an argument of a process has at most {sources.MAX_ARGUMENT_BYTES - 1} bytes"
+            findings.error(place, f"has {size} bytes; {limit}", "shorten it")
 
 
 def _metadata(workspace: Workspace, findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
 from workflows.spec.workspace import DataDestination, DataSource
 
+MAX_ARGUMENT_BYTES = 128 * 1024
+"""Bytes of one argument of a process, with the final NUL (Linux: MAX_ARG_STRLEN)."""
 VOLUMES = (
     "persistentVolumeClaim",
     "hostPath",
@@ -36,12 +39,21 @@ def check_source(source: DataSource, path: str, allow_private: bool, findings: F
         findings.error(path, what, "set one of urls, volumeSource and image")
     if source.name and not names.is_subdomain(source.name):
         findings.error(join(path, "name"), f"{source.name!r} is not a DNS-1123 subdomain", names.SUBDOMAIN_RULE)
+    seen: set[str] = set()
+    size = len(json.dumps(source.urls))
+    if (
+        size >= MAX_ARGUMENT_BYTES
+        and max(len(url.encode(errors="surrogatepass")) for url in source.urls) < MAX_ARGUMENT_BYTES
+    ):
+        message = f"the URLs have {size} bytes; an argument of a process has at most {MAX_ARGUMENT_BYTES - 1} bytes"
+        findings.error(join(path, "urls"), message, "use fewer or shorter URLs, or a volume or image as input")
     for index, url in enumerate(source.urls):
         place = join(join(path, "urls"), index)
         urls.check(url, place, allow_private, findings)
-        if url in source.urls[:index]:
+        if url in seen:
             fix = "remove it; to count its rows twice, write pipeline: {data: {weights: {FILE: 2}}}"
             findings.error(place, "is a duplicate", fix)
+        seen.add(url)
     check_volume(source.volume_source, join(path, "volumeSource"), findings)
     check_image(source.image, join(path, "image"), "input", findings)
     if source.image_pull_secrets and not source.image:
@@ -123,5 +135,7 @@ def check_volume(volume: dict[str, Any] | None, path: str, findings: Findings) -
         findings.error(place, "must be a mapping")
     elif kind == "persistentVolumeClaim" and not isinstance(content.get("claimName"), str):
         findings.error(place, "missing field claimName", "add claimName: NAME")
+    elif kind == "persistentVolumeClaim" and not content["claimName"]:
+        findings.error(join(place, "claimName"), "must not be empty", "write the name of the claim")
     elif kind == "persistentVolumeClaim":
         check_name(content["claimName"], join(place, "claimName"), findings)

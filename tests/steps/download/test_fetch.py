@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from parquet_server import Fault, ParquetServer
@@ -349,25 +348,6 @@ def test_who_sees_the_token(monkeypatch, url: str, asked: str, sees: bool) -> No
     monkeypatch.setenv("HF_TOKEN", "hf_hush")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     assert bool(hosts.authentication(asked, url)) is sees
-
-
-def test_redirects_to_other_hosts_carry_no_netrc_entry(tmp_path, parquet_server, monkeypatch) -> None:
-    port = urlsplit(parquet_server.url).port
-    (tmp_path / "netrc").write_text("default login me password hush\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    parquet_server.put("/y.parquet", BODY)
-    parquet_server.redirect("/x.parquet", f"http://localhost:{port}/y.parquet")
-    get(tmp_path, f"{parquet_server.url}/x.parquet")
-    assert [seen.headers.get("authorization") for seen in parquet_server.seen][-1] is None
-
-
-@pytest.mark.parametrize(
-    "url", ["https://HuggingFace.co:443/d/x", "HTTPS://huggingface.co/d/x", "https://huggingface.co./d/x"]
-)
-def test_origins_are_compared_without_case_and_default_port(url: str) -> None:
-    assert hosts.origin(url) == hosts.origin("https://huggingface.co/other")
-    assert hosts.origin(url) != hosts.origin("http://huggingface.co/other")
-    assert hosts.origin(url) != hosts.origin("https://huggingface.co:444/other")
 
 
 def test_the_hub_refuses_and_the_fix_names_the_token(tmp_path, parquet_server, monkeypatch) -> None:

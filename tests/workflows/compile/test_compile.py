@@ -13,6 +13,7 @@ from steps.runtime import entrypoint
 from workflows import runner
 from workflows.argo.phase import Phase
 from workflows.argo.workflow import Retry
+from workflows.errors import InvalidInput
 from workflows.runner import launch, retries
 from workflows.runner.state import Attempt
 
@@ -373,3 +374,8 @@ def test_escaped_text_expands_to_itself(text):
 )
 def test_the_local_runner_expands_as_kubernetes(text, expanded):
     assert launch._expand(text, {"VAR_A": "A", "VAR_B": "B"}) == expanded
+
+
+def test_an_argument_that_linux_does_not_pass_is_rejected():
+    with pytest.raises(InvalidInput, match=r"--plan has .* bytes; an argument of a process has at most 131071 bytes"):
+        compiled(BASE | TUNING | {"data.urls": [f"https://a.example/{i}?{'x' * 1300}" for i in range(120)]})

@@ -3,6 +3,7 @@
 import pytest
 from workspace_sample import GOOD, PIPELINE, TUNING_PRESET, URL, problems, write
 
+from workflows.errors import InvalidInput
 from workflows.spec import load
 
 
@@ -167,3 +168,20 @@ def test_two_documents_with_the_same_name_are_rejected(tmp_path):
     assert problem.line == 4 + GOOD.count("\n") + 1
     other = GOOD.replace("name: tuned\n", "name: tuned\n  namespace: other\n", 1)
     assert len(load(write(tmp_path, f"{GOOD}---\n{other}"))) == 2
+
+
+@pytest.mark.parametrize("code", ["\\0", "\\x07", "\\x1b[31m", "\\x7f", "\\x9b"])
+def test_control_characters_are_rejected_with_their_path(tmp_path, code):
+    text = GOOD.replace(URL, f'      - "https://a.example/{code}x"\n')
+    with pytest.raises(InvalidInput) as error:
+        load(write(tmp_path, text))
+    messages = [problem.message for problem in error.value.problems if problem.path == "tuning.input.urls[0]"]
+    assert any("contains the control character" in message for message in messages)
+
+
+def test_many_urls_that_do_not_fit_into_an_argument_are_rejected(tmp_path):
+    urls = "".join(f"      - https://a.example/{i}?{'x' * 1300}\n" for i in range(108))
+    with pytest.raises(InvalidInput) as error:
+        load(write(tmp_path, GOOD.replace(URL, urls)))
+    [problem] = error.value.problems
+    assert problem.path == "tuning.input.urls" and "at most 131071 bytes" in problem.message

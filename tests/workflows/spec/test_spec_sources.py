@@ -232,6 +232,13 @@ BROKEN = {
         WEIGHTS,
         "must be a mapping",
     ),
+    "claim without a name": (
+        INPUT,
+        "  input:\n    volumeSource:\n      persistentVolumeClaim: {claimName: ''}  # <--\n",
+        "tuning.input.volumeSource.persistentVolumeClaim.claimName",
+        "must not be empty",
+    ),
+    "long url": (*url(f"https://a.example/{'x' * 140_000}"), "tuning.input.urls[0]", "at most 131071 bytes"),
     "password": (*url("https://me:pw@a.example/x"), "tuning.input.urls[0]", "contains a user or password"),
 }
 

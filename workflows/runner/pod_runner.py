@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from workflows.runner.state import Attempt, Node, Run
 from workflows.runs.observer import Observer
 
 _PROGRESS_SECONDS = 0.5
+
+
+_OWN_IO_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.E2BIG, errno.EIO}
+"""Errors of this machine, which a retry does not fix."""
 
 
 class PodRunner:
@@ -73,7 +78,7 @@ class PodRunner:
             self._settle(node, node.attempts[-1], node.attempts[-1].phase, node.attempts[-1].message)
 
     def _decide(self, template: Template, attempts: list[Attempt], tags: Scope) -> retries.RetryAfter | retries.GiveUp:
-        if template.retry_strategy is None:
+        if template.retry_strategy is None or attempts[-1].permanent:
             return retries.GiveUp()
         try:
             strategy = template.retry_strategy.model_dump(by_alias=True)
@@ -119,6 +124,7 @@ class PodRunner:
                 stdout=launch.stdout,
             )
         except (Unresolved, OSError, ValueError) as error:
+            attempt.permanent = isinstance(error, OSError) and error.errno in _OWN_IO_ERRORS
             return self._end(attempt, Phase.ERROR, _cannot_start(error))
         attempt.process, attempt.process_created = process.id, process.created
         self._run.save()
@@ -248,7 +254,9 @@ def last_error(lines: Iterable[str]) -> tuple[str, str]:
 def _cannot_start(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"command not found: `{error.filename}`"
-    return f"could not start: {error}" if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return f"could not start: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return str(error)
 
 
 def _read_outputs(template: Template, paths: Mapping[str, Path]) -> tuple[dict[str, str], list[str]]:

@@ -1,7 +1,7 @@
 """State of a run on disk, by which it can be watched and resumed after any interruption.
 
 RUN/
-  workflow.json   the document with the parameters of the run
+  workflow.json   the document with the parameters of the run; only its owner can read it: URLs can be signed
   state.json      phases, attempts, exit codes, times and outputs of the nodes
   lock            locked by the runner
   nodes/KEY/      logs, progress and scratch volumes of a node's attempts
@@ -32,6 +32,8 @@ class Attempt(BaseModel):
     phase: Phase = Phase.RUNNING
     message: str = ""
     fix: str = ""
+    permanent: bool = False
+    """True if a retry would fail for the same reason."""
     exit_code: int | None = None
     started_at: float
     finished_at: float | None = None
@@ -102,11 +104,11 @@ class Run:
 
     def save(self) -> None:
         """Write the state atomically."""
-        files.write_text(self.folder / "state.json", self.state.model_dump_json(indent=2) + "\n")
+        files.write_text(self.folder / "state.json", self.state.model_dump_json(indent=2) + "\n", private=True)
 
     def save_document(self) -> None:
         """Write the document."""
-        files.write_json(self.folder / "workflow.json", self.document)
+        files.write_json(self.folder / "workflow.json", self.document, private=True)
 
 
 def load(folder: Path) -> Run:
@@ -133,8 +135,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InvalidInput: another runner has locked it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        fix = "make the directory writable, or use another one"
+        raise InvalidInput(Problem(f"cannot be written: {error.strerror}", path=str(folder), fix=fix)) from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

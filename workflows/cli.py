@@ -6,12 +6,14 @@ Only the module of the requested subcommand is imported: ``--help`` and ``valida
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
+from steps.runtime import terminal
 from workflows import installation
 from workflows.errors import ArgotuneError, Cancelled, InvalidInput
 from workflows.version import VERSION
@@ -40,6 +42,9 @@ COMMANDS = {
 EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 bad input, 3 gate failed, 4 quota or capacity, 5 cancelled, 6 time limit"
 
 
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code (see ``EXIT_CODES``)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -58,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(command.run(args))
     except InvalidInput as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(terminal.escape(f"error: {problem}"), file=sys.stderr)
         return error.exit_code
     except ArgotuneError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(terminal.escape(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr)
@@ -73,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        print(f"error: unexpected {type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+            print(terminal.escape(f"error: {error.strerror}: {error.filename}"), file=sys.stderr)
+            print("    fix: free space, or use a writable directory", file=sys.stderr)
+            return 1
+        print(terminal.escape(f"error: unexpected {type(error).__name__}: {error}"), file=sys.stderr)
         print("    fix: rerun with --debug and report the traceback", file=sys.stderr)
         return 1
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import pydantic
 
-from steps.runtime import files, termination, versions
+from steps.runtime import files, terminal, termination, versions
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.runtime.redaction import redact
@@ -219,7 +219,7 @@ def as_json(given: Options) -> Any:
 
 
 def _fail(error: StepError) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(terminal.escape(f"error: {error}"), file=sys.stderr, flush=True)
     termination.write(error.message, error.fix)
     return error.exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from steps.runtime import terminal
 from steps.runtime.retry import Backoff
 from workflows.cluster import logs, watch
 from workflows.cluster.read_run import read_run
@@ -61,7 +62,7 @@ def print_result(api: Workflows, run: RunStatus) -> int:
     """Print how a run ended: where it is served, or the root failure; return the exit code."""
     result.print_answers(run)
     if image := run.outputs("package").get("image-reference"):
-        print(f"{'image:':11} {image}")
+        print(terminal.escape(f"{'image:':11} {image}"))
     next_steps, log = {}, ""
     if run.phase != "Succeeded" and run.cause:
         log = logs.tail_errors(api, run)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from steps.runtime import terminal
 from workflows.commands import stop
 from workflows.errors import ArgotuneError, InvalidInput, Problem
 
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(Problem(f"model {model!r} is not served", "--model", fix=f"use one of {models}"))
     question = sys.stdin.read() if args.question == "-" else args.question
     try:
-        print(serving_client.complete(running.endpoint, model, question, args.max_tokens, timeout=600))
+        answer = serving_client.complete(running.endpoint, model, question, args.max_tokens, timeout=600)
+        print(terminal.escape(answer) if sys.stdout.isatty() else answer)
     except StepError as error:
         raise ArgotuneError(str(error)) from None
     return 0

@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from steps.runtime import terminal
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
 
     def on_line(label: str, line: str) -> None:
         with lock:
-            print(line if args.step else f"[{label}] {line}", flush=True)
+            print(terminal.escape(line if args.step else f"[{label}] {line}"), flush=True)
 
     def on_message(text: str) -> None:
         with lock:
-            print(text, file=sys.stderr, flush=True)
+            print(terminal.escape(text), file=sys.stderr, flush=True)
 
     if not args.follow:
         logs.print_logs(api, status, args.step, on_line, on_message)

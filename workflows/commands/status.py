@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from steps.runtime import terminal
 from workflows.commands import ls
 
 if TYPE_CHECKING:
@@ -72,14 +73,14 @@ def _print_run(api: Workflows, status: RunStatus, *, wide: bool) -> None:
     if status.steps:
         print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(status, moment)])))
     if status.message and not status.verdict and status.phase != "Succeeded":
-        print(f"{status.name}: {status.message}", file=sys.stderr)
+        print(terminal.escape(f"{status.name}: {status.message}"), file=sys.stderr)
     for step in status.pending_approvals:
         command = f"argotune approve {status.name}{live.namespace_flag(api)}"
         print(f"{step.key} is waiting for approval: {command}", file=sys.stderr)
     if status.verdict:
-        print(f"{status.name}: {status.verdict}", file=sys.stderr)
+        print(terminal.escape(f"{status.name}: {status.verdict}"), file=sys.stderr)
         if status.phase != "Succeeded" and (lines := logs.tail_errors(api, status) or _fix(status)):
-            print(lines, file=sys.stderr)
+            print(terminal.escape(lines), file=sys.stderr)
 
 
 def _fix(status: RunStatus) -> str:

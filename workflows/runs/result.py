@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from steps.runtime import terminal
 from workflows.runs.status import RunStatus
 
 
@@ -20,8 +21,8 @@ def print_answers(run: RunStatus, hint: str = "") -> None:
         return
     for label, output in (("base model", "base-answer"), ("adapter", "answer")):
         if rollout.get(output):
-            print(f"\n{label + ':':11} {rollout[output]}")
-    print(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}")
+            print(terminal.escape(f"\n{label + ':':11} {rollout[output]}"))
+    print(terminal.escape(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}"))
 
 
 def print_verdict(run: RunStatus, next_steps: Mapping[str, str], log: str = "") -> int:
@@ -33,9 +34,9 @@ def print_verdict(run: RunStatus, next_steps: Mapping[str, str], log: str = "") 
         log: last lines of the failed step.
     """
     if run.verdict:
-        print(f"error: {run.verdict}", file=sys.stderr)
+        print(terminal.escape(f"error: {run.verdict}"), file=sys.stderr)
     if run.verdict and run.phase != "Succeeded":
         lines = [log] if log else []
         lines += [f"    {label}: {text}" for label, text in next_steps.items()]
-        print("\n".join(lines), file=sys.stderr)
+        print(terminal.escape("\n".join(lines)), file=sys.stderr)
     return run.exit_code

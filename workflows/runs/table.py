@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from steps.runtime import terminal
 from workflows.runs.status import NONE, RunStatus
 from workflows.runs.step import Step
 
@@ -61,6 +62,7 @@ def step_rows(run: RunStatus, moment: datetime) -> list[Row]:
 def lines(rows: Sequence[Row], widths: Sequence[int] | None = None) -> list[str]:
     """Return rows as lines with aligned columns."""
     widths = widths or widths_of(rows)
+    rows = [tuple(map(terminal.escape, row)) for row in rows]
     return ["   ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from steps.runtime import terminal
 from workflows.argo.phase import Phase
 from workflows.runs.observer import Observer
 from workflows.runs.status import RunStatus
@@ -84,11 +85,11 @@ class PlainView(Observer):
 
     def on_message(self, text: str) -> None:
         """Print the message."""
-        print(text, file=self._stream, flush=True)
+        print(terminal.escape(text), file=self._stream, flush=True)
 
     def on_prompt(self, text: str) -> None:
         """Print the question; the answer is typed on the same line."""
-        print(text, end="", file=self._stream, flush=True)
+        print(terminal.escape(text), end="", file=self._stream, flush=True)
 
     def on_end(self, run: RunStatus) -> None:
         """Print the final phase."""
@@ -131,13 +132,13 @@ class LiveView(Observer):
 
     def on_message(self, text: str) -> None:
         """Print the message above the table."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(terminal.escape(text), markup=False, highlight=False)
 
     def on_prompt(self, text: str) -> None:
         """Print the question below the table, which stops meanwhile."""
         if self._live and self._live.is_started:
             self._live.stop()
-        self._console.print(text, end="", markup=False, highlight=False)
+        self._console.print(terminal.escape(text), end="", markup=False, highlight=False)
 
     def on_prompt_end(self) -> None:
         """Resume drawing."""
@@ -165,7 +166,7 @@ class LiveView(Observer):
             phase = step.phase or str(Phase.PENDING)
             state = Text(phase, style=_STYLES.get(phase, "dim"))
             line = step.message or ("" if step.is_ended else self._lines.get(key, ""))
-            table.add_row(Text(name), state, _elapsed(step), self._bar(step), Text(line, style="dim"))
+            table.add_row(Text(name), state, _elapsed(step), self._bar(step), Text(terminal.escape(line), style="dim"))
         return table
 
     def _bar(self, step: Step) -> str:

@@ -16,7 +16,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,12 @@ from steps.serving.desired_adapters import DesiredAdapter
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 10.0
-DRAIN_SECONDS = 600.0
+DRAIN_SECONDS = 60.0
+"""Time for the requests of a replaced adapter; then they are cut, such as those of clients that stopped reading."""
+
+
+class Superseded(Exception):
+    """The desired configuration has changed while it was being loaded."""
 
 
 class AdapterReloader:
@@ -58,6 +63,10 @@ class AdapterReloader:
         self.desired = self.reached = self.problem = ""
         """Digest of the desired configuration, digest of the live one, and the reason why they differ."""
         self._watcher: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        """Held while versions change, so that an old version is not unloaded when it becomes live again."""
+        self._requests: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._draining: dict[str, asyncio.Task[None]] = {}
         self._context: Scope = {}
 
     def default_model(self) -> str:
@@ -101,12 +110,21 @@ class AdapterReloader:
         except ClientDisconnect:
             return
         self.running[model] += 1
+        request = asyncio.ensure_future(self._answer(*replace_body(scope, receive, body), send))
+        self._requests[model].add(request)
         try:
-            await self.app(*replace_body(scope, receive, body), send)
+            await asyncio.wait([request])
+            if not request.cancelled():  # cut by _unload: the server closes the connection
+                request.result()
         finally:
+            request.cancel()
+            self._requests[model].discard(request)
             self.running[model] -= 1
             if not self.running[model]:
                 del self.running[model]
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
     def _resolve(self, body: bytes) -> tuple[str, bytes]:
         """Return the model that will answer, and the request with its name."""
@@ -133,30 +151,62 @@ class AdapterReloader:
 
     async def _watch_file(self, file: Path) -> None:
         """Reconcile the server with the file whenever the file changes, and retry after a failure."""
-        retry_at, failed = 0.0, ""
+        retry_at, failed, last = 0.0, "", ""
         while True:
-            text = _read_text(file)
-            digest = desired_adapters.config_digest(text) if text else ""
+            digest = self._read_digest()
+            if digest != last:  # a problem of the previous configuration does not concern this one
+                self.desired, self.problem, last, failed = digest, "", digest, ""
             now = asyncio.get_running_loop().time()
             is_due = digest not in ("", self.reached) and (digest != failed or now >= retry_at)
             if is_due and await self._is_healthy():
-                self.desired = digest
                 try:
-                    await self._reconcile(desired_adapters.parse(text))
+                    await self._reconcile(file, digest)
                     self.reached, self.problem, failed = digest, "", ""
+                except Superseded:
+                    print("adapters are unchanged: the configuration has changed meanwhile", flush=True)
                 except Exception as error:  # the live adapters stay, whatever the error is
                     self.problem = " ".join(str(error).split()) or type(error).__name__
                     print(f"adapters are unchanged: {self.problem}", flush=True)
                     retry_at, failed = now + RETRY_SECONDS, digest
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _reconcile(self, desired: list[DesiredAdapter]) -> None:
-        for adapter in desired:
-            if adapter.version not in self.loaded:
-                await self._load(adapter, await asyncio.to_thread(self._fetch, adapter))
-        self.versions = {adapter.name: adapter.version for adapter in desired}  # all names switch at the same moment
-        for version in self.loaded - set(self.versions.values()):
-            await self._unload(version)
+    def _read_digest(self) -> str:
+        text = _read_text(self.file) if self.file else ""
+        return desired_adapters.config_digest(text) if text else ""
+
+    async def _reconcile(self, file: Path, digest: str) -> None:
+        """Load the desired adapters, switch all names at the same moment, and unload the other adapters.
+
+        Raises:
+            Superseded: The file has changed meanwhile: a withdrawn adapter must not become live.
+            Exception: An adapter cannot be loaded.
+        """
+        desired = desired_adapters.parse(_read_text(file))
+        try:
+            async with self._lock:
+                for adapter in desired:
+                    if adapter.version not in self.loaded:
+                        await self._fetch_and_load(adapter)
+                if self._read_digest() != digest:
+                    raise Superseded
+                self.versions = {adapter.name: adapter.version for adapter in desired}
+        finally:
+            await self._unload_others()
+
+    async def _unload_others(self) -> None:
+        """Unload versions that are not live: those in use in the background, after their last response."""
+        for version in self.loaded - set(self.versions.values()) - set(self._draining):
+            if not self.running[version]:
+                await self._unload(version)
+                continue
+            self._draining[version] = asyncio.create_task(self._drain(version))
+
+    async def _fetch_and_load(self, adapter: DesiredAdapter) -> None:
+        try:
+            await self._load(adapter, await asyncio.to_thread(self._fetch, adapter))
+        except BaseException:
+            shutil.rmtree(self.folder / adapter.version, ignore_errors=True)
+            raise
 
     def _fetch(self, adapter: DesiredAdapter) -> Path:
         """Return the folder of an adapter that fits the base model.
@@ -187,16 +237,31 @@ class AdapterReloader:
         self.loaded.add(adapter.version)
         print(f"adapter {adapter.name}: loaded {adapter.version}", flush=True)
 
+    async def _drain(self, version: str) -> None:
+        """Unload a version after its last response; cut the responses that take longer than ``DRAIN_SECONDS``."""
+        if self._requests[version]:
+            await asyncio.wait(self._requests[version], timeout=DRAIN_SECONDS)
+        del self._draining[version]
+        if version in self.versions.values():
+            return
+        for request in list(self._requests[version]):
+            request.cancel()
+        try:
+            await self._unload(version)
+        except RuntimeError as error:  # the next change tries again
+            print(str(error), flush=True)
+
     async def _unload(self, version: str) -> None:
-        deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
-        while self.running[version] > 0 and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(POLL_SECONDS / 4)
-        status, text = await self._post(UNLOAD, {"lora_name": version})
-        if status not in (200, 404):
-            raise RuntimeError(f"cannot unload {version}: {_error_message(text)}")
-        self.loaded.discard(version)
-        shutil.rmtree(self.folder / version, ignore_errors=True)
-        print(f"unloaded adapter {version}", flush=True)
+        async with self._lock:
+            if version in self.versions.values():
+                return  # live again
+            status, text = await self._post(UNLOAD, {"lora_name": version})
+            if status not in (200, 404):
+                raise RuntimeError(f"cannot unload {version}: {_error_message(text)}")
+            self.loaded.discard(version)
+            self._requests.pop(version, None)
+            shutil.rmtree(self.folder / version, ignore_errors=True)
+            print(f"unloaded adapter {version}", flush=True)
 
     async def _is_healthy(self) -> bool:
         return (await self._call("GET", HEALTH))[0] == 200

@@ -3,6 +3,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -208,3 +209,79 @@ def test_an_image_is_pulled_by_digest_and_deleted_when_unloaded(
     assert ask(server, "pulled").json()["model"] == desired.version
     deploy(file, server)
     assert list((tmp_path / "pulled").iterdir()) == []
+
+
+def test_a_failure_is_not_reported_for_the_next_configuration(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_reloader, "RETRY_SECONDS", 60.0)
+    one, two, three = (adapter(content=content) for content in "123")
+    deploy(file, server, one)
+    server.server.mute.add(two.version)
+    with pytest.raises(StepError, match="does not answer"):
+        deploy(file, server, two)
+    deploy(file, server, three)
+    with pytest.raises(StepError, match="does not answer"):
+        deploy(file, server, two)
+    serving_client.write_adapters(file, [three])  # as the rollout does after a failure
+    wait_for(lambda: not serving_client.get_problem(server.address))
+    server.server.mute.clear()
+    deploy(file, server, two)
+
+
+def test_an_adapter_withdrawn_during_a_slow_pull_never_becomes_live(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = adapter(content="1"), adapter(content="2")
+    deploy(file, server, one)
+    pulling, finish, fetch = threading.Event(), threading.Event(), adapter_reloader.fetch_adapter
+
+    def fetch_slowly(desired: DesiredAdapter, folder: Path, images: str = "") -> Path:
+        if desired == two:
+            pulling.set()
+            finish.wait(20)
+        return fetch(desired, folder, images)
+
+    monkeypatch.setattr(adapter_reloader, "fetch_adapter", fetch_slowly)
+    serving_client.write_adapters(file, [two])
+    assert pulling.wait(20)
+    serving_client.write_adapters(file, [one])
+    finish.set()
+    wait_for(lambda: ("/v1/unload_lora_adapter", two.version) in server.server.calls)
+    assert ask(server, "tuned").json()["model"] == one.version
+    assert list(server.server.adapters) == [one.version]
+
+
+def test_a_stuck_request_delays_no_change_and_is_cut(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_reloader, "DRAIN_SECONDS", 2.0)
+    one, two, three = (adapter(content=content) for content in "123")
+    deploy(file, server, one)
+    server.hold(one.version)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stuck = pool.submit(ask, server, "tuned")
+        wait_for(lambda: serving_client.get_state(server.address)["running"].get(one.version))
+        start = time.monotonic()
+        deploy(file, server, two)
+        deploy(file, server, three)
+        deploy(file, server, one)  # rolled back: it is live again, so it is not unloaded
+        deploy(file, server, two)
+        assert ask(server, "tuned").json()["model"] == two.version
+        assert not stuck.done() or time.monotonic() - start > 2
+        wait_for(lambda: one.version not in server.server.adapters)
+        assert isinstance(stuck.exception(20), requests.ConnectionError) or stuck.result().status_code == 500
+    assert not serving_client.get_state(server.address)["running"]
+
+
+def test_the_folder_of_a_failed_adapter_is_deleted(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], open_registry: Registry, tmp_path: Path
+) -> None:
+    target = reference.parse(f"{open_registry.address}/team/failed:1")
+    build_image(Path(adapter().path), tmp_path / "layout", "1", {})
+    desired = DesiredAdapter("pulled", push_image(tmp_path / "layout", target), image=f"{target.name}:1")
+    server.server.unloadable.add("pulled")
+    with pytest.raises(StepError, match="does not fit"):
+        deploy(file, server, desired)
+    serving_client.write_adapters(file, [])
+    wait_for(lambda: list((tmp_path / "pulled").iterdir()) == [])

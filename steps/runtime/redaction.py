@@ -16,8 +16,6 @@ _SECRET_KEY = re.compile(
     r"token(?!i[sz])|secret|passw|passphrase|credential|authorization|bearer|cookie|connectionstring"
     r"|(?:api|private|access|account|shared|signing)key"
 )
-# Of query parameters, which are masked more readily: a signed URL has its permission in several of them.
-_SECRET_PARAMETER = re.compile(r"sig|token|key|secret|password|credential|auth|policy", re.IGNORECASE)
 _SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
 _SECRET_IN_TEXT = [
     # https://user:password@host
@@ -47,11 +45,6 @@ def redact(value: Any) -> Any:
     ``max_new_tokens`` stay, and so does the ``origin`` of a value.
     """
     return _redact(value, hide=False)
-
-
-def is_secret_parameter(name: str) -> bool:
-    """Return True if the value of a query parameter can be a secret."""
-    return _SECRET_PARAMETER.search(name) is not None
 
 
 def is_signature(name: str) -> bool:

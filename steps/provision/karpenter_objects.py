@@ -55,20 +55,25 @@ NODE_CLASSES = {
 """By kind; the first is meant where only a name is given."""
 
 
-def node_class(given: str) -> tuple[str, str, NodeClass]:
-    """Kind, name and facts of a class of nodes, given as ``NAME`` or ``KIND/NAME``.
+def node_class(value: str) -> tuple[str, str, NodeClass]:
+    """Return kind, name and properties of a node class ``NAME``, ``KIND/NAME`` or ``KIND.GROUP/NAME``.
 
     Raises:
-        BadInput: for another kind.
+        BadInput: the group of another kind than ``NODE_CLASSES`` is missing.
     """
-    kind, _, name = given.rpartition("/")
+    kind_and_group, _, name = value.rpartition("/")
+    kind, _, group = kind_and_group.partition(".")
     kind = kind or next(iter(NODE_CLASSES))
-    if kind not in NODE_CLASSES or not name:
-        known = ", ".join(f"{known}/NAME" for known in NODE_CLASSES)
+    known = NODE_CLASSES.get(kind)
+    if known and group in ("", known.group) and name:
+        return kind, name, known
+    if not group or not name:
+        kinds = ", ".join(f"{known}/NAME" for known in NODE_CLASSES)
         raise BadInput(
-            f"--node-class {given}: not a class of nodes that is known here", f"write NAME or one of {known}"
+            f"--node-class {value}: the API group of this kind is unknown",
+            f"use NAME, {kinds}, or KIND.GROUP/NAME for another kind",
         )
-    return kind, name, NODE_CLASSES[kind]
+    return kind, name, NodeClass(group)
 
 
 def claim_name(run: str, number: int) -> str:

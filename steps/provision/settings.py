@@ -12,7 +12,10 @@ from steps.runtime.options import Options, Pattern
 
 GPU = "nvidia.com/gpu"
 Zone = Annotated[str, Pattern("[a-z0-9]([a-z0-9-]*[a-z0-9])?", "a zone such as 1 or eastus-1")]
-NodeClass = Annotated[str, Pattern(r"([A-Za-z0-9]+/)?[-a-z0-9.]+", "a node class as NAME or KIND/NAME")]
+NodeClass = Annotated[
+    str,
+    Pattern(r"([A-Za-z0-9]+(\.[-a-z0-9.]+)?/)?[-a-z0-9.]+", "a node class as NAME, KIND/NAME or KIND.GROUP/NAME"),
+]
 
 
 class ClusterRef(Options):
@@ -45,7 +48,7 @@ class NodePoolOptions(ClusterRef, NodesOptions):
     """Settings of the creation of nodes."""
 
     node_class: NodeClass = "default"
-    """Karpenter: name of an AKSNodeClass, or KIND/NAME (KaitoNodeClass/default for gpu-provisioner)."""
+    """Karpenter: name of an AKSNodeClass, KIND/NAME (KaitoNodeClass/default), or KIND.GROUP/NAME for other clouds."""
 
 
 class ReleaseSettings(ClusterRef):

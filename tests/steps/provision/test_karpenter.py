@@ -78,7 +78,9 @@ def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServe
     assert pool["spec"]["template"]["metadata"]["labels"] == {"apps": "tuned", RUN_LABEL: RUN}
 
 
-@pytest.mark.parametrize("node_class", ["default", "KaitoNodeClass/default", "EC2NodeClass/gpu"])
+@pytest.mark.parametrize(
+    "node_class", ["default", "KaitoNodeClass/default", "EC2NodeClass/gpu", "KWOKNodeClass.karpenter.kwok.sh/default"]
+)
 def test_the_documents_are_as_karpenter_defines_them(pod: Pod, claim_spec: Any, node_class: str) -> None:
     spot = not node_class.startswith("Kaito")
     wanted = pod.wanted(node_class=node_class, spot=spot, fallback_instance_types=[H100], zones=["eastus-1"], count=2)
@@ -107,8 +109,28 @@ def test_gpu_provisioner_gets_what_it_reads(pod: Pod, cluster: KubernetesServer)
     assert pod.release().startswith("deleted nodeclaims")
     with pytest.raises(BadInput, match="makes no spot nodes"):
         pod.provision(node_class="KaitoNodeClass/default", spot=True)
-    with pytest.raises(BadInput, match="not a class of nodes"):
+    with pytest.raises(BadInput, match="API group of this kind is unknown"):
         pod.provision(node_class="Other/default")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("gpu", ("karpenter.azure.com", "AKSNodeClass", "gpu")),
+        ("EC2NodeClass/gpu", ("karpenter.k8s.aws", "EC2NodeClass", "gpu")),
+        ("EC2NodeClass.karpenter.k8s.aws/gpu", ("karpenter.k8s.aws", "EC2NodeClass", "gpu")),
+        ("KWOKNodeClass.karpenter.kwok.sh/default", ("karpenter.kwok.sh", "KWOKNodeClass", "default")),
+        ("GCENodeClass.karpenter.k8s.gcp/a.b", ("karpenter.k8s.gcp", "GCENodeClass", "a.b")),
+    ],
+)
+def test_a_node_class_of_any_cloud_is_accepted(pod: Pod, value: str, expected: tuple[str, str, str]) -> None:
+    settings = pod.wanted(node_class=value, spot=True)
+    group, kind, name = expected
+    (pool, *_) = karpenter_objects.pools(settings, NOW)
+    reference = {"group": group, "kind": kind, "name": name}
+    assert pool["spec"]["template"]["spec"]["nodeClassRef"] == reference
+    claim = karpenter_objects.claim(settings, nodes.node_options(settings)[0], 0, NOW)
+    assert claim["spec"]["nodeClassRef"] == reference
 
 
 def test_the_next_kind_is_tried_where_one_is_not_to_be_had(

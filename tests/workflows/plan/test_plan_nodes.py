@@ -134,7 +134,7 @@ def test_without_an_instance_type_existing_nodes_are_used(compiled):
             None,
             {},
             "nodes.nodeClass",
-            "Machine/a: not a class of nodes",
+            "Machine/a: the API group of this kind is unknown",
         ),
         (
             {"provider": "karpenter", "nodeClass": "KaitoNodeClass/default"},

@@ -6,6 +6,7 @@ Each check yields sentences for what passed or could not be checked, and errors;
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,23 @@ Found = Iterator[str | StepError]
 RETRY = RetryPolicy(max_attempts=2, max_retry_after_seconds=120.0)
 """Of calls to a registry: few, because the steps that need it retry longer."""
 
+MODULES = (
+    "urllib3.exceptions",
+    "requests",
+    "kubernetes.client",
+    "kubernetes.config",
+    "huggingface_hub.file_download",
+    "huggingface_hub.utils",
+    "steps.kubernetes.client",
+    "steps.oci.registry_client",
+    "steps.preflight.cluster_checks",
+    "steps.preflight.data_checks",
+    "steps.preflight.model_checks",
+    "steps.preflight.tracking_checks",
+    "steps.provision.aks_capacity",
+)
+"""Modules that several checks import, directly or through others."""
+
 
 def preflight(settings: Settings) -> Result:
     """Run all checks, then report all results.
@@ -32,6 +50,7 @@ def preflight(settings: Settings) -> Result:
     """
     checked: list[str] = []
     faults: list[StepError] = []
+    _import_modules()
     with concurrent.futures.ThreadPoolExecutor(len(CHECKS)) as pool:
         for found in pool.map(lambda check: list(_finished(check, settings)), CHECKS):
             for item in found:
@@ -41,6 +60,14 @@ def preflight(settings: Settings) -> Result:
     if faults:
         raise together(faults)
     return Result(f"nothing speaks against this run ({len(checked)} checks)", checked)
+
+
+def _import_modules() -> None:
+    """Import what the checks use: threads that import the same packages at once can fail with ``_DeadlockError``."""
+    for name in MODULES:
+        # A package that is not installed is reported by the check that needs it.
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def together(faults: Sequence[StepError]) -> StepError:

@@ -28,12 +28,7 @@ def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:
     Raises:
         InvalidInput: no cluster is configured; the fix shows how to configure one.
     """
-    selected = (
-        args.namespace
-        or namespace
-        or os.environ.get("ARGO_NAMESPACE")
-        or str(site.load(getattr(args, "site", None)).get("namespace") or "")
-    )
+    selected = select_namespace(args, namespace)
     if os.environ.get("ARGO_SERVER") and not args.context and not args.kubeconfig:
         from workflows.cluster import argo_server
 
@@ -41,3 +36,13 @@ def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:
     from workflows.cluster import kubernetes_api
 
     return kubernetes_api.connect(args.kubeconfig, args.context, selected)
+
+
+def select_namespace(args: argparse.Namespace, document: str = "") -> str:
+    """Return the namespace of the flag, the user's document, the environment or the site profile; else empty."""
+    return (
+        args.namespace
+        or document
+        or os.environ.get("ARGO_NAMESPACE")
+        or str(site.load(getattr(args, "site", None)).get("namespace") or "")
+    )

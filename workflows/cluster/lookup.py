@@ -1,4 +1,4 @@
-"""Runs by name or ``@latest``."""
+"""Runs by name, by Workspace, or ``@latest``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from workflows.errors import InvalidInput, Problem
 from workflows.runs.status import RunStatus
 
 LATEST = "@latest"
+WORKSPACE_LABEL = "argotune.dev/workspace"
 
 
 def find_run(api: Workflows, name: str) -> RunStatus:
-    """Return the run of a name; ``@latest`` is the newest of the namespace.
+    """Return the run of a name, else the newest of a Workspace; ``@latest`` is the newest of the namespace.
 
     Raises:
         InvalidInput: there is none; the fix suggests similar names.
@@ -29,6 +30,8 @@ def find_run(api: Workflows, name: str) -> RunStatus:
     except ApiFailure as failure:
         if failure.status != 404 or "not installed" in failure.message:
             raise
+        if runs := list_runs(api, Scope(selector=f"{WORKSPACE_LABEL}={name}")):
+            return runs[0]
         message = f"run {name} not found in namespace {api.namespace} of {api.server}"
         raise InvalidInput(Problem(message, fix=_suggest(api, name))) from None
 

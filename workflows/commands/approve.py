@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.cluster import connect
 
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="Name of a run, or @latest")
+    parser.add_argument("name", metavar="NAME", help="Name of a run or a Workspace, or @latest")
     parser.add_argument("--no", action="store_true", help="Reject instead of approving")
     parser.add_argument("--step", default="", help="Step to approve, if several are suspended")
     parser.add_argument(

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.cluster import connect
 
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="Name of a run, or @latest")
+    parser.add_argument("name", metavar="NAME", help="Name of a run or a Workspace, or @latest")
     parser.add_argument("--step", default="", help="Print only this step, such as tune")
     parser.add_argument("-f", "--follow", action="store_true", help="Follow until the run or the step ends")
     connect.add_arguments(parser)

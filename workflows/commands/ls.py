@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         print(table.format_runs(runs, args.output), end="")
     elif not runs:
         location = "any namespace" if scope.all_namespaces else f"namespace {api.namespace}"
-        print(f"no runs in {location}", file=sys.stderr)
+        hint = "" if scope.all_namespaces else "; list all namespaces with -A"
+        print(f"no runs in {location}{hint}", file=sys.stderr)
     else:
         form = {"wide": args.output == "wide", "all_namespaces": scope.all_namespaces}
         rows = [table.header(**form), *(table.row(item, table.now(), **form) for item in runs)]

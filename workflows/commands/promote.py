@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_service(parser: argparse.ArgumentParser) -> None:
     """Declare the flags that select a service; ``argotune rollback`` shares them."""
     parser.add_argument("name", metavar="SERVICE", help="Name of the service: that of its Workspace")
-    parser.add_argument("-n", "--namespace", default="", help="Namespace of the service (default: the context's)")
+    text = "Namespace (default: $ARGO_NAMESPACE, the site profile's, or the context's)"
+    parser.add_argument("-n", "--namespace", default="", help=text)
     parser.add_argument("--deadline", default="15m", help="Time limit for servers to become ready (default: 15m)")
 
 
@@ -46,6 +47,7 @@ def change(args: argparse.Namespace, function: Any) -> int:
     """Call ``function(cluster, name, deadline)`` and convert errors of steps."""
     from steps.kubernetes import client as kubernetes_client
     from steps.runtime.errors import StepError
+    from workflows.cluster import connect
 
     try:
         deadline = parse_duration(args.deadline)
@@ -53,7 +55,7 @@ def change(args: argparse.Namespace, function: Any) -> int:
         raise InvalidInput(Problem(str(error), "--deadline")) from None
     try:
         cluster = kubernetes_client.connect()
-        cluster.namespace = args.namespace or cluster.namespace
+        cluster.namespace = connect.select_namespace(args) or cluster.namespace
         print(function(cluster, args.name, deadline))
     except StepError as error:
         raise from_step_error(error) from None

@@ -33,7 +33,9 @@ Columns:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune status``."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="Name of a run, or @latest (default: all runs)")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="Name of a run or a Workspace, or @latest (default: all)"
+    )
     ls.add_arguments(parser)
     parser.epilog = EXAMPLES
 

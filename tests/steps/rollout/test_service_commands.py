@@ -48,3 +48,14 @@ def test_errors(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -
     assert "no argotune service missing in namespace argotune" in capsys.readouterr().err
     assert main(["promote", "missing", "--deadline", "soon"]) == 2
     assert "--deadline" in capsys.readouterr().err
+
+
+def test_the_namespace_is_that_of_the_site_profile(
+    cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "site.yaml").write_text("namespace: ml-team\n")
+    monkeypatch.setenv("ARGOTUNE_SITE", str(tmp_path / "site.yaml"))
+    monkeypatch.delenv("ARGO_NAMESPACE", raising=False)
+    for command in ("promote", "rollback"):
+        assert main([command, "missing"]) == 2
+        assert "in namespace ml-team" in capsys.readouterr().err

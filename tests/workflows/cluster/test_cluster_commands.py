@@ -159,7 +159,7 @@ def test_ctrl_c_stops_watching_not_the_run(cluster, verb):
 
 def test_runs_are_listed_newest_first_in_kaitos_columns(cluster, capsys):
     assert main(["ls"]) == 0
-    assert capsys.readouterr() == ("", "no runs in namespace argotune\n")
+    assert capsys.readouterr() == ("", "no runs in namespace argotune; list all namespaces with -A\n")
     old = ArgoRun(name="old").all_succeeded().phase("Succeeded").now()
     new = ArgoRun(name="new").now()
     new["metadata"]["creationTimestamp"] = "2026-08-22T10:00:00Z"
@@ -207,6 +207,15 @@ def test_one_run_is_shown_step_by_step(cluster, capsys):
     assert main(["status", NAME, "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == NAME
     assert main(["status", NAME, "-A"]) == 2
+
+
+def test_a_workspace_is_its_newest_run(cluster, capsys):
+    old, new = ArgoRun(name="oncall-old").now(), ArgoRun(name="oncall-new").now()
+    new["metadata"]["creationTimestamp"] = "2099-08-22T10:00:00Z"
+    for document in (old, new):
+        cluster.put(document)
+    assert main(["status", "oncall", "-o", "name"]) == 0
+    assert capsys.readouterr().out == "oncall-new\n"
 
 
 def test_an_unknown_name_suggests_similar_ones(cluster, capsys):

@@ -221,9 +221,8 @@ def _without_retry_nodes(failures: Iterable[Mapping[str, Any]]) -> Iterator[Mapp
     for name, entry in entries:
         match = re.fullmatch(r"(.+)\((\d+)\)", name)
         if match and match[1] in names:
-            attempts[match[1]] = max(
-                attempts.get(match[1], (-1, {})), (int(match[2]), entry), key=lambda item: item[0]
-            )
+            if int(match[2]) >= attempts.get(match[1], (-1, entry))[0]:
+                attempts[match[1]] = int(match[2]), entry
         else:
             others.append((name, entry))
     for name, entry in others:

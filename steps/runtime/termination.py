@@ -1,7 +1,8 @@
 """The termination message of a container: why a step failed, for kubectl, Argo and the CLI.
 
-The kubelet mounts the file, writable for every user, and copies up to 4096 bytes to the container's status (Kubernetes:
-"Determine the Reason for Pod Failure"). Argo appends them to the node's message. The local runner does the same.
+The kubelet mounts the file, writable for every user, and copies up to 4096 bytes to the container's status
+(Kubernetes: "Determine the Reason for Pod Failure"). Argo appends them to the node's message,
+as the local runner does.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def format_text(message: str, fix: str = "") -> str:
 
 
 def parse(text: str) -> tuple[str, str]:
-    """Return message and fix of a termination message, also of a node's message, where Argo puts the exit code first."""
+    """Return message and fix of a termination message, also if Argo has put the exit code before it."""
     prefix = _ARGO_PREFIX.match(text)
     message, _, fix = text[prefix.end() if prefix else 0 :].partition(f"\n{_FIX}")
     return message.strip(), fix.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ OnLine = Callable[[str, str], None]
 """Receives the label of a pod and a line of its log."""
 OnMessage = Callable[[str], None]
 
+_EXECUTOR_LINE = re.compile(r"time=\S+ level=\w+ .*\bargo=true\b|Error: exit status \d+$")
 TAIL_LINES = 60
 JOIN_SECONDS = 60.0
 """Time limit for the logs to end after the run has ended."""
@@ -83,8 +85,14 @@ def tail_errors(api: Workflows, run: RunStatus) -> str:
         lines = [_split(line)[1] for line in api.log(run.name, run.cause.attempts[-1].pod, tail=TAIL_LINES)]
     except ApiFailure:
         return ""
+    lines = [line for line in lines if not _is_from_executor(line)]
     errors = [index for index, line in enumerate(lines) if line.startswith("error:")]
     return "\n".join(lines[errors[-1] :][:10]) if errors else ""
+
+
+def _is_from_executor(line: str) -> bool:
+    """Return True for a line of Argo's executor, which shares the main container's log."""
+    return _EXECUTOR_LINE.match(line) is not None
 
 
 def _names(step: Step) -> tuple[str, str]:
@@ -171,7 +179,8 @@ class _Log:
             if time != self._last:
                 self._last, self._seen = time or self._last, set()
             self._seen.add(text)
-            yield text
+            if not _is_from_executor(text):
+                yield text
 
 
 def _split(line: str) -> tuple[str, str]:

@@ -82,12 +82,14 @@ def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str,
     pods = _pods(node, nodes)
     last = pods[-1] if pods else node
     outputs = node.get("outputs") or last.get("outputs") or {}
-    message, fix = _message(node, last)
+    is_pending = node.get("phase") == "Running" and last.get("phase") == "Pending"
+    message, fix = _message(last if is_pending else node, last)
     return Step(
         key=key,
         type="Pod" if node.get("type") == "Retry" else str(node.get("type")),
         node=str(node.get("id")),
-        phase=str(node.get("phase") or "Pending"),
+        # Argo calls a Retry node Running as soon as its pod exists.
+        phase="Pending" if is_pending else str(node.get("phase") or "Pending"),
         message=message,
         fix=fix,
         progress=_progress(last),
@@ -104,7 +106,7 @@ def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str,
 
 
 def _message(node: Node, last: Node) -> tuple[str, str]:
-    """Return the message of a step and the fix: those that its last attempt wrote, unless Argo gives another reason."""
+    """Return message and fix of a step: those that its last attempt wrote, unless Argo has another reason."""
     message = str(node.get("message") or "")
     if not message or message.startswith(_NO_RETRY):
         message = str(last.get("message") or message)

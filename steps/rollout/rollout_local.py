@@ -106,7 +106,8 @@ def _service(settings: Settings) -> Service:
     user_arguments = server_command.normalize_arguments(settings.server_arguments)
     choice = server_command.choose_server()
     sources = adapter_sources.list_sources(settings)
-    base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
+    consolidated = server_command.needs_consolidated(choice, user_arguments)
+    base = fetch_model(settings.preset, settings.model, settings.revision, consolidated=consolidated).folder
     adapters, problems = [], []
     for source in sources:
         try:

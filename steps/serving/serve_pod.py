@@ -69,7 +69,8 @@ def prepare(settings: Settings) -> Program:
     if unused := server_command.unused_arguments(choice, arguments):
         print(f"not supported by the transformers server, ignored: {', '.join(unused)}", flush=True)
     print(f"fetching base model {settings.model}", flush=True)
-    base = fetch_model(preset=settings.preset, model=settings.model, revision=settings.revision).folder
+    consolidated = server_command.needs_consolidated(choice, arguments)
+    base = fetch_model(settings.preset, settings.model, settings.revision, consolidated=consolidated).folder
     folder = Path(os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
     file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
     images = os.environ.get(desired_adapters.IMAGES_VARIABLE, "")

@@ -146,6 +146,11 @@ def lora_arguments(ranks: Sequence[int]) -> dict[str, Any]:
     return {"enable-lora": True, "max-loras": len(ranks) + 1, "max-lora-rank": adapter_compat.vllm_rank(ranks)}
 
 
+def needs_consolidated(choice: Choice, arguments: Mapping[str, Any]) -> bool:
+    """Return True if the server reads the base model's weights in Mistral's format."""
+    return choice.kind == "vllm" and arguments.get("load-format") == "mistral"
+
+
 def chat_template(base: Path, adapters: Sequence[ServedAdapter]) -> str:
     """Return the chat template of an adapter if the base model has none, else ""."""
     if _has_chat_template(base):

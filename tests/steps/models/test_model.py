@@ -47,7 +47,7 @@ class Fetched:
         return list(json.loads(self.out.splitlines()[-1]))
 
 
-def fetch(home: Path, endpoint: str, *, env: Mapping[str, str] | None = None, **arguments: str) -> Fetched:
+def fetch(home: Path, endpoint: str, *, env: Mapping[str, str] | None = None, **arguments: str | bool) -> Fetched:
     done = subprocess.run(
         [sys.executable, "-c", FETCH, json.dumps(arguments)],
         env=os.environ | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_TOKEN": "", **(env or {})},
@@ -111,6 +111,27 @@ def test_only_required_files_are_downloaded(tiny: Path, tmp_path: Path) -> None:
     finally:
         server.stop()
     assert sorted(server.fetched) == ["config.json", "model.safetensors"]
+
+
+def test_weights_in_the_format_of_mistral_are_downloaded_where_the_flags_need_them(tiny: Path, tmp_path: Path) -> None:
+    folder, home = tmp_path / "repository", tmp_path / "home"
+    folder.mkdir()
+    for name in ("model-00001-of-00001.safetensors", "model.safetensors.index.json", "consolidated.safetensors"):
+        (folder / name).write_text(f'{{"name": "{name}"}}')  # equal files are downloaded once
+    for name in ("params.json", "tekken.json"):  # some repositories have no config.json
+        (folder / name).write_text(f'{{"name": "{name}"}}')
+    server = HubServer(REPOSITORY, folder)
+    try:
+        done = fetch(home, server.url, model=REPOSITORY, consolidated=True)
+        assert done.code == 0, done.err
+        assert sorted(server.fetched) == ["consolidated.safetensors", "params.json", "tekken.json"]
+        (folder / "consolidated.safetensors").unlink()
+        missing = fetch(tmp_path / "other", server.url, model=REPOSITORY, consolidated=True)
+    finally:
+        server.stop()
+    assert (missing.code, "consolidated*.safetensors" in missing.err) == (2, True)
+    offline = fetch(home, server.url, model=REPOSITORY, env={"HF_HUB_OFFLINE": "1"})
+    assert offline.code != 0, "weights in the other format are not those of transformers"
 
 
 @pytest.mark.parametrize("token", ["", "hf_other"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import presets
 from steps.models.adapter_compat import ServedAdapter
 from steps.runtime.errors import BadInput
 from steps.serving import server_command
@@ -86,6 +87,14 @@ def test_base_model_without_a_chat_template_gets_that_of_its_adapter(tmp_path: P
     assert server_command.chat_template(tmp_path, [adapter(folder)]) == "{{ messages }}"
     (tmp_path / "chat_template.jinja").write_text("{{ other }}")
     assert server_command.chat_template(tmp_path, [adapter(folder)]) == ""
+
+
+def test_presets_of_mistral_need_consolidated_weights() -> None:
+    models = [model for model in presets.models() if model.vllm.get("load-format") == "mistral"]
+    assert len(models) == 8
+    for model in models:
+        assert server_command.needs_consolidated(VLLM, model.vllm)
+        assert not server_command.needs_consolidated(TRANSFORMERS, model.vllm)
 
 
 def test_no_lora_flags_without_adapters() -> None:

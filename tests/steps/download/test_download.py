@@ -178,8 +178,8 @@ def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
     [
         (b"<!DOCTYPE html><title>Sign in</title>", "not a parquet file, but a web page"),
         (b"", "the file is empty"),
-        ({"question": ["a"], "output": ["b"]}, "there are `question`, `output`"),
-        ({"prompt": ["a", ""], "completion": ["b", "c"]}, "a message without text: 1 (row 1)"),
+        ({"question": ["a"], "output": ["b"]}, "no columns to tune on, only `question`, `output`"),
+        ({"prompt": ["a", ""], "completion": ["b", "c"]}, "    message without text: 1 (row 1)"),
         ({"prompt": ["a"], "completion": ["b"]}, "cannot split 1 rows"),
     ],
     ids=["web page", "empty", "columns", "rows", "too few"],
@@ -193,7 +193,7 @@ def test_data_that_cannot_be_used_leaves_nothing(
     assert not (work / "dataset").exists()
     # Mended at the same address, it is fetched anew.
     parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
-    assert "18 rows" in step(work, url).stdout
+    assert "18 training rows" in step(work, url).stdout
 
 
 def test_addresses_that_fail_leave_nothing(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
@@ -360,9 +360,10 @@ def test_a_weight_is_of_the_digest_and_its_spelling_is_not(tmp_path: Path, as_pa
 
 def test_weights_that_cannot_be_cost_no_download(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
-    done = step(work, url, flags=("--weights", '{"y.parquet": 2, "x.parquet": NaN}'), code=2)
-    assert "weights.y.parquet: no such file in the data" in done.stderr
-    assert "weights.x.parquet: nan is out of range" in done.stderr and "did you mean x.parquet?" in done.stderr
+    done = step(work, url, flags=("--weights", '{"y.parquet": 2}'), code=2)
+    assert "weights.y.parquet: no such file in the data" in done.stderr and "did you mean x.parquet?" in done.stderr
+    done = step(work, url, flags=("--weights", '{"x.parquet": NaN}'), code=2)
+    assert "--weights.x.parquet: Input should be a finite number" in done.stderr
     assert not parquet_server.seen
     assert "--weights.x.parquet" in step(work, url, flags=("--weights", '{"x.parquet": "two"}'), code=2).stderr
     done = step(work, url, flags=("--weights", '{"x.parquet": 0.01}'), code=2)

@@ -7,7 +7,7 @@ gradient accumulation. Both cost time, so neither is used before memory runs out
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -35,16 +35,26 @@ def with_oom_backoff(
     """
     for _ in range(group.oom_retries):
         config = _reduce_memory(config, method)
-    while True:
+    for attempt in _ever_smaller(config, method):
         try:
-            return train(config)
+            return train(attempt)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             if group.size > 1:
                 raise OutOfMemory from error
-            config = _reduce_memory(config, method)
         _free_memory()  # after the except block, since the traceback references the attempt's tensors
+    raise AssertionError("_ever_smaller ends by raising")
+
+
+def _ever_smaller(config: TrainingConfig, method: str) -> Iterator[TrainingConfig]:
+    """Yield the config, then one with less memory each time.
+
+    Raises:
+        InsufficientCapacity: Even a batch size of 1 does not fit.
+    """
+    yield config
+    yield from _ever_smaller(_reduce_memory(config, method), method)
 
 
 def _reduce_memory(config: TrainingConfig, method: str) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""What each pod does: one plain function a file, typed dataclass in, typed dataclass out.
+"""Steps of a run: each is a directory with settings, a function ``Settings -> Result``, and an entry point.
 
 Run one by hand with ``python -m steps.NAME --help``. Never imports ``hera`` or ``workflows``.
 """

@@ -33,7 +33,7 @@ class Acr:
         if path == "/oauth2/exchange":
             return self.exchange(fields(request))
         if path == "/oauth2/token":
-            # By GET come passwords, and nobody.
+            # GET requests have a password, or no credentials.
             known = request.method == "POST"
             return self.token(fields(request)) if known else denied(401, "UNAUTHORIZED", "authentication required")
         granted = self.access.get(request.headers.pop("authorization", "").removeprefix("Bearer "))

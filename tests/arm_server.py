@@ -333,11 +333,11 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
 
     def _page(self, items: list[dict[str, Any]], path: str, query: str) -> None:
         """Small pages, to see that all are read."""
-        asked = urllib.parse.parse_qs(query)
-        at = int(asked.get("$skiptoken", ["0"])[0])
+        query_values = urllib.parse.parse_qs(query)
+        at = int(query_values.get("$skiptoken", ["0"])[0])
         page: dict[str, Any] = {"value": items[at : at + PAGE]}
         if at + PAGE < len(items):
-            page["nextLink"] = f"{self.url}{path}?api-version={asked['api-version'][0]}&$skiptoken={at + PAGE}"
+            page["nextLink"] = f"{self.url}{path}?api-version={query_values['api-version'][0]}&$skiptoken={at + PAGE}"
         return self._json(200, page)
 
     def _error(self, status: int, code: str, message: str) -> None:

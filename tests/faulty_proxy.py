@@ -57,11 +57,11 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
 
     def hand_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        asked = urlsplit(self.path)
+        target = urlsplit(self.path)
         kept = {key: value for key, value in self.headers.items() if key.lower() not in HOP_BY_HOP}
-        server = http.client.HTTPConnection(asked.netloc, timeout=30)
+        server = http.client.HTTPConnection(target.netloc, timeout=30)
         try:
-            server.request(self.command, asked.path, body or None, kept)
+            server.request(self.command, target.path, body or None, kept)
             answer = server.getresponse()
             content = answer.read()
         except OSError:

@@ -26,15 +26,15 @@ def fields(resource: Resource, document: Object) -> dict[Path, Any]:
 
 
 def apply(
-    resource: Resource, live: Object, wanted: Object, owners: Owners, manager: str, *, force: bool
+    resource: Resource, live: Object, desired: Object, owners: Owners, manager: str, *, force: bool
 ) -> tuple[Object, Owners]:
-    """The object and its owners after ``manager`` applied ``wanted``.
+    """The object and its owners after ``manager`` applied ``desired``.
 
     Raises:
         Refused: 409 where another manager owns a field with another value, and ``force`` is not given.
     """
     me = (manager, "Apply")
-    new, there = fields(resource, wanted), fields(resource, live)
+    new, there = fields(resource, desired), fields(resource, live)
     lost = {
         (other, path)
         for other, paths in owners.items()

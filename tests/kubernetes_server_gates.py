@@ -1,4 +1,4 @@
-"""What an API server does with fields of a feature that it does not know, or that is switched off: image volumes."""
+"""Feature gates of an API server: fields of an unknown or disabled feature (image volumes)."""
 
 from __future__ import annotations
 

@@ -121,22 +121,22 @@ def _apply(
 ) -> tuple[int, Object]:
     if not call.query.get("fieldManager"):
         raise Refused(422, "Invalid", "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")
-    wanted = call.body
-    if wanted.get("metadata", {}).get("managedFields"):
+    desired = call.body
+    if desired.get("metadata", {}).get("managedFields"):
         raise Refused(400, "BadRequest", "metadata.managedFields must be nil")
-    if wanted.get("metadata", {}).get("name", call.name) != call.name:
+    if desired.get("metadata", {}).get("name", call.name) != call.name:
         raise Refused(400, "BadRequest", "the name of the object does not match the name on the URL")
     force = call.query.get("force") in ("true", "True", "1")
     record = cluster.records.get(cluster.key(resource, call.namespace, call.name))
     if record is None:
-        named = {**wanted, "metadata": {**wanted.get("metadata", {}), "name": call.name}}
+        named = {**desired, "metadata": {**desired.get("metadata", {}), "name": call.name}}
         made = cluster.create(resource, call.namespace, named, manager, dry_run=dry_run)
         if not dry_run:
             record = cluster.get(resource, call.namespace, call.name)
-            record.owners = {(manager, "Apply"): set(server_apply.fields(resource, wanted))}
+            record.owners = {(manager, "Apply"): set(server_apply.fields(resource, desired))}
             record.document["metadata"]["managedFields"] = server_apply.managed_fields(resource, record.owners)
         return 201, made
-    new, owners = server_apply.apply(resource, record.document, wanted, record.owners, manager, force=force)
+    new, owners = server_apply.apply(resource, record.document, desired, record.owners, manager, force=force)
     return 200, cluster.change(record, new, call.subresource, owners=owners, dry_run=dry_run)
 
 
@@ -247,9 +247,9 @@ def _seen(before: Object | None, after: Object | None, namespace: str, labels: s
 
 def _review(cluster: KubernetesServer, call: Call) -> Object:
     """SelfSubjectAccessReview: allowed, unless a test has forbidden it."""
-    asked = call.body["spec"].get("resourceAttributes", {})
-    resource = f"{asked.get('resource', '')}/{asked.get('subresource', '')}".rstrip("/")
-    denied = (asked.get("verb"), resource) in cluster.forbidden
+    review = call.body["spec"].get("resourceAttributes", {})
+    resource = f"{review.get('resource', '')}/{review.get('subresource', '')}".rstrip("/")
+    denied = (review.get("verb"), resource) in cluster.forbidden
     return {**call.body, "status": {"allowed": not denied}}
 
 

@@ -15,7 +15,7 @@ _REQUIREMENT = re.compile(
 
 
 def matches(document: Object, labels: str, fields: str) -> bool:
-    """Whether an object is selected by both; an empty selector selects all."""
+    """Return True if both selectors match an object; an empty selector matches all."""
     there = document["metadata"].get("labels") or {}
     return _labels(labels, there) and all(_field(part, document) for part in fields.split(",") if part)
 
@@ -48,8 +48,8 @@ def _field(part: str, document: Object) -> bool:
     found = re.fullmatch(r"([^=!]+)(==|=|!=)(.*)", part)
     if not found:
         raise Refused(400, "BadRequest", f"invalid selector: {part!r}")
-    path, operator, wanted = found.groups()
+    path, operator, values = found.groups()
     value: Any = document
     for word in path.split("."):
         value = (value or {}).get(word)
-    return (str(value or "") == wanted) != (operator == "!=")
+    return (str(value or "") == values) != (operator == "!=")

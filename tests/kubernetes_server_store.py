@@ -173,8 +173,8 @@ class Store:
         """Put a new state in the place of an old one; ``owners`` are given by apply, else ``manager`` did it."""
         resource, old = record.resource, record.document
         name = old["metadata"]["name"]
-        wanted = body.get("metadata", {}).get("resourceVersion")
-        if wanted and wanted != old["metadata"]["resourceVersion"]:
+        expected_version = body.get("metadata", {}).get("resourceVersion")
+        if expected_version and expected_version != old["metadata"]["resourceVersion"]:
             raise conflict(resource, name)
         new = self._typed(resource, body, old)
         if subresource == "status":

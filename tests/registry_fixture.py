@@ -31,7 +31,7 @@ class Registry:
     log: Path
 
     def requests(self, method: str, part: str) -> int:
-        """How many requests of ``method`` to a path that holds ``part`` were answered so far."""
+        """Return the number of answered requests of ``method`` whose path contains ``part``."""
         # The access log is Apache's: ... "PUT /v2/... HTTP/1.1" 201 ...
         return len(re.findall(rf'"{method} \S*{re.escape(part)}\S* HTTP', self.log.read_text()))
 
@@ -69,7 +69,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 @dataclass
 class Request:
-    """What a client asked a ``Front`` for."""
+    """A request to a ``Front``."""
 
     method: str
     path: str
@@ -79,7 +79,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What a ``Front`` says instead of, or what it was told by, the registry behind it."""
+    """A response of a ``Front``: its own, or that of the registry behind it."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)

@@ -144,8 +144,8 @@ def test_status_and_spec_are_written_apart_and_generations_count_the_spec(api: c
     apps = client.AppsV1Api(api)
     made = apps.create_namespaced_deployment(NS, {**deployment(), "status": {"replicas": 9}})
     assert made.status is None and made.metadata.generation == 1
-    told = apps.patch_namespaced_deployment_status("phi", NS, {"status": {"replicas": 1}, "spec": {"replicas": 7}})
-    assert (told.status.replicas, told.spec.replicas, told.metadata.generation) == (1, 1, 1)
+    received = apps.patch_namespaced_deployment_status("phi", NS, {"status": {"replicas": 1}, "spec": {"replicas": 7}})
+    assert (received.status.replicas, received.spec.replicas, received.metadata.generation) == (1, 1, 1)
     scaled = apps.patch_namespaced_deployment_scale("phi", NS, {"spec": {"replicas": 3}})
     assert (scaled.spec.replicas, scaled.status.replicas) == (3, 1)
     now = apps.read_namespaced_deployment("phi", NS)
@@ -240,7 +240,7 @@ def test_watches_tell_changes_bookmark_and_forgotten_versions(
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": NS, "labels": {"run": "a"}}}
     cluster.put(pod)
     cluster.put({**pod, "metadata": {"name": "elsewhere", "namespace": "default", "labels": {"run": "a"}}})
-    told: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     stream = watch.Watch().stream(
         core.list_namespaced_pod,
         NS,
@@ -251,16 +251,16 @@ def test_watches_tell_changes_bookmark_and_forgotten_versions(
     )
     for event in stream:
         metadata = event["raw_object"]["metadata"]
-        told.append((event["type"], metadata.get("name", "")))
-        if told[-1][0] == "ADDED":
+        received.append((event["type"], metadata.get("name", "")))
+        if received[-1][0] == "ADDED":
             cluster.put({**pod, "status": {"phase": "Running"}})
-        elif told[-1][0] == "MODIFIED":
+        elif received[-1][0] == "MODIFIED":
             cluster.put({**pod, "metadata": {**pod["metadata"], "labels": {"run": "b"}}})
-        elif told[-1][0] == "DELETED":
+        elif received[-1][0] == "DELETED":
             cluster.end_watches()
         else:
             break
-    assert told == [("ADDED", "p"), ("MODIFIED", "p"), ("DELETED", "p"), ("BOOKMARK", "")]
+    assert received == [("ADDED", "p"), ("MODIFIED", "p"), ("DELETED", "p"), ("BOOKMARK", "")]
     cluster.compact()
     with pytest.raises(ApiException) as old:
         list(watch.Watch().stream(core.list_namespaced_pod, NS, resource_version=start, timeout_seconds=30))

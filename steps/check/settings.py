@@ -32,4 +32,4 @@ class Result:
     settings_digest: str
     """Digest of all settings that shape the adapter."""
     difference: str
-    """What differs from the live adapter: data, settings, or both; ``nothing``; or ``no live adapter``."""
+    """Difference from the live adapter: data, settings, or both; ``nothing``; or ``no live adapter``."""

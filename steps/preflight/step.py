@@ -20,7 +20,7 @@ from steps.runtime.retry import RetryPolicy
 
 Found = Iterator[str | StepError]
 RETRY = RetryPolicy(max_attempts=2, max_retry_after_seconds=120.0)
-"""Of calls to a registry: few, because the steps that need it retry longer."""
+"""Attempts of a registry call: few, because the steps that need it retry longer."""
 
 MODULES = (
     "urllib3.exceptions",
@@ -138,11 +138,13 @@ def _pulled(image: str, docker_config: Path | None) -> Found:
     from steps.oci.registry_client import RegistryClient
 
     try:
-        wanted = reference.parse(image)
-        if RegistryClient(wanted, docker_config=docker_config, retry=RETRY).manifest_digest(wanted.tag_or_digest):
+        requested = reference.parse(image)
+        if RegistryClient(requested, docker_config=docker_config, retry=RETRY).manifest_digest(
+            requested.tag_or_digest
+        ):
             yield f"{image} may be pulled"
         else:
-            yield BadInput(f"{wanted.registry} has no {image}", "check the name and the tag, or push it first")
+            yield BadInput(f"{requested.registry} has no {image}", "check the name and the tag, or push it first")
     except StepError as error:
         yield error
 

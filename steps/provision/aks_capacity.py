@@ -38,7 +38,8 @@ def split(
             if error.status_code != 403:
                 raise
             print(
-                "quota not asked: no permission to read Microsoft.Compute skus and usages (docs/NODES.md)", flush=True
+                "quota not checked: no permission to read Microsoft.Compute skus and usages (docs/NODES.md)",
+                flush=True,
             )
             return list(node_options), []
     offered = {str(sku["name"]).lower(): sku for sku in skus if sku.get("resourceType") == "virtualMachines"}

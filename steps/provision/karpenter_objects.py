@@ -77,7 +77,7 @@ def node_class(value: str) -> tuple[str, str, NodeClass]:
 
 
 def claim_name(run: str, number: int) -> str:
-    """Name of one machine of a run; the same each time, so that it is never made twice.
+    """Return the name of one node of a run; deterministic, so that it is never created twice.
 
     Eleven lower case letters and digits: gpu-provisioner gives an AKS node pool this name.
     """
@@ -90,7 +90,7 @@ def pool_name(run: str, number: int) -> str:
 
 
 def claim(settings: Settings, choice: NodeOption, number: int, now: datetime.datetime) -> Document:
-    """NodeClaim for one machine."""
+    """Return the NodeClaim of one node."""
     _, _, facts = node_class(settings.node_class)
     metadata = _metadata(settings, claim_name(settings.run, number), now)
     metadata["annotations"] |= {CHOICE: str(choice), "karpenter.sh/do-not-disrupt": "true"}

@@ -1,9 +1,8 @@
 """Provide the hardware of a run, and report it.
 
-On one machine it compares what the Workspace asks for with what is here, and tuning then makes do with that, whatever
-the provider. In a cluster the provider of the site profile makes nodes of this run (``aks.py``,
-``karpenter.py``) or checks those that are there (``existing_nodes.py``); without one the
-pods that compute ask for GPUs themselves and the cluster's autoscaler brings the nodes.
+A local run compares the request with the local machine and uses that, with any provider. On a cluster, the provider of
+the site profile creates nodes for the run (``aks.py``, ``karpenter.py``) or checks existing ones
+(``existing_nodes.py``). Without a provider, the pods request GPUs and the cluster's autoscaler adds nodes.
 """
 
 from __future__ import annotations

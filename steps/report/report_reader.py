@@ -213,7 +213,7 @@ def _failures(reader: _Reader, content: str) -> tuple[Failure, ...]:
 
 
 def _without_retry_nodes(failures: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Replace each Retry node, whose message only says that retries ended, with its last attempt ``NAME(N)``."""
+    """Replace each Retry node, whose message only reports that retries ended, with its last attempt ``NAME(N)``."""
     entries = [(text(entry.get("displayName")), entry) for entry in failures]
     names = {name for name, _ in entries}
     attempts: dict[str, tuple[int, Mapping[str, Any]]] = {}

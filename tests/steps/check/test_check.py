@@ -1,4 +1,4 @@
-"""Whether there is something to tune: data and settings against the adapter in service."""
+"""Comparison of data and settings with the live adapter."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def settings(work: Path, **flags: Any) -> Settings:
     return Settings(work=work, **{"preset": "phi-4", "rank": 8, "data_digest": DATA, **flags})
 
 
-def put_in_service(work: Path, given: Settings, told: Result) -> package.Result:
-    """What the package step of a run does after the gate has let the adapter pass."""
+def package_adapter(work: Path, given: Settings, result: Result) -> package.Result:
+    """Package an adapter, as a run does after the gate passes."""
     return package.package(
         package.Settings(
             work=work,
-            image=told.image,
+            image=result.image,
             moving_image=given.image,
             data_digest=given.data_digest,
-            settings_digest=told.settings_digest,
+            settings_digest=result.settings_digest,
             output=given.output,
         )
     )
@@ -51,7 +51,7 @@ def put_in_service(work: Path, given: Settings, told: Result) -> package.Result:
 
 @pytest.fixture(params=["image", "volume"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Where adapters go: flags of the check step."""
+    """Flags of the check step for the destination of adapters."""
     if request.param == "volume":
         return {"output": tmp_path / "volume"}
     registry: Registry = request.getfixturevalue("open_registry")
@@ -59,17 +59,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_first_turn_finds_nothing_in_service(work: Path, place: dict[str, Any]) -> None:
-    told = check(settings(work, **place))
-    assert (told.changed, told.previous, told.difference) == (True, "", "no live adapter")
+    result = check(settings(work, **place))
+    assert (result.changed, result.previous, result.difference) == (True, "", "no live adapter")
 
 
 def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> None:
     given = settings(work, **place)
-    pushed = put_in_service(work, given, check(given))
-    told = check(given)
-    assert (told.changed, told.difference) == (False, "nothing")
+    pushed = package_adapter(work, given, check(given))
+    result = check(given)
+    assert (result.changed, result.difference) == (False, "nothing")
     expected = pushed.image_reference if given.image else str(given.output)
-    assert told.previous == expected
+    assert result.previous == expected
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,12 @@ def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> No
 def test_new_data_or_settings_are_something_to_tune(work: Path, place: dict[str, Any], news: dict[str, Any]) -> None:
     given = settings(work, **place)
     first = check(given)
-    put_in_service(work, given, first)
-    told = check(settings(work, **(place | news)))
-    assert told.changed
-    assert told.previous
-    assert told.difference == ("data" if "data_digest" in news else "settings")
-    assert not given.image or told.image != first.image
+    package_adapter(work, given, first)
+    result = check(settings(work, **(place | news)))
+    assert result.changed
+    assert result.previous
+    assert result.difference == ("data" if "data_digest" in news else "settings")
+    assert not given.image or result.image != first.image
 
 
 def test_the_tag_is_derived_and_always_the_same(work: Path) -> None:
@@ -99,8 +99,8 @@ def test_the_tag_is_derived_and_always_the_same(work: Path) -> None:
 
 
 def test_what_is_not_pushed_asks_no_registry(work: Path) -> None:
-    told = check(settings(work, image="127.0.0.1:9/team/a:1", push=False))
-    assert (told.changed, told.previous) == (True, "")
+    result = check(settings(work, image="127.0.0.1:9/team/a:1", push=False))
+    assert (result.changed, result.previous) == (True, "")
 
 
 def test_a_registry_that_refuses_is_an_error_and_not_a_reason_to_tune(work: Path, front: Front) -> None:
@@ -111,24 +111,24 @@ def test_a_registry_that_refuses_is_an_error_and_not_a_reason_to_tune(work: Path
 
 def test_a_copy_torn_by_a_kill_is_no_adapter_in_service(work: Path, tmp_path: Path) -> None:
     given = settings(work, output=tmp_path / "volume")
-    put_in_service(work, given, check(given))
+    package_adapter(work, given, check(given))
     (tmp_path / "volume" / "adapter_model.safetensors").write_bytes(b"of the next adapter")
-    told = check(given)
-    assert (told.changed, told.previous) == (True, "")
+    result = check(given)
+    assert (result.changed, result.previous) == (True, "")
 
 
 def test_an_adapter_of_somebody_else_is_in_service_and_of_unknown_making(work: Path, tmp_path: Path) -> None:
     given = settings(work, output=tmp_path / "volume")
-    put_in_service(work, given, check(given))
+    package_adapter(work, given, check(given))
     (tmp_path / "volume" / "lineage.json").unlink()
-    told = check(given)
-    assert (told.changed, told.previous) == (True, str(tmp_path / "volume"))
+    result = check(given)
+    assert (result.changed, result.previous) == (True, str(tmp_path / "volume"))
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"x": 1}'])
 def test_a_damaged_lineage_is_none(work: Path, tmp_path: Path, damage: str) -> None:
     given = settings(work, output=tmp_path / "volume")
-    put_in_service(work, given, check(given))
+    package_adapter(work, given, check(given))
     (tmp_path / "volume" / "lineage.json").write_text(damage)
     assert lineage.read_folder_lineage(tmp_path / "volume") is None
 

@@ -1,4 +1,4 @@
-"""What the loss counts: each token the assistant writes, with the one that ends its turn, and nothing else."""
+"""The loss counts each token of the assistant, with the end-of-turn token, and no others."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from steps.runtime.errors import BadInput
 
 SYSTEM = {"role": "system", "content": "Be short."}
 ASK, ANSWER = {"role": "user", "content": "What is blue?"}, {"role": "assistant", "content": "Number 4."}
-MORE, AGAIN = {"role": "user", "content": "Number 4."}, {"role": "assistant", "content": "As I said: number 4."}
+MORE, AGAIN = {"role": "user", "content": "Number 4."}, {"role": "assistant", "content": "Again: number 4."}
 TALK = [SYSTEM, ASK, ANSWER, MORE, AGAIN]
 
 TRL_TEMPLATES = "chat_templates"
@@ -53,7 +53,7 @@ def learned(tokenizer: Any, labels: list[int]) -> list[str]:
 
 def test_assistant_turns_with_their_end(tokenizer: Any) -> None:
     row = tokenize(tokenizer, TALK)
-    assert learned(tokenizer, row.labels) == ["Number 4.<|im_end|>", "As I said: number 4.<|im_end|>"]
+    assert learned(tokenizer, row.labels) == ["Number 4.<|im_end|>", "Again: number 4.<|im_end|>"]
     assert row.input_ids == tokenizer.apply_chat_template(TALK, return_dict=True)["input_ids"]
     assert all(label in (IGNORED, token) for token, label in zip(row.input_ids, row.labels, strict=True))
 
@@ -63,7 +63,7 @@ def test_templates_of_other_models(tokenizer: Any, name: str) -> None:
     tokenizer.chat_template = template(name)
     talk = TALK[1:] if name.startswith("gemma") else TALK
     row = tokenize(tokenizer, talk)
-    assert learned(tokenizer, row.labels) == [f"Number 4.{ENDS[name]}", f"As I said: number 4.{ENDS[name]}"]
+    assert learned(tokenizer, row.labels) == [f"Number 4.{ENDS[name]}", f"Again: number 4.{ENDS[name]}"]
     assert tokenizer.convert_tokens_to_ids(ENDS[name]) in stop_ids(tokenizer, [row])
 
 
@@ -81,7 +81,7 @@ def test_a_template_that_marks_its_turns(tokenizer: Any) -> None:
 
 
 def test_only_the_last_turn_or_all(tokenizer: Any) -> None:
-    assert learned(tokenizer, tokenize(tokenizer, TALK, learned="last").labels) == ["As I said: number 4.<|im_end|>"]
+    assert learned(tokenizer, tokenize(tokenizer, TALK, learned="last").labels) == ["Again: number 4.<|im_end|>"]
     row = tokenize(tokenizer, TALK, learned="all")
     assert row.labels == row.input_ids
 
@@ -91,7 +91,7 @@ def test_a_template_without_special_tokens(tokenizer: Any) -> None:
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    assert learned(tokenizer, tokenize(tokenizer, TALK).labels) == ["Number 4.", "As I said: number 4."]
+    assert learned(tokenizer, tokenize(tokenizer, TALK).labels) == ["Number 4.", "Again: number 4."]
 
 
 def test_content_that_the_template_strips(tokenizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Tune and evaluate in a folder of their own, on rows that lie elsewhere: the same adapter as beside its rows."""
+"""Tune and evaluate in a folder of their own, on rows that lie elsewhere: the same adapter as default its rows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_rows_elsewhere_give_the_same_adapter_and_evaluation(base: Path) -> None
     model, shared = small_model(base), with_rows(base / "shared", 20)
     trainable_model.write_rows(shared / "dataset" / "eval.parquet", trainable_model.chat_rows(25)[20:])
     apart = base / "shared" / "candidates" / "a"
-    beside, elsewhere = quick(shared, model), quick(apart, model, dataset=shared / "dataset")
-    assert elsewhere.adapter_digest == beside.adapter_digest
+    default, elsewhere = quick(shared, model), quick(apart, model, dataset=shared / "dataset")
+    assert elsewhere.adapter_digest == default.adapter_digest
     assert outputs_intact(settings(apart, model), elsewhere)
     results = [
         evaluate(EvaluateSettings(work=work, dataset=shared / "dataset", model=str(model), samples=0))

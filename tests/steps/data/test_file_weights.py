@@ -1,4 +1,4 @@
-"""Which file a weight is of, and what is said when it is of none."""
+"""Weights are resolved to files, and weights of unknown files are rejected."""
 
 from __future__ import annotations
 

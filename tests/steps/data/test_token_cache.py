@@ -33,8 +33,8 @@ def rows(tmp_path: Path) -> Rows:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows each call of the tokenizer got."""
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of rows in each call of the tokenizer."""
     calls: list[int] = []
     real = chat_tokens._tokenize_batch
 
@@ -47,17 +47,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_same_as_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
-    wanted = prepare(tokenizer, rows, LENGTH)
+    expected = prepare(tokenizer, rows, LENGTH)
     found = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
-    assert 0 < len(wanted.rows) < 60 and wanted.truncated  # rows of each fate
-    assert (list(found.rows), found.numbers) == (wanted.rows, wanted.numbers)
-    assert [found.rows[n] for n in (0, 5, -1)] == [wanted.rows[n] for n in (0, 5, -1)]
-    assert found.warning(60, LENGTH) == wanted.warning(60, LENGTH)
-    assert random.Random(1).sample(found.numbers, 3) == random.Random(1).sample(list(wanted.numbers), 3)
-    mapped, made = batching.dataset(found.rows, {}), batching.dataset(wanted.rows, {})
+    assert 0 < len(expected.rows) < 60 and expected.truncated  # rows of each fate
+    assert (list(found.rows), found.numbers) == (expected.rows, expected.numbers)
+    assert [found.rows[n] for n in (0, 5, -1)] == [expected.rows[n] for n in (0, 5, -1)]
+    assert found.warning(60, LENGTH) == expected.warning(60, LENGTH)
+    assert random.Random(1).sample(found.numbers, 3) == random.Random(1).sample(list(expected.numbers), 3)
+    mapped, made = batching.dataset(found.rows, {}), batching.dataset(expected.rows, {})
     assert mapped.cache_files and mapped.to_dict() == made.to_dict()
     packing = {"packing": True, "max_length": 256}
-    assert batching.dataset(found.rows, packing).to_dict() == batching.dataset(wanted.rows, packing).to_dict()
+    assert batching.dataset(found.rows, packing).to_dict() == batching.dataset(expected.rows, packing).to_dict()
 
 
 def test_many_rows_at_once_are_as_one_by_one(tokenizer: Any, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,28 +65,28 @@ def test_many_rows_at_once_are_as_one_by_one(tokenizer: Any, rows: Rows, monkeyp
     assert prepare(tokenizer, rows, 256).rows == [tokenize(tokenizer, row) for row in rows]
 
 
-def test_a_second_start_finds_them(tokenizer: Any, rows: Rows, tmp_path: Path, asked: list[int]) -> None:
+def test_a_second_start_finds_them(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
     first = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
-    assert asked == [60]
+    assert batch_sizes == [60]
     again = prepare_cached(trainable_model.make_tokenizer(), rows, tmp_path / "tokens", LENGTH)
-    assert asked == [60] and list(again.rows) == list(first.rows)
+    assert batch_sizes == [60] and list(again.rows) == list(first.rows)
     for settings in ({"learned": "all"}, {"keep": "keep_end"}):
         prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH, **settings)
-    assert len(asked) == 3
+    assert len(batch_sizes) == 3
     tokenizer.chat_template += "{# another, that writes the same #}"
     prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
-    assert len(asked) == 4
+    assert len(batch_sizes) == 4
     (tmp_path / "tokens" / "facts.json").unlink()  # as after a kill
     prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
-    assert len(asked) == 5
+    assert len(batch_sizes) == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.parquet", "tokens"]
 
 
-def test_other_rows_are_other_tokens(tokenizer: Any, rows: Rows, tmp_path: Path, asked: list[int]) -> None:
+def test_other_rows_are_other_tokens(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
     prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
     trainable_model.write_rows(rows.file, trainable_model.chat_rows(61))
     assert len(prepare_cached(tokenizer, read_messages(rows.file), tmp_path / "tokens", 256).rows) == 61
-    assert asked == [60, 61]
+    assert batch_sizes == [60, 61]
 
 
 def test_rows_that_can_not_be_used_leave_nothing(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
@@ -103,12 +103,12 @@ def test_mere_text_is_learned_with_its_end(tokenizer: Any) -> None:
 
 
 def test_a_training_that_goes_on_does_not_tokenize_again(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, asked: list[int]
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, batch_sizes: list[int]
 ) -> None:
     tiny, work = small_model(tmp_path_factory.getbasetemp()), with_rows(tmp_path / "work", 20)
     quick(work, tiny, max_steps=2)
-    assert asked == [20]
+    assert batch_sizes == [20]
     shutil.rmtree(work / "checkpoints")
     quick(work, tiny, max_steps=2)
-    assert asked == [20]
+    assert batch_sizes == [20]
     assert isinstance(TokenRows(work / "tokens" / "train" / "tokens.arrow"), TokenRows)

@@ -1,4 +1,4 @@
-"""The step as it runs in a pod: a process of its own, a real server, its exit code and what it leaves."""
+"""The download step as a process with a real server: its exit code and its outputs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of_this_machine(*urls: str) -> tuple[str, ...]:
 
 @dataclass
 class Ended:
-    """How the step ended."""
+    """Outcome of a step process."""
 
     code: int
     stdout: str
@@ -174,7 +174,7 @@ def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"<!DOCTYPE html><title>Sign in</title>", "not a parquet file, but a web page"),
         (b"", "the file is empty"),
@@ -185,13 +185,13 @@ def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
     ids=["web page", "empty", "columns", "rows", "too few"],
 )
 def test_data_that_cannot_be_used_leaves_nothing(
-    step, work, parquet_server, as_parquet, chats, body: Any, told: str
+    step, work, parquet_server, as_parquet, chats, body: Any, message: str
 ) -> None:
     url = parquet_server.put("/x.parquet", body if isinstance(body, bytes) else as_parquet(**body))
     done = step(work, url, code=2)
-    assert told in done.stderr and "fix: " in done.stderr and done.stderr.count("error:") == 1
+    assert message in done.stderr and "fix: " in done.stderr and done.stderr.count("error:") == 1
     assert not (work / "dataset").exists()
-    # Mended at the same address, it is fetched anew.
+    # The corrected file at the same URL is downloaded again.
     parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     assert "18 training rows" in step(work, url).stdout
 
@@ -286,8 +286,8 @@ def test_repeated_rows_and_unused_columns_are_told(work, parquet_server, as_parq
     url = parquet_server.put("/x.parquet", as_parquet(messages=rows, topic=["pods"] * 20))
     result = download(Settings(work=work, urls=[url], allow_private_hosts=True, eval_split=0.5))
     assert result == Result(rows=10, eval_rows=10, data_digest=result.data_digest, data_format="messages")
-    told = capsys.readouterr().out
-    assert "unused columns: topic" in told and "warning: 10 rows are duplicates" in told
+    message = capsys.readouterr().out
+    assert "unused columns: topic" in message and "warning: 10 rows are duplicates" in message
     train, held_out = rows_of(work / "dataset/train.parquet"), rows_of(work / "dataset/eval.parquet")
     assert manifest_of(work)["held_out_rows_in_train"] == sum(row in train for row in held_out)
 
@@ -331,8 +331,8 @@ def test_files_count_as_often_as_they_weigh(step, work, parquet_server: ParquetS
     assert len(drawn) == int(len(left[0]) / 2 + 0.5) and len(train) == len(drawn) + 3 * len(left[1])
     manifest = manifest_of(work)
     assert (manifest["rows"], manifest["duplicate_rows"], manifest["held_out_rows_in_train"]) == (len(train), 0, 0)
-    told = [(source["rows"], source["weight"], source["train_rows"]) for source in manifest["sources"]]
-    assert told == [(60, 0.5, len(drawn)), (40, 3, 3 * len(left[1]))]
+    message = [(source["rows"], source["weight"], source["train_rows"]) for source in manifest["sources"]]
+    assert message == [(60, 0.5, len(drawn)), (40, 3, 3 * len(left[1]))]
     assert f"{3 * len(left[1])} of {plain} (weight 3)" in done.stdout and "hush" not in done.stdout
     again = step(work, signed, plain, flags=flags)
     assert "already done" in again.stdout

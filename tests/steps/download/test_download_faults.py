@@ -33,7 +33,7 @@ DIRECT, MOVED, STORED = "/direct.parquet", "/moved.parquet", "/store/moved.parqu
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was waited for, in no time; one file after the other, so that calls have an order."""
+    """Waits, recorded without waiting; one connection, so that calls have an order."""
     waited: list[float] = []
     monkeypatch.setattr(fetch, "fetch_all", functools.partial(fetch.fetch_all, wait=waited.append))
     monkeypatch.setattr(fetch, "MAX_CONNECTIONS", 1)
@@ -61,7 +61,7 @@ def attempt(
             server.put(path, body)
         urls = [server.url + DIRECT, server.redirect(MOVED, STORED)]
         settings = Settings(work=tmp_path / str(next(NUMBER)), urls=urls, allow_private_hosts=True)
-        # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
+        # Short where no answer comes; elsewhere long enough that a slow machine causes no faults.
         monkeypatch.setattr(transfer, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
         waits.clear()
         try:
@@ -94,7 +94,7 @@ def tried(faults: Faults, kind: str, call: int, settings: Settings) -> str:
 
 
 def whole(settings: Settings, sent: dict[str, int], bodies: dict[str, bytes]) -> None:
-    """All rows are there once, no byte came twice, and nothing is left beside them."""
+    """All rows exist once, no byte was sent twice, and no other file remains."""
     rows_are_there(settings, 60)
     assert all(sent[path] <= len(body) for path, body in bodies.items()), "what was there was fetched again"
     left = [path.name for path in (settings.work / "dataset").rglob("*") if "partial" in path.name]
@@ -158,7 +158,7 @@ def test_an_image_of_data(
         outcome = tried(before.faults, kind, call, settings)
         rows_are_there(settings, 60)
         raw = settings.work / "dataset" / "raw"
-        assert [path.name for path in raw.iterdir()] == ["image"], "something is left beside the image"
+        assert [path.name for path in raw.iterdir()] == ["image"], "no other file remains"
         assert len(list((raw / "image").iterdir())) == len(bodies)
         return before.faults, outcome
 

@@ -144,7 +144,7 @@ def test_killed_between_the_last_byte_and_the_renaming(tmp_path, parquet_server:
     file.rename(partial)
     assert get(tmp_path, url) == [BODY]
     assert parquet_server.sent("/x.parquet") == len(BODY)
-    # And before the digest was recorded: the server says that nothing is missing.
+    # And before the digest was recorded: the server reports that nothing is missing.
     file.rename(partial)
     state = transfer.state_path(file)
     state.write_text(state.read_text().replace(hashlib.sha256(BODY).hexdigest(), "").replace('"sha256:"', '""'))
@@ -335,7 +335,7 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(tmp_path, parquet_server
 
 
 @pytest.mark.parametrize(
-    ("url", "asked", "sees"),
+    ("url", "requested", "sees"),
     [
         ("https://huggingface.co/d/x", "https://huggingface.co/d/x", True),
         ("https://huggingface.co/d/x", "https://cdn-lfs.huggingface.co/x", False),
@@ -344,10 +344,10 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(tmp_path, parquet_server
         ("https://evil.example/x", "https://huggingface.co/d/x", False),
     ],
 )
-def test_who_sees_the_token(monkeypatch, url: str, asked: str, sees: bool) -> None:
+def test_who_sees_the_token(monkeypatch, url: str, requested: str, sees: bool) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_hush")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    assert bool(hosts.authentication(asked, url)) is sees
+    assert bool(hosts.authentication(requested, url)) is sees
 
 
 def test_the_hub_refuses_and_the_fix_names_the_token(tmp_path, parquet_server, monkeypatch) -> None:

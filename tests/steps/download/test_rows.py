@@ -115,7 +115,7 @@ def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"question": ["a"], "output": ["b"]}, "no columns to tune on, only `question`, `output`"),
         ({"conversations": ["a"]}, "unsupported column type: `conversations` is string"),
@@ -135,15 +135,15 @@ def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
         ({"messages": pa.array([], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}, "no rows"),
     ],
 )
-def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
-    with pytest.raises(UnusableData, match=rf"a\.parquet: .*{told}") as raised:
+def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnusableData, match=rf"a\.parquet: .*{message}") as raised:
         detect_common_format([written(tmp_path / "a.parquet", **columns)])
     assert raised.value.exit_code == 2 and raised.value.fix
     assert raised.value.invalid_files == [tmp_path / "a.parquet"]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "the file is empty"),
         (b"<!DOCTYPE html><html>", "not a parquet file, but a web page"),
@@ -155,9 +155,9 @@ def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any]
         (b"PAR1", "a damaged parquet file"),
     ],
 )
-def test_files_that_are_not_parquet(tmp_path: Path, content: bytes, told: str) -> None:
+def test_files_that_are_not_parquet(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.parquet").write_bytes(content)
-    with pytest.raises(UnusableData, match=rf"a\.parquet: {told}") as raised:
+    with pytest.raises(UnusableData, match=rf"a\.parquet: {message}") as raised:
         detect_common_format([DataFile(tmp_path / "a.parquet", "a.parquet")])
     assert raised.value.fix
 
@@ -197,12 +197,12 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("row", "told"), FAULTS)
-def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, told: str) -> None:
+@pytest.mark.parametrize(("row", "message"), FAULTS)
+def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, message: str) -> None:
     kind = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())])
     rows = pa.array([[ASK, ANSWER], [ASK, ANSWER], row], pa.list_(kind))
     data = written(tmp_path / "a.parquet", messages=rows)
-    with pytest.raises(UnusableData, match=rf"a\.parquet: 1 of 3 rows\n    {told}: 1 \(row 2\)"):
+    with pytest.raises(UnusableData, match=rf"a\.parquet: 1 of 3 rows\n    {message}: 1 \(row 2\)"):
         check("messages", data)
 
 
@@ -366,11 +366,11 @@ PAIR_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("chosen", "rejected", "told"), PAIR_FAULTS)
-def test_pairs_that_cannot_be_used(tmp_path: Path, chosen: Any, rejected: Any, told: str) -> None:
+@pytest.mark.parametrize(("chosen", "rejected", "message"), PAIR_FAULTS)
+def test_pairs_that_cannot_be_used(tmp_path: Path, chosen: Any, rejected: Any, message: str) -> None:
     good = [[ASK, ANSWER]], [[ASK, WORSE]]
     data = written(tmp_path / "a.parquet", chosen=good[0] + chosen, rejected=good[1] + rejected)
-    with pytest.raises(UnusableData, match=rf"1 of 2 rows\n    {told}: 1 \(row 1\)"):
+    with pytest.raises(UnusableData, match=rf"1 of 2 rows\n    {message}: 1 \(row 1\)"):
         check("preference", data)
 
 

@@ -26,7 +26,7 @@ def test_text_is_learned_and_evaluated(
     quick(tmp_path, tiny, max_steps=12)
     result = evaluate(EvaluateSettings(work=tmp_path, model=str(tiny), method="qlora", samples=2))
     assert result.adapter_loss < result.base_loss
-    told = json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert (told["rows"], told["samples"]) == (4, [])
+    evaluation = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert (evaluation["rows"], evaluation["samples"]) == (4, [])
     lengths = json.loads((tmp_path / "report" / "train.jsonl").read_text().splitlines()[0])
     assert lengths["tokens"] > 0 and "training" in capsys.readouterr().out

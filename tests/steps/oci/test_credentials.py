@@ -115,7 +115,7 @@ def test_secrets_do_not_show() -> None:
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where to write the body of ``docker-credential-test``, whose standard input is ``$server``."""
+    """Return the path for the body of ``docker-credential-test``, whose standard input is ``$server``."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder), prepend=":")

@@ -185,7 +185,7 @@ def test_a_tag_that_the_registry_locks_is_told(
     with pytest.raises(BadInput, match=f"does not allow writing .*kept:1.0: HTTP {status} {code}") as caught:
         registry.push_image(image.layout, ref(f"{front.address}/kept:1.0"))
     assert "locked or immutable: use a new tag" in caught.value.fix
-    assert len([r for r in front.seen if r.method == "PUT" and is_manifest in r.path]) == 1, "no retry mends that"
+    assert len([r for r in front.seen if r.method == "PUT" and is_manifest in r.path]) == 1, "a retry cannot help"
 
 
 def test_what_may_not_be_pushed_is_known_before(password_registry: Registry, log_in: LogIn) -> None:
@@ -197,4 +197,4 @@ def test_what_may_not_be_pushed_is_known_before(password_registry: Registry, log
     RegistryClient(target, push=True).try_upload()
     assert password_registry.requests("DELETE", "/tried/blobs/uploads/") == 1
     repository = password_registry.log.parent / "data/docker/registry/v2/repositories/tried"
-    assert not list(repository.rglob("startedat")), "what an upload that may go on has"
+    assert not list(repository.rglob("startedat")), "no state of an unfinished upload remains"

@@ -40,8 +40,8 @@ def test_push_and_pull_by_workload_identity(
     assert first["grant_type"] == "client_credentials"
     assert first["scope"] == "https://containerregistry.azure.net/.default"
     assert first["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-    said = capfd.readouterr()
-    assert not [text for text in ("canary", ASSERTION, ENTRA_TOKEN) if text in said.out + said.err]
+    captured = capfd.readouterr()
+    assert not [text for text in ("canary", ASSERTION, ENTRA_TOKEN) if text in captured.out + captured.err]
 
 
 def test_a_refresh_token_that_ended_is_exchanged_anew(image: Image, acr: Acr, entra: Entra) -> None:
@@ -79,7 +79,7 @@ def test_an_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> Non
 def test_an_identity_that_entra_does_not_know(
     image: Image, acr: Acr, entra: Entra, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AZURE_CLIENT_ID", "somebody-else")
+    monkeypatch.setenv("AZURE_CLIENT_ID", "another-client")
     with pytest.raises(BadInput, match="AADSTS70021: No matching federated identity") as caught:
         registry.push_image(image.layout, ref(f"{acr.address}/azure/unknown:1"))
     assert "federated credential" in caught.value.fix
@@ -139,7 +139,7 @@ def test_which_registries_are_azures(host: str, azure: bool, monkeypatch: pytest
 def test_without_any_identity_it_is_asked_as_nobody(
     image: Image, acr: Acr, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As on somebody's machine that never saw Azure; a registry may let everybody pull."""
+    """Simulate a machine without Azure credentials; a registry can allow anonymous pulls."""
     monkeypatch.setenv("ARGOTUNE_AZURE_REGISTRIES", acr.address)
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"):

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a registry and back, and what the user is told."""
+"""Faults between client and registry, and their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A blob in chunks: cut at any byte it goes on or begins anew, in this process or in the next."""
+"""Chunked uploads resume or restart after an interruption at any byte, in the same process or a new one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def send(
 
 
 def is_there(registry: Registry, path: Path, tmp_path: Path) -> bool:
-    """The registry gives back the same bytes; ``fetch_blob`` compares digest and size."""
+    """The registry returns the same bytes; ``fetch_blob`` compares digest and size."""
     back = tmp_path / "back"
     RegistryClient(ref(f"{registry.address}/blobs:1")).fetch_blob(blob_of(path), back)
     return back.read_bytes() == path.read_bytes()
@@ -256,7 +256,7 @@ def test_addresses_elsewhere_are_not_kept(
 class Resuming:
     """An upload by the letter of the specification, which keeps what came of a chunk that was cut.
 
-    Debian's docker-registry does not; there is no other registry to be had offline.
+    Debian's docker-registry does not; no other registry is available offline.
     """
 
     def __init__(self) -> None:

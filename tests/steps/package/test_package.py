@@ -181,8 +181,8 @@ def test_program(work: Path, tmp_path: Path, password_registry: Registry, log_in
     assert outputs(tmp_path / "out") == result
 
     oci_layout.blob_path(work / "image", layer.digest).write_bytes(b"damaged")
-    mended = as_program(*flags, **out)
-    assert mended.returncode == 0 and "already done" not in mended.stdout
+    repeated = as_program(*flags, **out)
+    assert repeated.returncode == 0 and "already done" not in repeated.stdout
     assert outputs(tmp_path / "out") == result
     oci_layout.read_image(work / "image")
 

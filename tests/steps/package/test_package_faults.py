@@ -66,7 +66,7 @@ class Push:
             faults.fail(kind, call, name)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                # Short where no answer comes; elsewhere so long that a slow machine makes no faults of its own.
+                # Short where no answer comes; elsewhere long enough that a slow machine causes no faults.
                 for module in ("registry_client", "registry_auth", "registry_azure"):
                     patch.setattr(f"steps.oci.{module}.TIMEOUT", (30.0, 0.3 if kind == "timeout" else 30.0))
                 first = kill_proof(faults, self.package) if kind == "killed" else bool(self.package())

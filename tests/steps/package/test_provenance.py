@@ -27,7 +27,7 @@ CANARY = "hf_CanaryCanaryCanaryCanary1234567890"
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What tune, evaluate and download leave behind."""
+    """Write the results of tune, evaluate and download."""
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     work = tmp_path / "work"
     (work / "adapter").mkdir(parents=True)
@@ -63,14 +63,17 @@ def statement(work: Path) -> dict[str, Any]:
 
 def test_what_it_says(work: Path) -> None:
     result = package(given(work, image="r.example.com/team/adapter:1", push=False))
-    said = statement(work)
-    assert (said["_type"], said["predicateType"]) == (
+    attested = statement(work)
+    assert (attested["_type"], attested["predicateType"]) == (
         "https://in-toto.io/Statement/v1",
         "https://slsa.dev/provenance/v1",
     )
     digest = {"sha256": result.image_digest.removeprefix("sha256:")}
-    assert said["subject"] == [{"name": "r.example.com/team/adapter", "digest": digest}]
-    definition, details = said["predicate"]["buildDefinition"], said["predicate"]["runDetails"]
+    assert attested["subject"] == [{"name": "r.example.com/team/adapter", "digest": digest}]
+    definition, details = (
+        attested["predicate"]["buildDefinition"],
+        attested["predicate"]["runDetails"],
+    )
     assert definition["externalParameters"] == {
         "preset": "smollm2-135m-instruct",
         "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -99,12 +102,12 @@ def test_records_of_another_adapter_do_not_count(work: Path) -> None:
     (work / "adapter" / "adapter_config.json").write_text('{"r": 16}')
     files.write_json(work / "dataset" / "manifest.json", {"data_digest": "sha256:other", "sources": []})
     package(given(work))
-    said = statement(work)["predicate"]
-    assert said["runDetails"]["byproducts"] == []
-    assert "rank" not in said["buildDefinition"]["externalParameters"]
-    assert [item["name"] for item in said["buildDefinition"]["resolvedDependencies"]] == ["base model"]
-    assert "metadata" not in said["runDetails"]
-    assert said["runDetails"]["builder"]["version"]["python"]
+    attested = statement(work)["predicate"]
+    assert attested["runDetails"]["byproducts"] == []
+    assert "rank" not in attested["buildDefinition"]["externalParameters"]
+    assert [item["name"] for item in attested["buildDefinition"]["resolvedDependencies"]] == ["base model"]
+    assert "metadata" not in attested["runDetails"]
+    assert attested["runDetails"]["builder"]["version"]["python"]
 
 
 def test_equal_records_give_equal_bytes(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

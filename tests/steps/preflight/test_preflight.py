@@ -209,11 +209,11 @@ def test_a_pull_has_credentials_of_its_own(
     folder = tmp_path / "pull-secret"
     folder.mkdir()
     (docker_config / "config.json").rename(folder / "config.json")
-    wanted = f"{password_registry.address}/flight/rows:1"
+    expected = f"{password_registry.address}/flight/rows:1"
     with pytest.raises(BadInput, match="has no"):
-        look(tmp_path, data_image=wanted, pull_config=folder)
+        look(tmp_path, data_image=expected, pull_config=folder)
     with pytest.raises(BadInput, match="does not allow a client without credentials to pull"):
-        look(tmp_path, data_image=wanted)
+        look(tmp_path, data_image=expected)
 
 
 def test_a_locked_repository(front: Front, tmp_path: Path) -> None:

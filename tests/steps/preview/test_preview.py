@@ -1,4 +1,4 @@
-"""What is shown of rows is what is trained on, and what would spoil a training is told."""
+"""What is shown of rows is what is trained on, and what would spoil a training is warnings."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_what_would_spoil_a_training_is_told(tiny: Path, tmp_path: Path) -> None
     rows = [*trainable_model.chat_rows(10), *trainable_model.chat_rows(10)]
     long = [[{"role": "user", "content": "Why? " * 30}, {"role": "assistant", "content": "Because. " * 60}]] * 3
     result = shown(tmp_path, tiny, [*rows, *long], max_length=80)
-    told = "\n".join(result.warnings)
-    assert "rows are duplicates" in told
-    assert "held-out rows are also training rows" in told
-    assert "increase max_length" in told or "are dropped" in told
+    warnings = "\n".join(result.warnings)
+    assert "rows are duplicates" in warnings
+    assert "held-out rows are also training rows" in warnings
+    assert "increase max_length" in warnings or "are dropped" in warnings
 
 
 def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_size_over_quota_is_passed_over(pod: Pod) -> None:
 def test_who_may_not_read_quotas_tries_without(pod: Pod, capsys: pytest.CaptureFixture[str]) -> None:
     pod.server.azure.forbidden = "Microsoft.Compute"
     pod.provision()
-    assert "quota not asked: no permission" in capsys.readouterr().out
+    assert "quota not checked: no permission" in capsys.readouterr().out
 
 
 def test_a_pool_that_is_there_needs_no_quota(pod: Pod) -> None:

@@ -63,23 +63,23 @@ def test_a_size_and_its_fallbacks_choose_too(look: Provision, cluster: Kubernete
 
 
 @pytest.mark.parametrize(
-    ("one", "told"),
+    ("one", "message"),
     [
         (node("a", gpus=0), "offers 0 nvidia.com/gpu, 1 needed, though it has 1: NVIDIA's device plugin does not run"),
         (node("a", memory=40960), "has 40 GiB a GPU, 80 needed"),
     ],
 )
 def test_what_a_node_lacks_is_no_capacity(
-    look: Provision, cluster: KubernetesServer, one: dict[str, Any], told: str
+    look: Provision, cluster: KubernetesServer, one: dict[str, Any], message: str
 ) -> None:
     cluster.put(one)
     with pytest.raises(InsufficientCapacity) as caught:
         look(instance_type=A100)
-    assert f"a: {told}" in caught.value.message and caught.value.exit_code == 4
+    assert f"a: {message}" in caught.value.message and caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize(
-    ("one", "told"),
+    ("one", "message"),
     [
         (node("a", ready=False), "is not ready: kubelet is silent"),
         (node("a", unschedulable=True), "is cordoned (kubectl uncordon a)"),
@@ -88,12 +88,12 @@ def test_what_a_node_lacks_is_no_capacity(
     ],
 )
 def test_what_keeps_pods_away_may_pass(
-    look: Provision, cluster: KubernetesServer, one: dict[str, Any], told: str
+    look: Provision, cluster: KubernetesServer, one: dict[str, Any], message: str
 ) -> None:
     cluster.put(one)
     with pytest.raises(StepError) as caught:
         look()
-    assert told in caught.value.message and caught.value.exit_code == 1
+    assert message in caught.value.message and caught.value.exit_code == 1
     cluster.put(node("b"))
     assert look().nodes == ["b"]
     with pytest.raises(StepError, match="1 of 2 nodes with apps=tuning will do, 2 needed"):

@@ -182,7 +182,7 @@ def test_quota_in_a_launch_message_is_no_capacity(pod: Pod, controller: Controll
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"failing": "authorization failed"}, r"no machine yet \(authorization failed\)"),
         ({"stage": "Launched"}, "has not joined the cluster"),
@@ -191,11 +191,11 @@ def test_quota_in_a_launch_message_is_no_capacity(pod: Pod, controller: Controll
     ],
 )
 def test_what_is_waited_for_in_vain_is_told(
-    pod: Pod, controller: Controller, change: dict[str, Any], told: str
+    pod: Pod, controller: Controller, change: dict[str, Any], message: str
 ) -> None:
     for name, value in change.items():
         setattr(controller, name, value)
-    with pytest.raises(StepError, match=told) as caught:
+    with pytest.raises(StepError, match=message) as caught:
         pod.provision(deadline_seconds=100)
     assert caught.value.exit_code == 1
     assert len(pod.waits) == 10
@@ -228,8 +228,8 @@ def test_release_gives_back_exactly_what_the_run_made(
 ) -> None:
     pod.provision(run="another")
     pod.provision(count=2, spot=True)
-    told = pod.release()
-    assert told.count("nodeclaims") == 2 and told.count("nodepools") == 2
+    message = pod.release()
+    assert message.count("nodeclaims") == 2 and message.count("nodepools") == 2
     assert {claim["metadata"]["labels"][RUN_LABEL] for claim in cluster.all("nodeclaims")} == {"another"}
     assert {pool["metadata"]["labels"][RUN_LABEL] for pool in cluster.all("nodepools")} == {"another"}
     assert pod.release() == "nothing to release: this run has no nodes"

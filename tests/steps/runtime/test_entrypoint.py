@@ -33,7 +33,7 @@ class Greeting(Options):
     work: Path
     """Work folder."""
     words: list[str]
-    """What to say, 100% of it."""
+    """Text to print, 100% of it."""
     options: dict[str, int] = {}
     times: int = 1
     model_config_: dict[str, str] = Field({}, alias="model_config")
@@ -106,7 +106,7 @@ def test_every_wrong_flag_is_told_at_once(greet: Greet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--work"], "--work: needs a value"),
         (["--work", "--times", "2"], "--work: needs a value"),
@@ -114,10 +114,10 @@ def test_every_wrong_flag_is_told_at_once(greet: Greet) -> None:
         (["--tim", "2"], "--tim: unknown flag"),
     ],
 )
-def test_a_flag_is_never_guessed(greet: Greet, flags: list[str], told: str) -> None:
+def test_a_flag_is_never_guessed(greet: Greet, flags: list[str], message: str) -> None:
     done = greet(*flags)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_text_may_begin_with_a_dash_and_hold_anything() -> None:
@@ -126,8 +126,8 @@ def test_text_may_begin_with_a_dash_and_hold_anything() -> None:
         image: str = "none"
         limit: float = 1.0
 
-    asked = parse(Question, ["--question", "--why? a=b", "--image", "", "--limit=-2e-4"])
-    assert (asked.question, asked.image, asked.limit) == ("--why? a=b", "", -2e-4)
+    parsed = parse(Question, ["--question", "--why? a=b", "--image", "", "--limit=-2e-4"])
+    assert (parsed.question, parsed.image, parsed.limit) == ("--why? a=b", "", -2e-4)
 
 
 def test_a_map_that_may_be_absent_is_json_too() -> None:
@@ -143,7 +143,7 @@ def test_help_shows_what_each_field_is_for(greet: Greet) -> None:
     done = greet("--help")
     assert done.returncode == 0
     assert "--model-config" in done.stdout
-    assert "What to say, 100% of it." in done.stdout
+    assert "Text to print, 100% of it." in done.stdout
 
 
 def test_results_become_output_parameters_and_are_kept(greet: Greet, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_full_disk_is_the_users_to_mend(greet: Greet, misbehave: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "code", "told"),
+    ("misbehave", "code", "message"),
     [
         (
             'from steps.runtime.errors import StepError; raise StepError("it hung up", "try again")',
@@ -244,10 +244,10 @@ def test_a_full_disk_is_the_users_to_mend(greet: Greet, misbehave: str) -> None:
         ("import no_such_library", 2, "greet needs no_such_library, which is not installed"),
     ],
 )
-def test_failures_have_a_code_and_no_traceback(greet: Greet, misbehave: str, code: int, told: str) -> None:
+def test_failures_have_a_code_and_no_traceback(greet: Greet, misbehave: str, code: int, message: str) -> None:
     done = greet(misbehave=misbehave)
     assert done.returncode == code
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

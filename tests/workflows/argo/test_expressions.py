@@ -34,8 +34,8 @@ facts_of_tasks = st.fixed_dictionaries({task: st.sets(st.sampled_from(RESULTS)) 
 def test_depends_agrees_with_python(text: str, facts: dict[str, set[str]]) -> None:
     def operand(match: re.Match[str]) -> str:
         task, result = match[1], match[2]
-        wanted = {result} if result else {"Succeeded", "Skipped", "Daemoned"}
-        return str(bool(facts[task] & wanted))
+        expected = {result} if result else {"Succeeded", "Skipped", "Daemoned"}
+        return str(bool(facts[task] & expected))
 
     python = re.sub(r"([A-Za-z][-\w]*)(?:\.(\w+))?", operand, text)
     python = python.replace("&&", " and ").replace("||", " or ").replace("!", " not ").replace("\n", " ")

@@ -199,7 +199,7 @@ def test_time_limit_ends_the_prompt(tmp_path: Path) -> None:
 
 
 def test_other_tasks_run_during_the_prompt(tmp_path: Path) -> None:
-    beside = workflow(dag(task("approval"), task("fails"), dag_fail_fast=False), leaf("fails", EXIT, "0"), asking())
-    outcome = runner.start(beside, tmp_path / "r", name="r", timing=QUICK)
+    parallel = workflow(dag(task("approval"), task("fails"), dag_fail_fast=False), leaf("fails", EXIT, "0"), asking())
+    outcome = runner.start(parallel, tmp_path / "r", name="r", timing=QUICK)
     assert outcome.nodes["fails"].phase is Phase.SUCCEEDED
     assert outcome.failed == "approval"

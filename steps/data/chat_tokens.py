@@ -212,8 +212,8 @@ def _build_labels(
     for start, end in spans:
         inside = np.flatnonzero((start <= first) & (first < end) & (last > first))
         after = np.flatnonzero(first >= end)
-        stop = _find_stop_token(ids, offsets, int(after[0]) if len(after) else len(ids), special, text)
-        for idx in [*inside.tolist(), *stop]:
+        ending = _find_ending(ids, offsets, int(after[0]) if len(after) else len(ids), special, text)
+        for idx in [*inside.tolist(), *ending]:
             labels[idx] = ids[idx]
     return labels
 
@@ -264,11 +264,15 @@ def _tokenize_by_training_template(
     return ChatTokens(list(ids), [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)])
 
 
-def _find_stop_token(ids: Sequence[int], offsets: Sequence[Any], idx: int, special: set[int], text: str) -> list[int]:
-    """Return the index of the special token at or after ``idx``, preceded by white space only, as a list.
+def _find_ending(
+    ids: Sequence[int], offsets: Sequence[Any], first: int, special: set[int], text: str
+) -> Sequence[int]:
+    """Return the indices from ``first`` up to the special token that ends a turn; empty for templates without one.
 
-    Empty for templates without one.
+    Only white space can precede that token. It is learned too: a gap in the labels would leave the model without the
+    step from an answer that ends in a newline to its end token.
     """
+    idx = first
     while idx < len(ids) and ids[idx] not in special and not text[slice(*offsets[idx])].strip():
         idx += 1
-    return [idx] if idx < len(ids) and ids[idx] in special else []
+    return range(first, idx + 1) if idx < len(ids) and ids[idx] in special else []

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import trainable_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from steps.data.chat_tokens import IGNORED, prepare, render, stop_ids, tokenize
 from steps.runtime.errors import BadInput
@@ -155,3 +157,22 @@ def test_nothing_fits(tokenizer: Any) -> None:
 def test_no_assistant_at_all(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="assistant message"):
         prepare(tokenizer, [[ASK], [SYSTEM, ASK]], 100)
+
+
+ANSWERS = st.text(st.sampled_from([*"abc .\n\t ", "\u00e9", "\u4e2d", "\U0001f600"]), max_size=12)
+
+
+@pytest.mark.parametrize("name", ["", *ENDS])
+@given(answers=st.lists(ANSWERS, min_size=1, max_size=3))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_answer_is_learned_without_a_gap_up_to_its_end(tokenizer: Any, name: str, answers: list[str]) -> None:
+    """Also answers that are empty, or begin or end in white space."""
+    tokenizer.chat_template = template(name) if name else tokenizer.chat_template
+    row = [turn for answer in answers for turn in (ASK, {"role": "assistant", "content": answer})]
+    text = render(tokenizer, row)
+    expected = []
+    for index in range(1, len(row), 2):
+        rest = text.removeprefix(render(tokenizer, row[:index], prompt=True))
+        end = ENDS.get(name, "<|im_end|>")
+        expected.append(rest[: rest.index(end) + len(end)])
+    assert learned(tokenizer, tokenize(tokenizer, row).labels) == expected

@@ -13,7 +13,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from steps.runtime import terminal
 from workflows import installation
 from workflows.errors import ArgotuneError, Cancelled, InvalidInput
 from workflows.version import VERSION
@@ -60,13 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         installation.check()
+    except ArgotuneError as error:  # without _print_error, which imports `steps`
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
         return int(command.run(args))
     except InvalidInput as error:
         for problem in error.problems:
-            print(terminal.escape(f"error: {problem}"), file=sys.stderr)
+            _print_error(str(problem))
         return error.exit_code
     except ArgotuneError as error:
-        print(terminal.escape(f"error: {error}"), file=sys.stderr)
+        _print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr)
@@ -79,12 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-            print(terminal.escape(f"error: {error.strerror}: {error.filename}"), file=sys.stderr)
+            _print_error(f"{error.strerror}: {error.filename}")
             print("    fix: free space, or use a writable directory", file=sys.stderr)
             return 1
-        print(terminal.escape(f"error: unexpected {type(error).__name__}: {error}"), file=sys.stderr)
+        _print_error(f"unexpected {type(error).__name__}: {error}")
         print("    fix: rerun with --debug and report the traceback", file=sys.stderr)
         return 1
+
+
+def _print_error(message: str) -> None:
+    from steps.runtime import terminal
+
+    print(terminal.escape(f"error: {message}"), file=sys.stderr)
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -33,6 +33,8 @@ MARK = "ARGOTUNE_SERVER"
 HOST = "127.0.0.1"
 PORTS = range(8000, 8100)
 GRACE_SECONDS = 10.0
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers started by this process. Python reaps the process of a collected Popen, and its exit code is lost."""
 
 
 class PortInUse(StepError):
@@ -83,6 +85,7 @@ def start(server: Server, record: Path, log: Path, environment: Mapping[str, str
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _children[process.pid] = process
     server = dataclasses.replace(server, pid=process.pid, created=psutil.Process(process.pid).create_time())
     write(record, server)
     return server
@@ -235,11 +238,8 @@ def _exit_error(server: Server, log: Path) -> StepError:
 
 def _exit_code(server: Server) -> int | None:
     """Return the exit code of a process, negative for a signal; only its parent process can read it."""
-    try:
-        code: int | None = psutil.Process(server.pid).wait(timeout=0)
-    except psutil.Error:
-        return None
-    return code
+    child = _children.get(server.pid)
+    return child.poll() if child else None
 
 
 def _listens(server: Server) -> bool:

@@ -135,7 +135,7 @@ def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str
     ("way", "calls"),
     [
         ("hot load", {"GET /adapters", "POST /v1/chat/completions"}),
-        ("canary", {"POST /v1/chat/completions"}),
+        ("canary", {"GET /adapters", "POST /v1/chat/completions"}),
         ("custom pod", {"GET /v1/models", "POST /v1/chat/completions"}),
     ],
 )

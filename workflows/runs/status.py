@@ -96,10 +96,16 @@ class RunStatus:
 
     @property
     def rejected_by(self) -> Step | None:
-        """The gate that failed or the approval that was answered NO."""
+        """The gate that failed or the approval that was answered NO; None if an adapter was packaged nevertheless.
+
+        In a search, candidates can fail the gate while another one passes.
+        """
+        package = self.step("package")
+        is_packaged = package is not None and package.phase == "Succeeded"
         for step in self.steps:
             rejected = step.type == "Suspend" and "NO" in step.outputs.values()
-            if step.phase == "Succeeded" and (rejected or step.outputs.get("verdict") == "fail"):
+            gate_failed = step.outputs.get("verdict") == "fail" and not is_packaged
+            if step.phase == "Succeeded" and (rejected or gate_failed):
                 return step
         return None
 

@@ -210,12 +210,13 @@ def test_unreachable_registry_keeps_the_image(work: Path, monkeypatch: pytest.Mo
 PEAK = """
 import resource, sys
 from pathlib import Path
-from steps import package
 from steps.oci import registry
+from steps.package.settings import Settings
+from steps.package.step import package
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
-package.package(package.Settings(work=Path(sys.argv[1]), image=sys.argv[2]))
+package(Settings(work=Path(sys.argv[1]), image=sys.argv[2]))
 print("grew", peak() - before)
 """
 

@@ -17,7 +17,7 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]
 from yaml.resolver import Resolver
 
 from workflows.errors import Problem
-from workflows.field_path import join as join
+from workflows.field_path import join
 
 MAX_YAML_NODES = 100_000
 """Aliases can make a small file very large; a Workspace has a few dozen fields."""

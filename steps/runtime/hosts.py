@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit, urlunsplit
 
 import requests
@@ -25,29 +25,30 @@ from steps.runtime import addresses
 from steps.runtime.errors import BadInput
 
 REDIRECTS = 10
+_FORBIDDEN_FIX = "use another host; allow_private_hosts does not apply to these addresses"
 
 
 def session(*, allow_private: bool) -> requests.Session:
-    """A session that drops a connection, before anything is sent on it, whose peer turns out to be a private host."""
-    made = requests.Session()
-    if not allow_private:
-        made.mount("http://", _PublicOnly())
-        made.mount("https://", _PublicOnly())
-    return made
+    """Return a session that closes a connection to a forbidden peer before it sends anything."""
+    guarded = requests.Session()
+    for scheme in ("http://", "https://"):
+        guarded.mount(scheme, _AllowedPeers() if allow_private else _PublicPeers())
+    return guarded
 
 
 def check(url: str, *, allow_private: bool) -> None:
-    """Refuse an address that a download must not ask.
+    """Reject a URL that a download must not request.
 
     Raises:
-        BadInput: not http(s), or a host that is, or resolves to, a private address.
+        BadInput: not http(s); or a host that is, or resolves to, a link-local or metadata address, or a private one
+            unless ``allow_private``.
         OSError: the name does not resolve.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"{shown(url)} is not an http or https address", "give one, for example https://HOST/x.parquet")
-    if allow_private:
-        return
+        raise BadInput(f"{shown(url)} is not an http or https URL", "use a URL such as https://HOST/x.parquet")
+    if parts.hostname.rstrip(".") in addresses.METADATA_HOSTS:
+        raise BadInput(f"{parts.hostname} is a metadata service", _FORBIDDEN_FIX)
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, type=socket.SOCK_STREAM)
     except UnicodeError as error:
@@ -57,7 +58,7 @@ def check(url: str, *, allow_private: bool) -> None:
             return  # Behind a proxy, names need not resolve here.
         raise
     for address in sorted({str(entry[4][0]) for entry in found}):
-        _refuse_private(parts.hostname, address)
+        _check_address(parts.hostname, address, allow_private)
 
 
 def get(
@@ -159,50 +160,80 @@ def _masked(pair: str) -> str:
     return f"{name}=***" if equals else "***"
 
 
-def _refuse_private(host: str, address: str) -> None:
-    if _is_public(address):
-        return
-    leads = host if host == address else f"{host} ({address})"
-    raise BadInput(
-        f"{leads} is a loopback, private, link-local or metadata address",
-        "use a public host, or set allow_private_hosts for data in a private network",
-    )
+def _check_address(host: str, text: str, allow_private: bool) -> None:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    target = host if host == text else f"{host} ({text})"
+    if addresses.is_forbidden(address):
+        raise BadInput(f"{target} is a link-local or metadata address", _FORBIDDEN_FIX)
+    if not allow_private and not addresses.is_public(address):
+        raise BadInput(
+            f"{target} is a loopback, private, link-local or metadata address",
+            "use a public host, or set allow_private_hosts for data in a private network",
+        )
 
 
-def _is_public(address: str) -> bool:
-    return addresses.is_public(ipaddress.ip_address(address.partition("%")[0]))
-
-
-def _public_peer(connection: socket.socket, host: str) -> socket.socket:
+def _check_peer(connection: socket.socket, host: str, allow_private: bool) -> socket.socket:
     try:
-        _refuse_private(host, connection.getpeername()[0])
+        _check_address(host, connection.getpeername()[0], allow_private)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-class _HTTP(HTTPConnection):
+class _PublicHTTP(HTTPConnection):
     def _new_conn(self) -> socket.socket:
-        return _public_peer(super()._new_conn(), self.host)
+        return _check_peer(super()._new_conn(), self.host, allow_private=False)
 
 
-class _HTTPS(HTTPSConnection):
+class _PublicHTTPS(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
-        return _public_peer(super()._new_conn(), self.host)
+        return _check_peer(super()._new_conn(), self.host, allow_private=False)
 
 
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTP
+class _AllowedHTTP(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _check_peer(super()._new_conn(), self.host, allow_private=True)
 
 
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPS
+class _AllowedHTTPS(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _check_peer(super()._new_conn(), self.host, allow_private=True)
 
 
-class _PublicOnly(HTTPAdapter):
-    """Direct connections go to public peers only; those through a proxy of the environment are the proxy's affair."""
+class _PublicHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _PublicHTTP
 
-    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        super().init_poolmanager(*arguments, **named)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+class _PublicHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _PublicHTTPS
+
+
+class _AllowedHTTPPool(HTTPConnectionPool):
+    ConnectionCls = _AllowedHTTP
+
+
+class _AllowedHTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _AllowedHTTPS
+
+
+class _PeerGuard(HTTPAdapter):
+    """Guard of direct connections; a proxy of the environment guards those through it."""
+
+    pools: ClassVar[dict[str, type[HTTPConnectionPool]]]
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self.pools
+
+
+class _PublicPeers(_PeerGuard):
+    """Peers with public addresses."""
+
+    pools: ClassVar = {"http": _PublicHTTPPool, "https": _PublicHTTPSPool}
+
+
+class _AllowedPeers(_PeerGuard):
+    """All peers except link-local addresses and metadata services."""
+
+    pools: ClassVar = {"http": _AllowedHTTPPool, "https": _AllowedHTTPSPool}

@@ -31,8 +31,8 @@ def check(url: str, path: str, allow_private: bool, findings: Findings) -> None:
         findings.error(path, f"data source URL must use HTTP or HTTPS, not {parts.scheme or 'a bare path'!r}", fix)
     elif not host or re.search(r"\s", url):
         findings.error(path, "invalid data source URL", "write https://host/path/file.parquet")
-    elif not allow_private:
-        _check_host(host, path, findings)
+    else:
+        _check_host(host, path, allow_private, findings)
     if parts.fragment and not _CHECKSUM.fullmatch(parts.fragment):
         fix = "write #sha256= and 64 lower-case hex digits, or remove the part after #"
         findings.error(path, f"{parts.fragment!r} after # is not a checksum", fix)
@@ -44,11 +44,16 @@ def check(url: str, path: str, allow_private: bool, findings: Findings) -> None:
         findings.warn(path, f"the URL is signed ({', '.join(signed)}), visible to all readers of the Workflow", fix)
 
 
-def _check_host(host: str, path: str, findings: Findings) -> None:
+def _check_host(host: str, path: str, allow_private: bool, findings: Findings) -> None:
     address = _address(host)
     if host in addresses.METADATA_HOSTS or (address and addresses.is_metadata(address)):
         findings.error(path, "data source URL must not target a local or metadata endpoint", "use a public host")
-    elif address and not address.is_global:
+    elif address and addresses.is_forbidden(address):
+        fix = "use another host; allowPrivateHosts does not apply to link-local addresses"
+        findings.error(path, "data source URL must not target a loopback, private, or link-local address", fix)
+    elif allow_private:
+        return
+    elif address and not addresses.is_public(address):
         what = "data source URL must not target a loopback, private, or link-local address"
         findings.error(path, what, _ALLOW)
     elif not address and ("." not in host or host.rpartition(".")[2] in _PRIVATE_NAMES):
@@ -56,12 +61,11 @@ def _check_host(host: str, path: str, findings: Findings) -> None:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a host name spells, in any of the ways a resolver reads (``127.1``, ``0x7f000001``)."""
+    """Return the IP address of a host in any notation that resolvers accept (``127.1``, ``0x7f000001``), or None."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         try:
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except OSError:
             return None
-    return addresses.unwrap(address)

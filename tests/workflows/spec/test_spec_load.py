@@ -1,10 +1,14 @@
 """A Workspace file as a whole: what it gives, all problems at once, and what is only worth a warning."""
 
+from pathlib import Path
+
 import pytest
 from workspace_sample import GOOD, PIPELINE, TUNING_PRESET, URL, problems, write
 
 from workflows.errors import InvalidInput
 from workflows.spec import load
+
+HOSTILE = Path(__file__).parents[2] / "data" / "hostile"
 
 
 def test_valid_file_is_accepted(tmp_path):
@@ -59,6 +63,11 @@ def test_fields_below_spec_are_reported_and_the_rest_is_checked(tmp_path):
 def test_private_hosts_are_allowed_if_the_pipeline_allows_them(tmp_path):
     text = GOOD.replace(URL, "      - http://minio.default.svc:9000/x\n      - http://127.0.0.1:1/x\n")
     load(write(tmp_path, text.replace("evalSplit: 0.1", "allowPrivateHosts: true")))
+
+
+def test_metadata_services_are_rejected_although_private_hosts_are_allowed():
+    (problem,) = problems(HOSTILE / "meta.yaml")
+    assert problem.path == "tuning.input.urls[0]" and "metadata endpoint" in problem.message
 
 
 def test_checksum_after_a_url_is_accepted(tmp_path):

@@ -35,7 +35,7 @@ _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291, 2.5.5.1
 
 
 def unwrap(address: IPAddress) -> IPAddress:
-    """Return the IPv4 address that an IPv6 address embeds (mapped, compatible, 6to4, NAT64), else the address itself."""
+    """Return the IPv4 address that an IPv6 address embeds (mapped, compatible, 6to4, NAT64), or the address."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in _NAT64 or (address in _IPV4_COMPATIBLE and int(address) > 0xFFFF):

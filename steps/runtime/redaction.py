@@ -7,6 +7,7 @@ No secret is passed to a step that displays data; this is the second line of def
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 HIDDEN = "(not shown)"
@@ -36,15 +37,21 @@ _SECRET_IN_TEXT = [
     (re.compile(r"(?i)\b(bearer\s+|authorization:\s*\w+\s+)[\w.~+/=-]{12,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,})"), HIDDEN),
 ]
+_QUERY = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s\"'<>?#]*\?)[^\s\"'<>#]+")
 
 
 def redact(value: Any) -> Any:
-    """A copy of plain data (maps, lists, scalars) without the values that look like secrets.
+    """Return a copy of plain data (maps, lists, scalars) without values that look like secrets or queries of URLs.
 
-    A value goes when its key names a secret, or when it carries one in a form that is known. Counts such as
-    ``max_new_tokens`` stay, and so does the ``origin`` of a value.
+    A value is hidden if its key names a secret, or if it has the form of one. Any parameter of a query can grant
+    access. Counts such as ``max_new_tokens`` remain, and so does the ``origin`` of a value.
     """
-    return _redact(value, hide=False)
+    return _redact(value, _redact_text, hide=False)
+
+
+def redact_secrets(value: Any) -> Any:
+    """Return a copy like that of ``redact``, with those parameters of queries that do not look like secrets."""
+    return _redact(value, _redact_secrets, hide=False)
 
 
 def is_signature(name: str) -> bool:
@@ -52,19 +59,19 @@ def is_signature(name: str) -> bool:
     return name.lower() in _SIGNATURES
 
 
-def _redact(value: Any, *, hide: bool, key: str = "") -> Any:
+def _redact(value: Any, redact_text: Callable[[str], str], *, hide: bool, key: str = "") -> Any:
     if isinstance(value, dict):
         # {"name": "HF_TOKEN", "value": "..."}, as environment variables are written
         names_secret = _is_secret(str(value.get("name", "")))
         return {
-            name: _redact(inner, hide=_hides(str(name), hide, names_secret), key=str(name))
+            name: _redact(inner, redact_text, hide=_hides(str(name), hide, names_secret), key=str(name))
             for name, inner in value.items()
         }
     if isinstance(value, list):
-        return [_redact(inner, hide=hide, key=key) for inner in value]
+        return [_redact(inner, redact_text, hide=hide, key=key) for inner in value]
     if hide and not _is_empty(value) and not _is_count(key, value):
         return HIDDEN
-    return _redact_text(value) if isinstance(value, str) else value
+    return redact_text(value) if isinstance(value, str) else value
 
 
 def _hides(name: str, hidden: bool, names_secret: bool) -> bool:
@@ -86,6 +93,10 @@ def _is_empty(value: Any) -> bool:
 
 
 def _redact_text(text: str) -> str:
+    return _redact_secrets(_QUERY.sub(rf"\1{HIDDEN}", text))
+
+
+def _redact_secrets(text: str) -> str:
     for pattern, instead in _SECRET_IN_TEXT:
         text = pattern.sub(instead, text)
     return text

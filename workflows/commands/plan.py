@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
+    from steps.runtime.redaction import redact
     from workflows import estimate as estimates
     from workflows.load_plans import load_plans
     from workflows.plan import site
@@ -30,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if args.output == "json":
             content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
-            print(json.dumps(content, indent=2, ensure_ascii=False))
+            print(json.dumps(redact(content), indent=2, ensure_ascii=False))
         else:
-            _table([(path, _short(value), origin) for path, value, origin in plan.values()])
+            _table([(path, _short(redact(value)), origin) for path, value, origin in plan.values()])
             print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a custom pod")
     return 0
 

@@ -172,3 +172,10 @@ def test_no_content_breaks_the_report(tmp_path: Path, contents: list[Any], lines
 def test_too_deeply_nested_json_is_a_warning(tmp_path: Path) -> None:
     write(tmp_path / "report" / "evaluation.json", "[" * 100_000)
     assert Reader(render(tmp_path, plan='{"a":' * 900 + "1" + "}" * 900)).contains("could not be read")
+
+
+def test_no_query_of_a_url_is_shown() -> None:
+    text = "from https://a.example/x.parquet?se=2030&k=hush#part and s3://b/y?hush"
+    assert redact({"urls": [text]}) == {
+        "urls": ["from https://a.example/x.parquet?(not shown)#part and s3://b/y?(not shown)"]
+    }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from steps.oci import reference
 from steps.runtime.errors import BadInput
-from steps.runtime.redaction import redact
+from steps.runtime.redaction import redact_secrets
 from workflows.argo import expressions
 from workflows.argo.document import Document, Task, Value, listed, section, strings
 from workflows.argo.tags import TAG
@@ -96,7 +96,7 @@ def secret_in_text(document: Document) -> Iterator[Violation]:
                 yield from _secret(str(env.get("name", "")), env.get("value"), join(env_path, "value"))
             for field in ("args", "command", "source"):
                 for text_path, text in strings(pod.get(field), join(path, field)):
-                    if redact(text) != text:
+                    if redact_secrets(text) != text:
                         yield Violation(text_path, "the text looks like a secret", "use env.valueFrom.secretKeyRef")
     for path, value in listed(section(document.spec, "arguments"), "parameters", join(document.path, "arguments")):
         yield from _secret(str(value.get("name", "")), value.get("value"), join(path, "value"))
@@ -151,8 +151,8 @@ def _resources(pod: Value) -> list[str]:
 def _secret(name: str, value: object, path: str) -> Iterator[Violation]:
     if not isinstance(value, str) or not value or "{{" in value or _NOT_SECRET.search(name):
         return
-    # As key and value: redact distinguishes counts (MAX_NEW_TOKENS: 128) from tokens.
-    if redact({name: value}) != {name: value}:
+    # As key and value: redact_secrets distinguishes counts (MAX_NEW_TOKENS: 128) from tokens.
+    if redact_secrets({name: value}) != {name: value}:
         fix = "move it to a Secret: valueFrom.secretKeyRef"
         yield Violation(
             path, f"the value of `{name}` looks like a secret, and every reader of the Workflow can see it", fix

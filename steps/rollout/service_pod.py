@@ -21,6 +21,7 @@ from steps.kubernetes.pod_policy import (
     preferred_nodes,
     require_label,
 )
+from steps.rollout import server_pod_options
 from steps.rollout.settings import Settings
 from steps.serving import desired_adapters
 from steps.serving.drain import DRAIN_SECONDS, PORT
@@ -40,7 +41,7 @@ def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         annotations = {key: metadata[key] for key in ("annotations",) if metadata.get(key)}
         labels = metadata.get("labels") or {}
         return {"metadata": {**annotations, "labels": labels}, "spec": custom.get("spec") or {}}
-    return {
+    pod: Document = {
         "metadata": {
             "labels": labels,
             "annotations": dict(DO_NOT_DISRUPT),
@@ -55,6 +56,7 @@ def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
             "volumes": _volumes(settings),
         },
     }  # fmt: skip
+    return server_pod_options.apply(settings.pod_options, pod)
 
 
 def user_port(template: Mapping[str, Any]) -> int:

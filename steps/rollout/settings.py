@@ -102,6 +102,8 @@ class Settings(RolloutOptions):
     """Cluster: JSON map of adapters to the Kubernetes VolumeSource that holds them."""
     service_account: str = ""
     """Cluster: service account of the servers, where they need one to pull (workload identity)."""
+    pod_options: dict[str, Any] = {}
+    """Cluster: JSON map with parts of the servers' pods: `metadata`, `spec`, `container` (site profile: `pods`)."""
 
 
 @dataclass(frozen=True)

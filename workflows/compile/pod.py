@@ -24,12 +24,13 @@ from hera.workflows import models as m
 
 from steps.kubernetes import pod_policy
 from steps.runtime.options import Options
-from workflows.compile import placement
+from workflows.compile import placement, pod_options
 from workflows.compile.arguments import arguments, check_size
 from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import SCRATCH, mount
 from workflows.plan.model import MODELS, Plan
+from workflows.plan.pods import for_pod
 
 OUTPUTS = f"{SCRATCH}/outputs"
 
@@ -94,7 +95,7 @@ def step(
     parameters = result_fields(name) if outputs is None else outputs
     args = [pod_policy.escape_references(word) for word in arguments(settings, inputs)] if settings else []
     check_size(name, args)
-    return StepTemplate(
+    fields: dict[str, Any] = dict(
         name=name,
         image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
@@ -118,6 +119,7 @@ def step(
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
     )
+    return StepTemplate(**pod_options.apply(for_pod(plan.pods, name), fields))
 
 
 @cache

@@ -19,6 +19,7 @@ from steps.download.settings import DatasetOptions
 from steps.provision.settings import NodePoolOptions
 from steps.runtime.options import Pattern
 from steps.tune.settings import TrainingOptions
+from workflows.plan.pods import PodOptions
 from workflows.spec.field_types import Label, Labels, ObjectName, Word
 from workflows.spec.pipeline import (
     PipelineData,
@@ -37,6 +38,8 @@ Step = Literal[
     "preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout", "release",
     "report",
 ]  # fmt: skip
+PodName = Literal[Step, "all", "serve"]
+"""A step, ``all`` pods, or the servers of a rollout."""
 GpuResource = Annotated[str, Pattern(r"[A-Za-z0-9.-]+/[A-Za-z0-9._-]+", "a resource such as nvidia.com/gpu")]
 Image = Annotated[str, Pattern(r"\S+", "an image reference")]
 SemaphoreKey = Annotated[str, Pattern(r"[-._a-zA-Z0-9]*", "a key of a ConfigMap")]
@@ -211,6 +214,8 @@ class Plan(RunOptions, Identity):
     rollout: Rollout | None = None
     images: Images = Images()
     storage: Storage = Storage()
+    pods: dict[PodName, PodOptions] = {}
+    """Environment, scheduling, resources and image pulls of pods, by step; ``all``: of every pod."""
     artifacts: Artifacts = Artifacts()
     semaphore: Semaphore = Semaphore()
     origins: Mapping[str, str] = {}

@@ -19,7 +19,7 @@ from workflows.plan.overrides import check_value
 FIELDS = {
     path
     for path in Plan.paths()
-    if path in ("namespace", "serviceAccount", "serviceAccounts", "azureWorkloadIdentity")
+    if path in ("namespace", "serviceAccount", "serviceAccounts", "azureWorkloadIdentity", "pods")
     or path.split(".")[0] in ("images", "storage", "semaphore", "nodes", "artifacts")
 }
 """Paths of a plan that a site can set."""

@@ -1,0 +1,58 @@
+"""The site's options in the pods of servers."""
+
+import copy
+
+from steps.rollout import server_pod_options, service_pod
+from steps.rollout.settings import Settings
+
+OPTIONS = {
+    "metadata": {"labels": {"cost-center": "42"}, "annotations": {"karpenter.sh/do-not-disrupt": "false"}},
+    "spec": {
+        "nodeSelector": {"pool": "gpu", "app": "other"},
+        "tolerations": [{"key": "team", "operator": "Exists"}],
+        "runtimeClassName": "nvidia",
+        "imagePullSecrets": [{"name": "registry"}],
+        "volumes": [{"name": "ca-bundle", "configMap": {"name": "corporate-ca"}}],
+    },
+    "container": {
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, {"name": "HF_HOME", "value": "/elsewhere"}],
+        "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "8Gi"}},
+        "imagePullPolicy": "Always",
+        "volumeMounts": [{"name": "ca-bundle", "mountPath": "/mnt/ca-bundle", "readOnly": True}],
+    },
+}
+
+
+def settings(**fields) -> Settings:
+    return Settings(work="w", model="m", name="oncall", serve_image="serve:1", node_labels={"app": "oncall"}, **fields)
+
+
+def test_the_pod_of_a_server_is_extended():
+    plain = service_pod.build_pod(settings(), {})
+    pod = service_pod.build_pod(settings(pod_options=OPTIONS), {})
+    spec, server = pod["spec"], pod["spec"]["containers"][0]
+    assert spec["nodeSelector"] == {"pool": "gpu", "app": "oncall"}
+    assert spec["tolerations"] == [*plain["spec"]["tolerations"], {"key": "team", "operator": "Exists"}]
+    assert spec["runtimeClassName"] == "nvidia"
+    assert spec["volumes"][:-1] == plain["spec"]["volumes"]
+    assert server["volumeMounts"][-1]["mountPath"] == "/mnt/ca-bundle"
+    assert server["imagePullPolicy"] == "Always"
+    assert server["resources"] == {
+        "requests": {"cpu": "100m", "memory": "8Gi", "nvidia.com/gpu": "1"},
+        "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
+    }
+    env = {variable["name"]: variable["value"] for variable in server["env"]}
+    assert env["HTTPS_PROXY"] == "http://proxy:3128"
+    assert env["HF_HOME"] == "/mnt/models/huggingface"
+    assert pod["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"] == "true"
+    assert pod["metadata"]["labels"] == {"cost-center": "42"}
+
+
+def test_without_options_the_pod_stays_as_it_is():
+    pod = service_pod.build_pod(settings(), {})
+    assert server_pod_options.apply({}, copy.deepcopy(pod)) == pod
+
+
+def test_a_custom_pod_is_served_as_it_is():
+    template = {"spec": {"containers": [{"name": "mine", "image": "mine:1"}]}}
+    assert service_pod.build_pod(settings(template=template, pod_options=OPTIONS), {})["spec"] == template["spec"]

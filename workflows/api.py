@@ -37,11 +37,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
-from hera.workflows import Parameter, Suspend, Workflow
+from hera.workflows import Parameter, Workflow
 
 from workflows.compile import emit, kinds, pod, templates
 from workflows.compile.dag import exit_handler
@@ -55,16 +54,8 @@ from workflows.errors import InvalidInput, Problem
 from workflows.lint import lint
 from workflows.plan.model import Plan
 
-# Section of the plan that a step requires, and the Workspace field that it comes from.
-_REQUIRED = {
-    "download": ("data", "tuning.input"),
-    "check": ("schedule", "pipeline.schedule"),
-    "tune": ("tuning", "tuning"),
-    "evaluate": ("evaluation", "tuning and held-out rows (pipeline.data.evalSplit)"),
-    "promote": ("evaluation", "tuning and held-out rows (pipeline.data.evalSplit)"),
-    "package": ("output", "tuning.output"),
-    "rollout": ("rollout", "inference"),
-}
+T = TypeVar("T")
+_HELD_OUT_ROWS = "tuning and held-out rows (pipeline.data.evalSplit)"
 
 
 def load(
@@ -131,6 +122,43 @@ def pipeline(
     return workflow
 
 
+class _Step(Generic[T]):
+    """Attribute of ``Templates``: the template of a step, created at the first access.
+
+    Args:
+        template: function of ``workflows/compile/templates.py``.
+        section: section of the plan that the step requires.
+        field: field of the Workspace that the section comes from.
+        takes_paths: pass the directories of the step in the work volume.
+    """
+
+    def __init__(
+        self, template: Callable[..., T], *, section: str = "name", field: str = "", takes_paths: bool = False
+    ) -> None:
+        self._template = template
+        self._section, self._field = section, field
+        self._takes_paths = takes_paths
+        self.__doc__ = template.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, steps: None, owner: type) -> _Step[T]: ...
+    @overload
+    def __get__(self, steps: Templates, owner: type) -> T: ...
+    def __get__(self, steps: Templates | None, owner: type) -> _Step[T] | T:
+        if steps is None:
+            return self
+        if getattr(steps.plan, self._section) is None:
+            message = f"Workspace {steps.plan.name} has no step {self._name}"
+            raise InvalidInput(Problem(message, fix=f"add {self._field}"))
+        paths = [steps.paths] if self._takes_paths else []
+        template = _outside_of_workflow(self._template, steps.plan, *paths)
+        vars(steps)[self._name] = template  # later accesses find it there
+        return template
+
+
 class Templates:
     """The steps of a plan as Hera templates.
 
@@ -144,73 +172,38 @@ class Templates:
             directory below ``/mnt/work/candidates``; ``promote`` chooses.
     """
 
+    preflight = _Step(templates.preflight)
+    """Checks data, model, registry, secrets, storage and quota, before anything is created."""
+    provision = _Step(templates.provision)
+    """Creates or checks the GPU nodes."""
+    download = _Step(templates.download, section="data", field="tuning.input")
+    """Downloads, checks and splits the rows."""
+    check = _Step(templates.check, section="schedule", field="pipeline.schedule")
+    """Compares data and settings with those of the live adapter (with a schedule)."""
+    tune = _Step(templates.tune, section="tuning", field="tuning", takes_paths=True)
+    """Trains the adapter."""
+    evaluate = _Step(templates.evaluate, section="evaluation", field=_HELD_OUT_ROWS, takes_paths=True)
+    """Compares the adapter with its base model; its output ``verdict`` is ``pass`` or ``fail``."""
+    promote = _Step(templates.promote, section="evaluation", field=_HELD_OUT_ROWS)
+    """Makes the best candidate that passed the gate the adapter of the later steps; fails if none passed.
+
+    Its input ``candidates`` is Argo's aggregate of a fan-out with the outputs ``adapter-digest``, ``base-loss``,
+    ``adapter-loss`` and ``verdict``: ``{{tasks.NAME.outputs.parameters}}``.
+    """
+    approval = _Step(templates.approval)
+    """Waits for a user's decision; its output ``approve`` is ``YES`` or ``NO``."""
+    package = _Step(templates.package, section="output", field="tuning.output")
+    """Builds the image of the adapter, and pushes it."""
+    rollout = _Step(templates.rollout, section="rollout", field="inference")
+    """Serves base model and adapters, and asks the question."""
+    release = _Step(templates.release)
+    """Releases the nodes of the run; ``pipeline`` calls it on exit."""
+    report = _Step(templates.report)
+    """Writes the report; ``pipeline`` calls it on exit."""
+
     def __init__(self, plan: Plan, *, dataset: str = "dataset", candidates: bool = False) -> None:
-        self._plan = plan
-        self._paths = WorkPaths(dataset, candidates)
-
-    @cached_property
-    def preflight(self) -> StepTemplate:
-        """Checks data, model, registry, secrets, storage and quota, before anything is created."""
-        return self._create(templates.preflight)
-
-    @cached_property
-    def provision(self) -> StepTemplate:
-        """Creates or checks the GPU nodes."""
-        return self._create(templates.provision)
-
-    @cached_property
-    def download(self) -> StepTemplate:
-        """Downloads, checks and splits the rows."""
-        return self._create(templates.download)
-
-    @cached_property
-    def check(self) -> StepTemplate:
-        """Compares data and settings with those of the live adapter (with a schedule)."""
-        return self._create(templates.check)
-
-    @cached_property
-    def tune(self) -> StepTemplate:
-        """Trains the adapter."""
-        return self._create(templates.tune, self._paths)
-
-    @cached_property
-    def evaluate(self) -> StepTemplate:
-        """Compares the adapter with its base model; its output ``verdict`` is ``pass`` or ``fail``."""
-        return self._create(templates.evaluate, self._paths)
-
-    @cached_property
-    def promote(self) -> StepTemplate:
-        """Makes the best candidate that passed the gate the adapter of the later steps; fails if none passed.
-
-        Its input ``candidates`` is Argo's aggregate of a fan-out with the outputs ``adapter-digest``, ``base-loss``,
-        ``adapter-loss`` and ``verdict``: ``{{tasks.NAME.outputs.parameters}}``.
-        """
-        return self._create(templates.promote)
-
-    @cached_property
-    def approval(self) -> Suspend:
-        """Waits for a user's decision; its output ``approve`` is ``YES`` or ``NO``."""
-        return self._create(templates.approval)
-
-    @cached_property
-    def package(self) -> StepTemplate:
-        """Builds the image of the adapter, and pushes it."""
-        return self._create(templates.package)
-
-    @cached_property
-    def rollout(self) -> StepTemplate:
-        """Serves base model and adapters, and asks the question."""
-        return self._create(templates.rollout)
-
-    @cached_property
-    def release(self) -> StepTemplate:
-        """Releases the nodes of the run; ``pipeline`` calls it on exit."""
-        return self._create(templates.release)
-
-    @cached_property
-    def report(self) -> StepTemplate:
-        """Writes the report; ``pipeline`` calls it on exit."""
-        return self._create(templates.report)
+        self.plan = plan
+        self.paths = WorkPaths(dataset, candidates)
 
     def custom_step(
         self,
@@ -230,32 +223,21 @@ class Templates:
         It writes each output to a file of its name in the directory ``$ARGOTUNE_OUTPUTS``. Paths below ``/mnt/work``
         must be separate words of the command: ``argotune run`` replaces them with local paths.
         """
-
-        def template(plan: Plan) -> StepTemplate:
-            return pod.step(
-                plan,
-                name,
-                None,
-                image=image,
-                command=command,
-                inputs=inputs,
-                outputs=outputs,
-                mounts=[WORK_MOUNT],
-                requests=requests,
-                retries=Retries(retries),
-                timeout=timeout,
-                on_gpu=on_gpu,
-            )
-
-        return self._create(template)
-
-    def _create(self, template: Callable[..., Any], *args: Any) -> Any:
-        section, field = _REQUIRED.get(template.__name__, ("name", ""))
-        if getattr(self._plan, section) is None:
-            message = f"Workspace {self._plan.name} has no step {template.__name__}"
-            raise InvalidInput(Problem(message, fix=f"add {field}"))
-        # Outside of any enclosing `with`: Hera adds a template to the workflow where it is first called.
-        return Context().run(template, self._plan, *args)
+        return _outside_of_workflow(
+            pod.step,
+            self.plan,
+            name,
+            None,
+            image=image,
+            command=command,
+            inputs=inputs,
+            outputs=outputs,
+            mounts=[WORK_MOUNT],
+            requests=requests,
+            retries=Retries(retries),
+            timeout=timeout,
+            on_gpu=on_gpu,
+        )
 
 
 def to_dict(workflow: Workflow, *, kind: str = "workflow", plan: Plan | None = None) -> dict[str, Any]:
@@ -317,6 +299,11 @@ def submit(
     args = argparse.Namespace(namespace=namespace, context=context, kubeconfig=kubeconfig)
     api = connect.connect(args, document["metadata"].get("namespace") or "")
     return str(submission.create(api, document)["metadata"]["name"])
+
+
+def _outside_of_workflow(template: Callable[..., T], *args: Any, **fields: Any) -> T:
+    """Create a template outside of any ``with``: Hera adds it to the workflow where it is first called."""
+    return Context().run(template, *args, **fields)
 
 
 def _reject_duplicate_templates(workflow: Workflow) -> None:

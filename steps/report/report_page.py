@@ -7,11 +7,10 @@ and Jinja's autoescape.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -23,18 +22,10 @@ from steps.report.report_training import training_section
 
 FOLDER = Path(__file__).parent
 BADGES = {"Succeeded": "good", "pass": "good", "Failed": "bad", "Error": "bad", "fail": "bad"}
+"""CSS classes of statuses and verdicts."""
 
 
-@dataclass(frozen=True)
-class Badge:
-    """A status; ``kind`` is the CSS class."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """A number at the top of the page."""
 
     name: str
@@ -42,8 +33,7 @@ class Tile:
     note: str
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """A part of the chain from data to endpoint."""
 
     name: str
@@ -108,10 +98,11 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _badges(data: ReportData) -> list[Badge]:
+def _badges(data: ReportData) -> dict[str, str]:
+    """Return the CSS class of each badge, by its text."""
     verdict = data.evaluation.verdict
-    badges = [Badge(BADGES.get(data.status, "plain"), f"run: {data.status}")]
-    return [*badges, Badge(BADGES.get(verdict, "plain"), f"gate: {verdict}")] if verdict else badges
+    badges = {f"run: {data.status}": BADGES.get(data.status, "plain")}
+    return {**badges, f"gate: {verdict}": BADGES.get(verdict, "plain")} if verdict else badges
 
 
 def _tiles(data: ReportData) -> list[Tile]:

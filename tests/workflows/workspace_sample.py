@@ -65,10 +65,10 @@ def problems(file: Path) -> list[Problem]:
     return caught.value.problems
 
 
-def check_broken(folder: Path, old: str, new: str, path: str, words: str) -> None:
+def check_broken(folder: Path, old: str, new: str, path: str, words: str, good: str = GOOD) -> None:
     """Check that replacing ``old`` by ``new`` gives one problem, at ``path``, on the line that ends with ``# <--``."""
-    assert GOOD.count(old), "the text to replace does not exist"
-    text = GOOD.replace(old, new, 1)
+    assert good.count(old), "the text to replace does not exist"
+    text = good.replace(old, new, 1)
     marked = [number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# <--")]
     file = write(folder, text)
     [problem] = problems(file)

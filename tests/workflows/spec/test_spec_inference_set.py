@@ -1,7 +1,7 @@
 """KAITO's InferenceSet: the Workspace it stands for, and its rules, each at its place in the file."""
 
 import pytest
-from workspace_sample import problems, write
+from workspace_sample import check_broken, problems, write
 
 from workflows.compile.kinds import compile_as
 from workflows.load_plans import load_plans
@@ -71,8 +71,10 @@ def test_pipeline_block_is_next_to_the_spec(tmp_path):
     assert (plan.rollout.question, plan.rollout.replicas) == ("Hello", 2)
 
 
+REPLICAS = "  replicas: 3\n"
+# What is replaced by what (the bad line ends with `# <--`), the path, and words of the message.
 BROKEN = {
-    "none": ("  replicas: 3\n", "  replicas: 0  # <--\n", "spec.replicas", "0 servers cannot be rolled out"),
+    "none": (REPLICAS, "  replicas: 0  # <--\n", "spec.replicas", "0 servers cannot be rolled out"),
     "limit": (
         "  nodeCountLimit: 5\n",
         "  nodeCountLimit: 2  # <--\n",
@@ -109,17 +111,17 @@ BROKEN = {
         "spec.template.metadata.annotations.kaito.sh/performance-mode",
         "not a valid performance mode",
     ),
-    "type": ("  replicas: 3\n", "  replicas: three  # <--\n", "spec.replicas", "must be an integer"),
-    "unknown": ("  replicas: 3\n", "  replica: 3  # <--\n", "spec.replica", "unknown field"),
+    "type": (REPLICAS, "  replicas: three  # <--\n", "spec.replicas", "must be an integer"),
+    "unknown": (REPLICAS, "  replica: 3  # <--\n", "spec.replica", "unknown field"),
     "update": (
-        "  replicas: 3\n",
-        "  replicas: 3\n  updateStrategy: {type: OnDelete}  # <--\n",
+        REPLICAS,
+        REPLICAS + "  updateStrategy: {type: OnDelete}  # <--\n",
         "spec.updateStrategy.type",
         "only rolling updates are supported",
     ),
     "upgrade": (
-        "  replicas: 3\n",
-        "  replicas: 3\n  autoUpgrade: {enabled: true}  # <--\n",
+        REPLICAS,
+        REPLICAS + "  autoUpgrade: {enabled: true}  # <--\n",
         "spec.autoUpgrade.enabled",
         "the site profile sets the serve image",
     ),
@@ -140,14 +142,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
 def test_violated_rule_is_the_only_problem_at_its_line(tmp_path, old, new, path, words):
-    text = SET.replace(old, new, 1)
-    assert text != SET
-    [problem] = problems(write(tmp_path, text))
-    assert (problem.path, problem.line) == (
-        path,
-        next(number for number, line in enumerate(text.splitlines(), 1) if line.endswith("# <--")),
-    )
-    assert words in problem.message
+    check_broken(tmp_path, old, new, path, words, good=SET)
 
 
 def test_partition_is_rejected_in_v1alpha1(tmp_path):

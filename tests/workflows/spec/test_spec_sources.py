@@ -176,39 +176,7 @@ BROKEN = {
         "inference.adapters[1].source.name",
         "Duplicate adapter source name found: other",
     ),
-    "not http": (*url("s3://bucket/x.parquet"), "tuning.input.urls[0]", "data source URL must use HTTP or HTTPS"),
-    "path": (*url("/data/x.parquet"), "tuning.input.urls[0]", "data source URL must use HTTP or HTTPS"),
-    "no host": (*url("https:///x"), "tuning.input.urls[0]", "invalid data source URL"),
-    "bad port": (*url("https://a.example:99999/x"), "tuning.input.urls[0]", "invalid data source URL"),
-    "bad brackets": (*url("'https://[::1/x'"), "tuning.input.urls[0]", "invalid data source URL"),
-    "loopback": (*url("http://127.0.0.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "loopback in short": (*url("http://127.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "loopback as number": (*url("http://2130706433/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "loopback as hex": (*url("http://0x7f.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "loopback in v6": (*url("'http://[::ffff:127.0.0.1]/x'"), "tuning.input.urls[0]", "loopback, private"),
-    "loopback in other digits": (
-        *url("http://\u2460\u2461\u2466.0.0.1/x"),
-        "tuning.input.urls[0]",
-        "loopback, private",
-    ),
-    "loopback in 6to4": (*url("'http://[2002:7f00:1::]/x'"), "tuning.input.urls[0]", "loopback, private"),
-    "private in nat64": (*url("'http://[64:ff9b::a00:1]/x'"), "tuning.input.urls[0]", "loopback, private"),
-    "metadata of oracle": (*url("http://192.0.0.192/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "private": (*url("http://10.1.2.3/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "carrier": (*url("http://100.64.0.1/x"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "metadata": (*url("http://169.254.169.254/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "wire server": (*url("http://168.63.129.16/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "alibaba's metadata": (*url("http://100.100.100.200/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "site-local": (*url("'http://[fec0::1]/x'"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "compatible": (*url("'http://[::127.0.0.1]/x'"), "tuning.input.urls[0]", "loopback, private, or link-local"),
-    "local nat64": (*url("'http://[64:ff9b:1::808:808]/x'"), "tuning.input.urls[0]", "loopback, private"),
-    "metadata name": (*url("http://metadata.google.internal/x"), "tuning.input.urls[0]", "metadata endpoint"),
-    "localhost": (*url("http://LOCALHOST./x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "service": (*url("http://minio.default.svc/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "bare name": (*url("http://minio/x"), "tuning.input.urls[0]", "local or metadata endpoint"),
-    "checksum": (*url("https://a.example/x#sha256=12ab"), "tuning.input.urls[0]", "is not a checksum"),
-    "fragment": (*url("https://a.example/x#top"), "tuning.input.urls[0]", "is not a checksum"),
-    "twice": (
+    "URL listed twice": (
         *url("https://data.example.com/train.parquet?download=true\n" + URL.rstrip()),
         "tuning.input.urls[1]",
         "duplicate",
@@ -242,11 +210,48 @@ BROKEN = {
         "tuning.input.volumeSource.persistentVolumeClaim.claimName",
         "must not be empty",
     ),
-    "long url": (*url(f"https://a.example/{'x' * 140_000}"), "tuning.input.urls[0]", "at most 131071 bytes"),
-    "password": (*url("https://me:pw@a.example/x"), "tuning.input.urls[0]", "contains a user or password"),
 }
+
+BAD_URLS = {
+    "not http": ("s3://bucket/x.parquet", "data source URL must use HTTP or HTTPS"),
+    "path": ("/data/x.parquet", "data source URL must use HTTP or HTTPS"),
+    "no host": ("https:///x", "invalid data source URL"),
+    "bad port": ("https://a.example:99999/x", "invalid data source URL"),
+    "bad brackets": ("'https://[::1/x'", "invalid data source URL"),
+    "loopback": ("http://127.0.0.1/x", "loopback, private, or link-local"),
+    "loopback in short": ("http://127.1/x", "loopback, private, or link-local"),
+    "loopback as number": ("http://2130706433/x", "loopback, private, or link-local"),
+    "loopback as hex": ("http://0x7f.1/x", "loopback, private, or link-local"),
+    "loopback in v6": ("'http://[::ffff:127.0.0.1]/x'", "loopback, private"),
+    "loopback in other digits": ("http://\u2460\u2461\u2466.0.0.1/x", "loopback, private"),
+    "loopback in 6to4": ("'http://[2002:7f00:1::]/x'", "loopback, private"),
+    "private in nat64": ("'http://[64:ff9b::a00:1]/x'", "loopback, private"),
+    "metadata of oracle": ("http://192.0.0.192/x", "local or metadata endpoint"),
+    "private": ("http://10.1.2.3/x", "loopback, private, or link-local"),
+    "carrier": ("http://100.64.0.1/x", "loopback, private, or link-local"),
+    "metadata": ("http://169.254.169.254/x", "local or metadata endpoint"),
+    "wire server": ("http://168.63.129.16/x", "local or metadata endpoint"),
+    "alibaba's metadata": ("http://100.100.100.200/x", "local or metadata endpoint"),
+    "site-local": ("'http://[fec0::1]/x'", "loopback, private, or link-local"),
+    "compatible": ("'http://[::127.0.0.1]/x'", "loopback, private, or link-local"),
+    "local nat64": ("'http://[64:ff9b:1::808:808]/x'", "loopback, private"),
+    "metadata name": ("http://metadata.google.internal/x", "metadata endpoint"),
+    "localhost": ("http://LOCALHOST./x", "local or metadata endpoint"),
+    "service": ("http://minio.default.svc/x", "local or metadata endpoint"),
+    "bare name": ("http://minio/x", "local or metadata endpoint"),
+    "checksum": ("https://a.example/x#sha256=12ab", "is not a checksum"),
+    "fragment": ("https://a.example/x#top", "is not a checksum"),
+    "long": (f"https://a.example/{'x' * 140_000}", "at most 131071 bytes"),
+    "password": ("https://me:pw@a.example/x", "contains a user or password"),
+}
+"""Text of the URL in YAML, and words of the message."""
 
 
 @pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
 def test_invalid_source_is_the_only_problem_at_its_line(tmp_path, old, new, path, words):
     check_broken(tmp_path, old, new, path, words)
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_URLS.values(), ids=BAD_URLS)
+def test_invalid_url_is_the_only_problem_at_its_line(tmp_path, text, words):
+    check_broken(tmp_path, *url(text), "tuning.input.urls[0]", words)

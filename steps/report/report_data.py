@@ -94,10 +94,10 @@ class Evaluation:
 class Failure:
     """A failed node (an entry of Argo's ``workflow.failures``)."""
 
-    step: str
-    phase: str
-    message: str
-    when: str
+    step: str = ""
+    phase: str = ""
+    message: str = ""
+    when: str = ""
 
 
 @dataclass(frozen=True)

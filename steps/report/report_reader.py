@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,6 @@ from steps.report.report_data import (
     STEPS,
     Answer,
     Evaluation,
-    Failure,
     Regression,
     ReportData,
     Rule,
@@ -26,7 +24,7 @@ from steps.report.report_data import (
     records,
     text,
 )
-from steps.runtime import termination
+from steps.report.settings import Settings
 from steps.runtime.redaction import redact
 from steps.tune.tracking_tools import TOOLS
 
@@ -34,18 +32,20 @@ SCORES = {"exact_match": "Exact match", "rouge_l": "ROUGE-L"}
 VERSIONS = ("argotune", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "vllm")
 
 
-def read_run(work: Path, *, plan: str, status: str, failures: str) -> ReportData:
-    """Return what the run left in ``work`` and what the workflow reports about itself."""
-    reader = _Reader(work)
+def read_run(settings: Settings) -> ReportData:
+    """Return what the run left in the work folder and what the workflow reports about itself."""
+    reader = _Reader(settings.work)
+    if settings.plan is None:
+        reader.warnings.append("the plan could not be read: it is not a JSON mapping")
     steps = _steps(reader)
     return ReportData(
-        status=status if status and "{{" not in status else "unknown",
+        status=settings.status or "unknown",
         steps=steps,
         curve=_curve(reader, expected="tune" in steps),
         tracked=_tracked(reader),
         evaluation=_evaluation(reader, steps.get("evaluate")),
-        failures=_failures(reader, failures),
-        settings=tuple(_settings(reader.parse(plan, "the plan"))) if plan.strip() else (),
+        failures=settings.failures,
+        settings=tuple(_settings(redact(settings.plan or {}))),
         manifest=_manifest(reader, expected="download" in steps),
         versions=dict(_versions()),
         warnings=tuple(reader.warnings),
@@ -188,45 +188,6 @@ def _regressions(rows: Any) -> tuple[Regression, ...]:
     return tuple(
         Regression(text(row.get("question")), *(number(row.get(loss)) for loss in losses)) for row in records(rows)
     )
-
-
-def _failures(reader: _Reader, content: str) -> tuple[Failure, ...]:
-    """Parse Argo's ``workflow.failures``: a JSON list, quoted twice by some versions; ``null`` if there are none."""
-    if not content.strip() or "{{" in content:
-        return ()
-    num_warnings = len(reader.warnings)
-    failures = reader.parse(content, "the list of failures")
-    if isinstance(failures, str):
-        failures = reader.parse(failures, "the list of failures")
-    if len(reader.warnings) > num_warnings:
-        # Argo quotes as Go does, which is not always JSON: show the raw text.
-        return (Failure("", "", redact(content), ""),)
-    return tuple(
-        Failure(
-            step=text(entry.get("displayName") or entry.get("templateName")),
-            phase=text(entry.get("phase")),
-            message=termination.parse(text(entry.get("message")))[0],
-            when=text(entry.get("finishedAt")),
-        )
-        for entry in _without_retry_nodes(records(failures))
-    )
-
-
-def _without_retry_nodes(failures: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Replace each Retry node, whose message only reports that retries ended, with its last attempt ``NAME(N)``."""
-    entries = [(text(entry.get("displayName")), entry) for entry in failures]
-    names = {name for name, _ in entries}
-    attempts: dict[str, tuple[int, Mapping[str, Any]]] = {}
-    others = []
-    for name, entry in entries:
-        match = re.fullmatch(r"(.+)\((\d+)\)", name)
-        if match and match[1] in names:
-            if int(match[2]) >= attempts.get(match[1], (-1, entry))[0]:
-                attempts[match[1]] = int(match[2]), entry
-        else:
-            others.append((name, entry))
-    for name, entry in others:
-        yield {**attempts[name][1], "displayName": name} if name in attempts else entry
 
 
 def _settings(node: Any, path: str = "") -> Iterator[Setting]:

@@ -17,9 +17,7 @@ def report(settings: Settings) -> Result:
 
     The report names missing and damaged files; the step fails only if it cannot write the report.
     """
-    data = report_reader.read_run(
-        settings.work, plan=settings.plan, status=settings.status, failures=settings.failures
-    )
+    data = report_reader.read_run(settings)
     path = settings.work / "report" / "report.html"
     files.write_text(path, report_page.render_page(data))
     print("\n".join(summary_lines(data, path)), flush=True)

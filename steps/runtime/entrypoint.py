@@ -1,7 +1,7 @@
-"""Entrypoint of steps: flags become a settings dataclass, the result dataclass becomes output parameters.
+"""Entrypoint of steps: parses flags into settings, and writes the result as output parameters.
 
-In a pod, and under the local runner, ``ARGOTUNE_OUTPUTS`` is the directory from which Argo reads output parameters,
-one file for each field; without it the results are only printed.
+In a pod, and in the local runner, ``ARGOTUNE_OUTPUTS`` is the directory from which Argo reads output parameters, one
+file per field; without it the result is only printed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import pydantic
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
-from steps.runtime import files, terminal, termination, versions
+from steps.runtime import files, terminal, termination, validation_messages, versions
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.runtime.redaction import redact, redact_secrets
@@ -31,7 +33,7 @@ S = TypeVar("S", bound=Options)
 R = TypeVar("R")
 
 CANCELLED = 5
-INSTALL = "install argotune with what its steps need: pip install 'argotune[tune,serve]'"
+INSTALL = "install argotune with the packages of its steps: pip install 'argotune[tune,serve]'"
 
 
 def main(
@@ -43,23 +45,27 @@ def main(
 ) -> NoReturn:
     """Run ``step`` as a program and exit with its code.
 
-    A step that finished before with the same settings is not done again when ``outputs_intact(settings, result)`` says
-    that what it made is whole; without ``outputs_intact`` it always runs.
+    Args:
+        settings_type: model of the flags.
+        step: the step's function.
+        outputs_intact: returns True if the outputs of an earlier run with the same settings are complete, so that its
+            result is reused; without it the step always runs.
+        result_type: type of the result, to read that of an earlier run.
     """
     program = Path(sys.argv[0])
     name = program.parent.name if program.stem == "__main__" else program.stem
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What models answer and servers send may not fit the terminal's encoding; that must not end a step.
+        # Text of models and servers that the terminal's encoding does not have must not end a step.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        given = parse(settings_type, sys.argv[1:], name)
-        result = _finished_before(name, given, outputs_intact, result_type)
+        settings = parse(settings_type, sys.argv[1:], name)
+        result = _reusable_result(name, settings, outputs_intact, result_type)
         if result is None:
             started = time.time()
-            result = step(given)
-            _remember(name, given, result, started)
+            result = step(settings)
+            _write_record(name, settings, result, started)
         else:
-            print(f"{name}: already done with these settings; keeping its result", flush=True)
+            print(f"{name}: already done with these settings; reusing its result", flush=True)
         publish(result)
     except KeyboardInterrupt:
         print("cancelled", file=sys.stderr, flush=True)
@@ -80,32 +86,32 @@ def as_step_error(name: str, error: Exception) -> StepError:
 
 
 def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
-    """Read ``--field value`` (or ``--field=value``) flags into ``settings_type``; lists and maps are given as JSON.
+    """Parse ``--field value`` (or ``--field=value``) flags into ``settings_type``; lists and mappings are JSON.
 
-    The word after a flag is its value whatever it begins with, so that free text may begin with a dash.
+    The word after a flag is its value, whatever it starts with, so that free text can start with a dash.
 
     Raises:
-        BadInput: with every flag that is wrong, not only the first.
+        BadInput: with all invalid flags.
     """
-    kinds = {field.alias or name: field.annotation for name, field in settings_type.model_fields.items()}
-    given, wrong = _pairs(arguments, {flag(name): name for name in kinds})
-    if "help" in given:
-        _help(settings_type, program)
+    fields = {field.alias or name: field for name, field in settings_type.model_fields.items()}
+    texts, errors = _split_flags(arguments, {flag(name): name for name in fields})
+    if "help" in texts:
+        _print_help(settings_type, program)
     values: dict[str, Any] = {}
-    unread = set()
-    for name, value in given.items():
+    invalid = set()
+    for name, text in texts.items():
         try:
-            values[name] = json.loads(value) if _is_container(kinds[name]) else value
+            values[name] = json.loads(text) if _is_json(fields[name]) else text
         except json.JSONDecodeError as error:
-            wrong.append(f"{flag(name)}: not JSON ({error})")
-            unread.add(name)
+            errors.append(f"{flag(name)}: must be JSON ({error})")
+            invalid.add(name)
     try:
-        result = settings_type.model_validate(values)
-    except pydantic.ValidationError as errors:
-        wrong += [_complaint(error) for error in errors.errors() if not unread & set(error["loc"][:1])]
-    if wrong:
-        raise BadInput("; ".join(wrong), f"see python -m steps.{program} --help")
-    return result
+        settings = settings_type.model_validate(values)
+    except pydantic.ValidationError as error:
+        errors += [_describe(details) for details in error.errors() if not invalid & set(details["loc"][:1])]
+    if errors:
+        raise BadInput("; ".join(errors), f"run python -m steps.{program} --help")
+    return settings
 
 
 def flag(field: str) -> str:
@@ -114,7 +120,7 @@ def flag(field: str) -> str:
 
 
 def publish(result: Any) -> None:
-    """Print a step's result and, where Argo reads output parameters, write one file a field."""
+    """Print the result of a step and, if Argo reads output parameters, write one file per field."""
     values = as_text(result)
     for key, value in values.items():
         print(f"{key}: {value}", flush=True)
@@ -125,7 +131,7 @@ def publish(result: Any) -> None:
 
 
 def as_text(result: Any) -> Mapping[str, str]:
-    """Fields of a result dataclass as Argo output parameters: dashed names, text values, JSON for the rest."""
+    """Return the fields of a result as Argo output parameters: names with dashes; values that are not text as JSON."""
     values = dataclasses.asdict(result)
     return {
         key.replace("_", "-"): str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
@@ -138,7 +144,7 @@ def result_file(work: Path, name: str) -> Path:
     return work / "results" / f"{name}.json"
 
 
-def _help(settings_type: type[Options], program: str) -> NoReturn:
+def _print_help(settings_type: type[Options], program: str) -> NoReturn:
     parser = argparse.ArgumentParser(prog=f"python -m steps.{program}", description=settings_type.__doc__)
     for name, field in settings_type.model_fields.items():
         parser.add_argument(flag(field.alias or name), help=(field.description or "").replace("%", "%%"))
@@ -146,68 +152,74 @@ def _help(settings_type: type[Options], program: str) -> NoReturn:
     sys.exit(0)
 
 
-def _pairs(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Split flags into ``{field: value}`` and what is wrong with them."""
-    given: dict[str, str] = {}
-    wrong = []
+def _split_flags(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the text of each flag by the name of its field, and the errors."""
+    texts: dict[str, str] = {}
+    errors = []
     words = list(reversed(arguments))
     while words:
         name, equals, value = words.pop().partition("=")
         if name in ("-h", "--help"):
             return {"help": ""}, []
-        follows = bool(words) and words[-1] not in known and name.startswith("--")
-        if not equals and follows:
+        has_value = bool(words) and words[-1] not in known and name.startswith("--")
+        if not equals and has_value:
             value = words.pop()
         if name not in known:
-            wrong.append(f"{name}: unknown flag")
-        elif not equals and not follows:
-            wrong.append(f"{name}: needs a value")
-        elif known[name] in given:
-            wrong.append(f"{name}: given twice")
+            errors.append(f"{name}: unknown flag")
+        elif not equals and not has_value:
+            errors.append(f"{name}: a value is required")
+        elif known[name] in texts:
+            errors.append(f"{name}: duplicate flag")
         else:
-            given[known[name]] = value
-    return given, wrong
+            texts[known[name]] = value
+    return texts, errors
 
 
-def _is_container(kind: Any) -> bool:
-    """Return True if values of a type are passed as JSON: lists, tuples and mappings, also optional ones."""
-    return any((get_origin(part) or part) in (list, dict, tuple) for part in (kind, *get_args(kind)))
+def _is_json(field: FieldInfo) -> bool:
+    """Return True if a flag's text is JSON: for lists, tuples and mappings, also optional ones.
+
+    A field with a ``BeforeValidator`` parses the text itself.
+    """
+    if any(isinstance(item, pydantic.BeforeValidator) for item in field.metadata):
+        return False
+    types = (field.annotation, *get_args(field.annotation))
+    return any((get_origin(part) or part) in (list, dict, tuple) for part in types)
 
 
-def _complaint(error: Any) -> str:
+def _describe(error: ErrorDetails) -> str:
     if not error["loc"]:
-        return str(error["msg"])
+        return validation_messages.describe(error)
     first, *rest = error["loc"]
     inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest if part != "[key]")
-    return f"{flag(str(first))}{inner}: {error['msg']}"
+    return f"{flag(str(first))}{inner}: {validation_messages.describe(error)}"
 
 
-def _finished_before(
-    name: str, given: S, outputs_intact: Callable[[S, R], bool] | None, result_type: type[R] | None
+def _reusable_result(
+    name: str, settings: S, outputs_intact: Callable[[S, R], bool] | None, result_type: type[R] | None
 ) -> R | None:
-    """Result of an earlier run that may be kept; what is damaged counts as not there, and is made again."""
+    """Return the result of an earlier run with these settings; None if its record or its outputs are damaged."""
     if outputs_intact is None or result_type is None:
         return None
     try:
-        kept = json.loads(_result_file(name, given).read_text())
-        result = pydantic.TypeAdapter(result_type).validate_python(kept["result"])
-        same = kept["settings_digest"] == _settings_digest(given)
-        return result if same and outputs_intact(given, result) else None
+        record = json.loads(_record_file(name, settings).read_text())
+        result = pydantic.TypeAdapter(result_type).validate_python(record["result"])
+        has_same_settings = record["settings_digest"] == _settings_digest(settings)
+        return result if has_same_settings and outputs_intact(settings, result) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remember(name: str, given: Options, result: Any, started: float) -> None:
+def _write_record(name: str, settings: Options, result: Any, started: float) -> None:
     content = {
         "step": name,
-        "settings": redact(as_json(given)),
-        "settings_digest": _settings_digest(given),
+        "settings": redact(as_json(settings)),
+        "settings_digest": _settings_digest(settings),
         "result": json.loads(json.dumps(dataclasses.asdict(result), default=str)),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         "versions": versions.installed(),
     }
-    files.write_json(_result_file(name, given), content)
+    files.write_json(_record_file(name, settings), content)
 
 
 def _settings_digest(settings: Options) -> str:
@@ -215,13 +227,13 @@ def _settings_digest(settings: Options) -> str:
     return files.sha256_text(json.dumps(redact_secrets(as_json(settings)), sort_keys=True))
 
 
-def _result_file(name: str, given: Options) -> Path:
-    return result_file(Path(given.work), name)  # type: ignore[attr-defined]
+def _record_file(name: str, settings: Options) -> Path:
+    return result_file(Path(settings.work), name)  # type: ignore[attr-defined]
 
 
-def as_json(given: Options) -> Any:
+def as_json(settings: Options) -> Any:
     """Return settings as JSON values, by the names of their flags."""
-    return json.loads(json.dumps(given.model_dump(by_alias=True), default=str))
+    return json.loads(json.dumps(settings.model_dump(by_alias=True), default=str))
 
 
 def _fail(error: StepError) -> int:
@@ -242,8 +254,8 @@ def _is_no_space(error: BaseException | None) -> bool:
 
 
 def _no_space(error: Exception) -> BadInput:
-    where = getattr(error, "filename", None) or "the work volume"
-    return BadInput(f"no space left on {where}", "free space there, or ask for a larger volume")
+    path = getattr(error, "filename", None) or "the work volume"
+    return BadInput(f"no space left on {path}", "free space there, or use a larger volume")
 
 
 def _unexpected(error: Exception) -> StepError:

@@ -21,6 +21,7 @@ import pydantic
 from steps.data.chat_tokens import Learned
 from steps.models import sharding
 from steps.models.model import compute_dtype
+from steps.runtime import validation_messages
 from steps.runtime.errors import BadInput
 from steps.tune import batching, dpo, lora_init
 from steps.tune.unsupported_arguments import NO_CODE, UNSUPPORTED, WITHOUT_EFFECT, unsupported_keys
@@ -237,7 +238,7 @@ def _parse_numbers(values: Mapping[str, Any], cls: Any) -> tuple[dict[str, Any],
             try:
                 parsed[key] = pydantic.TypeAdapter(field_type).validate_python(value)
             except pydantic.ValidationError as error:
-                errors.append(f"training_arguments.{key}: {error.errors()[0]['msg']}")
+                errors.append(f"training_arguments.{key}: {validation_messages.describe(error.errors()[0])}")
     return parsed, errors
 
 

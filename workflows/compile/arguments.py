@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from steps.runtime import entrypoint
@@ -17,15 +18,19 @@ FLAGS = {DATA_URLS: "--urls"}
 """Flags of inputs that have another name."""
 
 
-def arguments(settings: Options, inputs: Sequence[str] = ()) -> list[str]:
+def arguments(
+    settings: Options, inputs: Sequence[str] = (), variables: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """Return the flags of settings, in the order of the fields; a flag at its default is omitted.
 
     Args:
         settings: validated settings of a step.
         inputs: names of the template's inputs; each replaces the value of its flag by Argo's placeholder.
+        variables: Argo's placeholders of other values, by the name of the flag that gets them.
     """
     values = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     placeholders = {FLAGS.get(name, f"--{name}"): f"{{{{inputs.parameters.{name}}}}}" for name in inputs}
+    placeholders |= {f"--{name}": placeholder for name, placeholder in variables.items()}
     args = []
     for name, flag in _flags(type(settings)).items():
         if flag in placeholders:

@@ -62,6 +62,7 @@ def step(
     artifacts: Mapping[str, str] = MappingProxyType({}),
     mounts: Sequence[m.VolumeMount] = (),
     inputs: Sequence[str] = (),
+    variables: Mapping[str, str] = MappingProxyType({}),
     env: Sequence[Any] = (),
     requests: Requests = CONTROL,
     retries: Retries,
@@ -82,6 +83,7 @@ def step(
         artifacts: paths, by name, of files that are uploaded to the artifact repository without archiving.
         mounts: volumes, in addition to scratch and ``/tmp``.
         inputs: names of the input parameters; they replace the settings of their names.
+        variables: other settings that Argo sets: placeholders by the name of the flag.
         env: additional environment variables.
         requests: CPU and memory.
         retries: number of retries.
@@ -93,7 +95,7 @@ def step(
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
     parameters = result_fields(name) if outputs is None else outputs
-    args = [pod_policy.escape_references(word) for word in arguments(settings, inputs)] if settings else []
+    args = [pod_policy.escape_references(word) for word in arguments(settings, inputs, variables)] if settings else []
     check_size(name, args)
     fields: dict[str, Any] = dict(
         name=name,

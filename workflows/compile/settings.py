@@ -24,9 +24,9 @@ from steps.provision.settings import Settings as Provision
 from steps.report.settings import Settings as Report
 from steps.rollout.settings import Settings as Rollout
 from steps.runtime.options import Options
+from steps.runtime.validation_messages import describe
 from steps.tune.settings import Settings as Tune
 from workflows.compile import volumes
-from workflows.compile.arguments import as_text
 from workflows.compile.volumes import (
     ADAPTER_SECRET,
     AT_ROOT,
@@ -196,9 +196,8 @@ def release(plan: Plan) -> Release:
 
 
 def report(plan: Plan) -> Report:
-    """Return the settings of report."""
-    status, failures = "{{workflow.status}}", "{{workflow.failures}}"
-    return _build(Report, work=WORK, plan=as_text(as_dict(plan)), status=status, failures=failures)
+    """Return the settings of report, without those that Argo sets."""
+    return _build(Report, work=WORK, plan=as_dict(plan))
 
 
 def instance_types(plan: Plan) -> list[str]:
@@ -263,7 +262,7 @@ def _build(settings_type: type[S], *sections: pydantic.BaseModel | None, **value
     except pydantic.ValidationError as errors:
         step = settings_type.__module__.split(".")[1]
         raise InvalidInput(
-            [Problem(error["msg"], ".".join(map(str, (step, *error["loc"])))) for error in errors.errors()]
+            [Problem(describe(error), ".".join(map(str, (step, *error["loc"])))) for error in errors.errors()]
         ) from None
 
 

@@ -191,6 +191,7 @@ def report(plan: Plan) -> StepTemplate:
         plan,
         "report",
         settings.report(plan),
+        variables={"status": "{{workflow.status}}", "failures": "{{workflow.failures}}"},
         artifacts={"report": f"{WORK}/report/report.html"} if plan.artifacts.report else {},
         mounts=[WORK_MOUNT],
         retries=Retries(2),

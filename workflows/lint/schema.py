@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.runtime.validation_messages import format_value
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
-from workflows.spec.findings import short, unknown
+from workflows.spec.findings import unknown
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -115,7 +116,10 @@ def _violations(error: ValidationError) -> Iterator[tuple[str, Violation]]:
         case "type":
             yield "wrong-type", Violation(path, *_wrong_type(error.validator_value, error.instance))
         case _:
-            yield "wrong-type", Violation(path, f"must be {short(error.validator_value)}, not {short(error.instance)}")
+            yield (
+                "wrong-type",
+                Violation(path, f"must be {format_value(error.validator_value)}, not {format_value(error.instance)}"),
+            )
 
 
 def _unknown_field(path: str, name: str, owner: str, known: Mapping[str, Any]) -> tuple[str, Violation]:
@@ -156,7 +160,7 @@ def _wrong_type(expected: str | list[str], instance: Any) -> tuple[str, str]:
         fix = "use KEY: VALUE lines below it"
     elif first == "array" and isinstance(instance, dict | str):
         fix = "start each item with a dash"
-    return f"must be {_TYPE_NAMES.get(first, first)}, not {short(instance)}", fix
+    return f"must be {_TYPE_NAMES.get(first, first)}, not {format_value(instance)}", fix
 
 
 def _remove(document: Any, location: list[str | int], expected: str | list[str]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from steps.runtime import validation_messages
 from workflows.errors import Problem
 from workflows.field_path import join
 from workflows.spec.source import Source
@@ -17,22 +18,6 @@ from workflows.spec.source import Source
 M = TypeVar("M", bound=BaseModel)
 MAX_NAMES = 25
 """Maximum number of names listed in a message."""
-_PLAIN = {
-    "string_type": "must be a string",
-    "int_type": "must be an integer",
-    "int_from_float": "must be an integer",
-    "int_parsing": "must be an integer",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "invalid_key": "has a key that is not a string",
-    "json_invalid": "must be JSON",
-}
 
 
 class Findings:
@@ -111,14 +96,6 @@ def unknown(name: str, known: Collection[str]) -> str:
     return f"known: {', '.join(known)}" if len(known) <= MAX_NAMES else "docs/FIELDS.md lists the fields"
 
 
-def short(value: Any) -> str:
-    """Format a value for a message, shortened to 80 characters."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[str, str]:
     """Return the message and the fix for an error of pydantic, the same for each source of a value."""
     around = _model_at(kind, error["loc"][:-1])
@@ -127,24 +104,9 @@ def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[
             return "unknown field", unknown(str(error["loc"][-1]), _names(around)) if around else ""
         case "missing":
             return "missing field", _help(around, error["loc"])
-        case "literal_error":
-            return f"must be {error['ctx']['expected']}, not {short(error['input'])}", ""
-        case "value_error":
-            return str(error["ctx"]["error"]), ""
-        case "string_type":
-            fix = "quote it" if isinstance(error["input"], int | float) else ""
-            return f"{_PLAIN['string_type']}, not {short(error['input'])}", fix
-    message = _PLAIN.get(error["type"]) or error["msg"].replace("Input should", "must").replace(
-        "String should", "must"
-    )
-    return f"{message}, not {_shown(error)}", ""
-
-
-def _shown(error: ErrorDetails) -> str:
-    """Return the value of an error; a number that was out of bounds without quotes, also where a flag spelled it."""
-    value = error["input"]
-    is_number = isinstance(value, str) and error["type"].startswith(("greater_than", "less_than"))
-    return value if is_number else short(value)
+        case "string_type" if isinstance(error["input"], int | float):
+            return validation_messages.describe(error), "quote it"
+    return validation_messages.describe(error), ""
 
 
 def _help(around: type[BaseModel] | None, loc: tuple[str | int, ...]) -> str:

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from presets import Model
+from steps.runtime.validation_messages import format_value
 from workflows.field_path import join
-from workflows.spec.findings import Findings, short, unknown
+from workflows.spec.findings import Findings, unknown
 
 KEY = "inference_config.yaml"
 """The key of the ConfigMap."""
@@ -37,7 +38,7 @@ _FLAG = re.compile(r"[a-zA-Z][a-zA-Z0-9._-]*")
 def parse(content: Any, model: Model | None, findings: Findings) -> dict[str, Any]:
     """Parse ``inference_config.yaml`` into ``{"vllm": {flag: value}}``; errors go to ``findings``."""
     if not isinstance(content or {}, dict):
-        findings.error(ROOT, f"must be a mapping, not {short(content)}", "write vllm: and flags below it")
+        findings.error(ROOT, f"must be a mapping, not {format_value(content)}", "write vllm: and flags below it")
         return {}
     flags = {}
     for key, value in (content or {}).items():
@@ -47,7 +48,9 @@ def parse(content: Any, model: Model | None, findings: Findings) -> dict[str, An
         elif key != "vllm":
             findings.error(path, "unknown key", unknown(str(key), ("vllm", *WITHOUT_EFFECT)))
         elif not isinstance(value or {}, dict):
-            findings.error(path, f"must be a mapping of flags, not {short(value)}", "write one flag: value a line")
+            findings.error(
+                path, f"must be a mapping of flags, not {format_value(value)}", "write one flag: value a line"
+            )
         else:
             flags = _flags(value or {}, path, findings)
     _check_length(flags, model, findings)
@@ -68,7 +71,7 @@ def _flags(values: dict[Any, Any], path: str, findings: Findings) -> dict[str, A
             findings.error(place, "is set by argotune", RESERVED[name])
         elif isinstance(value, str) and value.startswith("/workspace/"):
             fix = "write the template text, or remove it" if name == CHAT_TEMPLATE else "remove it"
-            findings.error(place, f"{short(value)} is a path in KAITO's image", fix)
+            findings.error(place, f"{format_value(value)} is a path in KAITO's image", fix)
         else:
             flags[name] = value
     return flags
@@ -80,7 +83,7 @@ def _check_length(flags: dict[str, Any], model: Model | None, findings: Findings
     if length is None or length == "auto":
         return
     if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-        findings.error(path, f"max-model-len must be an integer: {short(length)}", "write a number of tokens")
+        findings.error(path, f"max-model-len must be an integer: {format_value(length)}", "write a number of tokens")
     elif model and length > model.context_length:
         limit = model.context_length
         what = f"max-model-len {length} exceeds model's maximum supported context window {limit} (ModelTokenLimit)"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from presets import Model
+from steps.runtime.validation_messages import format_value
 from steps.tune import lora_init
 from workflows.field_path import join
 from workflows.spec import names, sources
-from workflows.spec.findings import Findings, short
+from workflows.spec.findings import Findings
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import Adapter, Inference, Workspace
 
@@ -83,7 +84,7 @@ def _template(inference: Inference, findings: Findings) -> None:
         place = join(f"{path}.spec.containers", index)
         if not isinstance(container, dict) or not isinstance(container.get("image"), str):
             findings.error(
-                place, "is not a container: image is missing", f"write name: and image:, not {short(container)}"
+                place, "is not a container: image is missing", f"write name: and image:, not {format_value(container)}"
             )
         else:
             sources.check_image(container["image"], join(place, "image"), "container", findings)

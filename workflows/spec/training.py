@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from steps.runtime.validation_messages import format_value
 from steps.tune import lora_init, unsupported_arguments
 from workflows.field_path import join
-from workflows.spec.findings import Findings, short, unknown
+from workflows.spec.findings import Findings, unknown
 from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
 KEY = "training_config.yaml"
@@ -97,7 +98,7 @@ def _sections(sections: Mapping[Any, Any], findings: Findings) -> dict[str, Any]
         elif section not in SECTIONS:
             findings.error(path, f"Unrecognized section: {section}", unknown(section, SECTIONS))
         elif not isinstance(values or {}, dict):
-            findings.error(path, f"must be a mapping, not {short(values)}")
+            findings.error(path, f"must be a mapping, not {format_value(values)}")
         else:
             read[_FIELDS[section]] = _keys(section, values or {}, path, findings)
     return read
@@ -140,14 +141,14 @@ def _checked(rule: Any, value: Any, path: str, findings: Findings) -> tuple[bool
         return False, None
     if isinstance(rule, FixedValue):
         if not any(type(value) is type(allowed) and value == allowed for allowed in rule.values):
-            allowed = " or ".join(short(allowed) for allowed in rule.values)
-            findings.error(path, f"{short(value)} is not supported: {rule.why}", rule.fix or f"write {allowed}")
+            allowed = " or ".join(format_value(allowed) for allowed in rule.values)
+            findings.error(path, f"{format_value(value)} is not supported: {rule.why}", rule.fix or f"write {allowed}")
         return False, None
     kind = rule.kind if isinstance(rule, Ignored | IgnoredWithWarning) else rule
     try:
         value = _adapter(kind).validate_python(value)
     except ValidationError as error:
-        findings.error(path, f"{_reason(error)}, not {short(value)}")
+        findings.error(path, f"{_reason(error)}, not {format_value(value)}")
         return False, None
     if isinstance(rule, IgnoredWithWarning) and value != rule.harmless:
         findings.warn(path, rule.why)

@@ -315,7 +315,7 @@ def test_columns_of_other_names_are_read_and_are_of_the_digest(step, work, parqu
     manifest = json.loads((work / "dataset" / "manifest.json").read_text())
     assert (manifest["data_format"], manifest["unused_columns"]) == ("prompt-completion", [])
     wrong = step(work, url, flags=("--columns", '{"promt": "question"}'), code=2)
-    assert "--columns.promt: Input should be 'messages', 'conversations', 'prompt'," in wrong.stderr
+    assert "--columns.promt: must be 'messages', 'conversations', 'prompt'," in wrong.stderr
 
 
 def test_files_count_as_often_as_they_weigh(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
@@ -363,7 +363,7 @@ def test_weights_that_cannot_be_cost_no_download(step, work, parquet_server: Par
     done = step(work, url, flags=("--weights", '{"y.parquet": 2}'), code=2)
     assert "weights.y.parquet: no such file in the data" in done.stderr and "did you mean x.parquet?" in done.stderr
     done = step(work, url, flags=("--weights", '{"x.parquet": NaN}'), code=2)
-    assert "--weights.x.parquet: Input should be a finite number" in done.stderr
+    assert "--weights.x.parquet: must be a finite number" in done.stderr
     assert not parquet_server.seen
     assert "--weights.x.parquet" in step(work, url, flags=("--weights", '{"x.parquet": "two"}'), code=2).stderr
     done = step(work, url, flags=("--weights", '{"x.parquet": 0.01}'), code=2)

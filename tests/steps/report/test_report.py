@@ -11,6 +11,9 @@ from report_sample import DIGEST, EVALUATION, IMAGE, PLAN, Reader, render, write
 
 from steps.report import report_reader
 from steps.report.formatting import format_duration, format_number
+from steps.report.report_data import Failure
+from steps.report.settings import Settings
+from steps.runtime import entrypoint
 
 
 def test_report_of_a_successful_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +226,7 @@ def test_total_time_counts_parallel_steps_once(tmp_path: Path) -> None:
     ):
         timestamp = f"2026-11-24T{started}+00:00"
         write(tmp_path / "results" / f"{name}.json", {"result": {}, "started": timestamp, "seconds": seconds})
-    data = report_reader.read_run(tmp_path, plan="", status="", failures="")
+    data = report_reader.read_run(Settings(work=tmp_path))
     assert data.busy_seconds == 65
 
 
@@ -266,3 +269,12 @@ def test_program_has_no_heavy_imports(tmp_path: Path) -> None:
     assert "steps.report.report_page" in imported
     assert not imported & {"torch", "transformers", "trl", "peft", "datasets", "hera", "workflows"}
     assert Path((tmp_path / "outputs" / "report-path").read_text()).is_file()
+
+
+@pytest.mark.parametrize("text", ["", "{{workflow.failures}}", "null", '"[]"', r'"[{\"message\": \"\x1b\"}]"'])
+def test_flags_that_argo_sets_are_never_rejected(tmp_path: Path, text: str) -> None:
+    flags = ["--work", str(tmp_path), "--plan", text, "--status", text, "--failures", text]
+    settings = entrypoint.parse(Settings, flags, "report")
+    assert all(isinstance(failure, Failure) for failure in settings.failures)
+    assert bool(settings.failures) == ("x1b" in text)
+    assert (settings.plan == {}) == (text == "")

@@ -40,28 +40,28 @@ class Greeting(Options):
 
 
 @dataclass
-class Greeted:
+class Result:
     text: str
     file: Path
     letters: int
     polite: bool = True
 
 
-def greet(given: Greeting) -> Greeted:
-    with (given.work / "calls").open("a") as calls:
+def greet(settings: Greeting) -> Result:
+    with (settings.work / "calls").open("a") as calls:
         calls.write("x")
-    MISBEHAVE
-    text = " ".join(given.words * given.times)
-    (given.work / "greeting.txt").write_text(text)
-    return Greeted(text, given.work / "greeting.txt", len(text))
+    BODY
+    text = " ".join(settings.words * settings.times)
+    (settings.work / "greeting.txt").write_text(text)
+    return Result(text, settings.work / "greeting.txt", len(text))
 
 
-def outputs_intact(given: Greeting, result: Greeted) -> bool:
+def outputs_intact(settings: Greeting, result: Result) -> bool:
     return Path(result.file).read_text() == result.text
 
 
 if __name__ == "__main__":
-    main(Greeting, greet, outputs_intact=outputs_intact, result_type=Greeted)
+    main(Greeting, greet, outputs_intact=outputs_intact, result_type=Result)
 '''
 
 Greet = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -72,10 +72,10 @@ def greet(tmp_path: Path) -> Greet:
     (tmp_path / "work").mkdir()
 
     def start(
-        *flags: str, misbehave: str = "pass", env: Mapping[str, str] | None = None
+        *flags: str, body: str = "pass", env: Mapping[str, str] | None = None
     ) -> "subprocess.CompletedProcess[str]":
         program = tmp_path / "greet.py"
-        program.write_text(PROGRAM.replace("MISBEHAVE", textwrap.indent(misbehave, "    ").strip()))
+        program.write_text(PROGRAM.replace("BODY", textwrap.indent(body, "    ").strip()))
         work = ("--work", str(tmp_path / "work"))
         words = ("--words", '["hello","you"]')
         command = [sys.executable, str(program), *(flags or (*work, *words))]
@@ -88,39 +88,39 @@ def calls(tmp_path: Path) -> int:
     return len((tmp_path / "work" / "calls").read_text())
 
 
-def test_every_wrong_flag_is_told_at_once(greet: Greet) -> None:
+def test_all_invalid_flags_are_reported_together(greet: Greet) -> None:
     done = greet(
         "--words", "[not json", "--times", "many", "--options", '{"a": "b"}', "--colour", "red", "--times", "2"
     )
     assert done.returncode == 2
     message = done.stderr
-    assert "--words: not JSON" in message
-    assert "--words: Field required" not in message, "a value that can't be read is not a missing one"
-    assert "--times: Input should be a valid integer" in message
-    assert "--times: given twice" in message
-    assert "--options.a: Input should be a valid integer" in message
+    assert "--words: must be JSON" in message
+    assert "--words: is required" not in message, "an unreadable value is not a missing one"
+    assert "--times: must be an integer, not 'many'" in message
+    assert "--times: duplicate flag" in message
+    assert "--options.a: must be an integer, not 'b'" in message
     assert "--colour: unknown flag" in message
-    assert "--work: " in message
-    assert "fix: see python -m steps.greet --help" in message
+    assert "--work: is required" in message
+    assert "fix: run python -m steps.greet --help" in message
     assert "Traceback" not in message
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--work"], "--work: needs a value"),
-        (["--work", "--times", "2"], "--work: needs a value"),
+        (["--work"], "--work: a value is required"),
+        (["--work", "--times", "2"], "--work: a value is required"),
         (["work", "--times", "2"], "work: unknown flag"),
         (["--tim", "2"], "--tim: unknown flag"),
     ],
 )
-def test_a_flag_is_never_guessed(greet: Greet, flags: list[str], message: str) -> None:
+def test_flags_are_not_abbreviated(greet: Greet, flags: list[str], message: str) -> None:
     done = greet(*flags)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_text_may_begin_with_a_dash_and_hold_anything() -> None:
+def test_text_can_start_with_a_dash() -> None:
     class Question(Options):
         question: str
         image: str = "none"
@@ -130,23 +130,23 @@ def test_text_may_begin_with_a_dash_and_hold_anything() -> None:
     assert (parsed.question, parsed.image, parsed.limit) == ("--why? a=b", "", -2e-4)
 
 
-def test_a_map_that_may_be_absent_is_json_too() -> None:
+def test_optional_mapping_is_json() -> None:
     class Optional(Options):
         rows: dict[str, Any] | None = None
 
     assert parse(Optional, ["--rows", '{"a": [1]}']).rows == {"a": [1]}
-    with pytest.raises(BadInput, match="--rows: not JSON"):
+    with pytest.raises(BadInput, match="--rows: must be JSON"):
         parse(Optional, ["--rows", "{'a': 1}"])
 
 
-def test_help_shows_what_each_field_is_for(greet: Greet) -> None:
+def test_help_lists_the_fields(greet: Greet) -> None:
     done = greet("--help")
     assert done.returncode == 0
     assert "--model-config" in done.stdout
     assert "Text to print, 100% of it." in done.stdout
 
 
-def test_results_become_output_parameters_and_are_kept(greet: Greet, tmp_path: Path) -> None:
+def test_result_is_written_as_output_parameters_and_record(greet: Greet, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     done = greet(env={"ARGOTUNE_OUTPUTS": str(outputs)})
     assert done.returncode == 0, done.stderr
@@ -156,26 +156,26 @@ def test_results_become_output_parameters_and_are_kept(greet: Greet, tmp_path: P
         "letters": "9",
         "polite": "true",
     }
-    kept = json.loads(result_file(tmp_path / "work", "greet").read_text())
-    assert kept["step"] == "greet"
-    assert kept["settings"]["words"] == ["hello", "you"]
-    assert kept["result"]["letters"] == 9
-    assert kept["seconds"] >= 0
-    assert kept["started"].endswith("+00:00")
+    record = json.loads(result_file(tmp_path / "work", "greet").read_text())
+    assert record["step"] == "greet"
+    assert record["settings"]["words"] == ["hello", "you"]
+    assert record["result"]["letters"] == 9
+    assert record["seconds"] >= 0
+    assert record["started"].endswith("+00:00")
 
 
-def test_finished_work_is_not_done_again(greet: Greet, tmp_path: Path) -> None:
+def test_finished_step_is_not_repeated(greet: Greet, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     greet()
     again = greet(env={"ARGOTUNE_OUTPUTS": str(outputs)})
     assert again.returncode == 0, again.stderr
     assert "already done" in again.stdout
     assert calls(tmp_path) == 1
-    assert (outputs / "text").read_text() == "hello you", "a kept result is published as a new one is"
+    assert (outputs / "text").read_text() == "hello you", "a reused result is published too"
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"result": 3}', '{"step": "greet", "settings":'])
-def test_work_whose_record_is_damaged_is_done_again(greet: Greet, tmp_path: Path, content: str | None) -> None:
+def test_step_with_a_damaged_record_is_repeated(greet: Greet, tmp_path: Path, content: str | None) -> None:
     greet()
     record = result_file(tmp_path / "work", "greet")
     if content is None:
@@ -187,17 +187,17 @@ def test_work_whose_record_is_damaged_is_done_again(greet: Greet, tmp_path: Path
     assert json.loads(record.read_text())["result"]["letters"] == 9
 
 
-@pytest.mark.parametrize("damage", ["gone", "changed"])
-def test_work_whose_files_are_damaged_is_done_again(greet: Greet, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["deleted", "changed"])
+def test_step_with_damaged_outputs_is_repeated(greet: Greet, tmp_path: Path, damage: str) -> None:
     greet()
-    made = tmp_path / "work" / "greeting.txt"
-    made.unlink() if damage == "gone" else made.write_text("hel")
+    output = tmp_path / "work" / "greeting.txt"
+    output.unlink() if damage == "deleted" else output.write_text("hel")
     assert greet().returncode == 0
     assert calls(tmp_path) == 2
-    assert made.read_text() == "hello you"
+    assert output.read_text() == "hello you"
 
 
-def test_other_settings_mean_other_work(greet: Greet, tmp_path: Path) -> None:
+def test_step_with_other_settings_is_repeated(greet: Greet, tmp_path: Path) -> None:
     greet()
     greet("--work", str(tmp_path / "work"), "--words", '["bye"]')
     assert calls(tmp_path) == 2
@@ -207,9 +207,9 @@ def test_other_settings_mean_other_work(greet: Greet, tmp_path: Path) -> None:
 FULL = 'open("/dev/full", "w", buffering=1).write("no room\\n")'
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize(
-    "misbehave",
+    "body",
     [
         FULL,
         f'try:\n    {FULL}\nexcept OSError as error:\n    raise RuntimeError("save failed") from error',
@@ -217,8 +217,8 @@ FULL = 'open("/dev/full", "w", buffering=1).write("no room\\n")'
     ],
     ids=["plain", "wrapped", "safetensors"],
 )
-def test_a_full_disk_is_the_users_to_mend(greet: Greet, misbehave: str) -> None:
-    done = greet(misbehave=misbehave)
+def test_full_disk_is_reported_as_bad_input(greet: Greet, body: str) -> None:
+    done = greet(body=body)
     assert done.returncode == 2, done.stderr
     assert "no space left" in done.stderr
     assert "fix: free space there" in done.stderr
@@ -226,7 +226,7 @@ def test_a_full_disk_is_the_users_to_mend(greet: Greet, misbehave: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "code", "message"),
+    ("body", "code", "message"),
     [
         (
             'from steps.runtime.errors import StepError; raise StepError("it hung up", "try again")',
@@ -244,20 +244,20 @@ def test_a_full_disk_is_the_users_to_mend(greet: Greet, misbehave: str) -> None:
         ("import no_such_library", 2, "greet needs no_such_library, which is not installed"),
     ],
 )
-def test_failures_have_a_code_and_no_traceback(greet: Greet, misbehave: str, code: int, message: str) -> None:
-    done = greet(misbehave=misbehave)
+def test_failure_has_an_exit_code_and_no_traceback(greet: Greet, body: str, code: int, message: str) -> None:
+    done = greet(body=body)
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_the_traceback_is_there_for_who_asks(greet: Greet) -> None:
-    done = greet(misbehave="1 / 0", env={"ARGOTUNE_DEBUG": "1"})
+def test_debug_variable_prints_the_traceback(greet: Greet) -> None:
+    done = greet(body="1 / 0", env={"ARGOTUNE_DEBUG": "1"})
     assert "Traceback" in done.stderr
 
 
-def test_text_that_no_terminal_can_show_ends_no_step(greet: Greet, tmp_path: Path) -> None:
-    done = greet(misbehave='print("\\ud800 \\u2192")', env={"PYTHONIOENCODING": "ascii"})
+def test_text_outside_the_terminal_encoding_does_not_fail_the_step(greet: Greet, tmp_path: Path) -> None:
+    done = greet(body='print("\\ud800 \\u2192")', env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert "\\ud800 \\u2192" in done.stdout
 
@@ -280,17 +280,17 @@ def test_numbers_lists_and_paths_as_output_parameters() -> None:
     }
 
 
-def test_a_file_is_whole_or_the_old_one(tmp_path: Path) -> None:
+def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "file.txt"
     files.write_text(file, "old")
     with pytest.raises(RuntimeError), files.replacing(file) as new:
         new.write(b"half of the n")
         raise RuntimeError
     assert file.read_text() == "old"
-    assert list(file.parent.iterdir()) == [file], "nothing is left behind"
+    assert list(file.parent.iterdir()) == [file], "a temporary file remains"
 
 
-def test_threads_may_write_the_same_file(tmp_path: Path) -> None:
+def test_threads_can_write_the_same_file(tmp_path: Path) -> None:
     file = tmp_path / "progress"
     errors: list[BaseException] = []
 
@@ -311,7 +311,7 @@ def test_threads_may_write_the_same_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_progress_is_what_argo_reads(
+def test_progress_file_has_the_format_of_argo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ARGO_PROGRESS_FILE", str(tmp_path / "progress"))
@@ -322,14 +322,14 @@ def test_progress_is_what_argo_reads(
     assert capsys.readouterr().out == "step 3 of 8\n"
 
 
-def test_a_step_goes_on_where_progress_cannot_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unwritable_progress_file_does_not_fail_the_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("ARGO_PROGRESS_FILE", str(tmp_path / "file" / "progress"))
     progress.report(1, 2)
 
 
 @pytest.mark.parametrize(
-    ("misbehave", "expected"),
+    ("body", "expected"),
     [
         (
             "from steps.runtime.errors import BadInput; raise BadInput('no rows\\nin a.parquet', 'add rows')",
@@ -345,27 +345,27 @@ def test_a_step_goes_on_where_progress_cannot_be_told(monkeypatch: pytest.Monkey
         ),
     ],
 )
-def test_a_failure_is_the_termination_message(greet: Greet, tmp_path: Path, misbehave: str, expected: str) -> None:
+def test_failure_is_written_as_termination_message(greet: Greet, tmp_path: Path, body: str, expected: str) -> None:
     file = tmp_path / "termination-log"
-    file.write_text("of an earlier attempt")
-    assert greet(misbehave=misbehave, env={termination.FILE_VARIABLE: str(file)}).returncode
+    file.write_text("earlier attempt")
+    assert greet(body=body, env={termination.FILE_VARIABLE: str(file)}).returncode
     content = file.read_bytes()
     assert content.decode().startswith(expected)
     assert len(content) <= termination.MAX_BYTES and content.count(b"\n") <= 1
     assert b"abcdefghijkl" not in content
 
 
-def test_wrong_flags_are_the_termination_message(greet: Greet, tmp_path: Path) -> None:
+def test_invalid_flags_are_written_as_termination_message(greet: Greet, tmp_path: Path) -> None:
     file = tmp_path / "termination-log"
     file.touch()
     assert greet("--colour", "red", env={termination.FILE_VARIABLE: str(file)}).returncode == 2
     message, fix = termination.parse(file.read_text())
-    assert "--colour: unknown flag" in message and fix == "see python -m steps.greet --help"
+    assert "--colour: unknown flag" in message and fix == "run python -m steps.greet --help"
 
 
-def test_a_success_and_a_missing_file_write_no_termination_message(greet: Greet, tmp_path: Path) -> None:
+def test_no_termination_message_after_success_or_without_file(greet: Greet, tmp_path: Path) -> None:
     file = tmp_path / "termination-log"
-    failed = greet(misbehave="raise KeyError('x')", env={termination.FILE_VARIABLE: str(file)})
+    failed = greet(body="raise KeyError('x')", env={termination.FILE_VARIABLE: str(file)})
     assert failed.returncode == 1 and "Traceback" not in failed.stderr and not file.exists()
     file.touch()
     assert greet(env={termination.FILE_VARIABLE: str(file)}).returncode == 0
@@ -382,5 +382,5 @@ def test_a_success_and_a_missing_file_write_no_termination_message(greet: Greet,
         ("no rows\nfix: add rows", ("no rows", "add rows")),
     ],
 )
-def test_the_message_of_a_node_is_read_without_its_exit_code(text: str, expected: tuple[str, str]) -> None:
+def test_exit_code_is_removed_from_the_message_of_a_node(text: str, expected: tuple[str, str]) -> None:
     assert termination.parse(text) == expected

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from steps.runtime.validation_messages import format_value
 from workflows.argo.document import Document, Value, listed, section
 from workflows.argo.duration import parse_duration
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
-from workflows.spec.findings import short, unknown
+from workflows.spec.findings import unknown
 
 _POD_GC = ("OnPodCompletion", "OnPodSuccess", "OnWorkflowCompletion", "OnWorkflowSuccess")
 _ARTIFACT_GC = ("OnWorkflowCompletion", "OnWorkflowDeletion", "Never")
@@ -49,7 +50,7 @@ def deadline(document: Document) -> Iterator[Violation]:
     deadlines += [_field(template.value, "activeDeadlineSeconds", template.path) for template in document.templates]
     for path, value in deadlines:
         if value is not None and "{{" not in str(value) and not (str(value).isdecimal() and int(value) > 0):
-            yield Violation(path, f"{short(value)} is not a positive integer", "set the seconds, such as 3600")
+            yield Violation(path, f"{format_value(value)} is not a positive integer", "set the seconds, such as 3600")
     if document.kind == "CronWorkflow":
         path, value = _field(section(document.value, "spec"), "startingDeadlineSeconds", "spec")
         if isinstance(value, int) and value < 0:

@@ -1,4 +1,4 @@
-"""An Azure Container Registry: its token endpoints before a real registry; and Entra for a pod's identity."""
+"""A fake Azure Container Registry (token endpoints in front of a real registry), and a fake Microsoft Entra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASSERTION, ENTRA_TOKEN = "canary-assertion-of-the-pod", "canary-token-of-entra"
 
 
 class Acr:
-    """Checks tokens before a front lets a request through to its registry (Azure/acr, docs/AAD-OAuth.md)."""
+    """Checks the token of each request before it is forwarded to the registry (Azure/acr, docs/AAD-OAuth.md)."""
 
     def __init__(self, front: Front) -> None:
         self.front = front
@@ -35,63 +35,81 @@ class Acr:
         if path == "/oauth2/token":
             # GET requests have a password, or no credentials.
             known = request.method == "POST"
-            return self.token(fields(request)) if known else denied(401, "UNAUTHORIZED", "authentication required")
+            return (
+                self.token(fields(request))
+                if known
+                else error_response(401, "UNAUTHORIZED", "authentication required")
+            )
         granted = self.access.get(request.headers.pop("authorization", "").removeprefix("Bearer "))
-        needed = "pull" if request.method in ("GET", "HEAD") and "/uploads/" not in path else "push"
-        if granted is not None and needed in granted:
+        required = "pull" if request.method in ("GET", "HEAD") and "/uploads/" not in path else "push"
+        if granted is not None and required in granted:
             return None
         if granted is not None:
-            return denied(401, "UNAUTHORIZED", "authentication required, visit https://aka.ms/acr/authorization")
+            return error_response(
+                401, "UNAUTHORIZED", "authentication required, visit https://aka.ms/acr/authorization"
+            )
         realm = f'Bearer realm="http://{self.address}/oauth2/token",service="{self.address}",scope="x"'
         return Answer(401, {"WWW-Authenticate": realm})
 
-    def exchange(self, given: dict[str, str]) -> Answer:
+    def exchange(self, form: dict[str, str]) -> Answer:
         expected = {"grant_type": "access_token", "service": self.address, "tenant": TENANT}
-        if given != expected | {"access_token": ENTRA_TOKEN}:
-            return denied(401, "UNAUTHORIZED", f"authentication required for {given}")
+        if form != expected | {"access_token": ENTRA_TOKEN}:
+            return error_response(401, "UNAUTHORIZED", f"authentication required for {form}")
         self.exchanges += 1
         self.refresh.add(f"canary-refresh-{self.exchanges}")
-        return told({"refresh_token": f"canary-refresh-{self.exchanges}"})
+        return json_response({"refresh_token": f"canary-refresh-{self.exchanges}"})
 
-    def token(self, given: dict[str, str]) -> Answer:
-        if given.get("grant_type") != "refresh_token" or given.get("service") != self.address:
-            return denied(400, "BAD_REQUEST", "no such grant")
-        if given.get("refresh_token") not in self.refresh:
-            return denied(401, "UNAUTHORIZED", "refresh token is invalid or expired")
+    def token(self, form: dict[str, str]) -> Answer:
+        if form.get("grant_type") != "refresh_token" or form.get("service") != self.address:
+            return error_response(400, "BAD_REQUEST", "no such grant")
+        if form.get("refresh_token") not in self.refresh:
+            return error_response(401, "UNAUTHORIZED", "refresh token is invalid or expired")
         self.issued += 1
         name = f"canary-access-{self.issued}"
-        self.access[name] = self.roles if ":pull,push" in given["scope"] else "pull"
-        return told({"access_token": name})
+        self.access[name] = self.roles if ":pull,push" in form["scope"] else "pull"
+        return json_response({"access_token": name})
 
 
 class Entra:
-    """The token endpoint of Microsoft Entra over TLS, which takes the assertion of a pod (RFC 7523)."""
+    """The token endpoint of Microsoft Entra over TLS, which accepts the assertion of a pod (RFC 7523)."""
 
     def __init__(self, key: Path, certificate: Path) -> None:
-        self.front = Front("nobody")
+        self.front = Front("no registry")
         self.front.use_tls(key, certificate)
         self.front.before = self.answer
         self.url = f"https://{self.front.address}"
-        self.asked: list[dict[str, str]] = []
+        self.requests: list[dict[str, str]] = []
 
     def answer(self, request: Request) -> Answer:
-        given = fields(request)
-        self.asked.append(given)
+        form = fields(request)
+        self.requests.append(form)
         assert request.path.partition("?")[0] == f"/{TENANT}/oauth2/v2.0/token"
-        if (given.get("client_id"), given.get("client_assertion")) != (CLIENT, ASSERTION):
+        if (form.get("client_id"), form.get("client_assertion")) != (CLIENT, ASSERTION):
             error = {"error": "invalid_client", "error_description": "AADSTS70021: No matching federated identity"}
             return Answer(401, {"Content-Type": "application/json"}, json.dumps(error).encode())
-        return told({"token_type": "Bearer", "expires_in": 3599, "access_token": ENTRA_TOKEN})
+        return json_response({"token_type": "Bearer", "expires_in": 3599, "access_token": ENTRA_TOKEN})
 
 
 @contextmanager
 def workload_identity(folder: Path, acr: Acr) -> Iterator[Entra]:
-    """The environment that Azure's webhook gives to a pod, and who answers there."""
+    """Set the environment that Azure's webhook sets in a pod, with a fake Entra."""
     folder.mkdir(exist_ok=True)
     key, certificate, token = folder / "key.pem", folder / "certificate.pem", folder / "assertion"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    make = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", certificate, *subject]
-    subprocess.run(make, check=True, capture_output=True)
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-nodes",
+        "-newkey",
+        "rsa:2048",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+        *subject,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
     token.write_text(ASSERTION)
     entra = Entra(key, certificate)
     with pytest.MonkeyPatch.context() as environment:
@@ -112,10 +130,10 @@ def fields(request: Request) -> dict[str, str]:
     return {key: values[0] for key, values in parse_qs(request.body.decode()).items()}
 
 
-def told(content: dict[str, object]) -> Answer:
+def json_response(content: dict[str, object]) -> Answer:
     return Answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
 
-def denied(status: int, code: str, message: str) -> Answer:
+def error_response(status: int, code: str, message: str) -> Answer:
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
     return Answer(status, {"Content-Type": "application/json"}, body)

@@ -1,4 +1,4 @@
-"""The steps that make nodes, in a pod: Azure is where the environment says, and waits cost nothing."""
+"""Steps that create AKS nodes, in a pod with a fake Azure and without real waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steps.provision import aks, aks_client
 from steps.provision.settings import ClusterRef, ReleaseSettings, Settings
 
 RUN = "11111111-2222-3333-4444-555555555555"
-PLACE = {"provider": "aks", "subscription": SUBSCRIPTION, "resource_group": GROUP, "cluster": CLUSTER}
+CLUSTER_REF = {"provider": "aks", "subscription": SUBSCRIPTION, "resource_group": GROUP, "cluster": CLUSTER}
 NAMESPACE = "argotune"
 NOW = datetime.datetime(2026, 11, 24, 12, tzinfo=datetime.UTC)
 
@@ -31,21 +31,21 @@ class Pod:
     now: datetime.datetime = NOW
     read_timeout: float = 30
 
-    def wanted(self, **more: Any) -> Settings:
-        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": NAMESPACE, **more}
-        given = {"labels": {"apps": "tuned"}, **given}
-        return Settings(**{"work": self.work, "instance_type": A100, **PLACE, **given})
+    def settings(self, **changes: Any) -> Settings:
+        values = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": NAMESPACE}
+        values |= {"labels": {"apps": "tuned"}, "work": self.work, "instance_type": A100}
+        return Settings(**{**values, **CLUSTER_REF, **changes})
 
-    def provision(self, **more: Any) -> Any:
-        return aks.provision(self.wanted(**more), self.connect())
+    def provision(self, **changes: Any) -> Any:
+        return aks.provision(self.settings(**changes), self.connect())
 
-    def release(self, run: str = RUN, **more: Any) -> str:
-        return aks.release(ReleaseSettings(work=self.work, run=run, **{**PLACE, **more}), self.connect())
+    def release(self, run: str = RUN, **changes: Any) -> str:
+        return aks.release(ReleaseSettings(work=self.work, run=run, **{**CLUSTER_REF, **changes}), self.connect())
 
     def connect(self) -> aks_client.Cluster:
         pause = aks_client.Deadline(self.waits.append, lambda: sum(self.waits))
         return aks_client.connect(
-            ClusterRef(**PLACE), pause=pause, read_timeout=self.read_timeout, now=lambda: self.now
+            ClusterRef(**CLUSTER_REF), pause=pause, read_timeout=self.read_timeout, now=lambda: self.now
         )
 
 
@@ -71,7 +71,7 @@ def serve_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 def _certificate(folder: Path) -> Path:
-    """Key and certificate of a server on this machine, signed by itself."""
+    """Write key and self-signed certificate of a local server to a file."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,7 +79,7 @@ def _certificate(folder: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     today = datetime.datetime.now(datetime.UTC)
-    made = (
+    certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(today - datetime.timedelta(days=1))
         .not_valid_after(today + datetime.timedelta(days=1))
@@ -91,5 +91,5 @@ def _certificate(folder: Path) -> Path:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    file.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
     return file

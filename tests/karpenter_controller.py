@@ -1,7 +1,7 @@
 """Karpenter on the fake Kubernetes API: it advances NodeClaims by one state with each poll.
 
-As Karpenter's own: a claim has a finalizer; one that can't be launched for lack of capacity is deleted, with an event;
-conditions go Launched, Registered, Initialized, Ready; a node has the claim's labels and taints.
+As in Karpenter, a claim has a finalizer; one that cannot be launched for missing capacity is deleted, with an event;
+the conditions are Launched, Registered, Initialized, Ready, in this order; a node has the claim's labels and taints.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Controller:
 
     cluster: KubernetesServer
     unavailable: set[tuple[str, str]] = field(default_factory=set)
-    """Sizes with their capacity type (``spot`` or ``on-demand``) that is unavailable."""
+    """Unavailable instance types with their capacity type (``spot`` or ``on-demand``)."""
     failing: str = ""
-    """Message of every launch, which is tried again and again."""
+    """Message of each failed launch; launches are retried."""
     stage: str = "Ready"
-    """The last state that claims reach."""
+    """Last condition that claims reach."""
     gpus: int = 1
     """Allocatable GPUs of each node."""
     launched: list[str] = field(default_factory=list)
-    """Size and capacity type of every machine that ever was."""
+    """Instance type and capacity type of each launched machine."""
     machines: set[str] = field(default_factory=set)
-    """Names of those that are there now."""
+    """Names of the existing machines."""
 
     def __post_init__(self) -> None:
         self.cluster.controllers.append(self._react)
-        self.cluster.every_call.append(self._look)
+        self.cluster.every_call.append(self._on_call)
 
     def _react(self, event: str, document: dict[str, Any]) -> None:
         if document["kind"] != "NodeClaim":
@@ -63,7 +63,7 @@ class Controller:
             self.cluster.put({**document, "metadata": {**metadata, "finalizers": []}})
             self._remove("nodeclaims", metadata["name"])
 
-    def _look(self, call: Call) -> None:
+    def _on_call(self, call: Call) -> None:
         if str(call) == "list nodeclaims":
             for claim in self.cluster.all("nodeclaims"):
                 if not claim["metadata"].get("deletionTimestamp"):
@@ -93,9 +93,9 @@ class Controller:
         self.cluster.put({**claim, "status": {"conditions": conditions, "nodeName": f"node-{name}"}})
 
     def _node(self, claim: dict[str, Any]) -> None:
-        offers = {"nvidia.com/gpu": str(self.gpus)} if self.gpus else {}
+        gpus = {"nvidia.com/gpu": str(self.gpus)} if self.gpus else {}
         metadata = {"name": f"node-{claim['metadata']['name']}", "labels": claim["metadata"]["labels"]}
-        status = {"allocatable": {"cpu": "24", **offers}, "conditions": [condition("Ready")]}
+        status = {"allocatable": {"cpu": "24", **gpus}, "conditions": [condition("Ready")]}
         spec = {"taints": claim["spec"]["taints"]}
         self.cluster.put({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec, "status": status})
 
@@ -119,23 +119,23 @@ def _size(claim: Mapping[str, Any]) -> tuple[str, str]:
 
 @dataclass
 class Pod:
-    """The steps of a run in the cluster; waits cost nothing."""
+    """Steps of a run in the cluster, without real waits."""
 
     cluster: KubernetesServer
     work: Path
     waits: list[float] = field(default_factory=list)
 
-    def wanted(self, **more: Any) -> Settings:
-        given = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": "argotune", **more}
-        given = {"labels": {"apps": "tuned"}, **given}
-        return Settings(**{"work": self.work, "provider": "karpenter", "instance_type": A100, **given})
+    def settings(self, **changes: Any) -> Settings:
+        values = {"run": RUN, "workflow": "tuned-x7k2m", "workspace": "tuned", "namespace": "argotune"}
+        values |= {"labels": {"apps": "tuned"}, "work": self.work, "provider": "karpenter", "instance_type": A100}
+        return Settings(**{**values, **changes})
 
     def connect(self) -> Karpenter:
         client = kubernetes_client.connect(self.waits.append)
         return Karpenter(client, Deadline(self.waits.append, lambda: sum(self.waits)), lambda: NOW)
 
-    def provision(self, **more: Any) -> Any:
-        return karpenter.provision(self.wanted(**more), self.connect())
+    def provision(self, **changes: Any) -> Any:
+        return karpenter.provision(self.settings(**changes), self.connect())
 
     def release(self, run: str = RUN) -> str:
         return karpenter.release(ReleaseSettings(work=self.work, provider="karpenter", run=run), self.connect())

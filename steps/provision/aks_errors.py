@@ -1,7 +1,7 @@
-"""Errors of Azure in plain words, and which of them mean missing quota or capacity.
+"""Step errors for errors of Azure, and the causes of missing quota or capacity.
 
 Codes: learn.microsoft.com, "Troubleshoot AKS error codes" and "Allocation failures of virtual machines". AKS wraps
-those of the scale set into its own (``CreateVMSSAgentPoolFailed``), so they are looked for in the whole text.
+those of the scale set into its own (``CreateVMSSAgentPoolFailed``), so the whole text is searched.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ NO_CAPACITY = {
     "PublicIPCountLimitReached": "the quota of public addresses is used up",
     "SubnetIsFull": "the subnet has no addresses left",
     "InsufficientSubnetSize": "the subnet has too few addresses left",
-    "SkuNotAvailable": "the size is not offered here to this subscription",
-    "VMSizeNotSupported": "the size is not offered here to this subscription",
-    "VMSizeDoesntSupportSpot": "the size is not available as spot",
-    "AvailabilityZoneNotSupported": "the size is not offered in this zone",
-    "AllocationFailed": "the region has no machine of this size free",
-    "ZonalAllocationFailed": "the zone has no machine of this size free",
-    "OverconstrainedAllocationRequest": "the region has no machine free that meets all demands",
-    "OverconstrainedZonalAllocationRequest": "the zone has no machine free that meets all demands",
-    "AllocationTimeout": "the region found no machine of this size in time",
+    "SkuNotAvailable": "the instance type is not offered to this subscription",
+    "VMSizeNotSupported": "the instance type is not offered to this subscription",
+    "VMSizeDoesntSupportSpot": "the instance type is not available as spot",
+    "AvailabilityZoneNotSupported": "the instance type is not offered in this zone",
+    "AllocationFailed": "the region is out of capacity for this instance type",
+    "ZonalAllocationFailed": "the zone is out of capacity for this instance type",
+    "OverconstrainedAllocationRequest": "the region is out of capacity for this combination of requirements",
+    "OverconstrainedZonalAllocationRequest": "the zone is out of capacity for this combination of requirements",
+    "AllocationTimeout": "the region did not allocate this instance type in time",
 }
-"""By code. Another size, zone or price may still be had."""
+"""Reasons by code. Another instance type, zone or price can still be available."""
 _CODE = re.compile(rf"\b({'|'.join(sorted(NO_CAPACITY, key=len, reverse=True))})\b")
-# Codes that mean several things; then the words of the message count.
+# For codes with several meanings, by the text of the message.
 _WORDS = {
     "the quota is used up": re.compile(
         r"exceed\w* (?:the )?(?:approved|allowed)?.{0,60}quota|quota (?:is )?exceeded", re.I
     ),
-    "the size is not offered here to this subscription": re.compile(
+    "the instance type is not offered to this subscription": re.compile(
         r"VM size .{0,80}(?:not (?:allowed|available|supported)|restricted)", re.I
     ),
 }
 _BUSY = re.compile(r"\bin progress\b|aks-pending-operation|\bAnotherOperationInProgress\b", re.I)
 
-ROLE = "docs/NODES.md has the role that it needs"
+ROLE = "assign the role in docs/NODES.md"
 
 
-def text(error: Any) -> str:
-    """Code and message of an error of Azure's, on one line, with those of inner errors."""
+def format_error(error: Any) -> str:
+    """Return code and message of an Azure error and its inner errors, on one line."""
     if error is None:
         return ""
     details = getattr(error, "details", None) or []
     parts = [str(getattr(error, "code", "") or ""), str(getattr(error, "message", "") or error)]
-    parts += [text(detail) for detail in details]
+    parts += [format_error(detail) for detail in details]
     return " ".join(": ".join(dict.fromkeys(part for part in parts if part)).split())
 
 
@@ -72,37 +72,36 @@ def is_busy(error: AzureError) -> bool:
 
 def error_message(error: AzureError) -> str:
     """Return the message of an SDK exception, code first."""
-    return text(getattr(error, "error", None) or error)
+    return format_error(getattr(error, "error", None) or error)
 
 
-def in_words(error: AzureError, doing: str) -> StepError:
-    """The step's own error for one of the SDK's.
+def to_step_error(error: AzureError, prefix: str) -> StepError:
+    """Return the step error for an exception of the SDK; ``prefix`` says which operation failed.
 
-    ``InsufficientCapacity`` for quota and capacity, ``BadInput`` for what a retry cannot fix, else ``StepError``.
+    ``InsufficientCapacity`` for quota and capacity, ``BadInput`` for errors that a retry cannot fix, or ``StepError``.
     """
     from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
     message = error_message(error)
     status = getattr(error, "status_code", None)
-    if isinstance(error, ClientAuthenticationError) and (status not in (401, 403) or _of_a_token(error)):
+    if isinstance(error, ClientAuthenticationError) and (status not in (401, 403) or _is_token_request(error)):
         if status is not None and (status == 429 or status >= 500):
-            return StepError(f"{doing}: Azure gave no token: {message}", "the step is retried")
-        fix = "azureWorkloadIdentity: true in the site profile, or a managed identity; on a laptop: az login"
-        return BadInput(f"{doing}: Azure gave no token: {message}", fix)
+            return StepError(f"{prefix}: no token from Azure: {message}", "the step is retried")
+        fix = "set azureWorkloadIdentity: true in the site profile, or use a managed identity; on a laptop: az login"
+        return BadInput(f"{prefix}: no token from Azure: {message}", fix)
     if capacity(message):
-        return InsufficientCapacity(f"{doing}: {capacity(message)} ({message})")
+        return InsufficientCapacity(f"{prefix}: {capacity(message)} ({message})")
     if status in (401, 403):
-        return BadInput(f"{doing}: Azure does not allow it: {message}", ROLE)
+        return BadInput(f"{prefix}: forbidden by Azure: {message}", ROLE)
     if status == 404:
-        return BadInput(
-            f"{doing}: not there: {message}", "subscription, resourceGroup and cluster of the site profile"
-        )
+        fix = "check subscription, resourceGroup and cluster in the site profile"
+        return BadInput(f"{prefix}: not found: {message}", fix)
     if isinstance(error, HttpResponseError) and status in (400, 405, 422):
-        return BadInput(f"{doing}: Azure refuses it: {message}")
-    return StepError(f"{doing}: {message}", "the step is retried and continues")
+        return BadInput(f"{prefix}: rejected by Azure: {message}")
+    return StepError(f"{prefix}: {message}", "the step is retried and continues")
 
 
-def _of_a_token(error: ClientAuthenticationError) -> bool:
-    """Return True if the request for a token failed, not one that used the token."""
+def _is_token_request(error: ClientAuthenticationError) -> bool:
+    """Return True if the request for a token failed, rather than a request that used one."""
     request = getattr(error.response, "request", None)
     return "/oauth2/" in str(getattr(request, "url", ""))

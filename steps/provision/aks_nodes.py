@@ -1,7 +1,7 @@
 """Readiness of the nodes of a new pool: Azure reports a pool ready before its GPUs are allocatable.
 
-That is for NVIDIA's device plugin. Where it is missing, or does not tolerate the taint of the nodes, pods that ask for
-GPUs would wait until the run's time is over, and nothing would say why.
+NVIDIA's device plugin makes them allocatable. If it is missing or does not tolerate the nodes' taint, pods that
+request GPUs would be pending until the run's time limit, without a reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from steps.runtime.errors import BadInput
 
 POLL_SECONDS = 10
 MAX_PENDING_SECONDS = 480
-"""Seconds that the plugin may take. Soon after, the autoscaler would take back nodes that nothing uses yet."""
+"""Time limit for the plugin. Soon after it, the autoscaler would remove the unused nodes."""
 
 
 def wait_for_gpus(
@@ -30,25 +30,25 @@ def wait_for_gpus(
     """Return the nodes of a run once ``count`` have allocatable GPUs; none without permission to read nodes.
 
     Raises:
-        BadInput: nothing offers them.
-        DeadlineExceeded: the step's deadline has come.
+        BadInput: too few nodes have allocatable GPUs after ``MAX_PENDING_SECONDS``.
+        DeadlineExceeded: the step's deadline is over.
     """
     waited, last_state = 0, ""
     client: KubernetesClient | None = None
     while True:
         try:
             client = client or connect()
-            found = client.list(NODES, labels=f"{RUN_LABEL}={settings.run}")
+            nodes = client.list(NODES, labels=f"{RUN_LABEL}={settings.run}")
         except BadInput as error:
-            print(f"the nodes' GPUs are not looked at: {error.message}", flush=True)
+            print(f"GPUs of the nodes not checked: {error.message}", flush=True)
             return []
-        useful = sorted(node["metadata"]["name"] for node in found if _gpus(node) >= settings.gpus)
-        if len(useful) >= count:
-            return useful
-        state = f"{len(useful)} of {count} nodes offer {settings.gpus} {GPU}"
+        ready = sorted(node["metadata"]["name"] for node in nodes if _allocatable_gpus(node) >= settings.gpus)
+        if len(ready) >= count:
+            return ready
+        state = f"{len(ready)} of {count} nodes have {settings.gpus} allocatable {GPU}"
         if waited >= MAX_PENDING_SECONDS:
-            fix = "NVIDIA's device plugin must be on these nodes and tolerate their taint sku=gpu (docs/NODES.md)"
-            raise BadInput(f"after {waited // 60} minutes {state}", fix)
+            fix = "run NVIDIA's device plugin on these nodes, with a toleration of their taint sku=gpu (docs/NODES.md)"
+            raise BadInput(f"{state} after {waited // 60} minutes", fix)
         if state != last_state:
             print(f"waiting: {state}", flush=True)
             last_state = state
@@ -56,8 +56,8 @@ def wait_for_gpus(
         waited += POLL_SECONDS
 
 
-def _gpus(node: dict[str, Any]) -> int:
-    """GPUs that a node offers to pods; none before it is ready."""
+def _allocatable_gpus(node: dict[str, Any]) -> int:
+    """Return the allocatable GPUs of a node; 0 if it is not ready."""
     conditions = (node.get("status") or {}).get("conditions") or []
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return allocatable(node) if ready else 0
+    is_ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return allocatable(node) if is_ready else 0

@@ -1,4 +1,4 @@
-"""The node pool of a run: its name, the tags that say whose it is, and what is asked of it."""
+"""The node pool of a run: its name, the tags that identify the run, and the request that creates it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, format_timestamp, labels, read
+from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, format_timestamp, labels, parse_timestamp
 from steps.provision.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 RUN, WORKFLOW, WORKSPACE = "argotune-run", "argotune-workflow", "argotune-workspace"
 NAMESPACE = "argotune-namespace"
-MADE, LEASE = "argotune-made", "argotune-lease-until"
+CREATED, LEASE = "argotune-made", "argotune-lease-until"
 TAG_LENGTH = 256
-"""Azure's limit for the value of a tag."""
+"""Azure's maximum for the value of a tag."""
 DONE, FAILED, DELETING = "Succeeded", ("Failed", "Canceled"), "Deleting"
 
 
-def choice_of(pool: AgentPool) -> NodeOption:
-    """Identity of a pool."""
+def to_option(pool: AgentPool) -> NodeOption:
+    """Return the option that a pool was created from."""
     zones = list(pool.availability_zones or [])
     return NodeOption(str(pool.vm_size), pool.scale_set_priority == "Spot", zones[0] if zones else "")
 
 
 def name(run: str) -> str:
-    """Name of the pool of a run; one for each run, so that there are never two.
+    """Return the name of the pool of a run; deterministic, so that a run never has two.
 
-    At most 12 lower case letters and digits, a letter first (AKS).
+    AKS requires at most 12 lowercase letters and digits, starting with a letter.
     """
     return f"at{hashlib.sha256(run.encode()).hexdigest()[:10]}"
 
@@ -40,12 +40,12 @@ def is_of(pool: AgentPool, run: str) -> bool:
 
 
 def state(pool: AgentPool) -> str:
-    """Provisioning state."""
+    """Return the provisioning state of a pool."""
     return str(pool.provisioning_state or "")
 
 
-def body(settings: Settings, choice: NodeOption, system_pool: Any, now: datetime.datetime) -> AgentPool:
-    """Return the request to AKS: the nodes now, and an autoscaler that removes idle ones and replaces lost ones."""
+def body(settings: Settings, option: NodeOption, system_pool: Any, now: datetime.datetime) -> AgentPool:
+    """Return the request that creates the nodes, with an autoscaler that removes idle ones and replaces lost ones."""
     from azure.mgmt.containerservice.models import AgentPool
     from azure.mgmt.containerservice.models import AgentPoolManagedClusterAgentPoolProfileProperties as Properties
 
@@ -56,9 +56,9 @@ def body(settings: Settings, choice: NodeOption, system_pool: Any, now: datetime
         WORKSPACE: settings.workspace,
         NAMESPACE: settings.namespace,
     }
-    tags |= {MADE: format_timestamp(now), LEASE: format_timestamp(lease)}
+    tags |= {CREATED: format_timestamp(now), LEASE: format_timestamp(lease)}
     properties = Properties(
-        vm_size=choice.size,
+        vm_size=option.size,
         count=settings.count,
         enable_auto_scaling=True,
         min_count=0,
@@ -69,19 +69,19 @@ def body(settings: Settings, choice: NodeOption, system_pool: Any, now: datetime
         node_taints=["{key}={value}:{effect}".format(**TAINT)],
         node_labels=labels(settings),
         tags={key: value[:TAG_LENGTH] for key, value in tags.items() if value},
-        availability_zones=[choice.zone] if choice.zone else None,
+        availability_zones=[option.zone] if option.zone else None,
         vnet_subnet_id=getattr(system_pool, "vnet_subnet_id", None),
         pod_subnet_id=getattr(system_pool, "pod_subnet_id", None),
     )
-    if choice.spot:
+    if option.spot:
         properties.scale_set_priority = "Spot"
         properties.scale_set_eviction_policy = "Delete"
-        properties.spot_max_price = -1.0  # As much as regular machines cost.
+        properties.spot_max_price = -1.0  # up to the price of regular machines
     return AgentPool(properties=properties)
 
 
-def leftover(pool: AgentPool) -> OrphanedNodes:
-    """A pool as ``argotune gc`` shows it."""
+def to_orphan(pool: AgentPool) -> OrphanedNodes:
+    """Return a pool as ``argotune gc`` lists it."""
     tags = pool.tags or {}
     return OrphanedNodes(
         provider="aks",
@@ -93,6 +93,6 @@ def leftover(pool: AgentPool) -> OrphanedNodes:
         size=str(pool.vm_size),
         nodes=pool.count or 0,
         state=state(pool),
-        made=read(tags.get(MADE, "")),
-        lease_until=read(tags.get(LEASE, "")),
+        created=parse_timestamp(tags.get(CREATED, "")),
+        lease_until=parse_timestamp(tags.get(LEASE, "")),
     )

@@ -1,8 +1,8 @@
-"""Nodes that are there already: whether those with the Workspace's labels have the GPUs, and can take a pod now.
+"""Existing nodes: check that those with the Workspace's labels have the GPUs and accept pods.
 
-ReportData of GPUs are read from what NVIDIA's device plugin and GPU feature discovery say of a node: its allocatable
-``nvidia.com/gpu``, and its labels ``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` (MiB of one GPU), as KAITO
-reads them. Whether a GPU is free is for the scheduler: a pod waits for one that another has.
+A node's GPUs are those that NVIDIA's device plugin and GPU feature discovery report, as for KAITO: its allocatable
+``nvidia.com/gpu``, and its labels ``nvidia.com/gpu.product`` and ``nvidia.com/gpu.memory`` (MiB of one GPU). GPUs in
+use count too: a pod waits until the scheduler finds a free one.
 """
 
 from __future__ import annotations
@@ -20,98 +20,103 @@ from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
 
-SIZE = "node.kubernetes.io/instance-type"
+INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 TOLERATED = ((TAINT["key"], TAINT["value"]), (GPU, None), ("kubernetes.azure.com/scalesetpriority", "spot"))
-"""Key and value of the taints that pods which compute tolerate; None: any value."""
-MEMORY_KEPT = 0.9
-"""Drivers keep a part of the memory for themselves: an 80 GiB card reports a little less."""
+"""Key and value of the taints that GPU pods tolerate; None: any value."""
+USABLE_MEMORY_RATIO = 0.9
+"""Part of the memory that a GPU reports at least: drivers reserve some of an 80 GiB card."""
+MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A node, and why it won't do."""
+    """A node, and the reasons why it is not suitable."""
 
     name: str
     gpus: str
-    lacks: tuple[str, ...] = ()
-    """Missing requirements."""
-    hindered: tuple[str, ...] = ()
-    """Temporary reasons that keep pods away."""
+    missing: tuple[str, ...] = ()
+    """Requirements that it does not meet."""
+    blocked: tuple[str, ...] = ()
+    """Temporary reasons why it accepts no pods."""
+
+    @property
+    def reasons(self) -> str:
+        """All reasons as text; empty if the node is suitable."""
+        return "; ".join((*self.missing, *self.blocked))
 
 
 def provision(settings: Settings, client: KubernetesClient | None = None) -> Result:
-    """Look for nodes that will do.
+    """Find suitable nodes.
 
     Raises:
-        BadInput: no node has the labels, or we may not look.
-        InsufficientCapacity: too few of those that have can ever do; says why of each.
-        StepError: enough would do, but some can't take pods now; a later try may find them.
+        BadInput: no node has the labels, or nodes cannot be read.
+        InsufficientCapacity: too few nodes meet the requirements, with the reason for each.
+        StepError: enough nodes meet the requirements, but some accept no pods at the moment.
     """
     client = client or kubernetes_client.connect()
-    found = client.list(NODES, labels=selector(settings))
-    if not found:
+    nodes = client.list(NODES, labels=selector(settings))
+    if not nodes:
         raise BadInput(
             f"no node has {selector(settings) or 'GPUs'}",
-            "kubectl get nodes --show-labels tells what there is; resource.labelSelector of the Workspace chooses",
+            "list the labels with kubectl get nodes --show-labels, and set resource.labelSelector in the Workspace",
         )
-    candidates = [_candidate(node, settings) for node in found]
-    useful = [one for one in candidates if not one.lacks and not one.hindered]
-    for one in candidates:
-        print(f"{one.name}: {'; '.join((*one.lacks, *one.hindered)) or one.gpus}", flush=True)
-    if len(useful) < settings.count:
-        raise _too_few(settings, candidates, useful)
-    kinds = sorted({one.gpus for one in useful})
+    candidates = [_candidate(node, settings) for node in nodes]
+    suitable = [candidate for candidate in candidates if not candidate.reasons]
+    for candidate in candidates:
+        print(f"{candidate.name}: {candidate.reasons or candidate.gpus}", flush=True)
+    if len(suitable) < settings.count:
+        raise _too_few(settings, candidates, suitable)
+    kinds = sorted({candidate.gpus for candidate in suitable})
     if len(kinds) > 1:
-        print(f"note: these nodes are not alike ({', '.join(kinds)}); the labels could say which", flush=True)
-    return Result(
-        "cuda", [one.name for one in useful], f"{len(useful)} of {len(found)} nodes will do: {_list(useful)}"
-    )
+        print(f"note: the nodes have different GPUs ({', '.join(kinds)}); add labels to select one kind", flush=True)
+    summary = f"{len(suitable)} of {len(nodes)} nodes are suitable: {_list(suitable)}"
+    return Result("cuda", [candidate.name for candidate in suitable], summary)
 
 
 def selector(settings: Settings) -> str:
-    """Label selector of the nodes that pods of this Workspace select."""
+    """Return the label selector of the nodes that pods of this Workspace select."""
     parts = [f"{key}={value}" for key, value in sorted(settings.labels.items())]
     if settings.instance_type:
-        parts.append(f"{SIZE} in ({','.join(settings.sizes)})")
-    # Without either, any node with a GPU may be meant.
+        parts.append(f"{INSTANCE_TYPE_LABEL} in ({','.join(settings.sizes)})")
+    # Without labels and instance type, any node with a GPU is acceptable.
     return ",".join(parts) or f"{GPU}.present=true"
 
 
 def _candidate(node: Document, settings: Settings) -> Candidate:
     metadata = node["metadata"]
     labels = metadata.get("labels") or {}
-    there = allocatable(node, settings.gpu_resource)
+    count = allocatable(node, settings.gpu_resource)
     memory = _memory_gib(labels)
-    shown = f"{there} x {labels.get(f'{GPU}.product') or settings.gpu_resource}"
+    gpus = f"{count} x {labels.get(f'{GPU}.product') or settings.gpu_resource}"
     return Candidate(
         metadata["name"],
-        f"{shown}, {memory:.0f} GiB each" if memory else shown,
-        tuple([*_gpu_lacks(labels, there, settings), *_memory_lacks(memory, settings)]),
-        tuple(_hindrances(node)),
+        f"{gpus}, {memory:.0f} GiB each" if memory else gpus,
+        missing=(*_missing_gpus(labels, count, settings), *_missing_memory(memory, settings)),
+        blocked=tuple(_blocking_conditions(node)),
     )
 
 
-def _gpu_lacks(labels: Document, there: int, settings: Settings) -> list[str]:
-    if there >= settings.gpus:
+def _missing_gpus(labels: Document, count: int, settings: Settings) -> list[str]:
+    if count >= settings.gpus:
         return []
-    built_in = labels.get(f"{GPU}.count")
-    plugin = f", though it has {built_in}: NVIDIA's device plugin does not run on it" if built_in and not there else ""
-    return [f"offers {there} {settings.gpu_resource}, {settings.gpus} needed{plugin}"]
+    installed = labels.get(f"{GPU}.count")
+    plugin = f"; it has {installed}, but NVIDIA's device plugin does not run on it" if installed and not count else ""
+    return [f"has {count} allocatable {settings.gpu_resource}, {settings.gpus} required{plugin}"]
 
 
-def _memory_lacks(memory: float, settings: Settings) -> list[str]:
-    """Less memory than the sizes asked for have; parts of GPUs (MIG) are chosen by their own name."""
+def _missing_memory(memory: float, settings: Settings) -> list[str]:
+    """Compare the memory with that of the instance types; a part of a GPU (MIG) is selected by its resource name."""
     import presets
 
     if not memory or not settings.instance_type or settings.gpu_resource != GPU:
         return []
     try:
-        requested = min(presets.sku(size).gpu_memory_gib for size in settings.sizes)
+        required = min(presets.sku(size).gpu_memory_gib for size in settings.sizes)
     except presets.UnknownSku:
         return []
-    if memory >= requested * MEMORY_KEPT:
+    if memory >= required * USABLE_MEMORY_RATIO:
         return []
-    return [f"has {memory:.0f} GiB a GPU, {requested:.0f} needed"]
+    return [f"has {memory:.0f} GiB per GPU, {required:.0f} GiB required"]
 
 
 def _memory_gib(labels: Document) -> float:
@@ -119,43 +124,42 @@ def _memory_gib(labels: Document) -> float:
     return int(text) / 1024 if text.isdigit() else 0.0
 
 
-def _hindrances(node: Document) -> list[str]:
-    """Return what keeps pods away, in words."""
+def _blocking_conditions(node: Document) -> list[str]:
+    """Return the reasons why a node accepts no pods of a run."""
     spec, status = node.get("spec") or {}, node.get("status") or {}
     ready: Document = next((c for c in status.get("conditions") or [] if c.get("type") == "Ready"), {})
-    found = []
+    reasons = []
     if ready.get("status") != "True":
-        found.append(f"is not ready{': ' + ready['message'] if ready.get('message') else ''}")
+        reasons.append(f"is not ready{': ' + ready['message'] if ready.get('message') else ''}")
     if spec.get("unschedulable"):
-        found.append(f"is cordoned (kubectl uncordon {node['metadata']['name']})")
+        reasons.append(f"is cordoned (kubectl uncordon {node['metadata']['name']})")
     for taint in spec.get("taints") or []:
         # Taints of kubelet and of cordons repeat the conditions above.
         if taint.get("key", "").startswith("node.kubernetes.io/") or _is_tolerated(taint):
             continue
         value = f"={taint['value']}" if taint.get("value") else ""
-        found.append(f"has the taint {taint['key']}{value}:{taint['effect']}, which pods of runs don't tolerate")
-    return found
+        reasons.append(f"has the taint {taint['key']}{value}:{taint['effect']}, which the run's pods do not tolerate")
+    return reasons
 
 
 def _is_tolerated(taint: Document) -> bool:
     if taint.get("effect") == "PreferNoSchedule":
         return True
-    same = ((key, value) for key, value in TOLERATED if key == taint.get("key"))
-    return taint.get("effect") == "NoSchedule" and any(value in (None, taint.get("value")) for _, value in same)
+    values = [value for key, value in TOLERATED if key == taint.get("key")]
+    return taint.get("effect") == "NoSchedule" and any(value in (None, taint.get("value")) for value in values)
 
 
-def _too_few(settings: Settings, candidates: Sequence[Candidate], useful: Sequence[Candidate]) -> StepError:
-    lines = "".join(
-        f"\n  {one.name}: {'; '.join((*one.lacks, *one.hindered))}" for one in candidates if one.lacks or one.hindered
+def _too_few(settings: Settings, candidates: Sequence[Candidate], suitable: Sequence[Candidate]) -> StepError:
+    lines = "".join(f"\n  {candidate.name}: {candidate.reasons}" for candidate in candidates if candidate.reasons)
+    message = (
+        f"{len(suitable)} of {len(candidates)} nodes with {selector(settings)} are suitable, "
+        f"{settings.count} required:{lines}"
     )
-    what = (
-        f"{len(useful)} of {len(candidates)} nodes with {selector(settings)} will do, {settings.count} needed:{lines}"
-    )
-    if sum(not one.lacks for one in candidates) >= settings.count:
-        return StepError(what, "free these nodes, or wait; it is tried again")
-    return InsufficientCapacity(what, "add nodes, or choose others by resource.labelSelector of the Workspace")
+    if sum(not candidate.missing for candidate in candidates) >= settings.count:
+        return StepError(message, "make these nodes accept pods; the step is retried")
+    return InsufficientCapacity(message, "add nodes, or select others with resource.labelSelector in the Workspace")
 
 
-def _list(useful: Sequence[Candidate]) -> str:
-    shown = [f"{one.name} ({one.gpus})" for one in useful[:5]]
-    return ", ".join(shown) + (f" and {len(useful) - 5} more" if len(useful) > 5 else "")
+def _list(suitable: Sequence[Candidate]) -> str:
+    listed = [f"{candidate.name} ({candidate.gpus})" for candidate in suitable[:MAX_LISTED]]
+    return ", ".join(listed) + (f" and {len(suitable) - MAX_LISTED} more" if len(suitable) > MAX_LISTED else "")

@@ -1,11 +1,11 @@
-"""Nodes of Karpenter, or of another reader of NodeClaims (KAITO's gpu-provisioner): one set for each run.
+"""Nodes for a run by Karpenter, or by KAITO's gpu-provisioner, which also reads NodeClaims.
 
-NodeClaims bring the nodes before a pod waits for them, so that a lack of capacity is known now and told in words; each
-kind of node is tried in its turn. NodePools of the same run stand behind them: when a spot node is taken back,
-Karpenter brings another for the pod that waits, heaviest pool first. A NodePool alone would make nothing now, and one
-with ``replicas`` (an alpha feature) retries an unavailable instance type forever.
+NodeClaims create nodes before a pod is pending, so that the step can report missing capacity and try the next option.
+In addition, the run has NodePools: when a spot node is reclaimed, Karpenter creates another one for the pending pod,
+from the pool with the highest weight. A NodePool without pending pods creates nothing, and one with ``replicas`` (an
+alpha feature) retries an unavailable instance type forever.
 
-Names come from the run's uid, so a step that was killed finds what it made, and nothing is made twice.
+Names are derived from the run's uid, so a restarted step finds its objects and creates nothing twice.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.client import EVENTS, NODE_CLAIMS, NODE_POOLS, NODES, Kind
 from steps.kubernetes.errors import AlreadyExists, Conflict, KindNotInstalled
-from steps.provision import aks_errors, karpenter_objects
+from steps.provision import aks_errors, karpenter_objects, nodes
 from steps.provision.karpenter_objects import Document, claim_name, condition, is_ready, node_class
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import NodeOption, OrphanedNodes, allocatable, node_options
+from steps.provision.nodes import NodeOption, OrphanedNodes
 from steps.provision.settings import GPU, ClusterRef, ReleaseSettings, Result, Settings
 from steps.runtime.deadline import Deadline, DeadlineExceeded
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
@@ -32,15 +32,17 @@ if TYPE_CHECKING:
 POLL_SECONDS = 10
 NO_CAPACITY_EVENT = "InsufficientCapacityError"
 UNAVAILABLE = "all requested instance types were unavailable during launch"
-"""Karpenter's reason, for every cloud."""
-CAPACITY_HELP = "write other sizes under pipeline.nodes.fallbackInstanceTypes, other zones, or ask for quota"
+"""Karpenter's message, the same for every cloud."""
+CAPACITY_HELP = (
+    "add instance types to pipeline.nodes.fallbackInstanceTypes or zones to pipeline.nodes.zones, or request quota"
+)
 EVENTS_NAMESPACE = "default"
 """Namespace of events about cluster-scoped objects."""
 
 
 @dataclass
 class Karpenter:
-    """The cluster that Karpenter runs in, and how to wait for it."""
+    """Client of the cluster that Karpenter runs in, and the clock."""
 
     client: KubernetesClient
     pause: Deadline = field(default_factory=Deadline)
@@ -48,192 +50,193 @@ class Karpenter:
 
 
 def provision(settings: Settings, karpenter: Karpenter | None = None) -> Result:
-    """Make the nodes of a run, of the first kind that can be had, or find them again, and wait until they have GPUs.
+    """Create the nodes of a run from the first available option, or find them, and wait until they have GPUs.
 
     Raises:
-        InsufficientCapacity: no kind that would do can be had; says why of each.
-        BadInput: the cluster does not let us in, has no Karpenter, or refuses what is asked for.
+        InsufficientCapacity: no option is available, with the reason for each.
+        BadInput: the cluster rejects the credentials or the request, or has no Karpenter.
         StepError: it was not done in time; a retry of the step continues.
     """
-    _check(settings)
+    _check_settings(settings)
     karpenter = karpenter or Karpenter(kubernetes_client.connect())
     karpenter.pause.until(settings.deadline_seconds)
     for pool in karpenter_objects.pools(settings, karpenter.now()):
         _create(karpenter, NODE_POOLS, pool, settings.run)
-    choice, nodes = _provision_first_available(karpenter, settings)
-    return Result("cuda", nodes, f"{', '.join(nodes)}: {settings.count} x {choice}, for this run alone")
+    option, names = _provision_first_available(karpenter, settings)
+    return Result("cuda", names, f"{', '.join(names)}: {settings.count} x {option}, only for this run")
 
 
-def release(run: ReleaseSettings, karpenter: Karpenter | None = None) -> str:
-    """Delete the NodePools and NodeClaims of a run, and wait until they are gone with their nodes.
+def release(settings: ReleaseSettings, karpenter: Karpenter | None = None) -> str:
+    """Delete the NodePools and NodeClaims of a run, and wait until they and their nodes are deleted.
 
     Raises:
         StepError: as ``provision``.
     """
-    if not run.run:
-        raise BadInput("which run's nodes? --run is empty")
+    nodes.check_run(settings)
     karpenter = karpenter or Karpenter(kubernetes_client.connect())
-    karpenter.pause.until(run.deadline_seconds)
-    gone = _delete(karpenter, run.run)
-    return f"deleted {', '.join(gone)} and their nodes" if gone else "nothing to release: this run has no nodes"
+    karpenter.pause.until(settings.deadline_seconds)
+    deleted = _delete(karpenter, settings.run)
+    return f"deleted {', '.join(deleted)} and their nodes" if deleted else "nothing to release: this run has no nodes"
 
 
-def list_orphans(place: ClusterRef, karpenter: Karpenter | None = None) -> list[OrphanedNodes]:
-    """Return the existing nodes created by runs, one entry for each run.
+def list_orphans(cluster_ref: ClusterRef, karpenter: Karpenter | None = None) -> list[OrphanedNodes]:
+    """Return the existing nodes that runs created, one entry for each run.
 
     Raises:
         StepError: as ``provision``.
     """
     client = (karpenter or Karpenter(kubernetes_client.connect())).client
-    return karpenter_objects.list_orphans([*_objects(client, NODE_POOLS), *_objects(client, NODE_CLAIMS)])
+    return karpenter_objects.list_orphans([*_list_objects(client, NODE_POOLS), *_list_objects(client, NODE_CLAIMS)])
 
 
-def remove(place: ClusterRef, found: OrphanedNodes, karpenter: Karpenter | None = None) -> None:
-    """Delete what a run has left, and wait until it is gone.
+def remove(cluster_ref: ClusterRef, orphan: OrphanedNodes, karpenter: Karpenter | None = None) -> None:
+    """Delete orphaned nodes, and wait until they are deleted.
 
     Raises:
         StepError: as ``provision``.
     """
-    _delete(karpenter or Karpenter(kubernetes_client.connect()), found.run)
+    _delete(karpenter or Karpenter(kubernetes_client.connect()), orphan.run)
 
 
-def is_same_cluster(place: ClusterRef, host: str) -> bool:
+def is_same_cluster(cluster_ref: ClusterRef, host: str) -> bool:
     """Return True: Karpenter's nodes are in the cluster of the kubeconfig."""
     return True
 
 
-def _check(settings: Settings) -> None:
-    missing = [
-        flag for flag, given in (("--run", settings.run), ("--instance-type", settings.instance_type)) if not given
-    ]
-    if missing:
-        raise BadInput(f"nodes need {' and '.join(missing)}", "resource.instanceType of the Workspace says the size")
+def _check_settings(settings: Settings) -> None:
+    nodes.check_required(settings)
     if settings.count >= karpenter_objects.MAX_NODES:
-        raise BadInput(f"{settings.count} machines for one run", f"at most {karpenter_objects.MAX_NODES - 1}")
+        limit = karpenter_objects.MAX_NODES - 1
+        raise BadInput(f"--count {settings.count} exceeds the maximum ({limit})", "set a lower resource.count")
     kind, _, facts = node_class(settings.node_class)
     if settings.spot and not facts.pools:
-        raise BadInput(f"gpu-provisioner ({kind}) makes no spot nodes", "nodes.spot: false, or an AKSNodeClass")
+        raise BadInput(
+            f"gpu-provisioner ({kind}) creates no spot nodes", "set nodes.spot: false, or use an AKSNodeClass"
+        )
 
 
 def _provision_first_available(karpenter: Karpenter, settings: Settings) -> tuple[NodeOption, list[str]]:
-    """The kind of node that could be had, and the names of its nodes."""
-    left = _not_tried(karpenter, settings)
-    refused = []
-    for choice in left:
+    """Return the first available option and the names of its nodes."""
+    unavailable = []
+    for option in _remaining_options(karpenter, settings):
         for number in range(settings.count):
-            body = karpenter_objects.claim(settings, choice, number, karpenter.now())
+            body = karpenter_objects.claim(settings, option, number, karpenter.now())
             _create(karpenter, NODE_CLAIMS, body, settings.run)
         try:
-            return choice, _ready(karpenter, settings, choice)
+            return option, _wait_until_ready(karpenter, settings, option)
         except InsufficientCapacity as error:
-            print(f"unavailable: {choice}: {error.message}", flush=True)
-            refused.append((choice, error.message))
+            print(f"unavailable: {option}: {error.message}", flush=True)
+            unavailable.append((option, error.message))
             _delete(karpenter, settings.run, [NODE_CLAIMS])
-    lines = "".join(f"\n  {choice}: {why}" for choice, why in refused)
-    raise InsufficientCapacity(
-        f"no GPU nodes can be had for {settings.count} x {settings.instance_type}:{lines}", CAPACITY_HELP
-    )
+    raise nodes.no_option_available(settings, unavailable, CAPACITY_HELP)
 
 
-def _not_tried(karpenter: Karpenter, settings: Settings) -> list[NodeOption]:
-    """Kinds to try: from that of the claims that an earlier try of this step has left, else all."""
-    found = _objects(karpenter.client, NODE_CLAIMS, settings.run)
-    # Those that Karpenter made itself, for the pools, have no such annotation.
-    words = {(claim["metadata"].get("annotations") or {}).get(karpenter_objects.CHOICE) for claim in found}
-    options = node_options(settings)
-    for place, choice in enumerate(options):
-        if str(choice) in words and not any(claim["metadata"].get("deletionTimestamp") for claim in found):
-            return options[place:]
-    if found:
+def _remaining_options(karpenter: Karpenter, settings: Settings) -> list[NodeOption]:
+    """Return the options to try, starting with that of the claims of an earlier attempt, if there are any."""
+    claims = _list_objects(karpenter.client, NODE_CLAIMS, settings.run)
+    # Claims that Karpenter created for the NodePools have no such annotation.
+    claimed = {(claim["metadata"].get("annotations") or {}).get(karpenter_objects.CHOICE) for claim in claims}
+    options = nodes.node_options(settings)
+    for index, option in enumerate(options):
+        if str(option) in claimed and not any(claim["metadata"].get("deletionTimestamp") for claim in claims):
+            return options[index:]
+    if claims:
         _delete(karpenter, settings.run, [NODE_CLAIMS])
     return options
 
 
 def _create(karpenter: Karpenter, kind: Kind, body: Document, run: str) -> None:
-    """Create an object of this run, unless it is there."""
+    """Create an object of this run, unless it exists.
+
+    Raises:
+        BadInput: the object of this name belongs to another run.
+    """
     name = body["metadata"]["name"]
     try:
         karpenter.client.create(kind, body)
         print(f"created {kind.plural} {name}", flush=True)
     except AlreadyExists:
-        there = karpenter.client.get(kind, name) or {"metadata": {}}
-        if (there["metadata"].get("labels") or {}).get(RUN_LABEL) not in (run, None):
-            raise BadInput(
-                f"{kind.plural} {name} is there and not of this run", f"see its label {RUN_LABEL}"
-            ) from None
+        existing = karpenter.client.get(kind, name) or {"metadata": {}}
+        if (existing["metadata"].get("labels") or {}).get(RUN_LABEL) not in (run, None):
+            message = f"{kind.plural} {name} exists and belongs to another run"
+            raise BadInput(message, f"check its label {RUN_LABEL}") from None
 
 
-def _ready(karpenter: Karpenter, settings: Settings, choice: NodeOption) -> list[str]:
-    """Names of the nodes, once all are there with their GPUs.
+def _wait_until_ready(karpenter: Karpenter, settings: Settings, option: NodeOption) -> list[str]:
+    """Return the names of the nodes once all have their GPUs.
 
     Raises:
-        InsufficientCapacity: Karpenter has given up on one, for lack of capacity or quota.
-        StepError: it has for another reason, or it was not done in time.
+        InsufficientCapacity: capacity or quota is missing for one of them.
+        StepError: Karpenter deleted a NodeClaim for another reason, or it was not done in time.
     """
     names = [claim_name(settings.run, number) for number in range(settings.count)]
     uids: dict[str, str] = {}
     last_state = ""
     while True:
-        found = {claim["metadata"]["name"]: claim for claim in _objects(karpenter.client, NODE_CLAIMS, settings.run)}
-        uids |= {name: claim["metadata"]["uid"] for name, claim in found.items()}
+        claims = {
+            claim["metadata"]["name"]: claim for claim in _list_objects(karpenter.client, NODE_CLAIMS, settings.run)
+        }
+        uids |= {name: claim["metadata"]["uid"] for name, claim in claims.items()}
         for name in names:
-            if name not in found or found[name]["metadata"].get("deletionTimestamp"):
-                raise _given_up(karpenter, name, uids.get(name, ""))
-            _refuse_if_unavailable(found[name])
-        nodes, state = _nodes(karpenter, settings, [found[name] for name in names])
-        if nodes:
-            return nodes
+            if name not in claims or claims[name]["metadata"].get("deletionTimestamp"):
+                raise _deletion_error(karpenter, name, uids.get(name, ""))
+            _check_launch(claims[name])
+        ready, state = _ready_nodes(karpenter, settings, [claims[name] for name in names])
+        if ready:
+            return ready
         if state != last_state:
-            print(f"{choice}: {state}", flush=True)
+            print(f"{option}: {state}", flush=True)
             last_state = state
         try:
             karpenter.pause(POLL_SECONDS)
         except DeadlineExceeded as error:
-            raise StepError(f"{choice}: {state} ({error.message})", error.fix) from None
+            raise StepError(f"{option}: {state} ({error.message})", error.fix) from None
 
 
-def _nodes(karpenter: Karpenter, settings: Settings, claims: Sequence[Document]) -> tuple[list[str], str]:
-    """Names of the nodes of all claims when they can be used; else none, and what is waited for."""
+def _ready_nodes(karpenter: Karpenter, settings: Settings, claims: Sequence[Document]) -> tuple[list[str], str]:
+    """Return the names of the nodes if all are ready with their GPUs; otherwise none, and the missing state."""
     for claim in claims:
         if not is_ready(claim):
-            return [], _waiting(claim)
+            return [], _pending_state(claim)
     names = {str((claim.get("status") or {}).get("nodeName")) for claim in claims}
     selected = karpenter.client.list(NODES, labels=f"{RUN_LABEL}={settings.run}")
-    there = {node["metadata"]["name"]: node for node in selected if node["metadata"]["name"] in names}
+    existing = {node["metadata"]["name"]: node for node in selected if node["metadata"]["name"] in names}
     for name in sorted(names):
-        gpus = allocatable(there.get(name, {}))
+        gpus = nodes.allocatable(existing.get(name, {}))
         if gpus < settings.gpus:
-            what = f"node {name} is there, but offers {gpus} of {settings.gpus} {GPU}"
-            return [], f"{what}: NVIDIA's device plugin has to be on it, and to tolerate its taint sku=gpu:NoSchedule"
+            state = f"node {name} has {gpus} of {settings.gpus} allocatable {GPU}"
+            return [], f"{state}: NVIDIA's device plugin must run on it and tolerate its taint sku=gpu:NoSchedule"
     return sorted(names), ""
 
 
-def _waiting(claim: Document) -> str:
+def _pending_state(claim: Document) -> str:
+    """Return the first condition of a NodeClaim that is not met, with its message."""
     name = claim["metadata"]["name"]
-    for kind, what in (
-        ("Launched", "no machine yet"),
+    for kind, state in (
+        ("Launched", "no machine is allocated yet"),
         ("Registered", "the machine has not joined the cluster yet"),
         ("Initialized", "the node is not ready yet"),
     ):
-        found = condition(claim, kind)
-        if found.get("status") != "True":
-            message = str(found.get("message") or "")
-            return f"NodeClaim {name}: {what}{f' ({message})' if message else ''}"
+        status = condition(claim, kind)
+        if status.get("status") != "True":
+            message = str(status.get("message") or "")
+            return f"NodeClaim {name}: {state}{f' ({message})' if message else ''}"
     return f"NodeClaim {name}: not ready yet"
 
 
-def _refuse_if_unavailable(claim: Document) -> None:
+def _check_launch(claim: Document) -> None:
+    """Raise ``InsufficientCapacity`` if a NodeClaim cannot be launched for missing capacity or quota."""
     launched = condition(claim, "Launched")
     message = str(launched.get("message") or "")
-    if launched.get("status") != "True" and (why := _capacity(message)):
-        raise InsufficientCapacity(why)
+    if launched.get("status") != "True" and (reason := _capacity(message)):
+        raise InsufficientCapacity(reason)
 
 
-def _given_up(karpenter: Karpenter, name: str, uid: str) -> StepError:
-    """Return why a NodeClaim of the run was deleted."""
-    about = f"involvedObject.kind=NodeClaim,involvedObject.name={name}"
-    events = karpenter.client.list(EVENTS, EVENTS_NAMESPACE, fields=about)
-    # A claim of the kind that was tried before had the same name.
+def _deletion_error(karpenter: Karpenter, name: str, uid: str) -> StepError:
+    """Return the error for a NodeClaim that Karpenter deleted, with the reason from its events."""
+    selector = f"involvedObject.kind=NodeClaim,involvedObject.name={name}"
+    events = karpenter.client.list(EVENTS, EVENTS_NAMESPACE, fields=selector)
+    # The claim of the previous option had the same name.
     warnings = [
         event
         for event in events
@@ -243,20 +246,20 @@ def _given_up(karpenter: Karpenter, name: str, uid: str) -> StepError:
         message = str(event.get("message") or "").removeprefix(f"NodeClaim {name} event: ")
         if event.get("reason") == NO_CAPACITY_EVENT or _capacity(message):
             return InsufficientCapacity(_capacity(message) or message)
-    words = "; ".join(str(event.get("message")) for event in warnings) or "and no event says why"
-    return StepError(f"NodeClaim {name} was deleted before its node was ready: {words}", "the step is retried")
+    reason = "; ".join(str(event.get("message")) for event in warnings) or "no event has a reason"
+    return StepError(f"NodeClaim {name} was deleted before its node was ready: {reason}", "the step is retried")
 
 
 def _capacity(message: str) -> str:
     """Return why quota or capacity is missing; empty if the message is about something else."""
     if UNAVAILABLE in message:
-        return f"the region has no machine of this size free, or no quota is left ({message})"
-    why = aks_errors.capacity(message)
-    return f"{why} ({message})" if why else ""
+        return f"the region is out of capacity for this instance type, or the quota is used up ({message})"
+    reason = aks_errors.capacity(message)
+    return f"{reason} ({message})" if reason else ""
 
 
-def _objects(client: KubernetesClient, kind: Kind, run: str = "") -> list[Document]:
-    """Objects of a run, or of all runs; none where the cluster does not know NodePools, as with gpu-provisioner."""
+def _list_objects(client: KubernetesClient, kind: Kind, run: str = "") -> list[Document]:
+    """Return the objects of a run, or of all runs; no NodePools if they are not installed (gpu-provisioner)."""
     try:
         return client.list(kind, labels=f"{RUN_LABEL}={run}" if run else RUN_LABEL)
     except KindNotInstalled:
@@ -266,19 +269,23 @@ def _objects(client: KubernetesClient, kind: Kind, run: str = "") -> list[Docume
 
 
 def _delete(karpenter: Karpenter, run: str, kinds: Sequence[Kind] = (NODE_POOLS, NODE_CLAIMS)) -> list[str]:
-    """Delete all objects of a run and wait; the NodePools first, so that Karpenter replaces no node."""
+    """Delete all objects of a run and wait; NodePools first, so that Karpenter replaces no node.
+
+    Returns:
+        The deleted objects, for the log.
+    """
     deleted: list[str] = []
-    while left := [(kind, document) for kind in kinds for document in _objects(karpenter.client, kind, run)]:
-        for kind, document in left:
+    while remaining := [(kind, document) for kind in kinds for document in _list_objects(karpenter.client, kind, run)]:
+        for kind, document in remaining:
             metadata = document["metadata"]
-            shown = f"{kind.plural} {metadata['name']}"
-            if metadata.get("deletionTimestamp") or shown in deleted:
+            label = f"{kind.plural} {metadata['name']}"
+            if metadata.get("deletionTimestamp") or label in deleted:
                 continue
-            print(f"deleting {shown}", flush=True)
+            print(f"deleting {label}", flush=True)
             try:
                 karpenter.client.delete(kind, metadata["name"], uid=metadata["uid"])
-                deleted.append(shown)
+                deleted.append(label)
             except Conflict:
-                continue  # It is another one by now: looked at in the next round.
+                continue  # replaced by another object, which the next iteration deletes
         karpenter.pause(POLL_SECONDS)
     return deleted

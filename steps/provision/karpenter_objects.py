@@ -1,7 +1,7 @@
-"""NodePools and NodeClaims of a run.
+"""NodePools and NodeClaims of a run (karpenter.sh/v1).
 
-Fields: karpenter.sh/v1. What Azure's gpu-provisioner reads of a NodeClaim (KAITO's own way to get nodes) is in the
-class of nodes: it takes no NodePools, makes no spot nodes, and wants the size of the disk.
+``NodeClass`` has the differences of KAITO's gpu-provisioner: it ignores NodePools, creates no spot nodes, and requires
+the size of the disk.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steps.provision.node_providers import RUN_LABEL
-from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, format_timestamp, labels, read
+from steps.provision.nodes import TAINT, NodeOption, OrphanedNodes, format_timestamp, labels, parse_timestamp
 from steps.provision.settings import GPU, Settings
 from steps.runtime.errors import BadInput
 
 Document = dict[str, Any]
 API_VERSION = "karpenter.sh/v1"
 WORKFLOW, WORKSPACE, NAMESPACE = "argotune.dev/workflow", "argotune.dev/workspace", "argotune.dev/namespace"
-MADE, LEASE, CHOICE = "argotune.dev/made", "argotune.dev/lease-until", "argotune.dev/choice"
-"""Annotations of what is made for a run."""
+CREATED, LEASE, CHOICE = "argotune.dev/made", "argotune.dev/lease-until", "argotune.dev/option"
+"""Annotations of the objects of a run."""
 POOL_LABEL = "karpenter.sh/nodepool"
 MAX_NODES = 100
 
 
 @dataclass(frozen=True)
 class NodeClass:
-    """A kind of class of nodes, and what its controller reads besides Karpenter's own fields."""
+    """A kind of node class, and what its controller requires in addition to Karpenter's fields."""
 
     group: str
     pools: bool = True
     """Its controller creates nodes for NodePools when pods are pending."""
     pool: str = ""
-    """Name of the NodePool that NodeClaims must say they are of."""
+    """Name of the NodePool that NodeClaims must refer to."""
     size_label: str = ""
     """A requirement in addition to ``node.kubernetes.io/instance-type``."""
     requests: dict[str, str] = field(default_factory=dict)
@@ -48,11 +48,11 @@ NODE_CLASSES = {
         pools=False,
         pool="kaito",
         size_label="karpenter.azure.com/sku-name",
-        # Of the disk of the system; what KAITO asks for where it knows no better.
+        # Size of the OS disk: KAITO's default.
         requests={"storage": "1024Gi"},
     ),
 }
-"""By kind; the first is meant where only a name is given."""
+"""Node classes by kind; the first is the default."""
 
 
 def node_class(value: str) -> tuple[str, str, NodeClass]:
@@ -79,33 +79,33 @@ def node_class(value: str) -> tuple[str, str, NodeClass]:
 def claim_name(run: str, number: int) -> str:
     """Return the name of one node of a run; deterministic, so that it is never created twice.
 
-    Eleven lower case letters and digits: gpu-provisioner gives an AKS node pool this name.
+    Eleven lowercase letters and digits, since gpu-provisioner creates an AKS node pool of this name.
     """
     return f"a{_digest(run)[:8]}{number:02d}"
 
 
 def pool_name(run: str, number: int) -> str:
-    """Name of one NodePool of a run."""
+    """Return the name of one NodePool of a run."""
     return f"argotune-{_digest(run)[:10]}-{number}"
 
 
-def claim(settings: Settings, choice: NodeOption, number: int, now: datetime.datetime) -> Document:
+def claim(settings: Settings, option: NodeOption, number: int, now: datetime.datetime) -> Document:
     """Return the NodeClaim of one node."""
     _, _, facts = node_class(settings.node_class)
     metadata = _metadata(settings, claim_name(settings.run, number), now)
-    metadata["annotations"] |= {CHOICE: str(choice), "karpenter.sh/do-not-disrupt": "true"}
-    pool = facts.pool or _pool_of(settings, choice)
+    metadata["annotations"] |= {CHOICE: str(option), "karpenter.sh/do-not-disrupt": "true"}
+    pool = facts.pool or _pool_of(settings, option)
     metadata["labels"][POOL_LABEL] = pool
-    spec = _node_spec(settings, choice.size, [_capacity_type(choice.spot)], [choice.zone] if choice.zone else [])
+    spec = _node_spec(settings, option.size, [_capacity_type(option.spot)], [option.zone] if option.zone else [])
     if facts.pool:
         spec["requirements"].append(_is_in(POOL_LABEL, [pool]))
     return {"apiVersion": API_VERSION, "kind": "NodeClaim", "metadata": metadata, "spec": spec}
 
 
 def pools(settings: Settings, now: datetime.datetime) -> list[Document]:
-    """NodePools of a run, the best first: they bring a node again when one is taken back, and no more than settings.
+    """Return the NodePools of a run, best first, which replace reclaimed nodes up to the requested count.
 
-    None where the class of nodes takes no NodePools.
+    Empty if the node class has no NodePools.
     """
     if not node_class(settings.node_class)[2].pools:
         return []
@@ -118,7 +118,7 @@ def _pool(settings: Settings, number: int, size: str, spot: bool, now: datetime.
             "metadata": {"labels": {**labels(settings)}},
             "spec": _node_spec(settings, size, [_capacity_type(spot)], settings.zones),
         },
-        # Karpenter tries the heaviest pool first, and the next when that has no capacity.
+        # Karpenter tries the pool with the highest weight first, and the next one if it has no capacity.
         "weight": max(100 - number, 1),
         "limits": {GPU: str(settings.count * _gpus(settings, size))},
         "disruption": {"consolidationPolicy": "WhenEmpty", "consolidateAfter": "10m"},
@@ -140,7 +140,7 @@ def _node_spec(settings: Settings, size: str, capacity_types: Sequence[str], zon
         "nodeClassRef": {"group": facts.group, "kind": kind, "name": name},
         "requirements": requirements,
         "taints": [TAINT],
-        # Karpenter takes back by itself what a lost run has left.
+        # Karpenter deletes the nodes of lost runs.
         "expireAfter": f"{settings.lease_seconds}s",
         "terminationGracePeriod": "30m",
     }
@@ -150,24 +150,26 @@ def _node_spec(settings: Settings, size: str, capacity_types: Sequence[str], zon
 def _metadata(settings: Settings, name: str, now: datetime.datetime) -> Document:
     lease = now + datetime.timedelta(seconds=settings.lease_seconds)
     annotations = {WORKFLOW: settings.workflow, WORKSPACE: settings.workspace, NAMESPACE: settings.namespace}
-    annotations |= {MADE: format_timestamp(now), LEASE: format_timestamp(lease)}
+    annotations |= {CREATED: format_timestamp(now), LEASE: format_timestamp(lease)}
     return {"name": name, "labels": labels(settings), "annotations": annotations}
 
 
 def list_orphans(objects: Sequence[Document]) -> list[OrphanedNodes]:
-    """Pools and claims of all runs as ``argotune gc`` shows them: one entry a run."""
+    """Return NodePools and NodeClaims as ``argotune gc`` lists them: one entry per run."""
     runs: dict[str, list[Document]] = {}
     for document in objects:
         runs.setdefault(document["metadata"]["labels"][RUN_LABEL], []).append(document)
-    return [_leftover(run, found) for run, found in sorted(runs.items())]
+    return [_to_orphan(run, documents) for run, documents in sorted(runs.items())]
 
 
-def _leftover(run: str, found: Sequence[Document]) -> OrphanedNodes:
-    claims = [document for document in found if "template" not in document["spec"]]
-    annotations = next((a for a in (d["metadata"].get("annotations") or {} for d in found) if LEASE in a), {})
-    leases = [read((document["metadata"].get("annotations") or {}).get(LEASE, "")) for document in found]
+def _to_orphan(run: str, documents: Sequence[Document]) -> OrphanedNodes:
+    claims = [document for document in documents if "template" not in document["spec"]]
+    annotations = next((a for a in (d["metadata"].get("annotations") or {} for d in documents) if LEASE in a), {})
+    leases = [
+        parse_timestamp((document["metadata"].get("annotations") or {}).get(LEASE, "")) for document in documents
+    ]
     sizes = {str(size) for document in claims for size in _values(document, "node.kubernetes.io/instance-type")}
-    going = all(document["metadata"].get("deletionTimestamp") for document in found)
+    is_deleting = all(document["metadata"].get("deletionTimestamp") for document in documents)
     return OrphanedNodes(
         provider="karpenter",
         name=pool_name(run, 0).rpartition("-")[0],
@@ -177,8 +179,8 @@ def _leftover(run: str, found: Sequence[Document]) -> OrphanedNodes:
         namespace=annotations.get(NAMESPACE, ""),
         size=", ".join(sorted(sizes)),
         nodes=len(claims),
-        state="Deleting" if going else "Ready" if claims and all(map(is_ready, claims)) else "NotReady",
-        made=read(annotations.get(MADE, "")),
+        state="Deleting" if is_deleting else "Ready" if claims and all(map(is_ready, claims)) else "NotReady",
+        created=parse_timestamp(annotations.get(CREATED, "")),
         lease_until=max((lease for lease in leases if lease), default=None),
     )
 
@@ -189,17 +191,17 @@ def is_ready(document: Document) -> bool:
 
 
 def condition(document: Document, kind: str) -> Document:
-    """A condition of an object's status; empty where there is none."""
-    found = (document.get("status") or {}).get("conditions") or []
-    return next((entry for entry in found if entry.get("type") == kind), {})
+    """Return a condition of an object's status; empty if it has none of this type."""
+    conditions = (document.get("status") or {}).get("conditions") or []
+    return next((entry for entry in conditions if entry.get("type") == kind), {})
 
 
 def _kinds(settings: Settings) -> list[tuple[str, bool]]:
     return [(size, spot) for spot in ([True, False] if settings.spot else [False]) for size in settings.sizes]
 
 
-def _pool_of(settings: Settings, choice: NodeOption) -> str:
-    return pool_name(settings.run, _kinds(settings).index((choice.size, choice.spot)))
+def _pool_of(settings: Settings, option: NodeOption) -> str:
+    return pool_name(settings.run, _kinds(settings).index((option.size, option.spot)))
 
 
 def _capacity_type(spot: bool) -> str:
@@ -221,8 +223,8 @@ def _is_in(key: str, values: Sequence[str]) -> Document:
 
 
 def _values(document: Document, key: str) -> list[str]:
-    found = document["spec"].get("requirements") or []
-    return [value for entry in found if entry["key"] == key for value in entry.get("values") or []]
+    requirements = document["spec"].get("requirements") or []
+    return [value for entry in requirements if entry["key"] == key for value in entry.get("values") or []]
 
 
 def _digest(run: str) -> str:

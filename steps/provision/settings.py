@@ -45,7 +45,7 @@ class NodesOptions(Options):
 
 
 class NodePoolOptions(ClusterRef, NodesOptions):
-    """Settings of the creation of nodes."""
+    """Settings for creating nodes."""
 
     node_class: NodeClass = "default"
     """Karpenter: name of an AKSNodeClass, KIND/NAME (KaitoNodeClass/default), or KIND.GROUP/NAME for other clouds."""
@@ -86,7 +86,7 @@ class Settings(ReleaseSettings, NodePoolOptions):
 
     @property
     def sizes(self) -> list[str]:
-        """Sizes in the order in which they are tried."""
+        """Acceptable instance types, in the order of preference."""
         return list(dict.fromkeys([self.instance_type, *self.fallback_instance_types]))
 
 
@@ -99,4 +99,4 @@ class Result:
     nodes: list[str]
     """Names of the nodes."""
     summary: str
-    """One sentence for people."""
+    """One-sentence summary."""

@@ -14,4 +14,4 @@ class Result:
     """Released nodes."""
 
     summary: str
-    """Released nodes, or the reason why there are none, in one sentence."""
+    """One sentence: the released nodes, or why there are none."""

@@ -1,7 +1,6 @@
-"""Gives back what provision made, however the run ended.
+"""Release the nodes that provision created, whatever the outcome of the run.
 
-One machine stays, and so do nodes that were there before. Those that the cluster's autoscaler brought go when they
-have become idle.
+Local machines and existing nodes stay. The cluster's autoscaler removes the nodes it added once they are idle.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from steps.release.settings import Result, Settings
 
 
 def release(settings: Settings) -> Result:
-    """Give back exactly what this run made, and say what happens to its machines.
+    """Delete exactly the nodes that this run created, and return a summary.
 
     Raises:
         StepError: as the provider's ``release``.
     """
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
-        return Result("nothing to release: the run used this machine only")
+        return Result("nothing to release: local run")
     if settings.provider in node_providers.CREATING_PROVIDERS:
         return Result(node_providers.provider(settings.provider).release(settings))
     if settings.provider == "existing":
-        return Result("nothing to release: the nodes were there before")
-    return Result("idle nodes are left to the cluster's autoscaler, which removes them")
+        return Result("nothing to release: the run used existing nodes")
+    return Result("nothing to release: the cluster's autoscaler removes idle nodes")

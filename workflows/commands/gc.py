@@ -136,7 +136,7 @@ def show(items: list[OrphanedNodes], reasons: Reasons, output: str | None, momen
 def _row(nodes: OrphanedNodes, reason: str, moment: datetime, *, wide: bool) -> tuple[str, ...]:
     from workflows.runs.table import format_duration
 
-    age = format_duration(moment - nodes.made) if nodes.made else "-"
+    age = format_duration(moment - nodes.created) if nodes.created else "-"
     lease = "-"
     if nodes.lease_until and nodes.expired(moment):
         lease = f"over {format_duration(moment - nodes.lease_until)}"
@@ -158,7 +158,7 @@ def _data(nodes: OrphanedNodes, reason: str) -> dict[str, Any]:
         "size": nodes.size,
         "nodes": nodes.nodes,
         "state": nodes.state,
-        "made": nodes.made.isoformat() if nodes.made else None,
+        "made": nodes.created.isoformat() if nodes.created else None,
         "leaseUntil": nodes.lease_until.isoformat() if nodes.lease_until else None,
         "leftBehind": bool(reason),
         "reason": reason,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from acr_fixture import ASSERTION, ENTRA_TOKEN, TENANT, Acr, Entra, denied, workload_identity
+from acr_fixture import ASSERTION, ENTRA_TOKEN, TENANT, Acr, Entra, error_response, workload_identity
 from registry_fixture import Front, Registry, Request, ref
 
 from steps.oci import registry, registry_azure
@@ -36,7 +36,7 @@ def test_push_and_pull_by_workload_identity(
     assert registry.pull_image(target, tmp_path / "back") == image.manifest.digest
     assert registry.manifest_exists(ref(f"{open_registry.address}/azure/adapter:1"))
     assert acr.exchanges == 2, "once for each session"
-    [first, *_] = entra.asked
+    [first, *_] = entra.requests
     assert first["grant_type"] == "client_credentials"
     assert first["scope"] == "https://containerregistry.azure.net/.default"
     assert first["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -62,7 +62,7 @@ def test_docker_credentials_come_first(image: Image, acr: Acr, entra: Entra, log
     log_in(acr.address, password="of-the-secret")
     with pytest.raises(BadInput, match="does not allow these credentials to push"):
         registry.push_image(image.layout, ref(f"{acr.address}/azure/secret:1"))
-    assert entra.asked == []
+    assert entra.requests == []
 
 
 def test_an_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> None:
@@ -70,7 +70,7 @@ def test_an_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> Non
     with pytest.raises(BadInput, match="does not allow the Azure identity of this step to push to") as caught:
         registry.push_image(image.layout, ref(f"{acr.address}/azure/reader:1"))
     assert "AcrPush" in caught.value.fix
-    acr.exchange = lambda given: denied(401, "UNAUTHORIZED", f"for {given}")  # type: ignore[method-assign]
+    acr.exchange = lambda given: error_response(401, "UNAUTHORIZED", f"for {given}")  # type: ignore[method-assign]
     with pytest.raises(BadInput, match="rejects the Azure identity of this step") as caught:
         registry.push_image(image.layout, ref(f"{acr.address}/azure/reader:2"))
     assert "AcrPush" in caught.value.fix and "canary" not in str(caught.value)
@@ -103,7 +103,7 @@ def test_entra_is_not_there(image: Image, acr: Acr, entra: Entra, waits: list[fl
 
 
 def test_errors_that_echo_the_token_are_without_it(image: Image, acr: Acr, entra: Entra) -> None:
-    acr.exchange = lambda given: denied(400, "BAD", f"cannot read {given['access_token']}")  # type: ignore[method-assign]
+    acr.exchange = lambda given: error_response(400, "BAD", f"cannot read {given['access_token']}")  # type: ignore[method-assign]
     with pytest.raises(StepError, match=r"BAD: cannot read \*\*\*"):
         registry.push_image(image.layout, ref(f"{acr.address}/azure/echo:1"))
 
@@ -115,7 +115,7 @@ def test_no_other_registry_gets_to_see_the_token(
     monkeypatch.setenv("ARGOTUNE_AZURE_REGISTRIES", "other.example.com")
     with pytest.raises(BadInput, match="does not allow a client without credentials to push"):
         registry.push_image(image.layout, ref(f"{acr.address}/azure/foreign:1"))
-    assert entra.asked == [] and acr.exchanges == 0
+    assert entra.requests == [] and acr.exchanges == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from arm_fixture import PLACE, Pod, serve_pod
+from arm_fixture import CLUSTER_REF, Pod, serve_pod
 from arm_server import A10, A100
 
 from steps.preflight.settings import Settings
@@ -23,7 +23,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 
 
 def look(pod: Pod, **given: Any) -> list[str]:
-    settings = {"work": pod.work, "instance_type": A100, "run": "r", **PLACE, **given}
+    settings = {"work": pod.work, "instance_type": A100, "run": "r", **CLUSTER_REF, **given}
     return preflight(Settings(**settings)).checked
 
 
@@ -32,18 +32,18 @@ def test_a_size_within_the_quota(pod: Pod) -> None:
     assert pod.server.azure.made == []
 
 
-def test_a_quota_that_is_used_up(pod: Pod) -> None:
+def test_exhausted_quota_is_reported(pod: Pod) -> None:
     with pytest.raises(
-        InsufficientCapacity, match=r"none of the requested instance types is available: .* vCPUs are needed"
+        InsufficientCapacity, match=r"none of the requested instance types is available: .* vCPUs are required"
     ) as caught:
         look(pod, count=50)
     assert "aka.ms/azquotaincrease" in caught.value.fix
     assert caught.value.exit_code == 4
-    with pytest.raises(InsufficientCapacity, match="does not offer it"):
+    with pytest.raises(InsufficientCapacity, match="not offered in"):
         look(pod, instance_type="Standard_Nothing")
 
 
-def test_one_size_that_may_be_had_is_enough(pod: Pod) -> None:
+def test_one_available_instance_type_is_enough(pod: Pod) -> None:
     checks = look(pod, instance_type="Standard_Nothing", fallback_instance_types=[A10])
-    assert "Standard_Nothing (on demand) is unavailable: eastus does not offer it" in checks
+    assert "Standard_Nothing (on demand) is unavailable: not offered in eastus" in checks
     assert f"{A10} (on demand) is available in eastus, according to Azure" in checks

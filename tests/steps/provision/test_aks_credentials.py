@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from arm_fixture import PLACE, RUN, Pod, serve_pod
+from arm_fixture import CLUSTER_REF, RUN, Pod, serve_pod
 from arm_server import CLIENT_ID, CLUSTER, TOKEN
 
 from steps.provision import aks
@@ -72,7 +72,7 @@ def az(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
 
 
 def test_a_pod_shows_the_token_of_its_service_account(pod: Pod) -> None:
-    assert aks.list_orphans(ClusterRef(**PLACE), pod.connect()) == []
+    assert aks.list_orphans(ClusterRef(**CLUSTER_REF), pod.connect()) == []
     assert pod.server.faults.calls == ["POST token", "GET agent pools"]
 
 
@@ -102,7 +102,7 @@ def test_the_machine_has_an_identity(pod: Pod, metadata: list[str], monkeypatch:
 def test_a_laptop_is_logged_in(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = {"accessToken": TOKEN, "expiresOn": "2099-01-01 00:00:00.000000", "expires_on": 4070908800}
     az(tmp_path, monkeypatch, f"echo '{json.dumps(token)}'")
-    assert aks.list_orphans(ClusterRef(**PLACE), pod.connect()) == []
+    assert aks.list_orphans(ClusterRef(**CLUSTER_REF), pod.connect()) == []
 
 
 @pytest.mark.usefixtures("no_workload_identity")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import fault_table
 import pytest
-from arm_fixture import PLACE, RUN, Pod, serve_pod
+from arm_fixture import CLUSTER_REF, RUN, Pod, serve_pod
 from arm_server import A10, A100
 from faults import RETRY_AFTER, Faults, kill_proof
 
@@ -71,7 +71,7 @@ def provision_elsewhere(pod: Pod) -> None:
 
 
 def collect(pod: Pod) -> None:
-    place = ClusterRef(**PLACE)
+    place = ClusterRef(**CLUSTER_REF)
     for found in aks.list_orphans(place, pod.connect()):
         aks.remove(place, found, pod.connect())
 

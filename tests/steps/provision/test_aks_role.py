@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from arm_fixture import PLACE, serve_pod
+from arm_fixture import CLUSTER_REF, serve_pod
 from arm_server import A10, A100
 
 from steps.provision import aks
@@ -22,6 +22,6 @@ def test_the_role_is_the_least_that_the_steps_need(tmp_path: Path, monkeypatch: 
         pod.provision()
         pod.release()
         pod.provision(instance_type=A10)
-        for found in aks.list_orphans(ClusterRef(**PLACE), pod.connect()):
-            aks.remove(ClusterRef(**PLACE), found, pod.connect())
+        for found in aks.list_orphans(ClusterRef(**CLUSTER_REF), pod.connect()):
+            aks.remove(ClusterRef(**CLUSTER_REF), found, pod.connect())
         assert json.loads(ROLE.read_text())["Actions"] == sorted(pod.server.azure.actions)

@@ -31,13 +31,13 @@ def pod(cluster: KubernetesServer, controller: Controller, tmp_path: Path) -> Po
 
 
 def strict_schema(schema: Any) -> Any:
-    """A definition's schema, closed to fields that it does not name, as ``kubectl --validate=strict`` is."""
+    """Return a schema that rejects unknown fields, as ``kubectl --validate=strict`` does."""
     if isinstance(schema, list):
         return [strict_schema(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     closed = {key: strict_schema(value) for key, value in schema.items()}
-    # The definition bounds text where it means the items (a known slip of Karpenter's generator).
+    # Karpenter's generator sets limits of the items on the list.
     if closed.get("type") == "array":
         closed.pop("maxLength", None)
         closed.pop("pattern", None)
@@ -53,10 +53,12 @@ def claim_spec() -> Any:
     return strict_schema(version["schema"]["openAPIV3Schema"]["properties"]["spec"])
 
 
-def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
-    made = pod.provision(count=2)
-    assert (made.device, made.nodes) == ("cuda", ["node-" + name for name in sorted(controller.machines)])
-    assert made.summary.endswith(f"2 x {A100} (on demand), for this run alone")
+def test_claims_have_the_properties_of_the_workspace(
+    pod: Pod, cluster: KubernetesServer, controller: Controller
+) -> None:
+    result = pod.provision(count=2)
+    assert (result.device, result.nodes) == ("cuda", ["node-" + name for name in sorted(controller.machines)])
+    assert result.summary.endswith(f"2 x {A100} (on demand), only for this run")
     first = cluster.all("nodeclaims")[0]
     assert first["metadata"]["labels"] | {RUN_LABEL: RUN, "apps": "tuned"} == first["metadata"]["labels"]
     assert (
@@ -81,11 +83,13 @@ def test_nodes_are_made_as_the_workspace_says(pod: Pod, cluster: KubernetesServe
 @pytest.mark.parametrize(
     "node_class", ["default", "KaitoNodeClass/default", "EC2NodeClass/gpu", "KWOKNodeClass.karpenter.kwok.sh/default"]
 )
-def test_the_documents_are_as_karpenter_defines_them(pod: Pod, claim_spec: Any, node_class: str) -> None:
+def test_documents_match_the_schema_of_karpenter(pod: Pod, claim_spec: Any, node_class: str) -> None:
     spot = not node_class.startswith("Kaito")
-    wanted = pod.wanted(node_class=node_class, spot=spot, fallback_instance_types=[H100], zones=["eastus-1"], count=2)
-    claims = [karpenter_objects.claim(wanted, choice, 1, NOW) for choice in nodes.node_options(wanted)]
-    pools = karpenter_objects.pools(wanted, NOW)
+    settings = pod.settings(
+        node_class=node_class, spot=spot, fallback_instance_types=[H100], zones=["eastus-1"], count=2
+    )
+    claims = [karpenter_objects.claim(settings, option, 1, NOW) for option in nodes.node_options(settings)]
+    pools = karpenter_objects.pools(settings, NOW)
     assert len(claims) == (4 if spot else 2) and len(pools) == (4 if spot else 0)
     for spec in [claim["spec"] for claim in claims] + [pool["spec"]["template"]["spec"] for pool in pools]:
         jsonschema.validate(spec, claim_spec)
@@ -96,7 +100,7 @@ def test_the_documents_are_as_karpenter_defines_them(pod: Pod, claim_spec: Any, 
         jsonschema.validate({**claims[0]["spec"], "replicas": 1}, claim_spec)
 
 
-def test_gpu_provisioner_gets_what_it_reads(pod: Pod, cluster: KubernetesServer) -> None:
+def test_claim_for_gpu_provisioner(pod: Pod, cluster: KubernetesServer) -> None:
     cluster.resources = [resource for resource in cluster.resources if resource.plural != "nodepools"]
     pod.provision(node_class="KaitoNodeClass/default")
     (claim,) = cluster.all("nodeclaims")
@@ -107,7 +111,7 @@ def test_gpu_provisioner_gets_what_it_reads(pod: Pod, cluster: KubernetesServer)
     assert keys["karpenter.azure.com/sku-name"] == [A100] and keys["karpenter.sh/nodepool"] == ["kaito"]
     assert "karpenter.sh/capacity-type" not in keys
     assert pod.release().startswith("deleted nodeclaims")
-    with pytest.raises(BadInput, match="makes no spot nodes"):
+    with pytest.raises(BadInput, match="creates no spot nodes"):
         pod.provision(node_class="KaitoNodeClass/default", spot=True)
     with pytest.raises(BadInput, match="API group of this kind is unknown"):
         pod.provision(node_class="Other/default")
@@ -124,7 +128,7 @@ def test_gpu_provisioner_gets_what_it_reads(pod: Pod, cluster: KubernetesServer)
     ],
 )
 def test_a_node_class_of_any_cloud_is_accepted(pod: Pod, value: str, expected: tuple[str, str, str]) -> None:
-    settings = pod.wanted(node_class=value, spot=True)
+    settings = pod.settings(node_class=value, spot=True)
     group, kind, name = expected
     (pool, *_) = karpenter_objects.pools(settings, NOW)
     reference = {"group": group, "kind": kind, "name": name}
@@ -133,14 +137,16 @@ def test_a_node_class_of_any_cloud_is_accepted(pod: Pod, value: str, expected: t
     assert claim["spec"]["nodeClassRef"] == reference
 
 
-def test_the_next_kind_is_tried_where_one_is_not_to_be_had(
+def test_next_option_is_tried_if_one_is_unavailable(
     pod: Pod, cluster: KubernetesServer, controller: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
     controller.unavailable = {(A100, SPOT), (H100, SPOT), (A100, ON_DEMAND)}
-    made = pod.provision(spot=True, fallback_instance_types=[H100])
-    assert f"1 x {H100} (on demand)" in made.summary
+    result = pod.provision(spot=True, fallback_instance_types=[H100])
+    assert f"1 x {H100} (on demand)" in result.summary
     assert controller.launched == [f"{H100} {ON_DEMAND}"] and len(controller.machines) == 1
-    assert f"unavailable: {A100} (spot): the region has no machine of this size free" in capsys.readouterr().out
+    assert (
+        f"unavailable: {A100} (spot): the region is out of capacity for this instance type" in capsys.readouterr().out
+    )
     weights = {
         (pool["spec"]["template"]["spec"]["requirements"][0]["values"][0], pool["spec"]["weight"])
         for pool in cluster.all("nodepools")
@@ -148,7 +154,7 @@ def test_the_next_kind_is_tried_where_one_is_not_to_be_had(
     assert weights == {(A100, 100), (H100, 99), (A100, 98), (H100, 97)}
 
 
-def test_where_nothing_is_to_be_had_it_says_why_of_each(pod: Pod, controller: Controller) -> None:
+def test_each_unavailable_option_is_reported_with_its_reason(pod: Pod, controller: Controller) -> None:
     controller.unavailable = {(A100, SPOT), (A100, ON_DEMAND)}
     with pytest.raises(InsufficientCapacity) as caught:
         pod.provision(spot=True)
@@ -160,8 +166,8 @@ def test_where_nothing_is_to_be_had_it_says_why_of_each(pod: Pod, controller: Co
     assert pod.cluster.all("nodepools") == []
 
 
-def test_a_part_of_the_machines_is_given_up_with_the_rest(pod: Pod, controller: Controller) -> None:
-    """One of two machines comes, the second does not: the kind is given up as a whole."""
+def test_option_with_too_few_machines_is_released(pod: Pod, controller: Controller) -> None:
+    """One of two machines is launched and the second is not: both are deleted."""
     seen = controller._advance
 
     def one_only(claim: dict[str, Any]) -> None:
@@ -170,12 +176,12 @@ def test_a_part_of_the_machines_is_given_up_with_the_rest(pod: Pod, controller: 
         seen(claim)
 
     controller._advance = one_only  # type: ignore[method-assign]
-    made = pod.provision(count=2, fallback_instance_types=[H100])
-    assert f"2 x {H100}" in made.summary
+    result = pod.provision(count=2, fallback_instance_types=[H100])
+    assert f"2 x {H100}" in result.summary
     assert len(controller.machines) == 2
 
 
-def test_quota_in_a_launch_message_is_no_capacity(pod: Pod, controller: Controller) -> None:
+def test_quota_in_a_launch_message_is_missing_capacity(pod: Pod, controller: Controller) -> None:
     controller.failing = "creating instance, QuotaExceeded: Operation could not be completed"
     with pytest.raises(InsufficientCapacity, match="the quota is used up"):
         pod.provision()
@@ -184,13 +190,13 @@ def test_quota_in_a_launch_message_is_no_capacity(pod: Pod, controller: Controll
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"failing": "authorization failed"}, r"no machine yet \(authorization failed\)"),
+        ({"failing": "authorization failed"}, r"no machine is allocated yet \(authorization failed\)"),
         ({"stage": "Launched"}, "has not joined the cluster"),
         ({"stage": "Registered"}, "not ready yet"),
-        ({"gpus": 0}, r"offers 0 of 1 nvidia\.com/gpu.*device plugin"),
+        ({"gpus": 0}, r"has 0 of 1 allocatable nvidia\.com/gpu.*device plugin"),
     ],
 )
-def test_what_is_waited_for_in_vain_is_told(
+def test_state_at_the_deadline_is_reported(
     pod: Pod, controller: Controller, change: dict[str, Any], message: str
 ) -> None:
     for name, value in change.items():
@@ -207,23 +213,23 @@ def test_what_is_waited_for_in_vain_is_told(
     assert pod.provision().nodes and len(controller.launched) == 1
 
 
-def test_a_run_finds_its_nodes_again(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
+def test_existing_nodes_are_reused(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
     first = pod.provision(spot=True, fallback_instance_types=[H100])
     assert pod.provision(spot=True, fallback_instance_types=[H100]) == first
     assert controller.launched == [f"{A100} {SPOT}"]
 
 
-def test_names_of_others_are_not_touched(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
+def test_object_of_another_run_is_not_changed(pod: Pod, cluster: KubernetesServer, controller: Controller) -> None:
     name = karpenter_objects.claim_name(RUN, 0)
-    body = karpenter_objects.claim(pod.wanted(run="another"), NodeOption(A100, False), 0, NOW)
+    body = karpenter_objects.claim(pod.settings(run="another"), NodeOption(A100, False), 0, NOW)
     cluster.put({**body, "metadata": {**body["metadata"], "name": name}})
-    with pytest.raises(BadInput, match="not of this run"):
+    with pytest.raises(BadInput, match="belongs to another run"):
         pod.provision()
     pod.release()
     assert [claim["metadata"]["name"] for claim in cluster.all("nodeclaims")] == [name]
 
 
-def test_release_gives_back_exactly_what_the_run_made(
+def test_release_deletes_only_the_objects_of_the_run(
     pod: Pod, cluster: KubernetesServer, controller: Controller
 ) -> None:
     pod.provision(run="another")
@@ -233,25 +239,25 @@ def test_release_gives_back_exactly_what_the_run_made(
     assert {claim["metadata"]["labels"][RUN_LABEL] for claim in cluster.all("nodeclaims")} == {"another"}
     assert {pool["metadata"]["labels"][RUN_LABEL] for pool in cluster.all("nodepools")} == {"another"}
     assert pod.release() == "nothing to release: this run has no nodes"
-    with pytest.raises(BadInput, match="--run is empty"):
+    with pytest.raises(BadInput, match="--run is required"):
         pod.release("")
 
 
-def test_leftovers_are_listed_with_their_lease_and_removed(pod: Pod, controller: Controller) -> None:
+def test_orphans_are_listed_with_their_lease_and_removed(pod: Pod, controller: Controller) -> None:
     pod.provision(count=2)
     pod.provision(run="another", lease_seconds=60, workspace="old")
-    found = {left.run: left for left in pod.list_orphans()}
-    assert set(found) == {RUN, "another"}
-    mine, other = found[RUN], found["another"]
+    orphans = {orphan.run: orphan for orphan in pod.list_orphans()}
+    assert set(orphans) == {RUN, "another"}
+    mine, other = orphans[RUN], orphans["another"]
     assert (mine.nodes, mine.size, mine.state, mine.workflow) == (2, A100, "Ready", "tuned-x7k2m")
     assert mine.namespace == "argotune"
     later = NOW + datetime.timedelta(minutes=2)
     assert [mine.expired(later), other.expired(later), other.expired(NOW)] == [False, True, False]
     karpenter.remove(ClusterRef(provider="karpenter"), other, pod.connect())
-    assert [left.run for left in pod.list_orphans()] == [RUN]
+    assert [orphan.run for orphan in pod.list_orphans()] == [RUN]
 
 
-def test_without_karpenter_it_says_so(pod: Pod, cluster: KubernetesServer) -> None:
+def test_missing_karpenter_is_reported(pod: Pod, cluster: KubernetesServer) -> None:
     cluster.without("karpenter.sh")
     with pytest.raises(BadInput, match=r"the cluster has no nodepools\.karpenter\.sh"):
         pod.provision()

@@ -1,4 +1,4 @@
-"""Reports of provision about this machine, and about machines with a fake nvidia-smi."""
+"""The provision step on the local machine, with and without a fake nvidia-smi."""
 
 import os
 import socket
@@ -20,14 +20,14 @@ A100 = "Standard_NC24ads_A100_v4"
 
 
 @pytest.fixture(autouse=True)
-def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def local_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a fake nvidia-smi with the given output."""
+    """Return the path of a fake nvidia-smi on ``PATH``."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "nvidia-smi"
@@ -35,45 +35,43 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def answer(program: Path, *lines: str, code: int = 0) -> None:
+def write_program(program: Path, *lines: str, code: int = 0) -> None:
     program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines) + f"exit {code}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
-def test_this_machine_as_it_is(tmp_path: Path) -> None:
-    here = machine.read(tmp_path / "not" / "there" / "yet")
-    assert 1 <= here.cores <= (os.cpu_count() or 1)
-    assert 0 < here.memory_gib <= psutil.virtual_memory().total / machine.GIB
-    assert here.disk_gib > 0
+def test_resources_of_the_local_machine(tmp_path: Path) -> None:
+    local = machine.read(tmp_path / "not" / "there" / "yet")
+    assert 1 <= local.cores <= (os.cpu_count() or 1)
+    assert 0 < local.memory_gib <= psutil.virtual_memory().total / machine.GIB
+    assert local.disk_gib > 0
 
 
-def test_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_of_the_container_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     (tmp_path / "memory.max").write_text(f"{machine.GIB}\n")
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    here = machine.read(tmp_path)
-    assert (here.cores, here.memory_gib) == (1, 1.0)
+    local = machine.read(tmp_path)
+    assert (local.cores, local.memory_gib) == (1, 1.0)
     (tmp_path / "cpu.max").write_text("max 100000\n")
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.read(tmp_path).memory_gib > 1
 
 
-def test_without_gpu_the_shortfall_is_said(
-    nvidia_smi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    answer(nvidia_smi, "NVIDIA-SMI has failed because it could not talk to the driver.", code=9)
+def test_missing_gpus_are_reported(nvidia_smi: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_program(nvidia_smi, "NVIDIA-SMI has failed because it could not talk to the driver.", code=9)
     result = provision(Settings(work=tmp_path, instance_type=A100, count=2))
     output = capsys.readouterr().out
     assert result.device == "cpu"
     assert result.nodes == [socket.gethostname()]
     assert "tuning runs on the CPU in bfloat16" in result.summary
-    assert f"asked for: 2 x {A100} (24 vCPUs, 1 x NVIDIA A100 80 GiB)" in output
-    assert "short: 2 machines asked for; this is one" in output
-    assert "short: 1 x NVIDIA A100 80 GiB asked for; here: no GPU" in output
+    assert f"requested: 2 x {A100} (24 vCPUs, 1 x NVIDIA A100 80 GiB)" in output
+    assert "missing: 2 machines requested; a local run uses 1" in output
+    assert "missing: 1 x NVIDIA A100 80 GiB requested; available: no GPU" in output
 
 
-def test_gpus_are_named_and_used(nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer(
+def test_gpus_are_listed_and_used(nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_program(
         nvidia_smi,
         "0, GPU-1a, NVIDIA A100-SXM4-80GB, 81920",
         "1, GPU-1b, NVIDIA A100-SXM4-80GB, 81920",
@@ -89,10 +87,8 @@ def test_gpus_are_named_and_used(nvidia_smi: Path, tmp_path: Path, monkeypatch: 
     assert machine.read(tmp_path).gpus == ()
 
 
-def test_a_torch_without_cuda_leaves_the_gpu_idle(
-    nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer(nvidia_smi, "0, GPU-1a, Tesla T4, 15360")
+def test_torch_without_cuda_uses_the_cpu(nvidia_smi: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_program(nvidia_smi, "0, GPU-1a, Tesla T4, 15360")
     folder = tmp_path / "packages" / "torch"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("raise ImportError('provision must not import torch')\n")
@@ -101,41 +97,41 @@ def test_a_torch_without_cuda_leaves_the_gpu_idle(
     command = [sys.executable, "-m", "steps.provision", "--work", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "device: cpu" in done.stdout
-    assert "built without CUDA (it can't use Tesla T4)" in done.stdout
+    assert "built without CUDA and cannot use Tesla T4" in done.stdout
     (folder / "version.py").write_text("cuda: Optional[str] = '12.8'\n")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "device: cuda" in done.stdout
 
 
-def test_smaller_gpus_are_a_shortfall_and_a_drivers_share_is_not(tmp_path: Path) -> None:
+def test_smaller_gpus_are_reported_except_for_memory_of_the_driver(tmp_path: Path) -> None:
     import presets
 
-    asked = presets.sku(A100)
+    requested = presets.sku(A100)
     settings = Settings(work=tmp_path, instance_type=A100)
 
-    def here(memory: float) -> machine.Machine:
+    def local(memory: float) -> machine.Machine:
         return machine.Machine(24, 220, 100, (machine.Gpu("NVIDIA A100", memory),))
 
-    assert shortfall(settings, asked, here(79.2)) == []
-    assert shortfall(settings, asked, here(40)) == ["80 GiB a GPU asked for; here: 1 x NVIDIA A100 40 GiB"]
+    assert shortfall(settings, requested, local(79.2)) == []
+    assert shortfall(settings, requested, local(40)) == ["80 GiB per GPU requested; available: 1 x NVIDIA A100 40 GiB"]
 
 
-def test_an_unknown_size_is_said_and_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_instance_type_is_reported_and_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = provision(Settings(work=tmp_path, instance_type="Standard_NC24ads_A100_v5"))
     output = capsys.readouterr().out
     assert "Standard_NC24ads_A100_v4" in output, "a similar name is suggested"
     assert "tuning runs on" in result.summary
 
 
-def test_in_a_cluster_the_autoscaler_brings_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_cluster_the_autoscaler_adds_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("NODE_NAME", "aks-system-1")
     result = provision(Settings(work=tmp_path, instance_type=A100))
-    assert result.device == "cuda", "the device of the pods that compute, not of this one"
+    assert result.device == "cuda", "the device of the GPU pods"
     assert result.nodes == ["aks-system-1"]
     assert "autoscaler" in result.summary
     assert "autoscaler" in release(ReleaseSettings(work=tmp_path)).summary
 
 
-def test_on_one_machine_nothing_is_given_back(tmp_path: Path) -> None:
+def test_local_run_releases_nothing(tmp_path: Path) -> None:
     assert release(ReleaseSettings(work=tmp_path)).summary.startswith("nothing to release")

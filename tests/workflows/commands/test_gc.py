@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from arm_fixture import NAMESPACE, PLACE, RUN, Pod, serve_pod
+from arm_fixture import CLUSTER_REF, NAMESPACE, RUN, Pod, serve_pod
 from arm_server import A100
 from kubernetes_server import KubernetesServer
 
@@ -53,9 +53,9 @@ def gc(pod: Pod, cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> 
     pod.provision(run=LIVE, workflow="other-1", workspace="other")
     monkeypatch.setenv("KUBECONFIG", str(pod.work / "kubeconfig"))
     monkeypatch.setattr(deadline.Deadline, "__call__", lambda self, seconds: pod.waits.append(seconds))
-    nodes = {key: value for key, value in PLACE.items() if key != "resource_group"}
+    nodes = {key: value for key, value in CLUSTER_REF.items() if key != "resource_group"}
     site = pod.work / "site.yaml"
-    site.write_text(yaml.safe_dump({"nodes": {**nodes, "resourceGroup": PLACE["resource_group"]}}))
+    site.write_text(yaml.safe_dump({"nodes": {**nodes, "resourceGroup": CLUSTER_REF["resource_group"]}}))
     return lambda *args: main(["gc", "--site", str(site), *args])
 
 
@@ -174,7 +174,7 @@ def test_a_failed_deletion_does_not_prevent_others(pod: Pod, gc: Gc, capsys: pyt
     assert gc(LOST_POOL, LIVE_POOL, "--yes") == 1
     assert set(pod.server.azure.pools) == {LOST_POOL}
     stderr = capsys.readouterr().err
-    assert f"deleting node pool {LOST_POOL}: PodDrainFailure" in stderr
+    assert f"cannot delete node pool {LOST_POOL}: PodDrainFailure" in stderr
 
 
 def test_a_failed_request_is_reported(pod: Pod, gc: Gc, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def preflight(cluster: KubernetesServer, folder: Path) -> None:
     cluster.put({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast"}})
     given = Preflight(work=folder, storage_class="fast", claims=["models"])
     found = list(cluster_checks.check(given))
-    assert found == ["storage class fast is there", "volume claim models is there"]
+    assert found == ["storage class fast exists", "volume claim models exists"]
 
 
 STEPS: dict[str, Callable[[KubernetesServer, Path], None]] = {

@@ -68,7 +68,7 @@ class KubernetesClient:
         Raises:
             KindNotInstalled: the cluster does not know the kind.
         """
-        return self._call("get", "GET", kind, name, namespace, absent=True)
+        return self._call("get", "GET", kind, name, namespace, allow_missing=True)
 
     def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> list[Document]:
         """Return all objects that match the selectors, read in pages.
@@ -77,21 +77,21 @@ class KubernetesClient:
             KindNotInstalled: the cluster does not know the kind.
         """
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
-        found: list[Document] = []
-        following, whole = "", True
-        while following or whole:
-            given = query | ({"continue": following} if following else {})
+        items: list[Document] = []
+        token, is_first = "", True
+        while token or is_first:
+            page_query = query | ({"continue": token} if token else {})
             try:
-                page = self._call("list", "GET", kind, "", namespace, query=given) or {}
+                page = self._call("list", "GET", kind, "", namespace, query=page_query) or {}
             except ApiError as error:
-                if error.status != 410 or not following:
+                if error.status != 410 or not token:
                     raise
                 # The pages have expired on the server: start again.
-                found, following, whole = [], "", True
+                items, token, is_first = [], "", True
                 continue
-            found += page.get("items") or []
-            following, whole = (page.get("metadata") or {}).get("continue") or "", False
-        return found
+            items += page.get("items") or []
+            token, is_first = (page.get("metadata") or {}).get("continue") or "", False
+        return items
 
     def create(self, kind: Kind, body: Document, namespace: str = "", *, dry_run: bool = False) -> Document:
         """Create an object; ``dry_run``: only return the result.
@@ -100,8 +100,7 @@ class KubernetesClient:
             AlreadyExists: one of this name exists, possibly from an earlier attempt.
         """
         query = {"dryRun": "All"} if dry_run else {}
-        made = self._call("create", "POST", kind, "", namespace, query=query, body=body)
-        return made or {}
+        return self._call("create", "POST", kind, "", namespace, query=query, body=body) or {}
 
     def apply(self, kind: Kind, body: Document, namespace: str = "", *, force: bool = True) -> Document:
         """Server-side apply: create the object, or set the fields of ``body`` and drop those applied before.
@@ -113,11 +112,22 @@ class KubernetesClient:
         name = body["metadata"]["name"]
         return self._call("patch", "PATCH", kind, name, namespace, query=query, body=body, content=APPLY_PATCH) or {}
 
-    def patch(self, kind: Kind, name: str, body: Document, namespace: str = "", *, of: str = "") -> Document | None:
-        """Apply a merge patch to an object, or to its subresource ``of``; return None if the object does not exist."""
+    def patch(
+        self, kind: Kind, name: str, body: Document, namespace: str = "", *, subresource: str = ""
+    ) -> Document | None:
+        """Apply a merge patch to an object or its subresource; return None if the object does not exist."""
         query = {"fieldManager": MANAGER}
         return self._call(
-            "patch", "PATCH", kind, name, namespace, query=query, body=body, content=MERGE_PATCH, of=of, absent=True
+            "patch",
+            "PATCH",
+            kind,
+            name,
+            namespace,
+            query=query,
+            body=body,
+            content=MERGE_PATCH,
+            subresource=subresource,
+            allow_missing=True,
         )
 
     def delete(self, kind: Kind, name: str, namespace: str = "", *, uid: str = "", policy: str = "Background") -> bool:
@@ -129,7 +139,7 @@ class KubernetesClient:
         options: Document = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid:
             options["preconditions"] = {"uid": uid}
-        return self._call("delete", "DELETE", kind, name, namespace, body=options, absent=True) is not None
+        return self._call("delete", "DELETE", kind, name, namespace, body=options, allow_missing=True) is not None
 
     def log(self, pod: str, container: str, namespace: str = "", *, lines: int = 40, previous: bool = False) -> str:
         """Return the last log lines of a container; empty if there are none yet, or the pod is gone."""
@@ -157,21 +167,21 @@ class KubernetesClient:
         query: Mapping[str, str] | None = None,
         body: Document | None = None,
         content: str = JSON,
-        of: str = "",
-        absent: bool = False,
+        subresource: str = "",
+        allow_missing: bool = False,
     ) -> Document | None:
-        path = self._path(kind, name, namespace, of)
+        path = self._path(kind, name, namespace, subresource)
         if body is not None and verb in ("create", "patch"):
             name = name or body["metadata"].get("name", "")
-        shown = f"{kind.qualified} {name}".strip()
+        label = f"{kind.qualified} {name}".strip()
 
         def call() -> Document | None:
             status, text, response = self._send(method, path, query or {}, body, content)
             if 200 <= status < 300:
-                return _document(text, shown)
-            if status == 404 and absent and _is_of_object(text):
+                return _document(text, label)
+            if status == 404 and allow_missing and _is_of_object(text):
                 return None
-            raise _failure(verb, shown, kind, status, text, response)
+            raise _failure(verb, label, kind, status, text, response)
 
         return self._retry(call)
 
@@ -204,13 +214,13 @@ class KubernetesClient:
                 "check the certificate authority in the kubeconfig, or of the service account",
             ) from None
         except HTTPError as error:
-            raise TransientError(f"no complete response to {method} {path} ({_words(error)})") from None
+            raise TransientError(f"no complete response to {method} {path} ({_format_error(error)})") from None
 
-    def _path(self, kind: Kind, name: str, namespace: str, of: str = "") -> str:
+    def _path(self, kind: Kind, name: str, namespace: str, subresource: str = "") -> str:
         root = "apis" if "/" in kind.api_version else "api"
-        place = [] if kind.cluster_wide else ["namespaces", namespace or self.namespace]
-        words = [root, *kind.api_version.split("/"), *place, kind.plural, *filter(None, (name, of))]
-        return "/" + "/".join(quote(word, safe="") for word in words)
+        scope = [] if kind.cluster_wide else ["namespaces", namespace or self.namespace]
+        parts = [root, *kind.api_version.split("/"), *scope, kind.plural, *filter(None, (name, subresource))]
+        return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
 PODS = Kind("v1", "pods")
@@ -223,7 +233,7 @@ WORKFLOWS = Kind("argoproj.io/v1alpha1", "workflows")
 
 
 def connect(sleep: Sleep = time.sleep) -> KubernetesClient:
-    """Connect to the cluster of ``$KUBECONFIG``, else of this pod, else of ``~/.kube/config``.
+    """Connect to the cluster of ``$KUBECONFIG``, of this pod, or of ``~/.kube/config``, in this order.
 
     Raises:
         BadInput: none of them is usable.
@@ -240,7 +250,7 @@ def connect(sleep: Sleep = time.sleep) -> KubernetesClient:
     except (config.ConfigException, OSError) as error:
         source = "the service account of this pod" if in_pod else "a kubeconfig"
         raise BadInput(
-            f"{source} does not lead to a cluster: {error}",
+            f"cannot use {source}: {error}",
             "mount the service account's token" if in_pod else "set KUBECONFIG, or run this in the cluster",
         ) from None
 
@@ -249,14 +259,14 @@ def _log(line: str) -> None:
     print(f"Kubernetes API: {line}", flush=True)
 
 
-def _document(text: str, shown: str) -> Document:
+def _document(text: str, label: str) -> Document:
     try:
-        found = json.loads(text)
+        document = json.loads(text)
     except ValueError:
-        raise TransientError(f"a response about {shown} that is not JSON") from None
-    if not isinstance(found, dict):
-        raise TransientError(f"a response about {shown} that is not an object")
-    return found
+        raise TransientError(f"the response for {label} is not JSON") from None
+    if not isinstance(document, dict):
+        raise TransientError(f"the response for {label} is not an object")
+    return document
 
 
 def _is_of_object(text: str) -> bool:
@@ -267,33 +277,33 @@ def _is_of_object(text: str) -> bool:
         return False
 
 
-def _failure(verb: str, shown: str, kind: Kind, status: int, text: str, response: Response) -> StepError:
+def _failure(verb: str, label: str, kind: Kind, status: int, text: str, response: Response) -> StepError:
     """Return the error of a response other than 2xx."""
     try:
         content = json.loads(text)
         message, reason = str(content.get("message") or ""), str(content.get("reason") or "")
     except (ValueError, AttributeError):
         message, reason = text.strip()[:200], ""
-    what = f"cannot {verb} {shown}: {message or f'status {status}'}"
+    message = f"cannot {verb} {label}: {message or f'status {status}'}"
     if status in TRANSIENT_STATUSES:
-        return TransientError(what, retry_after=retry_after(response))
+        return TransientError(message, retry_after=retry_after(response))
     if status == 401:
-        return BadInput(f"{what} (401: the cluster does not accept our credentials)", "log in to the cluster again")
+        return BadInput(f"{message} (401: the cluster rejects the credentials)", "log in to the cluster again")
     if status == 403:
-        return BadInput(what, "grant the role of the step: argo/install/roles.yaml, docs/NODES.md")
+        return BadInput(message, "grant the role of the step: argo/install/roles.yaml, docs/NODES.md")
     if status == 404 and not _is_of_object(text):
         return KindNotInstalled(
-            f"the cluster has no {kind.qualified}", f"install what defines {kind.qualified}, or do without"
+            f"the cluster has no {kind.qualified}", f"install the controller that defines {kind.qualified}"
         )
     if status == 409 and reason == "AlreadyExists":
-        return AlreadyExists(status, reason, what)
+        return AlreadyExists(status, reason, message)
     if status == 409:
-        return Conflict(status, reason, what, "another client changes it too; run the step again")
+        return Conflict(status, reason, message, "another client changes it too; run the step again")
     if status in (400, 422):
-        return BadInput(what)
-    return ApiError(status, reason, what)
+        return BadInput(message)
+    return ApiError(status, reason, message)
 
 
-def _words(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     text = str(error.args[-1] if error.args else error)
     return f"{type(error).__name__}: {text}"[:200]

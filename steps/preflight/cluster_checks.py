@@ -1,4 +1,4 @@
-"""Checks of the cluster and its cloud, read-only: storage class, volume claims, GPU quotas."""
+"""Read-only checks of the cluster and its cloud: storage class, volume claims, GPU quotas."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
     from steps.preflight.settings import Settings
 
-Found = Iterator[str | StepError]
+Outcomes = Iterator[str | StepError]
 
 
-def check(settings: Settings) -> Found:
+def check(settings: Settings) -> Outcomes:
     """Check the Kubernetes API, and Azure for AKS node pools. Missing read permissions are reported, not errors."""
     from steps.kubernetes import client as kubernetes_client
 
@@ -29,7 +29,7 @@ def check(settings: Settings) -> Found:
         yield from _azure(settings)
 
 
-def _storage(cluster: KubernetesClient, settings: Settings) -> Found:
+def _storage(cluster: KubernetesClient, settings: Settings) -> Outcomes:
     from steps.kubernetes.client import Kind
 
     classes, claims = (
@@ -37,33 +37,33 @@ def _storage(cluster: KubernetesClient, settings: Settings) -> Found:
         Kind("v1", "persistentvolumeclaims"),
     )
     if settings.storage_class:
-        fix = "kubectl get storageclass lists what there is; pipeline.storage.storageClassName names one"
-        yield _there(cluster, classes, settings.storage_class, "storage class", fix)
+        fix = "list them with kubectl get storageclass, and set pipeline.storage.storageClassName"
+        yield _check_exists(cluster, classes, settings.storage_class, "storage class", fix)
     for name in dict.fromkeys(settings.claims):
-        fix = f"make it, or name another: kubectl get pvc --namespace {cluster.namespace}"
-        yield _there(cluster, claims, name, "volume claim", fix)
+        fix = f"create it, or use another: kubectl get pvc --namespace {cluster.namespace}"
+        yield _check_exists(cluster, claims, name, "volume claim", fix)
 
 
-def _there(cluster: KubernetesClient, kind: Any, name: str, what: str, fix: str) -> str | StepError:
+def _check_exists(cluster: KubernetesClient, kind: Any, name: str, label: str, fix: str) -> str | StepError:
     try:
-        found = cluster.get(kind, name)
+        document = cluster.get(kind, name)
     except BadInput as error:
-        return f"{what} {name} was not looked for: {error.message}"
-    if found is None:
-        return BadInput(f"there is no {what} {name}", fix)
-    if found.get("status", {}).get("phase") == "Lost":
-        return BadInput(f"{what} {name} has lost its volume", "create it again")
-    return f"{what} {name} is there"
+        return f"{label} {name} was not checked: {error.message}"
+    if document is None:
+        return BadInput(f"{label} {name} not found", fix)
+    if document.get("status", {}).get("phase") == "Lost":
+        return BadInput(f"{label} {name} has lost its volume", "create it again")
+    return f"{label} {name} exists"
 
 
-def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Found:
+def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Outcomes:
     """Check for a ResourceQuota that can never admit a pod of this run."""
     from steps.kubernetes.client import Kind
 
     try:
         quotas = cluster.list(Kind("v1", "resourcequotas"))
     except BadInput as error:
-        yield f"quotas of the namespace were not looked at: {error.message}"
+        yield f"quotas of the namespace were not checked: {error.message}"
         return
     for quota in quotas:
         limit = quota.get("spec", {}).get("hard", {}).get(f"requests.{settings.gpu_resource}")
@@ -74,13 +74,13 @@ def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Found:
             yield InsufficientCapacity(
                 f"ResourceQuota {name} allows {limit} {settings.gpu_resource} in namespace {cluster.namespace};"
                 f" a pod of this run requests {settings.gpus}",
-                "raise it (argo/install/quota.yaml), or ask for fewer GPUs",
+                "raise it (argo/install/quota.yaml), or request fewer GPUs",
             )
         else:
-            yield f"ResourceQuota {name} allows {limit} {settings.gpu_resource}, {settings.gpus} are asked for"
+            yield f"ResourceQuota {name} allows {limit} {settings.gpu_resource}, {settings.gpus} requested"
 
 
-def _azure(settings: Settings) -> Found:
+def _azure(settings: Settings) -> Outcomes:
     """Check that at least one of the requested instance types is available."""
     from steps.provision import aks, aks_capacity, aks_client, nodes
 
@@ -88,11 +88,11 @@ def _azure(settings: Settings) -> Found:
         return
     cluster = aks_client.connect(settings)
     location, _ = cluster.location_and_system_pool()
-    left, refused = aks_capacity.split(cluster, settings, location, nodes.node_options(settings))
-    for choice, why in refused if left else ():
-        yield f"{choice} is unavailable: {why}"
-    if left:
-        yield f"{left[0]} is available in {location}, according to Azure"
+    available, unavailable = aks_capacity.split(cluster, settings, location, nodes.node_options(settings))
+    for option, reason in unavailable if available else ():
+        yield f"{option} is unavailable: {reason}"
+    if available:
+        yield f"{available[0]} is available in {location}, according to Azure"
     else:
-        reasons = "; ".join(f"{choice}: {why}" for choice, why in refused)
+        reasons = "; ".join(f"{option}: {reason}" for option, reason in unavailable)
         yield InsufficientCapacity(f"none of the requested instance types is available: {reasons}", aks.QUOTA_HELP)

@@ -13,7 +13,7 @@ class Settings(provision_settings.Settings, TrackingOptions):
     """Check that everything a run needs is available, before anything is created."""
 
     urls: list[str] = []
-    """Parquet files by http or https."""
+    """URLs of parquet files (http or https)."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks."""
     source: OptionalFolder = None
@@ -35,7 +35,7 @@ class Settings(provision_settings.Settings, TrackingOptions):
     immutable: bool = False
     """Require a new tag."""
     output: OptionalFolder = None
-    """Folder that gets the adapter (a mounted volume)."""
+    """Folder for the adapter (a mounted volume)."""
     adapter_images: list[str] = []
     """Images of adapters to serve."""
     adapter_config: OptionalFolder = None

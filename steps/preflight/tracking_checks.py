@@ -13,26 +13,25 @@ import requests
 from steps.runtime.errors import BadInput, StepError
 from steps.tune.tracking_tools import TOOLS, required_keys
 
-Found = Iterator[str | StepError]
-SECONDS = 10.0
-"""To answer."""
-LOOK = "/api/2.0/mlflow/experiments/search"
-"""MLflow's REST API; asks for one experiment."""
+Outcomes = Iterator[str | StepError]
+TIMEOUT_SECONDS = 10.0
+SEARCH_PATH = "/api/2.0/mlflow/experiments/search"
+"""MLflow's REST API: searches for one experiment."""
 
 
-def check(report_to: str, uri: str, secret: str) -> Found:
+def check(report_to: str, uri: str, secret: str) -> Outcomes:
     """Check the environment of the pod, then the server."""
     tool = TOOLS[report_to]
     if secret:
         keys = required_keys(report_to, addressed=bool(uri))
         if not any(os.environ.get(key) for key in keys):
             yield BadInput(
-                f"Secret {secret} is not there, or has no key {' or '.join(keys)}",
+                f"Secret {secret} not found, or it has no key {' or '.join(keys)}",
                 f"kubectl create secret generic {secret} --from-literal={keys[0]}=... (outside a cluster: export it)",
             )
             return
-        there = (*(() if uri else (tool.address,)), *tool.credentials)
-        yield f"Secret {secret} has {', '.join(key for key in there if os.environ.get(key))}"
+        variables = (*(() if uri else (tool.address,)), *tool.credentials)
+        yield f"Secret {secret} has {', '.join(key for key in variables if os.environ.get(key))}"
     address = uri or os.environ.get(tool.address, "")
     if report_to == "mlflow" and address.startswith(("http://", "https://")):
         yield _check(address.rstrip("/"))
@@ -42,20 +41,20 @@ def _check(address: str) -> str | StepError:
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     user = os.environ.get("MLFLOW_TRACKING_USERNAME", ""), os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     try:
-        answer = requests.get(
-            f"{address}{LOOK}",
+        response = requests.get(
+            f"{address}{SEARCH_PATH}",
             params={"max_results": 1},
             headers={"Authorization": f"Bearer {token}"} if token and not user[0] else {},
             auth=user if user[0] else None,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
     except requests.RequestException as error:
         return f"MLflow at {address} was not checked ({type(error).__name__}); training continues without it"
-    if answer.status_code in (401, 403):
+    if response.status_code in (401, 403):
         return BadInput(
-            f"MLflow at {address} does not accept the credentials ({answer.status_code})",
-            "see MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the Secret",
+            f"MLflow at {address} does not accept the credentials ({response.status_code})",
+            "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the Secret",
         )
-    if not answer.ok:
-        return f"{address} answers {answer.status_code}, not as MLflow does; training continues without it"
-    return f"MLflow at {address} answers"
+    if not response.ok:
+        return f"{address} returned {response.status_code}, unlike MLflow; training continues without it"
+    return f"MLflow at {address} responds"

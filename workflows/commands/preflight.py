@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the file, a flag or the site profile is invalid.
         ArgotuneError: a check failed; with the exit code of the step.
     """
-    from steps.preflight.step import preflight, together
+    from steps.preflight.step import combine_errors, preflight
     from steps.runtime.errors import StepError
     from workflows.load_plans import load_plans
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         except StepError as error:
             failed.append(error)
     if failed:
-        raise from_step_error(together(failed))
+        raise from_step_error(combine_errors(failed))
     return 0
 
 

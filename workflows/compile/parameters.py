@@ -26,12 +26,12 @@ def parameters(plan: Plan) -> list[Parameter]:
     return [
         *([data_urls] if plan.data.urls else []),
         _number("epochs", tuning.epochs, "passes over the data"),
-        _number("max-steps", tuning.max_steps, "stop after so many optimizer steps; -1: as many as the epochs need"),
+        _number("max-steps", tuning.max_steps, "maximum number of optimizer steps; -1: given by the epochs"),
         _number("learning-rate", tuning.learning_rate, "peak learning rate"),
         _number("batch-size", tuning.batch_size, "rows of one step on each device"),
         _number("rank", tuning.rank, "LoRA rank r"),
         _number("alpha", tuning.alpha, "LoRA alpha"),
-        Parameter(name="image", value=plan.output.image, description="reference the adapter image is pushed to"),
+        Parameter(name="image", value=plan.output.image, description="image reference that the adapter is pushed to"),
         Parameter(
             name="push",
             value="true" if plan.output.image else "false",

@@ -22,7 +22,7 @@ from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
 from steps.preflight import data_checks, model_checks, step
 from steps.preflight.settings import Settings
-from steps.preflight.step import preflight, together
+from steps.preflight.step import combine_errors, preflight
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 AsParquet = Callable[..., bytes]
@@ -57,14 +57,14 @@ def urls(parquet_server: ParquetServer, *given: str) -> list[str | StepError]:
     return list(data_checks.check_urls(given, allow_private=True, wait=lambda seconds: None))
 
 
-def test_nothing_to_ask_is_fine(tmp_path: Path) -> None:
+def test_settings_without_anything_to_check(tmp_path: Path) -> None:
     assert look(tmp_path) == []
 
 
 # Data
 
 
-def test_two_small_parts_tell_that_a_file_is_parquet(parquet_server: ParquetServer, rows: bytes) -> None:
+def test_parquet_is_recognized_by_its_first_and_last_bytes(parquet_server: ParquetServer, rows: bytes) -> None:
     url = parquet_server.put("/a.parquet", rows)
     [message] = urls(parquet_server, f"{url}#sha256={'0' * 64}")
     assert message == f"{url} is parquet, {len(rows)} bytes"
@@ -74,15 +74,15 @@ def test_two_small_parts_tell_that_a_file_is_parquet(parquet_server: ParquetServ
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"<!doctype html><title>log in</title>", "no parquet file but a web page"),
-        (b"a,b\n1,2\n1,2\n", r"begins with b'a,b\\n', not with b'PAR1'"),
+        (b"<!doctype html><title>log in</title>", "is a web page, not a parquet file"),
+        (b"a,b\n1,2\n1,2\n", r"starts with b'a,b\\n', not b'PAR1'"),
         (b"", "it is empty"),
         (b"PAR1", "its end is missing"),
         (b"PAR1" + b"x" * 100, "its end is missing"),
         (b"PAR1" + b"x" * 100 + b"\xff\xff\xff\x7fPAR1", "its end is missing"),
     ],
 )
-def test_what_is_no_parquet(parquet_server: ParquetServer, tmp_path: Path, body: bytes, says: str) -> None:
+def test_files_that_are_not_parquet(parquet_server: ParquetServer, tmp_path: Path, body: bytes, says: str) -> None:
     url = parquet_server.put("/a.parquet", body)
     with pytest.raises(BadInput, match=says):
         look(tmp_path, urls=[url], allow_private_hosts=True)
@@ -92,20 +92,20 @@ def test_what_is_no_parquet(parquet_server: ParquetServer, tmp_path: Path, body:
         look(tmp_path, source=tmp_path / "rows")
 
 
-def test_a_server_that_gives_no_parts(parquet_server: ParquetServer, rows: bytes) -> None:
+def test_server_without_ranges(parquet_server: ParquetServer, rows: bytes) -> None:
     url = parquet_server.put("/a.parquet", rows)
     parquet_server.always["/a.parquet"] = Fault(ignores_range=True)
-    assert urls(parquet_server, url) == [f"{url} begins as parquet does; its server gives no parts"]
+    assert urls(parquet_server, url) == [f"{url} starts like parquet; its server does not support ranges"]
 
 
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(status=429), Fault(reset_after=0), Fault(cut_after=2)])
-def test_a_fault_that_passes_is_none(parquet_server: ParquetServer, rows: bytes, fault: Fault) -> None:
+def test_temporary_failure_is_retried(parquet_server: ParquetServer, rows: bytes, fault: Fault) -> None:
     url = parquet_server.put("/a.parquet", rows)
     parquet_server.faults["/a.parquet"].append(fault)
     assert urls(parquet_server, url) == [f"{url} is parquet, {len(rows)} bytes"]
 
 
-def test_addresses_are_judged_each_by_itself(parquet_server: ParquetServer, rows: bytes) -> None:
+def test_each_url_is_checked(parquet_server: ParquetServer, rows: bytes) -> None:
     good = parquet_server.put("/good.parquet", rows)
     parquet_server.always["/denied.parquet"] = Fault(status=403)
     parquet_server.always["/down.parquet"] = Fault(status=500)
@@ -121,7 +121,7 @@ def test_addresses_are_judged_each_by_itself(parquet_server: ParquetServer, rows
     assert isinstance(hidden, BadInput) and "loopback" in hidden.message
 
 
-def test_folders_of_data(tmp_path: Path, rows: bytes) -> None:
+def test_data_folders(tmp_path: Path, rows: bytes) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
     with pytest.raises(BadInput, match=r"no \*\.parquet below"):
@@ -145,34 +145,34 @@ def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer
     server.stop()
 
 
-def test_a_gated_model(gated: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match="gated: the hub wants a token that has accepted its licence"):
+def test_gated_model(gated: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadInput, match="gated: a token of an account that has accepted its license"):
         look(tmp_path, model=REPOSITORY)
     monkeypatch.setenv("HF_TOKEN", "hf_canary_of_somebody_else")
-    with pytest.raises(BadInput, match="gated, and the token in HF_TOKEN may not read it") as caught:
+    with pytest.raises(BadInput, match="gated, and the token in HF_TOKEN has no access") as caught:
         look(tmp_path, model=REPOSITORY)
     assert f"{gated.url}/{REPOSITORY}" in caught.value.fix and "canary" not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", "hf_good")
-    assert look(tmp_path, model=REPOSITORY) == [f"base model {REPOSITORY} at main may be read"]
+    assert look(tmp_path, model=REPOSITORY) == [f"base model {REPOSITORY} at main is readable"]
     assert look(tmp_path, model=REPOSITORY, revision=COMMIT)
     with pytest.raises(BadInput, match="has no revision other"):
         look(tmp_path, model=REPOSITORY, revision="other")
     with pytest.raises(BadInput, match="the hub has no owner/nothing, or doesn't show it"):
         look(tmp_path, model="owner/nothing")
-    assert gated.fetched == [], "only heads are asked for"
+    assert gated.fetched == [], "only HEAD requests are sent"
 
 
-def test_a_hub_that_has_no_word_is_no_fault(gated: HubServer, tmp_path: Path) -> None:
+def test_response_that_is_not_from_the_hub_is_no_error(gated: HubServer, tmp_path: Path) -> None:
     """With a blocking proxy, a failing hub, or none: the model can be in a cache or a wheel."""
     gated.blocked = True
-    assert "no word from the hub (HTTP 403)" in look(tmp_path, model=REPOSITORY)[0]
+    assert "HTTP 403, not from the hub" in look(tmp_path, model=REPOSITORY)[0]
     gated.blocked, gated.broken = False, True
-    assert "no word from the hub (HTTP 500)" in look(tmp_path, model=REPOSITORY)[0]
+    assert "HTTP 500, not from the hub" in look(tmp_path, model=REPOSITORY)[0]
     gated.stop()
-    assert "the hub can't be asked (ConnectionError)" in look(tmp_path, model=REPOSITORY)[0]
+    assert "hub unreachable (ConnectionError)" in look(tmp_path, model=REPOSITORY)[0]
 
 
-def test_models_that_no_hub_is_asked_for(tmp_path: Path) -> None:
+def test_models_that_are_not_on_the_hub(tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE is set" in look(tmp_path, preset="phi-4")[0]
     assert "the folder /mnt/models/x" in look(tmp_path, preset="phi-4", model="/mnt/models/x")[0]
 
@@ -180,7 +180,7 @@ def test_models_that_no_hub_is_asked_for(tmp_path: Path) -> None:
 # Registry and output
 
 
-def test_push_and_pull_are_tried(
+def test_push_and_pull_are_checked(
     image: Image, password_registry: Registry, log_in: Callable[..., None], tmp_path: Path
 ) -> None:
     target = f"{password_registry.address}/flight/adapter:1"
@@ -189,20 +189,20 @@ def test_push_and_pull_are_tried(
     log_in(password_registry.address, password="canary")
     with pytest.raises(BadInput, match="does not allow these credentials to push") as caught:
         look(tmp_path, image=target, adapter_images=[target])
-    assert "2 faults" in str(caught.value) and "canary" not in str(caught.value)
+    assert "2 errors" in str(caught.value) and "canary" not in str(caught.value)
     log_in(password_registry.address)
-    assert look(tmp_path, image=target) == [f"{password_registry.address}/flight/adapter may be pushed to"]
+    assert look(tmp_path, image=target) == [f"{password_registry.address}/flight/adapter accepts pushes"]
     assert look(tmp_path, image=target, push=False) == []
     with pytest.raises(BadInput, match=f"has no {target}"):
         look(tmp_path, adapter_images=[target])
     registry.push_image(image.layout, ref(target))
-    assert look(tmp_path, data_image=target) == [f"{target} may be pulled"]
-    assert "1 is there and will be replaced" in look(tmp_path, image=target)[0]
+    assert look(tmp_path, data_image=target) == [f"{target} can be pulled"]
+    assert "the existing tag 1 will be replaced" in look(tmp_path, image=target)[0]
     with pytest.raises(BadInput, match="is there already, and is not to be changed"):
         look(tmp_path, image=target, immutable=True)
 
 
-def test_a_pull_has_credentials_of_its_own(
+def test_pull_uses_its_own_credentials(
     password_registry: Registry, log_in: Callable[..., None], docker_config: Path, tmp_path: Path
 ) -> None:
     log_in(password_registry.address)
@@ -216,7 +216,7 @@ def test_a_pull_has_credentials_of_its_own(
         look(tmp_path, data_image=expected)
 
 
-def test_a_locked_repository(front: Front, tmp_path: Path) -> None:
+def test_locked_repository(front: Front, tmp_path: Path) -> None:
     body = json.dumps({"errors": [{"code": "REGISTRY_DISALLOWED_OPERATION", "message": "disallowed"}]}).encode()
     front.before = lambda request: Answer(405, {}, body) if request.method == "POST" else None
     with pytest.raises(BadInput, match="REGISTRY_DISALLOWED_OPERATION") as caught:
@@ -224,26 +224,26 @@ def test_a_locked_repository(front: Front, tmp_path: Path) -> None:
     assert "--write-enabled true" in caught.value.fix
 
 
-def test_the_output_volume(tmp_path: Path) -> None:
-    assert look(tmp_path, output=tmp_path / "volume") == ["the output volume can be written"]
+def test_output_volume(tmp_path: Path) -> None:
+    assert look(tmp_path, output=tmp_path / "volume") == ["the output volume is writable"]
     assert list((tmp_path / "volume").iterdir()) == []
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(BadInput, match="the output volume can't be written"):
+    with pytest.raises(BadInput, match="the output volume is not writable"):
         look(tmp_path, output=tmp_path / "taken")
 
 
 # Secrets
 
 
-def test_secrets_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_config: Path) -> None:
-    with pytest.raises(BadInput, match="Secret hub is not there, or has no key HF_TOKEN"):
+def test_missing_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_config: Path) -> None:
+    with pytest.raises(BadInput, match="Secret hub not found, or it has no key HF_TOKEN"):
         look(tmp_path, access_secret="hub")
     names = ["pull", "push"]
-    assert look(tmp_path, registry_secrets=names) == [], "outside a cluster docker's own configuration will do"
+    assert look(tmp_path, registry_secrets=names) == [], "a local run can use docker's configuration"
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     with pytest.raises(BadInput) as caught:
         look(tmp_path, registry_secrets=names, pull_config=tmp_path / "pull", in_cluster=False)
-    assert "Secret pull is not there" in str(caught.value) and "Secret push is not there" in str(caught.value)
+    assert "Secret pull not found" in str(caught.value) and "Secret push not found" in str(caught.value)
     assert "kubectl create secret docker-registry push" in str(caught.value)
     (docker_config / "config.json").write_text("{}")
     (tmp_path / "pull").mkdir()
@@ -268,8 +268,8 @@ def test_storage_and_quota_of_a_cluster(cluster: KubernetesServer, tmp_path: Pat
     given: dict[str, Any] = {"storage_class": "fast", "claims": ["models"], "gpus": 2, "in_cluster": True}
     with pytest.raises(BadInput) as caught:
         look(tmp_path, **given)
-    assert "there is no storage class fast" in str(caught.value)
-    assert "there is no volume claim models" in str(caught.value)
+    assert "storage class fast not found" in str(caught.value)
+    assert "volume claim models not found" in str(caught.value)
     put(cluster, "storage.k8s.io/v1", "StorageClass", "fast", provisioner="x")
     put(cluster, "v1", "PersistentVolumeClaim", "models", status={"phase": "Lost"})
     with pytest.raises(BadInput, match="volume claim models has lost its volume"):
@@ -283,7 +283,7 @@ def test_storage_and_quota_of_a_cluster(cluster: KubernetesServer, tmp_path: Pat
     assert rights == {("get", "storageclasses"), ("get", "persistentvolumeclaims"), ("list", "resourcequotas")}
 
 
-def test_what_may_not_be_read_is_no_fault(cluster: KubernetesServer, tmp_path: Path) -> None:
+def test_missing_read_permission_is_no_error(cluster: KubernetesServer, tmp_path: Path) -> None:
     cluster.forbidden = {("get", "storageclasses"), ("get", "persistentvolumeclaims"), ("list", "resourcequotas")}
     checks = look(tmp_path, storage_class="fast", claims=["models"], in_cluster=True)
     assert [line.partition(" not")[0] for line in checks] == [
@@ -293,34 +293,34 @@ def test_what_may_not_be_read_is_no_fault(cluster: KubernetesServer, tmp_path: P
     ]
 
 
-# All together
+# All combine_errors
 
 
-def test_one_list_and_the_code_of_what_no_retry_mends() -> None:
+def test_combined_error_has_the_class_that_a_retry_cannot_fix() -> None:
     passing, capacity, bad = StepError("a", "b"), InsufficientCapacity("c", "d"), BadInput("e", "f")
-    assert [type(together(found)) for found in ([passing], [passing, capacity], [passing, capacity, bad])] == [
+    assert [type(combine_errors(found)) for found in ([passing], [passing, capacity], [passing, capacity, bad])] == [
         StepError,
         InsufficientCapacity,
         BadInput,
     ]
-    both = together([capacity, bad])
-    assert (both.message, both.fix) == ("2 faults, before anything was taken: (1) c; (2) e", "(1) d; (2) f")
+    both = combine_errors([capacity, bad])
+    assert (both.message, both.fix) == ("2 errors, nothing was created: (1) c; (2) e", "(1) d; (2) f")
 
 
-def test_as_a_program(open_registry: Registry, tmp_path: Path) -> None:
+def test_program(open_registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"no")
     flags = ["--work", tmp_path, "--image", f"{open_registry.address}/flight/program:1", "--preset", "phi-4"]
     command = [sys.executable, "-m", "steps.preflight", *flags]
     out = {**os.environ, "ARGOTUNE_OUTPUTS": str(tmp_path / "out")}
     done = subprocess.run(command, capture_output=True, text=True, env=out)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "checked").read_text())[1].endswith("may be pushed to")
+    assert json.loads((tmp_path / "out" / "checked").read_text())[1].endswith("accepts pushes")
     refused = subprocess.run([*command, "--source", tmp_path / "rows.parquet"], capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "begins with b'no'" in refused.stderr and "Traceback" not in refused.stderr
+    assert "starts with b'no'" in refused.stderr and "Traceback" not in refused.stderr
 
 
-def test_no_upload_is_left_behind(open_registry: Registry, tmp_path: Path) -> None:
+def test_no_upload_remains(open_registry: Registry, tmp_path: Path) -> None:
     look(tmp_path, image=f"{open_registry.address}/flight/clean:1")
     assert open_registry.requests("DELETE", "/flight/clean/blobs/uploads/") == 1
     assert open_registry.requests("PUT", "/flight/clean/") == 0

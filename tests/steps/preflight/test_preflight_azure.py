@@ -27,7 +27,7 @@ def look(pod: Pod, **given: Any) -> list[str]:
     return preflight(Settings(**settings)).checked
 
 
-def test_a_size_within_the_quota(pod: Pod) -> None:
+def test_instance_type_within_the_quota(pod: Pod) -> None:
     assert f"{A100} (on demand) is available in eastus, according to Azure" in look(pod)
     assert pod.server.azure.made == []
 

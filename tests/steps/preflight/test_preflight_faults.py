@@ -40,7 +40,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def test_a_registry(tmp_path: Path, open_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_faults(tmp_path: Path, open_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "RETRY", RetryPolicy(max_attempts=2, initial_seconds=0.0, max_retry_after_seconds=0.0))
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
@@ -65,7 +65,7 @@ def data(parquet_server: ParquetServer, as_parquet: Callable[..., bytes], chats:
     return parquet_server
 
 
-def test_data(tmp_path: Path, data: ParquetServer, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_faults(tmp_path: Path, data: ParquetServer, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(work=tmp_path, urls=[f"{data.url}/rows.parquet"], allow_private_hosts=True)
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
@@ -92,7 +92,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     server.stop()
 
 
-def test_a_model(tmp_path: Path, hub: HubServer, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_faults(tmp_path: Path, hub: HubServer, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(work=tmp_path, model="someone/tiny")
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
@@ -100,7 +100,7 @@ def test_a_model(tmp_path: Path, hub: HubServer, waits: list[float], monkeypatch
         hub.faults.calls.clear()
         waits.clear()
         outcome, found = asked(hub.faults, kind, call, settings)
-        assert "base model someone/tiny at main may be read" in found
+        assert "base model someone/tiny at main is readable" in found
         assert kind != "429" or RETRY_AFTER in waits
         return hub.faults, outcome
 

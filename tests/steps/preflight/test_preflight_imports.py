@@ -38,11 +38,11 @@ def start_checks(work: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_checks_find_their_modules_imported(tmp_path):
+def test_modules_of_the_checks_are_imported_first(tmp_path):
     start_checks(str(tmp_path))
 
 
 @pytest.mark.slow
-def test_fifty_starts_have_no_import_race(tmp_path):
+def test_fifty_starts_without_import_race(tmp_path):
     for _ in range(50):
         start_checks(str(tmp_path))

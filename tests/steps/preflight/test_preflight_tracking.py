@@ -28,12 +28,12 @@ def look(folder: Path, report_to: str, uri: str = "", secret: str = "") -> list[
     return preflight(Settings(work=folder, **given)).checked
 
 
-def test_the_account_of_the_secret_is_tried(tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch):
+def test_credentials_of_the_secret_are_checked(tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary")
     assert look(tmp_path, "mlflow", server.address, "my-mlflow") == [
         "Secret my-mlflow has MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD",
-        f"MLflow at {server.address} answers",
+        f"MLflow at {server.address} responds",
     ]
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another-canary")
     with pytest.raises(BadInput, match=r"does not accept the credentials \(401\)") as refused:
@@ -44,21 +44,21 @@ def test_the_account_of_the_secret_is_tried(tmp_path: Path, server: MlflowServer
 @pytest.mark.parametrize(
     ("report_to", "uri", "says"),
     [
-        ("mlflow", "", "Secret keys is not there, or has no key MLFLOW_TRACKING_URI"),
+        ("mlflow", "", "Secret keys not found, or it has no key MLFLOW_TRACKING_URI"),
         ("mlflow", "https://m.example.com", "has no key MLFLOW_TRACKING_USERNAME or MLFLOW_TRACKING_TOKEN"),
-        ("wandb", "", "Secret keys is not there, or has no key WANDB_API_KEY"),
+        ("wandb", "", "Secret keys not found, or it has no key WANDB_API_KEY"),
     ],
 )
-def test_a_secret_without_the_key_is_told(
+def test_secret_without_the_key_is_reported(
     tmp_path: Path, server: MlflowServer, report_to: str, uri: str, says: str
 ) -> None:
     with pytest.raises(BadInput, match=says):
         look(tmp_path, report_to, uri, "keys")
 
 
-def test_a_server_that_does_not_answer_is_no_fault(tmp_path: Path, server: MlflowServer) -> None:
+def test_server_that_does_not_respond_is_no_error(tmp_path: Path, server: MlflowServer) -> None:
     server.authorization, server.failing = "", {"": 1}
     [message] = look(tmp_path, "mlflow", server.address)
-    assert message == f"{server.address} answers 400, not as MLflow does; training continues without it"
+    assert message == f"{server.address} returned 400, unlike MLflow; training continues without it"
     [message] = look(tmp_path, "mlflow", "http://127.0.0.1:9")
     assert message == "MLflow at http://127.0.0.1:9 was not checked (ConnectionError); training continues without it"

@@ -128,7 +128,7 @@ def test_only_the_lease_counts_if_runs_cannot_be_looked_up(
         "forbidden": "workflows is forbidden",
         "elsewhere": "the kubeconfig selects 127.0.0.1, not the cluster of these nodes",
         "no Argo": "the cluster has no workflows.argoproj.io",
-        "no kubeconfig": "does not lead to a cluster",
+        "no kubeconfig": "cannot use ",
         "no tag": f"{LIVE_POOL} has no tags of its run",
     }
     capsys.readouterr()

@@ -229,7 +229,7 @@ def credential(transport: HttpTransport[Any, Any]) -> TokenCredential:
 
 @contextmanager
 def translate_errors(message: str) -> Iterator[None]:
-    """Raise the SDK's errors as step errors; ``message`` says which operation failed."""
+    """Raise the SDK's errors as step errors; ``message`` names the failed operation."""
     from azure.core.exceptions import AzureError
 
     try:

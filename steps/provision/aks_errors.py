@@ -76,7 +76,7 @@ def error_message(error: AzureError) -> str:
 
 
 def to_step_error(error: AzureError, prefix: str) -> StepError:
-    """Return the step error for an exception of the SDK; ``prefix`` says which operation failed.
+    """Return the step error for an exception of the SDK; ``prefix`` names the failed operation.
 
     ``InsufficientCapacity`` for quota and capacity, ``BadInput`` for errors that a retry cannot fix, or ``StepError``.
     """

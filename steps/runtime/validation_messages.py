@@ -29,7 +29,7 @@ _REQUIREMENTS = {
     "invalid_key": "has a key that is not a string",
     "json_invalid": "must be JSON",
 }
-"""What is required, by pydantic's error type; other types keep pydantic's wording."""
+"""Requirements by pydantic's error type; other types keep pydantic's wording."""
 
 
 def describe(error: Mapping[str, Any] | ErrorDetails) -> str:

@@ -157,7 +157,7 @@ def test_gated_model(gated: HubServer, tmp_path: Path, monkeypatch: pytest.Monke
     assert look(tmp_path, model=REPOSITORY, revision=COMMIT)
     with pytest.raises(BadInput, match="has no revision other"):
         look(tmp_path, model=REPOSITORY, revision="other")
-    with pytest.raises(BadInput, match="the hub has no owner/nothing, or doesn't show it"):
+    with pytest.raises(BadInput, match="owner/nothing does not exist on the hub"):
         look(tmp_path, model="owner/nothing")
     assert gated.fetched == [], "only HEAD requests are sent"
 
@@ -198,7 +198,7 @@ def test_push_and_pull_are_checked(
     registry.push_image(image.layout, ref(target))
     assert look(tmp_path, data_image=target) == [f"{target} can be pulled"]
     assert "the existing tag 1 will be replaced" in look(tmp_path, image=target)[0]
-    with pytest.raises(BadInput, match="is there already, and is not to be changed"):
+    with pytest.raises(BadInput, match="exists, and output.immutable is true"):
         look(tmp_path, image=target, immutable=True)
 
 

@@ -58,12 +58,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     return {"image": f"{registry.address}/team/{tmp_path.name.lower().strip('_')}:stable"}
 
 
-def test_the_first_turn_finds_nothing_in_service(work: Path, place: dict[str, Any]) -> None:
+def test_first_run_has_no_live_adapter(work: Path, place: dict[str, Any]) -> None:
     result = check(settings(work, **place))
     assert (result.changed, result.previous, result.difference) == (True, "", "no live adapter")
 
 
-def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> None:
+def test_unchanged_run_is_skipped(work: Path, place: dict[str, Any]) -> None:
     given = settings(work, **place)
     pushed = package_adapter(work, given, check(given))
     result = check(given)
@@ -77,7 +77,7 @@ def test_a_turn_without_news_ends_there(work: Path, place: dict[str, Any]) -> No
     [{"data_digest": "sha256:" + "e" * 64}, {"rank": 16}, {"lora_config": {"use_rslora": True}}, {"seed": 1}],
     ids=["data", "rank", "map", "seed"],
 )
-def test_new_data_or_settings_are_something_to_tune(work: Path, place: dict[str, Any], news: dict[str, Any]) -> None:
+def test_new_data_or_settings_count_as_changed(work: Path, place: dict[str, Any], news: dict[str, Any]) -> None:
     given = settings(work, **place)
     first = check(given)
     package_adapter(work, given, first)
@@ -88,7 +88,7 @@ def test_new_data_or_settings_are_something_to_tune(work: Path, place: dict[str,
     assert not given.image or result.image != first.image
 
 
-def test_the_tag_is_derived_and_always_the_same(work: Path) -> None:
+def test_tag_is_derived_from_the_digests(work: Path) -> None:
     derived = [check(settings(work, image=f"r.io/team/a{tag}", push=False)).image for tag in (":1.0", ":1.0", "")]
     assert derived[0] == derived[1]
     name, _, digits = derived[0].rpartition("-")
@@ -98,18 +98,18 @@ def test_the_tag_is_derived_and_always_the_same(work: Path) -> None:
     assert reference.parse(check(settings(work, image=f"r.io/a:{'t' * 128}", push=False)).image)
 
 
-def test_what_is_not_pushed_asks_no_registry(work: Path) -> None:
+def test_registry_is_not_queried_without_push(work: Path) -> None:
     result = check(settings(work, image="127.0.0.1:9/team/a:1", push=False))
     assert (result.changed, result.previous) == (True, "")
 
 
-def test_a_registry_that_refuses_is_an_error_and_not_a_reason_to_tune(work: Path, front: Front) -> None:
+def test_rejection_by_the_registry_is_an_error_and_no_change(work: Path, front: Front) -> None:
     front.before = lambda request: Answer(403)
     with pytest.raises(BadInput, match=front.address):
         check(settings(work, image=f"{front.address}/team/a:1"))
 
 
-def test_a_copy_torn_by_a_kill_is_no_adapter_in_service(work: Path, tmp_path: Path) -> None:
+def test_incomplete_copy_is_not_the_live_adapter(work: Path, tmp_path: Path) -> None:
     given = settings(work, output=tmp_path / "volume")
     package_adapter(work, given, check(given))
     (tmp_path / "volume" / "adapter_model.safetensors").write_bytes(b"of the next adapter")
@@ -117,7 +117,7 @@ def test_a_copy_torn_by_a_kill_is_no_adapter_in_service(work: Path, tmp_path: Pa
     assert (result.changed, result.previous) == (True, "")
 
 
-def test_an_adapter_of_somebody_else_is_in_service_and_of_unknown_making(work: Path, tmp_path: Path) -> None:
+def test_adapter_without_lineage_is_live_with_unknown_settings(work: Path, tmp_path: Path) -> None:
     given = settings(work, output=tmp_path / "volume")
     package_adapter(work, given, check(given))
     (tmp_path / "volume" / "lineage.json").unlink()
@@ -126,14 +126,14 @@ def test_an_adapter_of_somebody_else_is_in_service_and_of_unknown_making(work: P
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"x": 1}'])
-def test_a_damaged_lineage_is_none(work: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_lineage_is_ignored(work: Path, tmp_path: Path, damage: str) -> None:
     given = settings(work, output=tmp_path / "volume")
     package_adapter(work, given, check(given))
     (tmp_path / "volume" / "lineage.json").write_text(damage)
     assert lineage.read_folder_lineage(tmp_path / "volume") is None
 
 
-def test_numbers_written_in_another_way_are_the_same_settings(work: Path) -> None:
+def test_spelling_of_numbers_does_not_change_the_settings(work: Path) -> None:
     same = [settings(work, training_arguments=json.loads(text)) for text in ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}')]
     assert compute_settings_digest(same[0]) == compute_settings_digest(same[1])
     assert compute_settings_digest(settings(work, learning_rate="1e-3")) == compute_settings_digest(
@@ -141,7 +141,7 @@ def test_numbers_written_in_another_way_are_the_same_settings(work: Path) -> Non
     )
 
 
-def test_without_a_digest_of_the_data_nothing_can_be_said(work: Path) -> None:
+def test_data_digest_is_required(work: Path) -> None:
     with pytest.raises(BadInput, match="run the download step and pass"):
         check(settings(work, data_digest=""))
 

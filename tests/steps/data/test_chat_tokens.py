@@ -53,7 +53,7 @@ def learned(tokenizer: Any, labels: list[int]) -> list[str]:
     return [tokenizer.decode(run) for run in runs if run]
 
 
-def test_assistant_turns_with_their_end(tokenizer: Any) -> None:
+def test_assistant_turns_include_the_end_token(tokenizer: Any) -> None:
     row = tokenize(tokenizer, TALK)
     assert learned(tokenizer, row.labels) == ["Number 4.<|im_end|>", "Again: number 4.<|im_end|>"]
     assert row.input_ids == tokenizer.apply_chat_template(TALK, return_dict=True)["input_ids"]
@@ -69,7 +69,7 @@ def test_templates_of_other_models(tokenizer: Any, name: str) -> None:
     assert tokenizer.convert_tokens_to_ids(ENDS[name]) in stop_ids(tokenizer, [row])
 
 
-def test_a_model_that_thinks_by_trls_training_template(tokenizer: Any) -> None:
+def test_reasoning_model_uses_the_training_template_of_trl(tokenizer: Any) -> None:
     tokenizer.chat_template = template("qwen3")
     turns = learned(tokenizer, tokenize(tokenizer, TALK).labels)
     assert len(turns) == 2
@@ -77,18 +77,18 @@ def test_a_model_that_thinks_by_trls_training_template(tokenizer: Any) -> None:
     assert learned(tokenizer, tokenize(tokenizer, TALK, learned="last").labels) == turns[-1:]
 
 
-def test_a_template_that_marks_its_turns(tokenizer: Any) -> None:
+def test_template_with_generation_markers(tokenizer: Any) -> None:
     tokenizer.chat_template = template("qwen3_training")
     assert len(learned(tokenizer, tokenize(tokenizer, TALK).labels)) == 2
 
 
-def test_only_the_last_turn_or_all(tokenizer: Any) -> None:
+def test_loss_scope_last_turn_or_all(tokenizer: Any) -> None:
     assert learned(tokenizer, tokenize(tokenizer, TALK, learned="last").labels) == ["Again: number 4.<|im_end|>"]
     row = tokenize(tokenizer, TALK, learned="all")
     assert row.labels == row.input_ids
 
 
-def test_a_template_without_special_tokens(tokenizer: Any) -> None:
+def test_template_without_special_tokens(tokenizer: Any) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -102,12 +102,12 @@ def test_content_that_the_template_strips(tokenizer: Any) -> None:
     assert learned(tokenizer, row.labels) == ["Number 4.<|eot_id|>"]
 
 
-def test_an_empty_answer_ends_at_once(tokenizer: Any) -> None:
+def test_empty_answer_is_only_the_end_token(tokenizer: Any) -> None:
     row = tokenize(tokenizer, [ASK, {"role": "assistant", "content": ""}])
     assert learned(tokenizer, row.labels) == ["<|im_end|>"]
 
 
-def test_a_template_that_asks_otherwise_than_it_writes(tokenizer: Any) -> None:
+def test_template_whose_generation_prompt_differs(tokenizer: Any) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m['content'] }}]{% endfor %}{% if add_generation_prompt %}<go>{% endif %}"
     )
@@ -121,13 +121,13 @@ def test_no_template(tokenizer: Any) -> None:
         render(tokenizer, TALK)
 
 
-def test_a_row_the_template_refuses(tokenizer: Any) -> None:
+def test_row_that_the_template_rejects(tokenizer: Any) -> None:
     tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
     with pytest.raises(BadInput, match=r"row 2.*roles must alternate"):
         render(tokenizer, TALK, number=2)
 
 
-def test_rows_are_cut_and_counted(tokenizer: Any) -> None:
+def test_rows_are_truncated_and_counted(tokenizer: Any) -> None:
     short, long = [ASK, ANSWER], [SYSTEM, *[ASK] * 9, ANSWER]
     length = len(tokenize(tokenizer, TALK[:3]).input_ids)
     prepared = prepare(tokenizer, [short, TALK, long], length)
@@ -142,19 +142,19 @@ def test_rows_are_cut_and_counted(tokenizer: Any) -> None:
     assert prepare(tokenizer, [short], length).warning(1, length) == ""
 
 
-def test_the_end_may_be_kept(tokenizer: Any) -> None:
+def test_truncation_can_keep_the_end(tokenizer: Any) -> None:
     row = tokenize(tokenizer, TALK)
     assert row.truncate(5, "keep_end").input_ids == row.input_ids[-5:]
     assert row.truncate(5).labels == row.labels[:5]
 
 
-def test_nothing_fits(tokenizer: Any) -> None:
+def test_no_row_fits(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="max_length=4 truncates all assistant tokens in all 2 rows") as caught:
         prepare(tokenizer, [TALK, [ASK, ANSWER]], 4)
     assert f"longest row: {len(tokenize(tokenizer, TALK).input_ids)} tokens" in caught.value.fix
 
 
-def test_no_assistant_at_all(tokenizer: Any) -> None:
+def test_rows_without_assistant_turn(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="assistant message"):
         prepare(tokenizer, [[ASK], [SYSTEM, ASK]], 100)
 
@@ -165,7 +165,7 @@ ANSWERS = st.text(st.sampled_from([*"abc .\n\t ", "\u00e9", "\u4e2d", "\U0001f60
 @pytest.mark.parametrize("name", ["", *ENDS])
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=3))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_each_answer_is_learned_without_a_gap_up_to_its_end(tokenizer: Any, name: str, answers: list[str]) -> None:
+def test_each_answer_has_loss_without_gaps_up_to_its_end(tokenizer: Any, name: str, answers: list[str]) -> None:
     """Also answers that are empty, or begin or end in white space."""
     tokenizer.chat_template = template(name) if name else tokenizer.chat_template
     row = [turn for answer in answers for turn in (ASK, {"role": "assistant", "content": answer})]

@@ -1,4 +1,4 @@
-"""Rows are read part by part, in any order."""
+"""Rows are read in batches, in any order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steps.download.step import download
 from steps.runtime.errors import BadInput
 
 
-def test_rows_by_number_and_in_turn(tmp_path: Path, chats) -> None:
+def test_rows_by_index_and_in_order(tmp_path: Path, chats) -> None:
     rows = chats(100)
     pq.write_table(pa.table({"messages": rows}), tmp_path / "a.parquet", row_group_size=30)
     read = read_messages(tmp_path / "a.parquet")
@@ -26,14 +26,14 @@ def test_rows_by_number_and_in_turn(tmp_path: Path, chats) -> None:
         read[100]
 
 
-def test_wide_rows_come_few_at_once(tmp_path: Path) -> None:
+def test_wide_rows_are_read_in_small_batches(tmp_path: Path) -> None:
     texts = [f"{number}" * 100_000 for number in range(10, 60)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", use_dictionary=False)
     sizes = [batch.nbytes for batch in parquet_batches.read_batches(tmp_path / "a.parquet", ["text"], 1_000_000)]
     assert max(sizes) < 2_000_000 and len(sizes) > 4
 
 
-def test_pairs_and_mere_text_as_the_download_leaves_them(tmp_path: Path) -> None:
+def test_preference_pairs_and_text_of_the_download(tmp_path: Path) -> None:
     kinds = {"pairs": {"prompt": ["a"] * 5, "chosen": ["b"] * 5, "rejected": ["c"] * 5}, "texts": {"text": ["d"] * 5}}
     files = {}
     for name, columns in kinds.items():

@@ -1,4 +1,4 @@
-"""Tune and evaluate in a folder of their own, on rows that lie elsewhere: the same adapter as default its rows."""
+"""Tune and evaluate with a separate dataset folder give the same adapter as with the default folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("base")
 
 
-def test_rows_elsewhere_give_the_same_adapter_and_evaluation(base: Path) -> None:
+def test_other_dataset_folder_gives_the_same_adapter_and_evaluation(base: Path) -> None:
     model, shared = small_model(base), with_rows(base / "shared", 20)
     trainable_model.write_rows(shared / "dataset" / "eval.parquet", trainable_model.chat_rows(25)[20:])
     apart = base / "shared" / "candidates" / "a"
@@ -36,12 +36,12 @@ def test_rows_elsewhere_give_the_same_adapter_and_evaluation(base: Path) -> None
     assert not (apart / "dataset").exists()
 
 
-def test_rows_that_are_not_there_are_told_by_their_place(tmp_path: Path) -> None:
+def test_missing_rows_are_reported_with_their_path(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"elsewhere/train\.parquet"):
         quick(tmp_path, tmp_path, dataset=tmp_path / "elsewhere")
 
 
-def test_where_the_rows_lie_makes_no_other_adapter(tmp_path: Path) -> None:
+def test_dataset_path_does_not_change_the_adapter(tmp_path: Path) -> None:
     digests = {
         check.compute_settings_digest(check.Settings(work=tmp_path, preset="phi-4", dataset=dataset))
         for dataset in (None, tmp_path / "a")

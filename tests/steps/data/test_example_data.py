@@ -1,4 +1,4 @@
-"""The example data set is what its script makes, and what its card says."""
+"""The example dataset equals the output of its script, and matches its card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_the_script_makes_the_file(made: Path) -> None:
+def test_script_writes_the_file(made: Path) -> None:
     kept = DATA / "oncall.parquet"
     assert pq.read_table(made).equals(pq.read_table(kept))
     # Another pyarrow writes its version into the file and may encode otherwise.
@@ -32,7 +32,7 @@ def test_the_script_makes_the_file(made: Path) -> None:
         assert made.read_bytes() == kept.read_bytes()
 
 
-def test_every_answer_has_the_four_lines_and_no_question_comes_twice(made: Path) -> None:
+def test_answers_have_four_lines_and_questions_are_unique(made: Path) -> None:
     rows = pq.read_table(made)["messages"].to_pylist()
     assert all(ANSWER.fullmatch(answer["content"]) for _, answer in rows)
     assert not any("{" in turn["content"] for row in rows for turn in row)
@@ -41,7 +41,7 @@ def test_every_answer_has_the_four_lines_and_no_question_comes_twice(made: Path)
     assert set(runbooks.values()) == {15} and sorted(runbooks) == [f"RB-{number}" for number in range(101, 141)]
 
 
-def test_the_download_step_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_step_accepts_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = download(Settings(work=tmp_path, source=DATA))
     assert (result.rows, result.eval_rows, result.data_format) == (540, 60, "messages")
     assert "warning" not in capsys.readouterr().out

@@ -24,12 +24,12 @@ MORE = "https://data.example.com/more/train.parquet"
         ("data.example.com/more/train.parquet", [1.0, 1.0, 2.0]),
     ],
 )
-def test_a_file_is_named_by_the_end_of_its_address(key: str, weights: list[float]) -> None:
+def test_file_is_selected_by_the_end_of_its_url(key: str, weights: list[float]) -> None:
     assert resolve_weights({key: 2.0}, [CHAT, CODE, MORE]) == (weights, [])
     assert resolve_weights({key: 2.0}, [MORE, CODE, CHAT]) == (weights[::-1], [])
 
 
-def test_a_file_in_the_folder_itself_is_meant_before_one_further_below() -> None:
+def test_file_in_the_folder_precedes_one_in_a_subfolder() -> None:
     assert resolve_weights({"a.parquet": 3.0}, ["x/a.parquet", "a.parquet"]) == ([1.0, 3.0], [])
 
 
@@ -57,11 +57,11 @@ def test_a_file_in_the_folder_itself_is_meant_before_one_further_below() -> None
         ),
     ],
 )
-def test_weights_that_are_of_no_file_or_are_none(weights: dict[str, float], fault: WeightError) -> None:
+def test_invalid_weights(weights: dict[str, float], fault: WeightError) -> None:
     assert resolve_weights(weights, [CHAT, CODE, MORE])[1] == [fault]
 
 
-def test_all_faults_are_found_and_say_nothing_secret() -> None:
+def test_all_errors_are_reported_without_secrets() -> None:
     signed = "https://me:hush@data.example.com/get?sig=hush&file="
     _, faults = resolve_weights({"a": -1, "get": 2, "b": 3}, [f"{signed}a", f"{signed}b"])
     assert [fault.key for fault in faults] == ["a", "get", "b"]

@@ -1,4 +1,4 @@
-"""Tokens are made once; what reads them can't tell them from those in memory."""
+"""Rows are tokenized once; cached tokens equal those in memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_the_same_as_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
+def test_cached_tokens_equal_those_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
     expected = prepare(tokenizer, rows, LENGTH)
     found = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
     assert 0 < len(expected.rows) < 60 and expected.truncated  # rows of each fate
@@ -60,12 +60,12 @@ def test_the_same_as_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> No
     assert batching.dataset(found.rows, packing).to_dict() == batching.dataset(expected.rows, packing).to_dict()
 
 
-def test_many_rows_at_once_are_as_one_by_one(tokenizer: Any, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batched_tokenization_equals_single_rows(tokenizer: Any, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_tokens, "BATCH_ROWS", 7)
     assert prepare(tokenizer, rows, 256).rows == [tokenize(tokenizer, row) for row in rows]
 
 
-def test_a_second_start_finds_them(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
+def test_cache_is_reused_after_a_restart(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
     first = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
     assert batch_sizes == [60]
     again = prepare_cached(trainable_model.make_tokenizer(), rows, tmp_path / "tokens", LENGTH)
@@ -82,27 +82,27 @@ def test_a_second_start_finds_them(tokenizer: Any, rows: Rows, tmp_path: Path, b
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.parquet", "tokens"]
 
 
-def test_other_rows_are_other_tokens(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
+def test_other_rows_are_tokenized_again(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
     prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
     trainable_model.write_rows(rows.file, trainable_model.chat_rows(61))
     assert len(prepare_cached(tokenizer, read_messages(rows.file), tmp_path / "tokens", 256).rows) == 61
     assert batch_sizes == [60, 61]
 
 
-def test_rows_that_can_not_be_used_leave_nothing(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
+def test_unusable_rows_leave_no_cache(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="max_length=2 truncates all assistant tokens"):
         prepare_cached(tokenizer, rows, tmp_path / "tokens", 2)
     assert not (tmp_path / "tokens").exists()
 
 
-def test_mere_text_is_learned_with_its_end(tokenizer: Any) -> None:
+def test_text_has_loss_on_its_end_token(tokenizer: Any) -> None:
     tokenizer.chat_template = None
     row = tokenize(tokenizer, [{"role": "text", "content": "Number 4 is blue."}])
     assert tokenizer.decode(row.input_ids) == "Number 4 is blue.<|im_end|>"
     assert row.labels == row.input_ids
 
 
-def test_a_training_that_goes_on_does_not_tokenize_again(
+def test_resumed_training_does_not_tokenize_again(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, batch_sizes: list[int]
 ) -> None:
     tiny, work = small_model(tmp_path_factory.getbasetemp()), with_rows(tmp_path / "work", 20)

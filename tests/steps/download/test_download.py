@@ -111,7 +111,7 @@ def test_results_are_output_parameters(step, work, tmp_path, parquet_server, cha
     assert not (work / "dataset/eval.parquet").exists()
 
 
-def test_the_digest_is_of_content_and_split_alone(tmp_path, parquet_server, chats, as_parquet) -> None:
+def test_digest_depends_only_on_content_and_split(tmp_path, parquet_server, chats, as_parquet) -> None:
     body = as_parquet(messages=chats(30))
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/other-name.parquet").write_bytes(body)
@@ -130,7 +130,7 @@ def test_the_digest_is_of_content_and_split_alone(tmp_path, parquet_server, chat
     assert made("five", urls=[parquet_server.url + "/y.parquet"])[0] != first[0]
 
 
-def test_a_folder_or_a_file_as_source(step, tmp_path, work, chats, as_parquet) -> None:
+def test_folder_or_file_as_source(step, tmp_path, work, chats, as_parquet) -> None:
     folder = tmp_path / "volume"
     # As Kubernetes mounts a ConfigMap: the files are links into a hidden folder.
     hidden = folder / "..2026_11_24"
@@ -151,7 +151,7 @@ def test_a_folder_or_a_file_as_source(step, tmp_path, work, chats, as_parquet) -
     assert len(rows_of(tmp_path / "second/dataset/train.parquet")) == 3
 
 
-def test_an_image_of_a_registry(step, tmp_path, work, as_parquet, chats, open_registry, docker_config) -> None:
+def test_image_as_source(step, tmp_path, work, as_parquet, chats, open_registry, docker_config) -> None:
     layout = tmp_path / "layout"
     build_data_image(layout, {"a.parquet": as_parquet(messages=chats(20, "image"))})
     image = f"{open_registry.address}/rows:1"
@@ -162,7 +162,7 @@ def test_an_image_of_a_registry(step, tmp_path, work, as_parquet, chats, open_re
     assert "404" in step(work, flags=("--image", f"{open_registry.address}/rows:2"), code=2).stderr
 
 
-def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
+def test_empty_sources(step, tmp_path, work) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/data.csv").write_text("a,b")
     assert "which contains data.csv" in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
@@ -184,9 +184,7 @@ def test_sources_that_hold_nothing(step, tmp_path, work) -> None:
     ],
     ids=["web page", "empty", "columns", "rows", "too few"],
 )
-def test_data_that_cannot_be_used_leaves_nothing(
-    step, work, parquet_server, as_parquet, chats, body: Any, message: str
-) -> None:
+def test_unusable_data_leaves_no_files(step, work, parquet_server, as_parquet, chats, body: Any, message: str) -> None:
     url = parquet_server.put("/x.parquet", body if isinstance(body, bytes) else as_parquet(**body))
     done = step(work, url, code=2)
     assert message in done.stderr and "fix: " in done.stderr and done.stderr.count("error:") == 1
@@ -196,7 +194,7 @@ def test_data_that_cannot_be_used_leaves_nothing(
     assert "18 training rows" in step(work, url).stdout
 
 
-def test_addresses_that_fail_leave_nothing(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+def test_failed_urls_leave_no_files(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
     done = step(work, f"{parquet_server.url}/a.parquet", f"{parquet_server.url}/b.parquet?sig=hush", code=2)
     assert "/a.parquet: 404" in done.stderr and "/b.parquet?sig=***: 404" in done.stderr
     assert "hush" not in done.stdout + done.stderr
@@ -205,19 +203,19 @@ def test_addresses_that_fail_leave_nothing(step, work, parquet_server: ParquetSe
     assert not (work / "dataset").exists()
 
 
-def test_private_hosts_need_leave(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+def test_private_hosts_must_be_allowed(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     done = step(work, flags=("--urls", json.dumps([url])), code=2)
     assert "127.0.0.1 is a loopback, private" in done.stderr and not parquet_server.seen
 
 
-def test_a_server_that_is_down_may_be_tried_again(step, work, parquet_server: ParquetServer) -> None:
+def test_server_that_is_down_is_a_temporary_failure(step, work, parquet_server: ParquetServer) -> None:
     parquet_server.always["/x.parquet"] = Fault(status=503, headers={"Retry-After": "0"})
     assert "503 Service Unavailable" in step(work, f"{parquet_server.url}/x.parquet", code=1).stderr
 
 
 @pytest.mark.parametrize("rows", [40_000, 14_000, 9_000], ids=["while downloading", "while checking", "while writing"])
-def test_a_full_disk_is_one_clear_error(step, small_disk: Path, parquet_server, rows: int) -> None:
+def test_full_disk_is_one_error(step, small_disk: Path, parquet_server, rows: int) -> None:
     # Digits that zstd makes half as long, and lz4, on the way, does not.
     texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(rows)]
     made = io.BytesIO()
@@ -232,7 +230,7 @@ def test_a_full_disk_is_one_clear_error(step, small_disk: Path, parquet_server, 
     assert all("x.parquet" in name for name in left) and not any(name.endswith(".partial") for name in left)
 
 
-def test_killed_in_the_middle_it_goes_on_where_it_was(work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+def test_killed_download_resumes(work, parquet_server: ParquetServer, as_parquet, chats) -> None:
     texts = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(60_000)]
     body = as_parquet(prompt=texts, completion=texts)
     held, path = len(body) // 2, "/x.parquet"
@@ -253,7 +251,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(work, parquet_server: Parq
     assert manifest_of(work)["sources"][0]["sha256"] == "sha256:" + hashlib.sha256(body).hexdigest()
 
 
-def test_damaged_results_are_made_again_without_a_download(step, work, parquet_server, as_parquet, chats) -> None:
+def test_damaged_outputs_are_written_again_without_a_download(step, work, parquet_server, as_parquet, chats) -> None:
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     step(work, url)
     train = (work / "dataset/train.parquet").read_bytes()
@@ -270,7 +268,7 @@ def test_damaged_results_are_made_again_without_a_download(step, work, parquet_s
     assert len(parquet_server.seen) == 1
 
 
-def test_other_settings_replace_the_whole_data_set(work, parquet_server, as_parquet, chats) -> None:
+def test_other_settings_replace_the_dataset(work, parquet_server, as_parquet, chats) -> None:
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     settings = Settings(work=work, urls=[url], allow_private_hosts=True)
     result = download(settings)
@@ -281,7 +279,7 @@ def test_other_settings_replace_the_whole_data_set(work, parquet_server, as_parq
     assert not outputs_intact(settings, result)
 
 
-def test_repeated_rows_and_unused_columns_are_told(work, parquet_server, as_parquet, chats, capsys) -> None:
+def test_duplicate_rows_and_unused_columns_are_reported(work, parquet_server, as_parquet, chats, capsys) -> None:
     rows = chats(10) * 2
     url = parquet_server.put("/x.parquet", as_parquet(messages=rows, topic=["pods"] * 20))
     result = download(Settings(work=work, urls=[url], allow_private_hosts=True, eval_split=0.5))
@@ -293,7 +291,7 @@ def test_repeated_rows_and_unused_columns_are_told(work, parquet_server, as_parq
 
 
 @pytest.mark.parametrize("wrong", [("--eval-split", "1"), ("--seed", "-1"), ("--shuffle", "maybe"), ("--urls", "x")])
-def test_flags_that_are_wrong(step, work, wrong: tuple[str, str]) -> None:
+def test_invalid_flags(step, work, wrong: tuple[str, str]) -> None:
     assert wrong[0] in step(work, flags=wrong, code=2).stderr
 
 
@@ -308,7 +306,7 @@ def test_bad_input_of_the_function_is_an_exception(tmp_path) -> None:
         download(Settings(work=tmp_path))
 
 
-def test_columns_of_other_names_are_read_and_are_of_the_digest(step, work, parquet_server, as_parquet) -> None:
+def test_column_mapping_is_part_of_the_digest(step, work, parquet_server, as_parquet) -> None:
     url = parquet_server.put("/a.parquet", as_parquet(question=["a"] * 10, output=["b"] * 10))
     flags = ("--columns", '{"prompt": "question", "completion": "output"}')
     step(work, url, flags=flags)
@@ -318,7 +316,7 @@ def test_columns_of_other_names_are_read_and_are_of_the_digest(step, work, parqu
     assert "--columns.promt: must be 'messages', 'conversations', 'prompt'," in wrong.stderr
 
 
-def test_files_count_as_often_as_they_weigh(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+def test_files_are_repeated_by_weight(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
     signed = parquet_server.put("/a/rows.parquet?sig=hush", as_parquet(messages=chats(60)))
     plain = parquet_server.put("/b/rows.parquet", as_parquet(messages=chats(40, "node")))
     flags = ("--weights", '{"a/rows.parquet": 0.5, "b/rows.parquet": 3}')
@@ -338,7 +336,7 @@ def test_files_count_as_often_as_they_weigh(step, work, parquet_server: ParquetS
     assert "already done" in again.stdout
 
 
-def test_a_weight_is_of_the_digest_and_its_spelling_is_not(tmp_path: Path, as_parquet, chats) -> None:
+def test_weight_is_part_of_the_digest_whatever_its_spelling(tmp_path: Path, as_parquet, chats) -> None:
     (tmp_path / "data/more").mkdir(parents=True)
     (tmp_path / "data/a.parquet").write_bytes(as_parquet(messages=chats(20)))
     (tmp_path / "data/more/b.parquet").write_bytes(as_parquet(messages=chats(20, "b")))
@@ -358,7 +356,9 @@ def test_a_weight_is_of_the_digest_and_its_spelling_is_not(tmp_path: Path, as_pa
     )
 
 
-def test_weights_that_cannot_be_cost_no_download(step, work, parquet_server: ParquetServer, as_parquet, chats) -> None:
+def test_invalid_weights_fail_before_the_download(
+    step, work, parquet_server: ParquetServer, as_parquet, chats
+) -> None:
     url = parquet_server.put("/x.parquet", as_parquet(messages=chats(20)))
     done = step(work, url, flags=("--weights", '{"y.parquet": 2}'), code=2)
     assert "weights.y.parquet: no such file in the data" in done.stderr and "did you mean x.parquet?" in done.stderr

@@ -113,13 +113,13 @@ def rows_are_there(settings: Settings, count: int) -> None:
     assert json.loads((dataset / "manifest.json").read_text())["duplicate_rows"] == 0
 
 
-def test_files_of_the_web(attempt: Callable[..., tuple[Faults, str]]) -> None:
+def test_url_faults(attempt: Callable[..., tuple[Faults, str]]) -> None:
     rows = fault_table.sweep("download", attempt, sample=3)
     assert [row.call for row in rows[:: len(rows) // 3]] == [f"GET {path}" for path in (DIRECT, MOVED, STORED)]
     fault_table.check("download", rows, sample=True)
 
 
-def test_files_that_are_here_in_part(attempt: Callable[..., tuple[Faults, str]]) -> None:
+def test_partial_file_faults(attempt: Callable[..., tuple[Faults, str]]) -> None:
     rows = fault_table.sweep("download: resumed", functools.partial(attempt, cut=400), sample=3)
     assert f"GET {DIRECT}, a part" in {row.call for row in rows}
     fault_table.check("download: resumed", rows, sample=True)
@@ -139,7 +139,7 @@ def another_front(open_registry: Registry) -> Iterator[Callable[[], Front]]:
 
 
 @pytest.mark.usefixtures("docker_config")
-def test_an_image_of_data(
+def test_data_image_faults(
     tmp_path: Path,
     bodies: dict[str, bytes],
     open_registry: Registry,

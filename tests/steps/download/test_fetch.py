@@ -1,4 +1,4 @@
-"""Downloads against a real server with faults; no test waits: the time between tries is handed in."""
+"""Downloads against a real server with faults; without real waits between attempts."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def get(folder: Path, *urls: str, wait: Waits | None = None) -> list[bytes]:
     return [file.path.read_bytes() for file in fetched]
 
 
-def test_several_files_with_equal_names_and_queries_come_in_order(tmp_path, parquet_server: ParquetServer) -> None:
+def test_files_of_equal_names_are_downloaded_in_order(tmp_path, parquet_server: ParquetServer) -> None:
     bodies = [random.Random(i).randbytes(1000 + i) for i in range(12)]
     urls = [parquet_server.put(f"/{i % 3}/data.parquet?download=true&part={i}", b) for i, b in enumerate(bodies)]
     assert get(tmp_path, *urls) == bodies
     assert all(path.name.endswith(("-data.parquet", ".state.json")) for path in tmp_path.iterdir())
 
 
-def test_a_chain_of_redirects_is_followed_relative_ones_too(tmp_path, parquet_server: ParquetServer) -> None:
+def test_redirects_are_followed(tmp_path, parquet_server: ParquetServer) -> None:
     parquet_server.put("/store/x.parquet?sig=1", BODY)
     parquet_server.redirect("/c", "/store/x.parquet?sig=1")
     parquet_server.redirect("/b", f"{parquet_server.url}/c")
     assert get(tmp_path, parquet_server.redirect("/a.parquet?download=true", "b")) == [BODY]
 
 
-def test_redirects_in_a_circle_end(tmp_path, parquet_server: ParquetServer) -> None:
+def test_redirect_loop_fails(tmp_path, parquet_server: ParquetServer) -> None:
     with pytest.raises(BadInput, match="more than 10 redirects"):
         get(tmp_path, parquet_server.redirect("/a", "/a"))
     assert len(parquet_server.seen) == 11
 
 
-def test_a_finished_file_is_not_fetched_again_until_it_is_damaged_or_forgotten(tmp_path, parquet_server) -> None:
+def test_finished_file_is_reused_unless_damaged(tmp_path, parquet_server) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     assert get(tmp_path, url) == get(tmp_path, url) == [BODY]
     assert len(parquet_server.seen) == 1
@@ -75,7 +75,7 @@ def test_a_finished_file_is_not_fetched_again_until_it_is_damaged_or_forgotten(t
 
 
 @pytest.mark.parametrize("fault", [Fault(reset_after=1_000_000), Fault(cut_after=1_000_000)], ids=["reset", "cut"])
-def test_a_broken_connection_is_resumed(tmp_path, parquet_server: ParquetServer, waits: Waits, fault: Fault) -> None:
+def test_broken_connection_is_resumed(tmp_path, parquet_server: ParquetServer, waits: Waits, fault: Fault) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(fault)
     assert get(tmp_path, url, wait=waits) == [BODY]
@@ -88,7 +88,7 @@ def test_a_broken_connection_is_resumed(tmp_path, parquet_server: ParquetServer,
     assert waits == [1.0]
 
 
-def test_last_modified_serves_where_there_is_no_strong_entity_tag(tmp_path, parquet_server: ParquetServer) -> None:
+def test_last_modified_is_used_without_a_strong_etag(tmp_path, parquet_server: ParquetServer) -> None:
     date = "Tue, 24 Nov 2026 10:00:00 GMT"
     url = parquet_server.put("/x.parquet", BODY, etag='W/"weak"', last_modified=date)
     parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
@@ -96,14 +96,14 @@ def test_last_modified_serves_where_there_is_no_strong_entity_tag(tmp_path, parq
     assert parquet_server.requests_for("/x.parquet")[1].headers["if-range"] == date
 
 
-def test_without_a_validator_it_begins_anew(tmp_path, parquet_server: ParquetServer) -> None:
+def test_download_restarts_without_a_validator(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY, etag="")
     parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
     assert get(tmp_path, url) == [BODY]
     assert "range" not in parquet_server.requests_for("/x.parquet")[1].headers
 
 
-def test_a_server_that_ignores_ranges_is_read_from_the_start(tmp_path, parquet_server: ParquetServer) -> None:
+def test_download_restarts_if_ranges_are_ignored(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"] += [Fault(cut_after=500_000), Fault(ignores_range=True)]
     assert get(tmp_path, url) == [BODY]
@@ -111,7 +111,9 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(tmp_path, parquet_s
 
 
 @pytest.mark.parametrize("honest", [True, False], ids=["If-Range honoured", "If-Range ignored"])
-def test_a_file_that_changes_between_tries_is_not_mixed(tmp_path, parquet_server: ParquetServer, honest: bool) -> None:
+def test_file_that_changes_between_attempts_is_not_mixed(
+    tmp_path, parquet_server: ParquetServer, honest: bool
+) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
     if not honest:
@@ -125,7 +127,7 @@ def test_a_file_that_changes_between_tries_is_not_mixed(tmp_path, parquet_server
     assert file.path.read_bytes() == newer
 
 
-def test_a_file_that_shrank_below_what_is_here_begins_anew(tmp_path, parquet_server: ParquetServer) -> None:
+def test_download_restarts_if_the_file_shrank(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY, etag='"same"')
     parquet_server.faults["/x.parquet"].append(Fault(cut_after=500_000))
 
@@ -136,7 +138,7 @@ def test_a_file_that_shrank_below_what_is_here_begins_anew(tmp_path, parquet_ser
     assert file.path.read_bytes() == BODY[:1000]
 
 
-def test_killed_between_the_last_byte_and_the_renaming(tmp_path, parquet_server: ParquetServer) -> None:
+def test_killed_between_the_last_byte_and_the_rename(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     get(tmp_path, url)
     (file,) = tmp_path.glob("*-x.parquet")
@@ -152,7 +154,7 @@ def test_killed_between_the_last_byte_and_the_renaming(tmp_path, parquet_server:
     assert parquet_server.sent("/x.parquet") == len(BODY)
 
 
-def test_busy_servers_are_asked_again_after_what_they_say_or_longer_each_time(tmp_path, parquet_server, waits) -> None:
+def test_busy_server_is_retried_with_its_delay_or_backoff(tmp_path, parquet_server, waits) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"] += [
         Fault(status=429, headers={"Retry-After": "0"}),
@@ -164,7 +166,7 @@ def test_busy_servers_are_asked_again_after_what_they_say_or_longer_each_time(tm
     assert waits == [0, 7, 4.0, 8.0]
 
 
-def test_a_server_that_stays_busy_is_given_up(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
+def test_server_that_stays_busy_fails_the_download(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.always["/x.parquet"] = Fault(status=500)
     with pytest.raises(StepError, match="500 Internal Server Error; 5 consecutive attempts") as raised:
@@ -172,7 +174,9 @@ def test_a_server_that_stays_busy_is_given_up(tmp_path, parquet_server: ParquetS
     assert raised.value.exit_code == 1 and waits == [1, 2, 4, 8]
 
 
-def test_a_wait_that_is_too_long_is_left_to_the_next_run(tmp_path, parquet_server: ParquetServer, waits) -> None:
+def test_too_long_a_wait_is_left_to_the_next_attempt_of_the_step(
+    tmp_path, parquet_server: ParquetServer, waits
+) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(Fault(status=429, headers={"Retry-After": "3600"}))
     with pytest.raises(StepError, match="requests a wait of 3600 s"):
@@ -180,7 +184,7 @@ def test_a_wait_that_is_too_long_is_left_to_the_next_run(tmp_path, parquet_serve
     assert not waits
 
 
-def test_a_server_that_falls_silent_is_resumed(tmp_path, parquet_server: ParquetServer, monkeypatch) -> None:
+def test_silent_server_is_resumed(tmp_path, parquet_server: ParquetServer, monkeypatch) -> None:
     monkeypatch.setattr(transfer, "TIMEOUTS", (5, 0.05))
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(Fault(hold_after=500_000))
@@ -204,20 +208,20 @@ def test_certificates_are_checked(tmp_path, parquet_server: ParquetServer, monke
     assert get(tmp_path / "raw", url) == [BODY]
 
 
-def test_tries_count_only_while_nothing_new_arrives(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
+def test_attempts_are_counted_only_without_progress(tmp_path, parquet_server: ParquetServer, waits: Waits) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"] += [Fault(cut_after=200_000)] * 9
     assert get(tmp_path, url, wait=waits) == [BODY]
     assert waits == [1.0] * 9
 
 
-def test_a_transfer_of_unknown_length_is_kept_as_it_came(tmp_path, parquet_server: ParquetServer) -> None:
+def test_transfer_of_unknown_length(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(Fault(headers={"Content-Length": "", "Connection": "close"}))
     assert get(tmp_path, url) == [BODY]
 
 
-def test_the_checksum_of_the_address_is_checked(tmp_path, parquet_server: ParquetServer) -> None:
+def test_checksum_of_the_url_is_verified(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     digest = hashlib.sha256(BODY).hexdigest()
     assert get(tmp_path, f"{url}#sha256={digest.upper()}") == [BODY]
@@ -230,7 +234,7 @@ def test_the_checksum_of_the_address_is_checked(tmp_path, parquet_server: Parque
     ("status", "told", "fix"),
     [(404, "404 Not Found", "browser"), (410, "410 Gone", "browser"), (401, "401", "signed"), (403, "403", "signed")],
 )
-def test_final_answers_are_bad_input(tmp_path, parquet_server: ParquetServer, status, told, fix) -> None:
+def test_permanent_failures_are_bad_input(tmp_path, parquet_server: ParquetServer, status, told, fix) -> None:
     parquet_server.always["/x.parquet"] = Fault(status=status)
     with pytest.raises(BadInput, match=told) as raised:
         get(tmp_path, f"{parquet_server.url}/x.parquet")
@@ -238,7 +242,7 @@ def test_final_answers_are_bad_input(tmp_path, parquet_server: ParquetServer, st
     assert len(parquet_server.seen) == 1
 
 
-def test_all_failures_are_told_and_healthy_downloads_keep_their_part(tmp_path, parquet_server: ParquetServer) -> None:
+def test_all_failures_are_reported_and_partial_files_are_kept(tmp_path, parquet_server: ParquetServer) -> None:
     urls = [
         parquet_server.put("/good.parquet", BODY * 4),
         f"{parquet_server.url}/gone.parquet",
@@ -258,7 +262,7 @@ def test_all_failures_are_told_and_healthy_downloads_keep_their_part(tmp_path, p
     assert parquet_server.sent("/good.parquet") <= len(BODY * 4) + already
 
 
-def test_nothing_listens(tmp_path, waits: Waits) -> None:
+def test_refused_connection(tmp_path, waits: Waits) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(StepError, match="Connection refused") as raised:
@@ -267,7 +271,7 @@ def test_nothing_listens(tmp_path, waits: Waits) -> None:
     assert "hush" not in str(raised.value)
 
 
-def test_names_that_do_not_resolve(tmp_path, waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolvable_host(tmp_path, waits: Waits, monkeypatch: pytest.MonkeyPatch) -> None:
     for proxy in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     with pytest.raises(StepError, match=r"data\.invalid.*resolve|does not resolve|not known") as raised:
@@ -275,7 +279,7 @@ def test_names_that_do_not_resolve(tmp_path, waits: Waits, monkeypatch: pytest.M
     assert raised.value.exit_code == 1
 
 
-def test_wrong_addresses_are_told_together_before_any_is_asked(tmp_path, parquet_server: ParquetServer) -> None:
+def test_invalid_urls_are_reported_together_before_any_request(tmp_path, parquet_server: ParquetServer) -> None:
     good = parquet_server.put("/x.parquet", BODY)
     wrong = ["ftp://host/x", "https:///x", "http://h:70000/x", f"{good}#sha256=12", f"{good}#part", "/local", good]
     with pytest.raises(BadInput) as raised:
@@ -290,20 +294,20 @@ FORBIDDEN = ["169.254.169.254", "168.63.129.16", "100.100.100.200", "[fe80::1]",
 
 
 @pytest.mark.parametrize("host", [*PRIVATE_4, *PRIVATE_6])
-def test_private_hosts_are_refused(tmp_path, host: str) -> None:
+def test_private_hosts_are_rejected(tmp_path, host: str) -> None:
     with pytest.raises(BadInput, match="loopback, private, link-local or metadata"):
         fetch_all([f"http://{host}/x.parquet"], tmp_path)
 
 
 @pytest.mark.parametrize("host", FORBIDDEN)
-def test_metadata_services_are_refused_although_private_hosts_are_allowed(tmp_path, parquet_server, host: str) -> None:
+def test_metadata_services_are_rejected_even_if_private_hosts_are_allowed(tmp_path, parquet_server, host: str) -> None:
     redirect = parquet_server.redirect("/x.parquet", f"http://{host}/secret")
     for url in (f"http://{host}/x.parquet", redirect):
         with pytest.raises(BadInput, match="metadata"):
             fetch_all([url], tmp_path, allow_private_hosts=True)
 
 
-def test_a_redirect_to_a_private_host_is_refused(tmp_path, parquet_server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirect_to_a_private_host_is_rejected(tmp_path, parquet_server, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet_server.put("/secret", BODY)
     url = parquet_server.redirect("/x.parquet", f"http://127.0.0.2:{parquet_server.port}/secret")
     monkeypatch.setattr(addresses, "is_public", lambda address: str(address) == "127.0.0.1")
@@ -312,7 +316,7 @@ def test_a_redirect_to_a_private_host_is_refused(tmp_path, parquet_server, monke
     assert [seen.path for seen in parquet_server.seen] == ["/x.parquet"]
 
 
-def test_a_name_that_resolves_differently_when_connecting_gains_nothing(tmp_path, parquet_server, monkeypatch) -> None:
+def test_dns_rebinding_to_a_private_host_is_rejected(tmp_path, parquet_server, monkeypatch) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     resolve = socket.getaddrinfo
     answers = iter(["8.8.8.8", "127.0.0.1"])
@@ -326,7 +330,7 @@ def test_a_name_that_resolves_differently_when_connecting_gains_nothing(tmp_path
     assert not parquet_server.seen
 
 
-def test_a_name_that_resolves_to_a_metadata_service_when_connecting_gains_nothing(tmp_path, monkeypatch) -> None:
+def test_dns_rebinding_to_a_metadata_service_is_rejected(tmp_path, monkeypatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         monkeypatch.setattr(addresses, "METADATA_ADDRESSES", {"127.0.0.1"})
         answers = iter(["8.8.8.8", "127.0.0.1"])
@@ -338,7 +342,7 @@ def test_a_name_that_resolves_to_a_metadata_service_when_connecting_gains_nothin
             fetch_all([f"http://rebind.example:{listener.getsockname()[1]}/x"], tmp_path, allow_private_hosts=True)
 
 
-def test_the_token_goes_to_the_hub_and_to_no_other_host(tmp_path, parquet_server, monkeypatch, capfd) -> None:
+def test_token_is_sent_only_to_the_hub(tmp_path, parquet_server, monkeypatch, capfd) -> None:
     parquet_server.put("/cdn/x.parquet", BODY)
     parquet_server.redirect("/resolve/x.parquet", "/lfs/x.parquet")
     parquet_server.redirect("/lfs/x.parquet", f"http://localhost:{parquet_server.port}/cdn/x.parquet")
@@ -364,13 +368,13 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(tmp_path, parquet_server
         ("https://evil.example/x", "https://huggingface.co/d/x", False),
     ],
 )
-def test_who_sees_the_token(monkeypatch, url: str, requested: str, sees: bool) -> None:
+def test_hosts_that_receive_the_token(monkeypatch, url: str, requested: str, sees: bool) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_hush")
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     assert bool(hosts.authentication(requested, url)) is sees
 
 
-def test_the_hub_refuses_and_the_fix_names_the_token(tmp_path, parquet_server, monkeypatch) -> None:
+def test_rejection_by_the_hub_names_the_token(tmp_path, parquet_server, monkeypatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", parquet_server.url)
     parquet_server.always["/x.parquet"] = Fault(status=401)
     for token, fix in (("", "put a token that may read it into HF_TOKEN"), ("hf_hush", "accept the data set's terms")):
@@ -380,7 +384,7 @@ def test_the_hub_refuses_and_the_fix_names_the_token(tmp_path, parquet_server, m
         assert fix in raised.value.fix and "hf_hush" not in str(raised.value)
 
 
-def test_secrets_of_an_address_are_not_shown(tmp_path, parquet_server: ParquetServer, capfd) -> None:
+def test_secrets_of_a_url_are_hidden(tmp_path, parquet_server: ParquetServer, capfd) -> None:
     path = "/x.parquet?sv=2024&sig=hush1&X-Amz-Security-Token=hush2"
     parquet_server.put(path, BODY)
     url = f"http://me:hush3@127.0.0.1:{parquet_server.port}{path}"
@@ -391,7 +395,7 @@ def test_secrets_of_an_address_are_not_shown(tmp_path, parquet_server: ParquetSe
     assert "hush" not in everything
 
 
-def test_a_full_disk_is_told_and_leaves_no_part(small_disk: Path, parquet_server: ParquetServer) -> None:
+def test_full_disk_is_reported_and_leaves_no_partial_file(small_disk: Path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     with pytest.raises(BadInput, match=r"no space left on .*\(needs 3\.0 MB, 1\.0 MB free\)"):
         get(small_disk, url)
@@ -402,7 +406,7 @@ def test_a_full_disk_is_told_and_leaves_no_part(small_disk: Path, parquet_server
     assert not list(small_disk.iterdir())
 
 
-def test_other_trouble_with_files_is_not_hidden(tmp_path, parquet_server: ParquetServer) -> None:
+def test_other_file_errors_are_raised(tmp_path, parquet_server: ParquetServer) -> None:
     url = parquet_server.put("/x.parquet", BODY)
     get(tmp_path, url)
     (file,) = tmp_path.glob("*-x.parquet")

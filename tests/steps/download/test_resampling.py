@@ -1,4 +1,4 @@
-"""Rows count as often as the weight of their file says: counts, determinism, places, and what is in memory."""
+"""Rows are repeated by the weight of their file: counts, determinism, positions and memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILES = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(files=FILES, held=st.sampled_from([0, 0.1, 0.5]), shuffle=st.booleans(), seed=st.integers(0, 2**32 - 1))
-def test_rows_count_as_often_as_their_file_weighs(
+def test_rows_are_repeated_by_the_weight_of_their_file(
     files: list[tuple[int, float]], held: float, shuffle: bool, seed: int
 ) -> None:
     counts, weights = [count for count, _ in files], [weight for _, weight in files]
@@ -54,32 +54,32 @@ def test_rows_count_as_often_as_their_file_weighs(
     assert (again == order).all()
 
 
-def test_half_of_a_file_is_another_half_by_another_seed() -> None:
+def test_half_of_a_file_depends_on_the_seed() -> None:
     train = np.arange(200, dtype=np.uint32)
     halves = [set(resample(train, [100, 100], [0.5, 1], True, seed)[0].tolist()) for seed in (1, 2)]
     assert [len(half) for half in halves] == [150, 150]
     assert halves[0] != halves[1] and set(range(100, 200)) < halves[0] & halves[1]
 
 
-def test_without_shuffle_rows_come_again_when_all_have_been_seen() -> None:
+def test_without_shuffle_rows_repeat_after_a_full_pass() -> None:
     order, _ = resample(np.arange(5, dtype=np.uint32), [2, 3], [3, 1], False, 42)
     assert order.tolist() == [0, 1, 2, 3, 4, 0, 1, 0, 1]
 
 
-def test_with_shuffle_the_copies_lie_among_the_others() -> None:
+def test_with_shuffle_copies_are_spread() -> None:
     train, _ = split(1000, 0, True, 42)
     order, _ = resample(train, [100, 900], [10, 1], True, 42)
     first = (order[: len(order) // 2] < 100).sum()
     assert 400 < first < 600
 
 
-def test_the_whole_is_the_draw_that_it_was() -> None:
+def test_resampling_is_deterministic() -> None:
     """Data prepared with another version of numpy is the same data."""
     order, of_files = resample(np.arange(12, dtype=np.uint32), [6, 6], [1.5, 0.5], True, 42)
     assert (order.tolist(), of_files) == ([4, 3, 0, 11, 5, 2, 1, 5, 4, 8, 3, 6], [9, 3])
 
 
-def test_no_row_left_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_and_too_large_results(monkeypatch: pytest.MonkeyPatch) -> None:
     train = np.arange(3, dtype=np.uint32)
     with pytest.raises(BadInput, match="0 training rows"):
         resample(train, [3, 0], [0.1, 1], True, 42)
@@ -95,7 +95,7 @@ def test_no_row_left_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once=st.integers(1, 20),
     seed=st.integers(0, 99),
 )
-def test_each_copy_gets_to_its_place(
+def test_each_copy_is_at_its_position(
     tmp_path_factory: pytest.TempPathFactory, widths: list[int], weight: float, at_once: int, seed: int
 ) -> None:
     texts = [f"{number}" + "x" * width for number, width in enumerate(widths)]
@@ -121,7 +121,7 @@ def test_each_copy_gets_to_its_place(
     assert found == [texts[row] for row in [*train, *held_out]]
 
 
-def test_a_heavy_file_takes_no_more_memory_than_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_shuffle, "RUN_BYTES", 20_000)
     monkeypatch.setattr(row_shuffle, "BUCKET_BYTES", 10_000)
     texts = [f"{number:04}" for number in range(500)] + [f"{number:04}" + "x" * 2000 for number in range(500, 520)]

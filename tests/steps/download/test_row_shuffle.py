@@ -1,4 +1,4 @@
-"""Rows come out in the order asked, however little of them is in memory at once."""
+"""Rows are returned in the requested order with little memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def texts_of(tables: list[pa.Table]) -> list[str]:
 
 @settings(max_examples=30, deadline=None)
 @given(widths=st.lists(st.integers(0, 400), min_size=1, max_size=150), seed=st.integers(0, 99), shuffle=st.booleans())
-def test_any_rows_in_any_order(
+def test_rows_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, widths: list[int], seed: int, shuffle: bool
 ) -> None:
     texts = [f"{number}" + "x" * width for number, width in enumerate(widths)]
@@ -46,7 +46,7 @@ def test_any_rows_in_any_order(
     assert texts_of(tables) == [texts[row] for row in order]
 
 
-def test_rows_that_grow_wide_later_are_put_in_order_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_become_wide_are_sorted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_shuffle, "RUN_BYTES", 2_000)
     monkeypatch.setattr(row_shuffle, "BUCKET_BYTES", 10_000)
     texts = [f"{number:04}" for number in range(1000)] + [f"{number:04}" + "x" * 5000 for number in range(1000, 1100)]
@@ -56,7 +56,7 @@ def test_rows_that_grow_wide_later_are_put_in_order_in_parts(tmp_path: Path, mon
     assert max(table.nbytes for table in tables) < 60_000 < sum(table.nbytes for table in tables) / 5
 
 
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_no_temporary_files_remain(tmp_path: Path) -> None:
     assert texts_of(shuffled(tmp_path / "spool", ["a", "b"], np.array([1, 0]))) == ["b", "a"]
     with pytest.raises(KeyError), closing(RowBuffer(tmp_path / "spool", SCHEMA)):
         raise KeyError

@@ -1,4 +1,4 @@
-"""Formats, faults and the split, on real parquet files."""
+"""Formats, errors and the split, on real parquet files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check(data_format: Any, *data: DataFile) -> None:
     normalize(data, data_format, lambda rows: None)
 
 
-def test_messages_stay_as_they_are(tmp_path: Path, chats) -> None:
+def test_messages_are_unchanged(tmp_path: Path, chats) -> None:
     rows = [[turn("system", "Be brief."), *chat, ASK, ANSWER] for chat in chats(2500)]
     data = written(tmp_path / "a.parquet", messages=rows)
     assert detect_common_format([data]) == "messages"
@@ -104,12 +104,12 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     ],
     ids=["other text types", "more fields"],
 )
-def test_other_writers_types_are_read(tmp_path: Path, kind: pa.DataType) -> None:
+def test_types_of_other_writers(tmp_path: Path, kind: pa.DataType) -> None:
     data = written(tmp_path / "a.parquet", messages=pa.array([[ASK, ANSWER]], kind))
     assert read_back(data) == [[ASK, ANSWER]]
 
 
-def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
+def test_unused_columns_are_reported(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", id=[1], messages=[[ASK, ANSWER]], prompt=["Why?"])
     assert normalize([data], "messages", lambda rows: None).unused == ["id", "prompt"]
 
@@ -135,7 +135,7 @@ def test_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
         ({"messages": pa.array([], pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})))}, "no rows"),
     ],
 )
-def test_columns_that_cannot_be_tuned_on(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_unsupported_columns(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     with pytest.raises(UnusableData, match=rf"a\.parquet: .*{message}") as raised:
         detect_common_format([written(tmp_path / "a.parquet", **columns)])
     assert raised.value.exit_code == 2 and raised.value.fix
@@ -162,7 +162,7 @@ def test_files_that_are_not_parquet(tmp_path: Path, content: bytes, message: str
     assert raised.value.fix
 
 
-def test_all_files_at_fault_are_told(tmp_path: Path) -> None:
+def test_all_invalid_files_are_reported(tmp_path: Path) -> None:
     good = written(tmp_path / "good.parquet", messages=[[ASK, ANSWER]])
     bad = written(tmp_path / "bad.parquet", body=["a"])
     (tmp_path / "page.parquet").write_text("<html>")
@@ -198,7 +198,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("row", "message"), FAULTS)
-def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, message: str) -> None:
+def test_invalid_row(tmp_path: Path, row: Any, message: str) -> None:
     kind = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.string())])
     rows = pa.array([[ASK, ANSWER], [ASK, ANSWER], row], pa.list_(kind))
     data = written(tmp_path / "a.parquet", messages=rows)
@@ -219,7 +219,7 @@ def test_a_row_that_cannot_be_used(tmp_path: Path, row: Any, message: str) -> No
     )
     | st.none()
 )
-def test_batches_are_judged_as_their_rows(row: Any) -> None:
+def test_batches_are_checked_like_single_rows(row: Any) -> None:
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     made = row_messages.to_messages("messages", {"messages": pa.array([[ASK, ANSWER], row], kind)})
     fault = row_checks._find_error(made["messages"].to_pylist()[1])
@@ -227,7 +227,7 @@ def test_batches_are_judged_as_their_rows(row: Any) -> None:
     assert row_checks.find_invalid_rows(made) == ({1: fault} if fault else {})
 
 
-def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, chats) -> None:
+def test_errors_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, chats) -> None:
     rows = chats(3000)
     for i in range(5, 3000, 100):
         rows[i] = [ASK]
@@ -245,13 +245,13 @@ def test_faults_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, c
     assert raised.value.invalid_files == [one.path, two.path]
 
 
-def test_prompts_that_are_missing(tmp_path: Path) -> None:
+def test_missing_prompts(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", prompt=["a", None, "b"], completion=["c", "d", ""])
     with pytest.raises(UnusableData, match=r"2 of 3 rows\n    null value: 1 \(row 1\)\n    message without"):
         check("prompt-completion", data)
 
 
-def test_pages_that_are_damaged(tmp_path: Path, chats) -> None:
+def test_damaged_pages(tmp_path: Path, chats) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"messages": chats(3000)}), path, compression="zstd")
     content = bytearray(path.read_bytes())
@@ -269,7 +269,7 @@ def test_pages_that_are_damaged(tmp_path: Path, chats) -> None:
     shuffle=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_split_takes_every_row_once(count: int, eval_split: float, shuffle: bool, seed: int) -> None:
+def test_split_has_every_row_once(count: int, eval_split: float, shuffle: bool, seed: int) -> None:
     try:
         train, held_out = split(count, eval_split, shuffle, seed)
     except BadInput:
@@ -282,7 +282,7 @@ def test_the_split_takes_every_row_once(count: int, eval_split: float, shuffle: 
         assert list(train) + list(held_out) == list(range(count))
 
 
-def test_the_split_is_the_same_for_ever() -> None:
+def test_split_is_deterministic() -> None:
     train, held_out = split(10, 0.2, True, 42)
     assert (train.tolist(), held_out.tolist()) == ([8, 1, 5, 0, 7, 2, 9, 4], [3, 6])
     assert split(10, 0.2, True, 43)[0].tolist() != train.tolist()
@@ -295,12 +295,12 @@ def test_one_row_cannot_be_split() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 42])
-def test_the_order_is_that_of_a_permutation(seed: int) -> None:
+def test_order_is_a_permutation(seed: int) -> None:
     train, held_out = split(5000, 0.1, True, seed)
     assert [*train, *held_out] == np.random.RandomState(seed).permutation(5000).tolist()
 
 
-def test_tables_are_cut_into_files_wherever_they_end(tmp_path: Path, chats) -> None:
+def test_tables_are_split_at_any_row(tmp_path: Path, chats) -> None:
     rows = chats(100)
     schema = output_schema("messages")
     tables = [pa.table({"messages": rows[a:b]}, schema) for a, b in ((0, 30), (30, 85), (85, 100))]
@@ -313,7 +313,7 @@ def test_tables_are_cut_into_files_wherever_they_end(tmp_path: Path, chats) -> N
     assert one.read_bytes() == first
 
 
-def test_repeated_rows_and_leaks_are_counted(tmp_path: Path, chats) -> None:
+def test_duplicates_and_leaks_are_counted(tmp_path: Path, chats) -> None:
     a, b, c = chats(3)
     data = written(tmp_path / "a.parquet", messages=[a, b, a, c, a])
     found = normalize([data], "messages", lambda rows: None)
@@ -321,7 +321,7 @@ def test_repeated_rows_and_leaks_are_counted(tmp_path: Path, chats) -> None:
     assert count_duplicates(found.digests, np.array([0, 1, 2, 3, 4]), np.array([], int)) == (2, 0)
 
 
-def test_rows_that_only_look_alike_are_no_repetition(tmp_path: Path) -> None:
+def test_similar_rows_are_no_duplicates(tmp_path: Path) -> None:
     """The same letters, divided otherwise."""
     rows = [
         [turn("user", "ab"), turn("assistant", "c")],
@@ -350,7 +350,7 @@ PAIR = {"messages": [ASK, ANSWER], "rejected": [WORSE]}
     ],
     ids=["texts", "messages", "mixed", "prompt within", "prompt said twice"],
 )
-def test_pairs_of_answers(tmp_path: Path, columns: dict[str, Any]) -> None:
+def test_preference_pairs(tmp_path: Path, columns: dict[str, Any]) -> None:
     data = written(tmp_path / "a.parquet", **columns, score=[1.0])
     assert detect_common_format([data]) == "preference"
     assert read_back(data) == [PAIR]
@@ -367,14 +367,14 @@ PAIR_FAULTS = [
 
 
 @pytest.mark.parametrize(("chosen", "rejected", "message"), PAIR_FAULTS)
-def test_pairs_that_cannot_be_used(tmp_path: Path, chosen: Any, rejected: Any, message: str) -> None:
+def test_invalid_preference_pairs(tmp_path: Path, chosen: Any, rejected: Any, message: str) -> None:
     good = [[ASK, ANSWER]], [[ASK, WORSE]]
     data = written(tmp_path / "a.parquet", chosen=good[0] + chosen, rejected=good[1] + rejected)
     with pytest.raises(UnusableData, match=rf"1 of 2 rows\n    {message}: 1 \(row 1\)"):
         check("preference", data)
 
 
-def test_mere_text(tmp_path: Path) -> None:
+def test_text_rows(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", text=["Once.", "Twice."], url=["x", "y"])
     assert detect_common_format([data]) == "text"
     assert read_back(data) == ["Once.", "Twice."]
@@ -383,7 +383,7 @@ def test_mere_text(tmp_path: Path) -> None:
         check("text", bad)
 
 
-def test_text_that_is_not_utf_8_is_damage(tmp_path: Path) -> None:
+def test_invalid_utf_8_is_damage(tmp_path: Path) -> None:
     content = pa.array([b"Why?", b"Bec\xffause."], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 2, content.buffers())
     message = pa.StructArray.from_arrays([pa.array(["user", "assistant"]), texts], ["role", "content"])
@@ -392,7 +392,7 @@ def test_text_that_is_not_utf_8_is_damage(tmp_path: Path) -> None:
         check("messages", data)
 
 
-def test_what_counts_as_white_space_is_what_python_says() -> None:
+def test_whitespace_is_that_of_python() -> None:
     every = [chr(code) for code in range(1, 0x3100)]
     assert row_messages.is_blank(pa.array(every)).to_pylist() == [not letter.strip() for letter in every]
     assert row_messages.is_blank(pa.array([None, "", " \n", " a"])).to_pylist() == [True, True, True, False]

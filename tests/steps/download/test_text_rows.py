@@ -1,4 +1,4 @@
-"""Mere text goes through the steps: every token is learned, and its loss is what the evaluation compares."""
+"""Text rows in all steps: every token has loss, and the evaluation compares it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steps.evaluate.settings import Settings as EvaluateSettings
 from steps.evaluate.step import evaluate
 
 
-def test_text_is_learned_and_evaluated(
+def test_text_is_trained_and_evaluated(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = small_model(tmp_path_factory.getbasetemp())

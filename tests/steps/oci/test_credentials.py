@@ -66,7 +66,7 @@ def test_the_longest_path_wins(docker_config: Path) -> None:
     ]
 
 
-def test_a_mounted_kubernetes_secret(docker_config: Path) -> None:
+def test_mounted_kubernetes_secret(docker_config: Path) -> None:
     write(docker_config, {"auths": {"r.io": {"auth": b64("me:pass")}}}, ".dockerconfigjson")
     assert find("r.io/app") == Credentials("me", "pass")
 
@@ -107,7 +107,7 @@ def test_bad_files(docker_config: Path, config: Any, says: str | None) -> None:
     assert "hidden-word" not in str(caught.value) and b64("hidden-word") not in str(caught.value)
 
 
-def test_secrets_do_not_show() -> None:
+def test_secrets_are_hidden() -> None:
     known = Credentials("user-word", "pass-word", "identity-word", "registry-word")
     assert "word" not in repr(known)
     assert set(known.secrets) == {b64("user-word:pass-word"), "pass-word", "identity-word", "registry-word"}

@@ -66,7 +66,7 @@ def test_from_scratch_copy(tmp_path: Path) -> None:
     assert unpacked(tmp_path, (DOCKER_LAYER, gzip.compress(layer))) == expected
 
 
-def test_layers_lie_on_each_other(tmp_path: Path) -> None:
+def test_layers_are_applied_in_order(tmp_path: Path) -> None:
     system = tar_of(
         ("etc/mtab", special(tarfile.SYMTYPE, "/proc/mounts")),
         ("bin/sh", b"x"),
@@ -86,7 +86,7 @@ def test_layers_lie_on_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("whiteout", [".wh.data", ".wh..wh..opq"])
-def test_data_as_a_whole_is_replaced(tmp_path: Path, whiteout: str) -> None:
+def test_data_folder_is_replaced(tmp_path: Path, whiteout: str) -> None:
     layers = (tar_of(("data/a", b"1"), ("data/s/b", b"2")), tar_of((whiteout, b""), ("data/c", b"3")))
     assert unpacked(tmp_path, *((PLAIN_LAYER, layer) for layer in layers)) == {"c": b"3"}
 
@@ -108,7 +108,7 @@ def test_data_as_a_whole_is_replaced(tmp_path: Path, whiteout: str) -> None:
     ],
     ids=lambda entry: str(entry[0]),
 )
-def test_what_leads_out_is_refused(tmp_path: Path, entry: Entry) -> None:
+def test_paths_outside_of_the_folder_are_rejected(tmp_path: Path, entry: Entry) -> None:
     inside = tmp_path / "deep" / "inside"
     inside.mkdir(parents=True)
     before = {p for p in tmp_path.rglob("*") if not p.is_relative_to(inside)}
@@ -118,7 +118,7 @@ def test_what_leads_out_is_refused(tmp_path: Path, entry: Entry) -> None:
     assert not any(p.is_symlink() for p in inside.rglob("*"))
 
 
-def test_no_tar(tmp_path: Path) -> None:
+def test_layer_that_is_no_tar(tmp_path: Path) -> None:
     whole = gzip.compress(tar_of(("data/a", os.urandom(50_000))))
     cases = [
         (DOCKER_LAYER, whole[:20_000], "is not a tar archive"),

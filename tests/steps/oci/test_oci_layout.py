@@ -66,7 +66,7 @@ def test_layer_is_what_kaito_reads(adapter: Path, tmp_path: Path) -> None:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
 
 
-def test_other_tools_take_the_layout(adapter: Path, tmp_path: Path, needs_tool: Callable[[str], str]) -> None:
+def test_other_tools_read_the_layout(adapter: Path, tmp_path: Path, needs_tool: Callable[[str], str]) -> None:
     skopeo, umoci = needs_tool("skopeo"), needs_tool("umoci")
     image = oci_layout.build_image(adapter, tmp_path / "image", "1.0", ANNOTATIONS)
     shown = subprocess.run([skopeo, "inspect", f"oci:{image.layout}:1.0"], capture_output=True, check=True)
@@ -101,7 +101,7 @@ def test_failed_build_keeps_the_old_image(adapter: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("blob", ["manifest", "config", "layer"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_damage_is_found(adapter: Path, tmp_path: Path, blob: str, damage: str) -> None:
+def test_damage_is_detected(adapter: Path, tmp_path: Path, blob: str, damage: str) -> None:
     image = oci_layout.build_image(adapter, tmp_path / "image", "1.0", {})
     path = image.path({"manifest": image.manifest, "config": image.config, "layer": image.layers[0]}[blob])
     content = path.read_bytes()
@@ -113,7 +113,7 @@ def test_damage_is_found(adapter: Path, tmp_path: Path, blob: str, damage: str) 
         oci_layout.read_image(tmp_path / "image")
 
 
-def test_a_digest_is_no_path(tmp_path: Path) -> None:
+def test_digest_is_not_used_as_a_path(tmp_path: Path) -> None:
     for digest in ("sha256:../../../etc/passwd", "../x:y", "", "sha256:" + "0" * 63):
         with pytest.raises(StepError, match="not a digest"):
             oci_layout.blob_path(tmp_path, digest)

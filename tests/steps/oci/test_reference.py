@@ -71,7 +71,7 @@ def test_bad_references(text: str, says: str) -> None:
     assert len(str(caught.value)) < 800
 
 
-def test_kaitos_own_example_is_explained() -> None:
+def test_example_of_kaito_is_explained() -> None:
     with pytest.raises(BadInput) as caught:
         reference.parse("ACR_REPO_HERE.azurecr.io/IMAGE_NAME_HERE:0.0.1")
     assert "'ACR_REPO_HERE.azurecr.io' is not a host name" in str(caught.value)

@@ -53,7 +53,7 @@ def test_skopeo_sees_the_same_image(
     assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == image.manifest.digest
 
 
-def test_what_skopeo_pushed_is_pulled(
+def test_pull_of_an_image_pushed_by_skopeo(
     image: Image, open_registry: Registry, needs_tool: Callable[[str], str], tmp_path: Path
 ) -> None:
     """As docker v2 media types, which is how many images lie in registries."""
@@ -64,7 +64,7 @@ def test_what_skopeo_pushed_is_pulled(
 
 
 @pytest.mark.parametrize("logged_in", [True, False])
-def test_refused_push_says_what_to_do_and_no_secret(
+def test_rejected_push_has_a_fix_and_no_secret(
     image: Image, password_registry: Registry, log_in: LogIn, docker_config: Path, logged_in: bool
 ) -> None:
     wrong = "not-the-password"
@@ -156,7 +156,7 @@ def changed(image: Image) -> Image:
     return oci_layout.build_image(adapter, image.layout.parent / "other", "1.0", {"com.example.turn": "2"})
 
 
-def test_an_immutable_tag_stays_as_it_is(image: Image, open_registry: Registry) -> None:
+def test_immutable_tag_is_not_changed(image: Image, open_registry: Registry) -> None:
     target = ref(f"{open_registry.address}/kept:1.0")
     digest = registry.push_image(image.layout, target, immutable=True)
     assert registry.push_image(image.layout, target, immutable=True) == digest, "the same image is no change"
@@ -176,7 +176,7 @@ def test_an_immutable_tag_stays_as_it_is(image: Image, open_registry: Registry) 
         (400, "TAG_INVALID", "The image tag '1.0' already exists, and cannot be overwritten as it is immutable."),
     ],
 )
-def test_a_tag_that_the_registry_locks_is_told(
+def test_tag_locked_by_the_registry_is_reported(
     image: Image, front: Front, status: int, code: str, message: str
 ) -> None:
     body = json.dumps({"errors": [{"code": code, "message": message}]}).encode()
@@ -188,7 +188,7 @@ def test_a_tag_that_the_registry_locks_is_told(
     assert len([r for r in front.seen if r.method == "PUT" and is_manifest in r.path]) == 1, "a retry cannot help"
 
 
-def test_what_may_not_be_pushed_is_known_before(password_registry: Registry, log_in: LogIn) -> None:
+def test_missing_push_permission_is_reported_before_the_upload(password_registry: Registry, log_in: LogIn) -> None:
     """The real registry answers; nothing of it stays."""
     target = ref(f"{password_registry.address}/tried:1.0")
     with pytest.raises(BadInput, match="does not allow a client without credentials to push"):

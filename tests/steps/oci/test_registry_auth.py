@@ -145,7 +145,7 @@ def test_upload_elsewhere_gets_no_credentials(
     assert all("authorization" not in r.headers for r in storage.seen)
 
 
-def test_netrc_is_left_alone(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_netrc_is_not_used(front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert not registry.manifest_exists(ref(f"{front.address}/app:1"))

@@ -1,4 +1,4 @@
-"""Into ACR without a password: the real azure-identity, Entra and ACR's endpoints on this machine, a real registry."""
+"""Push to ACR without a password: the real azure-identity and a real registry, with fake Entra and ACR endpoints."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_push_and_pull_by_workload_identity(
     assert not [text for text in ("canary", ASSERTION, ENTRA_TOKEN) if text in captured.out + captured.err]
 
 
-def test_a_refresh_token_that_ended_is_exchanged_anew(image: Image, acr: Acr, entra: Entra) -> None:
+def test_expired_refresh_token_is_renewed(image: Image, acr: Acr, entra: Entra) -> None:
     """An upload may take longer than the three hours that one lives."""
 
     def after(request: Request, answer):  # type: ignore[no-untyped-def]
@@ -65,7 +65,7 @@ def test_docker_credentials_come_first(image: Image, acr: Acr, entra: Entra, log
     assert entra.requests == []
 
 
-def test_an_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> None:
+def test_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> None:
     acr.roles = "pull"
     with pytest.raises(BadInput, match="does not allow the Azure identity of this step to push to") as caught:
         registry.push_image(image.layout, ref(f"{acr.address}/azure/reader:1"))
@@ -76,9 +76,7 @@ def test_an_identity_without_a_role(image: Image, acr: Acr, entra: Entra) -> Non
     assert "AcrPush" in caught.value.fix and "canary" not in str(caught.value)
 
 
-def test_an_identity_that_entra_does_not_know(
-    image: Image, acr: Acr, entra: Entra, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_identity_unknown_to_entra(image: Image, acr: Acr, entra: Entra, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_CLIENT_ID", "another-client")
     with pytest.raises(BadInput, match="AADSTS70021: No matching federated identity") as caught:
         registry.push_image(image.layout, ref(f"{acr.address}/azure/unknown:1"))
@@ -87,7 +85,7 @@ def test_an_identity_that_entra_does_not_know(
 
 
 @pytest.mark.parametrize("kind", ["reset", "429", "500", "truncated"])
-def test_entra_fails_once(image: Image, acr: Acr, entra: Entra, waits: list[float], kind: str) -> None:
+def test_temporary_failure_of_entra(image: Image, acr: Acr, entra: Entra, waits: list[float], kind: str) -> None:
     entra.front.faults.fail(kind, 1)
     target = ref(f"{acr.address}/azure/faults-{kind}:1")
     assert registry.push_image(image.layout, target, wait=waits.append) == image.manifest.digest
@@ -95,20 +93,20 @@ def test_entra_fails_once(image: Image, acr: Acr, entra: Entra, waits: list[floa
     assert len(waits) == 1
 
 
-def test_entra_is_not_there(image: Image, acr: Acr, entra: Entra, waits: list[float]) -> None:
+def test_unreachable_entra(image: Image, acr: Acr, entra: Entra, waits: list[float]) -> None:
     entra.front.close()
     with pytest.raises(TransientError, match="Microsoft Entra cannot be reached"):
         registry.push_image(image.layout, ref(f"{acr.address}/azure/away:1"), wait=waits.append)
     assert waits
 
 
-def test_errors_that_echo_the_token_are_without_it(image: Image, acr: Acr, entra: Entra) -> None:
+def test_echoed_token_is_hidden(image: Image, acr: Acr, entra: Entra) -> None:
     acr.exchange = lambda given: error_response(400, "BAD", f"cannot read {given['access_token']}")  # type: ignore[method-assign]
     with pytest.raises(StepError, match=r"BAD: cannot read \*\*\*"):
         registry.push_image(image.layout, ref(f"{acr.address}/azure/echo:1"))
 
 
-def test_no_other_registry_gets_to_see_the_token(
+def test_token_is_not_sent_to_other_registries(
     image: Image, acr: Acr, entra: Entra, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its challenge says; only Azure's own names, and those that are listed."""
@@ -131,12 +129,12 @@ def test_no_other_registry_gets_to_see_the_token(
         ("ghcr.io", False),
     ],
 )
-def test_which_registries_are_azures(host: str, azure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_azure_registries(host: str, azure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARGOTUNE_AZURE_REGISTRIES", raising=False)
     assert registry_azure.is_azure(host) is azure
 
 
-def test_without_any_identity_it_is_asked_as_nobody(
+def test_anonymous_without_an_identity(
     image: Image, acr: Acr, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Simulate a machine without Azure credentials; a registry can allow anonymous pulls."""

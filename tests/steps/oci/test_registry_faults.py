@@ -64,7 +64,7 @@ def test_unreachable_registry(image: Image, waits: list[float]) -> None:
     assert waits == sorted(waits)
 
 
-def test_a_busy_registry_is_waited_for(image: Image, front: Front, waits: list[float]) -> None:
+def test_busy_registry_is_retried(image: Image, front: Front, waits: list[float]) -> None:
     answers = iter([Answer(429, {"Retry-After": "7"}), Answer(503, {"Retry-After": "9999"}), Answer(500)])
     front.before = lambda request: next(answers, None) if request.method == "PUT" else None
     registry.push_image(image.layout, ref(f"{front.address}/busy:1"), wait=waits.append)
@@ -72,7 +72,7 @@ def test_a_busy_registry_is_waited_for(image: Image, front: Front, waits: list[f
     assert 0 < waits[2] <= 4
 
 
-def test_bytes_that_are_not_the_digest_are_refused(image: Image, front: Front, tmp_path: Path) -> None:
+def test_digest_mismatch_is_rejected(image: Image, front: Front, tmp_path: Path) -> None:
     target = ref(f"{front.address}/tampered:1.0")
     registry.push_image(image.layout, target)
 
@@ -100,7 +100,7 @@ def test_unknown_names(image: Image, open_registry: Registry, front: Front, tmp_
     assert "create the repository" in str(caught.value)
 
 
-def test_refused_manifest(open_registry: Registry) -> None:
+def test_rejected_manifest(open_registry: Registry) -> None:
     client = RegistryClient(ref(f"{open_registry.address}/broken:1"), push=True)
     with pytest.raises(StepError, match=r"rejected PUT /v2/broken/manifests/1: HTTP 400 MANIFEST_INVALID"):
         client.put_manifest("1", oci_layout.MANIFEST, b"no manifest")
@@ -113,7 +113,7 @@ def test_proxy_with_a_body_limit(image: Image, front: Front) -> None:
     assert "client_max_body_size" in str(caught.value)
 
 
-def test_no_plain_http_to_others(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_plain_http_to_other_hosts(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.0.0.0 leads to this machine too, but is no loopback address by name."""
     target = ref(front.address.replace("127.0.0.1", "0.0.0.0") + "/app:1")
     with pytest.raises(StepError, match="no TLS connection") as caught:
@@ -137,5 +137,5 @@ def test_no_plain_http_to_others(front: Front, monkeypatch: pytest.MonkeyPatch) 
         ("registry.example.com", False),
     ],
 )
-def test_where_http_is_plain(host: str, plain: bool) -> None:
+def test_hosts_with_plain_http(host: str, plain: bool) -> None:
     assert uses_plain_http(host) is plain

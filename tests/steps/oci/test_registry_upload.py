@@ -57,7 +57,7 @@ def is_there(registry: Registry, path: Path, tmp_path: Path) -> bool:
     return back.read_bytes() == path.read_bytes()
 
 
-def test_chunks_follow_each_other(content: Path, front: Front, open_registry: Registry, tmp_path: Path) -> None:
+def test_chunks_are_sent_in_order(content: Path, front: Front, open_registry: Registry, tmp_path: Path) -> None:
     assert send(front.address, content) == "sent"
     sent = [(request.method, request.headers.get("content-range", "")) for request in front.seen]
     assert sent == [
@@ -72,7 +72,7 @@ def test_chunks_follow_each_other(content: Path, front: Front, open_registry: Re
     assert is_there(open_registry, content, tmp_path)
 
 
-def test_a_small_blob_is_sent_at_once(tmp_path: Path, front: Front) -> None:
+def test_small_blob_is_sent_in_one_request(tmp_path: Path, front: Front) -> None:
     for size in (0, 1, CHUNK):
         (tmp_path / "small").write_bytes(os.urandom(size))
         front.seen.clear()
@@ -87,7 +87,9 @@ def test_a_small_blob_is_sent_at_once(tmp_path: Path, front: Front) -> None:
 @example(limit=2511, of="server", cuts=2)
 @example(limit=CHUNK, of="client", cuts=1)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_cut_at_any_byte(open_registry: Registry, tmp_path: Path, limit: int, of: str, cuts: int) -> None:
+def test_upload_interrupted_at_any_byte(
+    open_registry: Registry, tmp_path: Path, limit: int, of: str, cuts: int
+) -> None:
     """Bytes of the client are cut in requests, those of the server (some 600 an answer) in answers."""
     path = tmp_path / f"content-{next(NUMBER)}"
     path.write_bytes(os.urandom(SIZE))
@@ -101,7 +103,7 @@ def test_cut_at_any_byte(open_registry: Registry, tmp_path: Path, limit: int, of
     path.unlink()
 
 
-def test_a_killed_push_goes_on_in_the_next_process(
+def test_killed_push_resumes_in_the_next_process(
     content: Path, front: Front, open_registry: Registry, tmp_path: Path
 ) -> None:
     """Killed when the third chunk has arrived and before it hears of it."""
@@ -114,7 +116,7 @@ def test_a_killed_push_goes_on_in_the_next_process(
     assert is_there(open_registry, content, tmp_path)
 
 
-def test_between_two_chunks_nothing_is_sent_twice(content: Path, front: Front, tmp_path: Path) -> None:
+def test_no_chunk_is_sent_twice(content: Path, front: Front, tmp_path: Path) -> None:
     session_file = tmp_path / "session.json"
     patches = itertools.count(1)
 
@@ -132,7 +134,7 @@ def test_between_two_chunks_nothing_is_sent_twice(content: Path, front: Front, t
     assert not session_file.exists()
 
 
-def test_memory_of_another_blob_or_repository_does_not_count(content: Path, front: Front, tmp_path: Path) -> None:
+def test_upload_state_of_another_blob_is_ignored(content: Path, front: Front, tmp_path: Path) -> None:
     session_file = tmp_path / "session.json"
     for text in (
         "torn",
@@ -147,7 +149,7 @@ def test_memory_of_another_blob_or_repository_does_not_count(content: Path, fron
         assert front.seen[0].method == "POST"
 
 
-def test_a_registry_that_forgot_the_upload_gets_it_anew(content: Path, front: Front, tmp_path: Path) -> None:
+def test_lost_upload_session_restarts(content: Path, front: Front, tmp_path: Path) -> None:
     session_file = tmp_path / "session.json"
     location = f"http://{front.address}/v2/blobs/blobs/uploads/00000000-0000-0000-0000-000000000000?_state=x"
     place = {"repository": f"{front.address}/blobs", "blob": blob_of(content).digest, "location": location}
@@ -156,7 +158,7 @@ def test_a_registry_that_forgot_the_upload_gets_it_anew(content: Path, front: Fr
     assert [request.method for request in front.seen][:2] == ["GET", "POST"]
 
 
-def test_lost_answer_to_the_last_call(content: Path, front: Front) -> None:
+def test_lost_response_to_the_last_request(content: Path, front: Front) -> None:
     """The blob is there; it is found, and not sent again."""
     front.faults.fail("truncated", 6)
     assert send(front.address, content) == "sent"
@@ -165,7 +167,7 @@ def test_lost_answer_to_the_last_call(content: Path, front: Front) -> None:
 
 
 @pytest.mark.parametrize("size", [3000, SIZE])
-def test_damaged_bytes_are_told(front: Front, tmp_path: Path, size: int) -> None:
+def test_damaged_bytes_are_reported(front: Front, tmp_path: Path, size: int) -> None:
     path = tmp_path / "content"
     path.write_bytes(os.urandom(size))
     blob = blob_of(path)
@@ -177,13 +179,13 @@ def test_damaged_bytes_are_told(front: Front, tmp_path: Path, size: int) -> None
         assert "package the adapter again" in caught.value.fix
 
 
-def test_a_chunk_that_brings_nothing_new_ends(content: Path, front: Front) -> None:
+def test_chunk_without_progress_fails(content: Path, front: Front) -> None:
     front.before = lambda request: Answer(202, {"Range": "0-0"}) if request.method == "PATCH" else None
     with pytest.raises(StepError, match="lost the upload offset"):
         send(front.address, content)
 
 
-def test_a_proxy_with_a_limit_gets_smaller_chunks(front: Front, open_registry: Registry, tmp_path: Path) -> None:
+def test_chunks_shrink_for_a_proxy_with_a_limit(front: Front, open_registry: Registry, tmp_path: Path) -> None:
     """nginx takes bodies of 1 MB unless told otherwise."""
     path = tmp_path / "large"
     path.write_bytes(os.urandom(1_500_000))
@@ -199,7 +201,7 @@ def test_a_proxy_with_a_limit_gets_smaller_chunks(front: Front, open_registry: R
     assert is_there(open_registry, path, tmp_path)
 
 
-def test_a_registry_may_want_larger_chunks(content: Path, front: Front) -> None:
+def test_chunks_grow_to_the_registry_minimum(content: Path, front: Front) -> None:
     def larger(request: Request, answer: Answer) -> Answer:
         more = {"OCI-Chunk-Min-Length": str(2 * CHUNK)} if request.method == "POST" else {}
         return Answer(answer.status, answer.headers | more, answer.body)
@@ -209,7 +211,7 @@ def test_a_registry_may_want_larger_chunks(content: Path, front: Front) -> None:
     assert [len(request.body) for request in front.seen if request.method == "PATCH"] == [2 * CHUNK, SIZE - 2 * CHUNK]
 
 
-def test_the_registry_takes_blobs_over_from_another_repository(
+def test_blobs_are_mounted_from_another_repository(
     image: Image, front: Front, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = ref(f"{front.address}/mount/first:1"), ref(f"{front.address}/mount/second:1")
@@ -226,13 +228,13 @@ def test_the_registry_takes_blobs_over_from_another_repository(
 
 
 @pytest.mark.parametrize("refusal", [401, 403, 404])
-def test_a_repository_that_may_not_be_read_is_no_hindrance(image: Image, front: Front, refusal: int) -> None:
+def test_forbidden_source_repository_is_ignored(image: Image, front: Front, refusal: int) -> None:
     first, second = ref(f"{front.address}/hidden-{refusal}:1"), ref(f"{front.address}/shown-{refusal}:1")
     front.before = lambda request: Answer(refusal) if "mount=" in request.path else None
     assert registry.push_image(image.layout, second, mount_from=first) == image.manifest.digest
 
 
-def test_addresses_elsewhere_are_not_kept(
+def test_upload_urls_of_other_hosts_are_not_stored(
     content: Path, front: Front, open_registry: Registry, tmp_path: Path
 ) -> None:
     """They may carry their own permission."""
@@ -317,7 +319,7 @@ def resuming() -> Iterator[Resuming]:
 
 
 @pytest.mark.parametrize("limit", [500, 20_000, CHUNK + 30_000, SIZE])
-def test_within_a_chunk_it_goes_on_where_the_registry_says(resuming: Resuming, content: Path, limit: int) -> None:
+def test_chunk_resumes_at_the_offset_of_the_registry(resuming: Resuming, content: Path, limit: int) -> None:
     wire = BreakingWire(resuming.address, limit, cuts=2)
     try:
         assert send(wire.address, content) == "sent"

@@ -48,7 +48,7 @@ def outputs(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_image_says_where_the_adapter_comes_from(work: Path) -> None:
+def test_image_has_the_lineage_of_the_adapter(work: Path) -> None:
     digest = adapter_digest(work / "adapter")
     result = package(
         Settings(
@@ -76,14 +76,14 @@ def test_image_says_where_the_adapter_comes_from(work: Path) -> None:
     }
 
 
-def test_a_local_model_folder_does_not_show(work: Path) -> None:
+def test_local_model_folder_is_hidden(work: Path) -> None:
     package(Settings(work=work, preset="smollm2-135m-instruct", model="/home/me/models/smollm2"))
     annotations = oci_layout.read_image(work / "image").annotations
     assert annotations["dev.argotune.base.model"] == "smollm2-135m-instruct"
     assert not any("/home" in value for value in annotations.values())
 
 
-def test_push_is_a_choice(work: Path, open_registry: Registry) -> None:
+def test_push_is_optional(work: Path, open_registry: Registry) -> None:
     where = f"{open_registry.address}/choice:2.0"
     kept = package(Settings(work=work, image=where, push=False))
     assert (kept.pushed, kept.image_reference) == (False, f"oci:{work}/image:2.0")
@@ -95,7 +95,7 @@ def test_push_is_a_choice(work: Path, open_registry: Registry) -> None:
     assert registry.manifest_exists(reference.parse(where))
 
 
-def test_a_volume_gets_the_adapter_too(work: Path, tmp_path: Path) -> None:
+def test_adapter_is_copied_to_the_output_volume(work: Path, tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     given = Settings(work=work, output=volume, data_digest="sha256:d", settings_digest="sha256:s")
     result = package(given)
@@ -112,7 +112,7 @@ def test_a_volume_gets_the_adapter_too(work: Path, tmp_path: Path) -> None:
     assert not outputs_intact(given, result)
 
 
-def test_the_tag_of_the_workspace_moves_last(work: Path, front: Front) -> None:
+def test_moving_tag_is_pushed_last(work: Path, front: Front) -> None:
     """Somebody who pulls it meanwhile gets the old adapter or the new one, never a part; a kill leaves the old one."""
     moving, derived = f"{front.address}/team/moved:stable", f"{front.address}/team/moved:stable-0123456789ab"
     given = Settings(work=work, image=derived, moving_image=moving, data_digest="sha256:d", settings_digest="sha256:s")
@@ -133,12 +133,12 @@ def is_manifest(request: Request) -> bool:
     return request.method == "PUT" and "/manifests/" in request.path
 
 
-def test_a_moving_image_needs_an_image(work: Path) -> None:
+def test_moving_image_requires_an_image(work: Path) -> None:
     with pytest.raises(BadInput, match="pass --image"):
         package(Settings(work=work, moving_image="r.io/app:1"))
 
 
-def test_bad_input_is_told_at_once_and_nothing_written(work: Path) -> None:
+def test_all_bad_input_is_reported_and_nothing_written(work: Path) -> None:
     with pytest.raises(BadInput) as caught:
         package(Settings(work=work, image="r.io/App:1", annotations={"dev.argotune.x": "1", "a key": "2"}))
     for text in ("'App' has capitals", "'dev.argotune.x' is set by this step", "'a key' is not a valid key"):
@@ -187,7 +187,7 @@ def test_program(work: Path, tmp_path: Path, password_registry: Registry, log_in
     oci_layout.read_image(work / "image")
 
 
-def test_an_image_gone_from_the_registry_is_pushed_again(work: Path, open_registry: Registry) -> None:
+def test_image_deleted_from_the_registry_is_pushed_again(work: Path, open_registry: Registry) -> None:
     flags = ("--work", work, "--image", f"{open_registry.address}/gone:1.0")
     assert as_program(*flags).returncode == 0
     kept = json.loads((work / "results" / "package.json").read_text())
@@ -222,7 +222,7 @@ print("grew", peak() - before)
 
 
 @pytest.mark.slow
-def test_a_large_adapter_takes_little_memory(
+def test_large_adapter_needs_little_memory(
     tmp_path: Path, open_registry: Registry, needs_tool: Callable[[str], str], record_property: Callable[..., None]
 ) -> None:
     work = work_of(tmp_path / "work", 200 * MB)

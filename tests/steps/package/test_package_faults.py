@@ -96,13 +96,13 @@ class Push:
 
 
 @pytest.mark.slow
-def test_every_call_fails_once_in_every_way(tmp_path: Path, adapter: Path, open_registry: Registry) -> None:
+def test_faults_of_every_call(tmp_path: Path, adapter: Path, open_registry: Registry) -> None:
     run = fault_table.by_name(lambda *call: Push(tmp_path, adapter, open_registry).run(*call))
     rows = fault_table.sweep("package", run, sample=2)
     fault_table.check("package", rows, sample=True)
 
 
-def test_every_call_fails_once_with_a_token_of_azure(
+def test_faults_of_every_call_with_an_azure_token(
     tmp_path: Path, adapter: Path, open_registry: Registry, needs_tool: Callable[[str], str]
 ) -> None:
     """Only the calls for tokens; the others are those of every registry."""
@@ -124,7 +124,7 @@ def test_every_call_fails_once_with_a_token_of_azure(
     fault_table.check("package: workload identity", rows, sample=True)
 
 
-def test_the_memory_of_an_upload_holds_no_secret(tmp_path: Path, adapter: Path, open_registry: Registry) -> None:
+def test_upload_state_has_no_secret(tmp_path: Path, adapter: Path, open_registry: Registry) -> None:
     push = Push(tmp_path, adapter, open_registry)
     push.front.faults.fail("killed", 5)
     assert not kill_proof(push.front.faults, push.package)

@@ -1,4 +1,4 @@
-"""The statement about an adapter: what it says, that it refers to the image, and that registries list it."""
+"""The provenance of an adapter: its content, its reference to the image, and its listing in registries."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def statement(work: Path) -> dict[str, Any]:
     return content
 
 
-def test_what_it_says(work: Path) -> None:
+def test_content_of_the_statement(work: Path) -> None:
     result = package(given(work, image="r.example.com/team/adapter:1", push=False))
     attested = statement(work)
     assert (attested["_type"], attested["predicateType"]) == (
@@ -98,7 +98,7 @@ def test_what_it_says(work: Path) -> None:
     assert metrics["tune"]["steps"] == 50
 
 
-def test_records_of_another_adapter_do_not_count(work: Path) -> None:
+def test_records_of_another_adapter_are_ignored(work: Path) -> None:
     (work / "adapter" / "adapter_config.json").write_text('{"r": 16}')
     files.write_json(work / "dataset" / "manifest.json", {"data_digest": "sha256:other", "sources": []})
     package(given(work))
@@ -124,7 +124,7 @@ def test_equal_records_give_equal_bytes(work: Path, monkeypatch: pytest.MonkeyPa
     assert package(given(work)) == dated
 
 
-def test_nothing_in_it_looks_like_a_secret(work: Path) -> None:
+def test_statement_has_no_secret(work: Path) -> None:
     kept = json.loads((work / "results" / "tune.json").read_text())
     kept["settings"] |= {"hub_token": CANARY, "training_arguments": {"note": f"token {CANARY}"}}
     files.write_json(work / "results" / "tune.json", kept)
@@ -144,7 +144,7 @@ def listed(address: str, repository: str, subject: str) -> list[dict[str, Any]]:
     return entries
 
 
-def test_a_registry_without_the_api_lists_it_by_tag(work: Path, open_registry: Registry) -> None:
+def test_tag_in_a_registry_without_the_referrers_api(work: Path, open_registry: Registry) -> None:
     settings = given(work, image=f"{open_registry.address}/team/described:1")
     result = package(settings)
     [entry] = listed(open_registry.address, "team/described", result.image_digest)
@@ -160,7 +160,7 @@ def test_a_registry_without_the_api_lists_it_by_tag(work: Path, open_registry: R
     assert outputs_intact(settings, result)
 
 
-def test_what_others_attached_stays_listed(work: Path, open_registry: Registry) -> None:
+def test_other_referrers_stay_listed(work: Path, open_registry: Registry) -> None:
     address = open_registry.address
     settings = given(work, image=f"{address}/team/signed:1")
     result = package(settings)
@@ -176,7 +176,7 @@ def test_what_others_attached_stays_listed(work: Path, open_registry: Registry) 
         assert listed(address, "team/signed", result.image_digest) == [other, ours]
 
 
-def test_a_registry_with_the_api_is_not_given_a_tag(work: Path, front: Front) -> None:
+def test_no_tag_in_a_registry_with_the_referrers_api(work: Path, front: Front) -> None:
     def lists(request: Request, answer: Answer) -> Answer:
         subject = (
             json.loads(request.body).get("subject") if request.method == "PUT" and request.body[:1] == b"{" else None
@@ -190,7 +190,7 @@ def test_a_registry_with_the_api_is_not_given_a_tag(work: Path, front: Front) ->
     assert not [request for request in front.seen if "/manifests/sha256-" in request.path]
 
 
-def test_a_registry_that_does_not_take_it_has_the_adapter_all_the_same(
+def test_rejected_statement_does_not_fail_the_push(
     work: Path, front: Front, capsys: pytest.CaptureFixture[str]
 ) -> None:
     front.before = lambda request: Answer(400) if b'"subject"' in request.body else None

@@ -32,7 +32,7 @@ def settings(work: Path, *candidates: dict[str, str]) -> Settings:
     return entrypoint.parse(Settings, ["--work", str(work), "--candidates", json.dumps(candidates)], "promote")
 
 
-def test_the_lowest_loss_among_those_that_passed_wins(tmp_path: Path) -> None:
+def test_candidate_with_the_lowest_loss_is_promoted(tmp_path: Path) -> None:
     given = settings(
         tmp_path,
         candidate(tmp_path, "1e-2", 1.5),
@@ -51,7 +51,7 @@ def test_the_lowest_loss_among_those_that_passed_wins(tmp_path: Path) -> None:
     assert {(tmp_path / path).read_text() for path in REFERENCES} == {"1e-3"}
 
 
-def test_none_that_passed_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+def test_no_passing_candidate_fails_without_changes(tmp_path: Path) -> None:
     given = settings(
         tmp_path, candidate(tmp_path, "a", 2.5, verdict="fail"), candidate(tmp_path, "b", 3.0, verdict="fail")
     )
@@ -61,17 +61,17 @@ def test_none_that_passed_is_refused_and_nothing_changes(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"candidates"}
 
 
-def test_a_candidate_whose_training_failed_is_no_obstacle(tmp_path: Path) -> None:
+def test_failed_candidate_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "candidates" / "10").mkdir(parents=True)
     assert promote(settings(tmp_path, candidate(tmp_path, "1e-3", 1.0))).candidate == "1e-3"
 
 
-def test_equal_losses_promote_the_first(tmp_path: Path) -> None:
+def test_first_of_equal_losses_is_promoted(tmp_path: Path) -> None:
     given = settings(tmp_path, candidate(tmp_path, "b", 1.0), candidate(tmp_path, "a", 1.0))
     assert promote(given).candidate == "b"
 
 
-def test_a_winner_that_is_not_on_this_volume_is_told(tmp_path: Path) -> None:
+def test_missing_candidate_folder_is_reported(tmp_path: Path) -> None:
     gathered = candidate(tmp_path, "a", 1.0)
     files.write_text(tmp_path / "candidates" / "a" / "adapter" / "adapter_config.json", "another")
     with pytest.raises(BadInput, match=f"adapter {gathered['adapter-digest']} not found in"):
@@ -79,7 +79,7 @@ def test_a_winner_that_is_not_on_this_volume_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "adapter").exists()
 
 
-def test_no_candidates_and_wrong_ones_are_told(tmp_path: Path) -> None:
+def test_invalid_candidates_are_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no candidates"):
         promote(settings(tmp_path))
     with pytest.raises(BadInput) as caught:
@@ -88,7 +88,7 @@ def test_no_candidates_and_wrong_ones_are_told(tmp_path: Path) -> None:
         assert f"--candidates{place}: " in caught.value.message
 
 
-def test_the_winner_of_before_replaces_an_older_adapter_and_is_kept_while_whole(tmp_path: Path) -> None:
+def test_promoted_adapter_replaces_an_older_one_and_is_reused(tmp_path: Path) -> None:
     files.write_text(tmp_path / "adapter" / "adapter_config.json", "older")
     files.write_text(tmp_path / "adapter" / "left_over.txt", "older")
     given = settings(tmp_path, candidate(tmp_path, "a", 1.0))
@@ -110,7 +110,7 @@ def as_a_pod(tmp_path: Path, *gathered: dict[str, str]) -> subprocess.CompletedP
     )
 
 
-def test_as_a_pod_starts_it(tmp_path: Path) -> None:
+def test_program(tmp_path: Path) -> None:
     gathered = [candidate(tmp_path / "work", "a", 1.5), candidate(tmp_path / "work", "b", 1.25)]
     done = as_a_pod(tmp_path, *gathered)
     assert done.returncode == 0, done.stderr
@@ -121,7 +121,7 @@ def test_as_a_pod_starts_it(tmp_path: Path) -> None:
     assert outputs["compared"] == "2"
 
 
-def test_refused_it_ends_with_the_code_that_is_not_tried_again(tmp_path: Path) -> None:
+def test_no_passing_candidate_has_the_exit_code_of_the_gate(tmp_path: Path) -> None:
     done = as_a_pod(tmp_path, candidate(tmp_path / "work", "a", 1.5, verdict="fail"))
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         3,

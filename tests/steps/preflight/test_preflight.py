@@ -198,7 +198,7 @@ def test_push_and_pull_are_checked(
     registry.push_image(image.layout, ref(target))
     assert look(tmp_path, data_image=target) == [f"{target} can be pulled"]
     assert "the existing tag 1 will be replaced" in look(tmp_path, image=target)[0]
-    with pytest.raises(BadInput, match="exists, and output.immutable is true"):
+    with pytest.raises(BadInput, match=r"exists, and output.immutable is true"):
         look(tmp_path, image=target, immutable=True)
 
 

@@ -297,7 +297,7 @@ class Transfer:
             return TransientError("the file has changed on the server")
         if status >= 500 or status in (408, 425, 429):
             return TransientError(message, retry_after=retry_after(response))
-        return BadInput(f"{self._target.shown}: {message}", hosts.way_in(self._target.url, status))
+        return BadInput(f"{self._target.shown}: {message}", hosts.access_fix(self._target.url, status))
 
     def _connection_error(self, error: requests.RequestException | HTTPError) -> Exception:
         causes = list(_iter_causes(error))

@@ -110,7 +110,7 @@ def _read_range(session: requests.Session, url: str, allow_private: bool, byte_r
                 return b"", 0
             if status not in (200, 206):
                 message = f"{status} {response.reason}".strip()
-                raise BadInput(f"{hosts.shown(url)}: {message}", hosts.way_in(url, status))
+                raise BadInput(f"{hosts.shown(url)}: {message}", hosts.access_fix(url, status))
             total = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", "").strip())
             content = response.raw.read(8, decode_content=True)
             if status == 206 and total:

@@ -15,9 +15,9 @@ from typing import IO, Any
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[IO[bytes]]:
-    """Open ``path`` for writing so that readers see the old file or the whole new one, never a part.
+    """Open ``path`` for writing so that readers see either the old or the complete new file.
 
-    What was written is on disk before the name changes; on any error the old file stays and nothing is left behind.
+    The content is synced to disk before the rename. On an error, the old file stays and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.partial")
@@ -35,16 +35,15 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the place of ``folder`` as a whole when the block ends well.
+    """Yield an empty folder that replaces ``folder`` when the block ends without an error.
 
-    On any error the old folder stays. A kill between the two renames leaves no ``folder``: what made it makes it
-    again.
+    On an error, the old folder stays. A kill between the two renames leaves no ``folder``: the step creates it again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for path in (temporary, old):
+        shutil.rmtree(path, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -59,13 +58,13 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
+    """Write ``text`` as UTF-8 to ``path``, atomically."""
     with replacing(path, private=private) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any, *, private: bool = False) -> None:
-    """Write ``value`` as indented, key-sorted JSON to ``path``, whole or not at all."""
+    """Write ``value`` as indented, key-sorted JSON to ``path``, atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", private=private)
 
 
@@ -74,7 +73,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut; a no-op where folders can't be synced (SMB, some FUSE)."""
+    """Sync the renames inside ``folder`` to disk; do nothing if folders cannot be synced (SMB, some FUSE)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -87,11 +86,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file in OCI form, ``sha256:<64 hex digits>``."""
+    """Return the digest of a file in OCI form, ``sha256:<64 hex digits>``."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def sha256_text(text: str) -> str:
-    """Digest of a UTF-8 text in OCI form."""
+    """Return the digest of a text, encoded as UTF-8, in OCI form."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,9 +1,9 @@
 """Hosts that a download is allowed to contact, and those that receive the token.
 
-A workflow runs inside the cluster's network: an address a user gives, or one a server redirects to, must not reach the
-cloud's metadata service or a neighbour (KAITO: "data source URL must not target a loopback, private, or link-local
-address"). Names are judged by what they resolve to, before a request and again by the peer that answered, so that a
-name which resolves differently the second time gains nothing.
+A workflow runs inside the cluster's network: the URL of a user, or of a redirect, must not reach the cloud's metadata
+service or another workload (KAITO: "data source URL must not target a loopback, private, or link-local address").
+Host names are resolved and checked before a request, and the address of the connected peer is checked again, against
+DNS rebinding.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def check(url: str, *, allow_private: bool) -> None:
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, type=socket.SOCK_STREAM)
     except UnicodeError as error:
-        raise BadInput(f"{parts.hostname} is not a host name", "correct the address") from error
+        raise BadInput(f"{parts.hostname} is not a host name", "correct the URL") from error
     except OSError:
         if requests.utils.get_environ_proxies(url):
-            return  # Behind a proxy, names need not resolve here.
+            return  # a proxy resolves names
         raise
     for address in sorted({str(entry[4][0]) for entry in found}):
         _check_address(parts.hostname, address, allow_private)
@@ -69,41 +69,42 @@ def get(
     allow_private: bool,
     timeout: tuple[float, float],
 ) -> requests.Response:
-    """Ask for an address and stream the answer. Redirects are followed one by one: each host is checked, and the token
-    stays with the first.
+    """Request a URL and stream the response.
+
+    Redirects are followed one by one: each host is checked, and only the first one receives the token.
 
     Raises:
-        BadInput: a host that must not be asked, or too many redirects.
-        OSError: as ``check``, or the server can't be reached (``requests.RequestException``).
+        BadInput: a forbidden host, or too many redirects.
+        OSError: as ``check``, or the server is unreachable (``requests.RequestException``).
     """
-    here = url
+    current = url
     for _ in range(REDIRECTS + 1):
         try:
-            check(here, allow_private=allow_private)
-            auth = authentication(here, url) or (None if origin(here) == origin(url) else anonymous_auth)
+            check(current, allow_private=allow_private)
+            auth = authentication(current, url) or (None if origin(current) == origin(url) else anonymous_auth)
             response = session.get(
-                here, headers=headers, auth=auth, stream=True, allow_redirects=False, timeout=timeout
+                current, headers=headers, auth=auth, stream=True, allow_redirects=False, timeout=timeout
             )
         except BadInput as error:
-            leads = "" if here == url else "a redirect leads to "
-            raise BadInput(f"{shown(url)}: {leads}{error.message}", error.fix) from error
+            redirect = "" if current == url else "a redirect leads to "
+            raise BadInput(f"{shown(url)}: {redirect}{error.message}", error.fix) from error
         location = session.get_redirect_target(response)
         if location is None:
             return response
         response.close()
-        here = urldefrag(urljoin(here, location)).url
-    raise BadInput(f"{shown(url)}: more than {REDIRECTS} redirects", "give the address they lead to")
+        current = urldefrag(urljoin(current, location)).url
+    raise BadInput(f"{shown(url)}: more than {REDIRECTS} redirects", "use the URL that they lead to")
 
 
-def way_in(url: str, status: int) -> str:
+def access_fix(url: str, status: int) -> str:
     """Return the fix for a server that responds with ``status``."""
     if status not in (401, 403):
-        return "correct the address; open it in a browser to see what is there"
+        return "correct the URL; open it in a browser to check it"
     if not is_hub(url):
-        return "give an address that carries its own permission (a signed URL), or make the file public"
+        return "use a signed URL, or make the file public"
     if os.environ.get("HF_TOKEN"):
-        return "the token in HF_TOKEN may not read it: accept the data set's terms on its page, or use another token"
-    return "correct the address, or put a token that may read it into HF_TOKEN"
+        return "the token in HF_TOKEN has no access: accept the terms on the dataset's page, or use another token"
+    return "correct the URL, or set HF_TOKEN to a token with access"
 
 
 def shown(url: str) -> str:
@@ -126,10 +127,10 @@ def is_hub(url: str) -> bool:
     return parts.scheme == "https" and (host == "huggingface.co" or host.endswith(".huggingface.co"))
 
 
-def authentication(here: str, given: str) -> AuthBase | None:
-    """``HF_TOKEN`` as bearer, when the hub was asked for and has not redirected to another host; None otherwise."""
+def authentication(current: str, requested: str) -> AuthBase | None:
+    """Return ``HF_TOKEN`` as bearer token for a URL of the hub that was not redirected to another host; or None."""
     token = os.environ.get("HF_TOKEN", "").strip()
-    return _Bearer(token) if token and origin(here) == origin(given) and is_hub(here) else None
+    return _Bearer(token) if token and origin(current) == origin(requested) and is_hub(current) else None
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -218,7 +219,7 @@ class _AllowedHTTPSPool(HTTPSConnectionPool):
 
 
 class _PeerGuard(HTTPAdapter):
-    """Guard of direct connections; a proxy of the environment guards those through it."""
+    """Guard of direct connections; connections through a proxy are guarded by the proxy."""
 
     pools: ClassVar[dict[str, type[HTTPConnectionPool]]]
 

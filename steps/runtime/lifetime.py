@@ -12,17 +12,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """For ``subprocess.Popen(preexec_fn=...)``: the kernel kills the child when ``parent`` dies, even of SIGKILL.
+    """Return a ``preexec_fn`` for ``subprocess.Popen``: the kernel kills the child when ``parent`` ends.
 
-    Linux alone has this (prctl(2), PR_SET_PDEATHSIG); None elsewhere.
+    None on systems other than Linux, which lack it (prctl(2), PR_SET_PDEATHSIG).
     """
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
 
-    def ask_kernel() -> None:
+    def set_death_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(143)
 
-    return ask_kernel
+    return set_death_signal

@@ -1,4 +1,4 @@
-"""Hardware of this machine: cores, memory, GPUs, disk; and the memory allocator. Does not import torch."""
+"""Hardware of the local machine (cores, memory, GPUs, disk), and its memory allocator. Does not import torch."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Machine:
 
 
 def read(work: Path) -> Machine:
-    """Look at this machine; ``work`` is the folder whose disk counts (it need not exist yet)."""
+    """Return the resources of the local machine; ``work`` selects the disk, and need not exist yet."""
     return Machine(cores(), _memory() / GIB, _free_disk(work) / GIB, _gpus())
 
 
 def disable_malloc_trim() -> None:
-    """Let this process keep the memory that it frees, for what it takes next; without glibc, do nothing.
+    """Let glibc reuse freed memory instead of returning it to the system; do nothing without glibc.
 
-    A training without a GPU takes and frees large tensors all the time. glibc gives each back to the system and gets
-    it again page by page: a fifth of the time of a step. The process stays as large as it once was.
+    Training on a CPU allocates and frees large tensors continuously. Returning each of them to the system and mapping
+    it again page by page takes a fifth of the time of a step. The process keeps its peak size.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -63,7 +63,7 @@ def disable_malloc_trim() -> None:
 
 
 def gpu_text(gpus: tuple[Gpu, ...]) -> str:
-    """GPUs for people: ``2 x NVIDIA A100 80 GiB``, or ``no GPU``."""
+    """Return GPUs as text: ``2 x NVIDIA A100 80 GiB``, or ``no GPU``."""
     kinds = dict.fromkeys((gpu.name, round(gpu.memory_gib)) for gpu in gpus)
     counted = [
         f"{sum((gpu.name, round(gpu.memory_gib)) == kind for gpu in gpus)} x {kind[0]} {kind[1]} GiB" for kind in kinds
@@ -85,16 +85,16 @@ def is_torch_built_with_cuda() -> bool | None:
 
 
 def cores() -> int:
-    """Cores that a process here may use."""
+    """Return the number of cores that a process can use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text().split()
-        usable = min(usable, max(1, int(quota) // int(period)))  # "max" is no number: no limit
+        usable = min(usable, max(1, int(quota) // int(period)))  # "max" is not a number: no limit
     return usable
 
 
 def free_memory() -> int:
-    """Bytes that a process here may still take: what is free, of a container at most its limit."""
+    """Return the free memory in bytes, at most the limit of the container."""
     return min(_memory(), psutil.virtual_memory().available)
 
 
@@ -106,8 +106,8 @@ def _memory() -> int:
 
 
 def _free_disk(folder: Path) -> int:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _gpus() -> tuple[Gpu, ...]:

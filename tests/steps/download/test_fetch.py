@@ -377,7 +377,7 @@ def test_hosts_that_receive_the_token(monkeypatch, url: str, requested: str, see
 def test_rejection_by_the_hub_names_the_token(tmp_path, parquet_server, monkeypatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", parquet_server.url)
     parquet_server.always["/x.parquet"] = Fault(status=401)
-    for token, fix in (("", "put a token that may read it into HF_TOKEN"), ("hf_hush", "accept the data set's terms")):
+    for token, fix in (("", "set HF_TOKEN to a token with access"), ("hf_hush", "accept the terms")):
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(BadInput) as raised:
             get(tmp_path, f"{parquet_server.url}/x.parquet")

@@ -36,7 +36,23 @@ Models = Mapping[str, Measurements]
 """``base``, ``adapter`` and, if an adapter is deployed, ``previous``."""
 
 
-def rows(models: Models, prepared: Prepared, messages: Sequence[Sequence[Message]]) -> dict[str, Any]:
+def measurements(
+    models: Models,
+    means: Mapping[str, Scores | None],
+    prepared: Prepared,
+    messages: Sequence[Sequence[Message]],
+    chosen: Sequence[Sequence[Message]],
+) -> dict[str, Any]:
+    """Return the results of all models: for each row, each sampled answer and each task."""
+    return {
+        **_rows(models, prepared, messages),
+        "samples": _samples(models, chosen),
+        "scores": _scores(means),
+        "tasks": _tasks(models),
+    }
+
+
+def _rows(models: Models, prepared: Prepared, messages: Sequence[Sequence[Message]]) -> dict[str, Any]:
     """Return the loss of each row by each model, and the rows on which the adapter is worse than the others."""
     losses: list[dict[str, Any]] = [
         {
@@ -56,7 +72,7 @@ def rows(models: Models, prepared: Prepared, messages: Sequence[Sequence[Message
     }
 
 
-def samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
+def _samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
     """Return the answers of each model to the sampled rows, with their scores."""
     return [
         {
@@ -70,12 +86,12 @@ def samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[st
     ]
 
 
-def scores(means: Mapping[str, Scores | None]) -> dict[str, Any]:
+def _scores(means: Mapping[str, Scores | None]) -> dict[str, Any]:
     """Return the mean scores by model; empty if nothing was answered."""
     return {name: dataclasses.asdict(mean) for name, mean in means.items() if mean}
 
 
-def tasks(models: Models) -> list[dict[str, Any]]:
+def _tasks(models: Models) -> list[dict[str, Any]]:
     """Return each metric of lm-eval's tasks by each model."""
     return [
         {

@@ -53,30 +53,25 @@ def evaluate(settings: Settings) -> Result:
     ends = stop_ids(tokenizer, prepared.rows)
     models = {}
     for name in evaluated_models.iter_models(model, previous):
-        measured = _measure(name, model, tokenizer, prepared, chosen, ends, settings.max_new_tokens, bool(previous))
+        models[name] = _measure(name, model, tokenizer, prepared, chosen, ends, settings, has_previous=bool(previous))
         if tasks:
             print(f"{name}: tasks {', '.join(settings.tasks)}", flush=True)
-            measured = dataclasses.replace(measured, tasks=tasks.evaluate(model, tokenizer, settings.seed))
-        models[name] = measured
+            scores = tasks.evaluate(model, tokenizer, settings.seed)
+            models[name] = dataclasses.replace(models[name], tasks=scores)
     means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, settings.seed)
     outcomes = gate.judge(settings, _gate_measures(models, losses, interval[1], means["adapter"], prepared, settings))
     result = _result(losses, means, gate.reason(outcomes))
-    files.write_json(
-        settings.work / "report" / "evaluation.json",
-        {
-            **dataclasses.asdict(result),
-            "adapter_digest": settings.adapter_digest or adapter_digest(folder),
-            "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
-            "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
-            "scores": evaluation_record.scores(means),
-            "tasks": evaluation_record.tasks(models),
-            "max_new_tokens": settings.max_new_tokens,
-            **evaluation_record.rows(models, prepared, rows),
-            "samples": evaluation_record.samples(models, chosen),
-        },
-    )
+    record = {
+        **dataclasses.asdict(result),
+        "adapter_digest": settings.adapter_digest or adapter_digest(folder),
+        "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
+        "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
+        "max_new_tokens": settings.max_new_tokens,
+        **evaluation_record.measurements(models, means, prepared, rows, chosen),
+    }
+    files.write_json(settings.work / "report" / "evaluation.json", record)
     _print_summary(result, outcomes, interval, len(chosen))
     for line in evaluation_record.format_tasks(models):
         print(line, flush=True)
@@ -115,7 +110,8 @@ def _measure(
     prepared: Prepared,
     chosen: Sequence[Sequence[Message]],
     ends: list[int],
-    max_new_tokens: int,
+    settings: Settings,
+    *,
     has_previous: bool,
 ) -> Measurements:
     count, per_model = len(prepared.rows), len(prepared.rows) + len(chosen)
@@ -129,7 +125,7 @@ def _measure(
         progress.report(offset + done, total, f"{name}: loss of {done}/{count} rows")
 
     losses = row_losses(model, prepared.rows, report_batch)
-    answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, max_new_tokens)
+    answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, settings.max_new_tokens)
     scores = [answer_metrics.score(text, str(row[-1]["content"])) for text, row in zip(answers, chosen, strict=True)]
     progress.report(offset + per_model, total, f"{name}: {len(answers)} answers")
     return Measurements(losses, answers, scores)

@@ -56,8 +56,6 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         BadInput: A library rejects the settings, or the loss is not finite.
         SystemExit: 143 after SIGTERM.
     """
-    from transformers import PrinterCallback
-
     checkpoint = group.on_rank_zero(
         "checkpoint", lambda: checkpoints.latest(settings.work / "checkpoints", inputs.fingerprint)
     )
@@ -83,12 +81,8 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     _log_start(trainer, f"{data}, {device}", checkpoint)
     if sharded:
         sharding.shard(trainer)
-    if frozen := lora_init.freeze_second_half(trainer.model, config.lora):
-        attach(trainer, frozen)
     shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
-    trainer.remove_callback(PrinterCallback)
-    if group.is_rank_zero:
-        attach(trainer, TrainingLog(settings.work / "report" / "train.jsonl"))
+    _attach_callbacks(trainer, settings, config, group)
     checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, group)
     attach(trainer, checkpointing)
     report_to = settings.report_to if group.is_rank_zero else "none"
@@ -100,6 +94,16 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     if checkpointing.latest is None or not checkpointing.latest.finished:
         _exit_terminated(checkpointing.latest)
     return checkpointing.latest
+
+
+def _attach_callbacks(trainer: Any, settings: Settings, config: TrainingConfig, group: DistributedContext) -> None:
+    from transformers import PrinterCallback
+
+    if frozen := lora_init.freeze_second_half(trainer.model, config.lora):
+        attach(trainer, frozen)
+    trainer.remove_callback(PrinterCallback)
+    if group.is_rank_zero:
+        attach(trainer, TrainingLog(settings.work / "report" / "train.jsonl"))
 
 
 def _prepare_dataset(

@@ -129,9 +129,32 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
     """
     from trl import DPOConfig, SFTConfig
 
-    compute = compute_dtype(device)
     pairs = config.objective == "dpo"
-    defaults: dict[str, Any] = {
+    arguments = {
+        **_default_arguments(config, device, rows, padding_free=padding_free and not pairs),
+        **config.arguments,
+        **_fixed_arguments(folder, device),
+    }
+    if pairs:
+        # trl turns dropout off by default.
+        arguments = {key: value for key, value in arguments.items() if key not in dpo.SFT_ONLY}
+        arguments |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
+    else:
+        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    if arguments.get("padding_free") and not arguments.get("packing"):
+        arguments["max_length"] = None  # rows are truncated already; trl requires None
+    try:
+        trainer_arguments = (DPOConfig if pairs else SFTConfig)(**arguments)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
+    trainer_arguments.report_to = []  # transformers adds Kubeflow if its variables are set
+    return trainer_arguments
+
+
+def _default_arguments(config: TrainingConfig, device: str, rows: int, *, padding_free: bool) -> dict[str, Any]:
+    """Return the training arguments that the user can override."""
+    compute = compute_dtype(device)
+    return {
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,  # below 1: a fraction of all steps
         "max_grad_norm": 1.0,
@@ -142,9 +165,13 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
         "ddp_find_unused_parameters": False,  # all adapter weights are used, and the search takes time
         "save_steps": _epoch_steps(config.arguments, rows) if config.by_epoch else 0.1,  # a tenth of all steps
         "save_total_limit": 2,
-        **batching.defaults(config.arguments, padding_free=padding_free and not pairs),
+        **batching.defaults(config.arguments, padding_free=padding_free),
     }
-    fixed = {
+
+
+def _fixed_arguments(folder: Path, device: str) -> dict[str, Any]:
+    """Return the training arguments that the step sets."""
+    return {
         "output_dir": str(folder),
         "use_cpu": device == "cpu",
         "save_strategy": "steps",
@@ -153,21 +180,7 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
         "logging_nan_inf_filter": False,  # it would hide a diverged training
         "disable_tqdm": True,
         "report_to": "none",  # steps/tune/tracking.py reports
-        **({} if pairs else {"dataset_kwargs": {"skip_prepare_dataset": True}}),
     }
-    arguments = {**defaults, **config.arguments, **fixed}
-    if pairs:
-        # trl turns dropout off by default.
-        arguments = {key: value for key, value in arguments.items() if key not in dpo.SFT_ONLY}
-        arguments |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
-    if arguments.get("padding_free") and not arguments.get("packing"):
-        arguments["max_length"] = None  # rows are truncated already; trl requires None
-    try:
-        trainer_arguments = (DPOConfig if pairs else SFTConfig)(**arguments)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"training_arguments: {error}", "see the keys of trl's SFTConfig") from None
-    trainer_arguments.report_to = []  # transformers adds Kubeflow if its variables are set
-    return trainer_arguments
 
 
 def lora_config(config: TrainingConfig, model: Any) -> Any:

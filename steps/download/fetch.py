@@ -1,4 +1,4 @@
-"""Concurrent HTTP downloads of several files, atomic and cached."""
+"""Concurrent downloads of the files of several locations, atomic and cached."""
 
 from __future__ import annotations
 
@@ -6,46 +6,55 @@ import concurrent.futures
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urlsplit
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
-from steps.download.transfer import DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_path
+from steps.data.locations import find
+from steps.data.locations.http_file import HttpFile
+from steps.data.locations.location import HttpLocation, InvalidLocation, Location, parse
+from steps.data.locations.object_store import ObjectReaders
+from steps.download.transfer import RETRY, DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_path
 from steps.runtime import hosts
-from steps.runtime.errors import BadInput, StepError
-from steps.runtime.retry import Sleep
+from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.retry import Sleep, retry_call
 
+T = TypeVar("T")
 MAX_CONNECTIONS = 4
 
 
 def fetch_all(
     urls: Sequence[str], folder: Path, *, allow_private_hosts: bool = False, wait: Sleep | None = None
 ) -> list[DownloadedFile]:
-    """Download every URL into ``folder`` and return the files in the order of ``urls``.
+    """Download the files of every location into ``folder`` and return them in the order of ``urls``.
 
-    Existing files are reused, partial ones resumed. ``#sha256=<hex>`` at the end of a URL is the expected digest
-    (pip's syntax). A failure stops the other downloads after their first bytes, so that all failures are reported
-    together; partial files are kept.
+    Existing files are reused, partial ones resumed. A failure stops the other downloads after their first bytes, so
+    that all failures are reported together; partial files are kept.
 
     Raises:
-        BadInput: permanent errors of URLs, responses or the disk; lists all failed downloads.
+        BadInput: permanent errors of locations, responses or the disk; lists all failed downloads.
         StepError: unreachable or slow servers.
     """
-    targets = _parse_urls(urls, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    locations = _parse_locations(urls)
     stop = threading.Event()
-    meter = ProgressMeter(target.shown for target in targets)
-    with concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
-        sleep = stop.wait if wait is None else wait
-        transfers = [Transfer(target, meter, stop, sleep, allow_private_hosts) for target in targets]
+    sleep = stop.wait if wait is None else wait
+    with ObjectReaders() as readers, concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
+        searches = [
+            pool.submit(_find_targets, location, digest, folder, readers, allow_private_hosts, wait or time.sleep)
+            for location, digest in locations
+        ]
+        targets = _reject_duplicates([target for found in _collect(searches) for target in found])
+        folder.mkdir(parents=True, exist_ok=True)
+        meter = ProgressMeter(target.shown for target in targets)
+        transfers = [Transfer(target, meter, stop, sleep) for target in targets]
         futures = [pool.submit(transfer.run) for transfer in transfers]
         try:
-            concurrent.futures.wait(futures)
+            return _collect(futures)
         except BaseException:
             stop.set()
             raise
-    _raise_all([error for future in futures if (error := future.exception()) and not isinstance(error, Stopped)])
-    return [future.result() for future in futures]
 
 
 def delete_downloads(paths: Iterable[Path]) -> None:
@@ -55,32 +64,58 @@ def delete_downloads(paths: Iterable[Path]) -> None:
             file.unlink(missing_ok=True)
 
 
-def _parse_urls(urls: Sequence[str], folder: Path) -> list[Target]:
+def _parse_locations(urls: Sequence[str]) -> list[tuple[Location, str]]:
     errors: list[str] = []
-    targets: dict[str, Target] = {}
+    locations: dict[Location, str] = {}
     for text in urls:
         try:
-            url, fragment = urldefrag(text.strip())
-            parts = urlsplit(url)
-            _ = parts.port
-        except ValueError as error:
+            location, digest = parse(text)
+        except InvalidLocation as error:
             errors.append(f"{hosts.shown(text)}: {error}")
             continue
-        digest = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            errors.append(f"{hosts.shown(text)}: not an http or https URL")
-        elif fragment and not digest:
-            errors.append(f"{hosts.shown(text)}: the fragment must be sha256=<64 hex digits>")
-        elif url in targets:
+        if location in locations:
             errors.append(f"{hosts.shown(text)}: duplicate URL")
-        else:
-            # Base names are often equal ("0000.parquet"), so the name begins with a digest of the URL.
-            base = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path.rpartition("/")[2]))[-100:]
-            name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{base or 'file'}"
-            targets[url] = Target(url, f"sha256:{digest[1].lower()}" if digest else "", folder / name)
+        locations[location] = digest
     if errors:
         raise BadInput("\n  ".join(["invalid URLs:", *errors]), "correct these URLs")
-    return list(targets.values())
+    return list(locations.items())
+
+
+def _find_targets(
+    location: Location, digest: str, folder: Path, readers: ObjectReaders, allow_private: bool, wait: Sleep
+) -> list[Target]:
+    """Return the files of a location, with their destinations."""
+    try:
+        found = retry_call(lambda: find.find_files(location, readers, allow_private), RETRY, sleep=wait)
+    except TransientError as error:
+        raise StepError(f"{location.shown}: {error.message}", "check that the server is up and reachable") from error
+    if digest and len(found) != 1:
+        raise BadInput(f"{location.shown}: a checksum needs one file, not {len(found)}", "remove #sha256=")
+    targets = []
+    for entry in found:
+        # Base names are often equal ("0000.parquet"), so the name begins with a digest of the URL.
+        key = entry.file.url if isinstance(entry.file, HttpFile) else entry.file.shown
+        path = urlsplit(key).path if isinstance(location, HttpLocation) else key
+        base = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(path.rpartition("/")[2]))[-100:]
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{base or 'file'}"
+        targets.append(Target(entry.file, digest, folder / name))
+    return targets
+
+
+def _reject_duplicates(targets: Sequence[Target]) -> list[Target]:
+    unique = {target.path: target for target in targets}
+    if len(unique) < len(targets):
+        paths = [target.path for target in targets]
+        twice = dict.fromkeys(target.shown for target in targets if paths.count(target.path) > 1)
+        raise BadInput(f"several locations name {', '.join(list(twice)[:5])}", "use locations that do not overlap")
+    return list(unique.values())
+
+
+def _collect(futures: Sequence[concurrent.futures.Future[T]]) -> list[T]:
+    """Wait for all; return the results, or raise the errors together."""
+    concurrent.futures.wait(futures)
+    _raise_all([error for future in futures if (error := future.exception()) and not isinstance(error, Stopped)])
+    return [future.result() for future in futures]
 
 
 def _raise_all(errors: Sequence[BaseException]) -> None:

@@ -29,14 +29,16 @@ class DataOptions(Options):
     "code.parquet": 0.5}` (half of its rows, sampled by the seed). A file is named by the end of its URL or path.
     Rows are held out before weights apply."""
     allow_private_hosts: bool = False
-    """Allow URLs of private networks, this machine, and services of the cluster."""
+    """Allow URLs and object store endpoints of private networks, this machine, and services of the cluster; never
+    link-local addresses and cloud metadata services."""
 
 
 class DatasetOptions(DataOptions):
     """Source and order of the rows."""
 
     urls: list[str] = []
-    """Parquet files by http or https (KAITO `input.urls`); `#sha256=<hex>` at the end is checked."""
+    """Data files (KAITO `input.urls`) by `https://`, `hf://datasets/`, `s3://`, `gs://`, `abfss://` or `az://`; except
+    with https also folders and patterns. `#sha256=<hex>` after a file is checked."""
     image: str = ""
     """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
     shuffle: bool = True

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.data import file_weights, row_messages
+from steps.data.locations import location
 from steps.download import fetch, resampling, rows
 from steps.download.row_shuffle import RowBuffer
 from steps.download.settings import Result, Settings
@@ -72,7 +73,8 @@ def outputs_intact(settings: Settings, result: Result) -> bool:
 
 def _collect_sources(settings: Settings, raw: Path) -> list[_Source]:
     if settings.urls:
-        _resolve_weights(settings.weights, settings.urls)  # before downloading
+        if all(location.is_single_file(url) for url in settings.urls):
+            _resolve_weights(settings.weights, settings.urls)  # before downloading
         return _fetch_files(settings, raw)
     if settings.source:
         return _find_files(settings.source)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit, urlunsplit
 
@@ -25,6 +27,8 @@ from steps.runtime import addresses
 from steps.runtime.errors import BadInput
 
 REDIRECTS = 10
+RESPONSE_SECONDS = 60.0
+"""Time from a request to the end of the response's head."""
 _FORBIDDEN_FIX = "use another host; allow_private_hosts does not apply to these addresses"
 
 
@@ -182,24 +186,44 @@ def _check_peer(connection: socket.socket, host: str, allow_private: bool) -> so
     return connection
 
 
-class _PublicHTTP(HTTPConnection):
+def _shut_down(connection: socket.socket) -> None:
+    with suppress(OSError):
+        # Not SSLSocket's method, which would drop the TLS state that another thread is reading.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class _Guard(HTTPConnection):
+    """Connection to an allowed peer, whose response must begin in time; ``timeout`` is only the time between bytes."""
+
+    allow_private = False
+
     def _new_conn(self) -> socket.socket:
-        return _check_peer(super()._new_conn(), self.host, allow_private=False)
+        return _check_peer(super()._new_conn(), self.host, self.allow_private)
+
+    def getresponse(self) -> Any:
+        timer = threading.Timer(RESPONSE_SECONDS, _shut_down, [self.sock])
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
 
 
-class _PublicHTTPS(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _check_peer(super()._new_conn(), self.host, allow_private=False)
+class _PublicHTTP(_Guard):
+    pass
 
 
-class _AllowedHTTP(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _check_peer(super()._new_conn(), self.host, allow_private=True)
+class _PublicHTTPS(_Guard, HTTPSConnection):
+    pass
 
 
-class _AllowedHTTPS(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _check_peer(super()._new_conn(), self.host, allow_private=True)
+class _AllowedHTTP(_Guard):
+    allow_private = True
+
+
+class _AllowedHTTPS(_Guard, HTTPSConnection):
+    allow_private = True
 
 
 class _PublicHTTPPool(HTTPConnectionPool):

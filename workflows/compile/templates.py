@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hera.workflows import Parameter, Suspend
 
-from workflows.compile import pod, settings, tracking
+from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.parameters import IMAGE, TUNING, data_inputs
 from workflows.compile.retries import Retries
 from workflows.compile.settings import required
@@ -44,7 +44,7 @@ def preflight(plan: Plan) -> StepTemplate:
             *output_mounts(plan),
         ],
         env=[
-            *([pod.access_token(plan, optional=True)] if plan.model.access_secret else []),
+            *_hub_and_data(plan),
             *_push_config(plan),
             *tracking.environment(plan),
         ],
@@ -68,7 +68,10 @@ def download(plan: Plan) -> StepTemplate:
         settings.download(plan),
         inputs=data_inputs(data),
         mounts=[WORK_MOUNT, *data_mounts(data)],
-        env=[pod.docker_config(PULL_SECRET)] if data.image_pull_secrets else [],
+        env=[
+            *data_access.environment(plan),
+            *([pod.docker_config(PULL_SECRET)] if data.image_pull_secrets else []),
+        ],
         requests=pod.DATA,
         retries=Retries(5),
         timeout="12h",
@@ -196,6 +199,14 @@ def report(plan: Plan) -> StepTemplate:
         mounts=[WORK_MOUNT],
         retries=Retries(2),
     )
+
+
+def _hub_and_data(plan: Plan) -> list[pod.SecretEnv]:
+    """Return the environment of preflight, which reads the hub, and the data unless a schedule checks them before."""
+    of_data = [] if plan.schedule else data_access.environment(plan)
+    has_token = any(variable.name == "HF_TOKEN" for variable in of_data)
+    token = [pod.access_token(plan, optional=True)] if plan.model.access_secret and not has_token else []
+    return [*token, *of_data]
 
 
 def _push_config(plan: Plan) -> list[pod.Env]:

@@ -21,6 +21,11 @@ from workflows.spec.schedule import PipelineSchedule
 class PipelineData(DataOptions, Fields):
     """Options for reading and splitting the rows."""
 
+    secret: ObjectName = ""
+    """Secret whose keys are environment variables of the pods that read the data: HF_TOKEN; AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL; AZURE_STORAGE_ACCOUNT, AZURE_STORAGE_KEY,
+    AZURE_STORAGE_SAS_TOKEN. Not needed with workload identity."""
+
 
 class PipelineEvaluation(EvaluationOptions, Fields):
     """Comparison of the adapter with its base model, and the gate: all its rules must pass."""

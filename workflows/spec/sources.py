@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steps.data import file_weights
+from steps.data.locations.location import is_single_file
 from steps.oci import reference
 from steps.runtime.errors import BadInput
 from workflows.field_path import join
@@ -66,8 +67,8 @@ def check_source(source: DataSource, path: str, allow_private: bool, findings: F
 
 
 def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str, findings: Findings) -> None:
-    """Report weights of files that are not among the URLs; the download step checks those of volumes and images."""
-    if given:
+    """Report weights of files that are not among the URLs; the download step checks those of folders and images."""
+    if given and all(is_single_file(url) for url in given):
         for fault in file_weights.resolve_weights(weights, given)[1]:
             findings.error(join(path, fault.key) if fault.key else path, fault.message, fault.fix)
 

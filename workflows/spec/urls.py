@@ -8,6 +8,7 @@ import socket
 import unicodedata
 from urllib.parse import parse_qsl, urlsplit
 
+from steps.data.locations.location import InvalidLocation, is_single_file, parse
 from steps.runtime import addresses
 from steps.runtime.redaction import is_signature
 from workflows.spec.findings import Findings
@@ -18,7 +19,17 @@ _ALLOW = "to allow private hosts, write pipeline: {data: {allowPrivateHosts: tru
 
 
 def check(url: str, path: str, allow_private: bool, findings: Findings) -> None:
-    """Report errors of one URL of ``tuning.input.urls``."""
+    """Report errors of one location of ``tuning.input.urls``."""
+    if is_single_file(url):
+        _check_url(url, path, allow_private, findings)
+        return
+    try:
+        parse(url)
+    except InvalidLocation as error:
+        findings.error(path, f"data source URL {error}", error.fix)
+
+
+def _check_url(url: str, path: str, allow_private: bool, findings: Findings) -> None:
     try:
         parts = urlsplit(url)
         # Name resolution normalizes digits and dots of other scripts (IDNA).
@@ -26,10 +37,7 @@ def check(url: str, path: str, allow_private: bool, findings: Findings) -> None:
     except ValueError as error:
         findings.error(path, f"invalid data source URL: {error}", "write https://host/path/file.parquet")
         return
-    if parts.scheme not in ("http", "https"):
-        fix = "write https://...; use volumeSource for a local directory"
-        findings.error(path, f"data source URL must use HTTP or HTTPS, not {parts.scheme or 'a bare path'!r}", fix)
-    elif not host or re.search(r"\s", url):
+    if not host or re.search(r"\s", url):
         findings.error(path, "invalid data source URL", "write https://host/path/file.parquet")
     else:
         _check_host(host, path, allow_private, findings)

@@ -20,6 +20,7 @@ from faults import RETRY_AFTER, Faults, kill_proof
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
 
+from steps.data.locations import http_file
 from steps.download import fetch, transfer
 from steps.download.settings import Settings
 from steps.download.step import download
@@ -62,7 +63,7 @@ def attempt(
         urls = [server.url + DIRECT, server.redirect(MOVED, STORED)]
         settings = Settings(work=tmp_path / str(next(NUMBER)), urls=urls, allow_private_hosts=True)
         # Short where no answer comes; elsewhere long enough that a slow machine causes no faults.
-        monkeypatch.setattr(transfer, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
+        monkeypatch.setattr(http_file, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
         waits.clear()
         try:
             if cut:

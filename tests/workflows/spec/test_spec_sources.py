@@ -213,8 +213,15 @@ BROKEN = {
 }
 
 BAD_URLS = {
-    "not http": ("s3://bucket/x.parquet", "data source URL must use HTTP or HTTPS"),
-    "path": ("/data/x.parquet", "data source URL must use HTTP or HTTPS"),
+    "scheme": ("ftp://host/x.parquet", "data source URL must use one of http, https, hf"),
+    "path": ("/data/x.parquet", "not 'a bare path'"),
+    "keys in s3": ("s3://KEY:SECRET@bucket/x", "contains credentials"),
+    "password in abfs": ("abfs://c:k@acct.dfs.core.windows.net/x", "contains credentials"),
+    "endpoint in s3": ("'s3://b/x?endpoint_override=h'", "options after ? are not supported"),
+    "host in abfs": ("abfs://c@169.254.169.254/x", "not an Azure storage account"),
+    "model of the hub": ("hf://org/name", "is not a dataset of the hub"),
+    "slice of a split": ("'hf://datasets/o/n?split=train[:9]'", "slices of a split"),
+    "checksum of a folder": (f"'s3://b/x/*#sha256={'0' * 64}'", "needs one file"),
     "no host": ("https:///x", "invalid data source URL"),
     "bad port": ("https://a.example:99999/x", "invalid data source URL"),
     "bad brackets": ("'https://[::1/x'", "invalid data source URL"),

@@ -1,0 +1,152 @@
+"""A file by http or https: ranges, entity tags, redirects, and a minimum speed."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from urllib3.exceptions import HTTPError, IncompleteRead
+
+from steps.data.locations import speed
+from steps.data.locations.remote_file import Content, FileChanged, FileState
+from steps.runtime import hosts
+from steps.runtime.errors import BadInput, TransientError
+from steps.runtime.retry import retry_after
+
+TIMEOUTS = (15, 60)  # seconds to connect, and between bytes
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class HttpFile:
+    """A URL."""
+
+    url: str
+    shown: str
+    allow_private: bool = False
+
+    @contextmanager
+    def open(self, offset: int, known: FileState) -> Iterator[Content]:
+        """Request the bytes from ``offset`` on; see ``RemoteFile``."""
+        headers = {"Range": f"bytes={offset}-", "If-Range": known.validator} if offset else {}
+        with self.respond(headers) as response:
+            yield self._content(response, offset, known)
+
+    @contextmanager
+    def respond(self, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+        """Request the URL; errors are those of ``open``, except those of the status."""
+        # Identity: lengths and ranges of an encoded response count encoded bytes.
+        headers = {"Accept-Encoding": "identity", "User-Agent": "argotune", **headers}
+        try:
+            private = self.allow_private
+            with (
+                hosts.session(allow_private=private) as session,
+                hosts.get(session, self.url, headers, allow_private=private, timeout=TIMEOUTS) as response,
+            ):
+                yield response
+        except socket.gaierror as error:
+            raise TransientError(f"a host name does not resolve: {error.strerror}") from error
+        except (requests.RequestException, HTTPError) as error:
+            raise self._connection_error(error) from error
+
+    def _content(self, response: requests.Response, offset: int, known: FileState) -> Content:
+        status = response.status_code
+        if status == 416 and offset and _content_range(response)[1] == offset == known.size:
+            # The step was killed after the last byte.
+            return Content(offset, offset, known.etag, known.last_modified, lambda: b"")
+        self.check_status(response)
+        start, size = _content_range(response) if status == 206 else (0, _content_length(response))
+        etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
+        is_plain = response.headers.get("Content-Encoding", "identity") == "identity"
+        return Content(start, size, etag, modified, _guarded_read(response), is_plain)
+
+    def check_status(self, response: requests.Response) -> None:
+        """Raise the error of a response that is neither 200 nor 206."""
+        status = response.status_code
+        if status in (200, 206):
+            return
+        message = f"{status} {response.reason or http.client.responses.get(status, '')}".strip()
+        if status == 416:
+            raise FileChanged
+        if status >= 500 or status in (408, 425, 429):
+            raise TransientError(message, retry_after=retry_after(response))
+        raise BadInput(f"{self.shown}: {message}", hosts.access_fix(self.url, status))
+
+    def _connection_error(self, error: requests.RequestException | HTTPError) -> Exception:
+        causes = list(_iter_causes(error))
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+            return BadInput(
+                f"{self.shown}: the server's certificate is not trusted",
+                "set REQUESTS_CA_BUNDLE to the certificate authority's file",
+            )
+        if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+            return BadInput(f"{self.shown}: invalid URL or redirect", "correct the URL")
+        if any(isinstance(cause, TimeoutError) for cause in causes):
+            return TransientError("the server timed out")
+        if any(isinstance(cause, IncompleteRead) for cause in causes):
+            return TransientError("the connection ended early")
+        system = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+        return TransientError(system[0] if system else f"the connection was lost ({type(causes[-1]).__name__})")
+
+
+def read_response(response: requests.Response, max_bytes: int) -> bytes:
+    """Return the body of a response.
+
+    Raises:
+        BadInput: it has more than ``max_bytes``.
+    """
+    content, read = bytearray(), _guarded_read(response)
+    while part := read():
+        content += part
+        if len(content) > max_bytes:
+            raise BadInput(
+                f"{hosts.shown(response.url)}: the response has more than {max_bytes} bytes", "check the URL"
+            )
+    return bytes(content)
+
+
+def _guarded_read(response: requests.Response) -> Callable[[], bytes]:
+    """Return a function that reads the next bytes, and fails below the minimum speed."""
+    guard = speed.SpeedGuard(speed.MIN_SPEED)
+
+    def read() -> bytes:
+        # read1: read and iter_content lose a partial chunk when the connection breaks.
+        chunk: bytes = response.raw.read1(CHUNK, decode_content=True)
+        if chunk:
+            guard.add(len(chunk))
+        return chunk
+
+    return read
+
+
+def _content_length(response: requests.Response) -> int | None:
+    value = response.headers.get("Content-Length", "")
+    return int(value) if value.isdecimal() else None
+
+
+def _content_range(response: requests.Response) -> tuple[int, int | None]:
+    """Return first byte (-1 if absent) and total size of a Content-Range (RFC 9110, 14.4)."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if not found:
+        return -1, None
+    return int(found[1] or -1), None if found[2] == "*" else int(found[2])
+
+
+def _iter_causes(error: Any) -> Iterator[BaseException]:
+    """Yield an error, the errors that urllib3 wrapped in it, and their causes."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        cause = pending.pop(0)
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        yield cause
+        pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+from certificates import KeyPair, write_certificate
 from registry_fixture import Answer, Front, Request
 
 TENANT, CLIENT = "11111111-2222-3333-4444-555555555555", "66666666-7777-8888-9999-000000000000"
@@ -73,9 +73,9 @@ class Acr:
 class Entra:
     """The token endpoint of Microsoft Entra over TLS, which accepts the assertion of a pod (RFC 7523)."""
 
-    def __init__(self, key: Path, certificate: Path) -> None:
+    def __init__(self, pair: KeyPair) -> None:
         self.front = Front("no registry")
-        self.front.use_tls(key, certificate)
+        self.front.use_tls(*pair)
         self.front.before = self.answer
         self.url = f"https://{self.front.address}"
         self.requests: list[dict[str, str]] = []
@@ -94,31 +94,17 @@ class Entra:
 def workload_identity(folder: Path, acr: Acr) -> Iterator[Entra]:
     """Set the environment that Azure's webhook sets in a pod, with a fake Entra."""
     folder.mkdir(exist_ok=True)
-    key, certificate, token = folder / "key.pem", folder / "certificate.pem", folder / "assertion"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-nodes",
-        "-newkey",
-        "rsa:2048",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        *subject,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    pair = write_certificate(folder)
+    token = folder / "assertion"
     token.write_text(ASSERTION)
-    entra = Entra(key, certificate)
+    entra = Entra(pair)
     with pytest.MonkeyPatch.context() as environment:
         for name, value in {
             "AZURE_AUTHORITY_HOST": entra.url,
             "AZURE_TENANT_ID": TENANT,
             "AZURE_CLIENT_ID": CLIENT,
             "AZURE_FEDERATED_TOKEN_FILE": str(token),
-            "REQUESTS_CA_BUNDLE": str(certificate),
+            "REQUESTS_CA_BUNDLE": str(pair.certificate),
             "ARGOTUNE_AZURE_REGISTRIES": acr.address,
         }.items():
             environment.setenv(name, value)

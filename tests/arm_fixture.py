@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from arm_server import A100, ASSERTION, CLIENT_ID, CLUSTER, GROUP, SUBSCRIPTION, TENANT, ArmServer
+from certificates import write_certificate
 
 from steps.provision import aks, aks_client
 from steps.provision.settings import ClusterRef, ReleaseSettings, Settings
@@ -53,11 +54,12 @@ class Pod:
 def serve_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
     """Start the fake server, and set the environment of a pod with a workload identity."""
     pytest.importorskip("azure.mgmt.containerservice")
-    server = ArmServer(_certificate(folder))
+    pair = write_certificate(folder)
+    server = ArmServer(pair)
     (folder / "token").write_text(ASSERTION)
     environment = {
         "KUBERNETES_SERVICE_HOST": "10.0.0.1",
-        "REQUESTS_CA_BUNDLE": str(folder / "azure.pem"),
+        "REQUESTS_CA_BUNDLE": str(pair.certificate),
         "ARGOTUNE_ARM_ENDPOINT": server.url,
         "AZURE_AUTHORITY_HOST": server.url,
         "AZURE_TENANT_ID": TENANT,
@@ -68,28 +70,3 @@ def serve_pod(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
         monkeypatch.setenv(name, value)
     yield Pod(server, folder)
     server.close()
-
-
-def _certificate(folder: Path) -> Path:
-    """Write key and self-signed certificate of a local server to a file."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    today = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "azure.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-    return file

@@ -14,9 +14,9 @@ import threading
 import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
+from certificates import KeyPair
 from faults import Faults, FaultyHandler
 
 SUBSCRIPTION, GROUP, CLUSTER, TENANT = "00000000-0000-0000-0000-00000000beef", "ml", "aks-ml", "tenant-1"
@@ -103,7 +103,7 @@ class ArmServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, certificate: Path) -> None:
+    def __init__(self, pair: KeyPair) -> None:
         self.faults = Faults()
         self.azure = Azure(
             skus=[sku(A100, "StandardNCADSA100v4Family", 24), sku(A10, "StandardNVADSA10v5Family", 36)],
@@ -118,7 +118,7 @@ class ArmServer(ThreadingHTTPServer):
         handler = type("Handler", (_Handler,), {"faults": self.faults, "azure": self.azure, "lock": self.lock})
         super().__init__(("127.0.0.1", 0), handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
+        context.load_cert_chain(pair.certificate, pair.key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.url = f"https://localhost:{self.server_port}"
         handler.url = self.url

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import write_certificate
 from kubernetes import client, config, watch
 from kubernetes.client import ApiException
 from kubernetes_server import KubernetesServer
@@ -337,19 +337,12 @@ def test_another_process_uses_it(cluster: KubernetesServer, tmp_path: Path) -> N
     assert [(call.user, str(call)) for call in cluster.calls] == [("tester", "list namespaces")]
 
 
-def test_kubectl_takes_it_for_a_cluster(
-    cluster: KubernetesServer, tmp_path: Path, needs_tool: Callable[[str], str]
-) -> None:
+def test_kubectl_takes_it_for_a_cluster(cluster: KubernetesServer, tmp_path: Path) -> None:
     kubectl = shutil.which("kubectl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    openssl = needs_tool("openssl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
     # Over plain HTTP kubectl sends no token.
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
-    make = [openssl, "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", certificate, *subject]
-    subprocess.run(make, check=True, capture_output=True)
-    cluster.use_tls(key, certificate)
+    cluster.use_tls(*write_certificate(tmp_path))
     cluster.kubeconfig(tmp_path / "kubeconfig")
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig"), "HOME": str(tmp_path)}
 

@@ -79,18 +79,32 @@ def model_manager(name: str, base: Path, dtype: str = "") -> Any:
 
 def build_app(models: Any) -> Any:
     """Return the library's FastAPI application with ``models``, the LoRA API, and errors in OpenAI's form."""
-    from fastapi import Request
-    from fastapi.responses import JSONResponse, PlainTextResponse
-    from transformers.cli.serving.chat_completion import ChatCompletionHandler
-    from transformers.cli.serving.completion import CompletionHandler
-    from transformers.cli.serving.response import ResponseHandler
     from transformers.cli.serving.server import build_server
     from transformers.cli.serving.transcription import TranscriptionHandler
     from transformers.cli.serving.utils import GenerationState
 
-    class NamedModel:
-        """Rejects a request without a model, which the library does not handle."""
+    state = GenerationState()
+    chat, completion, response = _handlers()
+    app = build_server(
+        models,
+        chat(models, state),
+        completion_handler=completion(models, state),
+        response_handler=response(models, state),
+        transcription_handler=TranscriptionHandler(models, state),
+        generation_state=state,
+    )
+    _add_lora_api(app, models, state)
+    _add_error_handlers(app, models)
+    return app
 
+
+def _handlers() -> tuple[Any, Any, Any]:
+    """Return the library's classes for chat, completions and responses; they reject a request without a model."""
+    from transformers.cli.serving.chat_completion import ChatCompletionHandler
+    from transformers.cli.serving.completion import CompletionHandler
+    from transformers.cli.serving.response import ResponseHandler
+
+    class NamedModel:
         def _resolve_model(self, body: dict[str, Any]) -> Any:
             if not isinstance(body.get("model"), str):
                 raise UnknownModel("")
@@ -105,21 +119,18 @@ def build_app(models: Any) -> Any:
     class Response(NamedModel, ResponseHandler):
         pass
 
-    state = GenerationState()
-    app = build_server(
-        models,
-        Chat(models, state),
-        completion_handler=Completion(models, state),
-        response_handler=Response(models, state),
-        transcription_handler=TranscriptionHandler(models, state),
-        generation_state=state,
-    )
+    return Chat, Completion, Response
+
+
+def _add_lora_api(app: Any, models: Any, state: Any) -> None:
+    """Add vLLM's runtime LoRA API."""
+    from fastapi.responses import PlainTextResponse
 
     @app.post("/v1/load_lora_adapter")
     async def load_lora_adapter(body: dict[str, str]) -> Any:
         name, folder = body["lora_name"], Path(body["lora_path"])
         if name in models.loaded:
-            return _error(400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded.")
+            return _error_response(400, "InvalidUserInput", f"The lora adapter '{name}' has already been loaded.")
         await asyncio.to_thread(models.add, name, folder)
         return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
@@ -127,26 +138,29 @@ def build_app(models: Any) -> Any:
     async def unload_lora_adapter(body: dict[str, str]) -> Any:
         name = body["lora_name"]
         if name not in models.loaded:
-            return _error(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
+            return _error_response(404, "NotFoundError", f"The lora adapter '{name}' cannot be found.")
         del models.loaded[name]
         if thread := state._generate_managers.pop(name, None):  # the library never stops them
             thread.submit(sys.exit)
         return PlainTextResponse(f"Success: LoRA adapter '{name}' removed successfully.")
 
+
+def _add_error_handlers(app: Any, models: Any) -> None:
     @app.exception_handler(UnknownModel)
-    async def unknown_model(request: Request, error: UnknownModel) -> JSONResponse:
+    async def unknown_model(request: Any, error: UnknownModel) -> Any:
         served = ", ".join(models.loaded)
         message = f"The model `{error}` does not exist." if str(error) else "The request has no model."
-        return _error(404, "NotFoundError", f"{message} Available models: {served}.", "model")
+        return _error_response(404, "NotFoundError", f"{message} Available models: {served}.", "model")
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return _error(500, "InternalServerError", f"{type(error).__name__}: {error}")
+    async def failed(request: Any, error: Exception) -> Any:
+        return _error_response(500, "InternalServerError", f"{type(error).__name__}: {error}")
 
-    def _error(status: int, kind: str, message: str, param: str | None = None) -> JSONResponse:
-        return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": status}}, status)
 
-    return app
+def _error_response(status: int, kind: str, message: str, param: str | None = None) -> Any:
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": status}}, status)
 
 
 def _with_adapter(model: Any, processor: Any, folder: Path) -> tuple[Any, Any]:

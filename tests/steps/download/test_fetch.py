@@ -6,12 +6,11 @@ import errno
 import hashlib
 import os
 import random
-import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
+from certificates import write_certificate
 from parquet_server import Fault, ParquetServer
 
 from steps.data.locations import http_file
@@ -194,12 +193,7 @@ def test_silent_server_is_resumed(tmp_path, parquet_server: ParquetServer, monke
 
 
 def test_certificates_are_checked(tmp_path, parquet_server: ParquetServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    make = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-keyout", key, "-out", certificate, *subject]
-    subprocess.run(make, check=True, capture_output=True)
+    key, certificate = write_certificate(tmp_path)
     parquet_server.use_tls(key, certificate)
     url = parquet_server.put("/x.parquet", BODY)
     with pytest.raises(BadInput, match="certificate is not trusted") as raised:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import write_certificate
 from faults import RETRY_AFTER
 from kubernetes import config
 from kubernetes_server import KubernetesServer
@@ -123,23 +122,10 @@ def test_log_is_empty_if_there_is_none(client: KubernetesClient, cluster: Kubern
 
 
 def test_pod_uses_its_service_account(
-    cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needs_tool: Callable[[str], str]
+    cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "ca.crt"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
-    make = [
-        needs_tool("openssl"),
-        "req",
-        "-x509",
-        "-nodes",
-        "-newkey",
-        "rsa:2048",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
-    subprocess.run([*make, *subject], check=True, capture_output=True)
+    key, certificate = write_certificate(tmp_path)
+    certificate = certificate.rename(tmp_path / "ca.crt")
     cluster.use_tls(key, certificate)
     (tmp_path / "token").write_text(cluster.token("provision"))
     (tmp_path / "namespace").write_text("argotune")

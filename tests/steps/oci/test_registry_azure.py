@@ -22,8 +22,7 @@ def acr(front: Front) -> Acr:
 
 
 @pytest.fixture
-def entra(acr: Acr, needs_tool: Callable[[str], str], tmp_path: Path) -> Iterator[Entra]:
-    needs_tool("openssl")
+def entra(acr: Acr, tmp_path: Path) -> Iterator[Entra]:
     with workload_identity(tmp_path / "identity", acr) as server:
         yield server
 

@@ -10,16 +10,11 @@ from typing import Any
 
 import pytest
 import trainable_model
-from tuning import losses, quick, small_model, with_rows
+from tuning import losses, quick, with_rows
 
 from steps.data.chat_tokens import ChatTokens, prepare
 from steps.models.model import load_base, load_tokenizer
 from steps.tune import batching
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 def mixed_rows(tokenizer: Any) -> list[ChatTokens]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from trainable_model import chat_rows, write_rows
-from tuning import losses, quick, small_model, with_rows
+from tuning import losses, quick, with_rows
 
 from steps.download import step as download
 from steps.models.model import load_tokenizer
@@ -19,11 +19,6 @@ from steps.tune import dpo
 from steps.tune.checkpoints import MARKER
 
 DPO: dict[str, Any] = {"objective": "dpo", "beta": 0.5, "max_steps": 8, "dropout": 0.0, "learning_rate": 2e-3}
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 def rejected(count: int) -> list[list[dict[str, str]]]:

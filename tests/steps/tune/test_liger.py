@@ -6,15 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuning import losses, quick, small_model, with_rows
+from tuning import losses, quick, with_rows
 
 from steps.runtime.errors import BadInput
 from steps.tune import liger
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 def test_a_cpu_ignores_the_setting(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

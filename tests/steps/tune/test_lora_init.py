@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuning import losses, quick, small_model, with_rows
+from tuning import losses, quick, with_rows
 
 from steps.models.adapter import CONFIG
 from steps.runtime.errors import BadInput
@@ -15,11 +15,6 @@ from steps.tune import lora_init, training
 from steps.tune.checkpoints import MARKER
 
 FLOAT32 = {"torch_dtype": "float32"}
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

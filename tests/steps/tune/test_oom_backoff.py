@@ -6,18 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tuning import losses, quick, small_model, with_rows
+from tuning import losses, quick, with_rows
 
 from steps.runtime.errors import InsufficientCapacity
 from steps.tune import launcher, oom_backoff, training
 from steps.tune.oom_backoff import CHECKPOINTING, _is_out_of_memory
 from steps.tune.shared_batches import ACCUMULATION, BATCH_SIZE
 from steps.tune.training_config import TrainingConfig
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

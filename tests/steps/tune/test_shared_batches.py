@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuning import small_model
 
 from steps.data.chat_tokens import IGNORED
 from steps.tune import shared_batches
@@ -108,11 +107,6 @@ def test_split_batch_is_unchanged_for_the_same_world_size() -> None:
     assert shared_batches.split_batch(arguments, global_batch_size, 2) == arguments
     assert shared_batches.split_batch({BATCH_SIZE: 4}, 16, 1) == {BATCH_SIZE: 4, ACCUMULATION: 4}
     assert shared_batches.split_batch({BATCH_SIZE: 4}, 16, 3) == {BATCH_SIZE: 3, ACCUMULATION: 2}
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 def test_blank_rows_have_no_loss_but_gradients(tiny: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow_server import MlflowServer
 from trainable_model import curve
-from tuning import losses, quick, settings, small_model, with_rows
+from tuning import losses, quick, settings, with_rows
 
 from steps.check import step as check_step
 from steps.runtime.errors import BadInput
@@ -47,11 +47,6 @@ def send_events(work: Path, steps: Iterable[int], report_to: Any = "mlflow") -> 
             state.log_history.append({**logs, "step": step, "memory_gib": 1.5})
             events.on_log(arguments, state, control, logs)
         events.on_train_end(arguments, state, control)
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

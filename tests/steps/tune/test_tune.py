@@ -16,28 +16,11 @@ from tuning import (
     losses,
     one_thread,
     quick,
-    small_model,
-    undisturbed_run,
     with_rows,
 )
 
 from steps.models.adapter import adapter_digest
 from steps.runtime.errors import BadInput
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return undisturbed_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return with_rows(tmp_path / "work")
 
 
 def test_the_loss_falls_and_is_recorded(undisturbed: Path) -> None:

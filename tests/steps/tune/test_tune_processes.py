@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from trainable_model import curve
-from tuning import losses, quick, small_model, start, wait_for_step, with_rows
+from tuning import losses, quick, start, wait_for_step, with_rows
 
 from steps.tune import checkpoints
 
@@ -28,11 +28,6 @@ PLAIN: dict[str, Any] = {
 }
 TOGETHER = PLAIN | {"processes": 2, "batch_size": 2, "model_config": json.dumps(PLAIN["model_config"])}
 STEPS = 54
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
 
 
 def workers(parent: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -7,26 +7,11 @@ from pathlib import Path
 import pytest
 import trainable_model
 from trainable_model import curve
-from tuning import STEPS, losses, quick, settings, small_model, start, undisturbed_run, wait_for_step, with_rows
+from tuning import STEPS, losses, quick, settings, start, wait_for_step
 
 from steps.models.adapter import adapter_digest
 from steps.tune import checkpoints
 from steps.tune.step import outputs_intact
-
-
-@pytest.fixture
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_model(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return undisturbed_run(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return with_rows(tmp_path / "work")
 
 
 def test_a_killed_training_resumes(undisturbed: Path, tiny: Path, work: Path) -> None:

@@ -1,34 +1,24 @@
-"""``inference_config.yaml``: flags of vLLM are passed on, and what the rollout decides is refused."""
+"""``inference_config.yaml``: flags of vLLM are passed on, and what the rollout sets is rejected."""
 
 import pytest
 
 from workflows.errors import InvalidInput
 from workflows.spec import load
 
-WORKSPACE = """\
+HEADER = """\
 apiVersion: kaito.sh/v1beta1
 kind: Workspace
 metadata: {name: served}
-inference:
-  preset: {name: phi-3-mini-4k-instruct}
-  config: flags
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: flags}
-data:
-  inference_config.yaml: |
 """
-BOTH = """\
-apiVersion: kaito.sh/v1beta1
-kind: Workspace
-metadata: {name: served}
+TUNING = """\
 tuning:
   preset: {name: phi-3-mini-4k-instruct}
   method: qlora
   config: flags
   input: {urls: ["https://data.example.com/train.parquet"]}
   output: {image: registry.example.com/team/adapter:1.0}
+"""
+INFERENCE = """\
 inference:
   preset: {name: phi-3-mini-4k-instruct}
   config: flags
@@ -38,22 +28,26 @@ kind: ConfigMap
 metadata: {name: flags}
 data:
   inference_config.yaml: |
+"""
+TRAINING_CONFIG = """\
     vllm: {max-lora-rank: 16}
   training_config.yaml: |
     training_config:
       LoraConfig:
 """
+WORKSPACE = HEADER + INFERENCE
+BOTH = HEADER + TUNING + INFERENCE + TRAINING_CONFIG
 
 
 @pytest.fixture
 def read(tmp_path):
-    def of(text):
+    def read_text(text):
         file = tmp_path / "workspace.yaml"
         file.write_text(text)
         [manifest] = load(file)
         return manifest
 
-    return of
+    return read_text
 
 
 def test_flags_are_passed_with_dashes(read):

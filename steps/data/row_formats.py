@@ -73,7 +73,7 @@ FORMATS: dict[Format, _Kind] = {
 
 
 def detect_format(name: str, schema: pa.Schema, columns: Columns) -> Format:
-    """Return the format of a file called ``name``.
+    """Return the format of a file called ``name``, whose ``schema`` has canonical types.
 
     Raises:
         BadInput: the file has no format's columns, or they have other types.
@@ -130,14 +130,13 @@ def _check_types(name: str, schema: pa.Schema, kind: _Kind, existing: Mapping[st
 def _is_text(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return pa.types.is_string(kind) or pa.types.is_null(kind)
 
 
 def _is_list_with(kind: pa.DataType, names: tuple[str, str]) -> bool:
     import pyarrow as pa
 
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+    if not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
         return False
     fields = {entry.name: entry.type for entry in kind.value_type}
     return all(name in fields and _is_text(fields[name]) for name in names)

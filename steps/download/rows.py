@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from steps.data import row_formats, row_messages
+from steps.data.formats import arrow_types
 from steps.data.parquet_batches import prefetch, read_batches
 from steps.data.row_formats import Columns, Format
 from steps.download import row_checks
@@ -36,6 +37,15 @@ class DataFile:
 
     path: Path
     name: str
+    source: Path | None = None
+    """The file that was converted to ``path``, if that is another one."""
+    find_lines: Callable[[Collection[int]], Mapping[int, int]] | None = None
+    """Returns the lines of rows in ``source``, for messages."""
+
+    @property
+    def original(self) -> Path:
+        """The file as it was downloaded."""
+        return self.source or self.path
 
 
 class UnusableData(BadInput):
@@ -44,6 +54,12 @@ class UnusableData(BadInput):
     def __init__(self, message: str, fix: str, invalid_files: Sequence[Path]) -> None:
         super().__init__(message, fix)
         self.invalid_files = invalid_files
+
+    @classmethod
+    def combine(cls, errors: Mapping[Path, BadInput]) -> UnusableData:
+        """Return the errors of several files as one."""
+        fixes = dict.fromkeys(error.fix for error in errors.values())
+        return cls("\n  ".join(error.message for error in errors.values()), "; ".join(fixes), list(errors))
 
 
 @dataclass
@@ -68,18 +84,17 @@ def detect_common_format(data: Sequence[DataFile], columns: Columns = MappingPro
     errors: dict[Path, BadInput] = {}
     for file in data:
         try:
-            formats[file.path] = _detect_format(file, columns)
+            formats[file.original] = _detect_format(file, columns)
         except BadInput as error:
-            errors[file.path] = error
+            errors[file.original] = error
     if errors:
-        fixes = dict.fromkeys(error.fix for error in errors.values())
-        raise UnusableData("\n  ".join(error.message for error in errors.values()), "; ".join(fixes), list(errors))
+        raise UnusableData.combine(errors)
     if len(set(formats.values())) > 1:
-        lines = [f"{file.name}: {formats[file.path]}" for file in data]
+        lines = [f"{file.name}: {formats[file.original]}" for file in data]
         raise UnusableData(
             "the files differ in format:\n  " + "\n  ".join(lines), "use the same columns in all files", list(formats)
         )
-    return formats[data[0].path]
+    return formats[data[0].original]
 
 
 def count_rows(data: Sequence[DataFile]) -> int:
@@ -124,7 +139,7 @@ def normalize(
         if not invalid and count != (expected := count_rows([file])):
             invalid[f"damaged: its footer declares {expected} rows"] = _InvalidRows(1, [count])
         if invalid:
-            errors[file.path] = _describe(file, invalid, count)
+            errors[file.original] = _describe(file, invalid, count)
     if errors:
         raise UnusableData(
             "invalid rows (counted from 0):\n  " + "\n  ".join(errors.values()),
@@ -204,19 +219,12 @@ def _detect_format(file: DataFile, columns: Columns) -> Format:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    size = file.path.stat().st_size
-    if size == 0:
-        raise BadInput(f"{file.name}: the file is empty", "check the URL or path")
-    with file.path.open("rb") as opened:
-        start = opened.read(64)
-    if not start.startswith(b"PAR1"):
-        raise BadInput(f"{file.name}: not a parquet file, but {_guess_type(start)}", _suggest_fix(start))
     try:
         with pq.ParquetFile(file.path) as parquet:
             schema, count = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{file.name}: a damaged parquet file ({_first_line(error)})", "write it again") from error
-    data_format = row_formats.detect_format(file.name, schema, columns)
+    data_format = row_formats.detect_format(file.name, arrow_types.canonical_schema(file.name, schema), columns)
     if count == 0:
         raise BadInput(f"{file.name}: the file has no rows", "remove it, or add rows")
     return data_format
@@ -231,13 +239,17 @@ def _read_messages(
     used = row_formats.used_columns(data_format, names, columns)
     unused += [name for name in names if name not in (*used.values(), *unused)]
     for batch in read_batches(file.path, list(used.values())):
-        yield row_messages.to_messages(data_format, {known: batch.column(name) for known, name in used.items()})
+        values = {known: arrow_types.canonical(batch.column(name)) for known, name in used.items()}
+        yield row_messages.to_messages(data_format, values)
 
 
 def _describe(file: DataFile, invalid: dict[str, _InvalidRows], count: int) -> str:
     lines = [f"{file.name}: {sum(rows.count for rows in invalid.values())} of {count} rows"]
-    for reason, rows in list(invalid.items())[:MAX_ERRORS_SHOWN]:
-        numbers = ", ".join(map(str, rows.first)) + (", ..." if rows.count > MAX_ROWS_SHOWN else "")
+    shown = list(invalid.items())[:MAX_ERRORS_SHOWN]
+    places = file.find_lines({row for _, rows in shown for row in rows.first}) if file.find_lines else {}
+    for reason, rows in shown:
+        texts = [f"{row} at line {places[row]}" if row in places else str(row) for row in rows.first]
+        numbers = ", ".join(texts) + (", ..." if rows.count > MAX_ROWS_SHOWN else "")
         lines.append(f"  {reason}: {rows.count} ({'row' if rows.count == 1 else 'rows'} {numbers})")
     if len(invalid) > MAX_ERRORS_SHOWN:
         lines.append(f"  and {len(invalid) - MAX_ERRORS_SHOWN} more kinds of errors")
@@ -265,25 +277,6 @@ def _as_text(column: pa.ListArray) -> pa.StringArray:
     role, content = (column.flatten().field(part) for part in ("role", "content"))
     message = pc.binary_join_element_wise(role, pc.cast(pc.binary_length(content), pa.string()), content, ":")
     return pc.binary_join(row_messages.build_lists(row_messages.lengths_of(column), message), "")
-
-
-def _guess_type(start: bytes) -> str:
-    head = start.lstrip().lower()
-    if head.startswith(b"<"):
-        return "a web page"
-    if head.startswith((b"{", b"[")):
-        return "JSON"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer"
-    if start.startswith((b"\x1f\x8b", b"PK", b"\x28\xb5\x2f\xfd", b"BZh")):
-        return "a compressed archive"
-    return f"data that begins with {start[:16]!r}"
-
-
-def _suggest_fix(start: bytes) -> str:
-    if _guess_type(start) == "a web page":
-        return "use the file's download URL (on huggingface.co /resolve/ instead of /blob/, on GitHub the raw file)"
-    return "convert it to parquet, with to_parquet (pandas, datasets) or write_parquet (polars)"
 
 
 def _first_line(error: Exception) -> str:

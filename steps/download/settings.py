@@ -24,6 +24,9 @@ class DataOptions(Options):
     columns: dict[Column, str] = {}
     """Column names in the files where they differ from the format's, as JSON:
     `{"prompt": "question", "completion": "answer"}`."""
+    pattern: str = ""
+    """Glob pattern of the files to read in a folder or image: `train/*.jsonl`, `**/*.parquet`, `{a,b}.csv`. Default:
+    all data files."""
     weights: dict[str, Weight] = {}
     """Number of times the rows of a file are trained on in an epoch (default 1), as JSON: `{"chat.parquet": 2,
     "code.parquet": 0.5}` (half of its rows, sampled by the seed). A file is named by the end of its URL or path.
@@ -40,7 +43,7 @@ class DatasetOptions(DataOptions):
     """Data files (KAITO `input.urls`) by `https://`, `hf://datasets/`, `s3://`, `gs://`, `abfss://` or `az://`; except
     with https also folders and patterns. `#sha256=<hex>` after a file is checked."""
     image: str = ""
-    """OCI image with parquet files under `/data` (KAITO `input.image`); instead of urls."""
+    """OCI image with data files under `/data` (KAITO `input.image`); instead of urls."""
     shuffle: bool = True
     """Shuffle before splitting (KAITO `shuffle_dataset`); otherwise the last rows are held out."""
     seed: Seed = 42
@@ -53,7 +56,7 @@ class Settings(DatasetOptions):
     work: Path
     """Folder that all steps of a run share."""
     source: OptionalFolder = None
-    """Folder with parquet files, or one such file (KAITO `input.volumeSource`, mounted); instead of urls."""
+    """Folder with data files, one file, or a glob pattern (KAITO `input.volumeSource`, mounted); instead of urls."""
     objective: Literal["sft", "dpo"] = "sft"
     """Purpose of the rows: dpo learns from pairs of answers, and rejects other data."""
 

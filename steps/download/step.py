@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.data import file_weights, row_messages
+from steps.data.formats import conversion, folders
 from steps.data.locations import location
 from steps.download import fetch, resampling, rows
 from steps.download.row_shuffle import RowBuffer
@@ -66,7 +69,9 @@ def outputs_intact(settings: Settings, result: Result) -> bool:
     manifest = json.loads((dataset / "manifest.json").read_text())
     if manifest["data_digest"] != result.data_digest:
         return False
-    if settings.source and [source.sha256 for source in _find_files(settings.source)] != _recorded_digests(manifest):
+    if settings.source and [
+        source.sha256 for source in _find_files(settings.source, settings.pattern)
+    ] != _recorded_digests(manifest):
         return False
     return all(files.sha256(dataset / name) == digest for name, digest in manifest["files"].items())
 
@@ -77,11 +82,14 @@ def _collect_sources(settings: Settings, raw: Path) -> list[_Source]:
             _resolve_weights(settings.weights, settings.urls)  # before downloading
         return _fetch_files(settings, raw)
     if settings.source:
-        return _find_files(settings.source)
+        return _find_files(settings.source, settings.pattern)
     from steps.oci import reference, registry
 
     folder = registry.pull_data(reference.parse(settings.image), raw / "image")
-    return [replace(source, location=f"{settings.image}:{source.path.name}") for source in _find_files(folder)]
+    return [
+        replace(source, location=f"{settings.image}:{source.path.name}")
+        for source in _find_files(folder, settings.pattern)
+    ]
 
 
 def _fetch_files(settings: Settings, raw: Path) -> list[_Source]:
@@ -89,28 +97,18 @@ def _fetch_files(settings: Settings, raw: Path) -> list[_Source]:
     return [_Source(file.url, file.url, file.path, file.size, file.sha256) for file in downloaded]
 
 
-def _find_files(source: Path) -> list[_Source]:
-    if not source.exists():
-        raise BadInput(f"{source} not found", "pass a directory with parquet files, or one parquet file")
-    # Skip hidden directories: a mounted ConfigMap repeats each of its files in one.
-    relative = [path.relative_to(source) for path in sorted(source.rglob("*"))] if source.is_dir() else []
-    visible = [path for path in relative if not any(part.startswith(".") for part in path.parts)]
-    matches = [source / path for path in visible if path.suffix.lower() == ".parquet" and (source / path).is_file()]
-    if source.is_file():
-        matches = [source]
-    if not matches:
-        existing = ", ".join(str(path) for path in visible[:5]) or "nothing"
-        raise BadInput(f"no *.parquet file in {source}, which contains {existing}", "add parquet files")
-    folder = source if source.is_dir() else source.parent
+def _find_files(source: Path, pattern: str) -> list[_Source]:
+    found = folders.find_data_files(source, pattern)
+    for line in found.describe():
+        print(line, flush=True)
     return [
-        _Source(path.relative_to(folder).as_posix(), str(path), path, path.stat().st_size, files.sha256(path))
-        for path in matches
+        _Source(name, str(path), path, path.stat().st_size, files.sha256(path)) for name, path in found.files.items()
     ]
 
 
 def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Result:
-    data = [rows.DataFile(source.path, source.location) for source in sources]
     columns = {str(name): column for name, column in settings.columns.items()}
+    data = _to_parquet(sources, columns, dataset / "converted")
     weights = _resolve_weights(settings.weights, [source.name for source in sources])
     data_format = rows.detect_common_format(data, columns)
     dpo.check_data(settings.objective, data_format == "preference")
@@ -159,8 +157,30 @@ def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Resul
         "unused_columns": normalized.unused,
     }
     files.write_json(manifest_file, manifest)
+    shutil.rmtree(dataset / "converted", ignore_errors=True)
     _print_summary(result, manifest)
     return result
+
+
+def _to_parquet(sources: list[_Source], columns: dict[str, str], folder: Path) -> list[rows.DataFile]:
+    """Convert files of other formats to parquet in ``folder``, and return all files.
+
+    Raises:
+        UnusableData: invalid files, with all their errors.
+    """
+    use = conversion.ColumnUse.of(columns)
+    data, errors = [], {}
+    for source in sources:
+        try:
+            path = conversion.to_parquet(source.path, source.location, source.sha256, use, folder)
+        except BadInput as error:
+            errors[source.path] = error
+            continue
+        find_lines = partial(conversion.find_lines, source.path, source.location, use)
+        data.append(rows.DataFile(path, source.location, source.path, find_lines))
+    if errors:
+        raise rows.UnusableData.combine(errors)
+    return data
 
 
 def _resolve_weights(weights: dict[str, float], names: list[str]) -> list[float]:

@@ -1,0 +1,1 @@
+"""Formats of data files: selection, detection, and conversion to parquet."""

@@ -1,6 +1,6 @@
-"""Checks that data files exist and are parquet, by their first and last bytes.
+"""Checks that data files exist and have a supported format, by their first bytes, and for parquet the last ones.
 
-Format: a parquet file starts with ``PAR1`` and ends with its footer, the footer's length in four bytes, and ``PAR1``
+A parquet file starts with ``PAR1`` and ends with its footer, the footer's length in four bytes, and ``PAR1``
 (apache/parquet-format, README, "File format").
 """
 
@@ -11,11 +11,13 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urldefrag
+from urllib.parse import unquote, urldefrag, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
 
+from steps.data.formats import compressed, content, file_names, folders
+from steps.data.formats.file_names import FileFormat
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
@@ -47,15 +49,18 @@ def check_urls(
             yield from pool.map(check, urls)
 
 
-def check_folder(source: Path) -> Iterator[str | StepError]:
-    """Check each parquet file below a folder, or a single file."""
-    files = [source] if source.is_file() else sorted(source.rglob("*.parquet")) if source.is_dir() else []
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(source).parts)]
-    if not files:
-        yield BadInput(f"no *.parquet below {source}", "store the data there as parquet files")
-    for file in files:
+def check_folder(source: Path, pattern: str = "") -> Iterator[str | StepError]:
+    """Check each data file of a folder, or a single file."""
+    try:
+        found = folders.find_data_files(source, pattern).files
+    except BadInput as error:
+        yield error
+        return
+    for file in found.values():
         try:
             yield _check_file(file)
+        except BadInput as error:
+            yield error
         except OSError as error:
             yield BadInput(
                 f"{file} cannot be read: {error.strerror}", "check the owner and the mode of the volume's files"
@@ -66,6 +71,9 @@ def _check_file(path: Path) -> str | StepError:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(len(MAGIC))
+        if not _is_parquet(path.name, head):
+            detected = content.detect(path, str(path))
+            return _describe(str(path), detected.format, detected.compression, size)
         file.seek(max(size - 8, 0))
         tail = file.read(8)
     return _format_error(str(path), head, tail, size) or f"{path} is parquet, {size} bytes"
@@ -85,8 +93,13 @@ def _can_retry(error: Exception) -> bool:
 
 
 def _read_ends(session: requests.Session, url: str, allow_private: bool) -> str | StepError:
-    shown = hosts.shown(url)
+    shown, name = hosts.shown(url), unquote(urlsplit(url).path)
     head, size = _read_range(session, url, allow_private, f"0-{len(MAGIC) - 1}")
+    if not _is_parquet(name, head):
+        head, size = _read_range(session, url, allow_private, f"0-{content.HEAD - 1}")
+        compression = compressed.compression_of(head)
+        data_format = file_names.parse_name(name)[0] if compression else content.check_start(shown, head)
+        return _describe(shown, data_format, compression, size)
     if size is None:
         return (
             _format_error(shown, head, None, None)
@@ -112,18 +125,29 @@ def _read_range(session: requests.Session, url: str, allow_private: bool, byte_r
                 message = f"{status} {response.reason}".strip()
                 raise BadInput(f"{hosts.shown(url)}: {message}", hosts.access_fix(url, status))
             total = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", "").strip())
-            content = response.raw.read(8, decode_content=True)
+            first, last = map(int, byte_range.split("-"))
+            body = response.raw.read(last - first + 1, decode_content=True)
             if status == 206 and total:
-                first, last = map(int, byte_range.split("-"))
-                if len(content) != last - first + 1:
+                if len(body) != min(last + 1, int(total[1])) - first:
                     raise TransientError("the connection ended early")
-                return content, int(total[1])
-            return content[: len(MAGIC)], None
+                return body, int(total[1])
+            return body, None
     except (requests.RequestException, HTTPError, OSError) as error:
         if isinstance(error, requests.exceptions.SSLError):
             fix = "set REQUESTS_CA_BUNDLE to the certificate of its authority"
             raise BadInput(f"{hosts.shown(url)}: the server's certificate is not trusted", fix) from None
         raise TransientError(f"unreachable ({_reason(error)})") from None
+
+
+def _is_parquet(name: str, head: bytes) -> bool:
+    """Return True if a file must be parquet: by its first bytes, or by its name if it is not compressed."""
+    return head == MAGIC or not head or (file_names.parse_name(name) == ("parquet", "") and head[:1] != b"<")
+
+
+def _describe(name: str, data_format: FileFormat | None, compression: str, size: int | None) -> str:
+    kinds = [content.NAMES[data_format]] if data_format else []
+    kinds += [f"compressed with {compression}"] if compression else []
+    return f"{name} is {', '.join(kinds)}{f', {size} bytes' if size else ''}"
 
 
 def _format_error(name: str, head: bytes, tail: bytes | None, size: int | None) -> BadInput | None:

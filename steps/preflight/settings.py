@@ -13,13 +13,15 @@ class Settings(provision_settings.Settings, TrackingOptions):
     """Check that everything a run needs is available, before anything is created."""
 
     urls: list[str] = []
-    """URLs of parquet files (http or https)."""
+    """URLs of data files (http or https)."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks."""
+    pattern: str = ""
+    """Glob pattern of the files in `source`."""
     source: OptionalFolder = None
-    """Folder with parquet files (a mounted volume), instead of urls."""
+    """Folder with data files (a mounted volume), instead of urls."""
     data_image: str = ""
-    """OCI image with parquet files, instead of urls."""
+    """OCI image with data files, instead of urls."""
     pull_config: OptionalFolder = None
     """Folder with docker's config.json for it; empty: ``DOCKER_CONFIG``."""
     preset: str = ""

@@ -118,7 +118,7 @@ def _data(settings: Settings) -> Outcomes:
 
     yield from data_checks.check_urls(settings.urls, allow_private=settings.allow_private_hosts)
     if settings.source:
-        yield from data_checks.check_folder(settings.source)
+        yield from data_checks.check_folder(settings.source, settings.pattern)
     if settings.data_image:
         yield from _check_pull(settings.data_image, settings.pull_config)
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from steps.preflight.settings import Settings
     from workflows.plan.model import Plan
 
-EPILOG = """Checks that the data is reachable parquet, that the registry accepts a push and that the model is
-accessible, with your credentials: docker login, HF_TOKEN, az login. --cluster also checks the quotas of the
+EPILOG = """Checks that the data is reachable and has a supported format, that the registry accepts a push and that the
+model is accessible, with your credentials: docker login, HF_TOKEN, az login. --cluster also checks the quotas of the
 namespace and of Azure. 'argotune validate --cluster' checks Secrets, claims and service accounts.
 
 Examples:

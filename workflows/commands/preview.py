@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     compiling.add_arguments(parser, output=False)
     parser.add_argument("--rows", type=int, default=3, help="Number of rows (default: 3)")
-    parser.add_argument("--source", metavar="FOLDER", help="Read the parquet files from this folder")
+    parser.add_argument("--source", metavar="FOLDER", help="Read the data files from this folder")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ def parameters(plan: Plan) -> list[Parameter]:
     tuning = plan.tuning
     # Kubernetes would replace $(NAME) by a variable of the pod.
     urls = json.dumps(plan.data.urls).replace("$(", "\\u0024(")
-    data_urls = Parameter(name=DATA_URLS, value=urls, description="parquet files, a JSON list")
+    data_urls = Parameter(name=DATA_URLS, value=urls, description="data files, a JSON list")
     return [
         *([data_urls] if plan.data.urls else []),
         _number("epochs", tuning.epochs, "passes over the data"),

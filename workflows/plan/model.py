@@ -95,7 +95,7 @@ class Data(PipelineData, DatasetOptions, Section):
     """Source of the rows, and their split."""
 
     volume: dict[str, Any] | None = None
-    """Kubernetes VolumeSource with parquet files (KAITO ``tuning.input.volumeSource``)."""
+    """Kubernetes VolumeSource with data files (KAITO ``tuning.input.volumeSource``)."""
     image_pull_secrets: list[ObjectName] = []
 
 

@@ -6,8 +6,9 @@ import ipaddress
 import re
 import socket
 import unicodedata
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from steps.data.formats import file_names
 from steps.data.locations.location import InvalidLocation, is_single_file, parse
 from steps.runtime import addresses
 from steps.runtime.redaction import is_signature
@@ -41,6 +42,8 @@ def _check_url(url: str, path: str, allow_private: bool, findings: Findings) -> 
         findings.error(path, "invalid data source URL", "write https://host/path/file.parquet")
     else:
         _check_host(host, path, allow_private, findings)
+    if extension := file_names.unsupported_extension(unquote(parts.path)):
+        findings.error(path, f"files of the type {extension} cannot be read", f"use {file_names.SUPPORTED}")
     if parts.fragment and not _CHECKSUM.fullmatch(parts.fragment):
         fix = "write #sha256= and 64 lower-case hex digits, or remove the part after #"
         findings.error(path, f"{parts.fragment!r} after # is not a checksum", fix)

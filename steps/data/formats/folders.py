@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from steps.data.formats import file_names
 from steps.data.formats.selection import Selection, select_data_files
+from steps.data.locations import patterns
 from steps.runtime.errors import BadInput
 
 MAX_SHOWN = 5
@@ -54,7 +54,8 @@ def find_data_files(source: Path, pattern: str | None = None) -> FoundFiles:
 
 def _split_glob(source: Path) -> tuple[Path, str] | None:
     """Return folder and pattern of a path with a glob pattern; None if it has none."""
-    first = next((idx for idx, part in enumerate(source.parts) if re.search(r"[*?[{]", part)), None)
-    if not first:
-        return (Path(), source.as_posix()) if first == 0 else None
-    return Path(*source.parts[:first]), "/".join(source.parts[first:])
+    text = source.as_posix()
+    if not patterns.is_pattern(text):
+        return None
+    folder = patterns.literal_folder(text)
+    return Path(folder or source.anchor), text[len(folder) :].lstrip("/")

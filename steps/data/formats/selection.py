@@ -1,7 +1,7 @@
 """Selection of the data files of a folder, local or remote, by their names.
 
 As in Spark and Hadoop, folders and files that begin with ``.`` are not data, nor folders that begin with ``_``
-(``_temporary``, ``_delta_log``), except partitions (``_lang=en``); files that are being copied end with ``._COPYING_``.
+(``_temporary``, ``_delta_log``), except partitions (``_lang=en``), nor files that are being copied (``._COPYING_``).
 The files of a Delta table are those that its log lists. Imports no heavy library.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from steps.data.formats import delta_log, file_names
+from steps.data.locations import patterns
 from steps.runtime.errors import BadInput
 
 METADATA_FILES = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
@@ -38,7 +39,7 @@ def select_data_files(
 
     Args:
         names: all files of the folder, at any depth.
-        pattern: glob pattern of the names (``*``, ``?``, ``[...]``, ``{a,b}``, and ``**`` for folders); None: all.
+        pattern: glob pattern of the names (see ``locations/patterns.py``); None or empty: all.
         open_file: opens a file by its name, to read the log of a Delta table.
 
     Raises:
@@ -47,20 +48,19 @@ def select_data_files(
     ordered = sorted(names, key=lambda name: name.split("/"))
     _refuse_tables(ordered)
     roots = sorted({name[: found.start()] for name in ordered if (found := re.search(r"(^|(?<=/))_delta_log/", name))})
-    selected = re.compile(_to_regex(pattern)) if pattern else None
     if roots:
         if open_file is None:
             raise BadInput(f"{roots[0] or 'the folder'} is a Delta table", "read it from a folder or a bucket")
         ordered = _only_live(ordered, roots, open_file)
     hidden = {name for name in ordered if _is_hidden(name, pattern)}
     visible = [name for name in ordered if name not in hidden]
-    files = [name for name in visible if (selected.fullmatch(name) if selected else _is_data(name))]
+    files = [name for name in visible if (patterns.matches(pattern, name) if pattern else _is_data(name))]
     if not files:
         raise BadInput(
             f"no file matches {pattern!r}: the folder contains {_list(visible)}"
-            if selected
+            if pattern
             else f"no data file found: the folder contains {_list(visible)}",
-            "correct the pattern" if selected else f"add files of a supported format: {file_names.SUPPORTED}",
+            "correct the pattern" if pattern else f"add files of a supported format: {file_names.SUPPORTED}",
         )
     _check_formats(files)
     partitions = dict.fromkeys(
@@ -124,25 +124,6 @@ def _check_formats(files: Sequence[str]) -> None:
             f"the folder contains files of several formats: {_list(list(examples.values()))}",
             "remove the files that are not data, or select files by a pattern: pipeline.data.pattern",
         )
-
-
-def _to_regex(pattern: str) -> str:
-    """Return a glob pattern as a regular expression."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\]|\{[^{}]+\})", pattern)
-    return "".join(map(_translate, parts))
-
-
-def _translate(part: str) -> str:
-    fixed = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    if part in fixed:
-        return fixed[part]
-    if part.startswith("[") and part.endswith("]") and len(part) > 2:
-        inner = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-        inner = f"^{inner[1:]}" if inner.startswith("!") else inner.replace("^", "\\^")
-        return f"(?!/)[{inner}]"
-    if part.startswith("{") and part.endswith("}"):
-        return f"(?:{'|'.join(_to_regex(choice) for choice in part[1:-1].split(','))})"
-    return re.escape(part)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -165,7 +165,10 @@ def test_image_as_source(step, tmp_path, work, as_parquet, chats, open_registry,
 def test_empty_sources(step, tmp_path, work) -> None:
     (tmp_path / "volume").mkdir()
     (tmp_path / "volume/notes.txt").write_text("a,b")
-    assert "no data file found: the folder contains notes.txt" in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
+    assert (
+        "no data file found: the folder contains notes.txt"
+        in step(work, flags=("--source", str(tmp_path / "volume")), code=2).stderr
+    )
     assert "not found" in step(work, flags=("--source", str(tmp_path / "nowhere")), code=2).stderr
     assert "none of --urls, --source and --image set" in step(work, code=2).stderr
     both = step(work, "http://127.0.0.1:1/x", flags=("--source", str(tmp_path)), code=2)

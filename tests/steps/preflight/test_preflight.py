@@ -74,7 +74,7 @@ def test_parquet_is_recognized_by_its_first_and_last_bytes(parquet_server: Parqu
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"<!doctype html><title>log in</title>", "is a web page, not a parquet file"),
+        (b"<!doctype html><title>log in</title>", "not a parquet file, but a web page"),
         (b"a,b\n1,2\n1,2\n", r"starts with b'a,b\\n', not b'PAR1'"),
         (b"", "it is empty"),
         (b"PAR1", "its end is missing"),
@@ -124,7 +124,7 @@ def test_each_url_is_checked(parquet_server: ParquetServer, rows: bytes) -> None
 def test_data_folders(tmp_path: Path, rows: bytes) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
-    with pytest.raises(BadInput, match=r"no \*\.parquet below"):
+    with pytest.raises(BadInput, match=r"no data file found"):
         look(tmp_path, source=folder)
     (folder / "a.parquet").write_bytes(rows)
     assert look(tmp_path, source=folder) == [f"{folder / 'a.parquet'} is parquet, {len(rows)} bytes"]

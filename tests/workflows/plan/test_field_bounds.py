@@ -36,6 +36,7 @@ UNBOUNDED = {
     "evaluation.minTaskScores": "the range of a score depends on the metric",
 }
 FREE_TEXT = {
+    "data.pattern": "matches names of files, which can be any text",
     "data.columns": "a column can have any name",
     "data.image": "checked by spec.sources.check_image",
     "data.urls": "checked by spec.urls.check",

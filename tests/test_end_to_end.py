@@ -95,7 +95,7 @@ def test_tuning_was_qlora_with_real_4_bit_layers(finished):
     assert sorted(finished.losses())[-1] == STEPS
 
 
-def test_the_adapter_learned_what_the_data_teaches(finished):
+def test_adapter_answers_like_the_data(finished):
     evaluation, answers = finished.result("evaluate"), finished.result("rollout")
     assert evaluation["adapter_loss"] < 0.5 * evaluation["base_loss"]
     assert evaluation["verdict"] == "pass"

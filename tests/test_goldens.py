@@ -74,7 +74,7 @@ def test_nothing_else_stands_beside_the_goldens():
     assert {path.name for path in (ROOT / "argo").glob("*.yaml")} == {golden(*case).name for case in GOLDENS}
 
 
-def test_the_strict_schema_refuses_what_argo_would_drop():
+def test_strict_schema_rejects_fields_that_argo_would_drop():
     document = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",

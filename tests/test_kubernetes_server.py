@@ -79,7 +79,7 @@ def test_objects_are_made_once_read_changed_and_removed(api: client.ApiClient, c
     } | {(verb, "", "configmaps") for verb in ("get", "delete")}
 
 
-def test_who_has_no_token_or_no_permission_is_refused(api: client.ApiClient, cluster: KubernetesServer) -> None:
+def test_requests_without_token_or_permission_are_rejected(api: client.ApiClient, cluster: KubernetesServer) -> None:
     cluster.forbidden.add(("list", "secrets"))
     core = client.CoreV1Api(api)
     with pytest.raises(ApiException) as forbidden:
@@ -91,7 +91,7 @@ def test_who_has_no_token_or_no_permission_is_refused(api: client.ApiClient, clu
     assert code(unknown) == (401, "Unauthorized")
 
 
-def test_bad_names_labels_namespaces_and_kinds_are_refused(
+def test_invalid_names_labels_namespaces_and_kinds_are_rejected(
     custom: client.CustomObjectsApi, api: client.ApiClient, cluster: KubernetesServer
 ) -> None:
     core = client.CoreV1Api(api)
@@ -212,7 +212,7 @@ def test_dry_runs_change_nothing(api: client.ApiClient, cluster: KubernetesServe
     assert cluster.read("deployments", "phi", NS) == before
 
 
-def test_deletion_waits_for_finalizers_and_takes_what_is_owned(
+def test_deletion_waits_for_finalizers_and_includes_owned_objects(
     custom: client.CustomObjectsApi, cluster: KubernetesServer
 ) -> None:
     pool = {"apiVersion": "karpenter.sh/v1", "kind": "NodePool", "metadata": {"name": "run"}}
@@ -301,7 +301,7 @@ def test_logs_are_those_the_test_gave(api: client.ApiClient, cluster: Kubernetes
     assert ("get", "", "pods/log") in cluster.verbs()
 
 
-def test_permissions_can_be_asked_for(api: client.ApiClient, cluster: KubernetesServer) -> None:
+def test_permissions_can_be_queried(api: client.ApiClient, cluster: KubernetesServer) -> None:
     cluster.forbidden.add(("create", "nodepools"))
 
     def may(verb: str) -> bool:
@@ -346,19 +346,21 @@ def test_kubectl_takes_it_for_a_cluster(cluster: KubernetesServer, tmp_path: Pat
     cluster.kubeconfig(tmp_path / "kubeconfig")
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "kubeconfig"), "HOME": str(tmp_path)}
 
-    def ask(*words: str, given: str = "", status: int = 0) -> str:
+    def kubectl_output(*words: str, stdin: str = "", status: int = 0) -> str:
         done = subprocess.run(
-            [kubectl, *words], env=environment, input=given, capture_output=True, text=True, check=False, timeout=60
+            [kubectl, *words], env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=60
         )
         assert done.returncode == status, done.stderr
         return done.stdout + done.stderr
 
     manifest = json.dumps(deployment())
     flags = ("apply", "--server-side", "--validate=false", "-f", "-")
-    assert "deployment.apps/phi serverside-applied" in ask(*flags, given=manifest)
-    assert "conflict" in ask(*flags, "--field-manager=another", given=json.dumps(deployment("serve:2")), status=1)
-    assert ask("get", "deployment", "phi", "-o", "name").strip() == "deployment.apps/phi"
-    assert "scaled" in ask("scale", "deployment", "phi", "--replicas=4")
-    assert ask("get", "deployment", "phi", "-o", "jsonpath={.spec.replicas}") == "4"
-    assert "deleted" in ask("delete", "deployment", "phi", "--wait=false")
-    assert "(NotFound)" in ask("get", "deployment", "phi", status=1)
+    assert "deployment.apps/phi serverside-applied" in kubectl_output(*flags, stdin=manifest)
+    assert "conflict" in kubectl_output(
+        *flags, "--field-manager=another", stdin=json.dumps(deployment("serve:2")), status=1
+    )
+    assert kubectl_output("get", "deployment", "phi", "-o", "name").strip() == "deployment.apps/phi"
+    assert "scaled" in kubectl_output("scale", "deployment", "phi", "--replicas=4")
+    assert kubectl_output("get", "deployment", "phi", "-o", "jsonpath={.spec.replicas}") == "4"
+    assert "deleted" in kubectl_output("delete", "deployment", "phi", "--wait=false")
+    assert "(NotFound)" in kubectl_output("get", "deployment", "phi", status=1)

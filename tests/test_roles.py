@@ -99,7 +99,7 @@ def used(cluster: KubernetesServer) -> Rights:
 
 
 @pytest.mark.parametrize("account", STEPS)
-def test_a_role_is_what_its_step_uses(
+def test_role_has_exactly_the_permissions_of_its_step(
     account: str,
     rights: dict[str, Rights],
     cluster: KubernetesServer,

@@ -45,7 +45,7 @@ def test_same_adapter_same_bytes(adapter: Path, tmp_path: Path) -> None:
     assert oci_layout.build_image(moved, tmp_path / "two", "1.0", ANNOTATIONS).manifest.digest != one.manifest.digest
 
 
-def test_layer_is_what_kaito_reads(adapter: Path, tmp_path: Path) -> None:
+def test_layer_has_the_paths_of_kaito(adapter: Path, tmp_path: Path) -> None:
     image = oci_layout.build_image(adapter, tmp_path / "image", "1.0", ANNOTATIONS)
     (layer,) = image.layers
     assert layer.media_type == "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -31,18 +31,18 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
 def no_workload_identity(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in WORKLOAD:
         monkeypatch.delenv(name)
-    # Nothing answers on a machine that is not Azure's.
+    # Outside Azure, no metadata service responds.
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:9")
 
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The metadata service of an Azure machine; gives what was asked of it."""
-    asked: list[str] = []
+    """A fake metadata service of an Azure machine; yields the requested paths."""
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             granted = {"access_token": TOKEN, "expires_in": "3600", "expires_on": "4102444800", "token_type": "Bearer"}
             body = json.dumps({**granted, "resource": "x"}).encode()
             self.send_response(200)
@@ -57,7 +57,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{server.server_port}")
-    yield asked
+    yield requests
     server.shutdown()
     server.server_close()
 
@@ -76,7 +76,7 @@ def test_a_pod_shows_the_token_of_its_service_account(pod: Pod) -> None:
     assert pod.server.faults.calls == ["POST token", "GET agent pools"]
 
 
-def test_a_token_that_azure_does_not_trust_is_told_and_not_tried_again(pod: Pod) -> None:
+def test_rejected_token_is_reported_and_not_retried(pod: Pod) -> None:
     (pod.work / "token").write_text("of another account")
     with pytest.raises(BadInput, match="AADSTS700213") as caught:
         pod.provision()
@@ -84,7 +84,7 @@ def test_a_token_that_azure_does_not_trust_is_told_and_not_tried_again(pod: Pod)
     assert "of another account" not in str(caught.value)
 
 
-def test_an_incomplete_workload_identity_is_told(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_workload_identity_is_reported(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_TENANT_ID")
     with pytest.raises(BadInput, match="tenant_id"):
         pod.provision()
@@ -106,7 +106,7 @@ def test_a_laptop_is_logged_in(pod: Pod, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("no_workload_identity")
-def test_a_laptop_that_is_not_logged_in_is_told_how(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_login_is_reported_with_the_command(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     az(tmp_path, monkeypatch, "echo 'ERROR: Please run az login to setup account.' >&2", "exit 1")
     with pytest.raises(BadInput) as caught:
         pod.provision()
@@ -114,7 +114,7 @@ def test_a_laptop_that_is_not_logged_in_is_told_how(pod: Pod, tmp_path: Path, mo
 
 
 @pytest.mark.usefixtures("no_workload_identity")
-def test_a_machine_that_nobody_vouches_for_is_told_at_once(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_without_identity_fails_without_retries(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(pod.work))
     with pytest.raises(BadInput, match="ManagedIdentityCredential") as caught:
         pod.provision()
@@ -122,7 +122,7 @@ def test_a_machine_that_nobody_vouches_for_is_told_at_once(pod: Pod, monkeypatch
     assert sum(pod.waits) < 60
 
 
-def test_what_a_role_does_not_allow_is_told(pod: Pod) -> None:
+def test_missing_permission_is_reported(pod: Pod) -> None:
     pod.server.azure.forbidden = f"managedClusters/{CLUSTER}"
     with pytest.raises(BadInput, match="AuthorizationFailed") as caught:
         pod.provision()

@@ -40,7 +40,7 @@ def api(server, waits):
     return api
 
 
-def test_a_workspace_is_submitted_whole(server, capsys):
+def test_workspace_is_submitted_completely(server, capsys):
     assert main(["submit", EXAMPLE, "-p", "epochs=1"]) == 0
     (created,) = server.objects["workflows"].values()
     assert capsys.readouterr().out == f"Workflow {created['metadata']['name']} created in namespace argotune\n"

@@ -350,7 +350,7 @@ def permissions(role: str) -> set[tuple[str, str, str]]:
     }
 
 
-def test_the_roles_grant_exactly_what_the_commands_need(cluster):
+def test_roles_have_exactly_the_permissions_of_the_commands(cluster):
     cluster.every_call.append(controller(cluster, ArgoRun()))
     assert main(["submit", EXAMPLE, "--watch"]) == 0
     assert main(["ls"]) == 0

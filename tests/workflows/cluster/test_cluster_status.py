@@ -127,7 +127,7 @@ CAUSE = "Error (exit code 2): max_length=64 truncates all rows\nfix: increase ma
         ("Backoff would exceed max duration limit", " (backoff would exceed its maxDuration)"),
     ],
 )
-def test_the_cause_is_what_the_last_attempt_wrote(retry_message, suffix):
+def test_cause_is_the_message_of_the_last_attempt(retry_message, suffix):
     run = ArgoRun().step("tune", "Failed", message="Error (exit code 1): a moment's fault", exit_code=1)
     run.step("tune", "Failed", attempt=1, message=CAUSE, exit_code=2).phase("Failed", "child 'tune' failed")
     document = run.now()
@@ -161,7 +161,7 @@ def test_lines_of_the_executor_are_recognized(line, expected):
     assert logs._is_from_executor(line) is expected
 
 
-def test_a_stop_wins_over_what_the_last_attempt_wrote():
+def test_stop_precedes_the_message_of_the_last_attempt():
     run = ArgoRun().step("tune", "Failed", message=CAUSE, exit_code=2).phase("Failed")
     document = run.now()
     (retry,) = [node for node in document["status"]["nodes"].values() if node["type"] == "Retry"]

@@ -28,7 +28,7 @@ def test_a_valid_file(capsys):
     assert f"warning: {TUNING}:6: resource.instanceType: Standard_NC6s_v3 is retired" in shown.err
 
 
-def test_broken_files_are_told_together_and_valid_ones_all_the_same(capsys, tmp_path):
+def test_invalid_files_are_reported_together_with_the_valid_ones(capsys, tmp_path):
     missing = str(tmp_path / "missing.yaml")
     assert cli.main(["validate", BROKEN, SERVING, missing]) == 2
     shown = capsys.readouterr()

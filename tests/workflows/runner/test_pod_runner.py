@@ -339,7 +339,7 @@ def test_large_output_is_not_truncated(tmp_path: Path) -> None:
     assert len(log_of(tmp_path / "run", "a").splitlines()) == 20000
 
 
-def test_start_writes_what_read_state_reads(tmp_path: Path) -> None:
+def test_written_state_is_read_back(tmp_path: Path) -> None:
     outcome = run(tmp_path, writer("a", "1"))
     state = runner.read_state(tmp_path / "run")
     assert (state.name, state.phase, state.main) == ("test", "Succeeded", "Succeeded")

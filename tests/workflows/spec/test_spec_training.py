@@ -124,7 +124,7 @@ def test_checkpoints_are_saved_even_if_disabled(read, written):
     assert manifest.training.arguments == {}
 
 
-def test_a_masked_objective_is_read_as_kaito_reads_it(read):
+def test_masked_objective_has_the_meaning_of_kaito(read):
     [warning] = read(section("DataCollator", "mlm: true")).warnings
     assert "read as false, as KAITO itself does" in warning.message
 

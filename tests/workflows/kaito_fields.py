@@ -229,11 +229,11 @@ def _bounds(rule: Mapping[str, Any]) -> str:
 
 def _annotations() -> Iterator[str]:
     for name, rule in kaito_annotations.RULES.items():
-        honoured = ", ".join(f"`{value}`" for value in rule.honoured) or (
-            "" if rule.taken or rule.why else "any value"
+        honoured = ", ".join(f"`{value}`" for value in rule.effective) or (
+            "" if rule.accepted or rule.reason else "any value"
         )
-        taken = ", ".join(f"`{value}`" for value in rule.taken)
-        why = f"rejected: {rule.why}; {rule.fix}" if rule.why else "rejected" if rule.known else ""
+        taken = ", ".join(f"`{value}`" for value in rule.accepted)
+        why = f"rejected: {rule.reason}; {rule.fix}" if rule.reason else "rejected" if rule.known else ""
         yield f"| `{name}` | {honoured} | {taken} | {_cell(why)} |"
 
     scaler = inference_set.AUTOSCALER

@@ -41,7 +41,7 @@ CUSTOM_POD = Problem(
 def problems(plan: Plan) -> list[Problem]:
     """Return what cannot be run."""
     found = Findings(Source(""))
-    found.places = PLAN_PATHS
+    found.file_paths = PLAN_PATHS
     overridden = {path: value for path, value, origin in plan.values() if origin in OVERRIDES}
     for path, value in overridden.items():
         rules.check_braces(_without_template(path, value), path, found)

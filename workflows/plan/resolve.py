@@ -119,7 +119,7 @@ def _server_arguments(manifest: Manifest) -> dict[str, Any]:
     """Return the vLLM flags that the Workspace sets; those of its ConfigMap win, as with KAITO."""
     flags: dict[str, Any] = {}
     mode = manifest.workspace.metadata.annotations.get(kaito_annotations.PERFORMANCE_MODE)
-    if mode in kaito_annotations.RULES[kaito_annotations.PERFORMANCE_MODE].honoured:
+    if mode in kaito_annotations.RULES[kaito_annotations.PERFORMANCE_MODE].effective:
         flags["performance-mode"] = mode
     if template := manifest.training.model.get("chat_template"):
         flags["chat-template"] = template  # the adapter was trained with it

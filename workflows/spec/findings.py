@@ -29,19 +29,19 @@ class Findings:
         """True if the local machine runs it, so that the memory of the instance type does not matter."""
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.places: dict[str, str] = {}
+        self.file_paths: dict[str, str] = {}
         """Path in the file for each path of the model, if they differ."""
         self._invalid_paths: set[str] = set()
 
-    def error(self, path: str, what: str, fix: str = "") -> None:
+    def error(self, path: str, message: str, fix: str = "") -> None:
         """Add an error, unless it follows from an earlier error at this path."""
         if not self._follows(path):
-            self.errors.append(self._problem(path, what, fix))
+            self.errors.append(self._problem(path, message, fix))
 
-    def warn(self, path: str, what: str, fix: str = "") -> None:
+    def warn(self, path: str, message: str, fix: str = "") -> None:
         """Add a warning."""
         if not self._follows(path):
-            self.warnings.append(self._problem(path, what, fix))
+            self.warnings.append(self._problem(path, message, fix))
 
     def read(self, kind: type[M], value: Any) -> M | None:
         """Validate ``value``. Invalid parts are reported and then repaired, so that rules can check the rest.
@@ -61,22 +61,24 @@ class Findings:
                     _repair(value, details, kind)
         return None
 
-    def _problem(self, path: str, what: str, fix: str) -> Problem:
-        path = self._written(path)
-        return Problem(what, path=path, file=self.source.file, line=self.source.line(path), fix=fix)
+    def _problem(self, path: str, message: str, fix: str) -> Problem:
+        path = self._path_in_file(path)
+        return Problem(message, path=path, file=self.source.file, line=self.source.line(path), fix=fix)
 
-    def _written(self, path: str) -> str:
+    def _path_in_file(self, path: str) -> str:
         """Return the path as written in the file."""
-        known = [place for place in self.places if path == place or path.startswith((f"{place}.", f"{place}["))]
-        place = max(known, key=len, default="")
-        return self.places[place] + path.removeprefix(place) if place else path
+        known = [
+            prefix for prefix in self.file_paths if path == prefix or path.startswith((f"{prefix}.", f"{prefix}["))
+        ]
+        prefix = max(known, key=len, default="")
+        return self.file_paths[prefix] + path.removeprefix(prefix) if prefix else path
 
     def _follows(self, path: str) -> bool:
         """Return True if the path, one of its parents, or one of its direct fields is invalid."""
-        path = self._written(path)
-        around = {path[:end] for end in range(len(path)) if path[end] in ".["} | {path}
-        inside = {spoilt[: max(spoilt.rfind("."), spoilt.rfind("["), 0)] for spoilt in self._invalid_paths}
-        return bool(self._invalid_paths & around) or (path in inside)
+        path = self._path_in_file(path)
+        parents = {path[:end] for end in range(len(path)) if path[end] in ".["} | {path}
+        inside = {invalid[: max(invalid.rfind("."), invalid.rfind("["), 0)] for invalid in self._invalid_paths}
+        return bool(self._invalid_paths & parents) or (path in inside)
 
 
 def path_of(loc: Iterable[str | int]) -> str:
@@ -98,21 +100,21 @@ def unknown(name: str, known: Collection[str]) -> str:
 
 def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[str, str]:
     """Return the message and the fix for an error of pydantic, the same for each source of a value."""
-    around = _model_at(kind, error["loc"][:-1])
+    parent = _model_at(kind, error["loc"][:-1])
     match error["type"]:
         case "extra_forbidden":
-            return "unknown field", unknown(str(error["loc"][-1]), _names(around)) if around else ""
+            return "unknown field", unknown(str(error["loc"][-1]), _names(parent)) if parent else ""
         case "missing":
-            return "missing field", _help(around, error["loc"])
+            return "missing field", _help(parent, error["loc"])
         case "string_type" if isinstance(error["input"], int | float):
             return validation_messages.describe(error), "quote it"
     return validation_messages.describe(error), ""
 
 
-def _help(around: type[BaseModel] | None, loc: tuple[str | int, ...]) -> str:
-    if not around:
+def _help(parent: type[BaseModel] | None, loc: tuple[str | int, ...]) -> str:
+    if not parent:
         return ""
-    field = next((f for f in around.model_fields.values() if f.alias == loc[-1]), None)
+    field = next((f for f in parent.model_fields.values() if f.alias == loc[-1]), None)
     text = (field.description if field else "") or ""
     inner = _inner(field.annotation) if field else None
     text = text or (inner.__doc__ or "" if inner else "")
@@ -145,8 +147,8 @@ def _repair(value: Any, error: ErrorDetails, kind: type[BaseModel]) -> None:
     *parents, last = loc
     for part in parents:
         value = value[part]
-    around = _model_at(kind, error["loc"][:-1])
-    field = next((f for f in around.model_fields.values() if f.alias == last), None) if around else None
+    parent = _model_at(kind, error["loc"][:-1])
+    field = next((f for f in parent.model_fields.values() if f.alias == last), None) if parent else None
     if isinstance(value, list) and isinstance(last, int):
         inner = _model_at(kind, error["loc"])
         value[last] = {} if inner and error["type"] == "model_type" else ""

@@ -110,19 +110,21 @@ class InferenceSet(Fields):
 
 def read(value: Any, findings: Findings) -> Workspace | None:
     """Convert an InferenceSet to a Workspace; errors go to ``findings``; None if it cannot be repaired."""
-    given = findings.read(InferenceSet, value)
-    if given is None:
+    inference_set = findings.read(InferenceSet, value)
+    if inference_set is None:
         return None
-    _check(given, findings)
-    workspace = _workspace(given)
-    template = {f"metadata.annotations.{key}": f"spec.template.metadata.annotations.{key}" for key in _template(given)}
-    findings.places = PLACES | template
-    findings.source = Source(findings.source.file, _lines(findings.source, findings.places))
+    _check(inference_set, findings)
+    workspace = _workspace(inference_set)
+    template = {
+        f"metadata.annotations.{key}": f"spec.template.metadata.annotations.{key}" for key in _template(inference_set)
+    }
+    findings.file_paths = PLACES | template
+    findings.source = Source(findings.source.file, _lines(findings.source, findings.file_paths))
     return workspace
 
 
-def _check(given: InferenceSet, findings: Findings) -> None:
-    spec, old = given.spec, given.api_version == V1ALPHA1
+def _check(inference_set: InferenceSet, findings: Findings) -> None:
+    spec, old = inference_set.spec, inference_set.api_version == V1ALPHA1
     if spec.replicas == 0:
         what = "0 servers cannot be rolled out"
         findings.error("spec.replicas", what, "write 1, and scale the Deployment down after the run")
@@ -140,22 +142,22 @@ def _check(given: InferenceSet, findings: Findings) -> None:
         findings.error(
             "spec.autoUpgrade.enabled", what, "write false; raise images.serve in the site profile and run again"
         )
-    if given.pipeline.rollout.model_fields_set & {"replicas"} and "replicas" in spec.model_fields_set:
+    if inference_set.pipeline.rollout.model_fields_set & {"replicas"} and "replicas" in spec.model_fields_set:
         findings.error("pipeline.rollout.replicas", "duplicates spec.replicas", "remove it")
-    _check_autoscaler(given, findings)
+    _check_autoscaler(inference_set, findings)
 
 
-def _check_autoscaler(given: InferenceSet, findings: Findings) -> None:
-    scaler, replicas = _autoscaler(given), given.spec.replicas
+def _check_autoscaler(inference_set: InferenceSet, findings: Findings) -> None:
+    scaler, replicas = _autoscaler(inference_set), inference_set.spec.replicas
     if scaler.get("auto-provision") != "true":
         return
     path = f"metadata.annotations.{AUTOSCALER}"
-    most = scaler.get("max-replicas", "")
-    if most and not (most.isdecimal() and 0 < int(most) <= MAX_REPLICAS):
+    limit = scaler.get("max-replicas", "")
+    if limit and not (limit.isdecimal() and 0 < int(limit) <= MAX_REPLICAS):
         findings.error(
-            f"{path}max-replicas", f"{most!r} is not a number of servers", f"write a number up to {MAX_REPLICAS}"
+            f"{path}max-replicas", f"{limit!r} is not a number of servers", f"write a number up to {MAX_REPLICAS}"
         )
-    elif not most and not given.spec.node_count_limit:
+    elif not limit and not inference_set.spec.node_count_limit:
         what = f"the maximum number of servers is missing, so the number stays at {replicas}"
         findings.warn(f"{path}auto-provision", what, f'add {AUTOSCALER}max-replicas: "10", or nodeCountLimit')
     supported = {
@@ -172,26 +174,26 @@ def _check_autoscaler(given: InferenceSet, findings: Findings) -> None:
             findings.warn(f"{path}{key}", f"is ignored: {supported['metricName'][1]}", "remove it")
 
 
-def _workspace(given: InferenceSet) -> Workspace:
+def _workspace(inference_set: InferenceSet) -> Workspace:
     """Convert the fields to those of a Workspace."""
-    spec = given.spec
-    pipeline = given.pipeline.model_dump(by_alias=True, exclude_unset=True)
+    spec = inference_set.spec
+    pipeline = inference_set.pipeline.model_dump(by_alias=True, exclude_unset=True)
     rollout = pipeline.get("rollout", {})
     if "replicas" in spec.model_fields_set:
         rollout = {**rollout, "replicas": max(spec.replicas, 1)}
-    if most := _most(given):
-        rollout = {"maxReplicas": most, **rollout}
+    if max_replicas := _max_replicas(inference_set):
+        rollout = {"maxReplicas": max_replicas, **rollout}
     if rollout:
         pipeline["rollout"] = rollout
     resource = spec.template.resource.model_dump(by_alias=True, exclude_unset=True)
     labels = spec.label_selector.model_dump(by_alias=True, exclude_unset=True)
-    metadata = given.metadata.model_dump(by_alias=True, exclude_unset=True)
-    metadata["labels"] = given.metadata.labels | spec.template.metadata.labels
-    metadata["annotations"] = given.metadata.annotations | _template(given)
+    metadata = inference_set.metadata.model_dump(by_alias=True, exclude_unset=True)
+    metadata["labels"] = inference_set.metadata.labels | spec.template.metadata.labels
+    metadata["annotations"] = inference_set.metadata.annotations | _template(inference_set)
     return Workspace.model_validate(
         {
-            "apiVersion": given.api_version,
-            "kind": given.kind,
+            "apiVersion": inference_set.api_version,
+            "kind": inference_set.kind,
             "metadata": metadata,
             "resource": {"instanceType": "", **resource, "labelSelector": labels},
             "inference": spec.template.inference.model_dump(by_alias=True, exclude_unset=True),
@@ -200,23 +202,24 @@ def _workspace(given: InferenceSet) -> Workspace:
     )
 
 
-def _most(given: InferenceSet) -> int:
+def _max_replicas(inference_set: InferenceSet) -> int:
     """Return the maximum number of servers; 0: no autoscaler."""
-    scaler = _autoscaler(given)
+    scaler = _autoscaler(inference_set)
     if scaler.get("auto-provision") != "true":
         return 0
-    most = scaler.get("max-replicas", "")
-    return min(int(most), MAX_REPLICAS) if most.isdecimal() else min(given.spec.node_count_limit, MAX_REPLICAS)
+    limit = scaler.get("max-replicas", "")
+    requested = int(limit) if limit.isdecimal() else inference_set.spec.node_count_limit
+    return min(requested, MAX_REPLICAS)
 
 
-def _autoscaler(given: InferenceSet) -> dict[str, str]:
+def _autoscaler(inference_set: InferenceSet) -> dict[str, str]:
     """Return the scaler's annotations without their prefix."""
-    annotations = given.metadata.annotations.items()
+    annotations = inference_set.metadata.annotations.items()
     return {key.removeprefix(AUTOSCALER): value for key, value in annotations if key.startswith(AUTOSCALER)}
 
 
-def _template(given: InferenceSet) -> dict[str, str]:
-    return given.spec.template.metadata.annotations
+def _template(inference_set: InferenceSet) -> dict[str, str]:
+    return inference_set.spec.template.metadata.annotations
 
 
 def _lines(source: Source, places: dict[str, str]) -> dict[str, int]:

@@ -21,15 +21,15 @@ NODE_CLASS = "kaito.sh/node-class-name"
 class Rule:
     """Rule for an annotation."""
 
-    taken: tuple[str, ...] = ()
-    """Values that describe the actual behavior; if this and ``honoured`` are empty: any."""
-    honoured: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+    """Values that describe the actual behavior; if this and ``effective`` are empty: any."""
+    effective: tuple[str, ...] = ()
     """Values with an effect."""
     message: str = ""
     """KAITO's message for an invalid value."""
     known: tuple[str, ...] = ()
     """Values that KAITO accepts, if it validates them."""
-    why: str = ""
+    reason: str = ""
     """Reason why other values are rejected."""
     fix: str = ""
     """Closest alternative."""
@@ -39,37 +39,37 @@ RULES: Mapping[str, Rule] = {
     BYPASS_CHECKS: Rule(),
     NODE_CLASS: Rule(),
     PERFORMANCE_MODE: Rule(
-        taken=("balanced",),
-        honoured=("interactivity", "throughput"),
+        accepted=("balanced",),
+        effective=("interactivity", "throughput"),
         message='"{}" is not a valid performance mode; choose one of: balanced, interactivity, throughput',
         known=("balanced", "interactivity", "throughput"),
     ),
     "kaito.sh/runtime": Rule(
-        taken=("vllm",),
-        why="clusters serve with vLLM",
+        accepted=("vllm",),
+        reason="clusters serve with vLLM",
         fix='write "vllm"; for local runs, ARGOTUNE_VLLM=off serves with the transformers library',
     ),
     "kaito.sh/disable-benchmark": Rule(
-        taken=("true",),
-        why="benchmarks at load time are not supported",
+        accepted=("true",),
+        reason="benchmarks at load time are not supported",
         fix='write "true"; run vllm bench serve against the endpoint instead',
     ),
     "kaito.sh/use-local-weights": Rule(
-        taken=("false",),
+        accepted=("false",),
         message='"{}" must be "true" or "false"',
         known=("true", "false"),
-        why="weights on node disks are not supported: their revision is unknown",
+        reason="weights on node disks are not supported: their revision is unknown",
         fix='write "false"; weights are cached on the models volume (storage.modelsClaim of the site profile)',
     ),
     "kaito.sh/enablelb": Rule(
-        taken=("False", "false"),
-        why="public endpoints are not supported: they would have no access control",
+        accepted=("False", "false"),
+        reason="public endpoints are not supported: they would have no access control",
         fix='write "False"; then kubectl expose service NAME --type=LoadBalancer --name=NAME-public, or use a gateway',
     ),
     "kaito.sh/node-image-family": Rule(
         message='unsupported node image family "{}", supported values are azurelinux, ubuntu',
         known=("azurelinux", "ubuntu"),
-        why="node images are set by the node pool",
+        reason="node images are set by the node pool",
         fix="remove it; with Karpenter, kaito.sh/node-class-name selects a class with an imageFamily",
     ),
 }
@@ -86,7 +86,7 @@ def check(annotations: Mapping[str, str], serves: bool, findings: Findings) -> N
             findings.error(path, "unknown KAITO annotation", unknown(key, RULES))
         elif rule.known and value not in rule.known:
             findings.error(path, rule.message.format(value), f"write one of {', '.join(rule.known)}")
-        elif (rule.taken or rule.why) and value not in (*rule.taken, *rule.honoured):
-            findings.error(path, f"{value!r}: {rule.why}", rule.fix)
-        elif value in rule.honoured and not serves:
+        elif (rule.accepted or rule.reason) and value not in (*rule.accepted, *rule.effective):
+            findings.error(path, f"{value!r}: {rule.reason}", rule.fix)
+        elif value in rule.effective and not serves:
             findings.warn(path, "has no effect without inference", "remove it")

@@ -92,14 +92,14 @@ def test_the_code_matches_the_row(row, case, tmp_path):
 @pytest.mark.parametrize("annotation", kaito_annotations.RULES)
 def test_annotations_match_their_table(annotation, tmp_path):
     rule = kaito_annotations.RULES[annotation]
-    values = [*rule.honoured, *rule.taken] or ([] if rule.why else ["x"])
+    values = [*rule.effective, *rule.accepted] or ([] if rule.reason else ["x"])
     for number, value in enumerate([*values, "something-else"]):
         patch = {"metadata": {"annotations": {annotation: value}}}
         text = yaml.safe_dump(merged(SAMPLES["serve"], patch))
         file = write(tmp_path / str(number), text)
-        if value in values or (not rule.why and not rule.known):
+        if value in values or (not rule.reason and not rule.known):
             [plan] = load_plans(str(file))
-            assert (plan.rollout.server_arguments.get("performance-mode") == value) is (value in rule.honoured)
+            assert (plan.rollout.server_arguments.get("performance-mode") == value) is (value in rule.effective)
             continue
         with pytest.raises(InvalidInput) as caught:
             load_plans(str(file))

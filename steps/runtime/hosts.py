@@ -186,7 +186,8 @@ def _check_peer(connection: socket.socket, host: str, allow_private: bool) -> so
     return connection
 
 
-def _shut_down(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket, late: threading.Event) -> None:
+    late.set()
     with suppress(OSError):
         # Not SSLSocket's method, which would drop the TLS state that another thread is reading.
         socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -201,13 +202,18 @@ class _Guard(HTTPConnection):
         return _check_peer(super()._new_conn(), self.host, self.allow_private)
 
     def getresponse(self) -> Any:
-        timer = threading.Timer(RESPONSE_SECONDS, _shut_down, [self.sock])
+        late = threading.Event()
+        timer = threading.Timer(RESPONSE_SECONDS, _shut_down, [self.sock, late])
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()
+            response = super().getresponse()
         finally:
             timer.cancel()
+            if late.is_set():
+                # http.client takes a head that was cut for a whole one.
+                raise TimeoutError("the server timed out")
+        return response
 
 
 class _PublicHTTP(_Guard):

@@ -110,6 +110,8 @@ def _read_file(file_system: fs.FileSystem, request: dict[str, Any], out: IO[byte
         _send(out, b"J", json.dumps(found | {"start": start}).encode())
         for block in _blocks(file.read_at, start, end):
             _send(out, b"D", block)
+    if request["store"] == "gs":
+        return  # Its reads name the generation, and each opening of a file starts a download of the whole.
     with file_system.open_input_file(path) as file:
         if _properties(file) != found:
             raise _Changed

@@ -1,0 +1,126 @@
+"""The commands of users in a namespace of a real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A namespace with argotune's installation, and the commands of its users."""
+
+    namespace: str
+    site: Path
+    kubeconfig: str
+
+    def as_account(self, account: str) -> Cluster:
+        """Return the cluster with the rights of a service account, by a token of it."""
+        token = self.kubectl("create", "token", account).strip()
+        config = yaml.safe_load(Path(self.kubeconfig).read_text())
+        config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+        file = self.site.with_name(f"{account}.kubeconfig")
+        file.touch(mode=0o600)
+        file.write_text(yaml.safe_dump(config))
+        return Cluster(self.namespace, self.site, str(file))
+
+    def kubectl(self, *arguments: str, stdin: str = "", ok: bool = True, timeout: float = 120) -> str:
+        """Run kubectl in the namespace; return its output, or what it says when it fails and ``ok`` is False."""
+        return run(["kubectl", *self._flags, *arguments], stdin, ok, timeout)
+
+    def may(self, subject: str, verb: str, resource: str) -> bool:
+        """Return True if the API server would let a user or account make a call in the namespace."""
+        command = ["kubectl", *self._flags, "auth", "can-i", verb, resource, "--as", subject, "--quiet"]
+        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+    def argo(self, *arguments: str, ok: bool = True, timeout: float = 120) -> str:
+        """Run Argo's own command line in the namespace."""
+        return run(["argo", *self._flags, *arguments], "", ok, timeout)
+
+    def argotune(self, *arguments: str, exit_code: int = 0, timeout: float = 120) -> str:
+        """Run argotune with the site profile; return both of its outputs."""
+        variables = {"ARGOTUNE_SITE": str(self.site), "KUBECONFIG": self.kubeconfig, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-m", "workflows.cli", *arguments],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode == exit_code, done.stdout
+        return done.stdout
+
+    def wait_for_node(self, run: str, template: str, phase: str, timeout: int = 600) -> dict[str, Any]:
+        """Return the Workflow once a node of a template has a phase; fail when the run ends before."""
+        watch = ["kubectl", *self._flags, "get", f"workflow/{run}", "--watch", "--output", "json"]
+        with subprocess.Popen([*watch, f"--request-timeout={timeout}s"], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                for workflow in _documents(process.stdout):
+                    status = workflow.get("status", {})
+                    nodes = status.get("nodes", {}).values()
+                    if any(node.get("templateName") == template and node["phase"] == phase for node in nodes):
+                        return workflow
+                    assert not status.get("finishedAt"), f"{run} ended: {status.get('message')}"
+            finally:
+                process.kill()
+        raise AssertionError(f"{template} of {run} was not {phase} within {timeout} s")
+
+    def bind(self, role: str, account: str) -> None:
+        """Bind a Role of the installation to a service account."""
+        subject = f"--serviceaccount={self.namespace}:{account}"
+        binding = self.kubectl("create", "rolebinding", f"{role}-{account}", f"--role={role}", subject,
+                               "--dry-run=client", "--output", "yaml")  # fmt: skip
+        self.kubectl("apply", "--filename", "-", stdin=binding)
+
+    @property
+    def _flags(self) -> list[str]:
+        return ["--kubeconfig", self.kubeconfig, "--namespace", self.namespace]
+
+    def get(self, kind: str, name: str = "", *arguments: str) -> dict[str, Any]:
+        """Return an object, or the list of a kind."""
+        output = self.kubectl("get", kind, *([name] if name else []), *arguments, "--output", "json")
+        document: dict[str, Any] = json.loads(output)
+        return document
+
+    def apply(self, *documents: dict[str, Any]) -> None:
+        """Apply objects."""
+        self.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(documents))
+
+    def submit(self, workspace: Path, *arguments: str) -> str:
+        """Submit a Workspace and return the name of its run."""
+        output = self.argotune("submit", str(workspace), "--output", "name", *arguments)
+        return output.splitlines()[0].rpartition("/")[2]
+
+    def finish(self, run: str, timeout: int = 900) -> dict[str, Any]:
+        """Return a Workflow once it has finished."""
+        condition = "--for=condition=Completed"
+        self.kubectl("wait", f"workflow/{run}", condition, f"--timeout={timeout}s", timeout=timeout + 30)
+        return self.get("workflow", run)
+
+
+def run(command: Sequence[str], stdin: str, ok: bool, timeout: float) -> str:
+    """Run a command; return its output, with its errors where it may fail."""
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
+    if ok:
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout
+    assert done.returncode != 0, f"{' '.join(command)} succeeded: {done.stdout}"
+    return done.stdout + done.stderr
+
+
+def _documents(stream: Any) -> Iterator[dict[str, Any]]:
+    """Yield the JSON documents of a stream, each as soon as its last line is there."""
+    lines: list[str] = []
+    for line in stream:
+        lines.append(line)
+        if line.rstrip() == "}":
+            yield json.loads("".join(lines))
+            lines = []

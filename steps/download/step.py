@@ -93,7 +93,9 @@ def _collect_sources(settings: Settings, raw: Path) -> list[_Source]:
 
 
 def _fetch_files(settings: Settings, raw: Path) -> list[_Source]:
-    downloaded = fetch.fetch_all(settings.urls, raw, allow_private_hosts=settings.allow_private_hosts)
+    downloaded = fetch.fetch_all(
+        settings.urls, raw, allow_private_hosts=settings.allow_private_hosts, pattern=settings.pattern
+    )
     return [_Source(file.url, file.url, file.path, file.size, file.sha256) for file in downloaded]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,16 @@ class FoundFiles:
 
     def describe(self) -> Iterator[str]:
         """Yield lines for the log about what is not read."""
-        if self.ignored:
-            more = f" and {len(self.ignored) - MAX_SHOWN} more" if len(self.ignored) > MAX_SHOWN else ""
-            yield f"ignored files: {', '.join(self.ignored[:MAX_SHOWN])}{more}"
-        if self.partitions:
-            yield f"ignored partition columns (from names of folders): {', '.join(self.partitions)}"
+        yield from describe_ignored(self.ignored, self.partitions)
+
+
+def describe_ignored(ignored: Sequence[str], partitions: Sequence[str]) -> Iterator[str]:
+    """Yield lines for the log about files and partition columns that are not read."""
+    if ignored:
+        more = f" and {len(ignored) - MAX_SHOWN} more" if len(ignored) > MAX_SHOWN else ""
+        yield f"ignored files: {', '.join(ignored[:MAX_SHOWN])}{more}"
+    if partitions:
+        yield f"ignored partition columns (from names of folders): {', '.join(partitions)}"
 
 
 def find_data_files(source: Path, pattern: str | None = None) -> FoundFiles:

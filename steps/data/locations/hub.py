@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -46,8 +46,8 @@ def pin(location: HubLocation, allow_private: bool) -> HubLocation:
     return dataclasses.replace(location, revision=commit)
 
 
-def list_files(location: HubLocation, allow_private: bool, *, converted: bool = False) -> tuple[bool, dict[str, int]]:
-    """Return True if a pinned location is one file, and the sizes of its files by path in the repository.
+def list_files(location: HubLocation, allow_private: bool, *, converted: bool = False) -> tuple[bool, list[str]]:
+    """Return True if a pinned location is one file, and the paths of its files, or of those in its folder.
 
     Args:
         location: pinned location; its path can be a pattern.
@@ -60,20 +60,16 @@ def list_files(location: HubLocation, allow_private: bool, *, converted: bool = 
     """
     path = location.path
     if patterns.is_pattern(path):
-        files = dict(_list_tree(location, patterns.literal_folder(path), allow_private))
-        return False, {name: size for name, size in files.items() if patterns.matches(path, name)}
+        return False, list(_list_tree(location, patterns.literal_folder(path), allow_private))
     if path:
         parent = path.rpartition("/")[0]
-        entries = dict(_list_tree(location, parent, allow_private, recursive=False))
-        if path in entries:
-            return True, {path: entries[path]}
-        return False, dict(_list_tree(location, path, allow_private))
-    files = dict(_list_tree(location, "", allow_private))
+        if path in _list_tree(location, parent, allow_private, recursive=False):
+            return True, [path]
+        return False, list(_list_tree(location, path, allow_private))
+    names = list(_list_tree(location, "", allow_private))
     if converted:
-        selected = hub_splits.select_converted(list(files), location)
-    else:
-        selected = hub_splits.select_files(_read_card(location, files, allow_private), list(files), location)
-    return False, {name: files[name] for name in selected}
+        return False, hub_splits.select_converted(names, location)
+    return False, hub_splits.select_files(_read_card(location, names, allow_private), names, location)
 
 
 def file(location: HubLocation, path: str, allow_private: bool) -> HttpFile:
@@ -83,10 +79,8 @@ def file(location: HubLocation, path: str, allow_private: bool) -> HttpFile:
     return HttpFile(url, shown, allow_private)
 
 
-def _list_tree(
-    location: HubLocation, folder: str, allow_private: bool, *, recursive: bool = True
-) -> Iterator[tuple[str, int]]:
-    """Yield path and size of the files of a folder, page by page."""
+def _list_tree(location: HubLocation, folder: str, allow_private: bool, *, recursive: bool = True) -> Iterator[str]:
+    """Yield the paths of the files of a folder, page by page."""
     url = f"{endpoint()}/api/datasets/{location.dataset}/tree/{location.revision}"
     url += f"/{quote(folder)}" if folder else ""
     url += f"?recursive={'true' if recursive else 'false'}&expand=false"
@@ -96,13 +90,13 @@ def _list_tree(
             raise BadInput(f"{location.shown}: the hub sent no list of files", "check HF_ENDPOINT")
         for entry in entries:
             if entry.get("type") == "file":
-                yield str(entry["path"]), int(entry.get("size") or 0)
+                yield str(entry["path"])
         if following and hosts.origin(following) != hosts.origin(url):
             raise BadInput(f"{location.shown}: the list of files continues on another host", "check HF_ENDPOINT")
         url = following
 
 
-def _read_card(location: HubLocation, files: dict[str, int], allow_private: bool) -> str:
+def _read_card(location: HubLocation, files: Sequence[str], allow_private: bool) -> str:
     """Return the text of README.md, whose header defines configs and splits."""
     if "README.md" not in files:
         return ""

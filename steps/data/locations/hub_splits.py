@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from steps.data.formats import file_names
 from steps.data.locations import patterns
 from steps.data.locations.location import HubLocation
 from steps.runtime.errors import BadInput
@@ -25,7 +26,6 @@ _KEYWORDS = {
     "validation": ("validation", "valid", "dev", "val"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-_DATA = re.compile(r"\.(?:parquet|jsonl?|ndjson|csv|tsv|txt|arrow|feather|tar|gz|zst|zip)$", re.IGNORECASE)
 
 
 def select_files(card: str, names: Sequence[str], location: HubLocation) -> list[str]:
@@ -122,7 +122,7 @@ def _iter_data_files(data_files: Any) -> list[tuple[str, str]]:
 
 def _splits_by_name(names: Sequence[str]) -> dict[str, list[str]]:
     """Return files by split: of shards (``data/SPLIT-00000-of-00001``), else by keywords of folders, else of names."""
-    data = [name for name in names if _DATA.search(name)]
+    data = [name for name in names if file_names.is_readable(name)]
     for split_of in (_split_of_shard, _split_of_folder, _split_of_name):
         splits: dict[str, list[str]] = {}
         for name in data:

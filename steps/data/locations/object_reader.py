@@ -85,7 +85,7 @@ def _file_systems(request: dict[str, Any]) -> Iterator[fs.FileSystem]:
 
 
 def _list_files(file_system: fs.FileSystem, request: dict[str, Any], out: IO[bytes]) -> None:
-    """Send name relative to the bucket, and size, of the file or of all files below the folder."""
+    """Send the name in the bucket of the file, or of all files below the folder."""
     from pyarrow import fs
 
     root = f"{request['bucket']}/{request['path']}".rstrip("/")
@@ -95,7 +95,7 @@ def _list_files(file_system: fs.FileSystem, request: dict[str, Any], out: IO[byt
     is_file = info.type == fs.FileType.File
     found = [info] if is_file else file_system.get_file_info(fs.FileSelector(root, recursive=True))
     start = len(request["bucket"]) + 1
-    files = [[entry.path[start:], entry.size] for entry in found if entry.type == fs.FileType.File]
+    files = [entry.path[start:] for entry in found if entry.type == fs.FileType.File]
     _send(out, b"J", json.dumps({"is_file": is_file, "files": files}).encode())
 
 

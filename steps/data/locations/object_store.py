@@ -63,7 +63,6 @@ class ObjectFile:
     location: ObjectLocation
     readers: ObjectReaders
     allow_private: bool = False
-    size: int | None = None
     end: int = 0
     """Offset to stop at; 0: the whole object."""
 
@@ -91,8 +90,8 @@ class ObjectFile:
             )
 
 
-def list_files(location: ObjectLocation, readers: ObjectReaders, allow_private: bool) -> tuple[bool, dict[str, int]]:
-    """Return True if the location is one file, and the sizes of its files by name in the bucket.
+def list_files(location: ObjectLocation, readers: ObjectReaders, allow_private: bool) -> tuple[bool, list[str]]:
+    """Return True if the location is one file, and the names of its files in the bucket.
 
     Raises:
         BadInput: nothing there, no access, or an endpoint that must not be requested.
@@ -103,7 +102,7 @@ def list_files(location: ObjectLocation, readers: ObjectReaders, allow_private: 
         reader.send(_request(location, "list"))
         found = reader.receive_json()
         reader.receive_data(speed.SpeedGuard(speed.MIN_SPEED))
-    return found["is_file"], dict(found["files"])
+    return found["is_file"], list(found["files"])
 
 
 def _request(location: ObjectLocation, action: str) -> dict[str, Any]:

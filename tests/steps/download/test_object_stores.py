@@ -66,6 +66,20 @@ def test_files_folders_and_patterns(tmp_path, reachable: ObjectStore, path: str,
     assert get(tmp_path, f"{root}/{path}") == {f"{root}/select/{name}": name.encode() for name in names}
 
 
+def test_only_live_files_of_a_delta_table_are_read(tmp_path, reachable: ObjectStore) -> None:
+    for name in ("part-0.parquet", "part-1.parquet", "part-2.parquet"):
+        reachable.put(f"delta/{name}", name.encode())
+    commits = [
+        [{"add": {"path": "part-0.parquet"}}, {"add": {"path": "part-1.parquet"}}],
+        [{"remove": {"path": "part-0.parquet"}}, {"add": {"path": "part-2.parquet"}}],
+    ]
+    for version, actions in enumerate(commits):
+        log = "\n".join(json.dumps(action) for action in actions).encode()
+        reachable.put(f"delta/_delta_log/{version:020}.json", log)
+    url = f"{reachable.scheme}://rows/delta"
+    assert get(tmp_path, url) == {f"{url}/{name}": name.encode() for name in ("part-1.parquet", "part-2.parquet")}
+
+
 def test_the_manifest_names_the_objects(tmp_path, reachable: ObjectStore, as_parquet, chats, capfd) -> None:
     for name in ("1", "2"):
         reachable.put(f"data/{name}.parquet", as_parquet(messages=chats(20, name)))

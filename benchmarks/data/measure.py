@@ -1,16 +1,18 @@
 """Measure time and memory of the download step, compared with the `datasets` library.
 
     python benchmarks/data/measure.py --gigabytes 1
+    python benchmarks/data/measure.py --gigabytes 4 --format jsonl
     python benchmarks/data/measure.py --gigabytes 10 --without-datasets
 
-Writes synthetic conversations as parquet, prepares them with the download step, and does the same with `datasets`:
-load, map to messages, shuffle and split, write parquet. Each runs in a separate process, one after the other. Disk
-space required, relative to the parquet files: 2 times for the step, 7 times for `datasets`.
+Writes synthetic conversations as parquet, JSON Lines or CSV, prepares them with the download step, and does the same
+with `datasets`: load, map to messages, shuffle and split, write parquet. Each runs in a separate process, one after
+the other. Disk space required, relative to the files: 2 times for the step, 7 times for `datasets`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -18,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 SENTENCES, WORDS = 200_000, 30_000
@@ -32,8 +36,7 @@ FILE_BYTES = 400_000_000
 MAX_MEMORY = 1_000_000_000
 COLUMNS = (
     "",
-    "parquet, MB/s",
-    "uncompressed, MB/s",
+    "files, MB/s",
     "seconds",
     "CPU seconds",
     "peak memory, MB",
@@ -44,13 +47,17 @@ PROBABILITIES = {"system": 0.2, "next question": 0.5}
 WITH_DATASETS = """
 import sys
 from datasets import load_dataset
-folder, target = sys.argv[1:]
+folder, target, suffix = sys.argv[1:]
+reader = {"jsonl": "json"}.get(suffix, suffix)
 roles = {"human": "user", "gpt": "assistant", "system": "system"}
 def messages(batch):
+    if "prompt" in batch:
+        pairs = zip(batch["prompt"], batch["completion"], strict=True)
+        return {"messages": [[{"role": "user", "content": p}, {"role": "assistant", "content": c}] for p, c in pairs]}
     turns = [[{"role": roles[t["from"]], "content": t["value"]} for t in row] for row in batch["conversations"]]
     return {"messages": turns}
-rows = load_dataset("parquet", data_files=f"{folder}/*.parquet", split="train", cache_dir=f"{target}/cache")
-rows = rows.map(messages, batched=True, remove_columns=["conversations", "source"])
+rows = load_dataset(reader, data_files=f"{folder}/*.{suffix}", split="train", cache_dir=f"{target}/cache")
+rows = rows.map(messages, batched=True, remove_columns=rows.column_names)
 for name, part in rows.train_test_split(test_size=0.1, seed=42).items():
     part.to_parquet(f"{target}/{name}.parquet")
 """
@@ -77,15 +84,16 @@ def main() -> int:
     try:
         source = args.source or folder / "source"
         if not args.source:
-            write_source(source, int(args.gigabytes * 1e9), args.seed)
-        size, uncompressed = print_header(source)
+            write_source(source, int(args.gigabytes * 1e9), args.format, args.seed)
+        size = print_header(source, args.format)
         commands = {"argotune download": [sys.executable, "-m", "steps.download", "--source", str(source), "--work"]}
         if not args.without_datasets:
             commands["`datasets` alone"] = [sys.executable, "-c", WITH_DATASETS, str(source)]
         step_memory = 0
         for name, command in commands.items():
-            cost = measure([*command, str(folder / "target")], folder / "target")
-            print(format_row(name, cost, size, uncompressed), flush=True)
+            suffix = [args.format] if "datasets" in name else []
+            cost = measure([*command, str(folder / "target"), *suffix], folder / "target")
+            print(format_row(name, cost, size), flush=True)
             shutil.rmtree(folder / "target")
             step_memory = step_memory or cost.memory
         print(f"\n{'within' if step_memory < MAX_MEMORY else 'NOT WITHIN'} {MAX_MEMORY / 1e6:.0f} MB")
@@ -96,41 +104,69 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the parquet files on disk")
-    parser.add_argument("--source", type=Path, help="directory of parquet files to use instead of synthetic ones")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the files on disk")
+    parser.add_argument("--format", choices=["parquet", "jsonl", "csv"], default="parquet", help="format of the files")
+    parser.add_argument("--source", type=Path, help="directory of files to use instead of synthetic ones")
     parser.add_argument("--folder", type=Path, help="working directory (default: that of temporary files)")
     parser.add_argument("--without-datasets", action="store_true", help="measure the download step only")
     parser.add_argument("--seed", type=int, default=0, help="seed of the synthetic data")
     return parser.parse_args()
 
 
-def print_header(source: Path) -> tuple[int, int]:
-    """Print the contents of the files and the head of the table; return bytes on disk and uncompressed."""
-    footers = [pq.read_metadata(path) for path in source.iterdir()]
-    rows = sum(footer.num_rows for footer in footers)
-    uncompressed = sum(footer.row_group(n).total_byte_size for footer in footers for n in range(footer.num_row_groups))
-    size = folder_size(source)
-    print(
-        f"{size / 1e9:.2f} GB of parquet in {len(footers)} files: {rows:,} conversations, {uncompressed / 1e9:.1f} GB "
-        f"uncompressed; {os.cpu_count()} CPUs\n"
-    )
+def print_header(source: Path, suffix: str) -> int:
+    """Print the contents of the files and the head of the table; return their bytes on disk."""
+    size, count = folder_size(source), len(list(source.iterdir()))
+    print(f"{size / 1e9:.2f} GB of {suffix} in {count} files; {os.cpu_count()} CPUs\n")
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
-    return size, uncompressed
+    return size
 
 
-def write_source(folder: Path, size: int, seed: int) -> None:
-    """Write ``size`` bytes of parquet files."""
+def write_source(folder: Path, size: int, suffix: str, seed: int) -> None:
+    """Write ``size`` bytes of files."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     sentences = make_sentences(rng)
     written = number = 0
     while written < size:
-        path = folder / f"part-{number:04}.parquet"
+        path = folder / f"part-{number:04}.{suffix}"
         number += 1
-        with pq.ParquetWriter(path, make_conversations(sentences, 1, rng).schema, compression="zstd") as writer:
-            while path.stat().st_size < min(FILE_BYTES, size - written):
-                writer.write_batch(make_conversations(sentences, BATCH_ROWS, rng))
+        WRITERS[suffix](path, min(FILE_BYTES, size - written), iter_conversations(sentences, rng))
         written += path.stat().st_size
+
+
+def iter_conversations(sentences: pa.Array, rng: np.random.Generator) -> Iterator[pa.RecordBatch]:
+    while True:
+        yield make_conversations(sentences, BATCH_ROWS, rng)
+
+
+def write_parquet(path: Path, size: int, batches: Iterator[pa.RecordBatch]) -> None:
+    first = next(batches)
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        writer.write_batch(first)
+        while path.stat().st_size < size:
+            writer.write_batch(next(batches))
+
+
+def write_jsonl(path: Path, size: int, batches: Iterator[pa.RecordBatch]) -> None:
+    with path.open("w") as file:
+        while file.tell() < size:
+            file.write("".join(json.dumps(row) + "\n" for row in next(batches).to_pylist()))
+
+
+def write_csv(path: Path, size: int, batches: Iterator[pa.RecordBatch]) -> None:
+    """Write the first question of each conversation and its answer."""
+    schema = pa.schema([("prompt", pa.string()), ("completion", pa.string())])
+    with path.open("wb") as file, pyarrow.csv.CSVWriter(file, schema) as writer:
+        while file.tell() < size:
+            conversations = next(batches).column("conversations")
+            starts = conversations.offsets[:-1]
+            roles, texts = (conversations.values.field(name) for name in ("from", "value"))
+            starts = pc.add(starts, pc.equal(roles.take(starts), "system").cast(pa.int32()))
+            pair = {"prompt": texts.take(starts), "completion": texts.take(pc.add(starts, 1))}
+            writer.write_batch(pa.record_batch(pair, schema=schema))
+
+
+WRITERS = {"parquet": write_parquet, "jsonl": write_jsonl, "csv": write_csv}
 
 
 def make_sentences(rng: np.random.Generator) -> pa.Array:
@@ -209,10 +245,10 @@ def folder_size(folder: Path) -> int:
     return size
 
 
-def format_row(name: str, cost: Cost, size: int, uncompressed: int) -> str:
-    rates = f"{size / 1e6 / cost.seconds:.1f} | {uncompressed / 1e6 / cost.seconds:.0f}"
+def format_row(name: str, cost: Cost, size: int) -> str:
     memory = f"{cost.memory / 1e6:.0f} | {cost.anonymous / 1e6:.0f}"
-    return f"| {name} | {rates} | {cost.seconds:.0f} | {cost.cpu_seconds:.0f} | {memory} | {cost.disk / 1e9:.1f} |"
+    rate = f"{size / 1e6 / cost.seconds:.1f}"
+    return f"| {name} | {rate} | {cost.seconds:.0f} | {cost.cpu_seconds:.0f} | {memory} | {cost.disk / 1e9:.1f} |"
 
 
 if __name__ == "__main__":

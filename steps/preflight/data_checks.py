@@ -18,6 +18,8 @@ from urllib3.exceptions import HTTPError
 
 from steps.data.formats import compressed, content, file_names, folders
 from steps.data.formats.file_names import FileFormat
+from steps.data.locations import location
+from steps.preflight import location_checks
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
@@ -31,15 +33,17 @@ MAX_CONNECTIONS = 8
 
 
 def check_urls(
-    urls: Sequence[str], *, allow_private: bool = False, wait: Sleep = time.sleep
+    urls: Sequence[str], pattern: str = "", *, allow_private: bool = False, wait: Sleep = time.sleep
 ) -> Iterator[str | StepError]:
-    """Check each URL; yield a sentence if it passes, otherwise the error.
+    """Check each location; yield a sentence if it passes, otherwise the error.
 
     If a server does not support ranges, only the start of the file is checked.
     """
 
     def check(url: str) -> str | StepError:
         try:
+            if not location.is_single_file(url):
+                return location_checks.check_location(url, pattern, RETRY, allow_private=allow_private, wait=wait)
             return _check_url(urldefrag(url.strip())[0], allow_private, wait)
         except StepError as error:
             return error

@@ -13,11 +13,11 @@ class Settings(provision_settings.Settings, TrackingOptions):
     """Check that everything a run needs is available, before anything is created."""
 
     urls: list[str] = []
-    """URLs of data files (http or https)."""
+    """Locations of data files: https, hf, s3, gs, abfss or az."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks."""
     pattern: str = ""
-    """Glob pattern of the files in `source`."""
+    """Glob pattern of the files in folders."""
     source: OptionalFolder = None
     """Folder with data files (a mounted volume), instead of urls."""
     data_image: str = ""

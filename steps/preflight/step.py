@@ -116,7 +116,7 @@ def _secrets(settings: Settings) -> Outcomes:
 def _data(settings: Settings) -> Outcomes:
     from steps.preflight import data_checks
 
-    yield from data_checks.check_urls(settings.urls, allow_private=settings.allow_private_hosts)
+    yield from data_checks.check_urls(settings.urls, settings.pattern, allow_private=settings.allow_private_hosts)
     if settings.source:
         yield from data_checks.check_folder(settings.source, settings.pattern)
     if settings.data_image:

@@ -60,6 +60,7 @@ def preflight(plan: Plan) -> Preflight:
     if data:
         source = _data_source(data)
         values |= {"data_image": source.pop("image", ""), **source, "allow_private_hosts": data.allow_private_hosts}
+        values["pattern"] = data.pattern
         values |= {"pull_config": PULL_SECRET} if data.image_pull_secrets else {}
     if plan.rollout:
         values["adapter_images"] = [adapter.image for adapter in plan.rollout.adapters if adapter.image]

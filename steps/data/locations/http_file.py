@@ -39,6 +39,18 @@ class HttpFile:
         with self.respond(headers) as response:
             yield self._content(response, offset, known)
 
+    def read_range(self, start: int, end: int) -> tuple[bytes, int | None]:
+        """Return a part of the file, and its size; see ``RemoteFile``."""
+        with self.respond({"Range": f"bytes={start}-{end - 1}"}) as response:
+            if response.status_code == 416:
+                return b"", _content_range(response)[1]
+            self.check_status(response)
+            is_part = response.status_code == 206 and _content_range(response)[0] == start
+            body, read = bytearray(), _guarded_read(response)
+            while len(body) < end - (start if is_part else 0) and (part := read()):
+                body += part
+            return bytes(body[: end - (start if is_part else 0)]), _content_range(response)[1] if is_part else None
+
     @contextmanager
     def respond(self, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """Request the URL; errors are those of ``open``, except those of the status."""

@@ -104,8 +104,8 @@ def _read_file(file_system: fs.FileSystem, request: dict[str, Any], out: IO[byte
     path = f"{request['bucket']}/{request['path']}"
     with file_system.open_input_file(path) as file:
         found = _properties(file)
-        same = (found["size"], found["etag"]) == (request["known_size"], request["known_etag"])
-        start = request["offset"] if same else 0
+        known = (request.get("known_size"), request.get("known_etag"))
+        start = request["offset"] if request["any_version"] or known == (found["size"], found["etag"]) else 0
         end = min(found["size"], request["end"] or found["size"])
         _send(out, b"J", json.dumps(found | {"start": start}).encode())
         for block in _blocks(file.read_at, start, end):

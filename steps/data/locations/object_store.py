@@ -63,20 +63,31 @@ class ObjectFile:
     location: ObjectLocation
     readers: ObjectReaders
     allow_private: bool = False
-    end: int = 0
-    """Offset to stop at; 0: the whole object."""
 
     @property
     def shown(self) -> str:
         """URL of the object."""
         return self.location.shown
 
+    def read_range(self, start: int, end: int) -> tuple[bytes, int | None]:
+        """Return a part of the object, and its size; see ``RemoteFile``."""
+        parts = []
+        with self._request({"offset": start, "end": end, "any_version": True}) as content:
+            while part := content.read():
+                parts.append(part)
+        return b"".join(parts), content.size
+
     @contextmanager
     def open(self, offset: int, known: FileState) -> Iterator[Content]:
         """Read the bytes from ``offset`` on; see ``RemoteFile``."""
+        request = {"offset": offset, "end": 0, "any_version": False}
+        with self._request(request | {"known_size": known.size, "known_etag": known.etag}) as content:
+            yield content
+
+    @contextmanager
+    def _request(self, options: dict[str, Any]) -> Iterator[Content]:
         _check_endpoint(self.location, self.allow_private)
-        request = _request(self.location, "read") | {"offset": offset, "end": self.end}
-        request |= {"known_size": known.size, "known_etag": known.etag}
+        request = _request(self.location, "read") | options
         with self.readers.reader() as reader, _described_errors(self.location):
             reader.send(request)
             found = reader.receive_json()

@@ -60,6 +60,15 @@ class RemoteFile(Protocol):
     def shown(self) -> str:
         """URL without secrets, for output and records."""
 
+    def read_range(self, start: int, end: int) -> tuple[bytes, int | None]:
+        """Return the bytes from ``start`` up to ``end`` or the end of the file, and the size of the file.
+
+        Without support of ranges: the bytes from 0 up to ``end``, and None.
+
+        Raises:
+            BadInput, TransientError: as ``open``.
+        """
+
     def open(self, offset: int, known: FileState) -> AbstractContextManager[Content]:
         """Return the content from ``offset`` on, or from 0 if the file is not the ``known`` one.
 

@@ -17,6 +17,7 @@ from steps.data.locations.speed import MinSpeed
 from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
+from steps.preflight import data_checks
 from steps.runtime.errors import BadInput
 
 ROOT = "hf://datasets/org/rows"
@@ -211,3 +212,10 @@ def test_the_hub_passes_the_guard_of_addresses(tmp_path, hub: DatasetHub, monkey
     monkeypatch.setenv("HF_ENDPOINT", "http://169.254.169.254")
     with pytest.raises(BadInput, match="link-local or metadata"):
         fetch_all([ROOT], tmp_path, allow_private_hosts=True)
+
+
+def test_preflight_lists_and_reads(hub: DatasetHub, as_parquet, chats) -> None:
+    hub.commit({"train.parquet": as_parquet(messages=chats(20)), "test.parquet": b"PAR1"})
+    good, missing = data_checks.check_urls([ROOT, f"{ROOT}@none"], allow_private=True, wait=lambda _: None)
+    assert good == f"{ROOT}@main has 1 data file (parquet), which can be read"
+    assert isinstance(missing, BadInput) and "404" in missing.message

@@ -18,6 +18,7 @@ from steps.download import transfer
 from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
+from steps.preflight import data_checks
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy
 
@@ -205,3 +206,15 @@ def test_blocks_grow_and_shrink_with_the_speed(monkeypatch: pytest.MonkeyPatch) 
 
     list(object_reader._blocks(read_at, 0, object_reader.MIN_BLOCK * 9))
     assert [size // object_reader.MIN_BLOCK for size in sizes] == [1, 2, 4, 2]
+
+
+def test_preflight_lists_and_reads(reachable: ObjectStore, as_parquet, chats) -> None:
+    for name in ("1", "2"):
+        reachable.put(f"checked/{name}.parquet", as_parquet(messages=chats(20, name)))
+    reachable.put("broken/x.parquet", b"<html>no</html>")
+    root = f"{reachable.scheme}://rows"
+    urls = [f"{root}/checked", f"{root}/broken/x.parquet", f"{root}/none"]
+    good, broken, missing = data_checks.check_urls(urls, allow_private=True, wait=lambda _: None)
+    assert good == f"{root}/checked has 2 data files (parquet), which can be read"
+    assert isinstance(broken, BadInput) and "x.parquet" in broken.message
+    assert isinstance(missing, BadInput) and "not found" in missing.message

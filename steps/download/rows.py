@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from steps.data import row_formats, row_messages
-from steps.data.formats import arrow_types
+from steps.data.formats import message_shapes
 from steps.data.parquet_batches import prefetch, read_batches
 from steps.data.row_formats import Columns, Format
 from steps.download import row_checks
@@ -29,6 +29,7 @@ ROW_GROUP = 16 << 20
 """Bytes of a row group, which readers load to access one row."""
 MAX_ROWS_SHOWN = 5
 MAX_ERRORS_SHOWN = 10
+ENCRYPTED_FIX = "write it without encryption"
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,12 @@ def _detect_format(file: DataFile, columns: Columns) -> Format:
         with pq.ParquetFile(file.path) as parquet:
             schema, count = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
+        if "ncrypt" in str(error):
+            raise BadInput(f"{file.name}: an encrypted parquet file, which is not supported", ENCRYPTED_FIX) from error
         raise BadInput(f"{file.name}: a damaged parquet file ({_first_line(error)})", "write it again") from error
-    data_format = row_formats.detect_format(file.name, arrow_types.canonical_schema(file.name, schema), columns)
+    data_format = row_formats.detect_format(
+        file.name, message_shapes.canonical_schema(file.name, schema, columns), columns
+    )
     if count == 0:
         raise BadInput(f"{file.name}: the file has no rows", "remove it, or add rows")
     return data_format
@@ -239,7 +244,7 @@ def _read_messages(
     used = row_formats.used_columns(data_format, names, columns)
     unused += [name for name in names if name not in (*used.values(), *unused)]
     for batch in read_batches(file.path, list(used.values())):
-        values = {known: arrow_types.canonical(batch.column(name)) for known, name in used.items()}
+        values = {known: message_shapes.canonical_column(known, batch.column(name)) for known, name in used.items()}
         yield row_messages.to_messages(data_format, values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Collection, Iterator, Sequence
@@ -35,7 +36,7 @@ def read_csv(path: Path, used: Collection[str], errors: FileErrors) -> Iterator[
     import pyarrow.csv as pc
 
     with compressed.open_stream(path) as stream:
-        text = _Counter(open_utf8(stream))
+        text = _Counter(open_utf8(stream), is_strict=True)
         head = text.peek(HEAD_BYTES)
         skipped = 1 if head[:5].lower().startswith(b"sep=") else 0
         delimiter = find_delimiter(head, errors.name, used)
@@ -68,7 +69,7 @@ def read_csv(path: Path, used: Collection[str], errors: FileErrors) -> Iterator[
             for batch in reader:
                 columns = [batch.column(name) if name in existing else pa.nulls(len(batch)) for name in names]
                 yield pa.RecordBatch.from_arrays(columns, schema=schema)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             if "Empty CSV file" in str(error):
                 return  # The header has no line break after it.
             _describe(path, delimiter, str(error), invalid, errors)
@@ -183,10 +184,15 @@ class _Records:
 
 
 class _Counter(io.RawIOBase):
-    """A stream that counts its quotes, as an odd number can mean a quote that is never closed."""
+    """A stream that counts its quotes, as an odd number can mean a quote that is never closed.
 
-    def __init__(self, stream: BinaryIO) -> None:
+    With ``is_strict`` reading raises UnicodeDecodeError where it is not UTF-8.
+    """
+
+    def __init__(self, stream: BinaryIO, *, is_strict: bool = False) -> None:
         self._stream, self._head = stream, b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if is_strict else None
+        self._is_ascii = True
         self.quotes = 0
 
     def readable(self) -> bool:
@@ -203,6 +209,9 @@ class _Counter(io.RawIOBase):
         self._head = self._head[len(content) :]
         content = content or self._stream.read(size)
         self.quotes += content.count(b'"')
+        if self._decoder and not (content.isascii() and self._is_ascii):
+            self._decoder.decode(content, final=not content)
+            self._is_ascii = not self._decoder.getstate()[0]
         return content
 
     def readinto(self, buffer: Any) -> int:

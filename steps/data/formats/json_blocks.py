@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 4 << 20
 SPACE = b" \t\r\n"
-NEWLINE, QUOTE, BACKSLASH = 10, 34, 92
+NEWLINE, QUOTE, BACKSLASH, BRACE = 10, 34, 92, 123
 
 
 @dataclass
@@ -71,10 +71,9 @@ def read_lines(stream: BinaryIO, data: bytes = b"", line: int = 1) -> Iterator[B
         starts, ends = np.concatenate([[0], bounds + 1]), np.concatenate([bounds, [len(text)]])
         if (too_large := np.flatnonzero(ends - starts > MAX_ROW_BYTES)).size:
             raise RowTooLarge(line + int(too_large[0]))
-        # Short lines can be blank; others begin with a bracket, or are errors of the row.
+        firsts = np.frombuffer(text + b"\n", np.uint8)[starts]
         keep = np.ones(len(starts), bool)
-        short = np.flatnonzero(ends - starts < 2) if not _has_blank_lines(text) else np.arange(len(starts))
-        for row in short.tolist():
+        for row in np.flatnonzero(firsts != BRACE).tolist():
             keep[row] = bool(text[starts[row] : ends[row]].strip(SPACE))
         if keep.any():
             yield Block(text, starts[keep], ends[keep], line)
@@ -118,12 +117,7 @@ def read_objects(
                 raise Misplaced(line, "the file ends within a row or list")
             return b""
         if len(data) > MAX_ROW_BYTES + BLOCK_BYTES:
-            raise RowTooLarge(line)
-
-
-def _has_blank_lines(text: bytes) -> bool:
-    """Return True if lines can contain only white space."""
-    return any(found in text for found in (b"\n \n", b"\n\r\n", b"\n\t\n", b"\n  ")) or text[:1] in (b" ", b"\t")
+            raise RowTooLarge(line + data.count(b"\n", 0, len(data) - len(data.lstrip(SPACE + b","))))
 
 
 def _find_objects(data: bytes) -> tuple[np.ndarray, np.ndarray, int]:

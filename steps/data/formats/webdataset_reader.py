@@ -49,12 +49,27 @@ def read_webdataset(stream: BinaryIO, types: RowTypes, errors: FileErrors) -> It
         yield types.to_batch(rows)
 
 
+class _StrictMember(tarfile.TarInfo):
+    """Member of an archive; a damaged or missing header is an error, which ``tarfile`` takes for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: Any) -> Any:
+        """Return the next member."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise  # Two blocks of zeros are the end.
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from error
+
+
 def _iter_rows(stream: BinaryIO, types: RowTypes, errors: FileErrors) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each row with its size in bytes."""
     row: dict[str, Any] = {}
     size = 0
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictMember) as archive:
         for member in archive:
+            archive.members = []  # The archive would keep all of them.  # type: ignore[attr-defined]
             folder, _, name = member.name.rpartition("/")
             stem, _, extension = name.partition(".")
             if not member.isreg() or not extension or name.startswith((".", "_")):

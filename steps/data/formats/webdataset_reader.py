@@ -69,7 +69,7 @@ def _iter_rows(stream: BinaryIO, types: RowTypes, errors: FileErrors) -> Iterato
     size = 0
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_StrictMember) as archive:
         for member in archive:
-            archive.members = []  # The archive would keep all of them.  # type: ignore[attr-defined]
+            archive.members = []  # type: ignore[attr-defined]  # It would keep all of them.
             folder, _, name = member.name.rpartition("/")
             stem, _, extension = name.partition(".")
             if not member.isreg() or not extension or name.startswith((".", "_")):

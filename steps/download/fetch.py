@@ -7,7 +7,9 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -44,25 +46,51 @@ def fetch_all(
         BadInput: permanent errors of locations, responses or the disk; lists all failed downloads.
         StepError: unreachable or slow servers.
     """
-    locations = _parse_locations(urls)
-    stop = threading.Event()
-    sleep = stop.wait if wait is None else wait
-    with ObjectReaders() as readers, concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
-        searches = [
-            pool.submit(_find, location, readers, allow_private_hosts, pattern, wait or time.sleep)
-            for location, _ in locations
-        ]
-        found = _collect(searches)
-        targets = _to_targets(locations, found, folder)
-        folder.mkdir(parents=True, exist_ok=True)
+    with find_targets(urls, folder, allow_private_hosts=allow_private_hosts, pattern=pattern, wait=wait) as found:
+        return found.download(found.targets)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Files of locations, and the threads that download them."""
+
+    targets: list[Target]
+    pool: concurrent.futures.ThreadPoolExecutor
+    wait: Sleep | None
+
+    def download(self, targets: Sequence[Target]) -> list[DownloadedFile]:
+        """Download some of the files; errors are those of ``fetch_all``."""
+        stop = threading.Event()
         meter = ProgressMeter(target.shown for target in targets)
-        transfers = [Transfer(target, meter, stop, sleep) for target in targets]
-        futures = [pool.submit(transfer.run) for transfer in transfers]
+        sleep = stop.wait if self.wait is None else self.wait
+        futures = [self.pool.submit(Transfer(target, meter, stop, sleep).run) for target in targets]
         try:
             return _collect(futures)
         except BaseException:
             stop.set()
             raise
+
+
+@contextmanager
+def find_targets(
+    urls: Sequence[str],
+    folder: Path,
+    *,
+    allow_private_hosts: bool = False,
+    pattern: str = "",
+    max_files: int | None = None,
+    wait: Sleep | None = None,
+) -> Iterator[Targets]:
+    """Provide the files of every location, at most ``max_files`` of each."""
+    locations = _parse_locations(urls)
+    with ObjectReaders() as readers, concurrent.futures.ThreadPoolExecutor(MAX_CONNECTIONS) as pool:
+        searches = [
+            pool.submit(_find, location, readers, allow_private_hosts, pattern, wait or time.sleep)
+            for location, _ in locations
+        ]
+        found = [remote_files[:max_files] for remote_files in _collect(searches)]
+        folder.mkdir(parents=True, exist_ok=True)
+        yield Targets(_to_targets(locations, found, folder), pool, wait)
 
 
 def delete_downloads(paths: Iterable[Path]) -> None:

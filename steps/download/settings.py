@@ -57,6 +57,9 @@ class Settings(DatasetOptions):
     """Folder that all steps of a run share."""
     source: OptionalFolder = None
     """Folder with data files, one file, or a glob pattern (KAITO `input.volumeSource`, mounted); instead of urls."""
+    sample: bool = False
+    """Read only the start of remote files, for a preview: the first rows of parquet, JSON Lines and CSV files, without
+    weights; files of other formats are read whole."""
     objective: Literal["sft", "dpo"] = "sft"
     """Purpose of the rows: dpo learns from pairs of answers, and rejects other data."""
 

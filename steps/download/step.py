@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from steps.data import file_weights, row_messages
 from steps.data.formats import conversion, folders
 from steps.data.locations import location
-from steps.download import fetch, resampling, rows
+from steps.download import fetch, resampling, rows, sample
 from steps.download.row_shuffle import RowBuffer
 from steps.download.settings import Result, Settings
 from steps.runtime import files
@@ -93,7 +93,8 @@ def _collect_sources(settings: Settings, raw: Path) -> list[_Source]:
 
 
 def _fetch_files(settings: Settings, raw: Path) -> list[_Source]:
-    downloaded = fetch.fetch_all(
+    fetch_files = sample.fetch_samples if settings.sample else fetch.fetch_all
+    downloaded = fetch_files(
         settings.urls, raw, allow_private_hosts=settings.allow_private_hosts, pattern=settings.pattern
     )
     return [_Source(file.url, file.url, file.path, file.size, file.sha256) for file in downloaded]
@@ -111,7 +112,8 @@ def _find_files(source: Path, pattern: str) -> list[_Source]:
 def _prepare(settings: Settings, sources: list[_Source], dataset: Path) -> Result:
     columns = {str(name): column for name, column in settings.columns.items()}
     data = _to_parquet(sources, columns, dataset / "converted")
-    weights = _resolve_weights(settings.weights, [source.name for source in sources])
+    names = [source.name for source in sources]
+    weights = [] if settings.sample else _resolve_weights(settings.weights, names)
     data_format = rows.detect_common_format(data, columns)
     dpo.check_data(settings.objective, data_format == "preference")
     counts = [rows.count_rows([file]) for file in data]

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
-from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit, urlunsplit
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -25,6 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from steps.runtime import addresses
 from steps.runtime.errors import BadInput
+from steps.runtime.shown_url import shown
 
 REDIRECTS = 10
 RESPONSE_SECONDS = 60.0
@@ -111,16 +112,6 @@ def access_fix(url: str, status: int) -> str:
     return "correct the URL, or set HF_TOKEN to a token with access"
 
 
-def shown(url: str) -> str:
-    """Return a URL as it can be printed and stored: without user, password, fragment and values of its query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.partition("#")[0].partition("?")[0]
-    query = "&".join(_masked(pair) for pair in parts.query.split("&")) if parts.query else ""
-    return urlunsplit(SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
-
-
 def is_hub(url: str) -> bool:
     """Return True if a URL is on the model hub: huggingface.co over https, or the mirror ``HF_ENDPOINT``."""
     parts = urlsplit(url)
@@ -158,11 +149,6 @@ class _Bearer(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
-
-
-def _masked(pair: str) -> str:
-    name, equals, _ = pair.partition("=")
-    return f"{name}=***" if equals else "***"
 
 
 def _check_address(host: str, text: str, allow_private: bool) -> None:

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     compiling.add_arguments(parser, output=False)
     parser.add_argument("--rows", type=int, default=3, help="Number of rows (default: 3)")
+    parser.add_argument("--full", action="store_true", help="Read whole remote files, not only their first rows")
     parser.add_argument("--source", metavar="FOLDER", help="Read the data files from this folder")
 
 
@@ -69,7 +70,7 @@ def _download(plan: Plan, args: argparse.Namespace) -> Options:
         raise InvalidInput(
             Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="pass --source FOLDER")
         )
-    return download
+    return download.model_copy(update={"sample": bool(download.urls) and not args.full})
 
 
 def _run_step(name: str, settings: Options, folder: str) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urldefrag, urlsplit
 
 from steps.data.locations import patterns
-from steps.runtime import hosts
+from steps.runtime.shown_url import shown
 
 SCHEMES = ("http", "https", "hf", "s3", "gs", "abfs", "abfss", "az")
 _CHECKSUM = re.compile(r"#sha256=([0-9a-fA-F]{64})$")
@@ -44,7 +44,7 @@ class HttpLocation:
     @property
     def shown(self) -> str:
         """URL without secrets, for output and records."""
-        return hosts.shown(self.url)
+        return shown(self.url)
 
 
 @dataclass(frozen=True)

@@ -78,3 +78,21 @@ def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path,
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("--- row ") == 1
     assert "--- 18 rows" in done.stdout
+
+
+CHAT = '{{"messages": [{{"role": "user", "content": "Disk {0}?"}}, {{"role": "assistant", "content": "Clean {0}."}}]}}'
+FILES = {
+    "a.jsonl": "\n".join(map(CHAT.format, range(10))),
+    "a.json": f"[{', '.join(map(CHAT.format, range(10)))}]",
+    "a.csv": "\n".join(["prompt,completion", *(f"Disk {n}?,Clean {n}." for n in range(10))]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_other_formats(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tmp_path / name).write_text(FILES[name])
+    download(DownloadSettings(work=tmp_path, source=tmp_path / name, eval_split=0))
+    result = preview(Settings(work=tmp_path, model=str(tiny), rows=10))
+    out = capsys.readouterr().out
+    assert (result.rows, result.warnings) == (10, [])
+    assert all(f"Disk {n}?" in out and f"Clean {n}." in out for n in range(10))

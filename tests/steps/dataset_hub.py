@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from faults import Faults, FaultyHandler
+
 PAGE = 3
 """Entries of one page of a list of files."""
 
@@ -38,6 +40,7 @@ class DatasetHub:
         self.revisions: dict[str, Revision] = {"main": Revision()}
         self.commits: dict[str, Revision] = {}
         self.requests: list[str] = []
+        self.faults = Faults()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.port: int = self.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -53,13 +56,19 @@ class DatasetHub:
         return self.revisions.get(revision) or self.commits.get(revision)
 
     def stop(self) -> None:
+        self.faults.close()
         self.server.shutdown()
         self.server.server_close()
 
 
 def _handler(hub: DatasetHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(FaultyHandler, BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        faults = hub.faults
+
+        def call_name(self) -> str:
+            path = re.sub(r"\b[0-9a-f]{40}\b", "COMMIT", urlsplit(self.path).path)
+            return f"{self.command} {path}{', a part' if 'Range' in self.headers else ''}"
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)

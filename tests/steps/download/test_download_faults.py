@@ -16,6 +16,7 @@ import fault_table
 import pyarrow.parquet as pq
 import pytest
 from data_image import build_data_image
+from dataset_hub import DatasetHub
 from faults import RETRY_AFTER, Faults, kill_proof
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
@@ -124,6 +125,30 @@ def test_partial_file_faults(attempt: Callable[..., tuple[Faults, str]]) -> None
     rows = fault_table.sweep("download: resumed", functools.partial(attempt, cut=400), sample=3)
     assert f"GET {DIRECT}, a part" in {row.call for row in rows}
     fault_table.check("download: resumed", rows, sample=True)
+
+
+def test_hub_dataset_faults(
+    tmp_path: Path, bodies: dict[str, bytes], waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(kind: str, call: int) -> tuple[Faults, str]:
+        hub = DatasetHub()
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setattr(http_file, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
+        hub.commit(
+            {"README.md": b"# Rows", **{f"train{path.replace('/', '-')}": body for path, body in bodies.items()}}
+        )
+        url = "hf://datasets/org/rows"
+        settings = Settings(work=tmp_path / str(next(NUMBER)), urls=[url], allow_private_hosts=True)
+        waits.clear()
+        try:
+            outcome = tried(hub.faults, kind, call, settings)
+        finally:
+            hub.stop()
+        assert kind != "429" or RETRY_AFTER in waits
+        rows_are_there(settings, 60)
+        return hub.faults, outcome
+
+    fault_table.check("download: hub dataset", fault_table.sweep("download", run, sample=3), sample=True)
 
 
 @pytest.fixture

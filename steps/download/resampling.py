@@ -58,6 +58,14 @@ def resample(
     return order, rows_per_file
 
 
+def count_per_file(counts: Sequence[int], selected: np.ndarray) -> list[int]:
+    """Return how many of the ``selected`` row numbers (with repetitions) are of each file."""
+    import numpy as np
+
+    numbers = np.searchsorted(np.cumsum(counts), selected, side="right")
+    return [int(count) for count in np.bincount(numbers, minlength=len(counts))]
+
+
 class RowPlacement:
     """Positions of the copies of each row: training rows first, then held-out rows, each in their order."""
 

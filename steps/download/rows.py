@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from steps.data import row_formats, row_messages
@@ -30,6 +29,8 @@ ROW_GROUP = 16 << 20
 MAX_ROWS_SHOWN = 5
 MAX_ERRORS_SHOWN = 10
 ENCRYPTED_FIX = "write it without encryption"
+SEPARATE: frozenset[Format] = frozenset({"preference", "text"})
+"""Formats whose rows have other columns than those of chats, and cannot be mixed with them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class DataFile:
     """The file that was converted to ``path``, if that is another one."""
     find_lines: Callable[[Collection[int]], Mapping[int, int]] | None = None
     """Returns the lines of rows in ``source``, for messages."""
+    columns: Columns = field(default_factory=dict)
+    """Column names of the format -> column names in the file."""
+    input: str = ""
+    """Name of its input; empty: the unnamed one."""
 
     @property
     def original(self) -> Path:
@@ -75,27 +80,36 @@ class NormalizedRows:
     """Columns of the files that are not used."""
 
 
-def detect_common_format(data: Sequence[DataFile], columns: Columns = MappingProxyType({})) -> Format:
-    """Return the common format of all files, from their footers.
+def detect_common_format(data: Sequence[DataFile]) -> Format:
+    """Return the common format of all files, from their footers; ``messages`` if inputs of chats differ in format.
 
     Raises:
-        UnusableData: files that are not parquet, have no rows, miss the columns, or differ in format.
+        UnusableData: files that are not parquet, have no rows, miss the columns, differ in format within an input, or
+            inputs of which one has chats, another pairs of answers or text.
     """
     formats: dict[Path, Format] = {}
     errors: dict[Path, BadInput] = {}
     for file in data:
         try:
-            formats[file.original] = _detect_format(file, columns)
+            formats[file.original] = _detect_format(file)
         except BadInput as error:
             errors[file.original] = error
     if errors:
         raise UnusableData.combine(errors)
-    if len(set(formats.values())) > 1:
-        lines = [f"{file.name}: {formats[file.original]}" for file in data]
-        raise UnusableData(
-            "the files differ in format:\n  " + "\n  ".join(lines), "use the same columns in all files", list(formats)
-        )
-    return formats[data[0].original]
+    by_input: dict[str, set[Format]] = {}
+    for file in data:
+        by_input.setdefault(file.input, set()).add(formats[file.original])
+    different = set(formats.values())
+    if len(different) == 1:
+        return formats[data[0].original]
+    lines = [f"{file.name}: {formats[file.original]}" for file in data]
+    if any(len(kinds) > 1 for kinds in by_input.values()):
+        fix = "use the same columns in all files, or put the others into pipeline.data.inputs"
+        raise UnusableData("the files differ in format:\n  " + "\n  ".join(lines), fix, list(formats))
+    if different & SEPARATE:
+        fix = "mix chats with chats, pairs of answers with pairs, or text with text"
+        raise UnusableData("these inputs cannot be mixed:\n  " + "\n  ".join(lines), fix, list(formats))
+    return "messages"
 
 
 def count_rows(data: Sequence[DataFile]) -> int:
@@ -105,12 +119,7 @@ def count_rows(data: Sequence[DataFile]) -> int:
     return sum(int(pq.read_metadata(file.path).num_rows) for file in data)
 
 
-def normalize(
-    data: Sequence[DataFile],
-    data_format: Format,
-    keep: Callable[[pa.RecordBatch], object],
-    columns: Columns = MappingProxyType({}),
-) -> NormalizedRows:
+def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]) -> NormalizedRows:
     """Validate every row, and pass the normalized rows to ``keep`` in batches.
 
     Raises:
@@ -123,8 +132,9 @@ def normalize(
     for file in data:
         invalid: dict[str, _InvalidRows] = {}
         count = 0
+        data_format = _detect_format(file)
         try:
-            for rows in prefetch(_read_messages(file, data_format, columns, normalized.unused)):
+            for rows in prefetch(_read_messages(file, data_format, normalized.unused)):
                 for number, reason in row_checks.find_invalid_rows(rows).items():
                     invalid.setdefault(reason, _InvalidRows()).add(count + number)
                 count += len(rows)
@@ -216,7 +226,7 @@ class _InvalidRows:
             self.first.append(row)
 
 
-def _detect_format(file: DataFile, columns: Columns) -> Format:
+def _detect_format(file: DataFile) -> Format:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -228,20 +238,18 @@ def _detect_format(file: DataFile, columns: Columns) -> Format:
             raise BadInput(f"{file.name}: an encrypted parquet file, which is not supported", ENCRYPTED_FIX) from error
         raise BadInput(f"{file.name}: a damaged parquet file ({_first_line(error)})", "write it again") from error
     data_format = row_formats.detect_format(
-        file.name, message_shapes.canonical_schema(file.name, schema, columns), columns
+        file.name, message_shapes.canonical_schema(file.name, schema, file.columns), file.columns
     )
     if count == 0:
         raise BadInput(f"{file.name}: the file has no rows", "remove it, or add rows")
     return data_format
 
 
-def _read_messages(
-    file: DataFile, data_format: Format, columns: Columns, unused: list[str]
-) -> Iterator[pa.RecordBatch]:
+def _read_messages(file: DataFile, data_format: Format, unused: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     names = pq.read_schema(file.path).names
-    used = row_formats.used_columns(data_format, names, columns)
+    used = row_formats.used_columns(data_format, names, file.columns)
     unused += [name for name in names if name not in (*used.values(), *unused)]
     for batch in read_batches(file.path, list(used.values())):
         values = {known: message_shapes.canonical_column(known, batch.column(name)) for known, name in used.items()}

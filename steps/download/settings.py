@@ -10,9 +10,26 @@ from pydantic import Field
 
 from steps.data import file_weights
 from steps.data.row_formats import Column, Format
-from steps.runtime.options import OptionalFolder, Options, Seed
+from steps.runtime.options import OptionalFolder, Options, Pattern, Seed
 
 Weight = Annotated[float, Field(ge=0, le=file_weights.MAX_WEIGHT)]
+
+
+class InputOptions(Options):
+    """One of several inputs that are mixed (``pipeline.data.inputs``), in addition to KAITO's ``tuning.input``."""
+
+    name: Annotated[str, Pattern(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", "a name of lower-case letters and digits")]
+    """Name of the input in messages and in the report."""
+    urls: list[str] = []
+    """Data files, as in `tuning.input.urls`."""
+    image: str = ""
+    """OCI image with data files under `/data`; instead of urls."""
+    pattern: str = ""
+    """Glob pattern of the files to read in its folder or image."""
+    columns: dict[Column, str] = {}
+    """Column names in its files where they differ from the format's."""
+    weight: Weight = 1.0
+    """Number of times its rows are trained on in an epoch; 0.5: half of its rows, 0: only held-out rows."""
 
 
 class DataOptions(Options):
@@ -50,6 +67,13 @@ class DatasetOptions(DataOptions):
     """Seed of the shuffle (KAITO `shuffle_seed`)."""
 
 
+class NamedInput(InputOptions):
+    """One of several inputs, as the step reads it."""
+
+    source: OptionalFolder = None
+    """Folder with data files (a mounted volume), one file, or a glob pattern; instead of urls."""
+
+
 class Settings(DatasetOptions):
     """Fetch the data to tune on, check it, and split it into rows to train on and rows to evaluate on."""
 
@@ -60,6 +84,9 @@ class Settings(DatasetOptions):
     sample: bool = False
     """Read only the start of remote files, for a preview: the first rows of parquet, JSON Lines and CSV files, without
     weights; files of other formats are read whole."""
+    inputs: list[NamedInput] = []
+    """JSON list of further inputs, each with `name`, one of `urls`, `source` and `image`, and optionally `pattern`,
+    `columns` and `weight`."""
     objective: Literal["sft", "dpo"] = "sft"
     """Purpose of the rows: dpo learns from pairs of answers, and rejects other data."""
 
@@ -75,5 +102,6 @@ class Result:
     data_digest: str
     """Digest of the content, order and weights of the files and of the split, independent of their location."""
     data_format: Format
-    """Format of the files. `train.parquet` and `eval.parquet` have `messages`; for `preference` data also `rejected`,
-    one message that answers worse than the last of `messages`; for `text` only `text`."""
+    """Format of the files; `messages` if inputs differ. `train.parquet` and `eval.parquet` have `messages`; for
+    `preference` data also `rejected`, one message that answers worse than the last of `messages`; for `text` only
+    `text`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,15 @@ ASK, ANSWER = turn("user", "Why?"), turn("assistant", "Because.")
 def read_back(*data: DataFile, columns: Columns | None = None) -> list[Any]:
     """All rows as they would be tuned on."""
     kept: list[pa.RecordBatch] = []
-    found = detect_common_format(data, columns or {})
-    normalize(data, found, kept.append, columns or {})
+    named = [replace(file, columns=columns or {}) for file in data]
+    found = detect_common_format(named)
+    normalize(named, kept.append)
     table = pa.Table.from_batches(kept, output_schema(found))
     return table[0].to_pylist() if table.num_columns == 1 else table.to_pylist()
 
 
-def check(data_format: Any, *data: DataFile) -> None:
-    normalize(data, data_format, lambda rows: None)
+def check(*data: DataFile) -> None:
+    normalize(data, lambda rows: None)
 
 
 def test_messages_are_unchanged(tmp_path: Path, chats) -> None:
@@ -74,7 +76,7 @@ def test_sharegpt_becomes_turns(tmp_path: Path) -> None:
     assert read_back(data) == [[turn("system", "Be brief."), ASK, ANSWER]]
     tool = written(tmp_path / "b.parquet", conversations=[[*said, {"from": "function_response", "value": "5"}]])
     with pytest.raises(UnusableData, match='unknown role "function_response"'):
-        check("sharegpt", tool)
+        check(tool)
 
 
 def test_instructions_become_turns(tmp_path: Path) -> None:
@@ -89,11 +91,12 @@ def test_instructions_become_turns(tmp_path: Path) -> None:
 def test_columns_of_other_names(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", question=["Why?"], output=["Because."], prompt=["no"], id=[1])
     columns = {"prompt": "question", "completion": "output"}
-    assert detect_common_format([data], columns) == "prompt-completion"
-    assert normalize([data], "prompt-completion", lambda rows: None, columns).unused == ["prompt", "id"]
+    named = replace(data, columns=columns)
+    assert detect_common_format([named]) == "prompt-completion"
+    assert normalize([named], lambda rows: None).unused == ["prompt", "id"]
     assert read_back(data, columns=columns) == [[ASK, ANSWER]]
     with pytest.raises(UnusableData, match=r"columns not found: `Frage`"):
-        detect_common_format([data], {"prompt": "Frage"})
+        detect_common_format([replace(data, columns={"prompt": "Frage"})])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_types_of_other_writers(tmp_path: Path, kind: pa.DataType) -> None:
 
 def test_unused_columns_are_reported(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", id=[1], messages=[[ASK, ANSWER]], prompt=["Why?"])
-    assert normalize([data], "messages", lambda rows: None).unused == ["id", "prompt"]
+    assert normalize([data], lambda rows: None).unused == ["id", "prompt"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_invalid_row(tmp_path: Path, row: Any, message: str) -> None:
     rows = pa.array([[ASK, ANSWER], [ASK, ANSWER], row], pa.list_(kind))
     data = written(tmp_path / "a.parquet", messages=rows)
     with pytest.raises(UnusableData, match=rf"a\.parquet: 1 of 3 rows\n    {message}: 1 \(row 2\)"):
-        check("messages", data)
+        check(data)
 
 
 @given(
@@ -229,7 +232,7 @@ def test_errors_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, c
     two = written(tmp_path / "two.parquet", messages=[[ASK, ANSWER], [turn("user", ""), ANSWER]])
     fine = written(tmp_path / "fine.parquet", messages=[[ASK, ANSWER]])
     with pytest.raises(UnusableData) as raised:
-        check("messages", one, fine, two)
+        check(one, fine, two)
     assert raised.value.message.splitlines()[1:] == [
         "  one.parquet: 30 of 3000 rows",
         "    no assistant turn: 30 (rows 5, 105, 205, 305, 405, ...)",
@@ -242,7 +245,7 @@ def test_errors_of_all_files_are_counted_with_their_first_rows(tmp_path: Path, c
 def test_missing_prompts(tmp_path: Path) -> None:
     data = written(tmp_path / "a.parquet", prompt=["a", None, "b"], completion=["c", "d", ""])
     with pytest.raises(UnusableData, match=r"2 of 3 rows\n    null value: 1 \(row 1\)\n    message without"):
-        check("prompt-completion", data)
+        check(data)
 
 
 def test_damaged_pages(tmp_path: Path, chats) -> None:
@@ -254,7 +257,7 @@ def test_damaged_pages(tmp_path: Path, chats) -> None:
     data = DataFile(path, "a.parquet")
     assert detect_common_format([data]) == "messages"
     with pytest.raises(UnusableData, match=r"a\.parquet: .*\n +damaged: "):
-        check("messages", data)
+        check(data)
 
 
 @given(
@@ -310,7 +313,7 @@ def test_tables_are_split_at_any_row(tmp_path: Path, chats) -> None:
 def test_duplicates_and_leaks_are_counted(tmp_path: Path, chats) -> None:
     a, b, c = chats(3)
     data = written(tmp_path / "a.parquet", messages=[a, b, a, c, a])
-    found = normalize([data], "messages", lambda rows: None)
+    found = normalize([data], lambda rows: None)
     assert count_duplicates(found.digests, np.array([0, 1, 2]), np.array([3, 4])) == (2, 1)
     assert count_duplicates(found.digests, np.array([0, 1, 2, 3, 4]), np.array([], int)) == (2, 0)
 
@@ -325,7 +328,7 @@ def test_similar_rows_are_no_duplicates(tmp_path: Path) -> None:
         [turn("user", "a"), turn("assistant", "b:user:1:c:assistant:1:d")],
     ]
     data = written(tmp_path / "a.parquet", messages=rows)
-    found = normalize([data], "messages", lambda rows: None)
+    found = normalize([data], lambda rows: None)
     assert count_duplicates(found.digests, np.arange(5), np.array([], int)) == (0, 0)
 
 
@@ -365,7 +368,7 @@ def test_invalid_preference_pairs(tmp_path: Path, chosen: Any, rejected: Any, me
     good = [[ASK, ANSWER]], [[ASK, WORSE]]
     data = written(tmp_path / "a.parquet", chosen=good[0] + chosen, rejected=good[1] + rejected)
     with pytest.raises(UnusableData, match=rf"1 of 2 rows\n    {message}: 1 \(row 1\)"):
-        check("preference", data)
+        check(data)
 
 
 def test_text_rows(tmp_path: Path) -> None:
@@ -374,7 +377,7 @@ def test_text_rows(tmp_path: Path) -> None:
     assert read_back(data) == ["Once.", "Twice."]
     bad = written(tmp_path / "b.parquet", text=["Once.", None, " "])
     with pytest.raises(UnusableData, match=r"2 of 3 rows\n    null value: 1 \(row 1\)\n    no text: 1 \(row 2\)"):
-        check("text", bad)
+        check(bad)
 
 
 def test_invalid_utf_8_is_damage(tmp_path: Path) -> None:
@@ -383,7 +386,7 @@ def test_invalid_utf_8_is_damage(tmp_path: Path) -> None:
     message = pa.StructArray.from_arrays([pa.array(["user", "assistant"]), texts], ["role", "content"])
     data = written(tmp_path / "a.parquet", messages=pa.ListArray.from_arrays([0, 2], message))
     with pytest.raises(UnusableData, match=r"damaged: .*UTF8"):
-        check("messages", data)
+        check(data)
 
 
 def test_whitespace_is_that_of_python() -> None:

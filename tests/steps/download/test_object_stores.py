@@ -195,6 +195,18 @@ def test_wrong_keys_are_the_users_error(tmp_path, monkeypatch: pytest.MonkeyPatc
         assert "Storage Blob Data Reader" in raised.value.fix and "d3Jvbmc" not in str(raised.value)
 
 
+def test_a_wrong_signature_is_not_shown(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SERVERS["az"]() as azurite:
+        url = azurite.put("x.parquet", b"rows")
+        set_endpoint(azurite, azurite.port, monkeypatch)
+        parts = os.environ["AZURE_STORAGE_CONNECTION_STRING"].split(";AccountKey=")
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"{parts[0]};{parts[1].partition(';')[2]}")
+        monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=2024-01-01&se=2030-01-01&sig=aHVzaA%3D%3D")
+        with pytest.raises(BadInput, match="no access") as raised:
+            get(tmp_path, url)
+        assert "aHVzaA" not in str(raised.value)
+
+
 def test_blocks_grow_and_shrink_with_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([0.0, 0.1, 1.0, 1.1, 2.0, 9.0, 10.0, 10.1])
     monkeypatch.setattr(object_reader.time, "monotonic", lambda: next(seconds, 11.0))

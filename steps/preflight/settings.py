@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from steps.download.settings import NamedInput
 from steps.provision import settings as provision_settings
 from steps.runtime.options import OptionalFolder
 from steps.tune.settings import TrackingOptions, TrackingUri
@@ -20,6 +21,8 @@ class Settings(provision_settings.Settings, TrackingOptions):
     """Glob pattern of the files in folders."""
     source: OptionalFolder = None
     """Folder with data files (a mounted volume), instead of urls."""
+    inputs: list[NamedInput] = []
+    """JSON list of further inputs (`pipeline.data.inputs`)."""
     data_image: str = ""
     """OCI image with data files, instead of urls."""
     pull_config: OptionalFolder = None

@@ -121,6 +121,12 @@ def _data(settings: Settings) -> Outcomes:
         yield from data_checks.check_folder(settings.source, settings.pattern)
     if settings.data_image:
         yield from _check_pull(settings.data_image, settings.pull_config)
+    for data in settings.inputs:
+        yield from data_checks.check_urls(data.urls, data.pattern, allow_private=settings.allow_private_hosts)
+        if data.source:
+            yield from data_checks.check_folder(data.source, data.pattern)
+        if data.image:
+            yield from _check_pull(data.image, settings.pull_config)
 
 
 def _model(settings: Settings) -> Outcomes:

@@ -144,7 +144,13 @@ def _sources(data: ReportData) -> str:
     """Return the sources of the rows by the manifest of the download step, or else by its settings."""
     listed = ", ".join(_source(source) for source in records(data.manifest.get("sources")))
     urls = data.value("download", "urls").strip('[]"').replace('", "', ", ")
-    return listed or urls or data.value("download", "source")
+    inputs = "; ".join(_input(counts) for counts in records(data.manifest.get("inputs")))
+    return inputs or listed or urls or data.value("download", "source")
+
+
+def _input(counts: Mapping[str, Any]) -> str:
+    numbers = [format_number(number(counts.get(key))) for key in ("rows", "train_rows", "eval_rows")]
+    return "{}: {} rows, {} training rows, {} held out".format(text(counts.get("name")) or "tuning.input", *numbers)
 
 
 def _source(source: Mapping[str, Any]) -> str:

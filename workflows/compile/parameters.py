@@ -42,8 +42,9 @@ def parameters(plan: Plan) -> list[Parameter]:
 
 
 def data_inputs(data: Data) -> list[str]:
-    """Return the inputs of a step that reads the rows: URLs, unless a volume or an image has them."""
-    return [] if data.volume is not None or data.image else [DATA_URLS]
+    """Return the inputs of a step that reads the rows: URLs, unless a volume, an image or named inputs have them."""
+    elsewhere = data.volume is not None or data.image or (data.inputs and not data.urls)
+    return [] if elsewhere else [DATA_URLS]
 
 
 def _number(name: str, value: float, description: str) -> Parameter:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from steps.check.settings import Settings as Check
+from steps.download.settings import InputOptions
 from steps.download.settings import Settings as Download
 from steps.evaluate.settings import Settings as Evaluate
 from steps.package.settings import Settings as Package
@@ -37,6 +38,7 @@ from workflows.compile.volumes import (
     WORK,
     WorkPaths,
     adapter_path,
+    input_path,
 )
 from workflows.errors import InvalidInput, Problem
 from workflows.estimate.plan_estimate import context_length, processes
@@ -60,6 +62,7 @@ def preflight(plan: Plan) -> Preflight:
     if data:
         source = _data_source(data)
         values |= {"data_image": source.pop("image", ""), **source, "allow_private_hosts": data.allow_private_hosts}
+        values |= {"inputs": _inputs(data)} if data.inputs else {}
         values["pattern"] = data.pattern
         values |= {"pull_config": PULL_SECRET} if data.image_pull_secrets else {}
     if plan.rollout:
@@ -96,7 +99,8 @@ def provision(plan: Plan) -> Provision:
 def download(plan: Plan) -> Download:
     """Return the settings of download."""
     data, tuning = required(plan.data), required(plan.tuning)
-    return _build(Download, data, work=WORK, objective=tuning.objective, **_data_source(data))
+    inputs = {"inputs": _inputs(data)}
+    return _build(Download, data, work=WORK, objective=tuning.objective, **_data_source(data), **inputs)
 
 
 def preview(plan: Plan, rows: int) -> Preview:
@@ -240,6 +244,17 @@ def _data_source(data: Data) -> dict[str, Any]:
     if data.volume is not None:
         return {"source": DATA, "urls": [], "image": ""}
     return {"image": data.image, "urls": []} if data.image else {"urls": data.urls}
+
+
+def _inputs(data: Data) -> list[dict[str, Any]]:
+    """Return the named inputs as the steps read them: volumes are mounted folders."""
+    return [
+        {
+            **named.model_dump(include=set(InputOptions.model_fields), exclude_defaults=True),
+            **({"source": input_path(named.name)} if named.volume_source is not None else {}),
+        }
+        for named in data.inputs
+    ]
 
 
 def _output(plan: Plan) -> dict[str, Any]:

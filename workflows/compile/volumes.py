@@ -55,6 +55,11 @@ def data_mounts(data: Data) -> list[m.VolumeMount]:
     """Return the mounts of a step that reads the rows."""
     return [
         *([mount("data", DATA, read_only=True)] if data.volume is not None else []),
+        *(
+            mount(input_volume(named.name), input_path(named.name), read_only=True)
+            for named in data.inputs
+            if named.volume_source is not None
+        ),
         *([mount("pull-secret", PULL_SECRET, read_only=True)] if data.image_pull_secrets else []),
     ]
 
@@ -105,6 +110,9 @@ def volumes(plan: Plan) -> list[m.Volume]:
     ]
     if plan.data and plan.data.volume is not None:
         mounted.append(_user_volume("data", plan.data.volume))
+    for named in plan.data.inputs if plan.data else []:
+        if named.volume_source is not None:
+            mounted.append(_user_volume(input_volume(named.name), named.volume_source))
     if plan.output and plan.output.volume is not None:
         mounted.append(_user_volume("output", plan.output.volume))
     if plan.data and plan.data.image_pull_secrets:
@@ -123,6 +131,16 @@ def claims(plan: Plan) -> list[str]:
     """Return the names of the PersistentVolumeClaims that must exist before the run."""
     sources = [volume.persistent_volume_claim for volume in volumes(plan)]
     return sorted({source.claim_name for source in sources if source})
+
+
+def input_volume(name: str) -> str:
+    """Return the name of the volume of a named input."""
+    return f"input-{name}"
+
+
+def input_path(name: str) -> str:
+    """Return the mount path of that volume."""
+    return f"/mnt/input/{name}"
 
 
 def adapter_volume(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -44,7 +44,8 @@ def _pipeline_fields(
 
 def _model(annotation: object) -> type[BaseModel] | None:
     """Return the model of ``Model`` or ``Model | None``."""
-    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    parts = () if get_origin(annotation) is list else get_args(annotation)
+    kinds = [kind for kind in (annotation, *parts) if isinstance(kind, type)]
     return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
 
 

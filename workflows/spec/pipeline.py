@@ -6,9 +6,11 @@ declared here. The plan (``workflows/plan/model.py``) inherits these classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
-from steps.download.settings import DataOptions
+from steps.download.settings import DataOptions, InputOptions
 from steps.evaluate.settings import EvaluationOptions
 from steps.provision.settings import NodesOptions
 from steps.rollout.settings import RolloutOptions
@@ -18,8 +20,18 @@ from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
 
 
+class PipelineInput(InputOptions, Fields):
+    """One of several inputs that are mixed."""
+
+    volume_source: dict[str, Any] | None = None
+    """A Kubernetes VolumeSource with data files; instead of urls."""
+
+
 class PipelineData(DataOptions, Fields):
     """Options for reading and splitting the rows."""
+
+    inputs: list[PipelineInput] = Field(default_factory=list)
+    """Inputs that are mixed with `tuning.input`, or with each other if that is empty (`input: {}`)."""
 
     secret: ObjectName = ""
     """Secret whose keys are environment variables of the pods that read the data: HF_TOKEN; AWS_ACCESS_KEY_ID,

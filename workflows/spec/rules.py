@@ -127,8 +127,7 @@ def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, find
         what = f"{base.name} is a base model without a chat template, so chat rows cannot be rendered"
         findings.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
     sources.check_name(tuning.config, "tuning.config", findings)
-    sources.check_source(tuning.input, "tuning.input", workspace.pipeline.data.allow_private_hosts, findings)
-    sources.check_weights(workspace.pipeline.data.weights, tuning.input.urls, "pipeline.data.weights", findings)
+    sources.check_inputs(tuning.input, workspace.pipeline.data, findings)
     moves = workspace.pipeline.schedule is not None  # each adapter also gets a separate tag
     sources.check_destination(tuning.output, "tuning.output", findings, moves=moves)
     return base

@@ -13,6 +13,7 @@ from steps.runtime.errors import BadInput
 from workflows.field_path import join
 from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
+from workflows.spec.pipeline import PipelineData
 from workflows.spec.workspace import DataDestination, DataSource
 
 MAX_ARGUMENT_BYTES = 128 * 1024
@@ -32,8 +33,25 @@ VOLUMES = (
 )
 
 
+def check_inputs(source: DataSource, data: PipelineData, findings: Findings) -> None:
+    """Report errors of ``tuning.input``, and of the inputs that are mixed with it."""
+    is_empty = not (source.urls or source.image) and source.volume_source is None
+    if not (is_empty and data.inputs):
+        check_source(source, "tuning.input", data.allow_private_hosts, findings)
+        check_weights(data.weights, source.urls, "pipeline.data.weights", findings)
+    names = [named.name for named in data.inputs]
+    for index, named in enumerate(data.inputs):
+        path = f"pipeline.data.inputs[{index}]"
+        if named.name in names[:index]:
+            findings.error(join(path, "name"), f"{named.name} is the name of another input", "give each its own name")
+        plain = DataSource(urls=named.urls, image=named.image, volumeSource=named.volume_source)
+        check_source(plain, path, data.allow_private_hosts, findings)
+    if is_empty and data.inputs and not any(named.weight for named in data.inputs):
+        findings.error("pipeline.data.inputs", "all weights are 0: no training rows remain", "increase one weight")
+
+
 def check_source(source: DataSource, path: str, allow_private: bool, findings: Findings) -> None:
-    """Report errors of ``tuning.input``."""
+    """Report errors of an input."""
     given = [bool(source.urls), source.volume_source is not None, bool(source.image)]
     if sum(given) != 1:
         what = "Exactly one of URLs, Volume, or Image must be specified"

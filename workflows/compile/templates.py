@@ -69,7 +69,7 @@ def download(plan: Plan) -> StepTemplate:
         inputs=data_inputs(data),
         mounts=[WORK_MOUNT, *data_mounts(data)],
         env=[
-            *data_access.environment(plan),
+            *data_access.environment(plan, "download"),
             *([pod.docker_config(PULL_SECRET)] if data.image_pull_secrets else []),
         ],
         requests=pod.DATA,
@@ -203,7 +203,7 @@ def report(plan: Plan) -> StepTemplate:
 
 def _hub_and_data(plan: Plan) -> list[pod.SecretEnv]:
     """Return the environment of preflight, which reads the hub, and the data unless a schedule checks them before."""
-    of_data = [] if plan.schedule else data_access.environment(plan)
+    of_data = [] if plan.schedule else data_access.environment(plan, "preflight")
     has_token = any(variable.name == "HF_TOKEN" for variable in of_data)
     token = [pod.access_token(plan, optional=True)] if plan.model.access_secret and not has_token else []
     return [*token, *of_data]

@@ -115,6 +115,11 @@ def parse(text: str) -> tuple[Location, str]:
     rest = rest[: checksum.start()] if checksum else rest
     digest = f"sha256:{checksum[1].lower()}" if checksum else ""
     location = _parse_hub(rest) if scheme == "hf" else _parse_object(scheme, rest)
+    parts = location.path.split("/")
+    if isinstance(location, HubLocation):
+        parts += [*location.dataset.split("/"), location.revision]
+    if {".", ".."} & set(parts):
+        raise InvalidLocation("contains . or .. as a name", "write the whole path")
     if not patterns.is_valid(location.path):
         raise InvalidLocation("the pattern is invalid", "use *, **, [abc] and {a,b}")
     if digest and (patterns.is_pattern(location.path) or not location.path):

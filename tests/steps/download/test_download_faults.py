@@ -18,10 +18,12 @@ import pytest
 from data_image import build_data_image
 from dataset_hub import DatasetHub
 from faults import RETRY_AFTER, Faults, kill_proof
+from object_stores import SERVERS
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
 
-from steps.data.locations import http_file
+from steps.data.locations import http_file, object_store, speed
+from steps.data.locations.speed import MinSpeed
 from steps.download import fetch, transfer
 from steps.download.settings import Settings
 from steps.download.step import download
@@ -151,12 +153,36 @@ def test_hub_dataset_faults(
     fault_table.check("download: hub dataset", fault_table.sweep("download", run, sample=3), sample=True)
 
 
+@pytest.mark.slow
+def test_object_faults(
+    tmp_path: Path, bodies: dict[str, bytes], another_front: Callable[[str], Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SERVERS["s3"]() as store:
+        for path, body in bodies.items():
+            store.put(f"data/{path.replace('/', '-')}", body)
+
+        def run(kind: str, call: int) -> tuple[Faults, str]:
+            front = another_front(f"127.0.0.1:{store.port}")
+            for name, value in store.environment(int(front.address.rpartition(":")[2])).items():
+                monkeypatch.setenv(name, value)
+            # Short where no answer comes; elsewhere long enough that a slow machine causes no faults.
+            monkeypatch.setattr(object_store, "RESPONSE_SECONDS", 4.0 if kind == "timeout" else 60.0)
+            monkeypatch.setattr(speed, "MIN_SPEED", MinSpeed(1, 4.0 if kind == "timeout" else 60.0))
+            settings = Settings(work=tmp_path / str(next(NUMBER)), urls=["s3://rows/data"], allow_private_hosts=True)
+            outcome = tried(front.faults, kind, call, settings)
+            rows_are_there(settings, 60)
+            return front.faults, outcome
+
+        rows = fault_table.sweep("download", run, sample=3, max_repeats=2)
+        fault_table.check("download: objects of S3", rows, sample=True)
+
+
 @pytest.fixture
-def another_front(open_registry: Registry) -> Iterator[Callable[[], Front]]:
+def another_front() -> Iterator[Callable[[str], Front]]:
     fronts: list[Front] = []
 
-    def make() -> Front:
-        fronts.append(Front(open_registry.address))
+    def make(behind: str) -> Front:
+        fronts.append(Front(behind))
         return fronts[-1]
 
     yield make
@@ -169,7 +195,7 @@ def test_data_image_faults(
     tmp_path: Path,
     bodies: dict[str, bytes],
     open_registry: Registry,
-    another_front: Callable[[], Front],
+    another_front: Callable[[str], Front],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(registry_client, "RETRY", RetryPolicy(initial_seconds=0.0, max_retry_after_seconds=0.0))
@@ -179,7 +205,7 @@ def test_data_image_faults(
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
         monkeypatch.setattr(registry_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
-        before = another_front()
+        before = another_front(open_registry.address)
         settings = Settings(work=tmp_path / str(next(NUMBER)), image=f"{before.address}/faults/rows:1")
         outcome = tried(before.faults, kind, call, settings)
         rows_are_there(settings, 60)

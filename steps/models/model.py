@@ -107,20 +107,20 @@ def load_base(
     compute = getattr(torch, dtype or fastest)
     # FSDP gathers sharded weights in this type.
     storage = {"bnb_4bit_quant_storage": compute} if sharded else {}
-    quantization = _quantization({**quantization_config, **storage}, compute) if method == "qlora" else None
+    quantized = quantization({**quantization_config, **storage}, compute) if method == "qlora" else None
     with sharding.quantize_on_device(device) if sharded else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=compute,
-            quantization_config=quantization,
+            quantization_config=quantized,
             device_map={"": "cpu"} if sharded else _device_map(device, gpu),
             attn_implementation=attn_implementation or attention(device) or None,
             local_files_only=True,
         )
     if sharded:
         sharding.keep_on_cpu(model)
-    if quantization is not None:
-        _check_quantized(model, quantization)
+    if quantized is not None:
+        _check_quantized(model, quantized)
     return model
 
 
@@ -250,7 +250,12 @@ def _from_hub_or_wheel(
     return BaseModel(folder, repository, folder.name, f"{repository} from the hub, commit {folder.name}")
 
 
-def _quantization(values: Mapping[str, Any], compute: Any) -> Any:
+def quantization(values: Mapping[str, Any], compute: Any) -> Any:
+    """Return the configuration of bitsandbytes for ``qlora``, with ``compute`` as its default compute dtype.
+
+    Raises:
+        BadInput: The quantization is off, or the library rejects a value.
+    """
     from transformers import BitsAndBytesConfig
 
     defaults = {

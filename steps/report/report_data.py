@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-STEPS = ("preflight", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
+STEPS = ("preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
 MEMORY = ("memory_gib", "memory_reserved_gib")
 
 

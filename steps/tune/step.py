@@ -22,7 +22,7 @@ from steps.models.model import (
 )
 from steps.runtime import files
 from steps.runtime.errors import InsufficientCapacity
-from steps.tune import checkpoints, dpo, launcher, tracking, training, training_config
+from steps.tune import checkpoints, dpo, launcher, rehearsal, tracking, training, training_config
 from steps.tune.checkpoints import Checkpoint
 from steps.tune.oom_backoff import with_oom_backoff
 from steps.tune.process_group import ALONE, DistributedContext
@@ -40,10 +40,24 @@ def tune(settings: Settings) -> Result:
         StepError: The base model is unavailable, or was not quantized.
     """
     lm_tasks.check(settings.tasks)
+    _check_settings(settings)
     num_processes = launcher.count(settings.processes, settings.work)
     if num_processes == 1:
         return finish(settings, *train(settings, ALONE))
     return _tune_distributed(settings, num_processes)
+
+
+def _check_settings(settings: Settings) -> None:
+    """Reject settings that a library rejects, before anything is downloaded."""
+    prepare_libraries()
+    targets = lora_targets(settings.preset, settings.model)
+    training_config.check(settings, targets)
+    device = choose_device()
+    changed = settings.training_arguments or settings.lora_config or settings.quantization_config
+    # With a GPU, this process would hold memory of it while others train; there the dryrun step has checked.
+    errors = rehearsal.find_errors(settings, device, targets) if changed and device == "cpu" else []
+    if errors:
+        raise rehearsal.as_bad_input(errors)
 
 
 def _tune_distributed(settings: Settings, num_processes: int) -> Result:

@@ -152,10 +152,15 @@ def _create_trainer(
         attn_implementation=row_attention if batching.is_padding_free(arguments) else "",
         sharded=sharded,
     )
-    return _new_trainer(model, tokenizer, dataset, arguments, config)
+    return new_trainer(model, tokenizer, dataset, arguments, config)
 
 
-def _new_trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: TrainingConfig) -> Any:
+def new_trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: TrainingConfig) -> Any:
+    """Return the trainer of an objective, with an adapter in float32.
+
+    Raises:
+        BadInput: A library rejects an argument.
+    """
     import torch
     from trl import SFTTrainer
 

@@ -27,7 +27,7 @@ from steps.tune import batching, dpo, lora_init
 from steps.tune.unsupported_arguments import NO_CODE, UNSUPPORTED, WITHOUT_EFFECT, unsupported_keys
 
 if TYPE_CHECKING:
-    from steps.tune.settings import Settings as TuneSettings
+    from steps.tune.settings import TrainingOptions
 
 FLAGS = {
     "num_train_epochs": "epochs",
@@ -66,7 +66,7 @@ class TrainingConfig:
     """Jinja template of the rows; empty: the tokenizer's."""
 
 
-def check(settings: TuneSettings, preset_targets: Sequence[str]) -> TrainingConfig:
+def check(settings: TrainingOptions, preset_targets: Sequence[str]) -> TrainingConfig:
     """Check the mappings and merge them with the flags.
 
     Raises:
@@ -158,8 +158,9 @@ def _default_arguments(config: TrainingConfig, device: str, rows: int, *, paddin
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,  # below 1: a fraction of all steps
         "max_grad_norm": 1.0,
-        "bf16": compute == "bfloat16" and config.dtype != "float32",
-        "fp16": compute == "float16" and config.dtype != "float32",
+        # A precision that the user chooses turns the default one off.
+        "bf16": compute == "bfloat16" and config.dtype != "float32" and not config.arguments.get("fp16"),
+        "fp16": compute == "float16" and config.dtype != "float32" and not config.arguments.get("bf16"),
         "gradient_checkpointing": False,  # steps/tune/oom_backoff.py turns it on if needed
         "dataloader_pin_memory": device == "cuda",
         "ddp_find_unused_parameters": False,  # all adapter weights are used, and the search takes time
@@ -264,7 +265,7 @@ def _unknown(section: str, keys: Iterable[str], known: Sequence[str]) -> list[st
     return errors
 
 
-def _contradictions(settings: TuneSettings) -> list[str]:
+def _contradictions(settings: TrainingOptions) -> list[str]:
     errors = []
     if settings.lora_config.get("task_type", "CAUSAL_LM") != "CAUSAL_LM":
         errors.append("lora_config.task_type: must be CAUSAL_LM")
@@ -280,7 +281,7 @@ def _contradictions(settings: TuneSettings) -> list[str]:
     return errors
 
 
-def _unsupported_arguments(settings: TuneSettings, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _unsupported_arguments(settings: TrainingOptions, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from unsupported_keys(arguments).items()
     if settings.objective == "dpo":
         yield from dpo.unsupported_keys(arguments).items()

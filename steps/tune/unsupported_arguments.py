@@ -58,6 +58,12 @@ WITHOUT_EFFECT: Mapping[str, str] = {
     "length_column_name": "the lengths of the rows are known",
 }
 """Keys that are accepted without effect, and why."""
+GPU_ONLY: Mapping[str, str] = {
+    "fp16": "float16 training needs a GPU: accelerate does not scale gradients on a CPU",
+    "tf32": "TF32 is a format of GPUs",
+    "activation_offloading": "activations are moved from a GPU to main memory",
+}
+"""Keys that a training on the CPU rejects, and why."""
 OFF = (False, None, "no", "none", "")
 
 
@@ -69,6 +75,13 @@ def is_off(value: Any) -> bool:
 def unsupported_keys(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return each key of ``training_arguments`` whose value is not supported, and why."""
     return dict(_unsupported(arguments))
+
+
+def requires_gpu(arguments: Mapping[str, Any], device: str) -> dict[str, str]:
+    """Return each key that is on, but has no meaning on ``device`` (``cuda`` or ``cpu``), and why."""
+    if device == "cuda":
+        return {}
+    return {key: reason for key, reason in GPU_ONLY.items() if arguments.get(key) is True}
 
 
 def _unsupported(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

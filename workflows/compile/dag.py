@@ -4,6 +4,8 @@
 preflight -+                +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
            '--> download  --'                                                     onExit: release, report
 
+If the user sets arguments of libraries, dryrun runs beside preflight.
+
 With a schedule, nodes are provisioned only if data or settings have changed:
 
 download --> check --(changed)--> preflight --> provision --> tune --> ...
@@ -16,10 +18,13 @@ from typing import Any
 from hera.workflows import DAG, Suspend
 
 from workflows.compile import templates
+from workflows.compile.settings import needs_dryrun
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.workflow import EXIT, MAIN, workflow
 from workflows.plan.model import Plan
 
+CHECKS = ("preflight", "dryrun")
+"""Steps that run before anything that costs; they run in parallel."""
 Steps = dict[str, StepTemplate | Suspend]
 
 
@@ -44,6 +49,7 @@ def exit_handler(release: Any, report: Any) -> None:
 def _steps(plan: Plan) -> list[Any]:
     return [
         templates.preflight,
+        *([templates.dryrun] if needs_dryrun(plan) else []),
         templates.provision,
         *([templates.download] if plan.tuning else []),
         *([templates.check] if plan.schedule else []),
@@ -74,10 +80,12 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
 
 
 def _parallel_tasks(steps: Steps) -> str:
-    """Add provision and download in parallel, after preflight; return what tune depends on."""
-    steps["preflight"]()
-    steps["provision"](depends="preflight")
-    steps["download"](depends="preflight")
+    """Add provision and download in parallel, after the checks; return what tune depends on."""
+    checks = [name for name in CHECKS if name in steps]
+    for name in checks:
+        steps[name]()
+    steps["provision"](depends=" && ".join(checks))
+    steps["download"](depends=" && ".join(checks))
     return "provision && download"
 
 
@@ -85,9 +93,11 @@ def _check_tasks(steps: Steps) -> str:
     """Add download and check, then the nodes if there is a change; return what tune depends on."""
     steps["download"]()
     steps["check"](arguments=_data_digest(), depends="download")
-    steps["preflight"](depends="check", when=f"{_output('check', 'changed')} == true")
-    # The bare name would also accept a skipped preflight (nothing to tune).
-    steps["provision"](depends="preflight.Succeeded")
+    checks = [name for name in CHECKS if name in steps]
+    for name in checks:
+        steps[name](depends="check", when=f"{_output('check', 'changed')} == true")
+    # The bare name would also accept a skipped check (nothing to tune).
+    steps["provision"](depends=" && ".join(f"{name}.Succeeded" for name in checks))
     return "provision.Succeeded"
 
 

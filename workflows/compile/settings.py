@@ -15,6 +15,7 @@ import pydantic
 from steps.check.settings import Settings as Check
 from steps.download.settings import InputOptions
 from steps.download.settings import Settings as Download
+from steps.dryrun.settings import Settings as Dryrun
 from steps.evaluate.settings import Settings as Evaluate
 from steps.package.settings import Settings as Package
 from steps.preflight.settings import Settings as Preflight
@@ -89,6 +90,24 @@ def preflight(plan: Plan) -> Preflight:
         **{"gpus": plan.resource.gpus, "gpu_resource": plan.resource.gpu_resource} | _nodes(plan),
         **values,
     )
+
+
+def dryrun(plan: Plan) -> Dryrun:
+    """Return the settings of dryrun: those of tune that the libraries check."""
+    return _build(
+        Dryrun,
+        plan.model,
+        plan.tuning,
+        work=SCRATCH,
+        model=plan.model.repository,
+        gpus=plan.resource.gpus,
+    )
+
+
+def needs_dryrun(plan: Plan) -> bool:
+    """Return True if the user sets arguments of libraries; argotune's own settings are validated without them."""
+    tuning = plan.tuning
+    return bool(tuning and (tuning.training_arguments or tuning.lora_config or tuning.quantization_config))
 
 
 def provision(plan: Plan) -> Provision:

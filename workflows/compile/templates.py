@@ -53,6 +53,20 @@ def preflight(plan: Plan) -> StepTemplate:
     )
 
 
+def dryrun(plan: Plan) -> StepTemplate:
+    """Let the libraries of tune check its settings, in its image but on a CPU node."""
+    return pod.step(
+        plan,
+        "dryrun",
+        settings.dryrun(plan),
+        image=plan.images.tune,
+        inputs=TUNING,
+        env=[pod.access_token(plan, optional=True)] if plan.model.access_secret else [],
+        requests=pod.DATA,
+        retries=Retries(2),
+    )
+
+
 def provision(plan: Plan) -> StepTemplate:
     """Create or check the nodes to compute on, without the work volume, so that it runs in parallel with download."""
     timeout = "1h" if provisions_nodes(plan) else "30m"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +23,7 @@ ROOT = "training_config"
 """Top-level key, and prefix of the field paths."""
 DEFAULTS = {"target_modules": "all-linear", "report_to": "none"}
 """Values that equal the default behavior."""
+_QUOTED = re.compile(r"'([^']*)'")
 _FIELDS = {
     "ModelConfig": "model",
     "QuantizationConfig": "quantization",
@@ -128,7 +131,7 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, findings: Findings
         "LoraConfig": lora_init.unsupported_keys,
     }.get(section)
     for key, why in refused(read).items() if refused else ():
-        findings.error(join(path, key), why)
+        findings.error(join(path, key), why, f"change or remove {key}")
     return read
 
 
@@ -148,7 +151,7 @@ def _checked(rule: Any, value: Any, path: str, findings: Findings) -> tuple[bool
     try:
         value = _adapter(kind).validate_python(value)
     except ValidationError as error:
-        findings.error(path, f"{_reason(error)}, not {format_value(value)}")
+        findings.error(path, f"{_reason(error)}, not {format_value(value)}", _fix(error, value))
         return False, None
     if isinstance(rule, IgnoredWithWarning) and value != rule.harmless:
         findings.warn(path, rule.why)
@@ -164,6 +167,15 @@ def _reason(error: ValidationError) -> str:
     """Return why a value has the wrong type, for each allowed type."""
     reasons = dict.fromkeys(details["msg"].removeprefix("Value error, ") for details in error.errors())
     return " or ".join(reason.replace("Input should", "must", 1) for reason in reasons)
+
+
+def _fix(error: ValidationError, value: Any) -> str:
+    """Return the nearest allowed value, or that the value is to be corrected."""
+    allowed = [
+        name for details in error.errors() for name in _QUOTED.findall(str(details.get("ctx", {}).get("expected")))
+    ]
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    return f"did you mean {near[0]}?" if near else "use one of these values" if allowed else "correct the value"
 
 
 def _elsewhere(key: str, section: str) -> str:

@@ -14,6 +14,7 @@ from workflows.plan.model import Plan, Rollout
 
 SECTIONS = {
     "preflight": "model",
+    "dryrun": "tuning",
     "provision": "resource",
     "download": "tuning",
     "check": "schedule",

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from steps.download.settings import NamedInput
 from steps.provision import settings as provision_settings
 from steps.runtime.options import OptionalFolder
-from steps.tune.settings import TrackingOptions, TrackingUri
+from steps.tune.settings import SubmittedOptions, TrackingOptions, TrackingUri
 
 
-class Settings(provision_settings.Settings, TrackingOptions):
+class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions):
     """Check that everything a run needs is available, before anything is created."""
+
+    PARAMETERS: ClassVar[Mapping[str, str]] = {
+        **SubmittedOptions.PARAMETERS,
+        "urls": "data-urls",
+        "image": "image",
+        "push": "push",
+    }
 
     urls: list[str] = []
     """Locations of data files: https, hf, s3, gs, abfss or az."""
@@ -59,6 +68,13 @@ class Settings(provision_settings.Settings, TrackingOptions):
     """Secret with the variables of the tracking tool."""
     in_cluster: bool | None = None
     """Check the cluster and its cloud too; default: only in a pod."""
+
+    @classmethod
+    def check_texts(cls, texts: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return an error if an image without a name would be pushed."""
+        if texts.get("push", "").lower() == "true" and not texts.get("image", "").strip():
+            return [("image", "is required to push the adapter: set an image reference, or push=false")]
+        return []
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ S = TypeVar("S", bound=Options)
 R = TypeVar("R")
 
 CANCELLED = 5
+PARAMETER = "parameter "
+SUBMIT = "submit again with correct parameters (in the form of Argo's UI, or -p NAME=VALUE)"
 INSTALL = "install argotune with the packages of its steps: pip install 'argotune[tune,serve]'"
 
 
@@ -103,14 +105,18 @@ def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
         try:
             values[name] = json.loads(text) if _is_json(fields[name]) else text
         except json.JSONDecodeError as error:
-            errors.append(f"{flag(name)}: must be JSON ({error})")
+            errors.append(f"{_label(settings_type, name)}: must be JSON ({error}), not {texts[name][:40]!r}")
             invalid.add(name)
     try:
         settings = settings_type.model_validate(values)
     except pydantic.ValidationError as error:
-        errors += [_describe(details) for details in error.errors() if not invalid & set(details["loc"][:1])]
+        errors += [
+            _describe(details, settings_type) for details in error.errors() if not invalid & set(details["loc"][:1])
+        ]
+    errors += [f"{_label(settings_type, name)}: {message}" for name, message in settings_type.check_texts(texts)]
     if errors:
-        raise BadInput("; ".join(errors), f"run python -m steps.{program} --help")
+        is_submitted = any(error.startswith(PARAMETER) for error in errors)
+        raise BadInput("; ".join(errors), SUBMIT if is_submitted else f"run python -m steps.{program} --help")
     return settings
 
 
@@ -186,12 +192,18 @@ def _is_json(field: FieldInfo) -> bool:
     return any((get_origin(part) or part) in (list, dict, tuple) for part in types)
 
 
-def _describe(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails, settings_type: type[Options]) -> str:
     if not error["loc"]:
         return validation_messages.describe(error)
     first, *rest = error["loc"]
     inner = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest if part != "[key]")
-    return f"{flag(str(first))}{inner}: {validation_messages.describe(error)}"
+    return f"{_label(settings_type, str(first))}{inner}: {validation_messages.describe(error)}"
+
+
+def _label(settings_type: type[Options], field: str) -> str:
+    """Return the name of a setting as the user set it: in a Workflow the parameter, elsewhere the flag."""
+    parameter = settings_type.PARAMETERS.get(field)
+    return f"{PARAMETER}{parameter}" if parameter and "ARGOTUNE_OUTPUTS" in os.environ else flag(field)
 
 
 def _reusable_result(

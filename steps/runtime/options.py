@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -51,6 +52,9 @@ class Options(BaseModel):
     the plan (``workflows/plan/model.py``) inherit it.
     """
 
+    PARAMETERS: ClassVar[Mapping[str, str]] = {}
+    """Names of the Workflow's parameters that set fields, by field."""
+
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -58,3 +62,8 @@ class Options(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @classmethod
+    def check_texts(cls, texts: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Return errors of flags that contradict each other: field and message; ``texts`` are values by field."""
+        return []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -57,11 +58,17 @@ class TuneOptions(Options):
     weights, gathered layer by layer (FSDP); auto: a full copy, or a shard where a GPU can't hold it."""
 
 
-class TrainingOptions(TuneOptions):
-    """All that shapes the adapter. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
+class SubmittedOptions(Options):
+    """Numbers that can be set when a Workflow is submitted, also in the form of Argo's UI."""
 
-    method: Literal["lora", "qlora"] = "qlora"
-    """qlora: the base model is quantized to 4 bits; lora: it is not."""
+    PARAMETERS: ClassVar[Mapping[str, str]] = {
+        "epochs": "epochs",
+        "max_steps": "max-steps",
+        "learning_rate": "learning-rate",
+        "batch_size": "batch-size",
+        "rank": "rank",
+        "alpha": "alpha",
+    }
     epochs: float = Field(3, gt=0, le=10_000)
     """Passes over the data."""
     max_steps: int = Field(-1, ge=-1, le=100_000_000)
@@ -74,6 +81,13 @@ class TrainingOptions(TuneOptions):
     """LoRA rank r."""
     alpha: float = Field(32, gt=0, le=100_000)
     """LoRA alpha."""
+
+
+class TrainingOptions(TuneOptions, SubmittedOptions):
+    """All that shapes the adapter. The maps take the keys of KAITO's ``training_config.yaml`` sections."""
+
+    method: Literal["lora", "qlora"] = "qlora"
+    """qlora: the base model is quantized to 4 bits; lora: it is not."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """LoRA dropout."""
     target_modules: list[str] = []

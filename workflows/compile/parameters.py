@@ -41,6 +41,11 @@ def parameters(plan: Plan) -> list[Parameter]:
     ]
 
 
+def parameter_defaults(plan: Plan) -> dict[str, str]:
+    """Return the values of the numbers in the plan, by parameter."""
+    return {str(item.name): str(item.value) for item in parameters(plan) if item.name in TUNING}
+
+
 def data_inputs(data: Data) -> list[str]:
     """Return the inputs of a step that reads the rows: URLs, unless a volume, an image or named inputs have them."""
     elsewhere = data.volume is not None or data.image or (data.inputs and not data.urls)

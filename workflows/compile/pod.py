@@ -62,6 +62,7 @@ def step(
     artifacts: Mapping[str, str] = MappingProxyType({}),
     mounts: Sequence[m.VolumeMount] = (),
     inputs: Sequence[str] = (),
+    defaults: Mapping[str, str] = MappingProxyType({}),
     variables: Mapping[str, str] = MappingProxyType({}),
     env: Sequence[Any] = (),
     requests: Requests = CONTROL,
@@ -83,6 +84,7 @@ def step(
         artifacts: paths, by name, of files that are uploaded to the artifact repository without archiving.
         mounts: volumes, in addition to scratch and ``/tmp``.
         inputs: names of the input parameters; they replace the settings of their names.
+        defaults: defaults of inputs that a caller can omit.
         variables: other settings that Argo sets: placeholders by the name of the flag.
         env: additional environment variables.
         requests: CPU and memory.
@@ -102,7 +104,7 @@ def step(
         image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
         args=args if settings else None,
-        inputs=[Parameter(name=key) for key in inputs],
+        inputs=[_input(key, defaults) for key in inputs],
         outputs=[
             *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in parameters],
             *[Artifact(name=key, path=path, archive=NoneArchiveStrategy()) for key, path in artifacts.items()],
@@ -122,6 +124,11 @@ def step(
         **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
     )
     return StepTemplate(**pod_options.apply(for_pod(plan.pods, name), fields))
+
+
+def _input(name: str, defaults: Mapping[str, str]) -> Parameter:
+    # Hera writes default=None as null.
+    return Parameter(name=name, default=defaults[name]) if name in defaults else Parameter(name=name)
 
 
 @cache

@@ -82,6 +82,7 @@ def preflight(plan: Plan) -> Preflight:
         Preflight,
         plan.model,
         plan.storage,
+        plan.tuning,
         plan.tracking if is_tracked(plan) else None,
         work=SCRATCH,
         model=plan.model.repository,

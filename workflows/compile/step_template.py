@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hera.workflows import Container, Parameter, Task
+from hera.workflows._context import _context
 
 from workflows.compile.parameters import SUBMITTED
 from workflows.errors import InvalidInput, Problem
@@ -28,11 +29,20 @@ class StepTemplate(Container):
         """
         declared: Any = self.inputs or []
         inputs = [str(item.name) for item in declared]
-        values = {name: f"{{{{workflow.parameters.{name}}}}}" for name in inputs if name in SUBMITTED}
+        optional = {str(item.name) for item in declared if item.default is not None} - _workflow_parameters()
+        submitted = [name for name in inputs if name in SUBMITTED and name not in optional]
+        values = {name: f"{{{{workflow.parameters.{name}}}}}" for name in submitted}
         values |= _by_name(arguments, inputs)
         if unknown := [name for name in values if name not in inputs]:
             raise InvalidInput([_unknown_argument(str(self.name), name, inputs) for name in unknown])
         return super().__call__(arguments={name: values[name] for name in inputs if name in values}, **fields)
+
+
+def _workflow_parameters() -> set[str]:
+    """Return the names of the parameters of the enclosing Workflow."""
+    pieces = _context.pieces
+    arguments: Any = getattr(pieces[0], "arguments", None) if pieces else None
+    return {str(item.name) for item in arguments or () if isinstance(item, Parameter)}
 
 
 def _by_name(arguments: Arguments, inputs: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hera.workflows import Parameter, Suspend
 
 from workflows.compile import data_access, pod, settings, tracking
-from workflows.compile.parameters import IMAGE, TUNING, data_inputs
+from workflows.compile.parameters import IMAGE, TUNING, data_inputs, parameter_defaults
 from workflows.compile.retries import Retries
 from workflows.compile.settings import required
 from workflows.compile.step_template import StepTemplate
@@ -37,7 +37,13 @@ def preflight(plan: Plan) -> StepTemplate:
         plan,
         "preflight",
         settings.preflight(plan),
-        inputs=[*(data_inputs(data) if data else []), *(IMAGE if plan.output else [])],
+        # A custom workflow can be without some of these parameters.
+        defaults=parameter_defaults(plan),
+        inputs=[
+            *(data_inputs(data) if data else []),
+            *(TUNING if plan.tuning else []),
+            *(IMAGE if plan.output else []),
+        ],
         mounts=[
             *(data_mounts(data) if data else []),
             *adapter_secret_mounts(plan),

@@ -379,29 +379,3 @@ def test_the_local_runner_expands_as_kubernetes(text, expanded):
 def test_an_argument_that_linux_does_not_pass_is_rejected():
     with pytest.raises(InvalidInput, match=r"--plan has .* bytes; an argument of a process has at most 131071 bytes"):
         compiled(BASE | TUNING | {"data.urls": [f"https://a.example/{i}?{'x' * 1300}" for i in range(120)]})
-
-
-ARGUMENTS = {"tuning.trainingArguments": {"optim": "sgd"}}
-
-
-def test_arguments_of_libraries_are_checked_before_anything_that_costs():
-    document = compiled(PLANS["everything"] | ARGUMENTS)
-    dag = tasks(document)
-    assert "depends" not in dag["dryrun"]
-    assert dag["provision"]["depends"] == dag["download"]["depends"] == "preflight && dryrun"
-    container = template(document, "dryrun")["container"]
-    assert container["image"] == template(document, "tune")["container"]["image"]
-    assert "limits" not in container["resources"], "no GPU"
-    assert json.loads(flags(document, "dryrun")["--training-arguments"]) == {"optim": "sgd"}
-    assert flags(document, "dryrun")["--epochs"] == "{{inputs.parameters.epochs}}"
-
-
-def test_retraining_checks_arguments_of_libraries_only_if_there_is_a_change():
-    dag = tasks(compiled(PLANS["retraining"] | ARGUMENTS))
-    assert dag["dryrun"]["when"] == dag["preflight"]["when"]
-    assert dag["provision"]["depends"] == "preflight.Succeeded && dryrun.Succeeded"
-
-
-def test_without_arguments_of_libraries_there_is_no_pod_to_check_them():
-    without = {"tuning.trainingArguments": {}, "tuning.loraConfig": {}, "tuning.quantizationConfig": {}}
-    assert "dryrun" not in tasks(compiled(PLANS["everything"] | without))

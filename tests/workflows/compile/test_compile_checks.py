@@ -1,0 +1,56 @@
+"""Checks of settings and parameters, before anything that costs."""
+
+import json
+from typing import Any
+
+import pytest
+from plan_samples import PLANS, compiled
+
+from steps.preflight.settings import Settings as Preflight
+
+
+def template(document: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(item for item in document["spec"]["templates"] if item["name"] == name)
+
+
+def tasks(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {task["name"]: task for task in template(document, "main")["dag"]["tasks"]}
+
+
+def flags(document: dict[str, Any], name: str) -> dict[str, str]:
+    return dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
+
+
+ARGUMENTS = {"tuning.trainingArguments": {"optim": "sgd"}}
+
+
+def test_arguments_of_libraries_are_checked_before_anything_that_costs():
+    document = compiled(PLANS["everything"] | ARGUMENTS)
+    dag = tasks(document)
+    assert "depends" not in dag["dryrun"]
+    assert dag["provision"]["depends"] == dag["download"]["depends"] == "preflight && dryrun"
+    container = template(document, "dryrun")["container"]
+    assert container["image"] == template(document, "tune")["container"]["image"]
+    assert "limits" not in container["resources"], "no GPU"
+    assert json.loads(flags(document, "dryrun")["--training-arguments"]) == {"optim": "sgd"}
+    assert flags(document, "dryrun")["--epochs"] == "{{inputs.parameters.epochs}}"
+
+
+def test_retraining_checks_arguments_of_libraries_only_if_there_is_a_change():
+    dag = tasks(compiled(PLANS["retraining"] | ARGUMENTS))
+    assert dag["dryrun"]["when"] == dag["preflight"]["when"]
+    assert dag["provision"]["depends"] == "preflight.Succeeded && dryrun.Succeeded"
+
+
+def test_without_arguments_of_libraries_there_is_no_pod_to_check_them():
+    without = {"tuning.trainingArguments": {}, "tuning.loraConfig": {}, "tuning.quantizationConfig": {}}
+    assert "dryrun" not in tasks(compiled(PLANS["everything"] | without))
+
+
+@pytest.mark.parametrize("name", ["everything", "retraining"])
+def test_preflight_gets_every_parameter_that_a_user_can_change(name):
+    document = compiled(PLANS[name])
+    parameters = {item["name"] for item in document["spec"]["arguments"]["parameters"]}
+    inputs = {item["name"] for item in template(document, "preflight")["inputs"]["parameters"]}
+    assert inputs == parameters - ({"data-urls"} if name == "retraining" else set())
+    assert inputs - {"data-urls"} == set(Preflight.PARAMETERS.values()) - {"data-urls"}

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.data import row_messages
+from steps.data import near_duplicates, row_messages
 from steps.data.formats import conversion
 from steps.download import fetch, resampling, rows
 from steps.download.row_shuffle import RowBuffer
@@ -101,6 +101,8 @@ def _prepare(settings: Settings, sources: list[Source], dataset: Path) -> Result
         names = [source.input.name for source in sources]
         trained, kept = (resampling.count_per_file(counts, part) for part in (train, held_out))
         manifest["inputs"] = _count_per_input(names, counts, trained, kept)
+    near = near_duplicates.count_near_duplicates(dataset / "train.parquet", dataset / "eval.parquet")
+    manifest["near_duplicates"] = asdict(near)
     files.write_json(dataset / "manifest.json", manifest)
     shutil.rmtree(dataset / "converted", ignore_errors=True)
     _print_summary(result, manifest)
@@ -182,6 +184,8 @@ def _print_summary(result: Result, manifest: dict[str, Any]) -> None:
             f"{manifest['held_out_rows_in_train']} held-out rows are also training rows",
             flush=True,
         )
+    for warning in near_duplicates.from_manifest(manifest).warnings(result.rows, result.eval_rows):
+        print(f"warning: {warning}", flush=True)
 
 
 def _remove_if_empty(*folders: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from steps.data import near_duplicates
 from steps.data.chat_tokens import IGNORED, ChatTokens, Learned, stop_ids
 from steps.preview.settings import Result, Settings
 
@@ -111,4 +112,5 @@ def _check_manifest(file: Path) -> list[str]:
         warnings.append(
             f"{manifest['held_out_rows_in_train']} held-out rows are also training rows: the evaluation is biased"
         )
-    return warnings
+    near = near_duplicates.from_manifest(manifest)
+    return warnings + near.warnings(manifest["rows"], manifest["eval_rows"])

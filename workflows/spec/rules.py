@@ -128,6 +128,7 @@ def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, find
         findings.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
     sources.check_name(tuning.config, "tuning.config", findings)
     sources.check_inputs(tuning.input, workspace.pipeline.data, findings)
+    sources.check_extension(training.dataset.get("dataset_extension"), tuning.input.urls, findings)
     moves = workspace.pipeline.schedule is not None  # each adapter also gets a separate tag
     sources.check_destination(tuning.output, "tuning.output", findings, moves=moves)
     return base

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steps.data import file_weights
+from steps.data.formats import file_names
 from steps.data.locations.location import is_single_file
 from steps.oci import reference
 from steps.runtime.errors import BadInput
+from steps.runtime.shown_url import shown
 from workflows.field_path import join
 from workflows.spec import names, urls
 from workflows.spec.findings import Findings, unknown
@@ -89,6 +92,14 @@ def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str,
     if given and all(is_single_file(url) for url in given):
         for fault in file_weights.resolve_weights(weights, given)[1]:
             findings.error(join(path, fault.key) if fault.key else path, fault.message, fault.fix)
+
+
+def check_extension(extension: str | None, given: Sequence[str], findings: Findings) -> None:
+    """Report a ``dataset_extension`` of KAITO that contradicts the names of files."""
+    formats = {file_names.parse_name(re.split("[?#]", url)[0])[0]: url for url in given if is_single_file(url)}
+    if other := next((url for known, url in formats.items() if extension and known and known != extension), None):
+        what = f"must be the format of the data, but {shown(other)} has another extension"
+        findings.error("training_config.DatasetConfig.dataset_extension", what, "remove it, or rename the file")
 
 
 def check_destination(output: DataDestination, path: str, findings: Findings, *, moves: bool = False) -> None:

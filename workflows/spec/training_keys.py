@@ -348,11 +348,8 @@ DATASET: Keys = {
     "shuffle_seed": _option(DatasetOptions, "seed"),
     "train_test_split": Annotated[float, NotBool, Field(ge=0.5, le=1, allow_inf_nan=False)],
     "dataset_path": Unsupported(unsupported_arguments.DATA, "set tuning.input"),
-    "dataset_extension": FixedValue(
-        ("parquet", "json", "csv", "arrow", "webdataset"),
-        "each file is read by the extension of its name",
-        "remove it, and name the files by their format",
-    ),
+    # Each file is read by its name; a contradiction is an error.
+    "dataset_extension": Literal["parquet", "json", "csv", "arrow", "webdataset"],
     # KAITO parses these three keys but does not use them.
     "messages_column": Name,
     "context_column": Name,

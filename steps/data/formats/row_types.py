@@ -87,6 +87,8 @@ class RowTypes:
             kind = value_types.type_of(value, name)
             if kind == known:
                 return None
+            if kind == JSON and is_used and name not in value_types.OPEN_KEYS:
+                raise TypeConflict(f"`{name}` is an object with more than {value_types.MAX_KEYS} keys")
             kind = kind if known is None else value_types.merge(known, kind, name, strict=is_used)
         except TypeConflict:
             if is_used:

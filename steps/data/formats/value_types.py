@@ -48,7 +48,7 @@ def type_of(value: Any, key: str = "", depth: int = 0) -> Type:
     """Return the type of a value that is found under ``key``.
 
     Raises:
-        TypeConflict: list elements differ in type, or values are nested too deeply.
+        TypeConflict: list elements differ in type, or a value is too large or nested too deeply.
     """
     kind = type(value)
     if kind is str:
@@ -58,7 +58,9 @@ def type_of(value: Any, key: str = "", depth: int = 0) -> Type:
     if kind is bool:
         return BOOL
     if kind is int:
-        return INT if -INT64 <= value < INT64 else JSON
+        if -INT64 <= value < INT64:
+            return INT
+        raise TypeConflict(f"`{key}` is a number beyond 64 bits")
     if kind is float:
         return FLOAT
     if key in OPEN_KEYS:
@@ -71,6 +73,8 @@ def type_of(value: Any, key: str = "", depth: int = 0) -> Type:
             element = merge(element, type_of(item, key, depth + 1), key)
         return (LIST, element)
     if len(value) > MAX_KEYS:
+        if key in STRICT_KEYS:
+            raise TypeConflict(f"`{key}` is an object with more than {MAX_KEYS} keys")
         return JSON
     return (OBJECT, {name: type_of(item, name, depth + 1) for name, item in value.items()})
 

@@ -360,3 +360,12 @@ def test_supported_keys_exist_in_the_libraries():
     for table, of in ((TRAINING, trl.SFTConfig), (LORA, peft.LoraConfig)):
         honoured = {key for key, rule in table.items() if not isinstance(rule, Unsupported | FixedValue | Ignored)}
         assert honoured <= {field.name for field in dataclasses.fields(of)}
+
+
+def test_the_extension_of_the_data(read):
+    assert read(section("DatasetConfig", "dataset_extension: parquet")).training.dataset == {
+        "dataset_extension": "parquet"
+    }
+    [problem] = refused(read, section("DatasetConfig", "dataset_extension: csv"))
+    assert problem.path == "training_config.DatasetConfig.dataset_extension"
+    assert "must be the format of the data" in problem.message

@@ -129,6 +129,28 @@ def test_refused_layouts(tmp_path: Path, text: str, message: str) -> None:
         format_files.convert(tmp_path, "a.json", text)
 
 
+KEYS = json.dumps({str(number): "x" for number in range(300)})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (KEYS, "`prompt` is an object with more than 200 keys"),
+        ("9" * 30, "`prompt` is a number beyond 64 bits"),
+        (f'[{{"role": "user", "content": {KEYS}}}]', "`content` is an object with more than 200 keys"),
+        (f'[{{"role": "user", "weight": {"9" * 30}}}]', "`weight` is a number beyond 64 bits"),
+        ("9" * 5000, "invalid JSON: Exceeds the limit"),
+    ],
+)
+def test_values_that_cannot_be_text(tmp_path: Path, value: str, message: str) -> None:
+    with pytest.raises(BadInput, match=f"a.jsonl:1: {message}"):
+        format_files.convert(tmp_path, "a.jsonl", f'{{"prompt": {value}}}')
+    unused = format_files.convert(
+        tmp_path, "b.jsonl", f'{{"text": "a", "other": {value if len(value) < 4000 else 1}}}'
+    )
+    assert unused["text"].to_pylist() == ["a"]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_row_beyond_the_limit(tmp_path: Path, name: str) -> None:
     text = b'{"prompt":"a"}\n{"prompt":"' + b"x" * (MAX_ROW_BYTES + (9 << 20)) + b'"}'

@@ -131,7 +131,7 @@ def test_unused_columns_are_reported(tmp_path: Path) -> None:
         ({"messages": ["a"]}, "unsupported column type: `messages` is string"),
         ({"messages": [[{"from": "human", "value": "a"}]]}, r"unsupported column type: `messages` is list<.*from"),
         (
-            {"messages": [[{"role": "user", "content": [{"type": "text", "text": "a"}]}]]},
+            {"messages": [[{"role": "user", "content": [{"type": "image", "url": "a"}]}]]},
             "unsupported column type: `messages` is",
         ),
         ({"prompt": [1], "completion": ["a"]}, "unsupported column type: `prompt` is int64"),

@@ -169,7 +169,7 @@ class SlowProxy:
         self._listener.close()
 
     def release(self) -> None:
-        """Pass everything from now on, and count anew."""
+        """Pass everything from now on, and count from 0."""
         with self._lock:
             self.budget, self.sent = 1 << 60, 0
         self._released.set()

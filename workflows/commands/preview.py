@@ -70,7 +70,8 @@ def _download(plan: Plan, args: argparse.Namespace) -> Options:
         raise InvalidInput(
             Problem("the rows are on a volume", "tuning.input.volumeSource", args.file, fix="pass --source FOLDER")
         )
-    return download.model_copy(update={"sample": bool(download.urls) and not args.full})
+    is_remote = bool(download.urls or any(named.urls for named in download.inputs))
+    return download.model_copy(update={"sample": is_remote and not args.full})
 
 
 def _run_step(name: str, settings: Options, folder: str) -> int:

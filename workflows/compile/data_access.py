@@ -23,6 +23,5 @@ def environment(plan: Plan, step: str) -> list[SecretEnv]:
         of_site = {variable.name for name in (ALL, step) if name in plan.pods for variable in plan.pods[name].env}
         keys = [key for key in VARIABLES if key not in of_site]
         return [SecretEnv(name=key, secret_name=data.secret, secret_key=key, optional=True) for key in keys]
-    if data is None or not data.urls or not plan.model.access_secret:
-        return []
-    return [pod.access_token(plan, optional=True)]
+    has_urls = data is not None and (data.urls or any(named.urls for named in data.inputs))
+    return [pod.access_token(plan, optional=True)] if has_urls and plan.model.access_secret else []

@@ -57,10 +57,10 @@ def select_converted(names: Sequence[str], location: HubLocation) -> list[str]:
     if config not in configs:
         raise _unknown(location, "config", config, list(configs))
     splits = configs[config]
-    wanted = location.split or TRAIN
-    if wanted not in splits and f"partial-{wanted}" in splits:
+    split = location.split or TRAIN
+    if split not in splits and f"partial-{split}" in splits:
         fix = "use the files of the revision main"
-        raise BadInput(f"{location.shown}: the hub converted only the first part of split {wanted!r}", fix)
+        raise BadInput(f"{location.shown}: the hub converted only the first part of split {split!r}", fix)
     return _choose_split({name: files for name, files in splits.items() if not name.startswith("partial-")}, location)
 
 

@@ -28,7 +28,7 @@ _ACCOUNT = re.compile(r"([a-z0-9]{3,24})\.(?:blob|dfs)\.(core\.(?:windows\.net|c
 
 
 class InvalidLocation(ValueError):
-    """A text that is no location; ``fix`` says what to write."""
+    """An invalid location, with its fix."""
 
     def __init__(self, message: str, fix: str) -> None:
         super().__init__(message)

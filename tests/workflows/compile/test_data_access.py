@@ -41,6 +41,12 @@ def test_the_token_of_the_model_reads_datasets_too():
     assert variables("download", **{"model.accessSecret": ""}) == {}
 
 
+def test_named_inputs_count_as_data():
+    inputs = [{"name": "more", "urls": ["hf://datasets/org/rows"]}]
+    env = variables("download", **{"model.accessSecret": "hub", "data.urls": [], "data.inputs": inputs})
+    assert "HF_TOKEN" in env
+
+
 def test_other_steps_have_no_credentials_of_the_data():
     for step in ("tune", "evaluate", "package", "report"):
         assert "team-data" not in json.dumps(variables(step, **{"data.secret": "team-data"}))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from steps.data.formats import json_blocks
 from steps.data.formats.file_errors import MAX_ROW_BYTES, FileErrors, row_too_large
 from steps.data.formats.json_blocks import SPACE, Block, Misplaced, RowTooLarge
+from steps.data.formats.object_parser import parse_objects
 from steps.data.formats.row_types import RowTypes
 from steps.data.formats.text_stream import open_utf8
 from steps.data.formats.value_types import TypeConflict
@@ -148,24 +149,10 @@ def _expect_end(rest: bytes) -> None:
 
 def _parse_fast(block: Block, types: RowTypes) -> pa.RecordBatch | None:
     """Return the rows of a block; None if they have errors or new types."""
-    import pyarrow as pa
-    import pyarrow.json as pj
-
     if not types.types or block.data[block.starts[0]] != ord("{") or not _is_utf8(block.data):
         return None
-    schema = types.schema(parsed=True)
-    try:
-        table = pj.read_json(
-            pa.BufferReader(block.data),
-            read_options=pj.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
-            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-        )
-    except (pa.ArrowException, ValueError):
-        return None
-    if len(table) != len(block.starts):
-        return None
-    batches = table.combine_chunks().to_batches()
-    return types.without_unused(batches[0]) if len(batches) == 1 else None
+    batch = parse_objects(block.data, types.schema(parsed=True))
+    return types.without_unused(batch) if batch is not None and len(batch) == len(block.starts) else None
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from steps.data.formats import value_types
+from steps.data.formats.object_parser import parse_objects
 from steps.data.formats.value_types import JSON, Type, TypeConflict
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class RowTypes:
         self.used = frozenset(used)
         self.types: dict[str, Type] = {}
         self._schemas: dict[bool, pa.Schema] = {}
+        self._matchers: dict[str, Callable[[Any], bool]] = {}
 
     def add(self, row: Row) -> None:
         """Add the types of a row.
@@ -33,11 +36,16 @@ class RowTypes:
         Raises:
             TypeConflict: a value has no common type with those of other rows; the row is not added.
         """
-        merged = {name: kind for name, value in row.items() if (kind := self._merge(name, value)) is not None}
+        merged: dict[str, Type] = {}
+        for name, value in row.items():
+            matches = self._matchers.get(name)
+            if (matches is None or not matches(value)) and (kind := self._merge(name, value)) is not None:
+                merged[name] = kind
         if merged:
             if len(self.types) + len(merged) > MAX_COLUMNS:
                 raise TypeConflict(f"the rows have more than {MAX_COLUMNS} columns")
             self.types |= merged
+            self._matchers |= {name: value_types.matcher(kind, name) for name, kind in merged.items()}
             self._schemas.clear()
 
     def schema(self, *, parsed: bool = False) -> pa.Schema:
@@ -54,22 +62,29 @@ class RowTypes:
         return self._schemas[parsed]
 
     def to_batch(self, rows: Sequence[Row]) -> pa.RecordBatch:
-        """Return rows, whose types are added, as a batch of ``schema()``.
-
-        Raises:
-            UnicodeEncodeError: a text has no UTF-8 encoding.
-        """
+        """Return rows, whose types are added, as a batch of ``schema()``."""
         import pyarrow as pa
 
-        arrays = []
-        for field in self.schema():
-            if pa.types.is_null(field.type):
-                arrays.append(pa.nulls(len(rows)))
-                continue
-            convert = value_types.fitter(self.types[field.name], field.name)
-            values = [row.get(field.name) for row in rows]
-            arrays.append(pa.array(map(convert, values) if convert else values, field.type, size=len(rows)))
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema())
+        schema = self.schema()
+        kept = pa.schema([field for field in schema if not pa.types.is_null(field.type)])
+        converters = {name: value_types.fitter(self.types[name], name) for name in kept.names}
+        values = [
+            {name: convert(row[name]) if convert else row[name] for name, convert in converters.items() if name in row}
+            for row in rows
+        ]
+        # Several times faster than pyarrow's conversion of Python objects.
+        text = "\n".join(json.dumps(value, ensure_ascii=False) for value in values).encode()
+        parsed = parse_objects(text, kept) if values and len(kept) else None
+        parsed = parsed if parsed is not None and len(parsed) == len(rows) else None
+        columns = {
+            field.name: parsed.column(field.name)
+            if parsed
+            else pa.array([value.get(field.name) for value in values], field.type)
+            for field in kept
+        }
+        return pa.RecordBatch.from_arrays(
+            [columns[name] if name in columns else pa.nulls(len(rows)) for name in schema.names], schema=schema
+        )
 
     def without_unused(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch of the types in the file as one of ``schema()``."""

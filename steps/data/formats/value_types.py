@@ -114,6 +114,45 @@ def describe(kind: Type) -> str:
     return name if name in ("text", "true or false") else f"an {name}" if name == "object" else f"a {name}"
 
 
+def matcher(kind: Type, key: str = "") -> Callable[[Any], bool]:
+    """Return the function that checks quickly if values under ``key`` have the type ``kind`` already.
+
+    It can return False for a value whose type is merged without a change.
+    """
+    if kind[0] == LIST:
+        return _list_matcher(matcher(kind[1], key), key in CONTENT_KEYS)
+    if kind[0] == OBJECT:
+        return _object_matcher({name: matcher(part, name) for name, part in kind[1].items()})
+    if kind == JSON:
+        return lambda value: True
+    types = {NULL: (), BOOL: (bool,), TEXT: (str,), FLOAT: (float,), INT: (int,)}[kind]
+    if kind == INT:
+        return lambda value: value is None or (type(value) is int and -INT64 <= value < INT64)
+    return lambda value: value is None or type(value) in types
+
+
+def _list_matcher(matches: Callable[[Any], bool], is_content: bool) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        if type(value) is list:
+            return all(map(matches, value))
+        return value is None or (is_content and type(value) is str)
+
+    return check
+
+
+def _object_matcher(fields: Mapping[str, Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        if type(value) is not dict:
+            return value is None
+        for name, item in value.items():
+            matches = fields.get(name)
+            if matches is None or not matches(item):
+                return False
+        return True
+
+    return check
+
+
 def fitter(kind: Type, key: str = "") -> Callable[[Any], Any] | None:
     """Return the function that converts values under ``key`` to the type ``kind``; None if they need no conversion."""
     if kind == JSON:
@@ -123,6 +162,8 @@ def fitter(kind: Type, key: str = "") -> Callable[[Any], Any] | None:
         if not convert and not is_content:
             return None
         return lambda value: _fit_list(value, convert)
+    if kind[0] == OBJECT and not kind[1]:
+        return lambda value: None  # Its Arrow type is null.
     if kind[0] == OBJECT:
         converters = {name: convert for name, part in kind[1].items() if (convert := fitter(part, name))}
         return (lambda value: _fit_object(value, converters)) if converters else None

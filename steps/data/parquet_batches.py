@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from steps.data import decoded_size
+
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -24,6 +26,7 @@ def read_batches(path: Path, columns: Sequence[str], batch_bytes: int = MAX_BATC
     """Read columns in batches of about ``batch_bytes`` bytes, with at least one row.
 
     Raises:
+        RowTooLarge: a row is too large when decoded.
         pyarrow.ArrowException, OSError: the file is damaged or not readable.
     """
     import pyarrow.parquet as pq
@@ -33,7 +36,8 @@ def read_batches(path: Path, columns: Sequence[str], batch_bytes: int = MAX_BATC
         pending: list[pa.RecordBatch] = []
         size, widest = 0, _max_row_bytes(parquet)
         for group in range(parquet.num_row_groups):
-            rows = max(1, min(DECODE_ROWS, int(batch_bytes / widest)))
+            largest = decoded_size.bound_row_bytes(path, parquet, group, columns)
+            rows = max(1, min(DECODE_ROWS, int(batch_bytes / max(widest, largest))))
             for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(columns)):
                 widest = max(widest, batch.nbytes / max(len(batch), 1))
                 pending.append(batch)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steps.data import row_formats, row_messages
+from steps.data import decoded_size, row_formats, row_messages
 from steps.data.formats import message_shapes
 from steps.data.parquet_batches import prefetch, read_batches
 from steps.data.row_formats import Columns, Format
@@ -142,6 +142,8 @@ def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]
                     final = row_messages.finalize(rows)
                     normalized.digests.append(_hash_rows(final))
                     keep(final)
+        except decoded_size.RowTooLarge as error:
+            invalid.setdefault(str(error), _InvalidRows()).add(count)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise

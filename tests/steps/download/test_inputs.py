@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from steps.data import decoded_size
 from steps.download.settings import Settings
 from steps.download.step import download, outputs_intact
 from steps.runtime.errors import BadInput
@@ -101,6 +102,17 @@ def test_invalid_inputs_are_rejected_by_name(tmp_path: Path, inputs, message) ->
 def test_weights_out_of_range_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match=r"inputs\.0\.weight"):
         settings(tmp_path, {"name": "a", "source": "x", "weight": -1})
+
+
+def test_a_row_too_large_to_decode_is_refused_by_file_and_row_group(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(decoded_size, "MAX_ROW_BYTES", 1_000_000)
+    dictionary = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), pa.array(["a" * 100_000]))
+    roles = pa.array(["user", "assistant"] * 25)
+    messages = pa.StructArray.from_arrays([roles, dictionary], ["role", "content"])
+    rows = pa.ListArray.from_arrays(pa.array([0, 50], pa.int32()), messages)
+    pq.write_table(pa.table({"messages": rows}), tmp_path / "bomb.parquet")
+    with pytest.raises(BadInput, match=r"(?s)bomb\.parquet: .*row group 0 needs up to 5 MB a row when decoded"):
+        download(settings(tmp_path, source=str(tmp_path / "bomb.parquet"), eval_split=0))
 
 
 def test_chats_are_not_mixed_with_texts(tmp_path: Path, folders) -> None:

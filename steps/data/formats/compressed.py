@@ -54,7 +54,7 @@ class _XzReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        wanted = len(buffer)
+        size = len(buffer)
         while True:
             if self._decompressor.eof:
                 rest = (self._decompressor.unused_data or self._source.read(CHUNK)).lstrip(b"\0")
@@ -65,7 +65,7 @@ class _XzReader(io.RawIOBase):
                 rest = self._source.read(CHUNK) if self._decompressor.needs_input else b""
                 if not rest and self._decompressor.needs_input:
                     raise EOFError("the compressed data is truncated")
-            content = self._decompressor.decompress(rest, wanted)
+            content = self._decompressor.decompress(rest, size)
             if content:
                 buffer[: len(content)] = content
                 return len(content)

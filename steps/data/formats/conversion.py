@@ -95,13 +95,13 @@ def find_lines(path: Path, name: str, use: ColumnUse, numbers: Collection[int]) 
     if file_type.format == "csv":
         return csv_reader.find_lines(path, name, use.used, numbers)
     found: dict[int, int] = {}
-    first, wanted = 0, sorted(numbers)
+    first, ordered = 0, sorted(numbers)
     with compressed.open_stream(path) as stream:
         for block in json_reader.read_blocks(stream, use.used, is_lines=_is_json_lines(name)):
             end = first + len(block.starts)
-            found |= {number: block.line_of(number - first) for number in wanted if first <= number < end}
+            found |= {number: block.line_of(number - first) for number in ordered if first <= number < end}
             first = end
-            if first > wanted[-1]:
+            if first > ordered[-1]:
                 break
     return found
 

@@ -1,7 +1,7 @@
 """Reader of webdataset tar archives: members with the same name up to the first dot are one row.
 
 ``0001.json`` has the columns of the row; ``0001.txt`` is the column ``text``, if the JSON has none, and other text
-members (``0001.prompt``) are the columns of their extension. Members in folders are rows of their own by their path.
+members (``0001.prompt``) are the columns of their extension. Members of different folders are different rows.
 """
 
 from __future__ import annotations

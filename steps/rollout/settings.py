@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from steps.runtime.options import Options, Pattern
+from steps.runtime.options import FreeText, Options, Pattern
 
 MAX_TOKENS = 200
 GREETING = "Hello!"
@@ -19,7 +19,7 @@ Url = Annotated[str, Pattern(r"(https?://\S+)?", "a URL such as http://prometheu
 class RolloutOptions(Options):
     """Deployment of an adapter, and the question that tests it."""
 
-    question: str = Field("What can you help me with?", min_length=1, max_length=10_000)
+    question: Annotated[str, FreeText()] = Field("What can you help me with?", min_length=1, max_length=10_000)
     """Question that the base model and the first adapter answer once the server is up."""
     port: int = Field(0, ge=0, le=65535)
     """Port of a local server; 0: the first free one from 8000 on. A cluster's Service has KAITO's ports."""
@@ -66,7 +66,7 @@ class Settings(RolloutOptions):
     """JSON list of {name, path or image}; the first answers where a request names no model."""
     adapter_folders: list[str] = []
     """JSON list of more adapter folders, each served under the folder's name."""
-    question: str = ""
+    question: Annotated[str, FreeText()] = ""
     """Question that the base model and the first adapter answer; empty: they are only greeted."""
     server_arguments: dict[str, Any] = {}
     """JSON map of vLLM flags (KAITO's inference_config.yaml, section vllm)."""

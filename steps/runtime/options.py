@@ -18,6 +18,11 @@ OptionalFolder = Annotated[Path | None, BeforeValidator(lambda value: value or N
 
 
 @dataclass(frozen=True)
+class FreeText:
+    """Metadata of a text field that people read: it is never a path, whatever it begins with."""
+
+
+@dataclass(frozen=True)
 class Pattern:
     """Metadata of a text field: a regular expression, and what the message about other text calls it."""
 

@@ -32,11 +32,14 @@ def arguments(
     placeholders = {FLAGS.get(name, f"--{name}"): f"{{{{inputs.parameters.{name}}}}}" for name in inputs}
     placeholders |= {f"--{name}": placeholder for name, placeholder in variables.items()}
     args = []
-    for name, flag in _flags(type(settings)).items():
+    flags = _flags(type(settings))
+    for name, flag in flags.items():
         if flag in placeholders:
             args += [flag, placeholders[flag]]
         elif name in values:
-            args += [flag, as_text(values[name])]
+            text = as_text(values[name])
+            # A text that looks like a flag stays in one word with its own.
+            args += [f"{flag}={text}"] if text.partition("=")[0] in flags.values() else [flag, text]
     return args
 
 

@@ -13,6 +13,7 @@ from steps.runtime import progress, termination
 from workflows.argo.tags import Scope, Unresolved, substitute
 from workflows.argo.workflow import Container, Env, Spec, Template, Workflow
 from workflows.errors import Problem
+from workflows.runner import free_text
 from workflows.runner.process import MARKER
 from workflows.runner.scope import pod_name
 from workflows.runner.state import Run
@@ -88,8 +89,7 @@ def prepare(
         return mounts.rewrite(substitute(mounts.rewrite(text), tags), persistent=True)
 
     variables = _variables(container.env, resolve)
-    argv = [_expand(resolve(text), variables) for text in (*container.command, *container.args)]
-    argv[0] = sys.executable if argv[0] in ("python", "python3") else argv[0]
+    argv = words(container, mounts, tags, variables)
     environment = {
         "PYTHONUNBUFFERED": "1",
         **{name: value for name, value in os.environ.items() if name != IN_A_POD},
@@ -113,6 +113,18 @@ def prepare(
         artifacts=_artifact_paths(template, mounts, tags),
         grace=float(grace),
     )
+
+
+def words(container: Container, mounts: Mounts, tags: Scope, variables: Mapping[str, str]) -> list[str]:
+    """Return command and arguments for this machine, with paths of mounts as its directories."""
+    templates = [*container.command, *container.args]
+    texts = free_text.positions(templates)
+    argv = []
+    for idx, template in enumerate(templates):
+        word = substitute(template if idx in texts else mounts.rewrite(template), tags)
+        argv.append(_expand(word if idx in texts else mounts.rewrite(word, persistent=True), variables))
+    argv[0] = sys.executable if argv[0] in ("python", "python3") else argv[0]
+    return argv
 
 
 def marker(run: Run, key: str) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from workflows.errors import InvalidInput, Problem
-from workflows.spec import inference_config, inference_set, rules, training
+from workflows.spec import inference_config, inference_set, rules, source_text, training
 from workflows.spec.findings import Findings
-from workflows.spec.objects import KAITO_TEMPLATES, KINDS, OTHER_KINDS, KubernetesObject, twice
+from workflows.spec.objects import KAITO_TEMPLATES, KINDS, OTHER_KINDS, KubernetesObject, list_items, twice
 from workflows.spec.source import Source, documents
 from workflows.spec.training import TrainingConfig
 from workflows.spec.workspace import Workspace
 
+MISSING = "not found in this file"
 ConfigMaps = dict[str, KubernetesObject]
 
 
@@ -47,8 +47,10 @@ def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
         InvalidInput: with all problems of the file, sorted by line.
     """
     file = "<stdin>" if str(path) == "-" else str(path)
-    parts, problems = documents(_text(path, file), file)
-    objects = [KubernetesObject(part, file) for part in parts if part.value is not None]
+    parts, problems = documents(source_text.read(path, file), file)
+    items = [item for part in parts for item in list_items(part)]
+    objects = [KubernetesObject(item, file) for item in items if item.value is not None]
+    is_whole = not problems
     problems += [problem for thing in objects for problem in thing.check()]
     problems += twice(objects)
     configs = {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
@@ -56,7 +58,8 @@ def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
     for thing in objects:
         if thing.kind in KINDS:
             manifest, wrong = _manifest(thing, configs, local)
-            problems += wrong
+            # What cannot be read is not reported as missing, too.
+            problems += wrong if is_whole else [problem for problem in wrong if MISSING not in problem.message]
             manifests += [manifest] if manifest else []
     if not problems and not manifests:
         problems += _nothing(objects, file)
@@ -64,17 +67,6 @@ def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
         raise InvalidInput(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
     aside = tuple(_aside(objects, manifests))
     return [replace(manifest, warnings=(*manifest.warnings, *aside)) for manifest in manifests]
-
-
-def _text(path: str | Path, file: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(Problem(f"is not UTF-8 text: {error.reason}", file=file, fix="save it as UTF-8")) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidInput(Problem(f"cannot be read: {reason}", file=file, fix="check the path")) from None
 
 
 def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
@@ -143,7 +135,7 @@ def _config(name: str, path: str, key: str, prefix: str, configs: ConfigMaps, fi
         fix = "add the ConfigMap to this file to use KAITO's values"
         findings.warn(path, f"{name} is KAITO's default; argotune uses its own defaults", fix)
     else:
-        what = f"ConfigMap '{name}' specified in 'config' not found in this file"
+        what = f"ConfigMap '{name}' specified in 'config' {MISSING}"
         findings.error(path, what, "add it after a line ---, for example from kubectl get configmap -o yaml")
     return None
 

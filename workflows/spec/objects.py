@@ -65,6 +65,8 @@ class KubernetesObject:
             yield self.problem("", "is not a Kubernetes object", "write apiVersion:, kind: and metadata:")
         elif not self.kind:
             yield self.problem("", "missing field kind", "write kind: Workspace")
+        elif self.kind == "ConfigMap" and not self.name:
+            yield self.problem("metadata", "missing field metadata.name", "write metadata: {name: ...}")
         elif str(self.value.get("apiVersion")).startswith("kaito.sh/") and self.kind not in (*KINDS, *OTHER_KINDS):
             yield self.problem("kind", f"unknown kind {self.kind}", "write kind: Workspace")
 
@@ -92,7 +94,10 @@ class KubernetesObject:
         text = data.get(key) if isinstance(data, dict) else None
         if not isinstance(text, str):
             what = f"missing key {key} in ConfigMap {self.name}"
-            findings.errors.append(self.problem("data", what, f"write {key}: | and the YAML text below it"))
+            fix = f"write {key}: | and the YAML text below it"
+            if key in (self.value.get("binaryData") or {}):
+                fix = f"move {key} from binaryData to data, as text (base64 -d)"
+            findings.errors.append(self.problem("data", what, fix))
             return None
         path = f"data.{key}"
         first = self.blocks.get(path, self.source.line(path))
@@ -110,6 +115,25 @@ class KubernetesObject:
         if parts:
             return {} if parts[0].value is None else parts[0].value
         return None if problems else {}
+
+
+def list_items(document: Document) -> Iterator[Document]:
+    """Yield the objects of a ``List``, as kubectl writes several objects; other documents as they are."""
+    value = document.value
+    if not isinstance(value, dict) or value.get("kind") != "List" or not isinstance(value.get("items"), list):
+        yield document
+        return
+    for index, item in enumerate(value["items"]):
+        prefix = f"items[{index}]"
+        yield Document(item, _below(document.lines, prefix), _below(document.blocks, prefix))
+
+
+def _below(lines: dict[str, int], prefix: str) -> dict[str, int]:
+    return {
+        path.removeprefix(prefix).removeprefix("."): line
+        for path, line in lines.items()
+        if path == prefix or path.startswith(f"{prefix}.")
+    }
 
 
 def twice(objects: list[KubernetesObject]) -> Iterator[Problem]:

@@ -90,12 +90,20 @@ def check_braces(value: Any, path: str, findings: Findings) -> None:
             findings.error(place, "contains '{{', which Argo would replace", "write it without '{{'")
 
 
+_QUOTED = re.compile(r"[\u201c\u201d\u201e\u2018\u2019\u201a].*[\u201c\u201d\u2018\u2019]", re.DOTALL)
+FREE_TEXTS = ("pipeline.rollout.question",)
+"""Fields with text for people, who can quote all of it."""
+
+
 def check_text(value: Any, path: str, findings: Findings) -> None:
     """Report strings with control characters, and those that do not fit into one argument of a process."""
     for place, text in _texts(value, path):
         if control := _CONTROL.search(text):
             fix = "remove it, or write a line break or a tab"
             findings.error(place, f"contains the control character U+{ord(control[0]):04X}", fix)
+        elif _QUOTED.fullmatch(text):
+            report = findings.warn if place in FREE_TEXTS else findings.error
+            report(place, "the typographic quotes are part of the text", 'write straight quotes (")')
         elif (size := len(text.encode(errors="surrogatepass"))) >= sources.MAX_ARGUMENT_BYTES:
             limit = f"an argument of a process has at most {sources.MAX_ARGUMENT_BYTES - 1} bytes"
             findings.error(place, f"has {size} bytes; {limit}", "shorten it")

@@ -65,7 +65,7 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
             if not walk.broken:
                 found.append(Document(loader.construct_document(node), walk.lines, walk.blocks))
     except yaml.MarkedYAMLError as error:
-        problem = _syntax(error, file, first_line, prefix)
+        problem = _with_cause(_syntax(error, file, first_line, prefix), text, first_line)
         # PyYAML reports the end of the text as the line after the last.
         problems.append(replace(problem, line=min(problem.line, first_line + text.count("\n"))))
     except (yaml.YAMLError, UnicodeEncodeError) as error:
@@ -75,7 +75,9 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
     return found, problems
 
 
-_INTEGER = re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
+# As Go's strconv.ParseInt reads them, without underscores.
+_INTEGER = re.compile(r"^[-+]?(0[bB][01_]+|0[oO][0-7_]+|0[xX][0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
+_INVISIBLE = re.compile(r" *([\t\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])")
 _FLOAT = re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
 _TAG = "tag:yaml.org,2002:"
 _REPLACED = {f"{_TAG}{name}" for name in ("int", "float", "timestamp", "value")}
@@ -96,6 +98,13 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, rule) for tag, rule in rules if tag not in _REPLACED]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return loader.construct_yaml_int(yaml.ScalarNode(node.tag, node.value.lower()))
+
+
+_Loader.add_constructor(f"{_TAG}int", _construct_int)
 _Loader.add_implicit_resolver(f"{_TAG}int", _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 
@@ -200,8 +209,22 @@ def _syntax(error: yaml.MarkedYAMLError, file: str, first_line: int, prefix: str
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if "nesting depth" in message:  # the limit of libyaml, from PyYAML 6.0.4 on
         return Problem("nested too deeply", path=prefix, file=file, line=line)
-    fix = "check the indentation and quotes parents this line; a Helm template must be rendered first"
+    fix = "check the indentation and quotes around this line; a Helm template must be rendered first"
     return Problem(f"not YAML: {message}", path=prefix, file=file, line=line, fix=fix)
+
+
+def _with_cause(problem: Problem, text: str, first_line: int) -> Problem:
+    """Name a character that people do not see, if one up to the line of a syntax error explains it."""
+    for line, content in reversed(list(enumerate(text.split("\n"), first_line))):
+        if problem.line - 3 <= line <= problem.line and (found := _INVISIBLE.match(content)):
+            name = "tab" if found[1] == "\t" else f"space character U+{ord(found[1]):04X}"
+            return replace(
+                problem,
+                message=f"not YAML: the indentation has a {name}",
+                line=line,
+                fix="indent with spaces only",
+            )
+    return problem
 
 
 def _one_line(error: Exception) -> str:

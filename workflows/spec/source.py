@@ -104,7 +104,7 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     return loader.construct_yaml_int(yaml.ScalarNode(node.tag, node.value.lower()))
 
 
-_Loader.add_constructor(f"{_TAG}int", _construct_int)
+_Loader.add_constructor(f"{_TAG}int", _construct_int)  # type: ignore[type-var]
 _Loader.add_implicit_resolver(f"{_TAG}int", _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 

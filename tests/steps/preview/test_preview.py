@@ -58,6 +58,29 @@ def test_what_would_spoil_a_training_is_told(tiny: Path, tmp_path: Path) -> None
 
 def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:
     trainable_model.write_rows(tmp_path / "rows" / "a.parquet", trainable_model.chat_rows(20))
+    flags = command(tmp_path, tiny)
+    without = argotune(*flags)
+    assert without.returncode == 2 and "pass --source FOLDER" in without.stderr
+    done = argotune(*flags, "--source", tmp_path / "rows")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--- row ") == 1
+    assert "--- 18 rows" in done.stdout
+
+
+TABLES = Path(__file__).parents[2] / "data" / "formats"
+
+
+def test_the_command_reads_tables(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:
+    flags = command(tmp_path, tiny)
+    table = argotune(*flags, "--rows", "20", "--source", TABLES / "tables/delta")
+    assert table.returncode == 0, table.stderr
+    assert "ok clean volume" in table.stdout and "DELETED" not in table.stdout
+    refused = argotune(*flags, "--source", TABLES / "shapes/encrypted")
+    assert refused.returncode == 2 and "an encrypted parquet file, which is not supported" in refused.stderr
+
+
+def command(tmp_path: Path, tiny: Path) -> list[Any]:
+    """Return the arguments of the command for rows on a volume."""
     workspace = {
         "apiVersion": "kaito.sh/v1beta1",
         "kind": "Workspace",
@@ -71,13 +94,7 @@ def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path,
     }
     (tmp_path / "workspace.yaml").write_text(json.dumps(workspace))
 
-    flags = ["preview", tmp_path / "workspace.yaml", "--set", f"model.repository={tiny}", "--rows", "1"]
-    without = argotune(*flags)
-    assert without.returncode == 2 and "pass --source FOLDER" in without.stderr
-    done = argotune(*flags, "--source", tmp_path / "rows")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("--- row ") == 1
-    assert "--- 18 rows" in done.stdout
+    return ["preview", tmp_path / "workspace.yaml", "--set", f"model.repository={tiny}", "--rows", "1"]
 
 
 CHAT = '{{"messages": [{{"role": "user", "content": "Disk {0}?"}}, {{"role": "assistant", "content": "Clean {0}."}}]}}'

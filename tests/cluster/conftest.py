@@ -95,7 +95,13 @@ def module_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def write_workspace(
-    folder: Path, name: str, *, max_steps: int = 4, pipeline: dict[str, Any] | None = None, **fields: Any
+    folder: Path,
+    name: str,
+    *,
+    max_steps: int = 4,
+    training: dict[str, Any] | None = None,
+    pipeline: dict[str, Any] | None = None,
+    **fields: Any,
 ) -> Path:
     """Write a Workspace and its training configuration; ``fields`` replace those of the document."""
     document: dict[str, Any] = {
@@ -113,7 +119,7 @@ def write_workspace(
         "pipeline": {"evaluation": {"samples": 1}, **(pipeline or {})},
         **fields,
     }  # fmt: skip
-    arguments = {"max_steps": max_steps, "per_device_train_batch_size": 2}
+    arguments = {"max_steps": max_steps, "per_device_train_batch_size": 2, **(training or {})}
     config = yaml.safe_dump({"training_config": {"TrainingArguments": arguments}})
     training = {
         "apiVersion": "v1",

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +58,30 @@ class Cluster:
         assert done.returncode == exit_code, done.stdout
         return done.stdout
 
-    def wait_for_node(self, run: str, template: str, phase: str, timeout: int = 600) -> dict[str, Any]:
-        """Return the Workflow once a node of a template has a phase; fail when the run ends before."""
+    def wait_for_node(self, run: str, template: str, phase: str) -> dict[str, Any]:
+        """Return a node of a template once it has a phase; fail when the run ends before."""
+        return self.wait_for(run, lambda node: node.get("templateName") == template and node["phase"] == phase)
+
+    def wait_for(self, run: str, is_met: Callable[[dict[str, Any]], bool], timeout: int = 600) -> dict[str, Any]:
+        """Return the first node of a run that meets a condition; fail when the run ends before."""
         watch = ["kubectl", *self._flags, "get", f"workflow/{run}", "--watch", "--output", "json"]
         with subprocess.Popen([*watch, f"--request-timeout={timeout}s"], stdout=subprocess.PIPE, text=True) as process:
             try:
                 for workflow in _documents(process.stdout):
                     status = workflow.get("status", {})
-                    nodes = status.get("nodes", {}).values()
-                    if any(node.get("templateName") == template and node["phase"] == phase for node in nodes):
-                        return workflow
+                    for node in status.get("nodes", {}).values():
+                        if is_met(node):
+                            return dict(node)
                     assert not status.get("finishedAt"), f"{run} ended: {status.get('message')}"
             finally:
                 process.kill()
-        raise AssertionError(f"{template} of {run} was not {phase} within {timeout} s")
+        raise AssertionError(f"no node of {run} met the condition within {timeout} s")
+
+    def pod_of(self, run: str, template: str) -> str:
+        """Return the name of the newest pod of a step."""
+        selector = f"workflows.argoproj.io/workflow={run}"
+        pods = self.get("pods", "", "--selector", selector, "--sort-by=.metadata.creationTimestamp")["items"]
+        return str([pod["metadata"]["name"] for pod in pods if f"-{template}-" in pod["metadata"]["name"]][-1])
 
     def bind(self, role: str, account: str) -> None:
         """Bind a Role of the installation to a service account."""

@@ -38,7 +38,19 @@ def load_plans(
     *,
     local: bool = False,
 ) -> list[Plan]:
-    """Read files and return the plan of every Workspace in them; warnings go to standard error.
+    """Return the plan of every Workspace of the files; the arguments are those of ``load_with_manifests``."""
+    return [loaded.plan for loaded in load_with_manifests(files, overrides, site_file, namespace, local=local)]
+
+
+def load_with_manifests(
+    files: str | Sequence[str],
+    overrides: Sequence[str] = (),
+    site_file: str | None = None,
+    namespace: str | None = None,
+    *,
+    local: bool = False,
+) -> list[LoadedPlan]:
+    """Read files and return every Workspace in them with its plan; warnings go to standard error.
 
     Args:
         files: one file or several; ``-`` is standard input.
@@ -63,7 +75,7 @@ def load_plans(
     for loaded in plans:
         for warning in loaded.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-    return [loaded.plan for loaded in plans]
+    return plans
 
 
 def plans_from_manifests(

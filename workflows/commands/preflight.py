@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,16 @@ from workflows.errors import from_step_error
 
 if TYPE_CHECKING:
     from steps.preflight.settings import Settings
+    from steps.runtime.errors import StepError
+    from workflows.load_plans import LoadedPlan
     from workflows.plan.model import Plan
+
+SECTIONS = {
+    "training_arguments": "TrainingArguments",
+    "lora_config": "LoraConfig",
+    "quantization_config": "QuantizationConfig",
+}
+"""Sections of KAITO's training_config.yaml by the setting of the step."""
 
 EPILOG = """Checks that the data is reachable and has a supported format, that the registry accepts a push and that the
 model is accessible, with your credentials: docker login, HF_TOKEN, az login. --cluster also checks the quotas of the
@@ -42,17 +52,47 @@ def run(args: argparse.Namespace) -> int:
     """
     from steps.preflight.step import combine_errors, preflight
     from steps.runtime.errors import StepError
-    from workflows.load_plans import load_plans
+    from workflows.load_plans import load_with_manifests
 
     failed: list[StepError] = []
-    for plan in load_plans(args.file, args.set, args.site, args.namespace):
+    for loaded in load_with_manifests(args.file, args.set, args.site, args.namespace):
+        failed += _training_errors(loaded)
         try:
-            print(preflight(settings(plan, in_cluster=args.cluster)).summary)
+            print(preflight(settings(loaded.plan, in_cluster=args.cluster)).summary)
         except StepError as error:
             failed.append(error)
     if failed:
         raise from_step_error(combine_errors(failed))
     return 0
+
+
+def _training_errors(loaded: LoadedPlan) -> list[StepError]:
+    """Return the settings of the training that its libraries reject, with file and line."""
+    from steps.runtime.errors import BadInput
+    from workflows.compile import settings as compiled
+    from workflows.errors import Problem
+    from workflows.load_plans import with_location
+
+    if not compiled.needs_dryrun(loaded.plan):
+        return []
+    if importlib.util.find_spec("trl") is None:
+        print("ok: the settings of the training were not checked: trl is not installed; the step dryrun does")
+        return []
+    from steps.models.model import choose_device, prepare_libraries
+    from steps.tune import rehearsal
+
+    prepare_libraries()
+    options = compiled.dryrun(loaded.plan)
+    errors = rehearsal.find_errors(options, "cuda" if options.gpus else choose_device())
+    problems = [
+        Problem(error.message, f"training_config.{SECTIONS[error.section]}.{error.key}".rstrip("."), fix=error.fix)
+        for error in errors
+    ]
+    located = with_location(loaded.manifest, problems)
+    return [
+        BadInput(f"{problem.file}:{problem.line}: {problem.path}: {problem.message}", problem.fix)
+        for problem in located
+    ]
 
 
 def settings(plan: Plan, *, in_cluster: bool) -> Settings:

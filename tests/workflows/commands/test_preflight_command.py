@@ -60,3 +60,37 @@ def test_a_failed_check_sets_the_exit_code(preflight: Callable[[str], Any], pass
 def test_a_workspace_without_tuning(preflight: Callable[[str], Any]) -> None:
     done = preflight(SERVING)
     assert done.returncode == 0, done.stderr
+
+
+ARGUMENTS = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: tuned}
+resource: {instanceType: Standard_NC24ads_A100_v4, labelSelector: {matchLabels: {app: tuned}}}
+tuning:
+  preset: {name: phi-4}
+  method: lora
+  config: mine
+  input: {volumeSource: {persistentVolumeClaim: {claimName: rows}}}
+  output: {volumeSource: {persistentVolumeClaim: {claimName: adapters}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: mine}
+data:
+  training_config.yaml: |
+    training_config:
+      TrainingArguments:
+        fp16: true
+        lr_scheduler_type: cosine_with_min_lr
+        optim_args: bogus=1
+"""
+
+
+def test_what_a_library_rejects_has_file_and_line(preflight: Callable[[str], Any]) -> None:
+    done = preflight(ARGUMENTS)
+    assert done.returncode == 2
+    for line, key in ((20, "lr_scheduler_type"), (21, "optim_args")):
+        assert f"workspace.yaml:{line}: training_config.TrainingArguments.{key}: " in done.stderr
+    assert "fp16" not in done.stderr, "the GPU of the instance type has it"
+    assert "fix: " in done.stderr and "Traceback" not in done.stderr

@@ -174,6 +174,8 @@ class Templates:
 
     preflight = _Step(templates.preflight)
     """Checks data, model, registry, secrets, storage and quota, before anything is created."""
+    dryrun = _Step(templates.dryrun, section="tuning", field="tuning")
+    """Lets the libraries of tune check its settings, before anything is created."""
     provision = _Step(templates.provision)
     """Creates or checks the GPU nodes."""
     download = _Step(templates.download, section="data", field="tuning.input")

@@ -382,3 +382,18 @@ def test_the_cleaning_program_masks_and_keeps_each_row_once(tmp_path: Path) -> N
     rows = pq.read_table(tmp_path / "out" / "train.parquet").column("messages").to_pylist()
     assert [messages[0]["content"] for messages in rows] == ["[mail]?", "e"]
     assert rows[0][1]["content"] == "Ask [mail]."
+
+
+def test_a_custom_workflow_can_check_the_settings_of_the_training_first(plan: Plan) -> None:
+    steps = Templates(plan)
+    with pipeline(plan, without=["learning-rate"]) as workflow, DAG(name="main"):
+        checked = [steps.preflight(), steps.dryrun(arguments={"learning-rate": "1e-3"})]
+        checked >> steps.provision()
+    main = next(item for item in to_dict(workflow)["spec"]["templates"] if item["name"] == "main")
+    arguments = {
+        task["name"]: {item["name"]: item["value"] for item in task.get("arguments", {}).get("parameters", [])}
+        for task in main["dag"]["tasks"]
+    }
+    assert arguments["dryrun"]["learning-rate"] == "1e-3"
+    assert "learning-rate" not in arguments["preflight"], "the Workspace's value is the default"
+    assert arguments["preflight"]["rank"] == "{{workflow.parameters.rank}}"

@@ -106,7 +106,7 @@ def step(
         args=args if settings else None,
         inputs=[_input(key, defaults) for key in inputs],
         outputs=[
-            *[Parameter(name=key, value_from=m.ValueFrom(path=f"{OUTPUTS}/{key}")) for key in parameters],
+            *[_output(key, is_own=settings is not None) for key in parameters],
             *[Artifact(name=key, path=path, archive=NoneArchiveStrategy()) for key, path in artifacts.items()],
         ],
         env=[
@@ -136,6 +136,16 @@ def result_fields(step: str) -> tuple[str, ...]:
     """Return the output parameters of a step."""
     result = importlib.import_module(f"steps.{step}.settings").Result
     return tuple(field.name.replace("_", "-") for field in dataclasses.fields(result))
+
+
+def _output(name: str, *, is_own: bool) -> Parameter:
+    """Return an output parameter.
+
+    A step that fails writes none. Without a default the executor's container reports that, and hides the step's own
+    message in kubectl and the Argo UI. Steps of argotune fail if they cannot write an output; others may forget one.
+    """
+    default = "" if is_own else None
+    return Parameter(name=name, value_from=m.ValueFrom(path=f"{OUTPUTS}/{name}", default=default))
 
 
 def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def test_the_site_profile_enables_the_artifact(tmp_path):
 def test_the_artifact_is_the_html_page_that_the_ui_shows():
     document = compiled(STORED)
     assert report_of(document)["outputs"] == {
-        "parameters": [{"name": "report-path", "valueFrom": {"path": "/mnt/scratch/outputs/report-path"}}],
+        "parameters": [
+            {"name": "report-path", "valueFrom": {"default": "", "path": "/mnt/scratch/outputs/report-path"}}
+        ],
         "artifacts": [{"name": "report", "path": "/mnt/work/report/report.html", "archive": {"none": {}}}],
     }
     assert faults(document) == []

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GRAM, BINS, BANDS = 8, 64, 16
 _EMPTY = 2**64 - 1
-SIMILAR = 0.9
+SIMILAR = 0.95
 """Estimated Jaccard similarity from which rows are near-duplicates."""
 MAX_ROWS = 20_000
 """Rows compared of each file: the first ones, which are a sample if the rows were shuffled."""

@@ -4,7 +4,7 @@
 preflight -+                +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
            '--> download  --'                                                     onExit: release, report
 
-If the user sets arguments of libraries, dryrun runs beside preflight.
+If the user sets arguments of libraries, dryrun runs in parallel with preflight.
 
 With a schedule, nodes are provisioned only if data or settings have changed:
 

@@ -136,7 +136,7 @@ def test_tokens_are_not_checked_without_a_hub(monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert "accept" in run(model="nobody/nothing", **arguments(eos_token="</s>"))
+    assert "accept" in run(model="owner/nothing", **arguments(eos_token="</s>"))
     assert "were not checked" in capsys.readouterr().out
 
 

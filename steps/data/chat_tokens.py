@@ -1,8 +1,8 @@
 """Tokenization of chat rows, with labels on the assistant's tokens.
 
 Each token of an assistant turn and the token that ends it has a label, so that the model learns to stop; all other
-tokens have ``IGNORED``, which the loss skips. Turns are located in the rendered text: the messages before a turn,
-rendered with the generation prompt, must be a prefix of the whole row.
+tokens have ``IGNORED``, which the loss skips. ``train`` of a message overrides this. Turns are located in the rendered
+text: the messages before a turn, rendered with the generation prompt, must be a prefix of the whole row.
 
 A text row (``dataset.TEXT``) uses no template: all its tokens are learned, with an end token appended.
 """
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
+from steps.data import message_turns
+from steps.data.chat_rendering import UNRENDERED, Message, render
 from steps.data.dataset import TEXT
 from steps.runtime.errors import BadInput
 
 IGNORED = -100
 BATCH_ROWS = 512
 """Rows per call of the tokenizer, which uses all processors."""
-Message = dict[str, Any]
 Learned = Literal["assistant", "last", "all"]
 """Loss scope: each assistant turn, only the last one, or every token."""
 
@@ -80,7 +81,8 @@ def prepare(
     """Tokenize rows of messages and truncate them to ``max_length``; pass each to ``into`` if set.
 
     Raises:
-        BadInput: the template rejects a row or is missing; no row has an assistant token within ``max_length``.
+        BadInput: the template rejects a row, ignores a field of it, or is missing; no row has an assistant token
+            within ``max_length``.
     """
     collected: list[ChatTokens] = []
     append, numbers = into or collected.append, array("I")
@@ -129,29 +131,6 @@ def tokenize(
     return _tokenize_batch(tokenizer, [messages], learned, number)[0]
 
 
-def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False, number: int = 1) -> str:
-    """Render messages with the chat template; with ``prompt``, append the generation prompt.
-
-    Raises:
-        BadInput: there is no template, or it rejects the messages.
-    """
-    import jinja2
-
-    if not tokenizer.chat_template:
-        raise BadInput(
-            "the base model's tokenizer has no chat template",
-            "use a chat model, whose tokenizer has a template",
-        )
-    try:
-        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        raise BadInput(
-            f"row {number}: rejected by the model's chat template: {error}",
-            "alternate user and assistant messages; some templates accept no system message",
-        ) from None
-    return text
-
-
 def stop_ids(tokenizer: Any, rows: Iterable[ChatTokens]) -> list[int]:
     """Return the tokens that end an assistant turn: EOS and the last learned tokens of ``rows``."""
     special = set(tokenizer.get_added_vocab().values())
@@ -176,23 +155,38 @@ def _tokenize_batch(
         encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     except NotImplementedError:
         raise BadInput("the tokenizer does not support offset mapping", "use a fast tokenizer") from None
-    if learned == "all":
-        return [ChatTokens(list(ids), list(ids)) for ids in encoded["input_ids"]]
+    message_turns.check_rendered(tokenizer, rows, texts, first)
     special = set(tokenizer.get_added_vocab().values())
     tokenized = []
     for number, (row, text, ids, offsets) in enumerate(
         zip(rows, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True), first
     ):
-        turns = [index for index, message in enumerate(row) if message["role"] == "assistant"]
-        spans = [
-            _find_span(tokenizer, row, index, text, number) for index in (turns[-1:] if learned == "last" else turns)
-        ]
+        turns = _turns_to_locate(row, learned)
+        if learned == "all" and not turns:
+            tokenized.append(ChatTokens(list(ids), list(ids)))
+            continue
+        spans = [message_turns.find_span(tokenizer, row, index, text, number) for index in turns]
         located = [span for span in spans if span is not None]
         if len(located) < len(spans):
             tokenized.append(_tokenize_by_training_template(tokenizer, row, learned, number))
-        else:
-            tokenized.append(ChatTokens(list(ids), _build_labels(ids, offsets, located, special, text)))
+            continue
+        labels = _build_labels(ids, offsets, located, special, text)
+        if learned == "all":
+            labels = [IGNORED if label != IGNORED else token for token, label in zip(ids, labels, strict=True)]
+        tokenized.append(ChatTokens(list(ids), labels))
     return tokenized
+
+
+def _turns_to_locate(row: Sequence[Message], learned: Learned) -> list[int]:
+    """Return the indices of the learned messages; with ``all``, those that are not learned."""
+    marked = {index: message["train"] for index, message in enumerate(row) if "train" in message}
+    if learned == "all":
+        return [index for index, train in marked.items() if not train]
+    turns = [index for index, message in enumerate(row) if message["role"] == "assistant"]
+    default = turns[-1:] if learned == "last" else turns
+    return sorted(
+        {index for index in default if marked.get(index, True)} | {i for i, train in marked.items() if train}
+    )
 
 
 def _tokenize_texts(tokenizer: Any, texts: Sequence[str]) -> list[ChatTokens]:
@@ -223,17 +217,6 @@ def _num_trailing_ignored(labels: Sequence[int]) -> int:
     return next((count for count, label in enumerate(reversed(labels)) if label != IGNORED), len(labels))
 
 
-def _find_span(
-    tokenizer: Any, messages: Sequence[Message], index: int, text: str, number: int
-) -> tuple[int, int] | None:
-    """Return start and end of assistant message ``index`` in ``text``; None if it cannot be located."""
-    before = render(tokenizer, messages[:index], prompt=True, number=number) if index else ""
-    content = str(messages[index]["content"]).strip()
-    start = len(before)
-    position = text.find(content, start) if text.startswith(before) else -1
-    return None if position < 0 or text[start:position].strip() else (start, position + len(content))
-
-
 def _tokenize_by_training_template(
     tokenizer: Any, messages: Sequence[Message], learned: Learned, number: int
 ) -> ChatTokens:
@@ -253,14 +236,32 @@ def _tokenize_by_training_template(
             "template is not a prefix of the rendered answer",
             "use another model",
         ) from None
+    tools = next((message["tools"] for message in messages if message.get("tools")), None)
     encoded = tokenizer.apply_chat_template(
-        list(messages), chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+        [{key: value for key, value in message.items() if key not in UNRENDERED} for message in messages],
+        tools=tools,
+        chat_template=template,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
     )
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
-    if learned == "last" and 1 in mask:
-        end = len(mask) - 1 - mask[::-1].index(1)
-        start = next((idx + 1 for idx in range(end, -1, -1) if not mask[idx]), 0)
-        mask = [int(start <= idx <= end) for idx in range(len(mask))]
+    runs = [idx for idx, marked in enumerate(mask) if marked and (idx == 0 or not mask[idx - 1])]
+    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    chosen = _turns_to_locate(messages, learned)
+    if chosen != turns:
+        if len(runs) != len(turns) or not set(chosen) <= set(turns):
+            raise BadInput(
+                f"row {number}: cannot locate the message with a weight, because the generation prompt of this "
+                "model's chat template is not a prefix of the rendered answer",
+                "remove the weight, or use another model",
+            )
+        starts = {start for start, index in zip(runs, turns, strict=True) if index in chosen}
+        keep = False
+        for idx, marked in enumerate(mask):
+            keep = bool(marked) and (idx in starts or (keep and idx not in runs))
+            mask[idx] = int(keep)
+    if learned == "all":
+        mask = [1 - marked for marked in mask]
     return ChatTokens(list(ids), [token if marked else IGNORED for token, marked in zip(ids, mask, strict=True)])
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
+from steps.data.message_fields import merge_fields
 from steps.data.parquet_batches import read_batches
 from steps.runtime import files
 from steps.runtime.errors import BadInput
@@ -32,6 +33,8 @@ class Rows(Sequence[list[Message]]):
         metadata = pq.read_metadata(file)
         self._ends = list(accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)))
         self._group: tuple[int, Any] = (-1, None)
+        kind = pq.read_schema(file).field(column).type
+        self._has_fields = column != "text" and kind.value_type.get_field_index("fields") >= 0
 
     @cached_property
     def digest(self) -> str:
@@ -67,7 +70,9 @@ class Rows(Sequence[list[Message]]):
             return parquet.read_row_group(group, columns=[self.column]).column(0)
 
     def _row(self, value: Any) -> list[Message]:
-        return [{"role": TEXT, "content": value}] if self.column == "text" else value
+        if self.column == "text":
+            return [{"role": TEXT, "content": value}]
+        return merge_fields(value) if self._has_fields else value
 
 
 def dataset_folder(settings: Any) -> Path:

@@ -13,7 +13,9 @@ instruction          ``instruction``, ``output``, optionally ``input``          
 text                 ``text``: plain text, every token is learned                 continued pretraining
 ===================  ===========================================================  =======================
 
-Columns of other names are mapped: ``{"prompt": "question"}`` reads the column ``question`` as ``prompt``.
+Columns of other names are mapped: ``{"prompt": "question"}`` reads the column ``question`` as ``prompt``. A mapping
+selects the format, also if the columns of another one exist. ``tools`` (a list, or JSON text) is passed to the chat
+template; in ``sharegpt`` and ``instruction`` only if it is mapped. ``system``, if mapped, is the first message.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ Column = Literal[
     "chosen",
     "rejected",
     "text",
+    "system",
+    "tools",
 ]
 """Column names of the formats."""
 COLUMN_NAMES: tuple[Column, ...] = get_args(Column)
@@ -62,14 +66,18 @@ class _Kind:
 
 
 FORMATS: dict[Format, _Kind] = {
-    "preference": _Kind(("chosen", "rejected"), ("prompt",), ("role", "content"), True),
-    "messages": _Kind(("messages",), (), ("role", "content"), False),
+    "preference": _Kind(("chosen", "rejected"), ("prompt", "tools"), ("role", "content"), True),
+    "messages": _Kind(("messages",), ("tools",), ("role", "content"), False),
     "sharegpt": _Kind(("conversations",), (), ("from", "value"), False),
-    "prompt-completion": _Kind(("prompt", "completion"), (), ("role", "content"), True),
+    "prompt-completion": _Kind(("prompt", "completion"), ("tools",), ("role", "content"), True),
     "instruction": _Kind(("instruction", "output"), ("input",), None, True),
     "text": _Kind(("text",), (), None, True),
 }
 """In order of detection: columns that often accompany those of another format are last."""
+MAPPED_ONLY = ("system", "tools")
+"""Columns that every format of chats can have, if they are mapped."""
+KNOWN_UNUSED = ("system", "tools", "functions", "history", "images", "image", "videos", "audio")
+"""Columns that change a conversation, so that a warning names them if they are not used."""
 
 
 def detect_format(name: str, schema: pa.Schema, columns: Columns) -> Format:
@@ -83,7 +91,8 @@ def detect_format(name: str, schema: pa.Schema, columns: Columns) -> Format:
         raise BadInput(
             f"{name}: columns not found: {', '.join(missing)}", f"map `columns` to one of {_format_names(schema)}"
         )
-    for data_format, kind in FORMATS.items():
+    for data_format in _by_preference(columns):
+        kind = FORMATS[data_format]
         if set(kind.columns) <= set(existing):
             _check_types(name, schema, kind, existing)
             return data_format
@@ -97,7 +106,25 @@ def used_columns(data_format: Format, names: Iterable[str], columns: Columns) ->
     """Return the columns to read: the format's name for each -> the file's."""
     existing = _by_known_name(names, columns)
     kind = FORMATS[data_format]
-    return {name: existing[name] for name in (*kind.columns, *kind.optional) if name in existing}
+    mapped = [name for name in MAPPED_ONLY if name in columns and data_format != "text"]
+    used = dict.fromkeys((*kind.columns, *kind.optional, *mapped))
+    return {name: existing[name] for name in used if name in existing}
+
+
+def unused_warnings(unused: Iterable[str]) -> list[str]:
+    """Return a warning for each unused column that would change what is learned."""
+    hints = {name: f": map it with pipeline.data.columns: {{{name}: {name}}}" for name in MAPPED_ONLY}
+    return [f"the column `{name}` is not used{hints.get(name, '')}" for name in unused if name in KNOWN_UNUSED]
+
+
+def _by_preference(columns: Columns) -> list[Format]:
+    """Return the formats in order of detection, first those that have most of the mapped columns."""
+
+    def num_mapped(data_format: Format) -> tuple[int, int]:
+        kind = FORMATS[data_format]
+        return sum(name in kind.columns for name in columns), sum(name in kind.optional for name in columns)
+
+    return sorted(FORMATS, key=num_mapped, reverse=True)
 
 
 def _by_known_name(names: Iterable[str], columns: Columns) -> dict[str, str]:

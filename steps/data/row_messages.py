@@ -1,7 +1,7 @@
 """Vectorized conversion of each format's columns to messages.
 
-A message is ``{role, content, extra}``; ``extra`` names an unsupported field of OpenAI's messages that would change
-what is learned. Nulls stay null, and are reported by ``row_checks.py``.
+A message is ``{role, content}``, or, if the files have other fields, ``{role, content, train, fields, error}``
+(``message_fields.py``). Nulls stay null, and are reported by ``row_checks.py``.
 """
 
 from __future__ import annotations
@@ -9,46 +9,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from steps.data.row_formats import Format
+from steps.data import message_fields
+from steps.data.row_formats import FORMATS, Format
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-# Other fields (name, id, ...) do not change what is learned.
-UNSUPPORTED_FIELDS = ("tool_calls", "function_call", "weight")
+FIELDS = ("role", "content", "train", "fields", "error")
+"""Fields of a message while rows are checked; ``error`` is not written."""
 Values = Mapping[str, "pa.Array"]
 """Column name of the format -> the column."""
 
 
-def output_schema(data_format: Format) -> pa.Schema:
-    """Return the schema of the rows written for a format."""
+def output_schema(data_format: Format, *, full: bool = False) -> pa.Schema:
+    """Return the schema of the rows written for a format; with ``full`` messages have ``train`` and ``fields``."""
     import pyarrow as pa
 
     if data_format == "text":
         return pa.schema([("text", pa.string())])
-    messages = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    fields = [("role", pa.string()), ("content", pa.string())]
+    fields += [("train", pa.bool_()), ("fields", pa.string())] if full else []
+    messages = pa.list_(pa.struct(fields))
     names = ("messages", "rejected") if data_format == "preference" else ("messages",)
     return pa.schema([(name, messages) for name in names])
 
 
-def to_messages(data_format: Format, values: Values) -> pa.RecordBatch:
+def has_other_fields(data_format: Format, schema: pa.Schema, used: Mapping[str, str]) -> bool:
+    """Return True if the messages of a file have fields besides role and content, or its rows have tools."""
+    names = FORMATS[data_format].lists
+    if data_format == "text" or names is None:
+        return "tools" in used
+    return "tools" in used or any(
+        message_fields.other_fields(schema.field(column).type, names) for column in used.values()
+    )
+
+
+def to_messages(data_format: Format, values: Values, *, full: bool = False) -> pa.RecordBatch:
     """Return rows with the column ``messages``; with ``rejected`` too, including the prompt; or with ``text`` only.
+
+    With ``full``, messages have all of ``FIELDS``.
 
     Raises:
         ArrowInvalid: invalid UTF-8.
     """
     import pyarrow as pa
 
-    columns = {"text": _to_text(values["text"])} if data_format == "text" else _messages(data_format, values)
+    if data_format == "text":
+        return pa.RecordBatch.from_pydict({"text": _to_text(values["text"])})
+    columns = _messages(data_format, values)
+    if "system" in values:
+        columns = {name: _add_system(column, _to_text(values["system"])) for name, column in columns.items()}
+    if full:
+        columns = {name: _add_fields(column, values.get("tools")) for name, column in columns.items()}
     return pa.RecordBatch.from_pydict(columns)
 
 
 def finalize(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return checked rows as they are written: only the answer of ``rejected``, only role and content of messages."""
+    """Return checked rows as they are written: only the answer of ``rejected``, no errors of messages."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     columns = {}
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
@@ -57,7 +79,9 @@ def finalize(rows: pa.RecordBatch) -> pa.RecordBatch:
             column = build_lists(np.ones(len(column), int), column.flatten().take(pa.array(np.cumsum(lengths) - 1)))
         if name != "text":
             message = column.flatten()
-            fields = {part: message.field(part) for part in ("role", "content")}
+            fields = {part.name: message.field(part.name) for part in message.type if part.name != "error"}
+            if "fields" in fields:
+                fields["content"] = pc.fill_null(fields["content"], "")
             column = build_lists(
                 lengths_of(column), pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
             )
@@ -130,8 +154,10 @@ def _read_sharegpt(column: pa.Array) -> pa.ListArray:
     source_role = message.field("role")
     known = pc.index_in(source_role, pa.array(list(SHAREGPT_ROLES)))
     role = pc.coalesce(pa.array(list(SHAREGPT_ROLES.values())).take(known), source_role)
-    parts = [role, message.field("content"), pa.nulls(len(message), pa.string())]
-    return build_lists(lengths_of(turns), _struct(parts, message.is_null()), turns.is_null())
+    rest = [message.field(index) for index in range(2, message.type.num_fields)]
+    return build_lists(
+        lengths_of(turns), _struct([role, message.field("content"), *rest], message.is_null()), turns.is_null()
+    )
 
 
 def _read_instruction(values: Values) -> pa.ListArray:
@@ -157,9 +183,9 @@ def _read_conversation(column: pa.Array, names: tuple[str, str] = ("role", "cont
 
     message = column.flatten()
     parts = [_to_text(pc.struct_field(message, name)) for name in names]
-    return build_lists(
-        lengths_of(column), _struct([*parts, _find_unsupported_field(message)], message.is_null()), column.is_null()
-    )
+    if others := message_fields.other_fields(column.type, names):
+        parts += message_fields.read_fields(message, others)
+    return build_lists(lengths_of(column), _struct(parts, message.is_null()), column.is_null())
 
 
 def _single_message(text: pa.Array, role: str) -> pa.ListArray:
@@ -167,7 +193,7 @@ def _single_message(text: pa.Array, role: str) -> pa.ListArray:
 
     valid = text.is_valid()
     content = text.drop_null()
-    message = _struct([pa.repeat(role, len(content)), content, pa.nulls(len(content), pa.string())])
+    message = _struct([pa.repeat(role, len(content)), content])
     return build_lists(valid.to_numpy(zero_copy_only=False).astype(int), message, text.is_null())
 
 
@@ -192,7 +218,10 @@ def _concat(first: pa.ListArray, second: pa.ListArray, alone: np.ndarray | None 
     first_end, first_start, second_start = (
         np.repeat(part, lengths) for part in (num_first, starts[0], starts[1] - num_first)
     )
-    messages = pa.concat_arrays([first.flatten(), second.flatten()])
+    parts = [first.flatten(), second.flatten()]
+    if len({part.type for part in parts}) > 1:
+        parts = [_with_all_fields(part) for part in parts]
+    messages = pa.concat_arrays(parts)
     indices = np.where(position < first_end, first_start + position, second_start + position)
     return build_lists(lengths, messages.take(pa.array(indices)), missing)
 
@@ -201,7 +230,41 @@ def _struct(parts: list[pa.Array], missing: pa.Array | None = None) -> pa.Struct
     import pyarrow as pa
 
     some = missing is not None and missing.true_count
-    return pa.StructArray.from_arrays(parts, names=["role", "content", "extra"], mask=missing if some else None)
+    return pa.StructArray.from_arrays(parts, names=FIELDS[: len(parts)], mask=missing if some else None)
+
+
+def _with_all_fields(message: pa.StructArray) -> pa.StructArray:
+    import pyarrow as pa
+
+    if message.type.num_fields == len(FIELDS):
+        return message
+    nulls = [pa.nulls(len(message), kind) for kind in (pa.bool_(), pa.string(), pa.string())]
+    return _struct([message.field("role"), message.field("content"), *nulls], message.is_null())
+
+
+def _add_system(messages: pa.ListArray, system: pa.StringArray) -> pa.ListArray:
+    """Prepend the system message to each row that has one."""
+    import pyarrow.compute as pc
+
+    alone = is_blank(system).to_numpy(zero_copy_only=False)
+    return _concat(_single_message(pc.fill_null(system, ""), "system"), messages, alone=alone)
+
+
+def _add_fields(rows: pa.ListArray, tools: pa.Array | None) -> pa.ListArray:
+    """Return rows whose messages have all fields, the first one with the row's tools."""
+    import pyarrow as pa
+
+    message, lengths = _with_all_fields(rows.flatten()), lengths_of(rows)
+    if tools is None:
+        return build_lists(lengths, message, rows.is_null())
+    firsts = lengths.cumsum() - lengths
+    fields, errors = message_fields.add_tools(message.field("fields"), firsts.tolist(), tools)
+    reasons = message.field("error").to_pylist()
+    for row, reason in errors.items():
+        if lengths[row]:
+            reasons[firsts[row]] = reason
+    parts = [*(message.field(name) for name in FIELDS[:3]), fields, pa.array(reasons, pa.string())]
+    return build_lists(lengths, _struct(parts, message.is_null()), rows.is_null())
 
 
 def _to_text(column: pa.Array) -> pa.StringArray:
@@ -211,16 +274,3 @@ def _to_text(column: pa.Array) -> pa.StringArray:
     text = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
     text.validate(full=True)
     return text
-
-
-def _find_unsupported_field(message: pa.StructArray) -> pa.StringArray:
-    """Return the first unsupported field that is set in each message."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    fields = pa.nulls(len(message), pa.string())
-    for name in reversed([name for name in UNSUPPORTED_FIELDS if message.type.get_field_index(name) >= 0]):
-        field = pc.struct_field(message, name)
-        if field.null_count < len(field):
-            fields = pc.if_else(pa.array([bool(value) for value in field.to_pylist()], pa.bool_()), name, fields)
-    return fields

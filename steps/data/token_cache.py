@@ -19,7 +19,7 @@ from steps.runtime import files
 
 TOKENS, NUMBERS, FACTS = "tokens.arrow", "numbers.bin", "facts.json"
 BATCH_ROWS = 1000
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Increment when tokenization or the file format changes."""
 
 

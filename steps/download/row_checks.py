@@ -13,7 +13,7 @@ from steps.data.row_messages import is_blank, lengths_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 SYSTEM, USER, ASSISTANT = range(3)
 
 Message = dict[str, Any]
@@ -34,22 +34,39 @@ def find_invalid_rows(rows: pa.RecordBatch) -> dict[int, str]:
     return reasons
 
 
+def count_not_learned(rows: pa.RecordBatch) -> int:
+    """Return the number of rows of which no message is learned: none has weight 1, all assistant turns weight 0."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    message, lengths = rows["messages"].flatten(), lengths_of(rows["messages"])
+    by_role = pc.equal(message.field("role"), "assistant")
+    learned = pc.fill_null(pc.coalesce(message.field("train"), by_role), False).to_numpy(zero_copy_only=False)
+    return int((np.add.reduceat(learned.astype(int), lengths.cumsum() - lengths) == 0).sum()) if len(lengths) else 0
+
+
 def _is_valid(rows: pa.ListArray) -> bool:
     """Return True if ``_find_error`` finds no error in any row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     message, lengths = rows.flatten(), lengths_of(rows)
-    extra = message.field("extra")
-    if rows.null_count or message.null_count or extra.null_count < len(extra) or (lengths < 2).any():
+    full = message.type.get_field_index("fields") >= 0
+    if rows.null_count or message.null_count or (lengths < 2).any():
         return False
+    if full and message.field("error").null_count < len(message):
+        return False
+    blank = is_blank(message.field("content"))
+    if full:
+        # A tool call can replace the text.
+        blank = pc.and_(blank, message.field("fields").is_null())
     roles = pc.fill_null(pc.index_in(message.field("role"), pa.array(ROLES)), -1).to_numpy(zero_copy_only=False)
     ends = lengths.cumsum()
     starts = ends - lengths
     has_system = roles[starts] == SYSTEM
     return bool(
         (roles >= 0).all()
-        and not is_blank(message.field("content")).true_count
+        and not blank.true_count
         and (roles == SYSTEM).sum() == has_system.sum()
         and (roles[starts + has_system] == USER).all()
         and (roles[ends - 1] == ASSISTANT).all()
@@ -66,6 +83,9 @@ def _same_prompt(chosen: pa.ListArray, rejected: pa.ListArray) -> bool:
         return False
     left, right = chosen.flatten(), rejected.flatten()
     same = pc.and_(*(pc.equal(left.field(part), right.field(part)) for part in ("role", "content")))
+    if left.type.get_field_index("fields") >= 0:
+        fields = (pc.fill_null(side.field("fields"), "") for side in (left, right))
+        same = pc.and_(pc.fill_null(same, False), pc.equal(*fields))
     expected = np.ones(len(left), bool)
     expected[lengths.cumsum() - 1] = False
     return bool((same.to_numpy(zero_copy_only=False) == expected).all())
@@ -77,15 +97,15 @@ def _find_error(row: list[Message] | None) -> str:
         return "null value"
     if not all(row):
         return "null message"
-    if extra := [message["extra"] for message in row if message["extra"]]:
-        return f"message with the unsupported field `{extra[0]}`"
+    if errors := [message["error"] for message in row if message.get("error")]:
+        return f"message whose {errors[0]}"
     roles = [message["role"] for message in row]
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
         return f"unknown role {json.dumps(unknown[0])}; must be one of {', '.join(ROLES)}"
     if "assistant" not in roles:
         return "no assistant turn"
-    if any(not (message["content"] or "").strip() for message in row):
+    if any(not (message["content"] or "").strip() and not message.get("fields") for message in row):
         return "message without text"
     if "system" in roles[1:]:
         return "system message is not the first"

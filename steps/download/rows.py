@@ -78,6 +78,8 @@ class NormalizedRows:
     """Hash of each row's content, in order; salted per process."""
     unused: list[str] = field(default_factory=list)
     """Columns of the files that are not used."""
+    not_learned: int = 0
+    """Rows without a message to learn, because all have weight 0."""
 
 
 def detect_common_format(data: Sequence[DataFile]) -> Format:
@@ -119,6 +121,11 @@ def count_rows(data: Sequence[DataFile]) -> int:
     return sum(int(pq.read_metadata(file.path).num_rows) for file in data)
 
 
+def has_message_fields(data: Sequence[DataFile]) -> bool:
+    """Return True if messages of a file have fields besides role and content, by the footers."""
+    return any(_has_message_fields(file, _detect_format(file)) for file in data)
+
+
 def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]) -> NormalizedRows:
     """Validate every row, and pass the normalized rows to ``keep`` in batches.
 
@@ -129,18 +136,20 @@ def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]
 
     normalized = NormalizedRows()
     errors: dict[Path, str] = {}
+    full = has_message_fields(data)
     for file in data:
         invalid: dict[str, _InvalidRows] = {}
         count = 0
         data_format = _detect_format(file)
         try:
-            for rows in prefetch(_read_messages(file, data_format, normalized.unused)):
+            for rows in prefetch(_read_messages(file, data_format, normalized.unused, full=full)):
                 for number, reason in row_checks.find_invalid_rows(rows).items():
                     invalid.setdefault(reason, _InvalidRows()).add(count + number)
                 count += len(rows)
                 if not invalid and not errors:
                     final = row_messages.finalize(rows)
                     normalized.digests.append(_hash_rows(final))
+                    normalized.not_learned += row_checks.count_not_learned(final) if full else 0
                     keep(final)
         except decoded_size.RowTooLarge as error:
             invalid.setdefault(str(error), _InvalidRows()).add(count)
@@ -247,7 +256,17 @@ def _detect_format(file: DataFile) -> Format:
     return data_format
 
 
-def _read_messages(file: DataFile, data_format: Format, unused: list[str]) -> Iterator[pa.RecordBatch]:
+def _has_message_fields(file: DataFile, data_format: Format) -> bool:
+    import pyarrow.parquet as pq
+
+    schema = message_shapes.canonical_schema(file.name, pq.read_schema(file.path), file.columns)
+    used = row_formats.used_columns(data_format, schema.names, file.columns)
+    return row_messages.has_other_fields(data_format, schema, used)
+
+
+def _read_messages(
+    file: DataFile, data_format: Format, unused: list[str], *, full: bool = False
+) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     names = pq.read_schema(file.path).names
@@ -255,7 +274,7 @@ def _read_messages(file: DataFile, data_format: Format, unused: list[str]) -> It
     unused += [name for name in names if name not in (*used.values(), *unused)]
     for batch in read_batches(file.path, list(used.values())):
         values = {known: message_shapes.canonical_column(known, batch.column(name)) for known, name in used.items()}
-        yield row_messages.to_messages(data_format, values)
+        yield row_messages.to_messages(data_format, values, full=full and data_format != "text")
 
 
 def _describe(file: DataFile, invalid: dict[str, _InvalidRows], count: int) -> str:
@@ -290,7 +309,11 @@ def _as_text(column: pa.ListArray) -> pa.StringArray:
     import pyarrow.compute as pc
 
     role, content = (column.flatten().field(part) for part in ("role", "content"))
-    message = pc.binary_join_element_wise(role, pc.cast(pc.binary_length(content), pa.string()), content, ":")
+    parts = [role, pc.cast(pc.binary_length(content), pa.string()), content]
+    if column.type.value_type.get_field_index("fields") >= 0:
+        others = (pc.cast(column.flatten().field(part), pa.string()) for part in ("train", "fields"))
+        parts += [pc.fill_null(part, "") for part in others]
+    message = pc.binary_join_element_wise(*parts, ":")
     return pc.binary_join(row_messages.build_lists(row_messages.lengths_of(column), message), "")
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.data import near_duplicates, row_messages
+from steps.data import near_duplicates, row_formats, row_messages
 from steps.data.formats import conversion
 from steps.download import fetch, resampling, rows
 from steps.download.row_shuffle import RowBuffer
@@ -73,7 +73,12 @@ def _prepare(settings: Settings, sources: list[Source], dataset: Path) -> Result
         ]
     parts = {"train.parquet": len(train)} | ({"eval.parquet": len(held_out)} if len(held_out) else {})
     placement = resampling.RowPlacement(train, held_out, sum(counts))
-    normalized = _write_rows(data, row_messages.output_schema(data_format), placement, parts, dataset)
+    schema = row_messages.output_schema(data_format, full=rows.has_message_fields(data))
+    normalized = _write_rows(data, schema, placement, parts, dataset)
+    if normalized.not_learned == sum(counts):
+        raise BadInput(
+            f"none of the {sum(counts)} rows has a message to learn: all have weight 0", "set weight 1 on some answers"
+        )
     split = {"eval_split": settings.eval_split, "shuffle": settings.shuffle, "seed": settings.seed}
     content: dict[str, Any] = {"files": [source.sha256 for source in sources], "split": split}
     if settings.columns:
@@ -96,6 +101,7 @@ def _prepare(settings: Settings, sources: list[Source], dataset: Path) -> Result
         "duplicate_rows": duplicates,
         "held_out_rows_in_train": leaked,
         "unused_columns": normalized.unused,
+        "rows_not_learned": normalized.not_learned,
     }
     if settings.inputs:
         names = [source.input.name for source in sources]
@@ -178,6 +184,10 @@ def _print_summary(result: Result, manifest: dict[str, Any]) -> None:
             print(f"  {source['train_rows']} of {source['from']} (weight {source['weight']:g})", flush=True)
     if manifest["unused_columns"]:
         print(f"unused columns: {', '.join(manifest['unused_columns'])}", flush=True)
+    for warning in row_formats.unused_warnings(manifest["unused_columns"]):
+        print(f"warning: {warning}", flush=True)
+    if manifest["rows_not_learned"]:
+        print(f"warning: {manifest['rows_not_learned']} rows have no message to learn (weight 0)", flush=True)
     if manifest["duplicate_rows"]:
         print(
             f"warning: {manifest['duplicate_rows']} rows are duplicates; "

@@ -31,6 +31,9 @@ class Settings(Options):
     training_arguments: dict[str, Any] = {}
     """Arguments of trl's SFTConfig, for which tokens are learned and how rows are truncated."""
 
+    model_config_: dict[str, Any] = Field({}, alias="model_config", alias_priority=1)
+    """KAITO's ModelConfig, for its chat template."""
+
 
 @dataclass(frozen=True)
 class Result:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from steps.data import near_duplicates
+from steps.data import near_duplicates, row_formats
 from steps.data.chat_tokens import IGNORED, ChatTokens, Learned, stop_ids
 from steps.preview.settings import Result, Settings
 
@@ -37,6 +37,7 @@ def preview(settings: Settings) -> Result:
     rows = read_messages(settings.work / "dataset" / "train.parquet")
     prepare_libraries()
     tokenizer = fetch_tokenizer(settings.preset, settings.model, settings.revision)
+    tokenizer.chat_template = settings.model_config_.get("chat_template") or tokenizer.chat_template
     scope: Learned = loss_scope(settings.training_arguments)
     keep = settings.training_arguments.get("truncation_mode", "keep_start")
     prepared = prepare_cached(
@@ -105,7 +106,9 @@ def _check_stop_tokens(rows: Sequence[ChatTokens], stops: Sequence[int]) -> list
 
 def _check_manifest(file: Path) -> list[str]:
     manifest = json.loads(file.read_text())
-    warnings = []
+    warnings = row_formats.unused_warnings(manifest["unused_columns"])
+    if manifest["rows_not_learned"]:
+        warnings.append(f"{manifest['rows_not_learned']} rows have no message to learn (weight 0)")
     if manifest["duplicate_rows"]:
         warnings.append(f"{manifest['duplicate_rows']} rows are duplicates")
     if manifest["held_out_rows_in_train"]:

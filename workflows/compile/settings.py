@@ -133,6 +133,7 @@ def preview(plan: Plan, rows: int) -> Preview:
         model=plan.model.repository,
         max_length=tuning.max_length,
         training_arguments=tuning.training_arguments,
+        **{"model_config": tuning.model_config_},
         rows=rows,
     )
 

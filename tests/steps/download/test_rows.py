@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.data import row_messages
+from steps.data.message_fields import merge_fields
 from steps.data.row_formats import Columns
 from steps.data.row_messages import output_schema
 from steps.download import row_checks
@@ -22,6 +23,7 @@ from steps.download.rows import (
     UnusableData,
     count_duplicates,
     detect_common_format,
+    has_message_fields,
     normalize,
     split,
     write_parquet,
@@ -47,8 +49,10 @@ def read_back(*data: DataFile, columns: Columns | None = None) -> list[Any]:
     named = [replace(file, columns=columns or {}) for file in data]
     found = detect_common_format(named)
     normalize(named, kept.append)
-    table = pa.Table.from_batches(kept, output_schema(found))
-    return table[0].to_pylist() if table.num_columns == 1 else table.to_pylist()
+    table = pa.Table.from_batches(kept, output_schema(found, full=has_message_fields(named)))
+    if table.num_columns > 1:
+        return table.to_pylist()
+    return table[0].to_pylist() if found == "text" else [merge_fields(row) for row in table[0].to_pylist()]
 
 
 def check(*data: DataFile) -> None:
@@ -182,15 +186,15 @@ FAULTS = [
     ([], "no assistant turn"),
     ([ASK], "no assistant turn"),
     ([ASK, None], "null message"),
-    ([ASK, turn(None, "x")], "unknown role null; must be one of system, user, assistant"),
-    ([ASK, turn("bot", "x")], 'unknown role "bot"; must be one of system, user, assistant'),
+    ([ASK, turn(None, "x")], "unknown role null; must be one of system, user, assistant, tool"),
+    ([ASK, turn("bot", "x")], 'unknown role "bot"; must be one of system, user, assistant, tool'),
     ([ASK, turn("assistant", None)], "message without text"),
     ([turn("user", " \n"), ANSWER], "message without text"),
     ([ASK, ANSWER, ASK], "the last turn is not an assistant turn"),
     ([ANSWER], "no user turn before the assistant turn"),
     ([turn("system", "x"), ANSWER], "no user turn before the assistant turn"),
     ([ASK, turn("system", "x"), ANSWER], "system message is not the first"),
-    ([ASK, turn("assistant", "x") | {"tool_calls": "y"}], "message with the unsupported field `tool_calls`"),
+    ([ASK, turn("assistant", "x") | {"tool_calls": "y"}], "message whose `tool_calls` is not JSON"),
 ]
 
 

@@ -198,13 +198,16 @@ def _tokenize_texts(tokenizer: Any, texts: Sequence[str]) -> list[ChatTokens]:
 def _build_labels(
     ids: Sequence[int], offsets: Sequence[Any], spans: Sequence[tuple[int, int]], special: set[int], text: str
 ) -> list[int]:
-    """Return labels for the tokens that begin within a span and for the token that ends its turn."""
+    """Return labels for the tokens that overlap a span and for the token that ends its turn.
+
+    The first token of an answer can begin with the space that ends the generation prompt.
+    """
     import numpy as np
 
     labels = [IGNORED] * len(ids)
     first, last = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
     for start, end in spans:
-        inside = np.flatnonzero((start <= first) & (first < end) & (last > first))
+        inside = np.flatnonzero((start < last) & (first < end) & (last > first))
         after = np.flatnonzero(first >= end)
         ending = _find_ending(ids, offsets, int(after[0]) if len(after) else len(ids), special, text)
         for idx in [*inside.tolist(), *ending]:

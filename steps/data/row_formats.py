@@ -138,7 +138,8 @@ def _by_known_name(names: Iterable[str], columns: Columns) -> dict[str, str]:
 
 def _check_types(name: str, schema: pa.Schema, kind: _Kind, existing: Mapping[str, str]) -> None:
     errors = []
-    for column in (existing[known] for known in (*kind.columns, *kind.optional) if known in existing):
+    checked = [known for known in (*kind.columns, *kind.optional) if known in existing and known != "tools"]
+    for column in (existing[known] for known in checked):
         column_type = schema.field(column).type
         if not ((kind.texts and _is_text(column_type)) or (kind.lists and _is_list_with(column_type, kind.lists))):
             errors.append(f"`{column}` is {column_type}")

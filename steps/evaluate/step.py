@@ -86,18 +86,32 @@ def outputs_intact(settings: Settings, result: Result) -> bool:
 
 
 def _sample_rows(rows: Sequence[Sequence[Message]], prepared: Prepared, settings: Settings) -> list[Sequence[Message]]:
-    """Return sampled rows up to their last assistant message; none if rows are plain text without questions."""
+    """Return sampled rows up to their last assistant message; none if rows are plain text without questions.
+
+    Rows with tools or reasoning are skipped.
+    """
     if rows[0][0]["role"] == TEXT:
         return []
     numbers = random.Random(settings.seed).sample(prepared.numbers, min(settings.samples, len(prepared.numbers)))
     ends = [max(idx for idx, message in enumerate(rows[n]) if message["role"] == "assistant") for n in numbers]
-    return [rows[number][: end + 1] for number, end in zip(numbers, ends, strict=True)]
+    sampled = [rows[number][: end + 1] for number, end in zip(numbers, ends, strict=True)]
+    return [_without_train(row) for row in sampled if _is_plain(row)]
+
+
+def _is_plain(row: Sequence[Message]) -> bool:
+    """Return True if a row has no tools and other fields: their answers are not texts that can be compared."""
+    return not any(message.keys() - {"role", "content", "train"} for message in row)
+
+
+def _without_train(row: Sequence[Message]) -> list[Message]:
+    return [{"role": message["role"], "content": message["content"]} for message in row]
 
 
 def _check_rules(settings: Settings, chosen: Sequence[Any]) -> None:
     rules = [name for name in ("min_exact_match", "min_rouge_l") if getattr(settings, name) is not None]
     if rules and not chosen:
-        reason, fix = "the rows are plain text, without questions", f"remove {' and '.join(rules)}"
+        reason = "the rows are plain text without questions, or have tools or reasoning"
+        fix = f"remove {' and '.join(rules)}"
         if not settings.samples:
             reason, fix = "samples is 0", "increase samples"
         raise BadInput(f"{' and '.join(rules)} cannot be measured: {reason}", fix)

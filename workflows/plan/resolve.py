@@ -135,7 +135,9 @@ def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
         values["data.seed"] = dataset["shuffle_seed"]
     if "train_test_split" in dataset:
         values["data.evalSplit"] = round(1 - float(dataset["train_test_split"]), 6)
-    if columns := {name: dataset[key] for key, name in FROM_COLUMNS.items() if dataset.get(key, name) != name}:
+    columns = {name: dataset[key] for key, name in FROM_COLUMNS.items() if dataset.get(key)}
+    # A default name next to another column does not select a format.
+    if columns := {name: column for name, column in columns.items() if column != name} or columns:
         values["data.columns"] = columns
     return values
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from steps.runtime.validation_messages import format_value
 from steps.tune import lora_init, unsupported_arguments
 from workflows.field_path import join
+from workflows.spec import chat_template
 from workflows.spec.findings import Findings, unknown
 from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
 
@@ -71,7 +72,11 @@ def parse(content: Any, config_map: str, findings: Findings) -> TrainingConfig:
     if not isinstance(sections, dict):
         findings.error(ROOT, "Expected 'training_config' key to contain a map", f"sections: {', '.join(SECTIONS)}")
         return TrainingConfig(config_map)
-    return TrainingConfig(config_map, **_sections(sections, findings))
+    config = TrainingConfig(config_map, **_sections(sections, findings))
+    template = config.model.get("chat_template")
+    if template and (error := chat_template.find_error(template)):
+        findings.error(join(ROOT, "ModelConfig.chat_template"), *error)
+    return config
 
 
 def check_method(training: TrainingConfig, quantized: bool, findings: Findings) -> None:

@@ -47,6 +47,10 @@ def check_rendered(tokenizer: Any, rows: Sequence[Sequence[Message]], texts: Seq
     """
     ignored: dict[str, list[int]] = {}
     for number, (row, text) in enumerate(zip(rows, texts, strict=True), first):
+        if row[0]["role"] == "system" and str(row[0]["content"]).strip() not in text:
+            marked = _render_changed(tokenizer, row, 0, row[0] | {"content": MARK}, number)
+            if marked is not None and MARK not in marked:
+                ignored.setdefault("content of the system message", []).append(number)
         if any(len(message) > 2 for message in row):
             for name in dict.fromkeys(_ignored_fields(tokenizer, row, text, number)):
                 ignored.setdefault(name, []).append(number)

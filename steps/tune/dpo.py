@@ -112,6 +112,10 @@ def trainer(**arguments: Any) -> Any:
 
 
 def _tokenize_pair(tokenizer: Any, row: Sequence[Message], rejected: Sequence[Message], number: int) -> Pair:
+    answers = (row[-1], rejected[-1])
+    if any(message.get("train") for message in row[:-1]) or any(answer.get("train") is False for answer in answers):
+        message = f"row {number}: objective dpo learns the last answer only, which contradicts the weights of messages"
+        raise BadInput(message, "remove weight and train, or set objective: sft")
     chosen = tokenize(tokenizer, row, learned="last", number=number)
     other = tokenize(tokenizer, [*row[:-1], *rejected], learned="last", number=number)
     # A token can span the end of the prompt and the beginning of an answer.

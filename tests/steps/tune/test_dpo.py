@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from trainable_model import chat_rows, write_rows
+from trainable_model import chat_rows, make_tokenizer, write_rows
 from tuning import losses, quick, with_rows
 
 from steps.download import step as download
@@ -123,3 +123,16 @@ def test_every_argument_that_dpo_lacks_is_listed() -> None:
 
     sft, dpo_fields = ({field.name for field in dataclasses.fields(cls)} for cls in (SFTConfig, DPOConfig))
     assert sft - dpo_fields <= set(dpo.SFT_ONLY) | set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize(("earlier", "last"), [(True, None), (None, False)])
+def test_weights_that_contradict_the_objective(earlier: bool | None, last: bool | None) -> None:
+    marks = [{} if mark is None else {"train": mark} for mark in (earlier, last)]
+    row = [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "So."} | marks[0],
+        {"role": "user", "content": "Sure?"},
+        {"role": "assistant", "content": "Yes."} | marks[1],
+    ]
+    with pytest.raises(BadInput, match="row 1: objective dpo learns the last answer only"):
+        dpo.pairs(make_tokenizer(), [row], [[{"role": "assistant", "content": "No."}]], 100)

@@ -1,4 +1,4 @@
-"""What is learned of rows with weights, fields, named columns and spare columns, as preview shows it."""
+"""Learned text of rows with weights, fields, named columns and spare columns, as preview shows it."""
 
 from __future__ import annotations
 

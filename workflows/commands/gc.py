@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         ArgotuneError: a request failed.
     """
     from steps.provision import node_providers
+    from steps.runtime import terminal
     from steps.runtime.errors import StepError
     from workflows.cluster import orphaned_runs
     from workflows.plan import site
@@ -74,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
             return _delete(provider, cluster_ref, selected)
         reasons = orphaned_runs.find_reasons(provider, cluster_ref, selected, table.now())
         for message in reasons.failed_lookups:
-            print(f"cannot look up runs, only leases count: {message}", file=sys.stderr)
+            print(terminal.escape(f"cannot look up runs, only leases count: {message}"), file=sys.stderr)
         orphaned = selected if args.names else [nodes for nodes in selected if reasons.reason(nodes)]
         if not args.yes:
             show(selected, reasons, args.output, table.now())
             if orphaned and args.output is None:
-                print(f"--yes deletes {', '.join(nodes.name for nodes in orphaned)}", file=sys.stderr)
+                names = ", ".join(nodes.name for nodes in orphaned)
+                print(terminal.escape(f"--yes deletes {names}"), file=sys.stderr)
             return 0
     except StepError as error:
         raise from_step_error(error) from None
@@ -114,10 +116,11 @@ def select(existing: list[OrphanedNodes], names: list[str]) -> list[OrphanedNode
 
 def show(items: list[OrphanedNodes], reasons: Reasons, output: str | None, moment: datetime) -> None:
     """Print nodes as a table or as data."""
+    from steps.runtime import terminal
     from workflows.runs import table
 
     if output == "name":
-        print("".join(f"{nodes.name}\n" for nodes in items), end="")
+        print(terminal.escape("".join(f"{nodes.name}\n" for nodes in items)), end="")
     elif output == "json":
         print(json.dumps([_data(nodes, reasons.reason(nodes)) for nodes in items], indent=2))
     elif output == "yaml":
@@ -167,15 +170,16 @@ def _data(nodes: OrphanedNodes, reason: str) -> dict[str, Any]:
 
 def _delete(provider: Any, cluster_ref: ClusterRef, items: list[OrphanedNodes]) -> int:
     """Delete nodes; a failure is printed and sets the exit code, and the others are deleted."""
+    from steps.runtime import terminal
     from steps.runtime.errors import StepError
 
     code = 0
     for nodes in items:
         try:
             provider.remove(cluster_ref, nodes)
-            print(f"deleted {nodes.name} of {nodes.workflow or nodes.run}", flush=True)
+            print(terminal.escape(f"deleted {nodes.name} of {nodes.workflow or nodes.run}"), flush=True)
         except StepError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(terminal.escape(f"error: {error}"), file=sys.stderr)
             code = max(code, error.exit_code)
     if not items:
         print("no orphaned nodes", file=sys.stderr)

@@ -14,8 +14,9 @@ from arm_fixture import CLUSTER_REF, NAMESPACE, RUN, Pod, serve_pod
 from arm_server import A100
 from kubernetes_server import KubernetesServer
 
-from steps.provision import aks_pool
+from steps.provision import aks, aks_pool
 from steps.runtime import deadline
+from steps.runtime.errors import StepError
 from workflows.cli import main
 
 LIVE = "99999999-2222-3333-4444-555555555555"
@@ -181,6 +182,17 @@ def test_a_failed_request_is_reported(pod: Pod, gc: Gc, capsys: pytest.CaptureFi
     pod.server.azure.forbidden = "agentPools"
     assert gc() == 2
     assert "AuthorizationFailed" in capsys.readouterr().err
+
+
+def test_terminal_codes_of_a_response_are_not_executed(
+    pod: Pod, gc: Gc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise StepError("cannot delete: \x1b]0;title\x07")
+
+    monkeypatch.setattr(aks, "remove", fail)
+    assert gc(LOST_POOL, "--yes") == 1
+    assert capsys.readouterr().err == "error: cannot delete: \\x1b]0;title\\x07\n"
 
 
 def test_a_provider_without_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

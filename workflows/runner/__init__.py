@@ -176,7 +176,7 @@ def _clean_up(run: Run, timing: Timing | None) -> None:
     grace = GRACE_SECONDS if timing is None or timing.grace is None else timing.grace
     state = run.state
     markers = {
-        marker(run, key): (node.attempts[-1].process, node.attempts[-1].process_created)
+        marker(run, key): (node.attempts[-1].process, node.attempts[-1].process_identity)
         for key, node in state.nodes.items()
         if node.attempts and node.attempts[-1].phase is Phase.RUNNING
     }

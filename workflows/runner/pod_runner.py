@@ -126,7 +126,7 @@ class PodRunner:
         except (Unresolved, OSError, ValueError) as error:
             attempt.permanent = isinstance(error, OSError) and error.errno in _OWN_IO_ERRORS
             return self._end(attempt, Phase.ERROR, _cannot_start(error))
-        attempt.process, attempt.process_created = process.id, process.created
+        attempt.process, attempt.process_identity = process.id, process.identity
         self._run.save()
         code, lines, ended_by = await self._watch(process, node, launch, stop, limit)
         return self._conclude(template, node, attempt, launch, code, lines, ended_by)

@@ -18,6 +18,7 @@ from typing import IO
 import psutil
 
 from steps.runtime import lifetime
+from steps.runtime.process_identity import process_identity
 
 MARKER = "ARGOTUNE_NODE"
 """Environment variable that identifies the orphaned processes of a runner that died."""
@@ -57,7 +58,7 @@ class Process:
                 preexec_fn=lifetime.die_with_parent(os.getpid()),
             )
         self.id = self._popen.pid
-        self.created = creation_time(self.id)
+        self.identity = process_identity(self.id)
 
     def poll(self) -> int | None:
         """Return the exit code as in a pod (143 for a process ended by signal 15); None while it runs."""
@@ -103,19 +104,11 @@ class LogReader:
                 self._on_line(text)
 
 
-def creation_time(process: int) -> float | None:
-    """Return the start time of a process from the operating system; None when it has ended."""
-    try:
-        return psutil.Process(process).create_time()
-    except psutil.Error:
-        return None
-
-
-def kill_orphans(markers: Mapping[str, tuple[int | None, float | None]], grace: float) -> int:
+def kill_orphans(markers: Mapping[str, tuple[int | None, str]], grace: float) -> int:
     """End the processes that a dead runner left behind, and return their number.
 
     Args:
-        markers: process group, and start time of its first process, by the marker of each node. A process is an
+        markers: process group, and identity of its first process, by the marker of each node. A process is an
             orphan if it carries the marker and is in the group, or if it is the first process.
         grace: seconds between SIGTERM and SIGKILL.
     """
@@ -147,13 +140,18 @@ def _is_running(process: psutil.Process) -> bool:
         return False
 
 
-def _is_orphan(process: psutil.Process, markers: Mapping[str, tuple[int | None, float | None]]) -> bool:
+def _is_orphan(process: psutil.Process, markers: Mapping[str, tuple[int | None, str]]) -> bool:
     try:
         if process.pid == os.getpid():
             return False
-        if any(process.pid == first and process.create_time() == started for first, started in markers.values()):
+        if any(process.pid == first and _is_same(first, identity) for first, identity in markers.values()):
             return True
-        group, _ = markers.get(process.environ().get(MARKER, ""), (None, None))
+        group, _ = markers.get(process.environ().get(MARKER, ""), (None, ""))
         return group is not None and os.getpgid(process.pid) == group
     except (psutil.Error, OSError):
         return False
+
+
+def _is_same(pid: int, identity: str) -> bool:
+    """Return True if the process has this identity; False for one whose identity was never recorded."""
+    return bool(identity) and process_identity(pid) == identity

@@ -39,8 +39,8 @@ class Attempt(BaseModel):
     finished_at: float | None = None
     process: int | None = None
     """Process id, also the id of its process group."""
-    process_created: float | None = None
-    """Start time from the operating system, which identifies the process if the id is reused."""
+    process_identity: str = ""
+    """Identity from the operating system, which differs if the id is reused."""
 
 
 class Node(BaseModel):

@@ -44,7 +44,11 @@ RESERVED = {
     "middleware": "remove it",
     "api-key": "a command line is not secret: set VLLM_API_KEY",
     "served-model-name": "remove it: the name is that of the preset",
+    "api-server-count": "remove it: vLLM changes adapters at run time with one API server only",
+    "data-parallel-size": "remove it, and set replicas: vLLM changes adapters at run time with one API server only",
 }
+SHUTDOWN_SECONDS = 5
+"""Time that vLLM has for its last responses after SIGTERM; below the time until SIGKILL, locally and in a pod."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ def build_command(
     """Return the command that serves ``base`` as ``name`` on ``port``."""
     if choice.kind == "vllm":
         fixed = {"served-model-name": name, "host": host, "port": port, "middleware": MIDDLEWARE}
-        return [*choice.program, str(base), *format_flags(fixed | dict(arguments))]
+        defaults = {"shutdown-timeout": SHUTDOWN_SECONDS}
+        return [*choice.program, str(base), *format_flags(fixed | defaults | dict(arguments))]
     dtype = ["--dtype", str(arguments["dtype"])] if "dtype" in arguments else []
     return [*choice.program, "--base", str(base), "--name", name, *dtype, "--host", host, "--port", str(port)]
 

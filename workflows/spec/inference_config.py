@@ -32,6 +32,8 @@ RESERVED = {
     "api-key": "secrets are not allowed in a ConfigMap",
     "hf-token": "set inference.preset.presetOptions.modelAccessSecret",
 }
+SINGLE = ("api-server-count", "data-parallel-size")
+"""Flags that start several API servers, for which vLLM rejects adapter changes at run time."""
 _FLAG = re.compile(r"[a-zA-Z][a-zA-Z0-9._-]*")
 
 
@@ -69,6 +71,9 @@ def _flags(values: dict[Any, Any], path: str, findings: Findings) -> dict[str, A
             findings.error(place, "is a duplicate: written with '-' and with '_'", "remove one of them")
         elif name in RESERVED:
             findings.error(place, "is set by argotune", RESERVED[name])
+        elif name in SINGLE:
+            what = "cannot be set: vLLM changes adapters at run time with one API server only"
+            findings.error(place, what, "remove it, and set pipeline.rollout.replicas for more servers")
         elif isinstance(value, str) and value.startswith("/workspace/"):
             fix = "write the template text, or remove it" if name == CHAT_TEMPLATE else "remove it"
             findings.error(place, f"{format_value(value)} is a path in KAITO's image", fix)

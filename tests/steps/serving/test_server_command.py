@@ -12,6 +12,7 @@ import presets
 from steps.models.adapter_compat import ServedAdapter
 from steps.runtime.errors import BadInput
 from steps.serving import server_command
+from steps.serving.server import GRACE_SECONDS
 from steps.serving.server_command import Choice
 
 VLLM = Choice("vllm", ["/opt/vllm/bin/vllm", "serve"], "vLLM, on cuda")
@@ -116,6 +117,21 @@ def test_reserved_flags_are_rejected_together() -> None:
     assert "lora-modules: list the adapters" in str(error.value)
     assert "api-key: a command line" in str(error.value)
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("flag", ["api_server_count", "--data-parallel-size"])
+def test_several_api_servers_are_rejected(flag: str) -> None:
+    with pytest.raises(BadInput, match="one API server only"):
+        server_command.normalize_arguments({flag: 2})
+
+
+def test_vllm_ends_its_responses_before_it_is_killed(tmp_path: Path) -> None:
+    text = " ".join(server_command.build_command(VLLM, tmp_path, "base", {}, 8001))
+    assert "--shutdown-timeout 5" in text
+    assert server_command.SHUTDOWN_SECONDS < GRACE_SECONDS
+    text = " ".join(server_command.build_command(VLLM, tmp_path, "base", {"shutdown-timeout": 9}, 8001))
+    assert "--shutdown-timeout 9" in text
+    assert "--shutdown-timeout 5" not in text
 
 
 def test_the_environment_of_the_server_has_no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

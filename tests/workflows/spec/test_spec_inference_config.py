@@ -61,6 +61,8 @@ def test_flags_are_passed_with_dashes(read):
     [
         ("vllm: {port: 80}", "inference_config.vllm.port", "is set by argotune"),
         ("vllm: {api_key: x}", "inference_config.vllm.api_key", "is set by argotune"),
+        ("vllm: {api-server-count: 2}", "inference_config.vllm.api-server-count", "one API server only"),
+        ("vllm: {data_parallel_size: 2}", "inference_config.vllm.data_parallel_size", "one API server only"),
         ("vllm: {--port: 80}", "inference_config.vllm.--port", "is not a vLLM flag"),
         ("vllm: [a]", "inference_config.vllm", "must be a mapping of flags"),
         ("vlm: {a: 1}", "inference_config.vlm", "unknown key"),

@@ -78,7 +78,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     names = [*(adapter.name for adapter in served.adapters), served.base_name]
     # The models of a custom pod are those that it lists.
     texts = [*answers.values()] or [""] if settings.template else [answers.get(name, "") for name in names]
-    kind = "own" if settings.template else serving_client.get_state(address).get("server") or "vllm"
+    kind = "own" if settings.template else serving_client.get_state(address).get("server") or settings.runtime
     return Result(endpoint=endpoint, answer=texts[0], base_answer=texts[-1], server=kind, agreement=agreement)
 
 
@@ -102,14 +102,14 @@ def build_release(settings: Settings) -> Release:
             continue
         # This pod has no base weights; vLLM checks the shapes when it loads the adapter.
         problems += adapter_compat.problems(
-            adapter, settings.model, Path("/nothing"), "vllm", user_arguments.get("max-lora-rank")
+            adapter, settings.model, Path("/nothing"), settings.runtime, user_arguments.get("max-lora-rank")
         )
         adapters.append(desired)
         ranks.append(adapter.rank)
     if problems:
         raise BadInput("; ".join(problems), "use adapters of this model that the servers can pull or mount")
-    arguments: dict[str, Any] = server_command.lora_arguments(ranks)
-    if settings.gpus > 1:
+    arguments: dict[str, Any] = server_command.lora_arguments(ranks) if settings.runtime == "vllm" else {}
+    if settings.gpus > 1 and settings.runtime == "vllm":
         arguments["tensor-parallel-size"] = settings.gpus
     if settings.context_length:
         arguments["max-model-len"] = settings.context_length

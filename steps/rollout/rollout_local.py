@@ -104,7 +104,8 @@ def _service(settings: Settings) -> Service:
     from steps.models.model import fetch_model
 
     user_arguments = server_command.normalize_arguments(settings.server_arguments)
-    choice = server_command.choose_server()
+    transformers = settings.runtime == "transformers"
+    choice = server_command.require_server("transformers") if transformers else server_command.choose_server()
     sources = adapter_sources.list_sources(settings)
     consolidated = server_command.needs_consolidated(choice, user_arguments)
     base = fetch_model(settings.preset, settings.model, settings.revision, consolidated=consolidated).folder

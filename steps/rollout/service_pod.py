@@ -72,6 +72,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         "model": settings.model,
         "revision": settings.revision,
         "server-arguments": json.dumps(arguments, sort_keys=True),
+        **({"runtime": settings.runtime} if settings.runtime != "vllm" else {}),
     }
     environment = [
         {"name": desired_adapters.FILE_VARIABLE, "value": f"{CONFIG}/adapters.json"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ class RolloutOptions(Options):
     """Question that the base model and the first adapter answer once the server is up."""
     port: int = Field(0, ge=0, le=65535)
     """Port of a local server; 0: the first free one from 8000 on. A cluster's Service has KAITO's ports."""
+    runtime: Literal["vllm", "transformers"] = "vllm"
+    """Server (KAITO `kaito.sh/runtime`). Only a local run without vLLM falls back to `transformers`."""
     replicas: int = Field(1, ge=1, le=100)
     """Cluster: servers behind the Service (KAITO InferenceSet `spec.replicas`)."""
     max_replicas: int = Field(0, ge=0, le=1000)
@@ -117,6 +119,6 @@ class Result:
     base_answer: str
     """The base model's answer to the same question."""
     server: str
-    """``vllm`` or ``transformers``."""
+    """Server that answered: ``vllm``, ``transformers``, or ``own`` for a custom pod."""
     agreement: str = ""
     """Result of comparing the served adapter's answers with those of the evaluation."""

@@ -176,6 +176,11 @@ def _from_workspace(manifest: Manifest) -> Layer:
         values["nodes.nodeClass"] = node_class
         line = manifest.source.line(f"metadata.annotations.{kaito_annotations.NODE_CLASS}")
         origins["nodes.nodeClass"] = f"Workspace ({manifest.source.file}:{line})"
+    runtime = workspace.metadata.annotations.get(kaito_annotations.RUNTIME)
+    if workspace.inference and runtime and "rollout.runtime" not in values:
+        values["rollout.runtime"] = runtime
+        line = manifest.source.line(f"metadata.annotations.{kaito_annotations.RUNTIME}")
+        origins["rollout.runtime"] = f"Workspace ({manifest.source.file}:{line})"
     if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
         values["model.accessSecret"] = secret
     return Layer("Workspace", values, origins)

@@ -13,6 +13,8 @@ BYPASS_CHECKS = "kaito.sh/bypass-resource-checks"
 """If present, with any value: memory is not checked against the instance type."""
 PERFORMANCE_MODE = "kaito.sh/performance-mode"
 """vLLM flag of the same name."""
+RUNTIME = "kaito.sh/runtime"
+"""Server of the model."""
 NODE_CLASS = "kaito.sh/node-class-name"
 """Karpenter node class, if a run creates its nodes with Karpenter."""
 
@@ -44,10 +46,11 @@ RULES: Mapping[str, Rule] = {
         message='"{}" is not a valid performance mode; choose one of: balanced, interactivity, throughput',
         known=("balanced", "interactivity", "throughput"),
     ),
-    "kaito.sh/runtime": Rule(
+    RUNTIME: Rule(
         accepted=("vllm",),
-        reason="clusters serve with vLLM",
-        fix='write "vllm"; for local runs, ARGOTUNE_VLLM=off serves with the transformers library',
+        effective=("transformers",),
+        reason="unknown runtime",
+        fix="write vllm or transformers",
     ),
     "kaito.sh/disable-benchmark": Rule(
         accepted=("true",),

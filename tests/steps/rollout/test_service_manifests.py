@@ -138,3 +138,15 @@ def test_vllm_flags_are_those_of_the_estimate_unless_the_user_sets_them() -> Non
     custom = {"max-model-len": 512, "tensor-parallel-size": 1}
     assert arguments(settings_of(server_arguments=custom)) == custom
     assert arguments(settings_of(gpus=1, context_length=0, server_arguments={})) == {}
+
+
+def test_the_runtime_is_that_of_the_settings() -> None:
+    """The transformers server gets no flags of vLLM that the step sets itself."""
+    vllm, transformers = (
+        rollout_cluster.build_release(settings_of(runtime=runtime)).pod["spec"]["containers"][0]["args"]
+        for runtime in ("vllm", "transformers")
+    )
+    assert "--runtime" not in vllm
+    assert transformers[transformers.index("--runtime") + 1] == "transformers"
+    assert "tensor-parallel-size" in " ".join(vllm)
+    assert "tensor-parallel-size" not in " ".join(transformers)

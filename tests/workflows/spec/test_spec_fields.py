@@ -99,7 +99,10 @@ def test_annotations_match_their_table(annotation, tmp_path):
         file = write(tmp_path / str(number), text)
         if value in values or (not rule.reason and not rule.known):
             [plan] = load_plans(str(file))
-            assert (plan.rollout.server_arguments.get("performance-mode") == value) is (value in rule.effective)
+            effects = {"performance-mode": plan.rollout.server_arguments.get("performance-mode")}
+            effects |= {"runtime": plan.rollout.runtime if plan.rollout.runtime != "vllm" else None}
+            is_effective = annotation.removeprefix("kaito.sh/") in effects and value in rule.effective
+            assert (value in effects.values()) is is_effective
             continue
         with pytest.raises(InvalidInput) as caught:
             load_plans(str(file))

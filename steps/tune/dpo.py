@@ -44,13 +44,15 @@ def check_data(objective: str, pairs: bool) -> None:
     """Check the objective against data with or without ``pairs`` of answers.
 
     Raises:
-        BadInput: The objective is dpo and the data has no pairs.
+        BadInput: The objective is dpo and the data has no pairs, or sft and it has pairs.
     """
     if objective == "dpo" and not pairs:
         message = "objective dpo needs pairs of answers, but the data has no rejected answers"
         raise BadInput(message, "use data with the columns chosen and rejected, or set objective: sft")
     if objective == "sft" and pairs:
-        print("the data has pairs of answers; objective sft trains on the chosen answers only", flush=True)
+        message = "the data has pairs of answers (chosen and rejected), which objective sft does not learn from"
+        fix = "set pipeline.tune.objective: dpo, or name what to learn, pipeline.data.columns: {messages: chosen}"
+        raise BadInput(message, fix)
 
 
 def unsupported_keys(arguments: Mapping[str, Any]) -> dict[str, str]:

@@ -79,13 +79,10 @@ def test_it_learns_to_prefer_and_resumes(tiny: Path, tmp_path: Path, capsys: pyt
     assert again.adapter_digest == first.adapter_digest
 
 
-def test_sft_learns_the_chosen_answers(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    work = with_pairs(tmp_path / "work")
-    quick(work, tiny, max_steps=2)
-    out = capsys.readouterr().out
-    assert "objective sft trains on the chosen answers only" in out
-    assert "on 16 rows" in out
-    assert losses(work)[0] > 3  # a loss of tokens, not of a preference (log 2)
+def test_sft_rejects_pairs_of_answers(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the data has pairs of answers") as caught:
+        quick(with_pairs(tmp_path / "work"), tiny, max_steps=2)
+    assert "{messages: chosen}" in caught.value.fix
 
 
 def test_dpo_rejects_data_without_pairs(tiny: Path, tmp_path: Path) -> None:

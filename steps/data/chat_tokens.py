@@ -57,6 +57,8 @@ class Prepared:
     """Number of rows truncated to the maximum length."""
     longest: int
     """Tokens of the longest input row."""
+    cut_tokens: int
+    """Tokens removed from the truncated rows."""
 
     def warning(self, num_rows: int, max_length: int) -> str:
         """Return a warning about truncated and dropped rows; empty if there are none."""
@@ -86,7 +88,7 @@ def prepare(
     """
     collected: list[ChatTokens] = []
     append, numbers = into or collected.append, array("I")
-    count = truncated = longest = num_with_answer = 0
+    count = truncated = longest = cut_tokens = num_with_answer = 0
     for count, full in enumerate(tokenize_rows(tokenizer, rows, learned=learned), 1):
         row, length = full.truncate(max_length, keep), len(full.input_ids)
         longest = max(longest, length)
@@ -94,6 +96,7 @@ def prepare(
             append(row)
             numbers.append(count - 1)
             truncated += length > max_length
+            cut_tokens += max(length - max_length, 0)
         elif not num_with_answer:
             num_with_answer += full.learned > 0
     if not numbers and not num_with_answer:
@@ -103,7 +106,7 @@ def prepare(
             f"max_length={max_length} truncates all assistant tokens in all {count} rows",
             f"increase max_length (longest row: {longest} tokens)",
         )
-    return Prepared(collected, numbers, truncated, longest)
+    return Prepared(collected, numbers, truncated, longest, cut_tokens)
 
 
 def tokenize_rows(

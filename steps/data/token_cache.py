@@ -19,7 +19,7 @@ from steps.runtime import files
 
 TOKENS, NUMBERS, FACTS = "tokens.arrow", "numbers.bin", "facts.json"
 BATCH_ROWS = 1000
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Increment when tokenization or the file format changes."""
 
 
@@ -44,10 +44,11 @@ def prepare_cached(
                 prepared = prepare(tokenizer, rows, max_length, learned=learned, keep=keep, into=write)
             with files.replacing(partial / NUMBERS) as sink:
                 sink.write(prepared.numbers.tobytes())
-            files.write_json(partial / FACTS, {"key": key, "cut": prepared.truncated, "longest": prepared.longest})
+            facts = {"cut": prepared.truncated, "longest": prepared.longest, "cut_tokens": prepared.cut_tokens}
+            files.write_json(partial / FACTS, {"key": key, **facts})
     facts = json.loads((folder / FACTS).read_text())
     numbers = array("I", (folder / NUMBERS).read_bytes())
-    return Prepared(TokenRows(folder / TOKENS), numbers, facts["cut"], facts["longest"])
+    return Prepared(TokenRows(folder / TOKENS), numbers, facts["cut"], facts["longest"], facts["cut_tokens"])
 
 
 class TokenRows(Sequence[ChatTokens]):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.data import near_duplicates, row_formats
-from steps.data.chat_tokens import IGNORED, ChatTokens, Learned, stop_ids
+from steps.data.chat_tokens import IGNORED, ChatTokens, Learned, Prepared, stop_ids
 from steps.preview.settings import Result, Settings
 
 LEARNED, LEARNED_END = (
@@ -55,9 +55,7 @@ def preview(settings: Settings) -> Result:
         learned_tokens=sum(row.learned for row in prepared.rows),
         longest=prepared.longest,
         warnings=[
-            *_check_lengths(
-                lengths, prepared.truncated, len(rows) - len(prepared.rows), settings.max_length, prepared.longest
-            ),
+            *_check_lengths(prepared, sum(lengths), len(rows) - len(prepared.rows), settings.max_length),
             *_check_stop_tokens(prepared.rows, stop_ids(tokenizer, prepared.rows)),
             *_check_manifest(settings.work / "dataset" / "manifest.json"),
         ],
@@ -67,6 +65,8 @@ def preview(settings: Settings) -> Result:
         f"--- {result.rows} rows, {result.tokens} tokens, {share:.0%} of them learned (in {LEARNED}{LEARNED_END}); "
         f"tokens per row: median {lengths[len(lengths) // 2]}, longest {result.longest}"
     )
+    if prepared.truncated:
+        print(f"--- {_describe_truncation(prepared, result.tokens, settings.max_length)}")
     for warning in result.warnings:
         print(f"warning: {warning}", flush=True)
     return result
@@ -84,18 +84,25 @@ def mark_learned(tokenizer: Any, row: ChatTokens) -> str:
     return "".join(parts)
 
 
-def _check_lengths(
-    lengths: Sequence[int], num_truncated: int, num_dropped: int, max_length: int, longest: int
-) -> list[str]:
+def _check_lengths(prepared: Prepared, num_tokens: int, num_dropped: int, max_length: int) -> list[str]:
+    """Warn about truncation if rows or tokens exceed ``MAX_TRUNCATED_SHARE``; ``num_tokens`` are left of the rows."""
     warnings = []
-    if num_truncated > MAX_TRUNCATED_SHARE * len(lengths):
-        warnings.append(
-            f"{num_truncated} of {len(lengths)} rows are truncated to max_length={max_length}: increase max_length ("
-            f"longest row: {longest})"
-        )
+    row_share = prepared.truncated / len(prepared.rows)
+    token_share = prepared.cut_tokens / (num_tokens + prepared.cut_tokens)
+    if max(row_share, token_share) > MAX_TRUNCATED_SHARE:
+        truncation = _describe_truncation(prepared, num_tokens, max_length)
+        warnings.append(f"{truncation}: increase max_length (longest row: {prepared.longest})")
     if num_dropped:
         warnings.append(f"{num_dropped} rows have no learned token within max_length={max_length} and are dropped")
     return warnings
+
+
+def _describe_truncation(prepared: Prepared, num_tokens: int, max_length: int) -> str:
+    share = prepared.cut_tokens / (num_tokens + prepared.cut_tokens)
+    return (
+        f"{prepared.truncated} of {len(prepared.rows)} rows are truncated to max_length={max_length}, which removes "
+        f"{share:.1%} of the tokens"
+    )
 
 
 def _check_stop_tokens(rows: Sequence[ChatTokens], stops: Sequence[int]) -> list[str]:

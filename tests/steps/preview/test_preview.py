@@ -56,6 +56,22 @@ def test_what_would_spoil_a_training_is_told(tiny: Path, tmp_path: Path) -> None
     assert "increase max_length" in warnings or "are dropped" in warnings
 
 
+def test_the_share_of_truncated_rows_and_tokens(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = trainable_model.chat_rows(20)
+    whole = shown(tmp_path / "whole", tiny, rows, max_length=4096)
+    assert "truncated" not in capsys.readouterr().out
+    cut = shown(tmp_path / "cut", tiny, rows, max_length=whole.longest - 1)
+    longest_rows = next(n for n in range(1, 17) if cut.tokens == whole.tokens - n)
+    expected = (
+        f"{longest_rows} of 16 rows are truncated to max_length={whole.longest - 1}, which removes "
+        f"{longest_rows / whole.tokens:.1%} of the tokens"
+    )
+    assert f"--- {expected}\n" in capsys.readouterr().out
+    assert cut.warnings == [f"{expected}: increase max_length (longest row: {whole.longest})"]
+
+
 def test_the_command_fetches_and_shows(argotune: Callable[..., Any], tiny: Path, tmp_path: Path) -> None:
     trainable_model.write_rows(tmp_path / "rows" / "a.parquet", trainable_model.chat_rows(20))
     flags = command(tmp_path, tiny)

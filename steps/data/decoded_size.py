@@ -1,7 +1,8 @@
 """Bound of the memory that decoding a row group of parquet needs, before it is decoded.
 
 A parquet file of 1 KB can contain rows of gigabytes: a dictionary stores a text once, however often it is used, and
-compression shortens repetitions by thousands. The footer counts a dictionary once, so it does not show this.
+compression shortens repetitions by thousands. The footer counts a dictionary once, and can state wrong sizes, which
+the headers of pages cannot.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.data.parquet_pages import DICTIONARY_PAGE, Page, read_pages
+
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
@@ -17,8 +20,6 @@ if TYPE_CHECKING:
 
 MAX_ROW_BYTES = 256 << 20
 """Maximum decoded size of a row."""
-MAX_RATIO = 1000
-"""Compression that no real text reaches, for chunks larger than ``MAX_ROW_BYTES``."""
 
 
 class RowTooLarge(ValueError):
@@ -28,20 +29,23 @@ class RowTooLarge(ValueError):
 def bound_row_bytes(path: Path, parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> int:
     """Return an upper bound of the decoded bytes of a row of a row group; 0 if the footer excludes large rows.
 
-    Only texts of dictionaries are counted: those of other pages are bounded by the size of their chunk.
+    Only texts of dictionaries are counted: those of other pages are bounded by the size of the page.
 
     Raises:
         RowTooLarge: a row needs more than ``MAX_ROW_BYTES``; names row group and size.
-        pyarrow.ArrowException, OSError: the file is damaged.
+        ValueError, pyarrow.ArrowException, OSError: the file is damaged.
     """
     bound = 0
     for chunk in _text_chunks(parquet, group, columns):
-        size, compressed = chunk.total_uncompressed_size, max(chunk.total_compressed_size, 1)
-        if size > MAX_ROW_BYTES and size / compressed > MAX_RATIO:
-            raise _too_large(group, size, f"{chunk.path_in_schema} unpacks {size // compressed:,} times")
-        if chunk.has_dictionary_page and size * chunk.num_values > MAX_ROW_BYTES:
+        pages = _pages(path, chunk)
+        size, largest = sum(page.uncompressed for page in pages), max((page.uncompressed for page in pages), default=0)
+        if largest > MAX_ROW_BYTES:
+            raise _too_large(group, largest, f"{chunk.path_in_schema} has a page of this size")
+        has_dictionary = any(page.kind == DICTIONARY_PAGE for page in pages)
+        values = max(chunk.num_values, sum(page.values for page in pages))
+        if has_dictionary and size * values > MAX_ROW_BYTES:
             longest = _longest_entry(path, group, chunk.path_in_schema)
-            if longest * chunk.num_values > MAX_ROW_BYTES:
+            if longest * values > MAX_ROW_BYTES:
                 most = longest * _most_values(parquet, group, chunk)
                 if most > MAX_ROW_BYTES:
                     most = _largest_row(path, group, chunk.path_in_schema)
@@ -49,6 +53,14 @@ def bound_row_bytes(path: Path, parquet: pq.ParquetFile, group: int, columns: Se
                     raise _too_large(group, most, f"{chunk.path_in_schema} repeats long texts")
                 bound += most
     return bound
+
+
+def _pages(path: Path, chunk: Any) -> list[Page]:
+    start = chunk.data_page_offset
+    if chunk.dictionary_page_offset is not None:
+        start = min(start, chunk.dictionary_page_offset)
+    with path.open("rb") as file:
+        return list(read_pages(file, start, chunk.total_compressed_size))
 
 
 def _text_chunks(parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[Any]:

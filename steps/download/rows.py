@@ -153,7 +153,7 @@ def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]
                     keep(final)
         except decoded_size.RowTooLarge as error:
             invalid.setdefault(str(error), _InvalidRows()).add(count)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
             invalid.setdefault(f"damaged: {_first_line(error)}", _InvalidRows()).add(count)

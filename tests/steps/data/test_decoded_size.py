@@ -67,8 +67,30 @@ def test_a_text_that_many_rows_repeat_is_read_in_small_batches(tmp_path):
 def test_one_compressed_text_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_size, "MAX_ROW_BYTES", 4 * MB)
     path = write(tmp_path / "a.parquet", pa.table({"text": ["a" * 8 * MB]}), use_dictionary=False)
-    with pytest.raises(decoded_size.RowTooLarge, match=r"row group 0 needs up to 8 MB a row.*text unpacks"):
+    with pytest.raises(decoded_size.RowTooLarge, match=r"row group 0 needs up to 8 MB a row.*text has a page"):
         list(read_batches(path, ["text"]))
+
+
+def test_a_footer_that_states_a_small_size_hides_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoded_size, "MAX_ROW_BYTES", 4 * MB)
+    path = write(tmp_path / "a.parquet", pa.table({"text": ["a" * 8 * MB]}), use_dictionary=False)
+    size = pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size
+    content, stated = path.read_bytes(), zigzag(size)
+    # 36, with leading zeros, so that the footer keeps its length.
+    small = bytes([36 * 2 | 0x80]) + b"\x80" * (len(stated) - 2) + b"\x00"
+    path.write_bytes(content.replace(stated, small))
+    assert pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size == 36
+    with pytest.raises(decoded_size.RowTooLarge, match=r"row group 0 needs up to 8 MB a row.*text has a page"):
+        list(read_batches(path, ["text"]))
+
+
+def zigzag(number: int) -> bytes:
+    """Return a positive number as Thrift's compact protocol writes it."""
+    number, content = number * 2, b""
+    while number >= 0x80:
+        content += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return content + bytes([number])
 
 
 def test_long_texts_in_many_short_rows_are_not_refused(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOSS_FIELDS = ("weight", "train")
 """Fields that state whether a message is learned: 0 or false, 1 or true."""
+LOSS_TEXTS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+"""Values as text: a column of CSV, or of JSON in which other rows have another type."""
 STRUCTURED_FIELDS = ("tool_calls", "tools", "functions", "function_call")
 """Fields that can be JSON text."""
 
@@ -40,6 +42,7 @@ def read_fields(message: pa.StructArray, names: Sequence[str]) -> list[pa.Array]
         for index, value in enumerate(columns[name].to_pylist() if name in columns else ()):
             if value is None:
                 continue
+            value = LOSS_TEXTS.get(value.lower(), value) if isinstance(value, str) else value
             if value not in (0, 1):
                 errors[index] = f"`{name}` is {json.dumps(value, default=str)}; must be 0 or 1"
             elif train[index] not in (None, bool(value)):

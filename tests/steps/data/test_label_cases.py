@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from tuning import small_model
 
+from steps.data import message_fields
 from steps.data.dataset import read_messages
 from steps.download.settings import Settings as DownloadSettings
 from steps.download.step import download
@@ -168,3 +170,23 @@ def test_invalid_weights(tmp_path: Path, fields: dict[str, Any], message: str) -
     pq.write_table(pa.table({"messages": pa.array(rows)}), tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=message):
         download(DownloadSettings(work=tmp_path, source=tmp_path / "a.parquet", eval_split=0))
+
+
+@pytest.mark.parametrize(
+    ("weights", "learned"),
+    [
+        ([0, 1, 0.0], [False, True, False]),
+        (["0", "1", "true"], [False, True, True]),
+        ([None, False, True], [None, False, True]),
+    ],
+)
+def test_weights_of_any_type_are_read(weights, learned):
+    message = pa.array([{"role": "assistant", "content": "x", "weight": weight} for weight in weights])
+    train, _, errors = message_fields.read_fields(message, ["weight"])
+    assert (train.to_pylist(), errors.null_count) == (learned, 3)
+
+
+@pytest.mark.parametrize("weight", ["2", "half", 0.5, -1])
+def test_other_weights_are_refused(weight):
+    _, _, errors = message_fields.read_fields(pa.array([{"role": "assistant", "weight": weight}]), ["weight"])
+    assert errors[0].as_py() == f"`weight` is {json.dumps(weight)}; must be 0 or 1"

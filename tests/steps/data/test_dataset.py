@@ -38,7 +38,9 @@ def test_preference_pairs_and_text_of_the_download(tmp_path: Path) -> None:
     files = {}
     for name, columns in kinds.items():
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
-        download(Settings(work=tmp_path / name, source=tmp_path / f"{name}.parquet", eval_split=0))
+        objective = "dpo" if name == "pairs" else "sft"
+        source = tmp_path / f"{name}.parquet"
+        download(Settings(work=tmp_path / name, source=source, eval_split=0, objective=objective))
         files[name] = tmp_path / name / "dataset" / "train.parquet"
     asked, answered = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
     assert list(read_messages(files["pairs"])) == [[asked, answered]] * 5

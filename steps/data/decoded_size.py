@@ -65,7 +65,7 @@ def _pages(path: Path, chunk: Any) -> list[Page]:
 
 def _text_chunks(parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[Any]:
     metadata = parquet.metadata.row_group(group)
-    for number in range(metadata.num_columns):
+    for number in range(metadata.num_columns if metadata.num_rows else 0):
         chunk = metadata.column(number)
         if chunk.physical_type == "BYTE_ARRAY" and any(
             f"{chunk.path_in_schema}.".startswith(f"{c}.") for c in columns

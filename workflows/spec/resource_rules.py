@@ -6,7 +6,7 @@ import re
 
 from presets import Model, Sku, UnknownSku, sku, skus
 from workflows.field_path import join
-from workflows.spec import kaito_annotations, names
+from workflows.spec import kaito_annotations, names, sources
 from workflows.spec.findings import Findings
 from workflows.spec.training import ROOT, TrainingConfig
 from workflows.spec.workspace import V1ALPHA1, Partition, Resource, Workspace
@@ -126,6 +126,11 @@ def _selector(resource: Resource, findings: Findings) -> None:
         if rule.operator != "In" or len(rule.values) != 1:
             place = join(join(path, "matchExpressions"), index)
             findings.error(place, "Only allow matchLabels or 'IN' matchExpression", "write it under matchLabels")
+    sources.check_labels(resource.label_selector.match_labels, join(path, "matchLabels"), findings)
+    for index, rule in enumerate(resource.label_selector.match_expressions):
+        place = join(join(path, "matchExpressions"), index)
+        for value in rule.values:
+            sources.check_labels({rule.key: value}, place, findings)
     labels, written = resource.label_selector.labels, resource.label_selector.written
     reserved = [key for key in written if key not in labels]
     if reserved and not labels:

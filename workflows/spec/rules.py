@@ -115,11 +115,7 @@ def _metadata(workspace: Workspace, findings: Findings) -> None:
         findings.error("metadata.name", f"{given.name!r} is not a DNS-1123 label", names.LABEL_RULE)
     if given.namespace and not names.is_label(given.namespace):
         findings.error("metadata.namespace", f"{given.namespace!r} is not a DNS-1123 label", names.LABEL_RULE)
-    for key, value in given.labels.items():
-        if not names.is_label_key(key) or not names.is_label_value(value):
-            findings.error(
-                join("metadata.labels", key), f"{value!r} is not a valid Kubernetes label", names.LABELS_RULE
-            )
+    sources.check_labels(workspace.metadata.labels, "metadata.labels", findings)
     kaito_annotations.check(given.annotations, workspace.inference is not None, findings)
 
 

@@ -124,6 +124,14 @@ def check_name(name: str, path: str, findings: Findings) -> None:
         findings.error(path, f"{name!r} is not a valid Kubernetes name", names.SUBDOMAIN_RULE)
 
 
+def check_labels(labels: Mapping[str, str], path: str, findings: Findings) -> None:
+    """Report labels that Kubernetes does not allow; braces of Argo are another error, of the whole file."""
+    for key, value in labels.items():
+        is_valid = names.is_label_key(key) and names.is_label_value(value)
+        if not is_valid and "{{" not in key + value:
+            findings.error(join(path, key), f"{value!r} is not a valid Kubernetes label", names.LABELS_RULE)
+
+
 def check_image(image: str, path: str, role: str, findings: Findings, *, moves: bool = False) -> None:
     """Report an invalid image reference; placeholders and mutable tags are warnings.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from registry_fixture import Registry
 
+ROOT = Path(__file__).parents[3]
 WORKSPACE = """\
 apiVersion: kaito.sh/v1beta1
 kind: Workspace
@@ -87,8 +90,12 @@ data:
 """
 
 
-def test_what_a_library_rejects_has_file_and_line(preflight: Callable[[str], Any]) -> None:
-    done = preflight(ARGUMENTS)
+def test_what_a_library_rejects_has_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "workspace.yaml").write_text(ARGUMENTS)
+    # A new process: torch's threads do not survive a fork.
+    command = [sys.executable, "-m", "workflows.cli", "preflight", "workspace.yaml"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     for line, key in ((20, "lr_scheduler_type"), (21, "optim_args")):
         assert f"workspace.yaml:{line}: training_config.TrainingArguments.{key}: " in done.stderr

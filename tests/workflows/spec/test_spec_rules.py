@@ -257,3 +257,9 @@ BROKEN = {
 @pytest.mark.parametrize(("old", "new", "path", "words"), BROKEN.values(), ids=BROKEN)
 def test_violated_rule_is_the_only_problem_at_its_line(tmp_path, old, new, path, words):
     check_broken(tmp_path, old, new, path, words)
+
+
+@pytest.mark.parametrize("label", ["apps: a b", "apps: ends-", "a b: x", "apps: " + "x" * 64])
+def test_labels_of_the_selector_are_those_kubernetes_allows(tmp_path, label):
+    path = f"resource.labelSelector.matchLabels.{label.partition(':')[0]}"
+    check_broken(tmp_path, "      app: tuned\n", f"      {label}  # <--\n", path, "is not a valid Kubernetes label")

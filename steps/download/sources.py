@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from steps.data import file_weights
 from steps.data.formats import folders
@@ -68,14 +69,14 @@ def resolve_weights(weights: dict[str, float], names: Sequence[str]) -> list[flo
     return resolved
 
 
-def has_changed(settings: Settings, digests: Sequence[str]) -> bool:
-    """Return True if files of mounted folders have other digests than those recorded, in the order of all files."""
-    local: list[str] = []
-    for data in _inputs(settings):
-        if data.source is None:
-            return False if not local else local != list(digests[: len(local)])
-        local += [source.sha256 for source in _find_files(data.source, data)]
-    return local != list(digests)
+def has_changed(settings: Settings, recorded: Sequence[Mapping[str, Any]]) -> bool:
+    """Return True if the files of mounted folders differ from the ``sources`` recorded in the manifest."""
+    return any(
+        [source.sha256 for source in _find_files(data.source, data)]
+        != [source["sha256"] for source in recorded if source.get("input", "") == data.name]
+        for data in _inputs(settings)
+        if data.source
+    )
 
 
 def _inputs(settings: Settings) -> Iterator[NamedInput]:

@@ -43,7 +43,7 @@ def download(settings: Settings) -> Result:
         fetch.delete_downloads([path for path in used if raw in path.parents])
         raise
     finally:
-        _remove_if_empty(*(data / name for data in [raw] for name in {source.input.name for source in sources}))
+        _remove_if_empty(*{raw / source.input.name for source in sources})
         _remove_if_empty(raw, dataset)
 
 
@@ -53,7 +53,7 @@ def outputs_intact(settings: Settings, result: Result) -> bool:
     manifest = json.loads((dataset / "manifest.json").read_text())
     if manifest["data_digest"] != result.data_digest:
         return False
-    if has_changed(settings, [source["sha256"] for source in manifest["sources"]]):
+    if has_changed(settings, manifest["sources"]):
         return False
     return all(files.sha256(dataset / name) == digest for name, digest in manifest["files"].items())
 

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from steps.data import decoded_size
 from steps.download.settings import Settings
+from steps.download.sources import has_changed
 from steps.download.step import download, outputs_intact
 from steps.runtime.errors import BadInput
+from steps.runtime.files import sha256
 
 
 def chats(count: int, topic: str) -> list[list[dict[str, str]]]:
@@ -74,6 +76,15 @@ def test_the_input_of_kaito_is_mixed_with_named_ones(tmp_path: Path, folders) ->
     assert outputs_intact(plan, result)
     (Path(folders["code"]) / "b.jsonl").write_text('{"question": "x", "answer": "y"}\n')
     assert not outputs_intact(plan, result)
+
+
+def test_a_changed_folder_is_noticed_beside_inputs_from_urls(tmp_path: Path, folders) -> None:
+    plan = settings(tmp_path, code(folders), urls=["https://example.com/a.parquet"])
+    file = Path(folders["code"]) / "b.jsonl"
+    recorded = [{"sha256": "0" * 64}, {"sha256": sha256(file), "input": "code"}]
+    assert not has_changed(plan, recorded)
+    file.write_text('{"question": "x", "answer": "y"}\n')
+    assert has_changed(plan, recorded)
 
 
 def test_the_digest_depends_on_the_columns_of_an_input_and_not_on_folders(tmp_path: Path, folders) -> None:

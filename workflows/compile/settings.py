@@ -46,7 +46,7 @@ from workflows.estimate.plan_estimate import context_length, processes
 from workflows.plan.layers import as_dict
 from workflows.plan.model import Data, Plan
 from workflows.plan.nodes import provider, provisions_nodes
-from workflows.plan.pods import for_pod, fragments
+from workflows.plan.pods import SERVE, for_pod, fragments
 from workflows.spec.field_types import whole_seconds
 
 S = TypeVar("S", bound=Options)
@@ -210,7 +210,7 @@ def rollout(plan: Plan) -> Rollout:
         context_length=context_length(plan),
         registry_secret=section.pull_secret or (plan.output.push_secret if plan.output else ""),
         service_account=plan.service_account if plan.azure_workload_identity else "",
-        pod_options=fragments(for_pod(plan.pods, "serve")),
+        pod_options=fragments(for_pod(plan.pods, SERVE)),
     )
 
 

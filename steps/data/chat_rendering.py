@@ -40,3 +40,11 @@ def render(tokenizer: Any, messages: Sequence[Message], *, prompt: bool = False,
             "alternate user and assistant messages; some templates accept no system message",
         ) from None
     return text
+
+
+def render_changed(tokenizer: Any, messages: Sequence[Message], number: int) -> str | None:
+    """Render messages that differ from those of row ``number``; None if the template rejects them."""
+    try:
+        return render(tokenizer, messages, number=number)
+    except BadInput:
+        return None

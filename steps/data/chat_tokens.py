@@ -13,18 +13,18 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from steps.data import message_turns
 from steps.data.chat_rendering import UNRENDERED, Message, render
 from steps.data.dataset import TEXT
+from steps.data.tokenization import Learned, Tokenization
+from steps.data.unrendered_fields import check_rendered
 from steps.runtime.errors import BadInput
 
 IGNORED = -100
 BATCH_ROWS = 512
 """Rows per call of the tokenizer, which uses all processors."""
-Learned = Literal["assistant", "last", "all"]
-"""Loss scope: each assistant turn, only the last one, or every token."""
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,21 @@ class Prepared:
 def prepare(
     tokenizer: Any,
     rows: Iterable[Sequence[Message]],
-    max_length: int,
+    tokenization: Tokenization,
     *,
-    learned: Learned = "assistant",
-    keep: str = "keep_start",
     into: Callable[[ChatTokens], object] | None = None,
 ) -> Prepared:
-    """Tokenize rows of messages and truncate them to ``max_length``; pass each to ``into`` if set.
+    """Tokenize rows of messages and truncate them; pass each to ``into`` if set.
 
     Raises:
         BadInput: the template rejects a row, ignores a field of it, or is missing; no row has an assistant token
-            within ``max_length``.
+            within the maximum length.
     """
+    max_length, keep = tokenization.max_length, tokenization.keep
     collected: list[ChatTokens] = []
     append, numbers = into or collected.append, array("I")
     count = truncated = longest = cut_tokens = num_with_answer = 0
-    for count, full in enumerate(tokenize_rows(tokenizer, rows, learned=learned), 1):
+    for count, full in enumerate(tokenize_rows(tokenizer, rows, learned=tokenization.learned), 1):
         row, length = full.truncate(max_length, keep), len(full.input_ids)
         longest = max(longest, length)
         if row.learned:
@@ -158,7 +157,7 @@ def _tokenize_batch(
         encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     except NotImplementedError:
         raise BadInput("the tokenizer does not support offset mapping", "use a fast tokenizer") from None
-    message_turns.check_rendered(tokenizer, rows, texts, first)
+    check_rendered(tokenizer, rows, texts, first)
     special = set(tokenizer.get_added_vocab().values())
     tokenized = []
     for number, (row, text, ids, offsets) in enumerate(

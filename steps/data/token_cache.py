@@ -6,6 +6,7 @@ replaces a cache of other rows or settings in the same directory.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
-from steps.data.chat_tokens import ChatTokens, Learned, Prepared, prepare
+from steps.data.chat_tokens import ChatTokens, Prepared, prepare
 from steps.data.dataset import Rows
+from steps.data.tokenization import Tokenization
 from steps.runtime import files
 
 TOKENS, NUMBERS, FACTS = "tokens.arrow", "numbers.bin", "facts.json"
@@ -23,25 +25,17 @@ FORMAT_VERSION = 3
 """Increment when tokenization or the file format changes."""
 
 
-def prepare_cached(
-    tokenizer: Any,
-    rows: Rows,
-    folder: Path,
-    max_length: int,
-    *,
-    learned: Learned = "assistant",
-    keep: str = "keep_start",
-) -> Prepared:
+def prepare_cached(tokenizer: Any, rows: Rows, folder: Path, tokenization: Tokenization) -> Prepared:
     """Return ``chat_tokens.prepare``, cached in ``folder``.
 
     Raises:
         BadInput: as ``chat_tokens.prepare``.
     """
-    key = _compute_key(tokenizer, rows, max_length, learned, keep)
+    key = _compute_key(tokenizer, rows, tokenization)
     if not _is_cached(folder, key):
         with files.replacing_folder(folder) as partial:
             with files.replacing(partial / TOKENS) as sink, _open_writer(sink) as write:
-                prepared = prepare(tokenizer, rows, max_length, learned=learned, keep=keep, into=write)
+                prepared = prepare(tokenizer, rows, tokenization, into=write)
             with files.replacing(partial / NUMBERS) as sink:
                 sink.write(prepared.numbers.tobytes())
             facts = {"cut": prepared.truncated, "longest": prepared.longest, "cut_tokens": prepared.cut_tokens}
@@ -85,7 +79,7 @@ class TokenRows(Sequence[ChatTokens]):
         return Dataset.from_file(str(self.file))
 
 
-def _compute_key(tokenizer: Any, rows: Rows, max_length: int, learned: Learned, keep: str) -> str:
+def _compute_key(tokenizer: Any, rows: Rows, tokenization: Tokenization) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = [
         files.sha256_text(backend.to_str()) if backend else type(tokenizer).__name__,
@@ -93,7 +87,7 @@ def _compute_key(tokenizer: Any, rows: Rows, max_length: int, learned: Learned, 
         tokenizer.eos_token_id,
         rows.digest,
     ]
-    return files.sha256_text(json.dumps([FORMAT_VERSION, *parts, max_length, learned, keep]))
+    return files.sha256_text(json.dumps([FORMAT_VERSION, *parts, *dataclasses.astuple(tokenization)]))
 
 
 def _is_cached(folder: Path, key: str) -> bool:

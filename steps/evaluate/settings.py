@@ -67,6 +67,10 @@ class Settings(EvaluationOptions):
     """Arguments of transformers' BitsAndBytesConfig, as in training."""
     max_length: int = Field(1024, ge=1)
     """Maximum tokens per row; longer rows are truncated."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """Objective of the training: with dpo only the last answer of a row counts."""
+    training_arguments: dict[str, Any] = {}
+    """Arguments of trl's SFTConfig, as in training, for which tokens count and how rows are truncated."""
     seed: Seed = 42
     """Seed of the choice of samples."""
     adapter_digest: str = ""

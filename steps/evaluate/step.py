@@ -12,6 +12,7 @@ from typing import Any
 from steps.data.chat_tokens import Message, Prepared, stop_ids
 from steps.data.dataset import TEXT, dataset_folder, read_messages
 from steps.data.token_cache import prepare_cached
+from steps.data.tokenization import Tokenization
 from steps.evaluate import answer_metrics, evaluated_models, evaluation_record, gate, lm_tasks
 from steps.evaluate.answer_metrics import Scores
 from steps.evaluate.answers import answer
@@ -43,7 +44,8 @@ def evaluate(settings: Settings) -> Result:
     base = fetch_model(settings.preset, settings.model, settings.revision)
     previous = evaluated_models.previous_folder(settings.previous, settings.work, folder)
     tokenizer = load_tokenizer(folder)
-    prepared = prepare_cached(tokenizer, rows, settings.work / "tokens" / "eval", settings.max_length)
+    cache = settings.work / "tokens" / "eval"
+    prepared = prepare_cached(tokenizer, rows, cache, Tokenization.from_settings(settings))
     if warning := prepared.warning(len(rows), settings.max_length):
         print(warning, flush=True)
     chosen = _sample_rows(rows, prepared, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,8 @@ class Settings(Options):
     """Rows to show."""
     seed: Seed = 42
     """Seed of the sample of rows."""
+    objective: Literal["sft", "dpo"] = "sft"
+    """Objective of the training: with dpo only the last answer of a row is learned."""
     training_arguments: dict[str, Any] = {}
     """Arguments of trl's SFTConfig, for which tokens are learned and how rows are truncated."""
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from steps.data import near_duplicates, row_formats
-from steps.data.chat_tokens import IGNORED, ChatTokens, Learned, Prepared, stop_ids
+from steps.data.chat_tokens import IGNORED, ChatTokens, Prepared, stop_ids
+from steps.data.tokenization import Tokenization
 from steps.preview.settings import Result, Settings
 
 LEARNED, LEARNED_END = (
@@ -32,17 +33,13 @@ def preview(settings: Settings) -> Result:
     from steps.data.dataset import read_messages
     from steps.data.token_cache import prepare_cached
     from steps.models.model import fetch_tokenizer, prepare_libraries
-    from steps.tune.training_config import loss_scope
 
     rows = read_messages(settings.work / "dataset" / "train.parquet")
     prepare_libraries()
     tokenizer = fetch_tokenizer(settings.preset, settings.model, settings.revision)
     tokenizer.chat_template = settings.model_config_.get("chat_template") or tokenizer.chat_template
-    scope: Learned = loss_scope(settings.training_arguments)
-    keep = settings.training_arguments.get("truncation_mode", "keep_start")
-    prepared = prepare_cached(
-        tokenizer, rows, settings.work / "tokens" / "train", settings.max_length, learned=scope, keep=keep
-    )
+    cache = settings.work / "tokens" / "train"
+    prepared = prepare_cached(tokenizer, rows, cache, Tokenization.from_settings(settings))
     samples = sorted(
         random.Random(settings.seed).sample(range(len(prepared.rows)), min(settings.rows, len(prepared.rows)))
     )

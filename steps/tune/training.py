@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from steps.data.dataset import Rows
 from steps.data.token_cache import prepare_cached
+from steps.data.tokenization import Tokenization
 from steps.models import sharding
 from steps.models.model import BaseModel, attention, describe_device, load_base, load_tokenizer
 from steps.runtime.errors import BadInput
@@ -114,9 +115,7 @@ def _prepare_dataset(
         pairs = dpo.pairs(tokenizer, inputs.rows, inputs.rejected, settings.max_length)
         return dpo.dataset(pairs), len(pairs)
     cache = settings.work / "tokens" / "train"
-    prepared = prepare_cached(
-        tokenizer, inputs.rows, cache, settings.max_length, learned=config.loss_scope, keep=config.keep
-    )
+    prepared = prepare_cached(tokenizer, inputs.rows, cache, Tokenization.from_settings(settings))
     if warning := prepared.warning(len(inputs.rows), settings.max_length):
         print(warning, flush=True)
     return batching.dataset(prepared.rows, config.arguments), len(prepared.rows)

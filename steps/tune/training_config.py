@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from steps.data.chat_tokens import Learned
 from steps.models import sharding
 from steps.models.model import compute_dtype
 from steps.runtime import validation_messages
@@ -52,10 +51,6 @@ class TrainingConfig:
     """Arguments of ``peft.LoraConfig``."""
     dtype: str
     """Type of weights that are not quantized; empty: the device's compute dtype."""
-    loss_scope: Learned
-    """Tokens that the loss is computed on."""
-    keep: str
-    """End of a truncated row that is kept: ``keep_start`` or ``keep_end``."""
     by_epoch: bool
     """Save at the end of each epoch."""
     objective: str = "sft"
@@ -105,8 +100,6 @@ def check(settings: TrainingOptions, preset_targets: Sequence[str]) -> TrainingC
         },
         lora=lora,
         dtype=str(settings.model_config_.get("dtype") or settings.model_config_.get("torch_dtype") or ""),
-        loss_scope=loss_scope(arguments),
-        keep=arguments.get("truncation_mode", "keep_start"),
         by_epoch=arguments.get("save_strategy") == "epoch",
         objective=settings.objective,
         beta=settings.beta,
@@ -289,13 +282,6 @@ def _unsupported_arguments(settings: TrainingOptions, arguments: Mapping[str, An
 
 def _is_handled_here(key: str) -> bool:
     return key in (*WITHOUT_EFFECT, *UNSUPPORTED, "assistant_only_loss", "completion_only_loss", "truncation_mode")
-
-
-def loss_scope(arguments: Mapping[str, Any]) -> Learned:
-    """Return the tokens that the loss is computed on."""
-    if arguments.get("completion_only_loss"):
-        return "last"
-    return "all" if arguments.get("assistant_only_loss") is False else "assistant"
 
 
 def _targets(targets: Sequence[str] | str) -> list[str] | str:

@@ -132,6 +132,7 @@ def preview(plan: Plan, rows: int) -> Preview:
         work=WORK,
         model=plan.model.repository,
         max_length=tuning.max_length,
+        objective=tuning.objective,
         training_arguments=tuning.training_arguments,
         **{"model_config": tuning.model_config_},
         rows=rows,

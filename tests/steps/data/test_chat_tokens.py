@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from steps.data.chat_tokens import IGNORED, prepare, render, stop_ids, tokenize
+from steps.data.tokenization import Tokenization
 from steps.runtime.errors import BadInput
 
 SYSTEM = {"role": "system", "content": "Be short."}
@@ -130,7 +131,7 @@ def test_row_that_the_template_rejects(tokenizer: Any) -> None:
 def test_rows_are_truncated_and_counted(tokenizer: Any) -> None:
     short, long = [ASK, ANSWER], [SYSTEM, *[ASK] * 9, ANSWER]
     length = len(tokenize(tokenizer, TALK[:3]).input_ids)
-    prepared = prepare(tokenizer, [short, TALK, long], length)
+    prepared = prepare(tokenizer, [short, TALK, long], Tokenization(length))
     assert list(prepared.numbers) == [0, 1]
     assert prepared.rows == [tokenize(tokenizer, short), tokenize(tokenizer, TALK).truncate(length)]
     assert prepared.truncated == 1
@@ -139,7 +140,7 @@ def test_rows_are_truncated_and_counted(tokenizer: Any) -> None:
         f"of 3 rows, 1 truncated to {length} tokens and 1 dropped because no assistant token remains "
         f"(longest row: {prepared.longest} tokens; increase max_length)"
     )
-    assert prepare(tokenizer, [short], length).warning(1, length) == ""
+    assert prepare(tokenizer, [short], Tokenization(length)).warning(1, length) == ""
 
 
 def test_truncation_can_keep_the_end(tokenizer: Any) -> None:
@@ -150,13 +151,13 @@ def test_truncation_can_keep_the_end(tokenizer: Any) -> None:
 
 def test_no_row_fits(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="max_length=4 truncates all assistant tokens in all 2 rows") as caught:
-        prepare(tokenizer, [TALK, [ASK, ANSWER]], 4)
+        prepare(tokenizer, [TALK, [ASK, ANSWER]], Tokenization(4))
     assert f"longest row: {len(tokenize(tokenizer, TALK).input_ids)} tokens" in caught.value.fix
 
 
 def test_rows_without_assistant_turn(tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="assistant message"):
-        prepare(tokenizer, [[ASK], [SYSTEM, ASK]], 100)
+        prepare(tokenizer, [[ASK], [SYSTEM, ASK]], Tokenization(100))
 
 
 ANSWERS = st.text(st.sampled_from([*"abc .\n\t ", "\u00e9", "\u4e2d", "\U0001f600"]), max_size=12)

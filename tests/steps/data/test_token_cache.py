@@ -15,6 +15,7 @@ from steps.data import chat_tokens
 from steps.data.chat_tokens import prepare, tokenize
 from steps.data.dataset import Rows, read_messages
 from steps.data.token_cache import TokenRows, prepare_cached
+from steps.data.tokenization import Tokenization
 from steps.runtime.errors import BadInput
 from steps.tune import batching
 
@@ -47,8 +48,8 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_cached_tokens_equal_those_in_memory(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
-    expected = prepare(tokenizer, rows, LENGTH)
-    found = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    expected = prepare(tokenizer, rows, Tokenization(LENGTH))
+    found = prepare_cached(tokenizer, rows, tmp_path / "tokens", Tokenization(LENGTH))
     assert 0 < len(expected.rows) < 60 and expected.truncated  # rows of each fate
     assert (list(found.rows), found.numbers) == (expected.rows, expected.numbers)
     assert [found.rows[n] for n in (0, 5, -1)] == [expected.rows[n] for n in (0, 5, -1)]
@@ -63,36 +64,36 @@ def test_cached_tokens_equal_those_in_memory(tokenizer: Any, rows: Rows, tmp_pat
 
 def test_batched_tokenization_equals_single_rows(tokenizer: Any, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_tokens, "BATCH_ROWS", 7)
-    assert prepare(tokenizer, rows, 256).rows == [tokenize(tokenizer, row) for row in rows]
+    assert prepare(tokenizer, rows, Tokenization(256)).rows == [tokenize(tokenizer, row) for row in rows]
 
 
 def test_cache_is_reused_after_a_restart(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
-    first = prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    first = prepare_cached(tokenizer, rows, tmp_path / "tokens", Tokenization(LENGTH))
     assert batch_sizes == [60]
-    again = prepare_cached(trainable_model.make_tokenizer(), rows, tmp_path / "tokens", LENGTH)
+    again = prepare_cached(trainable_model.make_tokenizer(), rows, tmp_path / "tokens", Tokenization(LENGTH))
     assert batch_sizes == [60] and list(again.rows) == list(first.rows)
-    for settings in ({"learned": "all"}, {"keep": "keep_end"}):
-        prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH, **settings)
+    for settings in (Tokenization(LENGTH, "all"), Tokenization(LENGTH, keep="keep_end")):
+        prepare_cached(tokenizer, rows, tmp_path / "tokens", settings)
     assert len(batch_sizes) == 3
     tokenizer.chat_template += "{# another, that writes the same #}"
-    prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    prepare_cached(tokenizer, rows, tmp_path / "tokens", Tokenization(LENGTH))
     assert len(batch_sizes) == 4
     (tmp_path / "tokens" / "facts.json").unlink()  # as after a kill
-    prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    prepare_cached(tokenizer, rows, tmp_path / "tokens", Tokenization(LENGTH))
     assert len(batch_sizes) == 5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.parquet", "tokens"]
 
 
 def test_other_rows_are_tokenized_again(tokenizer: Any, rows: Rows, tmp_path: Path, batch_sizes: list[int]) -> None:
-    prepare_cached(tokenizer, rows, tmp_path / "tokens", LENGTH)
+    prepare_cached(tokenizer, rows, tmp_path / "tokens", Tokenization(LENGTH))
     trainable_model.write_rows(rows.file, trainable_model.chat_rows(61))
-    assert len(prepare_cached(tokenizer, read_messages(rows.file), tmp_path / "tokens", 256).rows) == 61
+    assert len(prepare_cached(tokenizer, read_messages(rows.file), tmp_path / "tokens", Tokenization(256)).rows) == 61
     assert batch_sizes == [60, 61]
 
 
 def test_unusable_rows_leave_no_cache(tokenizer: Any, rows: Rows, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="max_length=2 truncates all assistant tokens"):
-        prepare_cached(tokenizer, rows, tmp_path / "tokens", 2)
+        prepare_cached(tokenizer, rows, tmp_path / "tokens", Tokenization(2))
     assert not (tmp_path / "tokens").exists()
 
 

@@ -311,3 +311,21 @@ def test_the_deployed_adapter_can_be_an_image(
     pushed = package.package(package.Settings(work=tmp_path, image=f"{open_registry.address}/team/service:1"))
     compared = run(work, tiny, previous=pushed.image_reference)
     assert compared.previous_loss == run(work, tiny, previous=str(others["worse"])).previous_loss
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"assistant_only_loss": False}, {"completion_only_loss": True}, {"truncation_mode": "keep_end"}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_the_tokens_that_training_learns_are_measured(tiny: Path, tmp_path: Path, arguments: dict[str, Any]) -> None:
+    talks = [first + second for first, second in zip(EVAL, reversed(EVAL), strict=True)]
+    for name in ("train", "eval"):
+        trainable_model.write_rows(tmp_path / "dataset" / f"{name}.parquet", talks)
+    shared = {"max_length": 57, "training_arguments": arguments}
+    tune(TuneSettings(work=tmp_path, model=str(tiny), rank=4, max_steps=1, **shared))
+    run(tmp_path, tiny, samples=0, **shared)
+    tokens = {name: (tmp_path / "tokens" / name / "tokens.arrow").read_bytes() for name in ("train", "eval")}
+    assert tokens["train"] == tokens["eval"]
+    run(tmp_path, tiny, samples=0, max_length=57)
+    assert (tmp_path / "tokens" / "eval" / "tokens.arrow").read_bytes() != tokens["train"], "the default differs"

@@ -13,6 +13,7 @@ import trainable_model
 from tuning import losses, quick, with_rows
 
 from steps.data.chat_tokens import ChatTokens, prepare
+from steps.data.tokenization import Tokenization
 from steps.models.model import load_base, load_tokenizer
 from steps.tune import batching
 
@@ -21,7 +22,7 @@ def mixed_rows(tokenizer: Any) -> list[ChatTokens]:
     """Return rows of very different lengths."""
     turns = trainable_model.chat_rows(12)
     conversations = [list(chain(*turns[:count])) for count in (1, 4, 2, 3, 1, 2)]
-    return prepare(tokenizer, conversations, 256).rows
+    return prepare(tokenizer, conversations, Tokenization(256)).rows
 
 
 @pytest.mark.parametrize("arguments", [{"padding_free": True}, {"packing": True, "max_length": 256}])

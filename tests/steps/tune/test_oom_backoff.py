@@ -85,7 +85,7 @@ def test_a_gpu_tries_gradient_checkpointing_first(
     import torch
 
     monkeypatch.setattr(oom_backoff, "choose_device", lambda: "cuda")
-    config = TrainingConfig({BATCH_SIZE: 4, **user}, {}, "", "assistant", "keep_start", by_epoch=False)
+    config = TrainingConfig({BATCH_SIZE: 4, **user}, {}, "", by_epoch=False)
     tried: list[dict[str, Any]] = []
 
     def train(config: TrainingConfig) -> str:

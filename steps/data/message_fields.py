@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
+IDENTIFIERS = ("id", "message_id", "tool_call_id", "name", "index", "timestamp", "created_at")
+"""Fields that identify messages or their parts, and need not be rendered."""
+CONTENT_ERROR = "argotune: error of content"
+"""Field of messages whose content has parts that are not text: the reason."""
 LOSS_FIELDS = ("weight", "train")
 """Fields that state whether a message is learned: 0 or false, 1 or true."""
 LOSS_TEXTS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
@@ -52,6 +56,9 @@ def read_fields(message: pa.StructArray, names: Sequence[str]) -> list[pa.Array]
     fields: list[dict[str, Any]] = [{} for _ in range(len(message))]
     for name, column in columns.items():
         for index, value in enumerate(column.to_pylist() if name not in LOSS_FIELDS else ()):
+            if name == CONTENT_ERROR:
+                errors[index] = value or errors[index]
+                continue
             try:
                 value = parse_field(name, value)
             except ValueError:

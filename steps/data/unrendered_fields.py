@@ -12,10 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 from steps.data.chat_rendering import Message, render_changed
+from steps.data.message_fields import IDENTIFIERS
 from steps.runtime.errors import BadInput
 
-IDENTIFIERS = ("id", "message_id", "tool_call_id", "name", "index", "timestamp", "created_at")
-"""Fields that identify messages, which templates need not render."""
 NESTED_IDENTIFIERS = ("id", "call_id", "index")
 OPEN_KEYS = ("arguments", "properties")
 """Fields whose keys are data too."""
@@ -69,7 +68,7 @@ def _shape(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((key, value[key] if key in ("role", "type", "train") else _shape(value[key])) for key in value)
     if isinstance(value, list):
-        return [], *map(_shape, value)
+        return "list", *map(_shape, value)
     return type(value).__name__
 
 
@@ -154,7 +153,7 @@ def _replaced(value: Any, path: Path, mark: Any) -> Any:
     """Return a copy of ``value`` with ``mark`` at ``path``."""
     if not path:
         return mark
-    copy = value.copy() if isinstance(value, dict) else list(value)
+    copy: Any = value.copy() if isinstance(value, dict) else list(value)
     copy[path[0]] = _replaced(copy[path[0]], path[1:], mark)
     return copy
 

@@ -2,86 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import trainable_model
+from small_runs import SmallRun, make_home
 
-WORKSPACE = """\
-apiVersion: kaito.sh/v1beta1
-kind: Workspace
-metadata: {name: killed}
-tuning:
-  preset: {name: smollm2-135m-instruct}
-  method: qlora
-  config: training
-  input: {volumeSource: {persistentVolumeClaim: {claimName: rows}}}
-  output: {volumeSource: {persistentVolumeClaim: {claimName: adapter}}}
-pipeline:
-  data: {evalSplit: 0}
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: training}
-data:
-  training_config.yaml: |
-    training_config:
-      LoraConfig: {r: 4, lora_dropout: 0.1}
-      TrainingArguments: {num_train_epochs: 3, learning_rate: 5.0e-3, per_device_train_batch_size: 4}
-"""
 ROWS, STEPS = 70, 54
 
 
-class Run:
-    """``argotune run`` of the Workspace in a separate directory."""
-
-    def __init__(self, folder: Path, home: Path) -> None:
-        self.folder = folder / "runs" / "killed-1"
-        self.work = self.folder / "volumes" / "work"
-        self.log = folder / "output.log"
-        trainable_model.write_rows(folder / "rows" / "a.parquet", trainable_model.chat_rows(ROWS))
-        (folder / "adapter").mkdir()
-        (folder / "workspace.yaml").write_text(WORKSPACE)
-        self.volumes = [word for name in ("rows", "adapter") for word in ("--volume", f"{name}={folder / name}")]
-        self.command = [sys.executable, "-m", "workflows.cli", "run", folder / "workspace.yaml"]
-        self.command += ["--set", "model.repository=/mnt/models/tiny", "--runs-dir", self.folder.parent]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ARGOTUNE_")}
-        isolated = {"HOME": str(home), "ARGOTUNE_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        self.environment = inherited | isolated
-
-    def begin(self) -> subprocess.Popen[bytes]:
-        return self.start("--name", "killed-1", *self.volumes)
-
-    def start(self, *flags: str) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*self.command, *flags], stdout=log, stderr=subprocess.STDOUT, env=self.environment
-            )
-
-    def finish(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.wait(timeout=600) == 0, self.log.read_text()
-
-    def nodes(self) -> dict[str, Any]:
-        nodes: dict[str, Any] = json.loads((self.folder / "state.json").read_text())["nodes"]
-        return nodes
+class Run(SmallRun):
+    """A run with the curve of its training."""
 
     def losses(self) -> dict[int, float]:
         entries = trainable_model.curve(self.work)
         by_step = {int(entry["step"]): entry["loss"] for entry in entries}
         assert len(by_step) == len(entries), "duplicate step in the loss curve"
         return by_step
-
-    def adapter(self) -> str:
-        result: dict[str, str] = json.loads((self.work / "results" / "tune.json").read_text())["result"]
-        return result["adapter_digest"]
 
     def tuning(self, at_step: int) -> int:
         """Return the process id of the tune step, after it has reached a step and saved a checkpoint."""
@@ -99,11 +40,11 @@ class Run:
 
 def test_a_killed_run_resumes_with_the_same_loss_curve(tmp_path: Path) -> None:
     """The tune step is killed and retried, then the runner is killed and resumed with ``--resume``."""
-    home = tmp_path / "home"
-    trainable_model.make_model(home / "volumes" / "argotune-models" / "tiny")
-    undisturbed = Run(tmp_path / "undisturbed", home)
+    home = make_home(tmp_path / "home")
+    settings = {"method": "qlora", "epochs": 3}
+    undisturbed = Run(tmp_path / "undisturbed", home, ROWS, **settings)
     undisturbed.finish(undisturbed.begin())
-    run = Run(tmp_path / "disturbed", home)
+    run = Run(tmp_path / "disturbed", home, ROWS, **settings)
     process = run.begin()
     try:
         os.kill(run.tuning(at_step=STEPS // 3), signal.SIGKILL)

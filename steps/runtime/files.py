@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,21 +14,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+_TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.partial", re.DOTALL)
+_cleaned: set[Path] = set()
+"""Folders without temporary files of earlier processes."""
+
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[IO[bytes]]:
     """Open ``path`` for writing so that readers see either the old or the complete new file.
 
-    The content is synced to disk before the rename. On an error, the old file stays and no temporary file remains.
+    The content is synced to disk before the rename. On an error, the old file stays and no temporary file remains; the
+    temporary files of killed writers are deleted by the next process that writes into the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.partial")
     try:
-        with open(temporary, "wb", opener=_open_private if private else None) as file:
+        with _open_locked(temporary, private=private) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -68,8 +76,36 @@ def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", private=private)
 
 
+def _open_locked(path: Path, *, private: bool) -> IO[bytes]:
+    """Open a new file, with a lock that shows that its writer is alive where the file system has locks."""
+    while True:
+        file = open(path, "wb", opener=_open_private if private else None)  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a process is deleting it as abandoned
+            file.close()
+            continue
+        except OSError:
+            return file
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()
+
+
 def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _delete_abandoned(folder: Path) -> None:
+    """Delete the temporary files of killed writers, once per process and folder."""
+    if folder in _cleaned:
+        return
+    _cleaned.add(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for path in [Path(entry.path) for entry in entries if _TEMPORARY.fullmatch(entry.name)]:
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A local server process: start it so that it outlives the step, find it again, check it, stop it.
 
 Its record (JSON) is written before the process is created and completed afterwards, so the process is found even if
-the step is killed in between. A process is identified by pid and creation time, so a later process with the same pid
+the step is killed in between. A process is identified by pid and start ticks, so a later process with the same pid
 is never touched; children are found by process group and by an environment variable.
 """
 
@@ -24,6 +24,7 @@ import psutil
 
 from steps.runtime import files
 from steps.runtime.errors import InsufficientCapacity, StepError, TimeLimit
+from steps.runtime.process_identity import process_identity
 from steps.serving import serving_client
 
 RECORD = "server.json"
@@ -58,8 +59,8 @@ class Server:
     """Value of ``ARGOTUNE_SERVER`` in the environment of the process and its children."""
     pid: int = 0
     """0 until the process exists."""
-    created: float = 0.0
-    """Creation time of the process by psutil."""
+    identity: str = ""
+    """Identity of the process (``steps.runtime.process_identity``)."""
     adapters: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """Adapters that have answered (``steps.serving.desired_adapters``)."""
 
@@ -86,7 +87,7 @@ def start(server: Server, record: Path, log: Path, environment: Mapping[str, str
             start_new_session=True,
         )
     _children[process.pid] = process
-    server = dataclasses.replace(server, pid=process.pid, created=psutil.Process(process.pid).create_time())
+    server = dataclasses.replace(server, pid=process.pid, identity=process_identity(process.pid))
     write(record, server)
     return server
 
@@ -94,18 +95,20 @@ def start(server: Server, record: Path, log: Path, environment: Mapping[str, str
 def read(record: Path) -> Server | None:
     """Return the server of a record; None if the record is missing or incomplete."""
     try:
-        return Server(**json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(record.read_text())
+        content.pop("created", None)  # of earlier versions, whose servers are found by their mark
+        return Server(**content)
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
 def is_alive(server: Server) -> bool:
     """Return True if the main process is running."""
-    if not server.pid:
+    if not server.pid or not server.identity:
         return bool(processes(server))
     try:
-        process = psutil.Process(server.pid)
-        return process.create_time() == server.created and process.status() != psutil.STATUS_ZOMBIE
+        is_zombie = psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE
+        return not is_zombie and process_identity(server.pid) == server.identity
     except psutil.NoSuchProcess:
         return False
 
@@ -179,8 +182,9 @@ def adapters_file(server: Server, folder: Path) -> Path:
 
 def processes(server: Server) -> list[psutil.Process]:
     """Return all running processes of the server."""
-    is_reused = bool(server.pid) and psutil.pid_exists(server.pid) and _creation(server.pid) != server.created
-    group = 0 if is_reused else server.pid
+    # Without a process of this pid, its children can still have its group.
+    identity = process_identity(server.pid) if server.pid else ""
+    group = server.pid if identity in ("", server.identity) else 0
     return [process for process in psutil.process_iter() if _belongs(process, group, server.mark)]
 
 
@@ -266,13 +270,6 @@ def _belongs(process: psutil.Process, group: int, mark: str) -> bool:
 def _send(process: psutil.Process, signal_: signal.Signals) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process.send_signal(signal_)
-
-
-def _creation(pid: int) -> float:
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return 0.0
 
 
 def write(record: Path, server: Server) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 from served_files import file_server
 
 from steps.runtime.errors import InsufficientCapacity, StepError, TimeLimit
+from steps.runtime.process_identity import process_identity
 from steps.serving import server
 from steps.serving.server import PortInUse, Server
 
@@ -47,7 +49,7 @@ def test_start_find_and_stop(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base", "tuned"], server.free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 20)
     assert server.read(record) == started
-    assert psutil.Process(started.pid).create_time() == started.created
+    assert process_identity(started.pid) == started.identity
     assert os.getsid(started.pid) == started.pid, "it would not outlive the session of its parent"
     assert server.stop(record) == started
     assert not server.is_alive(started)
@@ -74,7 +76,7 @@ def test_unhealthy_if_another_server_has_the_port(record: Path, log: Path, tmp_p
 
 def test_a_server_without_a_recorded_pid_is_found(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
-    unrecorded = dataclasses.replace(started, pid=0, created=0.0)
+    unrecorded = dataclasses.replace(started, pid=0, identity="")
     server.write(record, unrecorded)
     wait_for(Path(f"/proc/{started.pid}/environ"))
     assert [process.pid for process in server.processes(unrecorded)] == [started.pid]
@@ -82,10 +84,32 @@ def test_a_server_without_a_recorded_pid_is_found(record: Path, log: Path) -> No
     assert not server.is_alive(started)
 
 
+def test_a_server_is_found_after_the_clock_was_corrected(
+    record: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psutil's creation time moves with the boot time that the kernel derives from the clock."""
+    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    server.wait_until_healthy(started, log, 20)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+    assert server.is_alive(started)
+    assert [process.pid for process in server.processes(started)] == [started.pid]
+
+
+def test_the_record_of_an_earlier_version_is_read(record: Path, log: Path) -> None:
+    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    server.wait_until_healthy(started, log, 20)
+    content = {key: value for key, value in dataclasses.asdict(started).items() if key != "identity"}
+    record.write_text(json.dumps(content | {"created": 1764300000.25}))
+    earlier = server.read(record)
+    assert earlier and server.is_alive(earlier) and server.is_healthy(earlier)
+    assert server.stop(record) == earlier
+    assert not server.is_alive(started)
+
+
 def test_another_process_with_the_same_pid_is_not_touched(record: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        stale = dataclasses.replace(file_server(record.parent, ["base"], 8000), pid=other.pid, created=1.0)
+        stale = dataclasses.replace(file_server(record.parent, ["base"], 8000), pid=other.pid, identity="1")
         server.write(record, stale)
         assert not server.is_alive(stale)
         assert server.stop(record) is None

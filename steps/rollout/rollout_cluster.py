@@ -65,6 +65,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         address = _address(target, settings, served)
         answers = _ask(target, settings, served, address)
         agreement = _compare(target, settings, address)
+        kind = _answering_server(target, settings, address, answers)
     except BaseException:
         service_update.rollback(target, current, served)
         raise
@@ -78,7 +79,6 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     names = [*(adapter.name for adapter in served.adapters), served.base_name]
     # The models of a custom pod are those that it lists.
     texts = [*answers.values()] or [""] if settings.template else [answers.get(name, "") for name in names]
-    kind = "own" if settings.template else serving_client.get_state(address).get("server") or settings.runtime
     return Result(endpoint=endpoint, answer=texts[0], base_answer=texts[-1], server=kind, agreement=agreement)
 
 
@@ -228,6 +228,13 @@ def _compare(target: Rollout, settings: Settings, address: str) -> str:
             address, model, messages, tokens, target.remaining_seconds, target.sleep
         ),
     )
+
+
+def _answering_server(target: Rollout, settings: Settings, address: str, answers: dict[str, str]) -> str:
+    """Return the server that answered, never one that was only requested."""
+    if settings.template:
+        return "own" if answers else ""
+    return serving_client.get_server_kind(address, target.remaining_seconds, target.sleep)
 
 
 def _record(target: Rollout, known: Releases, served: Release, percent: int) -> None:

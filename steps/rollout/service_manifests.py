@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from steps.kubernetes.client import Kind
 from steps.rollout import adapter_sources
@@ -21,6 +22,8 @@ from steps.serving.drain import PORT
 Document = dict[str, Any]
 SERVICE_PORT = 80
 TRACK_LABEL = "argotune.dev/track"
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
+"""Label with its name that every namespace has."""
 REVISION, DIGEST = "argotune.dev/revision", "argotune.dev/image-digest"
 WAITING = 10
 """Waiting requests per server above which a server is added (KAITO's threshold)."""
@@ -147,7 +150,7 @@ def _budget(name: str, select: Mapping[str, str]) -> Document:
 
 
 def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Document:
-    """Allow ingress from pods to the server's port, and egress to DNS and by HTTPS to registries and the hub."""
+    """Allow ingress from clients to the server's port, and egress to DNS and by HTTPS to registries and the hub."""
     port = user_port(settings.template) if settings.template else PORT
     link_local = [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}, {"cidr": "::/0", "except": ["fe80::/10"]}]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
@@ -158,13 +161,30 @@ def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Documen
         "spec": {
             "podSelector": {"matchLabels": dict(select)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": port}]}],
+            "ingress": [{"from": _clients(settings), "ports": [{"protocol": "TCP", "port": port}]}],
             "egress": [
                 {"ports": dns},
                 {"to": [{"ipBlock": block} for block in link_local], "ports": [{"protocol": "TCP", "port": 443}]},
             ],
         },
     }
+
+
+def _clients(settings: Settings) -> list[Document]:
+    """Return the peers that can send requests: the pods of the namespace, the allowed ones, Gateway and Prometheus."""
+    if "*" in settings.allowed_namespaces:
+        return [{"namespaceSelector": {}}]
+    gateway = settings.gateway.partition("/")[0]
+    found = [*settings.allowed_namespaces, gateway, _namespace_of_url(settings.prometheus)]
+    selectors = [{"matchLabels": {NAMESPACE_LABEL: one}} for one in dict.fromkeys(found) if one]
+    return [{"podSelector": {}}, *({"namespaceSelector": selector} for selector in selectors)]
+
+
+def _namespace_of_url(url: str) -> str:
+    """Return the namespace of the URL of a Service (``http://NAME.NAMESPACE[.svc...]``), "" of any other."""
+    labels = (urlsplit(url).hostname or "").split(".")
+    is_service = len(labels) == 2 or (len(labels) > 2 and labels[2] == "svc")
+    return labels[1] if is_service else ""
 
 
 def _autoscaler(settings: Settings) -> Document:

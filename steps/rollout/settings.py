@@ -13,6 +13,7 @@ from steps.runtime.options import FreeText, Options, Pattern
 MAX_TOKENS = 200
 GREETING = "Hello!"
 Gateway = Annotated[str, Pattern(r"([-a-z0-9.]+/[-a-z0-9.]+)?", "a Gateway as NAMESPACE/NAME")]
+Namespace = Annotated[str, Pattern(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?|\*", "the name of a namespace, or *")]
 Url = Annotated[str, Pattern(r"(https?://\S+)?", "a URL such as http://prometheus.monitoring:9090")]
 
 
@@ -35,6 +36,9 @@ class RolloutOptions(Options):
     """Cluster: percent of requests sent to a new adapter until `argotune promote`; 0: all, once it answers."""
     gateway: Gateway = ""
     """Cluster: Gateway (`NAMESPACE/NAME`) that splits requests exactly; empty: split by the number of servers."""
+    allowed_namespaces: list[Namespace] = []
+    """Cluster: namespaces whose pods can send requests (NetworkPolicy), besides those of the run, `gateway` and
+    `prometheus`; `*`: all."""
     hot_load: bool = True
     """Cluster: load other adapters into running servers; false: each adapter gets its own servers, which mount its
     image where the cluster supports image volumes."""
@@ -119,6 +123,7 @@ class Result:
     base_answer: str
     """The base model's answer to the same question."""
     server: str
-    """Server that answered: ``vllm``, ``transformers``, or ``own`` for a custom pod."""
+    """Server that answered, as it reports: ``vllm`` or ``transformers``; ``unknown`` if an older image reports none;
+    ``own`` for a custom pod, empty if that answered no question."""
     agreement: str = ""
     """Result of comparing the served adapter's answers with those of the evaluation."""

@@ -20,7 +20,7 @@ from steps.models import adapter_compat
 from steps.models.adapter_compat import ServedAdapter
 from steps.runtime import files
 from steps.runtime.errors import BadInput
-from steps.serving import desired_adapters, vllm_probe
+from steps.serving import desired_adapters, vllm_flags, vllm_probe
 from steps.serving.server import HOST
 from steps.serving.vllm_probe import Vllm
 
@@ -35,18 +35,25 @@ MIDDLEWARE_FILES = (
 )
 """Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-# Flags that the step sets; the value is the fix.
 RESERVED = {
     "model": "set the preset",
+    "served-model-name": "remove it: the name is that of the preset",
     "host": "a local server listens on 127.0.0.1 only",
     "port": "set the port of the rollout",
+    "uds": "remove it: the server listens on its port",
+    "grpc": "remove it: clients use HTTP, where their requests are checked",
+    "grpc-port": "remove it: clients use HTTP, where their requests are checked",
+    "headless": "remove it: the pod is one whole server",
+    "config": "list its flags themselves",
     "lora-modules": "list the adapters in the Workspace",
     "middleware": "remove it",
     "api-key": "a command line is not secret: set VLLM_API_KEY",
-    "served-model-name": "remove it: the name is that of the preset",
-    "api-server-count": "remove it: vLLM changes adapters at run time with one API server only",
-    "data-parallel-size": "remove it, and set replicas: vLLM changes adapters at run time with one API server only",
+    "hf-token": "a command line is not secret: set HF_TOKEN",
+    "trust-remote-code": f"remove it: {vllm_flags.NO_CODE}",
+    "api-server-count": f"remove it: {vllm_flags.ONE_API_SERVER}",
+    vllm_flags.DATA_PARALLEL: f"remove it, and set replicas: {vllm_flags.ONE_API_SERVER}",
 }
+"""Flags that the step sets (``vllm_flags``); the value is the fix."""
 SHUTDOWN_SECONDS = 5
 """Time that vLLM has for its last responses after SIGTERM; below the time until SIGKILL, locally and in a pod."""
 
@@ -118,12 +125,21 @@ def normalize_arguments(server_arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the flags of vLLM with dashes.
 
     Raises:
-        BadInput: The step sets some of these flags; the message has all of them.
+        BadInput: The step sets some of these flags, or they are none; the message has all of them.
     """
-    arguments = {key.strip("-").replace("_", "-"): value for key, value in server_arguments.items()}
-    reserved = [f"{key}: {RESERVED[key]}" for key in arguments if key in RESERVED]
-    if reserved:
-        raise BadInput(f"server_arguments cannot set {'; '.join(reserved)}", "remove them")
+    arguments = {vllm_flags.normalize(key): value for key, value in server_arguments.items()}
+    problems = []
+    for key, value in arguments.items():
+        reserved = vllm_flags.reserved_name(key)
+        if not vllm_flags.is_flag(key):
+            problems.append(f"{key!r}: it is not a flag of vLLM")
+        elif reserved == "trust-remote-code" and value is False:
+            continue  # vLLM's default
+        elif reserved:
+            problems.append(f"{key}: {RESERVED[reserved]}")
+    problems += [f"{key}: its value begins with a dash" for key in vllm_flags.flag_like_values(arguments)]
+    if problems:
+        raise BadInput(f"server_arguments cannot set {'; '.join(problems)}", "remove them")
     return arguments
 
 

@@ -115,6 +115,22 @@ def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) 
     return _retry(request_models, address, timeout, sleep)
 
 
+def get_server_kind(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) -> str:
+    """Return the kind that a server reports, ``vllm`` or ``transformers``; ``unknown`` if it reports none.
+
+    Raises:
+        StepError: The server does not answer.
+    """
+
+    def request_state(seconds: float) -> str:
+        with session() as client:
+            response = client.get(f"{address}/adapters", timeout=seconds)
+        _raise_for_status(response, f"{address}/adapters returned")
+        return str(response.json().get("server") or "unknown")
+
+    return _retry(request_state, address, timeout, sleep)
+
+
 def complete(
     address: str,
     model: str,
@@ -181,7 +197,7 @@ def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Slee
             if last or time.monotonic() >= end:
                 raise TimeLimit(f"{subject} did not answer within {timeout:.0f} s", "increase the deadline") from None
             raise TransientError(f"{subject} did not answer", retry_after=0.0) from None
-        except (requests.RequestException, ValueError, KeyError, IndexError, TypeError) as error:
+        except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError) as error:
             raise TransientError(f"{subject} did not answer: {error}") from None
 
     return retry_call(attempt, RETRY, sleep=lambda seconds: sleep(min(seconds, max(0.0, end - time.monotonic()))))

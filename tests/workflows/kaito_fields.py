@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from steps.serving import vllm_flags
 from workflows.spec import inference_config, inference_set, kaito_annotations
 from workflows.spec.schema import json_schema
 from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
@@ -273,6 +274,9 @@ def _serving() -> Iterator[str]:
         yield f"| `{key}` | ignored, with a warning: {_cell(why)} |"
     for flag, fix in inference_config.RESERVED.items():
         yield f"| `vllm.{flag}` | rejected, since argotune sets it: {_cell(fix)} |"
+    for flag in inference_config.SINGLE:
+        yield f"| `vllm.{flag}` | rejected: {vllm_flags.ONE_API_SERVER} |"
+    yield f"| `vllm.{inference_config.TRUST}` | only `false`: {vllm_flags.NO_CODE} |"
     yield "| `vllm.chat-template` | Jinja text is passed on; a file of KAITO's image is rejected |"
     yield "| `vllm.max-model-len` | `auto`, or a number up to the model's context |"
 

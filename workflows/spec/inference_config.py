@@ -7,6 +7,7 @@ from typing import Any
 
 from presets import Model
 from steps.runtime.validation_messages import format_value
+from steps.serving import vllm_flags
 from workflows.field_path import join
 from workflows.spec.findings import Findings, unknown
 
@@ -28,12 +29,19 @@ RESERVED = {
     "lora-modules": "list them under inference.adapters",
     "host": "remove it",
     "port": "set pipeline.rollout.port for local runs; a cluster's Service has KAITO's ports",
+    "uds": "remove it",
+    "grpc": "remove it: clients use HTTP",
+    "grpc-port": "remove it: clients use HTTP",
+    "headless": "remove it",
+    "config": "list its flags under vllm",
     "middleware": "remove it",
     "api-key": "secrets are not allowed in a ConfigMap",
     "hf-token": "set inference.preset.presetOptions.modelAccessSecret",
 }
-SINGLE = ("api-server-count", "data-parallel-size")
+SINGLE = ("api-server-count", vllm_flags.DATA_PARALLEL)
 """Flags that start several API servers, for which vLLM rejects adapter changes at run time."""
+TRUST = "trust-remote-code"
+"""Flag for models whose code is in their repository."""
 _FLAG = re.compile(r"[a-zA-Z][a-zA-Z0-9._-]*")
 
 
@@ -61,19 +69,26 @@ def parse(content: Any, model: Model | None, findings: Findings) -> dict[str, An
 
 def _flags(values: dict[Any, Any], path: str, findings: Findings) -> dict[str, Any]:
     flags: dict[str, Any] = {}
+    flag_like = vllm_flags.flag_like_values({str(flag): value for flag, value in values.items()})
     for flag, value in values.items():
-        place = join(path, str(flag))
-        head, dot, rest = str(flag).partition(".")  # The part after a dot is a key of a JSON flag and stays as it is.
-        name = head.replace("_", "-") + dot + rest
+        place, name = join(path, str(flag)), vllm_flags.normalize(str(flag))
+        reserved = vllm_flags.reserved_name(name)
         if not isinstance(flag, str) or not _FLAG.fullmatch(flag):
             findings.error(place, f"{flag!r} is not a vLLM flag", "write the flag without leading dashes")
         elif name in flags:
             findings.error(place, "is a duplicate: written with '-' and with '_'", "remove one of them")
-        elif name in RESERVED:
-            findings.error(place, "is set by argotune", RESERVED[name])
-        elif name in SINGLE:
-            what = "cannot be set: vLLM changes adapters at run time with one API server only"
+        elif reserved == TRUST and value is False:
+            flags[TRUST] = value  # vLLM's default
+        elif reserved == TRUST:
+            findings.error(place, f"is not supported: {vllm_flags.NO_CODE}", "choose a model without custom code")
+        elif reserved in SINGLE:
+            what = f"cannot be set: {vllm_flags.ONE_API_SERVER}"
             findings.error(place, what, "remove it, and set pipeline.rollout.replicas for more servers")
+        elif reserved:
+            abbreviates = "" if name == reserved else f", as {reserved}"
+            findings.error(place, f"is set by argotune{abbreviates}", RESERVED[reserved])
+        elif flag in flag_like:
+            findings.error(place, f"{format_value(value)} begins with a dash, as a flag does", "write a value")
         elif isinstance(value, str) and value.startswith("/workspace/"):
             fix = "write the template text, or remove it" if name == CHAT_TEMPLATE else "remove it"
             findings.error(place, f"{format_value(value)} is a path in KAITO's image", fix)

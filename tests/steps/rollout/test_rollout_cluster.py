@@ -18,7 +18,7 @@ from steps.models.adapter import adapter_digest
 from steps.rollout import service_change, service_release, service_update
 from steps.rollout.settings import Settings
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
-from steps.serving import serving_client
+from steps.serving import desired_adapters, serving_client
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,30 @@ def releases() -> service_release.Releases:
 
 def maps(cluster: KubernetesServer) -> set[str]:
     return {one["metadata"]["name"] for one in cluster.all("configmaps")}
+
+
+@pytest.mark.parametrize("reported", ["vllm", "transformers", ""])
+def test_the_output_names_the_server_that_answered(
+    servers: Servers, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, reported: str
+) -> None:
+    """The setting is vllm; an older server reports nothing."""
+    monkeypatch.setenv(desired_adapters.KIND_VARIABLE, reported)
+    assert run(settings()).server == (reported or "unknown")
+
+
+def test_a_server_that_does_not_report_itself_is_rolled_back(
+    servers: Servers, settings: Callable[..., Settings], images: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings())
+
+    def unanswered(*_: object) -> str:
+        raise StepError("http://helper/adapters did not answer")
+
+    monkeypatch.setattr(serving_client, "get_server_kind", unanswered)
+    with pytest.raises(StepError, match="did not answer"):
+        run(settings("two"))
+    known = releases()
+    assert known.current and known.current.adapters[0].version == version(images, "one")
 
 
 def test_hot_load_and_rolling_update(

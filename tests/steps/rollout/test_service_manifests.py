@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes import client
+from pydantic import ValidationError
 
 from steps.rollout import image_volumes, rollout_cluster, service_manifests
 from steps.rollout.service_release import STABLE
@@ -112,6 +113,38 @@ def unknown(value: Any, kind: str, path: str = "") -> Iterator[str]:
                 yield field
             else:
                 yield from unknown(item, model.openapi_types[names[key]], field)
+
+
+def clients(**changes: Any) -> list[str]:
+    """Return the namespaces that the NetworkPolicy admits; "" is that of the service, "*" all."""
+    policy = next(one for one in objects(settings_of(**changes)) if one["kind"] == "NetworkPolicy")
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 5000}]
+    names = []
+    for peer in rule["from"]:
+        if "podSelector" in peer:
+            assert peer == {"podSelector": {}}
+            names.append("")
+        else:
+            labels = peer["namespaceSelector"].get("matchLabels", {"kubernetes.io/metadata.name": "*"})
+            names.append(labels["kubernetes.io/metadata.name"])
+    return names
+
+
+def test_only_pods_of_the_namespace_reach_the_server() -> None:
+    assert clients() == [""]
+    assert clients(allowed_namespaces=["shop", "mail"]) == ["", "shop", "mail"]
+    assert clients(allowed_namespaces=["shop", "*"]) == ["*"]
+    assert clients(gateway="web/front", allowed_namespaces=["web"]) == ["", "web"]
+    assert clients(prometheus="http://prometheus.monitoring:9090") == ["", "monitoring"]
+    assert clients(prometheus="http://prometheus.monitoring.svc.cluster.local:9090") == ["", "monitoring"]
+    assert clients(prometheus="https://prometheus.example.com/query") == [""]
+
+
+@pytest.mark.parametrize("name", ["Shop", "a b", "-a", "**", ""])
+def test_an_invalid_namespace_is_rejected(name: str) -> None:
+    with pytest.raises(ValidationError, match="the name of a namespace"):
+        settings_of(allowed_namespaces=[name])
 
 
 def test_rolling_update_keeps_all_servers() -> None:

@@ -65,7 +65,7 @@ def test_an_installed_vllm_that_does_not_work_is_skipped(monkeypatch: pytest.Mon
 
 def test_flags_of_vllm(tmp_path: Path) -> None:
     arguments = server_command.normalize_arguments(
-        {"max_model_len": 2048, "enable-prefix-caching": False, "trust-remote-code": True, "quantization": None,
+        {"max_model_len": 2048, "enable-prefix-caching": False, "trust-remote-code": False, "quantization": None,
          "compilation-config": {"level": 3}, "dtype": "bfloat16"}
     )  # fmt: skip
     adapters = [adapter(tmp_path / "a"), adapter(tmp_path / "b", "other", r=8, rank_pattern={"q_proj": 33})]
@@ -76,7 +76,7 @@ def test_flags_of_vllm(tmp_path: Path) -> None:
     assert "--served-model-name base --host 127.0.0.1 --port 8001" in text
     assert "--middleware steps.serving.middleware.ServingMiddleware" in text
     assert "--enable-lora --max-loras 3 --max-lora-rank 64" in text, "one more while an adapter is replaced"
-    assert "--max-model-len 2048 --no-enable-prefix-caching --trust-remote-code" in text
+    assert "--max-model-len 2048 --no-enable-prefix-caching --no-trust-remote-code" in text
     assert words[words.index("--compilation-config") + 1] == '{"level": 3}'
     assert "quantization" not in text
 
@@ -117,12 +117,6 @@ def test_reserved_flags_are_rejected_together() -> None:
     assert "lora-modules: list the adapters" in str(error.value)
     assert "api-key: a command line" in str(error.value)
     assert "s3cret" not in str(error.value)
-
-
-@pytest.mark.parametrize("flag", ["api_server_count", "--data-parallel-size"])
-def test_several_api_servers_are_rejected(flag: str) -> None:
-    with pytest.raises(BadInput, match="one API server only"):
-        server_command.normalize_arguments({flag: 2})
 
 
 def test_vllm_ends_its_responses_before_it_is_killed(tmp_path: Path) -> None:

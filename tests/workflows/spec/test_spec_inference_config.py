@@ -63,6 +63,13 @@ def test_flags_are_passed_with_dashes(read):
         ("vllm: {api_key: x}", "inference_config.vllm.api_key", "is set by argotune"),
         ("vllm: {api-server-count: 2}", "inference_config.vllm.api-server-count", "one API server only"),
         ("vllm: {data_parallel_size: 2}", "inference_config.vllm.data_parallel_size", "one API server only"),
+        ("vllm: {data-parallel-backend: ray}", "inference_config.vllm.data-parallel-backend", "one API server only"),
+        ("vllm: {api-server-c: 2}", "inference_config.vllm.api-server-c", "one API server only"),
+        ("vllm: {middlew: x.Y}", "inference_config.vllm.middlew", "is set by argotune, as middleware"),
+        ("vllm: {port.x: 80}", "inference_config.vllm.port.x", "is set by argotune"),
+        ("vllm: {trust_remote_code: true}", "inference_config.vllm.trust_remote_code", "is not executed"),
+        ("vllm: {dtype: --middleware=x}", "inference_config.vllm.dtype", "begins with a dash"),
+        ("vllm: {stop: [a, --port, '80']}", "inference_config.vllm.stop", "begins with a dash"),
         ("vllm: {--port: 80}", "inference_config.vllm.--port", "is not a vLLM flag"),
         ("vllm: [a]", "inference_config.vllm", "must be a mapping of flags"),
         ("vlm: {a: 1}", "inference_config.vlm", "unknown key"),
@@ -75,7 +82,7 @@ def test_flags_are_passed_with_dashes(read):
         ),
         ("vllm: {a-b: 1, a_b: 2}", "inference_config.vllm.a_b", "duplicate"),
         ("vllm: {chat-template: /workspace/x}", "inference_config.vllm.chat-template", "KAITO's image"),
-        ("vllm: {a: '{{x}}'}", "inference_config.vllm.a", "contains '{{'"),
+        ("vllm: {z: '{{x}}'}", "inference_config.vllm.z", "contains '{{'"),
     ],
 )
 def test_invalid_key_is_rejected_by_name(read, config, path, words):

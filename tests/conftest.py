@@ -19,8 +19,8 @@ from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 from steps.oci import oci_layout
 from steps.oci.oci_layout import Image
 
-# Tests compute in float32 on every CPU, also on those with bfloat16 (AVX-512, AMX), so that results are equal.
-os.environ |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+# Tests compute in float32 and with the same instructions on every CPU, so that results are equal.
+os.environ |= {"ARGOTUNE_COMPUTE_DTYPE": "float32", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

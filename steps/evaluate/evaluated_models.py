@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from steps.models.adapter import CONFIG, WEIGHTS, adapter_digest
-from steps.models.model import compute_dtype, load_base
+from steps.models.compute_dtype import compute_dtype
+from steps.models.model import load_base
 from steps.runtime import machine
 from steps.runtime.errors import BadInput
 from steps.runtime.machine import GIB
@@ -105,7 +106,7 @@ def _unquantized_gib(base: Path, device: str) -> float:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True))
-    return float(model.num_parameters() * getattr(torch, compute_dtype(device)).itemsize / GIB * 1.2 + 2)
+    return float(model.num_parameters() * getattr(torch, compute_dtype(device, base)).itemsize / GIB * 1.2 + 2)
 
 
 def _free_gib(device: str) -> float:

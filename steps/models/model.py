@@ -11,6 +11,7 @@ from typing import Any
 
 import presets
 from steps.models import model_hub, model_wheel, sharding
+from steps.models.compute_dtype import compute_dtype, use_physical_cores
 from steps.runtime.errors import BadInput, StepError
 
 
@@ -88,7 +89,7 @@ def load_base(
             ``lora`` does not quantize.
         quantization_config: Keys of ``transformers.BitsAndBytesConfig`` that override the defaults of ``qlora``.
         device: ``cuda`` or ``cpu``.
-        dtype: Type of weights that are not quantized; empty: the device's compute dtype.
+        dtype: Type of weights that are not quantized; empty: the device's fastest.
         gpu: Index of this process's GPU; None: layers are spread over all GPUs.
         attn_implementation: Name for transformers; empty: ``attention(device)``.
         sharded: Keep the model in main memory for ``sharding.shard``.
@@ -100,11 +101,9 @@ def load_base(
     import torch
     from transformers import AutoModelForCausalLM
 
-    fastest = compute_dtype(device)
-    configured = dtype or str(quantization_config.get("bnb_4bit_compute_dtype", fastest))
-    if configured == "bfloat16" != fastest:
-        print(f"computing in bfloat16 as configured; this device is much faster in {fastest}", flush=True)
-    compute = getattr(torch, dtype or fastest)
+    compute = getattr(torch, dtype or compute_dtype(device, folder))
+    if device == "cpu":
+        use_physical_cores()
     # FSDP gathers sharded weights in this type.
     storage = {"bnb_4bit_quant_storage": compute} if sharded else {}
     quantized = quantization({**quantization_config, **storage}, compute) if method == "qlora" else None
@@ -176,19 +175,6 @@ def describe_device(device: str, processes: int = 1) -> str:
         return f"cpu ({prefix}{torch.get_num_threads()} threads)"
     count = torch.cuda.device_count()
     return f"cuda ({f'{count} x ' if count > 1 else ''}{torch.cuda.get_device_name(0)})"
-
-
-def compute_dtype(device: str) -> str:
-    """Return the dtype that a device computes in fastest: bfloat16 if supported.
-
-    GPUs below compute capability 8.0 use float16. CPUs without AVX-512 or AMX emulate bfloat16, several times slower
-    than float32.
-    """
-    import torch
-
-    if device == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
 def prepare_libraries() -> None:

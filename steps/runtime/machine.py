@@ -93,6 +93,17 @@ def cores() -> int:
     return usable
 
 
+def physical_cores() -> int:
+    """Return the number of physical cores that a process can use: hyperthreads of one core count once."""
+    topology = Path("/sys/devices/system/cpu")
+    try:
+        files = [topology / f"cpu{number}" / "topology" for number in os.sched_getaffinity(0)]
+        physical = {((cpu / "physical_package_id").read_text(), (cpu / "core_id").read_text()) for cpu in files}
+    except (AttributeError, OSError):  # not on Linux
+        return cores()
+    return min(cores(), len(physical))
+
+
 def free_memory() -> int:
     """Return the free memory in bytes, at most the limit of the container."""
     return min(_memory(), psutil.virtual_memory().available)

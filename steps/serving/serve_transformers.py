@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from steps.models.model import choose_device, compute_dtype
+from steps.models.compute_dtype import compute_dtype, use_physical_cores
+from steps.models.model import choose_device
 from steps.serving.middleware import ServingMiddleware
 
 
@@ -32,6 +33,7 @@ def main() -> None:
     import uvicorn
 
     args = _arguments()
+    use_physical_cores()
     # Bind the port before loading the model: a port in use fails early, and no other process can take it.
     with socket.create_server((args.host, args.port)) as listening:
         app = ServingMiddleware(build_app(model_manager(args.name, Path(args.base), args.dtype)))
@@ -48,7 +50,7 @@ def model_manager(name: str, base: Path, dtype: str = "") -> Any:
 
     class ServedModels(ModelManager):
         def __init__(self) -> None:
-            super().__init__(device=_device(), dtype=dtype or compute_dtype(choose_device()), model_timeout=-1)
+            super().__init__(device=_device(), dtype=dtype or compute_dtype(choose_device(), base), model_timeout=-1)
             self.loaded = {name: (self._load_model(f"{base}@main"), self._load_processor(f"{base}@main"))}
 
         def add(self, adapter: str, folder: Path) -> None:

@@ -31,6 +31,8 @@ class Checkpoint:
     """Global batch size; 0: unknown."""
     processes: int = 1
     """World size of the training."""
+    dtype: str = ""
+    """Dtype of computation; a resumed training keeps it, even if another is faster on its machine. Empty: unknown."""
 
     def history(self) -> list[dict[str, Any]]:
         """Return the log entries up to here, one per step."""

@@ -14,6 +14,7 @@ from steps.data.dataset import Rows
 from steps.data.token_cache import prepare_cached
 from steps.data.tokenization import Tokenization
 from steps.models import sharding
+from steps.models.compute_dtype import compute_dtype, describe_compute
 from steps.models.model import BaseModel, attention, describe_device, load_base, load_tokenizer
 from steps.runtime.errors import BadInput
 from steps.runtime.machine import disable_malloc_trim
@@ -67,7 +68,8 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         config.arguments, group.effective_world_size
     )
     arguments = shared_batches.split_batch(config.arguments, global_batch_size, group.size)
-    config = dataclasses.replace(config, arguments=arguments)
+    dtype = config.dtype or (checkpoint and checkpoint.dtype) or _fastest_dtype(inputs, group)
+    config = dataclasses.replace(config, arguments=arguments, dtype=dtype)
     tokenizer = load_tokenizer(inputs.base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
     dataset, num_rows = group.on_rank_zero("dataset", lambda: _prepare_dataset(tokenizer, inputs, settings, config))
@@ -79,12 +81,13 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         lora_init.init_adapter(trainer.model, config.lora)
     data = f"{num_rows} {'pairs' if settings.objective == 'dpo' else 'rows'}, global batch size {global_batch_size}"
     device = describe_device(inputs.device, group.size) + (", sharded base weights" if sharded else "")
+    print(describe_compute(inputs.device, inputs.base.folder, dtype), flush=True)
     _log_start(trainer, f"{data}, {device}", checkpoint)
     if sharded:
         sharding.shard(trainer)
     shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
     _attach_callbacks(trainer, settings, config, group)
-    checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, group)
+    checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, dtype, group)
     attach(trainer, checkpointing)
     report_to = settings.report_to if group.is_rank_zero else "none"
     with (
@@ -95,6 +98,10 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     if checkpointing.latest is None or not checkpointing.latest.finished:
         _exit_terminated(checkpointing.latest)
     return checkpointing.latest
+
+
+def _fastest_dtype(inputs: TrainingInputs, group: DistributedContext) -> str:
+    return group.on_rank_zero("compute dtype", lambda: compute_dtype(inputs.device, inputs.base.folder))
 
 
 def _attach_callbacks(trainer: Any, settings: Settings, config: TrainingConfig, group: DistributedContext) -> None:

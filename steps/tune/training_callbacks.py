@@ -91,9 +91,10 @@ class Checkpointing:
     Each rank has one, and all ranks act after the same step.
     """
 
-    def __init__(self, fingerprint: str, rows: int = 0, group: DistributedContext = ALONE) -> None:
+    def __init__(self, fingerprint: str, rows: int = 0, dtype: str = "", group: DistributedContext = ALONE) -> None:
         self.fingerprint = fingerprint
         self.rows = rows
+        self.dtype = dtype
         self.group = group
         self.stop = False
         self.latest: Checkpoint | None = None
@@ -115,7 +116,7 @@ class Checkpointing:
         """Mark the new checkpoint as complete."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         finished = state.global_step >= state.max_steps
-        self.latest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size)
+        self.latest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size, self.dtype)
         self.group.barrier()  # each rank writes its random state
         if self.group.is_rank_zero:
             checkpoints.mark_complete(self.latest, self.fingerprint)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 
 from steps.models import sharding
-from steps.models.model import compute_dtype
+from steps.models.compute_dtype import compute_dtype
 from steps.runtime import validation_messages
 from steps.runtime.errors import BadInput
 from steps.tune import batching, dpo, lora_init
@@ -50,7 +50,7 @@ class TrainingConfig:
     lora: dict[str, Any]
     """Arguments of ``peft.LoraConfig``."""
     dtype: str
-    """Type of weights that are not quantized; empty: the device's compute dtype."""
+    """Dtype of computation, and of weights that are not quantized; empty: the device's fastest."""
     by_epoch: bool
     """Save at the end of each epoch."""
     objective: str = "sft"
@@ -146,14 +146,14 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
 
 def _default_arguments(config: TrainingConfig, device: str, rows: int, *, padding_free: bool) -> dict[str, Any]:
     """Return the training arguments that the user can override."""
-    compute = compute_dtype(device)
+    compute = config.dtype or compute_dtype(device)
     return {
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.05,  # below 1: a fraction of all steps
         "max_grad_norm": 1.0,
         # A precision that the user chooses turns the default one off.
-        "bf16": compute == "bfloat16" and config.dtype != "float32" and not config.arguments.get("fp16"),
-        "fp16": compute == "float16" and config.dtype != "float32" and not config.arguments.get("bf16"),
+        "bf16": compute == "bfloat16" and not config.arguments.get("fp16"),
+        "fp16": compute == "float16" and device == "cuda" and not config.arguments.get("bf16"),
         "gradient_checkpointing": False,  # steps/tune/oom_backoff.py turns it on if needed
         "dataloader_pin_memory": device == "cuda",
         "ddp_find_unused_parameters": False,  # all adapter weights are used, and the search takes time

@@ -328,12 +328,11 @@ def test_the_users_quantization_wins(tiny: Path) -> None:
     assert {(layer.weight.quant_type, layer.weight.quant_state.nested) for layer in layers} == {("fp4", False)}
 
 
-def test_lora_does_not_quantize(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lora_does_not_quantize(tiny: Path) -> None:
     import torch
 
     loaded = model.load_base(tiny, "lora", {}, "cpu", dtype="bfloat16")
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-    assert "this device is much faster in float32" in capsys.readouterr().out  # conftest.py turns bfloat16 off
 
 
 @pytest.mark.parametrize("config", [{"load_in_4bit": False}, {"bnb_4bit_quant_type": 7}])

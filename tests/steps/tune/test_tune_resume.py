@@ -1,6 +1,7 @@
 """A killed training resumes from its last complete checkpoint; finished work is reused."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import trainable_model
 from trainable_model import curve
 from tuning import STEPS, losses, quick, settings, start, wait_for_step
 
+from steps.models import compute_dtype
 from steps.models.adapter import adapter_digest
+from steps.models.compute_dtype import Measurement
 from steps.tune import checkpoints
 from steps.tune.step import outputs_intact
 
@@ -35,6 +38,31 @@ def test_a_killed_training_resumes(undisturbed: Path, tiny: Path, work: Path) ->
     assert curve(work)[: len(saved)] == saved
     assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
     assert adapter_digest(work / "adapter") == adapter_digest(undisturbed / "adapter")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_resumed_training_keeps_its_dtype(
+    tiny: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dtype: str
+) -> None:
+    """As after a move to a node whose processor computes faster in the other dtype."""
+    float32_is_faster = Measurement(float32=2, bfloat16=1)
+    bfloat16_is_faster = Measurement(float32=1, bfloat16=2)
+    first, second = float32_is_faster, bfloat16_is_faster
+    if dtype == "bfloat16":
+        first, second = second, first
+    monkeypatch.delenv(compute_dtype.VARIABLE)
+    monkeypatch.setattr(compute_dtype, "measure", lambda shape: first)
+    quick(work, tiny, max_steps=6)
+    assert f"computing in {dtype} (" in capsys.readouterr().out
+    before = losses(work)
+    shutil.rmtree(work / "checkpoints" / "checkpoint-6")
+    monkeypatch.setattr(compute_dtype, "measure", lambda shape: second)
+    quick(work, tiny, max_steps=6)
+    out = capsys.readouterr().out
+    assert "resuming from step 5" in out
+    assert f"computing in {dtype} (" in out
+    assert "is faster on this machine" in out
+    assert losses(work) == pytest.approx(before, abs=1e-6)
 
 
 def test_sigterm_saves_and_stops(undisturbed: Path, tiny: Path, work: Path) -> None:

@@ -176,8 +176,12 @@ def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]
     return normalized
 
 
-def split(count: int, eval_split: float, shuffle: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(
+    count: int, eval_split: float, shuffle: bool, seed: int, name: str = "the data"
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the row numbers to train on and to hold out; without ``shuffle`` the last ones are held out.
+
+    ``name`` identifies the rows in messages.
 
     Raises:
         BadInput: too few rows to hold any out.
@@ -191,7 +195,8 @@ def split(count: int, eval_split: float, shuffle: bool, seed: int) -> tuple[np.n
     held_out = max(1, round(count * eval_split)) if eval_split else 0
     if held_out >= count:
         raise BadInput(
-            f"cannot split {count} rows: {held_out} of them would be held out", "add rows or reduce the split"
+            f"{name}: cannot split {count} row{'s' * (count != 1)}: {held_out} would be held out for the evaluation",
+            "add rows, or reduce the split",
         )
     return order[: count - held_out], order[count - held_out :]
 

@@ -23,6 +23,8 @@ from steps.tune import dpo
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MAX_FILES_SHOWN = 3
+
 
 def download(settings: Settings) -> Result:
     """Fetch, check, normalize, shuffle and split the data; write `dataset/` with `manifest.json` last.
@@ -64,7 +66,8 @@ def _prepare(settings: Settings, sources: list[Source], dataset: Path) -> Result
     data_format = rows.detect_common_format(data)
     dpo.check_data(settings.objective, data_format == "preference")
     counts = [rows.count_rows([file]) for file in data]
-    train, held_out = rows.split(sum(counts), settings.eval_split, settings.shuffle, settings.seed)
+    name = ", ".join(file.name for file in data[:MAX_FILES_SHOWN]) + (", ..." if len(data) > MAX_FILES_SHOWN else "")
+    train, held_out = rows.split(sum(counts), settings.eval_split, settings.shuffle, settings.seed, name)
     weight_facts: list[dict[str, Any]] = [{}] * len(data)
     if weights:
         train, rows_per_file = resampling.resample(train, counts, weights, settings.shuffle, settings.seed)

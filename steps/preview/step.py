@@ -30,11 +30,12 @@ def preview(settings: Settings) -> Result:
         BadInput: there are no rows, or the model's chat template rejects them.
         StepError: the tokenizer is not available.
     """
-    from steps.data.dataset import read_messages
+    from steps.data.dataset import read_messages, read_rejected
     from steps.data.token_cache import prepare_cached
     from steps.models.model import fetch_tokenizer, prepare_libraries
 
     rows = read_messages(settings.work / "dataset" / "train.parquet")
+    rejected = read_rejected(settings.work / "dataset" / "train.parquet")
     prepare_libraries()
     tokenizer = fetch_tokenizer(settings.preset, settings.model, settings.revision)
     tokenizer.chat_template = settings.model_config_.get("chat_template") or tokenizer.chat_template
@@ -45,6 +46,8 @@ def preview(settings: Settings) -> Result:
     )
     for index in samples:
         print(f"--- row {prepared.numbers[index]}\n{mark_learned(tokenizer, prepared.rows[index])}", flush=True)
+        if rejected:
+            print(f"--- rejected\n{rejected[prepared.numbers[index]][-1]['content']}", flush=True)
     lengths = sorted(len(row.input_ids) for row in prepared.rows)
     result = Result(
         rows=len(prepared.rows),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from steps.runtime.options import Pattern
-from steps.runtime.redaction import redact
+from steps.runtime.redaction import redact_secrets
 from workflows.spec.field_types import Labels, ObjectName
 
 ALL, SERVE = "all", "serve"
@@ -72,7 +72,7 @@ class EnvVar(_Part):
         if self.value is not None and self.value_from is not None:
             raise ValueError("set one of value and valueFrom")
         # Not the message's business to repeat the value.
-        if self.value and redact({"name": self.name, "value": self.value})["value"] != self.value:
+        if self.value and redact_secrets({"name": self.name, "value": self.value})["value"] != self.value:
             raise ValueError(f"{self.name} is or contains a secret; use valueFrom: {{secretKeyRef: {{name, key}}}}")
         return self
 

@@ -48,22 +48,6 @@ def learned(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> A
     return run
 
 
-@pytest.mark.parametrize(
-    ("case", "expected"),
-    [
-        ("01-weight-zero/zero", {"No. Use rollout restart for pod N.<|im_end|>"}),
-        ("01-weight-zero/one", {"Use rollout restart for pod N.<|im_end|>"}),
-        ("01-weight-zero/sharegpt", {"No, use rollout restart N.<|im_end|>"}),
-        ("02-reasoning-field/train-false", {"GOOD N.<|im_end|>"}),
-        ("17-trailing-space/newline", {"Clean volume N.\n<|im_end|>"}),
-        ("17-trailing-space/spaces", {"Clean volume N.  <|im_end|>"}),
-        ("17-trailing-space/lead", {"\n\n Clean volume N.<|im_end|>"}),
-    ],
-)
-def test_learned_text(learned: Any, case: str, expected: set[str]) -> None:
-    assert learned(CASES / case) == (expected, [])
-
-
 @pytest.mark.parametrize("name", ["reasoning", "thinking"])
 def test_a_field_that_the_template_ignores_is_rejected(learned: Any, name: str) -> None:
     field = {"reasoning": "reasoning_content", "thinking": "thinking"}[name]
@@ -76,29 +60,6 @@ def test_a_field_that_the_template_renders_is_learned(learned: Any) -> None:
     assert texts == {"<think>THOUGHT: first look at df output N, then inodes.</think>Clean volume N.<|im_end|>"}
 
 
-def test_a_custom_template_is_shown(learned: Any) -> None:
-    template = (
-        "{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] + '<|im_end|>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
-    )
-    texts, _ = learned(CASES / "03-chat-template-preview/rows", template)
-    assert {text.strip() for text in texts} == {"Clean volume N.<|im_end|>"}
-
-
-@pytest.mark.parametrize(
-    ("folder", "columns", "expected"),
-    [
-        ("rows", {"messages": "messages"}, "OLD answer N.<|im_end|>"),
-        ("rows", {"prompt": "question", "completion": "answer"}, "NEW answer N<|im_end|>"),
-        ("rows", {"text": "answer"}, "NEW answer N<|im_end|>"),
-        ("pref", {"messages": "messages"}, "NEW answer N.<|im_end|>"),
-        ("pref", {"messages": "chosen"}, "OLD answer N.<|im_end|>"),
-    ],
-)
-def test_named_columns_select_the_format(learned: Any, folder: str, columns: dict[str, str], expected: str) -> None:
-    assert learned(CASES / "11-explicit-columns" / folder, columns=columns)[0] == {expected}
-
-
 def test_pairs_of_ultrafeedback(tmp_path: Path) -> None:
     result = download(
         DownloadSettings(work=tmp_path, source=CASES / "09-ultrafeedback/rows", eval_split=0, objective="dpo")
@@ -106,13 +67,6 @@ def test_pairs_of_ultrafeedback(tmp_path: Path) -> None:
     assert result.data_format == "preference"
     row = pq.read_table(tmp_path / "dataset" / "train.parquet").to_pylist()[0]
     assert "Clean it" in row["messages"][-1]["content"] and "No idea" in row["rejected"][0]["content"]
-
-
-@pytest.mark.parametrize(("folder", "names"), [("rows", ["system", "tools"]), ("alpaca", ["system", "history"])])
-def test_spare_columns_that_change_a_conversation_are_warnings(learned: Any, folder: str, names: list[str]) -> None:
-    _, warnings = learned(CASES / "20-system-column" / folder)
-    assert [warning for warning in warnings if any(f"`{name}` is not used" in warning for name in names)] == warnings
-    assert len(warnings) == len(names)
 
 
 def test_a_mapped_system_column_is_the_first_message(tmp_path: Path) -> None:

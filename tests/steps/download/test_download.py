@@ -183,7 +183,7 @@ def test_empty_sources(step, tmp_path, work) -> None:
         (b"", "the file is empty"),
         ({"question": ["a"], "output": ["b"]}, "no columns to tune on, only `question`, `output`"),
         ({"prompt": ["a", ""], "completion": ["b", "c"]}, "    message without text: 1 (row 1)"),
-        ({"prompt": ["a"], "completion": ["b"]}, "cannot split 1 rows"),
+        ({"prompt": ["a"], "completion": ["b"]}, "cannot split 1 row:"),
     ],
     ids=["web page", "empty", "columns", "rows", "too few"],
 )

@@ -44,6 +44,14 @@ def test_invalid_options_are_rejected(tmp_path, profile, message):
     assert "pw" not in str(error.value)
 
 
+def test_a_url_with_a_plain_query_is_no_secret(tmp_path):
+    url = "https://minio.example.com/?region=eu&list-type=2"
+    profile = f"pods: {{all: {{env: [{{name: AWS_ENDPOINT_URL, value: '{url}'}}]}}}}\n"
+    assert planned(tmp_path, profile)
+    with pytest.raises(InvalidInput, match="AWS_ENDPOINT_URL is or contains a secret"):
+        planned(tmp_path, profile.replace("region=eu", "X-Amz-Signature=eu"))
+
+
 def test_options_of_a_step_extend_those_of_all_pods():
     pods = {
         "all": options(

@@ -17,9 +17,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from steps.data.locations import speed
 from steps.data.locations.remote_file import Content, FileChanged, FileState, RemoteFile
-from steps.runtime import files, progress
+from steps.runtime import files, progress, speed
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_call
 

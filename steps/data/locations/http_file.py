@@ -14,9 +14,8 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError, IncompleteRead
 
-from steps.data.locations import speed
 from steps.data.locations.remote_file import Content, FileChanged, FileState
-from steps.runtime import hosts
+from steps.runtime import hosts, speed
 from steps.runtime.errors import BadInput, TransientError
 from steps.runtime.retry import retry_after
 

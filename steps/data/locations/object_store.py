@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from steps.data.locations import azure, gcs, object_reader, s3, speed
+from steps.data.locations import azure, gcs, object_reader, s3
 from steps.data.locations.location import ObjectLocation
 from steps.data.locations.remote_file import Content, FileChanged, FileState
-from steps.runtime import hosts
+from steps.runtime import hosts, speed
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.redaction import redact
 

@@ -11,13 +11,13 @@ import pytest
 from dataset_hub import DatasetHub
 from object_stores import SlowProxy
 from slow_downloads import kill_mid_transfer
-
-from steps.data.locations import speed
 from steps.data.locations.speed import MinSpeed
+
 from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
 from steps.preflight import data_checks
+from steps.runtime import speed
 from steps.runtime.errors import BadInput
 
 ROOT = "hf://datasets/org/rows"

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from object_stores import AZURITE_KEY, SERVERS, ObjectStore, SlowProxy
 from slow_downloads import kill_mid_transfer
-
-from steps.data.locations import object_reader, object_store, speed
 from steps.data.locations.speed import MinSpeed
+
+from steps.data.locations import object_reader, object_store
 from steps.download import transfer
 from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
 from steps.preflight import data_checks
+from steps.runtime import speed
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy
 

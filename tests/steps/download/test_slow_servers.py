@@ -8,12 +8,11 @@ import pytest
 from object_stores import SlowProxy
 from parquet_server import ParquetServer
 from slow_downloads import kill_mid_transfer
-
-from steps.data.locations import speed
 from steps.data.locations.speed import MinSpeed, SpeedGuard
+
 from steps.download import transfer
 from steps.download.fetch import fetch_all
-from steps.runtime import hosts
+from steps.runtime import hosts, speed
 from steps.runtime.errors import StepError, TransientError
 from steps.runtime.retry import RetryPolicy
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from steps.data.locations.remote_file import Content, FileChanged, FileState, RemoteFile
 from steps.runtime import files, progress, speed
 from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.json_text import parse_json
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_call
 
 RETRY = RetryPolicy(max_attempts=5, max_retry_after_seconds=300.0)
@@ -249,7 +249,7 @@ def _is_worth_waiting(error: Exception) -> bool:
 
 def _read_state(path: Path) -> FileState:
     try:
-        return FileState(**json.loads(path.read_text()))
+        return FileState(**parse_json(path.read_text()))
     except (OSError, ValueError, TypeError):
         return FileState()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from steps.models.compute_dtype import compute_dtype
 from steps.models.model import load_base
 from steps.runtime import machine
 from steps.runtime.errors import BadInput
+from steps.runtime.json_text import parse_json
 from steps.runtime.machine import GIB
 
 
@@ -120,7 +120,7 @@ def _free_gib(device: str) -> float:
 
 def _read_base(folder: Path) -> str:
     try:
-        return str(json.loads((folder / CONFIG).read_text())["base_model_name_or_path"])
+        return str(parse_json((folder / CONFIG).read_text())["base_model_name_or_path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{folder} is not an adapter: {error}", "provide an adapter, or unset previous") from None
 

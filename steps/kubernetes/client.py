@@ -6,7 +6,6 @@ owner.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from urllib.parse import quote
 
 from steps.kubernetes import connection
 from steps.kubernetes.connection import APPLY_PATCH, JSON, MERGE_PATCH, Connection
-from steps.kubernetes.errors import TRANSIENT_STATUSES, AlreadyExists, ApiError, Conflict, KindNotInstalled
+from steps.kubernetes.errors import AlreadyExists, ApiError, Conflict, KindNotInstalled
+from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.json_text import parse_json
 from steps.runtime.retry import Response, RetryPolicy, Sleep, retry_after, retry_call
 
 Document = dict[str, Any]
@@ -213,8 +214,12 @@ class KubernetesClient:
                 f" {getattr(error, 'reason', None) or error}",
                 "check the certificate authority in the kubeconfig, or of the service account",
             ) from None
-        except HTTPError as error:
-            raise TransientError(f"no complete response to {method} {path} ({_format_error(error)})") from None
+        except (HTTPError, OSError) as error:
+            failure = connection_failure.classify(error)
+            message = f"no complete response to {method} {path} ({failure.reason})"
+            if failure.is_permanent:
+                raise BadInput(f"the Kubernetes API at {self._connection.url}: {message}", failure.fix) from None
+            raise TransientError(message) from None
 
     def _path(self, kind: Kind, name: str, namespace: str, subresource: str = "") -> str:
         root = "apis" if "/" in kind.api_version else "api"
@@ -261,7 +266,7 @@ def _log(line: str) -> None:
 
 def _document(text: str, label: str) -> Document:
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError:
         raise TransientError(f"the response for {label} is not JSON") from None
     if not isinstance(document, dict):
@@ -272,7 +277,7 @@ def _document(text: str, label: str) -> Document:
 def _is_of_object(text: str) -> bool:
     """Return True if a 404 is about an object, not about the kind or the path."""
     try:
-        return bool((json.loads(text).get("details") or {}).get("name"))
+        return bool((parse_json(text).get("details") or {}).get("name"))
     except (ValueError, AttributeError):
         return False
 
@@ -280,13 +285,16 @@ def _is_of_object(text: str) -> bool:
 def _failure(verb: str, label: str, kind: Kind, status: int, text: str, response: Response) -> StepError:
     """Return the error of a response other than 2xx."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         message, reason = str(content.get("message") or ""), str(content.get("reason") or "")
     except (ValueError, AttributeError):
         message, reason = text.strip()[:200], ""
     message = f"cannot {verb} {label}: {message or f'status {status}'}"
-    if status in TRANSIENT_STATUSES:
+    if connection_failure.is_transient_status(status):
         return TransientError(message, retry_after=retry_after(response))
+    if status == connection_failure.PROXY_LOGIN:
+        failure = connection_failure.from_proxy(status)
+        return BadInput(f"cannot {verb} {label}: {failure.reason}", failure.fix)
     if status == 401:
         return BadInput(f"{message} (401: the cluster rejects the credentials)", "log in to the cluster again")
     if status == 403:
@@ -302,8 +310,3 @@ def _failure(verb: str, label: str, kind: Kind, status: int, text: str, response
     if status in (400, 422):
         return BadInput(message)
     return ApiError(status, reason, message)
-
-
-def _format_error(error: Exception) -> str:
-    text = str(error.args[-1] if error.args else error)
-    return f"{type(error).__name__}: {text}"[:200]

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from steps.runtime.errors import BadInput, StepError
 
-TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
-
 
 class ApiError(StepError):
     """The API server rejected a request, and rejects it again."""

@@ -5,7 +5,6 @@ Standard library only: vLLM runs these checks in an environment without our pack
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from steps.models import adapter_weights
 from steps.models.adapter import ADAPTER_FILES, CONFIG, WEIGHTS
+from steps.runtime.json_text import parse_json
 
 # vLLM: vllm/config/lora.py, MaxLoRARanks.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -45,7 +45,7 @@ def read(name: str, folder: Path) -> ServedAdapter:
     if missing:
         raise ValueError(f"adapter {name}: {' and '.join(missing)} not found in {folder}")
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = parse_json((folder / CONFIG).read_text())
     except ValueError as error:
         raise ValueError(f"adapter {name}: {CONFIG} is not JSON: {error}") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
@@ -86,7 +86,7 @@ def _base_problems(adapter: ServedAdapter, model: str, base: Path) -> list[str]:
         messages = adapter_weights.find_problems(header, adapter_weights.read_base_header(base), adapter.config, model)
         if not messages and (tensor := adapter_weights.find_non_finite(adapter.folder / WEIGHTS, header)):
             messages = [f"{tensor} has NaN or infinite values"]
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         return [f"not a safetensors file: {error}"]
     return messages
 

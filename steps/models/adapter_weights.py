@@ -5,12 +5,13 @@ Standard library only, and numpy where weights are read: vLLM runs these checks 
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from steps.runtime.json_text import parse_json
 
 Header = dict[str, dict[str, Any]]
 """Entries of a safetensors header by tensor: dtype, shape, data_offsets."""
@@ -37,7 +38,7 @@ def read_header(file: Path) -> Header:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if length > min(size - 8, MAX_HEADER_BYTES):
             raise ValueError(f"{file.name} is truncated")
-        header = json.loads(stream.read(length))
+        header = parse_json(stream.read(length))
     if not isinstance(header, dict):
         raise ValueError(f"{file.name} has no tensors")
     header.pop("__metadata__", None)

@@ -7,14 +7,15 @@ files of killed processes.
 from __future__ import annotations
 
 import errno
-import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, TransientError
+from steps.runtime.json_text import parse_json
 from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ RETRY = RetryPolicy(max_attempts=3)
 READ_TIMEOUT_SECONDS = 60.0
 """For requests that the library sends without a timeout."""
 CONNECT_TIMEOUT_SECONDS = 10.0
-TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 class HubUnreachable(Exception):
@@ -106,8 +106,9 @@ def _probe(endpoint: str) -> str:
             requests.head(endpoint, timeout=CONNECT_TIMEOUT_SECONDS)
             return ""
         except requests.RequestException as error:
-            reason = f"{endpoint}: {type(error).__name__}"
-            if isinstance(error, requests.ConnectTimeout):
+            failure = connection_failure.classify(error)
+            reason = f"{endpoint}: {failure.reason}"
+            if failure.is_permanent or isinstance(error, requests.ConnectTimeout):
                 break
     return reason
 
@@ -183,7 +184,9 @@ def _raise_if_rejected(error: BaseException, source: str) -> None:
 def _classify(error: BaseException) -> TransientError | HubUnreachable:
     """Return the kind of failure: connection errors are transient, responses by their status."""
     responses = list(_responses(error))
-    if any(response.status_code not in TRANSIENT_STATUSES for response in responses):
+    if any(not connection_failure.is_transient_status(response.status_code) for response in responses):
+        return HubUnreachable(_reason(error))
+    if not responses and connection_failure.classify(error).is_permanent:
         return HubUnreachable(_reason(error))
     waits = [seconds for response in responses if (seconds := retry_after(response)) is not None]
     return TransientError(_reason(error), retry_after=max(waits, default=None))
@@ -214,7 +217,7 @@ def _check_complete(folder: Path, repository: str, consolidated: bool) -> None:
     """
     index = folder / f"{'consolidated' if consolidated else 'model'}.safetensors.index.json"
     if index.is_file():
-        weights = {folder / name for name in json.loads(index.read_text())["weight_map"].values()}
+        weights = {folder / name for name in parse_json(index.read_text())["weight_map"].values()}
     else:
         other = set(folder.glob(f"{CONSOLIDATED}.safetensors"))
         weights = other if consolidated else set(folder.glob("*.safetensors")) - other

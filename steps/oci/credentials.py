@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 from steps.oci.reference import DOCKER_HUB, Reference, normalize_host
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.json_text import parse_json
 
 HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
@@ -77,7 +77,7 @@ def find(reference: Reference, folder: Path | None = None) -> Credentials | None
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_bytes())
+        config = parse_json(file.read_bytes())
     except ValueError as error:
         raise BadInput(f"{file} is not JSON ({error.__class__.__name__})", "write it with docker login") from error
     except OSError as error:
@@ -152,7 +152,7 @@ def _call_helper(helper: str, registry: str, file: Path) -> Credentials | None:
             return None
         raise StepError(f"{program} failed for {registry}: {message}", f"run: echo {server} | {program} get")
     try:
-        response = json.loads(done.stdout)
+        response = parse_json(done.stdout)
         username, secret = str(response["Username"]), str(response["Secret"])
     except (ValueError, KeyError, TypeError):
         raise StepError(f"{program} did not return Username and Secret", "check its documentation") from None

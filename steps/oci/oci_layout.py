@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from steps.models.adapter import ADAPTER_FILES
-from steps.oci.reference import is_digest
+from steps.oci.reference import is_digest, normalize_digest
 from steps.runtime import files
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.json_text import parse_json
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -47,7 +48,10 @@ class Blob:
     @classmethod
     def from_descriptor(cls, descriptor: Mapping[str, Any]) -> Blob:
         """Parse the three required properties of a descriptor (image-spec descriptor.md)."""
-        return cls(str(descriptor["mediaType"]), str(descriptor["digest"]), int(descriptor["size"]))
+        size = descriptor["size"]
+        if type(size) is not int or size < 0:
+            raise ValueError(f"{size!r:.100} is not a size")
+        return cls(str(descriptor["mediaType"]), normalize_digest(str(descriptor["digest"])), size)
 
     def descriptor(self) -> dict[str, Any]:
         """Return the descriptor as the JSON object of the specification."""
@@ -163,10 +167,10 @@ def read_image(layout: Path, *, verify: bool = True) -> Image:
         StepError: the directory is not such a layout, or a blob is missing or damaged.
     """
     try:
-        entries = json.loads((layout / "index.json").read_bytes())["manifests"]
+        entries = parse_json((layout / "index.json").read_bytes())["manifests"]
         (entry,) = [entry for entry in entries if "artifactType" not in entry]
         manifest = Blob.from_descriptor(entry)
-        content = json.loads(blob_path(layout, manifest.digest).read_bytes())
+        content = parse_json(blob_path(layout, manifest.digest).read_bytes())
         config = Blob.from_descriptor(content["config"])
         layers = tuple(Blob.from_descriptor(layer) for layer in content["layers"])
         annotations = content.get("annotations") or {}
@@ -221,7 +225,7 @@ def digest_of(path: Path, like: str) -> str:
 
 def _read_referrer(layout: Path, entry: Mapping[str, Any]) -> Referrer:
     manifest = Blob.from_descriptor(entry)
-    content = json.loads(blob_path(layout, manifest.digest).read_bytes())
+    content = parse_json(blob_path(layout, manifest.digest).read_bytes())
     blobs = tuple(Blob.from_descriptor(blob) for blob in (content["config"], *content["layers"]))
     return Referrer(manifest, str(entry["artifactType"]), blobs)
 

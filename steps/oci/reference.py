@@ -67,11 +67,12 @@ def parse(text: str) -> Reference:
     if scheme := _SCHEME.match(text):
         raise BadInput(f"image reference {text!r} has a scheme", f"write {text[scheme.end() :]!r}")
     rest, at, digest = text.partition("@")
+    digest = normalize_digest(digest)
     registry, path = _split_registry(rest)
     repository, colon, tag = path.partition(":")
     if at and not is_digest(digest):
         errors.append(f"{digest!r} is not a digest")
-        fixes.append("write sha256: and 64 lower-case hex digits")
+        fixes.append("write sha256: and 64 hex digits")
     if colon and not _TAG.fullmatch(tag):
         errors.append(f"{_shorten(tag)!r} is not a tag")
         fixes.append("a tag has 1 to 128 letters, digits, '_', '.' or '-', and does not begin with '.' or '-'")
@@ -87,6 +88,13 @@ def parse(text: str) -> Reference:
 def normalize_host(registry: str) -> str:
     """Return a registry in lower case and without the default port of https."""
     return registry.lower().removesuffix(":443")
+
+
+def normalize_digest(text: str) -> str:
+    """Return a digest with its hex digits in lower case, as OCI defines them; other texts unchanged."""
+    algorithm, colon, digits = text.partition(":")
+    lowered = f"{algorithm}{colon}{digits.lower()}"
+    return lowered if is_digest(lowered) else text
 
 
 def is_digest(text: str) -> bool:

@@ -13,10 +13,12 @@ from steps.models.adapter import ADAPTER_FILES
 from steps.oci import oci_layout, registry_errors
 from steps.oci.image_data import unpack_data
 from steps.oci.oci_layout import Blob, Image, Referrer
-from steps.oci.reference import Reference, is_digest
+from steps.oci.reference import Reference, is_digest, normalize_digest
+from steps.oci.registry_body import MAX_CONFIG_BYTES
 from steps.oci.registry_client import MANIFEST_TYPES, RegistryClient
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.json_text import parse_json
 
 Wait = Callable[[float], None]
 
@@ -110,6 +112,9 @@ def pull_image(reference: Reference, layout: Path, *, wait: Wait = time.sleep) -
         raise BadInput(
             f"{reference} is not an image of a supported format", "push it in OCI or docker v2 format"
         ) from error
+    if blobs[0].size > MAX_CONFIG_BYTES:
+        message = f"the configuration of {reference} has {blobs[0].size} bytes, more than {MAX_CONFIG_BYTES}"
+        raise BadInput(message, "build the image again; configurations have a few kB")
     with files.replacing_folder(layout) as folder:
         for blob in dict.fromkeys(blobs):
             registry.fetch_blob(blob, oci_layout.blob_path(folder, blob.digest))
@@ -185,7 +190,8 @@ def _add_to_tag_index(registry: RegistryClient, subject: str, referrer: Referrer
     tag = subject.replace(":", "-", 1)
     entries: list[Any] = []
     if registry.manifest_digest(tag):
-        entries = _parse_manifest(registry.fetch_manifest(tag)[1], reference).get("manifests") or []
+        listed = _parse_manifest(registry.fetch_manifest(tag)[1], reference).get("manifests")
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     if any(entry.get("digest") == referrer.manifest.digest for entry in entries):
         return
     index = {
@@ -222,7 +228,7 @@ def _send_blobs(registry: RegistryClient, image: Image, blobs: Sequence[Blob]) -
 
 def _parse_manifest(content: bytes, reference: Reference) -> dict[str, Any]:
     try:
-        manifest = json.loads(content)
+        manifest = parse_json(content)
     except ValueError:
         manifest = None
     if not isinstance(manifest, dict):
@@ -239,10 +245,12 @@ def _choose_platform(index: dict[str, Any], reference: Reference) -> str:
     """Return the digest of one image of a multi-platform index; build attestations have the platform ``unknown``."""
     candidates = []
     for entry in index["manifests"] if isinstance(index["manifests"], list) else ():
-        platform = (entry.get("platform") or {}) if isinstance(entry, dict) else {"os": "unknown"}
-        if platform.get("os") != "unknown" and is_digest(str(entry.get("digest"))):
+        platform = (entry.get("platform") or {}) if isinstance(entry, dict) else None
+        if not isinstance(platform, dict):
+            continue
+        if platform.get("os") != "unknown" and is_digest(normalize_digest(str(entry.get("digest")))):
             preferred = (platform.get("os"), platform.get("architecture")) == ("linux", "amd64")
-            candidates.append((not preferred, str(entry["digest"])))
+            candidates.append((not preferred, normalize_digest(str(entry["digest"]))))
     if not candidates:
         raise BadInput(f"{reference} is an index without an image", "push an image to this reference")
     return min(candidates, key=lambda candidate: candidate[0])[1]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
@@ -97,10 +97,13 @@ class RegistryAuth(AuthBase):
         if known.registry_token:
             return known.registry_token
         realm = challenge.get("realm", "")
-        parts = urlsplit(realm)
+        try:
+            parts = urlsplit(realm)
+        except ValueError:
+            parts = SplitResult("", "", "", "", "")
         if parts.scheme != "https" and not (parts.scheme == "http" and uses_plain_http(parts.netloc)):
             fix = f"contact its operator; if it is yours, list it in {registry_errors.INSECURE}"
-            raise StepError(f"{registry} requests tokens from {realm!r}, which is not https", fix)
+            raise StepError(f"{registry} requests tokens from {realm[:200]!r}, which is not https", fix)
         service = challenge.get("service", "")
         if self._uses_azure and not known.identity_token:
             self._log_in_to_azure(service)
@@ -139,7 +142,7 @@ class RegistryAuth(AuthBase):
             if known.username:
                 options["auth"] = HTTPBasicAuth(known.username.encode(), known.password.encode())
             return requests.get(realm, params={"service": service, "scope": self._scopes}, **options)
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             raise registry_errors.from_connection_error(error, self._reference.registry) from None
 
 

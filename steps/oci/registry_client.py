@@ -10,23 +10,23 @@ from typing import TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
-from steps.oci import registry_errors
+from steps.oci import registry_body, registry_errors
 from steps.oci.oci_layout import Blob
-from steps.oci.reference import DOCKER_HUB, Reference
+from steps.oci.reference import DOCKER_HUB, Reference, is_digest, normalize_digest
 from steps.oci.registry_auth import RegistryAuth, uses_plain_http
 from steps.oci.registry_errors import TIMEOUT
 from steps.oci.registry_transport import RegistrySession
 from steps.oci.registry_upload import FileSlice, ProgressCallback, Upload
 from steps.runtime import files
-from steps.runtime.errors import StepError
+from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy, Sleep, retry_call
 
 T = TypeVar("T")
 RETRY = RetryPolicy(max_attempts=5, max_retry_after_seconds=120.0)
-MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-"""The minimum that the specification requires registries to accept, and the maximum of most of them."""
-CHUNK = 1024 * 1024
+LOST = (requests.RequestException, HTTPError)
+"""Errors of a lost connection, before and within a body."""
 MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
@@ -105,7 +105,11 @@ class RegistryClient:
         if response.status_code == 404:
             return ""
         # The header is optional: without it the digest is computed from the content.
-        return response.headers.get("Docker-Content-Digest") or _digest("sha256", self.fetch_manifest(name)[1])
+        digest = normalize_digest(response.headers.get("Docker-Content-Digest", ""))
+        if digest and not is_digest(digest):
+            message = f"{self.reference.registry} returned {digest[:100]!r} as the digest of {self.name}:{name}"
+            raise StepError(message, "report it to its operator")
+        return digest or _digest("sha256", self.fetch_manifest(name)[1])
 
     def fetch_manifest(self, name: str) -> tuple[str, bytes]:
         """Return media type and bytes of a manifest; by digest, the bytes are verified."""
@@ -124,16 +128,21 @@ class RegistryClient:
             raise StepError(
                 f"{self.reference.registry} started an upload without a Location header", "report it to its operator"
             )
-        ours, parts = urlsplit(self.base), urlsplit(urljoin(str(response.url), location))
-        if parts.hostname == ours.hostname and (parts.scheme, ours.scheme) == ("http", "https"):
-            parts = parts._replace(scheme=ours.scheme, netloc=ours.netloc)
-        return urlunsplit(parts)
+        try:
+            ours, parts = urlsplit(self.base), urlsplit(urljoin(str(response.url), location))
+            if parts.hostname == ours.hostname and (parts.scheme, ours.scheme) == ("http", "https"):
+                parts = parts._replace(scheme=ours.scheme, netloc=ours.netloc)
+            return urlunsplit(parts)
+        except ValueError:
+            message = f"{self.reference.registry} started an upload with an invalid Location header"
+            raise StepError(message, "report it to its operator") from None
 
     def check_stored(self, response: requests.Response, digest: str) -> None:
         """Compare the digest that the registry reports with the blob's."""
-        stored = response.headers.get("Docker-Content-Digest", digest)
+        stored = normalize_digest(response.headers.get("Docker-Content-Digest", digest))
         if stored != digest:
-            raise StepError(f"{self.reference.registry} stored {digest} as {stored}", "report it to its operator")
+            message = f"{self.reference.registry} stored {digest} as {stored[:200]}"
+            raise StepError(message, "report it to its operator")
 
     def _download(self, blob: Blob, path: Path) -> None:
         algorithm = blob.digest.partition(":")[0]
@@ -150,18 +159,20 @@ class RegistryClient:
                 raise self._digest_mismatch(blob.digest)
 
     def _read_manifest(self, url: str) -> tuple[str, bytes]:
-        content = b""
         with self.call("GET", url, expected_status=(200,), headers=_ACCEPT) as response:
-            for data in self._iter_content(response):
-                content += data
-                if len(content) > MAX_MANIFEST_BYTES:
-                    raise StepError(f"manifest of {self.reference} is larger than {MAX_MANIFEST_BYTES} bytes")
+            try:
+                content = registry_body.read_body(response, registry_body.MAX_MANIFEST_BYTES)
+            except registry_body.BodyTooLarge as error:
+                message = f"the manifest of {self.reference} has {error}"
+                raise BadInput(message, "check the reference: images have manifests of a few kB") from None
+            except LOST as error:
+                raise self._connection_error(error) from None
         return response.headers.get("Content-Type", "").partition(";")[0].strip(), content
 
     def _iter_content(self, response: requests.Response) -> Iterator[bytes]:
         try:
-            yield from response.iter_content(CHUNK)
-        except requests.RequestException as error:
+            yield from registry_body.iter_body(response)
+        except LOST as error:
             raise self._connection_error(error) from None
 
     def call(
@@ -186,9 +197,9 @@ class RegistryClient:
                 body.seek(0)
             try:
                 return self._session.request(
-                    method, url, headers=headers, params=query, data=body, stream=method == "GET", timeout=TIMEOUT
+                    method, url, headers=headers, params=query, data=body, stream=True, timeout=TIMEOUT
                 )
-            except requests.RequestException as error:
+            except (*LOST, ValueError) as error:  # ValueError: a redirect to no URL
                 raise self._connection_error(error) from None
 
         response = send()
@@ -196,11 +207,19 @@ class RegistryClient:
             response.close()
             response = send()
         if response.status_code in expected_status:
+            if method != "GET":
+                self._discard(response)
             return response
         with response:
             raise self._auth.error_from(response)
 
-    def _connection_error(self, error: requests.RequestException) -> StepError:
+    def _discard(self, response: requests.Response) -> None:
+        try:
+            registry_body.discard_body(response)
+        except LOST as error:
+            raise self._connection_error(error) from None
+
+    def _connection_error(self, error: Exception) -> StepError:
         return self._auth.redacted(registry_errors.from_connection_error(error, self.reference.registry))
 
     def _digest_mismatch(self, digest: str) -> StepError:

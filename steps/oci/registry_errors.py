@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from steps.oci.credentials import config_files
 from steps.oci.reference import Reference
+from steps.oci.registry_body import MAX_TOKEN_BYTES, BodyTooLarge, iter_body, read_body
+from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.json_text import parse_json
 from steps.runtime.retry import retry_after
 
 INSECURE = "ARGOTUNE_INSECURE_REGISTRIES"
@@ -19,9 +22,6 @@ AZURE_PUSH = "AcrPush (on a registry with ABAC: Container Registry Repository Wr
 AZURE_PULL = "AcrPull (on a registry with ABAC: Container Registry Repository Reader)"
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and to wait for the next bytes."""
-
-
-MAX_TOKEN_BYTES = 1024 * 1024
 
 
 class TooLarge(StepError):
@@ -42,8 +42,11 @@ def from_response(
     """
     registry, status = reference.registry, response.status_code
     detail = f"HTTP {status}{_details(response)}"
-    if status in (408, 429) or status >= 500:
+    if connection_failure.is_transient_status(status):
         return TransientError(f"{registry} returned {detail}", "run it again later", retry_after(response))
+    if status == connection_failure.PROXY_LOGIN:
+        failure = connection_failure.from_proxy(status)
+        return BadInput(f"{registry} cannot be reached: {failure.reason}", failure.fix)
     if status in (401, 403):
         return _denied(detail, reference, push, known, azure)
     if status == 404:
@@ -60,19 +63,16 @@ def from_response(
     return StepError(f"{registry} rejected {request}: {detail}", "check the registry's log")
 
 
-def from_connection_error(error: requests.RequestException, registry: str) -> StepError:
+def from_connection_error(error: Exception, registry: str) -> StepError:
     """Return the error for a failed connection, without URLs, which can be signed."""
-    text = _cause(error)
-    if isinstance(error, requests.exceptions.SSLError):
-        return StepError(
-            f"no TLS connection to {registry}: {text}",
-            f"set REQUESTS_CA_BUNDLE to its certificate authority; for plain http list it in {INSECURE}",
-        )
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        return BadInput(f"{registry} is not a valid address: {text}", "check the image reference")
-    return TransientError(
-        f"{registry} cannot be reached: {text}", f"check that {registry} is up and reachable from this machine"
-    )
+    failure = connection_failure.classify(error)
+    if failure.is_tls:
+        fix = f"set REQUESTS_CA_BUNDLE to its certificate authority; for plain http list it in {INSECURE}"
+        return StepError(f"no TLS connection to {registry}: {failure.reason}", fix)
+    if failure.is_permanent:
+        return BadInput(f"{registry} cannot be reached: {failure.reason}", failure.fix)
+    fix = f"check that {registry} is up and reachable from this machine"
+    return TransientError(f"{registry} cannot be reached: {failure.reason}", fix)
 
 
 def read_json(response: requests.Response) -> Any:
@@ -81,16 +81,14 @@ def read_json(response: requests.Response) -> Any:
     Raises:
         ValueError: it is not JSON, cannot be read, or is larger than ``MAX_TOKEN_BYTES``, also after unpacking.
     """
-    content = b""
     try:
         with response:
-            for data in response.iter_content(16384):
-                content += data
-                if len(content) > MAX_TOKEN_BYTES:
-                    raise ValueError(f"more than {MAX_TOKEN_BYTES} bytes")
-    except requests.RequestException as error:
-        raise ValueError(_cause(error)) from None
-    return json.loads(content)
+            content = read_body(response, MAX_TOKEN_BYTES, decode=True)
+    except BodyTooLarge as error:
+        raise ValueError(str(error)) from None
+    except (requests.RequestException, HTTPError, TransientError) as error:
+        raise ValueError(connection_failure.classify(error).reason) from None
+    return parse_json(content)
 
 
 def _denied(detail: str, reference: Reference, push: bool, known: bool, azure: bool) -> BadInput:
@@ -123,21 +121,8 @@ def _tag_immutable(detail: str, reference: Reference) -> TagImmutable:
 def _details(response: requests.Response) -> str:
     """Return the messages of the error body (distribution-spec, "Error Codes")."""
     try:
-        errors = json.loads(next(response.iter_content(16384), b""))["errors"]
+        errors = parse_json(next(iter_body(response, decode=True), b""))["errors"]
         text = "; ".join(f"{e.get('code', '')}: {e.get('message', '')}" for e in errors)
-    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
+    except (requests.RequestException, HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return f" {text[:300]}" if text else ""
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason of a chain of wrapped connection errors."""
-    while True:
-        inner = getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = next((a for a in error.args if isinstance(a, BaseException)), None)
-        if inner is None:
-            break
-        error = inner
-    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
-    return re.sub(r"^<[^>]*>:?\s*|^\w+ConnectionPool\([^)]*\):\s*|^\w+Connection\([^)]*\):\s*", "", text)

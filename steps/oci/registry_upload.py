@@ -7,7 +7,6 @@ based on docker's distribution, as most are, lose an interrupted chunk and keep 
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ from steps.oci.oci_layout import Blob
 from steps.oci.registry_errors import TooLarge
 from steps.runtime import files
 from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.json_text import parse_json
 
 ProgressCallback = Callable[[int], None]
 """Receives the number of bytes of the file sent so far."""
@@ -239,7 +239,7 @@ class Upload:
         if self._session_file is None:
             return None
         try:
-            session = UploadSession(**json.loads(self._session_file.read_text()))
+            session = UploadSession(**parse_json(self._session_file.read_text()))
         except (OSError, ValueError, TypeError):
             return None
         is_same = (session.repository, session.blob) == (self._repository.name, self._blob.digest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from steps.models.adapter import adapter_digest
 from steps.oci.reference import Reference
 from steps.runtime import files
+from steps.runtime.json_text import parse_json
 
 PREFIX = "dev.argotune."
 FILE = "lineage.json"
@@ -68,7 +68,7 @@ def read_folder_lineage(folder: Path) -> Lineage | None:
     except FileNotFoundError:
         return None
     try:
-        lineage = Lineage(**json.loads((folder / FILE).read_text()))
+        lineage = Lineage(**parse_json((folder / FILE).read_text()))
     except FileNotFoundError:
         return Lineage(adapter_digest=digest)
     except (ValueError, TypeError):

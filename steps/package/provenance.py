@@ -18,6 +18,7 @@ from steps.oci.oci_layout import Image, add_referrer
 from steps.package.lineage import PREFIX, Lineage
 from steps.runtime import versions
 from steps.runtime.entrypoint import result_file
+from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
 
 MEDIA_TYPE = "application/vnd.in-toto+json"
@@ -131,7 +132,7 @@ def _format_time(moment: datetime) -> str:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -20,7 +20,7 @@ from steps.data.formats import compressed, content, file_names, folders
 from steps.data.formats.file_names import FileFormat
 from steps.data.locations import location
 from steps.preflight import location_checks
-from steps.runtime import hosts
+from steps.runtime import connection_failure, hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
 
@@ -121,7 +121,7 @@ def _read_range(session: requests.Session, url: str, allow_private: bool, byte_r
     try:
         with hosts.get(session, url, headers, allow_private=allow_private, timeout=TIMEOUT) as response:
             status = response.status_code
-            if status >= 500 or status in (408, 425, 429):
+            if connection_failure.is_transient_status(status):
                 raise TransientError(f"{status} {response.reason}".strip(), retry_after=retry_after(response))
             if status == 416:
                 return b"", 0
@@ -137,10 +137,10 @@ def _read_range(session: requests.Session, url: str, allow_private: bool, byte_r
                 return body, int(total[1])
             return body, None
     except (requests.RequestException, HTTPError, OSError) as error:
-        if isinstance(error, requests.exceptions.SSLError):
-            fix = "set REQUESTS_CA_BUNDLE to the certificate of its authority"
-            raise BadInput(f"{hosts.shown(url)}: the server's certificate is not trusted", fix) from None
-        raise TransientError(f"unreachable ({_reason(error)})") from None
+        failure = connection_failure.classify(error)
+        if failure.is_permanent:
+            raise BadInput(f"{hosts.shown(url)}: {failure.reason}", failure.fix) from None
+        raise TransientError(f"unreachable ({failure.reason})") from None
 
 
 def _is_parquet(name: str, head: bytes) -> bool:
@@ -167,9 +167,3 @@ def _format_error(name: str, head: bytes, tail: bytes | None, size: int | None) 
     if tail[-4:] != MAGIC or int.from_bytes(tail[:4], "little") > size - MIN_PARQUET_BYTES:
         return BadInput(f"{name} is an incomplete parquet file: its end is missing", "write or upload it again")
     return None
-
-
-def _reason(error: BaseException) -> str:
-    while (inner := error.__cause__ or getattr(error, "reason", None)) is not None and isinstance(inner, Exception):
-        error = inner
-    return str(getattr(error, "strerror", "") or type(error).__name__)

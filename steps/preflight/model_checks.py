@@ -14,8 +14,8 @@ from contextlib import suppress
 import requests
 
 import presets
-from steps.models.model_hub import TOKEN_FIX, TRANSIENT_STATUSES
-from steps.runtime import hosts
+from steps.models.model_hub import TOKEN_FIX
+from steps.runtime import connection_failure, hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
 
@@ -47,7 +47,8 @@ def _check(repository: str, revision: str, wait: Sleep) -> str | StepError:
     try:
         response = _head(f"{endpoint}/{repository}/resolve/{revision}/config.json", wait)
     except requests.RequestException as error:
-        return f"{label} was not checked: hub unreachable ({type(error).__name__}); a cache or a wheel must have it"
+        reason = connection_failure.classify(error).reason
+        return f"{label} was not checked: hub unreachable ({reason}); a cache or a wheel must have it"
     if response.status_code < 400:
         return f"{label} is readable"
     return _hub_error(response, repository, revision, endpoint) or (
@@ -69,7 +70,7 @@ def _head(url: str, wait: Sleep) -> requests.Response:
                 timeout=TIMEOUT,
             )
         )
-        if responses[0].status_code in TRANSIENT_STATUSES:
+        if connection_failure.is_transient_status(responses[0].status_code):
             raise TransientError(f"HTTP {responses[0].status_code}", retry_after=retry_after(responses[0]))
 
     with suppress(TransientError):  # the caller evaluates the last response
@@ -78,8 +79,9 @@ def _head(url: str, wait: Sleep) -> requests.Response:
 
 
 def _can_pass(error: Exception) -> bool:
-    is_lost = isinstance(error, requests.RequestException) and not isinstance(error, requests.ConnectTimeout)
-    return is_lost or is_transient(error)
+    if isinstance(error, requests.RequestException):
+        return not isinstance(error, requests.ConnectTimeout) and not connection_failure.classify(error).is_permanent
+    return is_transient(error)
 
 
 def _hub_error(response: requests.Response, repository: str, revision: str, endpoint: str) -> BadInput | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import requests
 
+from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError
 from steps.tune.tracking_tools import TOOLS, required_keys
 
@@ -49,7 +50,8 @@ def _check(address: str) -> str | StepError:
             timeout=TIMEOUT_SECONDS,
         )
     except requests.RequestException as error:
-        return f"MLflow at {address} was not checked ({type(error).__name__}); training continues without it"
+        reason = connection_failure.classify(error).reason
+        return f"MLflow at {address} was not checked ({reason}); training continues without it"
     if response.status_code in (401, 403):
         return BadInput(
             f"MLflow at {address} does not accept the credentials ({response.status_code})",

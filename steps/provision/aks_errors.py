@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def to_step_error(error: AzureError, prefix: str) -> StepError:
 
     message = error_message(error)
     status = getattr(error, "status_code", None)
+    failure = connection_failure.classify(error)
+    if failure.is_proxy and failure.is_permanent:
+        return BadInput(f"{prefix}: {failure.reason}", failure.fix)
     if isinstance(error, ClientAuthenticationError) and (status not in (401, 403) or _is_token_request(error)):
         if status is not None and (status == 429 or status >= 500):
             return StepError(f"{prefix}: no token from Azure: {message}", "the step is retried")

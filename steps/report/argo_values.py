@@ -5,7 +5,6 @@ The report is written whatever these contain, so unreadable text is accepted her
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from steps.report.report_data import Failure, records, text
 from steps.runtime import termination
+from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
 
 
@@ -30,8 +30,8 @@ def parse_plan(value: Any) -> Any:
         return {}
     try:
         # Converting finds a nesting that pydantic cannot serialize.
-        plan = to_jsonable_python(json.loads(value))
-    except (ValueError, RecursionError):
+        plan = to_jsonable_python(parse_json(value))
+    except ValueError:
         return None
     return plan if isinstance(plan, dict) else None
 
@@ -46,11 +46,11 @@ def parse_failures(value: Any) -> Any:
     if _is_unset(value):
         return ()
     try:
-        failures = json.loads(value)
+        failures = parse_json(value)
         if isinstance(failures, str):
-            failures = json.loads(failures)
+            failures = parse_json(failures)
         return tuple(_failure(entry) for entry in _without_retry_nodes(records(redact(failures))))
-    except (ValueError, RecursionError):
+    except ValueError:
         return (Failure(message=redact(value)),)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +24,7 @@ from steps.report.report_data import (
     text,
 )
 from steps.report.settings import Settings
+from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
 from steps.tune.tracking_tools import TOOLS
 
@@ -61,8 +61,8 @@ class _Reader:
 
     def parse(self, content: str, name: str) -> Any:
         try:
-            return redact(json.loads(content))
-        except (ValueError, RecursionError) as error:
+            return redact(parse_json(content))
+        except ValueError as error:
             self.warnings.append(f"{name} could not be read: {error}")
             return None
 
@@ -110,8 +110,8 @@ def _curve(reader: _Reader, *, expected: bool) -> tuple[Mapping[str, float], ...
     damaged = 0
     for line in (reader.content("report/train.jsonl", expected=expected) or "").splitlines():
         try:
-            logged = record(json.loads(line)) if line.strip() else {}
-        except (ValueError, RecursionError):
+            logged = record(parse_json(line)) if line.strip() else {}
+        except ValueError:
             damaged += 1
             continue
         values = {key: value for key, entry in logged.items() if (value := number(entry)) is not None}

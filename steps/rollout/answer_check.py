@@ -9,7 +9,6 @@ because of another adapter or chat template.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from steps.models.adapter import adapter_digest
 from steps.rollout import adapter_sources
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
+from steps.runtime.json_text import parse_json
 from steps.serving.serving_client import Answer, RequestRejected
 
 MAX_QUESTIONS = 5
@@ -93,7 +93,7 @@ def _tuned_name(settings: Settings) -> str:
 
 def _read_evaluation(work: Path) -> dict[str, Any]:
     try:
-        content = json.loads((work / "report" / "evaluation.json").read_text())
+        content = parse_json((work / "report" / "evaluation.json").read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

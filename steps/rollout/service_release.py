@@ -14,6 +14,7 @@ from typing import Any
 
 from steps.kubernetes.client import CONFIG_MAPS, KubernetesClient
 from steps.runtime import files
+from steps.runtime.json_text import parse_json
 from steps.serving.desired_adapters import DesiredAdapter
 
 NUM_DIGITS = 10
@@ -76,7 +77,7 @@ def read_releases(cluster: KubernetesClient, name: str) -> Releases:
     """Return the recorded releases of a service; empty if there are none."""
     document = cluster.get(CONFIG_MAPS, _name(name)) or {}
     try:
-        content = json.loads((document.get("data") or {})["releases.json"])
+        content = parse_json((document.get("data") or {})["releases.json"])
         for role in ("current", "previous", "canary"):
             content[role] = _parse_release(content[role]) if content.get(role) else None
         return Releases(**content)

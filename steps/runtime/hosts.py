@@ -23,7 +23,7 @@ from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from steps.runtime import addresses
+from steps.runtime import addresses, connection_failure
 from steps.runtime.errors import BadInput
 from steps.runtime.shown_url import shown
 
@@ -93,16 +93,31 @@ def get(
         except BadInput as error:
             redirect = "" if current == url else "a redirect leads to "
             raise BadInput(f"{shown(url)}: {redirect}{error.message}", error.fix) from error
-        location = session.get_redirect_target(response)
-        if location is None:
+        except requests.RequestException:
+            raise
+        except ValueError as error:  # urllib.parse, for a port that is no number
+            raise requests.exceptions.InvalidURL(str(error)) from error
+        target = _redirect_target(session, response, current)
+        if target is None:
             return response
         response.close()
-        current = urldefrag(urljoin(current, location)).url
+        current = target
     raise BadInput(f"{shown(url)}: more than {REDIRECTS} redirects", "use the URL that they lead to")
+
+
+def _redirect_target(session: requests.Session, response: requests.Response, current: str) -> str | None:
+    try:
+        location = session.get_redirect_target(response)
+        return None if location is None else urldefrag(urljoin(current, location)).url
+    except ValueError as error:
+        response.close()
+        raise requests.exceptions.InvalidURL(str(error)) from error
 
 
 def access_fix(url: str, status: int) -> str:
     """Return the fix for a server that responds with ``status``."""
+    if status == connection_failure.PROXY_LOGIN:
+        return connection_failure.from_proxy(status).fix
     if status not in (401, 403):
         return "correct the URL; open it in a browser to check it"
     if not is_hub(url):

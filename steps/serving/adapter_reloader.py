@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steps.models import adapter_compat
+from steps.runtime.json_text import parse_json
 from steps.serving import desired_adapters
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.allowlist import ADAPTERS, COMPLETIONS, HEALTH, MODELS, READY
@@ -129,7 +130,7 @@ class AdapterReloader:
     def _resolve(self, body: bytes) -> tuple[str, bytes]:
         """Return the model that will answer, and the request with its name."""
         try:
-            request = json.loads(body)
+            request = parse_json(body)
             model = request["model"]
             version = self.versions.get(model, model)
         except (ValueError, TypeError, KeyError):
@@ -140,7 +141,7 @@ class AdapterReloader:
         """Return the response to ``GET /v1/models`` with public names; ``root`` is the version."""
         names = {version: name for name, version in self.versions.items()}
         try:
-            content = json.loads(bytes(response.body))
+            content = parse_json(bytes(response.body))
             cards = [card for card in content["data"] if card["id"] in names or card["id"] not in self.loaded]
             content["data"] = [
                 card | {"id": names[card["id"]], "root": card["id"]} if card["id"] in names else card for card in cards
@@ -301,7 +302,7 @@ def _read_text(file: Path) -> str:
 def _error_message(text: str) -> str:
     """Return the message of an error in OpenAI's form (nested by current versions of vLLM, flat in older ones)."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         return str((content.get("error") or content)["message"])[:500]
     except (ValueError, TypeError, KeyError, AttributeError):
         return text[:500]

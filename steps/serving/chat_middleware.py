@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from steps.runtime.json_text import parse_json
 from steps.serving.allowlist import CHAT, CHAT_COMPLETIONS
 from steps.serving.asgi import call_app, error_response, replace_body
 
@@ -68,7 +69,7 @@ class ChatMiddleware:
         response = await call_app(self.app, scope, receive)
         if response.status_code != HTTPStatus.OK:
             return response
-        content = json.loads(bytes(response.body))
+        content = parse_json(bytes(response.body))
         text = content["choices"][0]["message"].get("content") or ""
         return JSONResponse({"Result": text, "model": content["model"]})
 
@@ -80,7 +81,7 @@ def completion_request(body: bytes, default_model: str = "") -> dict[str, Any]:
         ValueError: The body is not JSON, has no prompt, or has a key that would be ignored.
     """
     try:
-        content = json.loads(body)
+        content = parse_json(body)
     except ValueError as error:
         raise ValueError(f"the body is not JSON: {error}") from None
     if not isinstance(content, dict):

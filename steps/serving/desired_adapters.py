@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from steps.runtime.json_text import parse_json
+
 FILE_VARIABLE = "ARGOTUNE_ADAPTERS"
 """Environment variable of a server with the path of the file."""
 FOLDER_VARIABLE = "ARGOTUNE_ADAPTER_FOLDER"
@@ -62,7 +64,7 @@ def parse(text: str) -> list[DesiredAdapter]:
         ValueError: It was not written by ``serialize``.
     """
     try:
-        return [DesiredAdapter(**adapter) for adapter in json.loads(text)["adapters"]]
+        return [DesiredAdapter(**adapter) for adapter in parse_json(text)["adapters"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"invalid list of adapters: {error}") from None
 

@@ -16,6 +16,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from steps.runtime.json_text import parse_json
 from steps.serving import desired_adapters
 from steps.serving.allowlist import CHAT_COMPLETIONS, COMPLETIONS
 from steps.serving.asgi import error_response, replace_body
@@ -137,8 +138,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         RequestError: It is not a JSON object.
     """
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(body)
+    except ValueError as error:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise RequestError("the body is not a JSON object")
@@ -148,7 +149,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def read_context(base: Path) -> int:
     """Return the context length in a model's ``config.json``, with its RoPE scaling; 0 if it has none."""
     try:
-        config = json.loads((base / "config.json").read_text())
+        config = parse_json((base / "config.json").read_text())
         config = config.get("text_config") or config
         length = int(config.get("max_position_embeddings") or 0)
         scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
@@ -160,7 +161,7 @@ def read_context(base: Path) -> int:
 def _longest_token(base: Path) -> int:
     """Return the number of characters of a model's longest token, with which no prompt has fewer tokens."""
     try:
-        tokenizer = json.loads((base / "tokenizer.json").read_text())
+        tokenizer = parse_json((base / "tokenizer.json").read_text())
         vocabulary = tokenizer["model"]["vocab"]
         tokens = [token if isinstance(token, str) else token[0] for token in vocabulary]
         tokens += [token["content"] for token in tokenizer.get("added_tokens") or []]

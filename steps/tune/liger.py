@@ -6,10 +6,10 @@ holds all logits; adapters and quantized layers are unaffected.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from steps.runtime.errors import BadInput
+from steps.runtime.json_text import parse_json
 
 
 def is_enabled(use_liger_kernel: bool | None, device: str, model: Path) -> bool:
@@ -29,7 +29,7 @@ def is_enabled(use_liger_kernel: bool | None, device: str, model: Path) -> bool:
         raise BadInput("use_liger_kernel: the package liger-kernel is not installed", "pip install 'argotune[liger]'")
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
-    architecture = str(json.loads((model / "config.json").read_text()).get("model_type"))
+    architecture = str(parse_json((model / "config.json").read_text()).get("model_type"))
     if architecture not in MODEL_TYPE_TO_APPLY_LIGER_FN:
         raise BadInput(f"use_liger_kernel: Liger does not support {architecture}", "remove use_liger_kernel")
     return True

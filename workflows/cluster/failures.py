@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from steps.runtime import connection_failure
+from steps.runtime.connection_failure import is_transient_status
 from steps.runtime.redaction import redact
 from workflows.errors import ArgotuneError, InvalidInput
 
@@ -77,7 +79,7 @@ class ApiFailure(ArgotuneError):
     @property
     def is_transient(self) -> bool:
         """True if the same request can succeed a little later."""
-        return self.status in (0, 408, 429) or self.status >= 500
+        return self.status == 0 or is_transient_status(self.status)
 
     @property
     def is_expired(self) -> bool:
@@ -100,9 +102,12 @@ def failure_from_response(
 def failure_from_connection(request: ApiRequest, error: BaseException) -> ApiFailure:
     """Return the failure of a connection; its root cause determines the message."""
     text = str(redact(" <- ".join(str(cause) for cause in _causes(error))))
-    server = request.server
+    server, failure = request.server, connection_failure.classify(error)
     message, fix, reason = f"{server} is unreachable", "check the address and your network", ""
-    if "certificate verify failed" in text.lower() or "CERTIFICATE" in text:
+    if failure.is_proxy:
+        message, fix = f"{server} is unreachable: {failure.reason}", failure.fix or "try again"
+        reason = UNREACHABLE if failure.is_permanent else ""
+    elif "certificate verify failed" in text.lower() or "CERTIFICATE" in text:
         message, reason = f"the certificate of {server} is not trusted", UNREACHABLE
         fix = "get the credentials of the cluster again, or configure its certificate authority"
     elif re.search(r"Connection refused|Errno 111", text):
@@ -132,6 +137,9 @@ def _explain(
 ) -> tuple[str, str]:
     """Return message and fix for a status."""
     server, subject, action = request.server, request.subject, request.action
+    if status == connection_failure.PROXY_LOGIN:
+        failure = connection_failure.from_proxy(status)
+        return f"{server} is unreachable: {failure.reason}", failure.fix
     if status == 401:
         return f"{server} rejected your credentials", "log in again (az login, kubelogin, ARGO_TOKEN...)"
     if status == 403:

@@ -6,7 +6,6 @@ client has no timeouts and does not distinguish a dropped watch from one that en
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from steps.kubernetes import connection
 from steps.kubernetes.connection import JSON, MERGE_PATCH, Connection
 from steps.runtime import retry
+from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
 from steps.runtime.retry import Sleep, retry_after
 from workflows.cluster.backoff import RETRY, retry_call
@@ -271,7 +271,7 @@ def _context(path: str, name: str | None) -> Document:
 
 def _parse(data: bytes, request: ApiRequest) -> Document:
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError:
         raise failure_from_connection(request, ConnectionError("the response ended early")) from None
     return content if isinstance(content, dict) else {"value": content}
@@ -279,7 +279,7 @@ def _parse(data: bytes, request: ApiRequest) -> Document:
 
 def _status(data: bytes) -> Any:
     try:
-        content = json.loads(data)
+        content = parse_json(data)
     except ValueError:
         return data.decode(errors="replace")
     return content if isinstance(content, dict) else str(content)

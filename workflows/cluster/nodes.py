@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from steps.runtime.json_text import parse_json
+
 Node = dict[str, Any]
 
 POD_NAME_FORMAT = "workflows.argoproj.io/pod-name-format"
@@ -25,7 +27,7 @@ def read_nodes(workflow: Mapping[str, Any]) -> tuple[dict[str, Node], str]:
         return dict(status["nodes"]), ""
     if status.get("compressedNodes"):
         try:
-            return json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"]))), ""
+            return parse_json(gzip.decompress(base64.b64decode(status["compressedNodes"]))), ""
         except (OSError, ValueError, EOFError):
             return {}, "the steps are compressed in an unknown format; set ARGO_SERVER to use an Argo server"
     if status.get("offloadNodeStatusVersion"):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from steps.oci import reference
 from steps.runtime.errors import BadInput
+from steps.runtime.json_text import parse_json
 from steps.tune.tracking_tools import required_keys
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
@@ -182,7 +182,7 @@ def _registries(secret: Mapping[str, Any]) -> set[str] | None:
     """Return the registries that a dockerconfigjson Secret has credentials for; None if it is invalid."""
     try:
         text = base64.b64decode((secret.get("data") or {})[".dockerconfigjson"], validate=True)
-        entries = json.loads(text)["auths"]
+        entries = parse_json(text)["auths"]
         return {_host(name) for name, entry in entries.items() if entry}
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error):
         return None

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from steps.runtime.json_text import parse_json
 from workflows.argo.dag import Graph
 from workflows.argo.expressions import ExpressionError, evaluate_when
 from workflows.argo.phase import Phase
@@ -271,7 +271,7 @@ def _items(task: Task, scope: Scope) -> list[Any]:
         return [substitute(item, scope) for item in task.with_items]
     text = substitute(task.with_param or "", scope)
     try:
-        items = json.loads(text)
+        items = parse_json(text)
     except ValueError:
         items = None
     if not isinstance(items, list):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steps.runtime.json_text import parse_json
 from workflows.argo.phase import Phase
 from workflows.argo.tags import MissingValue, Scope, Unresolved, item_text, missing_value, substitute
 from workflows.argo.workflow import Arguments, Spec, Template, Workflow
@@ -145,7 +146,7 @@ def _parse_values(values: list[str]) -> list[Any]:
 
 def _parse_json(text: str, default: Any) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return default
 

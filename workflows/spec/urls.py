@@ -45,7 +45,7 @@ def _check_url(url: str, path: str, allow_private: bool, findings: Findings) -> 
     if extension := file_names.unsupported_extension(unquote(parts.path)):
         findings.error(path, f"files of the type {extension} cannot be read", f"use {file_names.SUPPORTED}")
     if parts.fragment and not _CHECKSUM.fullmatch(parts.fragment):
-        fix = "write #sha256= and 64 lower-case hex digits, or remove the part after #"
+        fix = "write #sha256= and 64 hex digits, or remove the part after #"
         findings.error(path, f"{parts.fragment!r} after # is not a checksum", fix)
     if parts.username or parts.password:
         fix = "use a signed URL, or an image or volume as input"

@@ -6,7 +6,6 @@ version 0, or after the last checkpoint, a parquet file that has the actions of 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from steps.runtime.errors import BadInput
+from steps.runtime.json_text import parse_json
 
 Action = dict[str, Any]
 OpenFile = Callable[[str], BinaryIO]
@@ -83,8 +83,8 @@ def _read_commit(name: str, open_file: OpenFile) -> Iterator[tuple[str, Action]]
             if not line.strip():
                 continue
             try:
-                action = json.loads(line)
-            except (ValueError, RecursionError):
+                action = parse_json(line)
+            except ValueError:
                 action = None
             if not isinstance(action, dict):
                 raise BadInput(f"{name}:{number}: not a JSON object", "copy the whole table again")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import http.client
 import re
 import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import requests
-from urllib3.exceptions import HTTPError, IncompleteRead
+from urllib3.exceptions import HTTPError
 
 from steps.data.locations.remote_file import Content, FileChanged, FileState
-from steps.runtime import hosts, speed
+from steps.runtime import connection_failure, hosts, speed
 from steps.runtime.errors import BadInput, TransientError
 from steps.runtime.retry import retry_after
 
@@ -86,25 +84,17 @@ class HttpFile:
         message = f"{status} {response.reason or http.client.responses.get(status, '')}".strip()
         if status == 416:
             raise FileChanged
-        if status >= 500 or status in (408, 425, 429):
+        if connection_failure.is_transient_status(status):
             raise TransientError(message, retry_after=retry_after(response))
         raise BadInput(f"{self.shown}: {message}", hosts.access_fix(self.url, status))
 
-    def _connection_error(self, error: requests.RequestException | HTTPError) -> Exception:
-        causes = list(_iter_causes(error))
-        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-            return BadInput(
-                f"{self.shown}: the server's certificate is not trusted",
-                "set REQUESTS_CA_BUNDLE to the certificate authority's file",
-            )
-        if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            return BadInput(f"{self.shown}: invalid URL or redirect", "correct the URL")
-        if any(isinstance(cause, TimeoutError) for cause in causes):
-            return TransientError("the server timed out")
-        if any(isinstance(cause, IncompleteRead) for cause in causes):
-            return TransientError("the connection ended early")
-        system = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
-        return TransientError(system[0] if system else f"the connection was lost ({type(causes[-1]).__name__})")
+    def _connection_error(self, error: Exception) -> Exception:
+        failure = connection_failure.classify(error)
+        return (
+            BadInput(f"{self.shown}: {failure.reason}", failure.fix)
+            if failure.is_permanent
+            else TransientError(failure.reason)
+        )
 
 
 def read_response(response: requests.Response, max_bytes: int) -> bytes:
@@ -148,16 +138,3 @@ def _content_range(response: requests.Response) -> tuple[int, int | None]:
     if not found:
         return -1, None
     return int(found[1] or -1), None if found[2] == "*" else int(found[2])
-
-
-def _iter_causes(error: Any) -> Iterator[BaseException]:
-    """Yield an error, the errors that urllib3 wrapped in it, and their causes."""
-    seen: set[int] = set()
-    pending = [error]
-    while pending:
-        cause = pending.pop(0)
-        if not isinstance(cause, BaseException) or id(cause) in seen:
-            continue
-        seen.add(id(cause))
-        yield cause
-        pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

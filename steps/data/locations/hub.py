@@ -7,7 +7,6 @@ Routes, as in huggingface_hub: ``/api/datasets/ID/revision/REV`` (commit), ``/ap
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from steps.data.locations.location import HubLocation
 from steps.data.locations.remote_file import FileState
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput
+from steps.runtime.json_text import parse_json
 
 MAX_JSON_BYTES = 64 << 20
 MAX_CARD_BYTES = 1 << 20
@@ -115,6 +115,6 @@ def _get_json(url: str, shown: str, allow_private: bool) -> tuple[Any, str]:
         body = read_response(response, MAX_JSON_BYTES)
         following = response.links.get("next", {}).get("url", "")
     try:
-        return json.loads(body), urljoin(url, following) if following else ""
+        return parse_json(body), urljoin(url, following) if following else ""
     except ValueError as error:
         raise BadInput(f"{shown}: the hub sent no JSON", "check HF_ENDPOINT") from error

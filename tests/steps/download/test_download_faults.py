@@ -21,7 +21,6 @@ from faults import RETRY_AFTER, Faults, kill_proof
 from object_stores import SERVERS
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
-from steps.data.locations.speed import MinSpeed
 
 from steps.data.locations import http_file, object_store
 from steps.download import fetch, transfer
@@ -31,6 +30,7 @@ from steps.oci import registry, registry_client
 from steps.runtime import speed
 from steps.runtime.errors import StepError
 from steps.runtime.retry import RetryPolicy
+from steps.runtime.speed import MinSpeed
 
 NUMBER = itertools.count()
 DIRECT, MOVED, STORED = "/direct.parquet", "/moved.parquet", "/store/moved.parquet"

@@ -11,7 +11,6 @@ import pytest
 from dataset_hub import DatasetHub
 from object_stores import SlowProxy
 from slow_downloads import kill_mid_transfer
-from steps.data.locations.speed import MinSpeed
 
 from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
@@ -19,6 +18,7 @@ from steps.download.step import download
 from steps.preflight import data_checks
 from steps.runtime import speed
 from steps.runtime.errors import BadInput
+from steps.runtime.speed import MinSpeed
 
 ROOT = "hf://datasets/org/rows"
 BODY = random.Random(7).randbytes(12_000_000)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from object_stores import AZURITE_KEY, SERVERS, ObjectStore, SlowProxy
 from slow_downloads import kill_mid_transfer
-from steps.data.locations.speed import MinSpeed
 
 from steps.data.locations import object_reader, object_store
 from steps.download import transfer
@@ -22,6 +21,7 @@ from steps.preflight import data_checks
 from steps.runtime import speed
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy
+from steps.runtime.speed import MinSpeed
 
 BODY = random.Random(7).randbytes(16_000_000)
 

@@ -8,13 +8,13 @@ import pytest
 from object_stores import SlowProxy
 from parquet_server import ParquetServer
 from slow_downloads import kill_mid_transfer
-from steps.data.locations.speed import MinSpeed, SpeedGuard
 
 from steps.download import transfer
 from steps.download.fetch import fetch_all
 from steps.runtime import hosts, speed
 from steps.runtime.errors import StepError, TransientError
 from steps.runtime.retry import RetryPolicy
+from steps.runtime.speed import MinSpeed, SpeedGuard
 
 BODY = random.Random(7).randbytes(8_000_000)
 

@@ -169,7 +169,7 @@ def test_response_that_is_not_from_the_hub_is_no_error(gated: HubServer, tmp_pat
     gated.blocked, gated.broken = False, True
     assert "HTTP 500, not from the hub" in look(tmp_path, model=REPOSITORY)[0]
     gated.stop()
-    assert "hub unreachable (ConnectionError)" in look(tmp_path, model=REPOSITORY)[0]
+    assert "hub unreachable (Connection refused)" in look(tmp_path, model=REPOSITORY)[0]
 
 
 def test_models_that_are_not_on_the_hub(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Fuzzing of a reader of foreign data: each input is read, or refused with one of the project's errors and a fix.
+
+    fuzz.check("manifest", read, lambda chance: mutate_document(chance, MANIFEST), count)
+
+An input that ends in another exception, uses more than ``MAX_CPU_SECONDS`` or allocates more than ``MAX_BYTES`` fails
+the test, with the seed that produces it again. CPU time, not wall time: other processes do not count.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from steps.runtime.errors import StepError
+from workflows.errors import InvalidInput
+
+T = TypeVar("T")
+NORMAL, SLOW = 300, 10_000
+"""Inputs of a reader in `make test` and in `make test-slow`."""
+MAX_CPU_SECONDS = 10.0
+MAX_MESSAGE = 4000
+MAX_BYTES = 2 << 30
+"""Additional memory of the process while a reader runs."""
+
+
+class TooSlow(BaseException):
+    """A reader used more CPU time than allowed; no reader catches it."""
+
+
+def check(
+    name: str,
+    read: Callable[[T], Any],
+    create: Callable[[random.Random], T],
+    count: int,
+    *,
+    refusals: tuple[type[Exception], ...] = (),
+    min_refused: float = 0.02,
+) -> None:
+    """Read ``count`` inputs; each must end in a value or a refusal.
+
+    Args:
+        name: of the reader; part of each seed.
+        read: reads one input.
+        create: creates one input.
+        count: number of inputs.
+        refusals: other errors of the reader's contract than the project's, whose text is shown to the user.
+        min_refused: part of the inputs that must be refused, so that the inputs are damaged at all.
+    """
+    refused, faults = 0, dict[str, str]()
+    with _limited_memory():
+        for number in range(count):
+            seed = f"{name} {number}"
+            value = create(random.Random(seed))
+            try:
+                with limited_cpu():
+                    read(value)
+            except (StepError, InvalidInput) as error:
+                refused += 1
+                if problem := _refusal_problem(error):
+                    faults.setdefault(problem[:60], f"seed {seed!r}: {problem}")
+            except refusals as error:
+                refused += 1
+                assert str(error), seed
+            except (Exception, TooSlow) as error:
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                kind = f"{type(error).__name__} at {frame.filename}:{frame.lineno}"
+                faults.setdefault(kind, f"seed {seed!r}: {kind}: {error!s:.300}\n  {value!r:.600}")
+    assert not faults, "\n".join(faults.values())
+    assert refused >= count * min_refused, f"only {refused} of {count} inputs were refused"
+
+
+def _refusal_problem(error: StepError | InvalidInput) -> str:
+    """Return what is wrong with the message or the fix of a refusal; or ""."""
+    if isinstance(error, StepError):
+        texts = [(error.message, error.fix)]
+    else:
+        texts = [(problem.message, problem.fix or problem.path) for problem in error.problems]
+    for message, fix in texts:
+        if not message or not fix:
+            return f"no fix for: {message:.300}"
+        if "unexpected " in message or "Traceback" in message:
+            return f"not a refusal: {message:.300}"
+        if len(message) > MAX_MESSAGE:
+            return f"{len(message)} characters: {message:.300}"
+    return ""
+
+
+@contextmanager
+def limited_cpu() -> Iterator[None]:
+    """Raise TooSlow in the main thread after ``MAX_CPU_SECONDS`` of the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlow(f"more than {MAX_CPU_SECONDS} s of CPU time")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+@contextmanager
+def _limited_memory() -> Iterator[None]:
+    """Let allocations beyond the limit fail with MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    with open("/proc/self/status") as status:
+        used = next(int(line.split()[1]) for line in status if line.startswith("VmData:")) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MAX_BYTES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

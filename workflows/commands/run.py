@@ -180,6 +180,7 @@ def _prefix(document: dict[str, Any]) -> str:
 def _unfinished(runs: Path, name: str, prefix: str, file: str) -> Path:
     """Return the newest unfinished run folder of the Workspace; only ``name`` if that is not empty."""
     from workflows import runner
+    from workflows.runner import url_queries
 
     existing = (state.parent for state in runs.glob(f"{name or '*'}/state.json"))
     candidates = sorted(
@@ -191,6 +192,7 @@ def _unfinished(runs: Path, name: str, prefix: str, file: str) -> Path:
         state = runner.read_state(folder)
         if state.phase != "Succeeded" or state.finished_at is None:
             return folder
+        (folder / url_queries.FILE).unlink(missing_ok=True)  # of a run that was killed right after its end
     raise InvalidInput(Problem(f"no unfinished run in {runs}/", file=file, fix=f"start one with argotune run {file}"))
 
 

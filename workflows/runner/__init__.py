@@ -106,7 +106,7 @@ def resume(
     from workflows.runner import validation
 
     if not (folder / "state.json").exists():
-        states.load(folder)
+        states.read(folder)
     with states.locked(folder):
         run = states.load(folder.absolute())
         if document is not None:
@@ -132,7 +132,7 @@ def read_state(folder: Path) -> State:
     """
     from workflows.runner import state as states
 
-    return states.load(folder).state
+    return states.read(folder)
 
 
 def _parse(

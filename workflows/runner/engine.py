@@ -64,6 +64,8 @@ class Engine:
                 state.phase = Phase.CANCELLED
             state.finished_at = self._timing.now()
             self._run.save()
+            if state.phase is Phase.SUCCEEDED:
+                self._run.delete_queries()
         finally:
             self._observer.on_end(status_from_state(state))
 

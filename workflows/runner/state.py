@@ -1,8 +1,9 @@
 """State of a run on disk, by which it can be watched and resumed after any interruption.
 
 RUN/
-  workflow.json   the document with the parameters of the run; only its owner can read it: URLs can be signed
-  state.json      phases, attempts, exit codes, times and outputs of the nodes
+  workflow.json   the document with the parameters of the run, without the queries of URLs
+  state.json      phases, attempts, exit codes, times and outputs of the nodes, without the queries of URLs
+  url-queries.json  the queries, until the run succeeds; only the owner can read these three files
   lock            locked by the runner
   nodes/KEY/      logs, progress and scratch volumes of a node's attempts
   volumes/        volumes created for the run
@@ -18,11 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from steps.runtime import files
 from workflows.argo.phase import Phase
 from workflows.errors import InvalidInput, Problem
+from workflows.runner.url_queries import UrlQueries
 
 
 class Attempt(BaseModel):
@@ -97,6 +99,7 @@ class Run:
         self.folder = folder
         self.document = document
         self.state = state
+        self._queries = UrlQueries(folder)
 
     def node_folder(self, key: str) -> Path:
         """Return the directory of a node's logs and scratch volumes."""
@@ -104,28 +107,55 @@ class Run:
 
     def save(self) -> None:
         """Write the state atomically."""
-        files.write_text(self.folder / "state.json", self.state.model_dump_json(indent=2) + "\n", private=True)
+        state = self._queries.hide(self.state.model_dump(mode="json"))
+        text = json.dumps(state, indent=2, ensure_ascii=False)  # nodes stay in the order of their start
+        files.write_text(self.folder / "state.json", text + "\n", private=True)
 
     def save_document(self) -> None:
         """Write the document."""
-        files.write_json(self.folder / "workflow.json", self.document, private=True)
+        files.write_json(self.folder / "workflow.json", self._queries.hide(self.document), private=True)
+
+    def delete_queries(self) -> None:
+        """Delete the queries of URLs, after which the run cannot be resumed."""
+        self._queries.delete()
 
 
 def load(folder: Path) -> Run:
-    """Load the run in ``folder``.
+    """Load the run in ``folder``, with the queries of its URLs.
 
     Raises:
         InvalidInput: there is none, or it cannot be read.
     """
+    with _readable(folder):
+        queries = UrlQueries(folder)
+        document, state = (queries.restore(_read_json(folder / name)) for name in ("workflow.json", "state.json"))
+        return Run(folder, document, State.model_validate(state))
+
+
+def read(folder: Path) -> State:
+    """Read the state of the run in ``folder``, without the queries of its URLs.
+
+    Raises:
+        InvalidInput: there is no run, or it cannot be read.
+    """
+    with _readable(folder):
+        return State.model_validate(_read_json(folder / "state.json"))
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
     try:
-        document = json.loads((folder / "workflow.json").read_text())
-        return Run(folder, document, State.model_validate_json((folder / "state.json").read_text()))
+        yield
     except FileNotFoundError:
         raise InvalidInput(
             Problem("no run in this directory", path=str(folder), fix="start a run without --resume")
         ) from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidInput(Problem(f"cannot read the run in this directory: {error}", path=str(folder))) from None
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text())
 
 
 @contextmanager

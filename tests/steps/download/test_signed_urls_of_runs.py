@@ -1,0 +1,74 @@
+"""No file of a local run has the signature of a URL, except one, until the run succeeds."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trainable_model
+from parquet_server import ParquetServer
+
+SIGNATURE = "s3cr3t%2Fvalue"
+WORKSPACE = """\
+apiVersion: kaito.sh/v1beta1
+kind: Workspace
+metadata: {name: signed}
+tuning:
+  preset: {name: smollm2-135m-instruct}
+  method: lora
+  input: {urls: [%s]}
+  output: {volumeSource: {persistentVolumeClaim: {claimName: adapter}}}
+pipeline:
+  data: {allowPrivateHosts: true, evalSplit: 0}
+"""
+
+
+def download_only(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document without the steps that need a model."""
+    for template in document["spec"]["templates"]:
+        if template["name"] == "main":
+            [task] = [task for task in template["dag"]["tasks"] if task["name"] == "download"]
+            template["dag"]["tasks"] = [{**task, "depends": ""}]
+    return document
+
+
+def leaks(folder: Path) -> set[str]:
+    """Return the files that have a part of the signature, by their names."""
+    texts = {path: path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()}
+    return {path.name for path, text in texts.items() if "s3cr3t" in text}
+
+
+def test_only_one_file_of_an_unfinished_run_has_the_signature(
+    argotune: Callable[..., Any], parquet_server: ParquetServer, tmp_path: Path
+) -> None:
+    trainable_model.write_rows(tmp_path / "a.parquet", trainable_model.chat_rows(4))
+    content = (tmp_path / "a.parquet").read_bytes()
+    first, second = (f"/{name}.parquet?sv=2026&sig={SIGNATURE}{name}" for name in "ab")
+    parquet_server.put(first, content)
+    (tmp_path / "workspace.yaml").write_text(
+        WORKSPACE % f'"{parquet_server.url}{first}", "{parquet_server.url}{second}"'
+    )
+    (tmp_path / "adapter").mkdir()
+    environment = {"HOME": str(tmp_path), "ARGOTUNE_HOME": str(tmp_path / "home"), "ARGOTUNE_RUNS": str(tmp_path)}
+
+    compiled = argotune("compile", tmp_path / "workspace.yaml", "-o", "json", **environment)
+    assert compiled.returncode == 0, compiled.stderr
+    document = tmp_path / "signed.json"
+    document.write_text(json.dumps(download_only(json.loads(compiled.stdout))))
+    ended = argotune("run", document, "--name", "run", **environment)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    folder = tmp_path / "run"
+    assert "b.parquet" in ended.stderr
+    assert leaks(folder) == {"url-queries.json"}
+    assert stat.S_IMODE((folder / "url-queries.json").stat().st_mode) == 0o600
+
+    parquet_server.put(second, content)
+    resumed = argotune("run", document, "--resume", **environment)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert (folder / "volumes" / "work" / "report" / "report.html").exists()
+    assert leaks(folder) == set()
+    assert "s3cr3t" not in ended.stdout + ended.stderr + resumed.stdout + resumed.stderr
+    assert {seen.path for seen in parquet_server.seen} == {first, second}

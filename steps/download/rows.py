@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,15 +141,15 @@ def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]
         count = 0
         data_format = _detect_format(file)
         try:
-            for rows in prefetch(_read_messages(file, data_format, normalized.unused, full=full)):
-                for number, reason in row_checks.find_invalid_rows(rows).items():
+            batches = _read_messages(file, data_format, normalized.unused, full=full)
+            for batch in prefetch(_check(batches, full=full)):
+                for number, reason in batch.invalid.items():
                     invalid.setdefault(reason, _InvalidRows()).add(count + number)
-                count += len(rows)
-                if not invalid and not errors:
-                    final = row_messages.finalize(rows)
-                    normalized.digests.append(_hash_rows(final))
-                    normalized.not_learned += row_checks.count_not_learned(final) if full else 0
-                    keep(final)
+                count += batch.num_rows
+                if batch.valid and not invalid and not errors:
+                    normalized.digests.append(batch.valid.digests)
+                    normalized.not_learned += batch.valid.not_learned
+                    keep(batch.valid.rows)
         except decoded_size.RowTooLarge as error:
             invalid.setdefault(str(error), _InvalidRows()).add(count)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -229,6 +228,34 @@ def count_duplicates(digests: Sequence[np.ndarray], train: np.ndarray, held_out:
     return int(np.count_nonzero(rows[1:] == rows[:-1])), int(leaked)
 
 
+@dataclass(frozen=True)
+class _ValidRows:
+    """Rows as they are written."""
+
+    rows: pa.RecordBatch
+    digests: np.ndarray
+    not_learned: int
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A batch of rows that was checked in another thread than the one that writes it."""
+
+    num_rows: int
+    invalid: dict[int, str]
+    """Index -> reason of each invalid row."""
+    valid: _ValidRows | None
+
+
+def _check(batches: Iterable[pa.RecordBatch], *, full: bool) -> Iterator[_Checked]:
+    for batch in batches:
+        valid, invalid = None, row_checks.find_invalid_rows(batch)
+        if not invalid:
+            rows = row_messages.finalize(batch)
+            valid = _ValidRows(rows, _hash_rows(rows), row_checks.count_not_learned(rows) if full else 0)
+        yield _Checked(len(batch), invalid, valid)
+
+
 @dataclass
 class _InvalidRows:
     """Rows with the same error."""
@@ -297,15 +324,13 @@ def _describe(file: DataFile, invalid: dict[str, _InvalidRows], count: int) -> s
 
 def _hash_rows(rows: pa.RecordBatch) -> np.ndarray:
     import numpy as np
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     columns = [rows["text"]] if "text" in rows.schema.names else [_as_text(column) for column in rows.columns]
     text = columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "")
-    _, offsets, content = text.buffers()
-    whole = content.to_pybytes() if content else b""
-    ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1].tolist()
     # Python's hash is salted, so that data cannot be crafted to collide.
-    return np.fromiter((hash(whole[start:end]) for start, end in pairwise(ends)), np.int64, len(text))
+    return np.fromiter(map(hash, pc.cast(text, pa.binary()).to_numpy(zero_copy_only=False)), np.int64, len(text))
 
 
 def _as_text(column: pa.ListArray) -> pa.StringArray:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from steps.data import file_weights
+from steps.data.locations.url_list import Urls
 from steps.data.row_formats import Column, Format
 from steps.runtime.options import OptionalFolder, Options, Pattern, Seed
 
@@ -20,7 +21,7 @@ class InputOptions(Options):
 
     name: Annotated[str, Pattern(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?", "a name of lower-case letters and digits")]
     """Name of the input in messages and in the report."""
-    urls: list[str] = []
+    urls: Urls = []
     """Data files, as in `tuning.input.urls`."""
     image: str = ""
     """OCI image with data files under `/data`; instead of urls."""
@@ -56,7 +57,7 @@ class DataOptions(Options):
 class DatasetOptions(DataOptions):
     """Source and order of the rows."""
 
-    urls: list[str] = []
+    urls: Urls = []
     """Data files (KAITO `input.urls`) by `https://`, `hf://datasets/`, `s3://`, `gs://`, `abfss://` or `az://`; except
     with https also folders and patterns. `#sha256=<hex>` after a file is checked."""
     image: str = ""

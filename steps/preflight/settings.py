@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from steps.data.locations.url_list import Urls
 from steps.download.settings import NamedInput
 from steps.provision import settings as provision_settings
 from steps.runtime.options import OptionalFolder
@@ -22,7 +23,7 @@ class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions):
         "push": "push",
     }
 
-    urls: list[str] = []
+    urls: Urls = []
     """Locations of data files: https, hf, s3, gs, abfss or az."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -23,11 +24,16 @@ def parse_status(value: Any) -> Any:
 
 
 def parse_plan(value: Any) -> Any:
-    """Return a plan as a mapping, empty for empty text; None for text that is not a JSON mapping."""
+    """Return a plan as a mapping, empty for empty text; None for text that is not a JSON mapping.
+
+    The absolute path of a file is returned as it is.
+    """
     if not isinstance(value, str):
         return value
     if not value.strip():
         return {}
+    if value.startswith("/"):
+        return Path(value)
     try:
         # Converting finds a nesting that pydantic cannot serialize.
         plan = to_jsonable_python(parse_json(value))

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from steps.report.argo_values import parse_plan
 from steps.report.report_data import (
     STEPS,
     Answer,
@@ -35,7 +36,8 @@ VERSIONS = ("argotune", "torch", "transformers", "trl", "peft", "bitsandbytes", 
 def read_run(settings: Settings) -> ReportData:
     """Return what the run left in the work folder and what the workflow reports about itself."""
     reader = _Reader(settings.work)
-    if settings.plan is None:
+    plan = _plan(settings.plan)
+    if plan is None:
         reader.warnings.append("the plan could not be read: it is not a JSON mapping")
     steps = _steps(reader)
     return ReportData(
@@ -45,11 +47,22 @@ def read_run(settings: Settings) -> ReportData:
         tracked=_tracked(reader),
         evaluation=_evaluation(reader, steps.get("evaluate")),
         failures=settings.failures,
-        settings=tuple(_settings(redact(settings.plan or {}))),
+        settings=tuple(_settings(redact(plan or {}))),
         manifest=_manifest(reader, expected="download" in steps),
         versions=dict(_versions()),
         warnings=tuple(reader.warnings),
     )
+
+
+def _plan(plan: Mapping[str, Any] | Path | None) -> Mapping[str, Any] | None:
+    """Return the plan, read from its file if it is a path; None if it could not be read."""
+    if not isinstance(plan, Path):
+        return plan
+    try:
+        content = parse_plan(plan.read_text(errors="replace"))
+    except OSError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from steps.report import report_page, report_reader
+from steps.report import argo_template, report_page, report_reader
 from steps.report.formatting import format_duration, format_number
 from steps.report.report_data import ReportData
 from steps.report.settings import Result, Settings
@@ -19,15 +19,31 @@ def report(settings: Settings) -> Result:
     """
     data = report_reader.read_run(settings)
     path = settings.work / "report" / "report.html"
-    files.write_text(path, report_page.render_page(data))
+    page = report_page.render_page(data)
+    files.write_text(path, page)
+    if settings.artifact and argo_template.has_artifact_repository():
+        files.write_text(settings.artifact, page)
     print("\n".join(summary_lines(data, path)), flush=True)
-    return Result(str(path))
+    return _result(data, path)
+
+
+def _result(data: ReportData, path: Path) -> Result:
+    evaluation = data.evaluation
+    is_rejected = evaluation.verdict == "fail"
+    return Result(
+        report_path=str(path),
+        verdict=evaluation.verdict,
+        base_loss=_format_loss(evaluation.base_loss),
+        adapter_loss=_format_loss(evaluation.adapter_loss),
+        image=_image(data),
+        endpoint=data.value("rollout", "endpoint"),
+        cause=_failures(data) or (evaluation.reason if is_rejected else ""),
+    )
 
 
 def summary_lines(data: ReportData, path: Path) -> list[str]:
     """Return the summary of a run as lines of plain text."""
     evaluation = data.evaluation
-    failures = "; ".join(f"{failure.step}: {failure.message}" for failure in data.failures)
     previous = evaluation.previous_loss
     live = "" if previous is None else f", live adapter {format_number(previous)}"
     lines = {
@@ -37,12 +53,24 @@ def summary_lines(data: ReportData, path: Path) -> list[str]:
         "loss": _format_change(evaluation.base_loss, evaluation.adapter_loss, f" on held-out rows{live}"),
         "perplexity": _format_change(evaluation.base_perplexity, evaluation.adapter_perplexity),
         "time": format_duration(data.busy_seconds) if data.busy_seconds is not None else "",
-        "image": data.value("package", "image_reference") or data.value("package", "image_digest"),
+        "image": _image(data),
         "endpoint": data.value("rollout", "endpoint"),
-        "failed": textwrap.shorten(failures, 300),
+        "failed": _failures(data),
         "report": str(path),
     }
     return [f"{name:<11} {value}" for name, value in lines.items() if value]
+
+
+def _image(data: ReportData) -> str:
+    return data.value("package", "image_reference") or data.value("package", "image_digest")
+
+
+def _failures(data: ReportData) -> str:
+    return textwrap.shorten("; ".join(f"{failure.step}: {failure.message}" for failure in data.failures), 300)
+
+
+def _format_loss(loss: float | None) -> str:
+    return "" if loss is None else format_number(loss)
 
 
 def _format_change(base: float | None, adapter: float | None, suffix: str = "") -> str:

@@ -17,6 +17,10 @@ OptionalFolder = Annotated[Path | None, BeforeValidator(lambda value: value or N
 """Path of a folder, or None for an empty flag (and not the current directory)."""
 
 
+OptionalPath = OptionalFolder
+"""Path of a file, or None for an empty flag."""
+
+
 @dataclass(frozen=True)
 class FreeText:
     """Metadata of a text field that people read: it is never a path, whatever it begins with."""

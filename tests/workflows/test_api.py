@@ -88,9 +88,8 @@ def test_the_example_in_the_documentation_works(tmp_path: Path, monkeypatch: pyt
     document = yaml.safe_load(capsys.readouterr().out)
     assert list(tasks_of(document)) == ["provision", "download", "tune", "package"]
     assert tasks_of(document)["tune"]["depends"] == "provision && download"
-    assert {"name": "epochs", "value": "1", "description": "passes over the data"} in (
-        document["spec"]["arguments"]["parameters"]
-    )
+    values = {item["name"]: item["value"] for item in document["spec"]["arguments"]["parameters"]}
+    assert values["epochs"] == "1"
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:

@@ -24,6 +24,7 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     "Container": {"image", "imagePullPolicy", "name", "ports", "resizePolicy", "resources", "securityContext"}
     | {"terminationMessagePath", "terminationMessagePolicy"},
     "Retry": {"affinity"},
+    "InputArtifact": {"archive", "mode"},
     "OutputArtifact": {"archive", "artifactGC", "artifactory", "azure", "gcs", "hdfs", "http", "mode", "oss", "s3"},
     # A directory cannot be read-only for a single process.
     "Mount": {"mountPropagation", "readOnly", "recursiveReadOnly"},

@@ -80,6 +80,28 @@ class Arguments(Part):
     parameters: list[Argument] = []
 
 
+class RawArtifact(Part):
+    """Content of an input artifact."""
+
+    data: str
+
+
+class InputArtifact(Part):
+    """A file with content from the document, which is written before the container starts."""
+
+    name: str
+    path: str
+    raw: RawArtifact | None = None
+    optional: bool = False
+
+
+class Inputs(Part):
+    """Inputs of a template."""
+
+    parameters: list[Argument] = []
+    artifacts: list[InputArtifact] = []
+
+
 class Supplied(Part):
     """Marks an output that is set when a ``suspend`` is resumed."""
 
@@ -220,7 +242,7 @@ class Template(Part):
     """A template: ``container``, ``suspend``, ``dag`` or ``steps``."""
 
     name: str
-    inputs: Arguments = Arguments()
+    inputs: Inputs = Inputs()
     outputs: Outputs = Outputs()
     container: Container | None = None
     suspend: Suspend | None = None

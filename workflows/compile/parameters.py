@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import astuple
 
+from annotated_types import Ge, Gt, Le, Lt
 from hera.workflows import Parameter
 
+from steps.data.locations.url_list import format_urls
+from steps.tune.settings import SubmittedOptions
 from workflows.plan.model import Data, Plan
 
 DATA_URLS = "data-urls"
-TUNING = ("epochs", "max-steps", "learning-rate", "batch-size", "rank", "alpha")
+TUNING = tuple(SubmittedOptions.PARAMETERS.values())
 IMAGE = ("image", "push")
 SUBMITTED = (DATA_URLS, *TUNING, *IMAGE)
 """Names of all parameters; the inputs of steps have the same names."""
+_BOUNDS = {Gt: "more than", Ge: "at least", Lt: "less than", Le: "at most"}
 
 
 def parameters(plan: Plan) -> list[Parameter]:
@@ -20,23 +24,17 @@ def parameters(plan: Plan) -> list[Parameter]:
     if plan.tuning is None or plan.data is None or plan.output is None:
         return []
     tuning = plan.tuning
-    # Kubernetes would replace $(NAME) by a variable of the pod.
-    urls = json.dumps(plan.data.urls).replace("$(", "\\u0024(")
-    data_urls = Parameter(name=DATA_URLS, value=urls, description="data files, a JSON list")
+    description = "Data files, one URL a line: https, hf, s3, gs, abfss or az"
+    data_urls = Parameter(name=DATA_URLS, value=format_urls(plan.data.urls), description=description)
     return [
         *([data_urls] if plan.data.urls else []),
-        _number("epochs", tuning.epochs, "passes over the data"),
-        _number("max-steps", tuning.max_steps, "maximum number of optimizer steps; -1: given by the epochs"),
-        _number("learning-rate", tuning.learning_rate, "peak learning rate"),
-        _number("batch-size", tuning.batch_size, "rows of one step on each device"),
-        _number("rank", tuning.rank, "LoRA rank r"),
-        _number("alpha", tuning.alpha, "LoRA alpha"),
-        Parameter(name="image", value=plan.output.image, description="image reference that the adapter is pushed to"),
+        *(_number(name, field, getattr(tuning, field)) for field, name in SubmittedOptions.PARAMETERS.items()),
+        Parameter(name="image", value=plan.output.image, description="Image reference that the adapter is pushed to"),
         Parameter(
             name="push",
             value="true" if plan.output.image else "false",
             enum=["true", "false"],
-            description="push the image to its registry",
+            description="Push the image to its registry",
         ),
     ]
 
@@ -52,5 +50,9 @@ def data_inputs(data: Data) -> list[str]:
     return [] if elsewhere else [DATA_URLS]
 
 
-def _number(name: str, value: float, description: str) -> Parameter:
+def _number(name: str, field: str, value: float) -> Parameter:
+    """Return the parameter of a number, with its bounds: an enum would be too long, and the form checks no bounds."""
+    declared = SubmittedOptions.model_fields[field]
+    bounds = [f"{_BOUNDS[type(bound)]} {astuple(bound)[0]:,}" for bound in declared.metadata]
+    description = f"{(declared.description or name).rstrip('.')} ({', '.join(bounds)})"
     return Parameter(name=name, value=f"{value:g}", description=description)

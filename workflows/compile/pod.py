@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ from hera.workflows import (
     Env,
     NoneArchiveStrategy,
     Parameter,
+    RawArtifact,
     Resources,
     SecretEnv,
 )
@@ -59,7 +61,8 @@ def step(
     image: str = "",
     command: Sequence[str] = (),
     outputs: Sequence[str] | None = None,
-    artifacts: Mapping[str, str] = MappingProxyType({}),
+    artifacts: Sequence[Artifact] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
     mounts: Sequence[m.VolumeMount] = (),
     inputs: Sequence[str] = (),
     defaults: Mapping[str, str] = MappingProxyType({}),
@@ -81,7 +84,8 @@ def step(
         image: container image (default: the plan's control image).
         command: command of a custom step (default: argotune's step of that name).
         outputs: names of the output parameters (default: the fields of the step's result).
-        artifacts: paths, by name, of files that are uploaded to the artifact repository without archiving.
+        artifacts: files that are uploaded to the artifact repository.
+        files: contents of files by path, in a volume of the pod: texts that are too long for arguments.
         mounts: volumes, in addition to scratch and ``/tmp``.
         inputs: names of the input parameters; they replace the settings of their names.
         defaults: defaults of inputs that a caller can omit.
@@ -104,10 +108,10 @@ def step(
         image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
         args=args if settings else None,
-        inputs=[_input(key, defaults) for key in inputs],
+        inputs=[*[_input(key, defaults) for key in inputs], *[_file(path, text) for path, text in files.items()]],
         outputs=[
             *[_output(key, is_own=settings is not None) for key in parameters],
-            *[Artifact(name=key, path=path, archive=NoneArchiveStrategy()) for key, path in artifacts.items()],
+            *artifacts,
         ],
         env=[
             Env(name="ARGOTUNE_OUTPUTS", value=OUTPUTS),
@@ -129,6 +133,11 @@ def step(
 def _input(name: str, defaults: Mapping[str, str]) -> Parameter:
     # Hera writes default=None as null.
     return Parameter(name=name, default=defaults[name]) if name in defaults else Parameter(name=name)
+
+
+def _file(path: str, text: str) -> RawArtifact:
+    """Return a file that Argo writes before the step starts; it needs no artifact repository."""
+    return RawArtifact(name=PurePosixPath(path).stem, path=path, data=text, archive=NoneArchiveStrategy())
 
 
 @cache

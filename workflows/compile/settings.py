@@ -43,7 +43,6 @@ from workflows.compile.volumes import (
 )
 from workflows.errors import InvalidInput, Problem
 from workflows.estimate.plan_estimate import context_length, processes
-from workflows.plan.layers import as_dict
 from workflows.plan.model import Data, Plan
 from workflows.plan.nodes import provider, provisions_nodes
 from workflows.plan.pods import SERVE, for_pod, fragments
@@ -52,6 +51,10 @@ from workflows.spec.field_types import whole_seconds
 S = TypeVar("S", bound=Options)
 T = TypeVar("T")
 UID = "{{workflow.uid}}"
+PLAN_FILE = f"{SCRATCH}/plan.json"
+"""File with the plan in the pod of report."""
+REPORT_ARTIFACT = f"{SCRATCH}/artifacts/report.html"
+"""Copy of the report that Argo uploads."""
 PROVISION_SECONDS = 3300
 """Time to wait for nodes: less than the step's timeout, so that it can report why there are none."""
 
@@ -224,7 +227,8 @@ def release(plan: Plan) -> Release:
 
 def report(plan: Plan) -> Report:
     """Return the settings of report, without those that Argo sets."""
-    return _build(Report, work=WORK, plan=as_dict(plan))
+    artifact = REPORT_ARTIFACT if plan.artifacts.report is None else None
+    return _build(Report, work=WORK, plan=PLAN_FILE, artifact=artifact)
 
 
 def instance_types(plan: Plan) -> list[str]:

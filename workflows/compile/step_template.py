@@ -27,7 +27,8 @@ class StepTemplate(Container):
         Raises:
             InvalidInput: with each argument that is no input of the step; Argo would ignore it.
         """
-        declared: Any = self.inputs or []
+        items: Any = self.inputs or []
+        declared = [item for item in items if isinstance(item, Parameter)]
         inputs = [str(item.name) for item in declared]
         optional = {str(item.name) for item in declared if item.default is not None} - _workflow_parameters()
         submitted = [name for name in inputs if name in SUBMITTED and name not in optional]

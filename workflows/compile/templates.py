@@ -8,6 +8,7 @@ from __future__ import annotations
 from hera.workflows import Parameter, Suspend
 
 from workflows.compile import data_access, pod, settings, tracking
+from workflows.compile.arguments import as_text
 from workflows.compile.parameters import IMAGE, TUNING, data_inputs, parameter_defaults
 from workflows.compile.retries import Retries
 from workflows.compile.settings import required
@@ -26,6 +27,7 @@ from workflows.compile.volumes import (
     data_mounts,
     output_mounts,
 )
+from workflows.plan.layers import as_dict
 from workflows.plan.model import Plan
 from workflows.plan.nodes import provisions_nodes
 
@@ -215,10 +217,22 @@ def report(plan: Plan) -> StepTemplate:
         "report",
         settings.report(plan),
         variables={"status": "{{workflow.status}}", "failures": "{{workflow.failures}}"},
-        artifacts={"report": f"{WORK}/report/report.html"} if plan.artifacts.report else {},
+        artifacts=_report_artifacts(plan),
+        files={settings.PLAN_FILE: as_text(as_dict(plan))},
         mounts=[WORK_MOUNT],
         retries=Retries(2),
     )
+
+
+def _report_artifacts(plan: Plan) -> list[pod.Artifact]:
+    """Return the report as an artifact; the step writes an optional one only where Argo has a repository."""
+    archive = pod.NoneArchiveStrategy()
+    match plan.artifacts.report:
+        case None:
+            return [pod.Artifact(name="report", path=settings.REPORT_ARTIFACT, archive=archive, optional=True)]
+        case True:
+            return [pod.Artifact(name="report", path=f"{WORK}/report/report.html", archive=archive)]
+    return []
 
 
 def _hub_and_data(plan: Plan) -> list[pod.SecretEnv]:

@@ -8,13 +8,15 @@ from hera.workflows import Workflow
 from hera.workflows import models as m
 
 from steps.kubernetes import pod_policy
-from workflows.compile import volumes
+from workflows.compile import metadata, volumes
 from workflows.compile.parameters import parameters
 from workflows.plan.model import Plan
 from workflows.spec.field_types import whole_seconds
 
 MAIN, EXIT = "main", "exit"
 """Names of the entrypoint and the exit handler."""
+MAX_DAYS, MAX_DAYS_WITH_APPROVAL = 7, 30
+"""Default time limits of a run."""
 
 
 def workflow(plan: Plan, **fields: Any) -> Workflow:
@@ -26,19 +28,15 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "on_exit": EXIT,
         "service_account_name": plan.service_account,
         "arguments": parameters(plan),
-        "labels": {
-            **plan.labels,
-            "app.kubernetes.io/managed-by": "argotune",
-            "argotune.dev/workspace": plan.name,
-        },
-        "annotations": _annotations(plan),
+        "labels": metadata.labels(plan),
+        "annotations": metadata.title_and_description(plan),
         "pod_metadata": _pod_metadata(plan),
         "volume_claim_templates": [volumes.work_claim(plan)],
         "volumes": volumes.volumes(plan),
         "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess"),
         "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
         "ttl_strategy": m.TTLStrategy(seconds_after_success=7 * 86400, seconds_after_failure=30 * 86400),
-        "active_deadline_seconds": whole_seconds(plan.time_limit) if plan.time_limit else None,
+        "active_deadline_seconds": _deadline_seconds(plan),
         # Concurrent runs of one Workspace would overwrite each other's tag, output volume and service.
         "synchronization": m.Synchronization(mutexes=[m.Mutex(name=f"argotune-{plan.name}")]),
         "security_context": m.PodSecurityContext.model_validate(pod_policy.POD_SECURITY_CONTEXT),
@@ -46,14 +44,12 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
     return Workflow(**{**defaults, **fields})
 
 
-def _annotations(plan: Plan) -> dict[str, str]:
-    model = plan.model
-    title = f"Tune {model.preset} ({plan.tuning.method})" if plan.tuning else f"Serve {model.preset or 'a pod'}"
-    base = f"base model {model.repository} at {model.revision}" if model.repository else "serves a custom pod"
-    return {
-        "workflows.argoproj.io/title": f"{title} for {plan.name}",
-        "workflows.argoproj.io/description": f"Compiled by argotune from Workspace {plan.name}; {base}",
-    }
+def _deadline_seconds(plan: Plan) -> int:
+    """Return the time limit of a run; by default one that only a run which hangs reaches."""
+    if plan.time_limit:
+        return whole_seconds(plan.time_limit)
+    days = MAX_DAYS_WITH_APPROVAL if plan.approval else MAX_DAYS
+    return max(days * 86400, 2 * whole_seconds(plan.tuning.timeout) if plan.tuning else 0)
 
 
 def _pod_metadata(plan: Plan) -> m.Metadata:

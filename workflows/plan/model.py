@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from steps.download.settings import DatasetOptions
@@ -163,8 +163,8 @@ class Storage(PipelineStorage, Section):
 class Artifacts(Section):
     """Uploads to the site's artifact repository (Argo's default one), if it has one."""
 
-    report: bool = False
-    """Upload the report of each run; the Argo UI then shows it."""
+    report: bool | None = None
+    """Upload the report of each run, which the Argo UI then shows. Default: if Argo has an artifact repository."""
 
 
 class Semaphore(Section):
@@ -241,7 +241,7 @@ class Plan(RunOptions, Identity):
 
     @classmethod
     def check_value(cls, path: str, value: Any) -> Any:
-        """Validate one value; text is read as JSON where the field is a list or a mapping.
+        """Validate one value; text is JSON where the field is a list or a mapping and does not parse text itself.
 
         Raises:
             KeyError: unknown path.
@@ -252,7 +252,7 @@ class Plan(RunOptions, Identity):
         adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
         return (
             adapter.validate_json(value)
-            if isinstance(value, str) and is_container(kind)
+            if isinstance(value, str) and is_container(kind) and not _parses_text(kind)
             else adapter.validate_python(value)
         )
 
@@ -287,3 +287,7 @@ def _is_section(kind: Any) -> bool:
 def is_container(kind: Any) -> bool:
     """Return True if values of a type are lists or mappings, which flags pass as JSON."""
     return any(get_origin(part) in (list, dict) for part in (kind, *get_args(kind)))
+
+
+def _parses_text(kind: Any) -> bool:
+    return any(isinstance(item, BeforeValidator) for item in getattr(kind, "__metadata__", ()))

@@ -100,6 +100,7 @@ def prepare(
         "ARGO_NODE_ID": pod_name(run.state, key),
         MARKER: marker(run, key),
     }
+    _write_inputs(template, mounts, tags)
     grace = next((g for g in (template.pod_spec_patch, spec.pod_spec_patch) if g is not None), GRACE_SECONDS)
     return Launch(
         argv=argv,
@@ -193,6 +194,16 @@ def _output_files(template: Template, mounts: Mounts, tags: Scope) -> dict[str, 
         files[output.name] = _host_path(path, f"outputs.parameters.{output.name}", mounts, tags)
         files[output.name].parent.mkdir(parents=True, exist_ok=True)
     return files
+
+
+def _write_inputs(template: Template, mounts: Mounts, tags: Scope) -> None:
+    """Write the files that the document contains."""
+    for artifact in template.inputs.artifacts:
+        if artifact.raw is None:
+            continue
+        path = _host_path(artifact.path, f"inputs.artifacts.{artifact.name}", mounts, tags)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(substitute(artifact.raw.data, tags))
 
 
 def _artifact_paths(template: Template, mounts: Mounts, tags: Scope) -> dict[str, Path]:

@@ -64,6 +64,7 @@ def pod_scope(state: State, template: Template, key: str) -> dict[str, str | Mis
     """Return the tags that only a pod has: its names and the paths of its outputs."""
     sources = {output.name: output.value_from.path for output in template.outputs.parameters if output.value_from}
     paths = {f"outputs.parameters.{name}.path": path for name, path in sources.items()}
+    paths |= {f"inputs.artifacts.{artifact.name}.path": artifact.path for artifact in template.inputs.artifacts}
     paths |= {f"outputs.artifacts.{artifact.name}.path": artifact.path for artifact in template.outputs.artifacts}
     return {"pod.name": pod_name(state, key), "node.name": f"{state.name}.{key}", **paths}
 

@@ -165,7 +165,12 @@ def _check_leaf(template: Template, path: str) -> list[Problem]:
         paths[output_path] = output.value_from.path if output.value_from else ""
         if not paths[output_path]:
             problems.append(Problem("an output of a container requires `valueFrom.path`", path=output_path))
-    paths |= {f"{path}.outputs.artifacts[{artifact.name}]": artifact.path for artifact in template.outputs.artifacts}
+    paths |= {f"{path}.outputs.artifacts[{output.name}]": output.path for output in template.outputs.artifacts}
+    for artifact in template.inputs.artifacts:
+        artifact_path = f"{path}.inputs.artifacts[{artifact.name}]"
+        paths[artifact_path] = artifact.path
+        if artifact.raw is None and not artifact.optional:
+            problems.append(Problem("an input artifact requires `raw` in the local runner", path=artifact_path))
     fix = "mount a volume at that path: the local runner does not use the file system of the image"
     for field, file in paths.items():
         if file and "{{" not in file and not mounts.host_path(file):
@@ -198,6 +203,9 @@ def _check_group(template: Template, path: str) -> list[Problem]:
     if template.outputs.artifacts:
         message = "the local runner supports output artifacts only on containers"
         problems.append(Problem(message, path=f"{path}.outputs.artifacts"))
+    if template.inputs.artifacts:
+        message = "the local runner supports input artifacts only on containers"
+        problems.append(Problem(message, path=f"{path}.inputs.artifacts"))
     tasks_path = f"{path}.{'dag.tasks' if template.dag else 'steps'}"
     for task in template.tasks:
         task_path = f"{tasks_path}[{task.name}]"
@@ -229,6 +237,7 @@ def _unsupported_tags(workflow: Workflow, template: Template, path: str) -> list
     supported |= {f"workflow.outputs.parameters.{output.global_name}" for output in outputs if output.global_name}
     if template.container:
         supported |= {f"outputs.parameters.{output.name}.path" for output in template.outputs.parameters}
+        supported |= {f"inputs.artifacts.{artifact.name}.path" for artifact in template.inputs.artifacts}
         supported |= {f"outputs.artifacts.{artifact.name}.path" for artifact in template.outputs.artifacts}
     return [
         Problem(f"{{{{{tag}}}}} has no value in the local runner", path=path, fix="remove it, or submit to a cluster")

@@ -95,7 +95,8 @@ class RunOptions(Fields):
     approval: bool = False
     """Require a person to answer YES before an evaluated adapter is packaged and served."""
     time_limit: Duration | None = None
-    """Time limit of the whole run, including waiting for nodes and approval; the exit handler still runs."""
+    """Time limit of the whole run, including waiting for nodes and approval; the exit handler still runs. Default: 7
+    days (with approval 30), or twice the timeout of tune if that is longer."""
 
 
 class Pipeline(RunOptions):

@@ -42,7 +42,7 @@ def error_of(*flags: str) -> BadInput:
             ["--push", "true", "--image", ""],
             "parameter image: is required to push the adapter: set an image reference, or push=false",
         ),
-        (["--urls", '"https://x.io/a.parquet"'], "parameter data-urls: must be a list, not 'https://x.io/a.parquet'"),
+        (["--urls", '{"a": "b"}'], "parameter data-urls: must be a list, not {'a': 'b'}"),
     ],
     ids=range(12),
 )
@@ -53,7 +53,13 @@ def test_a_value_is_rejected_by_the_name_of_its_parameter(flags: list[str], mess
 
 
 def test_a_list_of_urls_that_is_no_json() -> None:
-    assert "parameter data-urls: must be JSON" in error_of("--urls", "https://x.io/a.parquet").message
+    assert "parameter data-urls: must be one URL a line, or a JSON list" in error_of("--urls", "[https://x").message
+
+
+@pytest.mark.parametrize("text", ["https://a.io/1\nhf://datasets/o/n", '["https://a.io/1", "hf://datasets/o/n"]'])
+def test_urls_are_lines_or_json(text: str) -> None:
+    settings = entrypoint.parse(Settings, [*WORK, "--urls", text], "preflight")
+    assert settings.urls == ["https://a.io/1", "hf://datasets/o/n"]
 
 
 def test_all_errors_at_once_with_the_exit_code_of_bad_input() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_samples import BASE, EVALUATION, PLANS, ROLLOUT, TUNING, compiled
 
+from steps.data.locations.url_list import parse_urls
 from steps.kubernetes import pod_policy
 from steps.runtime import entrypoint
 from workflows import runner
@@ -319,7 +320,9 @@ def test_service_accounts_workload_identity_and_time_limit():
     assert document["spec"]["activeDeadlineSeconds"] == 5400
     plain = compiled(PLANS["everything"])["spec"]
     assert plain["podMetadata"] == {"labels": {"argotune.dev/workspace": "phi"}}
-    assert "activeDeadlineSeconds" not in plain
+    assert plain["activeDeadlineSeconds"] == 7 * 86400
+    assert compiled(PLANS["approval"])["spec"]["activeDeadlineSeconds"] == 30 * 86400
+    assert compiled(PLANS["everything"] | {"tuning.timeout": "240h"})["spec"]["activeDeadlineSeconds"] == 20 * 86400
 
 
 def test_tune_has_time_to_save_a_checkpoint_when_evicted():
@@ -343,7 +346,7 @@ def test_kubernetes_expands_no_data_url():
     document = compiled(BASE | TUNING | {"data.urls": ["https://example.com/$(HF_TOKEN)"]})
     value = next(p["value"] for p in document["spec"]["arguments"]["parameters"] if p["name"] == "data-urls")
     assert launch._expand(value, {"HF_TOKEN": "hush"}) == value
-    assert json.loads(value) == ["https://example.com/$(HF_TOKEN)"]
+    assert parse_urls(value) == ["https://example.com/$(HF_TOKEN)"]
 
 
 @given(st.text("$()AB x", max_size=20))
@@ -377,5 +380,5 @@ def test_the_local_runner_expands_as_kubernetes(text, expanded):
 
 
 def test_an_argument_that_linux_does_not_pass_is_rejected():
-    with pytest.raises(InvalidInput, match=r"--plan has .* bytes; an argument of a process has at most 131071 bytes"):
-        compiled(BASE | TUNING | {"data.urls": [f"https://a.example/{i}?{'x' * 1300}" for i in range(120)]})
+    with pytest.raises(InvalidInput, match=r"--training-arguments has .* bytes; an argument of a process has"):
+        compiled(BASE | TUNING | {"tuning.trainingArguments": {"run_name": "x" * 131_072}})

@@ -93,6 +93,7 @@ def test_labels_of_the_workspace_do_not_override_argotune_s():
         "team": "support",
         "app.kubernetes.io/managed-by": "argotune",
         "argotune.dev/workspace": "phi",
+        "argotune.dev/preset": "phi-4",
     }
 
 
@@ -110,4 +111,4 @@ def test_adapters_are_pulled_with_their_secret():
 def test_the_title_names_the_served_model(preset):
     values = SERVE if preset else {"name": "own", "rollout.template": {"spec": {"containers": [{"image": "a/b:1"}]}}}
     title = compiled(values)["metadata"]["annotations"]["workflows.argoproj.io/title"]
-    assert title == (f"Serve {preset} for phi" if preset else "Serve a pod for own")
+    assert title == (f"phi: serve {preset}" if preset else "own: serve a custom pod")

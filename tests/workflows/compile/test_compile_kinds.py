@@ -33,7 +33,7 @@ def test_templates_and_schedules_have_the_workspace_s_name_and_pass_on_its_title
     spec = document["spec"]["workflowSpec"] if kind == "cron" else document["spec"]
     handed_on = spec.pop("workflowMetadata")
     assert handed_on == {key: run["metadata"][key] for key in ("annotations", "labels")}
-    assert handed_on["annotations"]["workflows.argoproj.io/title"] == "Tune phi-4 (qlora) for phi"
+    assert handed_on["annotations"]["workflows.argoproj.io/title"] == "phi: qlora of phi-4"
     assert spec == run["spec"]
 
 

@@ -1,5 +1,6 @@
 """The report as an artifact: only if the site has a repository; a local run stores it in its run directory."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,32 +19,41 @@ def report_of(document: dict) -> dict:
     return next(template for template in document["spec"]["templates"] if template["name"] == "report")
 
 
-def test_the_site_profile_enables_the_artifact(tmp_path):
-    assert planned(tmp_path, "artifacts: {report: true}\n").artifacts.report
-    assert not planned(tmp_path, "namespace: ml\n").artifacts.report
+def test_the_site_profile_enables_and_disables_the_artifact(tmp_path):
+    assert planned(tmp_path, "artifacts: {report: true}\n").artifacts.report is True
+    assert planned(tmp_path, "artifacts: {report: false}\n").artifacts.report is False
+    assert planned(tmp_path, "namespace: ml\n").artifacts.report is None
 
 
-def test_the_artifact_is_the_html_page_that_the_ui_shows():
-    document = compiled(STORED)
-    assert report_of(document)["outputs"] == {
-        "parameters": [
-            {"name": "report-path", "valueFrom": {"default": "", "path": "/mnt/scratch/outputs/report-path"}}
-        ],
-        "artifacts": [{"name": "report", "path": "/mnt/work/report/report.html", "archive": {"none": {}}}],
-    }
+@pytest.mark.parametrize(
+    ("values", "artifacts"),
+    [
+        ({}, [{"path": "/mnt/scratch/artifacts/report.html", "optional": True}]),
+        ({"artifacts.report": True}, [{"path": "/mnt/work/report/report.html"}]),
+        ({"artifacts.report": False}, []),
+    ],
+)
+def test_the_artifact_is_the_html_page_that_the_ui_shows(values, artifacts):
+    document = compiled(BASE | TUNING | EVALUATION | values)
+    expected = [{"name": "report", "archive": {"none": {}}, **artifact} for artifact in artifacts]
+    assert report_of(document)["outputs"].get("artifacts", []) == expected
+    assert ("--artifact" in report_of(document)["container"]["args"]) == (values == {})
     assert faults(document) == []
     assert lint([("stored.yaml", str(document).replace("None", "null"))]).errors == []
 
 
-def test_without_a_repository_there_is_no_artifact():
-    assert "artifacts" not in str(
-        [template.get("outputs") for template in compiled(BASE | TUNING)["spec"]["templates"]]
-    )
+def test_the_plan_is_a_file_and_no_argument():
+    report = report_of(compiled(STORED))
+    [plan] = report["inputs"]["artifacts"]
+    assert json.loads(plan["raw"]["data"])["name"]["value"] == "phi"
+    assert plan["path"] in report["container"]["args"]
+    assert not [word for word in report["container"]["args"] if len(word) > 100]
 
 
-def test_a_local_run_stores_the_report_in_the_run_directory(tmp_path, monkeypatch):
+@pytest.mark.parametrize("values", [{}, {"artifacts.report": True}])
+def test_a_local_run_stores_the_report_in_the_run_directory(tmp_path, monkeypatch, values):
     monkeypatch.setenv("ARGOTUNE_HOME", str(tmp_path / "home"))
-    document = compiled(STORED)
+    document = compiled(BASE | TUNING | EVALUATION | values)
     spec = document["spec"]
     spec["templates"] = [
         dag(task("say")),
@@ -57,6 +67,7 @@ def test_a_local_run_stores_the_report_in_the_run_directory(tmp_path, monkeypatc
     written = Path(outcome.outputs["onExit.report"]["report-path"])
     assert stored.read_text() == written.read_text()
     assert "<!doctype html>" in stored.read_text()
+    assert "phi-4" in stored.read_text()
 
 
 def test_a_missing_artifact_fails_the_step_unless_it_is_optional(tmp_path):

@@ -39,7 +39,6 @@ FREE_TEXT = {
     "data.pattern": "matches names of files, which can be any text",
     "data.columns": "a column can have any name",
     "data.image": "checked by spec.sources.check_image",
-    "data.urls": "checked by spec.urls.check",
     "evaluation.tasks": "checked by spec.rules.check_tasks",
     "nodes.cluster": "checked by Azure",
     "nodes.fallbackInstanceTypes": "checked by presets.sku",

@@ -70,13 +70,24 @@ UNSUPPORTED_FIELDS: dict[str, Any] = {
     "spec.templates.1.sidecars": [{"name": "x", "image": "x"}],
     "spec.templates.1.daemon": True,
     "spec.templates.1.script": {"image": "x", "source": "x"},
-    "spec.templates.1.inputs.artifacts": [{"name": "x", "path": "/x", "optional": True}],
     "spec.templates.1.container.livenessProbe": {},
     "spec.templates.1.container.envFrom": [{"secretRef": {"name": "x"}}],
     "spec.templates.0.dag.target": "a",
     "spec.templates.0.dag.tasks.0.continueOn": {"failed": True},
     "spec.templates.0.dag.tasks.0.hooks": {"exit": {"template": "a"}},
 }
+
+
+@pytest.mark.parametrize(
+    ("artifact", "message"),
+    [
+        ({"name": "x", "path": "/x", "s3": {"key": "x"}}, "does not support `s3`"),
+        ({"name": "x", "path": "/x", "optional": True}, "`/x` is not inside a volume mount"),
+        ({"name": "x", "path": "/x", "raw": {"data": "x"}}, "`/x` is not inside a volume mount"),
+    ],
+)
+def test_an_input_artifact_has_its_content_in_the_document(artifact: dict[str, Any], message: str) -> None:
+    assert message in refused(changed("spec.templates.1.inputs", {"artifacts": [artifact]}))
 
 
 @pytest.mark.parametrize("path", UNSUPPORTED_FIELDS)

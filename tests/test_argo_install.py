@@ -57,7 +57,7 @@ def test_strict_validation_reports(installed, kind, change, fault):
 
 def test_every_file_is_a_resource_or_the_controller_patch():
     listed = yaml.safe_load((INSTALL / "kustomization.yaml").read_text())["resources"]
-    assert {*listed, "kustomization.yaml", "controller-patch.yaml"} == {file.name for file in INSTALL.iterdir()}
+    assert {*listed, "kustomization.yaml", "controller-patch.yaml", "ui"} == {file.name for file in INSTALL.iterdir()}
     assert all(f"`{name}`" in README for name in [*listed, "controller-patch.yaml"])
 
 
@@ -127,7 +127,11 @@ def test_semaphores_are_counts(installed):
 def test_compiled_templates_can_be_installed_unchanged(installed):
     built = build(ROOT / "argo")
     templates = of_kind(built, "WorkflowTemplate")
-    assert [document for document in built if document["kind"] != "WorkflowTemplate"] == installed
+    example = build(ROOT / "argo" / "example")
+    for document in example:
+        document["metadata"]["namespace"] = "argotune"
+    own = [document for document in built if document["kind"] != "WorkflowTemplate"]
+    assert sorted(own, key=str) == sorted([*installed, *example], key=str)
     goldens = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "argo").glob("*.template.yaml"))]
     assert {golden["metadata"]["name"] for golden in goldens} == set(templates)
     for golden in goldens:
@@ -135,6 +139,30 @@ def test_compiled_templates_can_be_installed_unchanged(installed):
         assert templates[golden["metadata"]["name"]] == golden
     accounts = {document["spec"]["serviceAccountName"] for document in goldens}
     assert accounts <= set(of_kind(installed, "ServiceAccount"))
+
+
+def test_the_example_s_rows_are_those_of_the_local_example():
+    rows = (ROOT / "examples" / "data" / "oncall.parquet").read_bytes()
+    assert (ROOT / "argo" / "example" / "oncall.parquet").read_bytes() == rows
+
+
+def test_no_template_has_a_default_that_a_cluster_cannot_reach():
+    for file in (ROOT / "argo").glob("*.template.yaml"):
+        assert "127.0.0.1" not in file.read_text() and "localhost" not in file.read_text()
+
+
+def test_the_component_adds_columns_of_labels_that_runs_have(tmp_path):
+    shutil.copytree(INSTALL, tmp_path / "install")
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "workflow-controller-configmap"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_map | {"data": {"executor": "x"}}))
+    kustomization = {"resources": ["config.yaml"], "components": ["install/ui"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    [built] = build(tmp_path)
+    assert built["data"]["executor"] == "x"
+    columns = yaml.safe_load(built["data"]["columns"])
+    template = yaml.safe_load((ROOT / "argo" / "smollm2_135m_on_cluster.template.yaml").read_text())
+    assert {column["key"] for column in columns} <= template["spec"]["workflowMetadata"]["labels"].keys()
+    assert {column["type"] for column in columns} == {"label"}
 
 
 # Overlays

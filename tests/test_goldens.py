@@ -25,7 +25,7 @@ SCHEMA = ROOT / "workflows" / "lint" / "workflow-schema.json"
 # Other kinds of some examples, in addition to the Workflow.
 OTHER_KINDS = {
     "phi_3_mini_128k_qlora_parquet": ["template"],
-    "smollm2_135m_qlora_parquet": ["template"],
+    "smollm2_135m_on_cluster": ["template"],
     "smollm2_135m_retraining": ["template", "cluster-template", "cron"],
 }
 GOLDENS = [(example, kind) for example in EXAMPLES for kind in ["workflow", *OTHER_KINDS.get(example.stem, [])]]

@@ -1,7 +1,7 @@
 """Facts about models and GPU instance types, as YAML in this directory, and their typed loader."""
 
-from presets.facts import Model, Price, Prices, Sku, Wheel
-from presets.loader import UnknownPreset, UnknownSku, model, models, prices, sku, skus
+from presets.facts import Model, Price, Prices, Sku, VllmFlag, VllmFlags, Wheel
+from presets.loader import UnknownPreset, UnknownSku, model, models, prices, sku, skus, vllm_flags
 
 __all__ = [
     "Model",
@@ -10,10 +10,13 @@ __all__ = [
     "Sku",
     "UnknownPreset",
     "UnknownSku",
+    "VllmFlag",
+    "VllmFlags",
     "Wheel",
     "model",
     "models",
     "prices",
     "sku",
     "skus",
+    "vllm_flags",
 ]

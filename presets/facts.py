@@ -65,6 +65,24 @@ class Model(_Facts):
     """KAITO lists it, but rejects it."""
 
 
+class VllmFlag(_Facts):
+    """A flag of vLLM's server."""
+
+    type_: Literal["boolean", "integer", "number", "string", "any"] = Field(alias="type")
+    """``any``: JSON, or one of several types."""
+    list_: bool = Field(default=False, alias="list")
+    """The flag takes several values."""
+    choices: tuple[str | int, ...] = ()
+
+
+class VllmFlags(_Facts):
+    """All flags of one version of vLLM's server."""
+
+    version: str
+    flags: dict[str, VllmFlag]
+    """By name, without leading dashes."""
+
+
 class Sku(_Facts):
     """A GPU instance type, by its Azure name."""
 

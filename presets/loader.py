@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from presets.facts import Model, Prices, Sku
+from presets.facts import Model, Prices, Sku, VllmFlags
 
 FOLDER = Path(__file__).parent
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -77,6 +77,12 @@ def skus() -> list[Sku]:
 def prices() -> Prices:
     """Return the price table; an instance type that is missing there has no known price."""
     return Prices.model_validate(_read(FOLDER / "prices.yaml"))
+
+
+@cache
+def vllm_flags() -> VllmFlags:
+    """Return the flags of the vLLM that containers/serve.Dockerfile installs."""
+    return VllmFlags.model_validate_json((FOLDER / "vllm_flags.json").read_bytes())
 
 
 def _all_models() -> Iterator[Model]:

@@ -9,6 +9,7 @@ from presets import Model
 from steps.runtime.validation_messages import format_value
 from steps.serving import vllm_flags
 from workflows.field_path import join
+from workflows.spec import vllm_flag_rules
 from workflows.spec.findings import Findings, unknown
 
 KEY = "inference_config.yaml"
@@ -69,6 +70,7 @@ def parse(content: Any, model: Model | None, findings: Findings) -> dict[str, An
 
 def _flags(values: dict[Any, Any], path: str, findings: Findings) -> dict[str, Any]:
     flags: dict[str, Any] = {}
+    names = [vllm_flags.normalize(str(flag)) for flag in values]
     flag_like = vllm_flags.flag_like_values({str(flag): value for flag, value in values.items()})
     for flag, value in values.items():
         place, name = join(path, str(flag)), vllm_flags.normalize(str(flag))
@@ -92,6 +94,10 @@ def _flags(values: dict[Any, Any], path: str, findings: Findings) -> dict[str, A
         elif isinstance(value, str) and value.startswith("/workspace/"):
             fix = "write the template text, or remove it" if name == CHAT_TEMPLATE else "remove it"
             findings.error(place, f"{format_value(value)} is a path in KAITO's image", fix)
+        elif name in vllm_flag_rules.REMOVED:
+            findings.warn(place, f"has no effect: {vllm_flag_rules.REMOVED[name]}", "remove it")
+        elif error := vllm_flag_rules.find_error(name, value, names):
+            findings.error(place, *error)
         else:
             flags[name] = value
     return flags

@@ -171,10 +171,7 @@ def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, findings: 
         f"Insufficient total GPU memory: Instance type {machine.name} has a total of {machine.total_memory_gib}Gi,"
         f" but preset {base.name} requires at least {need:.2f}Gi"
     )
-    # Weight sizes of the catalog can include several copies.
-    note = findings.error if base.tuning else findings.warn
-    note(
-        "resource.instanceType",
-        what,
-        f"use a larger instance type, or set the annotation {kaito_annotations.BYPASS_CHECKS}",
-    )
+    larger = [size for size in skus() if not size.retired and size.total_memory_gib >= need and size.bfloat16]
+    best = min(larger, key=lambda size: size.total_memory_gib, default=None)
+    fix = f"{f'write {best.name}' if best else 'use a smaller model'}, or set the annotation"
+    findings.error("resource.instanceType", what, f"{fix} {kaito_annotations.BYPASS_CHECKS}")

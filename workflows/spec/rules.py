@@ -13,7 +13,15 @@ from typing import Any
 
 from presets import Model, UnknownPreset, model, models
 from workflows.field_path import join
-from workflows.spec import kaito_annotations, names, node_rules, resource_rules, serving_rules, sources
+from workflows.spec import (
+    kaito_annotations,
+    names,
+    node_rules,
+    resource_rules,
+    serving_rules,
+    sources,
+    vllm_flag_rules,
+)
 from workflows.spec.findings import Findings
 from workflows.spec.schedule import MAX_NAME_LENGTH
 from workflows.spec.training import ROOT, TrainingConfig
@@ -35,6 +43,7 @@ def check(workspace: Workspace, training: TrainingConfig, server: Mapping[str, A
     machine = resource_rules.check(workspace, tuned, served, findings)
     if workspace.inference:
         serving_rules.check(workspace, workspace.inference, served, tuned, findings)
+        vllm_flag_rules.check_gpus(server.get("vllm", {}), machine, findings)
     _pipeline(workspace, findings)
     node_rules.check(workspace, machine, findings)
     if workspace.tuning:

@@ -216,7 +216,7 @@ data:
 
 def test_upper_bound_is_not_rejected(tmp_path):
     text = on(SMALL_GPU, GOOD[: GOOD.index("tuning:")] + GOOD[GOOD.index("inference:") : GOOD.index("pipeline:")])
-    found = plan(tmp_path, text.replace("phi-3-mini-128k-instruct", "gpt-oss-20b"))
+    found = plan(tmp_path, text.replace("phi-3-mini-128k-instruct", "google/gemma-4-12B-it"))
     assert estimate.estimate(found).serving_fits is False
     assert "an upper bound for this architecture" in estimate.as_text(estimate.estimate(found))
 

@@ -71,6 +71,7 @@ def test_flags_are_passed_with_dashes(read):
         ("vllm: {dtype: --middleware=x}", "inference_config.vllm.dtype", "begins with a dash"),
         ("vllm: {stop: [a, --port, '80']}", "inference_config.vllm.stop", "begins with a dash"),
         ("vllm: {--port: 80}", "inference_config.vllm.--port", "is not a vLLM flag"),
+        ("vllm: {nonsense-flag: 1}", "inference_config.vllm.nonsense-flag", "vLLM 0.32.0 has no such flag"),
         ("vllm: [a]", "inference_config.vllm", "must be a mapping of flags"),
         ("vlm: {a: 1}", "inference_config.vlm", "unknown key"),
         ("[a]", "inference_config", "must be a mapping"),
@@ -80,9 +81,9 @@ def test_flags_are_passed_with_dashes(read):
             "inference_config.vllm.max-model-len",
             "max-model-len 8192 exceeds model's maximum supported context window 4096 (ModelTokenLimit)",
         ),
-        ("vllm: {a-b: 1, a_b: 2}", "inference_config.vllm.a_b", "duplicate"),
+        ("vllm: {max-num-seqs: 1, max_num_seqs: 2}", "inference_config.vllm.max_num_seqs", "duplicate"),
         ("vllm: {chat-template: /workspace/x}", "inference_config.vllm.chat-template", "KAITO's image"),
-        ("vllm: {z: '{{x}}'}", "inference_config.vllm.z", "contains '{{'"),
+        ("vllm: {revision: '{{x}}'}", "inference_config.vllm.revision", "contains '{{'"),
     ],
 )
 def test_invalid_key_is_rejected_by_name(read, config, path, words):

@@ -29,6 +29,7 @@ REFUSED = {
     "kaito_configmap_tuning_phi_3": [("", "contains no Workspace, only ConfigMap")],
     "kaito_multiroleinference_deepseek-v3": [("kind", "disaggregated prefill and decode is not supported")],
     "kaito_multiroleinference_phi4_4": [("kind", "disaggregated prefill and decode is not supported")],
+    "kaito_workspace_custom_config": [("inference_config.vllm.tensor-parallel-size", "need 2 GPUs")],
     "kaito_workspace_deepseek_r1": [("resource.count", NODES)],
     "kaito_workspace_deepseek_v3": [("resource.count", NODES)],
     "kaito_workspace_llama-3.3_70b_instruct": [("resource.count", NODES)],

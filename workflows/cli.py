@@ -6,7 +6,6 @@ Only the module of the requested subcommand is imported: ``--help`` and ``valida
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import os
 import sys
@@ -39,9 +38,6 @@ COMMANDS = {
     "presets": "List the models that can be tuned and served",
 }
 EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 bad input, 3 gate failed, 4 quota or capacity, 5 cancelled, 6 time limit"
-
-
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,9 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             traceback.print_exc()
-        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-            _print_error(f"{error.strerror}: {error.filename}")
-            print("    fix: free space, or use a writable directory", file=sys.stderr)
+        from steps.runtime import storage_errors
+
+        if storage_error := storage_errors.from_exception(error):
+            _print_error(storage_error.message)
+            print(f"    fix: {storage_error.fix}", file=sys.stderr)
             return 1
         _print_error(f"unexpected {type(error).__name__}: {error}")
         print("    fix: rerun with --debug and report the traceback", file=sys.stderr)

@@ -6,14 +6,13 @@ files of killed processes.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.runtime import connection_failure
+from steps.runtime import connection_failure, storage_errors
 from steps.runtime.errors import BadInput, TransientError
 from steps.runtime.json_text import parse_json
 from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
@@ -56,7 +55,7 @@ def fetch(
 
     Raises:
         BadInput: The repository, revision or weights do not exist, or the hub requires a token.
-        OSError: The disk is full.
+        OSError: The disk is full, read-only or broken.
         HubUnreachable: The hub does not respond, and the model is not cached.
     """
     from huggingface_hub import constants
@@ -143,7 +142,7 @@ def _snapshot(repository: str, revision: str, ignored: list[str], offline_reason
         message = f"{repository!r} is not a Hugging Face id: {error}"
         raise BadInput(message, "use owner/name, or a directory") from None
     except (errors.LocalEntryNotFoundError, errors.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if storage_errors.is_storage_error(error):
             raise
         _raise_if_rejected(error, f"{repository} at {revision} from {constants.ENDPOINT}")
         if offline_reason:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import errno
 import io
 import json
 import os
@@ -24,7 +23,7 @@ import pydantic
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from steps.runtime import files, terminal, termination, validation_messages, versions
+from steps.runtime import files, storage_errors, terminal, termination, validation_messages, versions
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.runtime.redaction import redact, redact_secrets
@@ -84,7 +83,7 @@ def as_step_error(name: str, error: Exception) -> StepError:
         return error
     if isinstance(error, ModuleNotFoundError):
         return BadInput(f"{name} needs {error.name}, which is not installed", INSTALL)
-    return _no_space(error) if _is_no_space(error) else _unexpected(error)
+    return storage_errors.from_exception(error) or _unexpected(error)
 
 
 def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
@@ -252,22 +251,6 @@ def _fail(error: StepError) -> int:
     print(terminal.escape(f"error: {error}"), file=sys.stderr, flush=True)
     termination.write(error.message, error.fix)
     return error.exit_code
-
-
-def _is_no_space(error: BaseException | None) -> bool:
-    """Return True if a full disk caused an error; safetensors and torch wrap it in other errors."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _no_space(error: Exception) -> BadInput:
-    path = getattr(error, "filename", None) or "the work volume"
-    return BadInput(f"no space left on {path}", "free space there, or use a larger volume")
 
 
 def _unexpected(error: Exception) -> StepError:

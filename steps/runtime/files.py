@@ -35,8 +35,11 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
             os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # write and fsync do not say which file
+        with suppress(OSError):
+            temporary.unlink()
         raise
     sync_folder(path.parent)
 

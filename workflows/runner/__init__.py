@@ -65,7 +65,7 @@ def start(
     from workflows.runner.state import Run, State, locked
 
     directories = {key: Path(path).absolute() for key, path in (volumes or {}).items()}
-    workflow = _parse(document, parameters or {}, directories)
+    workflow = _parse(document, folder, parameters or {}, directories)
     if (folder / "state.json").exists():
         fix = "resume it, or use another directory"
         raise InvalidInput(Problem("the directory already contains a run", path=str(folder), fix=fix))
@@ -116,7 +116,7 @@ def resume(
                 fix = "start a new run, or resume with the document of this run"
                 raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
         volumes = {key: Path(path) for key, path in run.state.volumes.items()}
-        workflow = _parse(run.document, {}, volumes)
+        workflow = _parse(run.document, run.folder, {}, volumes)
         if problems := validation.check_answers(workflow, answers or {}):
             raise InvalidInput(problems)
         run.state.parameters |= answers or {}
@@ -136,18 +136,24 @@ def read_state(folder: Path) -> State:
 
 
 def _parse(
-    document: dict[str, Any], parameters: Mapping[str, str] | None = None, volumes: Mapping[str, Path] | None = None
+    document: dict[str, Any],
+    folder: Path | None = None,
+    parameters: Mapping[str, str] | None = None,
+    volumes: Mapping[str, Path] | None = None,
 ) -> Workflow:
-    """Return the document in typed parts; ``volumes`` also checks that it can run now."""
+    """Return the document in typed parts; ``folder`` also checks that it can run there now."""
     from workflows.errors import InvalidInput
     from workflows.runner.launch import check_environment
+    from workflows.runner.storage import check_storage
     from workflows.runner.validation import check_parameters, parse
     from workflows.runner.volumes import check_volumes
 
     workflow, problems = parse(document)
-    if workflow and volumes is not None:
+    if workflow and folder is not None:
+        directories = volumes or {}
         problems += check_parameters(workflow, parameters or {})
-        problems += check_volumes(workflow, volumes) + check_environment(workflow)
+        problems += check_volumes(workflow, directories) + check_environment(workflow)
+        problems += check_storage(workflow, folder.absolute(), directories)
     if workflow is None or problems:
         raise InvalidInput(problems)
     return workflow

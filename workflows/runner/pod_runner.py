@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from steps.runtime import progress, termination
+from steps.runtime import progress, storage_errors, termination
 from workflows.argo.duration import parse_duration
 from workflows.argo.expressions import ExpressionError
 from workflows.argo.phase import Phase
@@ -26,7 +26,7 @@ from workflows.runs.observer import Observer
 _PROGRESS_SECONDS = 0.5
 
 
-_OWN_IO_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.E2BIG, errno.EIO}
+_OWN_ERRORS = storage_errors.NUMBERS | {errno.E2BIG}
 """Errors of this machine, which a retry does not fix."""
 
 
@@ -124,7 +124,7 @@ class PodRunner:
                 stdout=launch.stdout,
             )
         except (Unresolved, OSError, ValueError) as error:
-            attempt.permanent = isinstance(error, OSError) and error.errno in _OWN_IO_ERRORS
+            attempt.permanent = isinstance(error, OSError) and error.errno in _OWN_ERRORS
             return self._end(attempt, Phase.ERROR, _cannot_start(error))
         attempt.process, attempt.process_identity = process.id, process.identity
         self._run.save()

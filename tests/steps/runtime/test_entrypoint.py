@@ -225,6 +225,13 @@ def test_full_disk_is_reported_as_bad_input(greet: Greet, body: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("pod", "code"), [("", 2), ("10.0.0.1", 1)])
+def test_a_broken_disk_is_retried_only_in_a_pod(greet: Greet, pod: str, code: int) -> None:
+    environment = {"KUBERNETES_SERVICE_HOST": pod} if pod else {}
+    done = greet(body="raise OSError(5, 'x', '/work/a')", env=environment)
+    assert (done.returncode, "unexpected" in done.stderr) == (code, False), done.stderr
+
+
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [
@@ -338,6 +345,11 @@ def test_unwritable_progress_file_does_not_fail_the_step(monkeypatch: pytest.Mon
         ("import no_such_module", "greet needs no_such_module, which is not installed\nfix: install argotune with"),
         ("raise KeyError('x')", "unexpected KeyError at greet.py:"),
         ("raise OSError(28, 'No space left on device', '/work')", "no space left on /work\nfix: free space"),
+        ("raise OSError(30, 'x', '/work/a')", "read-only file system: /work/a\nfix: make it writable"),
+        ("raise OSError(5, 'x')", "input/output error: the work volume\nfix: check the disk"),
+        ("raise PermissionError(13, 'x', '/work/a')", "permission denied: /work/a\nfix: let this user"),
+        ("raise PermissionError(13, 'x')", "unexpected PermissionError at greet.py:"),
+        ("raise ValueError('I/O error: Read-only file system (os error 30)')", "read-only file system: the work"),
         ("raise KeyboardInterrupt", "cancelled"),
         (
             "raise RuntimeError('https://host/a?token=abcdefghijkl: ' + 'é' * 5000)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,7 +15,8 @@ from faults import fork
 from runner_documents import QUICK, dag, leaf, task, workflow, writer
 
 from steps.runtime import files
-from workflows import runner
+from workflows import cli, runner
+from workflows.commands import ls
 from workflows.runner.outcome import Outcome
 
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "subprocess.Popen")
@@ -118,3 +120,43 @@ def test_a_runner_killed_at_some_writes_resumes_to_the_same_end(tmp_path: Path) 
 @pytest.mark.slow
 def test_a_runner_killed_at_any_write_resumes_to_the_same_end(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, step=1)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_fails_during_a_run_is_reported_without_a_retry(tmp_path: Path, number: int) -> None:
+    """From a write on, all writes fail; when they work again, the run resumes."""
+    for first in (3, 30, 60, 100):
+        folder = tmp_path / str(first)
+        report = tmp_path / "report"
+        code = on_failing_disk(folder, first, number, report)
+        assert code == 1, report.read_text()
+        assert "fix: " in report.read_text() and str(folder) in report.read_text()
+        assert "unexpected" not in report.read_text()
+        finished = succeeded(folder)
+        check(folder, finished, resume(folder))
+
+
+def on_failing_disk(folder: Path, first: int, number: int, report: Path) -> int:
+    """Start a run whose writes fail from the ``first`` on; return the exit code of the command line."""
+
+    def command(args: object) -> int:
+        start(folder)
+        return 0
+
+    def alone() -> int:
+        counted = 0
+
+        def fail(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal counted
+            if event in EVENTS and event != "subprocess.Popen" and _is_write(event, arguments, folder):
+                counted += 1
+                if counted >= first:
+                    raise OSError(number, os.strerror(number), arguments[0])
+
+        files._cleaned.clear()
+        sys.stderr = report.open("w")
+        ls.run = command  # type: ignore[assignment]
+        sys.addaudithook(fail)
+        return cli.main(["ls"])
+
+    return os.waitstatus_to_exitcode(os.waitpid(fork(alone), 0)[1])

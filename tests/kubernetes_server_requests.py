@@ -45,7 +45,7 @@ def perform(cluster: KubernetesServer, method: str, call: Call, content_type: st
     """
     if call.verb == "discover":
         return 200, _discovery(cluster, call.resource)
-    if call.resource in ("selfsubjectaccessreviews", "selfsubjectrulesreviews"):
+    if call.resource in ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "subjectaccessreviews"):
         return 201, _review(cluster, call)
     resource = cluster.resource(call.resource, call.group)
     if bool(call.namespace) != resource.namespaced and (call.name or call.verb == "create"):
@@ -246,7 +246,7 @@ def _seen(before: Object | None, after: Object | None, namespace: str, labels: s
 
 
 def _review(cluster: KubernetesServer, call: Call) -> Object:
-    """SelfSubjectAccessReview: allowed, unless a test has forbidden it."""
+    """Reviews of access: allowed, unless a test has forbidden it, to anyone."""
     review = call.body["spec"].get("resourceAttributes", {})
     resource = f"{review.get('resource', '')}/{review.get('subresource', '')}".rstrip("/")
     denied = (review.get("verb"), resource) in cluster.forbidden

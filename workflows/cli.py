@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": "Check Workspace files and report all errors",
     "schema": "Print the JSON Schema of a Workspace, for editors",
     "plan": "Show the settings of a run, their origins and the estimated cost",
+    "doctor": "Check a cluster and argotune's installation on it",
     "preflight": "Check that data, model, registry and quota are available",
     "compile": "Print the Argo Workflow of a Workspace",
     "lint": "Check Argo Workflows, templates and CronWorkflows offline",

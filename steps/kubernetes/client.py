@@ -63,6 +63,20 @@ class KubernetesClient:
         """Name or address of the API server."""
         return self._connection.host
 
+    def check_reachable(self) -> None:
+        """Read the version of the API server, which every user can.
+
+        Raises:
+            BadInput, StepError: the API server does not respond, or rejects the credentials.
+        """
+
+        def call() -> None:
+            status, text, response = self._send("GET", "/version", {}, None, "")
+            if status == 401 or status >= 500:
+                raise _failure("get", "/version", PODS, status, text, response)
+
+        self._retry(call)
+
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document | None:
         """Return an object; None if it does not exist.
 

@@ -36,11 +36,7 @@ def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
     """Return the pod template of a server without its adapters, or the custom pod of the Workspace."""
     labels = {"azure.workload.identity/use": "true"} if settings.service_account else {}
     if settings.template:
-        custom = copy.deepcopy(settings.template)
-        metadata = custom.get("metadata") or {}
-        annotations = {key: metadata[key] for key in ("annotations",) if metadata.get(key)}
-        labels = metadata.get("labels") or {}
-        return {"metadata": {**annotations, "labels": labels}, "spec": custom.get("spec") or {}}
+        return _custom_pod(settings.template, settings)
     pod: Document = {
         "metadata": {
             "labels": labels,
@@ -57,6 +53,43 @@ def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         },
     }  # fmt: skip
     return server_pod_options.apply(settings.pod_options, pod)
+
+
+def _custom_pod(template: Mapping[str, Any], settings: Settings) -> Document:
+    """Return the custom pod on the nodes of ``resource``, as KAITO schedules it; its own settings are kept."""
+    custom = copy.deepcopy(dict(template))
+    metadata, spec = custom.get("metadata") or {}, custom.get("spec") or {}
+    annotations = {key: metadata[key] for key in ("annotations",) if metadata.get(key)}
+    if settings.node_labels:
+        spec["nodeSelector"] = {**settings.node_labels, **(spec.get("nodeSelector") or {})}
+    given = spec.get("tolerations") or []
+    spec["tolerations"] = [*given, *(toleration for toleration in GPU_TOLERATIONS if toleration not in given)]
+    if settings.instance_types or settings.preferred_nodes:
+        affinity = spec.get("affinity") or {}
+        own = affinity.get("nodeAffinity") or {}
+        spec["affinity"] = {**affinity, "nodeAffinity": _combine(own, _nodes(settings))}
+    return {"metadata": {**annotations, "labels": metadata.get("labels") or {}}, "spec": spec}
+
+
+def _combine(one: Document, other: Document) -> Document:
+    """Return the node affinity that requires both, and prefers what either does."""
+    required, preferred = (f"{kind}DuringSchedulingIgnoredDuringExecution" for kind in ("required", "preferred"))
+    combined: Document = {}
+    # A node must match one term, and all expressions in it.
+    terms = [
+        {
+            key: [*(first.get(key) or []), *(second.get(key) or [])]
+            for key in ("matchExpressions", "matchFields")
+            if first.get(key) or second.get(key)
+        }
+        for first in (one.get(required) or {}).get("nodeSelectorTerms") or [{}]
+        for second in (other.get(required) or {}).get("nodeSelectorTerms") or [{}]
+    ]
+    if any(terms):
+        combined[required] = {"nodeSelectorTerms": terms}
+    if preferences := [*(one.get(preferred) or []), *(other.get(preferred) or [])]:
+        combined[preferred] = preferences
+    return combined
 
 
 def user_port(template: Mapping[str, Any]) -> int:
@@ -162,13 +195,14 @@ def _scheduling(settings: Settings) -> Document:
     if settings.node_labels:
         scheduling["nodeSelector"] = settings.node_labels
     if settings.instance_types or settings.preferred_nodes:
-        scheduling["affinity"] = {"nodeAffinity": _nodes(settings.instance_types, settings.preferred_nodes)}
+        scheduling["affinity"] = {"nodeAffinity": _nodes(settings)}
     return scheduling
 
 
-def _nodes(types: list[str], names: list[str]) -> Document:
+def _nodes(settings: Settings) -> Document:
     affinity: Document = {}
-    if preferred := preferred_nodes(types, names):
+    types = settings.instance_types
+    if preferred := preferred_nodes(types, settings.preferred_nodes):
         affinity["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
     if types:
         terms = [require_label(INSTANCE_TYPE_LABEL, *types)]

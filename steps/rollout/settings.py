@@ -85,7 +85,7 @@ class Settings(RolloutOptions):
     serve_image: str = ""
     """Cluster: image that the servers run in."""
     template: dict[str, Any] | None = None
-    """Cluster: the user's own pod (KAITO `inference.template`), served as it is."""
+    """Cluster: the user's own pod (KAITO `inference.template`), served on the nodes of `resource`."""
     gpus: Annotated[int, Field(ge=0)] = 1
     """Cluster: GPUs of each server."""
     gpu_resource: str = "nvidia.com/gpu"

@@ -179,7 +179,8 @@ Keys of the ConfigMap in `tuning.config`. An unsupported key is accepted if its 
 SERVING = """
 ## Keys of `inference_config.yaml`
 
-Keys of the ConfigMap in `inference.config`. All vLLM flags below `vllm:` are passed on, except these.
+Keys of the ConfigMap in `inference.config`. vLLM flags below `vllm:` are checked against the list of the vLLM in
+`containers/serve.Dockerfile` and passed on, except these.
 
 | key | effect |
 |---|---|"""

@@ -136,7 +136,7 @@ class Rollout(PipelineRollout, Section):
     pull_secret: ObjectName = ""
     """Secret of the registries that adapters come from (KAITO ``inference.adapters[].source.imagePullSecrets``)."""
     template: dict[str, Any] | None = None
-    """The user's own pod (KAITO ``inference.template``); a cluster's rollout serves it as it is."""
+    """The user's own pod (KAITO ``inference.template``); a cluster serves it on the nodes of ``resource``."""
     server_arguments: dict[str, Any] = {}
     """vLLM flags (KAITO ``inference_config.yaml``, section ``vllm``)."""
 

@@ -2,6 +2,7 @@
 
 import copy
 
+from steps.kubernetes.pod_policy import GPU_TOLERATIONS
 from steps.rollout import server_pod_options, service_pod
 from steps.rollout.settings import Settings
 
@@ -24,7 +25,8 @@ OPTIONS = {
 
 
 def settings(**fields) -> Settings:
-    return Settings(work="w", model="m", name="oncall", serve_image="serve:1", node_labels={"app": "oncall"}, **fields)
+    given = {"work": "w", "model": "m", "name": "oncall", "serve_image": "serve:1", "node_labels": {"app": "oncall"}}
+    return Settings(**given | fields)
 
 
 def test_the_pod_of_a_server_is_extended():
@@ -55,4 +57,41 @@ def test_without_options_the_pod_stays_as_it_is():
 
 def test_a_custom_pod_is_served_as_it_is():
     template = {"spec": {"containers": [{"name": "mine", "image": "mine:1"}]}}
-    assert service_pod.build_pod(settings(template=template, pod_options=OPTIONS), {})["spec"] == template["spec"]
+    pod = service_pod.build_pod(settings(template=template, pod_options=OPTIONS), {})
+    assert pod["spec"] == template["spec"] | {"nodeSelector": {"app": "oncall"}, "tolerations": GPU_TOLERATIONS}
+
+
+def test_a_custom_pod_runs_on_the_requested_nodes() -> None:
+    """As in KAITO: labels, instance types and tolerations are added to what the pod's author wrote."""
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    own_term = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["1"]}]}
+    own_affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [own_term, own_term]}
+        },
+        "podAntiAffinity": {},
+    }
+    own_toleration = {"key": "mine", "operator": "Exists"}
+    template = {
+        "spec": {
+            "containers": [{"name": "mine", "image": "mine:1"}],
+            "nodeSelector": {"pool": "mine"},
+            "tolerations": [own_toleration],
+            "affinity": own_affinity,
+        }
+    }
+    chosen = settings(
+        template=template,
+        node_labels={"apps": "oncall", "pool": "theirs"},
+        instance_types=["Standard_NC24ads_A100_v4"],
+        preferred_nodes=["node-1"],
+    )
+    spec = service_pod.build_pod(chosen, {})["spec"]
+    assert spec["nodeSelector"] == {"apps": "oncall", "pool": "mine"}
+    assert spec["tolerations"] == [own_toleration, *GPU_TOLERATIONS]
+    terms = spec["affinity"]["nodeAffinity"][required]["nodeSelectorTerms"]
+    keys = [[expression["key"] for expression in term["matchExpressions"]] for term in terms]
+    assert keys == [["zone", "node.kubernetes.io/instance-type"]] * 2
+    assert spec["affinity"]["podAntiAffinity"] == {}
+    assert spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert service_pod.build_pod(chosen, {})["spec"] == spec, "the template is not changed"

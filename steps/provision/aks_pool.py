@@ -18,6 +18,8 @@ CREATED, LEASE = "argotune-made", "argotune-lease-until"
 TAG_LENGTH = 256
 """Azure's maximum for the value of a tag."""
 DONE, FAILED, DELETING = "Succeeded", ("Failed", "Canceled"), "Deleting"
+OS_SKUS = {"ubuntu": "Ubuntu", "azurelinux": "AzureLinux"}
+"""Values of osSKU (azure.mgmt.containerservice.models.OSSKU) by image family of KAITO."""
 
 
 def to_option(pool: AgentPool) -> NodeOption:
@@ -65,6 +67,7 @@ def body(settings: Settings, option: NodeOption, system_pool: Any, now: datetime
         max_count=settings.count,
         mode="User",
         os_type="Linux",
+        os_sku=OS_SKUS[settings.image_family] if settings.image_family else None,
         type_properties_type="VirtualMachineScaleSets",
         node_taints=["{key}={value}:{effect}".format(**TAINT)],
         node_labels=labels(settings),

@@ -50,6 +50,10 @@ class NodePoolOptions(ClusterRef, NodesOptions):
     node_class: NodeClass = "default"
     """Karpenter: name of an AKSNodeClass, KIND/NAME (KaitoNodeClass/default), or KIND.GROUP/NAME for other clouds."""
 
+    image_family: Literal["", "ubuntu", "azurelinux"] = ""
+    """AKS: operating system of the nodes, ubuntu or azurelinux (KAITO annotation kaito.sh/node-image-family); empty:
+    the default of AKS."""
+
 
 class ReleaseSettings(ClusterRef):
     """The run whose nodes are released."""

@@ -231,7 +231,8 @@ def _bounds(rule: Mapping[str, Any]) -> str:
 
 def _annotations() -> Iterator[str]:
     for name, rule in kaito_annotations.RULES.items():
-        honoured = ", ".join(f"`{value}`" for value in rule.effective) or (
+        known = () if rule.accepted or rule.reason else rule.known
+        honoured = ", ".join(f"`{value}`" for value in rule.effective or known) or (
             "" if rule.accepted or rule.reason else "any value"
         )
         taken = ", ".join(f"`{value}`" for value in rule.accepted)

@@ -109,6 +109,10 @@ def warnings(plan: Plan) -> Iterator[Problem]:
     if plan.resource.preferred_nodes and nodes.provisions_nodes(plan):
         message = f"has no effect: each run creates its nodes (nodes.provider is {provider})"
         yield Problem(message, "resource.preferredNodes")
+    if plan.origin("nodes.imageFamily").startswith("Workspace") and provider != "aks":
+        message = f"has no effect: the run does not create an AKS node pool (nodes.provider is {provider})"
+        fix = "set nodes.provider=aks; with Karpenter, kaito.sh/node-class-name selects a class with an imageFamily"
+        yield Problem(message, "metadata.annotations.kaito.sh/node-image-family", fix=fix)
     if plan.origin("nodes.nodeClass").startswith("Workspace") and provider != "karpenter":
         message = f"has no effect: Karpenter does not create the nodes (nodes.provider is {provider})"
         yield Problem(message, "metadata.annotations.kaito.sh/node-class-name", fix="set nodes.provider=karpenter")

@@ -20,6 +20,9 @@ from workflows.plan.sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING
 from workflows.spec import Manifest, kaito_annotations
 from workflows.spec.workspace import Partition
 
+ANNOTATIONS = {kaito_annotations.NODE_CLASS: "nodes.nodeClass", kaito_annotations.IMAGE_FAMILY: "nodes.imageFamily"}
+"""Paths in the plan of annotations with settings."""
+
 
 def resolve(
     manifest: Manifest, site_values: Mapping[str, Any], environment: Mapping[str, Any], flags: Mapping[str, Any]
@@ -172,10 +175,11 @@ def _from_workspace(manifest: Manifest) -> Layer:
         values |= _partition(workspace.resource.partition)
     if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
         values["labels"] = labels
-    if node_class := workspace.metadata.annotations.get(kaito_annotations.NODE_CLASS):
-        values["nodes.nodeClass"] = node_class
-        line = manifest.source.line(f"metadata.annotations.{kaito_annotations.NODE_CLASS}")
-        origins["nodes.nodeClass"] = f"Workspace ({manifest.source.file}:{line})"
+    for annotation, path in ANNOTATIONS.items():
+        if value := workspace.metadata.annotations.get(annotation):
+            values[path] = value.lower() if annotation == kaito_annotations.IMAGE_FAMILY else value
+            line = manifest.source.line(f"metadata.annotations.{annotation}")
+            origins[path] = f"Workspace ({manifest.source.file}:{line})"
     runtime = workspace.metadata.annotations.get(kaito_annotations.RUNTIME)
     if workspace.inference and runtime and "rollout.runtime" not in values:
         values["rollout.runtime"] = runtime

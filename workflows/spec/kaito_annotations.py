@@ -18,6 +18,9 @@ RUNTIME = "kaito.sh/runtime"
 NODE_CLASS = "kaito.sh/node-class-name"
 """Karpenter node class, if a run creates its nodes with Karpenter."""
 
+IMAGE_FAMILY = "kaito.sh/node-image-family"
+"""Operating system of the nodes, if a run creates an AKS node pool."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -31,6 +34,7 @@ class Rule:
     """KAITO's message for an invalid value."""
     known: tuple[str, ...] = ()
     """Values that KAITO accepts, if it validates them."""
+    ignore_case: bool = False
     reason: str = ""
     """Reason why other values are rejected."""
     fix: str = ""
@@ -69,11 +73,10 @@ RULES: Mapping[str, Rule] = {
         reason="public endpoints are not supported: they would have no access control",
         fix='write "False"; then kubectl expose service NAME --type=LoadBalancer --name=NAME-public, or use a gateway',
     ),
-    "kaito.sh/node-image-family": Rule(
+    IMAGE_FAMILY: Rule(
         message='unsupported node image family "{}", supported values are azurelinux, ubuntu',
         known=("azurelinux", "ubuntu"),
-        reason="node images are set by the node pool",
-        fix="remove it; with Karpenter, kaito.sh/node-class-name selects a class with an imageFamily",
+        ignore_case=True,
     ),
 }
 
@@ -87,7 +90,7 @@ def check(annotations: Mapping[str, str], serves: bool, findings: Findings) -> N
         rule = RULES.get(key)
         if not rule:
             findings.error(path, "unknown KAITO annotation", unknown(key, RULES))
-        elif rule.known and value not in rule.known:
+        elif rule.known and (value.lower() if rule.ignore_case else value) not in rule.known:
             findings.error(path, rule.message.format(value), f"write one of {', '.join(rule.known)}")
         elif (rule.accepted or rule.reason) and value not in (*rule.accepted, *rule.effective):
             findings.error(path, f"{value!r}: {rule.reason}", rule.fix)

@@ -46,7 +46,7 @@ def test_pool_has_the_properties_of_the_workspace(pod: Pod) -> None:
     )
     assert (properties["vmSize"], properties["availabilityZones"], properties["mode"]) == (A100, ["2"], "User")
     assert properties["vnetSubnetID"].endswith("/subnet"), "the subnet of the system pool"
-    assert "scaleSetPriority" not in properties
+    assert "scaleSetPriority" not in properties and "osSKU" not in properties
     assert properties["tags"] == {
         "argotune-run": RUN,
         "argotune-workflow": "tuned-x7k2m",
@@ -56,6 +56,11 @@ def test_pool_has_the_properties_of_the_workspace(pod: Pod) -> None:
         "argotune-lease-until": "2026-11-25T14:00:00+00:00",
     }
     assert RETRY_AFTER in pod.waits, "the wait that Azure requested"
+
+
+def test_the_pool_has_the_requested_image_family(pod: Pod) -> None:
+    pod.provision(image_family="azurelinux")
+    assert pod.server.azure.pools[NAME].properties["osSKU"] == "AzureLinux"
 
 
 def test_name_is_valid_in_aks() -> None:

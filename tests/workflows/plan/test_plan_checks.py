@@ -9,6 +9,7 @@ from workspace_sample import GOOD, write
 
 from workflows import cli
 from workflows.compile import pod
+from workflows.compile.kinds import compile_as
 from workflows.errors import InvalidInput
 from workflows.load_plans import load_plans
 from workflows.plan import checks
@@ -164,6 +165,20 @@ def test_settings_without_effect_on_the_nodes_are_reported(tmp_path, capsys, ann
     assert plan.nodes.node_class == (annotation or "default")
     assert (warning in capsys.readouterr().err) is True
     assert not warning or plan.origin("nodes.nodeClass").startswith("Workspace (")
+
+
+@pytest.mark.parametrize("written", ["Ubuntu", "ubuntu", "AzureLinux"])
+def test_the_image_family_is_for_node_pools_of_aks(tmp_path, capsys, written):
+    annotations = f"metadata:\n  annotations: {{kaito.sh/node-image-family: {written}}}\n"
+    file = tmp_path / "workspace.yaml"
+    file.write_text(Path(TUNED).read_text().replace("metadata:\n", annotations, 1))
+    [plan] = load_plans(str(file))
+    assert plan.nodes.image_family == written.lower()
+    assert "the run does not create an AKS node pool" in capsys.readouterr().err
+    aks = [f"nodes.{key}" for key in ("provider=aks", "subscription=s", "resourceGroup=g", "cluster=c")]
+    [plan] = load_plans(str(file), aks)
+    assert "AKS node pool" not in capsys.readouterr().err
+    assert "--image-family" in json.dumps(compile_as(plan, "workflow"))
 
 
 def test_dpo_has_separate_defaults_that_can_be_overridden(tmp_path):

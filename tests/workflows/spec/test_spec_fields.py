@@ -92,7 +92,7 @@ def test_the_code_matches_the_row(row, case, tmp_path):
 @pytest.mark.parametrize("annotation", kaito_annotations.RULES)
 def test_annotations_match_their_table(annotation, tmp_path):
     rule = kaito_annotations.RULES[annotation]
-    values = [*rule.effective, *rule.accepted] or ([] if rule.reason else ["x"])
+    values = [*rule.effective, *rule.accepted] or ([] if rule.reason else list(rule.known) or ["x"])
     for number, value in enumerate([*values, "something-else"]):
         patch = {"metadata": {"annotations": {annotation: value}}}
         text = yaml.safe_dump(merged(SAMPLES["serve"], patch))

@@ -46,8 +46,8 @@ class Document:
     kind: str
     value: Value
     library: Library
-    size: int = 0
-    """Bytes of the document as JSON."""
+    raw: Any = None
+    """The document as written, before the schema check."""
     runs: bool = False
     """True when a template or schedule is run as a Workflow, so that all its parameters and callers are known."""
 

@@ -59,7 +59,7 @@ def template_scope(template: Template, parent: Scope) -> Scope:
     """Return ``{{inputs...}}`` and ``{{pod.name}}`` of a template."""
     tags = {f"inputs.{kind}.{name}" for kind in ("parameters", "artifacts") for name in template.names("inputs", kind)}
     tags |= {f"inputs.artifacts.{name}.path" for name in template.names("inputs", "artifacts")}
-    tags |= {"inputs.parameters"} if template.names("inputs", "parameters") else set()
+    tags.add("inputs.parameters")
     tags |= {"pod.name"} if template.type in POD_TYPES else set()
     return parent.extend(tags)
 

@@ -57,6 +57,14 @@ def tags(value: Any) -> Iterator[str]:
             yield from tags(item)
 
 
+def without_tags(text: str, value: str = "x") -> str:
+    """Return the text with every tag, nested ones first, replaced by a value."""
+    before = ""
+    while before != text:
+        before, text = text, TAG.sub(value, text)
+    return text
+
+
 def is_argo_tag(tag: str) -> bool:
     """Return True if Argo requires a value for this tag."""
     return _RESERVED_WORDS.match(tag) is not None

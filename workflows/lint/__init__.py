@@ -5,7 +5,6 @@ A rule is a function in ``rules/``; ``rules/registry.py`` lists them all, and do
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +54,7 @@ class _Checked:
 
     raw: Raw
     document: Document
-    violations: list[tuple[str, Violation]]
-    """Violations of the schema, with the ids of their rules."""
+    schema: schema.Checked
 
 
 def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Report:
@@ -92,36 +90,30 @@ def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Repo
 
 def lint_run(value: dict[str, Any]) -> list[Finding]:
     """Lint one parsed document as it will run: a template or a schedule is checked like a Workflow."""
-    raw = Raw(value, Source(""))
+    raw = Raw(string_keys(value), Source(""))
     if violation := _wrong_kind(raw):
         return [_finding("kind", "error", violation, raw)]
     return list(dict.fromkeys(_check_rules(_check_schema(raw, Library(), runs=True))))
 
 
 def _check_schema(raw: Raw, library: Library, *, runs: bool = False) -> _Checked:
-    size = len(json.dumps(raw.value, separators=(",", ":"), default=str).encode(errors="replace"))
     try:
-        value, violations = schema.check(string_keys(raw.value), raw.kind)
+        checked = schema.check(raw.value, raw.kind)
     except RecursionError:
-        value, violations = {}, [("syntax", _TOO_DEEP)]
-    document = Document(raw.kind, value, library, size, runs)
+        checked = schema.Checked({}, [("syntax", _TOO_DEEP)])
+    document = Document(raw.kind, checked.value, library, raw.value, runs)
     library.documents.append(document)
-    return _Checked(raw, document, violations)
+    return _Checked(raw, document, checked)
 
 
 def _check_rules(checked: _Checked, strict_refs: bool = False) -> Iterator[Finding]:
     """Yield the violations of the schema, then those of the rules, except for consequences of the former."""
     from workflows.lint.rules.registry import RULES
 
-    invalid = {violation.path for rule, violation in checked.violations if rule != "missing-field"}
-    # schema.check removed the values of the wrong type, so their parents seem to lack a field.
-    repaired = {
-        violation.path[: max(map(violation.path.rfind, ".["))]
-        for rule, violation in checked.violations
-        if rule == "wrong-type"
-    }
-    for name, violation in checked.violations:
-        yield _finding(name, "error", violation, checked.raw)
+    violations, repaired = checked.schema.violations, checked.schema.repaired
+    invalid = {violation.path for rule, violation in violations if rule not in ("missing-field", "null-item")}
+    for name, violation in violations:
+        yield _finding(name, "warning" if name == "null-item" else "error", violation, checked.raw)
     if not checked.document.value:
         return
     for rule in RULES:

@@ -1,10 +1,13 @@
 """YAML with the line number of each field.
 
-Scalars are read as Kubernetes reads them (Go's YAML): ``2e-4`` is a number, ``2026-01-31`` is text, ``1:30`` is text.
+Scalars are read as Kubernetes reads them (Go's YAML): ``2e-4`` is a number, ``y`` is true, ``2026-01-31``, ``1:30``
+and ``!tag 1`` are text.
 """
 
 from __future__ import annotations
 
+import base64
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -80,8 +83,11 @@ _INTEGER = re.compile(r"^[-+]?(0[bB][01_]+|0[oO][0-7_]+|0[xX][0-9a-fA-F_]+|0[0-7
 _INVISIBLE = re.compile(r" *([\t\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])")
 _FLOAT = re.compile(r"^([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
 _TAG = "tag:yaml.org,2002:"
-_REPLACED = {f"{_TAG}{name}" for name in ("int", "float", "timestamp", "value")}
-_PLAIN_TAGS = {f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
+_REPLACED = {f"{_TAG}{name}" for name in ("int", "float", "timestamp", "value", "bool")}
+_BOOLEAN = re.compile(r"^(y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$")
+_TRUE = {"y", "yes", "on", "true"}
+_PLAIN_TAGS = {f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "binary")}
+_KIND_TAGS = ((yaml.ScalarNode, f"{_TAG}str"), (yaml.SequenceNode, f"{_TAG}seq"), (yaml.MappingNode, f"{_TAG}map"))
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
@@ -104,7 +110,31 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     return loader.construct_yaml_int(yaml.ScalarNode(node.tag, node.value.lower()))
 
 
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    number = float(loader.construct_yaml_float(node))
+    if not math.isfinite(number):
+        raise ValueError("JSON has no such number")
+    return number
+
+
+def _construct_bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    text = str(loader.construct_scalar(node))
+    if not _BOOLEAN.match(text):
+        raise ValueError("not a boolean")
+    return text.lower() in _TRUE
+
+
+def _construct_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return base64.b64decode("".join(str(loader.construct_scalar(node)).split()), validate=True).decode(
+        errors="replace"
+    )
+
+
 _Loader.add_constructor(f"{_TAG}int", _construct_int)  # type: ignore[type-var]
+_Loader.add_constructor(f"{_TAG}float", _construct_float)  # type: ignore[type-var]
+_Loader.add_constructor(f"{_TAG}bool", _construct_bool)  # type: ignore[type-var]
+_Loader.add_constructor(f"{_TAG}binary", _construct_binary)  # type: ignore[type-var]
+_Loader.add_implicit_resolver(f"{_TAG}bool", _BOOLEAN, list("yYnNtTfFoO"))
 _Loader.add_implicit_resolver(f"{_TAG}int", _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 
@@ -137,6 +167,9 @@ class _Walk:
             return
         self.lines.setdefault(path, self.line(node))
         self.seen.add(id(node))
+        if node.tag.startswith("!") or (node.tag == f"{_TAG}merge" and isinstance(node, yaml.ScalarNode)):
+            # Go ignores the tags of programs, and a merge key that is a value is text.
+            node.tag = next(tag for kind, tag in _KIND_TAGS if isinstance(node, kind))
         if node.tag not in _PLAIN_TAGS:
             self.add_problem(f"tag {node.tag.replace(_TAG, '!!')} is not supported", node, path, "remove the tag")
             self.broken = True

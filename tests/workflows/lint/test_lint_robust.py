@@ -114,9 +114,9 @@ def test_too_deep_nesting_is_an_error(alarm):
 
 def test_long_chain_of_tasks(alarm):
     tasks = [{"name": f"t{n}", "template": "run", **({"depends": f"t{n - 1}"} if n else {})} for n in range(2000)]
-    assert rules(workflow({"name": "main", "dag": {"tasks": tasks}}, LEAF)) == []
+    assert rules(workflow({"name": "main", "dag": {"tasks": tasks}}, LEAF)) == ["crd-size"]
     tasks[0]["depends"] = "t1999"
-    assert rules(workflow({"name": "main", "dag": {"tasks": tasks}}, LEAF)) == ["dependency-cycle"]
+    assert rules(workflow({"name": "main", "dag": {"tasks": tasks}}, LEAF)) == ["crd-size", "dependency-cycle"]
 
 
 def test_numbers_are_accepted_where_argo_accepts_them():
@@ -128,7 +128,7 @@ def test_numbers_are_accepted_where_argo_accepts_them():
         "activeDeadlineSeconds": 60,
         "podResources": {"limits": {"cpu": 0.5, "memory": "1Gi"}},
     }
-    assert rules(workflow(leaf)) == []
+    assert rules(workflow(leaf)) == ["unquoted-number"]
 
 
 def test_null_is_absent():

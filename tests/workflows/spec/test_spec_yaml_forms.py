@@ -90,7 +90,7 @@ def test_typographic_quotes_around_a_text_are_a_warning() -> None:
         ("1:30", "1:30"),
         ("on", True),
         ("no", False),
-        ("y", "y"),
+        ("y", True),
         ("~", None),
         ("2026-01-31", "2026-01-31"),
         ("0o", "0o"),

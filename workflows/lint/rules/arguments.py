@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from workflows.argo.artifact import has_location
 from workflows.argo.document import Document, Value, listed, section
 from workflows.argo.tags import item_text
 from workflows.field_path import join
@@ -11,9 +12,6 @@ from workflows.lint.rules.rule import Violation
 
 _ARGUMENT_SOURCES = ("configMapKeyRef", "event", "supplied")
 _OUTPUT_SOURCES = ("path", "jsonPath", "jqFilter", "parameter", "expression")
-_LOCATIONS = (
-    "artifactory", "azure", "gcs", "git", "hdfs", "http", "oss", "plugin", "raw", "s3",
-)  # fmt: skip
 
 
 def argument_value(document: Document) -> Iterator[Violation]:
@@ -60,7 +58,7 @@ def artifact_argument(document: Document) -> Iterator[Violation]:
     """
     for arguments_path, arguments in _arguments(document):
         for path, value in listed(arguments, "artifacts", arguments_path):
-            if not {"from", "fromExpression", *_LOCATIONS} & set(value):
+            if not value.get("from") and not has_location(value):
                 fix = "add from, fromExpression or a location such as s3"
                 yield Violation(path, f"artifact `{value.get('name', '')}` has no source", fix)
             if value.get("from") and value.get("fromExpression"):

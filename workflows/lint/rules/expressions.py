@@ -13,7 +13,7 @@ from lark import Token, Tree
 
 from workflows.argo import expressions
 from workflows.argo.document import Document, section, strings
-from workflows.argo.tags import EXPRESSION_TAG, TAG
+from workflows.argo.tags import EXPRESSION_TAG, without_tags
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
@@ -56,7 +56,7 @@ def expression_syntax(document: Document) -> Iterator[Violation]:
     for path, expression in _expression_fields(document):
         if EXPRESSION_TAG.search(expression):
             yield Violation(path, "this field is an expression and takes no tag", "remove the braces {{= }}")
-        elif error := _find_error(TAG.sub("x", expression)):
+        elif error := _find_error(without_tags(expression)):
             yield Violation(path, error, "see expr-lang.org for the syntax")
     for template in document.templates:
         for path, text in strings(template.value, template.path, frozenset(("dag", "steps"))):
@@ -117,7 +117,7 @@ def _whens(document: Document) -> Iterator[tuple[str, str]]:
 
 def _parses_as_when(when: str) -> bool:
     try:
-        expressions.parse_when(TAG.sub("x", when))
+        expressions.parse_when(without_tags(when))
     except (expressions.ExpressionError, RecursionError):
         return False
     return True
@@ -127,7 +127,7 @@ def _when_error(when: str) -> tuple[str, str] | None:
     """Return an error that is certain in a ``when``, and its fix."""
     if _parses_as_when(when):
         return None
-    text = TAG.sub("x", when)
+    text = without_tags(when)
     bare = _QUOTED.sub("0", text)
     if error := _find_error(text):
         return f"`{when}`: {error}", "use an expression such as '{{tasks.a.outputs.parameters.b}} == yes'"
@@ -192,7 +192,7 @@ def _find_error(text: str) -> str:
 
 def _parsed(text: str) -> expressions.Expression | None:
     try:
-        return expressions.parse_expression(TAG.sub("0", text)) if text else None
+        return expressions.parse_expression(without_tags(text, "0")) if text else None
     except (expressions.ExpressionError, RecursionError):
         return None
 

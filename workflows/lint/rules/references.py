@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from workflows.argo.artifact import has_location
 from workflows.argo.document import Call, Document, Template, Value, listed, section
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
+
+_SOURCES = {"value", "configMapKeyRef", "event", "supplied"}
+"""Sources of an argument."""
 
 
 def entrypoint(document: Document) -> Iterator[Violation]:
@@ -77,22 +81,21 @@ def missing_input(document: Document) -> Iterator[Violation]:
     """
     for call in document.calls:
         if call.called:
-            yield from _missing(call.called, call.arguments, join(call.path, "arguments"))
-    if document.is_template:
-        return
-    referred = document.referred
-    specs = [document.spec, referred.spec] if referred else [document.spec]
-    arguments = {
-        kind: [value for spec in specs for _, value in listed(section(spec, "arguments"), kind, "")]
-        for kind in ("parameters", "artifacts")
-    }
+            # The rule argument-value reports arguments without value.
+            parameters = [
+                value if _SOURCES & {*value, *section(value, "valueFrom")} else {**value, "value": ""}
+                for _, value in listed(call.arguments, "parameters", "")
+            ]
+            yield from _missing(
+                call.called, {**call.arguments, "parameters": parameters}, join(call.path, "arguments")
+            )
+    specs = [document.spec, *([document.referred.spec] if document.referred else [])]
     for field in ("entrypoint", "onExit"):
         name = next((str(spec[field]) for spec in specs if spec.get(field)), "")
         template = document.template(name)
-        if template:
-            # A workflow argument without value is set on submission.
-            set_later = {k: [{"value": "", **v} for v in values] for k, values in arguments.items()}
-            yield from _missing(template, set_later, join(document.path, "arguments"))
+        if template and (field == "onExit" or not document.is_template):
+            arguments = _merge_arguments(specs if field == "entrypoint" else specs[:1])
+            yield from _missing(template, arguments, join(document.path, "arguments"))
 
 
 def unknown_input(document: Document) -> Iterator[Violation]:
@@ -137,6 +140,18 @@ def _undefined_reference(document: Document, reference: Value, path: str) -> Ite
         yield Violation(join(path, "template"), f"`{name}` has no template `{template}`", unknown(template, names))
 
 
+def _merge_arguments(specs: list[Value]) -> Value:
+    """Return the arguments of a workflow, else those of the template that it refers to."""
+    merged: dict[str, dict[str, Value]] = {"parameters": {}, "artifacts": {}}
+    for spec in specs:
+        for kind, values in merged.items():
+            for _, value in listed(section(spec, "arguments"), kind, ""):
+                name = str(value.get("name"))
+                # The workflow's parameter without value takes the value of the template's.
+                values[name] = {**value, **values.get(name, {})}
+    return {kind: list(values.values()) for kind, values in merged.items()}
+
+
 def _missing(template: Template, arguments: Value, path: str) -> Iterator[Violation]:
     passed = {
         kind: {str(value.get("name")): value for _, value in listed(arguments, kind, "")}
@@ -144,16 +159,17 @@ def _missing(template: Template, arguments: Value, path: str) -> Iterator[Violat
     }
     for _, parameter in template.parts("inputs", "parameters"):
         name = str(parameter.get("name", ""))
-        argument = passed["parameters"].get(name, {})
-        has_value = {"value", "valueFrom", "default"} & {*argument, *parameter}
+        source = passed["parameters"].get(name, parameter)
+        has_value = "value" in source or "configMapKeyRef" in section(source, "valueFrom")
+        if name not in passed["parameters"]:
+            has_value = has_value or "default" in source
         if name and not has_value:
             yield Violation(
                 path, f"{template.label} requires the input `{name}`", f"pass parameter {name}, or add a default"
             )
     for _, artifact in template.parts("inputs", "artifacts"):
         name = str(artifact.get("name", ""))
-        source = set(artifact) - {"name", "path", "mode", "optional", "recurseMode", "archive", "description"}
-        if name and not artifact.get("optional") and not source and name not in passed["artifacts"]:
+        if name and not artifact.get("optional") and not has_location(artifact) and name not in passed["artifacts"]:
             yield Violation(
                 path, f"{template.label} requires the artifact `{name}`", f"pass artifact {name}, or make it optional"
             )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from workflows.lint.rules import (
     advice,
     arguments,
+    crd,
     cron,
     dag,
     expressions,
+    global_outputs,
     metrics,
     names,
     outputs,
@@ -29,6 +31,9 @@ READING = {
     "`synchronization`, `podPriority`, `priority` of a template.",
     "missing-field": "A required field is missing.",
     "wrong-type": "A value has the wrong type.",
+    "quantity": "A quantity has a unit that Kubernetes does not have, such as `2GB` or `1 core`.",
+    "null-item": "An item of a list is null: Argo reads an empty value, and an API server with Argo's full CRDs "
+    "rejects it.",
 }
 """Errors of the parser and of Argo's schema, which are checked before the rules."""
 
@@ -47,6 +52,7 @@ ERRORS: list[Check] = [
     arguments.artifact_argument,
     templates.template_type,
     templates.misplaced_field,
+    templates.plugin_name,
     templates.image_missing,
     templates.reserved_container,
     templates.container_set,
@@ -70,6 +76,9 @@ ERRORS: list[Check] = [
     expressions.cron_expression,
     expressions.hook_expression,
     tags.unresolved_tag,
+    tags.unclosed_tag,
+    global_outputs.global_output_order,
+    global_outputs.library_tag,
     tags.missing_dependency,
     tags.unknown_output,
     tags.failures_outside_exit,
@@ -82,13 +91,18 @@ ERRORS: list[Check] = [
     cron.cron_schedule,
     cron.timezone,
     metrics.metric,
+    crd.crd_value,
     advice.size,
 ]
 WARNINGS: list[Check] = [
     references.outside_reference,
+    tags.pod_field_tag,
     references.unknown_input,
     references.endless_recursion,
     expressions.when_doubtful,
+    crd.unquoted_number,
+    crd.crd_size,
+    crd.crd_schedule,
     advice.timed_approval,
     advice.optional_output,
     advice.command_missing,

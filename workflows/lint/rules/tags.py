@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from workflows.argo import scope
-from workflows.argo.document import POD_TYPES, Document, Task, Template, strings
+from workflows.argo.document import POD_TYPES, Document, Task, Template, listed, section, strings
 from workflows.argo.scope import Scope
+from workflows.argo.tag_scanner import scan
 from workflows.argo.tags import TAG, is_argo_tag
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
@@ -28,6 +30,25 @@ def unresolved_tag(document: Document) -> Iterator[Violation]:
     are checked; Argo does not change other text in braces.
     """
     yield from _violations("unresolved", document)
+
+
+def unclosed_tag(document: Document) -> Iterator[Violation]:
+    """A tag has no closing braces in its text: Argo then reads up to the next `}}` of the template."""
+    yield from _violations("unclosed", document)
+
+
+def pod_field_tag(document: Document) -> Iterator[Violation]:
+    """A tag in a field of the workflow, such as `volumes` or `nodeSelector`, has no value in any pod. Argo checks it
+    only at runtime.
+    """
+    known = scope.document_scope(document).extend({"workflow.failures", "pod.name"})
+    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS)):
+        yield from _select("unresolved", _check_text(text, path, known, None))
+    fields = [(name, document.spec[name]) for name in _POD_FIELDS if name in document.spec]
+    in_any_pod = _scope_of_any_pod(document, known) if fields else known
+    for name, value in fields:
+        for path, text in strings(value, join(document.path, name)):
+            yield from _select("unresolved", _check_text(text, path, in_any_pod, None))
 
 
 def missing_dependency(document: Document) -> Iterator[Violation]:
@@ -60,15 +81,42 @@ def failures_outside_exit(document: Document) -> Iterator[Violation]:
 
 def _violations(kind: str, document: Document) -> Iterator[Violation]:
     known = scope.document_scope(document).extend({"workflow.failures"})
-    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS)):
-        yield from _select(kind, _check_text(text, path, known.extend({"pod.name"}), None))
-    pods = [template for template in document.templates if template.type in POD_TYPES]
-    in_any_pod = known.extend({"pod.name"}.union(*(scope.template_scope(pod, known).tags for pod in pods)))
-    for name in _POD_FIELDS:
-        for path, text in strings(document.spec.get(name), join(document.path, name)):
-            yield from _select(kind, _check_text(text, path, in_any_pod, None))
+    if kind == "unresolved":
+        for path, text in used_arguments(document):
+            yield from _select(kind, _check_text(text, path, known, None))
     for template in document.templates:
         yield from _select(kind, _check_template(template, known))
+
+
+def used_arguments(document: Document) -> Iterator[tuple[str, str]]:
+    """Yield path and text of the workflow's arguments that a template uses; Argo reads the others nowhere."""
+    arguments = section(document.spec, "arguments")
+    entrypoint = document.template(str(document.spec.get("entrypoint", "")))
+    for kind in ("parameters", "artifacts"):
+        inputs = entrypoint.names("inputs", kind) if entrypoint and not document.is_template else []
+        for path, value in listed(arguments, kind, join(document.path, "arguments")):
+            texts = [(where, text) for where, text in strings(value, path) if "{{" in text]
+            if texts and (
+                value.get("name") in inputs or _is_used(document, f"workflow.parameters.{value.get('name')}")
+            ):
+                yield from texts
+
+
+def _is_used(document: Document, tag: str) -> bool:
+    return any(tag in text for template in document.templates for _, text in strings(template.value, ""))
+
+
+def _scope_of_any_pod(document: Document, known: Scope) -> Scope:
+    """Return the tags that have a value in some pod. Argo inserts the outputs of tasks when the tasks are done."""
+    tags, prefixes = {"pod.name"}, []
+    for template in document.templates:
+        if template.type in POD_TYPES:
+            tags |= scope.template_scope(template, known).tags
+        for task in template.tasks:
+            names, unknown_names = scope.task_suffixes(task)
+            tags |= {f"{template.prefix}.{task.name}.{name}" for name in names}
+            prefixes += [f"{template.prefix}.{task.name}.{name}" for name in unknown_names]
+    return known.extend(tags, *prefixes)
 
 
 def _select(kind: str, violations: Iterator[KindAndViolation]) -> Iterator[Violation]:
@@ -86,9 +134,10 @@ def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolat
     for task in template.tasks:
         task_scope = scope.item_scope(task, known)
         if task.inline:
-            # Argo checks the call with the inputs of its inline template in scope.
-            task_scope = task_scope.extend(scope.template_scope(task.inline, task_scope).tags)
-        for path, text in strings(task.value, task.path, frozenset(("inline", "hooks", "onExit"))):
+            # Argo checks the inline template with the tags of its call, and only its input parameters in addition.
+            names = task.inline.names("inputs", "parameters")
+            task_scope = task_scope.extend(f"inputs.parameters.{name}" for name in names)
+        for path, text in strings(task.value, task.path, frozenset(("hooks", "onExit"))):
             yield from _check_text(text, path, task_scope, template, task)
         for hook in task.hooks:
             for path, text in strings(hook.value, hook.path):
@@ -98,14 +147,28 @@ def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolat
 def _check_text(
     text: str, path: str, known: Scope, within: Template | None, task: Task | None = None, *, is_hook: bool = False
 ) -> Iterator[KindAndViolation]:
-    for tag in dict.fromkeys(match[1] for match in TAG.finditer(text)) if "{{" in text else ():
-        if not is_argo_tag(tag) or known.has(tag):
+    if "{{" not in text:
+        return
+    for scanned in dict.fromkeys(scan(text, partial(_is_inserted, known))):
+        tag = scanned.name
+        if not is_argo_tag(tag) or scanned.is_composite or (scanned.is_closed and known.has(tag)):
+            continue
+        if not scanned.is_closed:
+            if tag.startswith(known.prefixes):
+                continue
+            message = f"the tag `{{{{{tag[:40]}` is not closed"
+            yield "unclosed", Violation(path, message, "close it with }}")
             continue
         node = _NODE.fullmatch(tag)
         if node and within and node[1] == within.prefix and node[2] in within.by_name:
             yield from _check_node_tag(tag, node[2], node[3], path, within, task, is_hook)
         else:
             yield "unresolved", Violation(path, f"{{{{{tag}}}}} has no value here", _hint(tag, known, within))
+
+
+def _is_inserted(known: Scope, tag: str) -> bool:
+    """Return True if Argo inserts the value of a nested tag when it checks a template."""
+    return tag.startswith(("workflow.", "inputs.", "pod.", "retries")) and known.has(tag)
 
 
 def _check_node_tag(

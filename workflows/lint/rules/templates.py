@@ -46,6 +46,15 @@ def misplaced_field(document: Document) -> Iterator[Violation]:
                 )
 
 
+def plugin_name(document: Document) -> Iterator[Violation]:
+    """A `plugin` does not have exactly one key, the name of the plugin."""
+    for template in document.templates:
+        plugin = template.value.get("plugin")
+        if isinstance(plugin, dict) and len(plugin) != 1:
+            message = f"the plugin has {len(plugin)} keys instead of one"
+            yield Violation(join(template.path, "plugin"), message, "use the name of the plugin as the only key")
+
+
 def image_missing(document: Document) -> Iterator[Violation]:
     """A container or script has no `image`, and neither has `templateDefaults`."""
     for template in document.templates:

@@ -45,12 +45,13 @@ def duration(document: Document) -> Iterator[Violation]:
 
 
 def deadline(document: Document) -> Iterator[Violation]:
-    """`activeDeadlineSeconds` is neither a positive integer nor a tag, or `startingDeadlineSeconds` is negative."""
+    """`activeDeadlineSeconds` is neither an integer from 0 nor a tag, or `startingDeadlineSeconds` is negative."""
     deadlines = [_field(document.spec, "activeDeadlineSeconds", document.path)]
     deadlines += [_field(template.value, "activeDeadlineSeconds", template.path) for template in document.templates]
     for path, value in deadlines:
-        if value is not None and "{{" not in str(value) and not (str(value).isdecimal() and int(value) > 0):
-            yield Violation(path, f"{format_value(value)} is not a positive integer", "set the seconds, such as 3600")
+        if value is not None and "{{" not in str(value) and not str(value).isdecimal():
+            message = f"{format_value(value)} is not a number of seconds"
+            yield Violation(path, message, "set the seconds, such as 3600")
     if document.kind == "CronWorkflow":
         path, value = _field(section(document.value, "spec"), "startingDeadlineSeconds", "spec")
         if isinstance(value, int) and value < 0:

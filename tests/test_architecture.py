@@ -14,7 +14,7 @@ MAX_FILE_LINES = 400
 HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "vllm", "lm_eval"}
 CLUSTER = {"kubernetes", "azure"}
 # Modules of workflows/ that talk to the network: they submit, watch or run.
-ONLINE = {"cluster", "run", "runner", "chat", "stop"}
+ONLINE = {"doctor", "cluster", "run", "runner", "chat", "stop"}
 FORBIDDEN_IMPORTS = {
     "steps": {"hera", "workflows"},
     "workflows": HEAVY,

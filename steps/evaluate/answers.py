@@ -37,6 +37,14 @@ def answer(
 def _answer_batch(
     model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
 ) -> list[str]:
+    _, tokens = generate(model, tokenizer, questions, ends, max_new_tokens)
+    return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def generate(
+    model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
+) -> tuple[Any, Any]:
+    """Return the token ids of the prompts and of the greedy answers, each of shape (questions, tokens), padded."""
     import torch
 
     texts = [render(tokenizer, question, prompt=True) for question in questions]
@@ -58,5 +66,4 @@ def _answer_batch(
             eos_token_id=sorted({*eos, *ends} - {None}),
             pad_token_id=tokenizer.pad_token_id,
         )
-    new = tokens[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return inputs["input_ids"], tokens[:, inputs["input_ids"].shape[1] :]

@@ -9,6 +9,7 @@ from typing import Any
 
 from steps.data.chat_tokens import Message, Prepared
 from steps.evaluate.answer_metrics import Scores
+from steps.evaluate.first_tokens import FirstTokens
 from steps.evaluate.lm_tasks import TaskScore
 
 MAX_REGRESSIONS = 5
@@ -42,11 +43,12 @@ def measurements(
     prepared: Prepared,
     messages: Sequence[Sequence[Message]],
     chosen: Sequence[Sequence[Message]],
+    first: Sequence[FirstTokens | None],
 ) -> dict[str, Any]:
-    """Return the results of all models: for each row, each sampled answer and each task."""
+    """Return the results of all models: for each row, each sampled answer with its first tokens, and each task."""
     return {
         **_rows(models, prepared, messages),
-        "samples": _samples(models, chosen),
+        "samples": _samples(models, chosen, first),
         "scores": _scores(means),
         "tasks": _tasks(models),
     }
@@ -72,7 +74,9 @@ def _rows(models: Models, prepared: Prepared, messages: Sequence[Sequence[Messag
     }
 
 
-def _samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[str, Any]]:
+def _samples(
+    models: Models, chosen: Sequence[Sequence[Message]], first: Sequence[FirstTokens | None]
+) -> list[dict[str, Any]]:
     """Return the answers of each model to the sampled rows, with their scores."""
     return [
         {
@@ -81,6 +85,7 @@ def _samples(models: Models, chosen: Sequence[Sequence[Message]]) -> list[dict[s
             "reference": row[-1]["content"],
             **{f"{name}_answer": model.answers[idx] for name, model in models.items()},
             "scores": {name: dataclasses.asdict(model.scores[idx]) for name, model in models.items()},
+            **({"first_tokens": first[idx]} if first[idx] else {}),
         }
         for idx, row in enumerate(chosen)
     ]

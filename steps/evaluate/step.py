@@ -13,11 +13,12 @@ from steps.data.chat_tokens import Message, Prepared, stop_ids
 from steps.data.dataset import TEXT, dataset_folder, read_messages
 from steps.data.token_cache import prepare_cached
 from steps.data.tokenization import Tokenization
-from steps.evaluate import answer_metrics, evaluated_models, evaluation_record, gate, lm_tasks
+from steps.evaluate import answer_metrics, evaluated_models, evaluation_record, first_tokens, gate, lm_tasks
 from steps.evaluate.answer_metrics import Scores
 from steps.evaluate.answers import answer
 from steps.evaluate.bootstrap import LEVEL, ratio_interval
 from steps.evaluate.evaluation_record import Measurements, Models
+from steps.evaluate.first_tokens import FirstTokens
 from steps.evaluate.row_losses import row_losses
 from steps.evaluate.settings import GateRules, Result, Settings
 from steps.models.adapter import adapter_digest
@@ -54,12 +55,15 @@ def evaluate(settings: Settings) -> Result:
     print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
     ends = stop_ids(tokenizer, prepared.rows)
     models = {}
+    first: list[FirstTokens | None] = []
     for name in evaluated_models.iter_models(model, previous):
         models[name] = _measure(name, model, tokenizer, prepared, chosen, ends, settings, has_previous=bool(previous))
         if tasks:
             print(f"{name}: tasks {', '.join(settings.tasks)}", flush=True)
             scores = tasks.evaluate(model, tokenizer, settings.seed)
             models[name] = dataclasses.replace(models[name], tasks=scores)
+        if name == "adapter":
+            first = first_tokens.measure(model, tokenizer, [row[:-1] for row in chosen], ends)
     means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, settings.seed)
@@ -71,7 +75,8 @@ def evaluate(settings: Settings) -> Result:
         "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
         "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
         "max_new_tokens": settings.max_new_tokens,
-        **evaluation_record.measurements(models, means, prepared, rows, chosen),
+        "quantized": hasattr(model.config, "quantization_config"),
+        **evaluation_record.measurements(models, means, prepared, rows, chosen, first),
     }
     files.write_json(settings.work / "report" / "evaluation.json", record)
     _print_summary(result, outcomes, interval, len(chosen))

@@ -1,5 +1,7 @@
 """Verify that the server answers like the evaluated adapter, with questions of the evaluation.
 
+Probabilities of the first tokens are compared too, if the server returns them (``probability_check``).
+
 The answers need not be identical: the server uses other kernels than the evaluation, which possibly had a 4-bit base
 model, so a correct answer can diverge after some words. The check rejects what rounding cannot explain: the adapter
 answers like the base model, or its answers have almost nothing in common with those of the evaluation, for example
@@ -16,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from steps.models.adapter import adapter_digest
-from steps.rollout import adapter_sources
+from steps.models.token_distributions import shortest
+from steps.rollout import adapter_sources, probability_check
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
 from steps.runtime.json_text import parse_json
 from steps.serving.serving_client import Answer, RequestRejected
 
-MAX_QUESTIONS = 5
-"""Maximum number of questions, the shortest first."""
 MAX_TOKENS = 24
 """Tokens of an answer: enough to tell adapter and base model apart."""
 NUM_WORDS, MAX_BASE_SIMILARITY = 12, 0.5
@@ -44,6 +45,8 @@ class _Comparison:
     adapter: str
     """Answer of the adapter in the evaluation."""
     served: Answer
+    sample: Mapping[str, Any]
+    """The question in the evaluation's record."""
     similarity: float
     """Similarity of the two, from 0 to 1."""
     discriminative: bool
@@ -67,7 +70,8 @@ def compare(settings: Settings, ask: Ask) -> str:
         return "not compared: another adapter was evaluated"
     tokens = min(MAX_TOKENS, int(evaluation.get("max_new_tokens", MAX_TOKENS)))
     compared, rejected = [], ""
-    for sample in sorted(evaluation["samples"], key=_length)[:MAX_QUESTIONS]:
+    for idx in shortest([sample["messages"] for sample in evaluation["samples"]]):
+        sample = evaluation["samples"][idx]
         try:
             compared.append(_compare_sample(sample, ask(name, sample["messages"], tokens)))
         except RequestRejected as error:
@@ -80,9 +84,16 @@ def compare(settings: Settings, ask: Ask) -> str:
     similarity = sum(one.similarity for one in compared) / len(compared)
     if similarity < MIN_SIMILARITY:
         raise _error(f"{similarity:.0%} of the words match those of the evaluation", compared)
+    found = probability_check.check(
+        [(one.sample, one.served) for one in compared],
+        lambda sample: ask(base, sample["messages"], tokens),
+        is_quantized=bool(evaluation.get("quantized")) or probability_check.is_quantized(settings.server_arguments),
+    )
+    if found.problem:
+        raise _error(found.problem, compared)
     identical = sum(one.similarity == 1 for one in compared)
     overall = "" if identical == len(compared) else f", {similarity:.0%} of all words match"
-    return f"{identical} of {len(compared)} answers as in the evaluation{overall}"
+    return f"{identical} of {len(compared)} answers as in the evaluation{overall}; {found.summary}"
 
 
 def _tuned_name(settings: Settings) -> str:
@@ -99,10 +110,6 @@ def _read_evaluation(work: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _length(sample: Mapping[str, Any]) -> int:
-    return sum(len(str(message["content"])) for message in sample["messages"])
-
-
 def _compare_sample(sample: Mapping[str, Any], served: Answer) -> _Comparison:
     adapter, base = sample["adapter_answer"], sample["base_answer"]
     return _Comparison(
@@ -110,6 +117,7 @@ def _compare_sample(sample: Mapping[str, Any], served: Answer) -> _Comparison:
         question=sample["question"],
         adapter=adapter,
         served=served,
+        sample=sample,
         similarity=_similarity(served, adapter),
         discriminative=_ratio(_split(base)[:NUM_WORDS], _split(adapter)[:NUM_WORDS]) < MAX_BASE_SIMILARITY,
     )

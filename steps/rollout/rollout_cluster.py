@@ -23,6 +23,7 @@ from steps.rollout import (
     adapter_sources,
     answer_check,
     image_volumes,
+    probability_check,
     service_manifests,
     service_release,
     service_update,
@@ -222,10 +223,11 @@ def _ask(target: Rollout, settings: Settings, served: Release, address: str) -> 
 def _compare(target: Rollout, settings: Settings, address: str) -> str:
     if settings.template:
         return "not compared: the pod is a custom one"
+    num_top = probability_check.num_top(settings.server_arguments)
     return answer_check.compare(
         settings,
         lambda model, messages, tokens: serving_client.chat(
-            address, model, messages, tokens, target.remaining_seconds, target.sleep
+            address, model, messages, tokens, target.remaining_seconds, target.sleep, num_top
         ),
     )
 

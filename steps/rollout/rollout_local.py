@@ -21,7 +21,7 @@ from typing import Any
 from steps.models import adapter_compat
 from steps.models.adapter import adapter_digest
 from steps.models.adapter_compat import ServedAdapter
-from steps.rollout import adapter_sources, answer_check
+from steps.rollout import adapter_sources, answer_check, probability_check
 from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
@@ -70,6 +70,7 @@ def rollout(settings: Settings) -> Result:
     running = _serve(settings, service, end)
     progress.report(1, 3, f"serving {', '.join(running.models)} at {running.endpoint}")
     question = settings.question or GREETING
+    num_top = probability_check.num_top(settings.server_arguments)
     try:
         answers = {
             model: serving_client.complete(running.endpoint, model, question, MAX_TOKENS, _remaining_seconds(end))
@@ -78,7 +79,7 @@ def rollout(settings: Settings) -> Result:
         agreement = answer_check.compare(
             settings,
             lambda model, messages, tokens: serving_client.chat(
-                running.endpoint, model, messages, tokens, _remaining_seconds(end)
+                running.endpoint, model, messages, tokens, _remaining_seconds(end), top_logprobs=num_top
             ),
         )
     except BaseException:

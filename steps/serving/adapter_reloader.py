@@ -32,6 +32,8 @@ from steps.serving.allowlist import ADAPTERS, COMPLETIONS, HEALTH, MODELS, READY
 from steps.serving.asgi import call_app, replace_body, with_body
 from steps.serving.desired_adapters import DesiredAdapter
 
+DEFAULT_VARIABLE = "ARGOTUNE_DEFAULT_MODEL"
+"""Environment variable of a server with the model for requests without one, while there is no adapter."""
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 10.0
@@ -128,14 +130,19 @@ class AdapterReloader:
         await self.app(scope, receive, send)
 
     def _resolve(self, body: bytes) -> tuple[str, bytes]:
-        """Return the model that will answer, and the request with its name."""
+        """Return the model that will answer, and the request with its name.
+
+        A request without a model is answered by the first adapter, or the base model if there is none. vLLM alone
+        would answer it with the base model.
+        """
         try:
             request = parse_json(body)
-            model = request["model"]
+            model = request.get("model") or self.default_model() or os.environ.get(DEFAULT_VARIABLE, "")
             version = self.versions.get(model, model)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, AttributeError):
             return "", body  # the server responds with the error
-        return str(version), body if version == model else json.dumps(request | {"model": version}).encode()
+        is_same = not version or version == request.get("model")
+        return str(version), body if is_same else json.dumps(request | {"model": version}).encode()
 
     def _rename_models(self, response: Response) -> Response:
         """Return the response to ``GET /v1/models`` with public names; ``root`` is the version."""

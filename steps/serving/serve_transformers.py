@@ -22,6 +22,7 @@ from typing import Any
 from steps.models.compute_dtype import compute_dtype, use_physical_cores
 from steps.models.model import choose_device
 from steps.serving.middleware import ServingMiddleware
+from steps.serving.transformers_logprobs import LogprobsHandler
 
 
 class UnknownModel(LookupError):
@@ -112,7 +113,7 @@ def _handlers() -> tuple[Any, Any, Any]:
                 raise UnknownModel("")
             return super()._resolve_model(body)  # type: ignore[misc]
 
-    class Chat(NamedModel, ChatCompletionHandler):
+    class Chat(LogprobsHandler, NamedModel, ChatCompletionHandler):  # type: ignore[misc]
         pass
 
     class Completion(NamedModel, CompletionHandler):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from steps.models import token_distributions
+from steps.models.token_distributions import Position
 from steps.runtime import files
 from steps.runtime.errors import StepError, TimeLimit, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
@@ -39,6 +41,8 @@ class Answer:
     """Reasoning before the answer, if the server separates it (vLLM's ``reasoning-parser``)."""
     truncated: bool
     """True if the answer ends at the maximum number of tokens."""
+    positions: Sequence[Position] = ()
+    """Probabilities of its tokens, if they were requested and the server returns them."""
 
 
 def get_state(address: str, timeout: float = 5.0) -> dict[str, Any]:
@@ -150,8 +154,12 @@ def chat(
     max_tokens: int,
     timeout: float,
     sleep: Sleep = time.sleep,
+    top_logprobs: int = 0,
 ) -> Answer:
     """Return the answer to messages by ``/v1/chat/completions`` (greedy, so that it is deterministic).
+
+    With ``top_logprobs``, the answer has the probabilities of so many tokens at each position, unless the server
+    rejects that.
 
     Raises:
         RequestRejected: The server rejects the request.
@@ -159,10 +167,14 @@ def chat(
         TimeLimit: The server does not answer within ``timeout`` seconds.
     """
     request = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "temperature": 0}
+    probabilities = {"logprobs": True, "top_logprobs": top_logprobs, "return_tokens_as_token_ids": True}
 
     def request_answer(seconds: float) -> Answer:
         with session() as client:
-            response = client.post(f"{address}/v1/chat/completions", json=request, timeout=seconds)
+            url = f"{address}/v1/chat/completions"
+            response = client.post(url, json=request | (probabilities if top_logprobs else {}), timeout=seconds)
+            if top_logprobs and 400 <= response.status_code < 500 and response.status_code not in TRANSIENT_STATUS:
+                response = client.post(url, json=request, timeout=seconds)
         _raise_for_status(response, f"{model} returned")
         return _parse_answer(response.json()["choices"][0])
 
@@ -206,7 +218,9 @@ def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Slee
 def _parse_answer(choice: Mapping[str, Any]) -> Answer:
     message = choice["message"]
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""  # the older name first
-    return Answer(str(message.get("content") or ""), str(reasoning), choice.get("finish_reason") == "length")
+    positions = token_distributions.from_openai((choice.get("logprobs") or {}).get("content"))
+    is_truncated = choice.get("finish_reason") == "length"
+    return Answer(str(message.get("content") or ""), str(reasoning), is_truncated, positions)
 
 
 def session() -> Any:

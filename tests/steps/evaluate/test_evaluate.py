@@ -15,6 +15,7 @@ from tuning import tuned
 from steps.evaluate.settings import Result as EvaluateResult
 from steps.evaluate.settings import Settings as EvaluateSettings
 from steps.evaluate.step import evaluate, outputs_intact
+from steps.models import token_distributions
 from steps.package import step as package
 from steps.runtime import machine
 from steps.runtime.errors import BadInput
@@ -177,6 +178,31 @@ def test_answers_side_by_side(work: Path, tiny: Path, count: int) -> None:
     scores = [sample["scores"]["adapter"]["rouge_l"] for sample in samples]
     mean = content["scores"]["adapter"]["rouge_l"]
     assert mean == content["adapter_rouge_l"] == pytest.approx(sum(scores) / count, abs=1e-4)
+
+
+def test_probabilities_of_the_first_tokens(work: Path, tiny: Path) -> None:
+    """Base and adapter score the tokens that the adapter chooses; only the shortest questions have them."""
+    run(work, tiny, samples=7)
+    content = report(work)
+    assert content["quantized"] is False
+    stored = [sample for sample in content["samples"] if "first_tokens" in sample]
+    assert len(stored) == 5
+    longest = max(len(sample["question"]) for sample in stored)
+    assert all(len(one["question"]) >= longest for one in content["samples"] if one not in stored)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(work / "adapter")
+    for sample in stored:
+        base, adapter = (token_distributions.from_json(sample["first_tokens"][name]) for name in ("base", "adapter"))
+        assert [one.token for one in base] == [one.token for one in adapter]
+        assert len(base) == 8
+        assert sample["adapter_answer"].startswith(tokenizer.decode([one.token for one in base]).strip())
+        assert all(max(one.logprobs, key=lambda token: one.logprobs[token]) == one.token for one in adapter)
+        distances = [
+            token_distributions.distance(one.logprobs, other.logprobs)
+            for one, other in zip(base, adapter, strict=True)
+        ]
+        assert max(distances) > 0.3
 
 
 def test_samples_follow_the_seed(work: Path, tiny: Path) -> None:

@@ -96,6 +96,28 @@ def test_a_name_switches_after_the_new_adapter_has_answered(
     assert requests.post(f"{server.address}/chat", json={"prompt": "x"}).json()["model"] == two.version
 
 
+@pytest.mark.parametrize("model", [{}, {"model": None}, {"model": ""}])
+def test_a_request_without_a_model_is_answered_by_the_first_adapter(
+    server: RunningServer,
+    file: Path,
+    adapter: Callable[..., DesiredAdapter],
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("ARGOTUNE_DEFAULT_MODEL", "base")
+
+    def answering() -> str:
+        body = {"messages": [], **model}
+        return str(requests.post(f"{server.address}/v1/chat/completions", json=body, timeout=20).json()["model"])
+
+    assert answering() == "base"
+    first, second = adapter("a"), adapter("b")
+    deploy(file, server, first, second)
+    assert answering() == first.version
+    deploy(file, server, second, first)
+    assert answering() == second.version
+
+
 def test_the_old_adapter_is_unloaded_after_its_last_response(
     server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter]
 ) -> None:

@@ -36,6 +36,7 @@ COMMANDS = {
     "rollback": "Roll back to the previous release, or remove the canary",
     "gc": "List GPU nodes created by runs and delete orphaned ones",
     "chat": "Send a question to a served adapter",
+    "port-forward": "Reach a model that a cluster serves from this machine",
     "presets": "List the models that can be tuned and served",
 }
 EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 bad input, 3 gate failed, 4 quota or capacity, 5 cancelled, 6 time limit"
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in arguments if not word.startswith("-")), "")
     command = None
     if name in COMMANDS:
-        command = importlib.import_module(f"workflows.commands.{name}")
+        command = importlib.import_module(module(name))
         command.add_arguments(subparsers[name])
     args = parser.parse_args(arguments)
     if command is None:
@@ -87,6 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(f"unexpected {type(error).__name__}: {error}")
         print("    fix: rerun with --debug and report the traceback", file=sys.stderr)
         return 1
+
+
+def module(command: str) -> str:
+    """Return the module of a command."""
+    return f"workflows.commands.{command.replace('-', '_')}"
 
 
 def _print_error(message: str) -> None:

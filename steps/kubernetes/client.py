@@ -171,6 +171,10 @@ class KubernetesClient:
 
         return self._retry(call)
 
+    def open_port(self, pod: str, port: int, namespace: str = "") -> Any:
+        """Return a socket that is connected to a port of a pod, through the API server."""
+        return self._connection.open_port(pod, namespace or self.namespace, port)
+
     def _call(
         self,
         verb: str,

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
+from steps.runtime.errors import BadInput
+
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
 
@@ -82,6 +84,24 @@ class Connection:
                     # The rest of an unread stream must not become the next response of the connection.
                     response.close()
                 response.release_conn()
+
+    def open_port(self, pod: str, namespace: str, port: int) -> Any:
+        """Return a socket that is connected to a port of a pod, through the API server.
+
+        Raises:
+            BadInput: the API server rejects it.
+        """
+        from kubernetes.client import ApiClient, ApiException, CoreV1Api
+        from kubernetes.stream import portforward
+
+        # The stream replaces the client's request function, so it gets a client of its own.
+        api = CoreV1Api(ApiClient(self.api.configuration))
+        try:
+            forwarded = portforward(api.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
+        except ApiException as error:
+            message = f"cannot connect to port {port} of pod {pod}: {error.reason or error.status}"
+            raise BadInput(message, "grant create and get of pods/portforward (Role argotune-client)") from None
+        return forwarded.socket(port)
 
 
 def is_in_pod() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from urllib.parse import urlsplit
 
 from steps.runtime import terminal
 from steps.runtime.retry import Backoff
@@ -61,6 +62,11 @@ def show(api: Workflows, name: str, observer: Observer, backoff: Backoff | None 
 def print_result(api: Workflows, run: RunStatus) -> int:
     """Print how a run ended: where it is served, or the root failure; return the exit code."""
     result.print_answers(run)
+    if endpoint := run.outputs("rollout").get("endpoint"):
+        # Its address resolves in the cluster only: http://SERVICE.NAMESPACE.svc...
+        service = (urlsplit(endpoint).hostname or "").partition(".")[0]
+        command = f'argotune chat --cluster {service}{namespace_flag(api)} "QUESTION"'
+        print(terminal.escape(f"{'ask:':11} {command}"))
     if image := run.outputs("package").get("image-reference"):
         print(terminal.escape(f"{'image:':11} {image}"))
     next_steps, log = {}, ""

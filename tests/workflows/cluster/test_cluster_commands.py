@@ -121,6 +121,7 @@ def test_watching_shows_steps_and_result(cluster, capsys):
     assert main(["submit", EXAMPLE, "--watch"]) == 0
     shown = capsys.readouterr()
     assert "endpoint:   http://oncall.argotune" in shown.out
+    assert 'ask:        argotune chat --cluster oncall -n argotune "QUESTION"' in shown.out
     assert "tune: Running" in shown.err and "rollout: Succeeded" in shown.err
 
 

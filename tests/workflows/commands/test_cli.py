@@ -55,7 +55,7 @@ def test_help_texts_have_one_style(name):
 
 def _help_texts(name: str) -> Iterator[str]:
     parser = argparse.ArgumentParser(add_help=False)
-    importlib.import_module(f"workflows.commands.{name}").add_arguments(parser)
+    importlib.import_module(cli.module(name)).add_arguments(parser)
     parsers = [parser]
     while parsers:
         for action in parsers.pop()._actions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from presets.facts import Model, Prices, Sku, VllmFlags
 
 FOLDER = Path(__file__).parent
+UNLISTED = re.compile(r"standard_[nd][a-z]*[0-9]+(-[0-9]+)?[a-z]*(_[a-z0-9]+)*_v[0-9]+", re.IGNORECASE)
+"""Azure's names of the N and D series: family, vCPUs, features, accelerator, version."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -66,6 +69,22 @@ def sku(name: str) -> Sku:
             return candidate
     known = {candidate.name.lower(): candidate.name for candidate in _skus()}
     raise UnknownSku(name, [known[near] for near in difflib.get_close_matches(name.lower(), known, n=3)])
+
+
+def find_sku(name: str) -> Sku | None:
+    """Return the instance type with an Azure name; None without a name, and for sizes of Azure that are not listed.
+
+    KAITO accepts every size of the N and D series (``api/v1beta1/workspace_validation.go``, 0.12).
+
+    Raises:
+        UnknownSku: with similar names.
+    """
+    try:
+        return sku(name) if name else None
+    except UnknownSku:
+        if UNLISTED.fullmatch(name):
+            return None
+        raise
 
 
 def skus() -> list[Sku]:

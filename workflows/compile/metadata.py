@@ -87,7 +87,7 @@ def _gpus(plan: Plan) -> str:
     resource = plan.resource
     nodes = f"{resource.count} nodes of " if resource.count > 1 else ""
     try:
-        sku = presets.sku(resource.instance_type) if resource.instance_type else None
+        sku = presets.find_sku(resource.instance_type)
     except presets.UnknownSku:
         sku = None
     gpu = sku.gpu if sku else resource.gpu_resource

@@ -74,7 +74,7 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
     ``prices`` default to those of the presets; ``rows`` is the number of training rows, if known.
     """
     model = presets.model(plan.model.preset)
-    sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
+    sku = presets.find_sku(plan.resource.instance_type)
     prices = prices or presets.prices()
     training = training_of(plan, plan.resource.gpus, room=usable(sku) if sku else None)
     server = server_of(plan, plan.resource.gpus)
@@ -144,7 +144,8 @@ def processes(plan: Plan) -> dict[str, int | str]:
     flags |= {"sharding": tuning.sharding} if tuning.sharding != "auto" else {}
     if not plan.model.preset or not plan.resource.instance_type:
         return flags
-    training = training_of(plan, plan.resource.gpus, room=usable(presets.sku(plan.resource.instance_type)))
+    sku = presets.find_sku(plan.resource.instance_type)
+    training = training_of(plan, plan.resource.gpus, room=usable(sku) if sku else None)
     if training and training.sharded:
         return flags | {"sharding": "full"}
     return flags | ({"processes": 1} if training and training.gpus > 1 else {})
@@ -167,7 +168,7 @@ def server_of(plan: Plan, gpus: int) -> Serving | None:
 
 def context_length(plan: Plan) -> int:
     """Return the context length for vLLM if the GPUs cannot hold the model's; otherwise 0."""
-    sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
+    sku = presets.find_sku(plan.resource.instance_type)
     server = server_of(plan, plan.resource.gpus)
     if not sku or not server or server.length or not plan.model.preset:
         return 0

@@ -20,7 +20,7 @@ Change = tuple[str, Training]
 
 def refusals(plan: Plan, prices: presets.Prices | None = None) -> list[Problem]:
     """Return a problem for each part of a plan that does not fit; empty if the instance type is unknown."""
-    sku = presets.sku(plan.resource.instance_type) if plan.resource.instance_type else None
+    sku = presets.find_sku(plan.resource.instance_type)
     if not sku or fits(plan, sku):
         return []
     found = estimate(plan, prices)

@@ -141,7 +141,7 @@ def _check_instance_types(plan: Plan, found: Findings) -> presets.Sku | None:
     known = {}
     for path, name in names.items():
         try:
-            known[path] = presets.sku(name) if name else None
+            known[path] = presets.find_sku(name)
         except presets.UnknownSku as error:
             fix = f"did you mean {', '.join(error.near)}?" if error.near else "use one of presets/skus.yaml"
             found.error(path, f"Unsupported instance type {name}", fix)

@@ -70,7 +70,7 @@ def _from_instance_type(layers: Sequence[Layer]) -> Layer:
     """Return the GPUs of the instance type; ``checks`` reports one that is unknown."""
     instance_type = _last(layers, "resource.instanceType")
     try:
-        sku = presets.sku(instance_type) if instance_type else None
+        sku = presets.find_sku(instance_type) if instance_type else None
     except presets.UnknownSku:
         sku = None
     return Layer(f"SKU {sku.name}", {"resource.gpus": sku.gpus}) if sku else Layer("SKU", {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from presets import Sku, UnknownSku, sku
+from presets import Sku, UnknownSku, find_sku
 from workflows.field_path import join
+from workflows.spec import resource_rules
 from workflows.spec.findings import Findings
 from workflows.spec.workspace import Workspace
 
@@ -29,14 +30,16 @@ def check(workspace: Workspace, machine: Sku | None, findings: Findings) -> None
 
 def _size(name: str, path: str, machine: Sku | None, findings: Findings) -> None:
     try:
-        other = sku(name)
+        other = find_sku(name)
     except UnknownSku as error:
         near = (
             f"did you mean {', '.join(error.near)}?" if error.near else "presets/skus.yaml lists the supported types"
         )
         findings.error(path, f"Unsupported instance type {name}", near)
         return
-    if machine and other.gpus < machine.gpus:
+    if other is None:
+        resource_rules.warn_unlisted(name, path, findings)
+    elif machine and other.gpus < machine.gpus:
         what = f"{other.name} has {other.gpus} GPUs, but the pods request the {machine.gpus} of {machine.name}"
         findings.error(path, what, f"use an instance type with at least {machine.gpus} GPUs")
     elif machine and bool(other.compute_capability) != bool(machine.compute_capability):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from presets import Model, Sku, UnknownSku, sku, skus
+from presets import Model, Sku, UnknownSku, find_sku, skus
 from workflows.field_path import join
 from workflows.spec import kaito_annotations, names, sources
 from workflows.spec.findings import Findings
@@ -145,7 +145,7 @@ def _machine(resource: Resource, findings: Findings) -> Sku | None:
     if not resource.instance_type:
         return None
     try:
-        machine = sku(resource.instance_type)
+        machine = find_sku(resource.instance_type)
     except UnknownSku as error:
         near = (
             f"did you mean {', '.join(error.near)}?" if error.near else "presets/skus.yaml lists the supported types."
@@ -153,11 +153,19 @@ def _machine(resource: Resource, findings: Findings) -> Sku | None:
         what = f"Unsupported instance type {resource.instance_type}"
         findings.error(path, what, f"{near} Remove it to use existing nodes")
         return None
-    if machine.retired:
+    if machine is None:
+        warn_unlisted(resource.instance_type, path, findings)
+    elif machine.retired:
         kept = "" if machine.bfloat16 else f", and its {machine.gpu} has no bfloat16"
         what = f"{machine.name} is retired: new nodes are rarely available{kept}"
         findings.warn(path, what, f"write {machine.successor}")
     return machine
+
+
+def warn_unlisted(name: str, path: str, findings: Findings) -> None:
+    """Warn that nothing is known about an instance type."""
+    what = f"{name} is not in presets/skus.yaml: GPUs, memory and price are not checked"
+    findings.warn(path, what, "check the name and its memory; pods request one GPU unless --set resource.gpus=N")
 
 
 def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, findings: Findings) -> None:

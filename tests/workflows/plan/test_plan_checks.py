@@ -11,6 +11,7 @@ from workflows import cli
 from workflows.compile import pod
 from workflows.compile.kinds import compile_as
 from workflows.errors import InvalidInput
+from workflows.estimate.plan_estimate import estimate
 from workflows.load_plans import load_plans
 from workflows.plan import checks
 
@@ -212,3 +213,21 @@ def test_local_tasks_require_the_package_and_their_files(tmp_path, monkeypatch):
 def test_dpo_settings_without_dpo_are_reported(tmp_path, capsys):
     load_plans(str(write(tmp_path, GOOD + "  tune: {beta: 0.3}\n")))
     assert "has no effect with objective sft" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["Standard_ND128isr_NDR_GB200_v6", "standard_nc80adis_h200_v9", "Standard_D16s_v5", "Standard_NC64-32ads_X_v9"],
+)
+def test_sizes_of_azure_that_are_not_listed_are_accepted_with_a_warning(tmp_path, capsys, size):
+    """As in KAITO, for every size of the N and D series."""
+    sets = [f"resource.instanceType={size}", f'nodes.fallbackInstanceTypes=["{size}"]', "resource.gpus=4"]
+    text = Path(TUNED).read_text().replace("Standard_NC24ads_A100_v4", size).replace("Standard_NC6s_v3", size)
+    file = tmp_path / "workspace.yaml"
+    file.write_text(text)
+    for plans in (load_plans(str(file), ["resource.gpus=4"]), load_plans(TUNED, sets)):
+        [plan] = plans
+        assert (plan.resource.instance_type, plan.resource.gpus) == (size, 4)
+        assert estimate(plan).sku is None
+        assert size in json.dumps(compile_as(plan, "workflow"))
+    assert f"{size} is not in presets/skus.yaml" in capsys.readouterr().err

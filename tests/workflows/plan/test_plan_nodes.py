@@ -168,7 +168,7 @@ FALLBACKS = "pipeline.nodes.fallbackInstanceTypes"
 @pytest.mark.parametrize(
     ("nodes", "path", "words"),
     [
-        ("{fallbackInstanceTypes: [Standard_NC24ads_A100_v5]}", f"{FALLBACKS}[0]", "Unsupported instance type"),
+        ("{fallbackInstanceTypes: [Standard_NC24_A100]}", f"{FALLBACKS}[0]", "Unsupported instance type"),
         (f"{{fallbackInstanceTypes: [{A100}]}}", f"{FALLBACKS}[0]", "duplicate"),
         ("{fallbackInstanceTypes: [Standard_NG32ads_V620_v1]}", f"{FALLBACKS}[0]", "AMD"),
         ("{zones: ['1', '1']}", "pipeline.nodes.zones", "has a duplicate zone"),

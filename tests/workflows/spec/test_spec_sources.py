@@ -39,7 +39,7 @@ BROKEN = {
     ),
     "two input secrets": (
         INPUT,
-        "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: [x, y]  # <--\n",
+        "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: [x, z]  # <--\n",
         "tuning.input.imagePullSecrets",
         "only one Secret is supported",
     ),
@@ -148,7 +148,7 @@ BROKEN = {
     ),
     "adapter secrets": (
         OTHER_IMAGE,
-        OTHER_IMAGE + "        imagePullSecrets: [x, y]  # <--\n",
+        OTHER_IMAGE + "        imagePullSecrets: [x, z]  # <--\n",
         "inference.adapters[0].source.imagePullSecrets",
         "only one Secret is supported for all adapters",
     ),
@@ -190,7 +190,7 @@ BROKEN = {
     "weight above the most": (*weights("train.parquet: 101"), f"{WEIGHTS}.train.parquet", "or equal to 100, not 101"),
     "weight that is no number": (*weights("train.parquet: two"), f"{WEIGHTS}.train.parquet", "must be a number"),
     "weight in quotes": (*weights("train.parquet: '2'"), f"{WEIGHTS}.train.parquet", "must be a number"),
-    "weight nan": (*weights("train.parquet: .nan"), f"{WEIGHTS}.train.parquet", "must be a finite number"),
+    "weight nan": (*weights("train.parquet: .nan"), f"{WEIGHTS}.train.parquet", ".nan"),
     "weight yes": (*weights("train.parquet: true"), f"{WEIGHTS}.train.parquet", "must be a number"),
     "weights all 0": (
         "    evalSplit: 0.1\n",

@@ -58,7 +58,7 @@ class Service:
 
     @property
     def default_model(self) -> str:
-        """Model for requests to ``/chat`` without one."""
+        """Model for requests without one."""
         return self.models[1] if self.adapters else self.base_name
 
 
@@ -248,7 +248,7 @@ def _start(settings: Settings, service: Service) -> Server:
     )
     environment = server_command.build_environment(
         service.choice,
-        service.default_model,
+        service.base_name,
         service.base,
         arguments,
         server.adapters_file(new, folder),

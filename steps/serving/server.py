@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -34,6 +35,8 @@ MARK = "ARGOTUNE_SERVER"
 HOST = "127.0.0.1"
 PORTS = range(8000, 8100)
 GRACE_SECONDS = 10.0
+MAX_DETAILS = 2
+"""Lines of a pydantic error that are part of a message: field and reason."""
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers started by this process. Python reaps the process of a collected Popen, and its exit code is lost."""
 
@@ -217,10 +220,21 @@ def last_error(log: Path) -> str:
 def last_error_in(text: str) -> str:
     """Return the last error in the text of a log, or else its last line."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines() if line.strip()]
-    errors = [match[0] for line in lines if (match := _ERROR.search(line)) and "root cause" not in line]
+    errors = [
+        match[0] + (_validation_details(lines[number + 1 :]) if _VALIDATION_ERROR.search(match[0]) else "")
+        for number, line in enumerate(lines)
+        if (match := _ERROR.search(line)) and "root cause" not in line
+    ]
     return (errors or lines or ["(empty log)"])[-1][:500]
 
 
+def _validation_details(following: Sequence[str]) -> str:
+    """Return the lines below pydantic's headline, which has only the number of errors."""
+    details = itertools.takewhile(lambda line: "For further information" not in line, following[:MAX_DETAILS])
+    return "".join(f": {re.sub(r' *\[type=.*', '', line)}" for line in details)
+
+
+_VALIDATION_ERROR = re.compile(r"validation errors? for \S+$")
 # The last line of a traceback (or vLLM's log of it), or an error of argparse.
 _ERROR = re.compile(r"(?<![\w.])(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception|NotFound)\b: .+|\berror: .+")
 

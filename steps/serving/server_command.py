@@ -191,7 +191,7 @@ def build_environment(
 
     Args:
         choice: Server to start.
-        default_model: Model for requests to ``/chat`` without one.
+        default_model: Model for requests without one while there is no adapter.
         base: Folder of the base model.
         arguments: Flags of vLLM.
         adapters: File of the desired adapters.

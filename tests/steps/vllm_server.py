@@ -25,7 +25,7 @@ from steps.serving import desired_adapters, server, serving_client
 from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import Server
 
-ARGUMENTS = {"max_model_len": 1024, "max-num-seqs": 32, "enforce-eager": True}
+ARGUMENTS = {"max_model_len": 1024, "max-num-seqs": 32, "enforce-eager": True, "dtype": "float32"}
 DEADLINE_SECONDS = 600
 WAIT_SECONDS = 180
 # Loaded by every Python whose PYTHONPATH has its folder: Starlette's routers report what they have matched.
@@ -153,6 +153,7 @@ def evaluate_adapter(work: Path, base: Path, adapter: Path) -> None:
 def replace_adapter(work: Path, adapter: Path) -> None:
     """Replace the run's adapter, but not what its evaluation measured."""
     for name in ADAPTER_FILES:
+        (work / "adapter" / name).unlink()  # hard-linked by the rollout
         shutil.copy(adapter / name, work / "adapter" / name)
     record = work / "report" / "evaluation.json"
     content = json.loads(record.read_text())

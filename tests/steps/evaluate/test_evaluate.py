@@ -195,8 +195,9 @@ def test_probabilities_of_the_first_tokens(work: Path, tiny: Path) -> None:
     for sample in stored:
         base, adapter = (token_distributions.from_json(sample["first_tokens"][name]) for name in ("base", "adapter"))
         assert [one.token for one in base] == [one.token for one in adapter]
-        assert len(base) == 8
-        assert sample["adapter_answer"].startswith(tokenizer.decode([one.token for one in base]).strip())
+        assert 0 < len(base) <= 8
+        text = tokenizer.decode([one.token for one in base], skip_special_tokens=True).strip()
+        assert sample["adapter_answer"].startswith(text)
         assert all(max(one.logprobs, key=lambda token: one.logprobs[token]) == one.token for one in adapter)
         distances = [
             token_distributions.distance(one.logprobs, other.logprobs)

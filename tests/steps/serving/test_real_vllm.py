@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from fault_table import Row, check
 from request_variants import NUM_VARIANTS, send, variants
 from tiny_model import save_adapter, save_model
 from vllm_server import VllmServer, desired, evaluate_adapter, replace_adapter, wait_for
@@ -25,6 +26,27 @@ from steps.serving.vllm_probe import find_interpreter
 pytestmark = pytest.mark.slow
 NUM_REQUESTS, NUM_SWAPS = 1200, 4
 NAMES = ("one", "two", "three")
+OWN = [{"name": "tuned", "path": "adapter"}]
+"""The adapter of the run, which its evaluation has measured."""
+SECTION = "vLLM: "
+FINISHED = 'finished_reason="length"'
+RESULTS = {
+    "requests of clients": ("500 spellings of management routes", "sent by a client", "none reaches a route"),
+    "failed load": ("load adapter", "rejected by vLLM", "the old adapter stays live; the next load succeeds"),
+    "swaps under load": (
+        "1200 requests and 4 swaps",
+        "another client never reads its stream",
+        "no request fails; no swap waits for that client",
+    ),
+    "closed connections": ("chat completion", "the client hangs up", "the generation is cancelled"),
+    "dropped adapter": (
+        "rollout",
+        "vLLM answers without the adapter's weights",
+        "rejected by probabilities; the old adapter is live again",
+    ),
+    "failed start": ("rollout", "vLLM exits", "fails with vLLM's error; the old server stays live"),
+}
+"""Rows of docs/FAULTS.md, each verified by a test: call, fault and outcome."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +87,11 @@ def serves_one(running: VllmServer, adapters: dict[str, Path]) -> None:
         running.deploy([desired(adapters["one"])])
 
 
+def record(result: str) -> None:
+    """Compare the row of a verified result with docs/FAULTS.md."""
+    check(SECTION + result, [Row("vLLM", *RESULTS[result])])
+
+
 def test_no_variant_reaches_a_management_route(running: VllmServer) -> None:
     before = len(running.routes())
     responses = {request: send(running.port, request) for request in variants(13, NUM_VARIANTS)}
@@ -73,6 +100,7 @@ def test_no_variant_reaches_a_management_route(running: VllmServer) -> None:
     accepted = {request.split()[0] for request, status in responses.items() if 0 < status < 400}
     assert accepted <= {b"GET"}, "only the state is readable"
     assert list(running.versions()) == ["tuned"]
+    record("requests of clients")
 
 
 def test_the_recorder_sees_the_routes_of_vllm(running: VllmServer, adapters: dict[str, Path]) -> None:
@@ -112,6 +140,7 @@ def test_a_failed_load_leaves_the_old_adapter_live(
     assert after["model"] == desired(adapters["one"]).version
     running.deploy([desired(adapters["two"])])
     assert running.chat(model="tuned").json()["model"] == desired(adapters["two"]).version
+    record("failed load")
 
 
 def test_an_invalid_adapter_never_reaches_vllm(running: VllmServer, adapters: dict[str, Path], tmp_path: Path) -> None:
@@ -149,6 +178,7 @@ def test_no_request_fails_while_adapters_are_swapped(
     state = running.versions()
     assert state == {"tuned": desired(adapters[NAMES[NUM_SWAPS % len(NAMES)]]).version}
     stuck.close()
+    record("swaps under load")
     with capsys.disabled():
         print(f"\n{len(models)} requests, 0 failed; swaps in s: {', '.join(f'{one:.2f}' for one in swaps)}")
 
@@ -167,16 +197,14 @@ def test_a_request_without_a_model_is_answered_by_the_adapter(running: VllmServe
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_hanging_up_cancels_the_generation(running: VllmServer, stream: bool) -> None:
-    aborted = running.metric("vllm:request_success_total", 'finished_reason="abort"')
+    """A request that ends by itself would count as finished."""
+    finished = running.metric("vllm:request_success_total", FINISHED)
     connection = running.open(model="tuned", stream=stream, n=4)
     wait_for(lambda: running.metric("vllm:num_requests_running") > 0)
     connection.close()
     wait_for(lambda: running.metric("vllm:num_requests_running") == 0)
-    assert running.metric("vllm:request_success_total", 'finished_reason="abort"') > aborted, "it was not cancelled"
-
-
-OWN = [{"name": "tuned", "path": "adapter"}]
-"""The adapter of the run, which its evaluation has measured."""
+    assert running.metric("vllm:request_success_total", FINISHED) == finished, "it was not cancelled"
+    record("closed connections")
 
 
 def test_the_evaluated_adapter_is_accepted(running: VllmServer, base: Path, adapters: dict[str, Path]) -> None:
@@ -201,6 +229,7 @@ def test_an_adapter_that_vllm_drops_is_rejected(
     with pytest.raises(StepError, match="is not the evaluated adapter: probabilities of ") as error:
         running.start(weak, adapters=OWN)
     wait_for(lambda: running.versions() == live)
+    record("dropped adapter")
     with capsys.disabled():
         print(f"\naccepted: {accepted.agreement}\nrejected: {error.value.message}")
 
@@ -213,6 +242,7 @@ def test_a_vllm_that_cannot_start_fails_with_its_error(running: VllmServer, adap
     assert running.record == before
     assert server.is_healthy(before)
     assert not (running.work / "serve" / server.STARTING).exists()
+    record("failed start")
 
 
 def test_reserved_flags_are_those_of_vllm(vllm: str) -> None:

@@ -195,12 +195,21 @@ VLLM_LOG = """(EngineCore pid=7) ERROR 11-24 10:26 [core.py:9] ValueError: max_n
 USAGE = """usage: vllm serve
 vllm serve: error: unrecognized arguments: --nope
 """
+PYDANTIC = """pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (9) is greater than 8. [type=value_error, input_value=ArgsKwargs(())]
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+PYDANTIC_ERROR = (
+    "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig: Value error, User-specified "
+    "max_model_len (9) is greater than 8."
+)
 
 
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         ("", "(empty log)"),
+        (PYDANTIC, PYDANTIC_ERROR),
         ("loading\nhalf way\n", "half way"),
         (TRACEBACK, "OSError: [Errno 98] Address already in use"),
         (VLLM_LOG, "ValueError: max_num_seqs is 0"),

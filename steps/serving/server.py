@@ -231,7 +231,7 @@ def last_error_in(text: str) -> str:
 def _validation_details(following: Sequence[str]) -> str:
     """Return the lines below pydantic's headline, which has only the number of errors."""
     details = itertools.takewhile(lambda line: "For further information" not in line, following[:MAX_DETAILS])
-    return "".join(f": {re.sub(r' *\[type=.*', '', line)}" for line in details)
+    return "".join(f": {line.partition(' [type=')[0]}" for line in details)
 
 
 _VALIDATION_ERROR = re.compile(r"validation errors? for \S+$")

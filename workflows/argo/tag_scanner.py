@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-_PLACEHOLDER = "\0"
+PLACEHOLDER = "\0"
+"""Stands for the value of a nested tag."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def scan(text: str, has: Callable[[str], bool]) -> Iterator[ScannedTag]:
         tag = text[start + 2 : end]
         inner = tag.rfind("{{")
         if not tag.startswith("=") and inner > 0 and has(tag[inner + 2 :]):
-            text = f"{text[: start + 2]}{tag[:inner]}{_PLACEHOLDER}{text[end + 2 :]}"
+            text = f"{text[: start + 2]}{tag[:inner]}{PLACEHOLDER}{text[end + 2 :]}"
             continue
         if not tag.startswith("="):
-            yield ScannedTag(tag.strip(), is_composite=_PLACEHOLDER in tag)
+            yield ScannedTag(tag.strip(), is_composite=PLACEHOLDER in tag)
         start = text.find("{{", end + 2)

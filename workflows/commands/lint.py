@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput
 
 if TYPE_CHECKING:
     from workflows.lint import Report
 
 EXAMPLES = """Examples:
-  # Check files that refer to each other's templates
-  argotune lint workflow.yaml templates/*.yaml
+  # Check all documents below a directory; they can refer to each other's templates
+  argotune lint argo/
+  # Check files of a pattern, and fail on warnings
+  argotune lint --fail-on warning 'flows/**/*.yaml'
   # Check standard input
   argotune compile workspace.yaml | argotune lint -
-  # Print findings as JSON; a reference to a missing template is an error
-  argotune lint -o json --strict-refs *.yaml
+  # Annotate a pull request on GitHub
+  argotune lint --format github argo/
+  # Read referenced templates from the cluster
+  argotune lint --kube workflow.yaml
 
-docs/LINT.md lists the rules.
+A comment suppresses findings: '# argotune: ignore[RULE]' on the line or the line before,
+'# argotune: ignore-file[RULE]' in the whole file. docs/LINT.md lists the rules.
 """
 
 
@@ -32,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files",
         nargs="+",
-        metavar="FILE",
-        help="Argo documents (YAML or JSON), or - for standard input",
+        metavar="PATH",
+        help="Files (YAML or JSON), directories, patterns such as '**/*.yaml', or - for standard input",
     )
     parser.add_argument(
         "--strict-refs",
@@ -41,8 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Report references to missing templates as errors",
     )
     parser.add_argument(
-        "-o", "--output", choices=["text", "json"], default="text", help="Output format (default: text)"
+        "-o",
+        "--output",
+        "--format",
+        choices=["text", "json", "github", "sarif"],
+        default="text",
+        help="Output format (default: text)",
     )
+    parser.add_argument(
+        "--severity",
+        choices=["error", "warning"],
+        default="warning",
+        help="Lowest severity to report (default: warning)",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=["error", "warning"],
+        default="error",
+        help="Lowest severity that makes the command exit with 2 (default: error)",
+    )
+    group = parser.add_argument_group("cluster")
+    group.add_argument("--kube", action="store_true", help="Read referenced templates from the cluster")
+    group.add_argument("-n", "--namespace", default="", help="Namespace of documents without one, for --kube")
+    group.add_argument("--context", help="Context of the kubeconfig (default: the current context)")
+    group.add_argument("--kubeconfig", metavar="FILE", help="Kubeconfig file (default: $KUBECONFIG or ~/.kube/config)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,47 +74,44 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         InvalidInput: a file cannot be read.
+        ApiFailure: a request of ``--kube`` failed.
     """
     from workflows.lint import lint
+    from workflows.lint.files import read_files
+    from workflows.lint.formats import FORMATS
 
-    report = lint(_read(list(dict.fromkeys(args.files))), strict_refs=args.strict_refs)
-    if args.output == "json":
-        print(json.dumps(_as_json(report), indent=2, ensure_ascii=False))
-    else:
-        for finding in report.findings:
-            print(finding)
+    files = read_files(args.files)
+    report = lint(files, strict_refs=args.strict_refs, library=_read_cluster(files, args) if args.kube else [])
+    failed = bool(report.findings if args.fail_on == "warning" else report.errors)
+    if args.severity == "error":
+        report = report.only_errors()
+    text = FORMATS[args.output](report)
+    if text:
+        print(text)
+    if args.output in ("text", "github"):
         print(_summary(report), file=sys.stderr)
-    return InvalidInput.exit_code if report.errors else 0
+    return InvalidInput.exit_code if failed else 0
 
 
-def _read(files: list[str]) -> list[tuple[str, str]]:
-    texts, problems = [], []
-    for file in files:
-        try:
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-            texts.append(("stdin" if file == "-" else file, data.decode("utf-8-sig")))
-        except OSError as error:
-            problems.append(Problem(f"can't be read: {error.strerror}", file=file, fix="check the path"))
-        except UnicodeDecodeError:
-            problems.append(Problem("is not UTF-8 text", file=file, fix="save it as UTF-8"))
-    if problems:
-        raise InvalidInput(problems)
-    return texts
+def _read_cluster(files: list[tuple[str, str]], args: argparse.Namespace) -> list[tuple[str, str]]:
+    from workflows.cluster import kubernetes_api
+    from workflows.lint.cluster_templates import fetch_templates
+
+    clusters: dict[str, kubernetes_api.KubernetesWorkflows] = {}
+
+    def find(kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        namespace = namespace or args.namespace
+        if namespace not in clusters:
+            clusters[namespace] = kubernetes_api.connect(args.kubeconfig, args.context, namespace)
+        cluster_wide = kind == "ClusterWorkflowTemplate"
+        return clusters[namespace].find("argoproj.io/v1alpha1", f"{kind.lower()}s", name, cluster_wide=cluster_wide)
+
+    return fetch_templates(files, find)
 
 
 def _summary(report: Report) -> str:
     counts = [(report.documents, "document"), (len(report.errors), "error"), (len(report.warnings), "warning")]
     text = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    text += f", {report.suppressed} suppressed" if report.suppressed else ""
     others = ", ".join(sorted(set(report.skipped)))
     return f"{text}; skipped: {others}" if others and report.documents else text
-
-
-def _as_json(report: Report) -> dict[str, object]:
-    return {
-        "valid": not report.errors,
-        "documents": report.documents,
-        "findings": [
-            {"rule": finding.rule, "severity": finding.severity, **dataclasses.asdict(finding.problem)}
-            for finding in report.findings
-        ],
-    }

@@ -6,12 +6,12 @@ A rule is a function in ``rules/``; ``rules/registry.py`` lists them all, and do
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workflows.argo.document import Document, Library
 from workflows.errors import Problem
-from workflows.lint import schema
+from workflows.lint import schema, suppressions
 from workflows.lint.finding import Finding
 from workflows.lint.reading import Raw, read, string_keys
 from workflows.lint.rules.rule import Severity, Violation
@@ -36,6 +36,12 @@ class Report:
     """Number of linted documents."""
     skipped: list[str]
     """Kinds of the objects that do not belong to Argo Workflows."""
+    suppressed: int = 0
+    """Number of findings that comments suppress."""
+
+    def only_errors(self) -> Report:
+        """Return the report without warnings."""
+        return replace(self, findings=self.errors)
 
     @property
     def errors(self) -> list[Finding]:
@@ -57,16 +63,19 @@ class _Checked:
     schema: schema.Checked
 
 
-def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Report:
+def lint(
+    files: Iterable[tuple[str, str]], *, strict_refs: bool = False, library: Iterable[tuple[str, str]] = ()
+) -> Report:
     """Lint the documents of all files together, so that one can refer to a template of another.
 
     Args:
         files: name and text of each file.
         strict_refs: report a reference to a template that is in none of the files as an error, not a warning.
+        library: files with templates that the documents can refer to; they are not linted.
     """
     files = list(files)
     findings: list[Finding] = []
-    library = Library()
+    documents = Library()
     checked: list[_Checked] = []
     skipped = []
     for file, text in files:
@@ -78,14 +87,20 @@ def lint(files: Iterable[tuple[str, str]], *, strict_refs: bool = False) -> Repo
             elif raw.kind not in schema.KINDS:
                 skipped.append(raw.kind or "an object without kind")
             else:
-                checked.append(_check_schema(raw, library))
+                checked.append(_check_schema(raw, documents))
+    for file, text in library:
+        for raw in read(file, text)[0]:
+            _check_schema(raw, documents)
     for each in checked:
         findings += list(_check_rules(each, strict_refs))
     if not checked and not findings:
         findings += [_nothing(file, skipped) for file, _ in files]
     order = {file: index for index, (file, _) in enumerate(files)}
     findings.sort(key=lambda finding: (order.get(finding.problem.file, 0), finding.problem.line))
-    return Report(list(dict.fromkeys(findings)), len(checked), skipped)
+    findings = list(dict.fromkeys(findings))
+    reported = _without_suppressed(findings, files)
+    suppressed = len(findings) - sum(finding.rule != "suppression" for finding in reported)
+    return Report(reported, len(checked), skipped, suppressed)
 
 
 def lint_run(value: dict[str, Any]) -> list[Finding]:
@@ -94,6 +109,21 @@ def lint_run(value: dict[str, Any]) -> list[Finding]:
     if violation := _wrong_kind(raw):
         return [_finding("kind", "error", violation, raw)]
     return list(dict.fromkeys(_check_rules(_check_schema(raw, Library(), runs=True))))
+
+
+def _without_suppressed(findings: list[Finding], files: list[tuple[str, str]]) -> list[Finding]:
+    """Return the findings that no comment suppresses, and those about the comments."""
+    commented = [(file, text) for file, text in files if "argotune:" in text]
+    if not commented:
+        return findings
+    from workflows.lint.rules.registry import describe_rules
+
+    known = {name for name, _, _ in describe_rules()}
+    by_file = {file: suppressions.parse(file, text, known) for file, text in commented}
+    kept = [each for each in findings if not (each.problem.file in by_file and by_file[each.problem.file].has(each))]
+    for parsed in by_file.values():
+        kept += [Finding("suppression", "warning", problem) for problem in parsed.problems]
+    return kept
 
 
 def _check_schema(raw: Raw, library: Library, *, runs: bool = False) -> _Checked:

@@ -156,7 +156,7 @@ def _definition(name: str) -> Node:
 
 def _clean(node: Node | None, value: Any, path: Path, key: Any, checked: Checked) -> Any:
     """Return a value without nulls and wrong values, and collect its violations; None for a wrong value."""
-    if node is None or key in _ANYTHING:
+    if node is None or (key in _ANYTHING and not node.properties):
         return value
     types = node.types
     if isinstance(value, dict) and ("object" in types or not types):

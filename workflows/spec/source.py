@@ -110,11 +110,13 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
     return loader.construct_yaml_int(yaml.ScalarNode(node.tag, node.value.lower()))
 
 
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float | str:
     number = float(loader.construct_yaml_float(node))
-    if not math.isfinite(number):
+    if math.isfinite(number):
+        return number
+    if any(sign in node.value.lower() for sign in ("inf", "nan")):
         raise ValueError("JSON has no such number")
-    return number
+    return str(node.value)  # Go reads a number out of range as text.
 
 
 def _construct_bool(loader: _Loader, node: yaml.ScalarNode) -> bool:

@@ -31,8 +31,9 @@ def argument_value(document: Document) -> Iterator[Violation]:
 
 def enum(document: Document) -> Iterator[Violation]:
     """An `enum` is empty, or does not contain the value, the default or an argument of the parameter."""
+    arguments = _parameters(document)
     inputs = [part for template in document.templates for part in template.parts("inputs", "parameters")]
-    for path, value in [*_parameters(document), *inputs]:
+    for index, (path, value) in enumerate([*arguments, *inputs]):
         if "enum" not in value:
             continue
         allowed = [item_text(item) for item in value["enum"]]
@@ -40,7 +41,8 @@ def enum(document: Document) -> Iterator[Violation]:
             yield Violation(join(path, "enum"), "the enum is empty", "list at least one value")
         for field in ("value", "default"):
             if allowed and field in value:
-                yield from _outside(value[field], allowed, join(path, field))
+                # Argo compares the value of an argument as written, also a tag.
+                yield from _outside(value[field], allowed, join(path, field), tags=index < len(arguments))
     for call in document.calls:
         parameters = call.called.parts("inputs", "parameters") if call.called else []
         enums = {
@@ -71,9 +73,9 @@ def artifact_argument(document: Document) -> Iterator[Violation]:
                 )
 
 
-def _outside(value: object, allowed: list[str], path: str) -> Iterator[Violation]:
+def _outside(value: object, allowed: list[str], path: str, *, tags: bool = False) -> Iterator[Violation]:
     text = item_text(value)
-    if "{{" not in text and text not in allowed:
+    if (tags or "{{" not in text) and text not in allowed:
         # YAML reads an unquoted YES, NO, on or off as a boolean, which Argo converts to the string true or false.
         also = "; quote yes, no, on and off" if text in ("true", "false") else ""
         yield Violation(path, f"`{text}` is not in the enum", f"use one of {', '.join(allowed)}{also}")

@@ -9,9 +9,10 @@ from functools import partial
 from graphlib import CycleError, TopologicalSorter
 
 from workflows.argo import expressions
-from workflows.argo.document import Document, Task, Template, listed, section
-from workflows.argo.tags import TAG, item_text
+from workflows.argo.document import Document, Task, Template, section
+from workflows.argo.tags import TAG
 from workflows.field_path import join
+from workflows.lint.rules.checked_values import checked_value
 from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
 
@@ -125,7 +126,7 @@ def dag_target(document: Document) -> Iterator[Violation]:
     """`target` refers to a task that is not in the DAG, also through a parameter: Argo inserts its value first."""
     for template in _dags(document):
         target = str(section(template.value, "dag").get("target", ""))
-        for name in TAG.sub(partial(_target_value, document, template), target).split(" ") if target else ():
+        for name in TAG.sub(partial(checked_value, document, template), target).split(" ") if target else ():
             if not _PARAMETER.search(name) and name not in template.by_name:
                 fix = (
                     unknown(name, template.by_name) if template.tasks and name else "use names with one space between"
@@ -156,23 +157,6 @@ def loop_list(document: Document) -> Iterator[Violation]:
             if not is_list:
                 fix = """use a list such as '["a", "b"]', or a tag with a list as value"""
                 yield Violation(join(task.path, "withParam"), "`withParam` is not a JSON list", fix)
-
-
-def _target_value(document: Document, template: Template, tag: re.Match[str]) -> str:
-    """Return the value of a tag in ``target`` when Argo checks the DAG; the tag where it has none."""
-    kind, _, name = tag[1].rpartition(".")
-    specs = [document.spec, *([document.referred.spec] if document.referred else [])]
-    parameters = [v for spec in specs for _, v in listed(section(spec, "arguments"), "parameters", "")]
-    if kind == "inputs.parameters":
-        own = [value for _, value in template.parts("inputs", "parameters")]
-        is_entrypoint = template.name == document.spec.get("entrypoint") and not document.is_template
-        parameters = [*(parameters if is_entrypoint else []), *own]
-        if not is_entrypoint:
-            return tag[0] if document.is_template else "a value that is known only at runtime"
-    elif kind != "workflow.parameters":
-        return tag[0]
-    values = [value.get("value", value.get("default")) for value in parameters if value.get("name") == name]
-    return next((item_text(value) for value in values if value is not None), tag[0])
 
 
 def _dags(document: Document) -> list[Template]:

@@ -64,11 +64,14 @@ def parameter_name(document: Document) -> Iterator[Violation]:
     """The name of a parameter or artifact, or a `globalName`, contains characters other than letters, digits, `-` and
     `_`.
     """
+    arguments = join(document.path, "arguments")
     for parameters in _parameter_lists(document):
         for path, value in parameters:
             for field in ("name", "globalName"):
                 name = value.get(field, "" if field == "name" else None)
-                if name is not None and not _PARAMETER.fullmatch(TAG.sub("x", name)):
+                # Argo replaces tags before it checks names, except those of the workflow's arguments and of inputs.
+                as_written = field == "name" and (path.startswith(arguments) or ".inputs." in path)
+                if name is not None and not _PARAMETER.fullmatch(name if as_written else TAG.sub("x", name)):
                     fix = "use letters, digits, - and _"
                     yield Violation(join(path, field), f"invalid name `{name}` of a parameter or artifact", fix)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from workflows.argo.artifact import has_location
-from workflows.argo.document import Call, Document, Template, Value, listed, section
+from workflows.argo.document import Call, Document, Task, Template, Value, listed, section
+from workflows.argo.tags import TAG
 from workflows.field_path import join
+from workflows.lint.rules.checked_values import checked_value
 from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
 
@@ -57,7 +60,7 @@ def template_reference(document: Document) -> Iterator[Violation]:
             yield Violation(call.path, message, "set exactly one of template, templateRef, inline")
         elif name:
             path = call.path if call.path.endswith(".onExit") else join(call.path, "template")
-            yield from _undefined(document, name, path)
+            yield from _undefined(document, name, path, call.within if isinstance(call, Task) else None)
         elif reference:
             yield from _undefined_reference(document, reference, join(call.path, "templateRef"))
 
@@ -120,8 +123,12 @@ def endless_recursion(document: Document) -> Iterator[Violation]:
             yield Violation(template.path, f"endless recursion: {names}", "add a `when` to one of the calls")
 
 
-def _undefined(document: Document, name: str, path: str) -> Iterator[Violation]:
-    if "{{" in name or document.template(name):
+def _undefined(document: Document, name: str, path: str, within: Template | None = None) -> Iterator[Violation]:
+    if within:
+        name = TAG.sub(partial(checked_value, document, within), name)
+    if document.template(name):
+        return
+    if document.is_template and "{{workflow.parameters." in name:
         return
     if document.reference and document.referred is None:
         return

@@ -20,11 +20,12 @@ from workflows.lint.rules import (
     values,
     volumes,
 )
-from workflows.lint.rules.rule import Check, Rule
+from workflows.lint.rules.rule import Check, Rule, Severity
 
 READING = {
     "syntax": "The file is not YAML or JSON, has a duplicate key, or is nested too deeply.",
     "kind": "An object is not a Kubernetes object, or its `kind` or `apiVersion` is almost one of Argo Workflows.",
+    "suppression": "A comment `# argotune: ignore[...]` names an unknown rule.",
     "nothing-to-lint": "There is no Workflow, WorkflowTemplate, ClusterWorkflowTemplate or CronWorkflow in the files.",
     "unknown-field": "A field that Argo does not have, and ignores silently or rejects.",
     "removed-field": "A field that Argo has removed: `schedule` of a CronWorkflow, `mutex` and `semaphore` of "
@@ -112,3 +113,12 @@ WARNINGS: list[Check] = [
     advice.image_tag,
 ]
 RULES = [*(Rule(check, "error") for check in ERRORS), *(Rule(check, "warning") for check in WARNINGS)]
+_READING_WARNINGS = ("null-item", "suppression")
+
+
+def describe_rules() -> list[tuple[str, Severity, str]]:
+    """Return id, severity and description of every rule."""
+    reading: list[tuple[str, Severity, str]] = [
+        (name, "warning" if name in _READING_WARNINGS else "error", text) for name, text in READING.items()
+    ]
+    return reading + [(rule.id, rule.severity, rule.doc) for rule in RULES]

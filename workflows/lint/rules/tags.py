@@ -9,7 +9,7 @@ from functools import partial
 from workflows.argo import scope
 from workflows.argo.document import POD_TYPES, Document, Task, Template, listed, section, strings
 from workflows.argo.scope import Scope
-from workflows.argo.tag_scanner import scan
+from workflows.argo.tag_scanner import PLACEHOLDER, scan
 from workflows.argo.tags import TAG, is_argo_tag
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
@@ -151,7 +151,12 @@ def _check_text(
         return
     for scanned in dict.fromkeys(scan(text, partial(_is_inserted, known))):
         tag = scanned.name
-        if not is_argo_tag(tag) or scanned.is_composite or (scanned.is_closed and known.has(tag)):
+        if not is_argo_tag(tag) or (scanned.is_closed and known.has(tag)):
+            continue
+        if scanned.is_composite and scanned.is_closed:
+            if not _matches_any(tag, known, within):
+                message = f"{{{{{tag.replace(PLACEHOLDER, '...')}}}}} has no value here"
+                yield "unresolved", Violation(path, message, "correct the tag around the inner tag")
             continue
         if not scanned.is_closed:
             if tag.startswith(known.prefixes):
@@ -164,6 +169,18 @@ def _check_text(
             yield from _check_node_tag(tag, node[2], node[3], path, within, task, is_hook)
         else:
             yield "unresolved", Violation(path, f"{{{{{tag}}}}} has no value here", _hint(tag, known, within))
+
+
+def _matches_any(composite: str, known: Scope, within: Template | None) -> bool:
+    """Return True if a tag with inserted values can be one of the tags that have a value."""
+    tags = set(known.tags)
+    for task in within.tasks if within else ():
+        names, unknown_names = scope.task_suffixes(task)
+        if unknown_names:
+            return True
+        tags |= {f"{within.prefix}.{task.name}.{name}" for name in names} if within else set()
+    pattern = re.compile(".+".join(map(re.escape, composite.split(PLACEHOLDER))), re.DOTALL)
+    return composite.startswith(known.prefixes) or any(map(pattern.fullmatch, tags))
 
 
 def _is_inserted(known: Scope, tag: str) -> bool:

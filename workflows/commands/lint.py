@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import InvalidInput
+from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from workflows.lint import Report
@@ -62,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="Lowest severity that makes the command exit with 2 (default: error)",
     )
+    parser.add_argument(
+        "--enable", action="append", default=[], metavar="RULE", help="Check an optional rule: unread-output"
+    )
     group = parser.add_argument_group("cluster")
     group.add_argument("--kube", action="store_true", help="Read referenced templates from the cluster")
     group.add_argument("-n", "--namespace", default="", help="Namespace of documents without one, for --kube")
@@ -80,8 +83,10 @@ def run(args: argparse.Namespace) -> int:
     from workflows.lint.files import read_files
     from workflows.lint.formats import FORMATS
 
+    _reject_unknown_rules(args.enable)
     files = read_files(args.files)
-    report = lint(files, strict_refs=args.strict_refs, library=_read_cluster(files, args) if args.kube else [])
+    library = _read_cluster(files, args) if args.kube else []
+    report = lint(files, strict_refs=args.strict_refs, library=library, enable=args.enable)
     failed = bool(report.findings if args.fail_on == "warning" else report.errors)
     if args.severity == "error":
         report = report.only_errors()
@@ -91,6 +96,20 @@ def run(args: argparse.Namespace) -> int:
     if args.output in ("text", "github"):
         print(_summary(report), file=sys.stderr)
     return InvalidInput.exit_code if failed else 0
+
+
+def _reject_unknown_rules(names: list[str]) -> None:
+    from workflows.lint.rules.registry import RULES
+    from workflows.spec.findings import unknown
+
+    optional = [rule.id for rule in RULES if rule.is_optional]
+    problems = [
+        Problem(f"--enable: no optional rule `{name}`", fix=unknown(name, optional))
+        for name in names
+        if name not in optional
+    ]
+    if problems:
+        raise InvalidInput(problems)
 
 
 def _read_cluster(files: list[tuple[str, str]], args: argparse.Namespace) -> list[tuple[str, str]]:

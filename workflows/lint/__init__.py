@@ -5,7 +5,7 @@ A rule is a function in ``rules/``; ``rules/registry.py`` lists them all, and do
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +64,11 @@ class _Checked:
 
 
 def lint(
-    files: Iterable[tuple[str, str]], *, strict_refs: bool = False, library: Iterable[tuple[str, str]] = ()
+    files: Iterable[tuple[str, str]],
+    *,
+    strict_refs: bool = False,
+    library: Iterable[tuple[str, str]] = (),
+    enable: Collection[str] = (),
 ) -> Report:
     """Lint the documents of all files together, so that one can refer to a template of another.
 
@@ -72,6 +76,7 @@ def lint(
         files: name and text of each file.
         strict_refs: report a reference to a template that is in none of the files as an error, not a warning.
         library: files with templates that the documents can refer to; they are not linted.
+        enable: ids of optional rules to check.
     """
     files = list(files)
     findings: list[Finding] = []
@@ -92,7 +97,7 @@ def lint(
         for raw in read(file, text)[0]:
             _check_schema(raw, documents)
     for each in checked:
-        findings += list(_check_rules(each, strict_refs))
+        findings += list(_check_rules(each, strict_refs, enable))
     if not checked and not findings:
         findings += [_nothing(file, skipped) for file, _ in files]
     order = {file: index for index, (file, _) in enumerate(files)}
@@ -136,7 +141,7 @@ def _check_schema(raw: Raw, library: Library, *, runs: bool = False) -> _Checked
     return _Checked(raw, document, checked)
 
 
-def _check_rules(checked: _Checked, strict_refs: bool = False) -> Iterator[Finding]:
+def _check_rules(checked: _Checked, strict_refs: bool = False, enable: Collection[str] = ()) -> Iterator[Finding]:
     """Yield the violations of the schema, then those of the rules, except for consequences of the former."""
     from workflows.lint.rules.registry import RULES
 
@@ -147,6 +152,8 @@ def _check_rules(checked: _Checked, strict_refs: bool = False) -> Iterator[Findi
     if not checked.document.value:
         return
     for rule in RULES:
+        if rule.is_optional and rule.id not in enable:
+            continue
         severity: Severity = "error" if strict_refs and rule.id == "outside-reference" else rule.severity
         try:
             for violation in rule.check(checked.document):

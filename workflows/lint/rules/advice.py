@@ -10,14 +10,13 @@ from steps.oci import reference
 from steps.runtime.errors import BadInput
 from steps.runtime.redaction import redact_secrets
 from workflows.argo import expressions
-from workflows.argo.document import Document, Task, Value, listed, section, strings
+from workflows.argo.document import Document, Task, listed, section, strings
 from workflows.argo.tags import TAG
 from workflows.field_path import join
 from workflows.lint.rules.rule import Violation
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
 _APPROVES = re.compile(r"approv|confirm|review|gate|sign-?off", re.IGNORECASE)
-_GPU = re.compile(r"(^|[./-])(gpu|mig-)", re.IGNORECASE)
 _NOT_SECRET = re.compile(r"(?i)_?(file|path|dir|url|name|id|namespace|endpoint|enabled|limit|count|length)$")
 _PARAMETER = re.compile(r"(?:tasks|steps)\.([^.]+)\.outputs\.parameters\.([^.]+)")
 
@@ -67,15 +66,6 @@ def command_missing(document: Document) -> Iterator[Violation]:
             if kind in template.value and not any(commands):
                 fix = "add command" if kind == "container" else "add the interpreter, such as command: [python]"
                 yield Violation(join(template.path, kind), f"the {kind} has no command", fix)
-
-
-def gpu_without_retry(document: Document) -> Iterator[Violation]:
-    """A template that requests GPUs has no `retryStrategy`, so one lost node fails the run."""
-    for template in document.templates:
-        gpus = [name for _, pod in template.pods for name in _resources(pod) if _GPU.search(name)]
-        if gpus and not template.effective("retryStrategy"):
-            fix = "add retryStrategy: {limit: '3', retryPolicy: OnError}, and resume from checkpoints"
-            yield Violation(template.path, f"{template.label} requests {gpus[0]} and has no retryStrategy", fix)
 
 
 def retry_of_tasks(document: Document) -> Iterator[Violation]:
@@ -143,11 +133,6 @@ def _has_default(task: Task, name: str) -> bool:
         return True
     outputs = [value for _, value in task.called.parts("outputs", "parameters") if value.get("name") == name]
     return any("default" in section(value, "valueFrom") or "value" in value for value in outputs) or not outputs
-
-
-def _resources(pod: Value) -> list[str]:
-    resources = section(pod, "resources")
-    return [*section(resources, "limits"), *section(resources, "requests")]
 
 
 def _secret(name: str, value: object, path: str) -> Iterator[Violation]:

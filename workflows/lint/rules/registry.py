@@ -5,11 +5,13 @@ from __future__ import annotations
 from workflows.lint.rules import (
     advice,
     arguments,
+    concurrency,
     crd,
     cron,
     dag,
     expressions,
     global_outputs,
+    gpu,
     metrics,
     names,
     outputs,
@@ -17,6 +19,7 @@ from workflows.lint.rules import (
     resources,
     tags,
     templates,
+    unused,
     values,
     volumes,
 )
@@ -107,12 +110,23 @@ WARNINGS: list[Check] = [
     advice.timed_approval,
     advice.optional_output,
     advice.command_missing,
-    advice.gpu_without_retry,
+    gpu.gpu_without_retry,
+    gpu.preemptible_without_retry,
+    gpu.gpu_without_deadline,
+    gpu.gpu_limits,
+    concurrency.unbounded_fan_out,
+    concurrency.mutex_deadlock,
+    unused.unused_volume,
     advice.retry_of_tasks,
     advice.secret_in_text,
     advice.image_tag,
 ]
-RULES = [*(Rule(check, "error") for check in ERRORS), *(Rule(check, "warning") for check in WARNINGS)]
+OPTIONAL: list[Check] = [unused.unread_output]
+RULES = [
+    *(Rule(check, "error") for check in ERRORS),
+    *(Rule(check, "warning") for check in WARNINGS),
+    *(Rule(check, "warning", is_optional=True) for check in OPTIONAL),
+]
 _READING_WARNINGS = ("null-item", "suppression")
 
 

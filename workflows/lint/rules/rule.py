@@ -29,6 +29,8 @@ class Rule:
 
     check: Check
     severity: Severity
+    is_optional: bool = False
+    """True for a rule that only ``--enable`` turns on."""
 
     @property
     def id(self) -> str:

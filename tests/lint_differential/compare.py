@@ -118,23 +118,28 @@ def compare(texts: Mapping[str, str], argo: str) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         verdicts = argo_verdicts(argo, {name: texts[origin] for name, origin in names.items()}, Path(folder))
     refused = sum(verdict.refused for verdict in verdicts.values())
-    return Comparison(len(names), refused, list(_differences(names, ours, verdicts)), len(names) / max(seconds, 1e-9))
+    return Comparison(
+        len(names), refused, list(_differences(names, texts, ours, verdicts)), len(names) / max(seconds, 1e-9)
+    )
 
 
 def _differences(
-    names: Mapping[str, str], ours: Mapping[str, list[Finding]], verdicts: Mapping[str, Verdict]
+    names: Mapping[str, str],
+    texts: Mapping[str, str],
+    ours: Mapping[str, list[Finding]],
+    verdicts: Mapping[str, Verdict],
 ) -> Iterator[Difference]:
     for name, origin in names.items():
         verdict = verdicts[name]
         if bool(ours[name]) != verdict.refused:
             message = verdict.message if verdict.refused else ""
-            yield Difference(name, origin, ours[name], message, explain(ours[name], message))
+            yield Difference(name, origin, ours[name], message, explain(ours[name], message, texts[origin]))
 
 
 def figures(documents: Comparison, mutated: Comparison) -> str:
     """Return the table of docs/LINT.md."""
     rows = [
-        "| | documents | argo refuses | of these missed | only argotune refuses, explained | unexplained | per CPU second |",
+        "| | documents | argo refuses | missed | only argotune refuses, explained | unexplained | per CPU second |",
         "|---|---|---|---|---|---|---|",
     ]
     for label, result in (("documents", documents), ("mutants", mutated)):
@@ -146,6 +151,10 @@ def figures(documents: Comparison, mutated: Comparison) -> str:
             f"{result.documents_per_second:,.0f} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f}%" if whole else "0%"
 
 
 def write_figures(text: str) -> None:

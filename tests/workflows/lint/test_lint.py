@@ -1,10 +1,9 @@
 """The offline linter: each rule finds its violation, and valid files have no findings.
 
-Files in ``tests/data/lint/bad`` start with the expected findings: ``# expect: RULE LINE``. ``docs/LINT.md`` is
-generated from the rules: ARGOTUNE_REGENERATE=1 pytest tests/workflows/lint/test_lint.py
+Files in ``tests/data/lint/bad`` start with the expected findings: ``# expect: RULE LINE``. `test_lint_page.py`
+generates docs/LINT_RULES.md from them.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -48,26 +47,3 @@ def test_good_file_has_no_findings(path):
 def test_template_in_another_file_is_resolved():
     report = lint([(path.name, path.read_text()) for path in GOOD], strict_refs=True)
     assert report.errors == []
-
-
-def test_page_is_generated_from_the_rules():
-    page = "# What `argotune lint` finds\n\n"
-    page += "Errors make it exit with 2; warnings do not. The examples are found in `tests/data/lint/bad/`.\n"
-    page += "\n| rule | severity | finds | for example |\n|---|---|---|---|\n"
-    rows = [(name, "error", text) for name, text in READING.items()]
-    rows += [(rule.id, rule.severity, rule.doc) for rule in RULES]
-    page += "".join(f"| {' | '.join(cell(part) for part in (*row, example(row[0])))} |\n" for row in rows)
-    file = ROOT / "docs" / "LINT.md"
-    if os.environ.get("ARGOTUNE_REGENERATE"):
-        file.write_text(page)
-    assert file.read_text() == page
-
-
-def example(rule: str) -> str:
-    path = DATA / "bad" / f"{rule}.yaml"
-    report = lint([(path.name, path.read_text())], enable=OPTIONAL)
-    return next(finding.problem.message for finding in report.findings if finding.rule == rule)
-
-
-def cell(text: str) -> str:
-    return text.replace("|", r"\|")

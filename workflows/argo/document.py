@@ -76,18 +76,18 @@ class Document:
         """Field path of ``spec``."""
         return "spec.workflowSpec" if self.kind == "CronWorkflow" else "spec"
 
-    @property
+    @cached_property
     def spec(self) -> Value:
         """The workflow's spec; the inner one of a CronWorkflow."""
         spec = section(self.value, "spec")
         return section(spec, "workflowSpec") if self.kind == "CronWorkflow" else spec
 
-    @property
+    @cached_property
     def defaults(self) -> Value:
         """``templateDefaults``."""
         return section(self.spec, "templateDefaults")
 
-    @property
+    @cached_property
     def reference(self) -> Value:
         """``workflowTemplateRef``; empty when absent."""
         return section(self.spec, "workflowTemplateRef")
@@ -145,7 +145,7 @@ class Template:
         """Its name; empty for an inline template."""
         return str(self.value.get("name", ""))
 
-    @property
+    @cached_property
     def types(self) -> list[str]:
         """The types that are set (``container``, ``dag``...); exactly one is valid."""
         return [name for name in TYPES if name in self.value]
@@ -172,7 +172,14 @@ class Template:
 
     def parts(self, part: str, kind: str) -> list[tuple[str, Value]]:
         """Return path and value of each of ``inputs.parameters``, ``outputs.artifacts``..."""
-        return listed(section(self.value, part), kind, join(self.path, part))
+        parts = self._parts.get((part, kind))
+        if parts is None:
+            parts = self._parts[part, kind] = listed(section(self.value, part), kind, join(self.path, part))
+        return parts
+
+    @cached_property
+    def _parts(self) -> dict[tuple[str, str], list[tuple[str, Value]]]:
+        return {}
 
     def names(self, part: str, kind: str) -> list[str]:
         """Return the names of the same parts."""
@@ -313,7 +320,8 @@ def section(value: Value, name: str) -> Value:
 def listed(value: Value, name: str, path: str) -> list[tuple[str, Value]]:
     """Return path and value of each mapping in a field that is a list."""
     items = value.get(name)
-    items = items if isinstance(items, list) else []
+    if not items or not isinstance(items, list):
+        return []
     return [(join(join(path, name), index), item) for index, item in enumerate(items) if isinstance(item, dict)]
 
 

@@ -202,6 +202,7 @@ class _Walk:
                 self.add_problem(
                     f"{key.value!r} is a duplicate, first on line {first}", key, name, "remove one of them"
                 )
+                self.visit(value, name, parents)
                 continue
             seen[key.tag, key.value] = self.line(key)
             self.lines[name] = self.line(key)

@@ -1,6 +1,6 @@
 """docs/LINT_RULES.md is generated from the rules and their examples.
 
-    ARGOTUNE_REGENERATE=1 pytest tests/workflows/lint/test_lint_page.py
+ARGOTUNE_REGENERATE=1 pytest tests/workflows/lint/test_lint_page.py
 """
 
 import os

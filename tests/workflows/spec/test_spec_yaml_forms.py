@@ -117,3 +117,13 @@ def test_a_key_in_binary_data_is_to_be_moved(tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(InvalidInput, match=r"move training_config\.yaml from binaryData to data"):
         load(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\na: .nan\n", "a: 1\na: !!int x\n", "a: 1\na: !!set {b}\n", "a: 1\na: {? [b] : c}\n"]
+)
+def test_values_of_duplicate_keys_are_checked(text: str) -> None:
+    found, problems = documents(text, "f.yaml")
+    assert found == []
+    assert "is a duplicate" in problems[0].message
+    assert len(problems) == 2

@@ -7,6 +7,7 @@ another document is checked with the parameters and labels of the workflow that 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from workflows.argo import scope
@@ -21,14 +22,23 @@ _OUTPUTS = "workflow.outputs."
 
 def global_output_order(document: Document) -> Iterator[Violation]:
     """`{{workflow.outputs...}}` is used before the task that has the output with this `globalName`."""
-    yield from _Walk(document).violations("order")
+    yield from _select("order", document)
 
 
 def library_tag(document: Document) -> Iterator[Violation]:
     """A called template of another document uses `{{workflow.parameters...}}`, labels or annotations that this
     workflow does not have.
     """
-    yield from _Walk(document).violations("library")
+    yield from _select("library", document)
+
+
+def _select(kind: str, document: Document) -> Iterator[Violation]:
+    return (violation for violation_kind, violation in _visit_all(document) if violation_kind == kind)
+
+
+@lru_cache(maxsize=1)
+def _visit_all(document: Document) -> list[tuple[str, Violation]]:
+    return _Walk(document).violations()
 
 
 class _Walk:
@@ -44,11 +54,11 @@ class _Walk:
         self.seen: set[tuple[int, str]] = set()
         self.found: list[tuple[str, Violation]] = []
 
-    def violations(self, kind: str) -> Iterator[Violation]:
-        """Yield the violations of a kind."""
+    def violations(self) -> list[tuple[str, Violation]]:
+        """Return the violations with their kinds."""
         document = self.document
         if document.reference and document.referred is None:
-            return
+            return []
         specs = [document.spec, *([document.referred.spec] if document.referred else [])]
         path = join(document.path, "workflowTemplateRef")
         for field in ("entrypoint", "onExit"):
@@ -56,7 +66,7 @@ class _Walk:
             self.visit(document.template(name), path)
         for template in (document.referred or document).own_templates:
             self.visit(template, path)
-        yield from (violation for violation_kind, violation in dict.fromkeys(self.found) if violation_kind == kind)
+        return list(dict.fromkeys(self.found))
 
     def visit(self, template: Template | None, call_path: str) -> None:
         """Check a template and those that it calls; once each."""

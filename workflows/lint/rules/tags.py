@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 from workflows.argo import scope
 from workflows.argo.document import POD_TYPES, Document, Task, Template, listed, section, strings
@@ -80,12 +80,21 @@ def failures_outside_exit(document: Document) -> Iterator[Violation]:
 
 
 def _violations(kind: str, document: Document) -> Iterator[Violation]:
+    return (violation for violation_kind, violation in _all_violations(document) if violation_kind == kind)
+
+
+@lru_cache(maxsize=1)
+def _all_violations(document: Document) -> list[KindAndViolation]:
+    """Return the violations of all rules about tags; each rule selects its own."""
+    return list(_check_document(document))
+
+
+def _check_document(document: Document) -> Iterator[KindAndViolation]:
     known = scope.document_scope(document).extend({"workflow.failures"})
-    if kind == "unresolved":
-        for path, text in used_arguments(document):
-            yield from _select(kind, _check_text(text, path, known, None))
+    for path, text in used_arguments(document):
+        yield from (each for each in _check_text(text, path, known, None) if each[0] == "unresolved")
     for template in document.templates:
-        yield from _select(kind, _check_template(template, known))
+        yield from _check_template(template, known)
 
 
 def used_arguments(document: Document) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ The schema has checked the values: what is present has the right type, but any f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,10 +47,13 @@ class Document:
     kind: str
     value: Value
     library: Library
-    raw: Any = None
-    """The document as written, before the schema check."""
     runs: bool = False
     """True when a template or schedule is run as a Workflow, so that all its parameters and callers are known."""
+
+    @cached_property
+    def text(self) -> str:
+        """The document as JSON: rules look in it whether there is anything to check."""
+        return json.dumps(self.value, separators=(",", ":"), ensure_ascii=False, default=str)
 
     @property
     def metadata(self) -> Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class ExpressionError(ValueError):
     """An expression does not parse, or has no value."""
 
 
+@lru_cache(maxsize=4096)
 def parse_depends(text: str) -> Expression:
     """Parse ``depends``; see ``evaluate_depends``."""
     return _parse("depends", text)
@@ -67,6 +68,7 @@ def evaluate_depends(depends: Expression, has_result: Callable[[str, str], bool]
     raise ExpressionError(f"not a depends expression: {depends}")
 
 
+@lru_cache(maxsize=4096)
 def parse_when(text: str) -> Expression:
     """Parse ``when`` with its tags replaced."""
     return _parse("when", text)
@@ -81,6 +83,7 @@ def evaluate_when(text: str) -> bool:
     return _boolean(_value(parse_when(text), {})) if text else True
 
 
+@lru_cache(maxsize=4096)
 def parse_expression(text: str) -> Expression:
     """Parse an expression (of a retry, a hook, a ``stopStrategy``) with any variables."""
     return _parse("retry", text)

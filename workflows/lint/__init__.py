@@ -136,7 +136,7 @@ def _check_schema(raw: Raw, library: Library, *, runs: bool = False) -> _Checked
         checked = schema.check(raw.value, raw.kind)
     except RecursionError:
         checked = schema.Checked({}, [("syntax", _TOO_DEEP)])
-    document = Document(raw.kind, checked.value, library, raw.value, runs)
+    document = Document(raw.kind, checked.value, library, runs)
     library.documents.append(document)
     return _Checked(raw, document, checked)
 

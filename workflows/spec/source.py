@@ -22,6 +22,8 @@ from yaml.resolver import Resolver
 from workflows.errors import Problem
 from workflows.field_path import join
 
+MAX_C_NESTING = 1000
+"""Composing in C is faster, and overflows the stack at some ten thousand levels."""
 MAX_YAML_NODES = 100_000
 """Aliases can make a small file very large; a Workspace has a few dozen fields."""
 
@@ -58,7 +60,7 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
     found: list[Document] = []
     problems: list[Problem] = []
     try:
-        loader = _Loader(text)
+        loader = _ShallowLoader(text) if _is_shallow(text) else _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             assert node is not None
@@ -141,10 +143,34 @@ _Loader.add_implicit_resolver(f"{_TAG}int", _INTEGER, list("-+0123456789"))
 _Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
 
 
+class _ShallowLoader(CParser, SafeConstructor, Resolver):
+    """The same loader, composing in C."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+    yaml_constructors = _Loader.yaml_constructors
+
+    def __init__(self, text: str) -> None:
+        CParser.__init__(self, text)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
+
+
+def _is_shallow(text: str) -> bool:
+    """Return True if the nesting is certainly below the limit: each level needs a bracket, column or indicator."""
+    brackets = text.count("[") + text.count("{")
+    if brackets > MAX_C_NESTING:
+        return False
+    deepest = 0
+    for line in text.split("\n"):
+        content = line.lstrip(" ")
+        deepest = max(deepest, len(line) - len(content) + content.count("-") + content.count("?") + content.count(":"))
+    return brackets + deepest <= MAX_C_NESTING
+
+
 class _Walk:
     """Visitor that collects lines, and YAML features that are not allowed in a manifest."""
 
-    def __init__(self, loader: _Loader, file: str, first_line: int) -> None:
+    def __init__(self, loader: _Loader | _ShallowLoader, file: str, first_line: int) -> None:
         self.loader = loader
         self.file = file
         self.first_line = first_line

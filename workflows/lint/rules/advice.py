@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -23,7 +22,7 @@ _PARAMETER = re.compile(r"(?:tasks|steps)\.([^.]+)\.outputs\.parameters\.([^.]+)
 
 def size(document: Document) -> Iterator[Violation]:
     """A document is larger than 1 MiB, which the Argo controller and Kubernetes reject."""
-    size = len(json.dumps(document.raw, separators=(",", ":"), default=str).encode(errors="replace"))
+    size = len(document.text.encode(errors="replace"))
     if size > MAX_DOCUMENT_BYTES:
         fix = "use withParam, refer to a WorkflowTemplate, or move data to ConfigMaps or artifacts"
         yield Violation("", f"the document has {size / MAX_DOCUMENT_BYTES:.1f} MiB (at most 1 MiB)", fix)

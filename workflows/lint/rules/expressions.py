@@ -58,7 +58,7 @@ def expression_syntax(document: Document) -> Iterator[Violation]:
             yield Violation(path, "this field is an expression and takes no tag", "remove the braces {{= }}")
         elif error := _find_error(without_tags(expression)):
             yield Violation(path, error, "see expr-lang.org for the syntax")
-    for template in document.templates:
+    for template in document.templates if EXPRESSION_TAG.search(document.text) else ():
         for path, text in strings(template.value, template.path, frozenset(("dag", "steps"))):
             yield from _tag_expressions(path, text)
         for task in template.tasks:

@@ -38,6 +38,9 @@ def _select(kind: str, document: Document) -> Iterator[Violation]:
 
 @lru_cache(maxsize=1)
 def _visit_all(document: Document) -> list[tuple[str, Violation]]:
+    others = document.reference or any(call.reference for call in document.calls)
+    if not others and _OUTPUTS not in document.text:
+        return []
     return _Walk(document).violations()
 
 

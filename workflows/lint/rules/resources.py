@@ -58,7 +58,7 @@ def _yaml_error(manifest: str) -> str:
     """Return the syntax error of a manifest, with tags replaced by a string; empty when there is none."""
     text = _TAG.sub("x", manifest)
     try:
-        list(yaml.parse(text, Loader=yaml.SafeLoader))
+        list(yaml.parse(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError:
         _, problems = documents(text, "")
         return problems[0].message.removeprefix("not YAML: ") if problems else "it does not parse"

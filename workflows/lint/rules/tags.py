@@ -65,6 +65,8 @@ def unknown_output(document: Document) -> Iterator[Violation]:
 
 def failures_outside_exit(document: Document) -> Iterator[Violation]:
     """`{{workflow.failures}}` is used in a template that runs before the end; only the exit handler has it."""
+    if "workflow.failures" not in document.text:
+        return
     handlers = scope.exit_handler_templates(document)
     inline_allowed = bool(handlers) or document.is_template
     for template in document.templates:
@@ -90,6 +92,8 @@ def _all_violations(document: Document) -> list[KindAndViolation]:
 
 
 def _check_document(document: Document) -> Iterator[KindAndViolation]:
+    if "{{" not in document.text:
+        return
     known = scope.document_scope(document).extend({"workflow.failures"})
     for path, text in used_arguments(document):
         yield from (each for each in _check_text(text, path, known, None) if each[0] == "unresolved")

@@ -15,6 +15,8 @@ def unused_volume(document: Document) -> Iterator[Violation]:
     """
     if document.is_template or document.reference or any(call.reference for call in document.calls):
         return
+    if '"volumes":' not in document.text and '"volumeClaimTemplates":' not in document.text:
+        return
     texts = [json.dumps(template.value) for template in document.templates]
     texts.append(json.dumps([document.defaults, document.spec.get("podSpecPatch")]))
     for path, volume in _volumes(document.spec, document.path):
@@ -33,7 +35,7 @@ def unread_output(document: Document) -> Iterator[Violation]:
     """
     if document.is_template or document.reference:
         return
-    text = json.dumps(document.value)
+    text = document.text
     called = {id(call.called.value) for call in document.calls if call.called}
     for template in document.templates:
         if id(template.value) not in called or template.type == "suspend":

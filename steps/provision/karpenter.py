@@ -11,6 +11,7 @@ Names are derived from the run's uid, so a restarted step finds its objects and 
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -33,6 +34,10 @@ POLL_SECONDS = 10
 NO_CAPACITY_EVENT = "InsufficientCapacityError"
 UNAVAILABLE = "all requested instance types were unavailable during launch"
 """Karpenter's message, the same for every cloud."""
+UNKNOWN_SIZE = re.compile(r"instance type not found|no instance types? (satisf|match)")
+"""Messages for an instance type that the region does not offer: Karpenter retries for minutes before it gives up."""
+CONSEQUENCES = ("TerminationGracePeriodExpiring",)
+"""Reasons of warnings about the deletion of a NodeClaim, which do not name its cause."""
 CAPACITY_HELP = (
     "add instance types to pipeline.nodes.fallbackInstanceTypes or zones to pipeline.nodes.zones, or request quota"
 )
@@ -170,16 +175,16 @@ def _wait_until_ready(karpenter: Karpenter, settings: Settings, option: NodeOpti
         StepError: Karpenter deleted a NodeClaim for another reason, or it was not done in time.
     """
     names = [claim_name(settings.run, number) for number in range(settings.count)]
-    uids: dict[str, str] = {}
+    last: dict[str, Document] = {}
     last_state = ""
     while True:
         claims = {
             claim["metadata"]["name"]: claim for claim in _list_objects(karpenter.client, NODE_CLAIMS, settings.run)
         }
-        uids |= {name: claim["metadata"]["uid"] for name, claim in claims.items()}
+        last |= claims
         for name in names:
             if name not in claims or claims[name]["metadata"].get("deletionTimestamp"):
-                raise _deletion_error(karpenter, name, uids.get(name, ""))
+                raise _deletion_error(karpenter, name, last.get(name, {}))
             _check_launch(claims[name])
         ready, state = _ready_nodes(karpenter, settings, [claims[name] for name in names])
         if ready:
@@ -232,21 +237,31 @@ def _check_launch(claim: Document) -> None:
         raise InsufficientCapacity(reason)
 
 
-def _deletion_error(karpenter: Karpenter, name: str, uid: str) -> StepError:
-    """Return the error for a NodeClaim that Karpenter deleted, with the reason from its events."""
+def _deletion_error(karpenter: Karpenter, name: str, claim: Document) -> StepError:
+    """Return the error for a NodeClaim that Karpenter deleted, with the reason from its events and its last state.
+
+    Args:
+        karpenter: The cluster.
+        name: Name of the NodeClaim.
+        claim: The NodeClaim as it was last seen; empty if never.
+    """
     selector = f"involvedObject.kind=NodeClaim,involvedObject.name={name}"
     events = karpenter.client.list(EVENTS, EVENTS_NAMESPACE, fields=selector)
+    uid = claim.get("metadata", {}).get("uid", "")
     # The claim of the previous option had the same name.
     warnings = [
         event
         for event in events
-        if event.get("type") == "Warning" and (not uid or event["involvedObject"].get("uid") == uid)
+        if event.get("type") == "Warning"
+        and event.get("reason") not in CONSEQUENCES
+        and (not uid or event["involvedObject"].get("uid") == uid)
     ]
     for event in reversed(warnings):
         message = str(event.get("message") or "").removeprefix(f"NodeClaim {name} event: ")
         if event.get("reason") == NO_CAPACITY_EVENT or _capacity(message):
             return InsufficientCapacity(_capacity(message) or message)
-    reason = "; ".join(str(event.get("message")) for event in warnings) or "no event has a reason"
+    last_state = [_pending_state(claim)] if claim and not is_ready(claim) else []
+    reason = "; ".join([*(str(event.get("message")) for event in warnings), *last_state]) or "no event has a reason"
     return StepError(f"NodeClaim {name} was deleted before its node was ready: {reason}", "the step is retried")
 
 
@@ -254,6 +269,8 @@ def _capacity(message: str) -> str:
     """Return why quota or capacity is missing; empty if the message is about something else."""
     if UNAVAILABLE in message:
         return f"the region is out of capacity for this instance type, or the quota is used up ({message})"
+    if UNKNOWN_SIZE.search(message):
+        return f"the region does not offer this instance type ({message})"
     reason = aks_errors.capacity(message)
     return f"{reason} ({message})" if reason else ""
 

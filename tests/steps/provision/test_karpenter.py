@@ -187,6 +187,30 @@ def test_quota_in_a_launch_message_is_missing_capacity(pod: Pod, controller: Con
         pod.provision()
 
 
+def test_an_instance_type_that_the_region_does_not_offer_is_unavailable(pod: Pod, controller: Controller) -> None:
+    controller.failing = f"translating nodeclaim to node, instance type not found (instance-type={A100})"
+    with pytest.raises(InsufficientCapacity, match="the region does not offer this instance type"):
+        pod.provision()
+
+
+def test_a_claim_that_karpenter_gives_up_is_reported_with_its_last_state(pod: Pod, controller: Controller) -> None:
+    """Recorded from Karpenter 1.13: its warning is about the deletion, and the cause is the condition Launched."""
+    controller.failing = "authorization failed"
+    seen = controller._advance
+
+    def give_up(claim: dict[str, Any]) -> None:
+        if "status" in claim:
+            controller._event(claim, "TerminationGracePeriodExpiring", "All pods will be deleted by 2026-11-29T04:15Z")
+            controller._remove("nodeclaims", claim["metadata"]["name"])
+        else:
+            seen(claim)
+
+    controller._advance = give_up  # type: ignore[method-assign]
+    with pytest.raises(StepError, match=r"no machine is allocated yet \(authorization failed\)") as caught:
+        pod.provision()
+    assert "All pods" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import kubernetes_server_requests as requests
 import yaml
 from faults import Faults, FaultyHandler
-from kubernetes_server_resources import Call, Object, Refused, from_status
+from kubernetes_server_resources import Call, NoSuchGroup, Object, Refused, from_status
 from kubernetes_server_store import Store
 
 
@@ -153,6 +153,8 @@ class _Handler(FaultyHandler, BaseHTTPRequestHandler):
                 self._send(status, text, plain=isinstance(content, str))
         except Refused as refused:
             self._send(refused.code, json.dumps(refused.status()))
+        except NoSuchGroup:
+            self._send(404, "404 page not found\n", plain=True)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 

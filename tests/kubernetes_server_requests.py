@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import kubernetes_server_apply as server_apply
 import kubernetes_server_patch as patches
-from kubernetes_server_resources import Call, Object, Refused, Resource, expired, invalid, split_path, unknown_path
+from kubernetes_server_resources import (
+    Call,
+    Object,
+    Refused,
+    Resource,
+    details_of,
+    expired,
+    invalid,
+    split_path,
+    unknown_path,
+)
 from kubernetes_server_selectors import matches
 
 if TYPE_CHECKING:
@@ -71,7 +81,7 @@ def perform(cluster: KubernetesServer, method: str, call: Call, content_type: st
         left = cluster.delete(record, call.body or {}, dry_run=dry_run)
         if left["metadata"].get("finalizers"):
             return 200, left
-        details = {"name": call.name, "group": resource.group, "kind": resource.plural, "uid": left["metadata"]["uid"]}
+        details = {**details_of(resource, call.name), "uid": left["metadata"]["uid"]}
         return 200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
     new = call.body if call.verb == "update" else _patched(resource, record.document, call, content_type)
     if call.subresource == "scale":

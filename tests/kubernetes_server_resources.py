@@ -31,6 +31,12 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
+    def has_generation(self) -> bool:
+        """Return True if the server counts changes of the spec."""
+        core = self.group in ("", "rbac.authorization.k8s.io", "storage.k8s.io", "coordination.k8s.io")
+        return not core or self.plural == "pods"
+
+    @property
     def custom(self) -> bool:
         """Return True for custom resources: their lists are atomic, and they have no strategic merge patch."""
         return ("." in self.group and not self.group.endswith(".k8s.io")) or self.group.startswith("gateway.")
@@ -116,27 +122,41 @@ class Refused(Exception):
         return {**shown, "reason": self.reason, "details": self.details, "code": self.code}
 
 
+class NoSuchGroup(Exception):
+    """A path of a group or version that is not served: the answer is plain text, without a Status."""
+
+
 def unknown_path() -> Refused:
     return Refused(404, "NotFound", "the server could not find the requested resource")
 
 
 def not_found(resource: Resource, name: str) -> Refused:
-    return Refused(404, "NotFound", f'{resource.qualified} "{name}" not found', details=_of(resource, name))
+    return Refused(404, "NotFound", f'{resource.qualified} "{name}" not found', details=details_of(resource, name))
 
 
 def already_exists(resource: Resource, name: str) -> Refused:
     message = f'{resource.qualified} "{name}" already exists'
-    return Refused(409, "AlreadyExists", message, details=_of(resource, name))
+    return Refused(409, "AlreadyExists", message, details=details_of(resource, name))
 
 
 def conflict(resource: Resource, name: str, why: str = "") -> Refused:
     why = why or ("the object has been modified; please apply your changes to the latest version and try again")
     message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
-    return Refused(409, "Conflict", message, details=_of(resource, name))
+    return Refused(409, "Conflict", message, details=details_of(resource, name))
 
 
 def invalid(resource: Resource, name: str, what: str) -> Refused:
-    return Refused(422, "Invalid", f'{resource.kind} "{name}" is invalid: {what}', details=_of(resource, name))
+    """An object that is not valid; ``what`` begins with the path of the field."""
+    path, _, problem = what.partition(": ")
+    causes = [{"reason": "FieldValueInvalid", "message": problem, "field": path}]
+    message = f'{resource.kind} "{name}" is invalid: {what}'
+    return Refused(422, "Invalid", message, causes=causes, details=details_of(resource, name, resource.kind))
+
+
+def other_object(resource: Resource, name: str, why: str) -> Refused:
+    """A precondition of a deletion that is not met: its details name the kind instead of the resource."""
+    message = f'Operation cannot be fulfilled on {resource.kind} "{name}": {why}'
+    return Refused(409, "Conflict", message, details=details_of(resource, name, resource.kind))
 
 
 def expired() -> Refused:
@@ -149,8 +169,10 @@ def from_status(code: int) -> Refused:
     return Refused(code, reason, f"{HTTPStatus(code).phrase} (by fault injection)")
 
 
-def _of(resource: Resource, name: str) -> Object:
-    return {"name": name, "group": resource.group, "kind": resource.plural}
+def details_of(resource: Resource, name: str, kind: str = "") -> Object:
+    """The details of a Status: the object that it is about."""
+    details = {"name": name, "group": resource.group, "kind": kind or resource.plural}
+    return {key: value for key, value in details.items() if value}  # as Go's omitempty
 
 
 def split_path(path: str) -> tuple[str, str, str, str, str, str]:

@@ -16,6 +16,7 @@ import kubernetes_server_gates as gates
 from kubernetes_server_apply import Owners
 from kubernetes_server_resources import (
     RESOURCES,
+    NoSuchGroup,
     Object,
     Refused,
     Resource,
@@ -24,6 +25,7 @@ from kubernetes_server_resources import (
     expired,
     invalid,
     not_found,
+    other_object,
     unknown_path,
 )
 from kubernetes_server_selectors import matches
@@ -110,6 +112,8 @@ class Store:
 
     def resource(self, plural: str, group: str | None = None) -> Resource:
         found = [r for r in self.resources if r.plural == plural and group in (None, r.group)]
+        if not found and group is not None and all(r.group != group for r in self.resources):
+            raise NoSuchGroup
         if not found:
             raise unknown_path()
         return found[0]
@@ -195,7 +199,7 @@ class Store:
         metadata = document["metadata"]
         for name, value in (options.get("preconditions") or {}).items():
             if metadata.get(name) != value:
-                raise conflict(resource, metadata["name"], f"Precondition failed: {name} in precondition: {value}")
+                raise other_object(resource, metadata["name"], f"Precondition failed: {name} in precondition: {value}")
         if dry_run:
             return document
         key = self.key(resource, metadata.get("namespace", ""), metadata["name"])
@@ -222,6 +226,8 @@ class Store:
         new: Object = typed | copy.deepcopy(body)
         if not resource.custom:
             gates.image_volumes(self.image_volumes, new, old)
+        if resource.kind in ("ConfigMap", "Secret") and not new.get("data"):
+            new.pop("data", None)  # as Go's omitempty
         return new
 
     def _check(self, resource: Resource, key: Key, new: Object, old: Object | None = None) -> None:
@@ -257,7 +263,7 @@ class Store:
                     old.owners = owners
                 return before
             metadata = new["metadata"]
-            if before is None or _body(before, resource) != _body(new, resource):
+            if resource.has_generation and (before is None or _body(before, resource) != _body(new, resource)):
                 metadata["generation"] = metadata.get("generation", 0) + 1
             metadata["managedFields"] = server_apply.managed_fields(resource, owners)
             if dry_run:
@@ -314,7 +320,7 @@ class Store:
 def _kept(old: Object | None) -> Object:
     """Metadata that the server alone writes."""
     if old is None:
-        return {"uid": str(uuid.uuid4()), "creationTimestamp": _now(), "generation": 0}
+        return {"uid": str(uuid.uuid4()), "creationTimestamp": _now()}
     names = ("uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "namespace", "name")
     return {name: old["metadata"][name] for name in names if name in old["metadata"]}
 

@@ -37,11 +37,11 @@ class Registry:
 
 
 @contextmanager
-def serve_registry(folder: Path, *, password: bool = False) -> Iterator[Registry]:
-    """Run ``docker-registry`` on a free port, with ``USER`` and ``PASSWORD`` by htpasswd if asked."""
+def serve_registry(folder: Path, *, password: bool = False, host: str = "127.0.0.1") -> Iterator[Registry]:
+    """Run ``docker-registry`` on a free port of an address, with ``USER`` and ``PASSWORD`` by htpasswd if asked."""
     folder.mkdir(parents=True, exist_ok=True)
     config = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}}}\n"
-    config += "http: {addr: '127.0.0.1:0', secret: only-for-tests}\n"
+    config += f"http: {{addr: '{host}:0', secret: only-for-tests}}\n"
     if password:
         made = subprocess.run(["htpasswd", "-Bbn", USER, PASSWORD], capture_output=True, check=True)
         (folder / "htpasswd").write_bytes(made.stdout)
@@ -60,7 +60,7 @@ def serve_registry(folder: Path, *, password: bool = False) -> Iterator[Registry
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        if found := re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text()):
+        if found := re.search(r"listening on ([\d.]+:\d+)", log.read_text()):
             return found[1]
         assert process.poll() is None, log.read_text()
         time.sleep(0.02)

@@ -34,6 +34,14 @@ class Cluster:
         file.write_text(yaml.safe_dump(config))
         return Cluster(self.namespace, self.site, str(file))
 
+    def with_site(self, name: str, change: Callable[[dict[str, Any]], Any]) -> Cluster:
+        """Return the cluster with a changed site profile."""
+        profile = yaml.safe_load(self.site.read_text())
+        change(profile)
+        site = self.site.with_name(f"{name}.yaml")
+        site.write_text(yaml.safe_dump(profile))
+        return Cluster(self.namespace, site, self.kubeconfig)
+
     def kubectl(self, *arguments: str, stdin: str = "", ok: bool = True, timeout: float = 120) -> str:
         """Run kubectl in the namespace; return its output, or what it says when it fails and ``ok`` is False."""
         return run(["kubectl", *self._flags, *arguments], stdin, ok, timeout)
@@ -72,7 +80,7 @@ class Cluster:
                     for node in status.get("nodes", {}).values():
                         if is_met(node):
                             return dict(node)
-                    assert not status.get("finishedAt"), f"{run} ended: {status.get('message')}"
+                    assert not status.get("finishedAt"), self.argotune("status", run)
             finally:
                 process.kill()
         raise AssertionError(f"no node of {run} met the condition within {timeout} s")
@@ -114,6 +122,12 @@ class Cluster:
         condition = "--for=condition=Completed"
         self.kubectl("wait", f"workflow/{run}", condition, f"--timeout={timeout}s", timeout=timeout + 30)
         return self.get("workflow", run)
+
+
+def pods_of(workflow: dict[str, Any], template: str) -> list[dict[str, Any]]:
+    """Return the nodes of a Workflow that are pods of a step."""
+    nodes = workflow["status"]["nodes"].values()
+    return [node for node in nodes if node["type"] == "Pod" and node["templateName"] == template]
 
 
 def run(command: Sequence[str], stdin: str, ok: bool, timeout: float) -> str:

@@ -15,14 +15,7 @@ def steps_that_ran(workflow: dict[str, Any]) -> set[str]:
 
 def test_a_failed_step_says_why(cluster: Cluster, workspace):
     cluster.apply(BROKEN)
-    tuning = {
-        "preset": {"name": "smollm2-135m-instruct"},
-        "method": "qlora",
-        "config": "broken-training",
-        "input": {"volumeSource": {"configMap": {"name": "broken-rows"}}},
-        "output": {"volumeSource": {"persistentVolumeClaim": {"claimName": "adapters"}}},
-    }
-    run = cluster.submit(workspace("broken", tuning=tuning))
+    run = cluster.submit(workspace("broken", rows="broken-rows"))
     workflow = cluster.finish(run)
     assert workflow["status"]["phase"] == "Failed"
     assert "tune" not in steps_that_ran(workflow)
@@ -59,14 +52,21 @@ def test_an_operator_approves_a_run(cluster: Cluster, workspace):
     assert cluster.finish(run)["status"]["phase"] == "Succeeded"
 
 
+def is_waiting(node: dict[str, Any]) -> bool:
+    """Return True if a node waits for the semaphore of GPUs."""
+    lock = node.get("synchronizationStatus") or {}
+    return "argotune-semaphores" in lock.get("waiting", "")
+
+
 def test_stop_runs_the_exit_handler_and_terminate_does_not(cluster: Cluster, workspace):
     stopped = cluster.submit(workspace("stopped", max_steps=1000))
     cluster.wait_for_node(stopped, "tune", "Running")
+    terminated = cluster.submit(workspace("terminated", max_steps=1000))
+    cluster.wait_for(terminated, is_waiting)
     cluster.argotune("stop", "--cluster", stopped)
     workflow = cluster.finish(stopped)
     assert workflow["status"]["phase"] == "Failed"
     assert {"release", "report"} <= steps_that_ran(workflow)
-    terminated = cluster.submit(workspace("terminated", max_steps=1000))
-    cluster.wait_for_node(terminated, "download", "Succeeded")
+    cluster.wait_for_node(terminated, "tune", "Running")
     cluster.argo("terminate", terminated)
     assert not {"release", "report"} & steps_that_ran(cluster.finish(terminated))

@@ -1,17 +1,14 @@
-"""Runs that lose a pod, and runs that are tried again."""
+"""Runs that lose the pod of tune resume at its last checkpoint."""
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
-from real_cluster import Cluster
+import pytest
+from real_cluster import Cluster, pods_of
 
-STEPS = 60
-
-
-def pods_of(workflow: dict[str, Any], template: str) -> list[dict[str, Any]]:
-    nodes = workflow["status"]["nodes"].values()
-    return [node for node in nodes if node["type"] == "Pod" and node["templateName"] == template]
+STEPS = 40
 
 
 def is_tuning(node: dict[str, Any]) -> bool:
@@ -20,23 +17,44 @@ def is_tuning(node: dict[str, Any]) -> bool:
     return node["type"] == "Pod" and node["templateName"] == "tune" and 20 <= done < 90
 
 
-def test_tuning_goes_on_from_its_checkpoint_when_the_pod_is_deleted(cluster: Cluster, workspace):
-    run = cluster.submit(workspace("resumed", max_steps=STEPS, training={"save_steps": 5, "logging_steps": 1}))
+@pytest.fixture(scope="module")
+def limited(cluster: Cluster) -> Cluster:
+    """The installation with a site profile that limits the memory of tune."""
+    limit = {"tune": {"resources": {"limits": {"memory": "3Gi"}}}}
+    return cluster.with_site("limited", lambda profile: profile["pods"].update(limit))
+
+
+def delete(cluster: Cluster, pod: str) -> None:
+    cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
+
+
+def drain_node(cluster: Cluster, pod: str) -> None:
+    """Drain the pod's node of this pod alone: the other pods of the cluster stay."""
+    node = cluster.get("pod", pod)["spec"]["nodeName"]
+    run = cluster.get("pod", pod)["metadata"]["labels"]["workflows.argoproj.io/workflow"]
+    selector = f"--pod-selector=workflows.argoproj.io/workflow={run}"
+    cluster.kubectl("drain", node, selector, "--force", "--delete-emptydir-data", timeout=240)
+    cluster.kubectl("uncordon", node)
+
+
+def exhaust_memory(cluster: Cluster, pod: str) -> None:
+    """Fill the memory of the container by files in memory: the kernel kills its largest process."""
+    fill = "i=0; while dd if=/dev/zero of=/dev/shm/fill$i bs=1M count=100 2>/dev/null; do i=$((i+1)); done"
+    command = ["kubectl", "exec", pod, "--namespace", cluster.namespace, "--container", "main", "--", "sh", "-c", fill]
+    subprocess.run(command, capture_output=True, timeout=120)  # ends with the container
+
+
+@pytest.mark.parametrize("end", [delete, drain_node, exhaust_memory], ids=lambda end: end.__name__)
+def test_tuning_resumes_at_its_checkpoint(cluster: Cluster, limited: Cluster, workspace, end):
+    name = f"resumed-{end.__name__.replace('_', '-')}"
+    submitter = limited if end is exhaust_memory else cluster
+    run = submitter.submit(workspace(name, max_steps=STEPS, training={"save_steps": 5, "logging_steps": 1}))
     cluster.wait_for(run, is_tuning)
-    cluster.kubectl("delete", "pod", cluster.pod_of(run, "tune"), "--force", "--grace-period=0")
+    end(cluster, cluster.pod_of(run, "tune"))
     workflow = cluster.finish(run)
     assert workflow["status"]["phase"] == "Succeeded", cluster.argotune("status", run)
-    assert len(pods_of(workflow, "tune")) == 2
-    logs = cluster.argotune("logs", run, "--step", "tune")
-    assert "resuming from step" in logs
-
-
-def test_unchanged_data_ends_before_a_gpu_pod(cluster: Cluster, workspace):
-    file = workspace("scheduled", pipeline={"schedule": {"schedules": ["0 3 * * 0"]}})
-    first = cluster.finish(cluster.submit(file))
-    assert first["status"]["phase"] == "Succeeded"
-    assert pods_of(first, "tune")
-    second = cluster.finish(cluster.submit(file))
-    assert second["status"]["phase"] == "Succeeded"
-    assert pods_of(second, "check")
-    assert not pods_of(second, "tune") and not pods_of(second, "provision")
+    first, second = sorted(pods_of(workflow, "tune"), key=lambda node: str(node["startedAt"]))
+    assert second["phase"] == "Succeeded"
+    if end is exhaust_memory:
+        assert "OOMKilled" in first["message"]
+    assert "resuming from step" in cluster.argotune("logs", run, "--step", "tune")

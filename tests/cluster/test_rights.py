@@ -1,4 +1,4 @@
-"""What the accounts of argo/install may do, asked of a real API server."""
+"""Permissions of the accounts of argo/install, checked by a real API server."""
 
 import itertools
 

@@ -52,4 +52,4 @@ def test_status_shows_each_step(cluster: Cluster, finished):
 def test_logs_have_the_lines_of_steps_and_not_those_of_the_executor(cluster: Cluster, finished):
     logs = cluster.argotune("logs", finished["metadata"]["name"])
     assert "argo=true" not in logs
-    assert "training rows" in logs
+    assert "[tune] base model: " in logs

@@ -1,0 +1,21 @@
+"""A run during a restart of the API server and of Argo's controller; `make test-cluster` runs this file alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from real_cluster import Cluster, pods_of
+
+
+def test_a_run_survives_a_restart_of_the_control_plane(cluster: Cluster, workspace):
+    command = os.environ.get("ARGOTUNE_RESTART_CONTROL_PLANE")
+    if not command:
+        pytest.skip("ARGOTUNE_RESTART_CONTROL_PLANE is not set (CONTRIBUTING.md, Cluster tests)")
+    run = cluster.submit(workspace("survivor"))
+    cluster.wait_for_node(run, "download", "Running")
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=180)
+    workflow = cluster.finish(run)
+    assert workflow["status"]["phase"] == "Succeeded", cluster.argotune("status", run)
+    assert len(pods_of(workflow, "download")) == 1 and len(pods_of(workflow, "tune")) == 1

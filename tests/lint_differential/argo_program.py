@@ -22,7 +22,7 @@ _CLUSTER_BIN = Path(os.environ.get("CLUSTER_DIR", "/tmp/cluster"), "bin", "argo"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What ``argo lint`` reports about one file."""
+    """The report of ``argo lint`` on one file."""
 
     refused: bool
     message: str = ""

@@ -46,7 +46,7 @@ class Difference:
     argo: str
     """The message of argo; empty where only we report one."""
     explanation: str
-    """Why the difference is right, from ``explanations.py``; empty when it is not explained."""
+    """Reason why the difference is right, from ``explanations.py``; empty when it is not explained."""
 
     def __str__(self) -> str:
         kind = "only argotune" if self.findings else "only argo"

@@ -1,4 +1,4 @@
-"""Why ``argotune lint`` and ``argo lint --offline`` 4.1.2 differ, by rule, field and message.
+"""Reasons why ``argotune lint`` and ``argo lint --offline`` 4.1.2 differ, by rule, field and message.
 
 A difference that no line explains fails the test: it is a false positive or a miss to correct, or a new line here.
 """

@@ -18,12 +18,12 @@ MAX_ROUNDS = 20
 def fetch_templates(files: list[tuple[str, str]], find: Find) -> list[tuple[str, str]]:
     """Return the referenced templates that are in none of the files, as files with JSON."""
     fetched: dict[tuple[str, str, str], tuple[str, str]] = {}
-    asked: set[tuple[str, str, str]] = set()
+    requested: set[tuple[str, str, str]] = set()
     for _ in range(MAX_ROUNDS):
-        missing = _missing([*files, *fetched.values()]) - asked
+        missing = _missing([*files, *fetched.values()]) - requested
         if not missing:
             break
-        asked |= missing
+        requested |= missing
         for kind, namespace, name in sorted(missing):
             value = find(kind, namespace, name)
             if value is not None:

@@ -1,6 +1,6 @@
 """Comments that suppress findings: ``# argotune: ignore[image-tag, deadline]``.
 
-A comment after a field applies to its line, a comment on a line of its own to the next line. ``ignore-file[RULE]``
+A comment after a field applies to its line, a comment alone on a line to the next line. ``ignore-file[RULE]``
 applies to the whole file; ``ignore`` without rules to every rule.
 """
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from workflows.commands import lint as command
 from workflows.errors import InvalidInput
 from workflows.lint import lint
+from workflows.lint.files import read_files
 
 ROOT = Path(__file__).parents[3]
 BAD = ROOT / "tests" / "data" / "lint" / "bad"
@@ -67,8 +67,8 @@ def test_all_unreadable_files_are_named(tmp_path):
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidInput) as error:
-        command._read(["nowhere.yaml", str(binary), str(tmp_path)])
-    assert [problem.file for problem in error.value.problems] == ["nowhere.yaml", str(binary), str(tmp_path)]
+        read_files(["nowhere.yaml", str(binary)])
+    assert [problem.file for problem in error.value.problems] == ["nowhere.yaml", str(binary)]
 
 
 def test_an_outside_reference_is_a_warning_or_with_strict_refs_an_error():

@@ -19,7 +19,7 @@ OPTIONAL = {rule.id for rule in RULES if rule.is_optional}
 MAX_LINES = 12
 HEAD = """# Lint rules
 
-Generated from `workflows/lint/rules/` and `tests/data/lint/`. Errors make `argotune lint` exit with 2, warnings do not.
+Generated from `workflows/lint/rules/` and `tests/data/lint/`. Errors make `argotune lint` exit with 2.
 Optional rules are checked with `--enable RULE`. [LINT.md](LINT.md) explains the command.
 
 """

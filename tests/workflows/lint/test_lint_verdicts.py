@@ -1,4 +1,4 @@
-"""The verdict on each document of ``tests/data/lint/cases``, beside that of ``argo lint --offline`` 4.1.2."""
+"""The verdict on each document of ``tests/data/lint/cases``, next to that of ``argo lint --offline`` 4.1.2."""
 
 import csv
 from pathlib import Path

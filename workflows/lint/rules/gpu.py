@@ -60,7 +60,7 @@ def gpu_limits(document: Document) -> Iterator[Violation]:
 
 
 def _gpus(template: Template) -> list[str]:
-    names = []
+    names: list[str] = []
     for _, pod in template.pods:
         resources = section(pod, "resources")
         names += filter(_GPU.search, [*section(resources, "limits"), *section(resources, "requests")])

@@ -30,7 +30,7 @@ def unused_volume(document: Document) -> Iterator[Violation]:
 
 
 def unread_output(document: Document) -> Iterator[Violation]:
-    """An output parameter of a template that a task calls is read by nobody: no tag, expression or `globalName` names
+    """An output parameter of a template that a task calls is not read: no tag, expression or `globalName` names
     it.
     """
     if document.is_template or document.reference:

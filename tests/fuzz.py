@@ -9,6 +9,7 @@ the test, with the seed that produces it again. CPU time, not wall time: other p
 from __future__ import annotations
 
 import random
+import re
 import resource
 import signal
 import threading
@@ -84,7 +85,7 @@ def _refusal_problem(error: StepError | InvalidInput) -> str:
     for message, fix in texts:
         if not message or not fix:
             return f"no fix for: {message:.300}"
-        if "unexpected " in message or "Traceback" in message:
+        if re.search(r"unexpected [A-Z_]\w*", message) or "Traceback" in message:
             return f"not a refusal: {message:.300}"
         if len(message) > MAX_MESSAGE:
             return f"{len(message)} characters: {message:.300}"

@@ -17,6 +17,8 @@ from steps.runtime.json_text import parse_json
 
 # vLLM: vllm/config/lora.py, MaxLoRARanks.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+MAX_PROBLEM_CHARS = 500
+"""Maximum of a problem's text: names of layers come from the file."""
 MAX_RANK = 4096
 """A larger rank is an error or an attack: PEFT allocates the matrices before it reads the weights."""
 
@@ -68,7 +70,7 @@ def problems(adapter: ServedAdapter, model: str, base: Path, kind: str, max_rank
     messages = _base_problems(adapter, model, base)
     if kind == "vllm":
         messages += _vllm_problems(adapter, max_rank)
-    return [f"adapter {adapter.name}: {message}" for message in messages]
+    return [f"adapter {adapter.name}: {message[:MAX_PROBLEM_CHARS]}" for message in messages]
 
 
 def vllm_rank(ranks: Iterable[int]) -> int:

@@ -43,11 +43,10 @@ def read_header(file: Path) -> Header:
         raise ValueError(f"{file.name} has no tensors")
     header.pop("__metadata__", None)
     try:
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-        is_valid = all(isinstance(entry["dtype"], str) and _is_shape(entry["shape"]) for entry in header.values())
-    except (KeyError, TypeError, IndexError, ValueError):
-        is_valid, end = False, 0
-    if not is_valid or 8 + length + end > size:
+        is_valid = all(_is_entry(entry, size - 8 - length) for entry in header.values())
+    except (KeyError, TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
         raise ValueError(f"{file.name} is truncated or has an invalid header")
     return header
 
@@ -161,6 +160,13 @@ def _kinds(layers: Iterable[str]) -> set[str]:
 def _kind(layer: str) -> str:
     """Return the name of a layer without its depth."""
     return re.sub(r"\.\d+(?=\.|$)", ".N", layer)
+
+
+def _is_entry(entry: Any, data_bytes: int) -> bool:
+    """Return True for a tensor with a shape, and offsets within the data."""
+    begin, end = entry["data_offsets"]
+    is_within = type(begin) is type(end) is int and 0 <= begin <= end <= data_bytes
+    return is_within and isinstance(entry["dtype"], str) and _is_shape(entry["shape"])
 
 
 def _is_shape(value: Any) -> bool:

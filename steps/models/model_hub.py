@@ -6,6 +6,7 @@ files of killed processes.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -216,7 +217,7 @@ def _check_complete(folder: Path, repository: str, consolidated: bool) -> None:
     """
     index = folder / f"{'consolidated' if consolidated else 'model'}.safetensors.index.json"
     if index.is_file():
-        weights = {folder / name for name in parse_json(index.read_text())["weight_map"].values()}
+        weights = {folder / name for name in _indexed_files(index, repository)}
     else:
         other = set(folder.glob(f"{CONSOLIDATED}.safetensors"))
         weights = other if consolidated else set(folder.glob("*.safetensors")) - other
@@ -227,3 +228,19 @@ def _check_complete(folder: Path, repository: str, consolidated: bool) -> None:
         raise BadInput(f"{repository} has no weights in {kind}", fix)
     if missing := sorted(path.name for path in weights if not path.is_file()):
         raise HubUnreachable(f"missing in the cache: {', '.join(missing)}")
+
+
+def _indexed_files(index: Path, repository: str) -> set[str]:
+    """Return the names of the weight files in an index.
+
+    Raises:
+        BadInput: It is damaged, or names files outside the model.
+    """
+    try:
+        names = set(parse_json(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        names = {None}
+    if not all(isinstance(name, str) and re.fullmatch(r"[\w.-]{1,200}", name) for name in names):
+        fix = "download the model again, or use another revision"
+        raise BadInput(f"{repository}: {index.name} is not an index of weights", fix)
+    return names

@@ -132,8 +132,8 @@ def _parse_entry(entry: Any, source: str) -> Credentials | None:
 
 def _call_helper(helper: str, registry: str, file: Path) -> Credentials | None:
     program = f"docker-credential-{helper}"
-    if not re.fullmatch(r"[\w.-]+", helper):
-        raise BadInput(f"{file} names the credential helper {helper!r}", "name the helper without a path")
+    if not re.fullmatch(r"[\w.-]{1,100}", helper):
+        raise BadInput(f"{file} names the credential helper {helper[:200]!r}", "name the helper without a path")
     server = HUB_KEY if registry in _HUB_HOSTS else registry
     try:
         done = subprocess.run([program, "get"], input=server, capture_output=True, text=True, timeout=60, check=False)
@@ -142,6 +142,8 @@ def _call_helper(helper: str, registry: str, file: Path) -> Credentials | None:
             f"{file} names the credential helper {program}, which is not installed",
             f"install it, or add credentials for {registry} under auths",
         ) from None
+    except OSError as error:
+        raise BadInput(f"{program} cannot be run: {error.strerror}", "make it executable") from None
     except subprocess.TimeoutExpired:
         raise StepError(
             f"{program} returned no credentials for {registry} in 60 s", "check that it does not wait for input"

@@ -176,9 +176,9 @@ def read_image(layout: Path, *, verify: bool = True) -> Image:
         annotations = content.get("annotations") or {}
         tag = (entry.get("annotations") or {}).get(REF_NAME, "")
         referrers = tuple(_read_referrer(layout, entry) for entry in entries if "artifactType" in entry)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StepError(
-            f"{layout} is not an OCI layout of one image ({error})", "package the adapter again"
+            f"{layout} is not an OCI layout of one image ({error!s:.300})", "package the adapter again"
         ) from error
     image = Image(layout, tag, manifest, config, layers, annotations, referrers)
     for blob in (manifest, config, *layers) if verify else ():

@@ -63,15 +63,15 @@ def parse(text: str) -> Reference:
     errors: list[str] = []
     fixes: list[str] = []
     if not text or text != text.strip() or any(c.isspace() for c in text):
-        raise BadInput(f"image reference {text!r} is empty or contains white space", _EXAMPLE)
+        raise BadInput(f"image reference {_shorten(text)!r} is empty or contains white space", _EXAMPLE)
     if scheme := _SCHEME.match(text):
-        raise BadInput(f"image reference {text!r} has a scheme", f"write {text[scheme.end() :]!r}")
+        raise BadInput(f"image reference {_shorten(text)!r} has a scheme", f"write {_shorten(text[scheme.end() :])!r}")
     rest, at, digest = text.partition("@")
     digest = normalize_digest(digest)
     registry, path = _split_registry(rest)
     repository, colon, tag = path.partition(":")
     if at and not is_digest(digest):
-        errors.append(f"{digest!r} is not a digest")
+        errors.append(f"{_shorten(digest)!r} is not a digest")
         fixes.append("write sha256: and 64 hex digits")
     if colon and not _TAG.fullmatch(tag):
         errors.append(f"{_shorten(tag)!r} is not a tag")

@@ -139,7 +139,7 @@ def test_the_outcomes_are_documented() -> None:
 def test_the_hub_is_unreachable_behind_a_proxy(proxy: Proxy) -> None:
     assert "requires a login (407" in model_hub._probe("https://hub.example")
     assert len(proxy.requests) == 1
-    assert "login (407" in str(list(model_checks.check("", "org/model", "main", no_wait))[0])
+    assert "login (407" in str(next(model_checks.check("", "org/model", "main", no_wait)))
     assert len(proxy.requests) == 2
     proxy.status = BROKEN
     assert "the proxy cannot reach the server (502" in model_hub._probe("https://hub.example")

@@ -25,7 +25,7 @@ T = TypeVar("T")
 NORMAL, SLOW = 300, 10_000
 """Inputs of a reader in `make test` and in `make test-slow`."""
 MAX_CPU_SECONDS = 10.0
-MAX_MESSAGE = 4000
+MAX_MESSAGE = 20_000
 MAX_BYTES = 2 << 30
 """Additional memory of the process while a reader runs."""
 

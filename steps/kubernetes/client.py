@@ -28,6 +28,9 @@ TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between bytes of a response."""
 RETRY = RetryPolicy(max_attempts=6)
 PAGE = 200
+MAX_MESSAGE_CHARS = 2000
+MAX_PAGES = 5000
+"""Pages of a list: a million objects."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class KubernetesClient:
         """
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         items: list[Document] = []
-        token, is_first = "", True
-        while token or is_first:
+        token = ""
+        for _ in range(MAX_PAGES):
             page_query = query | ({"continue": token} if token else {})
             try:
                 page = self._call("list", "GET", kind, "", namespace, query=page_query) or {}
@@ -102,11 +105,13 @@ class KubernetesClient:
                 if error.status != 410 or not token:
                     raise
                 # The pages have expired on the server: start again.
-                items, token, is_first = [], "", True
+                items, token = [], ""
                 continue
-            items += page.get("items") or []
-            token, is_first = (page.get("metadata") or {}).get("continue") or "", False
-        return items
+            items += _objects(page, kind)
+            token = _continue_token(page)
+            if not token:
+                return items
+        raise ApiError(200, "", f"the list of {kind.qualified} has more than {MAX_PAGES} pages")
 
     def create(self, kind: Kind, body: Document, namespace: str = "", *, dry_run: bool = False) -> Document:
         """Create an object; ``dry_run``: only return the result.
@@ -270,10 +275,10 @@ def connect(sleep: Sleep = time.sleep) -> KubernetesClient:
         path = connection.kubeconfig_path()
         current: Document = config.list_kube_config_contexts(path)[1]
         return KubernetesClient(connection.from_kubeconfig(path, current), sleep)
-    except (config.ConfigException, OSError) as error:
+    except Exception as error:  # the loader raises KeyError, TypeError and others for an incomplete file
         source = "the service account of this pod" if in_pod else "a kubeconfig"
         raise BadInput(
-            f"cannot use {source}: {error}",
+            f"cannot use {source}: {connection.describe_problem(error)}",
             "mount the service account's token" if in_pod else "set KUBECONFIG, or run this in the cluster",
         ) from None
 
@@ -292,6 +297,19 @@ def _document(text: str, label: str) -> Document:
     return document
 
 
+def _objects(page: Document, kind: Kind) -> list[Document]:
+    items = page.get("items") or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ApiError(200, "", f"the response for {kind.qualified} is not a list of objects")
+    return items
+
+
+def _continue_token(page: Document) -> str:
+    metadata = page.get("metadata")
+    token = metadata.get("continue") if isinstance(metadata, dict) else ""
+    return token if isinstance(token, str) else ""
+
+
 def _is_of_object(text: str) -> bool:
     """Return True if a 404 is about an object, not about the kind or the path."""
     try:
@@ -304,7 +322,7 @@ def _failure(verb: str, label: str, kind: Kind, status: int, text: str, response
     """Return the error of a response other than 2xx."""
     try:
         content = parse_json(text)
-        message, reason = str(content.get("message") or ""), str(content.get("reason") or "")
+        message, reason = str(content.get("message") or "")[:MAX_MESSAGE_CHARS], str(content.get("reason") or "")
     except (ValueError, AttributeError):
         message, reason = text.strip()[:200], ""
     message = f"cannot {verb} {label}: {message or f'status {status}'}"
@@ -326,5 +344,5 @@ def _failure(verb: str, label: str, kind: Kind, status: int, text: str, response
     if status == 409:
         return Conflict(status, reason, message, "another client changes it too; run the step again")
     if status in (400, 422):
-        return BadInput(message)
+        return BadInput(message, "correct the setting that the message names")
     return ApiError(status, reason, message)

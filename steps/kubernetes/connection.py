@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from steps.runtime.errors import BadInput
+from steps.runtime.redaction import redact
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
@@ -138,6 +139,17 @@ def from_kubeconfig(path: str, context: Mapping[str, Any]) -> Connection:
     configuration = _new_configuration()
     config.load_kube_config(path, context=context["name"], client_configuration=configuration, persist_config=False)
     return _connect(configuration, str((context.get("context") or {}).get("namespace") or "default"))
+
+
+def describe_problem(error: Exception) -> str:
+    """Return why a kubeconfig or a service account cannot be used, in one line without credentials."""
+    import yaml
+    from kubernetes import config
+
+    if isinstance(error, config.ConfigException | yaml.YAMLError | OSError):
+        return " ".join(str(redact(str(error))).split())[:500]
+    # The library reads any YAML, and fails with errors about types of Python.
+    return f"it is not a complete kubeconfig ({type(error).__name__})"
 
 
 def _new_configuration() -> Configuration:

@@ -17,7 +17,7 @@ class ApiError(StepError):
     """The API server rejected a request, and rejects it again."""
 
     def __init__(self, status: int, reason: str, message: str, fix: str = "") -> None:
-        super().__init__(message, fix)
+        super().__init__(message, fix or "check the cluster, and the log of its API server")
         self.status, self.reason = status, reason
 
 

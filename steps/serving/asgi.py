@@ -16,6 +16,8 @@ def error_response(
     status: HTTPStatus, message: str, kind: str = "invalid_request_error", headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return an error in the form that OpenAI's API and vLLM use."""
+    # Texts of clients can have halves of surrogate pairs, which UTF-8 does not have.
+    message = message.encode(errors="backslashreplace").decode()
     error = {"message": message, "type": kind, "param": None, "code": int(status)}
     return JSONResponse({"error": error}, status, dict(headers or {}))
 

@@ -143,7 +143,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise RequestError("the body is not a JSON object")
+    if b"\\u" in body and not _is_unicode(content):
+        raise RequestError("the body has half of a surrogate pair, which is not Unicode text")
     return content
+
+
+def _is_unicode(content: dict[str, Any]) -> bool:
+    """Return True if all texts can be encoded: tokenizers fail for others."""
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_context(base: Path) -> int:

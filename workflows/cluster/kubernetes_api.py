@@ -223,6 +223,9 @@ class KubernetesWorkflows(Workflows):
             raise failure_from_connection(request, error) from None
 
 
+WRITE_AGAIN = "correct it, or write it again (az aks get-credentials --name CLUSTER --resource-group GROUP)"
+
+
 def connect(
     kubeconfig: str | None, context: str | None, namespace: str, sleep: Sleep = time.sleep
 ) -> KubernetesWorkflows:
@@ -242,7 +245,8 @@ def connect(
     try:
         connected = connection.from_kubeconfig(path, selected)
     except Exception as error:  # the loader raises KeyError, TypeError and OSError for an incomplete file
-        raise InvalidInput(Problem(f"cannot use the context {name}: {redact(str(error))}", file=path)) from None
+        message = f"cannot use the context {name!s:.100}: {connection.describe_problem(error)}"
+        raise InvalidInput(Problem(message, file=path, fix=WRITE_AGAIN)) from None
     server = f"{connected.url} (context {name})"
     return KubernetesWorkflows(connected, namespace or connected.namespace, server, sleep)
 
@@ -254,14 +258,16 @@ def _context(path: str, name: str | None) -> Document:
         contexts, current = config.list_kube_config_contexts(path)
     except config.ConfigException as error:
         if any(Path(part).expanduser().exists() for part in path.split(os.pathsep)):
-            raise InvalidInput(Problem(f"invalid kubeconfig: {redact(str(error))}", file=path)) from None
+            message = f"invalid kubeconfig: {connection.describe_problem(error)}"
+            raise InvalidInput(Problem(message, file=path, fix=WRITE_AGAIN)) from None
         fix = (
             "create one (az aks get-credentials --name CLUSTER --resource-group GROUP), set ARGO_SERVER and "
             "ARGO_TOKEN, or run locally without a cluster: argotune run FILE"
         )
         raise InvalidInput(Problem("kubeconfig not found", file=path, fix=fix)) from None
     except Exception as error:  # YAML errors, and the loader's errors for an incomplete file
-        raise InvalidInput(Problem(f"cannot be read: {redact(str(error))}", file=path)) from None
+        message = f"cannot be read: {connection.describe_problem(error)}"
+        raise InvalidInput(Problem(message, file=path, fix=WRITE_AGAIN)) from None
     by_name = {context["name"]: context for context in contexts}
     if name and name not in by_name:
         fix = f"use one of {', '.join(by_name) or 'none'}"

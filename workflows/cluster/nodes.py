@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,22 +19,40 @@ from steps.runtime.json_text import parse_json
 Node = dict[str, Any]
 
 POD_NAME_FORMAT = "workflows.argoproj.io/pod-name-format"
+MAX_NODES_BYTES = 256 << 20
+"""Argo compresses nodes that exceed etcd's limit, about 1 MB, to below it: text, at most some 50 times."""
 MAX_PREFIX_LENGTH = 253 - 10 - 1
 
 
 def read_nodes(workflow: Mapping[str, Any]) -> tuple[dict[str, Node], str]:
     """Return the nodes by id, and why they cannot be read (those of a large run are compressed or in a database)."""
     status = workflow.get("status") or {}
+    if not isinstance(status, dict) or not isinstance(status.get("nodes") or {}, dict):
+        return {}, "the status is not that of a Workflow"
     if status.get("nodes"):
         return dict(status["nodes"]), ""
     if status.get("compressedNodes"):
         try:
-            return parse_json(gzip.decompress(base64.b64decode(status["compressedNodes"]))), ""
-        except (OSError, ValueError, EOFError):
+            return _unpack(status["compressedNodes"]), ""
+        except (OSError, ValueError, TypeError, EOFError, zlib.error):
             return {}, "the steps are compressed in an unknown format; set ARGO_SERVER to use an Argo server"
     if status.get("offloadNodeStatusVersion"):
         return {}, "the steps are in Argo's database; set ARGO_SERVER to use an Argo server"
     return {}, ""
+
+
+def _unpack(compressed: str) -> dict[str, Node]:
+    """Return compressed nodes.
+
+    Raises:
+        Exception: they are damaged, or unpack to more than ``MAX_NODES_BYTES``.
+    """
+    with gzip.open(io.BytesIO(base64.b64decode(compressed))) as file:
+        content = file.read(MAX_NODES_BYTES + 1)
+    nodes = parse_json(content) if len(content) <= MAX_NODES_BYTES else None
+    if not isinstance(nodes, dict):
+        raise ValueError("not the nodes of a Workflow")
+    return nodes
 
 
 def pack_nodes(workflow: Mapping[str, Any], nodes: dict[str, Node], changed: Node) -> dict[str, Any]:

@@ -6,15 +6,15 @@ Its file is ``--site FILE``, else ``$ARGOTUNE_SITE``, else ``~/.argotune/site.ya
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 import presets
 from workflows.errors import InvalidInput, Problem
 from workflows.plan.model import Plan
 from workflows.plan.overrides import check_value
+from workflows.spec import source
 
 FIELDS = {
     path
@@ -65,10 +65,16 @@ def prices(file: str | None) -> presets.Prices:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
-        raise InvalidInput(Problem(f"cannot read the site profile: {error}", file=str(path))) from error
-    if not isinstance(content, dict):
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        fix = "write a YAML file that is readable"
+        raise InvalidInput(Problem(f"cannot read the site profile: {reason}", file=str(path), fix=fix)) from None
+    found, problems = source.documents(text, str(path))
+    if problems:
+        raise InvalidInput([replace(problem, fix=problem.fix or "correct the YAML") for problem in problems])
+    content = (found[0].value or {}) if found else {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidInput(Problem("must be a mapping", file=str(path), fix="namespace: argo, images: {control: ...}"))
     return content
 

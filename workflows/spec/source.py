@@ -74,12 +74,13 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
         # PyYAML reports the end of the text as the line after the last.
         problems.append(replace(problem, line=min(problem.line, first_line + text.count("\n"))))
     except (yaml.YAMLError, UnicodeEncodeError) as error:
-        problems.append(Problem(f"not YAML: {_one_line(error)}", path=prefix, file=file, line=first_line))
+        problems.append(Problem(f"not YAML: {_one_line(error)}", prefix, file, first_line, _ENCODING_FIX))
     except RecursionError:
-        problems.append(Problem("nested too deeply", path=prefix, file=file, line=first_line))
+        problems.append(Problem("nested too deeply", prefix, file, first_line, "use fewer levels"))
     return found, problems
 
 
+_ENCODING_FIX = "write UTF-8 text without control characters"
 # As Go's strconv.ParseInt reads them, without underscores.
 _INTEGER = re.compile(r"^[-+]?(0[bB][01_]+|0[oO][0-7_]+|0[xX][0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$")
 _INVISIBLE = re.compile(r" *([\t\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff])")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from steps.runtime.errors import BadInput
 from steps.runtime.json_text import parse_json
@@ -112,17 +112,18 @@ def _check_action(place: str, action: Action) -> None:
     added = _part(place, action, "add")
     _part(place, action, "remove")
     features = protocol.get("readerFeatures") or []
+    if not isinstance(features, list):
+        raise BadInput(f"{place}: `readerFeatures` is not a list", "copy the whole table again")
     if unknown := sorted({str(name) for name in features} - HARMLESS_FEATURES):
         raise BadInput(f"{place}: the Delta table uses {', '.join(unknown)}, which is not supported", FIX)
-    configuration = metadata.get("configuration") or {}
-    configuration = dict(configuration) if isinstance(configuration, dict | list) else {}
+    configuration = _pairs(place, metadata, "configuration")
     if configuration.get("delta.columnMapping.mode", "none") != "none":
         raise BadInput(f"{place}: the Delta table uses column mapping, which is not supported", FIX)
     if added.get("deletionVector"):
         raise BadInput(f"{place}: the Delta table uses deletion vectors, which are not supported", FIX)
     if action.get("checkpointMetadata") or action.get("sidecar"):
         raise BadInput(f"{place}: checkpoints of version 2 are not supported", FIX)
-    provider = (metadata.get("format") or {}).get("provider", "parquet")
+    provider = _pairs(place, metadata, "format").get("provider", "parquet")
     if provider != "parquet":
         raise BadInput(f"{place}: the table's files are {provider}, not parquet", FIX)
 
@@ -134,12 +135,20 @@ def _part(place: str, action: Action, name: str) -> Action:
     return part or {}
 
 
+def _pairs(place: str, metadata: Action, name: str) -> Action:
+    """Return a mapping of the metadata; a checkpoint has it as a list of pairs."""
+    try:
+        return dict(metadata.get(name) or {})
+    except (ValueError, TypeError):
+        raise BadInput(f"{place}: `{name}` is not an object", "copy the whole table again") from None
+
+
 def _file_path(place: str, entry: Action) -> str:
     """Return the path of an action, relative to the table."""
     path = entry.get("path")
     if not isinstance(path, str) or not path:
         raise BadInput(f"{place}: the path is missing", "copy the whole table again")
     decoded = unquote(path)
-    if urlsplit(path).scheme or decoded.startswith("/") or ".." in decoded.split("/"):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or decoded.startswith("/") or ".." in decoded.split("/"):
         raise BadInput(f"{place}: the file {decoded} is outside the table", FIX)
     return decoded

@@ -22,6 +22,8 @@ from steps.runtime.json_text import parse_json
 
 MAX_JSON_BYTES = 64 << 20
 MAX_CARD_BYTES = 1 << 20
+MAX_PAGES = 10_000
+"""Pages of a list of files, of up to 1000 files each; a server that always names another page does not end."""
 CONVERTED = "refs/convert/parquet"
 """Revision with the hub's own conversion to parquet, as CONFIG/SPLIT/NNNN.parquet."""
 
@@ -84,16 +86,21 @@ def _list_tree(location: HubLocation, folder: str, allow_private: bool, *, recur
     url = f"{endpoint()}/api/datasets/{location.dataset}/tree/{location.revision}"
     url += f"/{quote(folder)}" if folder else ""
     url += f"?recursive={'true' if recursive else 'false'}&expand=false"
-    while url:
+    for _ in range(MAX_PAGES):
         entries, following = _get_json(url, location.shown, allow_private)
-        if not isinstance(entries, list):
+        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
             raise BadInput(f"{location.shown}: the hub sent no list of files", "check HF_ENDPOINT")
-        for entry in entries:
-            if entry.get("type") == "file":
-                yield str(entry["path"])
-        if following and hosts.origin(following) != hosts.origin(url):
+        yield from (entry["path"] for entry in entries if entry.get("type") == "file")
+        if not following:
+            return
+        if hosts.origin(following) != hosts.origin(url):
             raise BadInput(f"{location.shown}: the list of files continues on another host", "check HF_ENDPOINT")
         url = following
+    raise BadInput(f"{location.shown}: the list of files has more than {MAX_PAGES} pages", "use the path of a folder")
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and (entry.get("type") != "file" or isinstance(entry.get("path"), str))
 
 
 def _read_card(location: HubLocation, files: Sequence[str], allow_private: bool) -> str:
@@ -115,6 +122,11 @@ def _get_json(url: str, shown: str, allow_private: bool) -> tuple[Any, str]:
         body = read_response(response, MAX_JSON_BYTES)
         following = response.links.get("next", {}).get("url", "")
     try:
-        return parse_json(body), urljoin(url, following) if following else ""
+        following = urljoin(url, following) if following else ""
+        hosts.origin(following)
+    except ValueError as error:
+        raise BadInput(f"{shown}: the hub sent an invalid link to the next page", "check HF_ENDPOINT") from error
+    try:
+        return parse_json(body), following
     except ValueError as error:
         raise BadInput(f"{shown}: the hub sent no JSON", "check HF_ENDPOINT") from error

@@ -120,7 +120,6 @@ def read_credentials(tmp_path: Path) -> Callable[[bytes], Any]:
 
 
 def run(tmp_path: Path, kind: str, count: int) -> None:
-    read: Callable[[Any], Any]
     if kind == "layers":
         fuzz.check(kind, read_layers(tmp_path), lambda c: [layer(c) for _ in range(c.choice([1, 1, 2]))], count)
     elif kind == "layout":

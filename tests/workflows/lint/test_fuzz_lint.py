@@ -1,0 +1,53 @@
+"""Damaged Argo documents get findings of the linter, never an exception."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import pytest
+import yaml
+from mutations import mutate_bytes, mutate_json
+
+from workflows.lint import lint
+
+GOOD = [
+    list(yaml.safe_load_all(path.read_text()))
+    for path in sorted((Path(__file__).parents[2] / "data" / "lint" / "good").glob("*.yaml"))
+]
+
+
+class Findings(Exception):
+    """The linter found something."""
+
+
+def create(chance: random.Random) -> bytes:
+    documents = [mutate_json(chance, document) for document in chance.choice(GOOD)]
+    content = yaml.safe_dump_all(documents, allow_unicode=True).encode("utf-8", "surrogatepass")
+    return mutate_bytes(chance, content) if chance.random() < 0.3 else content
+
+
+def read(content: bytes) -> Any:
+    findings = lint([("a.yaml", content.decode("utf-8", "replace"))]).findings
+    for finding in findings:
+        assert str(finding).startswith("a.yaml")
+    if findings:
+        raise Findings(str(findings[0]))
+
+
+def test_damaged_documents_get_findings() -> None:
+    fuzz.check("lint", read, create, 60, refusals=(Findings,))
+
+
+@pytest.mark.slow
+def test_many_damaged_documents_get_findings() -> None:
+    fuzz.check("lint", read, create, fuzz.SLOW, refusals=(Findings,))
+
+
+READERS = ("lint",)
+
+
+def run(tmp_path: Path, kind: str, count: int) -> None:
+    fuzz.check("lint", read, create, count, refusals=(Findings,))

@@ -64,6 +64,7 @@ class RegistrySession(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        self.max_redirects = hosts.REDIRECTS
         for scheme in ("http://", "https://"):
             self.mount(scheme, _RegistryAdapter())
 

@@ -107,7 +107,7 @@ def _model_reader(script: Hub, url: str, patch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", READERS)
 def test_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, 20)
+    run(tmp_path, kind, 4 if kind.startswith("model") else 20)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ class Outcome:
 
     summary: str
     problem: str = ""
-    """Why the served model is not the evaluated adapter; "" if it can be."""
+    """Reason why the served model is not the evaluated adapter; "" if it can be."""
 
 
 @dataclass(frozen=True)

@@ -158,8 +158,8 @@ def chat(
 ) -> Answer:
     """Return the answer to messages by ``/v1/chat/completions`` (greedy, so that it is deterministic).
 
-    With ``top_logprobs``, the answer has the probabilities of so many tokens at each position, unless the server
-    rejects that.
+    With ``top_logprobs``, the answer has the probabilities of that number of tokens at each position, unless the
+    server rejects the request for them.
 
     Raises:
         RequestRejected: The server rejects the request.

@@ -36,15 +36,15 @@ def parse_request(body: dict[str, Any]) -> Requested | None:
     Raises:
         ValueError: A value is invalid, or the response is streamed.
     """
-    wanted, top, as_ids = (body.pop(key, None) for key in KEYS)
-    for key, value in ((KEYS[0], wanted), (KEYS[2], as_ids)):
+    enabled, top, as_ids = (body.pop(key, None) for key in KEYS)
+    for key, value in ((KEYS[0], enabled), (KEYS[2], as_ids)):
         if value is not None and not isinstance(value, bool):
             raise ValueError(f"{key} must be true or false")
     if top is not None and (type(top) is not int or not 0 <= top <= TOP):
         raise ValueError(f"top_logprobs must be an integer from 0 to {TOP}")
-    if top and not wanted:
+    if top and not enabled:
         raise ValueError("top_logprobs requires logprobs: true")
-    if not wanted:
+    if not enabled:
         return None
     if body.get("stream"):
         raise ValueError("logprobs is not supported with stream: true")

@@ -1,4 +1,4 @@
-"""What ``argotune preview`` prints for each case of ``tests/data/cases``: the learned text, warnings, or errors.
+"""Output of ``argotune preview`` for each case of ``tests/data/cases``: the learned text, warnings, or errors.
 
 The other cases: ``question_text`` (06) in tests/workflows/test_question_text_cases.py, ``yaml_forms`` (12) in
 tests/workflows/spec/test_spec_yaml_forms.py, ``training_arguments`` (16) in tests/test_training_argument_cases.py.

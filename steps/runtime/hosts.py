@@ -41,6 +41,18 @@ def session(*, allow_private: bool) -> requests.Session:
     return guarded
 
 
+def connect(host: str, port: int, *, allow_private: bool, timeout: float) -> socket.socket:
+    """Connect to an allowed peer; nothing is sent to others.
+
+    Raises:
+        BadInput: the host is a metadata service, or its address is forbidden.
+        OSError: the host is unreachable.
+    """
+    if host.rstrip(".") in addresses.METADATA_HOSTS:
+        raise BadInput(f"{host} is a metadata service", _FORBIDDEN_FIX)
+    return _check_peer(socket.create_connection((host, port), timeout), host, allow_private)
+
+
 def check(url: str, *, allow_private: bool) -> None:
     """Reject a URL that a download must not request.
 

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from steps.data.locations import guarded_proxy
 from steps.runtime.errors import BadInput
 
 if TYPE_CHECKING:
     from pyarrow import fs
 
+METADATA_ADDRESS = "169.254.169.254"
 ENVIRONMENT = (
     "AZURE_STORAGE_ACCOUNT",
     "AZURE_STORAGE_KEY",
@@ -31,13 +33,16 @@ def endpoint(account: str, domain: str) -> str:
     Raises:
         BadInput: no account is set.
     """
-    custom = _connection_string().get("BlobEndpoint")
-    if custom and account in ("", _default_account()):
-        return custom
-    return f"https://{_required_account(account)}.blob.{domain or 'core.windows.net'}"
+    return custom_endpoint(account) or f"https://{_required_account(account)}.blob.{domain or 'core.windows.net'}"
 
 
-def file_systems(account: str, domain: str) -> Iterator[fs.FileSystem]:
+def custom_endpoint(account: str) -> str:
+    """Return the URL that replaces that of the cloud; empty if none is set for the account."""
+    is_default = account in ("", _default_account())
+    return _connection_string().get("BlobEndpoint", "") if is_default else ""
+
+
+def file_systems(account: str, domain: str, proxy_port: int) -> Iterator[fs.FileSystem]:
     """Yield the file system with the environment's credentials.
 
     Keys and tokens of the environment are those of its account; other accounts need an identity.
@@ -50,8 +55,7 @@ def file_systems(account: str, domain: str) -> Iterator[fs.FileSystem]:
     name = _required_account(account)
     options: dict[str, str] = {}
     url = urlsplit(endpoint(account, domain))
-    if name == _default_account() and (custom := _connection_string().get("BlobEndpoint")):
-        url = urlsplit(custom)
+    if custom_endpoint(account):
         options |= {"blob_storage_authority": url.netloc, "blob_storage_scheme": url.scheme}
         options |= {"dfs_storage_authority": url.netloc, "dfs_storage_scheme": url.scheme}
     elif domain:
@@ -60,6 +64,11 @@ def file_systems(account: str, domain: str) -> Iterator[fs.FileSystem]:
         key = _connection_string().get("AccountKey") or os.environ.get("AZURE_STORAGE_KEY", "")
         token = _connection_string().get("SharedAccessSignature") or os.environ.get("AZURE_STORAGE_SAS_TOKEN", "")
         options |= {"account_key": key} if key else {"sas_token": f"?{token.lstrip('?')}"} if token else {}
+    if proxy_port:
+        # Without a key the token comes from an identity, which can be that of the machine.
+        guarded_proxy.set_environment(
+            proxy_port, direct="" if options.keys() & {"account_key", "sas_token"} else METADATA_ADDRESS
+        )
     yield fs.AzureFileSystem(name, **options)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from steps.data.locations import guarded_proxy
+
 if TYPE_CHECKING:
     from pyarrow import fs
 
@@ -22,15 +24,17 @@ RETRY_SECONDS = 60
 
 def endpoint() -> str:
     """Return the URL that requests go to."""
-    return _custom_endpoint() or "https://storage.googleapis.com"
+    return custom_endpoint() or "https://storage.googleapis.com"
 
 
-def file_systems() -> Iterator[fs.FileSystem]:
+def file_systems(proxy_port: int) -> Iterator[fs.FileSystem]:
     """Yield the file system with the environment's credentials, then one without: public buckets need none."""
     from pyarrow import fs
 
     options: dict[str, Any] = {"retry_time_limit": datetime.timedelta(seconds=RETRY_SECONDS)}
-    if custom := _custom_endpoint():
+    if proxy_port:
+        guarded_proxy.set_environment(proxy_port)
+    if custom := custom_endpoint():
         parts = urlsplit(custom)
         # An emulator accepts no credentials.
         yield fs.GcsFileSystem(anonymous=True, scheme=parts.scheme, endpoint_override=parts.netloc, **options)
@@ -39,6 +43,7 @@ def file_systems() -> Iterator[fs.FileSystem]:
     yield fs.GcsFileSystem(anonymous=True, **options)
 
 
-def _custom_endpoint() -> str:
+def custom_endpoint() -> str:
+    """Return the URL of an emulator; empty if none is set."""
     host = os.environ.get("STORAGE_EMULATOR_HOST", "")
     return host if not host or "://" in host else f"http://{host}"

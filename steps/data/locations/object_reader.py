@@ -44,10 +44,10 @@ _MISSING = re.compile(r"no.?such|not.?found|does not exist|\b404\b", re.IGNORECA
 
 def main() -> None:
     """Answer requests until stdin ends, which is when the parent ends, however it does."""
-    requests: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_receive, args=[requests], daemon=True).start()
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_receive, args=[lines], daemon=True).start()
     while True:
-        request = json.loads(requests.get())
+        request = json.loads(lines.get())
         try:
             _respond(request, sys.stdout.buffer)
         except BrokenPipeError:
@@ -56,9 +56,9 @@ def main() -> None:
             _send(sys.stdout.buffer, b"E", json.dumps(_describe(error)).encode())
 
 
-def _receive(requests: queue.Queue[str]) -> None:
+def _receive(lines: queue.Queue[str]) -> None:
     for line in sys.stdin:
-        requests.put(line)
+        lines.put(line)
     # Not sys.exit: a stalled call of pyarrow would outlive the parent.
     os._exit(0)
 
@@ -77,11 +77,12 @@ def _respond(request: dict[str, Any], out: IO[bytes]) -> None:
 
 
 def _file_systems(request: dict[str, Any]) -> Iterator[fs.FileSystem]:
+    port = request["proxy_port"]
     if request["store"] == "s3":
-        return s3.file_systems(request["bucket"])
+        return s3.file_systems(request["bucket"], port)
     if request["store"] == "gs":
-        return gcs.file_systems()
-    return azure.file_systems(request["account"], request["account_domain"])
+        return gcs.file_systems(port)
+    return azure.file_systems(request["account"], request["account_domain"], port)
 
 
 def _list_files(file_system: fs.FileSystem, request: dict[str, Any], out: IO[bytes]) -> None:

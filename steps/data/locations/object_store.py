@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+import requests
+
 from steps.data.locations import azure, gcs, object_reader, s3
+from steps.data.locations.guarded_proxy import GuardedProxy
 from steps.data.locations.location import ObjectLocation
 from steps.data.locations.remote_file import Content, FileChanged, FileState
 from steps.runtime import hosts, speed
@@ -32,6 +35,7 @@ class ObjectReaders:
     """Pool of reader processes, which end with it."""
 
     _idle: list[_Reader] = field(default_factory=list)
+    _proxies: dict[bool, GuardedProxy] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> ObjectReaders:
@@ -40,6 +44,8 @@ class ObjectReaders:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         while self._idle:
             self._idle.pop().close()
+        while self._proxies:
+            self._proxies.popitem()[1].close()
 
     @contextmanager
     def reader(self) -> Iterator[_Reader]:
@@ -54,6 +60,16 @@ class ObjectReaders:
                     self._idle.append(reader)
             else:
                 reader.close()
+
+    def proxy(self, location: ObjectLocation, allow_private: bool) -> GuardedProxy | None:
+        """Return the proxy to the location's endpoint; None for a cloud's own, or if the environment sets a proxy."""
+        custom = _custom_endpoint(location)
+        if not custom or requests.utils.get_environ_proxies(custom):
+            return None
+        with self._lock:
+            if allow_private not in self._proxies:
+                self._proxies[allow_private] = GuardedProxy(allow_private)
+            return self._proxies[allow_private]
 
 
 @dataclass(frozen=True)
@@ -87,8 +103,9 @@ class ObjectFile:
     @contextmanager
     def _request(self, options: dict[str, Any]) -> Iterator[Content]:
         _check_endpoint(self.location, self.allow_private)
-        request = _request(self.location, "read") | options
-        with self.readers.reader() as reader, _described_errors(self.location):
+        proxy = self.readers.proxy(self.location, self.allow_private)
+        request = _request(self.location, "read", proxy) | options
+        with self.readers.reader() as reader, _described_errors(self.location, proxy):
             reader.send(request)
             found = reader.receive_json()
             guard = speed.SpeedGuard(speed.MIN_SPEED)
@@ -109,14 +126,15 @@ def list_files(location: ObjectLocation, readers: ObjectReaders, allow_private: 
         TransientError: the store is unreachable.
     """
     _check_endpoint(location, allow_private)
-    with readers.reader() as reader, _described_errors(location):
-        reader.send(_request(location, "list"))
+    proxy = readers.proxy(location, allow_private)
+    with readers.reader() as reader, _described_errors(location, proxy):
+        reader.send(_request(location, "list", proxy))
         found = reader.receive_json()
         reader.receive_data(speed.SpeedGuard(speed.MIN_SPEED))
     return found["is_file"], list(found["files"])
 
 
-def _request(location: ObjectLocation, action: str) -> dict[str, Any]:
+def _request(location: ObjectLocation, action: str, proxy: GuardedProxy | None) -> dict[str, Any]:
     return {
         "action": action,
         "store": location.store,
@@ -124,7 +142,14 @@ def _request(location: ObjectLocation, action: str) -> dict[str, Any]:
         "path": location.path,
         "account": location.account,
         "account_domain": location.account_domain,
+        "proxy_port": proxy.server_port if proxy else 0,
     }
+
+
+def _custom_endpoint(location: ObjectLocation) -> str:
+    if location.store == "az":
+        return azure.custom_endpoint(location.account)
+    return s3.custom_endpoint() if location.store == "s3" else gcs.custom_endpoint()
 
 
 def _check_endpoint(location: ObjectLocation, allow_private: bool) -> None:
@@ -149,10 +174,12 @@ class _ReaderError(Exception):
 
 
 @contextmanager
-def _described_errors(location: ObjectLocation) -> Iterator[None]:
+def _described_errors(location: ObjectLocation, proxy: GuardedProxy | None) -> Iterator[None]:
     try:
         yield
     except _ReaderError as error:
+        if proxy and (refusal := proxy.refusal):
+            raise BadInput(f"{location.shown}: {refusal.message}", refusal.fix) from error
         raise _describe(location, error) from error
 
 

@@ -24,22 +24,25 @@ ACCESS_FIX = (
 
 def endpoint() -> str:
     """Return the URL that requests go to."""
-    return _custom_endpoint() or f"https://s3.{_region() or 'us-east-1'}.amazonaws.com"
+    return custom_endpoint() or f"https://s3.{_region() or 'us-east-1'}.amazonaws.com"
 
 
-def file_systems(bucket: str) -> Iterator[fs.FileSystem]:
+def file_systems(bucket: str, proxy_port: int) -> Iterator[fs.FileSystem]:
     """Yield the file system with the environment's credentials, then one without: public buckets need none."""
     from pyarrow import fs
 
     options: dict[str, Any] = {"connect_timeout": 15, "request_timeout": 60}
-    if custom := _custom_endpoint():
+    if custom := custom_endpoint():
         options["endpoint_override"] = custom
+    if proxy_port:
+        options["proxy_options"] = {"scheme": "http", "host": "127.0.0.1", "port": proxy_port}
     region = _region() or ("us-east-1" if custom else fs.resolve_s3_region(bucket))
     yield fs.S3FileSystem(region=region, **options)
     yield fs.S3FileSystem(region=region, anonymous=True, **options)
 
 
-def _custom_endpoint() -> str:
+def custom_endpoint() -> str:
+    """Return the URL that replaces that of AWS; empty if none is set."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
 
 

@@ -18,7 +18,7 @@ from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
 from steps.preflight import data_checks
-from steps.runtime import speed
+from steps.runtime import hosts, speed
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy
 from steps.runtime.speed import MinSpeed
@@ -185,6 +185,15 @@ def test_endpoints_pass_the_guard_of_addresses(tmp_path, store: ObjectStore, mon
         monkeypatch.setenv(name, value.replace("127.0.0.1", "169.254.169.254"))
     with pytest.raises(BadInput, match=r"169\.254\.169\.254 is a link-local or metadata address"):
         fetch_all([url], tmp_path, allow_private_hosts=True)
+
+
+def test_addresses_are_checked_when_connections_are_made(tmp_path, store: ObjectStore, monkeypatch) -> None:
+    """The host's name resolves to a public address when it is checked, and to a private one afterwards."""
+    url = store.put("rebound/a.jsonl", b"{}")
+    set_endpoint(store, store.port, monkeypatch)
+    monkeypatch.setattr(hosts, "check", lambda url, *, allow_private: None)
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1 is a loopback, private, link-local or metadata address"):
+        fetch_all([url], tmp_path)
 
 
 @one_store

@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Site:
-    """What checks read: the cluster, the plan of the site profile, and Argo's namespace."""
+    """Input of the checks: the cluster, the plan of the site profile, and Argo's namespace."""
 
     cluster: KubernetesClient
     plan: Plan

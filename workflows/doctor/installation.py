@@ -92,7 +92,7 @@ def check_semaphore(site: Site) -> Iterator[Finding]:
 
 def check_storage(site: Site) -> Iterator[Finding]:
     """Check the class of the work volumes, and the volume of base models."""
-    wanted = site.plan.storage.storage_class
+    chosen = site.plan.storage.storage_class
     classes = site.cluster.list(STORAGE_CLASSES)
     names = [item["metadata"]["name"] for item in classes]
     defaults = [
@@ -100,13 +100,13 @@ def check_storage(site: Site) -> Iterator[Finding]:
         for item in classes
         if (item["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
     ]
-    if wanted and wanted not in names:
-        yield fail("storage class", f"{wanted} not found", f"set storage.storageClass to one of: {', '.join(names)}")
-    elif not wanted and not defaults:
+    if chosen and chosen not in names:
+        yield fail("storage class", f"{chosen} not found", f"set storage.storageClass to one of: {', '.join(names)}")
+    elif not chosen and not defaults:
         fix = f"mark one as default, or set storage.storageClass in the site profile: {', '.join(names) or 'none'}"
         yield fail("storage class", "no default class", fix)
     else:
-        yield ok("storage class", wanted or f"{defaults[0]} (default)")
+        yield ok("storage class", chosen or f"{defaults[0]} (default)")
 
 
 def check_models_claim(site: Site) -> Iterator[Finding]:

@@ -254,14 +254,15 @@ def test_workflow_templates_and_cron_workflows_are_accepted() -> None:
 
 TAGS_IN_NAMES = [
     {"name": "main", "steps": [[task("run-{{workflow.name}}", "a")]]},
-    {"name": "main", "steps": [[task("a", "{{workflow.name}}")]]},
+    {"name": "main", "steps": [[task("a", "{{workflow.parameters.which}}")]]},
     leaf("main", EXIT, container={"volumeMounts": [{"name": "{{workflow.name}}", "mountPath": "/v"}]}),
 ]
 
 
 @pytest.mark.parametrize("template", TAGS_IN_NAMES)
 def test_tag_in_a_name_is_rejected(template: dict[str, Any]) -> None:
-    assert "does not support the tag in" in refused(workflow(template, leaf("a", EXIT)))
+    arguments = {"parameters": [{"name": "which", "value": "a"}]}
+    assert "does not support the tag in" in refused(workflow(template, leaf("a", EXIT), arguments=arguments))
 
 
 def test_tag_without_a_value_in_the_local_runner_is_rejected() -> None:

@@ -12,13 +12,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
+class ResponseCut(Exception):
+    """An application has ended without a complete response."""
+
+
 def error_response(
-    status: HTTPStatus, message: str, kind: str = "invalid_request_error", headers: Mapping[str, str] | None = None
+    status: HTTPStatus,
+    message: str,
+    kind: str = "invalid_request_error",
+    headers: Mapping[str, str] | None = None,
+    code: str = "",
 ) -> Response:
-    """Return an error in the form that OpenAI's API and vLLM use."""
+    """Return an error in the form that OpenAI's API and vLLM use; ``code`` is one of OpenAI's, or else the status."""
     # Texts of clients can have halves of surrogate pairs, which UTF-8 does not have.
     message = message.encode(errors="backslashreplace").decode()
-    error = {"message": message, "type": kind, "param": None, "code": int(status)}
+    error = {"message": message, "type": kind, "param": None, "code": code or int(status)}
     return JSONResponse({"error": error}, status, dict(headers or {}))
 
 
@@ -34,21 +42,30 @@ def replace_body(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Re
 
 
 async def call_app(app: ASGIApp, scope: Scope, receive: Receive) -> Response:
-    """Return the complete response of an application."""
+    """Return the complete response of an application.
+
+    Raises:
+        ResponseCut: It ended without a complete response.
+    """
     start: dict[str, Any] = {}
     chunks: list[bytes] = []
+    is_complete = False
 
     async def send(message: Message) -> None:
+        nonlocal is_complete
         if message["type"] == "http.response.start":
             start.update(message)
         elif message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
 
     try:
         await app(scope, receive, send)
     except Exception:
         if not start:  # Starlette responds with 500 and raises too
             raise
+    if not is_complete:
+        raise ResponseCut
     return with_body(Response(status_code=start["status"]), start.get("headers", []), b"".join(chunks))
 
 

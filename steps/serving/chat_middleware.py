@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steps.runtime.json_text import parse_json
 from steps.serving.allowlist import CHAT, CHAT_COMPLETIONS
-from steps.serving.asgi import call_app, error_response, replace_body
+from steps.serving.asgi import ResponseCut, call_app, error_response, replace_body
 
 MAX_BODY_BYTES = 1 << 20
 MAX_TOKENS = 200  # KAITO's default (max_length)
@@ -54,6 +54,8 @@ class ChatMiddleware:
             response = await self._chat(Request(scope, receive))
         except ClientDisconnect:
             return
+        except ResponseCut:
+            response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, "the answer was cut; send the request again")
         except BodyTooLarge:
             response = error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY_BYTES} bytes")
         except ValueError as error:

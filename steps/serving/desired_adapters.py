@@ -26,6 +26,9 @@ KIND_VARIABLE = "ARGOTUNE_SERVER_KIND"
 """Environment variable of a server with its kind: ``vllm`` or ``transformers``."""
 CONTEXT_VARIABLE = "ARGOTUNE_CONTEXT_LENGTH"
 """Environment variable of a server with its ``max-model-len``, if that is set."""
+REQUESTS_VARIABLE = "ARGOTUNE_REQUESTS_PER_MINUTE"
+TOKENS_VARIABLE = "ARGOTUNE_TOKENS_PER_MINUTE"
+"""Environment variables of a server with its rate limits (``rate_limits``); empty: none."""
 NUM_DIGITS = 12
 
 

@@ -1,4 +1,4 @@
-"""The ASGI middleware in front of every server: allow-list, ``POST /chat``, limits, and adapter changes."""
+"""The ASGI middleware in front of every server: allow-list, API keys, ``POST /chat``, limits, adapters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steps.serving.adapter_reloader import AdapterReloader
 from steps.serving.allowlist import RequestAllowlist
+from steps.serving.api_key_check import ApiKeyCheck
 from steps.serving.chat_middleware import ChatMiddleware
+from steps.serving.disconnect import CancelOnDisconnect
+from steps.serving.rate_limits import RateLimits
 from steps.serving.request_limits import RequestLimits
 
 
@@ -15,7 +18,8 @@ class ServingMiddleware:
 
     def __init__(self, app: ASGIApp, reloader: AdapterReloader | None = None) -> None:
         reloader = reloader or AdapterReloader(app)
-        self.app = RequestAllowlist(ChatMiddleware(RequestLimits(reloader), reloader.default_model))
+        limited = RequestLimits(RateLimits(CancelOnDisconnect(reloader)))
+        self.app = RequestAllowlist(ApiKeyCheck(ChatMiddleware(limited, reloader.default_model)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request through all of them; the reloader calls the server's LoRA API behind them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from steps.runtime.json_text import parse_json
 from steps.serving import desired_adapters
 from steps.serving.allowlist import CHAT_COMPLETIONS, COMPLETIONS
 from steps.serving.asgi import error_response, replace_body
+from steps.serving.request_texts import PARSED, iter_texts, list_prompts
 
 MAX_BODY_BYTES = 8 << 20
 MAX_N = 16
@@ -30,8 +31,25 @@ MAX_TOKEN_CHARS = 256
 """Longest token of a model without ``tokenizer.json``."""
 TEMPLATE_KWARGS = ("enable_thinking", "thinking", "reasoning_effort")
 """Accepted keys of ``chat_template_kwargs``: switches of reasoning models."""
-MEDIA = ("image_url", "input_audio", "audio_url", "video_url", "image", "audio", "video")
-"""Keys of content that is not tokenized as text."""
+MAX_STOPS = 16
+"""Maximum entries of lists that the server compares with each token of an answer."""
+MAX_STOP_CHARS = 256
+MAX_GRAMMAR_CHARS = 1 << 15
+"""Maximum characters of a JSON schema or grammar, which the server compiles."""
+STOPS = ("stop", "stop_token_ids", "bad_words")
+MAX_TOKEN_IDS = 1024
+TOKEN_LISTS = ("logit_bias", "allowed_token_ids")
+GRAMMARS = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+REJECTED = {
+    "chat_template": "the server uses the model's template",
+    "generation_config": "send max_tokens, temperature, top_p, seed and stop",
+    "mm_processor_kwargs": "the server sets them",
+    "media_io_kwargs": "the server sets them",
+    "kv_transfer_params": "the server sets them",
+    "vllm_xargs": "the server sets them",
+    "use_beam_search": "send n",
+}
+"""Keys that circumvent other limits or change how the server works, with what to do instead."""
 
 
 class RequestError(Exception):
@@ -70,17 +88,20 @@ class RequestLimits:
         try:
             request = parse_object(await read_body(Request(scope, receive), MAX_BODY_BYTES))
             self.check(request)
+            body = _serialize(request)
         except ClientDisconnect:
             return
         except RequestError as error:
             await error_response(error.status, str(error))(scope, receive, send)
             return
-        await self.app(*replace_body(scope, receive, json.dumps(request).encode()), send)
+        scope, receive = replace_body(scope, receive, body)
+        await self.app({**scope, PARSED: request}, receive, send)
 
     def check(self, request: Mapping[str, Any]) -> None:
         """Raise RequestError if a parsed request exceeds a limit."""
-        if request.get("chat_template") is not None:
-            raise RequestError("chat_template is not accepted: the server uses the model's template")
+        for key, instead in REJECTED.items():
+            if request.get(key) not in (None, False):
+                raise RequestError(f"{key} is not accepted: {instead}")
         kwargs = request.get("chat_template_kwargs")
         if kwargs is not None and not isinstance(kwargs, dict):
             raise RequestError("chat_template_kwargs must be an object")
@@ -91,12 +112,21 @@ class RequestLimits:
             _check_integer(request, key, MAX_N)
         for key in ("max_tokens", "max_completion_tokens"):
             _check_integer(request, key, self.context or MAX_TOKENS)
+        for key in STOPS:
+            _check_list(request, key, MAX_STOPS)
+        for key in TOKEN_LISTS:
+            _check_list(request, key, MAX_TOKEN_IDS)
+        _check_grammars(request)
         self._check_prompts(request.get("prompt"))
-        self._check_length(sum(map(len, _texts([request.get("messages"), request.get("tools")]))))
+        messages = request.get("messages")
+        if self.context and isinstance(messages, list) and len(messages) > self.context:
+            message = f"{len(messages)} messages have more tokens than the context ({self.context})"
+            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self._check_length(sum(map(len, iter_texts([request.get("messages"), request.get("tools")]))))
 
     def _check_prompts(self, prompt: Any) -> None:
         """Check a prompt: a text, token ids, or a list of these."""
-        prompts = prompt if isinstance(prompt, list) and not _are_tokens(prompt) else [prompt]
+        prompts = list_prompts(prompt)
         if len(prompts) > MAX_N:
             raise RequestError(f"{len(prompts)} prompts exceed the maximum ({MAX_N})")
         for one in prompts:
@@ -157,6 +187,14 @@ def _is_unicode(content: dict[str, Any]) -> bool:
     return True
 
 
+def _serialize(request: Mapping[str, Any]) -> bytes:
+    """Return a request as JSON that any server can read: without NaN and infinity."""
+    try:
+        return json.dumps(request, allow_nan=False).encode()
+    except ValueError:
+        raise RequestError("the body has a number that is not finite") from None
+
+
 def read_context(base: Path) -> int:
     """Return the context length in a model's ``config.json``, with its RoPE scaling; 0 if it has none."""
     try:
@@ -187,18 +225,18 @@ def _check_integer(request: Mapping[str, Any], key: str, limit: int) -> None:
         raise RequestError(f"{key} must be an integer from 1 to {limit}")
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts of messages; images, audio and video have other limits."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, list):
-            stack += item
-        elif isinstance(item, dict):
-            stack += [entry for key, entry in item.items() if key not in MEDIA]
+def _check_list(request: Mapping[str, Any], key: str, limit: int) -> None:
+    value = request.get(key)
+    entries = [value] if isinstance(value, str) else value
+    if entries is None:
+        return
+    if not isinstance(entries, list | dict) or len(entries) > limit:
+        raise RequestError(f"{key} must have at most {limit} entries")
+    if any(len(str(entry)) > MAX_STOP_CHARS for entry in entries):
+        raise RequestError(f"an entry of {key} exceeds {MAX_STOP_CHARS} characters")
 
 
-def _are_tokens(prompt: list[Any]) -> bool:
-    return bool(prompt) and isinstance(prompt[0], int)
+def _check_grammars(request: Mapping[str, Any]) -> None:
+    for key in GRAMMARS:
+        if key in request and len(json.dumps(request[key])) > MAX_GRAMMAR_CHARS:
+            raise RequestError(f"{key} exceeds {MAX_GRAMMAR_CHARS} characters")

@@ -21,7 +21,9 @@ from typing import Any
 
 from steps.models.compute_dtype import compute_dtype, use_physical_cores
 from steps.models.model import choose_device
+from steps.serving.generation import InvalidRequest, generation_state
 from steps.serving.middleware import ServingMiddleware
+from steps.serving.request_limits import read_context
 from steps.serving.transformers_logprobs import LogprobsHandler
 
 
@@ -52,6 +54,7 @@ def model_manager(name: str, base: Path, dtype: str = "") -> Any:
     class ServedModels(ModelManager):
         def __init__(self) -> None:
             super().__init__(device=_device(), dtype=dtype or compute_dtype(choose_device(), base), model_timeout=-1)
+            self.context = read_context(base)
             self.loaded = {name: (self._load_model(f"{base}@main"), self._load_processor(f"{base}@main"))}
 
         def add(self, adapter: str, folder: Path) -> None:
@@ -84,9 +87,8 @@ def build_app(models: Any) -> Any:
     """Return the library's FastAPI application with ``models``, the LoRA API, and errors in OpenAI's form."""
     from transformers.cli.serving.server import build_server
     from transformers.cli.serving.transcription import TranscriptionHandler
-    from transformers.cli.serving.utils import GenerationState
 
-    state = GenerationState()
+    state = generation_state(models.context)
     chat, completion, response = _handlers()
     app = build_server(
         models,
@@ -102,7 +104,7 @@ def build_app(models: Any) -> Any:
 
 
 def _handlers() -> tuple[Any, Any, Any]:
-    """Return the library's classes for chat, completions and responses; they reject a request without a model."""
+    """Return the library's classes for chat, completions and responses; they reject what the library ignores."""
     from transformers.cli.serving.chat_completion import ChatCompletionHandler
     from transformers.cli.serving.completion import CompletionHandler
     from transformers.cli.serving.response import ResponseHandler
@@ -113,10 +115,18 @@ def _handlers() -> tuple[Any, Any, Any]:
                 raise UnknownModel("")
             return super()._resolve_model(body)  # type: ignore[misc]
 
-    class Chat(LogprobsHandler, NamedModel, ChatCompletionHandler):  # type: ignore[misc]
+    class KnownFields(NamedModel):
+        def _validate_request(self, body: dict[str, Any]) -> None:
+            if (body.get("n") or 1) != 1:
+                raise InvalidRequest("n must be 1: the transformers server returns one answer")
+            if (limit := body.pop("max_completion_tokens", None)) is not None:  # ignored by the library
+                body["max_tokens"] = limit
+            super()._validate_request(body)  # type: ignore[misc]
+
+    class Chat(LogprobsHandler, KnownFields, ChatCompletionHandler):  # type: ignore[misc]
         pass
 
-    class Completion(NamedModel, CompletionHandler):
+    class Completion(KnownFields, CompletionHandler):
         pass
 
     class Response(NamedModel, ResponseHandler):
@@ -149,11 +159,21 @@ def _add_lora_api(app: Any, models: Any, state: Any) -> None:
 
 
 def _add_error_handlers(app: Any, models: Any) -> None:
+    from fastapi import HTTPException
+
     @app.exception_handler(UnknownModel)
     async def unknown_model(request: Any, error: UnknownModel) -> Any:
         served = ", ".join(models.loaded)
         message = f"The model `{error}` does not exist." if str(error) else "The request has no model."
         return _error_response(404, "NotFoundError", f"{message} Available models: {served}.", "model")
+
+    @app.exception_handler(InvalidRequest)
+    async def invalid(request: Any, error: InvalidRequest) -> Any:
+        return _error_response(400, "invalid_request_error", str(error))
+
+    @app.exception_handler(HTTPException)
+    async def rejected(request: Any, error: HTTPException) -> Any:
+        return _error_response(error.status_code, "invalid_request_error", str(error.detail))
 
     @app.exception_handler(Exception)
     async def failed(request: Any, error: Exception) -> Any:

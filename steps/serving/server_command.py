@@ -20,7 +20,7 @@ from steps.models import adapter_compat
 from steps.models.adapter_compat import ServedAdapter
 from steps.runtime import files
 from steps.runtime.errors import BadInput
-from steps.serving import desired_adapters, vllm_flags, vllm_probe
+from steps.serving import api_keys, desired_adapters, vllm_flags, vllm_probe
 from steps.serving.server import HOST
 from steps.serving.vllm_probe import Vllm
 
@@ -31,10 +31,11 @@ MIDDLEWARE_FILES = (
     *("models/adapter.py", "models/adapter_compat.py", "models/adapter_weights.py"),
     *("serving/__init__.py", "serving/middleware.py", "serving/allowlist.py", "serving/asgi.py"),
     *("serving/chat_middleware.py", "serving/adapter_reloader.py", "serving/adapter_fetch.py"),
-    *("serving/desired_adapters.py", "serving/request_limits.py"),
+    *("serving/desired_adapters.py", "serving/request_limits.py", "serving/request_texts.py"),
+    *("serving/api_keys.py", "serving/api_key_check.py", "serving/rate_limits.py", "serving/disconnect.py"),
 )
 """Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", api_keys.CLIENT_VARIABLE)
 RESERVED = {
     "model": "set the preset",
     "served-model-name": "remove it: the name is that of the preset",

@@ -1,0 +1,60 @@
+"""ASGI middleware that cancels a request for completions when its client hangs up.
+
+Servers differ in which requests they cancel themselves: transformers ends streams only, and generates other answers to
+their end while all requests behind them wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from steps.serving.request_texts import PARSED
+
+
+class CancelOnDisconnect:
+    """Middleware behind ``RequestLimits``, which has read the body of the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; cancel it if the client hangs up before the response is complete."""
+        if PARSED not in scope:
+            await self.app(scope, receive, send)
+            return
+        messages = [await receive()]
+        hung_up = asyncio.ensure_future(_wait_for_disconnect(receive))
+        is_complete = False
+
+        async def receive_shared() -> Message:
+            if messages:
+                return messages.pop()
+            await asyncio.shield(hung_up)
+            return {"type": "http.disconnect"}
+
+        async def send_recorded(message: Message) -> None:
+            nonlocal is_complete
+            await send(message)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        request = asyncio.ensure_future(self._answer(scope, receive_shared, send_recorded))
+        try:
+            await asyncio.wait([request, hung_up], return_when=asyncio.FIRST_COMPLETED)
+            if not request.done() and not is_complete:  # else the server completes its own work
+                request.cancel()
+            await asyncio.wait([request])
+            if not request.cancelled():
+                request.result()
+        finally:
+            request.cancel()
+            hung_up.cancel()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

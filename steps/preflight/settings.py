@@ -57,6 +57,8 @@ class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions):
     """Folder with docker's config.json for them; empty: ``DOCKER_CONFIG``."""
     access_secret: str = ""
     """Secret with the key ``HF_TOKEN``."""
+    api_keys_secret: str = ""
+    """Secret with the API keys of the served model."""
     registry_secrets: list[str] = []
     """Names of the Secrets that the folders above are mounted from, and ``DOCKER_CONFIG``'s."""
     storage_class: str = ""

@@ -17,6 +17,7 @@ from steps.oci.credentials import config_files
 from steps.preflight.settings import Result, Settings
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 from steps.runtime.retry import RetryPolicy
+from steps.serving import api_keys
 
 Outcomes = Iterator[str | StepError]
 RETRY = RetryPolicy(max_attempts=2, max_retry_after_seconds=120.0)
@@ -98,6 +99,15 @@ def _secrets(settings: Settings) -> Outcomes:
                 f"Secret {settings.access_secret} not found, or it has no key HF_TOKEN",
                 f"kubectl create secret generic {settings.access_secret} --from-literal=HF_TOKEN=..."
                 " (outside a cluster: export HF_TOKEN)",
+            )
+    keys = os.environ.get(api_keys.FOLDER_VARIABLE, "")
+    if settings.api_keys_secret and keys:  # only the step has them mounted
+        if api_keys.read_client_key(keys):
+            yield f"Secret {settings.api_keys_secret} has API keys"
+        else:
+            yield BadInput(
+                f"Secret {settings.api_keys_secret} not found, or it has no valid API key",
+                api_keys.creation_fix(settings.api_keys_secret),
             )
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return  # a local run can also use docker's configuration, which the registry checks

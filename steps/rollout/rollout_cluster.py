@@ -24,6 +24,7 @@ from steps.rollout import (
     answer_check,
     image_volumes,
     probability_check,
+    server_access,
     service_manifests,
     service_release,
     service_update,
@@ -46,6 +47,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     """Deploy base model and adapters to the cluster and ask the question; for errors see ``steps.rollout.step``."""
     end = time.monotonic() + settings.deadline_seconds
     cluster = kubernetes_client.connect(sleep)
+    server_access.keys_folder(settings)
     release = build_release(settings)
     known = service_release.read_releases(cluster, settings.name)
     track = CANARY if settings.canary and known.current else STABLE

@@ -21,7 +21,7 @@ from typing import Any
 from steps.models import adapter_compat
 from steps.models.adapter import adapter_digest
 from steps.models.adapter_compat import ServedAdapter
-from steps.rollout import adapter_sources, answer_check, probability_check
+from steps.rollout import adapter_sources, answer_check, probability_check, server_access
 from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
@@ -42,6 +42,8 @@ class Service:
     """Configuration of a server, and its desired adapters."""
 
     choice: Choice
+    api_keys: str
+    """Folder of the clients' API keys; empty: requests need none."""
     base: Path
     base_name: str
     adapters: Sequence[DesiredAdapter]
@@ -105,6 +107,7 @@ def _service(settings: Settings) -> Service:
     from steps.models.model import fetch_model
 
     user_arguments = server_command.normalize_arguments(settings.server_arguments)
+    keys = server_access.keys_folder(settings)
     transformers = settings.runtime == "transformers"
     choice = server_command.require_server("transformers") if transformers else server_command.choose_server()
     sources = adapter_sources.list_sources(settings)
@@ -135,10 +138,11 @@ def _service(settings: Settings) -> Service:
         "arguments": arguments,
         "template": template,
         "port": settings.port,
+        "access": server_access.environment(settings, keys),
     }
     digest = files.sha256_text(json.dumps(config, sort_keys=True))
     desired = [_cache_adapter(settings, adapter) for adapter in adapters]
-    return Service(choice, base, adapter_sources.base_name(settings), desired, arguments, template, digest)
+    return Service(choice, keys, base, adapter_sources.base_name(settings), desired, arguments, template, digest)
 
 
 def _cache_adapter(settings: Settings, adapter: ServedAdapter) -> DesiredAdapter:
@@ -245,6 +249,7 @@ def _start(settings: Settings, service: Service) -> Server:
         command=server_command.build_command(service.choice, service.base, service.base_name, arguments, port),
         settings=service.digest,
         mark=secrets.token_hex(8),
+        api_keys=service.api_keys,
     )
     environment = server_command.build_environment(
         service.choice,
@@ -254,6 +259,7 @@ def _start(settings: Settings, service: Service) -> Server:
         server.adapters_file(new, folder),
         folder / "middleware",
     )
+    environment |= server_access.environment(settings, service.api_keys)
     return server.start(new, _starting(settings), _log(settings), environment)
 
 

@@ -21,7 +21,7 @@ from steps.kubernetes.pod_policy import (
     preferred_nodes,
     require_label,
 )
-from steps.rollout import server_pod_options
+from steps.rollout import server_access, server_pod_options
 from steps.rollout.settings import Settings
 from steps.serving import desired_adapters
 from steps.serving.drain import DRAIN_SECONDS, PORT
@@ -30,6 +30,7 @@ Document = dict[str, Any]
 SERVER = "server"
 SERVICE_LABEL = "argotune.dev/service"
 CONFIG, ADAPTERS, MODELS, VOLUMES = "/etc/argotune", "/mnt/adapters", "/mnt/models", "/mnt/adapter"
+API_KEYS = "/mnt/api-keys"
 
 
 def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
@@ -107,10 +108,12 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         "server-arguments": json.dumps(arguments, sort_keys=True),
         **({"runtime": settings.runtime} if settings.runtime != "vllm" else {}),
     }
+    access = server_access.environment(settings, API_KEYS)
     environment = [
         {"name": desired_adapters.FILE_VARIABLE, "value": f"{CONFIG}/adapters.json"},
         {"name": desired_adapters.FOLDER_VARIABLE, "value": ADAPTERS},
         {"name": "HF_HOME", "value": f"{MODELS}/huggingface"},
+        *({"name": name, "value": value} for name, value in access.items() if value),
     ]
     if settings.access_secret:
         secret = {"name": settings.access_secret, "key": "HF_TOKEN"}
@@ -139,6 +142,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
             {"name": "shm", "mountPath": "/dev/shm"},
             *([{"name": "pull-secret", "mountPath": "/mnt/pull-secret", "readOnly": True}]
               if settings.registry_secret else []),
+            *([{"name": "api-keys", "mountPath": API_KEYS, "readOnly": True}] if settings.api_keys_secret else []),
             *({"name": f"adapter-{name}", "mountPath": f"{VOLUMES}/{name}", "readOnly": True}
               for name in settings.adapter_volumes),
         ],
@@ -175,6 +179,9 @@ def _volumes(settings: Settings) -> list[Document]:
         items = [{"key": ".dockerconfigjson", "path": "config.json"}]
         secret = {"secretName": settings.registry_secret, "items": items, "optional": True}
         volumes.append({"name": "pull-secret", "secret": secret})
+    if settings.api_keys_secret:
+        # Required, as a server without keys would answer nobody; the whole Secret, so that new entries appear.
+        volumes.append({"name": "api-keys", "secret": {"secretName": settings.api_keys_secret}})
     volumes += [{"name": f"adapter-{name}", **volume} for name, volume in settings.adapter_volumes.items()]
     return volumes
 

@@ -14,6 +14,8 @@ MAX_TOKENS = 200
 GREETING = "Hello!"
 Gateway = Annotated[str, Pattern(r"([-a-z0-9.]+/[-a-z0-9.]+)?", "a Gateway as NAMESPACE/NAME")]
 Namespace = Annotated[str, Pattern(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?|\*", "the name of a namespace, or *")]
+SecretName = Annotated[str, Pattern(r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?)?", "the name of a Secret")]
+MAX_PER_MINUTE = 1_000_000_000
 Url = Annotated[str, Pattern(r"(https?://\S+)?", "a URL such as http://prometheus.monitoring:9090")]
 
 
@@ -26,6 +28,15 @@ class RolloutOptions(Options):
     """Port of a local server; 0: the first free one from 8000 on. A cluster's Service has KAITO's ports."""
     runtime: Literal["vllm", "transformers"] = "vllm"
     """Server (KAITO `kaito.sh/runtime`). Only a local run without vLLM falls back to `transformers`."""
+    api_keys_secret: SecretName = ""
+    """Secret whose entries are the API keys of clients, each NAME: KEY; requests need one of them. Changed entries
+    apply without a restart. The run's own requests use the entry `argotune`, or else the first. Local runs:
+    `--volume SECRET=DIRECTORY`."""
+    requests_per_minute: int = Field(0, ge=0, le=MAX_PER_MINUTE)
+    """Requests for completions that a server accepts per minute and API key, or from all clients without
+    `apiKeysSecret`; more get HTTP 429 with Retry-After; 0: no limit."""
+    tokens_per_minute: int = Field(0, ge=0, le=MAX_PER_MINUTE)
+    """Prompt and answer tokens that a server accepts per minute, as for `requestsPerMinute`; 0: no limit."""
     replicas: int = Field(1, ge=1, le=100)
     """Cluster: servers behind the Service (KAITO InferenceSet `spec.replicas`)."""
     max_replicas: int = Field(0, ge=0, le=1000)

@@ -7,6 +7,7 @@ A terminating pod is removed from the Service, so it receives no new requests.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -30,8 +31,9 @@ def drain(
     """Wait until the server has no requests in progress, or ``DRAIN_SECONDS`` have passed."""
     end = clock() + DRAIN_SECONDS
     sleep(ENDPOINT_REMOVAL_SECONDS)
-    while serving_client.get_state(address).get("running") and clock() < end:
-        sleep(1.0)
+    with contextlib.suppress(serving_client.Unauthorized):  # the Secret was emptied: nobody gets an answer
+        while serving_client.get_state(address).get("running") and clock() < end:
+            sleep(1.0)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from steps.runtime import files
 from steps.runtime.entrypoint import parse
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
-from steps.serving import desired_adapters, server_command
+from steps.serving import api_keys, desired_adapters, server_command
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.server_command import served_name
 
@@ -66,6 +66,9 @@ def prepare(settings: Settings) -> Program:
     arguments = server_command.normalize_arguments(settings.server_arguments)
     choice = server_command.require_server(settings.runtime)
     print(f"server: {choice.reason}", flush=True)
+    keys = os.environ.get(api_keys.FOLDER_VARIABLE, "")
+    if keys and not api_keys.read_client_key(keys):
+        raise BadInput(f"{keys} has no valid API key", "add an entry NAME: KEY to the Secret of pipeline.rollout")
     if unused := server_command.unused_arguments(choice, arguments):
         print(f"not supported by the transformers server, ignored: {', '.join(unused)}", flush=True)
     print(f"fetching base model {settings.model}", flush=True)

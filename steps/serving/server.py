@@ -66,6 +66,8 @@ class Server:
     """Identity of the process (``steps.runtime.process_identity``)."""
     adapters: list[dict[str, str]] = dataclasses.field(default_factory=list)
     """Adapters that have answered (``steps.serving.desired_adapters``)."""
+    api_keys: str = ""
+    """Folder of the clients' API keys; empty: requests need none."""
 
     @property
     def port(self) -> int:

@@ -15,7 +15,7 @@ from steps.models.token_distributions import Position
 from steps.runtime import files
 from steps.runtime.errors import StepError, TimeLimit, TransientError
 from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
-from steps.serving import desired_adapters
+from steps.serving import api_keys, desired_adapters
 from steps.serving.desired_adapters import DesiredAdapter
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class RequestRejected(StepError):
     """The server rejects a request (HTTP 4xx), so a retry would fail too."""
 
 
+class Unauthorized(StepError):
+    """The server requires another API key."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer of a model."""
@@ -46,12 +50,17 @@ class Answer:
 
 
 def get_state(address: str, timeout: float = 5.0) -> dict[str, Any]:
-    """Return the state of the server's adapters (``GET /adapters``); empty if it does not answer."""
+    """Return the state of the server's adapters (``GET /adapters``); empty if it does not answer.
+
+    Raises:
+        Unauthorized: The server requires another API key.
+    """
     import requests
 
     try:
         with session() as client:
             response = client.get(f"{address}/adapters", timeout=timeout)
+            _raise_if_unauthorized(response)
             content = response.json() if response.status_code == 200 else {}
     except (requests.RequestException, ValueError):
         return {}
@@ -100,7 +109,9 @@ def wait_for_adapters(
         sleep(POLL_SECONDS)
 
 
-def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) -> list[str]:
+def list_models(
+    address: str, timeout: float = 20.0, sleep: Sleep = time.sleep, api_key: str = ""
+) -> list[str]:
     """Return the names of the models, the base model first.
 
     Raises:
@@ -108,7 +119,7 @@ def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) 
     """
 
     def request_models(seconds: float) -> list[str]:
-        with session() as client:
+        with session(api_key) as client:
             response = client.get(f"{address}/v1/models", timeout=seconds)
         _raise_for_status(response, f"{address}/v1/models returned")
         try:
@@ -142,9 +153,11 @@ def complete(
     max_tokens: int,
     timeout: float,
     sleep: Sleep = time.sleep,
+    api_key: str = "",
 ) -> str:
     """Return the answer to one question; for errors see ``chat``."""
-    return chat(address, model, [{"role": "user", "content": question}], max_tokens, timeout, sleep).content
+    messages = [{"role": "user", "content": question}]
+    return chat(address, model, messages, max_tokens, timeout, sleep, api_key=api_key).content
 
 
 def chat(
@@ -155,6 +168,7 @@ def chat(
     timeout: float,
     sleep: Sleep = time.sleep,
     top_logprobs: int = 0,
+    api_key: str = "",
 ) -> Answer:
     """Return the answer to messages by ``/v1/chat/completions`` (greedy, so that it is deterministic).
 
@@ -162,6 +176,7 @@ def chat(
     server rejects the request for them.
 
     Raises:
+        Unauthorized: The server requires another API key (see ``session``).
         RequestRejected: The server rejects the request.
         StepError: All attempts fail.
         TimeLimit: The server does not answer within ``timeout`` seconds.
@@ -170,7 +185,7 @@ def chat(
     probabilities = {"logprobs": True, "top_logprobs": top_logprobs, "return_tokens_as_token_ids": True}
 
     def request_answer(seconds: float) -> Answer:
-        with session() as client:
+        with session(api_key) as client:
             url = f"{address}/v1/chat/completions"
             response = client.post(url, json=request | (probabilities if top_logprobs else {}), timeout=seconds)
             if top_logprobs and 400 <= response.status_code < 500 and response.status_code not in TRANSIENT_STATUS:
@@ -185,10 +200,19 @@ def _raise_for_status(response: Any, subject: str) -> None:
     """Raise the error of a response other than 200."""
     if response.status_code == 200:
         return
+    _raise_if_unauthorized(response)
     message = f"{subject} HTTP {response.status_code}: {response.text[:500]}"
     if response.status_code in TRANSIENT_STATUS:
         raise TransientError(message, retry_after=retry_after(response))
     raise RequestRejected(message) if response.status_code < 500 else StepError(message)
+
+
+def _raise_if_unauthorized(response: Any) -> None:
+    if response.status_code == 401:
+        fix = (
+            f"set {api_keys.CLIENT_VARIABLE} to a key of its Secret, or {api_keys.FOLDER_VARIABLE} to a directory"
+        )
+        raise Unauthorized(f"{response.url} returned HTTP 401: the API key is missing or not valid", fix)
 
 
 def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Sleep) -> T:
@@ -223,12 +247,18 @@ def _parse_answer(choice: Mapping[str, Any]) -> Answer:
     return Answer(str(message.get("content") or ""), str(reasoning), is_truncated, positions)
 
 
-def session() -> Any:
-    """Return an HTTP session without proxies, with the API key of vLLM if ``VLLM_API_KEY`` is set."""
+def session(api_key: str = "") -> Any:
+    """Return an HTTP session without proxies, with an API key.
+
+    Args:
+        api_key: Key; empty: from the folder ``$ARGOTUNE_API_KEYS``, or else ``$ARGOTUNE_API_KEY`` or vLLM's own.
+    """
     import requests
 
     client = requests.Session()
     client.trust_env = False
-    if key := os.environ.get("VLLM_API_KEY"):
+    key = api_key or api_keys.read_client_key(os.environ.get(api_keys.FOLDER_VARIABLE, ""))
+    key = key or os.environ.get(api_keys.CLIENT_VARIABLE, "") or os.environ.get("VLLM_API_KEY", "")
+    if key:
         client.headers["Authorization"] = f"Bearer {key}"
     return client

@@ -15,6 +15,7 @@ from typing import Any
 from steps.oci import reference
 from steps.runtime.errors import BadInput
 from steps.runtime.json_text import parse_json
+from steps.serving import api_keys
 from steps.tune.tracking_tools import required_keys
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
@@ -49,6 +50,7 @@ class ReferencedObjects:
             return
         self._check_registry_secrets(plan)
         self._check_access_secret(plan)
+        self._check_api_keys(plan)
         self._check_tracking_secret(plan)
         self._check_storage(plan)
         self._check_volumes(plan)
@@ -89,6 +91,18 @@ class ReferencedObjects:
         if secret is not None and not (secret.get("data") or {}).get("HF_TOKEN"):
             fix = f"run kubectl create secret generic {name} --from-literal=HF_TOKEN=..."
             self._report(path, f"Secret {name} has no key HF_TOKEN", fix)
+
+    def _check_api_keys(self, plan: Plan) -> None:
+        name, path = plan.rollout.api_keys_secret if plan.rollout else "", "pipeline.rollout.apiKeysSecret"
+        secret = self._find("v1", "secrets", name, path) if name else None
+        if secret is None:
+            return
+        decoded = {key: _decode(value) for key, value in (secret.get("data") or {}).items()}
+        wrong = {key: problem for key, text in decoded.items() if (problem := api_keys.key_problem(text.strip()))}
+        for key, problem in wrong.items():
+            self._report(path, f"entry {key} of Secret {name} is not an API key: {problem}", "replace it")
+        if not decoded:
+            self._report(path, f"Secret {name} has no entries", api_keys.creation_fix(name))
 
     def _check_tracking_secret(self, plan: Plan) -> None:
         tracking, path = plan.tracking, "pipeline.tracking.secret"
@@ -186,6 +200,13 @@ def _registries(secret: Mapping[str, Any]) -> set[str] | None:
         return {_host(name) for name, entry in entries.items() if entry}
     except (KeyError, TypeError, AttributeError, ValueError, binascii.Error):
         return None
+
+
+def _decode(value: Any) -> str:
+    try:
+        return base64.b64decode(value, validate=True).decode("latin-1")
+    except (TypeError, ValueError, binascii.Error):
+        return ""
 
 
 def _registry(image: str) -> str:

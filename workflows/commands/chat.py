@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steps.runtime import terminal
 from workflows.commands import stop
 from workflows.errors import ArgotuneError, InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from steps.serving.server import Server
 
 EXAMPLES = """Examples:
   # Ask the adapter
@@ -18,6 +23,8 @@ EXAMPLES = """Examples:
   argotune chat --cluster oncall -n argotune "What can you do?"
   # Ask the base model
   argotune chat --model smollm2-135m-instruct "What can you do?"
+  # Use the API key of a client
+  argotune chat --api-key-file keys/alice "What can you do?"
 """
 
 
@@ -30,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "Namespace of the service (default: $ARGO_NAMESPACE, the site profile's, or the context's)"
     parser.add_argument("-n", "--namespace", default="", help=text)
     parser.add_argument("--model", help="Name of a served model (default: the adapter)")
+    text = "File with an API key (default: $ARGOTUNE_API_KEY, or the keys that the run serves with)"
+    parser.add_argument("--api-key-file", metavar="FILE", type=Path, help=text)
     parser.add_argument("--max-tokens", type=int, default=200, help="Maximum tokens of the answer (default: 200)")
     stop.add_runs_dir(parser)
 
@@ -43,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """
     question = sys.stdin.read() if args.question == "-" else args.question
     if not args.cluster:
-        return _ask(*_local_server(args), question, args)
+        running = _local_server(args)
+        return _ask(running.endpoint, running.models, question, args, _api_key(args, running.api_keys))
     if args.run:
         raise InvalidInput(Problem("--run cannot be combined with --cluster", fix="pass one of them"))
     from workflows.commands import port_forward
@@ -51,11 +61,13 @@ def run(args: argparse.Namespace) -> int:
     with port_forward.reach(args.cluster, args.namespace) as address:
         from steps.serving import serving_client
 
-        return _ask(address, serving_client.list_models(address, sleep=time.sleep), question, args)
+        key = _api_key(args)
+        models = serving_client.list_models(address, sleep=time.sleep, api_key=key)
+        return _ask(address, models, question, args, key)
 
 
-def _local_server(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Return address and models of the served run."""
+def _local_server(args: argparse.Namespace) -> Server:
+    """Return the server of the served run."""
     from steps.serving import server
 
     runs = Path(args.runs_dir)
@@ -67,10 +79,10 @@ def _local_server(args: argparse.Namespace) -> tuple[str, list[str]]:
         message = f"several runs are served: {names}" if served else f"no run is served in {args.run or runs}"
         raise InvalidInput(Problem(message, fix="select one with --run" if served else "run argotune run FILE"))
     (running,) = served.values()
-    return running.endpoint, list(running.models)
+    return running
 
 
-def _ask(address: str, models: list[str], question: str, args: argparse.Namespace) -> int:
+def _ask(address: str, models: list[str], question: str, args: argparse.Namespace, key: str) -> int:
     """Print the answer of a model, by default of the first adapter: the base model is the first of all."""
     from steps.runtime.errors import StepError
     from steps.serving import serving_client
@@ -80,8 +92,21 @@ def _ask(address: str, models: list[str], question: str, args: argparse.Namespac
         fix = f"use one of {', '.join(models)}"
         raise InvalidInput(Problem(f"model {model!r} is not served", "--model", fix=fix))
     try:
-        answer = serving_client.complete(address, model, question, args.max_tokens, timeout=600)
+        answer = serving_client.complete(address, model, question, args.max_tokens, timeout=600, api_key=key)
         print(terminal.escape(answer) if sys.stdout.isatty() else answer)
     except StepError as error:
         raise ArgotuneError(str(error)) from None
     return 0
+
+
+def _api_key(args: argparse.Namespace, folder: str = "") -> str:
+    """Return the key of ``--api-key-file``, of the environment, or of a run's folder of keys."""
+    from steps.serving import api_keys
+
+    if args.api_key_file:
+        try:
+            return api_keys.read_key_file(args.api_key_file)
+        except (OSError, ValueError) as error:
+            message = f"no API key in {args.api_key_file}: {getattr(error, 'strerror', None) or error}"
+            raise InvalidInput(Problem(message, "--api-key-file", fix="pass a file with one key")) from None
+    return os.environ.get(api_keys.CLIENT_VARIABLE, "") or api_keys.read_client_key(folder)

@@ -72,6 +72,7 @@ def preflight(plan: Plan) -> Preflight:
     if plan.rollout:
         values["adapter_images"] = [adapter.image for adapter in plan.rollout.adapters if adapter.image]
         values |= {"adapter_config": ADAPTER_SECRET} if plan.rollout.pull_secret else {}
+        values["api_keys_secret"] = plan.rollout.api_keys_secret
     if plan.output:
         values |= _output(plan) | {"immutable": plan.output.immutable and not plan.schedule}
     if is_tracked(plan) and plan.tracking:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hera.workflows import Parameter, Suspend
 
+from steps.serving.api_keys import FOLDER_VARIABLE
 from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
 from workflows.compile.parameters import IMAGE, TUNING, data_inputs, parameter_defaults
@@ -15,6 +16,7 @@ from workflows.compile.settings import required
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import (
     ADAPTER_SECRET,
+    API_KEYS,
     AT_ROOT,
     MODELS_MOUNT,
     PULL_SECRET,
@@ -24,6 +26,7 @@ from workflows.compile.volumes import (
     WorkPaths,
     adapter_mounts,
     adapter_secret_mounts,
+    api_key_mounts,
     data_mounts,
     output_mounts,
 )
@@ -49,11 +52,13 @@ def preflight(plan: Plan) -> StepTemplate:
         mounts=[
             *(data_mounts(data) if data else []),
             *adapter_secret_mounts(plan),
+            *api_key_mounts(plan),
             *output_mounts(plan),
         ],
         env=[
             *_hub_and_data(plan),
             *_push_config(plan),
+            *_api_keys(plan),
             *tracking.environment(plan),
         ],
         retries=Retries(2),
@@ -197,8 +202,17 @@ def rollout(plan: Plan) -> StepTemplate:
         "rollout",
         settings.rollout(plan),
         inputs=["image-digest", "image-reference"] if plan.tuning else [],
-        mounts=[WORK_MOUNT, MODELS_MOUNT, *adapter_mounts(plan), *adapter_secret_mounts(plan)],
-        env=[pod.docker_config(ADAPTER_SECRET)] if required(plan.rollout).pull_secret else [],
+        mounts=[
+            WORK_MOUNT,
+            MODELS_MOUNT,
+            *adapter_mounts(plan),
+            *adapter_secret_mounts(plan),
+            *api_key_mounts(plan),
+        ],
+        env=[
+            *([pod.docker_config(ADAPTER_SECRET)] if required(plan.rollout).pull_secret else []),
+            *_api_keys(plan),
+        ],
         requests=pod.DATA,
         retries=Retries(1),
         timeout="2h",
@@ -241,6 +255,11 @@ def _hub_and_data(plan: Plan) -> list[pod.SecretEnv]:
     has_token = any(variable.name == "HF_TOKEN" for variable in of_data)
     token = [pod.access_token(plan, optional=True)] if plan.model.access_secret and not has_token else []
     return [*token, *of_data]
+
+
+def _api_keys(plan: Plan) -> list[pod.Env]:
+    """Return the environment of a step that reads the API keys of clients."""
+    return [pod.Env(name=FOLDER_VARIABLE, value=API_KEYS)] if api_key_mounts(plan) else []
 
 
 def _push_config(plan: Plan) -> list[pod.Env]:

@@ -16,6 +16,7 @@ OUTPUT = "/mnt/output"
 PULL_SECRET = "/mnt/pull-secret"
 PUSH_SECRET = "/mnt/push-secret"
 ADAPTER_SECRET = "/mnt/adapter-secret"
+API_KEYS = "/mnt/api-keys"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ def adapter_secret_mounts(plan: Plan) -> list[m.VolumeMount]:
     return [mount("adapter-secret", ADAPTER_SECRET, read_only=True)] if has_secret else []
 
 
+def api_key_mounts(plan: Plan) -> list[m.VolumeMount]:
+    """Return the mount of the Secret with the API keys of clients."""
+    has_keys = plan.rollout and plan.rollout.api_keys_secret
+    return [mount("api-keys", API_KEYS, read_only=True)] if has_keys else []
+
+
 def work_claim(plan: Plan) -> m.PersistentVolumeClaim:
     """Return the volume that the steps of a run share."""
     return m.PersistentVolumeClaim(
@@ -121,6 +128,10 @@ def volumes(plan: Plan) -> list[m.Volume]:
         mounted.append(_registry_secret("push-secret", plan.output.push_secret))
     if plan.rollout and plan.rollout.pull_secret:
         mounted.append(_registry_secret("adapter-secret", plan.rollout.pull_secret))
+    if plan.rollout and plan.rollout.api_keys_secret:
+        # Optional as registry Secrets: preflight reports a missing one.
+        keys = m.SecretVolumeSource(secret_name=plan.rollout.api_keys_secret, optional=True)
+        mounted.append(m.Volume(name="api-keys", secret=keys))
     for adapter in plan.rollout.adapters if plan.rollout else []:
         if adapter.volume is not None:
             mounted.append(_user_volume(adapter_volume(adapter.name), adapter.volume))

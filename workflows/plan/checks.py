@@ -31,6 +31,8 @@ PLAN_PATHS = {
     f"{ROOT}.ModelConfig": "tuning.modelConfig",
 }
 
+ACCESS = ("rollout.apiKeysSecret", "rollout.requestsPerMinute", "rollout.tokensPerMinute")
+"""Settings of argotune's servers that a custom pod does not have."""
 CUSTOM_POD = Problem(
     "a custom pod cannot run locally, without containers",
     "inference.template",
@@ -50,6 +52,10 @@ def problems(plan: Plan) -> list[Problem]:
         found.error("resource.count", "is not supported", fix)
     _check_sources(plan, overridden, found)
     machine = _check_instance_types(plan, found)
+    if plan.rollout and plan.rollout.template is not None:
+        for path in [path for path, value, _ in plan.values() if path in ACCESS and value]:
+            what = "cannot be combined with inference.template: a custom pod checks its own clients"
+            found.error(path, what, f"remove pipeline.{path}")
     if plan.evaluation:
         rules.check_answers(plan.evaluation, "evaluation", found)
         rules.check_tasks(plan.evaluation, "evaluation", found)

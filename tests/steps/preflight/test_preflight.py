@@ -251,6 +251,17 @@ def test_missing_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker
     assert len(look(tmp_path, registry_secrets=names, pull_config=tmp_path / "pull", in_cluster=False)) == 2
 
 
+def test_api_keys_of_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGOTUNE_API_KEYS", str(tmp_path / "keys"))
+    with pytest.raises(BadInput, match="Secret clients not found, or it has no valid API key"):
+        look(tmp_path, api_keys_secret="clients")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "alice").write_text("alice-0123456789")
+    assert look(tmp_path, api_keys_secret="clients") == ["Secret clients has API keys"]
+    monkeypatch.delenv("ARGOTUNE_API_KEYS")
+    assert look(tmp_path, api_keys_secret="clients") == [], "argotune preflight has no mounted Secret"
+
+
 # Cluster
 
 

@@ -72,6 +72,16 @@ def test_a_pod_without_a_usable_vllm_fails_with_the_reason(tmp_path: Path) -> No
     assert output.strip().splitlines()[-1].startswith("error: vLLM cannot serve: ARGOTUNE_VLLM is off")
 
 
+def test_a_pod_whose_secret_has_no_key_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "short").write_text("hunter2")
+    monkeypatch.setenv("ARGOTUNE_API_KEYS", str(tmp_path / "keys"))
+    pod = start(tmp_path, tmp_path / "base", tmp_path / "adapters.json")
+    output, _ = pod.communicate(timeout=60)
+    assert pod.returncode == 2
+    assert "has no valid API key" in output.strip().splitlines()[-1] and "hunter2" not in output
+
+
 def test_a_pod_waits_for_its_last_response(monkeypatch: pytest.MonkeyPatch) -> None:
     running = [{"tuned-1": 2}, {"tuned-1": 1}, {}]
     naps: list[float] = []

@@ -109,9 +109,7 @@ def wait_for_adapters(
         sleep(POLL_SECONDS)
 
 
-def list_models(
-    address: str, timeout: float = 20.0, sleep: Sleep = time.sleep, api_key: str = ""
-) -> list[str]:
+def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep, api_key: str = "") -> list[str]:
     """Return the names of the models, the base model first.
 
     Raises:
@@ -209,9 +207,7 @@ def _raise_for_status(response: Any, subject: str) -> None:
 
 def _raise_if_unauthorized(response: Any) -> None:
     if response.status_code == 401:
-        fix = (
-            f"set {api_keys.CLIENT_VARIABLE} to a key of its Secret, or {api_keys.FOLDER_VARIABLE} to a directory"
-        )
+        fix = f"set {api_keys.CLIENT_VARIABLE} to a key of its Secret, or {api_keys.FOLDER_VARIABLE} to a directory"
         raise Unauthorized(f"{response.url} returned HTTP 401: the API key is missing or not valid", fix)
 
 

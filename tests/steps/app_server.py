@@ -13,9 +13,11 @@ import uvicorn
 
 
 @contextmanager
-def listen(app: Any, **options: Any) -> Iterator[int]:
-    """Yield the port of the application."""
+def listen(app: Any, send_buffer: int = 0, **options: Any) -> Iterator[int]:
+    """Serve an application and yield its port; ``send_buffer`` limits the bytes that wait for a client."""
     listening = socket.create_server(("127.0.0.1", 0))
+    if send_buffer:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", **options))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

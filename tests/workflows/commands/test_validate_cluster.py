@@ -35,6 +35,7 @@ inference:
 pipeline:
   storage: {storageClassName: fast}
   tracking: {reportTo: mlflow, secret: my-mlflow}
+  rollout: {apiKeysSecret: clients}
 """
 
 
@@ -57,6 +58,7 @@ EXISTING = {
     "push": docker_secret("push", "https://registry.example.com/v2/"),
     "pull": docker_secret("pull", "data.example.com", "other.example.com"),
     "hf-token": secret("hf-token", "Opaque", {"HF_TOKEN": base64.b64encode(b"hf_x").decode()}),
+    "clients": secret("clients", "Opaque", {"alice": base64.b64encode(b"alice-0123456789\n").decode()}),
     "my-mlflow": secret("my-mlflow", "Opaque", {"MLFLOW_TRACKING_URI": base64.b64encode(b"https://m.x").decode()}),
     "models": resource("v1", "PersistentVolumeClaim", "argotune-models"),
     "polite": resource("v1", "PersistentVolumeClaim", "polite"),
@@ -107,6 +109,7 @@ def test_all_missing_objects_are_reported_with_their_lines(cluster, validate):
         "presetOptions.modelAccessSecret": 1,
         "pipeline.storage.storageClassName": 25,
         "pipeline.tracking.secret": 26,
+        "pipeline.rollout.apiKeysSecret": 27,
         "storage.modelsClaim": 1,
         "inference.adapters (polite)": 19,
         "serviceAccount": 1,
@@ -130,6 +133,14 @@ WRONG = {
     "no address": (
         {"my-mlflow": secret("my-mlflow", "Opaque", {"MLFLOW_TRACKING_TOKEN": "eA=="})},
         "Secret my-mlflow has no key MLFLOW_TRACKING_URI",
+    ),
+    "no keys of clients": (
+        {"clients": secret("clients", "Opaque", {})},
+        "Secret clients has no entries",
+    ),
+    "a short key": (
+        {"clients": secret("clients", "Opaque", {"alice": base64.b64encode(b"hunter2").decode()})},
+        "entry alice of Secret clients is not an API key: it is shorter than 16 characters",
     ),
     "no slots": (
         {"semaphores": {**resource("v1", "ConfigMap", "argotune-semaphores"), "data": {"cpu": "4"}}},
@@ -170,6 +181,7 @@ def test_unreadable_objects_are_reported_as_unchecked(cluster, validate):
         "presetOptions.modelAccessSecret",
         "pipeline.storage.storageClassName",
         "pipeline.tracking.secret",
+        "pipeline.rollout.apiKeysSecret",
     }
     assert all("not checked" in warning["message"] for warning in report["warnings"])
 

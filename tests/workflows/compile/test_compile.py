@@ -382,3 +382,17 @@ def test_the_local_runner_expands_as_kubernetes(text, expanded):
 def test_an_argument_that_linux_does_not_pass_is_rejected():
     with pytest.raises(InvalidInput, match=r"--training-arguments has .* bytes; an argument of a process has"):
         compiled(BASE | TUNING | {"tuning.trainingArguments": {"run_name": "x" * 131_072}})
+
+
+def test_api_keys_are_mounted_where_requests_are_sent():
+    document = compiled(PLANS["everything"] | {"rollout.apiKeysSecret": "clients", "rollout.requestsPerMinute": 60})
+    templates = {template["name"]: template for template in document["spec"]["templates"]}
+    mount = {"name": "api-keys", "mountPath": "/mnt/api-keys", "readOnly": True}
+    having = [name for name, one in templates.items() if mount in one.get("container", {}).get("volumeMounts", [])]
+    assert sorted(having) == ["preflight", "rollout"]
+    for name in having:
+        assert {"name": "ARGOTUNE_API_KEYS", "value": "/mnt/api-keys"} in templates[name]["container"]["env"]
+        args = templates[name]["container"]["args"]
+        assert args[args.index("--api-keys-secret") + 1] == "clients"
+    volume = next(volume for volume in document["spec"]["volumes"] if volume["name"] == "api-keys")
+    assert volume["secret"] == {"secretName": "clients", "optional": True}

@@ -127,6 +127,17 @@ inference:
 """
 
 
+def test_a_custom_pod_has_no_keys_and_limits(tmp_path):
+    file = tmp_path / "own.yaml"
+    access = "pipeline: {rollout: {apiKeysSecret: clients, requestsPerMinute: 60, tokensPerMinute: 9}}\n"
+    file.write_text(CUSTOM_POD + access)
+    with pytest.raises(InvalidInput) as caught:
+        load_plans(str(file))
+    paths = ["rollout.apiKeysSecret", "rollout.requestsPerMinute", "rollout.tokensPerMinute"]
+    assert [problem.path for problem in caught.value.problems] == paths
+    assert "cannot be combined with inference.template" in caught.value.problems[0].message
+
+
 def test_custom_pod_is_rejected_locally_before_the_run_starts(tmp_path, capsys):
     file = tmp_path / "own.yaml"
     file.write_text(CUSTOM_POD)

@@ -7,9 +7,11 @@ their end while all requests behind them wait.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from steps.serving.asgi import error_response
 from steps.serving.request_texts import PARSED
 
 
@@ -26,7 +28,7 @@ class CancelOnDisconnect:
             return
         messages = [await receive()]
         hung_up = asyncio.ensure_future(_wait_for_disconnect(receive))
-        is_complete = False
+        is_started = is_complete = False
 
         async def receive_shared() -> Message:
             if messages:
@@ -35,7 +37,8 @@ class CancelOnDisconnect:
             return {"type": "http.disconnect"}
 
         async def send_recorded(message: Message) -> None:
-            nonlocal is_complete
+            nonlocal is_started, is_complete
+            is_started = True
             await send(message)
             is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
@@ -47,6 +50,10 @@ class CancelOnDisconnect:
             await asyncio.wait([request])
             if not request.cancelled():
                 request.result()
+            if not is_started and not hung_up.done():  # cut by the drain of a replaced adapter
+                message = "the request was cut, because its adapter was replaced; send it again"
+                response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, message, headers={"retry-after": "1"})
+                await response(scope, receive, send)
         finally:
             request.cancel()
             hung_up.cancel()

@@ -44,7 +44,7 @@ def adapters(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Desir
 @pytest.fixture
 def server(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, int, Path]]:
     """Models, port and file of the desired adapters."""
-    monkeypatch.setattr(adapter_reloader, "DRAIN_SECONDS", 0.5)
+    monkeypatch.setattr(adapter_reloader, "DRAIN_SECONDS", 10)
     models = model_manager("tiny", base, "float32")
     models.loaded["tiny"][0].generation_config.eos_token_id = None  # answers have the requested length
     file = tmp_path / "adapters.json"
@@ -100,6 +100,7 @@ def test_no_request_is_lost_while_adapters_change(
     models, port, file = server
     swap(port, file, adapters[1])
     stuck = open_stuck_stream(port)
+    ask(port, 0)  # the model generates one answer after another: that of the stuck client is complete now
     numbers, done = itertools.count(), threading.Semaphore(0)
 
     def send_requests() -> list[str]:

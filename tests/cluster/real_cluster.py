@@ -85,6 +85,17 @@ class Cluster:
                 process.kill()
         raise AssertionError(f"no node of {run} met the condition within {timeout} s")
 
+    def wait_for_line(self, pod: str, text: str, timeout: int = 600) -> None:
+        """Wait until the log of a pod's container ``main`` contains a text."""
+        follow = ["kubectl", *self._flags, "logs", pod, "--container", "main", "--follow"]
+        with subprocess.Popen(
+            [*follow, f"--request-timeout={timeout}s"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdout and any(text in line for line in process.stdout), f"{pod} did not log {text!r}"
+            finally:
+                process.kill()
+
     def pod_of(self, run: str, template: str) -> str:
         """Return the name of the newest pod of a step."""
         selector = f"workflows.argoproj.io/workflow={run}"

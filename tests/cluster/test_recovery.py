@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Any
 
 import pytest
 from real_cluster import Cluster, pods_of
@@ -11,16 +10,18 @@ from real_cluster import Cluster, pods_of
 STEPS = 40
 
 
-def is_tuning(node: dict[str, Any]) -> bool:
-    """Return True if a tune pod is past its first checkpoints."""
-    done = int(node.get("progress", "0/100").partition("/")[0])
-    return node["type"] == "Pod" and node["templateName"] == "tune" and 20 <= done < 90
+def wait_for_checkpoints(cluster: Cluster, run: str) -> str:
+    """Return the pod of tune once it is past its first checkpoints; the progress of its node is a minute late."""
+    cluster.wait_for_node(run, "tune", "Running")
+    pod = cluster.pod_of(run, "tune")
+    cluster.wait_for_line(pod, "step 15/")
+    return pod
 
 
 @pytest.fixture(scope="module")
 def limited(cluster: Cluster) -> Cluster:
     """The installation with a site profile that limits the memory of tune."""
-    limit = {"tune": {"resources": {"limits": {"memory": "3Gi"}}}}
+    limit = {"tune": {"resources": {"limits": {"memory": "4Gi"}}}}
     return cluster.with_site("limited", lambda profile: profile["pods"].update(limit))
 
 
@@ -49,8 +50,7 @@ def test_tuning_resumes_at_its_checkpoint(cluster: Cluster, limited: Cluster, wo
     name = f"resumed-{end.__name__.replace('_', '-')}"
     submitter = limited if end is exhaust_memory else cluster
     run = submitter.submit(workspace(name, max_steps=STEPS, training={"save_steps": 5, "logging_steps": 1}))
-    cluster.wait_for(run, is_tuning)
-    end(cluster, cluster.pod_of(run, "tune"))
+    end(cluster, wait_for_checkpoints(cluster, run))
     workflow = cluster.finish(run)
     assert workflow["status"]["phase"] == "Succeeded", cluster.argotune("status", run)
     first, second = sorted(pods_of(workflow, "tune"), key=lambda node: str(node["startedAt"]))

@@ -33,4 +33,3 @@ def test_a_schedule_starts_no_second_run_during_the_first(cluster: Cluster, work
     runs = cluster.get("workflows", "", "--selector", f"workflows.argoproj.io/cron-workflow={cron}")["items"]
     cluster.kubectl("delete", "cronworkflow", cron)
     assert len(runs) == 1
-    cluster.argo("terminate", runs[0]["metadata"]["name"])

@@ -7,6 +7,8 @@ from pathlib import Path
 import psutil
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ENDED = (b"Z", b"X")
+"""States of a process that has ended, also while its parent does not read the exit code."""
 _START_TICKS = 19
 """Index of field 22 (starttime) of /proc/PID/stat after the name of the program (proc(5))."""
 
@@ -19,6 +21,8 @@ def process_identity(pid: int) -> str:
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        if fields[0] in _ENDED:
+            return ""
         return f"{_BOOT_ID.read_text().strip()}:{int(fields[_START_TICKS])}"
     except (OSError, IndexError, ValueError):
         pass

@@ -16,6 +16,7 @@ def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("ARGO_SERVER", "ARGO_TOKEN", "ARGO_NAMESPACE", "ARGOTUNE_SITE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ARGOTUNE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NO_PROXY", "*")
     return cluster
 

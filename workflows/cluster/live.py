@@ -12,9 +12,9 @@ from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Workflows
 from workflows.errors import Cancelled
 from workflows.runs import result
+from workflows.runs.changes import Changes
 from workflows.runs.observer import Observer
 from workflows.runs.status import RunStatus
-from workflows.runs.step import Step
 
 
 def watch_to_completion(api: Workflows, name: str) -> int:
@@ -33,27 +33,19 @@ def show(api: Workflows, name: str, observer: Observer, backoff: Backoff | None 
     Raises:
         KeyboardInterrupt: the user stopped watching; the run continues.
     """
-    shown: dict[str, Step] = {}
+    changes = Changes(observer)
     sent: set[str] = set()
     run = None
     try:
         for workflow in watch.follow(api, name, observer.on_message, backoff):
             run = read_run(workflow)
-            if not shown:
-                observer.on_start(run, [step.key for step in run.steps])
-            for step in run.steps:
-                if step.phase and step != shown.get(step.key):
-                    observer.on_step_change(step)
-                    if step.progress:
-                        observer.on_progress(step, *step.progress)
-                shown[step.key] = step
+            changes.send(run)
             for text in [] if run.is_ended else _notices(api, run):
                 if text not in sent:
                     sent.add(text)
                     observer.on_message(text)
     finally:
-        if run is not None and shown:
-            observer.on_end(run)
+        changes.end()
     if run is None:
         raise AssertionError("a watch yields at least one state")
     return run

@@ -8,10 +8,7 @@ from workflows.cluster.failures import ApiFailure
 from workflows.cluster.read_run import read_run
 from workflows.cluster.workflows_api import Scope, Workflows
 from workflows.errors import InvalidInput, Problem
-from workflows.runs.status import RunStatus
-
-LATEST = "@latest"
-WORKSPACE_LABEL = "argotune.dev/workspace"
+from workflows.runs.status import LATEST, WORKSPACE_LABEL, RunStatus
 
 
 def find_run(api: Workflows, name: str) -> RunStatus:

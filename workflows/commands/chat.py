@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steps.runtime import terminal
-from workflows.commands import stop
+from workflows.commands import stop, where
 from workflows.errors import ArgotuneError, InvalidInput, Problem
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "File with an API key (default: $ARGOTUNE_API_KEY, or the keys that the run serves with)"
     parser.add_argument("--api-key-file", metavar="FILE", type=Path, help=text)
     parser.add_argument("--max-tokens", type=int, default=200, help="Maximum tokens of the answer (default: 200)")
-    stop.add_runs_dir(parser)
+    where.add_runs_dir(parser)
 
 
 def run(args: argparse.Namespace) -> int:

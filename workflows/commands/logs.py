@@ -1,16 +1,20 @@
-"""``argotune logs``: prints the logs of a run on a cluster."""
+"""``argotune logs``: prints the logs of a local run or a run on a cluster."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from steps.runtime import terminal
+from workflows.commands import where
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
+    from workflows.runner.local_logs import OnLine
+    from workflows.runner.local_runs import LocalRun
     from workflows.runs.status import RunStatus
 
 EXAMPLES = """Examples:
@@ -25,13 +29,11 @@ EXAMPLES = """Examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune logs``."""
-    from workflows.cluster import connect
-
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="Name of a run or a Workspace, or @latest")
+    parser.add_argument("name", metavar="NAME", help="Name or folder of a run, a Workspace, or @latest")
     parser.add_argument("--step", default="", help="Print only this step, such as tune")
     parser.add_argument("-f", "--follow", action="store_true", help="Follow until the run or the step ends")
-    connect.add_arguments(parser)
+    where.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from workflows.cluster import connect, live, logs, lookup
 
-    api = connect.connect(args)
-    status = lookup.find_run(api, args.name)
+    local = where.find_local(args)
+    if local is None:
+        api = connect.connect(args)
+    status = local.status if local else lookup.find_run(api, args.name)
     if args.step:
         _check_step(status, args.step)
     lock = threading.Lock()
@@ -57,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         with lock:
             print(terminal.escape(text), file=sys.stderr, flush=True)
 
+    if local:
+        return _print_local(args, local, on_line, on_message)
     if not args.follow:
         logs.print_logs(api, status, args.step, on_line, on_message)
         return 0
@@ -65,8 +71,28 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return live.print_detached(api, status.name)
     if ended.is_ended:
-        on_message(f"{ended.name}: {ended.phase}{f': {ended.verdict}' if ended.verdict else ''}")
+        on_message(_format_end(ended))
     return 0
+
+
+def _print_local(args: argparse.Namespace, run: LocalRun, on_line: OnLine, on_message: Callable[[str], None]) -> int:
+    from workflows.errors import Cancelled
+    from workflows.runner import local_logs
+
+    if not args.follow:
+        local_logs.print_logs(run, args.step, on_line)
+        return 0
+    try:
+        ended = local_logs.follow(run, args.step, on_line)
+    except KeyboardInterrupt:
+        on_message(f"stopped following; {run.status.name} continues")
+        return Cancelled.exit_code
+    on_message(_format_end(ended))
+    return 0
+
+
+def _format_end(run: RunStatus) -> str:
+    return f"{run.name}: {run.phase}{f': {run.verdict}' if run.verdict else ''}"
 
 
 def _check_step(run: RunStatus, name: str) -> None:

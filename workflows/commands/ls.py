@@ -1,18 +1,23 @@
-"""``argotune ls``: lists the runs on a cluster in KAITO's columns."""
+"""``argotune ls``: lists local runs and runs on a cluster in KAITO's columns."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workflows.commands import where
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from workflows.cluster.workflows_api import Scope, Workflows
+    from workflows.runs.status import RunStatus
 
 EXAMPLES = """Examples:
-  # List the runs of the namespace
+  # List the runs of this folder and of the cluster's namespace
   argotune ls
+  # List only the runs on the cluster
+  argotune ls --cluster
   # List the runs of all namespaces, with step, time and message
   argotune ls -A -o wide
   # List the runs of one Workspace
@@ -24,50 +29,89 @@ EXAMPLES = """Examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune ls``; those of ``argotune status`` are the same."""
-    from workflows.cluster import connect
-
     parser.epilog = EXAMPLES
     parser.add_argument(
         "-o", "--output", choices=["wide", "json", "yaml", "name"], help="Output format (default: table)"
     )
-    parser.add_argument("-w", "--watch", action="store_true", help="Watch for changes")
+    parser.add_argument("-w", "--watch", action="store_true", help="Watch for changes (cluster)")
     parser.add_argument("-A", "--all-namespaces", action="store_true", help="List runs of all namespaces")
     parser.add_argument(
         "-l", "--selector", default="", metavar="LABELS", help="Filter by labels, as in kubectl get -l"
     )
-    connect.add_arguments(parser)
+    where.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List the runs, the newest first.
 
     Raises:
-        ApiFailure: the request failed.
+        ApiFailure: the request failed; the local runs are listed.
     """
-    import sys
-
-    from workflows.cluster import connect, lookup
-    from workflows.cluster.workflows_api import Scope
-    from workflows.runs import table
+    from workflows.cluster import connect
 
     if args.watch and args.output in ("json", "yaml"):
         raise InvalidInput(Problem(f"--watch cannot be combined with -o {args.output}", fix="use -o wide or name"))
-    api = connect.connect(args)
-    scope = Scope(selector=args.selector, all_namespaces=args.all_namespaces)
     if args.watch:
-        return _watch(api, scope, args.output)
-    runs = lookup.list_runs(api, scope)
+        return _watch(connect.connect(args), _scope(args), args.output)
+    if where.is_cluster_only(args) or args.all_namespaces or args.selector:
+        api = connect.connect(args)
+        _print_runs(args, _list(api, args), f"namespace {api.namespace}", mixed=False)
+        return 0
+    return _list_all(args)
+
+
+def _list_all(args: argparse.Namespace) -> int:
+    """List local runs and those on the cluster; a cluster is not required if there are local runs."""
+    from workflows.cluster import connect
+    from workflows.cluster.failures import ApiFailure
+    from workflows.runner import local_runs
+
+    local = [run.status for run in local_runs.list_runs(Path(args.runs_dir))]
+    try:
+        api = connect.connect(args)
+    except InvalidInput:
+        if not local:
+            raise
+        _print_runs(args, local, "", mixed=True)
+        return 0
+    try:
+        runs = [*local, *_list(api, args)]
+    except ApiFailure:
+        if local:
+            _print_runs(args, local, "", mixed=True)
+        raise
+    runs.sort(key=lambda run: str(run.created), reverse=True)
+    _print_runs(args, runs, f"{args.runs_dir}/ and namespace {api.namespace}", mixed=True)
+    return 0
+
+
+def _list(api: Workflows, args: argparse.Namespace) -> list[RunStatus]:
+    from workflows.cluster import lookup
+
+    return lookup.list_runs(api, _scope(args))
+
+
+def _scope(args: argparse.Namespace) -> Scope:
+    from workflows.cluster.workflows_api import Scope
+
+    return Scope(selector=args.selector, all_namespaces=args.all_namespaces)
+
+
+def _print_runs(args: argparse.Namespace, runs: list[RunStatus], location: str, *, mixed: bool) -> None:
+    """Print runs in the format of the flags; ``mixed`` adds the column WHERE."""
+    import sys
+
+    from workflows.runs import table
+
     if args.output in ("json", "yaml", "name"):
         print(table.format_runs(runs, args.output), end="")
     elif not runs:
-        location = "any namespace" if scope.all_namespaces else f"namespace {api.namespace}"
-        hint = "" if scope.all_namespaces else "; list all namespaces with -A"
-        print(f"no runs in {location}{hint}", file=sys.stderr)
+        hint = "" if args.all_namespaces else "; list all namespaces with -A"
+        print(f"no runs in {'any namespace' if args.all_namespaces else location}{hint}", file=sys.stderr)
     else:
-        form = {"wide": args.output == "wide", "all_namespaces": scope.all_namespaces}
+        form = {"wide": args.output == "wide", "all_namespaces": args.all_namespaces, "where": mixed}
         rows = [table.header(**form), *(table.row(item, table.now(), **form) for item in runs)]
         print("\n".join(table.lines(rows)))
-    return 0
 
 
 def reject_selection(args: argparse.Namespace) -> None:

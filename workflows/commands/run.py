@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workflows.commands import where
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
@@ -46,11 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="Resume the newest unfinished run")
     parser.add_argument("--name", help="Name of the run (default: the Workspace's name and a random suffix)")
-    parser.add_argument(
-        "--runs-dir",
-        default=os.environ.get("ARGOTUNE_RUNS", "runs"),
-        help="Folder of the runs (default: $ARGOTUNE_RUNS or ./runs)",
-    )
+    where.add_runs_dir(parser)
     parser.add_argument(
         "--volume",
         action="append",

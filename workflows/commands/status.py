@@ -1,4 +1,4 @@
-"""``argotune status``: shows the status of runs on a cluster."""
+"""``argotune status``: shows the status of local runs and runs on a cluster."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from steps.runtime import terminal
-from workflows.commands import ls
+from workflows.argo.exit_codes import FAILED
+from workflows.commands import ls, where
 
 if TYPE_CHECKING:
     from workflows.cluster.workflows_api import Workflows
+    from workflows.runner.local_runs import LocalRun
     from workflows.runs.status import RunStatus
 
 EXAMPLES = """Examples:
-  # List the runs of the namespace, as 'argotune ls'
+  # List the runs, as 'argotune ls'
   argotune status
   # Show one run and its steps
   argotune status oncall-x7k2m
@@ -34,7 +36,7 @@ Columns:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune status``."""
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="Name of a run or a Workspace, or @latest (default: all)"
+        "name", nargs="?", metavar="NAME", help="Name or folder of a run, a Workspace, or @latest (default: all)"
     )
     ls.add_arguments(parser)
     parser.epilog = EXAMPLES
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.name:
         return ls.run(args)
     ls.reject_selection(args)
+    if local := where.find_local(args):
+        return _show_local(args, local)
     api = connect.connect(args)
     status = lookup.find_run(api, args.name)
     if args.watch:
@@ -64,9 +68,38 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_run(api: Workflows, status: RunStatus, *, wide: bool) -> None:
-    """Print the row of the run, its steps, its message, pending approvals and verdict."""
-    from workflows.cluster import live, logs
+def _show_local(args: argparse.Namespace, run: LocalRun) -> int:
+    """Show a local run; with ``--watch`` until its runner has ended."""
+    from workflows.errors import Cancelled
+    from workflows.runner import local_live
+    from workflows.runs import result, table
+    from workflows.runs.view import choose_view
+
+    status = run.status
+    if args.watch:
+        try:
+            status = local_live.show(run, choose_view())
+        except KeyboardInterrupt:
+            print(f"\nstopped watching; {status.name} continues", file=sys.stderr)
+            return Cancelled.exit_code
+        fix = {"fix": status.cause.fix} if status.cause and status.cause.fix else {}
+        return result.print_verdict(status, fix) if status.is_ended else FAILED
+    if args.output in ("json", "yaml", "name"):
+        print(table.format_runs([status], args.output, single=True), end="")
+        return 0
+    _print_tables(status, wide=args.output == "wide")
+    if status.verdict:
+        print(
+            terminal.escape("\n".join(filter(None, [f"{status.name}: {status.verdict}", _fix(status)]))),
+            file=sys.stderr,
+        )
+    if run.report.is_file():
+        print(f"report: {run.report}")
+    return 0
+
+
+def _print_tables(status: RunStatus, *, wide: bool) -> None:
+    """Print the row of the run, its steps and its message."""
     from workflows.runs import table
 
     moment = table.now()
@@ -76,6 +109,13 @@ def _print_run(api: Workflows, status: RunStatus, *, wide: bool) -> None:
         print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(status, moment)])))
     if status.message and not status.verdict and status.phase != "Succeeded":
         print(terminal.escape(f"{status.name}: {status.message}"), file=sys.stderr)
+
+
+def _print_run(api: Workflows, status: RunStatus, *, wide: bool) -> None:
+    """Print the tables of a run on a cluster, pending approvals and verdict."""
+    from workflows.cluster import live, logs
+
+    _print_tables(status, wide=wide)
     for step in status.pending_approvals:
         command = f"argotune approve {status.name}{live.namespace_flag(api)}"
         print(f"{step.key} is waiting for approval: {command}", file=sys.stderr)

@@ -1,17 +1,19 @@
-"""``argotune stop``: stops the servers of local runs, or with ``--cluster`` a run on a cluster."""
+"""``argotune stop``: stops local runs and their servers, or with ``--cluster`` a run on a cluster."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 from pathlib import Path
 
+from workflows.commands import where
 from workflows.errors import ArgotuneError, InvalidInput, Problem
 
 EXAMPLES = """Examples:
   # Stop the only local server
   argotune stop
-  # Stop the server of one run (its name or folder)
+  # Stop a local run (its name or folder), with its exit handler, or its server
   argotune stop workspace-x7k2m
   # Stop all local servers
   argotune stop --all
@@ -29,21 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", metavar="RUN", help="Name or folder of a run; on a cluster, its name")
     parser.add_argument("--all", action="store_true", help="Stop the servers of all runs")
-    add_runs_dir(parser)
+    where.add_runs_dir(parser)
     parser.add_argument(
         "--cluster", action="store_true", help="Stop a run on a cluster (implied by other cluster flags)"
     )
     parser.add_argument("--terminate", action="store_true", help="Stop immediately, without running the exit handler")
     connect.add_arguments(parser)
-
-
-def add_runs_dir(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--runs-dir``; ``argotune chat`` shares it."""
-    parser.add_argument(
-        "--runs-dir",
-        default=os.environ.get("ARGOTUNE_RUNS", "runs"),
-        help="Folder of the runs (default: $ARGOTUNE_RUNS or ./runs)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.name and args.all:
         raise InvalidInput(Problem("RUN cannot be combined with --all", fix="pass one of them"))
     runs = Path(args.runs_dir)
+    if args.name and _stop_runner(runs, args.name):
+        return 0
     existing = records(run_folder(runs, args.name) if args.name else None, runs)
     alive = [record for record in existing if (item := server.read(record)) and server.processes(item)]
     services = {run_of(record) for record in alive}
@@ -76,6 +71,22 @@ def run(args: argparse.Namespace) -> int:
     if not alive:
         print(f"no server is running for {args.name or f'the runs in {runs}/'}")
     return 0
+
+
+def _stop_runner(runs: Path, name: str) -> bool:
+    """Stop the runner of a local run as Ctrl-C does; return False if it is not running."""
+    from workflows.runner import local_runs
+
+    found = local_runs.find_run(runs, name)
+    if found is None or not found.is_active:
+        return False
+    try:
+        os.kill(found.runner, signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    follow = f"argotune status {found.status.name} --watch"
+    print(f"stopping {found.status.name}; its exit handler still runs: {follow}")
+    return True
 
 
 def _stop_on_cluster(args: argparse.Namespace) -> int:
@@ -104,12 +115,16 @@ def run_folder(runs: Path, name: str) -> Path:
     Raises:
         InvalidInput: it does not exist.
     """
-    folder = next((path for path in (runs / name, Path(name)) if (path / "volumes").is_dir()), None)
+    folder = next((path for path in (runs / name, Path(name)) if _is_run(path)), None)
     if folder is None:
         served = ", ".join(sorted({run_of(record).name for record in records(None, runs)})) or "none"
         fix = f"use one of {served}, or add --cluster for a run on a cluster"
         raise InvalidInput(Problem(f'run "{name}" not found in {runs}/', fix=fix))
     return folder
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "volumes").is_dir() or (folder / "state.json").is_file()
 
 
 def records(folder: Path | None, runs: Path) -> list[Path]:

@@ -4,7 +4,7 @@ RUN/
   workflow.json   the document with the parameters of the run, without the queries of URLs
   state.json      phases, attempts, exit codes, times and outputs of the nodes, without the queries of URLs
   url-queries.json  the queries, until the run succeeds; only the owner can read these three files
-  lock            locked by the runner
+  lock            locked by the runner; its process id and identity
   nodes/KEY/      logs, progress and scratch volumes of a node's attempts
   volumes/        volumes created for the run
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from steps.runtime import files
+from steps.runtime.process_identity import process_identity
 from workflows.argo.phase import Phase
 from workflows.errors import InvalidInput, Problem
 from workflows.runner.url_queries import UrlQueries
@@ -167,7 +169,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / "lock").open("a+")
     except OSError as error:
         fix = "make the directory writable, or use another one"
         raise InvalidInput(Problem(f"cannot be written: {error.strerror}", path=str(folder), fix=fix)) from None
@@ -178,7 +180,22 @@ def locked(folder: Path) -> Iterator[None]:
             raise InvalidInput(
                 Problem("another argotune process runs this run", path=str(folder), fix="wait for it or stop it")
             ) from None
-        yield
+        file.truncate(0)
+        file.write(f"{os.getpid()} {process_identity(os.getpid())}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def runner_of(folder: Path) -> int:
+    """Return the process id of the runner of a run; 0 if none is running."""
+    try:
+        pid, _, identity = (folder / "lock").read_text().strip().partition(" ")
+        return int(pid) if identity and process_identity(int(pid)) == identity else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def changed_paths(old: Any, new: Any, path: str = "") -> list[str]:

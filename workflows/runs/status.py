@@ -26,6 +26,10 @@ from workflows.errors import Cancelled, GateFailed, gate_failure_message
 from workflows.runs.step import Step
 
 TRUE, FALSE, UNKNOWN, NONE = "True", "False", "Unknown", "-"
+LATEST = "@latest"
+"""Name of the newest run in command lines."""
+WORKSPACE_LABEL = "argotune.dev/workspace"
+CLUSTER, LOCAL = "cluster", "local"
 ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.CANCELLED)
 
 
@@ -39,6 +43,8 @@ class RunStatus:
     steps: list[Step] = field(default_factory=list)
     """In document order, the exit handler's last; without single attempts."""
     message: str = ""
+    where: str = CLUSTER
+    """``cluster`` or ``local``."""
     namespace: str = ""
     workspace: str = ""
     """Name of the Workspace it was compiled from; may be empty."""

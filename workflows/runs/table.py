@@ -24,14 +24,18 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def header(*, wide: bool = False, all_namespaces: bool = False) -> Row:
-    """Return the names of the columns."""
-    return (*(("NAMESPACE",) if all_namespaces else ()), *COLUMNS, *(WIDE if wide else ()))
+def header(*, wide: bool = False, all_namespaces: bool = False, where: bool = False) -> Row:
+    """Return the names of the columns; ``where`` adds whether a run is local."""
+    name, *others = COLUMNS
+    first = (*(("NAMESPACE",) if all_namespaces else ()), name, *(("WHERE",) if where else ()))
+    return (*first, *others, *(WIDE if wide else ()))
 
 
-def row(run: RunStatus, moment: datetime, *, wide: bool = False, all_namespaces: bool = False) -> Row:
+def row(
+    run: RunStatus, moment: datetime, *, wide: bool = False, all_namespaces: bool = False, where: bool = False
+) -> Row:
     """Return a run in KAITO's columns; ``wide`` adds phase, progress, times and message."""
-    cells = (run.name, run.instance, run.resource_ready, run.inference_ready, run.workspace_ready)
+    cells = (run.instance, run.resource_ready, run.inference_ready, run.workspace_ready)
     age = _between(run.created, moment)
     more: Row = ()
     if wide:
@@ -45,7 +49,8 @@ def row(run: RunStatus, moment: datetime, *, wide: bool = False, all_namespaces:
             run.workspace or NONE,
             _single_line(run.verdict or run.message) or NONE,
         )
-    return (*((run.namespace,) if all_namespaces else ()), *cells, age, *more)
+    first = (*((run.namespace,) if all_namespaces else ()), run.name, *((run.where,) if where else ()))
+    return (*first, *cells, age, *more)
 
 
 def step_rows(run: RunStatus, moment: datetime) -> list[Row]:
@@ -88,6 +93,7 @@ def as_data(run: RunStatus) -> dict[str, Any]:
     """Return a run as plain data; keys are named as the columns."""
     return {
         "name": run.name,
+        "where": run.where,
         "namespace": run.namespace,
         "workspace": run.workspace,
         "instance": run.instance,

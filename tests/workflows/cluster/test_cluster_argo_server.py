@@ -96,7 +96,7 @@ def test_stop_terminate_and_approve(server, capsys):
 
 def test_error_messages(server, capsys, monkeypatch):
     assert main(["ls"]) == 0
-    assert "no runs in namespace argotune" in capsys.readouterr().err
+    assert "namespace argotune; list all" in capsys.readouterr().err
     assert main(["status", "none"]) == 2
     assert "run none not found" in capsys.readouterr().err
     monkeypatch.setenv("ARGO_TOKEN", "Bearer canary")

@@ -160,6 +160,9 @@ def test_ctrl_c_stops_watching_not_the_run(cluster, verb):
 
 def test_runs_are_listed_newest_first_in_kaitos_columns(cluster, capsys):
     assert main(["ls"]) == 0
+    out, err = capsys.readouterr()
+    assert not out and err.endswith("/runs/ and namespace argotune; list all namespaces with -A\n")
+    assert main(["ls", "--cluster"]) == 0
     assert capsys.readouterr() == ("", "no runs in namespace argotune; list all namespaces with -A\n")
     old = ArgoRun(name="old").all_succeeded().phase("Succeeded").now()
     new = ArgoRun(name="new").now()
@@ -168,9 +171,9 @@ def test_runs_are_listed_newest_first_in_kaitos_columns(cluster, capsys):
     cluster.put(new)
     assert main(["ls"]) == 0
     head, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
-    assert head == ["NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]
+    assert head == ["NAME", "WHERE", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE"]
     assert [row[0] for row in rows] == ["new", "old"]
-    assert rows[1][2:5] == ["True"] * 3
+    assert rows[1][1:6] == ["cluster", rows[1][2], *["True"] * 3]
     assert main(["ls", "-l", "argotune.dev/workspace=other", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
     assert main(["ls", "-A", "-o", "wide"]) == 0

@@ -64,6 +64,17 @@ def completion(prompt: Any = "Hello", **options: Any) -> dict[str, Any]:
         (COMPLETIONS, completion([[1] * (CONTEXT + 1)]), 400, "the prompt has 257 tokens"),
         (COMPLETIONS, completion(["x"] * (MAX_N + 1)), 400, "17 prompts exceed"),
         (CHAT, [1], 400, "not a JSON object"),
+        (CHAT, chat(generation_config='{"num_beams": 1000000}'), 400, "generation_config is not accepted"),
+        (CHAT, chat(mm_processor_kwargs={"max_pixels": 10**12}), 400, "mm_processor_kwargs is not accepted"),
+        (COMPLETIONS, completion(use_beam_search=True), 400, "use_beam_search is not accepted: send n"),
+        (CHAT, chat(stop=["x"] * 17), 400, "stop must have at most 16 entries"),
+        (CHAT, chat(stop="x" * 257), 400, "an entry of stop exceeds 256 characters"),
+        (CHAT, chat(bad_words=["x"] * 100_000), 400, "bad_words must have at most 16 entries"),
+        (CHAT, chat(stop=7), 400, "stop must have at most 16 entries"),
+        (CHAT, chat(logit_bias={str(token): 1 for token in range(1025)}), 400, "logit_bias must have at most 1024"),
+        (CHAT, chat(response_format={"json_schema": {"enum": ["x" * 40_000]}}), 400, "response_format exceeds 32768"),
+        (CHAT, chat(structured_outputs={"regex": "(a|b)*" * 6000}), 400, "structured_outputs exceeds 32768"),
+        (CHAT, {"model": "base", "messages": [{"role": ""}] * (CONTEXT + 1)}, 413, "257 messages have more tokens"),
     ],
 )
 def test_requests_beyond_the_limits_never_reach_the_server(
@@ -83,6 +94,8 @@ def test_requests_beyond_the_limits_never_reach_the_server(
         chat(chat_template_kwargs={"enable_thinking": False, "thinking": True}),
         chat("x" * CONTEXT * (TOKEN_CHARS - 1)),
         chat([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 5000}}]),
+        chat(stop="x", use_beam_search=False, logit_bias={"1": 5}, response_format={"type": "json_object"}),
+        chat(stop=["x"] * 16, stop_token_ids=[1, 2], generation_config=None),
         chat(n=None, max_tokens=None, chat_template=None, chat_template_kwargs=None),
     ],
 )
@@ -102,6 +115,14 @@ def test_a_body_has_a_maximum_size(server: RunningServer, monkeypatch: pytest.Mo
         assert response.status_code == 400 and "not JSON" in response.json()["error"]["message"]
     assert server.server.calls == []
     assert MAX_BODY_BYTES < 1 << 24
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+def test_numbers_are_finite(server: RunningServer, number: str) -> None:
+    body = json.dumps(chat(temperature=0.5)).replace("0.5", number)
+    response = requests.post(server.address + CHAT, data=body, timeout=20)
+    assert (response.status_code, server.server.calls) == (400, [])
+    assert "not finite" in response.json()["error"]["message"]
 
 
 def test_the_limits_hold_for_chat_too(server: RunningServer) -> None:

@@ -147,7 +147,8 @@ def test_a_running_run_is_followed_and_stopped(
         assert follower.stdout and follower.stdout.readline() == "[download] 10 rows\n"
         assert main(["stop", "killed"]) == 0
         assert "stopping killed; its exit handler still runs: argotune status killed" in capsys.readouterr().out
-        out, err = follower.communicate(timeout=60)
+        assert follower.stderr
+        out, err = follower.stdout.read(), follower.stderr.read()
     assert out == "[tune] holding\n"
     assert err.startswith("killed: Cancelled: stopped by SIGTERM")
     assert held.wait(60) == 5

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_table
 import pytest
+from fault_table import Row
 from faults import fork
 from runner_documents import QUICK, dag, leaf, task, workflow, writer
 
@@ -111,6 +113,9 @@ def kill_and_resume(tmp_path: Path, step: int) -> None:
         killed_in_exit_handler += "tune" in finished
         check(folder, finished, resume(folder))
     assert killed_in_exit_handler * step > num_writes // 3 > 30
+    outcome = "resumes with --resume to the same end; finished steps are not repeated"
+    calls = ("a write, rename or start of a step", "the same in the exit handler")
+    fault_table.check("Local runner: kills", [Row("argotune run", call, "killed", outcome) for call in calls])
 
 
 def test_a_runner_killed_at_some_writes_resumes_to_the_same_end(tmp_path: Path) -> None:
@@ -122,10 +127,10 @@ def test_a_runner_killed_at_any_write_resumes_to_the_same_end(tmp_path: Path) ->
     kill_and_resume(tmp_path, step=1)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-def test_a_disk_that_fails_during_a_run_is_reported_without_a_retry(tmp_path: Path, number: int) -> None:
+def test_a_disk_that_fails_during_a_run_is_reported_without_a_retry(tmp_path: Path) -> None:
     """From a write on, all writes fail; when they work again, the run resumes."""
-    for first in (3, 30, 60, 100):
+    rows = []
+    for number, first in zip((errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENOSPC), (3, 30, 60, 100), strict=True):
         folder = tmp_path / str(first)
         report = tmp_path / "report"
         code = on_failing_disk(folder, first, number, report)
@@ -134,6 +139,10 @@ def test_a_disk_that_fails_during_a_run_is_reported_without_a_retry(tmp_path: Pa
         assert "unexpected" not in report.read_text()
         finished = succeeded(folder)
         check(folder, finished, resume(folder))
+        rows.append(
+            Row("argotune run", "all writes", os.strerror(number).lower(), "reported with path; resumes later")
+        )
+    fault_table.check("Local runner: disk", rows)
 
 
 def on_failing_disk(folder: Path, first: int, number: int, report: Path) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,8 +154,8 @@ def _file_name(file: RemoteFile) -> str:
 def _reject_duplicates(targets: Sequence[Target]) -> list[Target]:
     unique = {target.path: target for target in targets}
     if len(unique) < len(targets):
-        paths = [target.path for target in targets]
-        twice = dict.fromkeys(target.shown for target in targets if paths.count(target.path) > 1)
+        counts = Counter(target.path for target in targets)
+        twice = dict.fromkeys(target.shown for target in targets if counts[target.path] > 1)
         raise BadInput(f"several locations name {', '.join(list(twice)[:5])}", "use locations that do not overlap")
     return list(unique.values())
 

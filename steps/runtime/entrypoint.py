@@ -27,6 +27,7 @@ from steps.runtime import files, storage_errors, terminal, termination, validati
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.runtime.redaction import redact, redact_secrets
+from steps.runtime.references import without_references
 
 S = TypeVar("S", bound=Options)
 R = TypeVar("R")
@@ -132,7 +133,7 @@ def publish(result: Any) -> None:
     folder = os.environ.get("ARGOTUNE_OUTPUTS")
     if folder:
         for key, value in values.items():
-            files.write_text(Path(folder) / key, value)
+            files.write_text(Path(folder) / key, without_references(value))
 
 
 def as_text(result: Any) -> Mapping[str, str]:

@@ -38,6 +38,8 @@ _SECRET_IN_TEXT = [
     (re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,})"), HIDDEN),
 ]
 _QUERY = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s\"'<>?#]*\?)[^\s\"'<>#]+")
+# A text that begins with a URL, whose path can have spaces and quotes.
+_WHOLE_URL = re.compile(r"(?i)\A(\s*[a-z][a-z0-9+.-]*://[^?#\n]*\?)[^#\n]+")
 
 
 def redact(value: Any) -> Any:
@@ -93,7 +95,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _redact_text(text: str) -> str:
-    return _redact_secrets(_QUERY.sub(rf"\1{HIDDEN}", text))
+    return _redact_secrets(_QUERY.sub(rf"\1{HIDDEN}", _WHOLE_URL.sub(rf"\1{HIDDEN}", text)))
 
 
 def _redact_secrets(text: str) -> str:

@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 
 from steps.runtime.redaction import redact
+from steps.runtime.references import without_references
 
 FILE_VARIABLE = "ARGOTUNE_TERMINATION_LOG"
 DEFAULT_FILE = "/dev/termination-log"
@@ -45,7 +46,7 @@ def parse(text: str) -> tuple[str, str]:
 
 
 def _single_line(text: str, max_bytes: int) -> str:
-    line = " ".join(str(redact(text)).split()).encode(errors="replace")
+    line = without_references(" ".join(str(redact(text)).split())).encode(errors="replace")
     if len(line) <= max_bytes:
         return line.decode()
     return line[: max_bytes - 3].decode(errors="ignore") + "..."

@@ -50,12 +50,28 @@ ONLY_OURS = (
     ("allowed-value", "", "the API server rejects it with Argo's full CRDs, or Kubernetes rejects the pod"),
     ("duration", "", "argo lint does not parse durations; they fail at runtime"),
     ("missing-field", "", "the API server rejects an object without a required field; Go reads an empty value"),
+    ("enum", r"arguments", "the API server rejects an empty enum with Argo's full CRDs; Go omits it"),
+    ("wrong-type", r"(value|default)$", "the API server rejects it with Argo's full CRDs; Go reads any JSON as text"),
+    ("template-reference", r"\]$", "argo lint ignores `template` next to `inline`"),
+    (
+        "unresolved-tag",
+        r"\.steps\[",
+        "argo lint knows the items of a step in all later steps; they have no value there",
+    ),
     ("no-tasks", r"\.steps$", "a template that runs nothing; argo lint checks only DAGs"),
 )
 """Rule, pattern of the field, and why argo lint accepts what we refuse."""
 _SKIPPED = re.compile(r"^\s*kind: \w*List\b|<<:", re.MULTILINE)
 _SKIPS = "argo lint skips the items of a List and documents with merge keys; kubectl does not"
+_DUPLICATE = "Go keeps one of two duplicate keys silently; argo lint --strict then skips the document"
 ONLY_ARGO = (
+    (r"failed to resolve \{\{[^}]*\"", "known miss: an unclosed tag in an input or argument, closed by Argo's JSON"),
+    (
+        r"name: '.*' is invalid|\]\.name is required",
+        "known miss: a tag, or nothing, as the name of a container or output",
+    ),
+    (r"duplicate (Cluster)?WorkflowTemplate found", "known miss: two templates of one name in different documents"),
+    (r"failed to resolve \{\{(tasks|steps)\.", "known miss: a tag of a task in a value that Argo inserts elsewhere"),
     (r"Cannot find end tag", "an unclosed tag without a reserved word: an error only where no later text closes it"),
     (r"parsing time", "argo reads metadata.creationTimestamp, which a user never sets"),
     (r"found nothing to lint", "argo lint skips lists, merge keys and unknown kinds, and then has nothing to lint"),
@@ -71,6 +87,8 @@ def explain(findings: Sequence[Finding], argo_message: str, text: str) -> str:
         return next((reason for pattern, reason in ONLY_ARGO if re.search(pattern, argo_message)), "")
     if _SKIPPED.search(text):
         return _SKIPS
+    if any("is a duplicate, first on" in finding.problem.message for finding in findings):
+        return _DUPLICATE
     reasons = [_reason(finding) for finding in findings]
     return reasons[0] if all(reasons) else ""
 

@@ -73,7 +73,9 @@ def outside_reference(document: Document) -> Iterator[Violation]:
     references.append((join(document.path, "workflowTemplateRef"), document.reference))
     for path, reference in references:
         name = str(reference.get("name", ""))
-        if name and "{{" not in name and document.library.find(reference, document.namespace) is None:
+        # Argo inserts no values into workflowTemplateRef.
+        has_value = "{{" in name and reference is not document.reference
+        if name and not has_value and document.library.find(reference, document.namespace) is None:
             kind = "ClusterWorkflowTemplate" if reference.get("clusterScope") else "WorkflowTemplate"
             yield Violation(path, f"{kind} `{name}` is not in the files", "add its file")
 

@@ -49,13 +49,17 @@ def deadline(document: Document) -> Iterator[Violation]:
     deadlines = [_field(document.spec, "activeDeadlineSeconds", document.path)]
     deadlines += [_field(template.value, "activeDeadlineSeconds", template.path) for template in document.templates]
     for path, value in deadlines:
-        if value is not None and "{{" not in str(value) and not str(value).isdecimal():
+        if value is not None and "{{" not in str(value) and not _is_whole_number(value):
             message = f"{format_value(value)} is not a number of seconds"
             yield Violation(path, message, "set the seconds, such as 3600")
     if document.kind == "CronWorkflow":
         path, value = _field(section(document.value, "spec"), "startingDeadlineSeconds", "spec")
         if isinstance(value, int) and value < 0:
             yield Violation(path, f"{value} is negative", "set the maximum delay of a scheduled run in seconds")
+
+
+def _is_whole_number(value: Any) -> bool:
+    return value >= 0 and value.is_integer() if isinstance(value, float) else str(value).isdecimal()
 
 
 def _enumerated(document: Document) -> Iterator[tuple[Field, tuple[str, ...]]]:

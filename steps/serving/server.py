@@ -225,7 +225,7 @@ def last_error_in(text: str) -> str:
     errors = [
         match[0] + (_validation_details(lines[number + 1 :]) if _VALIDATION_ERROR.search(match[0]) else "")
         for number, line in enumerate(lines)
-        if (match := _ERROR.search(line)) and "root cause" not in line
+        if (match := _ERROR.search(line)) and not _NO_CAUSE.search(line)
     ]
     return (errors or lines or ["(empty log)"])[-1][:500]
 
@@ -236,6 +236,8 @@ def _validation_details(following: Sequence[str]) -> str:
     return "".join(f": {line.partition(' [type=')[0]}" for line in details)
 
 
+# vLLM's summary of an earlier error, and its warning about the limit of open files, which quotes an error.
+_NO_CAUSE = re.compile(r"root cause|\bulimit\b")
 _VALIDATION_ERROR = re.compile(r"validation errors? for \S+$")
 # The last line of a traceback (or vLLM's log of it), or an error of argparse.
 _ERROR = re.compile(r"(?<![\w.])(?:[a-zA-Z_]+\.)*[A-Z]\w*(?:Error|Exception|NotFound)\b: .+|\berror: .+")

@@ -199,6 +199,10 @@ PYDANTIC = """pydantic_core._pydantic_core.ValidationError: 1 validation error f
   Value error, User-specified max_model_len (9) is greater than 8. [type=value_error, input_value=ArgsKwargs(())]
     For further information visit https://errors.pydantic.dev/2.14/v/value_error
 """
+ULIMIT = """ValueError: no memory for the cache
+WARNING Found ulimit of 20000: this can cause errors like `OSError: [Errno 24] Too many open files`. Consider \
+increasing with ulimit -n
+"""
 PYDANTIC_ERROR = (
     "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig: Value error, User-specified "
     "max_model_len (9) is greater than 8."
@@ -210,6 +214,8 @@ PYDANTIC_ERROR = (
     [
         ("", "(empty log)"),
         (PYDANTIC, PYDANTIC_ERROR),
+        (ULIMIT, "ValueError: no memory for the cache"),
+        (ULIMIT.splitlines()[1] + "\nloading weights\n", "loading weights"),
         ("loading\nhalf way\n", "half way"),
         (TRACEBACK, "OSError: [Errno 98] Address already in use"),
         (VLLM_LOG, "ValueError: max_num_seqs is 0"),

@@ -156,9 +156,11 @@ def _definition(name: str) -> Node:
 
 def _clean(node: Node | None, value: Any, path: Path, key: Any, checked: Checked) -> Any:
     """Return a value without nulls and wrong values, and collect its violations; None for a wrong value."""
-    if node is None or (key in _ANYTHING and not node.properties):
+    if node is None:
         return value
     types = node.types
+    if key in _ANYTHING and not node.properties and _has_type(value, types):
+        return value
     if isinstance(value, dict) and ("object" in types or not types):
         return _clean_object(node, value, path, checked)
     if isinstance(value, list) and ("array" in types or not types):

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 
 from argo_program import Verdict, argo_verdicts, find_argo  # noqa: E402
 from explanations import explain  # noqa: E402
-from mutations import mutate  # noqa: E402
+from argo_mutations import mutate  # noqa: E402
 
 from workflows.lint import Finding, lint  # noqa: E402
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="PATH",
-        help="Files (YAML or JSON), directories, patterns such as '**/*.yaml', or - for standard input",
+        help="Files, directories, patterns ('**/*.yaml'), or - for standard input",
     )
     parser.add_argument(
         "--strict-refs",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hera.workflows import Parameter, Suspend
 
+from steps.runtime.redaction import redact
 from steps.serving.api_keys import FOLDER_VARIABLE
 from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
@@ -232,7 +233,7 @@ def report(plan: Plan) -> StepTemplate:
         settings.report(plan),
         variables={"status": "{{workflow.status}}", "failures": "{{workflow.failures}}"},
         artifacts=_report_artifacts(plan),
-        files={settings.PLAN_FILE: as_text(as_dict(plan))},
+        files={settings.PLAN_FILE: as_text(redact(as_dict(plan)))},
         mounts=[WORK_MOUNT],
         retries=Retries(2),
     )

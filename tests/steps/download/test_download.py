@@ -293,9 +293,13 @@ def test_duplicate_rows_and_unused_columns_are_reported(work, parquet_server, as
     assert manifest_of(work)["held_out_rows_in_train"] == sum(row in train for row in held_out)
 
 
-@pytest.mark.parametrize("wrong", [("--eval-split", "1"), ("--seed", "-1"), ("--shuffle", "maybe"), ("--urls", "x")])
+@pytest.mark.parametrize("wrong", [("--eval-split", "1"), ("--seed", "-1"), ("--shuffle", "maybe")])
 def test_invalid_flags(step, work, wrong: tuple[str, str]) -> None:
     assert wrong[0] in step(work, flags=wrong, code=2).stderr
+
+
+def test_an_invalid_url(step, work) -> None:
+    assert "error: invalid URLs:\n  x: must use one of http" in step(work, flags=("--urls", "x"), code=2).stderr
 
 
 def test_the_step_starts_without_heavy_libraries() -> None:

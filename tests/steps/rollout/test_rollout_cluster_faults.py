@@ -109,7 +109,7 @@ def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPa
                 run(settings())
                 patch.setattr(kubernetes_client, "TIMEOUT", (30, cluster_seconds))
                 session = serving_client.session
-                patch.setattr(serving_client, "session", lambda: proxy.client(session(), server_seconds))
+                patch.setattr(serving_client, "session", lambda *key: proxy.client(session(*key), server_seconds))
                 yield Service(cluster, servers, settings(**way.change), proxy)
             finally:
                 servers.close()

@@ -73,7 +73,9 @@ def test_requests_to_a_server_that_loads_another_adapter(
         adapter = next(names)
         requested = settings(adapter)
         with monkeypatch.context() as patch, FaultyProxy() as proxy:
-            patch.setattr(serving_client, "session", lambda: proxy.client(session(), 0.3 if kind == "timeout" else 0))
+            patch.setattr(
+                serving_client, "session", lambda *key: proxy.client(session(*key), 0.3 if kind == "timeout" else 0)
+            )
             if kind:
                 proxy.faults.fail(kind, 1, name)
             outcome = "succeeds on retry"

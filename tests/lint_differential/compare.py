@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT)]
 
+from argo_mutations import mutate  # noqa: E402
 from argo_program import Verdict, argo_verdicts, find_argo  # noqa: E402
 from explanations import explain  # noqa: E402
-from argo_mutations import mutate  # noqa: E402
 
 from workflows.lint import Finding, lint  # noqa: E402
 

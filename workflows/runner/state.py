@@ -152,7 +152,7 @@ def _readable(folder: Path) -> Iterator[None]:
         raise InvalidInput(
             Problem("no run in this directory", path=str(folder), fix="start a run without --resume")
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(Problem(f"cannot read the run in this directory: {error}", path=str(folder))) from None
 
 

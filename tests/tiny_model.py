@@ -10,11 +10,11 @@ from trainable_model import make_model
 HUB_ID = "tests/tiny-llama"
 
 
-def save_model(folder: Path) -> Path:
+def save_model(folder: Path, context: int = 1024) -> Path:
     """Write the model with large random weights, so that answers differ."""
     # 32 is the smallest head size of vLLM on a CPU.
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    return make_model(folder, max_position_embeddings=1024, initializer_range=0.5, **heads)
+    return make_model(folder, max_position_embeddings=context, initializer_range=0.5, **heads)
 
 
 def save_adapter(

@@ -14,6 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from steps.serving.asgi import error_response
 from steps.serving.request_texts import PARSED
 
+GRACE_SECONDS = 1.0
+"""Time for a server to cancel its own work. If vLLM's handler is cancelled from outside before it has read the
+disconnect, the task that it waits for (``with_cancellation``) generates the answer to its end."""
+
 
 class CancelOnDisconnect:
     """Middleware behind ``RequestLimits``, which has read the body of the request."""
@@ -45,6 +49,8 @@ class CancelOnDisconnect:
         request = asyncio.ensure_future(self._answer(scope, receive_shared, send_recorded))
         try:
             await asyncio.wait([request, hung_up], return_when=asyncio.FIRST_COMPLETED)
+            if not request.done():
+                await asyncio.wait([request], timeout=GRACE_SECONDS)
             if not request.done() and not is_complete:  # else the server completes its own work
                 request.cancel()
             await asyncio.wait([request])

@@ -25,7 +25,9 @@ from steps.serving import desired_adapters, server, serving_client
 from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import Server
 
-ARGUMENTS = {"max_model_len": 1024, "max-num-seqs": 32, "enforce-eager": True, "dtype": "float32"}
+CONTEXT = 32768
+"""Long enough that an answer of this length does not end during a test."""
+ARGUMENTS = {"max_model_len": CONTEXT, "max-num-seqs": 32, "enforce-eager": True, "dtype": "float32"}
 DEADLINE_SECONDS = 600
 WAIT_SECONDS = 180
 # Loaded by every Python whose PYTHONPATH has its folder: Starlette's routers report what they have matched.
@@ -128,7 +130,12 @@ class VllmServer:
 
     def open(self, **body: Any) -> socket.socket:
         """Send a request for an answer as long as the context; return the connection, from which nothing is read."""
-        request = {"messages": [{"role": "user", "content": "Hi"}], "ignore_eos": True, "max_tokens": 900, **body}
+        request = {
+            "messages": [{"role": "user", "content": "Hi"}],
+            "ignore_eos": True,
+            "max_tokens": CONTEXT - 100,
+            **body,
+        }
         content = json.dumps(request).encode()
         head = (
             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -15,7 +15,7 @@ import requests
 from fault_table import Row, check
 from request_variants import NUM_VARIANTS, send, variants
 from tiny_model import save_adapter, save_model
-from vllm_server import VllmServer, desired, evaluate_adapter, replace_adapter, wait_for
+from vllm_server import CONTEXT, VllmServer, desired, evaluate_adapter, replace_adapter, wait_for
 
 from steps.rollout import rollout_local
 from steps.runtime.errors import StepError
@@ -51,7 +51,7 @@ RESULTS = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("tiny-llama"))
+    return save_model(tmp_path_factory.mktemp("tiny-llama"), CONTEXT)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_an_adapter_that_vllm_drops_is_rejected(
     running: VllmServer, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without weights it answers as the base model does, and the evaluated one with almost the same words."""
-    weak = save_adapter(base, tmp_path / "weak", seed=5, scale=0.01)
+    weak = save_adapter(base, tmp_path / "weak", seed=5, scale=0.003)
     evaluate_adapter(running.work, base, weak)
     accepted = running.start(weak, adapters=OWN)
     live = running.versions()
@@ -237,7 +237,9 @@ def test_an_adapter_that_vllm_drops_is_rejected(
 def test_a_vllm_that_cannot_start_fails_with_its_error(running: VllmServer, adapters: dict[str, Path]) -> None:
     before = running.record
     arguments = {"max-model-len": 10**6}
-    with pytest.raises(StepError, match=r"the vllm server exited before it answered: .*max_model_len.* 1000000"):
+    with pytest.raises(
+        StepError, match=r"the vllm server exited before it answered: .*max_model_len \(1000000\) is greater"
+    ):
         running.start(adapters["one"], server_arguments=arguments)
     assert running.record == before
     assert server.is_healthy(before)

@@ -8,6 +8,7 @@ out nor tell a dropped watch from an ended one.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,10 @@ class Connection:
         return forwarded.socket(port)
 
 
+_HEADER_TEXT = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
+"""Field values in RFC 9110, section 5.5."""
+
+
 def is_in_pod() -> bool:
     """Return True if the service account of this pod leads to the cluster: no kubeconfig is set."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG")
@@ -159,8 +164,11 @@ def _new_configuration() -> Configuration:
 
 
 def _connect(configuration: Configuration, namespace: str) -> Connection:
-    from kubernetes import client
+    from kubernetes import client, config
 
+    credentials = [*configuration.api_key.values(), configuration.username, configuration.password]
+    if any(not _HEADER_TEXT.fullmatch(str(text or "")) for text in credentials):
+        raise config.ConfigException("its token, user name or password has characters that no HTTP header can have")
     # False, not 0: it also keeps urllib3 from following redirects with the token.
     configuration.retries = False
     return Connection(client.ApiClient(configuration), namespace)

@@ -15,6 +15,7 @@ from steps.models import adapter_weights
 from steps.models.adapter import ADAPTER_FILES, CONFIG, WEIGHTS
 from steps.runtime.json_text import parse_json
 
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 # vLLM: vllm/config/lora.py, MaxLoRARanks.
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 MAX_PROBLEM_CHARS = 500
@@ -140,4 +141,4 @@ def _is_dict(value: Any) -> bool:
 
 def _is_hub_id(name: str) -> bool:
     """Return True for ``owner/name``; KAITO's adapters name a directory of their tuning image instead."""
-    return name.count("/") == 1 and name[0] not in "./~" and not Path(name).exists()
+    return _HUB_ID.fullmatch(name) is not None and name[0] != "." and not Path(name).exists()

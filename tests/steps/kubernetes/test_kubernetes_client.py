@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from certificates import write_certificate
 from faults import RETRY_AFTER
 from kubernetes import config
@@ -145,6 +146,19 @@ def test_pod_uses_its_service_account(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     with pytest.raises(BadInput, match="no trusted connection"):
         connect().get(MAPS, "m")
+
+
+@pytest.mark.parametrize("token", ["\ufffd\ufffd", "a\nb", "\u20ac"])
+def test_credentials_that_no_header_can_have_are_refused(
+    cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    file = cluster.kubeconfig(tmp_path / "kubeconfig", user="provision")
+    content = yaml.safe_load(file.read_text())
+    content["users"][0]["user"] = {"token": token}
+    file.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    with pytest.raises(BadInput, match="characters that no HTTP header can have"):
+        connect()
 
 
 def test_missing_cluster_is_reported_with_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,10 @@ def test_another_base_is_named(folder: Path, base: Path) -> None:
     assert problems(adapter, base) == [f"adapter tuned: it was tuned on other/model, not on {HUB_ID}"]
 
 
+def test_a_base_name_that_is_too_long_for_a_file_is_no_model_of_the_hub(folder: Path, base: Path) -> None:
+    assert problems(with_config(folder, base_model_name_or_path="o" * 5000 + "/model"), base) == []
+
+
 def test_an_adapter_tuned_on_a_directory_is_checked_by_shapes(folder: Path, base: Path, tmp_path: Path) -> None:
     adapter = with_config(folder, base_model_name_or_path="/workspace/tfs/weights")
     assert problems(adapter, base) == []

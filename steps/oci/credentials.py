@@ -7,7 +7,6 @@ Credential helpers are called by the docker-credential-helpers protocol.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import re
 import subprocess
@@ -116,7 +115,7 @@ def _parse_entry(entry: Any, source: str) -> Credentials | None:
     if entry.get("auth"):
         try:
             username, colon, password = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             colon = ""
         if not colon:
             raise BadInput(f"auth of {source} is not base64 of user:password", "write it with docker login") from None

@@ -89,6 +89,7 @@ def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"auths": ["r.io"]}, "auths in"),
         ({"auths": {"r.io": "me:hidden-word"}}, "is not a JSON object"),
         ({"auths": {"r.io": {"auth": "hidden-word"}}}, "not base64 of user:password"),
+        ({"auths": {"r.io": {"auth": "dXNlcjpw\ufffd"}}}, "not base64 of user:password"),
         ({"auths": {"r.io": {"auth": b64("hidden-word")}}}, "not base64 of user:password"),
         ({"auths": {"r.io": {}}}, None),
         ({"credsStore": "../evil"}, "name the helper without a path"),

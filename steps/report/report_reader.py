@@ -31,6 +31,8 @@ from steps.tune.tracking_tools import TOOLS
 
 SCORES = {"exact_match": "Exact match", "rouge_l": "ROUGE-L"}
 VERSIONS = ("argotune", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "vllm")
+MAX_SECONDS = 366 * 24 * 3600.0
+"""Longest duration of a step."""
 
 
 def read_run(settings: Settings) -> ReportData:
@@ -104,9 +106,15 @@ def _steps(reader: _Reader) -> dict[str, Step]:
             settings=record(content.get("settings")),
             result=record(content.get("result")),
             started=_parse_time(content.get("started")),
-            seconds=number(content.get("seconds")),
+            seconds=_duration(content.get("seconds")),
         )
     return steps
+
+
+def _duration(value: Any) -> float | None:
+    """Return seconds; None for what cannot be a step's duration, and could not be added to its start."""
+    seconds = number(value)
+    return seconds if seconds is not None and 0 <= seconds <= MAX_SECONDS else None
 
 
 def _parse_time(value: Any) -> datetime | None:

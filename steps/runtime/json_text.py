@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
+
+MAX_DEPTH = 100
+"""Maximum nesting; functions that walk through a value call themselves at each level."""
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: It is not JSON or not UTF-8, or nested so deeply that the parser gives up (RecursionError).
+        ValueError: It is not JSON or not UTF-8, or nested more deeply than ``MAX_DEPTH``.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if _is_deeper(value, MAX_DEPTH):
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

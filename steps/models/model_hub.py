@@ -149,7 +149,7 @@ def _snapshot(repository: str, revision: str, ignored: list[str], offline_reason
         if offline_reason:
             raise HubUnreachable(offline_reason) from None
         raise _classify(error) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, AssertionError) as error:
         # The library does not check what it receives.
         reason = f"{constants.ENDPOINT} sent an invalid response ({type(error).__name__})"
         raise HubUnreachable(reason) from None

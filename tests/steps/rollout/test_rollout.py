@@ -153,7 +153,7 @@ def test_base_and_adapters_answer(
     assert result.agreement in output
 
     evaluated(work, base, adapters / "one")
-    assert rollout(requested).agreement == "3 of 3 answers as in the evaluation"
+    assert rollout(requested).agreement.startswith("3 of 3 answers as in the evaluation")
     evaluated(work, base, adapters / "two")
     with pytest.raises(StepError, match=r"is not the evaluated adapter: \d+% of the words"):
         rollout(requested)

@@ -7,7 +7,6 @@ of two matrix products decides, in the shapes of the model's MLP.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from steps.runtime import machine
 from steps.runtime.errors import BadInput
+from steps.runtime.json_text import parse_json
 
 ROWS = 256
 """Rows of the measured products: tokens of a small batch."""
@@ -88,7 +88,7 @@ def model_shape(base: Path | None) -> tuple[int, int]:
     hidden, intermediate = DEFAULT_SHAPE
     if base is not None:
         try:
-            config = json.loads((base / "config.json").read_text())
+            config = parse_json((base / "config.json").read_text())
             config = config.get("text_config") or config  # multimodal models
             hidden, intermediate = int(config["hidden_size"]), int(config["intermediate_size"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -81,7 +81,8 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         lora_init.init_adapter(trainer.model, config.lora)
     data = f"{num_rows} {'pairs' if settings.objective == 'dpo' else 'rows'}, global batch size {global_batch_size}"
     device = describe_device(inputs.device, group.size) + (", sharded base weights" if sharded else "")
-    print(describe_compute(inputs.device, inputs.base.folder, dtype), flush=True)
+    if group.is_rank_zero:  # it measures the processor
+        print(describe_compute(inputs.device, inputs.base.folder, dtype), flush=True)
     _log_start(trainer, f"{data}, {device}", checkpoint)
     if sharded:
         sharding.shard(trainer)

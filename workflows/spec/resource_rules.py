@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from presets import Model, Sku, UnknownSku, find_sku, skus
 from workflows.field_path import join
@@ -107,8 +108,8 @@ def _count(
             f"{served.name} has {served.weights_gib:.0f}Gi of weights, more than one {machine.name} can serve, and "
             "multi-node serving is not supported"
         )
-        larger = [size for size in skus() if not size.retired and _room(size) >= served.weights_gib and size.bfloat16]
-        best = min(larger, key=lambda size: size.total_memory_gib, default=None)
+        weights = served.weights_gib
+        best = _smallest(lambda size: _room(size) >= weights)
         findings.error(path, what, f"write count: 1 and instanceType: {best.name}" if best else "use a smaller model")
     elif resource.count > 1:
         what = "one node serves the model; as in KAITO, additional nodes are not used"
@@ -118,6 +119,12 @@ def _count(
 def _room(machine: Sku) -> float:
     """Return the GiB of weights that a node can serve."""
     return machine.total_memory_gib * SERVING_SHARE
+
+
+def _smallest(is_sufficient: Callable[[Sku], bool]) -> Sku | None:
+    """Return the current instance type with bfloat16 and the least memory that is sufficient; None if none is."""
+    current = (size for size in skus() if not size.retired and size.bfloat16 and is_sufficient(size))
+    return min(current, key=lambda size: size.total_memory_gib, default=None)
 
 
 def _selector(resource: Resource, findings: Findings) -> None:
@@ -179,7 +186,6 @@ def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, findings: 
         f"Insufficient total GPU memory: Instance type {machine.name} has a total of {machine.total_memory_gib}Gi,"
         f" but preset {base.name} requires at least {need:.2f}Gi"
     )
-    larger = [size for size in skus() if not size.retired and size.total_memory_gib >= need and size.bfloat16]
-    best = min(larger, key=lambda size: size.total_memory_gib, default=None)
+    best = _smallest(lambda size: size.total_memory_gib >= need)
     fix = f"{f'write {best.name}' if best else 'use a smaller model'}, or set the annotation"
     findings.error("resource.instanceType", what, f"{fix} {kaito_annotations.BYPASS_CHECKS}")

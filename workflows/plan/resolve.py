@@ -20,7 +20,11 @@ from workflows.plan.sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING
 from workflows.spec import Manifest, kaito_annotations
 from workflows.spec.workspace import Partition
 
-ANNOTATIONS = {kaito_annotations.NODE_CLASS: "nodes.nodeClass", kaito_annotations.IMAGE_FAMILY: "nodes.imageFamily"}
+ANNOTATIONS = {
+    kaito_annotations.NODE_CLASS: "nodes.nodeClass",
+    kaito_annotations.IMAGE_FAMILY: "nodes.imageFamily",
+    kaito_annotations.RUNTIME: "rollout.runtime",
+}
 """Paths in the plan of annotations with settings."""
 
 
@@ -176,15 +180,12 @@ def _from_workspace(manifest: Manifest) -> Layer:
     if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
         values["labels"] = labels
     for annotation, path in ANNOTATIONS.items():
-        if value := workspace.metadata.annotations.get(annotation):
+        value = workspace.metadata.annotations.get(annotation)
+        # The pipeline block wins, and without inference there is no rollout.
+        if value and path not in values and (workspace.inference or not path.startswith("rollout.")):
             values[path] = value.lower() if annotation == kaito_annotations.IMAGE_FAMILY else value
             line = manifest.source.line(f"metadata.annotations.{annotation}")
             origins[path] = f"Workspace ({manifest.source.file}:{line})"
-    runtime = workspace.metadata.annotations.get(kaito_annotations.RUNTIME)
-    if workspace.inference and runtime and "rollout.runtime" not in values:
-        values["rollout.runtime"] = runtime
-        line = manifest.source.line(f"metadata.annotations.{kaito_annotations.RUNTIME}")
-        origins["rollout.runtime"] = f"Workspace ({manifest.source.file}:{line})"
     if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
         values["model.accessSecret"] = secret
     return Layer("Workspace", values, origins)

@@ -59,9 +59,21 @@ class Prepared:
     """Tokens of the longest input row."""
     cut_tokens: int
     """Tokens removed from the truncated rows."""
+    endless: int
+    """Number of rows without a learned stop token."""
 
-    def warning(self, num_rows: int, max_length: int) -> str:
-        """Return a warning about truncated and dropped rows; empty if there are none."""
+    def warnings(self, num_rows: int, max_length: int) -> list[str]:
+        """Return warnings about truncated, dropped and endless rows."""
+        missing = self._describe_missing(num_rows, max_length)
+        return [*([missing] if missing else []), *self.endless_warnings()]
+
+    def endless_warnings(self) -> list[str]:
+        """Return a warning if there are rows without a stop token: such a model generates until the server's limit."""
+        if not self.endless:
+            return []
+        return [f"{self.endless} rows contain no learned stop token: the model may not learn to stop"]
+
+    def _describe_missing(self, num_rows: int, max_length: int) -> str:
         num_dropped = num_rows - len(self.rows)
         if not self.truncated and not num_dropped:
             return ""
@@ -87,7 +99,8 @@ def prepare(
     max_length, keep = tokenization.max_length, tokenization.keep
     collected: list[ChatTokens] = []
     append, numbers = into or collected.append, array("I")
-    count = truncated = longest = cut_tokens = num_with_answer = 0
+    stops = _special_ids(tokenizer) | ({tokenizer.eos_token_id} - {None})
+    count = truncated = longest = cut_tokens = endless = num_with_answer = 0
     for count, full in enumerate(tokenize_rows(tokenizer, rows, learned=tokenization.learned), 1):
         row, length = full.truncate(max_length, keep), len(full.input_ids)
         longest = max(longest, length)
@@ -96,6 +109,7 @@ def prepare(
             numbers.append(count - 1)
             truncated += length > max_length
             cut_tokens += max(length - max_length, 0)
+            endless += stops.isdisjoint(row.labels)
         elif not num_with_answer:
             num_with_answer += full.learned > 0
     if not numbers and not num_with_answer:
@@ -105,7 +119,7 @@ def prepare(
             f"max_length={max_length} truncates all assistant tokens in all {count} rows",
             f"increase max_length (longest row: {longest} tokens)",
         )
-    return Prepared(collected, numbers, truncated, longest, cut_tokens)
+    return Prepared(collected, numbers, truncated, longest, cut_tokens, endless)
 
 
 def tokenize_rows(
@@ -135,7 +149,7 @@ def tokenize(
 
 def stop_ids(tokenizer: Any, rows: Iterable[ChatTokens]) -> list[int]:
     """Return the tokens that end an assistant turn: EOS and the last learned tokens of ``rows``."""
-    special = set(tokenizer.get_added_vocab().values())
+    special = _special_ids(tokenizer)
     last = {
         row.labels[-1 - offset]
         for row in rows
@@ -144,6 +158,10 @@ def stop_ids(tokenizer: Any, rows: Iterable[ChatTokens]) -> list[int]:
     }
     eos = {tokenizer.eos_token_id} - {None}
     return sorted((last & special) | eos)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    return set(tokenizer.get_added_vocab().values())
 
 
 def _tokenize_batch(
@@ -158,7 +176,7 @@ def _tokenize_batch(
     except NotImplementedError:
         raise BadInput("the tokenizer does not support offset mapping", "use a fast tokenizer") from None
     check_rendered(tokenizer, rows, texts, first)
-    special = set(tokenizer.get_added_vocab().values())
+    special = _special_ids(tokenizer)
     tokenized = []
     for number, (row, text, ids, offsets) in enumerate(
         zip(rows, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True), first

@@ -21,7 +21,9 @@ from steps.runtime import files
 
 TOKENS, NUMBERS, FACTS = "tokens.arrow", "numbers.bin", "facts.json"
 BATCH_ROWS = 1000
-FORMAT_VERSION = 3
+COUNTS = ("truncated", "longest", "cut_tokens", "endless")
+"""Fields of ``Prepared`` in ``FACTS``."""
+FORMAT_VERSION = 4
 """Increment when tokenization or the file format changes."""
 
 
@@ -38,11 +40,11 @@ def prepare_cached(tokenizer: Any, rows: Rows, folder: Path, tokenization: Token
                 prepared = prepare(tokenizer, rows, tokenization, into=write)
             with files.replacing(partial / NUMBERS) as sink:
                 sink.write(prepared.numbers.tobytes())
-            facts = {"cut": prepared.truncated, "longest": prepared.longest, "cut_tokens": prepared.cut_tokens}
+            facts = {name: getattr(prepared, name) for name in COUNTS}
             files.write_json(partial / FACTS, {"key": key, **facts})
     facts = json.loads((folder / FACTS).read_text())
     numbers = array("I", (folder / NUMBERS).read_bytes())
-    return Prepared(TokenRows(folder / TOKENS), numbers, facts["cut"], facts["longest"], facts["cut_tokens"])
+    return Prepared(TokenRows(folder / TOKENS), numbers, **{name: facts[name] for name in COUNTS})
 
 
 class TokenRows(Sequence[ChatTokens]):

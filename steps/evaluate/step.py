@@ -47,7 +47,7 @@ def evaluate(settings: Settings) -> Result:
     tokenizer = load_tokenizer(folder)
     cache = settings.work / "tokens" / "eval"
     prepared = prepare_cached(tokenizer, rows, cache, Tokenization.from_settings(settings))
-    if warning := prepared.warning(len(rows), settings.max_length):
+    for warning in prepared.warnings(len(rows), settings.max_length):
         print(warning, flush=True)
     chosen = _sample_rows(rows, prepared, settings)
     _check_rules(settings, chosen)

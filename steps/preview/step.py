@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from steps.data import near_duplicates, row_formats
-from steps.data.chat_tokens import IGNORED, ChatTokens, Prepared, stop_ids
+from steps.data.chat_tokens import IGNORED, ChatTokens, Prepared
 from steps.data.tokenization import Tokenization
 from steps.preview.settings import Result, Settings
 
@@ -56,7 +55,7 @@ def preview(settings: Settings) -> Result:
         longest=prepared.longest,
         warnings=[
             *_check_lengths(prepared, sum(lengths), len(rows) - len(prepared.rows), settings.max_length),
-            *_check_stop_tokens(prepared.rows, stop_ids(tokenizer, prepared.rows)),
+            *prepared.endless_warnings(),
             *_check_manifest(settings.work / "dataset" / "manifest.json"),
         ],
     )
@@ -103,12 +102,6 @@ def _describe_truncation(prepared: Prepared, num_tokens: int, max_length: int) -
         f"{prepared.truncated} of {len(prepared.rows)} rows are truncated to max_length={max_length}, which removes "
         f"{share:.1%} of the tokens"
     )
-
-
-def _check_stop_tokens(rows: Sequence[ChatTokens], stops: Sequence[int]) -> list[str]:
-    """Warn about rows without a stop token: such a model generates until the server's limit."""
-    endless = sum(not set(stops) & {label for label in row.labels if label != IGNORED} for row in rows)
-    return [f"{endless} rows contain no learned stop token: the model may not learn to stop"] if endless else []
 
 
 def _check_manifest(file: Path) -> list[str]:

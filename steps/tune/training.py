@@ -124,7 +124,7 @@ def _prepare_dataset(
         return dpo.dataset(pairs), len(pairs)
     cache = settings.work / "tokens" / "train"
     prepared = prepare_cached(tokenizer, inputs.rows, cache, Tokenization.from_settings(settings))
-    if warning := prepared.warning(len(inputs.rows), settings.max_length):
+    for warning in prepared.warnings(len(inputs.rows), settings.max_length):
         print(warning, flush=True)
     return batching.dataset(prepared.rows, config.arguments), len(prepared.rows)
 

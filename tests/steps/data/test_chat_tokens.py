@@ -136,11 +136,20 @@ def test_rows_are_truncated_and_counted(tokenizer: Any) -> None:
     assert prepared.rows == [tokenize(tokenizer, short), tokenize(tokenizer, TALK).truncate(length)]
     assert prepared.truncated == 1
     assert prepared.longest == len(tokenize(tokenizer, long).input_ids)
-    assert prepared.warning(3, length) == (
+    assert prepared.warnings(3, length) == [
         f"of 3 rows, 1 truncated to {length} tokens and 1 dropped because no assistant token remains "
         f"(longest row: {prepared.longest} tokens; increase max_length)"
+    ]
+    assert prepare(tokenizer, [short], Tokenization(length)).warnings(1, length) == []
+
+
+def test_rows_without_a_stop_token_are_counted(tokenizer: Any) -> None:
+    tokenizer.chat_template = (  # as of Falcon: no token ends an answer
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
     )
-    assert prepare(tokenizer, [short], Tokenization(length)).warning(1, length) == ""
+    prepared = prepare(tokenizer, [TALK, [ASK, ANSWER]], Tokenization(512))
+    assert prepared.warnings(2, 512) == ["2 rows contain no learned stop token: the model may not learn to stop"]
 
 
 def test_truncation_can_keep_the_end(tokenizer: Any) -> None:

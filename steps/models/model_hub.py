@@ -6,6 +6,7 @@ files of killed processes.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steps.runtime import connection_failure, storage_errors
+from steps.runtime.connection_failure import ConnectionFailure
 from steps.runtime.errors import BadInput, TransientError
 from steps.runtime.json_text import parse_json
 from steps.runtime.retry import RetryPolicy, Sleep, retry_after, retry_call
@@ -43,7 +45,13 @@ class HubUnreachable(Exception):
 
 
 def fetch(
-    repository: str, revision: str, *, whole: bool, consolidated: bool = False, wait: Sleep = time.sleep
+    repository: str,
+    revision: str,
+    *,
+    whole: bool,
+    consolidated: bool = False,
+    patient: bool = False,
+    wait: Sleep = time.sleep,
 ) -> Path:
     """Return the directory of a model's files, after downloading those that are not cached.
 
@@ -52,6 +60,7 @@ def fetch(
         revision: Commit, branch or tag.
         whole: Include the weights.
         consolidated: The weights in Mistral's format instead of those of transformers.
+        patient: In a pod, retry for minutes: the caller has no other source.
         wait: Sleeps between attempts.
 
     Raises:
@@ -66,11 +75,23 @@ def fetch(
     set_client_factory(_client)
     ignored = [*IGNORE_PATTERNS, *(["model*.safetensors*"] if consolidated else [CONSOLIDATED])]
     ignored += [] if whole else WEIGHTS
-    offline_reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _probe(constants.ENDPOINT)
+    policy = RETRY.in_pod() if patient else RETRY
+    is_lasting = policy.max_attempts > RETRY.max_attempts
+
+    def attempt() -> Path:
+        offline = ConnectionFailure("HF_HUB_OFFLINE is set", "unset it") if constants.HF_HUB_OFFLINE else None
+        offline = offline or _probe(constants.ENDPOINT)
+        try:
+            return _snapshot(repository, revision, ignored, offline.reason if offline else "")
+        except HubUnreachable as error:
+            if is_lasting and offline and not offline.is_permanent:
+                raise TransientError(str(error)) from None
+            raise
+
     try:
         folder = retry_call(
-            lambda: _snapshot(repository, revision, ignored, offline_reason),
-            RETRY,
+            attempt,
+            policy,
             log=lambda line: print(f"model hub: {line}", flush=True),
             sleep=wait,
         )
@@ -96,21 +117,21 @@ def _set_timeout(request: Request) -> None:
     request.extensions = {**request.extensions, "timeout": limits}
 
 
-def _probe(endpoint: str) -> str:
-    """Return why the hub is unreachable, or an empty string. The library would take half a minute to notice."""
+def _probe(endpoint: str) -> ConnectionFailure | None:
+    """Return why the hub is unreachable, if it is. The library would take half a minute to notice."""
     import requests
 
-    reason = ""
+    failure = None
     for _ in range(2):
         try:
             requests.head(endpoint, timeout=CONNECT_TIMEOUT_SECONDS)
-            return ""
+            return None
         except requests.RequestException as error:
-            failure = connection_failure.classify(error)
-            reason = f"{endpoint}: {failure.reason}"
+            cause = connection_failure.classify(error)
+            failure = dataclasses.replace(cause, reason=f"{endpoint}: {cause.reason}")
             if failure.is_permanent or isinstance(error, requests.ConnectTimeout):
                 break
-    return reason
+    return failure
 
 
 def _snapshot(repository: str, revision: str, ignored: list[str], offline_reason: str) -> Path:

@@ -54,7 +54,7 @@ class RegistryClient:
         wait: Sleep = time.sleep,
     ) -> None:
         self.reference, self.name = reference, reference.name
-        self._policy = retry or RETRY
+        self._policy = retry or RETRY.in_pod()
         self._mount_from = mount_from
         self._wait = wait
         host = "registry-1.docker.io" if reference.host == DOCKER_HUB else reference.registry

@@ -6,10 +6,11 @@ vLLM's image without this project's dependencies.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from urllib3.exceptions import InvalidHeader
@@ -19,6 +20,11 @@ from steps.runtime.errors import TransientError
 
 T = TypeVar("T")
 Sleep = Callable[[float], object]
+MIN_SECONDS_IN_POD = 300.0
+"""Shortest time that a pod retries what is likely to pass (DNS, network, a server that restarts)."""
+
+MAX_HASTY_ATTEMPTS = 4
+"""Attempts after which a ``Retry-After`` no longer shortens the wait: API servers that restart request one second."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,27 @@ class RetryPolicy:
 
     def delay(self, failures: int, retry_after: float | None = None) -> float:
         """Return the seconds to wait after ``failures`` failures in a row; ``retry_after`` is the server's request."""
-        if retry_after is not None:
-            return min(retry_after, self.max_retry_after_seconds)
-        seconds = min(self.initial_seconds * 2.0 ** (failures - 1), self.max_seconds)
-        return seconds * random.uniform(1 - self.jitter, 1)
+        own = self._longest(failures) * random.uniform(1 - self.jitter, 1)
+        if retry_after is None:
+            return own
+        requested = min(retry_after, self.max_retry_after_seconds)
+        return requested if failures <= MAX_HASTY_ATTEMPTS else max(requested, own)
+
+    def in_pod(self) -> RetryPolicy:
+        """Return the policy of this process: in a pod its waits add up to ``MIN_SECONDS_IN_POD`` or more.
+
+        A failure there costs a run, of which hours may be done; on a machine a user waits for the message.
+        """
+        if "KUBERNETES_SERVICE_HOST" not in os.environ:
+            return self
+        failures, total = MAX_HASTY_ATTEMPTS, 0.0
+        while total < MIN_SECONDS_IN_POD:
+            failures += 1
+            total += self._longest(failures) * (1 - self.jitter)
+        return replace(self, max_attempts=max(self.max_attempts, failures + 1))
+
+    def _longest(self, failures: float) -> float:
+        return min(self.initial_seconds * 2.0 ** min(failures - 1, 64), self.max_seconds)
 
 
 @dataclass

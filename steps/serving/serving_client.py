@@ -219,10 +219,10 @@ def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Slee
     """
     import requests
 
-    end, attempts = time.monotonic() + timeout, itertools.count(1)
+    end, attempts, policy = time.monotonic() + timeout, itertools.count(1), RETRY.in_pod()
 
     def attempt() -> T:
-        last, remaining = next(attempts) == RETRY.max_attempts, end - time.monotonic()
+        last, remaining = next(attempts) == policy.max_attempts, end - time.monotonic()
         try:
             return call(max(1.0, remaining if last else remaining / 2))
         except requests.Timeout:
@@ -232,7 +232,7 @@ def _retry(call: Callable[[float], T], subject: str, timeout: float, sleep: Slee
         except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError) as error:
             raise TransientError(f"{subject} did not answer: {error}") from None
 
-    return retry_call(attempt, RETRY, sleep=lambda seconds: sleep(min(seconds, max(0.0, end - time.monotonic()))))
+    return retry_call(attempt, policy, sleep=lambda seconds: sleep(min(seconds, max(0.0, end - time.monotonic()))))
 
 
 def _parse_answer(choice: Mapping[str, Any]) -> Answer:

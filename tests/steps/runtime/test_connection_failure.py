@@ -137,12 +137,14 @@ def test_the_outcomes_are_documented() -> None:
 
 
 def test_the_hub_is_unreachable_behind_a_proxy(proxy: Proxy) -> None:
-    assert "requires a login (407" in model_hub._probe("https://hub.example")
+    failure = model_hub._probe("https://hub.example")
+    assert failure and failure.is_permanent and "requires a login (407" in failure.reason
     assert len(proxy.requests) == 1
     assert "login (407" in str(next(model_checks.check("", "org/model", "main", no_wait)))
     assert len(proxy.requests) == 2
     proxy.status = BROKEN
-    assert "the proxy cannot reach the server (502" in model_hub._probe("https://hub.example")
+    failure = model_hub._probe("https://hub.example")
+    assert failure and not failure.is_permanent and "the proxy cannot reach the server (502" in failure.reason
     assert len(proxy.requests) == 4
 
 

@@ -65,6 +65,20 @@ def test_retry_after_replaces_the_backoff_up_to_its_cap(requested: float, waited
     assert waits == [waited]
 
 
+@pytest.mark.parametrize("requested", [None, 0.0, 1.0])
+@pytest.mark.parametrize("max_attempts", [2, 6])
+def test_a_pod_retries_for_five_minutes(
+    monkeypatch: pytest.MonkeyPatch, requested: float | None, max_attempts: int
+) -> None:
+    policy = RetryPolicy(max_attempts=max_attempts)
+    assert policy.in_pod() == policy
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    waits: list[float] = []
+    with pytest.raises(TransientError):
+        retry_call(Flaky(*[TransientError("busy", retry_after=requested)] * 99), policy.in_pod(), sleep=waits.append)
+    assert 300 <= sum(waits) <= 1200
+
+
 def test_progress_starts_the_count_again() -> None:
     reached = [0, 0, 0, 5, 5, 5, 9, 9, 9, 9]
     call = Flaky(*busy(20))

@@ -30,6 +30,7 @@ from steps.serving import desired_adapters
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.allowlist import ADAPTERS, COMPLETIONS, HEALTH, MODELS, READY
 from steps.serving.asgi import call_app, replace_body, with_body
+from steps.serving.cancellation import GRACE_SECONDS, call_until
 from steps.serving.desired_adapters import DesiredAdapter
 
 DEFAULT_VARIABLE = "ARGOTUNE_DEFAULT_MODEL"
@@ -41,8 +42,22 @@ DRAIN_SECONDS = 60.0
 """Time for the requests of a replaced adapter; then they are cut, such as those of clients that stopped reading."""
 
 
+CUT_SECONDS = 2 * GRACE_SECONDS
+"""Time for requests that are cut to end, before their adapter is unloaded."""
+
+
 class Superseded(Exception):
     """The desired configuration has changed while it was being loaded."""
+
+
+class _Request:
+    """A request in progress."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.cut: asyncio.Future[None] = loop.create_future()
+        """Done when the request must end."""
+        self.done: asyncio.Future[None] = loop.create_future()
 
 
 class AdapterReloader:
@@ -68,7 +83,7 @@ class AdapterReloader:
         self._watcher: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         """Held while versions change, so that an old version is not unloaded when it becomes live again."""
-        self._requests: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._requests: defaultdict[str, set[_Request]] = defaultdict(set)
         self._draining: dict[str, asyncio.Task[None]] = {}
         self._context: Scope = {}
 
@@ -112,22 +127,17 @@ class AdapterReloader:
             model, body = self._resolve(await Request(scope, receive).body())
         except ClientDisconnect:
             return
+        request = _Request()
         self.running[model] += 1
-        request = asyncio.ensure_future(self._answer(*replace_body(scope, receive, body), send))
         self._requests[model].add(request)
         try:
-            await asyncio.wait([request])
-            if not request.cancelled():  # cut by _unload: the server closes the connection
-                request.result()
+            await call_until(self.app, *replace_body(scope, receive, body), send, request.cut)
         finally:
-            request.cancel()
+            request.done.set_result(None)
             self._requests[model].discard(request)
             self.running[model] -= 1
             if not self.running[model]:
                 del self.running[model]
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
     def _resolve(self, body: bytes) -> tuple[str, bytes]:
         """Return the model that will answer, and the request with its name.
@@ -247,17 +257,24 @@ class AdapterReloader:
 
     async def _drain(self, version: str) -> None:
         """Unload a version after its last response; cut the responses that take longer than ``DRAIN_SECONDS``."""
-        if self._requests[version]:
-            await asyncio.wait(self._requests[version], timeout=DRAIN_SECONDS)
-        del self._draining[version]
-        if version in self.versions.values():
-            return
-        for request in list(self._requests[version]):
-            request.cancel()
+        try:
+            await self._wait_for_requests(version, DRAIN_SECONDS)
+            if version in self.versions.values():
+                return
+            for request in self._requests[version]:
+                request.cut.set_result(None)
+            await self._wait_for_requests(version, CUT_SECONDS)
+        finally:
+            del self._draining[version]
         try:
             await self._unload(version)
         except RuntimeError as error:  # the next change tries again
             print(str(error), flush=True)
+
+    async def _wait_for_requests(self, version: str, seconds: float) -> None:
+        """Wait until the current requests of a version have ended, or for some seconds."""
+        if requests := [request.done for request in self._requests[version]]:
+            await asyncio.wait(requests, timeout=seconds)
 
     async def _unload(self, version: str) -> None:
         async with self._lock:

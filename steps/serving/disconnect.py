@@ -12,11 +12,8 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steps.serving.asgi import error_response
+from steps.serving.cancellation import call_until
 from steps.serving.request_texts import PARSED
-
-GRACE_SECONDS = 1.0
-"""Time for a server to cancel its own work. If vLLM's handler is cancelled from outside before it has read the
-disconnect, the task that it waits for (``with_cancellation``) generates the answer to its end."""
 
 
 class CancelOnDisconnect:
@@ -32,40 +29,21 @@ class CancelOnDisconnect:
             return
         messages = [await receive()]
         hung_up = asyncio.ensure_future(_wait_for_disconnect(receive))
-        is_started = is_complete = False
 
-        async def receive_shared() -> Message:
-            if messages:
-                return messages.pop()
-            await asyncio.shield(hung_up)
-            return {"type": "http.disconnect"}
+        async def receive_body() -> Message:
+            if not messages:
+                await asyncio.shield(hung_up)
+                return {"type": "http.disconnect"}
+            return messages.pop()
 
-        async def send_recorded(message: Message) -> None:
-            nonlocal is_started, is_complete
-            is_started = True
-            await send(message)
-            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
-
-        request = asyncio.ensure_future(self._answer(scope, receive_shared, send_recorded))
         try:
-            await asyncio.wait([request, hung_up], return_when=asyncio.FIRST_COMPLETED)
-            if not request.done():
-                await asyncio.wait([request], timeout=GRACE_SECONDS)
-            if not request.done() and not is_complete:  # else the server completes its own work
-                request.cancel()
-            await asyncio.wait([request])
-            if not request.cancelled():
-                request.result()
+            is_started = await call_until(self.app, scope, receive_body, send, hung_up)
             if not is_started and not hung_up.done():  # cut by the drain of a replaced adapter
                 message = "the request was cut, because its adapter was replaced; send it again"
                 response = error_response(HTTPStatus.SERVICE_UNAVAILABLE, message, headers={"retry-after": "1"})
                 await response(scope, receive, send)
         finally:
-            request.cancel()
             hung_up.cancel()
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

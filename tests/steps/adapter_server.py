@@ -36,6 +36,8 @@ class FakeServer:
         """Names of adapters that fail to load."""
         self.held: dict[str, asyncio.Event] = {}
         """Models whose answers are delayed."""
+        self.cancelled: list[str] = []
+        """Models whose answers were cancelled."""
         self.healthy = True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -46,7 +48,14 @@ class FakeServer:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        status, content = await self._answer(scope["method"], scope["path"], json.loads(body or b"{}"))
+        # As vLLM's handlers (``with_cancellation``): only a disconnect cancels the generation.
+        answer = asyncio.ensure_future(self._answer(scope["method"], scope["path"], json.loads(body or b"{}")))
+        disconnect = asyncio.ensure_future(receive())
+        await asyncio.wait([answer, disconnect], return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+        disconnect.cancel()
+        status, content = answer.result() if answer.done() else (200, None)
         text = content if isinstance(content, str) else json.dumps(content)
         headers = [(b"content-length", str(len(text)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -77,7 +86,11 @@ class FakeServer:
         if any(name.startswith(mute) for mute in self.mute):
             return 500, {"error": {"message": "CUDA error: device-side assert triggered"}}
         if name in self.held:
-            await self.held[name].wait()
+            try:
+                await self.held[name].wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(name)
+                raise
         return 200, {"model": name, "choices": [{"text": name, "message": {"content": f"I am {name}."}}]}
 
 

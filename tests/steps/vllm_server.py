@@ -30,8 +30,13 @@ CONTEXT = 32768
 ARGUMENTS = {"max_model_len": CONTEXT, "max-num-seqs": 32, "enforce-eager": True, "dtype": "float32"}
 DEADLINE_SECONDS = 600
 WAIT_SECONDS = 180
-# Loaded by every Python whose PYTHONPATH has its folder: Starlette's routers report what they have matched.
-RECORDER = """
+DRAIN_SECONDS = 15.0
+# Loaded by every Python whose PYTHONPATH has its folder: requests of a replaced adapter have less time, and Starlette's
+# routers report what they have matched.
+RECORDER = f"""
+from steps.serving import adapter_reloader
+adapter_reloader.DRAIN_SECONDS = {DRAIN_SECONDS}
+""" + """
 import json
 from pathlib import Path
 try:

@@ -294,6 +294,7 @@ def test_a_stuck_request_delays_no_change_and_is_cut(
         wait_for(lambda: one.version not in server.server.adapters)
         error = stuck.result(20).json()["error"]
         assert error["code"] == 503 and "its adapter was replaced; send it again" in error["message"]
+        assert server.server.cancelled == [one.version], "the server still generates its answer"
     assert not serving_client.get_state(server.address)["running"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ RESULTS = {
         "another client never reads its stream",
         "no request fails; no swap waits for that client",
     ),
+    "replaced adapter": ("chat completion", "its adapter was replaced a minute ago", "is aborted; the client gets 503"),
+    "long prompt": ("chat completion", "a prompt beyond the context, behind full batches", "rejected at once"),
     "closed connections": ("chat completion", "the client hangs up", "the generation is cancelled"),
     "dropped adapter": (
         "rollout",
@@ -155,15 +158,18 @@ def test_an_invalid_adapter_never_reaches_vllm(running: VllmServer, adapters: di
 def test_no_request_fails_while_adapters_are_swapped(
     running: VllmServer, adapters: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A client that never reads its stream is connected all the time."""
-    stuck = running.open(model="tuned", stream=True, n=4, logprobs=True, top_logprobs=20)
-    wait_for(lambda: running.metric("vllm:num_requests_running") > 0)
+    """A client of each adapter never reads its stream."""
     known = {desired(folder).version for folder in adapters.values()}
 
     def ask(number: int) -> str:
         response = running.chat(model="tuned", max_tokens=1 + number % 4)
         return str(response.json().get("model")) if response.status_code == 200 else response.text
 
+    def open_stuck_stream() -> socket.socket:
+        return running.open(model="tuned", stream=True, n=4, logprobs=True, top_logprobs=20)
+
+    stuck = [open_stuck_stream()]
+    wait_for(lambda: running.metric("vllm:num_requests_running") > 0)
     swaps, per_swap = [], NUM_REQUESTS // (NUM_SWAPS + 1)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, number) for number in range(NUM_REQUESTS)]
@@ -172,12 +178,14 @@ def test_no_request_fails_while_adapters_are_swapped(
             start = time.monotonic()
             running.deploy([desired(adapters[NAMES[(number + 1) % len(NAMES)]])])
             swaps.append(time.monotonic() - start)
+            stuck.append(open_stuck_stream())
         models = [answer.result() for answer in answers]
     assert [model for model in models if model not in known] == []
     assert len(set(models)) == len(NAMES), "the requests did not see all adapters"
     state = running.versions()
     assert state == {"tuned": desired(adapters[NAMES[NUM_SWAPS % len(NAMES)]]).version}
-    stuck.close()
+    for client in stuck:
+        client.close()
     record("swaps under load")
     with capsys.disabled():
         print(f"\n{len(models)} requests, 0 failed; swaps in s: {', '.join(f'{one:.2f}' for one in swaps)}")
@@ -205,6 +213,34 @@ def test_hanging_up_cancels_the_generation(running: VllmServer, stream: bool) ->
     wait_for(lambda: running.metric("vllm:num_requests_running") == 0)
     assert running.metric("vllm:request_success_total", FINISHED) == finished, "it was not cancelled"
     record("closed connections")
+
+
+def test_a_request_of_a_replaced_adapter_is_aborted(running: VllmServer, adapters: dict[str, Path]) -> None:
+    """It is not streamed, so vLLM would generate its answer to the end for nobody."""
+    finished = running.metric("vllm:request_success_total", FINISHED)
+    connection = running.open(model="tuned", n=4)
+    wait_for(lambda: running.metric("vllm:num_requests_running") > 0)
+    running.deploy([desired(adapters["two"])])
+    wait_for(lambda: running.metric("vllm:num_requests_running") == 0)
+    assert running.metric("vllm:request_success_total", FINISHED) == finished, "it was not aborted"
+    connection.settimeout(60)
+    assert connection.recv(4096).startswith(b"HTTP/1.1 503")
+    connection.close()
+    record("replaced adapter")
+
+
+def test_a_prompt_beyond_the_context_is_rejected_at_once(running: VllmServer) -> None:
+    """Also while all places of the batch are taken: it does not wait behind them."""
+    connections = [running.open(model="tuned", n=16) for _ in range(3)]
+    wait_for(lambda: running.metric("vllm:num_requests_waiting") > 0)
+    response = running.chat(model="tuned", messages=[{"role": "user", "content": "x y " * CONTEXT}])
+    error = response.json()["error"]
+    assert response.status_code == 400 and "context length" in error["message"]
+    assert running.metric("vllm:num_requests_waiting") > 0
+    for connection in connections:
+        connection.close()
+    wait_for(lambda: running.metric("vllm:num_requests_running") == 0)
+    record("long prompt")
 
 
 def test_the_evaluated_adapter_is_accepted(running: VllmServer, base: Path, adapters: dict[str, Path]) -> None:

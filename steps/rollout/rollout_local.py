@@ -27,6 +27,7 @@ from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
 from steps.runtime.retry import RetryPolicy, retry_call
 from steps.serving import desired_adapters, server, server_command, serving_client
+from steps.serving import metrics as serving_metrics
 from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import PortInUse, Server
 from steps.serving.server_command import Choice
@@ -235,6 +236,8 @@ def _rollback(settings: Settings) -> None:
 
 def _start(settings: Settings, service: Service) -> Server:
     port = settings.port or server.free_port()
+    metrics = f"{server.HOST}:{server.free_port([one for one in server.PORTS if one != port])}"
+    metrics = metrics if service.choice.kind == "vllm" else ""  # transformers has none
     folder = _folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = dict(service.arguments)
@@ -250,6 +253,7 @@ def _start(settings: Settings, service: Service) -> Server:
         settings=service.digest,
         mark=secrets.token_hex(8),
         api_keys=service.api_keys,
+        metrics=metrics and f"http://{metrics}{serving_metrics.PATH}",
     )
     environment = server_command.build_environment(
         service.choice,
@@ -259,7 +263,7 @@ def _start(settings: Settings, service: Service) -> Server:
         server.adapters_file(new, folder),
         folder / "middleware",
     )
-    environment |= server_access.environment(settings, service.api_keys)
+    environment |= server_access.environment(settings, service.api_keys) | {serving_metrics.ADDRESS_VARIABLE: metrics}
     return server.start(new, _starting(settings), _log(settings), environment)
 
 

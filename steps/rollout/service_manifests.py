@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from steps.kubernetes.client import Kind
 from steps.rollout import adapter_sources
-from steps.rollout.service_pod import SERVICE_LABEL, user_port
+from steps.rollout.service_pod import SERVICE_LABEL, has_metrics, user_port
 from steps.rollout.service_release import CANARY, STABLE, Release
 from steps.rollout.settings import Settings
-from steps.serving import desired_adapters
+from steps.serving import desired_adapters, metrics
 from steps.serving.drain import PORT
 
 Document = dict[str, Any]
@@ -150,8 +150,12 @@ def _budget(name: str, select: Mapping[str, str]) -> Document:
 
 
 def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Document:
-    """Allow ingress from clients to the server's port, and egress to DNS and by HTTPS to registries and the hub."""
+    """Allow ingress from clients and Prometheus, and egress to DNS and by HTTPS to registries and the hub."""
     port = user_port(settings.template) if settings.template else PORT
+    gateway, prometheus = settings.gateway.partition("/")[0], _namespace_of_url(settings.prometheus)
+    ingress = [_rule(settings, port, gateway, "" if has_metrics(settings) else prometheus)]
+    if has_metrics(settings):
+        ingress.append(_rule(settings, metrics.PORT, prometheus))
     link_local = [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}, {"cidr": "::/0", "except": ["fe80::/10"]}]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     return {
@@ -161,7 +165,7 @@ def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Documen
         "spec": {
             "podSelector": {"matchLabels": dict(select)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": _clients(settings), "ports": [{"protocol": "TCP", "port": port}]}],
+            "ingress": ingress,
             "egress": [
                 {"ports": dns},
                 {"to": [{"ipBlock": block} for block in link_local], "ports": [{"protocol": "TCP", "port": 443}]},
@@ -170,14 +174,14 @@ def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Documen
     }
 
 
-def _clients(settings: Settings) -> list[Document]:
-    """Return the peers that can send requests: the pods of the namespace, the allowed ones, Gateway and Prometheus."""
-    if "*" in settings.allowed_namespaces:
-        return [{"namespaceSelector": {}}]
-    gateway = settings.gateway.partition("/")[0]
-    found = [*settings.allowed_namespaces, gateway, _namespace_of_url(settings.prometheus)]
-    selectors = [{"matchLabels": {NAMESPACE_LABEL: one}} for one in dict.fromkeys(found) if one]
-    return [{"podSelector": {}}, *({"namespaceSelector": selector} for selector in selectors)]
+def _rule(settings: Settings, port: int, *namespaces: str) -> Document:
+    """Return the rule that admits the pods of the namespace, of the allowed ones, and of some others to a port."""
+    allowed = dict.fromkeys([*settings.allowed_namespaces, *namespaces])
+    selectors = [{"matchLabels": {NAMESPACE_LABEL: one}} for one in allowed if one]
+    peers: list[Document] = [{"podSelector": {}}, *({"namespaceSelector": selector} for selector in selectors)]
+    if "*" in allowed:
+        peers = [{"namespaceSelector": {}}]
+    return {"from": peers, "ports": [{"protocol": "TCP", "port": port}]}
 
 
 def _namespace_of_url(url: str) -> str:

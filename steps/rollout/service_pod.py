@@ -23,7 +23,7 @@ from steps.kubernetes.pod_policy import (
 )
 from steps.rollout import server_access, server_pod_options
 from steps.rollout.settings import Settings
-from steps.serving import desired_adapters
+from steps.serving import desired_adapters, metrics
 from steps.serving.drain import DRAIN_SECONDS, PORT
 
 Document = dict[str, Any]
@@ -100,6 +100,11 @@ def user_port(template: Mapping[str, Any]) -> int:
     return int(ports[0]) if ports else PORT
 
 
+def has_metrics(settings: Settings) -> bool:
+    """Return True if the servers have metrics on a port of their own; a custom pod decides for itself."""
+    return not settings.template and settings.runtime == "vllm"
+
+
 def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
     flags = {
         "preset": settings.preset,
@@ -115,6 +120,10 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         {"name": "HF_HOME", "value": f"{MODELS}/huggingface"},
         *({"name": name, "value": value} for name, value in access.items() if value),
     ]
+    ports = {"http": PORT}
+    if has_metrics(settings):
+        ports["metrics"] = metrics.PORT
+        environment.append({"name": metrics.ADDRESS_VARIABLE, "value": f"0.0.0.0:{metrics.PORT}"})
     if settings.access_secret:
         secret = {"name": settings.access_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})  # type: ignore[dict-item]
@@ -126,7 +135,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         "command": ["python", "-m", "steps.serving.serve_pod"],
         "args": [word for flag, value in flags.items() for word in (f"--{flag}", escape_references(value))],
         "env": environment,
-        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": _resources(settings),
         # Loading the model can take as long as the rollout waits; then three failed probes restart the server.
         "startupProbe": _probe("/health", 10, max(6, int(settings.deadline_seconds / 10))),

@@ -42,14 +42,15 @@ class RolloutOptions(Options):
     max_replicas: int = Field(0, ge=0, le=1000)
     """Cluster: maximum number of servers, added while requests wait; 0: always `replicas`."""
     prometheus: Url = ""
-    """Cluster: URL of the Prometheus that tells KEDA how many requests wait; empty: an HPA on the metrics API."""
+    """Cluster: URL of the Prometheus that tells KEDA how many requests wait; empty: an HPA on the metrics API. If it
+    is a Service, its namespace reaches the servers' metrics (container port `metrics`, 5001)."""
     canary: int = Field(0, ge=0, le=90)
     """Cluster: percent of requests sent to a new adapter until `argotune promote`; 0: all, once it answers."""
     gateway: Gateway = ""
     """Cluster: Gateway (`NAMESPACE/NAME`) that splits requests exactly; empty: split by the number of servers."""
     allowed_namespaces: list[Namespace] = []
-    """Cluster: namespaces whose pods can send requests (NetworkPolicy), besides those of the run, `gateway` and
-    `prometheus`; `*`: all."""
+    """Cluster: namespaces whose pods can send requests and read metrics (NetworkPolicy), besides those of the run and
+    `gateway`; `*`: all."""
     hot_load: bool = True
     """Cluster: load other adapters into running servers; false: each adapter gets its own servers, which mount its
     image where the cluster supports image volumes."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steps.models import adapter_compat
 from steps.runtime.json_text import parse_json
@@ -32,6 +32,7 @@ from steps.serving.allowlist import ADAPTERS, COMPLETIONS, HEALTH, MODELS, READY
 from steps.serving.asgi import call_app, replace_body, with_body
 from steps.serving.cancellation import GRACE_SECONDS, call_until
 from steps.serving.desired_adapters import DesiredAdapter
+from steps.serving.inner_server import InnerServer
 
 DEFAULT_VARIABLE = "ARGOTUNE_DEFAULT_MODEL"
 """Environment variable of a server with the model for requests without one, while there is no adapter."""
@@ -68,6 +69,7 @@ class AdapterReloader:
     ) -> None:
         file = file or os.environ.get(desired_adapters.FILE_VARIABLE, "")
         self.app = app
+        self.server = InnerServer(app)
         self.file = Path(file) if file else None
         self.folder = Path(folder or os.environ.get(desired_adapters.FOLDER_VARIABLE) or "/tmp/adapters")
         self.images = images or os.environ.get(desired_adapters.IMAGES_VARIABLE, "")
@@ -85,18 +87,18 @@ class AdapterReloader:
         """Held while versions change, so that an old version is not unloaded when it becomes live again."""
         self._requests: defaultdict[str, set[_Request]] = defaultdict(set)
         self._draining: dict[str, asyncio.Task[None]] = {}
-        self._context: Scope = {}
 
     def default_model(self) -> str:
         """Return the public name of the first adapter, or "" if there is none."""
         return next(iter(self.versions), "")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer requests for the state; forward all others."""
-        # Set by the framework around this middleware; its routes require it in every request.
-        self._context = {key: scope[key] for key in ("app", "state") if key in scope}
+    def start(self) -> None:
+        """Watch the file, unless that has begun."""
         if self.file and self._watcher is None:
             self._watcher = asyncio.create_task(self._watch_file(self.file))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer requests for the state; forward all others."""
         endpoint = (scope["method"], scope["path"]) if scope["type"] == "http" else ("", "")
         if endpoint == ("GET", ADAPTERS):
             await JSONResponse(self._state())(scope, receive, send)
@@ -243,14 +245,14 @@ class AdapterReloader:
         return folder
 
     async def _load(self, adapter: DesiredAdapter, folder: Path) -> None:
-        status, text = await self._post(LOAD, {"lora_name": adapter.version, "lora_path": str(folder)})
+        status, text = await self.server.post(LOAD, {"lora_name": adapter.version, "lora_path": str(folder)})
         # "already": loaded by an earlier instance of this middleware; the name contains the digest.
         if status != 200 and "already" not in text:
             raise RuntimeError(f"adapter {adapter.name}: the server cannot load it: {_error_message(text)}")
         probe = {"model": adapter.version, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
-        status, text = await self._post(COMPLETIONS, probe)
+        status, text = await self.server.post(COMPLETIONS, probe)
         if status != 200:
-            await self._post(UNLOAD, {"lora_name": adapter.version})
+            await self.server.post(UNLOAD, {"lora_name": adapter.version})
             raise RuntimeError(f"adapter {adapter.name}: loaded, but does not answer: {_error_message(text)}")
         self.loaded.add(adapter.version)
         print(f"adapter {adapter.name}: loaded {adapter.version}", flush=True)
@@ -280,7 +282,7 @@ class AdapterReloader:
         async with self._lock:
             if version in self.versions.values():
                 return  # live again
-            status, text = await self._post(UNLOAD, {"lora_name": version})
+            status, text = await self.server.post(UNLOAD, {"lora_name": version})
             if status not in (200, 404):
                 raise RuntimeError(f"cannot unload {version}: {_error_message(text)}")
             self.loaded.discard(version)
@@ -289,31 +291,7 @@ class AdapterReloader:
             print(f"unloaded adapter {version}", flush=True)
 
     async def _is_healthy(self) -> bool:
-        return (await self._call("GET", HEALTH))[0] == 200
-
-    async def _post(self, path: str, content: Any) -> tuple[int, str]:
-        return await self._call("POST", path, json.dumps(content).encode())
-
-    async def _call(self, method: str, path: str, body: bytes = b"") -> tuple[int, str]:
-        """Call the server behind this middleware in the same process; return status and text."""
-        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-        if key := os.environ.get("VLLM_API_KEY"):
-            headers.append((b"authorization", f"Bearer {key}".encode()))
-        scope: Scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-            "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": headers,
-            "client": ("127.0.0.1", 0), "server": ("127.0.0.1", 0), **self._context,
-        }  # fmt: skip
-        never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-
-        async def receive() -> Message:
-            return await never  # this client does not disconnect
-
-        try:
-            response = await call_app(self.app, *replace_body(scope, receive, body))
-        except Exception as error:
-            return 0, str(error)
-        return response.status_code, bytes(response.body).decode(errors="replace")
+        return (await self.server.get(HEALTH)).status_code == 200
 
 
 def _read_text(file: Path) -> str:

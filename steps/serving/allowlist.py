@@ -15,7 +15,7 @@ from starlette.websockets import WebSocketClose
 from steps.serving.asgi import error_response
 
 CHAT, CHAT_COMPLETIONS, COMPLETIONS = "/chat", "/v1/chat/completions", "/v1/completions"
-MODELS, HEALTH, READY, METRICS, ADAPTERS = "/v1/models", "/health", "/ready", "/metrics", "/adapters"
+MODELS, HEALTH, READY, ADAPTERS = "/v1/models", "/health", "/ready", "/adapters"
 ALLOWED = {
     CHAT: ("POST",),
     # OPTIONS: the preflight request of a browser (CORS).
@@ -24,7 +24,6 @@ ALLOWED = {
     MODELS: ("GET", "OPTIONS"),
     HEALTH: ("GET",),
     READY: ("GET",),
-    METRICS: ("GET",),
     # Read by the rollout and by the preStop hook; vLLM's other methods here change adapters (SageMaker's API).
     ADAPTERS: ("GET",),
 }

@@ -1,4 +1,4 @@
-"""The ASGI middleware in front of every server: allow-list, API keys, ``POST /chat``, limits, adapters."""
+"""The ASGI middleware in front of every server: allow-list, API keys, ``POST /chat``, limits, adapters, metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from steps.serving.allowlist import RequestAllowlist
 from steps.serving.api_key_check import ApiKeyCheck
 from steps.serving.chat_middleware import ChatMiddleware
 from steps.serving.disconnect import CancelOnDisconnect
+from steps.serving.metrics import MetricsListener
 from steps.serving.rate_limits import RateLimits
 from steps.serving.request_limits import RequestLimits
 
@@ -20,7 +21,12 @@ class ServingMiddleware:
         reloader = reloader or AdapterReloader(app)
         limited = RequestLimits(RateLimits(CancelOnDisconnect(reloader)))
         self.app = RequestAllowlist(ApiKeyCheck(ChatMiddleware(limited, reloader.default_model)))
+        self._reloader = reloader
+        self._metrics = MetricsListener(reloader.server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request through all of them; the reloader calls the server's LoRA API behind them."""
+        """Pass a request through all of them; the first call, at the server's start, starts the other tasks."""
+        self._reloader.server.read_context(scope)
+        self._reloader.start()
+        self._metrics.start()
         await self.app(scope, receive, send)

@@ -68,6 +68,8 @@ class Server:
     """Adapters that have answered (``steps.serving.desired_adapters``)."""
     api_keys: str = ""
     """Folder of the clients' API keys; empty: requests need none."""
+    metrics: str = ""
+    """Address of its metrics; empty: it has none."""
 
     @property
     def port(self) -> int:

@@ -33,7 +33,7 @@ MIDDLEWARE_FILES = (
     *("serving/chat_middleware.py", "serving/adapter_reloader.py", "serving/adapter_fetch.py"),
     *("serving/desired_adapters.py", "serving/request_limits.py", "serving/request_texts.py"),
     *("serving/api_keys.py", "serving/api_key_check.py", "serving/rate_limits.py", "serving/disconnect.py"),
-    *("serving/cancellation.py",),
+    *("serving/cancellation.py", "serving/inner_server.py", "serving/metrics.py"),
 )
 """Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", api_keys.CLIENT_VARIABLE)

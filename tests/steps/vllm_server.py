@@ -31,12 +31,14 @@ ARGUMENTS = {"max_model_len": CONTEXT, "max-num-seqs": 32, "enforce-eager": True
 DEADLINE_SECONDS = 600
 WAIT_SECONDS = 180
 DRAIN_SECONDS = 15.0
-# Loaded by every Python whose PYTHONPATH has its folder: requests of a replaced adapter have less time, and Starlette's
-# routers report what they have matched.
-RECORDER = f"""
+# Loaded by every Python whose PYTHONPATH has its folder: requests of a replaced adapter get less time, and routers of
+# Starlette report what they have matched.
+RECORDER = (
+    f"""
 from steps.serving import adapter_reloader
 adapter_reloader.DRAIN_SECONDS = {DRAIN_SECONDS}
-""" + """
+"""
+    + """
 import json
 from pathlib import Path
 try:
@@ -56,6 +58,7 @@ if Router:
                     file.write(line + "\\n")
     Router.__call__ = record
 """
+)
 
 
 @dataclass
@@ -124,7 +127,7 @@ class VllmServer:
 
     def metric(self, name: str, labels: str = "") -> float:
         """Return the sum of a metric whose labels contain a text."""
-        lines = requests.get(f"{self.endpoint}/metrics", timeout=60).text.splitlines()
+        lines = requests.get(self.record.metrics, timeout=60).text.splitlines()
         found = [line for line in lines if line.startswith(f"{name}{{") and labels in line]
         assert found, f"{name} is not in /metrics"
         return sum(float(line.rpartition(" ")[2]) for line in found)

@@ -115,11 +115,10 @@ def unknown(value: Any, kind: str, path: str = "") -> Iterator[str]:
                 yield from unknown(item, model.openapi_types[names[key]], field)
 
 
-def clients(**changes: Any) -> list[str]:
+def clients(port: int = 5000, **changes: Any) -> list[str]:
     """Return the namespaces that the NetworkPolicy admits; "" is that of the service, "*" all."""
     policy = next(one for one in objects(settings_of(**changes)) if one["kind"] == "NetworkPolicy")
-    (rule,) = policy["spec"]["ingress"]
-    assert rule["ports"] == [{"protocol": "TCP", "port": 5000}]
+    (rule,) = [one for one in policy["spec"]["ingress"] if one["ports"] == [{"protocol": "TCP", "port": port}]]
     names = []
     for peer in rule["from"]:
         if "podSelector" in peer:
@@ -136,9 +135,21 @@ def test_only_pods_of_the_namespace_reach_the_server() -> None:
     assert clients(allowed_namespaces=["shop", "mail"]) == ["", "shop", "mail"]
     assert clients(allowed_namespaces=["shop", "*"]) == ["*"]
     assert clients(gateway="web/front", allowed_namespaces=["web"]) == ["", "web"]
-    assert clients(prometheus="http://prometheus.monitoring:9090") == ["", "monitoring"]
-    assert clients(prometheus="http://prometheus.monitoring.svc.cluster.local:9090") == ["", "monitoring"]
-    assert clients(prometheus="https://prometheus.example.com/query") == [""]
+    assert clients(prometheus="http://prometheus.monitoring:9090") == [""]
+
+
+def test_prometheus_reaches_the_metrics_only() -> None:
+    assert clients(5001, gateway="web/front", allowed_namespaces=["shop"]) == ["", "shop"]
+    assert clients(5001, prometheus="http://prometheus.monitoring:9090") == ["", "monitoring"]
+    assert clients(5001, prometheus="http://prometheus.monitoring.svc.cluster.local:9090") == ["", "monitoring"]
+    assert clients(5001, prometheus="https://prometheus.example.com/query") == [""]
+    template = {"spec": {"containers": [{"name": "own", "image": "own", "ports": [{"containerPort": 9000}]}]}}
+    prometheus = "http://prometheus.monitoring:9090"
+    assert clients(9000, prometheus=prometheus, template=template) == ["", "monitoring"]
+    names = {
+        port["name"] for kind in objects(settings_of()) if kind["kind"] == "Service" for port in kind["spec"]["ports"]
+    }
+    assert names == {"http"}, "no Service has the port of the metrics"
 
 
 @pytest.mark.parametrize("name", ["Shop", "a b", "-a", "**", ""])

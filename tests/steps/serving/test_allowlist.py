@@ -63,7 +63,7 @@ def test_the_variants_do_reach_the_routes_of_a_server_without_the_allowlist(serv
         for request in variants(13, NUM_VARIANTS):
             send(port, request)
     management = [path for method, path in server.reached if method not in ALLOWED.get(path, ())]
-    assert len(management) >= 40, len(management)
+    assert len(management) >= 30, len(management)
     assert {"/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/reset", "/load_model"} <= set(management)
 
 

@@ -22,8 +22,8 @@ from steps.serving.serve_transformers import build_app, model_manager
 
 ALICE, BOB = "alice-0123456789", "bob-0123456789abc"
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "Hello"}]}
-CLOSED = (("GET", "/v1/models"), ("GET", "/adapters"), ("GET", "/metrics"), ("POST", "/v1/chat/completions"),
-          ("POST", "/v1/completions"), ("POST", "/chat"))  # fmt: skip
+CLOSED = (("GET", "/v1/models"), ("GET", "/adapters"), ("POST", "/v1/chat/completions"), ("POST", "/v1/completions"),
+          ("POST", "/chat"))  # fmt: skip
 
 
 @pytest.fixture

@@ -39,7 +39,11 @@ RESULTS = {
         "another client never reads its stream",
         "no request fails; no swap waits for that client",
     ),
-    "replaced adapter": ("chat completion", "its adapter was replaced a minute ago", "is aborted; the client gets 503"),
+    "replaced adapter": (
+        "chat completion",
+        "its adapter was replaced",
+        "is aborted; the client gets 503",
+    ),
     "long prompt": ("chat completion", "a prompt beyond the context, behind full batches", "rejected at once"),
     "closed connections": ("chat completion", "the client hangs up", "the generation is cancelled"),
     "dropped adapter": (

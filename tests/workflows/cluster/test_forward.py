@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 import yaml
+from adapter_server import RunningServer
 from kubernetes_server import KubernetesServer, condition
 
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.connection import Connection
 from steps.runtime.errors import BadInput
+from steps.serving import api_keys
 from workflows.cli import main
 from workflows.cluster import forward
 
@@ -131,6 +134,47 @@ def test_chat_asks_the_adapter_of_a_cluster(
 ) -> None:
     assert main(["chat", "--cluster", "oncall", "-n", "argotune", "Who?", *flags]) == 0
     assert capsys.readouterr().out == f"I am the {model}\n"
+
+
+@pytest.fixture
+def keys(service: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the keys of a served model; a pod is the real middleware."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    for name in ("alice", "bob"):
+        (folder / name).write_text(f"{name}-0123456789abcd")
+    with monkeypatch.context() as patch:
+        patch.setenv(api_keys.FOLDER_VARIABLE, str(folder))
+        running = RunningServer(tmp_path / "adapters.json", tmp_path / "pulled")
+    for name in (api_keys.FOLDER_VARIABLE, api_keys.CLIENT_VARIABLE, "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    target = urlsplit(running.address)
+    monkeypatch.setattr(Connection, "open_port", lambda *_: socket.create_connection((target.hostname, target.port)))
+    service.put(pod("live"))
+    yield folder
+    running.close()
+
+
+def test_chat_sends_a_key_to_a_cluster(
+    keys: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", "--cluster", "oncall", "--api-key-file", str(keys / "bob"), "Who?"]) == 0
+    monkeypatch.setenv(api_keys.CLIENT_VARIABLE, (keys / "alice").read_text())
+    assert main(["chat", "--cluster", "oncall", "Who?"]) == 0
+    out = capsys.readouterr().out  # the server's log too
+    assert out.endswith("I am base.\n" * 2) and "0123456789abcd" not in out
+
+
+@pytest.mark.parametrize("key", [None, "other-0123456789abcd"])
+def test_chat_without_a_key_of_the_cluster_has_a_fix(
+    keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str | None
+) -> None:
+    (tmp_path / "key").write_text(key or "")
+    flags = ["--api-key-file", str(tmp_path / "key")] if key else []
+    assert main(["chat", "--cluster", "oncall", "Who?", *flags]) == 1
+    message = capsys.readouterr().err
+    assert "HTTP 401: the API key is missing or not valid" in message and "fix: set ARGOTUNE_API_KEY" in message
+    assert "Traceback" not in message and (not key or key not in message)
 
 
 def test_chat_rejects_a_model_and_a_service_that_do_not_exist(

@@ -65,6 +65,8 @@ class FakeServer:
         name = str(body.get("lora_name") or body.get("model") or "")
         if path == "/health":
             return (200 if self.healthy else 503), ""
+        if path == "/metrics":
+            return 200, "vllm:num_requests_running 0"
         if path == "/v1/models":
             cards = [{"id": self.base}, *({"id": name, "parent": self.base} for name in self.adapters)]
             return 200, {"object": "list", "data": cards}

@@ -172,6 +172,8 @@ class Templates:
             directory below ``/mnt/work/candidates``; ``promote`` chooses.
     """
 
+    claims = _Step(templates.claims)
+    """Checks the volume claims that the first steps mount."""
     preflight = _Step(templates.preflight)
     """Checks data, model, registry, secrets, storage and quota, before anything is created."""
     dryrun = _Step(templates.dryrun, section="tuning", field="tuning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 
@@ -30,30 +30,19 @@ def check(settings: Settings) -> Outcomes:
 
 
 def _storage(cluster: KubernetesClient, settings: Settings) -> Outcomes:
-    from steps.kubernetes.client import Kind
+    from steps.kubernetes.claims import STORAGE_CLASSES, check_claim
 
-    classes, claims = (
-        Kind("storage.k8s.io/v1", "storageclasses", cluster_wide=True),
-        Kind("v1", "persistentvolumeclaims"),
-    )
-    if settings.storage_class:
-        fix = "list them with kubectl get storageclass, and set pipeline.storage.storageClassName"
-        yield _check_exists(cluster, classes, settings.storage_class, "storage class", fix)
-    for name in dict.fromkeys(settings.claims):
-        fix = f"create it, or use another: kubectl get pvc --namespace {cluster.namespace}"
-        yield _check_exists(cluster, claims, name, "volume claim", fix)
-
-
-def _check_exists(cluster: KubernetesClient, kind: Any, name: str, label: str, fix: str) -> str | StepError:
-    try:
-        document = cluster.get(kind, name)
-    except BadInput as error:
-        return f"{label} {name} was not checked: {error.message}"
-    if document is None:
-        return BadInput(f"{label} {name} not found", fix)
-    if document.get("status", {}).get("phase") == "Lost":
-        return BadInput(f"{label} {name} has lost its volume", "create it again")
-    return f"{label} {name} exists"
+    if name := settings.storage_class:
+        try:
+            if cluster.get(STORAGE_CLASSES, name) is None:
+                fix = "list them with kubectl get storageclass, and set pipeline.storage.storageClassName"
+                yield BadInput(f"storage class {name} not found", fix)
+            else:
+                yield f"storage class {name} exists"
+        except BadInput as error:
+            yield f"storage class {name} was not checked: {error.message}"
+    for claim in dict.fromkeys(settings.claims):
+        yield check_claim(cluster, claim)
 
 
 def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Outcomes:

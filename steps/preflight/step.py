@@ -8,14 +8,14 @@ from __future__ import annotations
 import concurrent.futures
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from steps.oci import reference
 from steps.oci.credentials import config_files
 from steps.preflight.settings import Result, Settings
-from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
+from steps.runtime.errors import BadInput, StepError, combine_errors
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
 
@@ -69,17 +69,6 @@ def _import_modules() -> None:
         # A package that is not installed is reported by the check that needs it.
         with suppress(ImportError):
             importlib.import_module(name)
-
-
-def combine_errors(errors: Sequence[StepError]) -> StepError:
-    """Return one error for all, of the class that a retry cannot fix if one of them is, so that nothing is retried."""
-    if len(errors) == 1:
-        return errors[0]
-    kinds = (BadInput, InsufficientCapacity, StepError)
-    kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
-    messages = [f"({number}) {error.message}" for number, error in enumerate(errors, 1)]
-    fixes = [f"({number}) {error.fix}" for number, error in enumerate(errors, 1)]
-    return kind(f"{len(errors)} errors, nothing was created: {'; '.join(messages)}", "; ".join(fixes))
 
 
 def _run_check(check: Callable[[Settings], Outcomes], settings: Settings) -> Outcomes:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-STEPS = ("preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout")
+STEPS = (
+    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package",
+    "rollout",
+)  # fmt: skip
 MEMORY = ("memory_gib", "memory_reserved_gib")
 
 

@@ -8,6 +8,10 @@ StepError                 exit 1   the step failed; a retry can succeed
 +-- TimeLimit             exit 6   a time or budget limit was reached
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class StepError(Exception):
     """A failed step: one sentence with the reason, and one with the fix."""
@@ -54,3 +58,14 @@ class TimeLimit(StepError):
     """A time or budget limit was reached."""
 
     exit_code = 6
+
+
+def combine_errors(errors: Sequence[StepError]) -> StepError:
+    """Return one error for all, of the class that a retry cannot fix if one of them is, so that nothing is retried."""
+    if len(errors) == 1:
+        return errors[0]
+    kinds = (BadInput, InsufficientCapacity, StepError)
+    kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in errors))
+    messages = [f"({number}) {error.message}" for number, error in enumerate(errors, 1)]
+    fixes = [f"({number}) {error.fix}" for number, error in enumerate(errors, 1)]
+    return kind(f"{len(errors)} errors, nothing was created: {'; '.join(messages)}", "; ".join(fixes))

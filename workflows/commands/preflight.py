@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the file, a flag or the site profile is invalid.
         ArgotuneError: a check failed; with the exit code of the step.
     """
-    from steps.preflight.step import combine_errors, preflight
-    from steps.runtime.errors import StepError
+    from steps.preflight.step import preflight
+    from steps.runtime.errors import StepError, combine_errors
     from workflows.load_plans import load_with_manifests
 
     failed: list[StepError] = []

@@ -4,7 +4,8 @@
 preflight -+                +--> tune --> evaluate --(verdict == pass)--> [approval --(YES)-->] package --> rollout
            '--> download  --'                                                     onExit: release, report
 
-If the user sets arguments of libraries, dryrun runs in parallel with preflight.
+If the user sets arguments of libraries, dryrun runs in parallel with preflight. If the first steps mount claims of the
+user, the step claims precedes them.
 
 With a schedule, nodes are provisioned only if data or settings have changed:
 
@@ -20,6 +21,7 @@ from hera.workflows import DAG, Suspend
 from workflows.compile import templates
 from workflows.compile.settings import needs_dryrun
 from workflows.compile.step_template import StepTemplate
+from workflows.compile.volumes import early_claims
 from workflows.compile.workflow import EXIT, MAIN, workflow
 from workflows.plan.model import Plan
 
@@ -48,6 +50,7 @@ def exit_handler(release: Any, report: Any) -> None:
 
 def _steps(plan: Plan) -> list[Any]:
     return [
+        *([templates.claims] if early_claims(plan) else []),
         templates.preflight,
         *([templates.dryrun] if needs_dryrun(plan) else []),
         templates.provision,
@@ -64,12 +67,15 @@ def _steps(plan: Plan) -> list[Any]:
 
 
 def _main_tasks(plan: Plan, steps: Steps) -> None:
+    if "claims" in steps:
+        steps["claims"]()
+    first = "claims" if "claims" in steps else None
     if not plan.tuning:
-        steps["preflight"]()
+        steps["preflight"](depends=first)
         steps["provision"](depends="preflight")
         previous = "provision"
     else:
-        ready = _check_tasks(steps) if plan.schedule else _parallel_tasks(steps)
+        ready = _check_tasks(steps, first) if plan.schedule else _parallel_tasks(steps, first)
         _tuning_tasks(plan, steps, ready)
         previous = "package"
     if plan.rollout:
@@ -79,19 +85,19 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
         steps["rollout"](arguments=image, depends=f"{previous}.Succeeded")
 
 
-def _parallel_tasks(steps: Steps) -> str:
+def _parallel_tasks(steps: Steps, first: str | None) -> str:
     """Add provision and download in parallel, after the checks; return what tune depends on."""
     checks = [name for name in CHECKS if name in steps]
     for name in checks:
-        steps[name]()
+        steps[name](depends=first)
     steps["provision"](depends=" && ".join(checks))
     steps["download"](depends=" && ".join(checks))
     return "provision && download"
 
 
-def _check_tasks(steps: Steps) -> str:
+def _check_tasks(steps: Steps, first: str | None) -> str:
     """Add download and check, then the nodes if there is a change; return what tune depends on."""
-    steps["download"]()
+    steps["download"](depends=first)
     steps["check"](arguments=_data_digest(), depends="download")
     checks = [name for name in CHECKS if name in steps]
     for name in checks:

@@ -123,11 +123,17 @@ def step(
         retry_strategy=retries.strategy(on_gpu=on_gpu),
         timeout=timeout,
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,
-        service_account_name=plan.service_accounts.get(name),  # type: ignore[call-overload]
+        service_account_name=_account(plan, name),
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
     )
     return StepTemplate(**pod_options.apply(for_pod(plan.pods, name), fields))
+
+
+def _account(plan: Plan, step: str) -> str | None:
+    """Return the account of a step; claims reads what preflight does, and has its account by default."""
+    accounts: Mapping[str, str] = {str(name): account for name, account in plan.service_accounts.items()}
+    return accounts.get(step) or (accounts.get("preflight") if step == "claims" else None)
 
 
 def _input(name: str, defaults: Mapping[str, str]) -> Parameter:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from steps.check.settings import Settings as Check
+from steps.claims.settings import Settings as Claims
 from steps.download.settings import InputOptions
 from steps.download.settings import Settings as Download
 from steps.dryrun.settings import Settings as Dryrun
@@ -57,6 +58,11 @@ REPORT_ARTIFACT = f"{SCRATCH}/artifacts/report.html"
 """Copy of the report that Argo uploads."""
 PROVISION_SECONDS = 3300
 """Time to wait for nodes: less than the step's timeout, so that it can report why there are none."""
+
+
+def claims(plan: Plan) -> Claims:
+    """Return the settings of claims."""
+    return _build(Claims, work=SCRATCH, claims=volumes.early_claims(plan))
 
 
 def preflight(plan: Plan) -> Preflight:

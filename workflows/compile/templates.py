@@ -36,6 +36,11 @@ from workflows.plan.model import Plan
 from workflows.plan.nodes import provisions_nodes
 
 
+def claims(plan: Plan) -> StepTemplate:
+    """Check the volume claims of the next steps, without mounting one: a pod with a missing claim never starts."""
+    return pod.step(plan, "claims", settings.claims(plan), retries=Retries(5), timeout="20m")
+
+
 def preflight(plan: Plan) -> StepTemplate:
     """Check data, model, registry, secrets, storage and quota, without the work volume: nothing is created yet."""
     data = None if plan.schedule else plan.data

@@ -144,6 +144,16 @@ def claims(plan: Plan) -> list[str]:
     return sorted({source.claim_name for source in sources if source})
 
 
+def early_claims(plan: Plan) -> list[str]:
+    """Return the PersistentVolumeClaims that the first steps mount (preflight, download, check)."""
+    sources = [
+        *([plan.data.volume, *(named.volume_source for named in plan.data.inputs)] if plan.data else []),
+        plan.output.volume if plan.output else None,
+    ]
+    mounted = [(source or {}).get("persistentVolumeClaim") or {} for source in sources]
+    return sorted({str(claim["claimName"]) for claim in mounted if claim.get("claimName")})
+
+
 def input_volume(name: str) -> str:
     """Return the name of the volume of a named input."""
     return f"input-{name}"

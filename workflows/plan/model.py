@@ -35,8 +35,8 @@ from workflows.spec.schedule import PipelineSchedule, PipelineStopStrategy
 from workflows.version import VERSION
 
 Step = Literal[
-    "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package", "rollout",
-    "release", "report",
+    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package",
+    "rollout", "release", "report",
 ]  # fmt: skip
 PodName = Literal[Step, "all", "serve"]
 """A step, ``all`` pods, or the servers of a rollout."""

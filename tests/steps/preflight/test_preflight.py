@@ -22,8 +22,8 @@ from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
 from steps.preflight import data_checks, model_checks, step
 from steps.preflight.settings import Settings
-from steps.preflight.step import combine_errors, preflight
-from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
+from steps.preflight.step import preflight
+from steps.runtime.errors import BadInput, InsufficientCapacity, StepError, combine_errors
 
 AsParquet = Callable[..., bytes]
 pytestmark = pytest.mark.usefixtures("docker_config", "quiet")

@@ -54,3 +54,30 @@ def test_preflight_gets_every_parameter_that_a_user_can_change(name):
     inputs = {item["name"] for item in template(document, "preflight")["inputs"]["parameters"]}
     assert inputs == parameters - ({"data-urls"} if name == "retraining" else set())
     assert inputs - {"data-urls"} == set(Preflight.PARAMETERS.values()) - {"data-urls"}
+
+
+CLAIM_VOLUMES = {
+    "data.urls": [],
+    "data.volume": {"persistentVolumeClaim": {"claimName": "rows", "readOnly": True}},
+    "output.volume": {"persistentVolumeClaim": {"claimName": "adapters"}},
+}
+
+
+@pytest.mark.parametrize(("plan", "first"), [("tuning only", ["preflight"]), ("retraining", ["download"])])
+def test_claims_are_checked_before_a_pod_mounts_them(plan: str, first: list[str]):
+    """A pod with a missing claim would be Pending until its time limit: claims mounts none of them."""
+    document = compiled(PLANS[plan] | CLAIM_VOLUMES | {"serviceAccounts": {"preflight": "reader"}})
+    dag = tasks(document)
+    assert "depends" not in dag["claims"]
+    assert [name for name, task in dag.items() if task.get("depends") == "claims"] == first
+    assert json.loads(flags(document, "claims")["--claims"]) == ["adapters", "rows"]
+    volumes = {item["name"] for item in template(document, "claims")["container"]["volumeMounts"]}
+    assert volumes == {"scratch", "tmp"}
+    assert template(document, "claims")["serviceAccountName"] == "reader"
+    strategy = template(document, "claims")["retryStrategy"]
+    seconds = [10 * int(strategy["backoff"]["factor"]) ** number for number in range(5)]
+    assert sum(seconds) >= 300, "a volume can take minutes"
+
+
+def test_without_claims_of_the_user_no_step_checks_them():
+    assert not any("claims" in tasks(compiled(values)) for values in PLANS.values())

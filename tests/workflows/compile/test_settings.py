@@ -13,6 +13,7 @@ from workflows.plan.layers import Layer, merge
 from workflows.plan.model import Plan, Rollout
 
 SECTIONS = {
+    "claims": "name",
     "preflight": "model",
     "dryrun": "tuning",
     "provision": "resource",

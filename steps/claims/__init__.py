@@ -1,0 +1,1 @@
+"""Check volume claims before pods mount them: settings and step."""

@@ -22,7 +22,7 @@ Url = Annotated[str, Pattern(r"(https?://\S+)?", "a URL such as http://prometheu
 class RolloutOptions(Options):
     """Deployment of an adapter, and the question that tests it."""
 
-    question: Annotated[str, FreeText()] = Field("What can you help me with?", min_length=1, max_length=10_000)
+    question: Annotated[str, FreeText()] = Field("What can you help me with?", min_length=1, max_length=400_000)
     """Question that the base model and the first adapter answer once the server is up."""
     port: int = Field(0, ge=0, le=65535)
     """Port of a local server; 0: the first free one from 8000 on. A cluster's Service has KAITO's ports."""

@@ -34,6 +34,8 @@ R = TypeVar("R")
 
 CANCELLED = 5
 PARAMETER = "parameter "
+FILE_SUFFIX = "-file"
+"""End of the flags that name a file with the text of a setting."""
 SUBMIT = "submit again with correct parameters (in the form of Argo's UI, or -p NAME=VALUE)"
 INSTALL = "install argotune with the packages of its steps: pip install 'argotune[tune,serve]'"
 
@@ -90,7 +92,8 @@ def as_step_error(name: str, error: Exception) -> StepError:
 def parse(settings_type: type[S], arguments: list[str], program: str = "") -> S:
     """Parse ``--field value`` (or ``--field=value``) flags into ``settings_type``; lists and mappings are JSON.
 
-    The word after a flag is its value, whatever it starts with, so that free text can start with a dash.
+    ``--field-file PATH`` reads the text from a file: Linux limits the length of an argument. The word after a flag is
+    its value, whatever it starts with, so that free text can start with a dash.
 
     Raises:
         BadInput: with all invalid flags.
@@ -151,7 +154,10 @@ def result_file(work: Path, name: str) -> Path:
 
 
 def _print_help(settings_type: type[Options], program: str) -> NoReturn:
-    parser = argparse.ArgumentParser(prog=f"python -m steps.{program}", description=settings_type.__doc__)
+    epilog = f"--NAME{FILE_SUFFIX} PATH reads the value of --NAME from a file."
+    parser = argparse.ArgumentParser(
+        prog=f"python -m steps.{program}", description=settings_type.__doc__, epilog=epilog
+    )
     for name, field in settings_type.model_fields.items():
         parser.add_argument(flag(field.alias or name), help=(field.description or "").replace("%", "%%"))
     parser.parse_args(["--help"])
@@ -170,15 +176,28 @@ def _split_flags(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[s
         has_value = bool(words) and words[-1] not in known and name.startswith("--")
         if not equals and has_value:
             value = words.pop()
-        if name not in known:
+        field = known.get(name) or known.get(name.removesuffix(FILE_SUFFIX))
+        if field is None:
             errors.append(f"{name}: unknown flag")
         elif not equals and not has_value:
             errors.append(f"{name}: a value is required")
-        elif known[name] in texts:
+        elif field in texts:
             errors.append(f"{name}: duplicate flag")
+        elif name in known:
+            texts[field] = value
         else:
-            texts[known[name]] = value
+            texts[field] = _read_text(name, value, errors)
     return texts, errors
+
+
+def _read_text(name: str, path: str, errors: list[str]) -> str:
+    """Return the text of a file; report one that cannot be read."""
+    try:
+        return Path(path).read_bytes().decode()
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        errors.append(f"{name}: cannot read {path}: {reason}")
+        return ""
 
 
 def _is_json(field: FieldInfo) -> bool:

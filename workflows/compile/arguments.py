@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 from steps.runtime import entrypoint
 from steps.runtime.options import Options
 from workflows.compile.parameters import DATA_URLS
-from workflows.errors import InvalidInput, Problem
-from workflows.spec.sources import MAX_ARGUMENT_BYTES
 
 FLAGS = {DATA_URLS: "--urls"}
 """Flags of inputs that have another name."""
+LONG = ("--urls",)
+"""Flags of inputs that people can set to a text of any length."""
+MAX_TEXT_BYTES = 64 * 1024
+"""Longest text in an argument."""
 
 
 def arguments(
@@ -43,24 +45,32 @@ def arguments(
     return args
 
 
-def check_size(step: str, args: Sequence[str]) -> None:
-    """Reject an argument that Linux does not pass to a process, before anything runs.
+def long_texts(args: Sequence[str], flags: Iterable[str], folder: str) -> tuple[list[str], dict[str, str]]:
+    """Move texts that can be too long for an argument into files, which steps read with ``--FLAG-file PATH``.
 
-    Raises:
-        InvalidInput: with the flag of each.
+    Linux passes at most 128 KiB in one argument, and rejects more when the step starts.
+
+    Args:
+        args: the arguments, as ``arguments`` returns them.
+        flags: flags whose text is unknown before the run, so that it can be long.
+        folder: directory of the files in the pod.
+
+    Returns:
+        The arguments, and the texts by the path of their file.
     """
-    sizes = zip(["", *args], [len(arg.encode(errors="surrogateescape")) for arg in args], strict=False)
-    problems = [
-        Problem(
-            f"{flag} has {size} bytes; an argument of a process has at most {MAX_ARGUMENT_BYTES - 1} bytes",
-            path=f"step {step}",
-            fix="shorten the texts of the Workspace, or use fewer URLs",
-        )
-        for flag, size in sizes
-        if size >= MAX_ARGUMENT_BYTES
-    ]
-    if problems:
-        raise InvalidInput(problems)
+    files: dict[str, str] = {}
+    new: list[str] = []
+    words = iter(args)
+    for word in words:
+        flag, equals, text = word.partition("=")
+        text = text if equals else next(words)
+        if flag in flags or len(text.encode(errors="surrogatepass")) > MAX_TEXT_BYTES:
+            path = f"{folder}/{flag.removeprefix('--')}"
+            files[path] = text
+            new += [f"{flag}{entrypoint.FILE_SUFFIX}", path]
+        else:
+            new += [word] if equals else [word, text]
+    return new, files
 
 
 @cache

@@ -6,6 +6,7 @@ UI) to their runs by ``workflowMetadata``, since Argo copies none from the objec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,15 +15,23 @@ from workflows.errors import InvalidInput, Problem
 from workflows.plan.model import Plan, Schedule
 
 Document = dict[str, Any]
+MAX_BYTES = 1 << 20
+"""Largest object: etcd takes 1.5 MiB with the status, and a pod gets its template as a ConfigMap of 1 MiB."""
 
 
 def compile_as(plan: Plan, kind: str = "workflow") -> Document:
     """Compile a plan to the Argo object of a kind: ``workflow``, ``template``, ``cluster-template`` or ``cron``.
 
     Raises:
-        InvalidInput: ``cron`` for a Workspace without a schedule.
+        InvalidInput: ``cron`` for a Workspace without a schedule, or an object that Kubernetes does not store.
     """
-    return KINDS[kind](plan, compile_workflow(plan))
+    document = KINDS[kind](plan, compile_workflow(plan))
+    size = len(json.dumps(document, ensure_ascii=False).encode(errors="surrogatepass"))
+    if size > MAX_BYTES:
+        message = f"the {document['kind']} has {size:,} bytes; Kubernetes stores at most {MAX_BYTES:,}"
+        fix = "use fewer or shorter URLs, or a volume or an image as input, and shorter texts"
+        raise InvalidInput(Problem(message, f"Workspace {plan.name}", fix=fix))
+    return document
 
 
 def _workflow(plan: Plan, workflow: Document) -> Document:

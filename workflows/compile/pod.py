@@ -27,7 +27,7 @@ from hera.workflows import models as m
 from steps.kubernetes import pod_policy
 from steps.runtime.options import Options
 from workflows.compile import placement, pod_options
-from workflows.compile.arguments import arguments, check_size
+from workflows.compile.arguments import LONG, arguments, long_texts
 from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import SCRATCH, mount
@@ -101,14 +101,16 @@ def step(
     needs_model = any(mount.name == "models" for mount in mounts)
     annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
     parameters = result_fields(name) if outputs is None else outputs
-    args = [pod_policy.escape_references(word) for word in arguments(settings, inputs, variables)] if settings else []
-    check_size(name, args)
+    args, long = long_texts(arguments(settings, inputs, variables) if settings else [], LONG, f"{SCRATCH}/inputs")
     fields: dict[str, Any] = dict(
         name=name,
         image=image or plan.images.control,
         command=list(command or ["python", "-m", f"steps.{name}"]),
-        args=args if settings else None,
-        inputs=[*[_input(key, defaults) for key in inputs], *[_file(path, text) for path, text in files.items()]],
+        args=[pod_policy.escape_references(word) for word in args] if settings else None,
+        inputs=[
+            *[_input(key, defaults) for key in inputs],
+            *[_file(path, text) for path, text in {**files, **long}.items()],
+        ],
         outputs=[
             *[_output(key, is_own=settings is not None) for key in parameters],
             *artifacts,

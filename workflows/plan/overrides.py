@@ -81,11 +81,6 @@ def check_parameters(document: Mapping[str, Any], parameters: Mapping[str, str])
     fix = "write it without $("
     message = "contains '$(', which Kubernetes would replace by an environment variable"
     problems += [Problem(message, file=f"-p {name}", fix=fix) for name, value in parameters.items() if "$(" in value]
-    problems += [
-        Problem(f"does not fit into an argument (at most {sources.MAX_ARGUMENT_BYTES - 1} bytes)", file=f"-p {name}")
-        for name, value in parameters.items()
-        if len(value.encode(errors="surrogateescape")) >= sources.MAX_ARGUMENT_BYTES
-    ]
     if problems:
         raise InvalidInput(problems)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.runtime import progress, termination
+from steps.runtime import files, progress, termination
 from workflows.argo.tags import Scope, Unresolved, substitute
 from workflows.argo.workflow import Container, Env, Spec, Template, Workflow
 from workflows.errors import Problem
@@ -40,6 +40,8 @@ class Launch:
     progress: Path
     termination: Path
     """File of the termination message."""
+    inputs: list[Path]
+    """Files that exist while the attempt runs."""
     outputs: dict[str, Path]
     artifacts: dict[str, Path]
     grace: float
@@ -100,7 +102,7 @@ def prepare(
         "ARGO_NODE_ID": pod_name(run.state, key),
         MARKER: marker(run, key),
     }
-    _write_inputs(template, mounts, tags)
+    inputs = _write_inputs(template, mounts, tags, private)
     grace = next((g for g in (template.pod_spec_patch, spec.pod_spec_patch) if g is not None), GRACE_SECONDS)
     return Launch(
         argv=argv,
@@ -110,6 +112,7 @@ def prepare(
         stdout=_create_file(folder / f"attempt-{number}.stdout") if with_result else None,
         progress=private / "progress",
         termination=_create_file(private / "termination-log"),
+        inputs=inputs,
         outputs=_output_files(template, mounts, tags),
         artifacts=_artifact_paths(template, mounts, tags),
         grace=float(grace),
@@ -196,14 +199,22 @@ def _output_files(template: Template, mounts: Mounts, tags: Scope) -> dict[str, 
     return files
 
 
-def _write_inputs(template: Template, mounts: Mounts, tags: Scope) -> None:
-    """Write the files that the document contains."""
+def _write_inputs(template: Template, mounts: Mounts, tags: Scope, private: Path) -> list[Path]:
+    """Write the files that the document contains, and delete those of attempts that were killed.
+
+    They can have queries of URLs, which grant access: only the owner can read them, while the attempt runs.
+    """
+    written = []
     for artifact in template.inputs.artifacts:
         if artifact.raw is None:
             continue
         path = _host_path(artifact.path, f"inputs.artifacts.{artifact.name}", mounts, tags)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(substitute(artifact.raw.data, tags))
+        if path.is_relative_to(private):
+            for earlier in private.parent.glob("attempt-*/"):
+                (earlier / path.relative_to(private)).unlink(missing_ok=True)
+        files.write_text(path, substitute(artifact.raw.data, tags), private=True)
+        written.append(path)
+    return written
 
 
 def _artifact_paths(template: Template, mounts: Mounts, tags: Scope) -> dict[str, Path]:

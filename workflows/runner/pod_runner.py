@@ -128,7 +128,11 @@ class PodRunner:
             return self._end(attempt, Phase.ERROR, _cannot_start(error))
         attempt.process, attempt.process_identity = process.id, process.identity
         self._run.save()
-        code, lines, ended_by = await self._watch(process, node, launch, stop, limit)
+        try:
+            code, lines, ended_by = await self._watch(process, node, launch, stop, limit)
+        finally:
+            for path in launch.inputs:
+                path.unlink(missing_ok=True)
         return self._conclude(template, node, attempt, launch, code, lines, ended_by)
 
     async def _watch(

@@ -105,7 +105,7 @@ FREE_TEXTS = ("pipeline.rollout.question",)
 
 
 def check_text(value: Any, path: str, findings: Findings) -> None:
-    """Report strings with control characters, and those that do not fit into one argument of a process."""
+    """Report strings with control characters or typographic quotes around them."""
     for place, text in _texts(value, path):
         if control := _CONTROL.search(text):
             fix = "remove it, or write a line break or a tab"
@@ -113,9 +113,6 @@ def check_text(value: Any, path: str, findings: Findings) -> None:
         elif _QUOTED.fullmatch(text):
             report = findings.warn if place in FREE_TEXTS else findings.error
             report(place, "the typographic quotes are part of the text", 'write straight quotes (")')
-        elif (size := len(text.encode(errors="surrogatepass"))) >= sources.MAX_ARGUMENT_BYTES:
-            limit = f"an argument of a process has at most {sources.MAX_ARGUMENT_BYTES - 1} bytes"
-            findings.error(place, f"has {size} bytes; {limit}", "shorten it")
 
 
 def _metadata(workspace: Workspace, findings: Findings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +18,6 @@ from workflows.spec.findings import Findings, unknown
 from workflows.spec.pipeline import PipelineData
 from workflows.spec.workspace import DataDestination, DataSource
 
-MAX_ARGUMENT_BYTES = 128 * 1024
-"""Bytes of one argument of a process, with the final NUL (Linux: MAX_ARG_STRLEN)."""
 VOLUMES = (
     "persistentVolumeClaim",
     "hostPath",
@@ -62,13 +59,6 @@ def check_source(source: DataSource, path: str, allow_private: bool, findings: F
     if source.name and not names.is_subdomain(source.name):
         findings.error(join(path, "name"), f"{source.name!r} is not a DNS-1123 subdomain", names.SUBDOMAIN_RULE)
     seen: set[str] = set()
-    size = len(json.dumps(source.urls))
-    if (
-        size >= MAX_ARGUMENT_BYTES
-        and max(len(url.encode(errors="surrogatepass")) for url in source.urls) < MAX_ARGUMENT_BYTES
-    ):
-        message = f"the URLs have {size} bytes; an argument of a process has at most {MAX_ARGUMENT_BYTES - 1} bytes"
-        findings.error(join(path, "urls"), message, "use fewer or shorter URLs, or a volume or image as input")
     for index, url in enumerate(source.urls):
         place = join(join(path, "urls"), index)
         urls.check(url, place, allow_private, findings)

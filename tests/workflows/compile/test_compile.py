@@ -14,7 +14,6 @@ from steps.runtime import entrypoint
 from workflows import runner
 from workflows.argo.phase import Phase
 from workflows.argo.workflow import Retry
-from workflows.errors import InvalidInput
 from workflows.runner import launch, retries
 from workflows.runner.state import Attempt
 
@@ -377,11 +376,6 @@ def test_escaped_text_expands_to_itself(text):
 )
 def test_the_local_runner_expands_as_kubernetes(text, expanded):
     assert launch._expand(text, {"VAR_A": "A", "VAR_B": "B"}) == expanded
-
-
-def test_an_argument_that_linux_does_not_pass_is_rejected():
-    with pytest.raises(InvalidInput, match=r"--training-arguments has .* bytes; an argument of a process has"):
-        compiled(BASE | TUNING | {"tuning.trainingArguments": {"run_name": "x" * 131_072}})
 
 
 def test_api_keys_are_mounted_where_requests_are_sent():

@@ -186,11 +186,3 @@ def test_control_characters_are_rejected_with_their_path(tmp_path, code):
         load(write(tmp_path, text))
     messages = [problem.message for problem in error.value.problems if problem.path == "tuning.input.urls[0]"]
     assert any("contains the control character" in message for message in messages)
-
-
-def test_many_urls_that_do_not_fit_into_an_argument_are_rejected(tmp_path):
-    urls = "".join(f"      - https://a.example/{i}?{'x' * 1300}\n" for i in range(108))
-    with pytest.raises(InvalidInput) as error:
-        load(write(tmp_path, GOOD.replace(URL, urls)))
-    [problem] = error.value.problems
-    assert problem.path == "tuning.input.urls" and "at most 131071 bytes" in problem.message

@@ -18,6 +18,9 @@ def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ARGOTUNE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NO_PROXY", "*")
+    for name in ("argotune-models", "adapters", "oncall-adapter", "oncall-data"):  # of the examples
+        metadata = {"name": name, "namespace": "argotune"}
+        cluster.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {}})
     return cluster
 
 

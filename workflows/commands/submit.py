@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from workflows.errors import InvalidInput, Problem, collect_problems
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         _print(documents, args.output or "yaml")
         return 0
     api = connect.connect(args, _namespace(documents))
+    _check_cluster(api, documents, args.file)
     dry_run = args.dry_run == "server"
     created = []
     for document in documents:
@@ -86,6 +88,21 @@ def run(args: argparse.Namespace) -> int:
 
         return live.watch_to_completion(api, created[0]["metadata"]["name"])
     return _print_next_steps(api, created)
+
+
+def _check_cluster(api: Workflows, documents: list[dict[str, Any]], file: str) -> None:
+    """Print what runs will wait for.
+
+    Raises:
+        InvalidInput: with everything that they lack on the cluster.
+    """
+    from workflows.cluster import before_submission
+
+    found = [before_submission.find_problems(api, document) for document in documents]
+    for warning in dict.fromkeys(warning for _, warnings in found for warning in warnings):
+        print(f"warning: {warning}", file=sys.stderr)
+    if errors := dict.fromkeys(error for problems, _ in found for error in problems):
+        raise InvalidInput([replace(error, file=file) for error in errors])
 
 
 def _print_next_steps(api: Workflows, created: list[dict[str, Any]]) -> int:

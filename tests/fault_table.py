@@ -31,8 +31,13 @@ killed), and the test verifies the final state of the server: nothing is created
 | 500 | rejects the call |
 | truncated | performs the call and sends half of the response |
 | killed | performs the call; the step's process gets SIGKILL before the response, and is restarted |
+
+The sections "Guarantees" list other attacks and faults, with the tests that fail without the guarantee.
 """
 HEAD = ("step", "call", "fault", "outcome")
+
+
+GUARANTEE_HEAD = ("attack or fault", "outcome", "tests")
 
 
 class Row(NamedTuple):
@@ -40,6 +45,13 @@ class Row(NamedTuple):
     call: str
     fault: str
     outcome: str
+
+
+class Guarantee(NamedTuple):
+    fault: str
+    outcome: str
+    tests: str
+    """Files and names of the tests that fail without it."""
 
 
 def sweep(
@@ -112,7 +124,7 @@ def check(section: str, rows: Sequence[Row], *, sample: bool = False) -> None:
     With ``sample``, the rows must be a subset of the section that covers every call.
     """
     assert rows, f"no rows for {section}"
-    text = f"## {section}\n\n{_table(_merge(rows))}"
+    text = _render(section, HEAD, _merge(rows))
     if _is_regenerating():
         _write(section, text)
     documented = _sections(PAGE.read_text()).get(section, "nothing")
@@ -124,6 +136,15 @@ def check(section: str, rows: Sequence[Row], *, sample: bool = False) -> None:
             f"docs/FAULTS.md differs; ARGOTUNE_REGENERATE=1 rewrites it\n{documented}\n{text}"
         )
         return
+    assert documented == text, f"docs/FAULTS.md differs; ARGOTUNE_REGENERATE=1 rewrites it\n{documented}\n{text}"
+
+
+def check_guarantees(section: str, rows: Sequence[Guarantee]) -> None:
+    """Compare a section with attacks and faults that are no failing call, or write it."""
+    text = _render(section, GUARANTEE_HEAD, rows)
+    if _is_regenerating():
+        _write(section, text)
+    documented = _sections(PAGE.read_text()).get(section, "nothing")
     assert documented == text, f"docs/FAULTS.md differs; ARGOTUNE_REGENERATE=1 rewrites it\n{documented}\n{text}"
 
 
@@ -155,9 +176,11 @@ def _merge(rows: Sequence[Row]) -> list[Row]:
     return sorted(merged, key=lambda row: order[row.step, row.call])
 
 
-def _table(rows: Sequence[Row]) -> str:
-    lines = [HEAD, ("---",) * len(HEAD), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+def _render(section: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return f"## {section}\n\n" + "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
 
 
 def _rows(section: str) -> set[Row]:

@@ -135,14 +135,16 @@ class RegistryAuth(AuthBase):
             "auth": hosts.anonymous_auth,
         }
         try:
+            hosts.check(realm, allow_private=True)
+            session = hosts.session(allow_private=True)
             if known.identity_token:
                 form = {"grant_type": "refresh_token", "client_id": "argotune", "refresh_token": known.identity_token}
                 form |= {"service": service, "scope": " ".join(self._scopes)}
-                return requests.post(realm, data=form, **options)
+                return session.post(realm, data=form, **options)
             if known.username:
                 options["auth"] = HTTPBasicAuth(known.username.encode(), known.password.encode())
-            return requests.get(realm, params={"service": service, "scope": self._scopes}, **options)
-        except (requests.RequestException, ValueError) as error:
+            return session.get(realm, params={"service": service, "scope": self._scopes}, **options)
+        except (OSError, ValueError) as error:
             raise registry_errors.from_connection_error(error, self._reference.registry) from None
 
 

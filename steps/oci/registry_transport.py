@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 from typing import Any
 
 import requests
@@ -46,9 +48,12 @@ class _Lines:
 class _StrictHTTPConnection(HTTPConnection):
     response_class = _CompleteHeaders
 
+    def _new_conn(self) -> socket.socket:
+        return hosts.check_peer(super()._new_conn(), self.host, allow_private=True)
 
-class _StrictHTTPSConnection(HTTPSConnection):
-    response_class = _CompleteHeaders
+
+class _StrictHTTPSConnection(_StrictHTTPConnection, HTTPSConnection):
+    pass
 
 
 class _StrictHTTPConnectionPool(HTTPConnectionPool):
@@ -60,13 +65,26 @@ class _StrictHTTPSConnectionPool(HTTPSConnectionPool):
 
 
 class RegistrySession(requests.Session):
-    """Session that sends its credentials to no host that a redirect leads to."""
+    """Session that sends nothing to metadata services and link-local addresses, and its credentials to no other host.
+
+    Registries often have private addresses, so these are allowed. The peer of each connection is checked, too.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.max_redirects = hosts.REDIRECTS
         for scheme in ("http://", "https://"):
             self.mount(scheme, _RegistryAdapter())
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send a request, also one that a redirect leads to, to an allowed host.
+
+        Raises:
+            BadInput: the host is a metadata service, or has a link-local address.
+        """
+        with contextlib.suppress(OSError):  # a name that does not resolve: the connection reports it
+            hosts.check(str(request.url), allow_private=True)
+        return super().send(request, **options)
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Remove credentials at another origin; requests would add those of ~/.netrc."""

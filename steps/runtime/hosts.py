@@ -50,7 +50,7 @@ def connect(host: str, port: int, *, allow_private: bool, timeout: float) -> soc
     """
     if host.rstrip(".") in addresses.METADATA_HOSTS:
         raise BadInput(f"{host} is a metadata service", _FORBIDDEN_FIX)
-    return _check_peer(socket.create_connection((host, port), timeout), host, allow_private)
+    return check_peer(socket.create_connection((host, port), timeout), host, allow_private)
 
 
 def check(url: str, *, allow_private: bool) -> None:
@@ -178,6 +178,20 @@ class _Bearer(AuthBase):
         return request
 
 
+def check_peer(connection: socket.socket, host: str, allow_private: bool) -> socket.socket:
+    """Return a connection to an allowed peer, and close one to another.
+
+    Raises:
+        BadInput: the address is forbidden.
+    """
+    try:
+        _check_address(host, connection.getpeername()[0], allow_private)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _check_address(host: str, text: str, allow_private: bool) -> None:
     address = ipaddress.ip_address(text.partition("%")[0])
     target = host if host == text else f"{host} ({text})"
@@ -188,15 +202,6 @@ def _check_address(host: str, text: str, allow_private: bool) -> None:
             f"{target} is a loopback, private, link-local or metadata address",
             "use a public host, or set allow_private_hosts for data in a private network",
         )
-
-
-def _check_peer(connection: socket.socket, host: str, allow_private: bool) -> socket.socket:
-    try:
-        _check_address(host, connection.getpeername()[0], allow_private)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _shut_down(connection: socket.socket, late: threading.Event) -> None:
@@ -212,7 +217,7 @@ class _Guard(HTTPConnection):
     allow_private = False
 
     def _new_conn(self) -> socket.socket:
-        return _check_peer(super()._new_conn(), self.host, self.allow_private)
+        return check_peer(super()._new_conn(), self.host, self.allow_private)
 
     def getresponse(self) -> Any:
         late = threading.Event()

@@ -78,6 +78,8 @@ def prepare(settings: Settings) -> Program:
     file = Path(os.environ.get(desired_adapters.FILE_VARIABLE) or "/nothing")
     images = os.environ.get(desired_adapters.IMAGES_VARIABLE, "")
     desired = desired_adapters.parse(file.read_text()) if file.is_file() else []
+    for adapter in desired:
+        print(f"fetching adapter {adapter.name} from {adapter.image or adapter.path}", flush=True)
     adapters = [adapter_compat.read(one.name, fetch_adapter(one, folder, images)) for one in desired]
     template = server_command.chat_template(base, adapters) if choice.kind == "vllm" else ""
     if template and "chat-template" not in arguments:

@@ -24,6 +24,7 @@ def test_report_of_a_successful_run(tmp_path: Path, capsys: pytest.CaptureFixtur
         "gate: pass",
         "its loss on held-out rows is 0.6312, compared with 3.901 for the base model",
         "It is served at http://127.0.0.1:41873/v1",
+        "http://127.0.0.1:41873/v1 transformers",
         "16.2%",
         "Measured on 40 held-out rows",
         "3 held-out rows are also training rows",

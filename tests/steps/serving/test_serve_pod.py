@@ -63,6 +63,12 @@ def test_an_error_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     assert pod.returncode == 2
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: ") and "adapter_config.json" in last
+    waits = [line for line in output.splitlines() if line.startswith(("server: ", "fetching "))]
+    assert waits == [
+        "server: transformers (requested)",
+        f"fetching base model {tmp_path / 'base'}",
+        f"fetching adapter tuned from {tmp_path / 'empty'}",
+    ], "the log does not say what the pod waits for"
 
 
 def test_a_pod_without_a_usable_vllm_fails_with_the_reason(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pydantic
+from schema_text import default_of, one_line, type_of
 
 from steps.runtime.entrypoint import flag
 
@@ -28,8 +27,6 @@ parameter to the directory `ARGOTUNE_OUTPUTS`.
 This page is generated from `steps/*/settings.py` by
 `ARGOTUNE_REGENERATE=1 pytest tests/steps/test_step_docs.py`.
 """
-BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-TYPES = {"array": "JSON list", "object": "JSON map"}
 
 
 def document() -> str:
@@ -39,17 +36,17 @@ def document() -> str:
 
 def _section(step: str) -> Iterator[str]:
     module = importlib.import_module(f"steps.{step}.settings")
-    yield f"## {step}\n\n{_text(module.Settings.__doc__)}\n"
+    yield f"## {step}\n\n{one_line(module.Settings.__doc__)}\n"
     yield "| flag | type | default | description |\n|---|---|---|---|"
     schema = module.Settings.model_json_schema()
     for name, field in schema["properties"].items():
-        default = "required" if name in schema.get("required", ()) else _default(field["default"])
-        yield f"| `{flag(name)}` | {_type(field, schema)} | {default} | {_text(field['description'])} |"
+        default = "required" if name in schema.get("required", ()) else default_of(field["default"])
+        yield f"| `{flag(name)}` | {type_of(field, schema)} | {default} | {one_line(field['description'])} |"
     yield f"\nOutput parameters of `{step}`:\n\n| name | type | description |\n|---|---|---|"
     descriptions = field_docstrings(module.Result)
     schema = pydantic.TypeAdapter(module.Result).json_schema()
     for name, field in schema["properties"].items():
-        yield f"| `{name.replace('_', '-')}` | {_type(field, schema)} | {_text(descriptions[name])} |"
+        yield f"| `{name.replace('_', '-')}` | {type_of(field, schema)} | {one_line(descriptions[name])} |"
     yield ""
 
 
@@ -63,26 +60,3 @@ def field_docstrings(dataclass: type) -> dict[str, str]:
             has_docstring = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
             docstrings[ast.unparse(field.target)] = str(following.value.value) if has_docstring else ""  # type: ignore[union-attr]
     return docstrings
-
-
-def _type(field: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Return the type of a JSON schema in words, with its bounds."""
-    if "$ref" in field:
-        return _type(schema["$defs"][field["$ref"].rpartition("/")[2]], schema)
-    if "anyOf" in field:
-        return " or ".join(_type(option, schema) for option in field["anyOf"] if option != {"type": "null"})
-    if "enum" in field:
-        return _text(" | ".join(f"`{value}`" for value in field["enum"]))
-    name = "path" if field.get("format") == "path" else TYPES.get(field["type"], field["type"])
-    return ", ".join([name, *(f"{sign} {field[bound]}" for bound, sign in BOUNDS.items() if bound in field)])
-
-
-def _default(value: Any) -> str:
-    if value is None or value == "":
-        return ""
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
-
-
-def _text(docstring: str) -> str:
-    """Return a docstring as the text of one table cell."""
-    return " ".join(docstring.split()).replace("``", "`").replace("|", "\\|")

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan = _plan(args)
     download, preview = _download(plan, args), settings.preview(plan, args.rows)
+    preview = preview.model_copy(update={"model": _local_model(plan)})
     with tempfile.TemporaryDirectory(prefix="argotune-preview-") as folder:
         return _run_step("download", download, folder) or _run_step("preview", preview, folder)
 
@@ -72,6 +73,16 @@ def _download(plan: Plan, args: argparse.Namespace) -> Options:
         )
     is_remote = bool(download.urls or any(named.urls for named in download.inputs))
     return download.model_copy(update={"sample": is_remote and not args.full})
+
+
+def _local_model(plan: Plan) -> str:
+    """Return the base model; a directory of the models volume as the local one that runs use."""
+    from workflows.plan.model import MODELS
+    from workflows.runner import volumes
+
+    folder = volumes.home() / "volumes" / plan.storage.models_claim
+    path = plan.model.repository
+    return f"{folder}{path.removeprefix(MODELS)}" if path.startswith(f"{MODELS}/") else path
 
 
 def _run_step(name: str, settings: Options, folder: str) -> int:

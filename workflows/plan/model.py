@@ -145,8 +145,11 @@ class Images(Section):
     """Images that the steps run in (``containers/``)."""
 
     control: Image = f"ghcr.io/argotune/control:{VERSION}"
+    """Image of the steps without a model."""
     tune: Image = f"ghcr.io/argotune/tune:{VERSION}"
+    """Image of tune and evaluate."""
     serve: Image = f"ghcr.io/argotune/serve:{VERSION}"
+    """Image of the servers of a rollout."""
 
 
 MODELS = "/mnt/models"
@@ -171,6 +174,7 @@ class Semaphore(Section):
     """The key of a ConfigMap (``argo/install``) that limits how many GPU pods of all runs are active."""
 
     config_map: ObjectName = "argotune-semaphores"
+    """Name of the ConfigMap."""
     key: SemaphoreKey = "gpu"
     """Key for the pool of GPUs; empty: no limit."""
 
@@ -190,9 +194,11 @@ class Identity(Section):
 
     name: Label
     namespace: Label = ""
+    """Namespace of the runs; empty: that of the kubeconfig's context."""
     labels: Labels = {}
     """Labels of the Workflow, to find runs by (KAITO ``metadata.labels``)."""
     service_account: ObjectName = "argotune"
+    """Service account of the pods."""
     service_accounts: dict[Step, ObjectName] = {}
     """Accounts of single steps that differ from ``service_account``."""
     azure_workload_identity: bool = False

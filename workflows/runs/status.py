@@ -117,7 +117,7 @@ class RunStatus:
 
     @property
     def exit_code(self) -> int:
-        """The exit code as listed in docs/ARCHITECTURE.md; 0 while the run is running."""
+        """The exit code as listed in docs/CLI.md; 0 while the run is running."""
         if not self.is_ended:
             return 0
         if self.phase == "Succeeded":

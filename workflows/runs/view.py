@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from steps.runtime import terminal
 from workflows.argo.phase import Phase
 from workflows.runs.observer import Observer
+from workflows.runs.progress_rate import ProgressRate
 from workflows.runs.status import RunStatus
 from workflows.runs.step import Step
 from workflows.runs.table import format_duration, now
@@ -97,7 +98,7 @@ class PlainView(Observer):
 
 
 class LiveView(Observer):
-    """A table that is redrawn as steps change: name, phase, time, progress, last log line."""
+    """A table that is redrawn as steps change: name, phase, time, progress with speed, last log line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -105,7 +106,7 @@ class LiveView(Observer):
         self._planned: list[str] = []
         self._steps: dict[str, Step] = {}
         self._lines: dict[str, str] = {}
-        self._progress: dict[str, tuple[int, int]] = {}
+        self._progress: dict[str, ProgressRate] = {}
 
     def on_start(self, run: RunStatus, planned: list[str]) -> None:
         """Start drawing."""
@@ -128,7 +129,7 @@ class LiveView(Observer):
 
     def on_progress(self, step: Step, done: int, total: int) -> None:
         """Store the progress."""
-        self._progress[step.key] = (done, total)
+        self._progress.setdefault(step.key, ProgressRate()).update(done, total)
 
     def on_message(self, text: str) -> None:
         """Print the message above the table."""
@@ -172,9 +173,9 @@ class LiveView(Observer):
     def _bar(self, step: Step) -> str:
         if step.key not in self._progress or step.phase != Phase.RUNNING:
             return ""
-        done, total = self._progress[step.key]
-        filled = BAR_WIDTH * min(done, total) // max(total, 1)
-        return f"{'━' * filled}{'╌' * (BAR_WIDTH - filled)} {done}/{total}"
+        progress = self._progress[step.key]
+        filled = int(BAR_WIDTH * progress.share)
+        return f"{'━' * filled}{'╌' * (BAR_WIDTH - filled)} {progress}"
 
 
 def _elapsed(step: Step) -> str:

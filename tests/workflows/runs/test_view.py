@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
@@ -11,11 +12,13 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from runner_documents import QUICK, dag, inputs, leaf, task, workflow
 
 from workflows import runner
 from workflows.runs.observer import Observer
+from workflows.runs.progress_rate import ProgressRate
 from workflows.runs.step import Step
 from workflows.runs.view import LiveView, PlainView, choose_view
 
@@ -91,22 +94,37 @@ def test_the_table_shows_state_time_progress_and_the_last_line() -> None:
     assert "when 'fail == pass' is false" in rows["package"]
 
 
+def test_the_bar_shows_speed_and_remaining_time(monkeypatch) -> None:
+    moments = iter([0.0, 10.0])
+    monkeypatch.setattr("workflows.runs.view.ProgressRate", lambda: ProgressRate(lambda: next(moments)))
+    view = LiveView(Console(file=io.StringIO()))
+    tune = Step("tune", phase="Running")
+    view.on_progress(tune, 0, 48)
+    view.on_progress(tune, 12, 48)
+    assert view._bar(tune) == "━━━━╌╌╌╌╌╌╌╌╌╌╌╌ 12/48 1.2/s 30s left"
+
+
 def test_the_view_depends_on_the_stream() -> None:
     assert isinstance(choose_view(io.StringIO()), PlainView)
     assert type(choose_view(io.StringIO(), quiet=True)) is Observer
 
 
-def test_a_terminal_gets_a_table_without_colors_if_disabled(tmp_path: Path) -> None:
-    code = """import json, sys; from pathlib import Path; from workflows import runner
+RUN = """import json, sys; from pathlib import Path; from workflows import runner
 from workflows.runs.view import choose_view
 runner.start(json.loads(sys.argv[1]), Path(sys.argv[2]), name='x', observer=choose_view())"""
-    import json
+COLOR = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
 
+
+def command(folder: Path) -> list[str]:
     document = json.dumps(workflow(dag(task("say")), leaf("say", SPEAK, "0")))
+    return [sys.executable, "-c", RUN, document, str(folder / "run")]
+
+
+@pytest.mark.parametrize(("no_color", "has_colors"), [("1", False), ("", True)])
+def test_a_terminal_gets_a_table_with_colors_unless_disabled(no_color: str, has_colors: bool, tmp_path: Path) -> None:
     reader, writer = pty.openpty()
-    command = [sys.executable, "-c", code, document, str(tmp_path / "run")]
-    environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "90", "LINES": "24"}
-    process = subprocess.Popen(command, stderr=writer, stdout=subprocess.PIPE, env=environment)
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm", "COLUMNS": "90", "LINES": "24"}
+    process = subprocess.Popen(command(tmp_path), stderr=writer, stdout=subprocess.PIPE, env=environment)
     os.close(writer)
     seen = b""
     try:
@@ -120,4 +138,11 @@ runner.start(json.loads(sys.argv[1]), Path(sys.argv[2]), name='x', observer=choo
     assert out == b"", "standard output is for data"
     text = seen.decode()
     assert "TASK" in text and re.search(r"say\s+.*Succeeded", text)
-    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text)
+    assert bool(COLOR.search(text)) == has_colors
+
+
+def test_a_pipe_gets_plain_lines_even_if_colors_are_forced(tmp_path: Path) -> None:
+    environment = os.environ | {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm"}
+    result = subprocess.run(command(tmp_path), env=environment, capture_output=True, text=True, timeout=60)
+    lines = [re.sub(r"after \d+s", "after 0s", line) for line in result.stderr.splitlines()]
+    assert lines == ["x: started", "say: Running", "[say] hello", "say: Succeeded after 0s", "x: Succeeded"]

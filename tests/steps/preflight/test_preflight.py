@@ -18,9 +18,10 @@ from kubernetes_server import KubernetesServer
 from parquet_server import Fault, ParquetServer
 from registry_fixture import PASSWORD, Answer, Front, Registry, ref
 
+from steps.models import hub_requests
 from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
-from steps.preflight import data_checks, model_checks, step
+from steps.preflight import data_checks, step
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError, combine_errors
@@ -40,7 +41,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         step, "RETRY", dataclasses.replace(step.RETRY, initial_seconds=0.0, max_retry_after_seconds=0.0)
     )
-    for module in (data_checks, model_checks):
+    for module in (data_checks, hub_requests):
         monkeypatch.setattr(module, "RETRY", dataclasses.replace(module.RETRY, initial_seconds=0.0))
 
 

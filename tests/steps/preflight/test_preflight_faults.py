@@ -14,6 +14,7 @@ from hub_server import HubServer
 from parquet_server import ParquetServer
 from registry_fixture import Front, Registry, ref
 
+from steps.models import hub_requests
 from steps.oci import registry_client
 from steps.oci.registry_client import RegistryClient
 from steps.preflight import data_checks, model_checks, step
@@ -96,7 +97,7 @@ def test_model_faults(tmp_path: Path, hub: HubServer, waits: list[float], monkey
     settings = Settings(work=tmp_path, model="someone/tiny")
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
-        monkeypatch.setattr(model_checks, "TIMEOUT", limits(kind))
+        monkeypatch.setattr(hub_requests, "TIMEOUT", limits(kind))
         hub.faults.calls.clear()
         waits.clear()
         outcome, found = asked(hub.faults, kind, call, settings)

@@ -24,6 +24,8 @@ class HubServer:
     def __init__(self, repository: str, folder: Path, token: str = "") -> None:
         self.repository, self.folder, self.token = repository, folder, token
         self.broken = self.blocked = False
+        self.info: dict[str, object] = {}
+        """More of what the hub tells about the model: ``cardData``, ``gated``, ``safetensors``..."""
         self.fetched: list[str] = []
         self.faults = Faults()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -82,8 +84,10 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             elif kind == "tree":
                 self.json([_entry(hub.folder, file) for file in hub.files()])
             else:
-                siblings = [{"rfilename": str(file.relative_to(hub.folder))} for file in hub.files()]
-                self.json({"id": hub.repository, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
+                names = {str(file.relative_to(hub.folder)): file.stat().st_size for file in hub.files()}
+                siblings = [{"rfilename": name, "size": size} for name, size in names.items()]
+                told = {"id": hub.repository, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+                self.json(told | hub.info)
 
         def file(self, revision: str, name: str) -> None:
             file = hub.folder / name

@@ -24,6 +24,21 @@ class Wheel(_Facts):
     """Digest of that file."""
 
 
+class Linear(_Facts):
+    """A linear layer that is in ``count`` blocks."""
+
+    name: str
+    """Last part of its name in transformers, by which PEFT finds it."""
+    inputs: int = Field(gt=0)
+    outputs: int = Field(gt=0)
+    count: int = Field(default=1, ge=0)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of one such layer, without bias."""
+        return self.inputs * self.outputs
+
+
 class Model(_Facts):
     """A model that can be served, and tuned if ``tuning`` is true."""
 
@@ -53,6 +68,32 @@ class Model(_Facts):
     """Quantization of the published weights; empty for bfloat16."""
     weights_gib: float
     """Size of the published weights."""
+    parameters: int | None = None
+    """All parameters, from the hub or the configuration; None: the layers tell."""
+    linears: tuple[Linear, ...] = ()
+    """Linear layers but the output head, if the model was derived from its configuration."""
+    norms: int | None = None
+    """Norms of a block on the residual stream."""
+    experts: int = 0
+    """Experts of a block; 0 for a dense model."""
+    cache_values: int | None = None
+    """Values that a server keeps for each token, of the layers that keep every token; None: all layers, both keys and
+    values."""
+    window_values: int = 0
+    """Values of the layers that keep the last ``sliding_window`` tokens only."""
+    sliding_window: int = 0
+    latent_cache: bool = False
+    """Multi-head latent attention: the GPUs of a server do not share the cache."""
+    stateful: bool = False
+    """Some layers keep a state instead of keys and values."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end an answer (``generation_config.json``)."""
+    cannot_tune: str = ""
+    """Reason for which the model cannot be tuned."""
+    cannot_serve: str = ""
+    """Reason for which the model cannot be served."""
+    cannot_serve_adapters: str = ""
+    """Reason for which vLLM does not serve adapters of the model."""
     tuning: bool = False
     lora_targets: tuple[str, ...] = ()
     """Linear layers that get an adapter by default."""
@@ -63,6 +104,14 @@ class Model(_Facts):
     wheel: Wheel | None = None
     deprecated: bool = False
     """KAITO lists it, but rejects it."""
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes in 16 bits that one more token takes on a server."""
+        values = self.cache_values
+        if values is None:
+            values = 2 * (self.head_dim or self.hidden_size // self.heads) * self.kv_heads * self.layers
+        return 2 * values
 
 
 class VllmFlag(_Facts):
@@ -81,6 +130,14 @@ class VllmFlags(_Facts):
     version: str
     flags: dict[str, VllmFlag]
     """By name, without leading dashes."""
+
+
+class VllmArchitectures(_Facts):
+    """Model classes of one version of vLLM."""
+
+    version: str
+    lora: dict[str, bool]
+    """By architecture: True if its adapters are served."""
 
 
 class Sku(_Facts):

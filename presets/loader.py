@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from presets.facts import Model, Prices, Sku, VllmFlags
+from presets import own
+from presets.facts import Model, Prices, Sku, VllmArchitectures, VllmFlags
 
 FOLDER = Path(__file__).parent
 UNLISTED = re.compile(r"standard_[nd][a-z]*[0-9]+(-[0-9]+)?[a-z]*(_[a-z0-9]+)*_v[0-9]+", re.IGNORECASE)
@@ -38,24 +39,42 @@ class UnknownSku(UnknownPreset):
 
 
 def model(name: str) -> Model:
-    """Return the model with a preset name, an older name or a Hugging Face id; case is ignored.
+    """Return the model with a preset name, an older name or a Hugging Face id (``ORG/NAME[@REVISION]``).
+
+    Case is ignored. Presets of the user win, then those that can be tuned, then derived ones.
 
     Raises:
         UnknownPreset: with similar names.
     """
-    key = name.lower()
+    found = own.find(name) or find_packaged(name, tunable=True) or own.find_cached(name) or find_packaged(name)
+    if found is None:
+        raise UnknownPreset(name, _similar_names(name.lower(), known_models()))
+    return found
+
+
+def find_packaged(name: str, *, tunable: bool = False) -> Model | None:
+    """Return the model of argotune with a name; None if there is none. ``tunable``: only one that can be tuned."""
+    key, _, revision = name.lower().partition("@")
     file = FOLDER / "models" / f"{key}.yaml"
-    if file in _tunable_files():
-        return _tunable(file)
-    for candidate in _all_models():
-        if key in _names(candidate):
-            return candidate
-    raise UnknownPreset(name, _similar_names(key, models()))
+    candidates = [_tunable(file)] if file in _tunable_files() else _all_models(tunable=tunable)
+    found = (candidate for candidate in candidates if key in _names(candidate))
+    return next((candidate for candidate in found if candidate.revision.startswith(revision)), None)
 
 
 def models() -> list[Model]:
-    """Return all models: those that can be tuned first, each group sorted by name."""
-    return sorted(_all_models(), key=lambda m: (not m.tuning, m.name.lower()))
+    """Return argotune's models: those that can be tuned first, each group sorted by name."""
+    return sorted(_all_models(), key=_order)
+
+
+def known_models() -> list[Model]:
+    """Return argotune's models and those of the user, in the same order."""
+    found = {candidate.name.lower(): candidate for candidate in _all_models()}
+    found |= {candidate.name.lower(): candidate for candidate in own.models()}
+    return sorted(found.values(), key=_order)
+
+
+def _order(model: Model) -> tuple[bool, str]:
+    return not model.tuning, model.name.lower()
 
 
 def sku(name: str) -> Sku:
@@ -104,9 +123,16 @@ def vllm_flags() -> VllmFlags:
     return VllmFlags.model_validate_json((FOLDER / "vllm_flags.json").read_bytes())
 
 
-def _all_models() -> Iterator[Model]:
+@cache
+def vllm_architectures() -> VllmArchitectures:
+    """Return the model classes of the vLLM that containers/serve.Dockerfile installs."""
+    return VllmArchitectures.model_validate_json((FOLDER / "vllm_architectures.json").read_bytes())
+
+
+def _all_models(*, tunable: bool = False) -> Iterator[Model]:
     yield from map(_tunable, _tunable_files())
-    yield from _catalog()
+    if not tunable:
+        yield from _catalog()
 
 
 def _names(model: Model) -> set[str]:

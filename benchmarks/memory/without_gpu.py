@@ -117,7 +117,7 @@ def measure(facts: presets.Model, training: memory.Training) -> float:
 
 
 def _estimate(name: str, training: memory.Training) -> float:
-    sizes = dataclasses.replace(shapes.of(presets.model(name)), layers=LAYERS)
+    sizes = shapes.of(presets.model(name)).with_layers(LAYERS)
     estimated = memory.tuning(sizes, training, TENSORS)
     return (estimated.activations + estimated.logits + estimated.backward) * 1024
 

@@ -170,7 +170,7 @@ def _linear(shapes: Shapes, training: Training, device: Device) -> tuple[float, 
     if training.bits == 8:
         return shapes.linear_parameters, 0
     constants = DOUBLE_QUANTIZATION_BYTES if training.double_quantization else SINGLE_QUANTIZATION_BYTES
-    tables = CODE_TABLES_BYTES * len(shapes.linears) * shapes.layers
+    tables = CODE_TABLES_BYTES * sum(linear.count for linear in shapes.linears)
     return shapes.linear_parameters * NF4_BYTES, shapes.linear_parameters * constants + tables
 
 
@@ -222,20 +222,31 @@ def _adapter_inputs(shapes: Shapes, training: Training, device: Device) -> float
     # On a GPU, PEFT casts the adapter input of each layer that is not quantized; otherwise layers with the same input
     # share it. Attention's output counts again because its heads are concatenated.
     shared_inputs = training.method == "qlora" or size == training.adapter_bytes
-    inputs = {_source(linear.name) if shared_inputs else linear.name: linear.inputs for linear in adapted}
+    inputs: dict[str, float] = {}
+    for linear in adapted:
+        name = _source(linear.name) if shared_inputs else linear.name
+        inputs[name] = max(inputs.get(name, 0), linear.inputs * linear.count / shapes.layers)
     # Dropout saves its mask and its result, in float32 for layers that are not quantized.
     dropped = 1 + size if shared_inputs else 4
-    dropout = sum(linear.inputs * dropped for linear in adapted) if training.dropout else 0
-    return size * (sum(inputs.values()) + training.rank * len(adapted)) + dropout
+    num_layers = sum(linear.count for linear in adapted) / shapes.layers
+    dropout = sum(linear.inputs * linear.count for linear in adapted) / shapes.layers * dropped
+    return size * (sum(inputs.values()) + training.rank * num_layers) + (dropout if training.dropout else 0)
+
+
+SECOND_NORM = (
+    *("gate_proj", "up_proj", "gate_up_proj", "dense_h_to_4h"),
+    *("fc1", "c_fc", "fc_in", "w1", "w3", "input_linear"),
+)
+"""Names of layers whose input is the norm before the MLP."""
 
 
 def _source(layer: str) -> str:
     """Return the name of a linear layer's input; layers with the same input share it."""
-    if layer in ("o_proj", "dense"):
+    if layer in ("o_proj", "out_proj", "dense"):
         return "attention"
-    if layer in ("down_proj", "dense_4h_to_h"):
+    if layer in ("down_proj", "dense_4h_to_h", "fc2", "c_proj", "fc_out", "w2", "output_linear"):
         return "inner"
-    return "second norm" if layer in ("gate_proj", "up_proj", "gate_up_proj", "dense_h_to_4h") else "first norm"
+    return "second norm" if layer in SECOND_NORM else "first norm"
 
 
 def _logits(shapes: Shapes, training: Training, device: Device) -> float:

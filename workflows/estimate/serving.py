@@ -115,23 +115,43 @@ class ServingMemory:
 
 def serving(model: presets.Model, settings: Serving) -> ServingMemory:
     """Return the memory of serving a model."""
-    head_dim = model.head_dim or model.hidden_size // model.heads
-    if model.architecture.startswith(LATENT):
-        values: float = LATENT_WIDTH  # not split across GPUs
-    else:
-        values = 2 * head_dim * max(model.kv_heads / settings.gpus, 1)
-    token = values * model.layers * settings.cache_bytes / GIB
+    token = _cache_values(model, settings.gpus) * settings.cache_bytes / GIB
+    length = settings.length or MIN_CONTEXT
+    split = _split(model, settings.gpus)
+    window = model.window_values * split * min(length, model.sliding_window) * settings.cache_bytes / GIB
     return ServingMemory(
         weights=model.weights_gib / settings.gpus,
         adapters=settings.adapters * _adapter(model, settings.adapter_rank) / settings.gpus / GIB,
-        cache=token * (settings.length or MIN_CONTEXT),
+        cache=token * length + window,
         activations=_activations(model, settings) / GIB,
         graphs=GRAPHS_GIB if settings.graphs else 0,
         context=CONTEXT_GIB,
         cache_of_token=token,
         context_length=model.context_length,
-        exact=model.architecture in PLAIN and not model.quantization,
+        exact=_is_exact(model) and not model.quantization,
     )
+
+
+def _cache_values(model: presets.Model, gpus: int) -> float:
+    """Return the values that one GPU keeps for a token, without those of sliding windows."""
+    if model.cache_values is not None:
+        # Models without attention keep no values; a token is then not what fills the memory.
+        return max(1, model.cache_values * (1 if model.latent_cache else _split(model, gpus)))
+    if model.architecture.startswith(LATENT):
+        return LATENT_WIDTH * model.layers
+    head_dim = model.head_dim or model.hidden_size // model.heads
+    return 2 * head_dim * model.kv_heads * model.layers * _split(model, gpus)
+
+
+def _split(model: presets.Model, gpus: int) -> float:
+    """Return the share of keys and values that one GPU keeps: at least one head."""
+    return max(model.kv_heads / gpus, 1) / model.kv_heads
+
+
+def _is_exact(model: presets.Model) -> bool:
+    if model.cache_values is None:
+        return model.architecture in PLAIN
+    return not (model.window_values or model.stateful or model.latent_cache or model.experts)
 
 
 def _whole(given: Mapping[str, Any], flag: str, default: int) -> int:

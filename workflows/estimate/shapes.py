@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import presets
+from presets.facts import Linear
+
+GATES = {"gate_proj", "gate_up_proj", "w3", "input_linear"}
+"""Names of the layers with the gate of an MLP."""
 
 
 class UnknownShapes(LookupError):
     """The preset does not specify its layers; its model can be served but not tuned."""
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer of each transformer block."""
-
-    name: str
-    inputs: int
-    outputs: int
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights; biases are negligible."""
-        return self.inputs * self.outputs
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,8 @@ class Shapes:
     tied: bool
     """True if input and output embeddings are tied."""
     linears: tuple[Linear, ...]
+    total: int | None = None
+    """All parameters, if the preset has their number; it includes experts, images and other layers."""
 
     @property
     def queries(self) -> int:
@@ -58,7 +50,7 @@ class Shapes:
     @property
     def linear_parameters(self) -> int:
         """Parameters that QLoRA quantizes."""
-        return self.layers * sum(linear.parameters for linear in self.linears)
+        return sum(linear.parameters * linear.count for linear in self.linears)
 
     @property
     def embedding_parameters(self) -> int:
@@ -67,7 +59,9 @@ class Shapes:
 
     @property
     def other_parameters(self) -> int:
-        """Parameters that stay in 16 bits: embeddings, output head and norms."""
+        """Parameters that stay in 16 bits: embeddings, output head and norms, and experts."""
+        if self.total is not None:
+            return self.total - self.linear_parameters
         return (1 if self.tied else 2) * self.embedding_parameters + (self.norms * self.layers + 1) * self.hidden
 
     @property
@@ -75,8 +69,15 @@ class Shapes:
         """All parameters."""
         return self.linear_parameters + self.other_parameters
 
+    def with_layers(self, layers: int) -> Shapes:
+        """Return the shapes of a model with fewer or more equal blocks."""
+        linears = tuple(
+            linear.model_copy(update={"count": linear.count * layers // self.layers}) for linear in self.linears
+        )
+        return replace(self, layers=layers, linears=linears, total=None)
+
     def adapted(self, targets: tuple[str, ...]) -> tuple[Linear, ...]:
-        """Return the linear layers of a block that get an adapter; ``all-linear`` is PEFT's name for all of them."""
+        """Return the linear layers that get an adapter; ``all-linear`` is PEFT's name for all of them."""
         if not targets or targets == ("all-linear",):
             return self.linears
         # PEFT matches a target with the end of a layer's dotted name.
@@ -84,7 +85,7 @@ class Shapes:
 
     def adapter_parameters(self, rank: int, targets: tuple[str, ...]) -> int:
         """Return the parameters of a LoRA adapter: rank x (inputs + outputs) per layer (LoRA paper, section 4)."""
-        return self.layers * sum(rank * (linear.inputs + linear.outputs) for linear in self.adapted(targets))
+        return sum(rank * linear.count * (linear.inputs + linear.outputs) for linear in self.adapted(targets))
 
 
 def of(model: presets.Model) -> Shapes:
@@ -93,8 +94,10 @@ def of(model: presets.Model) -> Shapes:
     Raises:
         UnknownShapes: the preset does not specify its linear layers.
     """
-    if not model.lora_targets or not model.intermediate_size or not model.vocab_size:
+    if not model.vocab_size or not model.intermediate_size or not (model.linears or model.lora_targets):
         raise UnknownShapes(model.name)
+    if model.linears:
+        return _from_linears(model)
     head_dim = model.head_dim or model.hidden_size // model.heads
     queries, keys, hidden, inner = model.heads * head_dim, model.kv_heads * head_dim, *_widths(model)
     sizes = {
@@ -126,7 +129,29 @@ def of(model: presets.Model) -> Shapes:
         # Falcon's attention and MLP run in parallel; in the 7B they share one norm.
         norms=1 if not gated and model.kv_heads == 1 else 2,
         tied=model.tied_embeddings,
-        linears=tuple(Linear(name, *sizes[name]) for name in model.lora_targets),
+        linears=tuple(
+            Linear(name=name, inputs=sizes[name][0], outputs=sizes[name][1], count=model.layers)
+            for name in model.lora_targets
+        ),
+    )
+
+
+def _from_linears(model: presets.Model) -> Shapes:
+    names = {linear.name for linear in model.linears}
+    return Shapes(
+        hidden=model.hidden_size,
+        layers=model.layers,
+        vocabulary=model.vocab_size or 0,
+        intermediate=model.intermediate_size or 0,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim or model.hidden_size // model.heads,
+        gated=bool(names & GATES),
+        fused_qkv="q_proj" not in names and "q_b_proj" not in names,
+        norms=model.norms or 2,
+        tied=model.tied_embeddings,
+        linears=model.linears,
+        total=model.parameters,
     )
 
 

@@ -1,0 +1,7 @@
+"""Layers and parameters of a model, computed from its ``config.json`` alone: no weights, torch or network."""
+
+from presets.architectures.config import Config, UnknownArchitecture
+from presets.architectures.describe import describe, is_known
+from presets.architectures.layers import Cache, Layers
+
+__all__ = ["Cache", "Config", "Layers", "UnknownArchitecture", "describe", "is_known"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import presets
 from workflows import estimate
 from workflows.errors import InvalidInput, Problem, collect_problems
-from workflows.plan import checks, nodes, site
+from workflows.plan import checks, model_checks, nodes, own_presets, site
 from workflows.plan import overrides as plan_overrides
 from workflows.plan.model import Plan
 from workflows.plan.resolve import resolve
@@ -65,13 +65,14 @@ def load_with_manifests(
     problems: list[Problem] = []
     read = partial(load, local=local)
     names = [files] if isinstance(files, str) else files
+    collect_problems(problems, own_presets.use, site_file, names)
     manifests = [manifest for file in names for manifest in collect_problems(problems, read, file) or []]
     problems += _duplicate_names(manifests)
     plans: list[LoadedPlan] = (
         collect_problems(problems, plans_from_manifests, manifests, overrides, site_file, namespace, local) or []
     )
     if problems:
-        raise InvalidInput(problems)
+        raise InvalidInput(list(dict.fromkeys(problems)))
     for loaded in plans:
         for warning in loaded.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -102,6 +103,7 @@ def plans_from_manifests(
         if plan and prices:
             problems += with_location(manifest, checks.only_in_a_cluster(plan)) if local else []
             problems += [] if local else _memory_problems(manifest, plan, prices)
+            problems += with_location(manifest, model_checks.problems(plan, local=local))
             problems += with_location(manifest, nodes.problems(plan))
             problems += with_location(manifest, checks.tracking(plan, local=local))
             problems += with_location(manifest, checks.tasks(plan, local=local))

@@ -1,20 +1,32 @@
-"""``argotune presets``: lists the models that can be tuned and served."""
+"""``argotune presets``: lists the models that can be tuned and served, and adds models of the hub."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from presets import Model, UnknownPreset, model, models
-from workflows.errors import InvalidInput, Problem
+from presets import Model, UnknownPreset, known_models, model, own
+from workflows.errors import InvalidInput, Problem, from_step_error
 
 _COLUMNS = ("NAME", "TUNING", "WEIGHTS", "CONTEXT", "LICENCE", "GATED")
 _WIDE = ("ARCHITECTURE", "REPOSITORY", "REVISION")
+EXAMPLES = """Examples:
+  # Tune or serve any model of the hub: preset: {name: Qwen/Qwen3-8B}
+  argotune presets add Qwen/Qwen3-8B
+  # For a machine that cannot reach the hub
+  argotune presets add Qwen/Qwen3-8B -o presets/qwen3-8b.yaml
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``argotune presets``."""
+    from workflows.commands import compile as compiling
+
+    parser.epilog = EXAMPLES
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = verbs.add_parser("ls", help="List all presets", description="List all presets")
     formats = ["table", "wide", "name", "json", "yaml"]
@@ -22,28 +34,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = verbs.add_parser("show", help="Show one preset", description="Show one preset")
     show.add_argument("name", metavar="NAME", help="Preset name, older name or Hugging Face id")
     show.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="Output format (default: yaml)")
+    compiling.add_site(listing)
+    compiling.add_site(show)
+    title = "Derive the preset of a model on the hub"
+    adding = verbs.add_parser("add", help=title, description=title)
+    adding.add_argument("name", metavar="ORG/NAME[@REVISION]", help="Hugging Face id, and a branch, tag or commit")
+    destination = "File to write, or - for standard output (default: the cache)"
+    adding.add_argument("-o", "--output", metavar="FILE", help=destination)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the presets, or show one.
+    """List the presets, show one, or add one.
 
     Raises:
-        InvalidInput: no preset has this name.
+        InvalidInput: no preset has this name, or a preset file is invalid.
+        ArgotuneError: the hub does not have the model, or cannot be read.
     """
+    from workflows.plan import own_presets
+    from workflows.spec import preset_rules
+
+    if args.action == "add":
+        return _add(args.name, args.output)
+    own_presets.use(args.site)
     if args.action == "show":
         try:
             preset = model(args.name)
         except UnknownPreset as error:
-            fix = f"did you mean {', '.join(error.near)}?" if error.near else "list them with argotune presets ls"
+            fix = f"did you mean {', '.join(error.near)}?" if error.near else preset_rules.how_to_add(args.name)
             raise InvalidInput(Problem(f'unknown preset "{args.name}"', fix=fix)) from None
         print(_dump(_facts(preset), args.output))
     elif args.output == "name":
-        print("\n".join(preset.name for preset in models()))
+        print("\n".join(preset.name for preset in known_models()))
     elif args.output in ("json", "yaml"):
-        print(_dump([_facts(preset) for preset in models()], args.output))
+        print(_dump([_facts(preset) for preset in known_models()], args.output))
     else:
-        _table(models(), wide=args.output == "wide")
+        _table(known_models(), wide=args.output == "wide")
     return 0
+
+
+def _add(name: str, output: str | None) -> int:
+    """Derive a preset, and write it to a file or to the cache."""
+    match = own.HUB_NAME.fullmatch(name)
+    if match is None:
+        raise InvalidInput(Problem(f'"{name}" is not a Hugging Face id', fix="write ORG/NAME or ORG/NAME@REVISION"))
+    preset = _derive(match["repository"], match["revision"] or "")
+    text = own.as_yaml(preset)
+    if output == "-":
+        print(text, end="")
+    else:
+        file = Path(output) if output else own.cache_folder() / own.cache_file_name(name)
+        _write(file, text)
+        print(f"wrote {file}", file=sys.stderr)
+    for line in _summary(preset):
+        print(line, file=sys.stderr)
+    if preset.cannot_tune and preset.cannot_serve:
+        raise InvalidInput(Problem(f"{preset.name} can be neither tuned nor served", fix="choose another model"))
+    return 0
+
+
+def _derive(repository: str, revision: str) -> Model:
+    from presets.derive import NotAModel, derive
+    from steps.models import hub_metadata
+    from steps.runtime.errors import StepError
+
+    try:
+        return derive(hub_metadata.read(repository, revision))
+    except StepError as error:
+        raise from_step_error(error) from None
+    except NotAModel as error:
+        fix = "choose a language model in transformers' format"
+        raise InvalidInput(Problem(f"{repository} cannot be used: {error}", fix=fix)) from None
+
+
+def _write(file: Path, text: str) -> None:
+    from steps.runtime.files import write_text
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    except OSError as error:
+        problem = Problem(f"cannot write: {error.strerror}", file=str(file), fix="choose another file: -o FILE")
+        raise InvalidInput(problem) from None
+
+
+def _summary(preset: Model) -> Iterator[str]:
+    """Yield what was found, for people."""
+    kind = f"mixture of {preset.experts} experts" if preset.experts else "dense"
+    size = f"{preset.parameters / 1e9:.2f}B parameters" if preset.parameters else f"{preset.weights_gib:g} GiB"
+    yield (
+        f"{preset.repository} at {preset.revision[:12]}: {preset.architecture}, {kind}, {size}, context "
+        f"{preset.context_length:,}, {preset.cache_bytes_per_token / 1024:,.0f} KiB of cache per token, license "
+        f"{preset.licence}{' (gated)' if preset.gated else ''}"
+    )
+    yield f"tune: no, {preset.cannot_tune}" if preset.cannot_tune else f"tune: yes, {', '.join(preset.lora_targets)}"
+    yield f"serve: no, {preset.cannot_serve}" if preset.cannot_serve else "serve: yes"
+    if preset.cannot_serve_adapters and not preset.cannot_serve:
+        yield f"serve adapters: no, {preset.cannot_serve_adapters}"
 
 
 def _facts(preset: Model) -> dict[str, Any]:

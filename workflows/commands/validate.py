@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from workflows import load_plans
 from workflows.errors import InvalidInput, Problem
 from workflows.load_plans import LoadedPlan
+from workflows.plan import own_presets
 from workflows.spec import Manifest, load
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(name: str, args: argparse.Namespace) -> _File:
     try:
+        own_presets.use(args.site, [name])
         return _File(name, load_plans.plans_from_manifests(load(name), (), args.site, args.namespace))
     except InvalidInput as error:
         return _File(name, problems=error.problems)

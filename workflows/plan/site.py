@@ -23,6 +23,8 @@ FIELDS = {
     or path.split(".")[0] in ("images", "storage", "semaphore", "nodes", "artifacts")
 }
 """Paths of a plan that a site can set."""
+OTHER_FIELDS = ("prices", "presets")
+"""Tables of a site that are not part of a plan."""
 
 
 def load(file: str | None) -> dict[str, Any]:
@@ -35,9 +37,11 @@ def load(file: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     content = _read(path)
-    values = _flatten({key: value for key, value in content.items() if key != "prices"})
+    values = _flatten({key: value for key, value in content.items() if key not in OTHER_FIELDS})
     problems = [
-        Problem("unknown field", path=name, file=str(path), fix=f"known: {', '.join(sorted({*FIELDS, 'prices'}))}")
+        Problem(
+            "unknown field", path=name, file=str(path), fix=f"known: {', '.join(sorted({*FIELDS, *OTHER_FIELDS}))}"
+        )
         for name in values
         if name not in FIELDS
     ]
@@ -61,6 +65,23 @@ def prices(file: str | None) -> presets.Prices:
         raise InvalidInput(problems)
     own = {presets.sku(name).name: float(usd) for name, usd in own_prices.items()}
     return presets.prices().with_regular_prices(own)
+
+
+def presets_folder(file: str | None) -> Path | None:
+    """Return the directory with the site's presets (``presets: DIRECTORY``, relative to the profile); None without.
+
+    Raises:
+        InvalidInput: it is not a directory, or the profile cannot be read.
+    """
+    path = _find(file)
+    value = _read(path).get("presets") if path else None
+    if path is None or value is None:
+        return None
+    folder = path.parent / value if isinstance(value, str) and value else None
+    if folder is None or not folder.is_dir():
+        fix = "set the path of a directory with files of argotune presets add -o FILE"
+        raise InvalidInput(Problem(f"{value!r} is not a directory", path="presets", file=str(path), fix=fix))
+    return folder
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from presets import Model, UnknownPreset, model, models
+from presets import Model, UnknownPreset, model
 from workflows.field_path import join
 from workflows.spec import (
     kaito_annotations,
     names,
     node_rules,
+    preset_rules,
     resource_rules,
     serving_rules,
     sources,
@@ -130,9 +131,7 @@ def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, find
         findings.error("tuning.method", f"invalid value: {tuning.method}", "write lora or qlora")
     base = _preset(workspace, tuning.preset, "tuning.preset", findings)
     if base and not base.tuning:
-        known = ", ".join(m.name for m in models() if m.tuning)
-        what = f"Unsupported tuning preset name {tuning.preset.name}"
-        findings.error("tuning.preset.name", what, f"supported for tuning: {known}")
+        preset_rules.report_untunable(base, tuning.preset.name, findings)
     elif base and base.chat_template == "none" and not training.model.get("chat_template"):
         what = f"{base.name} is a base model without a chat template, so chat rows cannot be rendered"
         findings.warn("tuning.preset.name", what, "choose an instruct model, or write ModelConfig.chat_template")
@@ -145,7 +144,10 @@ def _tuning(workspace: Workspace, tuning: Tuning, training: TrainingConfig, find
 
 
 def _served(workspace: Workspace, inference: Inference, findings: Findings) -> Model | None:
-    return _preset(workspace, inference.preset, "inference.preset", findings) if inference.preset else None
+    base = _preset(workspace, inference.preset, "inference.preset", findings) if inference.preset else None
+    if base and base.cannot_serve:
+        preset_rules.report_unservable(base, findings)
+    return base
 
 
 def _preset(workspace: Workspace, preset: Preset, path: str, findings: Findings) -> Model | None:
@@ -167,8 +169,8 @@ def _preset(workspace: Workspace, preset: Preset, path: str, findings: Findings)
         base = model(preset.name)
     except UnknownPreset as error:
         kind = path.split(".")[0]
-        near = f"did you mean {', '.join(error.near)}?" if error.near else "argotune presets ls lists them"
-        findings.error(join(path, "name"), f"Unsupported {kind} preset name {preset.name}", near)
+        fix = preset_rules.how_to_find(error)
+        findings.error(join(path, "name"), f"Unsupported {kind} preset name {preset.name}", fix)
         return None
     if base.deprecated:
         what = f"Model {base.name} is deprecated and no longer supported"

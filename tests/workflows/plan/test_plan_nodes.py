@@ -188,6 +188,7 @@ def test_fallback_must_have_the_same_number_of_gpus(compiled):
 
 def test_fallback_must_have_memory_for_the_model(compiled):
     text = GOOD.replace("phi-3-mini-128k-instruct", "falcon-40b-instruct").replace(A100, "Standard_NC40ads_H100_v5")
+    text += "  rollout: {runtime: transformers}\n"
     with pytest.raises(InvalidInput) as caught:
         compiled(nodes={"fallbackInstanceTypes": [A100, A10]}, text=text)
     assert {problem.path for problem in caught.value.problems} == {"pipeline.nodes.fallbackInstanceTypes[1]"}

@@ -1,0 +1,58 @@
+"""Rules for a plan and the facts of its model: context, experts, adapters that vLLM serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import presets
+from workflows.errors import Problem
+from workflows.plan.model import Plan
+from workflows.spec.training import ROOT
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def problems(plan: Plan, *, local: bool) -> Iterator[Problem]:
+    """Yield what the model of a plan cannot do; ``local``: this machine serves it."""
+    if not plan.model.preset:
+        return
+    model = presets.model(plan.model.preset)
+    if plan.tuning:
+        yield from _too_long(plan, model)
+        yield from _experts(plan, model)
+    if not local:
+        yield from _adapters(plan, model)
+
+
+def _too_long(plan: Plan, model: presets.Model) -> Iterator[Problem]:
+    assert plan.tuning
+    length = plan.tuning.max_length
+    if length > model.context_length:
+        message = f"{length} exceeds the context of {model.name} ({model.context_length} tokens)"
+        fix = f"write max_length: {model.context_length} or less"
+        yield Problem(message, f"{ROOT}.TrainingArguments.max_length", fix=fix)
+
+
+def _experts(plan: Plan, model: presets.Model) -> Iterator[Problem]:
+    """Yield models with experts, unless the user chose the layers: most of their weights stay as they are."""
+    if not model.experts or not plan.origin("tuning.targetModules").startswith("preset"):
+        return
+    message = (
+        f"{model.name} is a mixture of {model.experts} experts, whose weights are three-dimensional parameters that "
+        "LoRA does not adapt"
+    )
+    reachable = [name for name in model.lora_targets if name in ATTENTION] or list(model.lora_targets)
+    fix = f"adapt the other layers: LoraConfig.target_modules: [{', '.join(reachable)}]; or choose a dense model"
+    yield Problem(message, "tuning.preset.name", fix=fix)
+
+
+def _adapters(plan: Plan, model: presets.Model) -> Iterator[Problem]:
+    rollout = plan.rollout
+    if not rollout or rollout.template is not None or rollout.runtime == "transformers":
+        return
+    known = presets.vllm_architectures()
+    if known.lora.get(model.architecture) or not (plan.tuning or rollout.adapters):
+        return
+    message = f"vLLM {known.version} serves no adapters of {model.architecture} ({model.name})"
+    fix = "set pipeline.rollout.runtime: transformers, or remove inference, or choose another model"
+    yield Problem(message, "inference.preset.name", fix=fix)

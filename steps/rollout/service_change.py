@@ -99,7 +99,7 @@ def _stable_rollout(
 ) -> Rollout:
     in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     end = time.monotonic() + seconds
-    return Rollout(cluster, name, STABLE, known.scaled, end, reachable=in_cluster, sleep=sleep)
+    return Rollout(cluster, name, STABLE, known.scaled, end, in_cluster=in_cluster, sleep=sleep)
 
 
 def _describe(release: Release | None) -> str:

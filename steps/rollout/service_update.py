@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from steps.kubernetes import port_forward
 from steps.kubernetes.client import CONFIG_MAPS, PODS, KubernetesClient
 from steps.kubernetes.errors import KindNotInstalled
 from steps.rollout import pod_diagnosis, service_manifests
@@ -40,8 +41,8 @@ class Rollout:
     scaled: bool = False
     end: float = 0.0
     """Deadline, by ``time.monotonic``."""
-    reachable: bool = True
-    """True if this process can connect to pods: it runs in the cluster."""
+    in_cluster: bool = True
+    """True if this process can connect to pods; from outside, the API server forwards their ports."""
     sleep: Callable[[float], None] = time.sleep
 
     @property
@@ -67,9 +68,9 @@ def deploy(rollout: Rollout, release: Release, current: Release | None) -> Relea
         StepError: The servers do not become ready.
         TimeLimit: They are not ready before the deadline.
     """
-    if current and rollout.reachable and release.adapters and current.pod_template_hash == release.pod_template_hash:
+    if current and release.adapters and current.pod_template_hash == release.pod_template_hash:
         hot = dataclasses.replace(release, revision=current.revision, replicas=current.replicas)
-        if _is_running(rollout, current.revision):
+        if _is_running(rollout, current.revision) and _can_reach_pods(rollout, current.revision):
             try:
                 _hot_load(rollout, hot, current)
                 return hot
@@ -147,6 +148,20 @@ def _is_running(rollout: Rollout, revision: str) -> bool:
     return _revision(_deployment(rollout)) == revision and bool(ready_pods(rollout, revision))
 
 
+def _can_reach_pods(rollout: Rollout, revision: str) -> bool:
+    """Return True if the servers can be asked which adapters they have loaded."""
+    if rollout.in_cluster:
+        return True
+    try:
+        for pod in ready_pods(rollout, revision)[:1]:
+            rollout.cluster.open_port(pod["metadata"]["name"], PORT).close()
+    except (StepError, OSError) as error:
+        message = f"the servers cannot be reached from here ({getattr(error, 'message', error)})"
+        print(f"{message}; starting a rolling update", flush=True)
+        return False
+    return True
+
+
 def _hot_load(rollout: Rollout, release: Release, current: Release) -> None:
     """Change the adapters of the running servers and wait for each of them; on failure, restore the current ones."""
     versions = ", ".join(adapter.version for adapter in release.adapters)
@@ -178,10 +193,20 @@ def _wait_for_pod(rollout: Rollout, pod: Document, revision: str, config_digest:
         ready = {pod["metadata"]["uid"] for pod in ready_pods(rollout, revision)}
         return "" if pod["metadata"]["uid"] in ready else "the server is no longer ready"
 
-    with contextlib.suppress(serving_client.ServerExited):
+    with contextlib.suppress(serving_client.ServerExited), _reach_pod(rollout, pod) as address:
         serving_client.wait_for_adapters(
-            pod_address(pod), config_digest, max(1.0, end - time.monotonic()), exit_reason, rollout.sleep
+            address, config_digest, max(1.0, end - time.monotonic()), exit_reason, rollout.sleep
         )
+
+
+@contextlib.contextmanager
+def _reach_pod(rollout: Rollout, pod: Document) -> Iterator[str]:
+    """Yield the URL of a pod for this process."""
+    if rollout.in_cluster:
+        yield pod_address(pod)
+        return
+    with port_forward.listen(lambda: rollout.cluster.open_port(pod["metadata"]["name"], PORT)) as address:
+        yield address
 
 
 def _rolling_update(rollout: Rollout, release: Release) -> None:

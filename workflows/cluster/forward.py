@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from steps.kubernetes.client import PODS, Kind, KubernetesClient
-from steps.runtime.errors import BadInput, StepError
+from steps.kubernetes.port_forward import listen
+from steps.runtime.errors import BadInput
 from steps.serving.drain import PORT
 
 SERVICES = Kind("v1", "services")
-HOST = "127.0.0.1"
-CHUNK = 65_536
-Open = Callable[[], socket.socket]
-"""Opens a connection to the server's port in a pod."""
 
 
 @contextlib.contextmanager
@@ -54,57 +49,6 @@ def find_pod(cluster: KubernetesClient, service: str) -> tuple[str, int]:
         raise BadInput(f"service {service} has no ready pod", fix)
     target = next((item.get("targetPort") for item in document["spec"].get("ports") or []), PORT)
     return ready[0]["metadata"]["name"], _port(ready[0], target)
-
-
-@contextlib.contextmanager
-def listen(open_remote: Open, port: int = 0) -> Iterator[str]:
-    """Accept connections on a local port and connect each to the remote; yield the address.
-
-    Raises:
-        BadInput: the port is in use.
-    """
-    try:
-        server = socket.create_server((HOST, port))
-    except OSError as error:
-        raise BadInput(f"port {port} cannot be used: {error.strerror}", "pass another --port") from None
-    with server:
-        threading.Thread(target=_accept, args=(server, open_remote), daemon=True).start()
-        yield f"http://{HOST}:{server.getsockname()[1]}"
-        # Wakes up the thread that accepts.
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
-
-
-def _accept(server: socket.socket, open_remote: Open) -> None:
-    while True:
-        try:
-            client, _ = server.accept()
-        except OSError:
-            return
-        threading.Thread(target=_connect, args=(client, open_remote), daemon=True).start()
-
-
-def _connect(client: socket.socket, open_remote: Open) -> None:
-    """Copy both directions of a connection until one side closes it."""
-    with client:
-        try:
-            remote = open_remote()
-        except (StepError, OSError):
-            return  # the client sees a closed connection, and retries
-        try:
-            sending = threading.Thread(target=_copy, args=(client, remote), daemon=True)
-            sending.start()
-            _copy(remote, client)
-        finally:
-            remote.close()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(CHUNK):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:

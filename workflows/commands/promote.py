@@ -12,8 +12,9 @@ EXAMPLES = """Examples:
   # Promote the canary of the service oncall (the name of its Workspace)
   argotune promote oncall
 
-The cluster is that of $KUBECONFIG or ~/.kube/config. New servers are ready before old ones are removed; if they do not
-become ready, the previous release stays live.
+The cluster is that of $KUBECONFIG or ~/.kube/config. If the base model and its flags are the same, the running servers
+load the canary's adapter, which needs no further GPU; they are reached through the API server (Role argotune-client).
+If not, new servers are ready before old ones are removed. If that fails, the previous release stays live.
 """
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, versi
 from serving_cluster import NAMESPACE, Servers
 
 from steps.kubernetes import client as kubernetes_client
+from steps.kubernetes.connection import Connection
 from steps.models.adapter import adapter_digest
 from steps.rollout import service_change, service_release, service_update
 from steps.rollout.settings import Settings
@@ -255,7 +257,36 @@ def test_a_canary_of_the_previous_release_does_not_change_the_stable_servers(
     assert run(settings("two")).answer == f"I am {version(images, 'two')}."
 
 
-def test_rollback_from_outside_the_cluster_is_a_rolling_update(
+def test_promotion_from_outside_the_cluster_needs_no_further_server(
+    cluster: KubernetesServer,
+    servers: Servers,
+    settings: Callable[..., Settings],
+    images: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The running servers load the adapter of the canary; the API server forwards their ports."""
+
+    def connect_to_pod(connection: Connection, pod: str, namespace: str, port: int) -> socket.socket:
+        found = cluster.read("pods", pod, namespace)
+        assert found
+        return socket.create_connection((found["status"]["podIP"], port))
+
+    run(settings())
+    run(settings("two", canary=33))
+    stable = {pod["metadata"]["name"] for pod in servers.ready(**{"argotune.dev/track": "stable"})}
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    monkeypatch.setattr(Connection, "open_port", connect_to_pod)
+    message = service_change.promote(kubernetes_client.connect(nap), NAME, 30, nap)
+    assert version(images, "two") in message
+    assert set(servers.pods) == stable and live(cluster, f"{NAME}-canary") is None
+    for pod in servers.ready():
+        address = service_update.pod_address(pod)
+        assert serving_client.complete(address, "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
+    assert version(images, "one") in service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
+    assert set(servers.pods) == stable
+
+
+def test_change_from_outside_the_cluster_that_cannot_reach_pods_is_a_rolling_update(
     servers: Servers, settings: Callable[..., Settings], images: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(settings())

@@ -18,6 +18,7 @@ from adapter_server import RunningServer
 from kubernetes_server import KubernetesServer, condition
 
 from steps.kubernetes import client as kubernetes_client
+from steps.kubernetes import port_forward
 from steps.kubernetes.connection import Connection
 from steps.runtime.errors import BadInput
 from steps.serving import api_keys
@@ -96,7 +97,7 @@ def test_a_service_without_pods_is_an_error_with_a_fix(service: KubernetesServer
 
 
 def test_concurrent_connections_are_forwarded(server: int) -> None:
-    with forward.listen(lambda: socket.create_connection(("127.0.0.1", server))) as address:
+    with port_forward.listen(lambda: socket.create_connection(("127.0.0.1", server))) as address:
         texts: list[str] = []
         threads = [threading.Thread(target=lambda: texts.append(requests.get(address).text)) for _ in range(8)]
         for thread in threads:
@@ -110,12 +111,12 @@ def test_a_pod_that_is_gone_closes_the_connection(server: int) -> None:
     def refuse() -> socket.socket:
         raise BadInput("gone")
 
-    with forward.listen(refuse) as address, pytest.raises(requests.ConnectionError):
+    with port_forward.listen(refuse) as address, pytest.raises(requests.ConnectionError):
         requests.get(address)
 
 
 def test_a_port_in_use_is_an_error(server: int) -> None:
-    with pytest.raises(BadInput, match="cannot be used"), forward.listen(socket.socket, server):
+    with pytest.raises(BadInput, match="cannot be used"), port_forward.listen(socket.socket, server):
         pass
 
 

@@ -16,8 +16,9 @@ from typing import Any
 from steps.models import model
 from steps.runtime.errors import BadInput
 from steps.tune import batching, dpo, tiny_training, training, training_config, unsupported_arguments
+from steps.tune.adapted_layers import ALL_LINEAR
 from steps.tune.settings import TrainingOptions
-from steps.tune.training_config import ALL_LINEAR, TrainingConfig
+from steps.tune.training_config import TrainingConfig
 
 SECTIONS = ("quantization_config", "lora_config", "training_arguments")
 """Settings with arguments of libraries."""

@@ -22,7 +22,8 @@ from steps.models import sharding
 from steps.models.compute_dtype import compute_dtype
 from steps.runtime import validation_messages
 from steps.runtime.errors import BadInput
-from steps.tune import batching, dpo, lora_init
+from steps.tune import adapted_layers, batching, dpo, lora_init
+from steps.tune.adapted_layers import ALL_LINEAR
 from steps.tune.unsupported_arguments import NO_CODE, UNSUPPORTED, WITHOUT_EFFECT, unsupported_keys
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ FLAGS = {
     "seed": "seed",
 }
 MODEL_KEYS = ("torch_dtype", "dtype", "local_files_only", "device_map", "trust_remote_code", "chat_template")
-ALL_LINEAR = "all-linear"
 """PEFT's name for all linear layers except the head."""
 
 
@@ -186,35 +186,11 @@ def lora_config(config: TrainingConfig, model: Any) -> Any:
     from peft import LoraConfig
 
     lora = lora_init.as_trained(config.lora)
-    targets = target_modules(model, lora["target_modules"])
+    lora = adapted_layers.select(model, lora)
     try:
-        return LoraConfig(**{**lora, "target_modules": targets}, task_type="CAUSAL_LM")
+        return LoraConfig(**lora, task_type="CAUSAL_LM")
     except (TypeError, ValueError) as error:
         raise BadInput(f"lora_config: {error}", "see the keys of peft's LoraConfig") from None
-
-
-def target_modules(model: Any, targets: Sequence[str] | str) -> list[str] | str:
-    """Return the target modules as names that PEFT and vLLM match with the ends of the layers' full names.
-
-    Raises:
-        BadInput: No linear layer matches a name.
-    """
-    import torch
-
-    head = model.get_output_embeddings()
-    # Quantized layers are subclasses of torch's.
-    linear = [n for n, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head]
-    names = sorted({name.rpartition(".")[2] for name in linear})
-    if targets == ALL_LINEAR:
-        return names
-    if isinstance(targets, str):
-        return targets  # a regular expression, which PEFT checks
-    if unknown := [name for name in targets if not any(f".{layer}".endswith(f".{name}") for layer in linear)]:
-        raise BadInput(
-            f"target_modules: the model has no linear layer {', '.join(unknown)}",
-            f"use {ALL_LINEAR}, or some of {', '.join(names)}",
-        )
-    return list(targets)
 
 
 def _epoch_steps(arguments: Mapping[str, Any], rows: int) -> int:

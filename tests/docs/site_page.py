@@ -45,6 +45,7 @@ argotune doctor --site site.yaml
 | field | type | default | description |
 |---|---|---|---|"""
 PRICES = "| `prices` | map | presets/prices.yaml | USD per hour by instance type, for the estimate. |"
+PRESETS = "| `presets` | string |  | Directory of presets (`argotune presets add -o`), relative to the profile. |"
 PODS = """
 ## Pods
 
@@ -62,7 +63,7 @@ def document() -> str:
     """Return the text of the page."""
     rows = [row for path, row in _rows(Plan, "") if path in FIELDS]
     pods = [row for _, row in _rows(PodOptions, "")]
-    return "\n".join([INTRODUCTION, *rows, PRICES, PODS, *pods, NOTE])
+    return "\n".join([INTRODUCTION, *rows, PRICES, PRESETS, PODS, *pods, NOTE])
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,16 @@
 
 from presets.facts import Linear, Model, Price, Prices, Sku, VllmArchitectures, VllmFlag, VllmFlags, Wheel
 from presets.loader import (
+    CHAT_TEMPLATES,
     UnknownPreset,
     UnknownSku,
+    chat_template,
     find_sku,
     known_models,
     model,
     models,
     prices,
+    set_site_skus,
     sku,
     skus,
     vllm_architectures,
@@ -16,6 +19,7 @@ from presets.loader import (
 )
 
 __all__ = [
+    "CHAT_TEMPLATES",
     "Linear",
     "Model",
     "Price",
@@ -27,11 +31,13 @@ __all__ = [
     "VllmFlag",
     "VllmFlags",
     "Wheel",
+    "chat_template",
     "find_sku",
     "known_models",
     "model",
     "models",
     "prices",
+    "set_site_skus",
     "sku",
     "skus",
     "vllm_architectures",

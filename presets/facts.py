@@ -141,15 +141,20 @@ class VllmArchitectures(_Facts):
 
 
 class Sku(_Facts):
-    """A GPU instance type, by its Azure name."""
+    """A GPU instance type, by its name in a cloud."""
 
-    name: str
+    name: str = Field(min_length=1)
+    cloud: str = "azure"
+    """Cloud that offers it: ``azure``, ``aws``, or the site's own."""
     aliases: tuple[str, ...] = ()
-    vcpus: int
-    gpus: int
-    gpu_memory_gib: int
+    vcpus: int = Field(0, ge=0)
+    """Number of virtual CPUs; 0: unknown."""
+    gpus: int = Field(ge=1)
+    gpu_memory_gib: int = Field(ge=1)
     """Memory of one GPU."""
     gpu: str
+    arm: bool = False
+    """The nodes have Arm processors."""
     compute_capability: float | None = None
     """CUDA compute capability; None for GPUs of other vendors."""
     usable_memory_gib: float | None = None

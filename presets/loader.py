@@ -17,6 +17,9 @@ from presets.facts import Model, Prices, Sku, VllmArchitectures, VllmFlags
 FOLDER = Path(__file__).parent
 UNLISTED = re.compile(r"standard_[nd][a-z]*[0-9]+(-[0-9]+)?[a-z]*(_[a-z0-9]+)*_v[0-9]+", re.IGNORECASE)
 """Azure's names of the N and D series: family, vCPUs, features, accelerator, version."""
+CHAT_TEMPLATES = "/workspace/chat_templates/"
+"""Directory of chat templates in KAITO's image."""
+_site_skus: list[Sku] = []
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -78,20 +81,20 @@ def _order(model: Model) -> tuple[bool, str]:
 
 
 def sku(name: str) -> Sku:
-    """Return the instance type with an Azure name; case is ignored.
+    """Return the instance type with this name; case is ignored.
 
     Raises:
         UnknownSku: with similar names.
     """
-    for candidate in _skus():
+    for candidate in skus():
         if name.lower() in (candidate.name.lower(), *(alias.lower() for alias in candidate.aliases)):
             return candidate
-    known = {candidate.name.lower(): candidate.name for candidate in _skus()}
+    known = {candidate.name.lower(): candidate.name for candidate in skus()}
     raise UnknownSku(name, [known[near] for near in difflib.get_close_matches(name.lower(), known, n=3)])
 
 
 def find_sku(name: str) -> Sku | None:
-    """Return the instance type with an Azure name; None without a name, and for sizes of Azure that are not listed.
+    """Return the instance type with this name; None without a name, and for sizes of Azure that are not listed.
 
     KAITO accepts every size of the N and D series (``api/v1beta1/workspace_validation.go``, 0.12).
 
@@ -107,8 +110,13 @@ def find_sku(name: str) -> Sku | None:
 
 
 def skus() -> list[Sku]:
-    """Return all instance types, current ones first."""
-    return list(_skus())
+    """Return all instance types, the site's first, then the current ones."""
+    return [*_site_skus, *_skus()]
+
+
+def set_site_skus(sizes: Sequence[Sku]) -> None:
+    """Replace the instance types of the site profile; each hides a listed one with its name."""
+    _site_skus[:] = sizes
 
 
 @cache
@@ -127,6 +135,20 @@ def vllm_flags() -> VllmFlags:
 def vllm_architectures() -> VllmArchitectures:
     """Return the model classes of the vLLM that containers/serve.Dockerfile installs."""
     return VllmArchitectures.model_validate_json((FOLDER / "vllm_architectures.json").read_bytes())
+
+
+def chat_template(path: str) -> str:
+    """Return the text of a chat template in KAITO's image, by its path there.
+
+    Raises:
+        LookupError: KAITO 0.12 has no such file; with its similar names.
+    """
+    names = {file.name: file for file in sorted((FOLDER / "chat_templates").glob("*.jinja"))}
+    name = path.removeprefix(CHAT_TEMPLATES)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names
+        raise LookupError(f"KAITO's image has {', '.join(near)}")
+    return names[name].read_text(encoding="utf-8")
 
 
 def _all_models(*, tunable: bool = False) -> Iterator[Model]:

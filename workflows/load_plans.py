@@ -63,6 +63,7 @@ def load_with_manifests(
         InvalidInput: with every problem of the files, of the flags and of the site profile.
     """
     problems: list[Problem] = []
+    use_site_sizes(site_file, problems)
     read = partial(load, local=local)
     names = [files] if isinstance(files, str) else files
     collect_problems(problems, own_presets.use, site_file, names)
@@ -77,6 +78,11 @@ def load_with_manifests(
         for warning in loaded.warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return plans
+
+
+def use_site_sizes(site_file: str | None, problems: list[Problem]) -> None:
+    """Make the instance types of the site profile known, before Workspaces are read."""
+    presets.set_site_skus(collect_problems(problems, site.instance_types, site_file) or [])
 
 
 def plans_from_manifests(

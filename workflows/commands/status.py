@@ -26,7 +26,7 @@ EXAMPLES = """Examples:
   argotune status oncall-x7k2m -o json
 
 Columns:
-  RESOURCEREADY   step provision has provisioned the nodes
+  RESOURCEREADY   step provision has provisioned the nodes, and no pod waits for one
   INFERENCEREADY  step rollout serves the adapter
   WORKSPACEREADY  all steps have succeeded and no gate has failed
   Values are True, False, Unknown (undecided), or - (the run has no such step).

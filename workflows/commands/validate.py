@@ -80,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(name: str, args: argparse.Namespace) -> _File:
+    problems: list[Problem] = []
+    load_plans.use_site_sizes(args.site, problems)
+    if problems:
+        return _File(name, problems=problems)
     try:
         own_presets.use(args.site, [name])
         return _File(name, load_plans.plans_from_manifests(load(name), (), args.site, args.namespace))

@@ -202,14 +202,21 @@ def fits(plan: Plan, sku: presets.Sku) -> bool:
 
 
 def smallest(plan: Plan, prices: presets.Prices) -> presets.Sku | None:
-    """Return the current instance type with the least GPU memory on which a plan fits; on a tie, the cheapest."""
+    """Return the current instance type with the least GPU memory on which a plan fits; on a tie, the cheapest.
+
+    It is of the cloud of the requested instance type; without one, of Azure.
+    """
+    requested = presets.find_sku(plan.resource.instance_type)
+    cloud = requested.cloud if requested else "azure"
 
     def rank(sku: presets.Sku) -> tuple[float, float]:
         price = prices.usd_per_hour.get(sku.name)
         return sku.total_memory_gib, price.regular if price else float("inf")
 
     candidates = [
-        sku for sku in presets.skus() if not sku.retired and (sku.compute_capability or 0) >= MIN_COMPUTE_CAPABILITY
+        sku
+        for sku in presets.skus()
+        if sku.cloud == cloud and not sku.retired and (sku.compute_capability or 0) >= MIN_COMPUTE_CAPABILITY
     ]
     return min((sku for sku in candidates if fits(plan, sku)), key=rank, default=None)
 

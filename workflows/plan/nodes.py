@@ -77,6 +77,13 @@ def warnings(plan: Plan) -> Iterator[Problem]:
     """Yield fields about created nodes where none are created."""
     if provisions_nodes(plan):
         return
+    if provider(plan) == "autoscaler" and plan.resource.instance_type and plan.resource.labels:
+        labels = ", ".join(f"{key}={value}" for key, value in plan.resource.labels.items())
+        message = f"pods stay pending unless a node pool of the cluster has {labels}: the run creates no nodes"
+        fix = "label the node pool, or remove instanceType to select existing nodes"
+        if plan.tuning:
+            fix += "; with nodes.provider karpenter or aks in the site profile, each run creates nodes with the labels"
+        yield Problem(message, path="resource.labelSelector", fix=fix)
     for path in CREATED_ONLY:
         if plan.origin(path).startswith("Workspace"):
             message = f"has no effect: the run creates no nodes (nodes.provider is {provider(plan)})"

@@ -10,11 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
+
 import presets
+from steps.runtime import validation_messages
 from workflows.errors import InvalidInput, Problem
 from workflows.plan.model import Plan
 from workflows.plan.overrides import check_value
 from workflows.spec import source
+
+
+class SiteSku(presets.Sku):
+    """An instance type of the site profile."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    cloud: str = "site"
+    gpu: str = "GPU"
+
 
 FIELDS = {
     path
@@ -23,7 +37,7 @@ FIELDS = {
     or path.split(".")[0] in ("images", "storage", "semaphore", "nodes", "artifacts")
 }
 """Paths of a plan that a site can set."""
-OTHER_FIELDS = ("prices", "presets")
+OTHER_FIELDS = ("instanceTypes", "prices", "presets")
 """Tables of a site that are not part of a plan."""
 
 
@@ -51,6 +65,32 @@ def load(file: str | None) -> dict[str, Any]:
     if problems:
         raise InvalidInput(problems)
     return values
+
+
+def instance_types(file: str | None) -> list[presets.Sku]:
+    """Return the instance types that a profile adds: ``instanceTypes: [{name, gpus, gpuMemoryGib, ...}]``.
+
+    Raises:
+        InvalidInput: with every entry that is invalid.
+    """
+    path = _find(file)
+    entries = (_read(path).get("instanceTypes") if path else None) or []
+    fix = "instanceTypes: [{name: gpu-large, gpus: 2, gpuMemoryGib: 80, gpu: NVIDIA A100, computeCapability: 8.0}]"
+    if not isinstance(entries, list):
+        raise InvalidInput(Problem("must be a list", path="instanceTypes", file=str(path), fix=fix))
+    sizes, problems = [], []
+    for index, entry in enumerate(entries):
+        place = f"instanceTypes[{index}]"
+        try:
+            sizes.append(SiteSku.model_validate(entry))
+        except ValidationError as error:
+            for details in error.errors():
+                message = validation_messages.describe(details)
+                name = ".".join([place, *map(str, details["loc"])])
+                problems.append(Problem(message, path=name, file=str(path), fix=f"correct it, as in {fix}"))
+    if problems:
+        raise InvalidInput(problems)
+    return list(sizes)
 
 
 def prices(file: str | None) -> presets.Prices:
@@ -128,7 +168,7 @@ def _wrong_prices(prices: Any, path: Path) -> list[Problem]:
         try:
             presets.sku(str(name))
         except presets.UnknownSku as error:
-            fix = f"did you mean {error.near[0]}?" if error.near else "use the name of an Azure VM size with GPUs"
+            fix = f"did you mean {error.near[0]}?" if error.near else "add it to instanceTypes"
             problems.append(Problem("unknown instance type", path=field, file=str(path), fix=fix))
         if isinstance(usd, bool) or not isinstance(usd, int | float) or not 0 < usd < float("inf"):
             problems.append(

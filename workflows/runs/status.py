@@ -5,7 +5,8 @@ How the columns are computed:
 =================  ====================================================================================
 NAME               name of the Workflow
 INSTANCE           ``--instance-type`` of step provision
-RESOURCEREADY      step provision: True if it succeeded, False if it failed or was never reached
+RESOURCEREADY      step provision: True if it succeeded, False if it failed or was never reached; Unknown while the pod
+                   of a later step waits for a node
 INFERENCEREADY     step rollout, in the same way
 JOBSTARTED         True once step tune has started
 WORKSPACEREADY     True if the run succeeded and no gate failed; False if it ended otherwise
@@ -29,6 +30,8 @@ TRUE, FALSE, UNKNOWN, NONE = "True", "False", "Unknown", "-"
 LATEST = "@latest"
 """Name of the newest run in command lines."""
 WORKSPACE_LABEL = "argotune.dev/workspace"
+UNSCHEDULABLE = "Unschedulable"
+"""Beginning of Argo's message for a pod that no node can run."""
 CLUSTER, LOCAL = "cluster", "local"
 ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.CANCELLED)
 
@@ -69,7 +72,9 @@ class RunStatus:
     @property
     def resource_ready(self) -> str:
         """Column RESOURCEREADY: there are nodes to compute on."""
-        return self._condition("provision")
+        is_waiting = any(step.phase == "Pending" and step.message.startswith(UNSCHEDULABLE) for step in self.steps)
+        condition = self._condition("provision")
+        return UNKNOWN if is_waiting and condition == TRUE else condition
 
     @property
     def inference_ready(self) -> str:

@@ -108,17 +108,21 @@ def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[
             return "missing field", _help(parent, error["loc"])
         case "string_type" if isinstance(error["input"], int | float):
             return validation_messages.describe(error), "quote it"
+        case "list_type" | "tuple_type":
+            return validation_messages.describe(error), "write each entry on a line that begins with a dash"
+        case "dict_type" | "model_type":
+            return validation_messages.describe(error), _help(parent, error["loc"], "write its fields below")
     return validation_messages.describe(error), ""
 
 
-def _help(parent: type[BaseModel] | None, loc: tuple[str | int, ...]) -> str:
+def _help(parent: type[BaseModel] | None, loc: tuple[str | int, ...], verb: str = "add") -> str:
     if not parent:
         return ""
     field = next((f for f in parent.model_fields.values() if f.alias == loc[-1]), None)
     text = (field.description if field else "") or ""
     inner = _inner(field.annotation) if field else None
     text = text or (inner.__doc__ or "" if inner else "")
-    return f"add {loc[-1]}: {' '.join(text.split())}" if text else f"add {loc[-1]}"
+    return f"{verb} {loc[-1]}: {' '.join(text.split())}" if text else f"{verb} {loc[-1]}"
 
 
 def _names(kind: type[BaseModel]) -> list[str]:

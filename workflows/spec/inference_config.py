@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import presets
 from presets import Model
 from steps.runtime.validation_messages import format_value
 from steps.serving import vllm_flags
@@ -91,15 +92,20 @@ def _flags(values: dict[Any, Any], path: str, findings: Findings) -> dict[str, A
             findings.error(place, f"is set by argotune{abbreviates}", RESERVED[reserved])
         elif flag in flag_like:
             findings.error(place, f"{format_value(value)} begins with a dash, as a flag does", "write a value")
+        elif isinstance(value, str) and value.startswith(presets.CHAT_TEMPLATES) and name == CHAT_TEMPLATE:
+            try:
+                flags[name] = presets.chat_template(value)
+            except LookupError as unknown_template:
+                what = f"{format_value(value)} is not a chat template of KAITO's image"
+                findings.error(place, what, str(unknown_template))
         elif isinstance(value, str) and value.startswith("/workspace/"):
-            fix = "write the template text, or remove it" if name == CHAT_TEMPLATE else "remove it"
-            findings.error(place, f"{format_value(value)} is a path in KAITO's image", fix)
+            findings.error(place, f"{format_value(value)} is a path in KAITO's image", "remove it")
         elif name in vllm_flag_rules.REMOVED:
             findings.warn(place, f"has no effect: {vllm_flag_rules.REMOVED[name]}", "remove it")
         elif error := vllm_flag_rules.find_error(name, value, names):
             findings.error(place, *error)
         else:
-            flags[name] = value
+            flags[name] = vllm_flag_rules.convert(name, value)
     return flags
 
 

@@ -39,7 +39,17 @@ class Rule:
     """Reason why other values are rejected."""
     fix: str = ""
     """Closest alternative."""
+    ignored: tuple[str, str] = ("", "")
+    """Reason and fix, if values other than ``accepted`` have no effect."""
 
+
+BENCH = "run argotune bench NAME after the rollout"
+STREAMING = (
+    "weights are read from the models volume, not streamed",
+    "remove it; storage.modelsClaim of the site profile names the volume",
+)
+STATIC_MIRROR = "inference.kaito.sh/static-model-mirror"
+"""KAITO's switch for weights of a blob container."""
 
 RULES: Mapping[str, Rule] = {
     BYPASS_CHECKS: Rule(),
@@ -56,11 +66,10 @@ RULES: Mapping[str, Rule] = {
         reason="unknown runtime",
         fix="write vllm or transformers",
     ),
-    "kaito.sh/disable-benchmark": Rule(
-        accepted=("true",),
-        reason="benchmarks at load time are not supported",
-        fix='write "true"; run vllm bench serve against the endpoint instead',
-    ),
+    "kaito.sh/disable-benchmark": Rule(accepted=("true",), ignored=("a load is not followed by a benchmark", BENCH)),
+    "kaito.sh/model-streaming": Rule(accepted=("disabled",), ignored=STREAMING),
+    "kaito.sh/streaming-service-account": Rule(ignored=STREAMING),
+    "kaito.sh/model-mirror-storage-class": Rule(ignored=STREAMING),
     "kaito.sh/use-local-weights": Rule(
         accepted=("false",),
         message='"{}" must be "true" or "false"',
@@ -69,7 +78,7 @@ RULES: Mapping[str, Rule] = {
         fix='write "false"; weights are cached on the models volume (storage.modelsClaim of the site profile)',
     ),
     "kaito.sh/enablelb": Rule(
-        accepted=("False", "false"),
+        accepted=("False", "false", "no", "off", "0"),
         reason="public endpoints are not supported: they would have no access control",
         fix='write "False"; then kubectl expose service NAME --type=LoadBalancer --name=NAME-public, or use a gateway',
     ),
@@ -85,6 +94,9 @@ def check(annotations: Mapping[str, str], serves: bool, findings: Findings) -> N
     """Report unknown and unsupported KAITO annotations; other annotations are not checked."""
     for key, value in annotations.items():
         path = join("metadata.annotations", key)
+        if key == STATIC_MIRROR and value == "true":
+            fix = "remove it; copy the weights to the models volume and use --set model.repository=/mnt/models/FOLDER"
+            findings.error(path, "loading weights from a blob container is not supported", fix)
         if not key.startswith(PREFIX):
             continue
         rule = RULES.get(key)
@@ -92,6 +104,9 @@ def check(annotations: Mapping[str, str], serves: bool, findings: Findings) -> N
             findings.error(path, "unknown KAITO annotation", unknown(key, RULES))
         elif rule.known and (value.lower() if rule.ignore_case else value) not in rule.known:
             findings.error(path, rule.message.format(value), f"write one of {', '.join(rule.known)}")
+        elif rule.ignored[0]:
+            if value not in rule.accepted:
+                findings.warn(path, f"has no effect: {rule.ignored[0]}", rule.ignored[1])
         elif (rule.accepted or rule.reason) and value not in (*rule.accepted, *rule.effective):
             findings.error(path, f"{value!r}: {rule.reason}", rule.fix)
         elif value in rule.effective and not serves:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+
+import presets
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Unsupported:
     fix: str = "remove it"
 
 
+def as_boolean(value: Any) -> Any:
+    """Return true or false for its word, as argparse reads it; other values unchanged."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
@@ -50,9 +59,25 @@ def _no_bool(value: Any) -> Any:
 
 
 def _template(text: str) -> str:
+    if text.startswith(presets.CHAT_TEMPLATES):
+        try:
+            return presets.chat_template(text)
+        except LookupError as error:
+            raise ValueError(f"must be Jinja text, or a chat template of KAITO's image ({error})") from None
     if "{%" not in text and "{{" not in text:
-        raise ValueError("must be Jinja text: files of KAITO's image are not available")
+        raise ValueError("must be Jinja text, or a chat template of KAITO's image")
     return text
+
+
+def _split(value: Any) -> Any:
+    """Convert the names in a string to a list, as KAITO does with one name."""
+    return value.replace(",", " ").split() if isinstance(value, str) and value != "all-linear" else value
+
+
+def _module_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+        raise ValueError(f"must be names of layers, and {name!r} is a pattern")
+    return name
 
 
 def _no_as_text(value: Any) -> Any:
@@ -70,5 +95,8 @@ DType = Literal["bfloat16", "float16", "float32"]
 Interval = Annotated[Literal["no", "steps", "epoch"], BeforeValidator(_no_as_text)]
 Name = Annotated[str, Field(min_length=1)]
 Names = list[str]
+ModuleName = Annotated[str, AfterValidator(_module_name)]
+Modules = Annotated[list[ModuleName] | Literal["all-linear"], BeforeValidator(_split)]
+"""Names of layers: a list, or text with commas."""
 Map = dict[str, Any]
 Keys = Mapping[str, Any]

@@ -78,8 +78,11 @@ def _partition(workspace: Workspace, partition: Partition | None, served: Model 
         findings.error(join(path, "count"), "count is only valid for accelerator mode", "remove it")
     elif partition.mode == "mig" and not partition.profile:
         findings.error(path, "missing field profile", "add profile: 1g.10gb, the MIG profile")
+    elif partition.mode == "accelerator" and "count" not in given:
+        findings.error(path, "missing field count", "add count: 1, the GPUs of one server")
     elif partition.mode == "mig":
-        _slice(partition.profile, join(path, "profile"), served, findings)
+        is_checked = not _bypasses(workspace, findings)
+        _slice(partition.profile, join(path, "profile"), served if is_checked else None, findings)
 
 
 def _slice(profile: str, path: str, served: Model | None, findings: Findings) -> None:
@@ -109,7 +112,7 @@ def _count(
             "multi-node serving is not supported"
         )
         weights = served.weights_gib
-        best = _smallest(lambda size: _room(size) >= weights)
+        best = _smallest(machine.cloud, lambda size: _room(size) >= weights)
         findings.error(path, what, f"write count: 1 and instanceType: {best.name}" if best else "use a smaller model")
     elif resource.count > 1:
         what = "one node serves the model; as in KAITO, additional nodes are not used"
@@ -121,9 +124,11 @@ def _room(machine: Sku) -> float:
     return machine.total_memory_gib * SERVING_SHARE
 
 
-def _smallest(is_sufficient: Callable[[Sku], bool]) -> Sku | None:
-    """Return the current instance type with bfloat16 and the least memory that is sufficient; None if none is."""
-    current = (size for size in skus() if not size.retired and size.bfloat16 and is_sufficient(size))
+def _smallest(cloud: str, is_sufficient: Callable[[Sku], bool]) -> Sku | None:
+    """Return the current instance type of a cloud with bfloat16 and the least sufficient memory; None if none is."""
+    current = (
+        size for size in skus() if size.cloud == cloud and not size.retired and size.bfloat16 and is_sufficient(size)
+    )
     return min(current, key=lambda size: size.total_memory_gib, default=None)
 
 
@@ -166,17 +171,27 @@ def _machine(resource: Resource, findings: Findings) -> Sku | None:
         kept = "" if machine.bfloat16 else f", and its {machine.gpu} has no bfloat16"
         what = f"{machine.name} is retired: new nodes are rarely available{kept}"
         findings.warn(path, what, f"write {machine.successor}")
+    elif machine.arm:
+        what = f"{machine.name} has Arm processors: pods need images for linux/arm64"
+        findings.warn(path, what, "set images in the site profile to ones that have them")
     return machine
 
 
 def warn_unlisted(name: str, path: str, findings: Findings) -> None:
     """Warn that nothing is known about an instance type."""
-    what = f"{name} is not in presets/skus.yaml: GPUs, memory and price are not checked"
-    findings.warn(path, what, "check the name and its memory; pods request one GPU unless --set resource.gpus=N")
+    what = f"{name} is not a known size: GPUs, memory and price are not checked"
+    findings.warn(
+        path, what, "add it to instanceTypes of the site profile; pods request one GPU unless --set resource.gpus=N"
+    )
+
+
+def _bypasses(workspace: Workspace, findings: Findings) -> bool:
+    """Return True if memory is not checked against the requested nodes."""
+    return findings.local or kaito_annotations.BYPASS_CHECKS in workspace.metadata.annotations
 
 
 def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, findings: Findings) -> None:
-    if findings.local or kaito_annotations.BYPASS_CHECKS in workspace.metadata.annotations:
+    if _bypasses(workspace, findings):
         return
     quantized = kind == "tuning" and workspace.tuning is not None and workspace.tuning.quantized
     need = base.weights_gib * (QUANTIZED_SHARE if quantized else 1)
@@ -186,6 +201,6 @@ def _fits(base: Model, kind: str, machine: Sku, workspace: Workspace, findings: 
         f"Insufficient total GPU memory: Instance type {machine.name} has a total of {machine.total_memory_gib}Gi,"
         f" but preset {base.name} requires at least {need:.2f}Gi"
     )
-    best = _smallest(lambda size: size.total_memory_gib >= need)
+    best = _smallest(machine.cloud, lambda size: size.total_memory_gib >= need)
     fix = f"{f'write {best.name}' if best else 'use a smaller model'}, or set the annotation"
     findings.error("resource.instanceType", what, f"{fix} {kaito_annotations.BYPASS_CHECKS}")

@@ -16,7 +16,8 @@ from steps.tune import lora_init, unsupported_arguments
 from workflows.field_path import join
 from workflows.spec import chat_template
 from workflows.spec.findings import Findings, unknown
-from workflows.spec.training_keys import SECTIONS, FixedValue, Ignored, IgnoredWithWarning, Unsupported
+from workflows.spec.key_rules import FixedValue, Ignored, IgnoredWithWarning, Unsupported, as_boolean
+from workflows.spec.training_keys import SECTIONS
 
 KEY = "training_config.yaml"
 """The key of the ConfigMap."""
@@ -143,11 +144,12 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, findings: Findings
 def _checked(rule: Any, value: Any, path: str, findings: Findings) -> tuple[bool, Any]:
     """Return (True, converted value) if a value is supported, otherwise (False, ...)."""
     if isinstance(rule, Unsupported):
-        if unsupported_arguments.is_off(value):
+        if unsupported_arguments.is_off(as_boolean(value)):
             return False, None
         findings.error(path, f"not supported: {rule.why}", rule.fix)
         return False, None
     if isinstance(rule, FixedValue):
+        value = as_boolean(value) if any(isinstance(allowed, bool) for allowed in rule.values) else value
         if not any(type(value) is type(allowed) and value == allowed for allowed in rule.values):
             allowed = " or ".join(format_value(allowed) for allowed in rule.values)
             findings.error(path, f"{format_value(value)} is not supported: {rule.why}", rule.fix or f"write {allowed}")

@@ -10,6 +10,7 @@ import presets
 from presets import Sku, VllmFlag
 from steps.runtime.validation_messages import format_value
 from workflows.spec.findings import Findings
+from workflows.spec.key_rules import as_boolean
 
 PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size")
 """Flags whose product is the number of GPUs of a server."""
@@ -47,6 +48,13 @@ def find_error(flag: str, value: Any, others: Collection[str] = ()) -> tuple[str
     return _value_error(description, value)
 
 
+def convert(flag: str, value: Any) -> Any:
+    """Return the value of a valid flag with its type in YAML: booleans can be words."""
+    flags = presets.vllm_flags().flags
+    description = flags.get(flag) or flags.get(flag.removeprefix("no-"))
+    return as_boolean(value) if description and description.type_ == "boolean" else value
+
+
 def check_gpus(flags: Mapping[str, Any], machine: Sku | None, findings: Findings) -> None:
     """Report parallel sizes that need more GPUs than a node has."""
     sizes = {flag: int(flags[flag]) for flag in PARALLEL if str(flags.get(flag, "")).isdecimal()}
@@ -70,8 +78,8 @@ def _value_error(flag: VllmFlag, value: Any) -> tuple[str, str] | None:
         near = difflib.get_close_matches(str(value), map(str, flag.choices), n=1)
         fix = f"did you mean {near[0]}?" if near else f"write one of {', '.join(map(str, flag.choices))}"
         return f"{text} is not a value of this flag", fix
-    if flag.type_ == "boolean" and not isinstance(value, bool):
-        return f"must be true or false, not {text}", "write true or false, without quotes"
+    if flag.type_ == "boolean" and not isinstance(as_boolean(value), bool):
+        return f"must be true or false, not {text}", "write true or false"
     if flag.type_ == "integer" and not _is_number(value, int):
         return f"must be a whole number, not {text}", "write a whole number"
     if flag.type_ == "number" and not _is_number(value, float):

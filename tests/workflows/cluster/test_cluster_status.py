@@ -85,6 +85,14 @@ def test_an_unchanged_scheduled_run_is_ready_and_skips_the_rest():
     assert columns(run) == ("-", "-", "True")
 
 
+def test_resources_are_not_ready_while_a_pod_waits_for_a_node():
+    run = ArgoRun().step("provision", "Succeeded")
+    run.at(2).step("tune", "Pending", message="Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
+    assert read_run(run.now()).resource_ready == "Unknown"
+    run.at(3).step("tune", "Running")
+    assert read_run(run.now()).resource_ready == "True"
+
+
 def test_a_workspace_that_only_tunes_has_no_inference():
     run = ArgoRun(MAIN[:5]).all_succeeded().phase("Succeeded")
     assert columns(run) == ("True", "-", "True")

@@ -37,7 +37,7 @@ def test_flags_of_presets_are_valid(model):
         ("tensor-parallel-size", 1.5, "must be a whole number", "whole number"),
         ("tensor-parallel-size", True, "must be a whole number", "whole number"),
         ("gpu-memory-utilization", "most", "must be a number", "number"),
-        ("enable-prefix-caching", "true", "must be true or false", "without quotes"),
+        ("enable-prefix-caching", "maybe", "must be true or false", "write true or false"),
         ("kv-cache-dtype", "fp9", "'fp9' is not a value of this flag", "did you mean fp8?"),
         ("dtype", "int", "'int' is not a value of this flag", "write one of auto, bfloat16"),
         ("tool-call-parser", "hermess", "is not a value of this flag", "did you mean hermes?"),

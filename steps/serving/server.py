@@ -148,7 +148,7 @@ def wait_until_healthy(server: Server, log: Path, seconds: float) -> None:
     while not is_healthy(server):
         if not is_alive(server):
             raise _exit_error(server, log)
-        if problem := serving_client.get_problem(server.endpoint):
+        if _listens(server) and (problem := serving_client.get_problem(server.endpoint)):
             raise StepError(problem, f"see {log}")
         if time.monotonic() > end:
             raise TimeLimit(

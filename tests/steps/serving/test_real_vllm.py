@@ -219,16 +219,19 @@ def test_hanging_up_cancels_the_generation(running: VllmServer, stream: bool) ->
     record("closed connections")
 
 
-def test_a_request_of_a_replaced_adapter_is_aborted(running: VllmServer, adapters: dict[str, Path]) -> None:
-    """It is not streamed, so vLLM would generate its answer to the end for nobody."""
-    finished = running.metric("vllm:request_success_total", FINISHED)
-    connection = running.open(model="tuned", n=4)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_of_a_replaced_adapter_is_aborted(
+    running: VllmServer, adapters: dict[str, Path], stream: bool
+) -> None:
+    """Its client does not read: vLLM would generate the answer to its end for nobody."""
+    connection = running.open(model="tuned", stream=stream, n=4)
     wait_for(lambda: running.metric("vllm:num_requests_running") > 0)
     running.deploy([desired(adapters["two"])])
+    finished = running.metric("vllm:request_success_total", FINISHED)  # the test request of the new adapter too
     wait_for(lambda: running.metric("vllm:num_requests_running") == 0)
     assert running.metric("vllm:request_success_total", FINISHED) == finished, "it was not aborted"
     connection.settimeout(60)
-    assert connection.recv(4096).startswith(b"HTTP/1.1 503")
+    assert connection.recv(4096).startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
     connection.close()
     record("replaced adapter")
 

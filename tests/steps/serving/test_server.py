@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -72,6 +74,26 @@ def test_unhealthy_if_another_server_has_the_port(record: Path, log: Path, tmp_p
     assert server.is_alive(loading) and not server.is_healthy(loading)
     server.stop(tmp_path / "loading.json")
     assert server.is_healthy(other)
+
+
+def test_the_answers_of_another_server_on_the_port_are_ignored(record: Path, log: Path) -> None:
+    """It can require an API key, which is no reason why this one does not start."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((server.HOST, 0), Other) as other:
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+        sleep = [sys.executable, "-c", "import time; print('loading', flush=True); time.sleep(600)"]
+        started = server.start(file_server(record.parent, ["base"], other.server_port, sleep), record, log, os.environ)
+        with pytest.raises(TimeLimit, match="last log message: loading"):
+            server.wait_until_healthy(started, log, 1)
+        other.shutdown()
 
 
 def test_a_server_without_a_recorded_pid_is_found(record: Path, log: Path) -> None:

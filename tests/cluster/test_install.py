@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from real_cluster import ROOT, Cluster
+from real_cluster import ROOT, Cluster, run
 
 from workflows.compile import emit
 from workflows.compile.kinds import compile_as
@@ -21,9 +21,10 @@ def test_the_installation_has_what_pods_need(cluster: Cluster):
 
 
 def check(cluster: Cluster, *files: Path) -> None:
-    """Check files by Argo's linter and by the API server."""
+    """Check files by Argo's linter and by the API server, each object in its own namespace."""
     cluster.argo("lint", "--offline", *map(str, files))
-    cluster.kubectl("create", "--dry-run=server", *(f"--filename={file}" for file in files))
+    create = ["kubectl", "--kubeconfig", cluster.kubeconfig, "create", "--dry-run=server"]
+    run([*create, *(f"--filename={file}" for file in files)], "", True, 120)
 
 
 def test_compiled_files_pass_argo_and_the_api_server(cluster: Cluster):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 MAX_FILE_LINES = 400
 HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "vllm", "lm_eval"}
 CLUSTER = {"kubernetes", "azure"}
+GPU_STEPS = {"tune", "evaluate"}
 # Modules of workflows/ that talk to the network: they submit, watch or run.
 ONLINE = {"doctor", "cluster", "run", "runner", "chat", "stop"}
 FORBIDDEN_IMPORTS = {
@@ -20,6 +21,9 @@ FORBIDDEN_IMPORTS = {
     "workflows": HEAVY,
     "presets": {"hera", "workflows", "steps"} | HEAVY | CLUSTER | {"requests"},
 }
+CONTROL_STEPS = sorted(
+    path.parent.name for path in ROOT.glob("steps/*/__main__.py") if path.parent.name not in GPU_STEPS
+)
 RETRY_LOOPS = ["steps/runtime/retry.py", "steps/serving/adapter_reloader.py"]
 """The reloader polls a file, and repeats a failed update at a later poll."""
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "base"}
@@ -75,6 +79,18 @@ def test_packages_import_nothing_forbidden(package: str) -> None:
 def test_steps_import_heavy_libraries_only_inside_functions() -> None:
     heavy = HEAVY | CLUSTER | {"pyarrow", "numpy", "pandas"}
     assert violations("steps", heavy, at_top=True) == []
+
+
+def test_steps_of_the_image_control_import_only_its_packages() -> None:
+    """A rollout on a cluster, for one, has no web framework: servers have it."""
+    absent = sorted(HEAVY | {"starlette", "fastapi", "uvicorn", "huggingface_hub", "tokenizers", "safetensors"})
+    names = [module_name(file) for step in CONTROL_STEPS for file in modules(f"steps/{step}")]
+    source = (
+        f"import importlib, sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+        f"for name in {[name for name in names if not name.endswith('__main__')]}: importlib.import_module(name)"
+    )
+    process = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 def test_workflows_use_the_network_only_to_submit_watch_or_run() -> None:

@@ -26,8 +26,7 @@ from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
 from steps.runtime.retry import RetryPolicy, retry_call
-from steps.serving import desired_adapters, server, server_command, serving_client
-from steps.serving import metrics as serving_metrics
+from steps.serving import desired_adapters, metrics_address, server, server_command, serving_client
 from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.server import PortInUse, Server
 from steps.serving.server_command import Choice
@@ -253,7 +252,7 @@ def _start(settings: Settings, service: Service) -> Server:
         settings=service.digest,
         mark=secrets.token_hex(8),
         api_keys=service.api_keys,
-        metrics=metrics and f"http://{metrics}{serving_metrics.PATH}",
+        metrics=metrics and f"http://{metrics}{metrics_address.PATH}",
     )
     environment = server_command.build_environment(
         service.choice,
@@ -263,7 +262,7 @@ def _start(settings: Settings, service: Service) -> Server:
         server.adapters_file(new, folder),
         folder / "middleware",
     )
-    environment |= server_access.environment(settings, service.api_keys) | {serving_metrics.ADDRESS_VARIABLE: metrics}
+    environment |= server_access.environment(settings, service.api_keys) | {metrics_address.ADDRESS_VARIABLE: metrics}
     return server.start(new, _starting(settings), _log(settings), environment)
 
 

@@ -16,7 +16,7 @@ from steps.rollout import adapter_sources
 from steps.rollout.service_pod import SERVICE_LABEL, has_metrics, user_port
 from steps.rollout.service_release import CANARY, STABLE, Release
 from steps.rollout.settings import Settings
-from steps.serving import desired_adapters, metrics
+from steps.serving import desired_adapters, metrics_address
 from steps.serving.drain import PORT
 
 Document = dict[str, Any]
@@ -155,7 +155,7 @@ def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Documen
     gateway, prometheus = settings.gateway.partition("/")[0], _namespace_of_url(settings.prometheus)
     ingress = [_rule(settings, port, gateway, "" if has_metrics(settings) else prometheus)]
     if has_metrics(settings):
-        ingress.append(_rule(settings, metrics.PORT, prometheus))
+        ingress.append(_rule(settings, metrics_address.PORT, prometheus))
     link_local = [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}, {"cidr": "::/0", "except": ["fe80::/10"]}]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
     return {

@@ -23,7 +23,7 @@ from steps.kubernetes.pod_policy import (
 )
 from steps.rollout import server_access, server_pod_options
 from steps.rollout.settings import Settings
-from steps.serving import desired_adapters, metrics
+from steps.serving import desired_adapters, metrics_address
 from steps.serving.drain import DRAIN_SECONDS, PORT
 
 Document = dict[str, Any]
@@ -122,8 +122,8 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
     ]
     ports = {"http": PORT}
     if has_metrics(settings):
-        ports["metrics"] = metrics.PORT
-        environment.append({"name": metrics.ADDRESS_VARIABLE, "value": f"0.0.0.0:{metrics.PORT}"})
+        ports["metrics"] = metrics_address.PORT
+        environment.append({"name": metrics_address.ADDRESS_VARIABLE, "value": f"0.0.0.0:{metrics_address.PORT}"})
     if settings.access_secret:
         secret = {"name": settings.access_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})  # type: ignore[dict-item]

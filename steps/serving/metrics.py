@@ -17,12 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from steps.serving.asgi import error_response
 from steps.serving.inner_server import InnerServer
-
-PATH = "/metrics"
-PORT = 5001
-"""Port in a pod."""
-ADDRESS_VARIABLE = "ARGOTUNE_METRICS"
-"""Environment variable of a server with the address (``HOST:PORT``); empty: it has no metrics."""
+from steps.serving.metrics_address import ADDRESS_VARIABLE, PATH
 
 
 class MetricsListener:

@@ -34,6 +34,7 @@ MIDDLEWARE_FILES = (
     *("serving/desired_adapters.py", "serving/request_limits.py", "serving/request_texts.py"),
     *("serving/api_keys.py", "serving/api_key_check.py", "serving/rate_limits.py", "serving/disconnect.py"),
     *("serving/cancellation.py", "serving/inner_server.py", "serving/metrics.py"),
+    "serving/metrics_address.py",
 )
 """Files below ``steps/`` that the middleware imports, copied for a vLLM environment without our packages."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", api_keys.CLIENT_VARIABLE)

@@ -13,7 +13,7 @@ from adapter_server import FakeServer
 from app_server import listen
 from request_variants import NUM_VARIANTS, send, variants
 
-from steps.serving import api_keys, metrics
+from steps.serving import api_keys, metrics_address
 from steps.serving.middleware import ServingMiddleware
 from steps.serving.server import free_port
 
@@ -31,7 +31,7 @@ def ports(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "alice").write_text("alice-0123456789")
     monkeypatch.setenv(api_keys.FOLDER_VARIABLE, str(tmp_path))
     port = free_port(range(18000, 18100))
-    monkeypatch.setenv(metrics.ADDRESS_VARIABLE, f"127.0.0.1:{port}")
+    monkeypatch.setenv(metrics_address.ADDRESS_VARIABLE, f"127.0.0.1:{port}")
     with listen(ServingMiddleware(server)) as clients:
         requests.get(f"http://127.0.0.1:{clients}/health", timeout=20)
         end = time.monotonic() + 20
@@ -68,13 +68,13 @@ def test_a_port_in_use_costs_the_metrics_only(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        monkeypatch.setenv(metrics.ADDRESS_VARIABLE, address)
+        monkeypatch.setenv(metrics_address.ADDRESS_VARIABLE, address)
         with listen(ServingMiddleware(FakeServer())) as port:
             assert requests.get(f"http://127.0.0.1:{port}/v1/models", timeout=20).status_code == 200
         assert f"no metrics: cannot listen on {address}: " in capfd.readouterr().out
 
 
 def test_without_an_address_there_is_no_listener(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(metrics.ADDRESS_VARIABLE, raising=False)
+    monkeypatch.delenv(metrics_address.ADDRESS_VARIABLE, raising=False)
     with listen(ServingMiddleware(FakeServer())) as port:
         assert requests.get(f"http://127.0.0.1:{port}/health", timeout=20).status_code == 200

@@ -3,6 +3,7 @@
 import os
 
 import cli_page
+import families_page
 import pytest
 import site_page
 import troubleshooting_page
@@ -10,7 +11,7 @@ import troubleshooting_page
 from workflows import cli
 from workflows.plan.site import FIELDS
 
-PAGES = [cli_page, site_page, troubleshooting_page]
+PAGES = [cli_page, families_page, site_page, troubleshooting_page]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.DOCUMENT.stem)

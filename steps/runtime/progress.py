@@ -22,9 +22,12 @@ def parse(text: str) -> tuple[int, int] | None:
 def report(done: int, total: int, line: str = "") -> None:
     """Report that ``done`` of ``total`` units are finished, and print ``line`` if not empty.
 
-    Argo, and the local runner, set the variable in every pod and read the file.
+    Argo, and the local runner, set the variable in every pod and read the file. In a pod the units are percent: Argo
+    adds the units of all pods, and bytes would hide the steps of a training.
     """
     file = os.environ.get(FILE_VARIABLE)
+    if total > 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
+        done, total = 100 * min(done, total) // total, 100
     if file and total > 0:
         # A step does not fail because its progress cannot be reported.
         with suppress(OSError):

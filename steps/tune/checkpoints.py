@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.runtime import files
+from steps.runtime import files, progress
 
 MARKER = "complete.json"
 
@@ -33,6 +33,14 @@ class Checkpoint:
     """World size of the training."""
     dtype: str = ""
     """Dtype of computation; a resumed training keeps it, even if another is faster on its machine. Empty: unknown."""
+
+    def report_progress(self) -> None:
+        """Report the steps up to here, so that a resumed training does not begin at 0 while the model is loaded."""
+        try:
+            total = int(json.loads((self.folder / "trainer_state.json").read_text())["max_steps"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        progress.report(self.step, total)
 
     def history(self) -> list[dict[str, Any]]:
         """Return the log entries up to here, one per step."""

@@ -63,6 +63,8 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     )
     if checkpoint and checkpoint.finished:
         return checkpoint
+    if checkpoint and group.is_rank_zero:
+        checkpoint.report_progress()
     # A resumed training keeps its global batch size, even with another number of processes.
     global_batch_size = (checkpoint and checkpoint.rows) or shared_batches.compute_global_batch_size(
         config.arguments, group.effective_world_size

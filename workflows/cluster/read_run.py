@@ -8,7 +8,7 @@ from typing import Any
 
 from steps.runtime import termination
 from workflows.cluster.nodes import Node, parse_time, pod_name, read_nodes
-from workflows.runs.status import NONE, RunStatus
+from workflows.runs.status import NONE, TUNE_SECONDS, RunStatus
 from workflows.runs.step import EXIT_PREFIX, Attempt, Step
 
 _NO_RETRY = ("No more retries left", "retryStrategy.expression evaluated to false")
@@ -33,6 +33,7 @@ def read_run(workflow: Mapping[str, Any]) -> RunStatus:
         phase=str(status.get("phase") or "Pending"),
         message=message,
         progress=str(status.get("progress") or ""),
+        expected_tune_seconds=_expected_seconds(metadata),
         created=parse_time(metadata.get("creationTimestamp")),
         started=parse_time(status.get("startedAt")),
         finished=parse_time(status.get("finishedAt")),
@@ -150,6 +151,12 @@ def _progress(node: Node) -> tuple[int, int] | None:
     match = re.fullmatch(r"(\d+)/(\d+)", str(node.get("progress") or ""))
     # Argo counts a pod that reports no progress as 1/1.
     return (int(match[1]), int(match[2])) if match and int(match[2]) > 1 else None
+
+
+def _expected_seconds(metadata: Mapping[str, Any]) -> float:
+    """Return the estimated seconds of the training; 0 without an estimate."""
+    text = str((metadata.get("annotations") or {}).get(TUNE_SECONDS) or "")
+    return float(text) if re.fullmatch(r"\d{1,9}", text) else 0.0
 
 
 def _supplied_parameters(node: Node) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ import presets
 from steps.runtime.shown_url import shown
 from workflows.estimate import estimate
 from workflows.plan.model import Plan
+from workflows.runs.status import TUNE_SECONDS
 
 HUB = "https://huggingface.co"
 MAX_URLS = 3
@@ -38,6 +39,7 @@ def title_and_description(plan: Plan) -> dict[str, str]:
     return {
         "workflows.argoproj.io/title": f"{plan.name}: {_kind(plan)}",
         "workflows.argoproj.io/description": ", ".join(filter(None, parts)),
+        **_tune_seconds(plan),
     }
 
 
@@ -104,6 +106,13 @@ def _price(plan: Plan) -> str:
     if total is not None:
         return f"at most {total:.2f} USD"
     return "" if estimated.hourly is None else f"{estimated.hourly * estimated.nodes:.2f} USD/hour"
+
+
+def _tune_seconds(plan: Plan) -> dict[str, str]:
+    """Return the estimated time of the training, by which ``argotune ls`` weights the progress of its steps."""
+    time = estimate(plan).time if plan.model.preset and plan.tuning else None
+    hours = time.training_hours if time else None
+    return {TUNE_SECONDS: str(round(3600 * hours))} if hours else {}
 
 
 def _link(text: str, url: str) -> str:

@@ -37,6 +37,10 @@ from workflows.plan.pods import for_pod
 OUTPUTS = f"{SCRATCH}/outputs"
 
 
+PROGRESS = {"workflows.argoproj.io/progress": "0/100"}
+"""Progress until the step reports its own. By default a pod has one unit, so that a report would change the sum."""
+
+
 @dataclass(frozen=True)
 class Requests:
     """Resource requests of a pod, which can use more if the node has it."""
@@ -72,7 +76,6 @@ def step(
     retries: Retries,
     timeout: str = "30m",
     on_gpu: bool = False,
-    progress: str | None = None,
     grace_seconds: int | None = None,
 ) -> StepTemplate:
     """Return the template of a step.
@@ -95,11 +98,9 @@ def step(
         retries: number of retries.
         timeout: timeout of one attempt.
         on_gpu: request the plan's GPUs.
-        progress: progress that the UI shows until the step reports its own.
         grace_seconds: time to save work when the pod is evicted (default: Kubernetes' 30).
     """
     needs_model = any(mount.name == "models" for mount in mounts)
-    annotations = {"workflows.argoproj.io/progress": progress} if progress else {}
     parameters = result_fields(name) if outputs is None else outputs
     args, long = long_texts(arguments(settings, inputs, variables) if settings else [], LONG, f"{SCRATCH}/inputs")
     fields: dict[str, Any] = dict(
@@ -127,7 +128,7 @@ def step(
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,
         service_account_name=_account(plan, name),
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
-        **(_on_gpu(plan, annotations, requests) if on_gpu else _anywhere(annotations, requests)),
+        **(_on_gpu(plan, requests) if on_gpu else _anywhere(requests)),
     )
     return StepTemplate(**pod_options.apply(for_pod(plan.pods, name), fields))
 
@@ -165,20 +166,20 @@ def _output(name: str, *, is_own: bool) -> Parameter:
     return Parameter(name=name, value_from=m.ValueFrom(path=f"{OUTPUTS}/{name}", default=default))
 
 
-def _anywhere(annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
+def _anywhere(requests: Requests) -> dict[str, Any]:
     return {
-        "annotations": annotations or None,
+        "annotations": PROGRESS,
         "resources": Resources(cpu_request=requests.cpu, memory_request=requests.memory),
     }
 
 
-def _on_gpu(plan: Plan, annotations: dict[str, str], requests: Requests) -> dict[str, Any]:
+def _on_gpu(plan: Plan, requests: Requests) -> dict[str, Any]:
     """Return placement and resources of a GPU pod; KAITO's taint and Azure's spot taint are tolerated."""
     lock = plan.semaphore
     key = m.ConfigMapKeySelector(name=lock.config_map, key=lock.key)
     locks = m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=key)])
     return {
-        "annotations": {**pod_policy.DO_NOT_DISRUPT, **annotations},
+        "annotations": {**pod_policy.DO_NOT_DISRUPT, **PROGRESS},
         "resources": Resources(
             cpu_request=requests.cpu,
             memory_request=requests.memory,

@@ -139,7 +139,6 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
         retries=Retries(tuning.retries, tuning.preemptions),
         timeout=tuning.timeout,
         on_gpu=True,
-        progress="0/100",
         # Time to finish the current training step and write a checkpoint.
         grace_seconds=120,
     )

@@ -24,6 +24,7 @@ from datetime import datetime
 from workflows.argo import exit_codes
 from workflows.argo.phase import Phase
 from workflows.errors import Cancelled, GateFailed, gate_failure_message
+from workflows.runs import expected_time
 from workflows.runs.step import Step
 
 TRUE, FALSE, UNKNOWN, NONE = "True", "False", "Unknown", "-"
@@ -32,6 +33,8 @@ LATEST = "@latest"
 WORKSPACE_LABEL = "argotune.dev/workspace"
 UNSCHEDULABLE = "Unschedulable"
 """Beginning of Argo's message for a pod that no node can run."""
+TUNE_SECONDS = "argotune.dev/expected-tune-seconds"
+"""Annotation with the estimate of the training's time."""
 CLUSTER, LOCAL = "cluster", "local"
 ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.CANCELLED)
 
@@ -54,6 +57,8 @@ class RunStatus:
     instance: str = NONE
     progress: str = ""
     """Finished pods of those known so far, ``3/8``."""
+    expected_tune_seconds: float = 0
+    """Estimate of the training's time; 0: unknown."""
     created: datetime | None = None
     started: datetime | None = None
     finished: datetime | None = None
@@ -68,6 +73,11 @@ class RunStatus:
     def is_ended(self) -> bool:
         """True if the phase is final."""
         return self.phase in ENDED
+
+    @property
+    def percent(self) -> int:
+        """Share of the run's expected time that is done, in percent."""
+        return expected_time.percent(self.steps, self.expected_tune_seconds)
 
     @property
     def resource_ready(self) -> str:

@@ -43,7 +43,7 @@ def row(
         more = (
             run.job_started,
             run.phase,
-            run.progress or NONE,
+            f"{run.percent}%",
             running,
             _between(run.started, run.finished or moment),
             run.workspace or NONE,
@@ -103,6 +103,7 @@ def as_data(run: RunStatus) -> dict[str, Any]:
         "workspaceReady": run.workspace_ready,
         "phase": run.phase,
         "progress": run.progress,
+        "percent": run.percent,
         "message": run.verdict or run.message,
         "exitCode": run.exit_code if run.is_ended else None,
         "createdAt": _format_time(run.created),

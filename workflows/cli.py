@@ -39,6 +39,7 @@ COMMANDS = {
     "chat": "Send a question to a served adapter",
     "port-forward": "Reach a model that a cluster serves from this machine",
     "presets": "List the models that can be tuned and served",
+    "completion": "Print the completion script of a shell",
 }
 EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 bad input, 3 gate failed, 4 quota or capacity, 5 cancelled, 6 time limit"
 
@@ -89,6 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(f"unexpected {type(error).__name__}: {error}")
         print("    fix: rerun with --debug and report the traceback", file=sys.stderr)
         return 1
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """Return the parser with the flags of all commands, whose modules are imported."""
+    parser, subparsers = _parser()
+    for name, subparser in subparsers.items():
+        importlib.import_module(module(name)).add_arguments(subparser)
+    return parser
 
 
 def module(command: str) -> str:

@@ -22,6 +22,9 @@ def listen(open_remote: Open, port: int = 0) -> Iterator[str]:
     Raises:
         BadInput: the port is in use.
     """
+    # Before threads start: concurrent imports can fail with ``_DeadlockError``.
+    import kubernetes.stream  # noqa: F401
+
     try:
         server = socket.create_server((HOST, port))
     except OSError as error:

@@ -87,6 +87,9 @@ class Cluster:
 
     def wait_for_line(self, pod: str, text: str, timeout: int = 600) -> None:
         """Wait until the log of a pod's container ``main`` contains a text."""
+        # kubectl refuses to follow a container that is not started, which the pod's phase does not tell.
+        started = '{.status.containerStatuses[?(@.name=="main")].started}=true'
+        self.kubectl("wait", f"pod/{pod}", f"--for=jsonpath={started}", "--timeout=120s", timeout=150)
         follow = ["kubectl", *self._flags, "logs", pod, "--container", "main", "--follow"]
         with subprocess.Popen(
             [*follow, f"--request-timeout={timeout}s"], stdout=subprocess.PIPE, text=True

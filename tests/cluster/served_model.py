@@ -21,7 +21,7 @@ from workflows.version import VERSION
 RANK, HIDDEN, LAYERS = 4, 576, 30
 """Shape of the adapters, and of SmolLM2-135M."""
 CLIENT = """
-import json, sys, urllib.request
+import json, sys, time, urllib.request
 address, model, count, names = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}).encode()
 
@@ -36,6 +36,7 @@ def listed():
 
 while count:
     count -= 1
+    time.sleep(0.2 if count < 0 else 0)  # until it is deleted: leaves the processors to the servers
     try:
         print("answered", listed() if names else answer(), flush=True)
     except Exception as error:

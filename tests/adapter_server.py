@@ -36,6 +36,9 @@ class FakeServer:
         """Names of adapters that fail to load."""
         self.held: dict[str, asyncio.Event] = {}
         """Models whose answers are delayed."""
+        self.max_loras = 0
+        """Models that answer at the same time, with one request of each; 0: any number."""
+        self.running: list[str] = []
         self.cancelled: list[str] = []
         """Models whose answers were cancelled."""
         self.healthy = True
@@ -87,12 +90,17 @@ class FakeServer:
             return 404, {"error": {"message": f"The model `{name}` does not exist."}}
         if any(name.startswith(mute) for mute in self.mute):
             return 500, {"error": {"message": "CUDA error: device-side assert triggered"}}
-        if name in self.held:
-            try:
+        while self.max_loras and name not in self.running and len(self.running) >= self.max_loras:
+            await asyncio.sleep(0.01)  # deferred
+        self.running.append(name)
+        try:
+            if name in self.held:
                 await self.held[name].wait()
-            except asyncio.CancelledError:
-                self.cancelled.append(name)
-                raise
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        finally:
+            self.running.remove(name)
         return 200, {"model": name, "choices": [{"text": name, "message": {"content": f"I am {name}."}}]}
 
 

@@ -81,7 +81,8 @@ SERVING = (
         "serving/test_adapter_reloader": ["test_an_adapter_withdrawn_during_a_slow_pull_never_becomes_live"],
     }),
     ("a client that does not read its stream, while adapters change", "delays no change; is cut after a minute", {
-        "serving/test_adapter_reloader": ["test_a_stuck_request_delays_no_change_and_is_cut"],
+        "serving/test_adapter_reloader": ["test_a_stuck_request_delays_no_change_and_is_cut",
+                                          "test_the_next_change_ends_an_earlier_drain"],
         "serving/test_cancellation": ["test_a_request_that_is_cut_ends_its_generation"],
         "serving/test_real_vllm": ["test_a_request_of_a_replaced_adapter_is_aborted"],
     }),

@@ -43,6 +43,8 @@ DRAIN_SECONDS = 60.0
 """Time for the requests of a replaced adapter; then they are cut, such as those of clients that stopped reading."""
 
 
+NEXT_CHANGE_SECONDS = 3.0
+"""The same time while the next change waits: vLLM has slots for the live adapters and one more."""
 CUT_SECONDS = 2 * GRACE_SECONDS
 """Time for requests that are cut to end, before their adapter is unloaded."""
 
@@ -202,6 +204,8 @@ class AdapterReloader:
             Exception: An adapter cannot be loaded.
         """
         desired = desired_adapters.parse(_read_text(file))
+        earlier = set(self._draining) - {adapter.version for adapter in desired}
+        await asyncio.gather(*(self._end_requests(version, NEXT_CHANGE_SECONDS) for version in earlier))
         try:
             async with self._lock:
                 for adapter in desired:
@@ -258,20 +262,24 @@ class AdapterReloader:
         print(f"adapter {adapter.name}: loaded {adapter.version}", flush=True)
 
     async def _drain(self, version: str) -> None:
-        """Unload a version after its last response; cut the responses that take longer than ``DRAIN_SECONDS``."""
+        """Unload a version after its last response."""
         try:
-            await self._wait_for_requests(version, DRAIN_SECONDS)
-            if version in self.versions.values():
-                return
-            for request in self._requests[version]:
-                request.cut.set_result(None)
-            await self._wait_for_requests(version, CUT_SECONDS)
-        finally:
-            del self._draining[version]
-        try:
+            await self._end_requests(version, DRAIN_SECONDS)
             await self._unload(version)
         except RuntimeError as error:  # the next change tries again
             print(str(error), flush=True)
+        finally:
+            del self._draining[version]
+
+    async def _end_requests(self, version: str, seconds: float) -> None:
+        """Wait for the responses of a version; cut those that take longer, unless the version is live again."""
+        await self._wait_for_requests(version, seconds)
+        if version in self.versions.values():
+            return
+        for request in self._requests[version]:
+            if not request.cut.done():
+                request.cut.set_result(None)
+        await self._wait_for_requests(version, CUT_SECONDS)
 
     async def _wait_for_requests(self, version: str, seconds: float) -> None:
         """Wait until the current requests of a version have ended, or for some seconds."""

@@ -278,7 +278,7 @@ def test_a_stuck_request_delays_no_change_and_is_cut(
     server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapter_reloader, "DRAIN_SECONDS", 2.0)
-    one, two, three = (adapter(content=content) for content in "123")
+    one, two = (adapter(content=content) for content in "12")
     deploy(file, server, one)
     server.hold(one.version)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -286,7 +286,6 @@ def test_a_stuck_request_delays_no_change_and_is_cut(
         wait_for(lambda: serving_client.get_state(server.address)["running"].get(one.version))
         start = time.monotonic()
         deploy(file, server, two)
-        deploy(file, server, three)
         deploy(file, server, one)  # rolled back: it is live again, so it is not unloaded
         deploy(file, server, two)
         assert ask(server, "tuned").json()["model"] == two.version
@@ -296,6 +295,33 @@ def test_a_stuck_request_delays_no_change_and_is_cut(
         assert error["code"] == 503 and "its adapter was replaced; send it again" in error["message"]
         assert server.server.cancelled == [one.version], "the server still generates its answer"
     assert not serving_client.get_state(server.address)["running"]
+
+
+def test_the_next_change_ends_an_earlier_drain(
+    server: RunningServer, file: Path, adapter: Callable[..., DesiredAdapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM has one slot more than adapters: the test request of a third one would wait for the stuck client."""
+    monkeypatch.setattr(adapter_reloader, "NEXT_CHANGE_SECONDS", 0.1)
+    one, two, three = (adapter(content=content) for content in "123")
+    deploy(file, server, one)
+    server.hold(one.version)
+    server.server.max_loras = 2
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stuck = pool.submit(ask, server, "tuned")
+        wait_for(lambda: serving_client.get_state(server.address)["running"].get(one.version))
+        deploy(file, server, two)
+        assert not stuck.done()
+        server.hold(two.version)
+        another = pool.submit(ask, server, "tuned")
+        wait_for(lambda: serving_client.get_state(server.address)["running"].get(two.version))
+        deploy(file, server, three)
+        assert stuck.result(20).status_code == 503
+        assert not another.done(), "it has a minute"
+        server.release(two.version)
+        assert another.result(20).status_code == 200
+    wait_for(lambda: list(server.server.adapters) == [three.version])
+    unloads = [name for path, name in server.server.calls if path == "/v1/unload_lora_adapter"]
+    assert sorted(unloads) == sorted([one.version, two.version]), "each once"
 
 
 def test_the_folder_of_a_failed_adapter_is_deleted(

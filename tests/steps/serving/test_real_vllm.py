@@ -170,7 +170,7 @@ def test_no_request_fails_while_adapters_are_swapped(
         return str(response.json().get("model")) if response.status_code == 200 else response.text
 
     def open_stuck_stream() -> socket.socket:
-        return running.open(model="tuned", stream=True, n=4, logprobs=True, top_logprobs=20)
+        return running.open(model="tuned", stream=True, logprobs=True, top_logprobs=20)
 
     stuck = [open_stuck_stream()]
     wait_for(lambda: running.metric("vllm:num_requests_running") > 0)

@@ -31,6 +31,7 @@ from workflows.compile.arguments import LONG, arguments, long_texts
 from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import SCRATCH, mount
+from workflows.compile.workflow import KEPT_LOG
 from workflows.plan.model import MODELS, Plan
 from workflows.plan.pods import for_pod
 
@@ -77,6 +78,7 @@ def step(
     timeout: str = "30m",
     on_gpu: bool = False,
     grace_seconds: int | None = None,
+    keep_log: bool = False,
 ) -> StepTemplate:
     """Return the template of a step.
 
@@ -98,6 +100,7 @@ def step(
         retries: number of retries.
         timeout: timeout of one attempt.
         on_gpu: request the plan's GPUs.
+        keep_log: keep the finished pod, and so its log, as long as the Workflow.
         grace_seconds: time to save work when the pod is evicted (default: Kubernetes' 30).
     """
     needs_model = any(mount.name == "models" for mount in mounts)
@@ -123,6 +126,7 @@ def step(
             *env,
         ],
         volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
+        labels={KEPT_LOG: "true"} if keep_log else None,
         retry_strategy=retries.strategy(on_gpu=on_gpu),
         timeout=timeout,
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,

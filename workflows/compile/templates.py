@@ -139,6 +139,7 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
         retries=Retries(tuning.retries, tuning.preemptions),
         timeout=tuning.timeout,
         on_gpu=True,
+        keep_log=True,
         # Time to finish the current training step and write a checkpoint.
         grace_seconds=120,
     )

@@ -19,6 +19,10 @@ MAX_DAYS, MAX_DAYS_WITH_APPROVAL = 7, 30
 """Default time limits of a run."""
 
 
+KEPT_LOG = "argotune.dev/keep-log"
+"""Label of pods that stay as long as their Workflow, so that ``argotune logs`` has the log of a training."""
+
+
 def workflow(plan: Plan, **fields: Any) -> Workflow:
     """Return Hera's Workflow for a plan, without templates; ``fields`` override those set here."""
     defaults = {
@@ -34,7 +38,7 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "volume_claim_templates": [volumes.work_claim(plan)],
         "volumes": volumes.volumes(plan),
         "volume_claim_gc": m.VolumeClaimGC(strategy="OnWorkflowSuccess"),
-        "pod_gc": m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s"),
+        "pod_gc": _pod_gc(),
         "ttl_strategy": m.TTLStrategy(seconds_after_success=7 * 86400, seconds_after_failure=30 * 86400),
         "active_deadline_seconds": _deadline_seconds(plan),
         # Concurrent runs of one Workspace would overwrite each other's tag, output volume and service.
@@ -42,6 +46,13 @@ def workflow(plan: Plan, **fields: Any) -> Workflow:
         "security_context": m.PodSecurityContext.model_validate(pod_policy.POD_SECURITY_CONTEXT),
     }
     return Workflow(**{**defaults, **fields})
+
+
+def _pod_gc() -> m.PodGC:
+    """Return which pods are deleted before their Workflow: not those that failed, nor those whose log is kept."""
+    not_kept = m.LabelSelectorRequirement(key=KEPT_LOG, operator="NotIn", values=["true"])
+    selector = m.LabelSelector(match_expressions=[not_kept])
+    return m.PodGC(strategy="OnPodSuccess", delete_delay_duration="600s", label_selector=selector)
 
 
 def _deadline_seconds(plan: Plan) -> int:

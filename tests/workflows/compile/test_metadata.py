@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_samples import BASE, ROLLOUT, TUNING
+from plan_samples import BASE, PLANS, ROLLOUT, TUNING, compiled
 
 from workflows.compile import metadata
 from workflows.plan.layers import Layer, merge
@@ -65,3 +65,17 @@ def test_labels_select_runs_by_preset_and_method():
     assert labels["argotune.dev/preset"] == "phi-4" and labels["argotune.dev/method"] == "qlora"
     serving = metadata.labels(merge([Layer("test", BASE | ROLLOUT)]))
     assert "argotune.dev/method" not in serving
+
+
+def test_pods_that_failed_and_the_training_stay_for_their_logs():
+    document = compiled(PLANS["everything"])
+    rules = document["spec"]["podGC"]
+    assert rules["strategy"] == "OnPodSuccess", "pods of failed steps stay"
+    [expression] = rules["labelSelector"]["matchExpressions"]
+    assert expression == {"key": "argotune.dev/keep-log", "operator": "NotIn", "values": ["true"]}
+    kept = {
+        template["name"]
+        for template in document["spec"]["templates"]
+        if ((template.get("metadata") or {}).get("labels") or {}).get("argotune.dev/keep-log") == "true"
+    }
+    assert kept == {"tune"}

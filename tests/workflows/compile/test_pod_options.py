@@ -43,7 +43,7 @@ def test_every_pod_of_a_run_has_the_options(pods):
         assert template["nodeSelector"]["pool"] == "cpu"
         assert {"key": "team", "operator": "Exists"} in template["tolerations"]
         assert template["priorityClassName"] == "low"
-        assert template["metadata"]["labels"] == {"cost-center": "42"}
+        assert template["metadata"]["labels"]["cost-center"] == "42"
         assert template["metadata"]["annotations"]["example.com/owner"] == "ml"
         assert {"name": "ca-bundle", "configMap": {"name": "corporate-ca"}} in template["volumes"]
         assert json.loads(template["podSpecPatch"])["imagePullSecrets"] == [{"name": "registry"}]

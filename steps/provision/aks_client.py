@@ -219,7 +219,8 @@ def credential(transport: HttpTransport[Any, Any]) -> TokenCredential:
             # The webhook sets the authority too, so it is not looked up in the public cloud.
             return WorkloadIdentityCredential(disable_instance_discovery=True, transport=transport)
         except ValueError as error:
-            raise BadInput(f"Azure's workload identity is incomplete: {error}") from None
+            fix = "check label and annotation of the service account (docs/NODES.md), or set AZURE_CLIENT_ID"
+            raise BadInput(f"Azure's workload identity is incomplete: {error}", fix) from None
     managed_identity = ManagedIdentityCredential(
         client_id=os.environ.get("AZURE_CLIENT_ID") or None, transport=transport
     )

@@ -101,7 +101,7 @@ def to_step_error(error: AzureError, prefix: str) -> StepError:
         fix = "check subscription, resourceGroup and cluster in the site profile"
         return BadInput(f"{prefix}: not found: {message}", fix)
     if isinstance(error, HttpResponseError) and status in (400, 405, 422):
-        return BadInput(f"{prefix}: rejected by Azure: {message}")
+        return BadInput(f"{prefix}: rejected by Azure: {message}", "correct the setting that the message names")
     return StepError(f"{prefix}: {message}", "the step is retried and continues")
 
 

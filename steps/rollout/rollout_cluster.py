@@ -201,7 +201,10 @@ def _address(target: Rollout, settings: Settings, served: Release) -> str:
         return service_address(target.cluster, target.name)
     ready = service_update.ready_pods(target, served.revision)
     if not ready:
-        raise StepError(f"no pod of {target.deployment} is ready any more")
+        raise StepError(
+            f"no pod of {target.deployment} is ready any more",
+            "check the pods with kubectl describe and logs, then run it again",
+        )
     return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 
 

@@ -123,7 +123,10 @@ def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep, 
         try:
             return [str(model["id"]) for model in response.json()["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise RequestRejected(f"{address} returned an invalid list of models: {error}") from None
+            raise RequestRejected(
+                f"{address} returned an invalid list of models: {error}",
+                "check that the address is that of a served model",
+            ) from None
 
     return _retry(request_models, address, timeout, sleep)
 

@@ -114,7 +114,7 @@ class _Worker:
             kind = getattr(errors, content["kind"], StepError)
             return _Failure(kind(content["message"], content["fix"]), content["is_root_cause"])
         if stopping and code == -signal.SIGTERM:
-            return _Failure(_Stopped("stopped by SIGTERM before the training began"))
+            return _Failure(_Stopped("stopped by SIGTERM before the training began", "run the step again"))
         return _Failure(self._exit_error(code))
 
     def _exit_error(self, code: int) -> StepError:

@@ -114,8 +114,8 @@ class _Module:
             return _Signature(0, 1, name)
         if name in ("ApiFailure", "ApiError"):
             return _Signature(2, 3, name)
-        if isinstance(call.func, ast.Attribute) and name in ("error", "warn") and len(call.args) >= 2:
-            return _Signature(1, 2, "Problem" if name == "error" else "warning")
+        if isinstance(call.func, ast.Attribute) and name in ("error", "warn", "problem") and len(call.args) >= 2:
+            return _Signature(1, 2, "warning" if name == "warn" else "Problem")
         if self.file.startswith("workflows/doctor/") and name in ("fail", "not_checked"):
             return _Signature(1, 2, "check")
         return None

@@ -71,7 +71,9 @@ def _connect(provider: ModuleType, cluster_ref: ClusterRef) -> KubernetesClient:
 
     cluster = kubernetes_client.connect()
     if not provider.is_same_cluster(cluster_ref, cluster.host):
-        raise StepError(f"the kubeconfig selects {cluster.host}, not the cluster of these nodes")
+        raise StepError(
+            f"the kubeconfig selects {cluster.host}, not the cluster of these nodes", "set KUBECONFIG to it"
+        )
     return cluster
 
 

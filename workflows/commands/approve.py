@@ -77,7 +77,7 @@ def _suspended_step(run: RunStatus, name: str) -> Step:
     if answered is not None:
         outputs = ", ".join(f"{key}={value}" for key, value in answered.outputs.items())
         message = f"{answered.key} of {run.name} is already answered{f': {outputs}' if outputs else ''}"
-        raise InvalidInput(Problem(message))
+        raise InvalidInput(Problem(message, fix="see argotune status"))
     phase = "" if run.is_ended else f" (phase {run.phase})"
     raise InvalidInput(Problem(f"no step of {run.name} is suspended{phase}", fix="see argotune status"))
 

@@ -114,7 +114,7 @@ def warnings(plan: Plan) -> Iterator[Problem]:
         yield Problem("has no effect with one process", "pipeline.tune.sharding", fix="remove processes: 1")
     if plan.resource.preferred_nodes and nodes.provisions_nodes(plan):
         message = f"has no effect: each run creates its nodes (nodes.provider is {provider})"
-        yield Problem(message, "resource.preferredNodes")
+        yield Problem(message, "resource.preferredNodes", fix="remove it, or set nodes.provider=existing")
     if plan.origin("nodes.imageFamily").startswith("Workspace") and provider != "aks":
         message = f"has no effect: the run does not create an AKS node pool (nodes.provider is {provider})"
         fix = "set nodes.provider=aks; with Karpenter, kaito.sh/node-class-name selects a class with an imageFamily"

@@ -153,7 +153,13 @@ def _readable(folder: Path) -> Iterator[None]:
             Problem("no run in this directory", path=str(folder), fix="start a run without --resume")
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidInput(Problem(f"cannot read the run in this directory: {error}", path=str(folder))) from None
+        raise InvalidInput(
+            Problem(
+                f"cannot read the run in this directory: {error}",
+                path=str(folder),
+                fix="delete it, and start a new run",
+            )
+        ) from None
 
 
 def _read_json(file: Path) -> Any:

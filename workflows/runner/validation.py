@@ -40,7 +40,9 @@ def parse(value: dict[str, Any]) -> tuple[Workflow | None, list[Problem]]:
     """Return the document in typed parts, None when that is impossible, and every problem in it."""
     kind = str(value.get("kind")) if isinstance(value, dict) else ""
     if kind not in schema.KINDS:
-        return None, [Problem(f"kind must be one of {', '.join(schema.KINDS)}", path="kind")]
+        return None, [
+            Problem(f"kind must be one of {', '.join(schema.KINDS)}", path="kind", fix="pass an Argo document")
+        ]
     document = Document(kind, value, Library())
     findings = lint_run(value)
     problems = [f.problem for f in findings if f.severity == "error" or f.rule in _REJECTED_WARNINGS]
@@ -82,7 +84,9 @@ def check_answers(workflow: Workflow, answers: Mapping[str, str]) -> list[Proble
 
 
 def _not_one_of(value: str, options: Sequence[str], name: str) -> Problem:
-    return Problem(f"`{value}` is not one of {', '.join(options)}", f"parameters.{name}")
+    return Problem(
+        f"`{value}` is not one of {', '.join(options)}", f"parameters.{name}", fix=f"pass -p {name}={options[0]}"
+    )
 
 
 def _parse_typed(document: Document) -> tuple[Workflow | None, list[Problem]]:
@@ -146,7 +150,7 @@ def _unsupported(workflow: Workflow, path: str) -> list[Problem]:
         TopologicalSorter(calls).prepare()
     except CycleError as error:
         message = f"the local runner does not support recursion: {' -> '.join(error.args[1])}"
-        problems.append(Problem(message, f"{path}.templates"))
+        problems.append(Problem(message, f"{path}.templates", fix="run it on a cluster, or use a loop"))
     return problems
 
 
@@ -155,7 +159,7 @@ def _check_leaf(template: Template, path: str) -> list[Problem]:
     assert container
     problems = []
     if template.fail_fast:
-        problems.append(Problem("`failFast` is only for dag and steps templates", path=path))
+        problems.append(Problem("`failFast` is only for dag and steps templates", path=path, fix="remove it"))
     mount_path = f"{path}.container.volumeMounts"
     problems += _check_names({f"{mount_path}[{i}].name": m.name for i, m in enumerate(container.volume_mounts)})
     mounts = Mounts([Folder(mount.mount_path.rstrip("/") or "/", Path(), True) for mount in container.volume_mounts])
@@ -164,13 +168,16 @@ def _check_leaf(template: Template, path: str) -> list[Problem]:
         output_path = f"{path}.outputs.parameters[{output.name}]"
         paths[output_path] = output.value_from.path if output.value_from else ""
         if not paths[output_path]:
-            problems.append(Problem("an output of a container requires `valueFrom.path`", path=output_path))
+            problems.append(
+                Problem("an output of a container requires `valueFrom.path`", path=output_path, fix="add the file")
+            )
     paths |= {f"{path}.outputs.artifacts[{output.name}]": output.path for output in template.outputs.artifacts}
     for artifact in template.inputs.artifacts:
         artifact_path = f"{path}.inputs.artifacts[{artifact.name}]"
         paths[artifact_path] = artifact.path
         if artifact.raw is None and not artifact.optional:
-            problems.append(Problem("an input artifact requires `raw` in the local runner", path=artifact_path))
+            fix = "set raw, or run it on a cluster"
+            problems.append(Problem("an input artifact requires `raw` in the local runner", artifact_path, fix=fix))
     fix = "mount a volume at that path: the local runner does not use the file system of the image"
     for field, file in paths.items():
         if file and "{{" not in file and not mounts.host_path(file):
@@ -188,7 +195,7 @@ def _check_retry(retry: Retry, path: str) -> list[Problem]:
         except expressions.ExpressionError as error:
             problems.append(Problem(str(error), path=f"{path}.expression"))
     if retry.backoff and retry.backoff.duration == "0":
-        problems.append(Problem("backoff.duration is required", path=f"{path}.backoff"))
+        problems.append(Problem("backoff.duration is required", path=f"{path}.backoff", fix="set it, for example 10s"))
     return problems
 
 
@@ -196,16 +203,21 @@ def _check_group(template: Template, path: str) -> list[Problem]:
     """Check a ``dag``, ``steps`` or ``suspend`` template."""
     fields = template.model_dump(by_alias=True)
     problems = [
-        Problem(f"the local runner supports `{field}` only on containers", path=f"{path}.{field}")
+        Problem(
+            f"the local runner supports `{field}` only on containers",
+            f"{path}.{field}",
+            fix="move it to the templates of the tasks",
+        )
         for field in _LEAF_FIELDS
         if fields[field] is not None
     ]
+    fix = "move them to the templates of the tasks"
     if template.outputs.artifacts:
         message = "the local runner supports output artifacts only on containers"
-        problems.append(Problem(message, path=f"{path}.outputs.artifacts"))
+        problems.append(Problem(message, f"{path}.outputs.artifacts", fix=fix))
     if template.inputs.artifacts:
         message = "the local runner supports input artifacts only on containers"
-        problems.append(Problem(message, path=f"{path}.inputs.artifacts"))
+        problems.append(Problem(message, f"{path}.inputs.artifacts", fix=fix))
     tasks_path = f"{path}.{'dag.tasks' if template.dag else 'steps'}"
     for task in template.tasks:
         task_path = f"{tasks_path}[{task.name}]"
@@ -215,7 +227,8 @@ def _check_group(template: Template, path: str) -> list[Problem]:
     for output in template.outputs.parameters:
         if not output.value_from or not output.value_from.parameter:
             output_path = f"{path}.outputs.parameters[{output.name}]"
-            problems.append(Problem("an output of tasks requires `valueFrom.parameter`", path=output_path))
+            fix = "set it to {{tasks.NAME.outputs.parameters.NAME}}"
+            problems.append(Problem("an output of tasks requires `valueFrom.parameter`", output_path, fix=fix))
     return problems
 
 

@@ -96,7 +96,8 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
             fix = f"use one of {known}" if known else f"remove --volume {name}"
             problems.append(Problem(f"unknown volume `{name}`", path="volumes", fix=fix))
         elif not folder.is_dir():
-            problems.append(Problem(f"the directory for volume `{name}` does not exist: {folder}", path="volumes"))
+            message = f"the directory for volume `{name}` does not exist: {folder}"
+            problems.append(Problem(message, path="volumes", fix="create it, or correct --volume"))
     mounted = {mount.name for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts}
     for volume in volumes:
         files = volume.secret or volume.config_map

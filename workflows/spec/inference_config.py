@@ -56,7 +56,7 @@ def parse(content: Any, model: Model | None, findings: Findings) -> dict[str, An
     for key, value in (content or {}).items():
         path = join(ROOT, str(key))
         if key in WITHOUT_EFFECT:
-            findings.warn(path, f"has no effect: {WITHOUT_EFFECT[key]}")
+            findings.warn(path, f"has no effect: {WITHOUT_EFFECT[key]}", "remove it")
         elif key != "vllm":
             findings.error(path, "unknown key", unknown(str(key), ("vllm", *WITHOUT_EFFECT)))
         elif not isinstance(value or {}, dict):

@@ -148,7 +148,9 @@ def _aside(objects: list[KubernetesObject], manifests: list[Manifest]) -> Iterat
         used |= {tuning.config if tuning else "", inference.config if inference else ""}
     for thing in objects:
         if thing.kind == "ConfigMap" and thing.name not in used:
-            yield thing.problem("kind", f"ConfigMap {thing.name} is not used by any Workspace", "")
+            yield thing.problem(
+                "kind", f"ConfigMap {thing.name} is not used by any Workspace", "remove it, or name it in a Workspace"
+            )
         elif thing.kind in OTHER_KINDS:
             why, fix = OTHER_KINDS[thing.kind]
             yield thing.problem("kind", f"{thing.kind} {thing.name} cannot be compiled: {why}", fix)

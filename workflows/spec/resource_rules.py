@@ -102,7 +102,7 @@ def _count(
 ) -> None:
     path = "resource.count"
     if resource.count < 1:
-        findings.error(path, "must be at least 1")
+        findings.error(path, "must be at least 1", "write count: 1")
     elif resource.count > 1 and workspace.tuning:
         what = "Tuning does not currently support multinode configurations. Please set the node count to 1."
         findings.error(path, what, "write count: 1; a larger instanceType has more GPUs")
@@ -149,7 +149,7 @@ def _selector(resource: Resource, findings: Findings) -> None:
         fix = "add a custom label such as apps: my-model"
         findings.error(path, f"has only labels reserved by KAITO: {', '.join(reserved)}", fix)
     elif reserved:
-        findings.warn(path, f"labels reserved by KAITO are ignored: {', '.join(reserved)}")
+        findings.warn(path, f"labels reserved by KAITO are ignored: {', '.join(reserved)}", "remove them")
 
 
 def _machine(resource: Resource, findings: Findings) -> Sku | None:

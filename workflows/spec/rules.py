@@ -203,7 +203,11 @@ def _pipeline(workspace: Workspace, findings: Findings) -> None:
     check_answers(workspace.pipeline.evaluation, "pipeline.evaluation", findings)
     check_tasks(workspace.pipeline.evaluation, "pipeline.evaluation", findings)
     if "better_than_previous" in workspace.pipeline.evaluation.model_fields_set and not schedule:
-        findings.warn("pipeline.evaluation.betterThanPrevious", "has no effect without pipeline.schedule")
+        findings.warn(
+            "pipeline.evaluation.betterThanPrevious",
+            "has no effect without pipeline.schedule",
+            "remove it, or add a schedule",
+        )
     sources.check_name(workspace.pipeline.tracking.secret, "pipeline.tracking.secret", findings)
     storage = workspace.pipeline.storage
     sources.check_name(storage.storage_class, "pipeline.storage.storageClassName", findings)
@@ -214,11 +218,12 @@ def _held_out(workspace: Workspace, training: TrainingConfig, findings: Findings
     given = "eval_split" in workspace.pipeline.data.model_fields_set
     if given and split is not None:
         what = f"overrides train_test_split of ConfigMap {training.config_map}"
-        findings.warn("pipeline.data.evalSplit", what)
+        findings.warn("pipeline.data.evalSplit", what, "remove one of them")
+    fix = "remove one of them"
     if "columns" in workspace.pipeline.data.model_fields_set and any(
         key.endswith("_column") for key in training.dataset
     ):
-        findings.warn("pipeline.data.columns", f"overrides the columns of ConfigMap {training.config_map}")
+        findings.warn("pipeline.data.columns", f"overrides the columns of ConfigMap {training.config_map}", fix)
     if held_out(workspace, training):
         return
     fix = "write pipeline: {data: {evalSplit: 0.1}}"

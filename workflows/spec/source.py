@@ -271,7 +271,7 @@ def _syntax(error: yaml.MarkedYAMLError, file: str, first_line: int, prefix: str
     line = int(mark.line) + first_line if mark else first_line
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if "nesting depth" in message:  # the limit of libyaml, from PyYAML 6.0.4 on
-        return Problem("nested too deeply", path=prefix, file=file, line=line)
+        return Problem("nested too deeply", path=prefix, file=file, line=line, fix="use fewer levels")
     fix = "check the indentation and quotes around this line; a Helm template must be rendered first"
     return Problem(f"not YAML: {message}", path=prefix, file=file, line=line, fix=fix)
 

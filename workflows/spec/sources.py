@@ -160,7 +160,7 @@ def check_volume(volume: dict[str, Any] | None, path: str, findings: Findings) -
     if kind not in VOLUMES:
         findings.error(place, "unknown volume type", unknown(kind, VOLUMES))
     elif not isinstance(content, dict):
-        findings.error(place, "must be a mapping")
+        findings.error(place, "must be a mapping", "write claimName: NAME, or the fields of the volume below it")
     elif kind == "persistentVolumeClaim" and not isinstance(content.get("claimName"), str):
         findings.error(place, "missing field claimName", "add claimName: NAME")
     elif kind == "persistentVolumeClaim" and not content["claimName"]:

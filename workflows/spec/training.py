@@ -107,7 +107,7 @@ def _sections(sections: Mapping[Any, Any], findings: Findings) -> dict[str, Any]
         elif section not in SECTIONS:
             findings.error(path, f"Unrecognized section: {section}", unknown(section, SECTIONS))
         elif not isinstance(values or {}, dict):
-            findings.error(path, f"must be a mapping, not {format_value(values)}")
+            findings.error(path, f"must be a mapping, not {format_value(values)}", "write one key: value a line")
         else:
             read[_FIELDS[section]] = _keys(section, values or {}, path, findings)
     return read
@@ -125,7 +125,7 @@ def _keys(section: str, values: Mapping[Any, Any], path: str, findings: Findings
             continue
         ok, value = _checked(rule, value, place, findings)
         if ok and key == "save_strategy" and value == "no":
-            findings.warn(place, "checkpoints are written anyway, because the run must be resumable")
+            findings.warn(place, "checkpoints are written anyway, because the run must be resumable", "remove it")
         elif ok and DEFAULTS.get(key) != value:
             read[key] = value
     if read.get("layers_pattern") and "layers_to_transform" not in read and section == "LoraConfig":

@@ -19,7 +19,7 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 EXAMPLE = "examples/smollm2_135m_qlora_parquet.yaml"
-WIDTH = 106
+WIDTH = 114
 PLAN_SECTION = "TUNING, GiB OF A GPU"
 
 

@@ -38,5 +38,5 @@ def _binds_when_mounted(cluster: KubernetesClient, claim: Document) -> bool:
     try:
         storage_class = cluster.get(STORAGE_CLASSES, name)
     except BadInput:
-        return True  # without the permission nothing can be said
+        return True  # unknown without the permission
     return (storage_class or {}).get("volumeBindingMode") == LATE_BINDING

@@ -101,13 +101,24 @@ class Connection:
         try:
             forwarded = portforward(api.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))
         except ApiException as error:
-            message = f"cannot connect to port {port} of pod {pod}: {error.reason or error.status}"
-            raise BadInput(message, "grant create and get of pods/portforward (Role argotune-client)") from None
+            reason, fix = _explain_handshake(str(error.reason or error.status))
+            raise BadInput(f"cannot connect to port {port} of pod {pod}: {reason}", fix) from None
         return forwarded.socket(port)
 
 
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 """Field values in RFC 9110, section 5.5."""
+
+
+def _explain_handshake(text: str) -> tuple[str, str]:
+    """Return reason and fix of a refused websocket; the library's text has all headers of the response."""
+    match = re.match(r"Handshake status (\d{3}) ?([^-\r\n]*)", text)
+    if match is None:
+        return " ".join(text.split())[:200], "check that the API server is reachable"
+    if match[1] == "404":
+        return "the pod does not exist any more", "try again"
+    fix = "grant create and get of pods/portforward (Role argotune-client)"
+    return f"{match[1]} {match[2]}".strip(), fix if match[1] in ("401", "403") else "check that the pod is running"
 
 
 def is_in_pod() -> bool:

@@ -172,3 +172,17 @@ def test_missing_cluster_is_reported_with_a_fix(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
     with pytest.raises(BadInput, match="service account of this pod"):
         connect()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "fix"),
+    [
+        ("Handshake status 404 Not Found -+-+- {'audit-id': '1'} -+-+- {}", "the pod does not exist any more", "try"),
+        ("Handshake status 403 Forbidden -+-+- {'audit-id': '1'}", "403 Forbidden", "Role argotune-client"),
+        ("Handshake status 500 Internal Server Error -+-+- {}", "500 Internal Server Error", "pod is running"),
+        ("[Errno 111] Connection refused", "[Errno 111] Connection refused", "reachable"),
+    ],
+)
+def test_a_refused_port_has_a_reason_without_headers(text: str, reason: str, fix: str) -> None:
+    explained = connection._explain_handshake(text)
+    assert explained[0] == reason and fix in explained[1]

@@ -43,7 +43,7 @@ DRAIN_SECONDS = 60.0
 """Time for the requests of a replaced adapter; then they are cut, such as those of clients that stopped reading."""
 
 
-NEXT_CHANGE_SECONDS = 3.0
+NEXT_CHANGE_SECONDS = 2.0
 """The same time while the next change waits: vLLM has slots for the live adapters and one more."""
 CUT_SECONDS = 2 * GRACE_SECONDS
 """Time for requests that are cut to end, before their adapter is unloaded."""

@@ -6,7 +6,6 @@ Each check yields sentences for what passed or could not be checked, and errors;
 from __future__ import annotations
 
 import concurrent.futures
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from steps.oci import reference
 from steps.oci.credentials import config_files
 from steps.preflight.settings import Result, Settings
 from steps.runtime.errors import BadInput, StepError, combine_errors
+from steps.runtime.imports import import_modules
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
 
@@ -51,7 +51,7 @@ def preflight(settings: Settings) -> Result:
     """
     checked: list[str] = []
     errors: list[StepError] = []
-    _import_modules()
+    import_modules(MODULES)
     with concurrent.futures.ThreadPoolExecutor(len(CHECKS)) as pool:
         for outcomes in pool.map(lambda check: list(_run_check(check, settings)), CHECKS):
             for outcome in outcomes:
@@ -61,14 +61,6 @@ def preflight(settings: Settings) -> Result:
     if errors:
         raise combine_errors(errors)
     return Result(f"all checks passed ({len(checked)})", checked)
-
-
-def _import_modules() -> None:
-    """Import the modules of the checks, because concurrent imports can fail with ``_DeadlockError``."""
-    for name in MODULES:
-        # A package that is not installed is reported by the check that needs it.
-        with suppress(ImportError):
-            importlib.import_module(name)
 
 
 def _run_check(check: Callable[[Settings], Outcomes], settings: Settings) -> Outcomes:

@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steps.models import adapter_compat
+from steps.runtime.imports import import_modules
 from steps.runtime.json_text import parse_json
 from steps.serving import desired_adapters
 from steps.serving.adapter_fetch import fetch_adapter
@@ -63,6 +64,10 @@ class _Request:
         self.done: asyncio.Future[None] = loop.create_future()
 
 
+FETCH_MODULES = ("steps.models.adapter", "steps.oci.reference", "steps.oci.registry")
+"""Modules of ``adapter_fetch``, which runs in a thread."""
+
+
 class AdapterReloader:
     """Middleware that forwards requests to the current version of an adapter and keeps the versions up to date."""
 
@@ -97,6 +102,7 @@ class AdapterReloader:
     def start(self) -> None:
         """Watch the file, unless that has begun."""
         if self.file and self._watcher is None:
+            import_modules(FETCH_MODULES)
             self._watcher = asyncio.create_task(self._watch_file(self.file))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

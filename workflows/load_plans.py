@@ -64,11 +64,14 @@ def load_with_manifests(
     """
     problems: list[Problem] = []
     use_site_sizes(site_file, problems)
-    read = partial(load, local=local)
-    names = [files] if isinstance(files, str) else files
+    names = expand_directories([files] if isinstance(files, str) else files)
+    read = partial(load, local=local, others=names)
     collect_problems(problems, own_presets.use, site_file, names)
     manifests = [manifest for file in names for manifest in collect_problems(problems, read, file) or []]
     problems += _duplicate_names(manifests)
+    if not manifests and not problems:
+        fix = "write an object with apiVersion: kaito.sh/v1beta1 and kind: Workspace"
+        problems.append(Problem("no Workspace in these files", file=" ".join(names), fix=fix))
     plans: list[LoadedPlan] = (
         collect_problems(problems, plans_from_manifests, manifests, overrides, site_file, namespace, local) or []
     )
@@ -78,6 +81,24 @@ def load_with_manifests(
         for warning in loaded.warnings:
             print(f"warning: {warning}", file=sys.stderr)
     return plans
+
+
+def expand_directories(names: Sequence[str]) -> list[str]:
+    """Return the YAML files of directories, sorted, and other names unchanged.
+
+    Raises:
+        InvalidInput: a directory has no YAML files.
+    """
+    files: list[str] = []
+    for name in names:
+        if not Path(name).is_dir():
+            files.append(name)
+            continue
+        found = sorted(str(file) for file in Path(name).iterdir() if file.suffix in (".yaml", ".yml"))
+        if not found:
+            raise InvalidInput(Problem("contains no YAML file", file=name, fix="pass the directory of a Workspace"))
+        files += found
+    return list(dict.fromkeys(files))
 
 
 def use_site_sizes(site_file: str | None, problems: list[Problem]) -> None:
@@ -124,7 +145,9 @@ def plans_from_manifests(
 def with_location(manifest: Manifest, problems: Iterable[Problem]) -> list[Problem]:
     """Add the file and the line of their fields to problems of a plan."""
     source = manifest.source
-    return [replace(problem, file=source.file, line=source.line(problem.path)) for problem in problems]
+    return [
+        replace(problem, file=source.file_of(problem.path), line=source.line(problem.path)) for problem in problems
+    ]
 
 
 def _warnings(manifest: Manifest, plan: Plan, local: bool) -> Iterator[Problem]:

@@ -25,6 +25,8 @@ EXAMPLES = """Examples:
   argotune compile workspace.yaml --as template | kubectl apply -f -
   # Create a CronWorkflow, to retrain on pipeline.schedule
   argotune compile workspace.yaml --as cron | kubectl apply -f -
+  # Compile the files of a directory: a Workspace can use a ConfigMap of another file
+  argotune compile teams/search/ | argo submit -
   # Compile many files
   argotune compile teams/*.yaml --as cron > schedules.yaml
 """
@@ -33,7 +35,7 @@ KINDS = ("workflow", "template", "cluster-template", "cron")
 
 def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
     """Declare the flags that all commands with a Workspace share; ``output``: those of ``argotune compile`` only."""
-    text = "Workspace file (YAML), or - for standard input"
+    text = "Workspace file (YAML) or directory of files, or - for standard input"
     if output:
         parser.add_argument("files", metavar="FILE", nargs="+", help=text)
     else:

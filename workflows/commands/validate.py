@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: with the errors of all files (with ``-o json`` they are in the output instead).
         ApiFailure: with ``--cluster``, the cluster is unreachable or rejects the credentials.
     """
-    files = [_read(name, args) for name in args.files]
+    names = load_plans.expand_directories(args.files)
+    files = [_read(name, names, args) for name in names]
     if args.cluster:
         _check_cluster_objects(files, args)
     problems = [problem for file in files for problem in file.problems]
@@ -79,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str, args: argparse.Namespace) -> _File:
+def _read(name: str, names: list[str], args: argparse.Namespace) -> _File:
     problems: list[Problem] = []
     load_plans.use_site_sizes(args.site, problems)
     if problems:
         return _File(name, problems=problems)
     try:
         own_presets.use(args.site, [name])
-        return _File(name, load_plans.plans_from_manifests(load(name), (), args.site, args.namespace))
+        return _File(name, load_plans.plans_from_manifests(load(name, others=names), (), args.site, args.namespace))
     except InvalidInput as error:
         return _File(name, problems=error.problems)
 

@@ -118,7 +118,7 @@ def _from_config_maps(manifest: Manifest) -> Layer:
         values["rollout.serverArguments"] = {**presets.model(manifest.workspace.preset.name).vllm, **arguments}
         fields["rollout.serverArguments"] = "inference_config.vllm"
     source = manifest.source
-    origins = {path: f"ConfigMap ({source.file}:{source.line(field)})" for path, field in fields.items()}
+    origins = {path: f"ConfigMap ({source.file_of(field)}:{source.line(field)})" for path, field in fields.items()}
     return Layer("ConfigMap", values, origins)
 
 

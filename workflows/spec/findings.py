@@ -63,7 +63,7 @@ class Findings:
 
     def _problem(self, path: str, message: str, fix: str) -> Problem:
         path = self._path_in_file(path)
-        return Problem(message, path=path, file=self.source.file, line=self.source.line(path), fix=fix)
+        return Problem(message, path=path, file=self.source.file_of(path), line=self.source.line(path), fix=fix)
 
     def _path_in_file(self, path: str) -> str:
         """Return the path as written in the file."""

@@ -6,6 +6,7 @@ defaults: ``config/crd/bases/kaito.sh_inferencesets.yaml`` of kaito-project/kait
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -119,7 +120,7 @@ def read(value: Any, findings: Findings) -> Workspace | None:
         f"metadata.annotations.{key}": f"spec.template.metadata.annotations.{key}" for key in _template(inference_set)
     }
     findings.file_paths = PLACES | template
-    findings.source = Source(findings.source.file, _lines(findings.source, findings.file_paths))
+    findings.source = replace(findings.source, lines=_lines(findings.source, findings.file_paths))
     return workspace
 
 

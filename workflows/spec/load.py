@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,13 @@ class Manifest:
         return rules.held_out(self.workspace, self.training)
 
 
-def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
-    """Read all Workspaces of a YAML file (``-``: standard input), with their ConfigMaps from the same file.
+def load(path: str | Path, *, local: bool = False, others: Sequence[str] = ()) -> list[Manifest]:
+    """Read all Workspaces of a YAML file (``-``: standard input), with their ConfigMaps.
 
-    ``local``: the local machine runs them, so the memory of the instance type does not matter.
+    Args:
+        path: the file.
+        local: the local machine runs them, so the memory of the instance type does not matter.
+        others: more files; ConfigMaps that this file lacks are read from them.
 
     Raises:
         InvalidInput: with all problems of the file, sorted by line.
@@ -53,7 +56,7 @@ def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
     is_whole = not problems
     problems += [problem for thing in objects for problem in thing.check()]
     problems += twice(objects)
-    configs = {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
+    configs = _config_maps(others, file) | {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
     manifests = []
     for thing in objects:
         if thing.kind in KINDS:
@@ -61,12 +64,30 @@ def load(path: str | Path, *, local: bool = False) -> list[Manifest]:
             # What cannot be read is not reported as missing, too.
             problems += wrong if is_whole else [problem for problem in wrong if MISSING not in problem.message]
             manifests += [manifest] if manifest else []
-    if not problems and not manifests:
+    if not problems and not manifests and not (len(others) > 1 and _only_config_maps(objects)):
         problems += _nothing(objects, file)
     if problems:
         raise InvalidInput(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
-    aside = tuple(_aside(objects, manifests))
+    aside = tuple(_aside(objects, manifests, is_alone=len(others) < 2))
     return [replace(manifest, warnings=(*manifest.warnings, *aside)) for manifest in manifests]
+
+
+def _config_maps(files: Sequence[str], file: str) -> ConfigMaps:
+    """Return the ConfigMaps of other files, without their problems, which are reported for each file."""
+    found: ConfigMaps = {}
+    for other in files:
+        if other != file and other != "-":
+            try:
+                parts, _ = documents(source_text.read(other, other), other)
+            except InvalidInput:
+                continue
+            objects = (KubernetesObject(item, other) for part in parts for item in list_items(part))
+            found |= {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
+    return found
+
+
+def _only_config_maps(objects: list[KubernetesObject]) -> bool:
+    return all(thing.kind not in (*KINDS, *OTHER_KINDS) for thing in objects)
 
 
 def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
@@ -136,18 +157,19 @@ def _config(name: str, path: str, key: str, prefix: str, configs: ConfigMaps, fi
         findings.warn(path, f"{name} is KAITO's default; argotune uses its own defaults", fix)
     else:
         what = f"ConfigMap '{name}' specified in 'config' {MISSING}"
-        findings.error(path, what, "add it after a line ---, for example from kubectl get configmap -o yaml")
+        fix = "add it after a line ---, or pass its file or directory too (kubectl get configmap -o yaml prints it)"
+        findings.error(path, what, fix)
     return None
 
 
-def _aside(objects: list[KubernetesObject], manifests: list[Manifest]) -> Iterator[Problem]:
+def _aside(objects: list[KubernetesObject], manifests: list[Manifest], *, is_alone: bool) -> Iterator[Problem]:
     """Yield warnings for objects other than Workspaces and their ConfigMaps."""
     used = set()
     for manifest in manifests:
         tuning, inference = manifest.workspace.tuning, manifest.workspace.inference
         used |= {tuning.config if tuning else "", inference.config if inference else ""}
     for thing in objects:
-        if thing.kind == "ConfigMap" and thing.name not in used:
+        if thing.kind == "ConfigMap" and thing.name not in used and is_alone:
             yield thing.problem(
                 "kind", f"ConfigMap {thing.name} is not used by any Workspace", "remove it, or name it in a Workspace"
             )

@@ -82,7 +82,7 @@ class KubernetesObject:
             what = "a Workspace has no spec: resource, tuning and inference are at the top level"
             findings.error("spec", what, "remove the line spec: and unindent its content")
             value = {**value.pop("spec"), **value}
-            findings.source = Source(findings.source.file, _lifted(findings.source.lines))
+            findings.source = replace(findings.source, lines=_lifted(findings.source.lines))
         return value
 
     def config(self, key: str, prefix: str, findings: Findings) -> Any:
@@ -108,7 +108,8 @@ class KubernetesObject:
         for part in parts:
             inside = part.lines if path in self.blocks else dict.fromkeys(part.lines, first)
             lines |= {place: line for place, line in inside.items() if place}
-        findings.source = Source(findings.source.file, lines)
+        others = {root: self.source.file} if self.source.file != findings.source.file else {}
+        findings.source = Source(findings.source.file, lines, {**findings.source.files, **others})
         findings.errors += problems
         if len(parts) > 1:
             findings.errors.append(self.problem(path, "contains several YAML documents", "keep one"))

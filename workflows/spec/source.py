@@ -34,6 +34,12 @@ class Source:
 
     file: str
     lines: Mapping[str, int] = field(default_factory=dict, repr=False)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Other files, by the first part of the paths that they contain: those of ConfigMaps."""
+
+    def file_of(self, path: str) -> str:
+        """Return the file with a field."""
+        return self.files.get(path.partition(".")[0], self.file)
 
     def line(self, path: str) -> int:
         """Return the 1-based line of a field or its nearest parent; 0 if unknown."""

@@ -51,7 +51,7 @@ def test_json(capsys):
             "served": False,
         }
     ]
-    assert [warning["line"] for warning in file["warnings"]] == [6, 18, 19]
+    assert [warning["line"] for warning in file["warnings"]] == [6, 18, 19, 7]
     assert cli.main(["validate", "-o", "json", BROKEN, SERVING]) == 2
     shown = capsys.readouterr()
     report = json.loads(shown.out)

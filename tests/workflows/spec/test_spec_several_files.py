@@ -1,0 +1,63 @@
+"""A ConfigMap can be in another file than its Workspace."""
+
+from pathlib import Path
+
+import pytest
+
+from workflows.errors import InvalidInput
+from workflows.load_plans import load_with_manifests
+
+KAITO = Path(__file__).parents[2] / "data" / "kaito"
+WORKSPACE, CONFIG = (KAITO / "kaito_workspace_tool_calling.yaml").read_text().split("---\n")[::-1]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
+    folder = tmp_path / "team"
+    folder.mkdir()
+    (folder / "a-workspace.yaml").write_text(WORKSPACE)
+    (folder / "b-config.yml").write_text(CONFIG)
+    (folder / "notes.txt").write_text("not YAML: [")
+    return folder
+
+
+def test_a_directory_is_read_as_one(folder):
+    [loaded] = load_with_manifests(str(folder))
+    assert loaded.plan.rollout.server_arguments["max-model-len"] == 4096
+    assert str(folder / "b-config.yml") in loaded.plan.origin("rollout.serverArguments")
+
+
+def test_files_are_read_in_any_order(folder):
+    names = [str(folder / "b-config.yml"), str(folder / "a-workspace.yaml")]
+    assert load_with_manifests(names)[0].plan == load_with_manifests(str(folder))[0].plan
+
+
+def test_alone_it_lacks_the_config(folder):
+    with pytest.raises(InvalidInput) as caught:
+        load_with_manifests(str(folder / "a-workspace.yaml"))
+    [problem] = caught.value.problems
+    assert "not found in this file" in problem.message
+    assert "pass its file or directory too" in problem.fix
+
+
+def test_a_problem_of_the_config_names_its_file_and_line(folder):
+    (folder / "b-config.yml").write_text(CONFIG.replace("max-model-len: 4096", "max-model-len: many"))
+    with pytest.raises(InvalidInput) as caught:
+        load_with_manifests(str(folder))
+    [problem] = caught.value.problems
+    line = next(i for i, text in enumerate(CONFIG.splitlines(), 1) if "max-model-len" in text)
+    assert (problem.file, problem.line) == (str(folder / "b-config.yml"), line)
+
+
+def test_a_directory_without_a_workspace_is_rejected(folder):
+    (folder / "a-workspace.yaml").unlink()
+    (folder / "c.yaml").write_text("kind: Service\napiVersion: v1\nmetadata: {name: a}\n")
+    with pytest.raises(InvalidInput, match="no Workspace in these files"):
+        load_with_manifests(str(folder))
+
+
+def test_an_empty_directory_is_rejected(tmp_path):
+    with pytest.raises(InvalidInput, match="contains no YAML file"):
+        load_with_manifests(str(tmp_path))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
+from steps.preflight.outcomes import NotChecked, Outcomes
+from steps.runtime.errors import BadInput, InsufficientCapacity
 
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
     from steps.preflight.settings import Settings
-
-Outcomes = Iterator[str | StepError]
 
 
 def check(settings: Settings) -> Outcomes:
@@ -21,7 +19,7 @@ def check(settings: Settings) -> Outcomes:
     try:
         cluster = kubernetes_client.connect()
     except BadInput as error:
-        yield f"the cluster was not checked: {error.message}"
+        yield NotChecked("the cluster", error.message)
     else:
         yield from _storage(cluster, settings)
         yield from _namespace_quota(cluster, settings)
@@ -40,9 +38,11 @@ def _storage(cluster: KubernetesClient, settings: Settings) -> Outcomes:
             else:
                 yield f"storage class {name} exists"
         except BadInput as error:
-            yield f"storage class {name} was not checked: {error.message}"
+            yield NotChecked(f"storage class {name}", error.message)
     for claim in dict.fromkeys(settings.claims):
-        yield check_claim(cluster, claim)
+        outcome = check_claim(cluster, claim)
+        subject, skipped, reason = str(outcome).partition(" was not checked: ")
+        yield NotChecked(subject, reason) if skipped else outcome
 
 
 def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Outcomes:
@@ -52,7 +52,7 @@ def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Outcomes:
     try:
         quotas = cluster.list(Kind("v1", "resourcequotas"))
     except BadInput as error:
-        yield f"quotas of the namespace were not checked: {error.message}"
+        yield NotChecked("the quota of the namespace", error.message)
         return
     for quota in quotas:
         limit = quota.get("spec", {}).get("hard", {}).get(f"requests.{settings.gpu_resource}")

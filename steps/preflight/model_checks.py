@@ -13,6 +13,7 @@ import requests
 
 import presets
 from steps.models import hub_requests
+from steps.preflight.outcomes import NotChecked
 from steps.runtime import connection_failure
 from steps.runtime.errors import StepError
 from steps.runtime.retry import Sleep
@@ -36,16 +37,16 @@ def check(preset: str, model: str, revision: str, wait: Sleep = time.sleep) -> I
 def _check(repository: str, revision: str, wait: Sleep) -> str | StepError:
     label = f"base model {repository} at {revision[:12]}"
     if hub_requests.is_offline():
-        return f"{label} was not checked: HF_HUB_OFFLINE is set"
+        return NotChecked(label, "HF_HUB_OFFLINE is set")
     url = f"{hub_requests.endpoint()}/{repository}/resolve/{revision}/config.json"
     try:
         # With retries, so that a forbidden model is reported before a node is created.
         response = hub_requests.send("HEAD", url, wait)
     except requests.RequestException as error:
         reason = connection_failure.classify(error).reason
-        return f"{label} was not checked: hub unreachable ({reason}); a cache or a wheel must have it"
+        return NotChecked(label, f"hub unreachable ({reason}); a cache or a wheel must have it")
     if response.status_code < 400:
         return f"{label} is readable"
-    return hub_requests.hub_error(response, repository, revision) or (
-        f"{label} was not checked: HTTP {response.status_code}, not from the hub; a cache or a wheel must have it"
+    return hub_requests.hub_error(response, repository, revision) or NotChecked(
+        label, f"HTTP {response.status_code}, not from the hub; a cache or a wheel must have it"
     )

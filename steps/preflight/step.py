@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from steps.oci import reference
 from steps.oci.credentials import config_files
+from steps.preflight import outcomes
+from steps.preflight.outcomes import Outcomes
 from steps.preflight.settings import Result, Settings
 from steps.runtime.errors import BadInput, StepError, combine_errors
 from steps.runtime.imports import import_modules
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
 
-Outcomes = Iterator[str | StepError]
 RETRY = RetryPolicy(max_attempts=2, max_retry_after_seconds=120.0)
 """Attempts of a registry call: few, because the steps that need it retry longer."""
 
@@ -53,14 +54,14 @@ def preflight(settings: Settings) -> Result:
     errors: list[StepError] = []
     import_modules(MODULES)
     with concurrent.futures.ThreadPoolExecutor(len(CHECKS)) as pool:
-        for outcomes in pool.map(lambda check: list(_run_check(check, settings)), CHECKS):
-            for outcome in outcomes:
+        for found in pool.map(lambda check: list(_run_check(check, settings)), CHECKS):
+            for outcome in found:
                 (errors if isinstance(outcome, StepError) else checked).append(outcome)  # type: ignore[arg-type]
     for line in checked:
-        print(f"ok: {line}", flush=True)
+        print(outcomes.format_line(line), flush=True)
     if errors:
         raise combine_errors(errors)
-    return Result(f"all checks passed ({len(checked)})", checked)
+    return Result(outcomes.summarize(checked), [str(line) for line in checked])
 
 
 def _run_check(check: Callable[[Settings], Outcomes], settings: Settings) -> Outcomes:

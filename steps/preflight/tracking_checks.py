@@ -6,15 +6,14 @@ A server that does not respond is reported and is no error: the training continu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import requests
 
+from steps.preflight.outcomes import NotChecked, Outcomes
 from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError
 from steps.tune.tracking_tools import TOOLS, required_keys
 
-Outcomes = Iterator[str | StepError]
 TIMEOUT_SECONDS = 10.0
 SEARCH_PATH = "/api/2.0/mlflow/experiments/search"
 """MLflow's REST API: searches for one experiment."""
@@ -51,7 +50,7 @@ def _check(address: str) -> str | StepError:
         )
     except requests.RequestException as error:
         reason = connection_failure.classify(error).reason
-        return f"MLflow at {address} was not checked ({reason}); training continues without it"
+        return NotChecked(f"MLflow at {address}", f"{reason}; training continues without it")
     if response.status_code in (401, 403):
         return BadInput(
             f"MLflow at {address} does not accept the credentials ({response.status_code})",

@@ -76,7 +76,7 @@ def _training_errors(loaded: LoadedPlan) -> list[StepError]:
     if not compiled.needs_dryrun(loaded.plan):
         return []
     if importlib.util.find_spec("trl") is None:
-        print("ok: the settings of the training were not checked: trl is not installed; the step dryrun does")
+        print("not checked: the settings of the training (trl is not installed; the step dryrun checks them)")
         return []
     from steps.models.model import choose_device, prepare_libraries
     from steps.tune import rehearsal

@@ -301,7 +301,7 @@ def test_missing_read_permission_is_no_error(cluster: KubernetesServer, tmp_path
     assert [line.partition(" not")[0] for line in checks] == [
         "storage class fast was",
         "volume claim models was",
-        "quotas of the namespace were",
+        "the quota of the namespace was",
     ]
 
 

@@ -61,6 +61,4 @@ def test_server_that_does_not_respond_is_no_error(tmp_path: Path, server: Mlflow
     [message] = look(tmp_path, "mlflow", server.address)
     assert message == f"{server.address} returned 400, unlike MLflow; training continues without it"
     [message] = look(tmp_path, "mlflow", "http://127.0.0.1:9")
-    assert (
-        message == "MLflow at http://127.0.0.1:9 was not checked (Connection refused); training continues without it"
-    )
+    assert message == "MLflow at http://127.0.0.1:9 was not checked: Connection refused; training continues without it"

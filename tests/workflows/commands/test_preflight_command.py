@@ -51,7 +51,8 @@ def test_the_registry_is_checked_but_not_volumes(preflight: Callable[[str], Any]
     assert done.returncode == 0, done.stderr
     assert f"ok: {open_registry.address}/adapter accepts pushes" in done.stdout
     assert "rows" not in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("all checks passed")
+    assert "not checked: base model microsoft/phi-4" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 checks passed; not checked: base model")
 
 
 def test_a_failed_check_sets_the_exit_code(preflight: Callable[[str], Any], password_registry: Registry) -> None:

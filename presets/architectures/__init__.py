@@ -2,6 +2,6 @@
 
 from presets.architectures.config import Config, UnknownArchitecture
 from presets.architectures.describe import describe, is_known
-from presets.architectures.layers import Cache, Layers
+from presets.architectures.layers import EXPERT_LAYERS, Cache, Layers
 
-__all__ = ["Cache", "Config", "Layers", "UnknownArchitecture", "describe", "is_known"]
+__all__ = ["EXPERT_LAYERS", "Cache", "Config", "Layers", "UnknownArchitecture", "describe", "is_known"]

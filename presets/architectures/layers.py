@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from presets.facts import Linear
 
+EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
+"""Names of an expert's layers. PEFT adapts the experts if one of them is a target, even if only a shared expert has a
+linear layer of this name."""
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -62,8 +66,9 @@ class Layers:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the linear layers, each once."""
-        return tuple(dict.fromkeys(linear.name for linear in self.linears))
+        """Names of the linear layers, each once; of a mixture of experts, without the names of its experts' layers."""
+        names = dict.fromkeys(linear.name for linear in self.linears)
+        return tuple(name for name in names if not self.experts or name not in EXPERT_LAYERS)
 
 
 def linear(name: str, inputs: int, outputs: int, *, bias: bool = False) -> Part:

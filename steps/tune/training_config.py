@@ -134,6 +134,8 @@ def trainer_config(config: TrainingConfig, folder: Path, device: str, rows: int,
         arguments |= {"beta": config.beta, "disable_dropout": not config.lora["lora_dropout"]}
     else:
         arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        # Routers are frozen, and trl 1.16 fails for models without experts whose class can have some (Granite 4).
+        arguments["router_aux_loss_coef"] = 0.0
     if arguments.get("padding_free") and not arguments.get("packing"):
         arguments["max_length"] = None  # rows are truncated already; trl requires None
     try:

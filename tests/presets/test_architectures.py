@@ -82,7 +82,8 @@ def check(name: str) -> None:
     assert layers.parameters == model.num_parameters()
     found = Counter({(linear.name, linear.inputs, linear.outputs): linear.count for linear in layers.linears})
     assert found == linear_layers(model)
-    counted = sum(RANK * linear.count * (linear.inputs + linear.outputs) for linear in layers.linears)
+    adapted = [linear for linear in layers.linears if linear.name in layers.targets]
+    counted = sum(RANK * linear.count * (linear.inputs + linear.outputs) for linear in adapted)
     assert counted == adapter_parameters(model, layers.targets)
 
 

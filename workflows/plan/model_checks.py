@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import presets
+from presets.architectures import EXPERT_LAYERS
 from workflows.errors import Problem
 from workflows.plan.model import Plan
 from workflows.spec.training import ROOT
@@ -34,16 +35,21 @@ def _too_long(plan: Plan, model: presets.Model) -> Iterator[Problem]:
 
 
 def _experts(plan: Plan, model: presets.Model) -> Iterator[Problem]:
-    """Yield models with experts, unless the user chose the layers: most of their weights stay as they are."""
-    if not model.experts or not plan.origin("tuning.targetModules").startswith("preset"):
+    """Yield models with experts, unless the user chose other layers: most of their weights stay as they are."""
+    assert plan.tuning
+    targets = [name.rpartition(".")[2] for name in plan.tuning.target_modules]
+    unreachable = [name for name in targets if name in (*EXPERT_LAYERS, "all-linear")]
+    is_chosen = targets and not plan.origin("tuning.targetModules").startswith("preset")
+    if not model.experts or (is_chosen and not unreachable):
         return
     message = (
-        f"{model.name} is a mixture of {model.experts} experts, whose weights are three-dimensional parameters that "
-        "LoRA does not adapt"
+        f"{model.name} is a mixture of {model.experts} experts, whose weights are three-dimensional parameters; "
+        "vLLM does not serve their adapters"
     )
     reachable = [name for name in model.lora_targets if name in ATTENTION] or list(model.lora_targets)
     fix = f"adapt the other layers: LoraConfig.target_modules: [{', '.join(reachable)}]; or choose a dense model"
-    yield Problem(message, "tuning.preset.name", fix=fix)
+    path = f"{ROOT}.LoraConfig.target_modules" if is_chosen else "tuning.preset.name"
+    yield Problem(message, path, fix=fix)
 
 
 def _adapters(plan: Plan, model: presets.Model) -> Iterator[Problem]:

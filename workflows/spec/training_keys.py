@@ -321,7 +321,7 @@ TRAINING: Keys = {
     "debug": Unsupported(_DEVELOPERS),
     "skip_memory_metrics": FixedValue((True,), _DEVELOPERS),
     "model_init_kwargs": _never("model_init_kwargs", "write it under ModelConfig"),
-    "router_aux_loss_coef": Unsupported("presets for tuning are not mixtures of experts"),
+    "router_aux_loss_coef": Unsupported("the routers of a mixture of experts are not trained"),
     "chat_template_path": _never("chat_template_path", "write the template text as ModelConfig.chat_template"),
     "dataset_kwargs": _never("dataset_kwargs", "set tuning.input"),
     "shuffle_dataset": _never("shuffle_dataset", "write DatasetConfig.shuffle_dataset"),

@@ -228,9 +228,13 @@ def test_a_mixture_of_experts_needs_chosen_layers(tmp_path: Path, hub: Hub, argo
     refused = argotune("validate", file)
     assert refused.returncode == 2
     assert "is a mixture of 128 experts, whose weights are three-dimensional parameters" in refused.stderr
+    assert "vLLM does not serve their adapters" in refused.stderr
     assert "LoraConfig.target_modules: [q_proj, k_proj, v_proj, o_proj]" in refused.stderr
     chosen = argotune("plan", file, "--set", 'tuning.targetModules=["q_proj","v_proj"]')
     assert "mixture of" not in chosen.stderr
+    for name in ("gate_proj", "all-linear"):
+        refused = argotune("plan", file, "--set", f'tuning.targetModules=["q_proj","{name}"]')
+        assert refused.returncode == 2 and "target_modules: Qwen/Qwen3-30B-A3B is a mixture" in refused.stderr
 
 
 def test_rows_longer_than_the_context_are_refused(tmp_path: Path, hub: Hub, argotune: Argotune) -> None:

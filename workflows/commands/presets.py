@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from presets import Model, UnknownPreset, known_models, model, own
+from presets import Model, Prices, UnknownPreset, known_models, model, own
 from workflows.errors import InvalidInput, Problem, from_step_error
 
-_COLUMNS = ("NAME", "TUNING", "WEIGHTS", "CONTEXT", "LICENCE", "GATED")
+_COLUMNS = ("NAME", "TUNING", "WEIGHTS", "CONTEXT", "SERVED ON", "USD/HOUR", "LICENCE", "GATED")
 _WIDE = ("ARCHITECTURE", "REPOSITORY", "REVISION")
 EXAMPLES = """Examples:
+  # List all presets, or those with a word in their name, architecture or license
+  argotune presets
+  argotune presets ls qwen
   # Tune or serve any model of the hub: preset: {name: Qwen/Qwen3-8B}
   argotune presets add Qwen/Qwen3-8B
   # For a machine that cannot reach the hub
@@ -27,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.commands import compile as compiling
 
     parser.epilog = EXAMPLES
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    parser.set_defaults(output="table", site=None, word="")
+    verbs = parser.add_subparsers(dest="action", metavar="ACTION")
     listing = verbs.add_parser("ls", help="List all presets", description="List all presets")
+    listing.add_argument("word", nargs="?", default="", metavar="WORD", help="Word in name, architecture or license")
     formats = ["table", "wide", "name", "json", "yaml"]
     listing.add_argument("-o", "--output", choices=formats, default="table", help="Output format (default: table)")
     show = verbs.add_parser("show", help="Show one preset", description="Show one preset")
@@ -63,13 +68,27 @@ def run(args: argparse.Namespace) -> int:
             fix = f"did you mean {', '.join(error.near)}?" if error.near else preset_rules.how_to_add(args.name)
             raise InvalidInput(Problem(f'unknown preset "{args.name}"', fix=fix)) from None
         print(_dump(_facts(preset), args.output))
-    elif args.output == "name":
-        print("\n".join(preset.name for preset in known_models()))
-    elif args.output in ("json", "yaml"):
-        print(_dump([_facts(preset) for preset in known_models()], args.output))
     else:
-        _table(known_models(), wide=args.output == "wide")
+        _list([preset for preset in known_models() if _matches(preset, args.word)], args)
     return 0
+
+
+def _list(found: list[Model], args: argparse.Namespace) -> None:
+    if not found:
+        raise InvalidInput(Problem(f'no preset matches "{args.word}"', fix="argotune presets lists all"))
+    if args.output == "name":
+        print("\n".join(preset.name for preset in found))
+    elif args.output in ("json", "yaml"):
+        print(_dump([_facts(preset) for preset in found], args.output))
+    else:
+        from workflows.plan import site
+
+        _table(found, site.prices(args.site), wide=args.output == "wide")
+
+
+def _matches(preset: Model, word: str) -> bool:
+    names = (preset.name, *preset.aliases, preset.repository, preset.architecture, preset.licence)
+    return any(word.lower() in name.lower() for name in names)
 
 
 def _add(name: str, output: str | None) -> int:
@@ -144,14 +163,20 @@ def _dump(value: Any, form: str) -> str:
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True)).rstrip("\n")
 
 
-def _table(all_models: list[Model], *, wide: bool) -> None:
+def _table(all_models: list[Model], prices: Prices, *, wide: bool) -> None:
+    from workflows.spec import resource_rules
+
     rows = [(*_COLUMNS, *(_WIDE if wide else ()))]
     for preset in all_models:
+        size = resource_rules.smallest_server(preset)
+        price = prices.usd_per_hour.get(size.name) if size else None
         row = (
             preset.name,
             "deprecated" if preset.deprecated else "yes" if preset.tuning else "-",
             f"{preset.weights_gib:.1f}Gi",
             str(preset.context_length),
+            size.name if size else "-",
+            f"{price.regular:.2f}" if price else "-",
             preset.licence,
             "yes" if preset.gated else "-",
         )

@@ -124,6 +124,11 @@ def _room(machine: Sku) -> float:
     return machine.total_memory_gib * SERVING_SHARE
 
 
+def smallest_server(model: Model) -> Sku | None:
+    """Return the smallest current instance type of Azure that can serve the weights of a model; None if none can."""
+    return _smallest("azure", lambda size: _room(size) >= model.weights_gib)
+
+
 def _smallest(cloud: str, is_sufficient: Callable[[Sku], bool]) -> Sku | None:
     """Return the current instance type of a cloud with bfloat16 and the least sufficient memory; None if none is."""
     current = (

@@ -7,14 +7,14 @@ import subprocess
 import pytest
 from real_cluster import Cluster, pods_of
 
-STEPS = 40
+STEPS = 20
 
 
 def wait_for_checkpoints(cluster: Cluster, run: str) -> str:
     """Return the pod of tune once it is past its first checkpoints; the progress of its node is a minute late."""
     cluster.wait_for_node(run, "tune", "Running")
     pod = cluster.pod_of(run, "tune")
-    cluster.wait_for_line(pod, "step 15/")
+    cluster.wait_for_line(pod, "step 7/")
     return pod
 
 
@@ -49,7 +49,7 @@ def exhaust_memory(cluster: Cluster, pod: str) -> None:
 def test_tuning_resumes_at_its_checkpoint(cluster: Cluster, limited: Cluster, workspace, end):
     name = f"resumed-{end.__name__.replace('_', '-')}"
     submitter = limited if end is exhaust_memory else cluster
-    run = submitter.submit(workspace(name, max_steps=STEPS, training={"save_steps": 5, "logging_steps": 1}))
+    run = submitter.submit(workspace(name, max_steps=STEPS, training={"save_steps": 3, "logging_steps": 1}))
     end(cluster, wait_for_checkpoints(cluster, run))
     workflow = cluster.finish(run)
     assert workflow["status"]["phase"] == "Succeeded", cluster.argotune("status", run)

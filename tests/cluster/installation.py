@@ -25,14 +25,19 @@ def install(folder: Path, kubeconfig: str, registry: str) -> Cluster:
     site.write_text(yaml.safe_dump({"namespace": namespace, **site_profile(registry)}))
     cluster = Cluster(namespace, site, kubeconfig)
     cluster.apply(*_objects(cluster, folder))
-    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     rows = base64.b64encode(ROWS.read_bytes()).decode()
     cluster.apply(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "adapters"}, "spec": claim},
+        volume_claim("adapters"),
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "oncall-rows"},
          "binaryData": {"oncall.parquet": rows}},
     )  # fmt: skip
     return cluster
+
+
+def volume_claim(name: str) -> dict[str, Any]:
+    """Return a claim for adapters."""
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
 
 
 def uninstall(cluster: Cluster) -> None:

@@ -20,8 +20,8 @@ def wait_for_checkpoints(cluster: Cluster, run: str) -> str:
 
 @pytest.fixture(scope="module")
 def limited(cluster: Cluster) -> Cluster:
-    """The installation with a site profile that limits the memory of tune."""
-    limit = {"tune": {"resources": {"limits": {"memory": "4Gi"}}}}
+    """The installation with a site profile that limits the memory of tune, below its need and 2Gi of shared memory."""
+    limit = {"tune": {"resources": {"limits": {"memory": "2560Mi"}}}}
     return cluster.with_site("limited", lambda profile: profile["pods"].update(limit))
 
 

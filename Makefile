@@ -30,7 +30,8 @@ test-slow: $(VENV)/.installed-dev test-tools  ## long variants of shorter tests,
 	$(PYTEST) -m "slow and not cluster"
 
 test-cluster: $(VENV)/.installed-dev  ## tests on the cluster of KUBECONFIG (CONTRIBUTING.md, "Cluster tests")
-	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile -o faulthandler_timeout=1800 -m cluster tests/cluster \
+	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+		-o faulthandler_timeout=1800 -m cluster tests/cluster \
 		--ignore tests/cluster/test_control_plane.py
 	$(VENV)/bin/python -m pytest -m cluster tests/cluster/test_control_plane.py
 	$(VENV)/bin/python -m pytest -m cluster tests/lint_differential

@@ -25,6 +25,7 @@ from steps.download.transfer import RETRY, DownloadedFile, ProgressMeter, Stoppe
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import Sleep, retry_call
+from steps.runtime.signatures import without_signatures
 
 T = TypeVar("T")
 MAX_CONNECTIONS = 4
@@ -144,8 +145,11 @@ def _to_targets(
 
 
 def _file_name(file: RemoteFile) -> str:
-    """Return a name that begins with a digest of the URL, since base names are often equal ("0000.parquet")."""
-    key = file.url if isinstance(file, HttpFile) else file.shown
+    """Return a name that begins with a digest of the URL, since base names are often equal ("0000.parquet").
+
+    A renewed signature does not change it, so that the download is found again.
+    """
+    key = without_signatures(file.url) if isinstance(file, HttpFile) else file.shown
     path = urlsplit(key).path if isinstance(file, HttpFile) else key
     base = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(path.rpartition("/")[2]))[-100:]
     return f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{base or 'file'}"

@@ -28,6 +28,7 @@ from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
 from steps.runtime.redaction import redact, redact_secrets
 from steps.runtime.references import without_references
+from steps.runtime.signatures import without_signatures
 
 S = TypeVar("S", bound=Options)
 R = TypeVar("R")
@@ -255,7 +256,7 @@ def _write_record(name: str, settings: Options, result: Any, started: float) -> 
 
 def _settings_digest(settings: Options) -> str:
     """Return a digest that differs for `?file=1` and `?file=2`, but not for a renewed signature of a URL."""
-    return files.sha256_text(json.dumps(redact_secrets(as_json(settings)), sort_keys=True))
+    return files.sha256_text(json.dumps(redact_secrets(without_signatures(as_json(settings))), sort_keys=True))
 
 
 def _record_file(name: str, settings: Options) -> Path:

@@ -17,7 +17,6 @@ _SECRET_KEY = re.compile(
     r"token(?!i[sz])|secret|passw|passphrase|credential|authorization|bearer|cookie|connectionstring"
     r"|(?:api|private|access|account|shared|signing)key"
 )
-_SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
 _SECRET_IN_TEXT = [
     # https://user:password@host
     (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
@@ -54,11 +53,6 @@ def redact(value: Any) -> Any:
 def redact_secrets(value: Any) -> Any:
     """Return a copy like that of ``redact``, with those parameters of queries that do not look like secrets."""
     return _redact(value, _redact_secrets, hide=False)
-
-
-def is_signature(name: str) -> bool:
-    """Return True if a query parameter of this name grants access to the URL by itself."""
-    return name.lower() in _SIGNATURES
 
 
 def _redact(value: Any, redact_text: Callable[[str], str], *, hide: bool, key: str = "") -> Any:

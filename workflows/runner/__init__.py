@@ -92,8 +92,9 @@ def resume(
 
     Args:
         folder: the run directory.
-        document: the current document, which must be the one of the run; None to skip this check.
-        answers: answers to ``suspend`` templates. All other parameters keep their values.
+        document: the current document, which must be the one of the run, except for signatures of URLs; None to skip
+            this check.
+        answers: answers to ``suspend`` templates, and URLs with a new signature. Other parameters keep their values.
         observer: as in ``start``.
         timing: as in ``start``.
 
@@ -101,6 +102,7 @@ def resume(
         InvalidInput: there is no run, it is running, ``document`` differs (with the paths), or no ``suspend``
             template has the parameter of an answer.
     """
+    from steps.runtime.signatures import without_signatures
     from workflows.errors import InvalidInput, Problem
     from workflows.runner import state as states
     from workflows.runner import validation
@@ -109,17 +111,21 @@ def resume(
         states.read(folder)
     with states.locked(folder):
         run = states.load(folder.absolute())
-        if document is not None:
-            new = _with_parameters(document, run.state.parameters)
-            changed = states.changed_paths(_identity(run.document), _identity(new))
-            if changed:
-                fix = "start a new run, or resume with the document of this run"
-                raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
+        answers = dict(answers or {})
+        renewed = _renewed_urls(run.state.parameters, answers)
+        new = _with_parameters(document or run.document, run.state.parameters | renewed)
+        changed = states.changed_paths(*(without_signatures(_identity(item)) for item in (run.document, new)))
+        if changed:
+            fix = "start a new run, or resume with the document of this run"
+            raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
+        if new["spec"] != run.document["spec"]:
+            run.document["spec"] = new["spec"]
+            run.save_document()
         volumes = {key: Path(path) for key, path in run.state.volumes.items()}
         workflow = _parse(run.document, run.folder, {}, volumes)
-        if problems := validation.check_answers(workflow, answers or {}):
+        if problems := validation.check_answers(workflow, {k: v for k, v in answers.items() if k not in renewed}):
             raise InvalidInput(problems)
-        run.state.parameters |= answers or {}
+        run.state.parameters |= answers
         _clean_up(run, timing)
         return _run(workflow, run, observer, timing)
 
@@ -215,6 +221,17 @@ def _with_parameters(document: dict[str, Any], parameters: Mapping[str, str]) ->
         if parameter["name"] in parameters:
             parameter["value"] = parameters[parameter["name"]]
     return new
+
+
+def _renewed_urls(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """Return the new values that differ from the old ones only by signatures of URLs."""
+    from steps.runtime.signatures import without_signatures
+
+    return {
+        name: value
+        for name, value in new.items()
+        if value != old.get(name, value) and without_signatures(value) == without_signatures(old[name])
+    }
 
 
 def _identity(document: dict[str, Any]) -> dict[str, Any]:

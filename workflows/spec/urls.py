@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from steps.data.formats import file_names
 from steps.data.locations.location import InvalidLocation, is_single_file, parse
 from steps.runtime import addresses
-from steps.runtime.redaction import is_signature
+from steps.runtime.signatures import is_signature
 from workflows.spec.findings import Findings
 
 _CHECKSUM = re.compile(r"sha256=[0-9a-fA-F]{64}")

@@ -1,4 +1,4 @@
-"""No file of a local run has the signature of a URL, except one, until the run succeeds."""
+"""Signatures of URLs can be renewed on resume; no file has one, except one file until the run succeeds."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import trainable_model
 from parquet_server import ParquetServer
+
+from steps.download.fetch import fetch_all
 
 SIGNATURE = "s3cr3t%2Fvalue"
 WORKSPACE = """\
@@ -41,7 +43,7 @@ def leaks(folder: Path) -> set[str]:
     return {path.name for path, text in texts.items() if "s3cr3t" in text}
 
 
-def test_only_one_file_of_an_unfinished_run_has_the_signature(
+def test_a_run_resumes_with_renewed_signatures_and_only_one_file_has_them(
     argotune: Callable[..., Any], parquet_server: ParquetServer, tmp_path: Path
 ) -> None:
     trainable_model.write_rows(tmp_path / "a.parquet", trainable_model.chat_rows(4))
@@ -65,10 +67,26 @@ def test_only_one_file_of_an_unfinished_run_has_the_signature(
     assert leaks(folder) == {"url-queries.json"}
     assert stat.S_IMODE((folder / "url-queries.json").stat().st_mode) == 0o600
 
-    parquet_server.put(second, content)
+    renewed = [path.replace(SIGNATURE, f"renewed-{SIGNATURE}&se=2027-01-01") for path in (first, second)]
+    for path in renewed:
+        parquet_server.put(path, content)
+    other = document.read_text().replace(first, first.replace("a.parquet?", "a.parquet?file=2&"))
+    document.write_text(other)
+    refused = argotune("run", document, "--resume", **environment)
+    assert "changed since the run was started" in refused.stderr
+    document.write_text(
+        other.replace("a.parquet?file=2&", "a.parquet?").replace(first, renewed[0]).replace(second, renewed[1])
+    )
     resumed = argotune("run", document, "--resume", **environment)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert (folder / "volumes" / "work" / "report" / "report.html").exists()
     assert leaks(folder) == set()
     assert "s3cr3t" not in ended.stdout + ended.stderr + resumed.stdout + resumed.stderr
-    assert {seen.path for seen in parquet_server.seen} == {first, second}
+    assert {seen.path for seen in parquet_server.seen} <= {first, second, *renewed}
+
+
+def test_a_finished_download_is_found_under_a_renewed_signature(parquet_server: ParquetServer, tmp_path: Path) -> None:
+    urls = [parquet_server.put(f"/a.parquet?sig={time}&se={time}", b"rows") for time in "12"]
+    [old], [new] = (fetch_all([url], tmp_path, allow_private_hosts=True) for url in urls)
+    assert (old.path, old.sha256) == (new.path, new.sha256)
+    assert not parquet_server.requests_for("/a.parquet?sig=2&se=2")

@@ -24,8 +24,8 @@ def tasks(document: dict) -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("values", PLANS.values(), ids=PLANS)
-def test_each_step_accepts_its_arguments(values):
-    """The step's own parser reads the arguments, with values for Argo's placeholders."""
+def test_each_step_accepts_its_arguments(values, tmp_path):
+    """The step's own parser reads the arguments and files, with values for Argo's placeholders."""
     document = compiled(values)
     parameters = {item["name"]: item["value"] for item in document["spec"].get("arguments", {}).get("parameters", [])}
     for template in document["spec"]["templates"]:
@@ -33,6 +33,10 @@ def test_each_step_accepts_its_arguments(values):
             continue
         module = importlib.import_module(template["container"]["command"][2] + ".settings")
         words = [filled(word, parameters) for word in template["container"]["args"]]
+        for artifact in template["inputs"].get("artifacts", []) if "inputs" in template else []:
+            file = tmp_path / f"{template['name']}-{artifact['name']}"
+            file.write_text(filled(artifact["raw"]["data"], parameters))
+            words = [str(file) if word == artifact["path"] else word for word in words]
         entrypoint.parse(module.Settings, words, template["name"])
 
 

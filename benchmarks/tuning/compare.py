@@ -67,14 +67,14 @@ def write_rows(file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    examples = pq.read_print_table(ROOT / "examples" / "data" / "oncall.parquet").column("messages").to_pylist()
+    examples = pq.read_table(ROOT / "examples" / "data" / "oncall.parquet").column("messages").to_pylist()
     rng = random.Random(SEED)
     rows = []
     for _ in range(ROWS):
         turns = [rng.choice(examples) for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3, 4, 6]))]
         rows.append([message for turn in turns for message in turn if message["role"] != "system"])
     file.parent.mkdir(parents=True)
-    pq.write_print_table(pa.table({"messages": rows}), file)
+    pq.write_table(pa.table({"messages": rows}), file)
 
 
 def kaito_like(work: Path) -> dict[str, Any]:

@@ -77,18 +77,21 @@ def packed_attention(
         if attention_mask is None:
             attention_mask = _window(query.shape[2], sliding_window, query.device)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    lengths = _row_lengths(cu_seq_lens_q)
     rows = []
-    for start, end in pairwise(_to_list(cu_seq_lens_q)):
-        row_query, row_key, row_value = (states[:, :, start:end] for states in (query, key, value))
-        mask = _window(end - start, sliding_window, query.device)
+    # Slices would each fill a gradient of the whole batch with zeros; the gradient of split is one concatenation.
+    for row_query, row_key, row_value in zip(
+        *(states.split(lengths, 2) for states in (query, key, value)), strict=True
+    ):
+        mask = _window(row_query.shape[2], sliding_window, query.device)
         rows.append(sdpa_attention_forward(module, row_query, row_key, row_value, mask, **kwargs)[0])
     return torch.cat(rows, dim=1), None
 
 
 @lru_cache(maxsize=1)
-def _to_list(cu_seq_lens: Any) -> list[int]:
+def _row_lengths(cu_seq_lens: Any) -> list[int]:
     """Convert once per step instead of once per layer, since this synchronizes with the GPU."""
-    return list(cu_seq_lens.tolist())
+    return [end - start for start, end in pairwise(cu_seq_lens.tolist())]
 
 
 def _mask(**kwargs: Any) -> Any:

@@ -22,6 +22,7 @@ from steps.tune import (
     batching,
     checkpoints,
     dpo,
+    fused_lora,
     ignored_logits,
     liger,
     lora_init,
@@ -31,6 +32,7 @@ from steps.tune import (
     training_config,
 )
 from steps.tune.checkpoints import Checkpoint
+from steps.tune.fused_lora import GIB
 from steps.tune.launcher import TERMINATED
 from steps.tune.process_group import DistributedContext
 from steps.tune.settings import Settings
@@ -161,7 +163,11 @@ def _create_trainer(
         attn_implementation=row_attention if batching.is_padding_free(arguments) else "",
         sharded=sharded,
     )
-    return new_trainer(model, tokenizer, dataset, arguments, config)
+    trainer = new_trainer(model, tokenizer, dataset, arguments, config)
+    if device == "cpu" and not sharded:
+        layers, kept = fused_lora.fuse(trainer.model)
+        print(f"fused: {layers} layers with an adapter, {kept / GIB:.2f} GiB of dequantized weights kept", flush=True)
+    return trainer
 
 
 def new_trainer(model: Any, tokenizer: Any, dataset: Any, arguments: Any, config: TrainingConfig) -> Any:

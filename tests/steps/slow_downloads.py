@@ -22,12 +22,22 @@ def kill_mid_transfer(proxy: SlowProxy, url: str, folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", FETCH, url, folder], start_new_session=True)
     try:
         assert proxy.exhausted.wait(60), "the download ended"
+        wait_for_bytes(folder)
         process.send_signal(signal.SIGKILL)
         process.wait()
         # The reader notices the end of its parent, although it waits for bytes.
         wait_for_group(process.pid)
     finally:
         process.kill()
+
+
+def wait_for_bytes(folder: Path) -> None:
+    """Wait until a part of a file is on disk: the proxy is ahead of the reader."""
+    for _ in range(1200):
+        if any(partial.stat().st_size for partial in folder.glob("*.partial")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing was written")
 
 
 def wait_for_group(group: int) -> None:

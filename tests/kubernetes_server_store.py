@@ -87,6 +87,14 @@ class Store:
                 new["metadata"]["namespace"] = key[2]
             return self._commit(resource, key, old, new, old.owners if old else {})
 
+    def drop(self, document: Object) -> None:
+        """Delete an object if it exists."""
+        with self.changed:
+            metadata = document["metadata"]
+            key = self.key(self.resource_of(document), metadata.get("namespace", "default"), metadata["name"])
+            if record := self.records.get(key):
+                self.delete(record, {})
+
     def read(self, plural: str, name: str, namespace: str = "default") -> Object | None:
         """An object, or None."""
         with self.changed:

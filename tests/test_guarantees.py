@@ -173,7 +173,7 @@ FILES = (
     }),
     ("signed URLs in the files of a run", "in one file, readable by the owner only, until the run succeeds", {
         "workflows/runner/test_runner_files": ["test_only_the_owner_can_read_document_and_state"],
-        "download/test_signed_urls_of_runs": ["test_only_one_file_of_an_unfinished_run_has_the_signature"],
+        "download/test_signed_urls_of_runs": ["test_a_run_resumes_with_renewed_signatures_and_only_one_file_has_them"],
         "runtime/test_query_values": ["test_no_text_about_a_url_has_a_value_of_its_query"],
     }),
     ("a password in a parameter (-p)", "rejected", {

@@ -27,6 +27,8 @@ def fuse(model: Any) -> tuple[int, int]:
     quantized = [layer.base_layer for layer in layers if _quant_state(layer.base_layer) is not None]
     size = sum(_quant_state(base).shape.numel() * _quant_state(base).dtype.itemsize for base in quantized)
     keep = size <= MAX_KEPT_GIB * GIB
+    for base in quantized:
+        base.support_avx512bf16_for_cpu = False  # the library would repack the weights for inference
     for layer in layers:
         layer.forward = MethodType(_make_forward(layer, keep), layer)
     return len(layers), size if keep else 0
@@ -60,12 +62,21 @@ def _make_forward(layer: Any, keep: bool) -> Any:
     weight = _KeptWeight(base) if keep and _quant_state(base) is not None else _Weight(base)
 
     def forward(self: Any, states: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.disable_adapters or self.merged or args or kwargs:
+        dtype = _dtype(states)
+        another_dtype = getattr(base, "compute_dtype", None) not in (None, dtype)  # as the user configured
+        if self.disable_adapters or self.merged or another_dtype or args or kwargs:
             return plain(states, *args, **kwargs)
         down, up = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        return _function().apply(states, weight, base.bias, down, up, self.scaling[adapter])
+        return _function().apply(states, dtype, weight, base.bias, down, up, self.scaling[adapter])
 
     return forward
+
+
+def _dtype(states: Any) -> Any:
+    """Return the dtype that the products are computed in."""
+    import torch
+
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else states.dtype
 
 
 class _Weight:
@@ -115,8 +126,9 @@ def _define() -> Any:
         """``states @ weight.T + scaling * states @ down.T @ up.T`` with a frozen weight."""
 
         @staticmethod
-        def forward(ctx: Any, states: Any, weight: _Weight, bias: Any, down: Any, up: Any, scaling: float) -> Any:
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else states.dtype
+        def forward(
+            ctx: Any, states: Any, dtype: Any, weight: _Weight, bias: Any, down: Any, up: Any, scaling: float
+        ) -> Any:
             with torch.autocast("cpu", enabled=False):
                 flat = states.reshape(-1, states.shape[-1]).to(dtype)
                 low = flat @ down.to(dtype).t()
@@ -140,6 +152,6 @@ def _define() -> Any:
                     states_gradient = gradient @ ctx.weight(dtype)
                     states_gradient.addmm_(low_gradient, down.to(dtype))
                     states_gradient = states_gradient.view(ctx.shape).to(ctx.dtype)
-            return states_gradient, None, None, down_gradient, up_gradient, None
+            return states_gradient, None, None, None, down_gradient, up_gradient, None
 
     return LoraLinear

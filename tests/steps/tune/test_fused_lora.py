@@ -31,6 +31,13 @@ def make_model(*, quantized: bool = True, **lora: Any) -> Any:
     return model
 
 
+def compute_in(model: Any, dtype: Any) -> None:
+    """Set the dtype of the quantized products, as ``bnb_4bit_compute_dtype`` does."""
+    for module in model.modules():
+        if hasattr(module, "quant_state"):
+            module.compute_dtype = dtype
+
+
 def run(model: Any, states: Any) -> dict[str, Any]:
     """Return the output and the gradients of input and adapter."""
     states = states.clone().requires_grad_()
@@ -67,6 +74,7 @@ def test_autocast_computes_in_its_dtype() -> None:
     import torch
 
     model = make_model()
+    compute_in(model, torch.bfloat16)
     states = torch.randn(3, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = run(model, states)

@@ -91,8 +91,10 @@ print("HEAVY", sorted(heavy & set(sys.modules)))
 def test_presets_are_listed(capsys):
     assert cli.main(["presets", "ls"]) == 0
     header, *rows = capsys.readouterr().out.splitlines()
-    assert header.split() == ["NAME", "TUNING", "WEIGHTS", "CONTEXT", "LICENCE", "GATED"]
-    assert ["phi-4", "yes", "27.3Gi", "16384", "MIT", "-"] in [row.split() for row in rows]
+    assert header.split() == ["NAME", "TUNING", "WEIGHTS", "CONTEXT", "SERVED", "ON", "USD/HOUR", "LICENCE", "GATED"]
+    assert ["phi-4", "yes", "27.3Gi", "16384", "Standard_NV72ads_A10_v5", "6.52", "MIT", "-"] in [
+        row.split() for row in rows
+    ]
     assert cli.main(["presets", "ls", "-o", "name"]) == 0
     assert [row.split()[0] for row in rows] == capsys.readouterr().out.split()
     assert cli.main(["presets", "ls", "-o", "wide"]) == 0

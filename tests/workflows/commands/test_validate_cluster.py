@@ -71,6 +71,7 @@ EXISTING = {
 @pytest.fixture
 def cluster(cluster, monkeypatch):
     monkeypatch.delenv("KUBECONFIG")
+    cluster.drop(resource("v1", "PersistentVolumeClaim", "argotune-models"))
     return cluster
 
 

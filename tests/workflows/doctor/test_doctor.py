@@ -103,7 +103,9 @@ def doctor(cluster: KubernetesServer, tmp_path: Path, capsys: pytest.CaptureFixt
 
     def run(*changes: Object, without: tuple[str, str] = ("", ""), **profile: Any) -> Any:
         for document in {key(item): item for item in [*COMPLETE, *changes]}.values():
-            if key(document) != without:
+            if key(document) == without:
+                cluster.drop(document)
+            else:
                 cluster.put(document)
         site = tmp_path / "site.yaml"
         accounts = {"rollout": "argotune-rollout"}

@@ -17,6 +17,7 @@ from workflows.lint.rules.rule import Violation
 MAX_DOCUMENT_BYTES = 1024 * 1024
 _APPROVES = re.compile(r"approv|confirm|review|gate|sign-?off", re.IGNORECASE)
 _NOT_SECRET = re.compile(r"(?i)_?(file|path|dir|url|name|id|namespace|endpoint|enabled|limit|count|length)$")
+_FILE = re.compile(r"(/[a-z0-9_.-]+)+/?")
 _PARAMETER = re.compile(r"(?:tasks|steps)\.([^.]+)\.outputs\.parameters\.([^.]+)")
 
 
@@ -135,7 +136,7 @@ def _has_default(task: Task, name: str) -> bool:
 
 
 def _secret(name: str, value: object, path: str) -> Iterator[Violation]:
-    if not isinstance(value, str) or not value or "{{" in value or _NOT_SECRET.search(name):
+    if not isinstance(value, str) or not value or "{{" in value or _NOT_SECRET.search(name) or _FILE.fullmatch(value):
         return
     # As key and value: redact_secrets distinguishes counts (MAX_NEW_TOKENS: 128) from tokens.
     if redact_secrets({name: value}) != {name: value}:

@@ -64,13 +64,21 @@ def _pages(path: Path, chunk: Any) -> list[Page]:
 
 
 def _text_chunks(parquet: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[Any]:
-    metadata = parquet.metadata.row_group(group)
-    for number in range(metadata.num_columns if metadata.num_rows else 0):
-        chunk = metadata.column(number)
-        if chunk.physical_type == "BYTE_ARRAY" and any(
-            f"{chunk.path_in_schema}.".startswith(f"{c}.") for c in columns
-        ):
-            yield chunk
+    if not parquet.metadata.row_group(group).num_rows:
+        return
+    for number, column in enumerate(parquet.schema):
+        if column.physical_type == "BYTE_ARRAY" and any(f"{column.path}.".startswith(f"{c}.") for c in columns):
+            yield _chunk(parquet, group, number)
+
+
+def _chunk(parquet: pq.ParquetFile, group: int, number: int) -> Any:
+    """Return the metadata of a column chunk.
+
+    ``RowGroupMetaData.column`` ends the process (SIGABRT) if this metadata is damaged: pyarrow 26 does not catch the
+    exception of C++. A reader of no rows, which decodes nothing, interprets the same metadata and raises an error.
+    """
+    list(parquet.reader.iter_batches(0, row_groups=[group], column_indices=[number], use_threads=False))
+    return parquet.metadata.row_group(group).column(number)
 
 
 def _longest_entry(path: Path, group: int, leaf: str) -> int:
@@ -121,17 +129,19 @@ def _most_values(parquet: pq.ParquetFile, group: int, chunk: Any) -> int:
     """Return the largest number of values of a row; all of the group's if no shorter column has as many."""
     import pyarrow.compute as pc
 
-    metadata = parquet.metadata.row_group(group)
-    if metadata.num_rows == chunk.num_values:
+    if parquet.metadata.row_group(group).num_rows == chunk.num_values:
         return 1
     column = chunk.path_in_schema.partition(".")[0]
-    siblings = [metadata.column(number) for number in range(metadata.num_columns)]
+    siblings = [
+        _chunk(parquet, group, number)
+        for number, other in enumerate(parquet.schema)
+        if other.path.startswith(f"{column}.") and other.path != chunk.path_in_schema
+    ]
     small = [
         other
         for other in siblings
-        if other.path_in_schema.startswith(f"{column}.") and other.path_in_schema != chunk.path_in_schema
-        and other.num_values == chunk.num_values and other.total_uncompressed_size < MAX_ROW_BYTES // 64
-    ]  # fmt: skip
+        if other.num_values == chunk.num_values and other.total_uncompressed_size < MAX_ROW_BYTES // 64
+    ]
     if not small:
         return int(chunk.num_values)
     leaf = min(small, key=lambda other: other.total_uncompressed_size).path_in_schema

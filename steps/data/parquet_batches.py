@@ -50,9 +50,10 @@ def read_batches(path: Path, columns: Sequence[str], batch_bytes: int = MAX_BATC
 
 
 def _max_row_bytes(parquet: pq.ParquetFile) -> float:
-    """Return the maximum bytes per row by the footer, which counts repeated texts once."""
+    """Return the maximum bytes per row by the footer, which counts repeated texts once; at least 1."""
     groups = (parquet.metadata.row_group(number) for number in range(parquet.num_row_groups))
-    return max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0) or 1.0
+    sizes = (group.total_byte_size / group.num_rows for group in groups if group.num_rows)
+    return max(1.0, max(sizes, default=1.0))
 
 
 def _split_batch(pending: list[pa.RecordBatch], size: int, batch_bytes: int) -> Iterator[pa.RecordBatch]:

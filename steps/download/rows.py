@@ -276,7 +276,7 @@ def _detect_format(file: DataFile) -> Format:
     try:
         with pq.ParquetFile(file.path) as parquet:
             schema, count = parquet.schema_arrow, parquet.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         if "ncrypt" in str(error):
             raise BadInput(f"{file.name}: an encrypted parquet file, which is not supported", ENCRYPTED_FIX) from error
         raise BadInput(f"{file.name}: a damaged parquet file ({_first_line(error)})", "write it again") from error

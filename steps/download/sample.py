@@ -92,7 +92,7 @@ def _sample_parquet(target: Target) -> DownloadedFile | None:
                 rows += batch.num_rows
                 if rows >= MAX_ROWS:
                     break
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         target.path.unlink(missing_ok=True)
         return None  # The reader of the whole file describes what is wrong.
     if rows < metadata.num_rows:

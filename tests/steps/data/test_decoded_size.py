@@ -55,6 +55,42 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
     assert int(memory) < 600
 
 
+def replace_in_footer(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    assert old in content[begin:]
+    footer = content[begin:-8].replace(old, new, 1)
+    path.write_bytes(content[:begin] + footer + len(footer).to_bytes(4, "little") + content[-4:])
+
+
+def test_damaged_metadata_of_a_column_chunk_is_an_error(tmp_path):
+    """A histogram of a wrong length, on which pyarrow aborts the process when asked for the column chunk."""
+    path = write(tmp_path / "a.parquet", conversations(["a", "b"], [[0, 1]] * 4))
+    levels = b"\0\0\0\0\x10"  # definition levels 0 to 4 of 8 values
+    replace_in_footer(path, b"\x56" + levels, b"\x66\0" + levels)
+    code = """
+import sys
+from pathlib import Path
+from steps.data.parquet_batches import read_batches
+try:
+    for _ in read_batches(Path(sys.argv[1]), ["messages"]): pass
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.partition(",")[0]) == (0, "Definition level histogram size mismatch")
+
+
+def test_a_negative_size_of_a_row_group_is_ignored(tmp_path):
+    path = write(tmp_path / "a.parquet", conversations(["a", "b"], [[0, 1]] * 4))
+    size = pq.read_metadata(path).row_group(0).total_byte_size
+    assert 64 <= size < 8192  # two bytes as a varint
+    old, new = (bytes([0x16, number & 0x7F | 0x80, number >> 7]) for number in (2 * size, 2 * size - 1))
+    replace_in_footer(path, old, new)
+    assert pq.read_metadata(path).row_group(0).total_byte_size == -size
+    assert sum(len(batch) for batch in read_batches(path, ["messages"])) == 4
+
+
 def test_a_text_that_many_rows_repeat_is_read_in_small_batches(tmp_path):
     path = write(tmp_path / "a.parquet", conversations(["a" * MB, "b"], [[1, 0]] * 200))
     rows = 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import format_files
@@ -20,7 +23,7 @@ CHATS = [
     for n in range(8)
 ]
 PAIRS = [{"prompt": f"is {n},\nor not?", "completion": f'"{n}"', "id": n} for n in range(8)]
-FORMATS = ("jsonl", "json", "csv", "arrow", "arrows", "feather", "tar", "jsonl.gz", "csv.zst", "parquet.gz")
+FORMATS = ("jsonl", "json", "csv", "arrow", "arrows", "feather", "tar", "jsonl.gz", "csv.zst", "parquet", "parquet.gz")
 
 
 def encode(suffix: str) -> bytes:
@@ -41,11 +44,19 @@ def read_rows(path: Path) -> None:
     rows.normalize(data, lambda batch: None)
 
 
+def damage_footer(chance: random.Random, content: bytes) -> bytes:
+    """Return parquet with a mutated footer of the stated length, which is interpreted."""
+    begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    footer = mutate_bytes(chance, content[begin:-8])
+    return content[:begin] + footer + len(footer).to_bytes(4, "little") + content[-4:]
+
+
 def run(folder: Path, suffix: str, count: int) -> None:
     content, chance, errors = encode(suffix), random.Random(suffix), 0
     for number in range(count):
         path = folder / f"a.{suffix}"
-        path.write_bytes(mutate_bytes(chance, content))
+        damage = damage_footer if suffix == "parquet" and number % 2 else mutate_bytes
+        path.write_bytes(damage(chance, content))
         (folder / "last").write_bytes(path.read_bytes())  # for the case that it crashes the process
         use = conversion.ColumnUse.of({})
         try:
@@ -63,12 +74,20 @@ def run(folder: Path, suffix: str, count: int) -> None:
     assert errors > count // 10
 
 
+def run_process(folder: Path, suffix: str, count: int) -> None:
+    """Run in another process, because pyarrow aborts the process on some damaged parquet."""
+    code = f"import pathlib, test_fuzz_formats as t; t.run(pathlib.Path({str(folder)!r}), {suffix!r}, {count})"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"exit code {done.returncode}, file {folder / 'last'}\n{done.stderr[-3000:]}"
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
-    run(tmp_path, suffix, 60)
+    (run_process if suffix == "parquet" else run)(tmp_path, suffix, 60)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_many_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
-    run(tmp_path, suffix, fuzz.SLOW)
+    (run_process if suffix == "parquet" else run)(tmp_path, suffix, fuzz.SLOW)

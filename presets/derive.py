@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from presets import loader
 from presets.architectures import Config, Layers, UnknownArchitecture, describe, is_known
 from presets.facts import Model
@@ -58,9 +60,16 @@ def derive(hub: HubMetadata) -> Model:
     if not isinstance(architecture, str) or not architecture:
         raise NotAModel("config.json names no architecture")
     try:
-        values = _sizes(config)
+        return _derive(hub, config, architecture)
     except UnknownArchitecture as error:
         raise NotAModel(str(error)) from None
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise NotAModel(f"config.json has impossible sizes ({fields})") from None
+
+
+def _derive(hub: HubMetadata, config: Config, architecture: str) -> Model:
+    values = _sizes(config)
     layers, unknown = _layers(config)
     known = loader.find_packaged(hub.repository)
     quantization = _quantization(hub.config)

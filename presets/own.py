@@ -45,6 +45,13 @@ def invalid() -> list[InvalidPreset]:
     return [problem for file in _files() for problem in _read(*_key(file))[1]]
 
 
+def read_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, Model]]:
+    """Yield the valid presets of directories, with their files."""
+    for file in _files(folders):
+        if model := _read(*_key(file))[0]:
+            yield file, model
+
+
 def find(name: str) -> Model | None:
     """Return the preset of the directories in use with this name, id, or id and revision."""
     matching = (model for file in _files() if (model := _read(*_key(file))[0]) and _has_name(model, name))
@@ -86,8 +93,8 @@ def as_yaml(model: Model) -> str:
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _files() -> Iterator[Path]:
-    for folder in _Folders.current:
+def _files(folders: Iterable[Path] | None = None) -> Iterator[Path]:
+    for folder in _Folders.current if folders is None else folders:
         if folder.is_dir():
             yield from sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")})
 

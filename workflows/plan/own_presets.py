@@ -15,12 +15,13 @@ def use(site_file: str | None, files: Iterable[str] = ()) -> None:
     """Find the presets of a site profile and those next to Workspace files; the latter win.
 
     Raises:
-        InvalidInput: with all problems of the site profile's field, and of preset files.
+        InvalidInput: with all problems of the site profile's field, and of preset files; directories next to the
+            Workspaces have different presets of one name.
     """
-    adjacent = [Path(file).parent / preset_rules.FOLDER for file in files if file != "-"]
+    adjacent = list(dict.fromkeys(Path(file).parent / preset_rules.FOLDER for file in files if file != "-"))
     configured = site.presets_folder(site_file)
     own.use_folders(dict.fromkeys([*adjacent, *([configured] if configured else [])]))
-    if problems := list(_problems()):
+    if problems := [*_problems(), *_ambiguous(adjacent)]:
         raise InvalidInput(problems)
 
 
@@ -28,3 +29,13 @@ def _problems() -> Iterator[Problem]:
     for found in own.invalid():
         fix = "correct the file, or write it again with argotune presets add ORG/NAME -o FILE"
         yield Problem(found.message, path=found.field, file=found.file, fix=fix)
+
+
+def _ambiguous(folders: Iterable[Path]) -> Iterator[Problem]:
+    """Yield presets whose name another directory gives to another model: which one a Workspace means is not known."""
+    first: dict[str, tuple[Path, own.Model]] = {}
+    for file, model in own.read_folders(folders):
+        earlier, known = first.setdefault(model.name.lower(), (file, model))
+        if known != model and earlier.parent != file.parent:
+            message = f"preset {model.name} differs from that in {earlier}"
+            yield Problem(message, path="name", file=str(file), fix="rename one, or use separate commands")

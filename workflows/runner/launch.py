@@ -200,9 +200,10 @@ def _output_files(template: Template, mounts: Mounts, tags: Scope) -> dict[str, 
 
 
 def _write_inputs(template: Template, mounts: Mounts, tags: Scope, private: Path) -> list[Path]:
-    """Write the files that the document contains, and delete those of attempts that were killed.
+    """Write the files that the document contains; return those to delete when the attempt ends.
 
-    They can have queries of URLs, which grant access: only the owner can read them, while the attempt runs.
+    They can have queries of URLs, which grant access: only the owner can read them, while the attempt runs. Files on a
+    volume stay: other pods can read them, and their owner can be the user. Those of killed attempts are deleted.
     """
     written = []
     for artifact in template.inputs.artifacts:
@@ -212,8 +213,8 @@ def _write_inputs(template: Template, mounts: Mounts, tags: Scope, private: Path
         if path.is_relative_to(private):
             for earlier in private.parent.glob("attempt-*/"):
                 (earlier / path.relative_to(private)).unlink(missing_ok=True)
+            written.append(path)
         files.write_text(path, substitute(artifact.raw.data, tags), private=True)
-        written.append(path)
     return written
 
 

@@ -104,6 +104,7 @@ class PodRunner:
         node.phase, node.message, node.fix = Phase.RUNNING, "", ""
         node.started_at = node.started_at or now
         self._changed(node)
+        inputs: list[Path] = []
         try:
             limit = _limit(template, tags, now, deadline)
             launch = prepare(
@@ -116,6 +117,7 @@ class PodRunner:
                 volumes=self._volumes,
                 with_result=template.name in self._results,
             )
+            inputs = launch.inputs
             process = Process(
                 launch.argv,
                 folder=launch.folder,
@@ -125,14 +127,14 @@ class PodRunner:
             )
         except (Unresolved, OSError, ValueError) as error:
             attempt.permanent = isinstance(error, OSError) and error.errno in _OWN_ERRORS
+            _delete(inputs)
             return self._end(attempt, Phase.ERROR, _cannot_start(error))
         attempt.process, attempt.process_identity = process.id, process.identity
         self._run.save()
         try:
             code, lines, ended_by = await self._watch(process, node, launch, stop, limit)
         finally:
-            for path in launch.inputs:
-                path.unlink(missing_ok=True)
+            _delete(inputs)
         return self._conclude(template, node, attempt, launch, code, lines, ended_by)
 
     async def _watch(
@@ -253,6 +255,11 @@ def last_error(lines: Iterable[str]) -> tuple[str, str]:
             fix = following.removeprefix("fix: ") if following.startswith("fix: ") else ""
             return output[index].removeprefix("error: "), fix
     return (output[-1] if output else ""), ""
+
+
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _cannot_start(error: Exception) -> str:

@@ -25,6 +25,7 @@ def percent(steps: Iterable[Step], tune_seconds: float = 0) -> int:
         tune_seconds: expected seconds of the training; 0: unknown.
     """
     done = total = 0.0
+    limit = 100
     for step in steps:
         if step.type == "Suspend":
             continue  # a person's time
@@ -33,7 +34,8 @@ def percent(steps: Iterable[Step], tune_seconds: float = 0) -> int:
             seconds = tune_seconds
         total += seconds
         done += seconds * _share(step)
-    return int(100 * done / total) if total else 0
+        limit = limit if step.is_ended else 99
+    return min(limit, int(100 * done / total)) if total else 0
 
 
 def _share(step: Step) -> float:

@@ -56,7 +56,8 @@ def load(path: str | Path, *, local: bool = False, others: Sequence[str] = ()) -
     is_whole = not problems
     problems += [problem for thing in objects for problem in thing.check()]
     problems += twice(objects)
-    configs = _config_maps(others, file) | {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
+    configs: ConfigMaps = {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
+    problems += _add_config_maps(configs, others, file)
     manifests = []
     for thing in objects:
         if thing.kind in KINDS:
@@ -72,9 +73,13 @@ def load(path: str | Path, *, local: bool = False, others: Sequence[str] = ()) -
     return [replace(manifest, warnings=(*manifest.warnings, *aside)) for manifest in manifests]
 
 
-def _config_maps(files: Sequence[str], file: str) -> ConfigMaps:
-    """Return the ConfigMaps of other files, without their problems, which are reported for each file."""
-    found: ConfigMaps = {}
+def _add_config_maps(configs: ConfigMaps, files: Sequence[str], file: str) -> Iterator[Problem]:
+    """Add the ConfigMaps of other files that this one lacks, without their problems, which each file reports.
+
+    Yields:
+        ConfigMaps of one name in two of the other files.
+    """
+    own = set(configs)
     for other in files:
         if other != file and other != "-":
             try:
@@ -82,8 +87,13 @@ def _config_maps(files: Sequence[str], file: str) -> ConfigMaps:
             except InvalidInput:
                 continue
             objects = (KubernetesObject(item, other) for part in parts for item in list_items(part))
-            found |= {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
-    return found
+            for thing in objects:
+                if thing.kind != "ConfigMap" or thing.name in own:
+                    continue
+                first = configs.setdefault(thing.name, thing)
+                if first.source.file != thing.source.file:
+                    what = f"ConfigMap {thing.name} is also in {first.source.file}"
+                    yield thing.problem("metadata.name", what, "pass only one of these files")
 
 
 def _only_config_maps(objects: list[KubernetesObject]) -> bool:

@@ -285,3 +285,25 @@ def test_a_hub_that_is_no_hub(tmp_path: Path, hub: Hub, argotune: Argotune) -> N
     assert offline.returncode == 1 and "HF_HUB_OFFLINE is set" in offline.stderr
     server.stop()
     assert "is unreachable" in argotune("presets", "add", QWEN).stderr
+
+
+@pytest.mark.parametrize("config", [{"num_key_value_heads": 0}, {"num_local_experts": "x"}, {"hidden_size": -1}])
+def test_impossible_sizes_are_refused(hub: Hub, argotune: Argotune, config: dict[str, Any]) -> None:
+    hub(QWEN, config=config)
+    refused = argotune("presets", "add", QWEN)
+    assert refused.returncode == 2 and "unexpected" not in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_two_directories_with_different_presets_of_a_name(tmp_path: Path, hub: Hub, argotune: Argotune) -> None:
+    qwen(hub)
+    files = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        assert argotune("presets", "add", QWEN, "-o", folder / "presets" / "qwen.yaml").returncode == 0
+        files.append(workspace(folder))
+    assert argotune("validate", *files).returncode == 0
+    preset = files[1].parent / "presets" / "qwen.yaml"
+    preset.write_text(preset.read_text().replace(COMMIT, "b" * 40))
+    refused = argotune("compile", *files)
+    assert refused.returncode == 2
+    assert f"preset {QWEN} differs from that in" in refused.stderr

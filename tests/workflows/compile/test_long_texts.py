@@ -149,3 +149,24 @@ def test_a_file_exists_while_the_attempt_runs_for_its_owner_only(tmp_path: Path)
     assert outcome.phase == "Succeeded"
     assert log_of(tmp_path / "run", "show").split() == [oct(stat.S_IRUSR | stat.S_IWUSR), "300000"]
     assert not list((tmp_path / "run/nodes").rglob("text"))
+
+
+def test_a_file_on_a_volume_stays_for_other_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGOTUNE_HOME", str(tmp_path / "home"))
+    artifact = {"name": "text", "path": "/mnt/scratch/text", "raw": {"data": "hello"}}
+    container = {"volumeMounts": [{"name": "shared", "mountPath": "/mnt/scratch"}]}
+    show = leaf("show", SHOW, artifact["path"], container=container, inputs={"artifacts": [artifact]})
+    document = workflow(dag(task("show")), show)
+    document["spec"]["volumes"] = [{"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}]
+    outcome = runner.start(document, tmp_path / "run", name="test", timing=QUICK)
+    assert outcome.phase == "Succeeded"
+    assert [file.read_text() for file in tmp_path.rglob("text")] == ["hello"]
+
+
+def test_a_file_is_deleted_if_its_step_cannot_start(tmp_path: Path) -> None:
+    artifact = {"name": "text", "path": "/mnt/scratch/inputs/text", "raw": {"data": "hello"}}
+    container = {"volumeMounts": [{"name": "scratch", "mountPath": "/mnt/scratch"}], "command": ["no-such-program"]}
+    show = leaf("show", SHOW, artifact["path"], container=container, inputs={"artifacts": [artifact]})
+    outcome = runner.start(workflow(dag(task("show")), show), tmp_path / "run", name="test", timing=QUICK)
+    assert outcome.phase != "Succeeded"
+    assert not list((tmp_path / "run/nodes").rglob("text"))

@@ -49,3 +49,8 @@ def test_progress_never_falls_when_a_step_ends(found: list[tuple[str, str, int]]
         after = [*all_steps[:number], dataclasses.replace(step, phase="Succeeded"), *all_steps[number + 1 :]]
         assert percent(after) >= before
     assert percent([dataclasses.replace(step, phase="Succeeded") for step in all_steps]) in (0, 100)
+
+
+def test_a_run_is_complete_only_when_its_last_step_has_ended():
+    last = Step(key="report", phase="Running", progress=(100, 100))
+    assert percent([Step(key="tune", phase="Succeeded"), last]) == 99

@@ -61,3 +61,11 @@ def test_a_directory_without_a_workspace_is_rejected(folder):
 def test_an_empty_directory_is_rejected(tmp_path):
     with pytest.raises(InvalidInput, match="contains no YAML file"):
         load_with_manifests(str(tmp_path))
+
+
+def test_a_config_in_two_other_files_is_ambiguous(folder):
+    (folder / "c-config.yaml").write_text(CONFIG.replace("4096", "8192"))
+    with pytest.raises(InvalidInput) as caught:
+        load_with_manifests(str(folder))
+    [problem] = caught.value.problems
+    assert problem.message.endswith(f"is also in {folder / 'b-config.yml'}") and problem.file.endswith("c-config.yaml")

@@ -31,10 +31,12 @@ def listen(open_remote: Open, port: int = 0) -> Iterator[str]:
         raise BadInput(f"port {port} cannot be used: {error.strerror}", "pass another --port") from None
     with server:
         threading.Thread(target=_accept, args=(server, open_remote), daemon=True).start()
-        yield f"http://{HOST}:{server.getsockname()[1]}"
-        # Wakes up the thread that accepts.
-        with contextlib.suppress(OSError):
-            server.shutdown(socket.SHUT_RDWR)
+        try:
+            yield f"http://{HOST}:{server.getsockname()[1]}"
+        finally:
+            # Wakes up the thread that accepts.
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
 
 
 def _accept(server: socket.socket, open_remote: Open) -> None:

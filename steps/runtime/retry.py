@@ -24,7 +24,9 @@ MIN_SECONDS_IN_POD = 300.0
 """Shortest time that a pod retries what is likely to pass (DNS, network, a server that restarts)."""
 
 MAX_HASTY_ATTEMPTS = 4
-"""Attempts after which a ``Retry-After`` no longer shortens the wait: API servers that restart request one second."""
+"""Attempts after which a ``Retry-After`` no longer shortens the wait (restarting API servers request one second), nor
+lengthens it beyond ``max_seconds``.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class RetryPolicy:
         if retry_after is None:
             return own
         requested = min(retry_after, self.max_retry_after_seconds)
-        return requested if failures <= MAX_HASTY_ATTEMPTS else max(requested, own)
+        return requested if failures <= MAX_HASTY_ATTEMPTS else max(min(requested, self.max_seconds), own)
 
     def in_pod(self) -> RetryPolicy:
         """Return the policy of this process: in a pod its waits add up to ``MIN_SECONDS_IN_POD`` or more.

@@ -6,19 +6,25 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-_SIGNATURES = {"sig", "signature", "x-amz-signature", "x-goog-signature", "token", "access_token"}
-# Azure's SAS; CloudFront and the older signatures of AWS and Google.
-_AZURE = "sv ss srt sp se st spr sr sip si sdd ses skoid sktid skt ske sks skv saoid suoid scid"
-_OTHERS = "awsaccesskeyid googleaccessid expires policy key-pair-id hash-algorithm"
-_SIGNED = {*_SIGNATURES, *_AZURE.split(), *_OTHERS.split()}
-_PREFIXES = ("x-amz-", "x-goog-")
+# Azure's SAS; CloudFront, and the older signatures of AWS and Google.
+_AZURE = "sig sv ss srt sp se st spr sr sip si sdd ses skoid sktid skt ske sks skv saoid suoid scid"
+_OLDER = "signature awsaccesskeyid googleaccessid expires policy key-pair-id hash-algorithm"
+_SIGNED = {
+    "sig": {*_AZURE.split()},
+    "signature": {*_OLDER.split()},
+    "token": {"token"},
+    "access_token": {"access_token"},
+}
+"""Parameters that a signature covers or renews, by the name of the signature."""
+_PREFIXES = {"x-amz-signature": "x-amz-", "x-goog-signature": "x-goog-"}
+"""Beginning of the names of such parameters, by the name of the signature."""
 # In a text with several URLs: up to white space, a quote or a fragment.
 _QUERY = re.compile(r"""(?<=://)([^\s"?#]*)\?([^\s"#\\]+)""")
 
 
 def is_signature(name: str) -> bool:
     """Return True if a query parameter of this name grants access to the URL by itself."""
-    return name.lower() in _SIGNATURES
+    return name.lower() in _SIGNED.keys() | _PREFIXES.keys()
 
 
 def without_signatures(value: Any) -> Any:
@@ -35,9 +41,12 @@ def without_signatures(value: Any) -> Any:
 
 def _remove(match: re.Match[str]) -> str:
     pairs = match[2].split("&")
-    if not any(is_signature(_name(pair)) for pair in pairs):
+    names = {_name(pair) for pair in pairs}
+    removed = set().union(*(signed for name, signed in _SIGNED.items() if name in names))
+    prefixes = tuple(prefix for name, prefix in _PREFIXES.items() if name in names)
+    kept = [pair for pair in pairs if _name(pair) not in removed and not _name(pair).startswith(prefixes)]
+    if len(kept) == len(pairs):
         return match[0]
-    kept = [pair for pair in pairs if _name(pair) not in _SIGNED and not _name(pair).startswith(_PREFIXES)]
     return f"{match[1]}?{'&'.join(kept)}" if kept else match[1]
 
 

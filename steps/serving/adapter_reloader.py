@@ -146,8 +146,9 @@ class AdapterReloader:
             request.done.set_result(None)
             self._requests[model].discard(request)
             self.running[model] -= 1
-            if not self.running[model]:
+            if not self.running[model]:  # clients choose the names: nothing is kept of one
                 del self.running[model]
+                self._requests.pop(model, None)
 
     def _resolve(self, body: bytes) -> tuple[str, bytes]:
         """Return the model that will answer, and the request with its name.
@@ -282,14 +283,14 @@ class AdapterReloader:
         await self._wait_for_requests(version, seconds)
         if version in self.versions.values():
             return
-        for request in self._requests[version]:
+        for request in self._requests.get(version, ()):
             if not request.cut.done():
                 request.cut.set_result(None)
         await self._wait_for_requests(version, CUT_SECONDS)
 
     async def _wait_for_requests(self, version: str, seconds: float) -> None:
         """Wait until the current requests of a version have ended, or for some seconds."""
-        if requests := [request.done for request in self._requests[version]]:
+        if requests := [request.done for request in self._requests.get(version, ())]:
             await asyncio.wait(requests, timeout=seconds)
 
     async def _unload(self, version: str) -> None:

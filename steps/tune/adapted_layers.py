@@ -18,8 +18,9 @@ def select(model: Any, lora: Mapping[str, Any]) -> dict[str, Any]:
     """
     targets = _target_modules(model, lora["target_modules"])
     selected = {**lora, "target_modules": targets}
-    if isinstance(targets, list) and not lora.get("exclude_modules") and (others := _outside_text(model, targets)):
-        selected["exclude_modules"] = others
+    excluded = lora.get("exclude_modules") or []
+    if isinstance(targets, list) and isinstance(excluded, list) and (others := _outside_text(model, targets)):
+        selected["exclude_modules"] = [*excluded, *others]
     return selected
 
 

@@ -23,9 +23,11 @@ def fuse(model: Any) -> tuple[int, int]:
     Returns:
         Number of layers, and bytes of dequantized weights that are kept during training.
     """
+    import torch
+
     layers = [layer for layer in model.modules() if _is_plain(layer)]
     quantized = [layer.base_layer for layer in layers if _quant_state(layer.base_layer) is not None]
-    size = sum(_quant_state(base).shape.numel() * _quant_state(base).dtype.itemsize for base in quantized)
+    size = sum(_quant_state(base).shape.numel() * (base.compute_dtype or torch.float32).itemsize for base in quantized)
     keep = size <= MAX_KEPT_GIB * GIB
     for base in quantized:
         base.support_avx512bf16_for_cpu = False  # the library would repack the weights for inference

@@ -79,6 +79,15 @@ def test_a_pod_retries_for_five_minutes(
     assert 300 <= sum(waits) <= 1200
 
 
+def test_a_pod_does_not_follow_long_requests_of_a_server_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    policy = RetryPolicy(max_retry_after_seconds=300.0).in_pod()
+    waits: list[float] = []
+    with pytest.raises(TransientError):
+        retry_call(Flaky(*[TransientError("busy", retry_after=900.0)] * 99), policy, sleep=waits.append)
+    assert waits[:4] == [300.0] * 4 and set(waits[4:]) == {60.0}
+
+
 def test_progress_starts_the_count_again() -> None:
     reached = [0, 0, 0, 5, 5, 5, 9, 9, 9, 9]
     call = Flaky(*busy(20))

@@ -33,7 +33,18 @@ def test_renewed_urls_are_equal_and_other_files_are_not(kind: str, file: str, ti
 
 
 @pytest.mark.parametrize(
-    "text", ["https://a.example/x?file=1&expires=2", "https://a.example/x?se=1", "what?sig=1", "https://a.example/x"]
+    "text",
+    [
+        "https://a.example/x?file=1&expires=2",
+        "https://a.example/x?se=1",
+        "https://a.example/x?sr=1&expires=2&x-amz-date=3",
+        "what?sig=1",
+        "https://a.example/x",
+    ],
 )
 def test_text_without_a_signature_stays(text: str) -> None:
     assert without_signatures({"urls": [text, 1, None]}) == {"urls": [text, 1, None]}
+
+
+def test_a_token_leaves_parameters_that_other_signatures_cover() -> None:
+    assert without_signatures("https://a.example/x?token=T&si=1&policy=2") == "https://a.example/x?si=1&policy=2"

@@ -166,6 +166,9 @@ def test_only_the_language_model_gets_an_adapter() -> None:
         model = AutoModelForCausalLM.from_config(Gemma3Config(text_config=text, vision_config=vision))
     selected = adapted_layers.select(model, {"r": 4, "target_modules": ["q_proj", "v_proj"]})
     assert any("vision" in name for name in selected["exclude_modules"])
+    user = {"target_modules": ["q_proj"], "exclude_modules": ["layers.0.self_attn.q_proj"]}
+    both = adapted_layers.select(model, user)["exclude_modules"]
+    assert both[0] == "layers.0.self_attn.q_proj" and "vision" in both[-1]
     adapted = get_peft_model(model, LoraConfig(**selected, task_type="CAUSAL_LM"))
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 * 2 * 2

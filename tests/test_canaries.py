@@ -216,6 +216,9 @@ def test_a_rejected_push_does_not_leak_the_password(site: Site) -> None:
 
 def test_cluster_requests_and_outputs_contain_no_secret(site: Site) -> None:
     workspace = str(site.workspace)
+    for claim in ("rows", "adapters", "argotune-models"):
+        metadata = {"name": claim, "namespace": "argotune"}
+        site.cluster.put({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {}})
     name = site.argotune("submit", workspace, "-o", "name").strip()
     for words in (
         ["submit", workspace, "-o", "yaml"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from steps.kubernetes.client import Document, Kind, KubernetesClient
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.outcomes import NotChecked
 
 CLAIMS = Kind("v1", "persistentvolumeclaims")
 STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", cluster_wide=True)
@@ -15,7 +16,7 @@ def check_claim(cluster: KubernetesClient, name: str) -> str | StepError:
     try:
         claim = cluster.get(CLAIMS, name)
     except BadInput as error:
-        return f"volume claim {name} was not checked: {error.message}"
+        return NotChecked(f"volume claim {name}", error.message)
     if claim is None:
         fix = f"create it, or use another: kubectl get pvc --namespace {cluster.namespace}"
         return BadInput(f"volume claim {name} not found", fix)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steps.preflight.outcomes import NotChecked, Outcomes
 from steps.runtime.errors import BadInput, InsufficientCapacity
+from steps.runtime.outcomes import NotChecked, Outcomes
 
 if TYPE_CHECKING:
     from steps.kubernetes.client import KubernetesClient
@@ -40,9 +40,7 @@ def _storage(cluster: KubernetesClient, settings: Settings) -> Outcomes:
         except BadInput as error:
             yield NotChecked(f"storage class {name}", error.message)
     for claim in dict.fromkeys(settings.claims):
-        outcome = check_claim(cluster, claim)
-        subject, skipped, reason = str(outcome).partition(" was not checked: ")
-        yield NotChecked(subject, reason) if skipped else outcome
+        yield check_claim(cluster, claim)
 
 
 def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Outcomes:

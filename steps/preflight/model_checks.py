@@ -13,9 +13,9 @@ import requests
 
 import presets
 from steps.models import hub_requests
-from steps.preflight.outcomes import NotChecked
 from steps.runtime import connection_failure
 from steps.runtime.errors import StepError
+from steps.runtime.outcomes import NotChecked
 from steps.runtime.retry import Sleep
 
 

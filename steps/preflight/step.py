@@ -13,11 +13,11 @@ from pathlib import Path
 
 from steps.oci import reference
 from steps.oci.credentials import config_files
-from steps.preflight import outcomes
-from steps.preflight.outcomes import Outcomes
 from steps.preflight.settings import Result, Settings
+from steps.runtime import outcomes
 from steps.runtime.errors import BadInput, StepError, combine_errors
 from steps.runtime.imports import import_modules
+from steps.runtime.outcomes import Outcomes
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
 

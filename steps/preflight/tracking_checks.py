@@ -9,9 +9,9 @@ import os
 
 import requests
 
-from steps.preflight.outcomes import NotChecked, Outcomes
 from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.outcomes import NotChecked, Outcomes
 from steps.tune.tracking_tools import TOOLS, required_keys
 
 TIMEOUT_SECONDS = 10.0

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from steps.kubernetes.client import CONFIG_MAPS, KubernetesClient
 from steps.rollout import service_manifests, service_release, service_update
 from steps.rollout.service_manifests import DEPLOYMENTS, ROUTES
-from steps.rollout.service_pod import SERVICE_LABEL
-from steps.rollout.service_release import CANARY, STABLE, Release, Releases
+from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release, Releases
 from steps.rollout.service_update import Rollout
 from steps.runtime.errors import BadInput
 

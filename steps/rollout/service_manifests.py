@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from steps.kubernetes.client import Kind
 from steps.rollout import adapter_sources
-from steps.rollout.service_pod import SERVICE_LABEL, has_metrics, user_port
-from steps.rollout.service_release import CANARY, STABLE, Release
+from steps.rollout.service_pod import has_metrics, user_port
+from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release
 from steps.rollout.settings import Settings
 from steps.serving import desired_adapters, metrics_address
 from steps.serving.drain import PORT

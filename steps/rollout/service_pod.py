@@ -22,13 +22,13 @@ from steps.kubernetes.pod_policy import (
     require_label,
 )
 from steps.rollout import server_access, server_pod_options
+from steps.rollout.service_release import SERVICE_LABEL
 from steps.rollout.settings import Settings
 from steps.serving import desired_adapters, metrics_address
 from steps.serving.drain import DRAIN_SECONDS, PORT
 
 Document = dict[str, Any]
 SERVER = "server"
-SERVICE_LABEL = "argotune.dev/service"
 CONFIG, ADAPTERS, MODELS, VOLUMES = "/etc/argotune", "/mnt/adapters", "/mnt/models", "/mnt/adapter"
 API_KEYS = "/mnt/api-keys"
 

@@ -17,6 +17,9 @@ from steps.runtime import files
 from steps.runtime.json_text import parse_json
 from steps.serving.desired_adapters import DesiredAdapter
 
+SERVICE_LABEL = "argotune.dev/service"
+"""Label of the objects of a service."""
+
 NUM_DIGITS = 10
 STABLE, CANARY = "stable", "canary"
 """Tracks of a service, each with its own Deployment."""
@@ -87,7 +90,7 @@ def read_releases(cluster: KubernetesClient, name: str) -> Releases:
 
 def write_releases(cluster: KubernetesClient, name: str, releases: Releases) -> None:
     """Record the releases of a service."""
-    labels = {"argotune.dev/service": name, "app.kubernetes.io/managed-by": "argotune"}
+    labels = {SERVICE_LABEL: name, "app.kubernetes.io/managed-by": "argotune"}
     content = json.dumps(dataclasses.asdict(releases), sort_keys=True)
     body = {
         "apiVersion": "v1",

@@ -19,8 +19,7 @@ from steps.kubernetes.client import CONFIG_MAPS, PODS, KubernetesClient
 from steps.kubernetes.errors import KindNotInstalled
 from steps.rollout import pod_diagnosis, service_manifests
 from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, TRACK_LABEL
-from steps.rollout.service_pod import SERVICE_LABEL
-from steps.rollout.service_release import STABLE, Release
+from steps.rollout.service_release import SERVICE_LABEL, STABLE, Release
 from steps.runtime.errors import StepError, TimeLimit
 from steps.serving import desired_adapters, serving_client
 from steps.serving.drain import PORT

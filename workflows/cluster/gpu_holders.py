@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.provision.node_providers import RUN_LABEL
+from steps.rollout.service_release import SERVICE_LABEL
 from workflows.errors import Problem
 
 Document = Mapping[str, Any]
-SERVICE_LABEL = "argotune.dev/service"
-"""Label of the servers of a rollout."""
 MAX_NAMES = 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,18 +141,18 @@ def volumes(plan: Plan) -> list[m.Volume]:
 
 def claims(plan: Plan) -> list[str]:
     """Return the names of the PersistentVolumeClaims that must exist before the run."""
-    sources = [volume.persistent_volume_claim for volume in volumes(plan)]
-    return sorted({source.claim_name for source in sources if source})
+    return _claim_names(volumes(plan))
 
 
 def early_claims(plan: Plan) -> list[str]:
     """Return the PersistentVolumeClaims that the first steps mount (preflight, download, check)."""
-    sources = [
-        *([plan.data.volume, *(named.volume_source for named in plan.data.inputs)] if plan.data else []),
-        plan.output.volume if plan.output else None,
-    ]
-    mounted = [(source or {}).get("persistentVolumeClaim") or {} for source in sources]
-    return sorted({str(claim["claimName"]) for claim in mounted if claim.get("claimName")})
+    names = {"data", "output", *(input_volume(named.name) for named in (plan.data.inputs if plan.data else []))}
+    return _claim_names(volume for volume in volumes(plan) if volume.name in names)
+
+
+def _claim_names(mounted: Iterable[m.Volume]) -> list[str]:
+    sources = [volume.persistent_volume_claim for volume in mounted]
+    return sorted({source.claim_name for source in sources if source})
 
 
 def input_volume(name: str) -> str:

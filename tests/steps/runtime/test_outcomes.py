@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from steps.preflight.outcomes import NotChecked, format_line, summarize
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight
+from steps.runtime.outcomes import NotChecked, format_line, summarize
 
 
 def test_a_skipped_check_is_not_ok():

@@ -1,4 +1,4 @@
-"""Results of the checks of preflight."""
+"""Results of checks before anything is created."""
 
 from __future__ import annotations
 

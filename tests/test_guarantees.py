@@ -83,7 +83,8 @@ SERVING = (
     ("a client that does not read its stream, while adapters change", "delays no change; is cut after a minute", {
         "serving/test_adapter_reloader": ["test_a_stuck_request_delays_no_change_and_is_cut",
                                           "test_the_next_change_ends_an_earlier_drain"],
-        "serving/test_cancellation": ["test_a_request_that_is_cut_ends_its_generation"],
+        "serving/test_cancellation": ["test_a_request_that_is_cut_ends_its_generation",
+                                      "test_the_generator_of_a_client_that_does_not_read_is_closed"],
         "serving/test_real_vllm": ["test_a_request_of_a_replaced_adapter_is_aborted"],
     }),
     ("1,200 requests during 4 changes, with such a client", "none fails", {

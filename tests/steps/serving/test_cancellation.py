@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 
 from steps.serving import cancellation
 from steps.serving.cancellation import call_until
@@ -78,6 +81,45 @@ def test_an_application_that_ignores_the_disconnect_is_cancelled(monkeypatch: py
         sent: list[Any] = []
         assert await end(Vllm(listens=False), sent) is False
         assert sent == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("ended", [0, 1])
+def test_the_generator_of_a_client_that_does_not_read_is_closed(layers: int, ended: int) -> None:
+    """Not by the garbage collector, which can take minutes; ``ended`` is the layer that ends the request."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        stuck, closed, sent = asyncio.Event(), asyncio.Event(), 0
+
+        async def generate() -> AsyncIterator[str]:
+            try:
+                while True:
+                    await asyncio.sleep(0)
+                    yield "token"
+            finally:
+                closed.set()
+
+        async def send(message: Any) -> None:
+            nonlocal sent
+            sent += 1
+            if sent > 10:
+                stuck.set()
+                await loop.create_future()
+
+        cuts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(layers)]
+        app: Any = StreamingResponse(generate())
+        for cut in cuts:
+            app = partial(call_until, app, end=cut)
+        kept = app  # the generator is reachable: nothing else can close it
+        call = asyncio.create_task(app({"type": "http"}, never, send))
+        await asyncio.wait_for(stuck.wait(), 20)
+        cuts[ended % layers].set_result(None)
+        await asyncio.wait_for(closed.wait(), 20)
+        await asyncio.wait_for(call, 20)
+        assert sent == 11 and kept
 
     asyncio.run(run())
 

@@ -56,7 +56,8 @@ def derive(hub: HubMetadata) -> Model:
         NotAModel: ``config.json`` is not that of a language model.
     """
     config = Config(hub.config)
-    architecture = next(iter(hub.config.get("architectures") or [""]), "")
+    architectures = hub.config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else ""
     if not isinstance(architecture, str) or not architecture:
         raise NotAModel("config.json names no architecture")
     try:
@@ -139,7 +140,8 @@ def _from_layers(layers: Layers, hub: HubMetadata) -> dict[str, Any]:
 def _weights_bytes(hub: HubMetadata, layers: Layers | None) -> int:
     """Return the size of the weights in the format of transformers."""
     sizes = sum(size for name, size in hub.files.items() if re.fullmatch(r"(?!consolidated)[^/]*\.safetensors", name))
-    total = (hub.index.get("metadata") or {}).get("total_size") if isinstance(hub.index, Mapping) else None
+    metadata = hub.index.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, Mapping) else None
     counted = sum(count * BYTES.get(kind, 2) for kind, count in hub.parameters.items())
     found = next((size for size in (total, counted, sizes) if isinstance(size, int) and size > 0), 0)
     return found or (2 * layers.parameters if layers else 0)

@@ -23,7 +23,7 @@ from steps.runtime.errors import StepError
 from workflows.errors import InvalidInput
 
 T = TypeVar("T")
-NORMAL, SLOW = 300, int(os.environ.get("ARGOTUNE_FUZZ_INPUTS", "1000"))
+NORMAL, SLOW = 300, int(os.environ.get("ARGOTUNE_FUZZ_INPUTS", "10000"))
 """Inputs of a reader in `make test` and in `make test-slow`."""
 MAX_CPU_SECONDS = 10.0
 MAX_MESSAGE = 20_000

@@ -24,6 +24,10 @@ READERS = {
     "steps/kubernetes/test_fuzz_kubernetes.py": ("Kubernetes API", "kubeconfig, objects, lists, statuses, nodes"),
     "steps/report/test_fuzz_report.py": ("report", "records of steps, failures and plan from Argo"),
     "workflows/runner/test_fuzz_run_files.py": ("local run", "workflow.json, state.json"),
+    "workflows/commands/test_fuzz_presets_add.py": (
+        "presets add",
+        "model, config.json, tokenizer_config.json, generation_config.json, index",
+    ),
     "workflows/plan/test_fuzz_site.py": ("validate", "Workspace, site profile, inference_config.yaml"),
     "workflows/lint/test_fuzz_lint.py": ("lint", "Argo documents"),
 }

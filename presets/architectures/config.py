@@ -30,6 +30,7 @@ ALIASES = {
     "attn_layer_indices": "attention_layers",
 }
 MAX_LAYERS = 10_000
+MAX_FACTOR = 1000
 
 
 class UnknownArchitecture(ValueError):
@@ -67,6 +68,17 @@ class Config:
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
             raise UnknownArchitecture(f"config.json: {key} is {value!r}, not a whole number")
+        return value
+
+    def factor(self, key: str, default: float) -> float:
+        """Return what a number is multiplied by.
+
+        Raises:
+            UnknownArchitecture: it is not a number, or larger than in any model.
+        """
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_FACTOR:
+            raise UnknownArchitecture(f"config.json: {key} is {value!r}, not a factor")
         return value
 
     def flag(self, key: str, default: bool = False) -> bool:

@@ -87,7 +87,7 @@ def _lfm_mlp(config: Config) -> Part:
     inner = config.count("block_ff_dim", config.inner)
     if config.flag("block_auto_adjust_ff_dim"):
         step = max(1, config.count("block_multiple_of"))
-        inner = int(float(config.get("block_ffn_dim_multiplier", 1)) * int(2 * inner / 3))
+        inner = int(config.factor("block_ffn_dim_multiplier", 1) * int(2 * inner / 3))
         inner = step * ((inner + step - 1) // step)
     return dense.mlp(config, LFM, inner)
 
@@ -95,7 +95,7 @@ def _lfm_mlp(config: Config) -> Part:
 def _mamba(config: Config) -> Part:
     """Mamba-2."""
     hidden, heads = config.hidden, config.count("mamba_n_heads")
-    inner = int(config.get("mamba_expand", 2) * hidden)
+    inner = int(config.factor("mamba_expand", 2) * hidden)
     convolved = inner + 2 * config.count("mamba_n_groups") * config.count("mamba_d_state")
     bias = config.flag("mamba_proj_bias")
     other = convolved * (config.count("mamba_d_conv") + config.flag("mamba_conv_bias")) + 3 * heads + inner

@@ -12,12 +12,13 @@ import requests
 
 from presets.derive import HubMetadata
 from steps.models import hub_requests
+from steps.models.hub_requests import HubResponse
 from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.http_body import BodyTooLarge
 from steps.runtime.json_text import parse_json
 from steps.runtime.retry import Sleep
 
-MAX_FILE_BYTES = 64 * 2**20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -70,21 +71,21 @@ def _json_file(repository: str, commit: str, name: str, wait: Sleep) -> dict[str
         raise BadInput(f"{repository}: {name} is not a JSON object", "use another revision") from None
 
 
-def _get(path: str, repository: str, revision: str, wait: Sleep) -> requests.Response:
+def _get(path: str, repository: str, revision: str, wait: Sleep) -> HubResponse:
     try:
         response = hub_requests.send("GET", hub_requests.endpoint() + path, wait, redirects=True)
     except requests.RequestException as error:
         failure = connection_failure.classify(error)
         fix = failure.fix or "check the network and HF_ENDPOINT, or run this on a machine that reaches the hub"
         raise StepError(f"the hub {hub_requests.endpoint()} is unreachable: {failure.reason}", fix) from None
+    except BodyTooLarge as error:
+        raise _not_a_hub(str(error)) from None
     if response.status_code >= 400:
         raise hub_requests.hub_error(response, repository, revision) or _not_a_hub(f"HTTP {response.status_code}")
-    if len(response.content) > MAX_FILE_BYTES:
-        raise _not_a_hub(f"more than {MAX_FILE_BYTES // 2**20} MiB")
     return response
 
 
-def _parsed(response: requests.Response, what: str) -> dict[str, Any]:
+def _parsed(response: HubResponse, what: str) -> dict[str, Any]:
     try:
         value = parse_json(response.content)
     except ValueError as error:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from steps.models.model_hub import TOKEN_FIX
 from steps.runtime import connection_failure, hosts
 from steps.runtime.errors import BadInput, TransientError
+from steps.runtime.http_body import read_body
 from steps.runtime.retry import RetryPolicy, Sleep, is_transient, retry_after, retry_call
 
 TIMEOUT = (5.0, 20.0)
 RETRY = RetryPolicy(max_attempts=3, max_retry_after_seconds=30.0)
+MAX_BODY_BYTES = 64 * 2**20
+"""Indexes of the largest models have some MiB."""
 HUB = "https://huggingface.co"
 
 
@@ -32,34 +38,44 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def send(method: str, url: str, wait: Sleep = time.sleep, *, redirects: bool = False) -> requests.Response:
+@dataclass(frozen=True)
+class HubResponse:
+    """A response with its whole body."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+def send(method: str, url: str, wait: Sleep = time.sleep, *, redirects: bool = False) -> HubResponse:
     """Send a request, again after transient failures, and return the last response.
 
     Raises:
         requests.RequestException: there is none.
+        BodyTooLarge: its body has more than ``MAX_BODY_BYTES``.
     """
-    responses: list[requests.Response] = []
+    responses: list[HubResponse] = []
 
     def attempt() -> None:
         responses.clear()
-        responses.append(
-            requests.request(
-                method,
-                url,
-                auth=hosts.authentication(url, url) or hosts.anonymous_auth,
-                allow_redirects=redirects,
-                timeout=TIMEOUT,
-            )
-        )
-        if connection_failure.is_transient_status(responses[0].status_code):
-            raise TransientError(f"HTTP {responses[0].status_code}", retry_after=retry_after(responses[0]))
+        with requests.request(
+            method,
+            url,
+            auth=hosts.authentication(url, url) or hosts.anonymous_auth,
+            allow_redirects=redirects,
+            timeout=TIMEOUT,
+            stream=True,
+        ) as response:
+            responses.append(HubResponse(response.status_code, response.headers, _body(response)))
+            if connection_failure.is_transient_status(response.status_code):
+                raise TransientError(f"HTTP {response.status_code}", retry_after=retry_after(response))
 
     with suppress(TransientError):  # the caller evaluates the last response
         retry_call(attempt, RETRY, retry_if=_can_pass, sleep=wait)
     return responses[0]
 
 
-def hub_error(response: requests.Response, repository: str, revision: str) -> BadInput | None:
+def hub_error(response: HubResponse, repository: str, revision: str) -> BadInput | None:
     """Return the error that the hub reports; None if the response is not from the hub."""
     code, message = response.headers.get("X-Error-Code", ""), response.headers.get("X-Error-Message", "")
     status, page = response.status_code, f"{endpoint()}/{repository}"
@@ -86,6 +102,13 @@ def hub_error(response: requests.Response, repository: str, revision: str) -> Ba
             f"check the name; if it is private or gated: {TOKEN_FIX}",
         )
     return BadInput(f"the hub rejects access to {repository} (HTTP {status} {code}: {message})", TOKEN_FIX)
+
+
+def _body(response: requests.Response) -> bytes:
+    try:
+        return read_body(response, MAX_BODY_BYTES, decode=True)
+    except (HTTPError, TransientError) as error:
+        raise requests.ConnectionError(error) from None
 
 
 def _can_pass(error: Exception) -> bool:

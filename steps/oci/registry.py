@@ -14,13 +14,14 @@ from steps.oci import oci_layout, registry_errors
 from steps.oci.image_data import unpack_data
 from steps.oci.oci_layout import Blob, Image, Referrer
 from steps.oci.reference import Reference, is_digest, normalize_digest
-from steps.oci.registry_body import MAX_CONFIG_BYTES
 from steps.oci.registry_client import MANIFEST_TYPES, RegistryClient
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.json_text import parse_json
 
 Wait = Callable[[float], None]
+MAX_CONFIG_BYTES = 8 * 1024 * 1024
+"""Configurations of images have a few kB, those with a long history some 100 kB."""
 
 
 def push_image(

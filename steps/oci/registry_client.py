@@ -12,14 +12,14 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from steps.oci import registry_body, registry_errors
+from steps.oci import registry_errors
 from steps.oci.oci_layout import Blob
 from steps.oci.reference import DOCKER_HUB, Reference, is_digest, normalize_digest
 from steps.oci.registry_auth import RegistryAuth, uses_plain_http
 from steps.oci.registry_errors import TIMEOUT
 from steps.oci.registry_transport import RegistrySession
 from steps.oci.registry_upload import FileSlice, ProgressCallback, Upload
-from steps.runtime import files
+from steps.runtime import files, http_body
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy, Sleep, retry_call
 
@@ -33,6 +33,8 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+"""The minimum that the specification requires registries to accept, and the maximum of most of them."""
 _ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 
 
@@ -161,8 +163,8 @@ class RegistryClient:
     def _read_manifest(self, url: str) -> tuple[str, bytes]:
         with self.call("GET", url, expected_status=(200,), headers=_ACCEPT) as response:
             try:
-                content = registry_body.read_body(response, registry_body.MAX_MANIFEST_BYTES)
-            except registry_body.BodyTooLarge as error:
+                content = http_body.read_body(response, MAX_MANIFEST_BYTES)
+            except http_body.BodyTooLarge as error:
                 message = f"the manifest of {self.reference} has {error}"
                 raise BadInput(message, "check the reference: images have manifests of a few kB") from None
             except LOST as error:
@@ -171,7 +173,7 @@ class RegistryClient:
 
     def _iter_content(self, response: requests.Response) -> Iterator[bytes]:
         try:
-            yield from registry_body.iter_body(response)
+            yield from http_body.iter_body(response)
         except LOST as error:
             raise self._connection_error(error) from None
 
@@ -215,7 +217,7 @@ class RegistryClient:
 
     def _discard(self, response: requests.Response) -> None:
         try:
-            registry_body.discard_body(response)
+            http_body.discard_body(response)
         except LOST as error:
             raise self._connection_error(error) from None
 

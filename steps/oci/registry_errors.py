@@ -11,9 +11,9 @@ from urllib3.exceptions import HTTPError
 
 from steps.oci.credentials import config_files
 from steps.oci.reference import Reference
-from steps.oci.registry_body import MAX_TOKEN_BYTES, BodyTooLarge, iter_body, read_body
 from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError, TransientError
+from steps.runtime.http_body import BodyTooLarge, iter_body, read_body
 from steps.runtime.json_text import parse_json
 from steps.runtime.retry import retry_after
 
@@ -22,6 +22,7 @@ AZURE_PUSH = "AcrPush (on a registry with ABAC: Container Registry Repository Wr
 AZURE_PULL = "AcrPull (on a registry with ABAC: Container Registry Repository Reader)"
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and to wait for the next bytes."""
+MAX_TOKEN_BYTES = 1024 * 1024
 
 
 class TooLarge(StepError):

@@ -97,22 +97,6 @@ class HttpFile:
         )
 
 
-def read_response(response: requests.Response, max_bytes: int) -> bytes:
-    """Return the body of a response.
-
-    Raises:
-        BadInput: it has more than ``max_bytes``.
-    """
-    content, read = bytearray(), _guarded_read(response)
-    while part := read():
-        content += part
-        if len(content) > max_bytes:
-            raise BadInput(
-                f"{hosts.shown(response.url)}: the response has more than {max_bytes} bytes", "check the URL"
-            )
-    return bytes(content)
-
-
 def _guarded_read(response: requests.Response) -> Callable[[], bytes]:
     """Return a function that reads the next bytes, and fails below the minimum speed."""
     guard = speed.SpeedGuard(speed.MIN_SPEED)

@@ -13,11 +13,12 @@ from typing import Any
 from urllib.parse import quote, urljoin
 
 from steps.data.locations import hub_splits, patterns
-from steps.data.locations.http_file import HttpFile, read_response
+from steps.data.locations.http_file import HttpFile
 from steps.data.locations.location import HubLocation
 from steps.data.locations.remote_file import FileState
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput
+from steps.runtime.http_body import BodyTooLarge, read_body
 from steps.runtime.json_text import parse_json
 
 MAX_JSON_BYTES = 64 << 20
@@ -119,7 +120,10 @@ def _get_json(url: str, shown: str, allow_private: bool) -> tuple[Any, str]:
     page = HttpFile(url, shown, allow_private)
     with page.respond({}) as response:
         page.check_status(response)
-        body = read_response(response, MAX_JSON_BYTES)
+        try:
+            body = read_body(response, MAX_JSON_BYTES, decode=True)
+        except BodyTooLarge as error:
+            raise BadInput(f"{shown}: the response of the hub has {error}", "check HF_ENDPOINT") from None
         following = response.links.get("next", {}).get("url", "")
     try:
         following = urljoin(url, following) if following else ""

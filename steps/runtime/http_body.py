@@ -1,4 +1,4 @@
-"""Bodies of a registry's responses: streamed, with a maximum size and a minimum speed."""
+"""Bodies of HTTP responses: streamed, with a maximum size and a minimum speed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ import requests
 
 from steps.runtime.speed import MIN_SPEED, SpeedGuard
 
-MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-"""The minimum that the specification requires registries to accept, and the maximum of most of them."""
-MAX_CONFIG_BYTES = 8 * 1024 * 1024
-"""Configurations of images have a few kB, those with a long history some 100 kB."""
-MAX_TOKEN_BYTES = 1024 * 1024
 MAX_IGNORED_BYTES = 64 * 1024
 """Bytes of a body without use that are read so that the connection can be used again."""
 CHUNK = 1024 * 1024

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from presets import loader
-from presets.architectures import Config, Layers, UnknownArchitecture, describe, is_known
+from presets.architectures import Config, ImpossibleSizes, Layers, UnknownArchitecture, describe, is_known
 from presets.facts import Model
 
 GIB = 2**30
@@ -114,9 +114,15 @@ def _sizes(config: Config) -> dict[str, Any]:
 
 
 def _layers(config: Config) -> tuple[Layers | None, str]:
-    """Return the layers, or why they are unknown."""
+    """Return the layers, or why they are unknown.
+
+    Raises:
+        ImpossibleSizes: no such model exists.
+    """
     try:
         return describe(config), ""
+    except ImpossibleSizes:
+        raise
     except UnknownArchitecture as error:
         return None, str(error)
 

@@ -37,6 +37,10 @@ class UnknownArchitecture(ValueError):
     """The layers of this model type, or of this variant of it, are unknown."""
 
 
+class ImpossibleSizes(UnknownArchitecture):
+    """A layer would have no values."""
+
+
 class Config:
     """Values of the text model in a ``config.json``."""
 

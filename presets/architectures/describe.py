@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from presets.architectures import dense, experts, hybrid, singular
-from presets.architectures.config import Config, UnknownArchitecture
+from presets.architectures.config import Config, ImpossibleSizes, UnknownArchitecture
 from presets.architectures.layers import Cache, Layers, Part, add
 
 SINGULAR = {"falcon": singular.falcon, "mpt": singular.mpt, "gemma4_text": singular.gemma4}
@@ -18,19 +20,26 @@ def describe(config: Config) -> Layers:
     """Return the layers of a model.
 
     Raises:
+        ImpossibleSizes: a layer would have no values.
         UnknownArchitecture: its model type or variant is unknown, or a value is missing or not a number.
     """
     try:
-        family, blocks = _blocks(config)
-        whole = add([blocks, dense.outside(config, family)])
-        cache = _cache(config)
+        return _describe(config)
+    except ValidationError as error:
+        sizes = ", ".join(sorted({f"{field} {item['input']!r}" for item in error.errors() for field in item["loc"]}))
+        raise ImpossibleSizes(f"config.json has impossible sizes ({sizes})") from None
     except (TypeError, ZeroDivisionError, OverflowError, AttributeError) as error:
         raise UnknownArchitecture(f"config.json: invalid values ({error})") from None
+
+
+def _describe(config: Config) -> Layers:
+    family, blocks = _blocks(config)
+    whole = add([blocks, dense.outside(config, family)])
     return Layers(
         linears=whole.linears,
         other=whole.other,
         experts=whole.experts,
-        cache=cache,
+        cache=_cache(config),
         norms=singular.falcon_norms(config) if config.model_type == "falcon" else family.norms,
         stateful=config.model_type in hybrid.MODELS and not all(hybrid.attention_layers(config)),
     )

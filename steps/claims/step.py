@@ -6,12 +6,11 @@ schedule with ``concurrencyPolicy: Forbid`` starts no other run until then.
 
 from __future__ import annotations
 
-import os
-
 from steps.claims.settings import Result, Settings
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.claims import check_claim
 from steps.runtime.errors import BadInput, StepError, combine_errors
+from steps.runtime.pod import is_pod
 
 
 def claims(settings: Settings) -> Result:
@@ -21,7 +20,7 @@ def claims(settings: Settings) -> Result:
         BadInput: a claim does not exist, or has lost its volume.
         StepError: a claim has no volume yet; a retry can succeed.
     """
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    if not is_pod():
         return Result("not checked: local run")
     try:
         cluster = kubernetes_client.connect()

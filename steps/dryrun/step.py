@@ -6,11 +6,10 @@ the run with exit code 2, which is never retried.
 
 from __future__ import annotations
 
-import os
-
 from steps.dryrun.settings import Result, Settings
 from steps.models.model import choose_device, fetch_tokenizer, lora_targets, prepare_libraries
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.pod import is_pod
 from steps.tune import rehearsal
 
 
@@ -32,8 +31,7 @@ def dryrun(settings: Settings) -> Result:
 
 def _device(settings: Settings) -> str:
     """Return the device of the training: in a pod that of the plan, because this pod has no GPU."""
-    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-    return "cuda" if in_pod and settings.gpus else choose_device()
+    return "cuda" if is_pod() and settings.gpus else choose_device()
 
 
 def _check_tokens(settings: Settings) -> list[rehearsal.SettingError]:

@@ -269,7 +269,7 @@ def connect(sleep: Sleep = time.sleep) -> KubernetesClient:
     """
     from kubernetes import config
 
-    in_pod = connection.is_in_pod()
+    in_pod = connection.has_service_account()
     try:
         if in_pod:
             return KubernetesClient(connection.from_service_account(), sleep)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from steps.runtime.errors import BadInput
+from steps.runtime.pod import is_pod
 from steps.runtime.redaction import redact
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def _explain_handshake(text: str) -> tuple[str, str]:
     return f"{match[1]} {match[2]}".strip(), fix if match[1] in ("401", "403") else "check that the pod is running"
 
 
-def is_in_pod() -> bool:
+def has_service_account() -> bool:
     """Return True if the service account of this pod leads to the cluster: no kubeconfig is set."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("KUBECONFIG")
+    return is_pod() and not os.environ.get("KUBECONFIG")
 
 
 def kubeconfig_path() -> str:

@@ -18,6 +18,7 @@ from steps.runtime import outcomes
 from steps.runtime.errors import BadInput, StepError, combine_errors
 from steps.runtime.imports import import_modules
 from steps.runtime.outcomes import Outcomes
+from steps.runtime.pod import is_pod
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
 
@@ -91,7 +92,7 @@ def _secrets(settings: Settings) -> Outcomes:
                 f"Secret {settings.api_keys_secret} not found, or it has no valid API key",
                 api_keys.creation_fix(settings.api_keys_secret),
             )
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    if not is_pod():
         return  # a local run can also use docker's configuration, which the registry checks
     folders = [settings.pull_config, settings.adapter_config, os.environ.get("DOCKER_CONFIG")]
     mounted = [Path(folder) for folder in folders if folder]
@@ -191,7 +192,7 @@ def _tracking(settings: Settings) -> Outcomes:
 
 
 def _cluster(settings: Settings) -> Outcomes:
-    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ if settings.in_cluster is None else settings.in_cluster
+    in_cluster = is_pod() if settings.in_cluster is None else settings.in_cluster
     if in_cluster:
         from steps.preflight import cluster_checks
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from steps.provision import node_providers
 from steps.provision.settings import Result, Settings
 from steps.runtime import machine
+from steps.runtime.pod import is_pod
 
 if TYPE_CHECKING:
     from presets import Sku
@@ -27,7 +28,7 @@ def provision(settings: Settings) -> Result:
     """
     requested = _sku(settings.instance_type)
     print(f"requested: {_request_text(settings, requested)}", flush=True)
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    if not is_pod():
         return _on_this_machine(settings, requested)
     if settings.provider in node_providers.PROVIDERS:
         result: Result = node_providers.provider(settings.provider).provision(settings)

@@ -5,10 +5,9 @@ Local machines and existing nodes stay. The cluster's autoscaler removes the nod
 
 from __future__ import annotations
 
-import os
-
 from steps.provision import node_providers
 from steps.release.settings import Result, Settings
+from steps.runtime.pod import is_pod
 
 
 def release(settings: Settings) -> Result:
@@ -17,7 +16,7 @@ def release(settings: Settings) -> Result:
     Raises:
         StepError: as the provider's ``release``.
     """
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    if not is_pod():
         return Result("nothing to release: local run")
     if settings.provider in node_providers.CREATING_PROVIDERS:
         return Result(node_providers.provider(settings.provider).release(settings))

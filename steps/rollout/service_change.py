@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 
@@ -13,6 +12,7 @@ from steps.rollout.service_manifests import DEPLOYMENTS, ROUTES
 from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release, Releases
 from steps.rollout.service_update import Rollout
 from steps.runtime.errors import BadInput
+from steps.runtime.pod import is_pod
 
 
 def promote(cluster: KubernetesClient, name: str, seconds: float, sleep: Callable[[float], None] = time.sleep) -> str:
@@ -96,9 +96,8 @@ def _read_known(cluster: KubernetesClient, name: str) -> Releases:
 def _stable_rollout(
     cluster: KubernetesClient, name: str, known: Releases, seconds: float, sleep: Callable[[float], None]
 ) -> Rollout:
-    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ
     end = time.monotonic() + seconds
-    return Rollout(cluster, name, STABLE, known.scaled, end, in_cluster=in_cluster, sleep=sleep)
+    return Rollout(cluster, name, STABLE, known.scaled, end, in_cluster=is_pod(), sleep=sleep)
 
 
 def _describe(release: Release | None) -> str:

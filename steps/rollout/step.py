@@ -10,9 +10,8 @@ has answered, and no request is lost.
 
 from __future__ import annotations
 
-import os
-
 from steps.rollout.settings import Result, Settings
+from steps.runtime.pod import is_pod
 
 
 def rollout(settings: Settings) -> Result:
@@ -24,7 +23,7 @@ def rollout(settings: Settings) -> Result:
         StepError: The server did not start or did not answer.
         TimeLimit: It did not answer before the deadline.
     """
-    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+    if is_pod():
         from steps.rollout import rollout_cluster
 
         return rollout_cluster.rollout(settings)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from steps.runtime import files
+from steps.runtime.pod import is_pod
 
 FILE_VARIABLE = "ARGO_PROGRESS_FILE"
 _PROGRESS = re.compile(r"\s*(\d+)/(\d+)\s*")
@@ -26,7 +27,7 @@ def report(done: int, total: int, line: str = "") -> None:
     adds the units of all pods, and bytes would hide the steps of a training.
     """
     file = os.environ.get(FILE_VARIABLE)
-    if total > 0 and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if total > 0 and is_pod():
         done, total = 100 * min(done, total) // total, 100
     if file and total > 0:
         # A step does not fail because its progress cannot be reported.

@@ -6,7 +6,6 @@ vLLM's image without this project's dependencies.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from steps.runtime.errors import TransientError
+from steps.runtime.pod import is_pod
 
 T = TypeVar("T")
 Sleep = Callable[[float], object]
@@ -57,7 +57,7 @@ class RetryPolicy:
 
         A failure there costs a run, of which hours may be done; on a machine a user waits for the message.
         """
-        if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        if not is_pod():
             return self
         failures, total = MAX_HASTY_ATTEMPTS, 0.0
         while total < MIN_SECONDS_IN_POD:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.pod import is_pod
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _FIXES = {
@@ -17,7 +18,6 @@ _FIXES = {
     errno.EIO: "check the disk (dmesg), or use another directory or volume",
 }
 NUMBERS = frozenset(_FIXES)
-_IN_A_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def is_storage_error(error: BaseException) -> bool:
@@ -34,7 +34,7 @@ def from_exception(error: BaseException) -> StepError | None:
         if number := _number(cause):
             path = getattr(cause, "filename", None) or "the work volume"
             message = f"no space left on {path}" if number in FULL else f"{os.strerror(number).lower()}: {path}"
-            kind = StepError if number == errno.EIO and _IN_A_POD in os.environ else BadInput
+            kind = StepError if number == errno.EIO and is_pod() else BadInput
             return kind(message, _FIXES[number])
     return None
 

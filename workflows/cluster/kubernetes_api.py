@@ -236,7 +236,7 @@ def connect(
     Raises:
         InvalidInput: the kubeconfig does not exist, cannot be read, or has no such context.
     """
-    if not kubeconfig and connection.is_in_pod():
+    if not kubeconfig and connection.has_service_account():
         pod = connection.from_service_account()
         return KubernetesWorkflows(pod, namespace or pod.namespace, "this cluster", sleep)
     path = kubeconfig or connection.kubeconfig_path()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.runtime import files, progress, termination
+from steps.runtime import files, pod, progress, termination
 from workflows.argo.tags import Scope, Unresolved, substitute
 from workflows.argo.workflow import Container, Env, Spec, Template, Workflow
 from workflows.errors import Problem
@@ -22,8 +22,6 @@ from workflows.runner.volumes import Mounts, create_mounts
 GRACE_SECONDS = 30.0
 """Default time between SIGTERM and SIGKILL (Kubernetes: ``terminationGracePeriodSeconds``)."""
 
-IN_A_POD = "KUBERNETES_SERVICE_HOST"
-"""Set by the kubelet. Steps that see it use the cluster; under the local runner they must not, even in a pod."""
 _REFERENCE = re.compile(r"\$(?:(\$)|\(([^)]*)\))")
 
 
@@ -94,7 +92,7 @@ def prepare(
     argv = words(container, mounts, tags, variables)
     environment = {
         "PYTHONUNBUFFERED": "1",
-        **{name: value for name, value in os.environ.items() if name != IN_A_POD},
+        **{name: value for name, value in os.environ.items() if name != pod.VARIABLE},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         **variables,
         progress.FILE_VARIABLE: str(private / "progress"),

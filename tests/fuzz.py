@@ -15,9 +15,11 @@ import resource
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+import pytest
 
 from steps.runtime.errors import StepError
 from workflows.errors import InvalidInput
@@ -29,6 +31,21 @@ MAX_CPU_SECONDS = 10.0
 MAX_MESSAGE = 20_000
 MAX_BYTES = 2 << 30
 """Additional memory of the process while a reader runs."""
+
+
+def cases(readers: Iterable[str], few: int | Callable[[str], int] = NORMAL, *, parts: int = 1) -> list[Any]:
+    """Return the parameters ``kind, count`` of a test: few inputs of each reader, and as a slow test ``SLOW``.
+
+    Args:
+        readers: names of readers.
+        few: number of inputs in `make test`.
+        parts: number of readers that share the inputs of the slow tests.
+    """
+    counts = {kind: few(kind) if callable(few) else few for kind in readers}
+    return [
+        *(pytest.param(kind, count, id=kind) for kind, count in counts.items()),
+        *(pytest.param(kind, SLOW // parts, id=f"{kind}, many", marks=pytest.mark.slow) for kind in counts),
+    ]
 
 
 class TooSlow(BaseException):

@@ -73,7 +73,6 @@ CREATE: dict[str, Callable[[random.Random], bytes]] = {
     "object": lambda chance: mutate_document(chance, chance.choice([POD, PODS])),
     "status": lambda chance: mutate_document(chance, STATUS),
 }
-READERS = (*CREATE, "compressed nodes")
 
 
 def run(tmp_path: Path, kind: str, count: int) -> None:
@@ -102,12 +101,8 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
         fuzz.check(f"kubernetes {kind}", read, CREATE[kind], count, refusals=(ApiFailure,))
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, 40)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW if kind == "compressed nodes" else fuzz.SLOW // len(CREATE))
+@pytest.mark.parametrize(
+    ("kind", "count"), [*fuzz.cases(CREATE, 40, parts=len(CREATE)), *fuzz.cases(["compressed nodes"], 40)]
+)
+def test_damaged_answers_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)

@@ -97,15 +97,8 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
     fuzz.check(f"adapter {kind}", read, create, count, refusals=refusals, min_refused=0)
 
 
-READERS = ("config", "weights", "base", "model config", "tokenizer", "weights index")
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_files_are_problems(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.NORMAL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_files_are_problems(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW)
+@pytest.mark.parametrize(
+    ("kind", "count"), fuzz.cases(("config", "weights", "base", "model config", "tokenizer", "weights index"))
+)
+def test_damaged_files_are_problems(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)

@@ -139,18 +139,9 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
         )
 
 
-READERS = ("layers", "layout", "credentials", "challenge", "reference")
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_files_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.NORMAL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_files_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(("layers", "layout", "credentials", "challenge", "reference")))
+def test_damaged_files_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)
 
 
 def test_hex_digits_in_upper_case_are_accepted() -> None:

@@ -154,15 +154,11 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
     assert {path.name for path in tmp_path.iterdir()} <= {"adapter", "docker-config"}
 
 
-@pytest.mark.parametrize("kind", PULLS)
-def test_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, 10 if kind == "location" else 30)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", PULLS)
-def test_many_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW // len(PULLS))
+@pytest.mark.parametrize(
+    ("kind", "count"), fuzz.cases(PULLS, lambda kind: 10 if kind == "location" else 30, parts=len(PULLS))
+)
+def test_damaged_answers_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)
 
 
 def test_damaged_indexes_of_referrers_are_replaced(tmp_path: Path) -> None:

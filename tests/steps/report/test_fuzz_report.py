@@ -48,13 +48,6 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
     fuzz.check("report", read, create, count, min_refused=0)
 
 
-READERS = ("report",)
-
-
-def test_damaged_files_do_not_prevent_a_report(tmp_path: Path) -> None:
-    run(tmp_path, "report", 60)
-
-
-@pytest.mark.slow
-def test_many_damaged_files_do_not_prevent_a_report(tmp_path: Path) -> None:
-    run(tmp_path, "report", fuzz.SLOW)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(["report"], 60))
+def test_damaged_files_do_not_prevent_a_report(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)

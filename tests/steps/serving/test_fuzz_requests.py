@@ -89,15 +89,6 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
     fuzz.check(f"POST {kind}", lambda value: post(*value), create, count, refusals=(Refused,))
 
 
-READERS = (*SEEDS, "desired adapters")
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_requests_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.NORMAL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_requests_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases((*SEEDS, "desired adapters")))
+def test_damaged_requests_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)

@@ -59,12 +59,7 @@ def damage(chance: random.Random, kind: str) -> bytes:
     return mutate_bytes(chance, json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("kind", DOCUMENTS)
-@pytest.mark.parametrize(
-    "count",
-    [fuzz.NORMAL // len(DOCUMENTS), pytest.param(fuzz.SLOW // len(DOCUMENTS), marks=pytest.mark.slow)],
-    ids=["few", "many"],
-)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(DOCUMENTS, fuzz.NORMAL // len(DOCUMENTS), parts=len(DOCUMENTS)))
 def test_damaged_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, count: int) -> None:
     script = Hub(kind)
     arguments = Namespace(action="add", name=NAME, output=str(tmp_path / "preset.yaml"))

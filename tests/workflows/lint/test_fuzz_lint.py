@@ -37,17 +37,6 @@ def read(content: bytes) -> Any:
         raise Findings(str(findings[0]))
 
 
-def test_damaged_documents_get_findings() -> None:
-    fuzz.check("lint", read, create, 60, refusals=(Findings,))
-
-
-@pytest.mark.slow
-def test_many_damaged_documents_get_findings() -> None:
-    fuzz.check("lint", read, create, fuzz.SLOW, refusals=(Findings,))
-
-
-READERS = ("lint",)
-
-
-def run(tmp_path: Path, kind: str, count: int) -> None:
-    fuzz.check("lint", read, create, count, refusals=(Findings,))
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(["lint"], 60))
+def test_damaged_documents_get_findings(kind: str, count: int) -> None:
+    fuzz.check(kind, read, create, count, refusals=(Findings,))

@@ -75,15 +75,11 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
     fuzz.check(kind, read, create, count)
 
 
-READERS = ("site", "workspace", "inference config")
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_files_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.NORMAL // 3 if kind != "site" else fuzz.NORMAL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_files_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW)
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    fuzz.cases(
+        ("site", "workspace", "inference config"), lambda kind: fuzz.NORMAL if kind == "site" else fuzz.NORMAL // 3
+    ),
+)
+def test_damaged_files_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)

@@ -50,18 +50,9 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
     fuzz.check(f"run {kind}", read, lambda chance: mutate_document(chance, files[kind]), count)
 
 
-READERS = ("workflow.json", "state.json")
-
-
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_files_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.NORMAL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_files_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(("workflow.json", "state.json")))
+def test_damaged_files_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)
 
 
 def test_random_is_seeded() -> None:

@@ -55,17 +55,6 @@ def read(files: dict[str, bytes]) -> None:
         assert not path.startswith("/") and ".." not in path.split("/")
 
 
-def run(tmp_path: object, kind: str, count: int) -> None:
-    fuzz.check("delta", read, create, count)
-
-
-READERS = ("delta",)
-
-
-def test_damaged_logs_are_refused() -> None:
-    run(None, "delta", fuzz.NORMAL)
-
-
-@pytest.mark.slow
-def test_many_damaged_logs_are_refused() -> None:
-    run(None, "delta", fuzz.SLOW)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(["delta"]))
+def test_damaged_logs_are_refused(kind: str, count: int) -> None:
+    fuzz.check(kind, read, create, count)

@@ -82,12 +82,6 @@ def run_process(folder: Path, suffix: str, count: int) -> None:
     assert done.returncode == 0, f"exit code {done.returncode}, file {folder / 'last'}\n{done.stderr[-3000:]}"
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
-    (run_process if suffix == "parquet" else run)(tmp_path, suffix, 60)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_many_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
-    (run_process if suffix == "parquet" else run)(tmp_path, suffix, fuzz.SLOW)
+@pytest.mark.parametrize(("kind", "count"), fuzz.cases(FORMATS, 60))
+def test_damaged_files_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    (run_process if kind == "parquet" else run)(tmp_path, kind, count)

@@ -105,12 +105,8 @@ def _model_reader(script: Hub, url: str, patch: pytest.MonkeyPatch, tmp_path: Pa
     return read
 
 
-@pytest.mark.parametrize("kind", READERS)
-def test_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, 4 if kind.startswith("model") else 20)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", READERS)
-def test_many_damaged_answers_are_refused(tmp_path: Path, kind: str) -> None:
-    run(tmp_path, kind, fuzz.SLOW // len(READERS))
+@pytest.mark.parametrize(
+    ("kind", "count"), fuzz.cases(READERS, lambda kind: 4 if kind.startswith("model") else 20, parts=len(READERS))
+)
+def test_damaged_answers_are_refused(tmp_path: Path, kind: str, count: int) -> None:
+    run(tmp_path, kind, count)

@@ -174,10 +174,10 @@ def _split_flags(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[s
         name, equals, value = words.pop().partition("=")
         if name in ("-h", "--help"):
             return {"help": ""}, []
-        has_value = bool(words) and words[-1] not in known and name.startswith("--")
+        has_value = bool(words) and not _field(words[-1], known) and name.startswith("--")
         if not equals and has_value:
             value = words.pop()
-        field = known.get(name) or known.get(name.removesuffix(FILE_SUFFIX))
+        field = _field(name, known)
         if field is None:
             errors.append(f"{name}: unknown flag")
         elif not equals and not has_value:
@@ -189,6 +189,11 @@ def _split_flags(arguments: list[str], known: Mapping[str, str]) -> tuple[dict[s
         else:
             texts[field] = _read_text(name, value, errors)
     return texts, errors
+
+
+def _field(word: str, known: Mapping[str, str]) -> str | None:
+    """Return the field that a flag sets, itself or by a file; None for other words."""
+    return known.get(word) or known.get(word.removesuffix(FILE_SUFFIX))
 
 
 def _read_text(name: str, path: str, errors: list[str]) -> str:

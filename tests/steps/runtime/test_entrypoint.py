@@ -110,6 +110,7 @@ def test_all_invalid_flags_are_reported_together(greet: Greet) -> None:
     [
         (["--work"], "--work: a value is required"),
         (["--work", "--times", "2"], "--work: a value is required"),
+        (["--work", "--words-file", "/dev/null"], "--work: a value is required"),
         (["work", "--times", "2"], "work: unknown flag"),
         (["--tim", "2"], "--tim: unknown flag"),
     ],

@@ -30,12 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.commands import compile as compiling
 
     parser.epilog = EXAMPLES
-    parser.set_defaults(output="table", site=None, word="")
+    parser.set_defaults(site=None, word="")
     verbs = parser.add_subparsers(dest="action", metavar="ACTION")
     listing = verbs.add_parser("ls", help="List all presets", description="List all presets")
     listing.add_argument("word", nargs="?", default="", metavar="WORD", help="Word in name, architecture or license")
     formats = ["table", "wide", "name", "json", "yaml"]
-    listing.add_argument("-o", "--output", choices=formats, default="table", help="Output format (default: table)")
+    for listed, default in ((parser, "table"), (listing, argparse.SUPPRESS)):
+        text = "Output format (default: table)"
+        listed.add_argument("-o", "--output", choices=formats, default=default, help=text)
     show = verbs.add_parser("show", help="Show one preset", description="Show one preset")
     show.add_argument("name", metavar="NAME", help="Preset name, older name or Hugging Face id")
     show.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="Output format (default: yaml)")

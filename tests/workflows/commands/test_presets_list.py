@@ -20,6 +20,12 @@ def test_listing_is_the_default(capsys):
     assert row[4:6] == ["Standard_NV72ads_A10_v5", "6.52"]
 
 
+@pytest.mark.parametrize("arguments", [["-o", "name"], ["ls", "-o", "name"], ["-o", "name", "ls"]])
+def test_the_format_is_accepted_with_and_without_ls(capsys, arguments):
+    assert cli.main(["presets", *arguments]) == 0
+    assert "phi-4" in capsys.readouterr().out.split()
+
+
 @pytest.mark.parametrize(("word", "name"), [("PHI", "phi-4"), ("Phi3ForCausalLM", "phi-4"), ("apache", "qwen2.5")])
 def test_a_word_selects_presets(capsys, word, name):
     assert cli.main(["presets", "ls", word, "-o", "name"]) == 0

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import pytest
 from faults import fork
+from hypothesis import HealthCheck, settings
 from kubernetes_server import KubernetesServer
 from registry_fixture import PASSWORD, USER, Front, Registry, serve_registry
 
@@ -22,6 +23,13 @@ from steps.oci.oci_layout import Image
 
 # Tests compute in float32 and with the same instructions on every CPU, so that results are equal.
 os.environ |= {"ARGOTUNE_COMPUTE_DTYPE": "float32", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+# Property tests try the same examples in each run, and no time limit fails them. `--hypothesis-profile explore` tries
+# other examples.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
+settings.register_profile("explore", **UNTIMED)
+settings.register_profile("repeatable", **UNTIMED, derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

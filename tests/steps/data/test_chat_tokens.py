@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trainable_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.chat_tokens import IGNORED, prepare, render, stop_ids, tokenize
@@ -174,7 +174,7 @@ ANSWERS = st.text(st.sampled_from([*"abc .\n\t ", "\u00e9", "\u4e2d", "\U0001f60
 
 @pytest.mark.parametrize("name", ["", *ENDS])
 @given(answers=st.lists(ANSWERS, min_size=1, max_size=3))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 def test_each_answer_has_loss_without_gaps_up_to_its_end(tokenizer: Any, name: str, answers: list[str]) -> None:
     """Also answers that are empty, or begin or end in white space."""
     tokenizer.chat_template = template(name) if name else tokenizer.chat_template

@@ -51,7 +51,7 @@ def text_of(content: Any) -> str:
 @pytest.mark.parametrize("extension", ["jsonl", "parquet"])
 @pytest.mark.parametrize("key", ["content", "value"])
 @given(contents=st.lists(st.lists(GOOD, min_size=1, max_size=3), min_size=1, max_size=4), data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_parts(extension: str, key: str, contents: list[Any], data: st.DataObject) -> None:
     if extension == "jsonl" and data.draw(st.booleans()):
         contents = [*contents, "only text"]

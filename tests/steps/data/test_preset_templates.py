@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trainable_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import presets
@@ -113,7 +113,7 @@ def check_labels(name: str, turns: list[tuple[str, bool | None, str, bool | None
 
 @pytest.mark.parametrize("name", DIFFERENT)
 @given(turns=TURNS, system=st.just("") | QUESTIONS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_labels(name: str, turns: Any, system: str) -> None:
     check_labels(name, turns, system)
 
@@ -121,7 +121,7 @@ def test_labels(name: str, turns: Any, system: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENT)
 @given(turns=TURNS, system=st.just("") | QUESTIONS)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES)
 def test_labels_of_many_rows(name: str, turns: Any, system: str) -> None:
     check_labels(name, turns, system)
 

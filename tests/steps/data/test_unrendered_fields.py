@@ -88,7 +88,7 @@ def keys_with_values(value: Any) -> set[str]:
 
 
 @given(row=ROWS, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_dropped_value_is_noticed(row: list[dict[str, Any]], data: st.DataObject) -> None:
     check(row)
     checked = keys_with_values(row) - {"role", "id", "type"}
@@ -99,7 +99,7 @@ def test_each_dropped_value_is_noticed(row: list[dict[str, Any]], data: st.DataO
 
 
 @given(row=ROWS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_whole_fields_are_named_alone(row: list[dict[str, Any]]) -> None:
     for name in {key for message in row for key in message} - {"role", "content", "tools"}:
         with pytest.raises(BadInput) as raised:

@@ -25,7 +25,7 @@ FILES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(files=FILES, held=st.sampled_from([0, 0.1, 0.5]), shuffle=st.booleans(), seed=st.integers(0, 2**32 - 1))
 def test_rows_are_repeated_by_the_weight_of_their_file(
     files: list[tuple[int, float]], held: float, shuffle: bool, seed: int
@@ -88,7 +88,7 @@ def test_empty_and_too_large_results(monkeypatch: pytest.MonkeyPatch) -> None:
         resample(train, [3], [34], True, 42)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     widths=st.lists(st.integers(0, 300), min_size=2, max_size=60),
     weight=st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.3]),

@@ -32,7 +32,7 @@ def texts_of(tables: list[pa.Table]) -> list[str]:
     return [text for table in tables for text in table["text"].to_pylist()]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(widths=st.lists(st.integers(0, 400), min_size=1, max_size=150), seed=st.integers(0, 99), shuffle=st.booleans())
 def test_rows_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, widths: list[int], seed: int, shuffle: bool

@@ -164,7 +164,7 @@ PARTS = st.one_of(
 NAMES = st.lists(PARTS, min_size=1, max_size=6).map("/".join).map(lambda name: f"data/{name}")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(NAMES, st.sampled_from([b"", b"x", None])), min_size=1, max_size=6), st.integers(0, 6))
 def test_no_name_writes_or_deletes_outside(entries: list[Entry], split: int) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults import kill_proof
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from registry_fixture import Answer, BreakingWire, Front, Registry, Request, ref, serve_http
 
@@ -86,7 +86,7 @@ def test_small_blob_is_sent_in_one_request(tmp_path: Path, front: Front) -> None
 @example(limit=1, of="server", cuts=1)
 @example(limit=2511, of="server", cuts=2)
 @example(limit=CHUNK, of="client", cuts=1)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 def test_upload_interrupted_at_any_byte(
     open_registry: Registry, tmp_path: Path, limit: int, of: str, cuts: int
 ) -> None:

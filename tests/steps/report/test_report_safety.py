@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from report_sample import PLAN, Reader, render, write, write_run
@@ -159,7 +159,7 @@ JSON = st.recursive(
 )
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=60)
 @given(st.lists(JSON, min_size=6, max_size=6), st.lists(JSON, max_size=4))
 def test_no_content_breaks_the_report(tmp_path: Path, contents: list[Any], lines: list[Any]) -> None:
     paths = ["results/tune.json", "results/rollout.json", "results/evaluate.json", "report/evaluation.json"]

@@ -28,7 +28,7 @@ SCHEMES = st.sampled_from(["https://", "http://", "HTTPS://", "s3://", "hf://dat
 PAIRS = st.lists(NAMES, min_size=1, max_size=3).map(lambda names: "&".join(f"{name}={SECRET}" for name in names))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SCHEMES, HOSTS, PATHS, PAIRS)
 def test_no_text_about_a_url_has_a_value_of_its_query(scheme: str, host: str, path: str, query: str) -> None:
     url = f"{scheme}{host}/{path.partition('#')[0]}?{query}"

@@ -24,7 +24,7 @@ class Outputs:
     digests: list[str]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS, TEXTS)
 def test_kubernetes_expands_no_output_and_no_message(tmp_path_factory: pytest.TempPathFactory, a: str, b: str) -> None:
     folder = tmp_path_factory.mktemp("outputs")

@@ -76,7 +76,7 @@ def single_process_steps(rows: int, global_batch_size: int, epoch: int = 0) -> l
     return [sorted(indices[start : start + global_batch_size]) for start in range(0, rows, global_batch_size)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), counts, counts, st.integers(2, 5), st.integers(0, 3))
 def test_each_step_has_the_rows_of_one_process(
     rows: int, batch_size: int, accumulation: int, processes: int, epoch: int
@@ -87,7 +87,7 @@ def test_each_step_has_the_rows_of_one_process(
     assert steps == single_process_steps(rows, global_batch_size, epoch)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), counts, counts, counts, st.integers(2, 5))
 def test_each_step_is_the_same_after_a_change_of_the_world_size(
     rows: int, batch_size: int, accumulation: int, before: int, processes: int

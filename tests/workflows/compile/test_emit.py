@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from workflows.compile import emit
@@ -60,7 +60,7 @@ def through_go(text: str) -> dict:
     return read
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=30))
 @example(NASTY)
 def test_yaml_keeps_every_string_through_go(strings):
@@ -68,7 +68,7 @@ def test_yaml_keeps_every_string_through_go(strings):
     assert through_go(emit.to_yaml(before)) == before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.from_regex(r"[-+]?[0-9_.:eExXoObB]{1,8}", fullmatch=True).map(lambda text: [text] * 3))
 def test_yaml_keeps_strings_that_look_like_numbers_through_go(strings):
     before = document(strings)

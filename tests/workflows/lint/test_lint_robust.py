@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflows.lint import lint
@@ -41,7 +41,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
 def test_a_changed_document_never_crashes_the_linter(changes):
     which = changes[0][0][0]
@@ -57,7 +57,7 @@ def test_a_changed_document_never_crashes_the_linter(changes):
     assert all(str(finding).startswith("changed.yaml") for finding in report.findings)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=200))
 def test_no_text_crashes_the_linter(text):
     assert lint([("any.yaml", text)]).errors

@@ -46,7 +46,6 @@ OF_THE_FILE = ("is empty", "is not UTF-8", "contains no Workspace", "cannot be r
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 tries = settings(
     max_examples=3000 if LONG else 60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.large_base_example],
 )
 

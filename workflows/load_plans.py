@@ -12,7 +12,7 @@ from pathlib import Path
 import presets
 from workflows import estimate
 from workflows.errors import InvalidInput, Problem, collect_problems
-from workflows.plan import checks, model_checks, nodes, own_presets, site
+from workflows.plan import budget, checks, model_checks, nodes, own_presets, site
 from workflows.plan import overrides as plan_overrides
 from workflows.plan.model import Plan
 from workflows.plan.resolve import resolve
@@ -124,14 +124,19 @@ def plans_from_manifests(
     if namespace:
         flags["namespace"] = namespace
     environment = collect_problems(problems, plan_overrides.from_environment, os.environ) or {}
-    plans = [collect_problems(problems, resolve, manifest, site_values, environment, flags) for manifest in manifests]
     prices = collect_problems(problems, site.prices, site_file) if not problems else None
+    plans = [
+        collect_problems(problems, resolve, manifest, site_values, environment, flags, prices)
+        for manifest in manifests
+    ]
+    prices = None if problems else prices
     for manifest, plan in zip(manifests, plans, strict=True):
         if plan and prices:
             problems += with_location(manifest, checks.only_in_a_cluster(plan)) if local else []
             problems += [] if local else _memory_problems(manifest, plan, prices)
             problems += with_location(manifest, model_checks.problems(plan, local=local))
             problems += with_location(manifest, nodes.problems(plan))
+            problems += [] if local else with_location(manifest, budget.problems(plan))
             problems += with_location(manifest, checks.tracking(plan, local=local))
             problems += with_location(manifest, checks.tasks(plan, local=local))
     if problems:
@@ -153,6 +158,9 @@ def with_location(manifest: Manifest, problems: Iterable[Problem]) -> list[Probl
 def _warnings(manifest: Manifest, plan: Plan, local: bool) -> Iterator[Problem]:
     yield from checks.warnings(plan)
     yield from nodes.warnings(plan)
+    yield from budget.warnings(plan, local=local)
+    if plan.budget_hours and plan.tuning and plan.model.preset and not local:
+        yield from estimate.budget_warnings(plan, estimate.estimate(plan))
     if local and plan.model.preset and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
         from steps.runtime import machine
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from steps.runtime.gpu_time import PARAMETER, BudgetOptions
 from steps.runtime.options import OptionalFolder, Options, Seed
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -48,9 +50,10 @@ class EvaluationOptions(GateRules):
     """Maximum samples of each task; 0: all, which can take hours."""
 
 
-class Settings(EvaluationOptions):
+class Settings(EvaluationOptions, BudgetOptions):
     """Compare ``WORK/adapter`` with its base on ``eval.parquet`` of the dataset; write ``report/evaluation.json``."""
 
+    PARAMETERS: ClassVar[Mapping[str, str]] = {"budget_hours": PARAMETER}
     work: Path
     """Work directory, shared by all steps."""
     dataset: OptionalFolder = None
@@ -111,3 +114,7 @@ class Result:
     """Exact match of the deployed adapter."""
     previous_rouge_l: float | None = None
     """ROUGE-L of the deployed adapter."""
+    load_seconds: float = 0.0
+    """Seconds of all attempts until the evaluation began: image pull, libraries, base model."""
+    evaluate_seconds: float = 0.0
+    """Seconds of all attempts that evaluated."""

@@ -23,8 +23,9 @@ from steps.evaluate.row_losses import row_losses
 from steps.evaluate.settings import GateRules, Result, Settings
 from steps.models.adapter import adapter_digest
 from steps.models.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
-from steps.runtime import files, progress
+from steps.runtime import files, gpu_time, progress
 from steps.runtime.errors import BadInput
+from steps.runtime.gpu_time import EVALUATING, LOADING, Attempt, GpuTimer
 
 
 def evaluate(settings: Settings) -> Result:
@@ -34,7 +35,20 @@ def evaluate(settings: Settings) -> Result:
         BadInput: There are no held-out rows, no adapter, or it does not fit the base; a rule needs answers but samples
             is 0; a task cannot run.
         StepError: The base model or the data of a task is unavailable, or the base was not quantized.
+        TimeLimit: The budget is used up.
     """
+    with gpu_time.measure(settings.work, "evaluate", settings.budget_hours) as timer:
+        return _evaluate(settings, timer)
+
+
+def outputs_intact(settings: Settings, result: Result) -> bool:
+    """Return True if the evaluation of an earlier run exists and the adapter is unchanged."""
+    digest = settings.adapter_digest
+    unchanged = bool(digest) and adapter_digest(settings.work / "adapter") == digest
+    return unchanged and (settings.work / "report" / "evaluation.json").is_file()
+
+
+def _evaluate(settings: Settings, timer: GpuTimer) -> Result:
     rows = read_messages(dataset_folder(settings) / "eval.parquet")
     folder = evaluated_models.adapter_folder(settings.work, settings.adapter_digest)
     prepare_libraries()
@@ -54,9 +68,11 @@ def evaluate(settings: Settings) -> Result:
     model = evaluated_models.load(base.folder, folder, settings.method, settings.quantization_config, device)
     print(f"evaluating on {len(prepared.rows)} rows, {describe_device(device)}", flush=True)
     ends = stop_ids(tokenizer, prepared.rows)
+    timer.switch(EVALUATING)
     models = {}
     first: list[FirstTokens | None] = []
     for name in evaluated_models.iter_models(model, previous):
+        timer.check_budget(f"the evaluation stopped before the model {name}; the adapter is kept")
         models[name] = _measure(name, model, tokenizer, prepared, chosen, ends, settings, has_previous=bool(previous))
         if tasks:
             print(f"{name}: tasks {', '.join(settings.tasks)}", flush=True)
@@ -68,9 +84,10 @@ def evaluate(settings: Settings) -> Result:
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, settings.seed)
     outcomes = gate.judge(settings, _gate_measures(models, losses, interval[1], means["adapter"], prepared, settings))
-    result = _result(losses, means, gate.reason(outcomes))
+    timer.save()
+    result = _result(losses, means, gate.reason(outcomes), gpu_time.read(settings.work))
     record = {
-        **dataclasses.asdict(result),
+        **{key: value for key, value in dataclasses.asdict(result).items() if not key.endswith("_seconds")},
         "adapter_digest": settings.adapter_digest or adapter_digest(folder),
         "gate": [dataclasses.asdict(outcome) for outcome in outcomes],
         "loss_ratio": {"low": round(interval[0], 4), "high": round(interval[1], 4), "level": LEVEL},
@@ -83,13 +100,6 @@ def evaluate(settings: Settings) -> Result:
     for line in evaluation_record.format_tasks(models):
         print(line, flush=True)
     return result
-
-
-def outputs_intact(settings: Settings, result: Result) -> bool:
-    """Return True if the evaluation of an earlier run exists and the adapter is unchanged."""
-    digest = settings.adapter_digest
-    unchanged = bool(digest) and adapter_digest(settings.work / "adapter") == digest
-    return unchanged and (settings.work / "report" / "evaluation.json").is_file()
 
 
 def _sample_rows(rows: Sequence[Sequence[Message]], prepared: Prepared, settings: Settings) -> list[Sequence[Message]]:
@@ -188,7 +198,9 @@ def _ratio(loss: float, other: float) -> float:
     return loss / other if other else math.inf
 
 
-def _result(losses: dict[str, float], means: dict[str, Scores | None], reason: str) -> Result:
+def _result(
+    losses: dict[str, float], means: dict[str, Scores | None], reason: str, attempts: Sequence[Attempt]
+) -> Result:
     previous = losses.get("previous", math.nan)
     scores = {
         f"{name}_{metric}": value
@@ -204,6 +216,8 @@ def _result(losses: dict[str, float], means: dict[str, Scores | None], reason: s
         verdict="fail" if reason else "pass",
         reason=reason,
         previous_loss=round(previous, 4) if math.isfinite(previous) else None,
+        load_seconds=round(gpu_time.sum_seconds(attempts, LOADING, "evaluate"), 1),
+        evaluate_seconds=round(gpu_time.sum_seconds(attempts, EVALUATING, "evaluate"), 1),
         **scores,
     )
 

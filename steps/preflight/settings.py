@@ -9,11 +9,12 @@ from typing import ClassVar
 from steps.data.locations.url_list import Urls
 from steps.download.settings import NamedInput
 from steps.provision import settings as provision_settings
+from steps.runtime.gpu_time import PARAMETER, BudgetOptions
 from steps.runtime.options import OptionalFolder
 from steps.tune.settings import SubmittedOptions, TrackingOptions, TrackingUri
 
 
-class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions):
+class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions, BudgetOptions):
     """Check that everything a run needs is available, before anything is created."""
 
     PARAMETERS: ClassVar[Mapping[str, str]] = {
@@ -21,6 +22,7 @@ class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions):
         "urls": "data-urls",
         "image": "image",
         "push": "push",
+        "budget_hours": PARAMETER,
     }
 
     urls: Urls = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from steps.report.report_data import Failure, records, text
+from steps.report.report_data import Failure, number, records, text
 from steps.runtime import termination
 from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
@@ -21,6 +21,11 @@ from steps.runtime.redaction import redact
 def parse_status(value: Any) -> Any:
     """Return a status; "" for a placeholder that Argo did not replace."""
     return "" if _is_unset(value) else value
+
+
+def parse_hours(value: Any) -> float:
+    """Return a number of hours; 0 for anything else, which the steps have rejected."""
+    return number(value) or 0
 
 
 def parse_plan(value: Any) -> Any:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from steps.report.gpu_usage import GpuUsage
+
 STEPS = (
     "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package",
     "rollout",
@@ -129,6 +131,10 @@ class ReportData:
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
     """Missing and unreadable files."""
+    gpu: GpuUsage | None = None
+    """GPU time; None if no GPU step has started."""
+    budget_hours: float = 0
+    """Limit of the GPU time in hours; 0: none."""
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from steps.report.formatting import DASH, format_duration, format_number, format_percent, format_text
 from steps.report.report_data import STEPS, ReportData, Setting, number, records, text
 from steps.report.report_evaluation import evaluation_context
+from steps.report.report_gpu import gpu_rows
 from steps.report.report_training import training_section
 
 FOLDER = Path(__file__).parent
@@ -57,6 +58,7 @@ def render_page(data: ReportData) -> str:
         training=training_section(data),
         lineage=_lineage(data),
         steps=list(_steps(data)),
+        gpu_rows=gpu_rows(data),
         setting_groups=_setting_groups(data),
         **evaluation_context(data),
     )  # fmt: skip
@@ -118,9 +120,18 @@ def _tiles(data: ReportData) -> list[Tile]:
         ),
         Tile("Adapter / base loss", format_percent(evaluation.ratio), limit),
         Tile("Total step time", format_duration(data.busy_seconds), "without queueing"),
+        Tile("GPU time", *_gpu_time(data)),
         Tile("Training device", device, f"{format_number(speed)} tokens/s" if speed else ""),
         Tile("Peak memory", DASH if memory is None else f"{memory:.3g} GiB", "during training"),
     ]
+
+
+def _gpu_time(data: ReportData) -> tuple[str, str]:
+    """Return value and note of the tile; empty without a GPU."""
+    if data.gpu is None or not data.gpu.nodes.gpus:
+        return "", ""
+    usd = data.gpu.usd()
+    return f"{data.gpu.minutes():.1f} min", "price unknown" if usd is None else f"{usd:.2f} USD"
 
 
 def _lineage(data: ReportData) -> list[Link]:

@@ -24,6 +24,7 @@ from steps.report.report_data import (
     records,
     text,
 )
+from steps.report.report_gpu import read_usage
 from steps.report.settings import Settings
 from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
@@ -42,6 +43,8 @@ def read_run(settings: Settings) -> ReportData:
     if plan is None:
         reader.warnings.append("the plan could not be read: it is not a JSON mapping")
     steps = _steps(reader)
+    values = tuple(_settings(redact(plan or {})))
+    by_path = {setting.path: setting.value for setting in values}
     return ReportData(
         status=settings.status or "unknown",
         steps=steps,
@@ -49,10 +52,12 @@ def read_run(settings: Settings) -> ReportData:
         tracked=_tracked(reader),
         evaluation=_evaluation(reader, steps.get("evaluate")),
         failures=settings.failures,
-        settings=tuple(_settings(redact(plan or {}))),
+        settings=values,
         manifest=_manifest(reader, expected="download" in steps),
         versions=dict(_versions()),
         warnings=tuple(reader.warnings),
+        gpu=read_usage(settings.work, lambda path: by_path.get(path, "")),
+        budget_hours=settings.budget_hours,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from steps.report.argo_values import parse_failures, parse_plan, parse_status
+from steps.report.argo_values import parse_failures, parse_hours, parse_plan, parse_status
 from steps.report.report_data import Failure
 from steps.runtime.options import OptionalPath, Options
 
@@ -24,6 +24,8 @@ class Settings(Options):
     """Status of the workflow (Argo: workflow.status)."""
     failures: Annotated[tuple[Failure, ...], BeforeValidator(parse_failures)] = ()
     """Failed nodes as JSON (Argo: workflow.failures)."""
+    budget_hours: Annotated[float, BeforeValidator(parse_hours)] = 0
+    """Limit of the GPU time in hours; 0: none."""
     artifact: OptionalPath = None
     """Path of a copy that Argo uploads; not written if Argo has no artifact repository."""
 

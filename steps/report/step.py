@@ -1,9 +1,11 @@
-"""Write the report of a run, whatever its outcome: one HTML file, and a summary of ten lines in the log."""
+"""Write the report of a run, whatever its outcome: HTML, JSON, and a summary of some lines in the log."""
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from steps.report import argo_template, report_page, report_reader
 from steps.report.formatting import format_duration, format_number
@@ -13,7 +15,7 @@ from steps.runtime import files
 
 
 def report(settings: Settings) -> Result:
-    """Read what the run left behind, write ``report/report.html`` and print the summary.
+    """Read what the run left behind, write ``report/report.html`` and ``report.json``, and print the summary.
 
     The report names missing and damaged files; the step fails only if it cannot write the report.
     """
@@ -21,10 +23,12 @@ def report(settings: Settings) -> Result:
     path = settings.work / "report" / "report.html"
     page = report_page.render_page(data)
     files.write_text(path, page)
+    result = _result(data, path)
+    files.write_json(path.with_suffix(".json"), _summary(data, result))
     if settings.artifact and argo_template.has_artifact_repository():
         files.write_text(settings.artifact, page)
     print("\n".join(summary_lines(data, path)), flush=True)
-    return _result(data, path)
+    return result
 
 
 def _result(data: ReportData, path: Path) -> Result:
@@ -41,6 +45,13 @@ def _result(data: ReportData, path: Path) -> Result:
     )
 
 
+def _summary(data: ReportData, result: Result) -> dict[str, Any]:
+    """Return the content of ``report.json``: the outcome of the run, and its GPU time (minutes, USD)."""
+    outcome = {"name": data.name, "status": data.status, **dataclasses.asdict(result)}
+    gpu = {**data.gpu.as_dict(), "budget_hours": data.budget_hours} if data.gpu else None
+    return {**outcome, "seconds": data.busy_seconds, "gpu": gpu}
+
+
 def summary_lines(data: ReportData, path: Path) -> list[str]:
     """Return the summary of a run as lines of plain text."""
     evaluation = data.evaluation
@@ -53,6 +64,7 @@ def summary_lines(data: ReportData, path: Path) -> list[str]:
         "loss": _format_change(evaluation.base_loss, evaluation.adapter_loss, f" on held-out rows{live}"),
         "perplexity": _format_change(evaluation.base_perplexity, evaluation.adapter_perplexity),
         "time": format_duration(data.busy_seconds) if data.busy_seconds is not None else "",
+        "GPU time": str(data.gpu) if data.gpu else "",
         "image": _image(data),
         "endpoint": data.value("rollout", "endpoint"),
         "failed": _failures(data),

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from steps.models.sharding import Sharding
+from steps.runtime.gpu_time import PARAMETER, BudgetOptions
 from steps.runtime.options import OptionalFolder, Options, Seed
 from steps.tune.tracking_tools import ReportTo
 
-NON_ADAPTER_FIELDS = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding"}
+NON_ADAPTER_FIELDS = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding", "budget_hours"}
 """Settings that do not change the adapter."""
 
 
@@ -107,9 +108,10 @@ class TrainingOptions(TuneOptions, SubmittedOptions):
     """Arguments for loading the base model: torch_dtype, chat_template (Jinja text)."""
 
 
-class Settings(TrainingOptions, TrackingOptions):
+class Settings(TrainingOptions, TrackingOptions, BudgetOptions):
     """Train an adapter on ``train.parquet`` of the dataset and write it to ``WORK/adapter``."""
 
+    PARAMETERS: ClassVar[Mapping[str, str]] = {**SubmittedOptions.PARAMETERS, "budget_hours": PARAMETER}
     work: Path
     """Work folder, shared by all steps."""
     dataset: OptionalFolder = None
@@ -142,3 +144,7 @@ class Result:
     """Device that trained, with its GPU model."""
     tokens_per_second: float
     """Training throughput, without padding."""
+    load_seconds: float = 0.0
+    """Seconds of all attempts until the training began: image pull, libraries, base model."""
+    train_seconds: float = 0.0
+    """Seconds of all attempts that trained."""

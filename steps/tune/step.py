@@ -20,8 +20,9 @@ from steps.models.model import (
     lora_targets,
     prepare_libraries,
 )
-from steps.runtime import files
+from steps.runtime import files, gpu_time
 from steps.runtime.errors import InsufficientCapacity
+from steps.runtime.gpu_time import LOADING, TRAINING, GpuTimer
 from steps.tune import checkpoints, dpo, launcher, rehearsal, tracking, training, training_config
 from steps.tune.checkpoints import Checkpoint
 from steps.tune.oom_backoff import with_oom_backoff
@@ -38,13 +39,25 @@ def tune(settings: Settings) -> Result:
             evaluation cannot run, or the loss is not finite.
         InsufficientCapacity: The device's memory is too small.
         StepError: The base model is unavailable, or was not quantized.
+        TimeLimit: The budget is used up.
     """
     lm_tasks.check(settings.tasks)
     _check_settings(settings)
     num_processes = launcher.count(settings.processes, settings.work)
     if num_processes == 1:
-        return finish(settings, *train(settings, ALONE))
+        return train_and_finish(settings, ALONE)
     return _tune_distributed(settings, num_processes)
+
+
+def train_and_finish(settings: Settings, group: DistributedContext) -> Result:
+    """Train alone or as rank 0 of a group, write the adapter, and record the time of both.
+
+    Raises:
+        StepError: As ``tune``.
+    """
+    with gpu_time.measure(settings.work, "tune", settings.budget_hours) as timer:
+        base, checkpoint = train(settings, group, timer)
+        return _finish(settings, base, checkpoint, timer)
 
 
 def _check_settings(settings: Settings) -> None:
@@ -74,11 +87,15 @@ def _tune_distributed(settings: Settings, num_processes: int) -> Result:
         if strategy == strategies[-1]:
             fallback = f"spreading its layers over {num_processes} GPUs in one process (same training steps, slower)"
         print(f"warning: the model does not fit one GPU; {fallback}", flush=True)
-    return finish(settings, *train(settings, DistributedContext(emulated_world_size=num_processes)))
+    return train_and_finish(settings, DistributedContext(emulated_world_size=num_processes))
 
 
-def train(settings: Settings, group: DistributedContext) -> tuple[BaseModel, Checkpoint]:
+def train(
+    settings: Settings, group: DistributedContext, timer: GpuTimer | None = None
+) -> tuple[BaseModel, Checkpoint]:
     """Train in this process, alone or as one rank of a group, and return the base model and the final checkpoint.
+
+    Rank 0 has the timer, which ends the training of all ranks when the budget is used up.
 
     Raises:
         OutOfMemory: A rank of a group is out of memory; all ranks must restart with smaller batches.
@@ -93,23 +110,27 @@ def train(settings: Settings, group: DistributedContext) -> tuple[BaseModel, Che
     config = training_config.check(settings, lora_targets(settings.preset, settings.model))
     base = group.on_rank_zero("base", lambda: fetch_model(settings.preset, settings.model, settings.revision))
     fingerprint = group.on_rank_zero("fingerprint", lambda: _fingerprint(settings, base, rows))
-    inputs = TrainingInputs(base, rows, rejected, choose_device(), fingerprint)
+    inputs = TrainingInputs(base, rows, rejected, choose_device(), fingerprint, timer)
     return base, with_oom_backoff(
         config, settings.method, lambda smaller: training.run(settings, smaller, inputs, group), group
     )
 
 
-def finish(settings: Settings, base: BaseModel, checkpoint: Checkpoint) -> Result:
+def _finish(settings: Settings, base: BaseModel, checkpoint: Checkpoint, timer: GpuTimer) -> Result:
     """Write the adapter of the final checkpoint and return the training's metrics."""
     _write_adapter(checkpoint, base, settings)
     history = checkpoint.history()
     seconds = history[-1]["seconds"]
+    timer.save()
+    attempts = gpu_time.read(settings.work)
     return Result(
         adapter_digest=adapter_digest(settings.work / "adapter"),
         train_loss=round(sum(entry["loss"] for entry in history) / len(history), 4),
         steps=checkpoint.step,
         device=describe_device(choose_device(), checkpoint.processes),
         tokens_per_second=round(sum(entry["tokens"] for entry in history) / max(seconds, 1e-9), 1),
+        load_seconds=round(gpu_time.sum_seconds(attempts, LOADING, "tune"), 1),
+        train_seconds=round(gpu_time.sum_seconds(attempts, TRAINING, "tune"), 1),
     )
 
 

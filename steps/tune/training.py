@@ -17,6 +17,7 @@ from steps.models import sharding
 from steps.models.compute_dtype import compute_dtype, describe_compute
 from steps.models.model import BaseModel, attention, describe_device, load_base, load_tokenizer
 from steps.runtime.errors import BadInput
+from steps.runtime.gpu_time import GpuTimer
 from steps.runtime.machine import disable_malloc_trim
 from steps.tune import (
     batching,
@@ -51,6 +52,8 @@ class TrainingInputs:
     device: str
     fingerprint: str
     """Identifies the training that a checkpoint belongs to."""
+    timer: GpuTimer | None = None
+    """Records the time and knows the budget; None on ranks other than 0."""
 
 
 def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, group: DistributedContext) -> Checkpoint:
@@ -59,6 +62,7 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     Raises:
         BadInput: A library rejects the settings, or the loss is not finite.
         SystemExit: 143 after SIGTERM.
+        TimeLimit: The budget is used up; a checkpoint is saved.
     """
     checkpoint = group.on_rank_zero(
         "checkpoint", lambda: checkpoints.latest(settings.work / "checkpoints", inputs.fingerprint)
@@ -92,7 +96,7 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         sharding.shard(trainer)
     shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
     _attach_callbacks(trainer, settings, config, group)
-    checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, dtype, group)
+    checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, dtype, group, inputs.timer)
     attach(trainer, checkpointing)
     report_to = settings.report_to if group.is_rank_zero else "none"
     with (
@@ -101,6 +105,8 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     ):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     if checkpointing.latest is None or not checkpointing.latest.finished:
+        if inputs.timer:
+            inputs.timer.check_budget(f"step {trainer.state.global_step} of {trainer.state.max_steps} is saved")
         _exit_terminated(checkpointing.latest)
     return checkpointing.latest
 

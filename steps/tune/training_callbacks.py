@@ -14,6 +14,7 @@ import psutil
 
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
+from steps.runtime.gpu_time import TRAINING, GpuTimer
 from steps.runtime.machine import GIB
 from steps.tune import checkpoints
 from steps.tune.checkpoints import Checkpoint
@@ -88,24 +89,36 @@ class TrainingLog:
 class Checkpointing:
     """Marks complete checkpoints, saves at least every ten minutes, and saves and stops when ``stop`` is set.
 
-    Each rank has one, and all ranks act after the same step.
+    It also sets ``stop`` when the budget is used up, which rank 0 knows from its timer. Each rank has one, and all
+    ranks act after the same step.
     """
 
-    def __init__(self, fingerprint: str, rows: int = 0, dtype: str = "", group: DistributedContext = ALONE) -> None:
+    def __init__(
+        self,
+        fingerprint: str,
+        rows: int = 0,
+        dtype: str = "",
+        group: DistributedContext = ALONE,
+        timer: GpuTimer | None = None,
+    ) -> None:
         self.fingerprint = fingerprint
         self.rows = rows
         self.dtype = dtype
         self.group = group
+        self.timer = timer
         self.stop = False
         self.latest: Checkpoint | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
         self.saved = time.monotonic()
+        if self.timer:
+            self.timer.switch(TRAINING)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Request a save if the last one is long ago, or if the training is stopping."""
         due = time.monotonic() - self.saved > SAVE_INTERVAL_SECONDS
+        self.stop = self.stop or (self.timer is not None and self.timer.is_budget_used_up())
         self.stop, due = self.group.all_reduce_any(self.stop, due)
         if self.stop or due:
             control.should_save = True

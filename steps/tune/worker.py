@@ -9,8 +9,10 @@ from steps.tune.process_group import DistributedContext
 
 def work(settings: tune.Settings, group: DistributedContext) -> tune.Result | None:
     """Train with the other ranks; rank 0 writes the adapter."""
-    base, checkpoint = tune.train(settings, group)
-    return tune.finish(settings, base, checkpoint) if group.is_rank_zero else None
+    if group.is_rank_zero:
+        return tune.train_and_finish(settings, group)
+    tune.train(settings, group)
+    return None
 
 
 if __name__ == "__main__":

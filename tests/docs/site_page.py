@@ -28,7 +28,7 @@ images:
   control: registry.example.com/argotune/control:0.1.0
 storage: {storageClass: fast}
 nodes: {provider: karpenter}
-prices: {Standard_NC24ads_A100_v4: 3.5} # USD per hour, for the estimate
+prices: {Standard_NC24ads_A100_v4: 3.5} # USD per hour
 ```
 
 ```sh
@@ -44,7 +44,9 @@ argotune doctor --site site.yaml
 
 | field | type | default | description |
 |---|---|---|---|"""
-PRICES = "| `prices` | map | presets/prices.yaml | USD per hour by instance type, for the estimate. |"
+PRICES = (
+    "| `prices` | map | presets/prices.yaml | USD per hour by instance type: for estimates, budgets and reports. |"
+)
 PRESETS = "| `presets` | string |  | Directory of presets (`argotune presets add -o`), relative to the profile. |"
 PODS = """
 ## Pods

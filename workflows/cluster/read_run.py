@@ -8,6 +8,7 @@ from typing import Any
 
 from steps.runtime import termination
 from workflows.cluster.nodes import Node, parse_time, pod_name, read_nodes
+from workflows.runs import gpu_time
 from workflows.runs.status import NONE, TUNE_SECONDS, RunStatus
 from workflows.runs.step import EXIT_PREFIX, Attempt, Step
 
@@ -34,6 +35,7 @@ def read_run(workflow: Mapping[str, Any]) -> RunStatus:
         message=message,
         progress=str(status.get("progress") or ""),
         expected_tune_seconds=_expected_seconds(metadata),
+        gpu_nodes=gpu_time.nodes_from_annotations(metadata.get("annotations") or {}),
         created=parse_time(metadata.get("creationTimestamp")),
         started=parse_time(status.get("startedAt")),
         finished=parse_time(status.get("finishedAt")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 
@@ -29,6 +30,9 @@ def run(args: argparse.Namespace) -> int:
     for plan in load_plans(args.file, args.set, args.site, args.namespace):
         # The needs of a custom pod are unknown.
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
+        if estimated and args.rows:  # without rows, loading the plan has compared
+            for warning in estimates.budget_warnings(plan, estimated):
+                print(f"warning: {args.file}: {warning}", file=sys.stderr)
         if args.output == "json":
             content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
             print(json.dumps(redact(content), indent=2, ensure_ascii=False))

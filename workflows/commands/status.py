@@ -22,6 +22,8 @@ EXAMPLES = """Examples:
   argotune status oncall-x7k2m
   # Watch the newest run until it ends; the exit code is that of the run
   argotune status @latest --watch
+  # Show also the GPU time by cause, and its price
+  argotune status oncall-x7k2m -o wide
   # Print JSON with the outputs of each step
   argotune status oncall-x7k2m -o json
 
@@ -107,6 +109,8 @@ def _print_tables(status: RunStatus, *, wide: bool) -> None:
     print("\n".join(table.lines(rows)))
     if status.steps:
         print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(status, moment)])))
+    if wide and (gpu := table.gpu_rows(status, moment)):
+        print("\n" + "\n".join(table.lines([table.GPU_TIME, *gpu])))
     if status.message and not status.verdict and status.phase != "Succeeded":
         print(terminal.escape(f"{status.name}: {status.message}"), file=sys.stderr)
 

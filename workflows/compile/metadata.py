@@ -5,6 +5,7 @@ The UI shows title and description as Markdown and cuts both, so what differs be
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
@@ -13,6 +14,8 @@ import presets
 from steps.runtime.shown_url import shown
 from workflows.estimate import estimate
 from workflows.plan.model import Plan
+from workflows.plan.nodes import provisions_nodes
+from workflows.runs.gpu_time import NODES
 from workflows.runs.status import TUNE_SECONDS
 
 HUB = "https://huggingface.co"
@@ -40,6 +43,7 @@ def title_and_description(plan: Plan) -> dict[str, str]:
         "workflows.argoproj.io/title": f"{plan.name}: {_kind(plan)}",
         "workflows.argoproj.io/description": ", ".join(filter(None, parts)),
         **_tune_seconds(plan),
+        **_gpu_nodes(plan),
     }
 
 
@@ -113,6 +117,18 @@ def _tune_seconds(plan: Plan) -> dict[str, str]:
     time = estimate(plan).time if plan.model.preset and plan.tuning else None
     hours = time.training_hours if time else None
     return {TUNE_SECONDS: str(round(3600 * hours))} if hours else {}
+
+
+def _gpu_nodes(plan: Plan) -> dict[str, str]:
+    """Return what the run pays for, by which ``argotune status`` splits its GPU time."""
+    if not plan.tuning:
+        return {}
+    nodes = {
+        "gpus": plan.resource.gpus * plan.resource.count,
+        "usdPerHour": plan.usd_per_hour or None,
+        "created": provisions_nodes(plan),
+    }
+    return {NODES: json.dumps(nodes)}
 
 
 def _link(text: str, url: str) -> str:

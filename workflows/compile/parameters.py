@@ -6,15 +6,18 @@ from dataclasses import astuple
 
 from annotated_types import Ge, Gt, Le, Lt
 from hera.workflows import Parameter
+from pydantic.fields import FieldInfo
 
 from steps.data.locations.url_list import format_urls
+from steps.runtime.gpu_time import PARAMETER as BUDGET
+from steps.runtime.gpu_time import BudgetOptions
 from steps.tune.settings import SubmittedOptions
 from workflows.plan.model import Data, Plan
 
 DATA_URLS = "data-urls"
 TUNING = tuple(SubmittedOptions.PARAMETERS.values())
 IMAGE = ("image", "push")
-SUBMITTED = (DATA_URLS, *TUNING, *IMAGE)
+SUBMITTED = (DATA_URLS, *TUNING, *IMAGE, BUDGET)
 """Names of all parameters; the inputs of steps have the same names."""
 _BOUNDS = {Gt: "more than", Ge: "at least", Lt: "less than", Le: "at most"}
 
@@ -28,7 +31,10 @@ def parameters(plan: Plan) -> list[Parameter]:
     data_urls = Parameter(name=DATA_URLS, value=format_urls(plan.data.urls), description=description)
     return [
         *([data_urls] if plan.data.urls else []),
-        *(_number(name, field, getattr(tuning, field)) for field, name in SubmittedOptions.PARAMETERS.items()),
+        *(
+            _number(name, SubmittedOptions.model_fields[field], getattr(tuning, field))
+            for field, name in SubmittedOptions.PARAMETERS.items()
+        ),
         Parameter(name="image", value=plan.output.image, description="Image reference that the adapter is pushed to"),
         Parameter(
             name="push",
@@ -36,6 +42,7 @@ def parameters(plan: Plan) -> list[Parameter]:
             enum=["true", "false"],
             description="Push the image to its registry",
         ),
+        _number(BUDGET, BudgetOptions.model_fields["budget_hours"], plan.budget_hours),
     ]
 
 
@@ -50,9 +57,13 @@ def data_inputs(data: Data) -> list[str]:
     return [] if elsewhere else [DATA_URLS]
 
 
-def _number(name: str, field: str, value: float) -> Parameter:
+def budget_default(plan: Plan) -> dict[str, str]:
+    """Return the budget of the plan, for custom workflows without this parameter."""
+    return {BUDGET: f"{plan.budget_hours:g}"}
+
+
+def _number(name: str, declared: FieldInfo, value: float) -> Parameter:
     """Return the parameter of a number, with its bounds: an enum would be too long, and the form checks no bounds."""
-    declared = SubmittedOptions.model_fields[field]
     bounds = [f"{_BOUNDS[type(bound)]} {astuple(bound)[0]:,}" for bound in declared.metadata]
     description = f"{(declared.description or name).rstrip('.')} ({', '.join(bounds)})"
     return Parameter(name=name, value=f"{value:g}", description=description)

@@ -11,7 +11,7 @@ from steps.runtime.redaction import redact
 from steps.serving.api_keys import FOLDER_VARIABLE
 from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
-from workflows.compile.parameters import IMAGE, TUNING, data_inputs, parameter_defaults
+from workflows.compile.parameters import BUDGET, IMAGE, TUNING, budget_default, data_inputs, parameter_defaults
 from workflows.compile.retries import Retries
 from workflows.compile.settings import required
 from workflows.compile.step_template import StepTemplate
@@ -49,10 +49,10 @@ def preflight(plan: Plan) -> StepTemplate:
         "preflight",
         settings.preflight(plan),
         # A custom workflow can be without some of these parameters.
-        defaults=parameter_defaults(plan),
+        defaults={**parameter_defaults(plan), **budget_default(plan)},
         inputs=[
             *(data_inputs(data) if data else []),
-            *(TUNING if plan.tuning else []),
+            *((*TUNING, BUDGET) if plan.tuning else []),
             *(IMAGE if plan.output else []),
         ],
         mounts=[
@@ -132,7 +132,8 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
         "tune",
         settings.tune(plan, paths),
         image=plan.images.tune,
-        inputs=[*paths.inputs, *TUNING, "data-digest"],
+        inputs=[*paths.inputs, *TUNING, "data-digest", BUDGET],
+        defaults=budget_default(plan),
         mounts=[WORK_MOUNT, MODELS_MOUNT],
         env=tracking.environment(plan),
         requests=pod.COMPUTE,
@@ -154,7 +155,8 @@ def evaluate(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
         "evaluate",
         settings.evaluate(plan, paths),
         image=plan.images.tune,
-        inputs=[*paths.inputs, *inputs],
+        inputs=[*paths.inputs, *inputs, BUDGET],
+        defaults=budget_default(plan),
         outputs=outputs,
         mounts=[WORK_MOUNT, MODELS_MOUNT, *(output_mounts(plan, read_only=True) if plan.schedule else [])],
         env=_push_config(plan) if plan.schedule else [],
@@ -236,9 +238,12 @@ def report(plan: Plan) -> StepTemplate:
         plan,
         "report",
         settings.report(plan),
+        inputs=[BUDGET] if plan.tuning else [],
+        defaults=budget_default(plan),
         variables={"status": "{{workflow.status}}", "failures": "{{workflow.failures}}"},
         artifacts=_report_artifacts(plan),
-        files={settings.PLAN_FILE: as_text(redact(as_dict(plan)))},
+        # A resumed run can change the budget, and nothing else of its Workflow.
+        files={settings.PLAN_FILE: as_text(redact(as_dict(plan, without="budget")))},
         mounts=[WORK_MOUNT],
         retries=Retries(2),
     )

@@ -40,6 +40,8 @@ class Estimate:
     time: cost.Time | None
     spot: bool = False
     """True if spot nodes are requested."""
+    budget_hours: float = 0
+    """Hours that the run can hold its nodes; 0: no limit."""
 
     @property
     def usable(self) -> float | None:
@@ -87,11 +89,18 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
         server=server,
         serving=serving(model, server) if server else None,
         smallest=smallest(plan, prices),
-        price=prices.usd_per_hour.get(sku.name) if sku else None,
+        price=_price(plan, prices.usd_per_hour.get(sku.name) if sku else None),
         prices=prices,
         time=_time(plan, model, training, sku, rows) if training and sku else None,
         spot=plan.nodes.spot,
+        budget_hours=plan.budget_hours if training else 0,
     )
+
+
+def _price(plan: Plan, listed: presets.Price | None) -> presets.Price | None:
+    """Return the listed price, unless the plan has another one."""
+    usd = plan.resource.usd_per_hour
+    return presets.Price(regular=usd) if usd and not (listed and usd in (listed.regular, listed.spot)) else listed
 
 
 def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: float | None = None) -> Training | None:

@@ -12,7 +12,7 @@ Row = tuple[str, str, str]
 
 def as_text(estimate: Estimate) -> str:
     """Return a table of memory, instance type, time and cost."""
-    rows = [*_tuning(estimate), *_serving(estimate), *_machine(estimate), *_money(estimate)]
+    rows = [*_tuning(estimate), *_serving(estimate), *_machine(estimate), *_money(estimate), *_budget(estimate)]
     widths = [max((len(row[column]) for row in rows if row[1]), default=0) for column in (0, 1)]
     lines = [
         f"{name:{widths[0]}}  {value:>{widths[1]}}  {remark}".rstrip() if value else f"\n{name}".rstrip()
@@ -43,6 +43,8 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         "usdPerThousandRows": _round(estimate.cost(time.hours_per_thousand_rows) if time else None),
         "hours": _round(time.total_hours if time else None),
         "usd": _round(estimate.cost(time.total_hours) if time else None),
+        "budgetHours": _round(estimate.budget_hours or None),
+        "budgetUsd": _round(estimate.cost(estimate.budget_hours or None)),
     }
 
 
@@ -133,6 +135,15 @@ def _money(estimate: Estimate) -> Iterator[Row]:
     else:
         usd = _usd(estimate.cost(time.total_hours))
         yield "total", f"{time.total_hours:.2f}", f"hours at most, training and start{usd}"
+
+
+def _budget(estimate: Estimate) -> Iterator[Row]:
+    budget = estimate.budget_hours
+    if not budget:
+        return
+    hours = estimate.time.total_hours if estimate.time else None
+    verdict = "" if hours is None else "; the estimate exceeds it" if hours > budget else "; the estimate is within it"
+    yield "budget", f"{budget:.2f}", f"hours of tune and evaluate{_usd(estimate.cost(budget))}{verdict}"
 
 
 def _usd(cost: float | None) -> str:

@@ -49,9 +49,13 @@ def _problem(details: Any, origins: Mapping[str, str]) -> Problem:
     return Problem(message, path, origin, fix=fix)
 
 
-def as_dict(plan: Plan) -> dict[str, Any]:
-    """Return a plan as ``{section: {field: {value, origin}}}``, for the report and ``-o json``."""
-    return _tree((path, {"value": _plain(value), "origin": origin}) for path, value, origin in plan.values())
+def as_dict(plan: Plan, *, without: str = "") -> dict[str, Any]:
+    """Return a plan as ``{section: {field: {value, origin}}}``, for the report and ``-o json``; omit one section."""
+    return _tree(
+        (path, {"value": _plain(value), "origin": origin})
+        for path, value, origin in plan.values()
+        if path.partition(".")[0] != without
+    )
 
 
 def _plain(value: Any) -> Any:

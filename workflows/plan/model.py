@@ -20,8 +20,9 @@ from steps.provision.settings import NodePoolOptions
 from steps.runtime.options import Pattern
 from steps.tune.settings import TrainingOptions
 from workflows.plan.pods import PodOptions
-from workflows.spec.field_types import Label, Labels, ObjectName, Word
+from workflows.spec.field_types import MAX_HOURS, Label, Labels, ObjectName, Word
 from workflows.spec.pipeline import (
+    PipelineBudget,
     PipelineData,
     PipelineEvaluation,
     PipelineNodes,
@@ -68,6 +69,9 @@ class Resource(Section):
     count: int = Field(1, ge=1, le=1000)
     gpus: int = Field(1, ge=0, le=64)
     """GPUs of one node, requested by the pods that compute."""
+    usd_per_hour: float = Field(0, ge=0, le=100_000)
+    """Price of one node; 0: unknown. Default: that of the instance type, at the spot price if spot nodes are
+    requested."""
     gpu_resource: GpuResource = "nvidia.com/gpu"
     """Kubernetes resource name of the GPUs; ``nvidia.com/mig-PROFILE`` for a slice (KAITO ``resource.partition``)."""
     labels: Labels = {}
@@ -152,6 +156,19 @@ class Images(Section):
     """Image of the servers of a rollout."""
 
 
+class Budget(PipelineBudget, Section):
+    """Limit of what a run can spend on GPUs."""
+
+    def limit_hours(self, usd_per_hour: float) -> float:
+        """Return the hours after which a run has used its budget; 0: never.
+
+        Args:
+            usd_per_hour: price of all nodes; 0: unknown, so that ``usd`` is no limit.
+        """
+        limits = [self.hours, self.usd / usd_per_hour if usd_per_hour else 0]
+        return min((limit for limit in limits if limit), default=0)
+
+
 MODELS = "/mnt/models"
 """Mount path of the volume of base models in pods."""
 
@@ -220,11 +237,22 @@ class Plan(RunOptions, Identity):
     rollout: Rollout | None = None
     images: Images = Images()
     storage: Storage = Storage()
+    budget: Budget = Budget()
     pods: dict[PodName, PodOptions] = {}
     """Environment, scheduling, resources and image pulls of pods, by step; ``all``: of every pod."""
     artifacts: Artifacts = Artifacts()
     semaphore: Semaphore = Semaphore()
     origins: Mapping[str, str] = {}
+
+    @property
+    def usd_per_hour(self) -> float:
+        """Price of all nodes; 0: unknown."""
+        return self.resource.usd_per_hour * self.resource.count
+
+    @property
+    def budget_hours(self) -> float:
+        """Hours that the run can hold its GPU nodes; 0: no limit."""
+        return min(self.budget.limit_hours(self.usd_per_hour), MAX_HOURS)
 
     def origin(self, path: str) -> str:
         """Return the origin of the value at a dotted path."""

@@ -24,6 +24,7 @@ PARAMETERS = {
     "rank": "tuning.rank",
     "alpha": "tuning.alpha",
     "image": "output.image",
+    "budget-hours": "budget.hours",
 }
 """Parameters of a compiled Workflow, and the path of the plan that each starts with."""
 

@@ -29,9 +29,13 @@ ANNOTATIONS = {
 
 
 def resolve(
-    manifest: Manifest, site_values: Mapping[str, Any], environment: Mapping[str, Any], flags: Mapping[str, Any]
+    manifest: Manifest,
+    site_values: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    prices: presets.Prices | None = None,
 ) -> Plan:
-    """Return the plan of one Workspace.
+    """Return the plan of one Workspace; ``prices`` default to those of the presets.
 
     Raises:
         InvalidInput: flags or environment set a section that this Workspace does not have, or values that cannot be
@@ -46,7 +50,14 @@ def resolve(
         Layer("flag", flags),
     ]
     _reject_missing_sections(manifest, layers)
-    plan = merge([_from_instance_type(layers), _from_objective(layers), *layers])
+    plan = merge(
+        [
+            _from_instance_type(layers),
+            _from_prices(layers, prices or presets.prices()),
+            _from_objective(layers),
+            *layers,
+        ]
+    )
     if problems := checks.problems(plan):
         raise InvalidInput([_with_source(problem, plan) for problem in problems])
     # Without held-out rows there is nothing to evaluate on.
@@ -78,6 +89,20 @@ def _from_instance_type(layers: Sequence[Layer]) -> Layer:
     except presets.UnknownSku:
         sku = None
     return Layer(f"SKU {sku.name}", {"resource.gpus": sku.gpus}) if sku else Layer("SKU", {})
+
+
+def _from_prices(layers: Sequence[Layer], prices: presets.Prices) -> Layer:
+    """Return the price of the instance type, at the spot price if spot nodes are requested and it is known."""
+    try:
+        sku = presets.find_sku(_last(layers, "resource.instanceType") or "")
+    except presets.UnknownSku:
+        sku = None
+    price = prices.usd_per_hour.get(sku.name) if sku else None
+    if price is None:
+        return Layer("prices", {})
+    is_spot = next((layer.values["nodes.spot"] for layer in reversed(layers) if "nodes.spot" in layer.values), False)
+    usd = price.spot if is_spot and price.spot else price.regular
+    return Layer(f"prices of {prices.read}", {"resource.usdPerHour": usd})
 
 
 def _from_objective(layers: Sequence[Layer]) -> Layer:
@@ -202,7 +227,7 @@ def _partition(partition: Partition | None) -> dict[str, Any]:
 def _sections(manifest: Manifest) -> dict[str, bool]:
     """Return which optional sections of a plan the Workspace has."""
     tunes, serves = bool(manifest.workspace.tuning), bool(manifest.workspace.inference)
-    return dict.fromkeys(("data", "tuning", "tracking", "evaluation", "output", "approval"), tunes) | {
+    return dict.fromkeys(("data", "tuning", "tracking", "evaluation", "output", "approval", "budget"), tunes) | {
         "rollout": serves,
         "schedule": bool(manifest.workspace.pipeline.schedule),
     }

@@ -33,8 +33,8 @@ class SiteSku(presets.Sku):
 FIELDS = {
     path
     for path in Plan.paths()
-    if path in ("namespace", "serviceAccount", "serviceAccounts", "azureWorkloadIdentity", "pods")
-    or path.split(".")[0] in ("images", "storage", "semaphore", "nodes", "artifacts")
+    if path in ("namespace", "serviceAccount", "serviceAccounts", "azureWorkloadIdentity", "pods", "queue")
+    or path.split(".")[0] in ("images", "storage", "semaphore", "nodes", "artifacts", "budget")
 }
 """Paths of a plan that a site can set."""
 OTHER_FIELDS = ("instanceTypes", "prices", "presets")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from workflows.runner.state import Run, State
     from workflows.runs.observer import Observer
 
+CHANGEABLE = ("budget-hours",)
+"""Parameters that a resumed run can change, since no result depends on them."""
+
 
 def check(document: dict[str, Any]) -> None:
     """Check that a document is valid Argo and that the local runner supports it.
@@ -92,9 +95,10 @@ def resume(
 
     Args:
         folder: the run directory.
-        document: the current document, which must be the one of the run, except for signatures of URLs; None to skip
-            this check.
-        answers: answers to ``suspend`` templates, and URLs with a new signature. Other parameters keep their values.
+        document: the current document, which must be the one of the run, except for signatures of URLs and parameters
+            of ``CHANGEABLE``; None to skip this check.
+        answers: answers to ``suspend`` templates, URLs with a new signature, and parameters of ``CHANGEABLE``. Other
+            parameters keep their values.
         observer: as in ``start``.
         timing: as in ``start``.
 
@@ -112,9 +116,9 @@ def resume(
     with states.locked(folder):
         run = states.load(folder.absolute())
         answers = dict(answers or {})
-        renewed = _renewed_urls(run.state.parameters, answers)
+        renewed = _renewed_urls(run.state.parameters, answers) | _changes(run.document, answers)
         new = _with_parameters(document or run.document, run.state.parameters | renewed)
-        changed = states.changed_paths(*(without_signatures(_identity(item)) for item in (run.document, new)))
+        changed = states.changed_paths(*(without_signatures(_comparable(item)) for item in (run.document, new)))
         if changed:
             fix = "start a new run, or resume with the document of this run"
             raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
@@ -232,6 +236,28 @@ def _renewed_urls(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, s
         for name, value in new.items()
         if value != old.get(name, value) and without_signatures(value) == without_signatures(old[name])
     }
+
+
+def _changes(document: dict[str, Any], answers: Mapping[str, str]) -> dict[str, str]:
+    """Return the answers that are parameters of the document which a resumed run can change."""
+    return {item["name"]: answers[item["name"]] for item in _changeable(document) if item["name"] in answers}
+
+
+def _changeable(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters of ``CHANGEABLE``: arguments of the document, and inputs of its templates."""
+    spec = document["spec"].get("workflowSpec", document["spec"])
+    parts = [spec.get("arguments"), *(template.get("inputs") for template in spec.get("templates") or [])]
+    parameters = (item for part in parts for item in (part or {}).get("parameters") or [])
+    return [item for item in parameters if item["name"] in CHANGEABLE]
+
+
+def _comparable(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document without what can change before a run is resumed."""
+    plain = _identity(document)
+    for parameter in _changeable(plain):
+        parameter.pop("value", None)
+        parameter.pop("default", None)
+    return plain
 
 
 def _identity(document: dict[str, Any]) -> dict[str, Any]:

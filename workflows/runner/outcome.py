@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from steps.report.gpu_usage import GpuNodes
 from workflows.argo.phase import Phase
 from workflows.runner.state import Attempt as NodeAttempt
 from workflows.runner.state import Node, Run, State
@@ -81,6 +82,7 @@ def status_from_state(state: State) -> RunStatus:
         time_limit_reached=state.time_limit_reached and not stopped,
         stopped=stopped,
         stop_reason=state.message,
+        gpu_nodes=GpuNodes(),
     )
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from steps.report.gpu_usage import GpuNodes
 from workflows.argo import exit_codes
 from workflows.argo.phase import Phase
 from workflows.errors import Cancelled, GateFailed, gate_failure_message
@@ -59,6 +60,8 @@ class RunStatus:
     """Finished pods of those known so far, ``3/8``."""
     expected_tune_seconds: float = 0
     """Estimate of the training's time; 0: unknown."""
+    gpu_nodes: GpuNodes | None = None
+    """Nodes that the run pays for; None: unknown."""
     created: datetime | None = None
     started: datetime | None = None
     finished: datetime | None = None

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from steps.report.gpu_usage import CAUSES, GpuUsage
 from steps.runtime import terminal
+from workflows.runs import gpu_time
 from workflows.runs.status import NONE, RunStatus
 from workflows.runs.step import Step
 
 Row = tuple[str, ...]
 
 COLUMNS = ("NAME", "INSTANCE", "RESOURCEREADY", "INFERENCEREADY", "WORKSPACEREADY", "AGE")
-WIDE = ("JOBSTARTED", "PHASE", "PROGRESS", "STEP", "DURATION", "WORKSPACE", "MESSAGE")
+WIDE = ("JOBSTARTED", "PHASE", "PROGRESS", "STEP", "DURATION", "GPU-MINUTES", "USD", "WORKSPACE", "MESSAGE")
+GPU_TIME = ("CAUSE", "MINUTES", "SHARE", "USD")
 STEPS = ("STEP", "STATE", "DURATION", "ATTEMPTS", "PROGRESS", "MESSAGE")
 FORMATS = ("wide", "json", "yaml", "name")
 
@@ -46,6 +49,7 @@ def row(
             f"{run.percent}%",
             running,
             _between(run.started, run.finished or moment),
+            *_gpu_cells(run, moment),
             run.workspace or NONE,
             _single_line(run.verdict or run.message) or NONE,
         )
@@ -62,6 +66,34 @@ def step_rows(run: RunStatus, moment: datetime) -> list[Row]:
         attempts = str(len(step.attempts)) if len(step.attempts) > 1 else ""
         rows.append((step.key, step.phase or NONE, elapsed, attempts, progress, _single_line(step.message)))
     return rows
+
+
+def gpu_rows(run: RunStatus, moment: datetime) -> list[Row]:
+    """Return the rows of a run's GPU time, by cause; empty if no GPU step has started."""
+    usage = gpu_time.usage(run, moment)
+    if usage is None:
+        return []
+    causes = [*(cause for cause in CAUSES if usage.seconds.get(cause)), ""]
+    return [
+        (
+            cause or "total",
+            f"{usage.minutes(cause):.1f}",
+            f"{usage.share(cause) if cause else 1:.0%}",
+            _usd(usage, cause),
+        )
+        for cause in causes
+    ]
+
+
+def _gpu_cells(run: RunStatus, moment: datetime) -> Row:
+    usage = gpu_time.usage(run, moment)
+    # A local run uses this machine, which has no price.
+    return (f"{usage.minutes():.1f}", _usd(usage)) if usage and usage.nodes.gpus else (NONE, NONE)
+
+
+def _usd(usage: GpuUsage, cause: str = "") -> str:
+    usd = usage.usd(cause)
+    return NONE if usd is None else f"{usd:.2f}"
 
 
 def lines(rows: Sequence[Row], widths: Sequence[int] | None = None) -> list[str]:
@@ -109,6 +141,7 @@ def as_data(run: RunStatus) -> dict[str, Any]:
         "createdAt": _format_time(run.created),
         "startedAt": _format_time(run.started),
         "finishedAt": _format_time(run.finished),
+        "gpu": usage.as_dict() if (usage := gpu_time.usage(run, now())) else None,
         "steps": [_step_data(step) for step in run.steps],
     }
 

@@ -15,7 +15,7 @@ from steps.evaluate.settings import EvaluationOptions
 from steps.provision.settings import NodesOptions
 from steps.rollout.settings import RolloutOptions
 from steps.tune.settings import TrackingOptions, TrackingUri, TuneOptions
-from workflows.spec.field_types import Duration, ObjectName, Quantity
+from workflows.spec.field_types import MAX_HOURS, Duration, Label, ObjectName, Quantity
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
 
@@ -89,11 +89,23 @@ class PipelineNodes(NodesOptions, Fields):
     """Age after which the nodes of a run count as orphaned (`argotune gc`)."""
 
 
+class PipelineBudget(Fields):
+    """Limit of what a run can spend on GPUs. When it is reached, the run ends with exit code 6 and its checkpoint."""
+
+    usd: float = Field(0, ge=0, le=10_000_000)
+    """USD for the GPU nodes, converted to hours by the price of the instance type; 0: no limit."""
+    hours: float = Field(0, ge=0, le=MAX_HOURS)
+    """Hours that tune and evaluate can hold the GPU nodes, all attempts together; 0: no limit."""
+
+
 class RunOptions(Fields):
     """Limits of a whole run."""
 
     approval: bool = False
     """Require a person to answer YES before an evaluated adapter is packaged and served."""
+    queue: Label = ""
+    """LocalQueue of Kueue that admits the GPU pods: label `kueue.x-k8s.io/queue-name` of tune, evaluate and the
+    servers. The time limits of tune and evaluate then count from the start of the pod on its node. Empty: no queue."""
     time_limit: Duration | None = None
     """Time limit of the whole run, including waiting for nodes and approval; the exit handler still runs. Default: 7
     days (with approval 30), or twice the timeout of tune if that is longer."""
@@ -106,6 +118,7 @@ class Pipeline(RunOptions):
     evaluation: PipelineEvaluation = PipelineEvaluation()
     rollout: PipelineRollout = PipelineRollout()
     storage: PipelineStorage = PipelineStorage()
+    budget: PipelineBudget = PipelineBudget()
     tune: PipelineTune = PipelineTune()
     tracking: PipelineTracking = PipelineTracking()
     nodes: PipelineNodes = PipelineNodes()

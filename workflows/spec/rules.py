@@ -186,7 +186,7 @@ def _preset(workspace: Workspace, preset: Preset, path: str, findings: Findings)
 
 def _pipeline(workspace: Workspace, findings: Findings) -> None:
     given = workspace.pipeline.model_fields_set
-    for part in ("data", "evaluation", "tune", "tracking", "nodes"):
+    for part in ("data", "evaluation", "tune", "tracking", "nodes", "budget"):
         if part in given and not workspace.tuning:
             findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
     schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval

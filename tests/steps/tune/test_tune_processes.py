@@ -99,3 +99,17 @@ def test_layers_are_spread_for_one_process(tiny: Path, tmp_path: Path) -> None:
     out, err = start(work, tiny, processes=1, max_steps=4).communicate()
     assert "global batch size 4, cuda (" in out, err
     assert len(losses(work)) == 4
+
+
+def test_two_processes_end_at_their_budget(tiny: Path, tmp_path: Path) -> None:
+    work = with_rows(tmp_path / "two")
+    stopped = start(work, tiny, **TOGETHER, budget_hours=0.0001)
+    _, err = stopped.communicate()
+    assert stopped.returncode == 6, err
+    saved = len(curve(work))
+    assert f"is used up: step {saved} of 54 is saved" in err
+    marker = work / "checkpoints" / f"checkpoint-{saved}" / checkpoints.MARKER
+    assert json.loads(marker.read_text())["processes"] == 2
+    out, err = start(work, tiny, **TOGETHER).communicate()
+    assert f"resuming from step {saved}" in out, err
+    assert len(losses(work)) == STEPS

@@ -13,6 +13,7 @@ from tuning import STEPS, losses, quick, settings, start, wait_for_step
 from steps.models import compute_dtype
 from steps.models.adapter import adapter_digest
 from steps.models.compute_dtype import Measurement
+from steps.runtime.errors import TimeLimit
 from steps.tune import checkpoints
 from steps.tune.step import outputs_intact
 
@@ -130,3 +131,17 @@ def test_finished_work_is_reused(undisturbed: Path, tiny: Path) -> None:
     out, _ = start(undisturbed, tiny).communicate()
     assert "already done" in out
     assert (undisturbed / "adapter" / "adapter_model.safetensors").stat().st_ino == before.st_ino
+
+
+def test_a_used_budget_saves_and_stops(undisturbed: Path, tiny: Path, work: Path) -> None:
+    with pytest.raises(TimeLimit, match=r"budget of 0.0001 hours .* is used up: step \d+ of 54 is saved"):
+        quick(work, tiny, max_steps=-1, budget_hours=0.0001)
+    steps = len(curve(work))
+    assert 1 <= steps < STEPS
+    assert (work / "checkpoints" / f"checkpoint-{steps}" / checkpoints.MARKER).is_file()
+    with pytest.raises(TimeLimit, match="tune did not start"):
+        quick(work, tiny, max_steps=-1, budget_hours=0.0001)
+    result = quick(work, tiny, max_steps=-1, budget_hours=1)
+    assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
+    assert result.load_seconds > 0
+    assert result.train_seconds > 0

@@ -42,9 +42,8 @@ def test_each_step_accepts_its_arguments(values, tmp_path):
 
 def test_the_evaluation_gets_the_rules_of_the_gate():
     [words] = [t["container"]["args"] for t in compiled(PLANS["gate"])["spec"]["templates"] if t["name"] == "evaluate"]
-    settings = entrypoint.parse(
-        importlib.import_module("steps.evaluate.settings").Settings, [filled(word, {}) for word in words]
-    )
+    words = [filled(word, {"budget-hours": "0"}) for word in words]
+    settings = entrypoint.parse(importlib.import_module("steps.evaluate.settings").Settings, words)
     rules = (settings.confident, settings.min_exact_match, settings.min_rouge_l, settings.max_regressions)
     assert rules == (True, 0.25, 0.5, 0.1)
     assert not settings.better_than_previous
@@ -180,6 +179,7 @@ def test_check_gets_all_settings_of_the_adapter():
         name: dict(zip(*[iter(template(document, name)["container"]["args"])] * 2, strict=True))
         for name in ("check", "tune")
     }
+    assert flags["tune"].pop("--budget-hours")
     assert flags["check"].items() >= flags["tune"].items()
 
 

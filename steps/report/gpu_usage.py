@@ -1,0 +1,87 @@
+"""GPU time that a run has paid for, by cause, and its price; for the report and for ``argotune status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from steps.runtime.gpu_time import EVALUATING, LOADING, TRAINING
+
+IDLE = "idle"
+CAUSES = (TRAINING, EVALUATING, LOADING, IDLE)
+
+
+@dataclass(frozen=True)
+class GpuNodes:
+    """The nodes that a run pays for. A local run has none: it costs nothing, and only its time is split."""
+
+    gpus: int = 0
+    """GPUs of all nodes."""
+    usd_per_hour: float | None = 0.0
+    """Price of all nodes; None: unknown."""
+    are_created: bool = False
+    """True if the run creates its nodes, so that it also pays for them between its GPU steps."""
+
+
+@dataclass(frozen=True)
+class GpuUsage:
+    """Paid time of the nodes."""
+
+    nodes: GpuNodes
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of the nodes, by cause."""
+
+    @property
+    def hours(self) -> float:
+        """Paid hours of the nodes."""
+        return sum(self.seconds.values()) / 3600
+
+    @property
+    def unit(self) -> str:
+        """Unit of the minutes."""
+        return "GPU minutes" if self.nodes.gpus else "minutes without a GPU"
+
+    def minutes(self, cause: str = "") -> float:
+        """Return the minutes of a cause, or of all, times the number of GPUs."""
+        seconds = self.seconds.get(cause, 0.0) if cause else 3600 * self.hours
+        return seconds / 60 * max(1, self.nodes.gpus)
+
+    def usd(self, cause: str = "") -> float | None:
+        """Return the price of a cause, or of all; None if it is unknown."""
+        if self.nodes.usd_per_hour is None:
+            return None
+        return self.nodes.usd_per_hour * (self.seconds.get(cause, 0.0) / 3600 if cause else self.hours)
+
+    def share(self, cause: str) -> float:
+        """Return the share of a cause of the paid time, from 0 to 1."""
+        return self.seconds.get(cause, 0.0) / (3600 * self.hours) if self.hours else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the usage as plain values."""
+        usd = self.usd()
+        return {
+            "gpus": self.nodes.gpus,
+            "minutes": round(self.minutes(), 2),
+            **{cause: round(self.minutes(cause), 2) for cause in CAUSES},
+            "usd": None if usd is None else round(usd, 4),
+        }
+
+    def __str__(self) -> str:
+        """Return one line: minutes, causes with their shares, and price."""
+        shares = ", ".join(f"{cause} {self.share(cause):.0%}" for cause in CAUSES if self.seconds.get(cause))
+        usd = self.usd()
+        price = "price unknown" if usd is None else f"{usd:.2f} USD"
+        return f"{self.minutes():.1f} {self.unit} ({shares or 'none'}), {price}"
+
+
+def split(nodes: GpuNodes, busy: Mapping[str, float], held_seconds: float = 0.0) -> GpuUsage:
+    """Return the usage of nodes.
+
+    Args:
+        nodes: the nodes.
+        busy: seconds of the GPU steps by cause.
+        held_seconds: time for which the run had the nodes it created; what is not busy is idle.
+    """
+    idle = max(0.0, held_seconds - sum(busy.values())) if nodes.are_created else 0.0
+    return GpuUsage(nodes, {**busy, IDLE: idle})

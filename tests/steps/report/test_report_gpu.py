@@ -1,0 +1,89 @@
+"""GPU time and price in the report."""
+
+import copy
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_sample import PLAN, Reader, write_run
+
+from steps.report import report_gpu
+from steps.report.settings import Settings
+from steps.report.step import report
+from steps.runtime import gpu_time
+
+START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def write_times(work: Path) -> None:
+    for minute, name, seconds in (
+        (0, "tune-1", {"loading": 300, "training": 900}),
+        (30, "evaluate-1", {"loading": 60, "evaluating": 540}),
+    ):
+        record = {"step": name.partition("-")[0], "started": START.replace(minute=minute).isoformat()}
+        (work / gpu_time.FOLDER).mkdir(parents=True, exist_ok=True)
+        (work / gpu_time.FOLDER / f"{name}.json").write_text(json.dumps(record | {"seconds": seconds}))
+
+
+def settings(**values: Any) -> Any:
+    return lambda path: str(values.get(path.replace(".", "_"), ""))
+
+
+def test_created_nodes_are_paid_between_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    write_times(tmp_path)
+    values = {"resource_gpus": 2, "resource_count": 1, "resource_usdPerHour": 6, "resource_instanceType": "X"}
+    end = START.replace(minute=50)
+    created = report_gpu.read_usage(tmp_path, settings(**values, nodes_provider="karpenter"), end)
+    assert created
+    assert created.minutes() == pytest.approx(2 * 50)
+    assert created.minutes("idle") == pytest.approx(2 * 20)
+    assert created.usd() == pytest.approx(5)
+    assert str(created) == "100.0 GPU minutes (training 30%, evaluating 18%, loading 12%, idle 40%), 5.00 USD"
+    existing = report_gpu.read_usage(tmp_path, settings(**values, nodes_provider="existing"), end)
+    assert existing
+    assert (existing.minutes(), existing.minutes("idle")) == (pytest.approx(2 * 30), 0)
+    unknown = report_gpu.read_usage(tmp_path, settings(resource_gpus=1), end)
+    assert unknown
+    assert (unknown.usd(), str(unknown).endswith("price unknown")) == (None, True)
+
+
+def test_the_report_of_a_pod_has_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    write_run(tmp_path)
+    write_times(tmp_path)
+    plan = copy.deepcopy(PLAN)
+    plan["resource"] |= {"gpus": {"value": 1, "origin": "SKU"}, "usdPerHour": {"value": 4.0, "origin": "prices"}}
+    report(Settings(work=tmp_path, plan=plan, status="Succeeded", budget_hours=2))
+    page = Reader((tmp_path / "report" / "report.html").read_text())
+    for words in ("GPU time 30.0 min 2.00 USD", "training 15.0 50% 1.00", "paid 30.0 100% 2.00", "budget of 2 hours"):
+        assert page.contains(words), words
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["verdict"] == "pass"
+    assert content["gpu"] == {
+        "gpus": 1, "minutes": 30.0, "training": 15.0, "evaluating": 9.0, "loading": 6.0, "idle": 0.0,
+        "usd": 2.0, "budget_hours": 2.0,
+    }  # fmt: skip
+
+
+def test_a_local_run_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path)
+    write_times(tmp_path)
+    report(Settings(work=tmp_path, plan=PLAN, status="Succeeded"))
+    line = "GPU time    30.0 minutes without a GPU (training 50%, evaluating 30%, loading 20%), 0.00 USD"
+    assert line in capsys.readouterr().out.splitlines()
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["gpu"]["usd"] == 0
+
+
+def test_a_run_without_gpu_steps_has_no_gpu_time(tmp_path: Path) -> None:
+    write_run(tmp_path, until="download")
+    report(Settings(work=tmp_path, plan=PLAN, status="Failed"))
+    assert not Reader((tmp_path / "report" / "report.html").read_text()).contains("All attempts of tune")
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["gpu"] is None
+
+
+@pytest.mark.parametrize("text", ["", "{{workflow.parameters.budget-hours}}", "two", "nan"])
+def test_an_invalid_budget_does_not_fail_the_report(tmp_path: Path, text: str) -> None:
+    assert Settings.model_validate({"work": tmp_path, "budget_hours": text}).budget_hours == 0

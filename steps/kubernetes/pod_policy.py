@@ -32,6 +32,8 @@ GPU_TOLERATIONS: list[Document] = [
     {"key": "kubernetes.azure.com/scalesetpriority", "operator": "Equal", "value": "spot", "effect": "NoSchedule"},
 ]
 """KAITO's taint of GPU nodes, NVIDIA's, and that of Azure's spot nodes."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Label of a pod with the LocalQueue of Kueue that admits it."""
 INSTANCE_TYPE_LABEL = "node.kubernetes.io/instance-type"
 SPOT_LABELS = {"kubernetes.azure.com/scalesetpriority": "spot", "karpenter.sh/capacity-type": "spot"}
 """Labels of spot nodes: of AKS node pools, and of Karpenter's nodes."""

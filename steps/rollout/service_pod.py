@@ -17,6 +17,7 @@ from steps.kubernetes.pod_policy import (
     GPU_TOLERATIONS,
     INSTANCE_TYPE_LABEL,
     POD_SECURITY_CONTEXT,
+    QUEUE_LABEL,
     escape_references,
     preferred_nodes,
     require_label,
@@ -36,6 +37,7 @@ API_KEYS = "/mnt/api-keys"
 def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
     """Return the pod template of a server without its adapters, or the custom pod of the Workspace."""
     labels = {"azure.workload.identity/use": "true"} if settings.service_account else {}
+    labels |= _queue_label(settings) if settings.gpus else {}
     if settings.template:
         return _custom_pod(settings.template, settings)
     pod: Document = {
@@ -69,7 +71,12 @@ def _custom_pod(template: Mapping[str, Any], settings: Settings) -> Document:
         affinity = spec.get("affinity") or {}
         own = affinity.get("nodeAffinity") or {}
         spec["affinity"] = {**affinity, "nodeAffinity": _combine(own, _nodes(settings))}
-    return {"metadata": {**annotations, "labels": metadata.get("labels") or {}}, "spec": spec}
+    labels = {**_queue_label(settings), **(metadata.get("labels") or {})}
+    return {"metadata": {**annotations, "labels": labels}, "spec": spec}
+
+
+def _queue_label(settings: Settings) -> dict[str, str]:
+    return {QUEUE_LABEL: settings.queue} if settings.queue else {}
 
 
 def _combine(one: Document, other: Document) -> Document:

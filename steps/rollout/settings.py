@@ -102,6 +102,8 @@ class Settings(RolloutOptions):
     """Cluster: GPUs of each server."""
     gpu_resource: str = "nvidia.com/gpu"
     """Cluster: resource name by which GPUs are requested."""
+    queue: str = ""
+    """Cluster: LocalQueue of Kueue that admits the servers; empty: none."""
     node_labels: dict[str, str] = {}
     """Cluster: labels that the nodes must have (KAITO `resource.labelSelector`)."""
     instance_types: list[str] = []

@@ -34,6 +34,7 @@ from workflows.compile.volumes import SCRATCH, mount
 from workflows.compile.workflow import KEPT_LOG
 from workflows.plan.model import MODELS, Plan
 from workflows.plan.pods import for_pod
+from workflows.spec.field_types import whole_seconds
 
 OUTPUTS = f"{SCRATCH}/outputs"
 
@@ -126,15 +127,27 @@ def step(
             *env,
         ],
         volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
-        labels={KEPT_LOG: "true"} if keep_log else None,
+        labels=_labels(plan, keep_log=keep_log, on_gpu=on_gpu) or None,
         retry_strategy=retries.strategy(on_gpu=on_gpu),
-        timeout=timeout,
+        **_time_limit(plan, timeout, on_gpu=on_gpu),
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,
         service_account_name=_account(plan, name),
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         **(_on_gpu(plan, requests) if on_gpu else _anywhere(requests)),
     )
     return StepTemplate(**pod_options.apply(for_pod(plan.pods, name), fields))
+
+
+def _labels(plan: Plan, *, keep_log: bool, on_gpu: bool) -> dict[str, str]:
+    queue = {pod_policy.QUEUE_LABEL: plan.queue} if plan.queue and on_gpu and plan.resource.gpus else {}
+    return {**({KEPT_LOG: "true"} if keep_log else {}), **queue}
+
+
+def _time_limit(plan: Plan, timeout: str, *, on_gpu: bool) -> dict[str, Any]:
+    """Return the time limit of an attempt, which does not count the time that a pod waits in a queue."""
+    if plan.queue and on_gpu:
+        return {"active_deadline_seconds": whole_seconds(timeout)}
+    return {"timeout": timeout}
 
 
 def _account(plan: Plan, step: str) -> str | None:

@@ -216,6 +216,7 @@ def rollout(plan: Plan) -> Rollout:
         adapter_volumes=adapter_volumes,
         deadline_seconds=whole_seconds(section.deadline),
         serve_image=plan.images.serve,
+        queue=plan.queue,
         node_labels=plan.resource.labels,
         instance_types=instance_types(plan),
         context_length=context_length(plan),

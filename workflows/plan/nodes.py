@@ -37,6 +37,12 @@ def problems(plan: Plan) -> Iterator[Problem]:
     """Yield what would fail only in the cluster: an incomplete site profile, or a lease shorter than the run."""
     if not provisions_nodes(plan):
         return
+    if plan.queue:
+        message = (
+            f"cannot be combined with nodes.provider {plan.nodes.provider}: nodes are paid before Kueue admits pods"
+        )
+        fix = "set nodes.provider: autoscaler (Kueue requests nodes with a ProvisioningRequest) or existing"
+        yield Problem(message, path="pipeline.queue", fix=fix)
     if plan.nodes.provider == "aks":
         values = (plan.nodes.subscription, plan.nodes.resource_group, plan.nodes.cluster)
         missing = [f"nodes.{name}" for name, value in zip(CLUSTER_FIELDS, values, strict=True) if not value]

@@ -1,6 +1,6 @@
 """A run ends at its budget, with a checkpoint, and continues with a larger one.
 
-The short variants are in ``test_tune_resume.py`` and ``test_runner_resume.py``.
+The short variants are in ``test_tune_resume.py`` and ``test_runner_budget.py``.
 """
 
 from __future__ import annotations

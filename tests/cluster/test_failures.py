@@ -43,8 +43,11 @@ def test_a_rejected_candidate_ends_with_the_gates_exit_code(cluster: Cluster, wo
 
 
 def test_an_operator_approves_a_run(cluster: Cluster, workspace):
-    cluster.bind("argotune-operator", "argotune-submitter")
-    operator = cluster.as_account("argotune-submitter")
+    """By an account of its own: the installation's has the rights of submitters, in other tests too."""
+    cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator"}})
+    for role in ("argotune-submitter", "argotune-operator"):
+        cluster.bind(role, "operator")
+    operator = cluster.as_account("operator")
     run = operator.submit(workspace("approved", pipeline={"approval": True}))
     cluster.wait_for_node(run, "approval", "Running")
     assert "approv" in operator.argotune("status", run)

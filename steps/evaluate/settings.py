@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -114,7 +114,7 @@ class Result:
     """Exact match of the deployed adapter."""
     previous_rouge_l: float | None = None
     """ROUGE-L of the deployed adapter."""
-    load_seconds: float = 0.0
+    load_seconds: float = field(default=0.0, compare=False)
     """Seconds of all attempts until the evaluation began: image pull, libraries, base model."""
-    evaluate_seconds: float = 0.0
+    evaluate_seconds: float = field(default=0.0, compare=False)
     """Seconds of all attempts that evaluated."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def report(settings: Settings) -> Result:
     page = report_page.render_page(data)
     files.write_text(path, page)
     result = _result(data, path)
-    files.write_json(path.with_suffix(".json"), _summary(data, result))
+    # Escaped, since texts of others can have what UTF-8 cannot.
+    files.write_text(path.with_suffix(".json"), json.dumps(_summary(data, result), indent=2) + "\n")
     if settings.artifact and argo_template.has_artifact_repository():
         files.write_text(settings.artifact, page)
     print("\n".join(summary_lines(data, path)), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -144,7 +144,7 @@ class Result:
     """Device that trained, with its GPU model."""
     tokens_per_second: float
     """Training throughput, without padding."""
-    load_seconds: float = 0.0
+    load_seconds: float = field(default=0.0, compare=False)
     """Seconds of all attempts until the training began: image pull, libraries, base model."""
-    train_seconds: float = 0.0
+    train_seconds: float = field(default=0.0, compare=False)
     """Seconds of all attempts that trained."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -54,9 +54,11 @@ class Findings:
             try:
                 return kind.model_validate(value)
             except ValidationError as error:
+                meant = set(_meant(error, kind))
                 for details in error.errors():
                     path = path_of(details["loc"])
-                    self.error(path, *describe(details, kind))
+                    if details["type"] != "missing" or path not in meant:
+                        self.error(path, *describe(details, kind))
                     self._invalid_paths.add(path)
                     _repair(value, details, kind)
         return None
@@ -91,11 +93,24 @@ def path_of(loc: Iterable[str | int]) -> str:
 
 def unknown(name: str, known: Collection[str]) -> str:
     """Return the fix for an unknown name."""
+    if near := _nearest(name, known):
+        return f"did you mean {near}?"
+    return f"known: {', '.join(known)}" if len(known) <= MAX_NAMES else "docs/FIELDS.md lists the fields"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return the known name that is most similar; empty if none is."""
     by_lower = {key.lower(): key for key in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {by_lower[near[0]]}?"
-    return f"known: {', '.join(known)}" if len(known) <= MAX_NAMES else "docs/FIELDS.md lists the fields"
+    return by_lower[near[0]] if near else ""
+
+
+def _meant(error: ValidationError, kind: type[BaseModel]) -> Iterator[str]:
+    """Yield the paths that unknown fields were meant for: they are not reported as missing too."""
+    for details in error.errors():
+        *outer, name = details["loc"] or ("",)
+        if details["type"] == "extra_forbidden" and (parent := _model_at(kind, tuple(outer))):
+            yield path_of((*outer, _nearest(str(name), _names(parent))))
 
 
 def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[str, str]:

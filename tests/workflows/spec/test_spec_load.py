@@ -46,6 +46,8 @@ def test_one_mistake_is_one_problem(tmp_path):
     """A block under a misspelt name is one problem, not also a missing block."""
     [problem] = problems(write(tmp_path, GOOD.replace("tuning:\n", "tunning:\n").replace(PIPELINE, "")))
     assert (problem.path, problem.fix) == ("tunning", "did you mean tuning?")
+    [problem] = problems(write(tmp_path, GOOD.replace("labelSelector:", "labelSelecter:")))
+    assert (problem.path, problem.fix) == ("resource.labelSelecter", "did you mean labelSelector?")
     [problem] = problems(write(tmp_path, GOOD.replace("    urls:\n" + URL, "    urls: https://a.example/x\n")))
     assert problem.path == "tuning.input.urls"
     assert "must be a list" in problem.message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -36,16 +37,30 @@ class Checkpoint:
 
     def report_progress(self) -> None:
         """Report the steps up to here, so that a resumed training does not begin at 0 while the model is loaded."""
+        if total := self._num_steps():
+            progress.report(self.step, total)
+
+    def has_reached(self, share: float) -> bool:
+        """Return True if this share of the training is done."""
+        return self.finished or (share < 1 and 0 < steps_of(share, self._num_steps()) <= self.step)
+
+    def _num_steps(self) -> int:
+        """Return the steps of the whole training; 0: unknown."""
         try:
-            total = int(json.loads((self.folder / "trainer_state.json").read_text())["max_steps"])
+            return int(json.loads((self.folder / "trainer_state.json").read_text())["max_steps"])
         except (OSError, ValueError, KeyError, TypeError):
-            return
-        progress.report(self.step, total)
+            return 0
 
     def history(self) -> list[dict[str, Any]]:
         """Return the log entries up to here, one per step."""
         state = json.loads((self.folder / "trainer_state.json").read_text())
         return [entry for entry in state["log_history"] if "loss" in entry]
+
+
+def steps_of(share: float, num_steps: int) -> int:
+    """Return the steps of a share of a training, rounded up."""
+    # 0.1 * 30 is more than 3.
+    return math.ceil(round(share * num_steps, 6))
 
 
 def mark_complete(checkpoint: Checkpoint, fingerprint: str) -> None:

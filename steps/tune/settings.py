@@ -16,8 +16,12 @@ from steps.runtime.gpu_time import PARAMETER, BudgetOptions
 from steps.runtime.options import OptionalFolder, Options, Seed
 from steps.tune.tracking_tools import ReportTo
 
-NON_ADAPTER_FIELDS = {"work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding", "budget_hours"}
-"""Settings that do not change the adapter."""
+NON_ADAPTER_FIELDS = {
+    *("work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding", "budget_hours", "stop_after"),
+}
+"""Settings that do not change the training: its checkpoints are those of any value."""
+SEARCHABLE = ("epochs", "max_steps", "learning_rate", "batch_size", "rank", "alpha", "dropout", "beta", "seed")
+"""Numbers that ``pipeline.search`` can vary."""
 
 
 def _tracking_uri(text: str) -> str:
@@ -126,6 +130,8 @@ class Settings(TrainingOptions, TrackingOptions, BudgetOptions):
     """Digest of the rows, from the download step."""
     run_name: str = ""
     """Name of the run in the tracking tool."""
+    stop_after: float = Field(1, gt=0, le=1)
+    """Share of the training after which to stop and write the adapter; a start with a larger share continues."""
     tasks: list[str] = []
     """lm-eval tasks that the evaluation will run: missing requirements are reported before the training starts."""
 

@@ -57,7 +57,7 @@ class TrainingInputs:
 
 
 def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, group: DistributedContext) -> Checkpoint:
-    """Train to the end, from the last checkpoint if there is one, and return the final checkpoint.
+    """Train to the end or to ``stop_after``, from the last checkpoint if there is one, and return the last checkpoint.
 
     Raises:
         BadInput: A library rejects the settings, or the loss is not finite.
@@ -67,7 +67,7 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     checkpoint = group.on_rank_zero(
         "checkpoint", lambda: checkpoints.latest(settings.work / "checkpoints", inputs.fingerprint)
     )
-    if checkpoint and checkpoint.finished:
+    if checkpoint and checkpoint.has_reached(settings.stop_after):
         return checkpoint
     if checkpoint and group.is_rank_zero:
         checkpoint.report_progress()
@@ -96,7 +96,9 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         sharding.shard(trainer)
     shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
     _attach_callbacks(trainer, settings, config, group)
-    checkpointing = Checkpointing(inputs.fingerprint, global_batch_size, dtype, group, inputs.timer)
+    checkpointing = Checkpointing(
+        inputs.fingerprint, global_batch_size, dtype, group, inputs.timer, settings.stop_after
+    )
     attach(trainer, checkpointing)
     report_to = settings.report_to if group.is_rank_zero else "none"
     with (
@@ -104,7 +106,7 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         tracking.track_training(trainer, report_to, settings.run_name, settings.work, inputs.fingerprint),
     ):
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-    if checkpointing.latest is None or not checkpointing.latest.finished:
+    if checkpointing.latest is None or not checkpointing.latest.has_reached(settings.stop_after):
         if inputs.timer:
             inputs.timer.check_budget(f"step {trainer.state.global_step} of {trainer.state.max_steps} is saved")
         _exit_terminated(checkpointing.latest)

@@ -89,8 +89,8 @@ class TrainingLog:
 class Checkpointing:
     """Marks complete checkpoints, saves at least every ten minutes, and saves and stops when ``stop`` is set.
 
-    It also sets ``stop`` when the budget is used up, which rank 0 knows from its timer. Each rank has one, and all
-    ranks act after the same step.
+    It also sets ``stop`` when the budget is used up, which rank 0 knows from its timer, and saves and stops after the
+    share ``stop_after`` of the steps. Each rank has one, and all ranks act after the same step.
     """
 
     def __init__(
@@ -100,12 +100,14 @@ class Checkpointing:
         dtype: str = "",
         group: DistributedContext = ALONE,
         timer: GpuTimer | None = None,
+        stop_after: float = 1,
     ) -> None:
         self.fingerprint = fingerprint
         self.rows = rows
         self.dtype = dtype
         self.group = group
         self.timer = timer
+        self.stop_after = stop_after
         self.stop = False
         self.latest: Checkpoint | None = None
 
@@ -120,9 +122,10 @@ class Checkpointing:
         due = time.monotonic() - self.saved > SAVE_INTERVAL_SECONDS
         self.stop = self.stop or (self.timer is not None and self.timer.is_budget_used_up())
         self.stop, due = self.group.all_reduce_any(self.stop, due)
-        if self.stop or due:
+        ends = state.global_step >= checkpoints.steps_of(self.stop_after, state.max_steps)
+        if self.stop or due or ends:
             control.should_save = True
-        if self.stop:
+        if self.stop or ends:
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -1,6 +1,7 @@
 """A killed training resumes from its last complete checkpoint; finished work is reused."""
 
 import json
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -145,3 +146,21 @@ def test_a_used_budget_saves_and_stops(undisturbed: Path, tiny: Path, work: Path
     assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
     assert result.load_seconds > 0
     assert result.train_seconds > 0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_training_in_rungs_equals_an_undisturbed_one(
+    undisturbed: Path, tiny: Path, work: Path, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The learning rate follows the schedule of the whole training, and the adapter of each rung is written."""
+    flags = {"max_steps": STEPS}
+    first = quick(work, tiny, stop_after=share, **flags)
+    assert first.steps == len(curve(work)) == math.ceil(round(share * STEPS, 6))
+    assert adapter_digest(work / "adapter") == first.adapter_digest
+    again = quick(work, tiny, stop_after=share, **flags)
+    assert (again.adapter_digest, again.steps) == (first.adapter_digest, first.steps), "nothing is trained again"
+    assert "resuming" not in capsys.readouterr().out
+    last = quick(work, tiny, **flags)
+    assert f"resuming from step {first.steps}" in capsys.readouterr().out
+    assert last.steps == STEPS and last.adapter_digest != first.adapter_digest
+    assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import presets
 from workflows import estimate
 from workflows.errors import InvalidInput, Problem, collect_problems
-from workflows.plan import budget, checks, model_checks, nodes, own_presets, site
+from workflows.plan import budget, checks, model_checks, nodes, own_presets, search_checks, site
 from workflows.plan import overrides as plan_overrides
 from workflows.plan.model import Plan
 from workflows.plan.resolve import resolve
@@ -139,6 +139,7 @@ def plans_from_manifests(
             problems += [] if local else with_location(manifest, budget.problems(plan))
             problems += with_location(manifest, checks.tracking(plan, local=local))
             problems += with_location(manifest, checks.tasks(plan, local=local))
+            problems += with_location(manifest, search_checks.problems(plan, local=local))
     if problems:
         raise InvalidInput(problems)
     return [
@@ -161,6 +162,7 @@ def _warnings(manifest: Manifest, plan: Plan, local: bool) -> Iterator[Problem]:
     yield from budget.warnings(plan, local=local)
     if plan.budget_hours and plan.tuning and plan.model.preset and not local:
         yield from estimate.budget_warnings(plan, estimate.estimate(plan))
+    yield from search_checks.warnings(plan)
     if local and plan.model.preset and BYPASS_CHECKS not in manifest.workspace.metadata.annotations:
         from steps.runtime import machine
 

@@ -13,6 +13,8 @@ class Settings(settings.Settings):
 
     image: str = ""
     """Image reference of the Workspace; its tag moves with each adapter."""
+    search: list[dict[str, str]] = []
+    """Trials of a search, as JSON: their settings shape the adapter too."""
     push: bool = True
     """Push images; false: do not query the registry."""
     output: OptionalFolder = None

@@ -49,6 +49,8 @@ def compute_settings_digest(settings: Settings) -> str:
     values = {
         name: value for name, value in settings.model_dump(by_alias=True).items() if name not in NON_ADAPTER_FIELDS
     }
+    if not settings.search:  # the digest of adapters without a search stays the same
+        del values["search"]
     return files.sha256_text(json.dumps(values, sort_keys=True, default=str))
 
 

@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 
 from steps.models.adapter import adapter_digest
-from steps.promote.settings import Candidate, Result, Settings
+from steps.promote.candidates import CANDIDATES, find_candidates, print_summary
+from steps.promote.settings import Result, Settings
 from steps.runtime import files
 from steps.runtime.errors import BadInput, GateFailed
 from steps.tune import checkpoints
 
-CANDIDATES = "candidates"
 REPORTS = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")
 """Files of the winner that the report of the run reads."""
 
@@ -30,8 +30,8 @@ def promote(settings: Settings) -> Result:
     """
     if not settings.candidates:
         raise BadInput("no candidates", "tune and evaluate at least one candidate first")
-    names = _find_candidates(settings.work / CANDIDATES)
-    _print_summary(settings.candidates, names)
+    names = find_candidates(settings.work / CANDIDATES)
+    print_summary(settings.candidates, names)
     passed = [candidate for candidate in settings.candidates if candidate.verdict == "pass"]
     if not passed:
         raise GateFailed(
@@ -53,25 +53,6 @@ def promote(settings: Settings) -> Result:
 def outputs_intact(settings: Settings, result: Result) -> bool:
     """Return True if the winner of an earlier run is still the adapter of the work directory."""
     return adapter_digest(settings.work / "adapter") == result.adapter_digest
-
-
-def _find_candidates(folder: Path) -> dict[str, str]:
-    """Return the directory name of each candidate by the digest of its adapter."""
-    names = {}
-    for candidate in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []:
-        try:
-            names[adapter_digest(candidate / "adapter")] = candidate.name
-        except OSError:
-            continue  # its training failed
-    return names
-
-
-def _print_summary(candidates: list[Candidate], names: dict[str, str]) -> None:
-    for candidate in sorted(candidates, key=lambda entry: entry.adapter_loss):
-        name = names.get(candidate.adapter_digest, candidate.adapter_digest)
-        print(
-            f"{name}: loss {candidate.base_loss:.4f} -> {candidate.adapter_loss:.4f}, {candidate.verdict}", flush=True
-        )
 
 
 def _copy_winner(winner: Path, work: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from steps.report.gpu_usage import GpuUsage
 
 STEPS = (
-    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package",
-    "rollout",
+    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "prune",
+    "promote", "package", "rollout",
 )  # fmt: skip
 MEMORY = ("memory_gib", "memory_reserved_gib")
 
@@ -96,6 +96,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class TrialRun:
+    """What a trial of a search left behind."""
+
+    name: str
+    values: Mapping[str, str]
+    """Settings of the search, by flag name."""
+    curve: tuple[Mapping[str, float], ...] = ()
+    share: float = 1
+    """Share of the training that is done (successive halving)."""
+    device: str = ""
+    """Empty if its training did not finish."""
+    base_loss: float | None = None
+    adapter_loss: float | None = None
+    verdict: str = ""
+    """Empty if it was not evaluated."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of training, over all attempts and rungs."""
+        return self.curve[-1].get("seconds") if self.curve else None
+
+
+@dataclass(frozen=True)
 class Failure:
     """A failed node (an entry of Argo's ``workflow.failures``)."""
 
@@ -135,6 +158,8 @@ class ReportData:
     """GPU time; None if no GPU step has started."""
     budget_hours: float = 0
     """Limit of the GPU time in hours; 0: none."""
+    trials: tuple[TrialRun, ...] = ()
+    """Trials of a search, in the order of the plan."""
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from steps.report.formatting import DASH, format_duration, format_number, format
 from steps.report.report_data import STEPS, ReportData, Setting, number, records, text
 from steps.report.report_evaluation import evaluation_context
 from steps.report.report_gpu import gpu_rows
+from steps.report.report_search import search_section
 from steps.report.report_training import training_section
 
 FOLDER = Path(__file__).parent
@@ -55,6 +56,7 @@ def render_page(data: ReportData) -> str:
         changed=data.value("check", "changed") == "true",
         previous=data.value("check", "previous"),
         difference=data.value("check", "difference"),
+        search=search_section(data),
         training=training_section(data),
         lineage=_lineage(data),
         steps=list(_steps(data)),
@@ -69,6 +71,8 @@ def summarize(data: ReportData) -> str:
     evaluation = data.evaluation
     if data.value("check", "changed") == "false":
         return "Data and settings are the same as those of the live adapter, so nothing was tuned."
+    if data.trials and "promote" not in data.steps:
+        return _summarize_failed_search(data)
     if evaluation.base_loss is None or evaluation.adapter_loss is None:
         last = next((name for name in reversed(STEPS) if name in data.steps), "")
         return "The adapter was not evaluated. " + (
@@ -85,6 +89,15 @@ def summarize(data: ReportData) -> str:
         reason = f" ({evaluation.reason})" if evaluation.reason else ""
         return f"The adapter failed the gate{reason}: {losses}. It was not packaged or served."
     return f"The adapter was evaluated: {losses}."
+
+
+def _summarize_failed_search(data: ReportData) -> str:
+    evaluated = [trial for trial in data.trials if trial.verdict]
+    if any(trial.verdict == "pass" for trial in evaluated):
+        return f"The search did not finish: {len(evaluated)} of {len(data.trials)} trials were evaluated."
+    return (
+        f"The search found no adapter: of {len(data.trials)} trials, {len(evaluated)} were evaluated, and none passed."
+    )
 
 
 @cache

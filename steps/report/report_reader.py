@@ -19,6 +19,7 @@ from steps.report.report_data import (
     Rule,
     Setting,
     Step,
+    TrialRun,
     number,
     record,
     records,
@@ -45,6 +46,7 @@ def read_run(settings: Settings) -> ReportData:
     steps = _steps(reader)
     values = tuple(_settings(redact(plan or {})))
     by_path = {setting.path: setting.value for setting in values}
+    trials = tuple(_trial(settings.work, dict(trial)) for trial in settings.trials)
     return ReportData(
         status=settings.status or "unknown",
         steps=steps,
@@ -58,6 +60,7 @@ def read_run(settings: Settings) -> ReportData:
         warnings=tuple(reader.warnings),
         gpu=read_usage(settings.work, lambda path: by_path.get(path, "")),
         budget_hours=settings.budget_hours,
+        trials=trials,
     )
 
 
@@ -146,6 +149,24 @@ def _curve(reader: _Reader, *, expected: bool) -> tuple[Mapping[str, float], ...
     if damaged:
         reader.warnings.append(f"{damaged} lines of report/train.jsonl could not be read")
     return tuple(points[step] for step in sorted(points))
+
+
+def _trial(work: Path, values: dict[str, str]) -> TrialRun:
+    """Return what a trial left in its directory; a missing file means that it failed, so there are no warnings."""
+    name = values.pop("candidate", "")
+    reader = _Reader(work / "candidates" / name)
+    steps = _steps(reader)
+    tuned, evaluation = steps.get("tune"), _evaluation(reader, steps.get("evaluate"))
+    return TrialRun(
+        name,
+        values,
+        curve=_curve(reader, expected=False),
+        share=(number(tuned.settings.get("stop_after")) if tuned else None) or 1,
+        device=text(tuned.result.get("device")) if tuned else "",
+        base_loss=evaluation.base_loss,
+        adapter_loss=evaluation.adapter_loss,
+        verdict=evaluation.verdict,
+    )
 
 
 def _tracked(reader: _Reader) -> str:

@@ -26,6 +26,8 @@ class Settings(Options):
     """Failed nodes as JSON (Argo: workflow.failures)."""
     budget_hours: Annotated[float, BeforeValidator(parse_hours)] = 0
     """Limit of the GPU time in hours; 0: none."""
+    trials: list[dict[str, str]] = []
+    """Trials of a search as JSON: mappings with ``candidate``, the name of its directory, and settings."""
     artifact: OptionalPath = None
     """Path of a copy that Argo uploads; not written if Argo has no artifact repository."""
 

@@ -43,7 +43,8 @@ def _result(data: ReportData, path: Path) -> Result:
         adapter_loss=_format_loss(evaluation.adapter_loss),
         image=_image(data),
         endpoint=data.value("rollout", "endpoint"),
-        cause=_failures(data) or (evaluation.reason if is_rejected else ""),
+        # A run can succeed although an attempt, or a trial of a search, failed.
+        cause=(_failures(data) if data.status != "Succeeded" else "") or (evaluation.reason if is_rejected else ""),
     )
 
 
@@ -62,6 +63,7 @@ def summary_lines(data: ReportData, path: Path) -> list[str]:
     lines = {
         "run": f"{data.name}: {data.status}",
         "changes": data.value("check", "difference"),
+        "search": _search(data),
         "gate": evaluation.verdict or "none",
         "loss": _format_change(evaluation.base_loss, evaluation.adapter_loss, f" on held-out rows{live}"),
         "perplexity": _format_change(evaluation.base_perplexity, evaluation.adapter_perplexity),
@@ -73,6 +75,17 @@ def summary_lines(data: ReportData, path: Path) -> list[str]:
         "report": str(path),
     }
     return [f"{name:<11} {value}" for name, value in lines.items() if value]
+
+
+def _search(data: ReportData) -> str:
+    """Return the winner of a search; empty without a search."""
+    if not data.trials:
+        return ""
+    name = data.value("promote", "candidate")
+    winner = next((trial for trial in data.trials if trial.name == name), None)
+    values = "".join(f", {key} {value}" for key, value in winner.values.items()) if winner else ""
+    outcome = f"best: {name}{values}" if winner else "none promoted"
+    return f"{len(data.trials)} trials, {outcome}"
 
 
 def _image(data: ReportData) -> str:

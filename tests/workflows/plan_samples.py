@@ -23,6 +23,12 @@ GATE = {
     "evaluation.maxRegressions": 0.1,
     "evaluation.betterThanPrevious": False,
 }
+SEARCH = {"search.parameters": {"learningRate": [1e-4, 2e-4], "dropout": [0, 0.1]}}
+HALVING = {
+    "search.method": "halving",
+    "search.trials": 4,
+    "search.parameters": {"rank": [4, 8, 16], "learningRate": {"min": 1e-5, "max": 1e-3, "scale": "log"}},
+}
 VOLUMES = {"tuning.rank": 4, "data.volume": {"hostPath": {"path": "/d"}}, "output.volume": {"emptyDir": {}}}
 PLANS = {
     "everything": BASE | TUNING | EVALUATION | ROLLOUT,
@@ -40,6 +46,8 @@ PLANS = {
     "pairs": BASE | TUNING | SCHEDULE | {"tuning.objective": "dpo", "tuning.beta": 0.2},
     "tasks": BASE | TUNING | {"evaluation.tasks": ["arc_easy"], "evaluation.minTaskScores": {"arc_easy": 0.4}},
     "weights": BASE | TUNING | {"data.weights": {"a.parquet": 0.5}},
+    "search": BASE | TUNING | EVALUATION | ROLLOUT | SEARCH,
+    "retraining with a search": BASE | TUNING | EVALUATION | SCHEDULE | HALVING,
     "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
 }
 

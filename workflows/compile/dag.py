@@ -7,6 +7,8 @@ preflight -+                +--> tune --> evaluate --(verdict == pass)--> [appro
 If the user sets arguments of libraries, dryrun runs in parallel with preflight. If the first steps mount claims of the
 user, the step claims precedes them.
 
+With a search, a DAG of trials replaces tune and evaluate (``search.py``).
+
 With a schedule, nodes are provisioned only if data or settings have changed:
 
 download --> check --(changed)--> preflight --> provision --> tune --> ...
@@ -18,7 +20,7 @@ from typing import Any
 
 from hera.workflows import DAG, Suspend
 
-from workflows.compile import templates
+from workflows.compile import search, templates
 from workflows.compile.settings import needs_dryrun
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import early_claims
@@ -27,13 +29,15 @@ from workflows.plan.model import Plan
 
 CHECKS = ("preflight", "dryrun")
 """Steps that run before anything that costs; they run in parallel."""
-Steps = dict[str, StepTemplate | Suspend]
+Steps = dict[str, StepTemplate | Suspend | DAG]
 
 
 def compile_workflow(plan: Plan) -> dict[str, Any]:
     """Compile a plan to an Argo Workflow, as a plain dict (never by Hera's ``to_yaml``, see ``emit.py``)."""
     with workflow(plan) as compiled:
         steps: Steps = {template.__name__: template(plan) for template in _steps(plan)}
+        if plan.search:
+            steps["search"] = search.search(plan)
         with DAG(name=MAIN):
             _main_tasks(plan, steps)
         exit_handler(steps["release"], steps["report"])
@@ -56,8 +60,8 @@ def _steps(plan: Plan) -> list[Any]:
         templates.provision,
         *([templates.download] if plan.tuning else []),
         *([templates.check] if plan.schedule else []),
-        *([templates.tune] if plan.tuning else []),
-        *([templates.evaluate] if plan.evaluation else []),
+        *([templates.tune] if plan.tuning and not plan.search else []),
+        *([templates.evaluate] if plan.evaluation and not plan.search else []),
         *([templates.approval] if plan.approval else []),
         *([templates.package] if plan.tuning else []),
         *([templates.rollout] if plan.rollout else []),
@@ -108,11 +112,16 @@ def _check_tasks(steps: Steps, first: str | None) -> str:
 
 
 def _tuning_tasks(plan: Plan, steps: Steps, ready: str) -> None:
-    digests = {"adapter-digest": _output("tune", "adapter-digest"), **_data_digest()}
-    steps["tune"](arguments=_data_digest(), depends=ready)
-    depends, when = "tune", None
-    if plan.evaluation:
-        previous = {"previous": _output("check", "previous")} if plan.schedule else {}
+    task = "search" if plan.search else "tune"
+    digests = {"adapter-digest": _output(task, "adapter-digest"), **_data_digest()}
+    previous = {"previous": _output("check", "previous")} if plan.schedule else {}
+    depends, when = task, None
+    if plan.search:
+        # It fails if no trial passes the gate.
+        steps["search"](arguments=_data_digest() | previous, depends=ready)
+    else:
+        steps["tune"](arguments=_data_digest(), depends=ready)
+    if plan.evaluation and not plan.search:
         steps["evaluate"](arguments=digests | previous, depends=depends)
         depends, when = "evaluate", f"{_output('evaluate', 'verdict')} == pass"
     if plan.approval:

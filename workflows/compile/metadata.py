@@ -13,10 +13,12 @@ from urllib.parse import quote, urlsplit
 import presets
 from steps.runtime.shown_url import shown
 from workflows.estimate import estimate
+from workflows.estimate.trials import tune_hours
 from workflows.plan.model import Plan
 from workflows.plan.nodes import provisions_nodes
 from workflows.runs.gpu_time import NODES
 from workflows.runs.status import TUNE_SECONDS
+from workflows.spec.search import trials
 
 HUB = "https://huggingface.co"
 MAX_URLS = 3
@@ -49,7 +51,8 @@ def title_and_description(plan: Plan) -> dict[str, str]:
 
 def _kind(plan: Plan) -> str:
     if plan.tuning:
-        return f"{plan.tuning.method} of {plan.model.preset}"
+        search = f", search of {len(trials(plan.search))} trials" if plan.search else ""
+        return f"{plan.tuning.method} of {plan.model.preset}{search}"
     return f"serve {plan.model.preset or 'a custom pod'}"
 
 
@@ -116,7 +119,7 @@ def _tune_seconds(plan: Plan) -> dict[str, str]:
     """Return the estimated time of the training, by which ``argotune ls`` weights the progress of its steps."""
     time = estimate(plan).time if plan.model.preset and plan.tuning else None
     hours = time.training_hours if time else None
-    return {TUNE_SECONDS: str(round(3600 * hours))} if hours else {}
+    return {TUNE_SECONDS: str(round(3600 * tune_hours(plan, hours)))} if hours else {}
 
 
 def _gpu_nodes(plan: Plan) -> dict[str, str]:

@@ -12,7 +12,8 @@ from steps.data.locations.url_list import format_urls
 from steps.runtime.gpu_time import PARAMETER as BUDGET
 from steps.runtime.gpu_time import BudgetOptions
 from steps.tune.settings import SubmittedOptions
-from workflows.plan.model import Data, Plan
+from workflows.plan.model import Data, Plan, Tuning
+from workflows.spec.search import flag_names
 
 DATA_URLS = "data-urls"
 TUNING = tuple(SubmittedOptions.PARAMETERS.values())
@@ -31,10 +32,7 @@ def parameters(plan: Plan) -> list[Parameter]:
     data_urls = Parameter(name=DATA_URLS, value=format_urls(plan.data.urls), description=description)
     return [
         *([data_urls] if plan.data.urls else []),
-        *(
-            _number(name, SubmittedOptions.model_fields[field], getattr(tuning, field))
-            for field, name in SubmittedOptions.PARAMETERS.items()
-        ),
+        *(number for number in _numbers(tuning) if number.name in tuning_inputs(plan)),
         Parameter(name="image", value=plan.output.image, description="Image reference that the adapter is pushed to"),
         Parameter(
             name="push",
@@ -48,7 +46,13 @@ def parameters(plan: Plan) -> list[Parameter]:
 
 def parameter_defaults(plan: Plan) -> dict[str, str]:
     """Return the values of the numbers in the plan, by parameter."""
-    return {str(item.name): str(item.value) for item in parameters(plan) if item.name in TUNING}
+    return {str(item.name): str(item.value) for item in (_numbers(plan.tuning) if plan.tuning else ())}
+
+
+def tuning_inputs(plan: Plan) -> list[str]:
+    """Return the numbers that can be set at submission: not those that a search sets."""
+    searched = flag_names(plan.search)
+    return [name for name in TUNING if name not in searched]
 
 
 def data_inputs(data: Data) -> list[str]:
@@ -60,6 +64,13 @@ def data_inputs(data: Data) -> list[str]:
 def budget_default(plan: Plan) -> dict[str, str]:
     """Return the budget of the plan, for custom workflows without this parameter."""
     return {BUDGET: f"{plan.budget_hours:g}"}
+
+
+def _numbers(tuning: Tuning) -> list[Parameter]:
+    fields = SubmittedOptions.model_fields
+    return [
+        _number(name, fields[field], getattr(tuning, field)) for field, name in SubmittedOptions.PARAMETERS.items()
+    ]
 
 
 def _number(name: str, declared: FieldInfo, value: float) -> Parameter:

@@ -24,6 +24,7 @@ from steps.preview.settings import Settings as Preview
 from steps.promote.settings import Settings as Promote
 from steps.provision.settings import ReleaseSettings as Release
 from steps.provision.settings import Settings as Provision
+from steps.prune.settings import Settings as Prune
 from steps.report.settings import Settings as Report
 from steps.rollout.settings import Settings as Rollout
 from steps.runtime.options import Options
@@ -48,6 +49,7 @@ from workflows.plan.model import Data, Plan
 from workflows.plan.nodes import provider, provisions_nodes
 from workflows.plan.pods import SERVE, for_pod, fragments
 from workflows.spec.field_types import whole_seconds
+from workflows.spec.search import trials
 
 S = TypeVar("S", bound=Options)
 T = TypeVar("T")
@@ -157,6 +159,7 @@ def check(plan: Plan) -> Check:
         plan.tuning,
         work=WORK,
         model=plan.model.repository,
+        search=search_items(plan),
         **_output(plan),
     )
 
@@ -187,6 +190,11 @@ def evaluate(plan: Plan, paths: WorkPaths = AT_ROOT) -> Evaluate:
 def promote(plan: Plan) -> Promote:
     """Return the settings of promote; the candidates are known in a run only."""
     return _build(Promote, work=WORK, candidates=[])
+
+
+def prune(plan: Plan) -> Prune:
+    """Return the settings of prune; all others are known in a run only."""
+    return _build(Prune, work=WORK, candidates=[], trials=[], keep=1)
 
 
 def package(plan: Plan) -> Package:
@@ -236,7 +244,12 @@ def release(plan: Plan) -> Release:
 def report(plan: Plan) -> Report:
     """Return the settings of report, without those that Argo sets."""
     artifact = REPORT_ARTIFACT if plan.artifacts.report is None else None
-    return _build(Report, work=WORK, plan=PLAN_FILE, artifact=artifact)
+    return _build(Report, work=WORK, plan=PLAN_FILE, artifact=artifact, trials=search_items(plan))
+
+
+def search_items(plan: Plan) -> list[dict[str, str]]:
+    """Return the trials of a search as items of a fan-out; empty without a search."""
+    return [trial.item for trial in trials(plan.search)] if plan.search else []
 
 
 def instance_types(plan: Plan) -> list[str]:

@@ -11,7 +11,15 @@ from steps.runtime.redaction import redact
 from steps.serving.api_keys import FOLDER_VARIABLE
 from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
-from workflows.compile.parameters import BUDGET, IMAGE, TUNING, budget_default, data_inputs, parameter_defaults
+from workflows.compile.parameters import (
+    BUDGET,
+    IMAGE,
+    TUNING,
+    budget_default,
+    data_inputs,
+    parameter_defaults,
+    tuning_inputs,
+)
 from workflows.compile.retries import Retries
 from workflows.compile.settings import required
 from workflows.compile.step_template import StepTemplate
@@ -34,6 +42,7 @@ from workflows.compile.volumes import (
 from workflows.plan.layers import as_dict
 from workflows.plan.model import Plan
 from workflows.plan.nodes import provisions_nodes
+from workflows.spec.search import flag_names
 
 
 def claims(plan: Plan) -> StepTemplate:
@@ -52,7 +61,7 @@ def preflight(plan: Plan) -> StepTemplate:
         defaults={**parameter_defaults(plan), **budget_default(plan)},
         inputs=[
             *(data_inputs(data) if data else []),
-            *((*TUNING, BUDGET) if plan.tuning else []),
+            *((*tuning_inputs(plan), BUDGET) if plan.tuning else []),
             *(IMAGE if plan.output else []),
         ],
         mounts=[
@@ -79,7 +88,7 @@ def dryrun(plan: Plan) -> StepTemplate:
         "dryrun",
         settings.dryrun(plan),
         image=plan.images.tune,
-        inputs=TUNING,
+        inputs=tuning_inputs(plan),
         env=[pod.access_token(plan, optional=True)] if plan.model.access_secret else [],
         requests=pod.DATA,
         retries=Retries(2),
@@ -117,7 +126,7 @@ def check(plan: Plan) -> StepTemplate:
         plan,
         "check",
         settings.check(plan),
-        inputs=[*TUNING, *IMAGE, "data-digest"],
+        inputs=[*tuning_inputs(plan), *IMAGE, "data-digest"],
         mounts=[WORK_MOUNT, *output_mounts(plan, read_only=True)],
         env=_push_config(plan),
         retries=Retries(5),
@@ -132,7 +141,7 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
         "tune",
         settings.tune(plan, paths),
         image=plan.images.tune,
-        inputs=[*paths.inputs, *TUNING, "data-digest", BUDGET],
+        inputs=[*paths.inputs, *_tune_inputs(plan), "data-digest", BUDGET],
         defaults=budget_default(plan),
         mounts=[WORK_MOUNT, MODELS_MOUNT],
         env=tracking.environment(plan),
@@ -174,6 +183,19 @@ def promote(plan: Plan) -> StepTemplate:
         "promote",
         settings.promote(plan),
         inputs=["candidates"],
+        mounts=[WORK_MOUNT],
+        requests=pod.DATA,
+        retries=Retries(2),
+    )
+
+
+def prune(plan: Plan) -> StepTemplate:
+    """Select the trials of a rung that are trained further."""
+    return pod.step(
+        plan,
+        "prune",
+        settings.prune(plan),
+        inputs=["candidates", "trials", "keep"],
         mounts=[WORK_MOUNT],
         requests=pod.DATA,
         retries=Retries(2),
@@ -247,6 +269,12 @@ def report(plan: Plan) -> StepTemplate:
         mounts=[WORK_MOUNT],
         retries=Retries(2),
     )
+
+
+def _tune_inputs(plan: Plan) -> list[str]:
+    """Return the settings that a run can change: the parameters, and those that a search sets."""
+    names = [*TUNING, *(name for name in flag_names(plan.search) if name not in TUNING)]
+    return [*names, "stop-after"] if plan.search and plan.search.method == "halving" else names
 
 
 def _report_artifacts(plan: Plan) -> list[pod.Artifact]:

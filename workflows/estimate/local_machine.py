@@ -53,7 +53,9 @@ def _tuning(plan: Plan, room: _Room) -> Problem | None:
     training = training_of(plan, room.gpus, checkpointing=room.device is GPU, room=room.gib)
 
     def needed(changed: Training) -> float:
-        return memory.tuning(model, changed, room.device).total
+        # Concurrent trials of a search share the memory of the machine, but not that of a GPU.
+        trials = plan.search.parallel if plan.search and room.device is CPU else 1
+        return trials * memory.tuning(model, changed, room.device).total
 
     if training is None or needed(training) <= room.gib:
         return None

@@ -13,7 +13,9 @@ from steps.tune import lora_init
 from workflows.estimate import cost, memory, shapes
 from workflows.estimate.memory import Training, TuningMemory
 from workflows.estimate.serving import MIN_CONTEXT, Serving, ServingMemory, serving
+from workflows.estimate.trials import largest_trial, with_trials
 from workflows.plan.model import Plan
+from workflows.spec import search
 
 USABLE_SHARE = 0.985
 """Usable share of a GPU's memory, if the instance type does not specify it."""
@@ -42,6 +44,8 @@ class Estimate:
     """True if spot nodes are requested."""
     budget_hours: float = 0
     """Hours that the run can hold its nodes; 0: no limit."""
+    trials: int = 1
+    """Trainings of a search, at most; ``time`` has the hours of all."""
 
     @property
     def usable(self) -> float | None:
@@ -94,6 +98,7 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
         time=_time(plan, model, training, sku, rows) if training and sku else None,
         spot=plan.nodes.spot,
         budget_hours=plan.budget_hours if training else 0,
+        trials=len(search.trials(plan.search)) if plan.search else 1,
     )
 
 
@@ -106,14 +111,16 @@ def _price(plan: Plan, listed: presets.Price | None) -> presets.Price | None:
 def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: float | None = None) -> Training | None:
     """Return the memory-relevant settings of a plan's tuning on a node with ``gpus`` GPUs; None without tuning.
 
-    Each GPU has a data-parallel process. If ``room`` (GiB of one GPU) cannot hold the whole model, the processes shard
-    its weights; if that does not fit either, one process places the layers on all GPUs. ``sharding`` and
+    With a search, these are the settings of the largest trial, on its share of the GPUs. Each GPU has a data-parallel
+    process. If ``room`` (GiB of one GPU) cannot hold the whole model, the processes shard its weights; if that does
+    not fit either, one process places the layers on all GPUs. ``sharding`` and
     ``processes`` of the plan override this. Defaults are those of ``steps.tune``: AdamW, NF4 with double
     quantization, ``checkpointing`` on GPUs only.
     """
-    tuning = plan.tuning
+    tuning = largest_trial(plan)
     if not tuning:
         return None
+    gpus = gpus // plan.search.parallel if plan.search else gpus
     arguments, quantization = tuning.training_arguments, tuning.quantization_config
     single = Training(
         method=tuning.method,
@@ -168,7 +175,8 @@ def server_of(plan: Plan, gpus: int) -> Serving | None:
     """Return the memory-relevant settings of a plan's server; None without a rollout."""
     if not plan.rollout:
         return None
-    rank = lora_init.written_rank(plan.tuning.rank, plan.tuning.lora_config) if plan.tuning else 16
+    tuning = largest_trial(plan)
+    rank = lora_init.written_rank(tuning.rank, tuning.lora_config) if tuning else 16
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
     adapters += bool(adapters)  # one more slot for the next adapter
     allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM supports ranks of 8, 16, 32...
@@ -203,6 +211,8 @@ def serving_fits(needed: ServingMemory, server: Serving, sku: presets.Sku) -> bo
 
 def fits(plan: Plan, sku: presets.Sku) -> bool:
     """Return True if the whole plan fits on another instance type."""
+    if plan.search and sku.gpus % plan.search.parallel:
+        return False
     model = presets.model(plan.model.preset)
     training, server = training_of(plan, sku.gpus, room=usable(sku)), server_of(plan, sku.gpus)
     return not (training and not tuning_fits(memory.tuning(shapes.of(model), training), sku)) and not (
@@ -233,17 +243,19 @@ def smallest(plan: Plan, prices: presets.Prices) -> presets.Sku | None:
 def _time(
     plan: Plan, model: presets.Model, training: Training, sku: presets.Sku, rows: int | None
 ) -> cost.Time | None:
-    assert plan.tuning
-    return cost.time(
+    tuning = largest_trial(plan)
+    assert tuning
+    one = cost.time(
         shapes.of(model),
         training,
         sku,
         weights_gib=model.weights_gib,
-        epochs=plan.tuning.epochs,
-        steps=plan.tuning.max_steps,
-        accumulation=max(1, int(_number(plan.tuning.training_arguments, "gradient_accumulation_steps", 1))),
+        epochs=tuning.epochs,
+        steps=tuning.max_steps,
+        accumulation=max(1, int(_number(tuning.training_arguments, "gradient_accumulation_steps", 1))),
         rows=rows,
     )
+    return with_trials(one, plan) if one else None
 
 
 def _number(values: Mapping[str, Any], key: str, default: float) -> float:

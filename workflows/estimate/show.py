@@ -37,6 +37,7 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         "usdPerHour": estimate.price.regular * estimate.nodes if estimate.price else None,
         "spotUsdPerHour": estimate.price.spot * estimate.nodes if estimate.price and estimate.price.spot else None,
         "pricesRead": estimate.prices.read.isoformat(),
+        "trials": estimate.trials,
         "tokensPerSecond": _round(time.tokens_per_second if time else None),
         "startHours": _round(time.start_hours if time else None),
         "hoursPerThousandRows": _round(time.hours_per_thousand_rows if time else None),
@@ -127,6 +128,8 @@ def _money(estimate: Estimate) -> Iterator[Row]:
     time = estimate.time
     if not time:
         return
+    if estimate.trials > 1:
+        yield "trials", f"{estimate.trials}", "trainings at most; the times are those of all"
     yield "speed", f"{time.tokens_per_second:,.0f}", "tokens/second (approximately)"
     yield "start", f"{time.start_hours:.2f}", f"hours, node and base model{_usd(estimate.cost(time.start_hours))}"
     if time.total_hours is None:

@@ -15,7 +15,7 @@ from workflows.errors import Problem
 from workflows.plan import nodes
 from workflows.plan.model import MODELS, Plan, Tuning
 from workflows.plan.sources import FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS
-from workflows.spec import resource_rules, rules, serving_rules, sources, training, urls
+from workflows.spec import resource_rules, rules, search_rules, serving_rules, sources, training, urls
 from workflows.spec.findings import Findings
 from workflows.spec.source import Source
 from workflows.spec.training import ROOT, TrainingConfig
@@ -59,6 +59,8 @@ def problems(plan: Plan) -> list[Problem]:
     if plan.evaluation:
         rules.check_answers(plan.evaluation, "evaluation", found)
         rules.check_tasks(plan.evaluation, "evaluation", found)
+    if plan.search and any(path.startswith("search.") for path in overridden):
+        search_rules.check(plan.search, "search", found)
     if plan.tuning:
         _check_training(plan, plan.tuning, machine, overridden, found)
     return found.errors

@@ -33,11 +33,12 @@ from workflows.spec.pipeline import (
     RunOptions,
 )
 from workflows.spec.schedule import PipelineSchedule, PipelineStopStrategy
+from workflows.spec.search import PipelineSearch
 from workflows.version import VERSION
 
 Step = Literal[
-    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "promote", "package",
-    "rollout", "release", "report",
+    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "prune", "promote",
+    "package", "rollout", "release", "report",
 ]  # fmt: skip
 PodName = Literal[Step, "all", "serve"]
 """A step, ``all`` pods, or the servers of a rollout."""
@@ -206,6 +207,10 @@ class Schedule(PipelineSchedule, Section):
     stop_strategy: StopStrategy | None = None
 
 
+class Search(PipelineSearch, Section):
+    """Search of hyperparameters, which override those of ``tuning``."""
+
+
 class Identity(Section):
     """Name of a run, and the accounts that its steps have."""
 
@@ -226,6 +231,7 @@ class Plan(RunOptions, Identity):
     """A run, fully explicit; ``origins`` has the origin of each value."""
 
     schedule: Schedule | None = None
+    search: Search | None = None
     resource: Resource = Resource()
     nodes: Nodes = Nodes()
     model: Model = Model()

@@ -230,6 +230,7 @@ def _sections(manifest: Manifest) -> dict[str, bool]:
     return dict.fromkeys(("data", "tuning", "tracking", "evaluation", "output", "approval", "budget"), tunes) | {
         "rollout": serves,
         "schedule": bool(manifest.workspace.pipeline.schedule),
+        "search": bool(manifest.workspace.pipeline.search),
     }
 
 

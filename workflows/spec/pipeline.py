@@ -18,6 +18,7 @@ from steps.tune.settings import TrackingOptions, TrackingUri, TuneOptions
 from workflows.spec.field_types import MAX_HOURS, Duration, Label, ObjectName, Quantity
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
+from workflows.spec.search import PipelineSearch
 
 
 class PipelineInput(InputOptions, Fields):
@@ -124,3 +125,5 @@ class Pipeline(RunOptions):
     nodes: PipelineNodes = PipelineNodes()
     schedule: PipelineSchedule | None = None
     """Schedule of the runs (``argotune compile --as cron``)."""
+    search: PipelineSearch | None = None
+    """Search of hyperparameters: the best of several adapters is packaged and served."""

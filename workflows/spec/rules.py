@@ -19,6 +19,7 @@ from workflows.spec import (
     node_rules,
     preset_rules,
     resource_rules,
+    search_rules,
     serving_rules,
     sources,
     vllm_flag_rules,
@@ -190,9 +191,12 @@ def _pipeline(workspace: Workspace, findings: Findings) -> None:
         if part in given and not workspace.tuning:
             findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
     schedule, approval = workspace.pipeline.schedule, workspace.pipeline.approval
-    for part, is_set in (("schedule", bool(schedule)), ("approval", approval)):
+    search = workspace.pipeline.search
+    for part, is_set in (("schedule", bool(schedule)), ("approval", approval), ("search", bool(search))):
         if is_set and not workspace.tuning:
             findings.error(f"pipeline.{part}", "has no effect without tuning", "remove it, or add a tuning: block")
+    if search:
+        search_rules.check(search, "pipeline.search", findings)
     if schedule and len(workspace.metadata.name) > MAX_NAME_LENGTH:
         length = len(workspace.metadata.name)
         what = f"has {length} characters, but a scheduled Workspace can have at most {MAX_NAME_LENGTH}"

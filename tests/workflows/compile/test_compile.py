@@ -66,10 +66,16 @@ def test_download_gets_the_objective():
     assert "--objective" not in flags(compiled(PLANS["everything"]), "download")
 
 
+OF_A_TRIAL = {
+    "learning-rate": "2e-4", "rank": "8", "dropout": "0.1", "stop-after": "0.5", "keep": "1",
+    "candidates": "[]", "trials": '[{"candidate": "trial-1", "rank": "8"}]',
+}  # fmt: skip
+
+
 def filled(word: str, parameters: dict[str, str]) -> str:
     if word.startswith("{{inputs.parameters."):
         name = word.removeprefix("{{inputs.parameters.").removesuffix("}}")
-        return parameters.get(name, "sha256:" + "0" * 64)
+        return (parameters | OF_A_TRIAL).get(name, "sha256:" + "0" * 64)
     return {"{{workflow.status}}": "Succeeded", "{{workflow.failures}}": "null"}.get(word, word)
 
 

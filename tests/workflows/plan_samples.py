@@ -50,6 +50,11 @@ PLANS = {
     "retraining with a search": BASE | TUNING | EVALUATION | SCHEDULE | HALVING,
     "secrets": BASE | TUNING | {"output.pushSecret": "push", "model.accessSecret": "hub"},
 }
+OF_A_TRIAL = {
+    "learning-rate": "2e-4", "rank": "8", "dropout": "0.1", "stop-after": "0.5", "keep": "1",
+    "candidates": "[]", "trials": '[{"candidate": "trial-1", "rank": "8"}]',
+}  # fmt: skip
+"""Values of inputs that a search sets."""
 
 
 def compiled(values: dict) -> dict:

@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_samples import BASE, EVALUATION, PLANS, ROLLOUT, TUNING, compiled
+from plan_samples import BASE, EVALUATION, OF_A_TRIAL, PLANS, ROLLOUT, TUNING, compiled
 
 from steps.data.locations.url_list import parse_urls
 from steps.kubernetes import pod_policy
@@ -64,12 +64,6 @@ def test_download_gets_the_objective():
     for name in ("check", "tune"):
         assert (flags(document, name)["--objective"], flags(document, name)["--beta"]) == ("dpo", "0.2")
     assert "--objective" not in flags(compiled(PLANS["everything"]), "download")
-
-
-OF_A_TRIAL = {
-    "learning-rate": "2e-4", "rank": "8", "dropout": "0.1", "stop-after": "0.5", "keep": "1",
-    "candidates": "[]", "trials": '[{"candidate": "trial-1", "rank": "8"}]',
-}  # fmt: skip
 
 
 def filled(word: str, parameters: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ Thrift structs in the compact protocol (apache/parquet-format, PageHeader in par
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -31,9 +32,11 @@ def read_pages(file: BinaryIO, start: int, length: int) -> Iterator[Page]:
     """Yield the pages of a column chunk that takes ``length`` bytes from ``start``; their content is skipped.
 
     Raises:
-        ValueError: a header is damaged.
+        ValueError: a header is damaged, or the column chunk is not in the file.
     """
     end = start + length
+    if not 0 <= start <= end <= file.seek(0, os.SEEK_END):
+        raise ValueError("a column chunk is outside of the file")
     while start < end:
         file.seek(start)
         header = _Header(file.read(min(MAX_HEADER, end - start)))

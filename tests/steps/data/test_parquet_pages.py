@@ -45,3 +45,9 @@ def test_damaged_headers_are_value_errors(content: bytes) -> None:
             assert page.uncompressed >= 0
     except ValueError:
         pass
+
+
+@pytest.mark.parametrize(("start", "length"), [(-1, 1), (0, -1), (2, 9), (2**63, 1), (-(2**63), 2**63)])
+def test_a_column_chunk_outside_of_the_file_is_a_value_error(start: int, length: int) -> None:
+    with pytest.raises(ValueError, match="outside of the file"):
+        list(read_pages(io.BytesIO(b"0123456789"), start, length))

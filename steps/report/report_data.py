@@ -111,6 +111,8 @@ class TrialRun:
     adapter_loss: float | None = None
     verdict: str = ""
     """Empty if it was not evaluated."""
+    paid_seconds: float = 0
+    """Its part of the time of the node, over all attempts and rungs."""
 
     @property
     def seconds(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from steps.report.report_data import (
 )
 from steps.report.report_gpu import read_usage
 from steps.report.settings import Settings
+from steps.runtime import gpu_time
 from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
 from steps.tune.tracking_tools import TOOLS
@@ -46,7 +47,8 @@ def read_run(settings: Settings) -> ReportData:
     steps = _steps(reader)
     values = tuple(_settings(redact(plan or {})))
     by_path = {setting.path: setting.value for setting in values}
-    trials = tuple(_trial(settings.work, dict(trial)) for trial in settings.trials)
+    attempts = gpu_time.read(settings.work)
+    trials = tuple(_trial(settings.work, dict(trial), attempts) for trial in settings.trials)
     return ReportData(
         status=settings.status or "unknown",
         steps=steps,
@@ -151,7 +153,7 @@ def _curve(reader: _Reader, *, expected: bool) -> tuple[Mapping[str, float], ...
     return tuple(points[step] for step in sorted(points))
 
 
-def _trial(work: Path, values: dict[str, str]) -> TrialRun:
+def _trial(work: Path, values: dict[str, str], attempts: Sequence[gpu_time.Attempt]) -> TrialRun:
     """Return what a trial left in its directory; a missing file means that it failed, so there are no warnings."""
     name = values.pop("candidate", "")
     reader = _Reader(work / "candidates" / name)
@@ -166,6 +168,7 @@ def _trial(work: Path, values: dict[str, str]) -> TrialRun:
         base_loss=evaluation.base_loss,
         adapter_loss=evaluation.adapter_loss,
         verdict=evaluation.verdict,
+        paid_seconds=sum(attempt.total for attempt in attempts if attempt.candidate == name),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from steps.report.formatting import DASH, format_duration, format_number, format_percent
 from steps.report.report_charts import Chart, Series, line_chart
-from steps.report.report_data import ReportData, TrialRun, number
+from steps.report.report_data import ReportData, TrialRun
 
 MAX_CURVES = 20
 """Curves of one chart: those of the best trials."""
@@ -29,10 +29,18 @@ def search_section(data: ReportData) -> SearchSection | None:
         return None
     trials = sorted(data.trials, key=_rank)
     names = list(dict.fromkeys(name for trial in trials for name in trial.values))
-    gpus = number(data.setting("resource.gpus")) or 0
-    parallel = number(data.setting("search.parallel")) or 1
+    gpus, unit = (data.gpu.nodes.gpus, data.gpu.unit) if data.gpu else (0, "")
     promoted = data.value("promote", "candidate")
-    head = ["Trial", *names, "Loss", "Of base", "Verdict", "Trained", "Time", "GPU minutes"]
+    head = [
+        "Trial",
+        *names,
+        "Loss",
+        "Of base",
+        "Verdict",
+        "Trained",
+        "Time",
+        *([unit[0].upper() + unit[1:]] if unit else []),
+    ]
     rows = [
         [
             trial.name,
@@ -42,7 +50,7 @@ def search_section(data: ReportData) -> SearchSection | None:
             _verdict(trial, promoted),
             format_percent(trial.share) if trial.device else DASH,
             format_duration(trial.seconds),
-            _gpu_minutes(trial, max(1.0, gpus // parallel)),
+            *([f"{trial.paid_seconds / 60 * max(1, gpus):.1f}"] if unit else []),
         ]
         for trial in trials
     ]
@@ -68,12 +76,6 @@ def _verdict(trial: TrialRun, promoted: str) -> str:
     if trial.name == promoted:
         return "promoted"
     return "pruned" if trial.share < 1 else trial.verdict
-
-
-def _gpu_minutes(trial: TrialRun, gpus: float) -> str:
-    if trial.seconds is None or not trial.device.startswith("cuda"):
-        return DASH
-    return format_number(round(gpus * trial.seconds / 60, 1))
 
 
 def _chart(trials: Sequence[TrialRun], promoted: str) -> Chart | None:

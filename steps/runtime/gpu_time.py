@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Attempt:
     started: datetime
     seconds: dict[str, float]
     """Seconds by cause."""
+    candidate: str = ""
+    """Name of the trial of a search; empty: none."""
 
     @property
     def total(self) -> float:
@@ -75,12 +77,14 @@ class GpuTimer:
         """
         self._clock, self._budget = clock, 3600 * budget_hours
         self._lock = threading.Lock()
-        earlier = read(work)
-        self._before = sum(attempt.total for attempt in earlier)
+        earlier = sorted(_read_all(_folder(work).glob("*.json")), key=lambda attempt: attempt.started)
+        self._before = sum(attempt.total for attempt in _share_time(earlier))
         self._started = _start(clock(), earlier)
         self._step, self._cause, self._since = step, LOADING, self._started
         self._seconds: dict[str, float] = {}
-        self._file = _new_file(_folder(work), step)
+        self._candidate = _candidate(work)
+        # Concurrent trials of a search write to different files.
+        self._file = _new_file(_folder(work), f"{step}-{self._candidate}" if self._candidate else step)
         self.save()
 
     @property
@@ -99,7 +103,8 @@ class GpuTimer:
         with self._lock, suppress(OSError):
             seconds = {cause: round(value, 1) for cause, value in self.seconds.items()}
             started = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="milliseconds")
-            files.write_json(self._file, {"step": self._step, "started": started, "seconds": seconds})
+            record = {"step": self._step, "candidate": self._candidate, "started": started, "seconds": seconds}
+            files.write_json(self._file, record)
 
     def is_budget_used_up(self) -> bool:
         """Return True if the run has used its budget."""
@@ -140,8 +145,12 @@ def measure(work: Path, step: str, budget_hours: float = 0) -> Iterator[GpuTimer
 
 
 def read(work: Path) -> list[Attempt]:
-    """Return the recorded attempts of a run by start; records that cannot be read are omitted."""
-    return sorted(_read_all(_folder(work).glob("*.json")), key=lambda attempt: attempt.started)
+    """Return the recorded attempts of a run by start; records that cannot be read are omitted.
+
+    Concurrent attempts, such as the trials of a search, share the node: each gets its part of the time, so that the
+    sum is the time for which the node was in use.
+    """
+    return _share_time(sorted(_read_all(_folder(work).glob("*.json")), key=lambda attempt: attempt.started))
 
 
 def sum_seconds(attempts: Sequence[Attempt], cause: str, step: str = "") -> float:
@@ -149,14 +158,34 @@ def sum_seconds(attempts: Sequence[Attempt], cause: str, step: str = "") -> floa
     return sum(attempt.seconds.get(cause, 0.0) for attempt in attempts if step in ("", attempt.step))
 
 
+def _share_time(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the attempts with each moment divided among those that were running."""
+    spans = [(start := attempt.started.timestamp(), start + attempt.total) for attempt in attempts]
+    moments = sorted({moment for span in spans for moment in span})
+    shares = [0.0] * len(attempts)
+    for begin, end in pairwise(moments):
+        running = [index for index, (start, until) in enumerate(spans) if start <= begin and end <= until]
+        for index in running:
+            shares[index] += (end - begin) / len(running)
+    return [
+        replace(attempt, seconds={cause: value * share / attempt.total for cause, value in attempt.seconds.items()})
+        if attempt.total
+        else attempt
+        for attempt, share in zip(attempts, shares, strict=True)
+    ]
+
+
+def _candidate(work: Path) -> str:
+    return work.name if work.parent.name == "candidates" else ""
+
+
 def _folder(work: Path) -> Path:
-    root = work.parent.parent if work.parent.name == "candidates" else work
-    return root / FOLDER
+    return (work.parent.parent if _candidate(work) else work) / FOLDER
 
 
-def _new_file(folder: Path, step: str) -> Path:
+def _new_file(folder: Path, name: str) -> Path:
     taken = {file.name for file in folder.glob("*.json")}
-    return next(folder / name for number in count(1) if (name := f"{step}-{number}.json") not in taken)
+    return next(folder / file for number in count(1) if (file := f"{name}-{number}.json") not in taken)
 
 
 def _start(now: float, earlier: Sequence[Attempt]) -> float:
@@ -184,7 +213,7 @@ def _read_all(paths: Iterator[Path]) -> Iterator[Attempt]:
             started = datetime.fromisoformat(record["started"])
             seconds = {cause: _seconds(record["seconds"].get(cause, 0)) for cause in CAUSES}
             if started.tzinfo:
-                yield Attempt(str(record["step"]), started, seconds)
+                yield Attempt(str(record["step"]), started, seconds, str(record.get("candidate", "")))
 
 
 def _seconds(value: Any) -> float:

@@ -128,3 +128,16 @@ def test_damaged_records_are_omitted(step: object, started: object, seconds: obj
         (folder / "tune-1.json").write_text(text)
         (folder / "tune-2.json").write_bytes(os.urandom(8))
         assert all(0 <= record.total < float("inf") for record in gpu_time.read(Path(name)))
+
+
+def test_concurrent_trials_share_the_time_of_the_node(tmp_path: Path) -> None:
+    """Two trials start together; the second one ends later."""
+    now = [1000.0]
+    timers = [
+        gpu_time.GpuTimer(tmp_path / "candidates" / name, "tune", clock=lambda: now[0]) for name in ("one", "two")
+    ]
+    for end, timer in zip((1060.0, 1100.0), timers, strict=True):
+        now[0] = end
+        timer.save()
+    attempts = {attempt.candidate: attempt.total for attempt in gpu_time.read(tmp_path)}
+    assert attempts == pytest.approx({"one": 30, "two": 70}, abs=0.1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fuzz
 import pytest
+from certificates import write_certificate
 from mutations import mutate_bytes, mutate_document
 from scripted_server import ScriptedServer, response
 
@@ -95,6 +96,8 @@ def _model_reader(script: Hub, url: str, patch: pytest.MonkeyPatch, tmp_path: Pa
     from huggingface_hub import constants
 
     patch.setattr(constants, "ENDPOINT", url)
+    # The library reads all certificates of the system for each client; the server of this test has none.
+    patch.setenv("SSL_CERT_FILE", str(write_certificate(tmp_path).certificate))
     patch.setattr(time, "sleep", lambda seconds: None)  # the library's retries
     patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
 

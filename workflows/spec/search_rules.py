@@ -92,7 +92,7 @@ def _check_range(name: str, space: dict[Any, Any], place: str, findings: Finding
 def _number(name: str, value: Any, place: str, findings: Findings) -> float | None:
     """Return a valid value of a parameter; report an invalid one, as the setting of the training would be."""
     if isinstance(value, bool):
-        findings.error(place, f"must be a number, not {str(value).lower()}")
+        findings.error(place, f"must be a number, not {str(value).lower()}", "write a number")
         return None
     try:
         return float(searches.parameters()[name].validate_python(value))

@@ -6,6 +6,7 @@ Each account's step is run as its pod would, in all its turns, and the verbs are
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from steps.provision import aks_nodes, existing_nodes
 from steps.provision.node_providers import RUN_LABEL
 from steps.provision.settings import Settings
 from steps.runtime.errors import InsufficientCapacity
+from steps.tune.layout import Layout
+from steps.tune.node_pods import NodePods
+from steps.tune.settings import Settings as Tune
 from workflows.plan import site
 
 Rights = set[tuple[str, str, str]]
@@ -87,10 +91,26 @@ def preflight(cluster: KubernetesServer, folder: Path) -> None:
     assert found == ["storage class fast exists", "volume claim models exists"]
 
 
+def tune(cluster: KubernetesServer, folder: Path) -> None:
+    """The first of two nodes creates the other, watches it and deletes it."""
+    volume = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
+    mount = {"name": "models", "mountPath": "/mnt/models"}
+    spec = {"containers": [{"name": "main", "volumeMounts": [mount]}], "volumes": [volume]}
+    metadata = {"name": socket.gethostname(), "namespace": "argotune"}
+    cluster.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    nodes = NodePods(Tune(work=folder, nodes=2), Layout(1, 2, 0))
+    nodes.polled = -1e9
+    nodes.start(Layout(1, 2, 0, port=1), 0)
+    assert nodes.failure() is None
+    nodes.stop()
+    assert not cluster.all("jobs")
+
+
 STEPS: dict[str, Callable[[KubernetesServer, Path], None]] = {
     "argotune-provision": provision,
     "argotune-release": release,
     "argotune-preflight": preflight,
+    "argotune-tune": tune,
 }
 
 

@@ -1,8 +1,9 @@
 """Sharding of a base model that does not fit one GPU: each process holds a shard of its weights (FSDP).
 
-Each layer's weights are gathered from all processes before it computes, and freed after it. The adapter is replicated
-and its gradients are averaged, so optimizer, checkpoints and the final adapter are those of an unsharded training, and
-a training can resume with or without sharding.
+Each layer's weights are gathered from all processes of a node before it computes, and freed after it. Each node has
+all shards, so no weights cross the network between nodes. The adapter is replicated and its gradients are averaged, so
+optimizer, checkpoints and the final adapter are those of an unsharded training, and a training can resume with or
+without sharding.
 
 transformers' trainer accepts models that are already sharded (``is_distributed_loading_by_transformers``), but cannot
 shard a model that is quantized on loading, so this module does. Accelerate's FSDP integration shards the adapter too:
@@ -76,8 +77,8 @@ def keep_on_cpu(model: Any) -> None:
     model.hf_device_map = {"": "cpu"}
 
 
-def shard(trainer: Any) -> None:
-    """Shard the weights of the trainer's model, which is in main memory, among all ranks.
+def shard(trainer: Any, nodes: int = 1) -> None:
+    """Shard the weights of the trainer's model, which is in main memory, among the ranks of each node.
 
     Raises:
         BadInput: transformers does not define the model's layers.
@@ -95,7 +96,13 @@ def shard(trainer: Any) -> None:
     trained = {weight for weight in model.parameters() if weight.requires_grad}
     # A weight shared by two modules cannot be sharded for each of them.
     tied = {embeddings.weight} if embeddings.weight is head.weight else set()
-    mesh = init_device_mesh(device.type, (trainer.args.world_size,))
+    ranks = trainer.args.world_size
+    if nodes == 1:
+        mesh = init_device_mesh(device.type, (ranks,))
+    else:
+        # HSDP: replicated across the first dimension, sharded across the second. Ranks of a node follow each other.
+        names = ("nodes", "processes")
+        mesh = init_device_mesh(device.type, (nodes, ranks // nodes), mesh_dim_names=names)
     for module in (*layers, *(() if tied else (embeddings, head)), model.base_model):
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=trained | tied)
     for tensor in (*model.parameters(), *model.buffers()):

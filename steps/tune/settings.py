@@ -17,7 +17,8 @@ from steps.runtime.options import OptionalFolder, Options, Seed
 from steps.tune.tracking_tools import ReportTo
 
 NON_ADAPTER_FIELDS = {
-    *("work", "dataset", "report_to", "run_name", "tasks", "processes", "sharding", "budget_hours", "stop_after"),
+    *("work", "dataset", "report_to", "run_name", "tasks", "budget_hours", "stop_after"),
+    *("processes", "sharding", "nodes", "preemptions"),
 }
 """Settings that do not change the training: its checkpoints are those of any value."""
 SEARCHABLE = ("epochs", "max_steps", "learning_rate", "batch_size", "rank", "alpha", "dropout", "beta", "seed")
@@ -134,6 +135,11 @@ class Settings(TrainingOptions, TrackingOptions, BudgetOptions):
     """Share of the training after which to stop and write the adapter; a start with a larger share continues."""
     tasks: list[str] = []
     """lm-eval tasks that the evaluation will run: missing requirements are reported before the training starts."""
+    nodes: int = Field(1, ge=1, le=1000)
+    """Nodes that train together (KAITO `resource.count`). They split the batch of one node, so the training is the
+    same, only faster. On a cluster each has a pod; on one machine, processes."""
+    preemptions: int = Field(10, ge=0, le=1000)
+    """Several nodes: restarts from the last checkpoint after a node was lost."""
 
 
 @dataclass(frozen=True)

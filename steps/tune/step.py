@@ -6,6 +6,9 @@ A killed run resumes from its last complete checkpoint, with the loss curve of a
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
+from typing import Any
 
 from steps.data.dataset import Rows, dataset_folder, read_messages, read_rejected
 from steps.evaluate import lm_tasks
@@ -23,8 +26,11 @@ from steps.models.model import (
 from steps.runtime import files, gpu_time
 from steps.runtime.errors import InsufficientCapacity
 from steps.runtime.gpu_time import LOADING, TRAINING, GpuTimer
-from steps.tune import checkpoints, dpo, launcher, rehearsal, tracking, training, training_config
+from steps.tune import checkpoints, dpo, launcher, layout, rehearsal, tracking, training, training_config
 from steps.tune.checkpoints import Checkpoint
+from steps.tune.first_node import FirstNode
+from steps.tune.layout import Layout
+from steps.tune.node_pods import NodePods
 from steps.tune.oom_backoff import with_oom_backoff
 from steps.tune.process_group import ALONE, DistributedContext
 from steps.tune.settings import NON_ADAPTER_FIELDS, Result, Settings
@@ -43,10 +49,22 @@ def tune(settings: Settings) -> Result:
     """
     lm_tasks.check(settings.tasks)
     _check_settings(settings)
-    num_processes = launcher.count(settings.processes, settings.work)
-    if num_processes == 1:
+    if layout.is_other_node():
+        return _join(settings)
+    distribution = launcher.choose_layout(settings.processes, settings.nodes, settings.work)
+    if distribution.world_size == 1:
         return train_and_finish(settings, ALONE)
-    return _tune_distributed(settings, num_processes)
+    return _tune_distributed(settings, distribution)
+
+
+def _join(settings: Settings) -> Result:
+    """Train as another node than the first, which has started this pod."""
+    processes = launcher.count(settings.processes, settings.work)
+    distribution = layout.from_environment(processes, settings.nodes)
+    oom_retries = int(os.environ[layout.OOM_RETRIES])
+    return launcher.run(
+        "steps.tune.worker", settings, distribution, Result, FirstNode(distribution), oom_retries=oom_retries
+    )
 
 
 def train_and_finish(settings: Settings, group: DistributedContext) -> Result:
@@ -73,15 +91,20 @@ def _check_settings(settings: Settings) -> None:
         raise rehearsal.as_bad_input(errors)
 
 
-def _tune_distributed(settings: Settings, num_processes: int) -> Result:
+def _tune_distributed(settings: Settings, distribution: Layout) -> Result:
     """Train in several processes, sharded if one GPU cannot hold the base; else in one process over all GPUs."""
-    strategies = sharding.strategies(settings.sharding, shardable=sharding.can_shard(settings.quantization_config))
+    num_processes, nodes = distribution.processes, distribution.nodes
+    can_shard = sharding.can_shard(settings.quantization_config) and num_processes > 1
+    strategies = sharding.strategies(settings.sharding, shardable=can_shard)
     for strategy in strategies:
         sharded = settings.model_copy(update={"sharding": strategy})
+        others = NodePods(sharded, distribution) if distribution.node is not None else None
         try:
-            return launcher.run("steps.tune.worker", sharded, num_processes, Result)
+            return launcher.run(
+                "steps.tune.worker", sharded, distribution, Result, others, restarts=settings.preemptions
+            )
         except InsufficientCapacity:
-            if strategy == strategies[-1] and (settings.processes or settings.sharding == "full"):
+            if strategy == strategies[-1] and (settings.processes or settings.sharding == "full" or nodes > 1):
                 raise
         fallback = f"sharding its weights among {num_processes} processes (same training steps)"
         if strategy == strategies[-1]:
@@ -103,17 +126,41 @@ def train(
         SystemExit: 143 after SIGTERM.
     """
     tracking.check(settings.report_to)
-    train_file = dataset_folder(settings) / "train.parquet"
-    rows, rejected = read_messages(train_file), read_rejected(train_file)
-    dpo.check_data(settings.objective, bool(rejected))
+    rows, rejected = _read_rows(settings) if group.node == 0 else (None, ())
     prepare_libraries()
     config = training_config.check(settings, lora_targets(settings.preset, settings.model))
-    base = group.on_rank_zero("base", lambda: fetch_model(settings.preset, settings.model, settings.revision))
+    base = _fetch_base(settings, group)
     fingerprint = group.on_rank_zero("fingerprint", lambda: _fingerprint(settings, base, rows))
     inputs = TrainingInputs(base, rows, rejected, choose_device(), fingerprint, timer)
     return base, with_oom_backoff(
         config, settings.method, lambda smaller: training.run(settings, smaller, inputs, group), group
     )
+
+
+def _read_rows(settings: Settings) -> tuple[Rows, Sequence[Sequence[dict[str, Any]]]]:
+    """Return the rows, and the rejected answers of pairs.
+
+    Raises:
+        BadInput: There are no rows, or not those of the objective.
+    """
+    train_file = dataset_folder(settings) / "train.parquet"
+    rows, rejected = read_messages(train_file), read_rejected(train_file)
+    dpo.check_data(settings.objective, bool(rejected))
+    return rows, rejected
+
+
+def _fetch_base(settings: Settings, group: DistributedContext) -> BaseModel:
+    """Fetch the base model once per node, at the same time, and return it; all nodes get the same commit."""
+
+    def fetch(revision: str) -> BaseModel:
+        return fetch_model(settings.preset, settings.model, revision)
+
+    base = group.on_each_node("base", lambda: fetch(settings.revision))
+    if group.nodes == 1:
+        return base
+    commit = group.on_rank_zero("commit", lambda: base.revision)
+    # A branch can move between the requests of two nodes.
+    return base if base.revision == commit else group.on_each_node("same base", lambda: fetch(commit))
 
 
 def _finish(settings: Settings, base: BaseModel, checkpoint: Checkpoint, timer: GpuTimer) -> Result:
@@ -139,8 +186,9 @@ def outputs_intact(settings: Settings, result: Result) -> bool:
     return adapter_digest(settings.work / "adapter") == result.adapter_digest
 
 
-def _fingerprint(settings: Settings, base: BaseModel, rows: Rows) -> str:
+def _fingerprint(settings: Settings, base: BaseModel, rows: Rows | None) -> str:
     """Return a digest of everything that a checkpoint must have been created with to be resumed."""
+    assert rows is not None
     fields = settings.model_dump(by_alias=True)
     values = {name: value for name, value in fields.items() if name not in NON_ADAPTER_FIELDS}
     # Settings from another process have 1.0 where these have 1.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -46,7 +46,8 @@ class TrainingInputs:
     """Inputs that all attempts at a training share."""
 
     base: BaseModel
-    rows: Rows
+    rows: Rows | None
+    """None on other nodes than the first, which do not have the rows."""
     rejected: Sequence[Sequence[dict[str, Any]]]
     """Rejected answers of pairs; empty for sft."""
     device: str
@@ -80,20 +81,25 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     config = dataclasses.replace(config, arguments=arguments, dtype=dtype)
     tokenizer = load_tokenizer(inputs.base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
-    dataset, num_rows = group.on_rank_zero("dataset", lambda: _prepare_dataset(tokenizer, inputs, settings, config))
+    dataset, num_rows = _share_dataset(group, lambda: _prepare_dataset(tokenizer, inputs, settings, config))
+    if checkpoint:
+        local = settings.work / "checkpoints" / checkpoint.folder.name
+        local = group.copy_to_nodes("resumed checkpoint", checkpoint.folder, local)
+        checkpoint = dataclasses.replace(checkpoint, folder=local)
     group.init_process_group(inputs.device)
-    sharded = group.size > 1 and settings.sharding == "full"
+    sharded = group.processes_per_node > 1 and settings.sharding == "full"
     num_samples = shared_batches.samples_per_rank(len(dataset), config.arguments, global_batch_size, group.size)
     trainer = _create_trainer(settings, config, inputs, group, tokenizer, dataset, num_samples, sharded)
     if not checkpoint:
         lora_init.init_adapter(trainer.model, config.lora)
     data = f"{num_rows} {'pairs' if settings.objective == 'dpo' else 'rows'}, global batch size {global_batch_size}"
-    device = describe_device(inputs.device, group.size) + (", sharded base weights" if sharded else "")
+    nodes = f"{group.nodes} nodes, " if group.nodes > 1 else ""
+    device = nodes + describe_device(inputs.device, group.size) + (", sharded base weights" if sharded else "")
     if group.is_rank_zero:  # it measures the processor
         print(describe_compute(inputs.device, inputs.base.folder, dtype), flush=True)
     _log_start(trainer, f"{data}, {device}", checkpoint)
     if sharded:
-        sharding.shard(trainer)
+        sharding.shard(trainer, group.nodes)
     shared_batches.shard_sampler(trainer, global_batch_size, len(dataset))
     _attach_callbacks(trainer, settings, config, group)
     checkpointing = Checkpointing(
@@ -127,10 +133,29 @@ def _attach_callbacks(trainer: Any, settings: Settings, config: TrainingConfig, 
         attach(trainer, TrainingLog(settings.work / "report" / "train.jsonl"))
 
 
+def _share_dataset(group: DistributedContext, prepare: Callable[[], tuple[Any, int]]) -> tuple[Any, int]:
+    """Return the dataset that rank 0 prepares, and its number of rows; other nodes get a copy of its files."""
+    if group.nodes == 1 or group.folder is None:
+        return group.on_rank_zero("dataset", prepare)
+    from datasets import load_from_disk
+
+    folder = group.folder / "dataset"
+
+    def prepare_and_save() -> int:
+        dataset, num_rows = prepare()
+        dataset.save_to_disk(folder)
+        return num_rows
+
+    num_rows = group.on_rank_zero("dataset", prepare_and_save)
+    copy = group.copy_to_nodes("dataset files", folder, group.folder / f"dataset-{group.node}")
+    return load_from_disk(copy), num_rows
+
+
 def _prepare_dataset(
     tokenizer: Any, inputs: TrainingInputs, settings: Settings, config: TrainingConfig
 ) -> tuple[Any, int]:
     """Return the tokenized rows, or pairs of answers, and their number."""
+    assert inputs.rows is not None
     if settings.objective == "dpo":
         pairs = dpo.pairs(tokenizer, inputs.rows, inputs.rejected, settings.max_length)
         return dpo.dataset(pairs), len(pairs)
@@ -167,7 +192,7 @@ def _create_trainer(
         settings.quantization_config,
         device,
         dtype=config.dtype,
-        gpu=group.rank if group.size > 1 else None,
+        gpu=group.local_rank if group.size > 1 else None,
         attn_implementation=row_attention if batching.is_padding_free(arguments) else "",
         sharded=sharded,
     )

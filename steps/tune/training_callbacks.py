@@ -133,10 +133,21 @@ class Checkpointing:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         finished = state.global_step >= state.max_steps
         self.latest = Checkpoint(folder, state.global_step, finished, self.rows, self.group.size, self.dtype)
-        self.group.barrier()  # each rank writes its random state
+        self._collect_random_states(folder)
         if self.group.is_rank_zero:
             checkpoints.mark_complete(self.latest, self.fingerprint)
         self.saved = time.monotonic()
+
+    def _collect_random_states(self, folder: Path) -> None:
+        """Wait until each rank has written its random state, and copy those of other nodes to rank 0's checkpoint."""
+        if self.group.nodes == 1:
+            self.group.barrier()
+            return
+        file = folder / f"rng_state_{self.group.rank}.pth"
+        state = (file.name, file.read_bytes()) if self.group.node > 0 else None
+        states = self.group.gather_from_nodes(state)
+        for name, content in states if self.group.is_rank_zero else ():
+            (folder / name).write_bytes(content)
 
 
 def attach(trainer: Any, listener: Any) -> None:

@@ -80,6 +80,7 @@ def step(
     on_gpu: bool = False,
     grace_seconds: int | None = None,
     keep_log: bool = False,
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> StepTemplate:
     """Return the template of a step.
 
@@ -102,6 +103,7 @@ def step(
         timeout: timeout of one attempt.
         on_gpu: request the plan's GPUs.
         keep_log: keep the finished pod, and so its log, as long as the Workflow.
+        labels: additional labels.
         grace_seconds: time to save work when the pod is evicted (default: Kubernetes' 30).
     """
     needs_model = any(mount.name == "models" for mount in mounts)
@@ -127,7 +129,7 @@ def step(
             *env,
         ],
         volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
-        labels=_labels(plan, keep_log=keep_log, on_gpu=on_gpu) or None,
+        labels={**_labels(plan, keep_log=keep_log, on_gpu=on_gpu), **labels} or None,
         retry_strategy=retries.strategy(on_gpu=on_gpu),
         **_time_limit(plan, timeout, on_gpu=on_gpu),
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,

@@ -176,6 +176,7 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> Tune:
         plan.tuning,
         model=plan.model.repository,
         tasks=plan.evaluation.tasks if plan.evaluation else [],
+        nodes=plan.resource.count,
         **paths.settings,
         **processes(plan),
         **tracking,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import presets
 from workflows.estimate.memory import GIB, Training, weights_sent
@@ -25,6 +26,11 @@ and for the adapter's gradients, which are small. Not measured here: docs/ESTIMA
 GATHERED_GIB_PER_SECOND = 10
 """Bandwidth at which a GPU gathers the weights of a sharded model, without NVLink. Not measured here."""
 
+NODE_GIB_PER_SECOND = 1.0
+"""Bandwidth between nodes, over Ethernet of 10 Gbit/s; InfiniBand is faster. Not measured here."""
+MIN_SPEEDUP_PER_NODE = 0.6
+"""Speed per node, relative to a single one, below which more nodes do not pay: cost grows by its reciprocal."""
+
 NODE_HOURS = 0.2
 """A GPU node of AKS is ready 5 to 11 minutes after the request."""
 DOWNLOAD_GIB_PER_HOUR = 360
@@ -33,7 +39,7 @@ DOWNLOAD_GIB_PER_HOUR = 360
 
 @dataclass(frozen=True)
 class Time:
-    """Hours of a tuning on one node."""
+    """Hours of a tuning."""
 
     tokens_per_second: float
     start_hours: float
@@ -42,6 +48,8 @@ class Time:
     """Training hours per 1,000 rows (all epochs), if every row has the maximum number of tokens."""
     training_hours: float | None
     """Training hours, if ``max_steps`` or the number of rows is known; otherwise None."""
+    speedup: float = 1.0
+    """Training speed of all nodes, relative to one."""
 
     @property
     def total_hours(self) -> float | None:
@@ -70,6 +78,7 @@ def time(
     steps: int,
     accumulation: int,
     rows: int | None = None,
+    nodes: int = 1,
 ) -> Time | None:
     """Return the duration of tuning on an instance type; None if the GPU's throughput is unknown.
 
@@ -79,10 +88,11 @@ def time(
     if sku.tflops is None:
         return None
     speed = tokens_per_second(shapes, training, sku.tflops)
-    gathering = 2 * weights_sent(shapes, training) / GIB / GATHERED_GIB_PER_SECOND
-    speed = training.tokens / (training.tokens / speed + gathering)
+    speed = training.tokens / (training.tokens / speed + _gathering_seconds(shapes, training))
     if training.processes > 1:
         speed *= training.processes * DATA_PARALLEL_EFFICIENCY
+    speedup = node_speedup(shapes, training, sku.tflops, accumulation, nodes)
+    speed *= speedup
     hours_per_thousand = 1000 * training.answers * training.length * epochs / speed / 3600
     if steps > 0:
         training_hours: float | None = steps * accumulation * training.tokens * training.processes / speed / 3600
@@ -93,4 +103,32 @@ def time(
         start_hours=NODE_HOURS + weights_gib / DOWNLOAD_GIB_PER_HOUR,
         hours_per_thousand_rows=hours_per_thousand,
         training_hours=training_hours,
+        speedup=speedup,
     )
+
+
+def node_speedup(shapes: Shapes, training: Training, tflops: float, accumulation: int, nodes: int) -> float:
+    """Return the speed of a training on several nodes, relative to one.
+
+    They split the batch of one node, so each GPU computes fewer rows per step, less efficiently. After each step the
+    gradients of the adapter cross the network: 2 (N - 1) / N times their size for each node (ring all-reduce).
+    """
+    if nodes == 1:
+        return 1.0
+
+    def seconds(batch_size: int, batches: int) -> float:
+        batch = replace(training, batch_size=batch_size)
+        return batches * (batch.tokens / tokens_per_second(shapes, batch, tflops) + _gathering_seconds(shapes, batch))
+
+    rows = math.ceil(training.batch_size * accumulation / nodes)
+    batches = math.ceil(rows / training.batch_size)
+    gradients = shapes.adapter_parameters(training.rank, training.targets) * training.adapter_bytes / GIB
+    exchange = 2 * (nodes - 1) / nodes * gradients / NODE_GIB_PER_SECOND
+    efficiency = DATA_PARALLEL_EFFICIENCY if training.processes == 1 else 1.0  # else counted within the node
+    one = seconds(training.batch_size, accumulation)
+    return one / (seconds(math.ceil(rows / batches), batches) / efficiency + exchange)
+
+
+def _gathering_seconds(shapes: Shapes, training: Training) -> float:
+    """Return the time per batch in which a sharded model is gathered, forward and backward."""
+    return 2 * weights_sent(shapes, training) / GIB / GATHERED_GIB_PER_SECOND

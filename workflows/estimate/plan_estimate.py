@@ -147,8 +147,9 @@ def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: floa
     if room is None:
         return parallel[0]
     fitting = next((training for training in parallel if _fits_in(plan, training, room)), None)
-    # Explicitly requested processes are kept, and so is sharding if nothing fits.
-    return fitting or (parallel[-1] if tuning.processes or tuning.sharding == "full" else spread)
+    # Explicitly requested processes are kept, and so is sharding if nothing fits; nodes need a process per GPU.
+    is_fixed = tuning.processes or tuning.sharding == "full" or plan.resource.count > 1
+    return fitting or (parallel[-1] if is_fixed else spread)
 
 
 def processes(plan: Plan) -> dict[str, int | str]:
@@ -180,7 +181,9 @@ def server_of(plan: Plan, gpus: int) -> Serving | None:
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
     adapters += bool(adapters)  # one more slot for the next adapter
     allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM supports ranks of 8, 16, 32...
-    return Serving.from_flags(plan.rollout.server_arguments, max(1, gpus) * plan.resource.count, adapters, allowed)
+    return Serving.from_flags(
+        plan.rollout.server_arguments, max(1, gpus) * (1 if plan.tuning else plan.resource.count), adapters, allowed
+    )
 
 
 def context_length(plan: Plan) -> int:
@@ -254,6 +257,7 @@ def _time(
         steps=tuning.max_steps,
         accumulation=max(1, int(_number(tuning.training_arguments, "gradient_accumulation_steps", 1))),
         rows=rows,
+        nodes=plan.resource.count,
     )
     return with_trials(one, plan) if one else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from workflows.estimate.cost import MIN_SPEEDUP_PER_NODE
 from workflows.estimate.plan_estimate import Estimate
 
 Row = tuple[str, str, str]
@@ -39,6 +40,7 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         "pricesRead": estimate.prices.read.isoformat(),
         "trials": estimate.trials,
         "tokensPerSecond": _round(time.tokens_per_second if time else None),
+        "nodeSpeedup": _round(time.speedup if time else None),
         "startHours": _round(time.start_hours if time else None),
         "hoursPerThousandRows": _round(time.hours_per_thousand_rows if time else None),
         "usdPerThousandRows": _round(estimate.cost(time.hours_per_thousand_rows) if time else None),
@@ -131,6 +133,8 @@ def _money(estimate: Estimate) -> Iterator[Row]:
     if estimate.trials > 1:
         yield "trials", f"{estimate.trials}", "trainings at most; the times are those of all"
     yield "speed", f"{time.tokens_per_second:,.0f}", "tokens/second (approximately)"
+    if estimate.nodes > 1:
+        yield f"{estimate.nodes} nodes", f"{time.speedup:.2f}", _node_verdict(time.speedup, estimate.nodes)
     yield "start", f"{time.start_hours:.2f}", f"hours, node and base model{_usd(estimate.cost(time.start_hours))}"
     if time.total_hours is None:
         usd = _usd(estimate.cost(time.hours_per_thousand_rows))
@@ -147,6 +151,14 @@ def _budget(estimate: Estimate) -> Iterator[Row]:
     hours = estimate.time.total_hours if estimate.time else None
     verdict = "" if hours is None else "; the estimate exceeds it" if hours > budget else "; the estimate is within it"
     yield "budget", f"{budget:.2f}", f"hours of tune and evaluate{_usd(estimate.cost(budget))}{verdict}"
+
+
+def _node_verdict(speedup: float, nodes: int) -> str:
+    """Return what more nodes buy, and whether they pay."""
+    result = f"times the speed of one node, at {nodes / speedup:.2f} times the cost (approximately)"
+    if speedup / nodes >= MIN_SPEEDUP_PER_NODE:
+        return result
+    return f"{result}: does not pay; write count: 1, or train with larger batches"
 
 
 def _usd(cost: float | None) -> str:

@@ -47,9 +47,7 @@ def problems(plan: Plan) -> list[Problem]:
     overridden = {path: value for path, value, origin in plan.values() if origin in OVERRIDES}
     for path, value in overridden.items():
         rules.check_braces(_without_template(path, value), path, found)
-    if plan.resource.count > 1:
-        fix = "remove it: one node tunes and one serves; for more servers set rollout.replicas"
-        found.error("resource.count", "is not supported", fix)
+    _check_nodes(plan, found)
     _check_sources(plan, overridden, found)
     machine = _check_instance_types(plan, found)
     if plan.rollout and plan.rollout.template is not None:
@@ -64,6 +62,18 @@ def problems(plan: Plan) -> list[Problem]:
     if plan.tuning:
         _check_training(plan, plan.tuning, machine, overridden, found)
     return found.errors
+
+
+def _check_nodes(plan: Plan, found: Findings) -> None:
+    """Reject several nodes for serving, and for a training that would use one GPU of each."""
+    if plan.resource.count == 1:
+        return
+    if not plan.tuning:
+        fix = "remove it: one node serves; for more servers set rollout.replicas"
+        found.error("resource.count", "is not supported for serving", fix)
+    elif plan.tuning.processes == 1 and plan.resource.gpus > 1:
+        what = f"uses one of the {plan.resource.gpus} GPUs of each of {plan.resource.count} nodes"
+        found.error("pipeline.tune.processes", what, "remove processes: 1, or write resource: {count: 1}")
 
 
 def tracking(plan: Plan, *, local: bool) -> Iterator[Problem]:

@@ -202,6 +202,9 @@ def _from_workspace(manifest: Manifest) -> Layer:
     if workspace.resource:
         values["resource.labels"] = workspace.resource.label_selector.labels
         values |= _partition(workspace.resource.partition)
+    if workspace.resource and workspace.tuning and workspace.resource.count > 1:
+        values["resource.count"] = workspace.resource.count
+        origins["resource.count"] = f"Workspace ({manifest.source.file}:{manifest.source.line('resource.count')})"
     if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
         values["labels"] = labels
     for annotation, path in ANNOTATIONS.items():

@@ -19,6 +19,7 @@ from steps.models.adapter import CONFIG, WEIGHTS
 from steps.runtime.errors import BadInput, InsufficientCapacity
 from steps.tune import launcher
 from steps.tune import step as tune
+from steps.tune.layout import Layout
 
 # In float32 and without dropout, one process and two differ only in the order of sums.
 PLAIN: dict[str, Any] = {"dropout": 0.0, "max_steps": -1, "model_config": {"torch_dtype": "float32"}}
@@ -131,7 +132,7 @@ def test_each_rank_holds_a_shard(method: str, tied: bool, tmp_path: Path, monkey
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [directory, os.environ.get("PYTHONPATH", "")])))
     model = trainable_model.make_model(tmp_path / "model", tie_word_embeddings=tied)
     settings = sharded_worker.Settings(work=tmp_path, model=str(model), method=method)
-    result = launcher.run("sharded_worker", settings, 2, sharded_worker.Result)
+    result = launcher.run("sharded_worker", settings, Layout(2), sharded_worker.Result)
     assert result.layers * 2 == pytest.approx(result.all_layers, rel=0.05)
     assert result.embeddings * (1 if tied else 2) == pytest.approx(result.all_embeddings, rel=0.05)
     assert result.adapter == result.all_adapter
@@ -144,10 +145,10 @@ def test_a_model_too_large_for_a_gpu_is_sharded(
 ) -> None:
     run = launcher.run
 
-    def fails_unsharded(worker: str, settings: tune.Settings, *more: Any) -> Any:
+    def fails_unsharded(worker: str, settings: tune.Settings, *more: Any, **options: Any) -> Any:
         if settings.sharding == "none":
             raise InsufficientCapacity("out of memory with a per-device batch size of 1")
-        return run(worker, settings, *more)
+        return run(worker, settings, *more, **options)
 
     alone, together = with_rows(tmp_path / "alone"), with_rows(tmp_path / "together")
     flags = {**PLAIN, "max_steps": 4}

@@ -15,6 +15,7 @@ from light_worker import Result, Settings
 from steps.runtime import errors, machine
 from steps.runtime.errors import BadInput, StepError
 from steps.tune import launcher
+from steps.tune.layout import Layout
 
 GIB = 80.0
 
@@ -26,7 +27,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(work: Path, *actions: str) -> Result:
-    return launcher.run("light_worker", Settings(work=work, actions=list(actions)), len(actions), Result)
+    return launcher.run("light_worker", Settings(work=work, actions=list(actions)), Layout(len(actions)), Result)
 
 
 def all_exited(work: Path) -> bool:
@@ -89,7 +90,8 @@ from pathlib import Path
 from light_worker import Result, Settings
 from steps.runtime import entrypoint
 from steps.tune import launcher
-run = lambda settings: launcher.run("light_worker", settings, len(settings.actions), Result)
+from steps.tune.layout import Layout
+run = lambda settings: launcher.run("light_worker", settings, Layout(len(settings.actions)), Result)
 sys.argv = ["light", "--work", sys.argv[1], "--actions", sys.argv[2]]
 entrypoint.main(Settings, run)
 """

@@ -61,7 +61,11 @@ REJECTED = {
     ),
     "braces": ("rollout.question=what is {{x}}?", "rollout.question", "which Argo would replace"),
     "no answers": ("evaluation.samples=0", "evaluation.minExactMatch", "samples is 0"),
-    "nodes": ("resource.count=2", "resource.count", "is not supported"),
+    "one GPU of each node": (
+        "tuning.processes=1",
+        "pipeline.tune.processes",
+        "uses one of the 2 GPUs of each of 2 nodes",
+    ),
     "size": ("resource.instanceType=Standard_NC24_A100", "resource.instanceType", "Unsupported instance type"),
     "no bfloat16": (
         'tuning.trainingArguments={"bf16": true}',
@@ -71,6 +75,7 @@ REJECTED = {
 }
 NUMBERS = ("epochs=0", "maxSteps=-2", "learningRate=0", "batchSize=0", "rank=0", "alpha=0", "dropout=1", "maxLength=0")
 WITH = {
+    "one GPU of each node": ["resource.count=2", "resource.gpus=2"],
     "no bfloat16": ["resource.instanceType=Standard_NC6s_v3"],
     "no answers": ["evaluation.minExactMatch=0.2"],
     "not for pairs": ["tuning.objective=dpo"],

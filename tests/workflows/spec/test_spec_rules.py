@@ -55,7 +55,6 @@ BROKEN = {
         "a duration",
     ),
     "size": (PIPELINE, PIPELINE + "  storage: {size: big}  # <--\n", "pipeline.storage.size", "must be a quantity"),
-    "count": ("resource:\n", "resource:\n  count: 2  # <--\n", "resource.count", "multinode configurations"),
     "no nodes": ("resource:\n", "resource:\n  count: 0  # <--\n", "resource.count", "at least 1"),
     "partition": (
         "resource:\n",

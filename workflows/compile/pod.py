@@ -37,6 +37,8 @@ from workflows.plan.pods import for_pod
 from workflows.spec.field_types import whole_seconds
 
 OUTPUTS = f"{SCRATCH}/outputs"
+TUNE_ACCOUNT = "argotune-tune"
+"""Account of argo/install for tune on several nodes."""
 
 
 PROGRESS = {"workflows.argoproj.io/progress": "0/100"}
@@ -153,8 +155,13 @@ def _time_limit(plan: Plan, timeout: str, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def _account(plan: Plan, step: str) -> str | None:
-    """Return the account of a step; claims reads what preflight does, and has its account by default."""
+    """Return the account of a step; claims reads what preflight does, and has its account by default.
+
+    On several nodes tune creates a Job, which the default account cannot.
+    """
     accounts: Mapping[str, str] = {str(name): account for name, account in plan.service_accounts.items()}
+    if step == "tune" and plan.resource.count > 1 and plan.origin("serviceAccount") == "built-in":
+        return accounts.get(step, TUNE_ACCOUNT)
     return accounts.get(step) or (accounts.get("preflight") if step == "claims" else None)
 
 

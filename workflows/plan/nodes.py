@@ -35,13 +35,6 @@ def provisions_nodes(plan: Plan) -> bool:
 
 def problems(plan: Plan) -> Iterator[Problem]:
     """Yield what would fail only in the cluster: an incomplete site profile, or a lease shorter than the run."""
-    if plan.tuning and plan.resource.count > 1 and not plan.service_accounts.get("tune"):
-        message = (
-            f"tuning on {plan.resource.count} nodes creates a Job, which the account {plan.service_account} cannot"
-        )
-        yield Problem(
-            message, "serviceAccounts.tune", fix="set serviceAccounts: {tune: argotune-tune} in the site profile"
-        )
     if not provisions_nodes(plan):
         return
     if plan.queue:

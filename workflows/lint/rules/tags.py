@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 
 from workflows.argo import scope
@@ -20,7 +21,10 @@ _TASKS = frozenset(("dag", "steps"))
 # Templates are checked one by one; the scope of a pod patch or a metric depends on where it is used.
 _OTHER_SCOPES = frozenset(("templates", "templateDefaults", "arguments", "podSpecPatch", "metrics"))
 # Argo copies these into each pod before it substitutes the inputs of the pod's template (createWorkflowPod).
-_POD_FIELDS = ("affinity", "nodeSelector", "podMetadata", "tolerations", "volumes")
+_POD_FIELDS = ("affinity", "nodeSelector", "tolerations", "volumes")
+_POD_METADATA = "podMetadata"
+"""Unlike the other fields of pods, Argo checks it: its tags must have a value in each template that is not a list of
+tasks (ValidateWorkflow merges it into them)."""
 KindAndViolation = tuple[str, Violation]
 
 
@@ -42,7 +46,7 @@ def pod_field_tag(document: Document) -> Iterator[Violation]:
     only at runtime.
     """
     known = scope.document_scope(document).extend({"workflow.failures", "pod.name"})
-    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS)):
+    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS, [_POD_METADATA])):
         yield from _select("unresolved", _check_text(text, path, known, None))
     fields = [(name, document.spec[name]) for name in _POD_FIELDS if name in document.spec]
     in_any_pod = _scope_of_any_pod(document, known) if fields else known
@@ -99,6 +103,7 @@ def _check_document(document: Document) -> Iterator[KindAndViolation]:
         yield from (each for each in _check_text(text, path, known, None) if each[0] == "unresolved")
     for template in document.templates:
         yield from _check_template(template, known)
+    yield from _check_pod_metadata(document, known)
 
 
 def used_arguments(document: Document) -> Iterator[tuple[str, str]]:
@@ -155,6 +160,18 @@ def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolat
         for hook in task.hooks:
             for path, text in strings(hook.value, hook.path):
                 yield from _check_text(text, path, task_scope, template, task, is_hook=True)
+
+
+def _check_pod_metadata(document: Document, known: Scope) -> Iterator[KindAndViolation]:
+    for path, text in strings(document.spec.get(_POD_METADATA), join(document.path, _POD_METADATA)):
+        for template in document.templates:
+            if template.tasks or template.type in _TASKS:
+                continue
+            if violations := list(_check_text(text, path, scope.template_scope(template, known), None)):
+                for kind, violation in violations:
+                    message = f"{violation.message} (template `{template.name}`)"
+                    yield kind, replace(violation, message=message, fix="use tags that all templates have")
+                break
 
 
 def _check_text(

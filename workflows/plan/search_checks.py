@@ -26,6 +26,9 @@ def problems(plan: Plan, *, local: bool) -> Iterator[Problem]:
         yield Problem("has no effect with objective sft", f"{place}.beta", fix="remove it")
     if "epochs" in search.parameters and ("maxSteps" in search.parameters or tuning.max_steps > 0):
         yield Problem("has no effect with a maximum of steps", f"{place}.epochs", fix="search maxSteps instead")
+    if plan.resource.count > 1:
+        message = "several nodes are not supported for a search: its trials share the GPUs of one node"
+        yield Problem(message, "resource.count", fix="write count: 1, or remove pipeline.search")
     gpus = plan.resource.gpus
     if not local and gpus % search.parallel:
         plural = "s" if gpus > 1 else ""

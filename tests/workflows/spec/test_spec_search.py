@@ -133,6 +133,15 @@ def plan_problems(folder, search, flags=(), more=""):
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
+def test_a_search_uses_one_node(tmp_path):
+    text = GOOD.replace("  instanceType:", "  count: 2\n  instanceType:") + "  search: {parameters: {rank: [8, 16]}}\n"
+    with pytest.raises(InvalidInput) as caught:
+        load_plans(str(write(tmp_path, text)))
+    [problem] = caught.value.problems
+    assert (problem.path, problem.fix) == ("resource.count", "write count: 1, or remove pipeline.search")
+    assert problem.message.startswith("several nodes are not supported for a search")
+
+
 def test_trials_must_share_the_gpus_equally(tmp_path):
     found = plan_problems(tmp_path, "{parallel: 2, parameters: {rank: [8, 16]}}")
     assert found == {"pipeline.search.parallel": "2 trials cannot share the 1 GPU of a node equally"}

@@ -25,6 +25,7 @@ from steps.provision.node_providers import RUN_LABEL
 from steps.provision.settings import Settings
 from steps.runtime.errors import InsufficientCapacity
 from steps.tune.layout import Layout
+from steps.tune.node_job import FIRST, GROUP_LABEL
 from steps.tune.node_pods import NodePods
 from steps.tune.settings import Settings as Tune
 from workflows.plan import site
@@ -96,7 +97,7 @@ def tune(cluster: KubernetesServer, folder: Path) -> None:
     volume = {"name": "models", "persistentVolumeClaim": {"claimName": "models"}}
     mount = {"name": "models", "mountPath": "/mnt/models"}
     spec = {"containers": [{"name": "main", "volumeMounts": [mount]}], "volumes": [volume]}
-    metadata = {"name": socket.gethostname(), "namespace": "argotune"}
+    metadata = {"name": socket.gethostname(), "namespace": "argotune", "labels": {GROUP_LABEL: FIRST}}
     cluster.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     nodes = NodePods(Tune(work=folder, nodes=2), Layout(1, 2, 0))
     nodes.polled = -1e9

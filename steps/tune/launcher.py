@@ -226,12 +226,12 @@ def _run_once(
                 other_nodes.start(layout, oom_retries)
             return _wait(workers, signals, other_nodes), bool(signals)
     finally:
-        if other_nodes:
-            other_nodes.stop()
         for worker in workers:
             worker.process.kill()
         for worker in workers:
             worker.process.wait()
+        if other_nodes:
+            other_nodes.stop()
 
 
 def _wait(workers: Sequence[_Worker], signals: list[int], other_nodes: OtherNodes | None) -> Failure | None:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from steps.runtime.errors import StepError
+from steps.runtime.errors import InsufficientCapacity, StepError
 
 RENDEZVOUS = "ARGOTUNE_RENDEZVOUS"
 """Address of rank 0, in the pods of the other nodes: ``HOST:PORT``."""
@@ -20,6 +20,10 @@ OOM_RETRIES = "ARGOTUNE_OOM_RETRIES"
 COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
 """Set by Kubernetes in the pods of an Indexed Job."""
 LOCALHOST = "127.0.0.1"
+
+
+class NodesUnavailable(InsufficientCapacity):
+    """Other nodes cannot run; sharding the weights does not help."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ CONTAINER = "main"
 """Argo's name of the container of a step."""
 GROUP_LABEL = "argotune.dev/tune"
 """Label of the Jobs of a training, and of the pods of all its nodes but the first; the same for all attempts."""
+FIRST = "first"
+"""Value of this label for the pod of the first node."""
 JOB_LABEL = "batch.kubernetes.io/job-name"
 """Set by Kubernetes."""
 FINAL_CODES = [2, 3, 4, 5, 6]

@@ -9,18 +9,20 @@ from __future__ import annotations
 import secrets
 import socket
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.claims import CLAIMS
 from steps.kubernetes.client import PODS, Document, Kind
+from steps.kubernetes.errors import AlreadyExists
 from steps.runtime import errors, files, termination
-from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
+from steps.runtime.errors import StepError
 from steps.tune import node_job
 from steps.tune.launcher import TERMINATED, Failure
-from steps.tune.layout import Layout, NodeLost, NodeOutOfMemory
-from steps.tune.node_job import GROUP_LABEL, JOB_LABEL
+from steps.tune.layout import Layout, NodeLost, NodeOutOfMemory, NodesUnavailable
+from steps.tune.node_job import FIRST, GROUP_LABEL, JOB_LABEL
 from steps.tune.settings import Settings
 
 JOBS = Kind("batch/v1", "jobs")
@@ -49,7 +51,7 @@ class NodePods:
         self.group = _group(self.own, settings)
         self.job = ""
         self.polled = self.started = 0.0
-        self.are_running = False
+        self.are_running = self.have_run = False
 
     def start(self, layout: Layout, oom_retries: int) -> None:
         """Create the Job of an attempt; first delete those of earlier attempts, also of a lost pod of the step.
@@ -62,7 +64,8 @@ class NodePods:
         shared = [claim for claim in node_job.claims(self.own) if self._is_shared(claim)]
         self.job = f"{self.group}-{secrets.token_hex(3)}"
         body = node_job.build_job(self.own, self.job, self.group, self.settings, layout, oom_retries, shared)
-        self.cluster.create(JOBS, body)
+        with suppress(AlreadyExists):  # the response to an earlier attempt was lost: no other Job has this name
+            self.cluster.create(JOBS, body)
         self.started, self.are_running = time.monotonic(), False
         print(f"created Job {self.job}: {layout.nodes - 1} more nodes", flush=True)
 
@@ -83,9 +86,7 @@ class NodePods:
         try:
             pods = self.cluster.list(PODS, labels=f"{JOB_LABEL}={self.job}")
             jobs = self.cluster.list(JOBS, labels=f"{GROUP_LABEL}={self.group}")
-        except BadInput:
-            raise
-        except StepError as error:  # a training does not end because the API server is down
+        except StepError as error:  # a training does not end because of the API server
             print(f"warning: {error.message}", flush=True)
             return None
         found = [failure for pod in pods if (failure := _pod_failure(pod))]
@@ -101,7 +102,7 @@ class NodePods:
         waiting = [pod for pod in pods if (pod.get("status") or {}).get("phase") in (None, "Pending")]
         expected = self.settings.nodes - 1
         if len(pods) >= expected and not waiting:
-            self.are_running = True
+            self.are_running = self.have_run = True
             print("all nodes are running", flush=True)
             return None
         name, reason, is_final = next(
@@ -113,8 +114,11 @@ class NodePods:
             return None
         what = f"pod {name} is pending: {reason}" if waiting else f"Job {self.job} has {len(pods)} of {expected} pods"
         minutes = f"{START_TIMEOUT_SECONDS / 60:.0f} minutes"
+        message = f"not all nodes run after {minutes}: {what}"
+        if self.have_run:  # a lost node has no replacement yet
+            return Failure(NodeLost(message))
         fix = "check quotas and free GPUs, or set a lower resource.count"
-        return Failure(InsufficientCapacity(f"not all nodes run after {minutes}: {what}", fix))
+        return Failure(NodesUnavailable(message, fix))
 
     def _delete_jobs(self) -> None:
         for job in self.cluster.list(JOBS, labels=f"{GROUP_LABEL}={self.group}"):
@@ -126,11 +130,12 @@ class NodePods:
         return bool(MANY_NODES & set((found.get("spec") or {}).get("accessModes") or []))
 
     def _read_own_pod(self) -> Document:
-        name = socket.gethostname()
-        pods = self.cluster.list(PODS, fields=f"metadata.name={name}")
+        name = socket.gethostname()  # at most 63 characters of the pod's name
+        labeled = self.cluster.list(PODS, labels=f"{GROUP_LABEL}={FIRST}")
+        pods = [pod for pod in labeled if pod["metadata"]["name"][:63].rstrip("-.") == name]
         if not pods:
             raise StepError(f"pod {name} not found", "remove hostname and hostNetwork from the pods of tune")
-        return pods[0]
+        return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
 
 
 def _group(own: Document, settings: Settings) -> str:
@@ -165,7 +170,7 @@ def _from_exit_code(pod: str, ended: Document) -> Failure:
     if code == NodeOutOfMemory.exit_code:
         return Failure(None)
     if ended.get("reason") == "OOMKilled":
-        return Failure(InsufficientCapacity(f"pod {pod} exceeded its memory limit", "raise the limit in pods.tune"))
+        return Failure(NodesUnavailable(f"pod {pod} exceeded its memory limit", "raise the limit in pods.tune"))
     if code in (NodeLost.exit_code, KILLED, TERMINATED):
         return Failure(NodeLost(message), is_root_cause=code != NodeLost.exit_code)
     return Failure(ERRORS.get(code, StepError)(message, fix or f"see kubectl logs {pod}"))

@@ -1,8 +1,9 @@
 """Values and files that rank 0 sends to the other nodes, which do not have its work volume.
 
 A key-value store of torch in rank 0's process (TCPStore). It carries no tensors, so it works before the process group
-is initialized, and one port serves both. Values are pickled, as torch's own collectives of objects do: only pods of
-trainings can reach the port (argo/install/network-policies.yaml).
+is initialized, and one port serves both. Values are pickled, as torch's own collectives of objects do. The store
+listens on the address of rank 0 only: on this machine on the loopback interface, in a cluster on the address of the
+pod, which other pods of trainings can reach (argo/install/network-policies.yaml).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import pickle
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,16 @@ class RankStore:
         from torch.distributed import TCPStore
 
         self.rank, self.world_size, self.num_readers = rank, world_size, nodes - 1
+        # torch alone would listen on all addresses.
+        listener = _listen(host, port) if rank == 0 else None
         self.store = TCPStore(
-            host, port, is_master=rank == 0, timeout=CONNECT_TIMEOUT, wait_for_workers=False, multi_tenant=False
+            host,
+            port,
+            is_master=rank == 0,
+            timeout=CONNECT_TIMEOUT,
+            wait_for_workers=False,
+            multi_tenant=False,
+            master_listen_fd=listener,
         )
 
     def send(self, name: str, value: Any) -> None:
@@ -82,3 +92,9 @@ class RankStore:
             for key in keys:
                 self.store.delete_key(key)
         return content
+
+
+def _listen(host: str, port: int) -> int:
+    """Return the file descriptor of a socket that listens; the store closes it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family).detach()

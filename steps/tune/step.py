@@ -29,7 +29,7 @@ from steps.runtime.gpu_time import LOADING, TRAINING, GpuTimer
 from steps.tune import checkpoints, dpo, launcher, layout, rehearsal, tracking, training, training_config
 from steps.tune.checkpoints import Checkpoint
 from steps.tune.first_node import FirstNode
-from steps.tune.layout import Layout
+from steps.tune.layout import Layout, NodesUnavailable
 from steps.tune.node_pods import NodePods
 from steps.tune.oom_backoff import with_oom_backoff
 from steps.tune.process_group import ALONE, DistributedContext
@@ -103,6 +103,8 @@ def _tune_distributed(settings: Settings, distribution: Layout) -> Result:
             return launcher.run(
                 "steps.tune.worker", sharded, distribution, Result, others, restarts=settings.preemptions
             )
+        except NodesUnavailable:
+            raise
         except InsufficientCapacity:
             if strategy == strategies[-1] and (settings.processes or settings.sharding == "full" or nodes > 1):
                 raise

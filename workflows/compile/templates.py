@@ -9,7 +9,7 @@ from hera.workflows import Parameter, Suspend
 
 from steps.runtime.redaction import redact
 from steps.serving.api_keys import FOLDER_VARIABLE
-from steps.tune.node_job import GROUP_LABEL
+from steps.tune.node_job import FIRST, GROUP_LABEL
 from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
 from workflows.compile.parameters import (
@@ -152,7 +152,7 @@ def tune(plan: Plan, paths: WorkPaths = AT_ROOT) -> StepTemplate:
         on_gpu=True,
         keep_log=True,
         # Network policies find the nodes of a training by this label.
-        labels={GROUP_LABEL: "first"} if plan.resource.count > 1 else {},
+        labels={GROUP_LABEL: FIRST} if plan.resource.count > 1 else {},
         # Time to finish the current training step and write a checkpoint.
         grace_seconds=120,
     )

@@ -13,10 +13,10 @@ from job_controller import NAMESPACE, JobController
 from kubernetes_server import KubernetesServer, condition
 
 from steps.kubernetes import client as kubernetes_client
-from steps.runtime.errors import BadInput, GateFailed, InsufficientCapacity, StepError, TimeLimit
+from steps.runtime.errors import BadInput, GateFailed, InsufficientCapacity, StepError, TimeLimit, TransientError
 from steps.tune import first_node, launcher, node_job, node_pods
 from steps.tune.first_node import FirstNode
-from steps.tune.layout import Layout, NodeLost, NodeOutOfMemory, from_environment
+from steps.tune.layout import Layout, NodeLost, NodeOutOfMemory, NodesUnavailable, from_environment
 from steps.tune.node_pods import NodePods
 from steps.tune.settings import Settings
 
@@ -212,18 +212,54 @@ def test_pods_that_cannot_start_end_the_step(
     assert pods.failure() is None
     monkeypatch.setattr(node_pods, "START_TIMEOUT_SECONDS", 0.0)
     error = error_of(pods)
-    assert isinstance(error, InsufficientCapacity) and "0/3 nodes have 2 free GPUs" in error.message
+    assert isinstance(error, NodesUnavailable) and "0/3 nodes have 2 free GPUs" in error.message
+    pods.have_run = True  # before a restart: a lost node has no replacement yet
+    error = error_of(pods)
+    assert isinstance(error, NodeLost) and "0/3 nodes have 2 free GPUs" in error.message
     waiting = {"reason": "InvalidImageName", "message": "x y"}
     jobs.set_status({"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]})
     assert "cannot start: InvalidImageName: x y" in error_of(pods).message
 
 
-def test_an_unavailable_api_server_does_not_end_a_training(cluster: KubernetesServer, jobs: JobController) -> None:
+def test_an_unavailable_api_server_does_not_end_a_training(
+    cluster: KubernetesServer, jobs: JobController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a permission that an update takes away for a moment."""
     pods = pods_of()
     pods.start(LAYOUT, 0)
-    for number in range(1, 40):
-        cluster.faults.fail("500", number)
+    cluster.forbidden.add(("list", "pods"))
     assert pods.failure() is None
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise TransientError("connection refused")
+
+    monkeypatch.setattr(pods.cluster, "list", fail)
+    assert pods.failure() is None
+
+
+def test_a_pod_is_found_by_the_beginning_of_a_long_name(
+    cluster: KubernetesServer, jobs: JobController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostname has at most 63 characters."""
+    name = f"{'search-' * 8}trial-tune-1234567890"
+    monkeypatch.setattr(socket, "gethostname", lambda: name[:63])
+    cluster.put(own_pod(name))
+    assert pods_of().own["metadata"]["name"] == name
+
+
+def test_a_lost_response_to_the_creation_is_no_failure(
+    cluster: KubernetesServer, jobs: JobController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods = pods_of()
+    create = pods.cluster.create
+
+    def create_twice(*arguments: Any) -> Any:
+        create(*arguments)
+        return create(*arguments)
+
+    monkeypatch.setattr(pods.cluster, "create", create_twice)
+    pods.start(LAYOUT, 0)
+    assert [job["metadata"]["name"] for job in cluster.all("jobs")] == [pods.job]
 
 
 def test_a_text_that_no_argument_can_hold_is_rejected() -> None:

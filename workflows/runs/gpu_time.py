@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from steps.report.gpu_usage import GpuNodes, GpuUsage, split
@@ -35,15 +36,27 @@ def usage(run: RunStatus, moment: datetime) -> GpuUsage | None:
     if run.gpu_nodes is None:
         return None
     busy = dict.fromkeys((TRAINING, EVALUATING, LOADING), 0.0)
-    for step in run.steps:
-        cause, output = STEPS.get(step.key.rpartition(".")[2].partition("(")[0], ("", ""))
-        if cause and step.started and step.attempts:
-            measured = number(step.outputs.get(output))
-            # A step that runs or has failed has no outputs: its whole time counts for its work.
-            busy[cause] += _seconds(step.started, step.finished or moment) if measured is None else measured
-            busy[LOADING] += number(step.outputs.get(LOAD_SECONDS)) or 0.0
+    for name, (cause, output) in STEPS.items():
+        work, loading, measured = 0.0, 0.0, datetime.min.replace(tzinfo=UTC)
+        steps = [step for step in run.steps if _name(step) == name and step.started and step.attempts]
+        # The outputs of a trial are totals of the run, with the trials before it: the largest is the sum.
+        for step in steps:
+            if (value := number(step.outputs.get(output))) is not None and step.finished:
+                work, measured = max(work, value), max(measured, step.finished)
+                loading = max(loading, number(step.outputs.get(LOAD_SECONDS)) or 0.0)
+        # A step that runs or has failed has no outputs: its whole time counts for its work.
+        for step in steps:
+            if output not in step.outputs and step.phase != "Pending" and (step.finished or moment) > measured:
+                work += _seconds(step.started or moment, step.finished or moment)
+        busy[cause] += work
+        busy[LOADING] += loading
     held = _held_seconds(run, moment) if run.gpu_nodes.are_created else 0.0
     return split(run.gpu_nodes, busy, held) if held or any(busy.values()) else None
+
+
+def _name(step: Step) -> str:
+    """Return the name of a step without that of its fan-out and its item."""
+    return re.sub(r"\(.*\)", "", step.key).rpartition(".")[2]
 
 
 def _held_seconds(run: RunStatus, moment: datetime) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -56,6 +57,35 @@ def test_a_running_step_counts_up_to_now() -> None:
     usage = gpu_time.usage(read_run(argo.now()), START + timedelta(minutes=50))
     assert usage
     assert usage.minutes("training") == pytest.approx(30)
+
+
+def test_the_outputs_of_trials_are_totals_of_the_run() -> None:
+    """Four trials of ten minutes, of which the second failed: its time is in the total of the third."""
+    status = finished(run(created=False))
+    tune = next(step for step in status.steps if step.key == "tune")
+    trials = [
+        replace(
+            tune,
+            key=f"search.trial({number}:learning-rate:0.5).tune",
+            started=START + timedelta(minutes=10 * number),
+            finished=START + timedelta(minutes=10 * number + 10),
+            phase="Failed" if number == 1 else "Succeeded",
+            outputs={}
+            if number == 1
+            else {"train-seconds": str(600 * (number + 1)), "load-seconds": str(60 * number)},
+        )
+        for number in range(4)
+    ]
+    usage = gpu_time.usage(replace(status, steps=trials), END)
+    assert usage
+    assert (usage.minutes("training"), usage.minutes("loading")) == (pytest.approx(40), pytest.approx(3))
+
+
+def test_a_pending_step_is_not_paid_on_existing_nodes() -> None:
+    status = finished(run(created=False))
+    tune = next(step for step in status.steps if step.key == "tune")
+    waiting = replace(tune, phase="Pending", finished=None, outputs={})
+    assert gpu_time.usage(replace(status, steps=[waiting]), END) is None
 
 
 def test_the_tables_show_it() -> None:

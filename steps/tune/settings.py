@@ -157,6 +157,6 @@ class Result:
     tokens_per_second: float
     """Training throughput, without padding."""
     load_seconds: float = field(default=0.0, compare=False)
-    """Seconds of all attempts and earlier trials of the run until the training began: image pull, libraries, base model."""
+    """Seconds of all attempts and earlier trials of the run until the training: image pull, imports, base model."""
     train_seconds: float = field(default=0.0, compare=False)
     """Seconds of all attempts and earlier trials of the run that trained."""

@@ -26,6 +26,19 @@ def selector(plan: Plan) -> dict[str, str]:
     return labels
 
 
+SEARCH_LABEL = "argotune.dev/search"
+"""Label of the GPU pods of a search; its value is the uid of the Workflow."""
+
+
+def on_one_node(affinity: m.Affinity | None) -> m.Affinity:
+    """Return an affinity for the node of the other pods of the search, which has mounted the work volume."""
+    term = m.PodAffinityTerm(
+        label_selector=m.LabelSelector(match_labels={SEARCH_LABEL: UID}), topology_key="kubernetes.io/hostname"
+    )
+    pods = m.PodAffinity(required_during_scheduling_ignored_during_execution=[term])
+    return (affinity or m.Affinity()).model_copy(update={"pod_affinity": pods})
+
+
 def affinity(plan: Plan) -> m.Affinity | None:
     """Return the acceptable and the preferred nodes, if several kinds are acceptable."""
     if provisions_nodes(plan):

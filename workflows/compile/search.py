@@ -19,8 +19,8 @@ from typing import Any
 from hera.workflows import DAG, Parameter
 from hera.workflows import models as m
 
-from workflows.compile import templates
-from workflows.compile.settings import required, search_items
+from workflows.compile import placement, templates
+from workflows.compile.settings import UID, required, search_items
 from workflows.compile.volumes import WorkPaths
 from workflows.plan.model import Plan
 from workflows.spec.search import Rung, flag_names, rungs
@@ -59,6 +59,10 @@ def _trial(plan: Plan) -> DAG:
     resource = plan.resource.model_copy(update={"gpus": plan.resource.gpus // search.parallel})
     own = plan.model_copy(update={"resource": resource, "search": search.model_copy(update={"parallel": 1})})
     tune, evaluate = templates.tune(own, CANDIDATES), templates.evaluate(own, CANDIDATES)
+    if search.parallel > 1:
+        for template in (tune, evaluate):
+            template.labels = {**(template.labels or {}), placement.SEARCH_LABEL: UID}
+            template.affinity = placement.on_one_node(template.affinity)
     values = [*CANDIDATES.inputs, *flag_names(plan.search), *_stop_input(plan)]
     run_inputs = _run_inputs(plan)
     with DAG(

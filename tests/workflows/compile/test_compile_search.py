@@ -56,6 +56,28 @@ def test_trials_fan_out_and_the_best_is_promoted() -> None:
     assert {"tune", "evaluate"} & main.keys() == set()
 
 
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_concurrent_trials_run_on_one_node(parallel: int) -> None:
+    """The work volume is ReadWriteOnce: a pod on another node would wait for it, with its GPUs."""
+    document = compiled(
+        RUN | SEARCH | {"search.parallel": parallel, "resource.gpus": 4, "nodes.provider": "autoscaler"}
+    )
+    for name in ("tune", "evaluate"):
+        found = template(document, name)
+        label = found.get("metadata", {}).get("labels", {}).get("argotune.dev/search")
+        pods = found.get("affinity", {}).get("podAffinity", {})
+        if parallel == 1:
+            assert not label and not pods
+            continue
+        [term] = pods["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert (
+            term["labelSelector"]["matchLabels"]
+            == {"argotune.dev/search": label}
+            == {"argotune.dev/search": "{{workflow.uid}}"}
+        )
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+
+
 def test_a_trial_has_its_share_of_the_gpus_and_the_semaphore() -> None:
     document = compiled(RUN | SEARCH | {"search.parallel": 2, "resource.gpus": 4})
     for name in ("tune", "evaluate"):

@@ -191,7 +191,11 @@ def test_ingress_and_other_pods_are_denied(installed):
     policies = of_kind(installed, "NetworkPolicy")
     everything = policies["default-deny"]["spec"]
     assert everything == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    assert [name for name, policy in policies.items() if "ingress" in policy["spec"]] == []
+    opened = {name: policy["spec"] for name, policy in policies.items() if "ingress" in policy["spec"]}
+    assert list(opened) == ["tune-nodes"]
+    nodes = {"matchExpressions": [{"key": "argotune.dev/tune", "operator": "Exists"}]}
+    assert opened["tune-nodes"]["podSelector"] == nodes, "the nodes of trainings"
+    assert opened["tune-nodes"]["ingress"] == [{"from": [{"podSelector": nodes}]}], "from each other only"
     for to, port in (("93.184.216.34", 443), ("kube-system/kube-dns", 53), ("10.0.0.1", 6443)):
         assert not reaches(installed, {"app": "something-else"}, to, port)
 

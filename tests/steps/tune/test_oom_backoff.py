@@ -118,7 +118,7 @@ def test_the_cpu_allocators_error_is_recognized() -> None:
 def test_one_process_replaces_several_that_are_out_of_memory(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def too_large(*_: Any) -> Any:
+    def too_large(*_: Any, **__: Any) -> Any:
         raise InsufficientCapacity("out of memory with a per-device batch size of 1")
 
     expected, spread = with_rows(tmp_path / "expected"), with_rows(tmp_path / "spread")

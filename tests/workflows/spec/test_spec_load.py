@@ -23,7 +23,7 @@ def test_all_problems_are_reported_in_file_order(tmp_path):
     text = GOOD
     for old, new in (
         ("name: tuned", "name: Tuned"),
-        ("resource:\n", "resource:\n  count: 2\n  instancetype: x\n"),
+        ("resource:\n", "resource:\n  count: 0\n  instancetype: x\n"),
         ("  method: qlora\n", "  method: full\n"),
         (URL, "      - ftp://x.example/a\n      - http://127.0.0.1/x\n"),
         ("evalSplit: 0.1", "evalSplit: much"),

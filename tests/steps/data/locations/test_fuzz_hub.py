@@ -48,7 +48,7 @@ READERS: dict[str, Create] = {
 
 class Hub:
     def __init__(self, kind: str) -> None:
-        self.kind, self.damaged = kind, b""
+        self.kind, self.damaged, self.files = kind, b"", 0
 
     def respond(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
         path, head = target.partition("?")[0], method == "HEAD"
@@ -66,6 +66,7 @@ class Hub:
             kind = "model" if path.startswith("/api/models") else "revision"
             body = json.dumps({"sha": COMMIT, "id": "org/m", "siblings": []}).encode()
             return response(self.damaged if self.kind == kind else body, head=head)
+        self.files += 1
         content = CARD if path.endswith("README.md") else b"{}"
         found = {"ETag": '"1"', "X-Repo-Commit": COMMIT}
         return response(self.damaged if self.kind == "card" else content, headers=found, head=head)
@@ -90,11 +91,14 @@ def run(tmp_path: Path, kind: str, count: int) -> None:
         if kind.startswith("model"):
             read = _model_reader(script, server.url, patch, tmp_path)
         fuzz.check(f"hub {kind}", read, READERS[kind], count, refusals=(model_hub.HubUnreachable,), min_refused=0)
+        assert script.files or kind == "head", "no file was requested from this server"
 
 
 def _model_reader(script: Hub, url: str, patch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[bytes], None]:
     from huggingface_hub import constants
 
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     patch.setattr(constants, "ENDPOINT", url)
     # The library reads all certificates of the system for each client; the server of this test has none.
     patch.setenv("SSL_CERT_FILE", str(write_certificate(tmp_path).certificate))

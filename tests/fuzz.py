@@ -13,6 +13,7 @@ import random
 import re
 import resource
 import signal
+import socket
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -72,7 +73,7 @@ def check(
         min_refused: part of the inputs that must be refused, so that the inputs are damaged at all.
     """
     refused, faults = 0, dict[str, str]()
-    with _limited_memory():
+    with _limited_memory(), _without_name_servers():
         for number in range(count):
             seed = f"{name} {number}"
             value = create(random.Random(seed))
@@ -127,6 +128,21 @@ def limited_cpu() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+
+
+@contextmanager
+def _without_name_servers() -> Iterator[None]:
+    """Resolve only addresses and ``localhost``: damaged data has names that a name server takes seconds for."""
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: Any, *arguments: Any, **options: Any) -> Any:
+        if isinstance(host, str) and host != "localhost" and not re.fullmatch(r"[\d.]*|[\da-fA-F:.]*:.*", host):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", resolve_here)
+        yield
 
 
 @contextmanager

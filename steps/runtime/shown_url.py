@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+MAX_CHARACTERS = 4000
+"""More than any URL of a server that also browsers use; a redirect can have tens of thousands."""
+
 
 def shown(url: str) -> str:
-    """Return a URL as it can be printed and stored: without user, password, fragment and values of its query."""
+    """Return a URL as it can be printed and stored: without user, password, fragment and values of its query.
+
+    A longer one than ``MAX_CHARACTERS`` is cut.
+    """
+    text = _without_secrets(url)
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
+
+
+def _without_secrets(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:

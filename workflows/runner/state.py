@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from steps.runtime import files
+from steps.runtime import files, validation_messages
 from steps.runtime.process_identity import process_identity
 from workflows.argo.phase import Phase
 from workflows.errors import InvalidInput, Problem
@@ -155,7 +155,7 @@ def _readable(folder: Path) -> Iterator[None]:
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(
             Problem(
-                f"cannot read the run in this directory: {error}",
+                f"cannot read the run in this directory: {_reason(error)}",
                 path=str(folder),
                 fix="delete it, and start a new run",
             )
@@ -231,3 +231,11 @@ def timestamp(moment: float) -> str:
 def _by_name(items: list[Any]) -> dict[str, Any] | None:
     named = {item["name"]: item for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)}
     return named if items and len(named) == len(items) else None
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors()
+    shown = [f"{'.'.join(map(str, item['loc']))[:200]}: {validation_messages.describe(item)}" for item in found[:3]]
+    return "; ".join([*shown, *([f"and {len(found) - 3} more"] if len(found) > 3 else [])])

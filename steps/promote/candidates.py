@@ -8,8 +8,6 @@ from pathlib import Path
 from steps.models.adapter import adapter_digest
 from steps.promote.settings import Candidate
 
-CANDIDATES = "candidates"
-
 
 def find_candidates(folder: Path) -> dict[str, str]:
     """Return the directory name of each candidate by the digest of its adapter."""

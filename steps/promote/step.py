@@ -11,10 +11,11 @@ import shutil
 from pathlib import Path
 
 from steps.models.adapter import adapter_digest
-from steps.promote.candidates import CANDIDATES, find_candidates, print_summary
+from steps.promote.candidates import find_candidates, print_summary
 from steps.promote.settings import Result, Settings
 from steps.runtime import files
 from steps.runtime.errors import BadInput, GateFailed
+from steps.runtime.gpu_time import CANDIDATES
 from steps.tune import checkpoints
 
 REPORTS = ("report/train.jsonl", "report/evaluation.json", "results/tune.json", "results/evaluate.json")

@@ -8,9 +8,10 @@ The gate is not applied: a trial that has only begun to learn can pass it later.
 
 from __future__ import annotations
 
-from steps.promote.candidates import CANDIDATES, find_candidates, print_summary
+from steps.promote.candidates import find_candidates, print_summary
 from steps.prune.settings import Result, Settings
 from steps.runtime.errors import BadInput
+from steps.runtime.gpu_time import CANDIDATES
 
 
 def prune(settings: Settings) -> Result:

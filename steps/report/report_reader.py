@@ -156,7 +156,7 @@ def _curve(reader: _Reader, *, expected: bool) -> tuple[Mapping[str, float], ...
 def _trial(work: Path, values: dict[str, str], attempts: Sequence[gpu_time.Attempt]) -> TrialRun:
     """Return what a trial left in its directory; a missing file means that it failed, so there are no warnings."""
     name = values.pop("candidate", "")
-    reader = _Reader(work / "candidates" / name)
+    reader = _Reader(work / gpu_time.CANDIDATES / name)
     steps = _steps(reader)
     tuned, evaluation = steps.get("tune"), _evaluation(reader, steps.get("evaluate"))
     return TrialRun(

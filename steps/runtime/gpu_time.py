@@ -29,9 +29,12 @@ LOADING, TRAINING, EVALUATING = "loading", "training", "evaluating"
 """Causes. Loading is the time between the start of a pod on its node and its work: image pull, imports, base model."""
 CAUSES = (LOADING, TRAINING, EVALUATING)
 FOLDER = "gpu-time"
+CANDIDATES = "candidates"
+"""Folder of the trials of a search in the work folder of the run."""
 PARAMETER = "budget-hours"
 """Parameter of the Workflow with the budget, which a retry can change."""
 MAX_HOURS = 8784
+"""Longest duration: a leap year."""
 SAVE_SECONDS = 5.0
 INIT_FILE = Path("/var/run/argo/argoexec")
 """File that Argo's init container writes on the node, before the image of the step is pulled."""
@@ -176,7 +179,7 @@ def _share_time(attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def _candidate(work: Path) -> str:
-    return work.name if work.parent.name == "candidates" else ""
+    return work.name if work.parent.name == CANDIDATES else ""
 
 
 def _folder(work: Path) -> Path:

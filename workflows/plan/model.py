@@ -17,10 +17,11 @@ from pydantic.alias_generators import to_camel
 
 from steps.download.settings import DatasetOptions
 from steps.provision.settings import NodePoolOptions
+from steps.runtime.gpu_time import MAX_HOURS
 from steps.runtime.options import Pattern
 from steps.tune.settings import TrainingOptions
 from workflows.plan.pods import PodOptions
-from workflows.spec.field_types import MAX_HOURS, Label, Labels, ObjectName, Word
+from workflows.spec.field_types import Label, Labels, ObjectName, Word
 from workflows.spec.pipeline import (
     PipelineBudget,
     PipelineData,

@@ -7,12 +7,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
+from steps.runtime.gpu_time import MAX_HOURS
 from steps.runtime.options import Pattern
 from workflows.argo.duration import parse_duration
 from workflows.spec import names
 
-MAX_HOURS = 8784
-"""Longest duration: a leap year."""
 _DURATION = r"([0-9]+h)?([0-9]+m)?([0-9]+s)?"
 
 

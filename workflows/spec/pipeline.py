@@ -14,8 +14,9 @@ from steps.download.settings import DataOptions, InputOptions
 from steps.evaluate.settings import EvaluationOptions
 from steps.provision.settings import NodesOptions
 from steps.rollout.settings import RolloutOptions
+from steps.runtime.gpu_time import MAX_HOURS
 from steps.tune.settings import TrackingOptions, TrackingUri, TuneOptions
-from workflows.spec.field_types import MAX_HOURS, Duration, Label, ObjectName, Quantity
+from workflows.spec.field_types import Duration, Label, ObjectName, Quantity
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
 from workflows.spec.search import PipelineSearch

@@ -8,9 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from faults import fork
@@ -49,6 +50,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.name != "test_end_to_end.py", item.path not in slow))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, dict[str, Any] | None, dict[str, Any] | None]:
+    """Escape halves of surrogate pairs, in logs and failures of damaged data: they stop pytest-xdist's worker."""
+    report = yield
+    escaped: dict[str, Any] | None = _escape_surrogates(report)
+    return escaped
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Escape them in warnings too."""
+    message = warning_message.message
+    if isinstance(message, Warning):
+        message.args = _escape_surrogates(message.args)
+
+
+def _escape_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escape_surrogates(key): _escape_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_escape_surrogates(item) for item in value)
+    return value
 
 
 def _shuffle(items: list[pytest.Item], rng: random.Random) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import requests
 
-from steps.runtime.speed import MIN_SPEED, SpeedGuard
+from steps.runtime import speed
 
 MAX_IGNORED_BYTES = 64 * 1024
 """Bytes of a body without use that are read so that the connection can be used again."""
@@ -26,7 +26,7 @@ def iter_body(response: requests.Response, *, decode: bool = False) -> Iterator[
         requests.RequestException, urllib3.exceptions.HTTPError: the connection was lost.
         TransientError: less than the minimum speed.
     """
-    guard = SpeedGuard(MIN_SPEED)
+    guard = speed.SpeedGuard(speed.MIN_SPEED)
     # read1: iter_content waits for a whole chunk, so that a slow server would never be noticed.
     while data := response.raw.read1(DECODED_CHUNK if decode else CHUNK, decode_content=decode):
         guard.add(len(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import re
 import socket
@@ -13,12 +14,12 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from steps.data.locations.remote_file import Content, FileChanged, FileState
-from steps.runtime import connection_failure, hosts, speed
+from steps.runtime import connection_failure, hosts
 from steps.runtime.errors import BadInput, TransientError
+from steps.runtime.http_body import iter_body
 from steps.runtime.retry import retry_after
 
 TIMEOUTS = (15, 60)  # seconds to connect, and between bytes
-CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class HttpFile:
                 return b"", _content_range(response)[1]
             self.check_status(response)
             is_part = response.status_code == 206 and _content_range(response)[0] == start
-            body, read = bytearray(), _guarded_read(response)
+            body, read = bytearray(), _reader(response)
             while len(body) < end - (start if is_part else 0) and (part := read()):
                 body += part
             return bytes(body[: end - (start if is_part else 0)]), _content_range(response)[1] if is_part else None
@@ -73,8 +74,7 @@ class HttpFile:
         self.check_status(response)
         start, size = _content_range(response) if status == 206 else (0, _content_length(response))
         etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
-        is_plain = response.headers.get("Content-Encoding", "identity") == "identity"
-        return Content(start, size, etag, modified, _guarded_read(response), is_plain)
+        return Content(start, size, etag, modified, _reader(response), _is_plain(response))
 
     def check_status(self, response: requests.Response) -> None:
         """Raise the error of a response that is neither 200 nor 206."""
@@ -97,18 +97,14 @@ class HttpFile:
         )
 
 
-def _guarded_read(response: requests.Response) -> Callable[[], bytes]:
-    """Return a function that reads the next bytes, and fails below the minimum speed."""
-    guard = speed.SpeedGuard(speed.MIN_SPEED)
+def _reader(response: requests.Response) -> Callable[[], bytes]:
+    """Return a function that reads the next bytes, or none at the end."""
+    return functools.partial(next, iter_body(response, decode=not _is_plain(response)), b"")
 
-    def read() -> bytes:
-        # read1: read and iter_content lose a partial chunk when the connection breaks.
-        chunk: bytes = response.raw.read1(CHUNK, decode_content=True)
-        if chunk:
-            guard.add(len(chunk))
-        return chunk
 
-    return read
+def _is_plain(response: requests.Response) -> bool:
+    encoding: str = response.headers.get("Content-Encoding", "identity")
+    return encoding == "identity"
 
 
 def _content_length(response: requests.Response) -> int | None:

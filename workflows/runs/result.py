@@ -6,22 +6,22 @@ import sys
 from collections.abc import Mapping
 
 from steps.runtime import terminal
+from workflows.runs import answers
 from workflows.runs.status import RunStatus
 
 
-def print_answers(run: RunStatus, hint: str = "") -> None:
+def print_answers(run: RunStatus, hint: str = "", question: str = "") -> None:
     """Print what base model and adapter answered, and the endpoint; nothing if the run serves nothing.
 
     Args:
         run: the run.
         hint: text after the endpoint.
+        question: the question that they answered; empty: unknown.
     """
     rollout = run.outputs("rollout")
     if not rollout.get("endpoint"):
         return
-    for label, output in (("base model", "base-answer"), ("adapter", "answer")):
-        if rollout.get(output):
-            print(terminal.escape(f"\n{label + ':':11} {rollout[output]}"))
+    answers.print_answers(question, rollout.get("base-answer", ""), rollout.get("answer", ""))
     print(terminal.escape(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}"))
 
 

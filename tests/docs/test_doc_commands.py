@@ -1,22 +1,22 @@
-"""The commands in the documentation: those of one machine are run as written, all are parsed."""
+"""The commands in the documentation: blocks for one machine are run as written, all are parsed.
+
+``test_command_examples.py`` runs those of the generated reference, ``tests/cluster`` those of docs/CLUSTER.md.
+"""
 
 from __future__ import annotations
 
 import itertools
-import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import cli_page
+import doc_runner
 import pytest
-import trainable_model
 from doc_blocks import NEEDS, ROOT, SHELL, Block, blocks, commands, pages
 
 RUN_PAGES = [page for page in pages() if any(block.language in SHELL and not block.needs for block in blocks(page))]
 """Pages with blocks that need nothing but the repository."""
-CHECKOUT = ("argo", "examples", "presets", "docs")
 FILE_FLAGS = ("-f", "--filename", "-k", "--kustomize", "--patch-file", "--file", "--role-definition")
 
 
@@ -72,19 +72,11 @@ def test_page_with_a_run_of_a_workspace(page, tmp_path):
 
 def run_page(page: str, chosen: list[Block], tmp_path: Path) -> None:
     """Run blocks of a page in a directory that has the repository's files."""
-    script = tmp_path / "page.sh"
-    script.write_text("set -euo pipefail\n" + "".join(_part(block) for block in chosen))
-    for folder in CHECKOUT:
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    environment = _environment(tmp_path / "home")
+    environment = doc_runner.prepare(tmp_path)
     try:
-        result = subprocess.run(
-            ["bash", script.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
+        doc_runner.run_script(page, "".join(_part(block) for block in chosen), tmp_path, environment)
     finally:
         subprocess.run(["argotune", "stop", "--all"], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
-    place = re.findall(r"^line (\d+)$", result.stdout, re.MULTILINE)
-    assert result.returncode == 0, f"{page}:{place[-1] if place else 0}\n{result.stdout}\n{result.stderr}"
 
 
 def parse(arguments: list[str]) -> None:
@@ -108,19 +100,3 @@ def _part(block: Block) -> str:
     if block.language in SHELL and not block.needs:
         return f"echo line {block.line}\n{block.script}"
     return ""
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """Return an environment with a small base model, no cluster and no network."""
-    trainable_model.make_model(home / "volumes" / "argotune-models" / "tiny")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ARGO", "KUBE"))}
-    return inherited | {
-        "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "ARGOTUNE_HOME": str(home),
-        "ARGOTUNE_MODEL__REPOSITORY": "/mnt/models/tiny",
-        "ARGOTUNE_VLLM": "off",
-        "ARGOTUNE_COMPUTE_DTYPE": "float32",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 NEEDS = {"cluster", "data", "files", "installation", "network", "time"}
 """Reasons for which a block is not run: a cluster; data or files that a page does not have; an installation of
 programs; another host; minutes of time."""

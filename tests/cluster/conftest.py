@@ -19,7 +19,8 @@ from registry_fixture import serve_registry
 from workspaces import write_workspace
 
 LONGEST = [
-    Path(__file__).with_name(f"test_{name}.py") for name in ("serving", "recovery", "failures", "tuned_service")
+    Path(__file__).with_name(f"test_{name}.py")
+    for name in ("cluster_page", "serving", "recovery", "failures", "tuned_service")
 ]
 
 

@@ -91,7 +91,7 @@ def test_permissions_are_minimal(installed):
         ("argoproj.io", resource, verb)
         for resource in ("workflows", "workflowtemplates", "cronworkflows")
         for verb in ("create", "get", "list", "watch")
-    } | {("", "persistentvolumeclaims", "get")}
+    } | {("", "persistentvolumeclaims", "get"), ("", "configmaps", "get")}
     executor = rights["argotune"]
     assert executor < rights["argotune-rollout"]  # the rest: tests/steps/rollout/test_rollout_cluster.py
     assert not [word for account in rights.values() for right in account for word in right if "*" in word]

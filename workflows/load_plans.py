@@ -17,6 +17,7 @@ from workflows.plan import overrides as plan_overrides
 from workflows.plan.model import Plan
 from workflows.plan.resolve import resolve
 from workflows.spec import Manifest, load
+from workflows.spec.config_maps import Lookup
 from workflows.spec.kaito_annotations import BYPASS_CHECKS
 
 
@@ -37,9 +38,11 @@ def load_plans(
     namespace: str | None = None,
     *,
     local: bool = False,
+    lookup: Lookup | None = None,
 ) -> list[Plan]:
     """Return the plan of every Workspace of the files; the arguments are those of ``load_with_manifests``."""
-    return [loaded.plan for loaded in load_with_manifests(files, overrides, site_file, namespace, local=local)]
+    loaded = load_with_manifests(files, overrides, site_file, namespace, local=local, lookup=lookup)
+    return [each.plan for each in loaded]
 
 
 def load_with_manifests(
@@ -49,6 +52,7 @@ def load_with_manifests(
     namespace: str | None = None,
     *,
     local: bool = False,
+    lookup: Lookup | None = None,
 ) -> list[LoadedPlan]:
     """Read files and return every Workspace in them with its plan; warnings go to standard error.
 
@@ -58,6 +62,7 @@ def load_with_manifests(
         site_file: site profile; None: the default one, if it exists.
         namespace: namespace of the Workflow; None: as the Workspace or the site profile sets it.
         local: this machine will run them, so its memory counts, and not that of the instance type.
+        lookup: reads ConfigMaps that no file contains from the cluster.
 
     Raises:
         InvalidInput: with every problem of the files, of the flags and of the site profile.
@@ -65,7 +70,7 @@ def load_with_manifests(
     problems: list[Problem] = []
     use_site_sizes(site_file, problems)
     names = expand_directories([files] if isinstance(files, str) else files)
-    read = partial(load, local=local, others=names)
+    read = partial(load, local=local, others=names, lookup=lookup)
     collect_problems(problems, own_presets.use, site_file, names)
     manifests = [manifest for file in names for manifest in collect_problems(problems, read, file) or []]
     problems += _duplicate_names(manifests)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import io
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +13,8 @@ from typing import Any
 import yaml
 
 from workflows.errors import InvalidInput, Problem
+from workflows.spec import source_text
+from workflows.spec.config_maps import Lookup
 
 EXAMPLES = """Examples:
   # Compile a Workspace and submit the Workflow with the argo CLI
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
     if output:
         parser.add_argument("files", metavar="FILE", nargs="+", help=text)
     else:
-        parser.add_argument("file", metavar="FILE", help=text)
+        parser.add_argument("file", metavar="FILE", nargs="+", action=_Files, help=text)
     parser.add_argument(
         "--set",
         action="append",
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the objects as YAML, or a single one as JSON."""
     from workflows.compile import emit
 
-    documents = compile_files(args.files, args, args.kind)
+    documents = compile_files(args, args.kind)
     if args.output == "yaml":
         print(emit.to_yaml(*documents), end="")
     elif len(documents) > 1:
@@ -80,21 +80,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def compile_file(args: argparse.Namespace, kind: str = "workflow", *, local: bool = False) -> list[dict[str, Any]]:
-    """Compile the file of ``args``; see ``compile_files``."""
-    return compile_files([args.file], args, kind, local=local)
+class _Files(argparse.Action):
+    """Action that stores the files, and their names in one text for messages."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        namespace.files, namespace.file = values, " ".join(values)
 
 
 def compile_files(
-    files: list[str], args: argparse.Namespace, kind: str, *, local: bool = False
+    args: argparse.Namespace, kind: str = "workflow", *, local: bool = False, lookup: Lookup | None = None
 ) -> list[dict[str, Any]]:
     """Compile every Workspace of the files to an Argo object; warnings go to standard error.
 
     Args:
-        files: the files.
         args: the flags of ``add_arguments``.
         kind: one of ``KINDS``.
         local: for a local run: check the memory of this machine instead of that of the instance type.
+        lookup: reads ConfigMaps that no file contains from the cluster.
 
     Raises:
         InvalidInput: with all errors of the files, the flags and the site profile, or of that kind.
@@ -103,8 +105,9 @@ def compile_files(
     from workflows.load_plans import load_plans
 
     documents, problems = [], []
+    files = list(dict.fromkeys(args.files))
     with _garbage_collection_off():
-        for plan in load_plans(list(dict.fromkeys(files)), args.set, args.site, args.namespace, local=local):
+        for plan in load_plans(files, args.set, args.site, args.namespace, local=local, lookup=lookup):
             try:
                 documents.append(compile_as(plan, kind))
             except InvalidInput as error:
@@ -124,21 +127,17 @@ def _garbage_collection_off() -> Iterator[None]:
         gc.enable()
 
 
-def read_bytes(file: str) -> bytes:
-    """Return the content of a file; standard input (``-``) can be read again afterwards."""
-    if file != "-":
-        return Path(file).read_bytes()
-    data = sys.stdin.buffer.read()
-    sys.stdin = io.TextIOWrapper(io.BytesIO(data))
-    return data
-
-
-def read_workflow(file: str) -> dict[str, Any] | None:
-    """Return the Argo Workflow of a file; None if it contains something else (a Workspace, or invalid YAML)."""
+def read_workflow(files: list[str]) -> dict[str, Any] | None:
+    """Return the Argo Workflow of a single file; None if there is something else (Workspaces, or invalid YAML)."""
+    if len(files) > 1:
+        return None
+    (file,) = files
     if file != "-" and not Path(file).is_file():
         return None
     try:
-        content = yaml.load(read_bytes(file).decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(
+            source_text.read_bytes(file).decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
         return None  # invalid values of tags (`!!int x`) raise any of these
     is_workflow = isinstance(content, dict) and str(content.get("apiVersion", "")).startswith("argoproj.io/")

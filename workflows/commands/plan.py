@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from workflows.plan import site
     from workflows.plan.layers import as_dict
 
-    for plan in load_plans(args.file, args.set, args.site, args.namespace):
+    for plan in load_plans(args.files, args.set, args.site, args.namespace):
         # The needs of a custom pod are unknown.
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if estimated and args.rows:  # without rows, loading the plan has compared

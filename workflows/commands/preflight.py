@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from steps.runtime.errors import StepError
     from workflows.load_plans import LoadedPlan
     from workflows.plan.model import Plan
+    from workflows.spec.config_maps import Lookup
 
 SECTIONS = {
     "training_arguments": "TrainingArguments",
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     from workflows.load_plans import load_with_manifests
 
     failed: list[StepError] = []
-    for loaded in load_with_manifests(args.file, args.set, args.site, args.namespace):
+    lookup = _lookup(args) if args.cluster else None
+    for loaded in load_with_manifests(args.files, args.set, args.site, args.namespace, lookup=lookup):
         failed += _training_errors(loaded)
         try:
             print(preflight(settings(loaded.plan, in_cluster=args.cluster)).summary)
@@ -64,6 +66,15 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         raise from_step_error(combine_errors(failed))
     return 0
+
+
+def _lookup(args: argparse.Namespace) -> Lookup:
+    """Return the lookup of ConfigMaps on the cluster of the current context."""
+    from workflows.cluster import config_maps, connect, kubernetes_api
+
+    return config_maps.lookup(
+        lambda namespace: kubernetes_api.connect(None, None, connect.select_namespace(args, namespace))
+    )
 
 
 def _training_errors(loaded: LoadedPlan) -> list[StepError]:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace) -> Plan:
     from workflows.load_plans import load_plans
 
-    tuning = [plan for plan in load_plans(args.file, args.set, args.site, args.namespace) if plan.tuning]
+    tuning = [plan for plan in load_plans(args.files, args.set, args.site, args.namespace) if plan.tuning]
     if len(tuning) != 1:
         message = "several Workspaces have `tuning`" if tuning else "no Workspace has `tuning`"
         raise InvalidInput(Problem(message, file=args.file, fix="pass a file with one Workspace that has `tuning`"))

@@ -87,11 +87,11 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
     """Return the Workflow to run: that of the file, or the compiled one of its Workspace."""
     from workflows.commands import compile as compiling
 
-    workflow = compiling.read_workflow(args.file)
+    workflow = compiling.read_workflow(args.files)
     if workflow is not None:
         _reject_custom_pod(workflow, args.file)
         return workflow
-    documents = compiling.compile_file(args, local=True)
+    documents = compiling.compile_files(args, local=True)
     if len(documents) > 1:
         names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document in documents)
         raise InvalidInput(

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workflows.errors import InvalidInput, Problem, collect_problems
@@ -18,6 +19,8 @@ EXAMPLES = """Examples:
   argotune submit workspace.yaml --watch
   # Set a parameter of the Workflow
   argotune submit workspace.yaml -p epochs=1
+  # Submit a Workspace whose ConfigMap is in another file (in no file: it is read from the cluster)
+  argotune submit workspace.yaml config.yaml
   # Submit a compiled Workflow, template or CronWorkflow
   argotune submit workflow.yaml
   # Retrain on pipeline.schedule
@@ -116,15 +119,17 @@ def _print_next_steps(api: Workflows, created: list[dict[str, Any]]) -> int:
 
 def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the Argo objects of the file, or the compiled ones of its Workspaces."""
-    from workflows.cluster import submission
+    from workflows.cluster import config_maps, connect, submission
     from workflows.commands import compile as compiling
     from workflows.commands.run import pairs, reject_placeholder
     from workflows.plan import overrides
 
     parameters = pairs(args.parameter, "-p")
-    objects = submission.read_documents(_text(args.file), args.file)
+    objects = _compiled(args)
     if objects is None:
-        objects = compiling.compile_file(args, args.kind)
+        # Offline with --dry-run=client, as kubectl is.
+        lookup = config_maps.lookup(partial(connect.connect, args)) if args.dry_run != "client" else None
+        objects = compiling.compile_files(args, args.kind, lookup=lookup)
     elif args.set or args.kind != "workflow":
         fix = "pass the Workspace, or set parameters with -p"
         raise InvalidInput(Problem("--set and --as cannot be combined with a compiled document", args.file, fix=fix))
@@ -141,11 +146,25 @@ def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
     return documents
 
 
+def _compiled(args: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """Return the Argo objects of the files; None if they contain something else, such as Workspaces."""
+    from workflows.cluster import submission
+    from workflows.load_plans import expand_directories
+
+    read = {file: submission.read_documents(_text(file), file) for file in expand_directories(args.files)}
+    if all(objects is None for objects in read.values()):
+        return None
+    if others := [file for file, objects in read.items() if objects is None]:
+        message = "contains no Argo object, and cannot be combined with files that do"
+        raise InvalidInput([Problem(message, file=file, fix="submit it separately") for file in others])
+    return [document for objects in read.values() for document in objects or []]
+
+
 def _text(file: str) -> str:
-    from workflows.commands import compile as compiling
+    from workflows.spec import source_text
 
     try:
-        data = compiling.read_bytes(file)
+        data = source_text.read_bytes(file)
     except OSError as error:
         raise InvalidInput(Problem(f"cannot be read: {error.strerror}", file=file, fix="check the path")) from None
     return data.decode("utf-8-sig", errors="replace")

@@ -17,6 +17,7 @@ from workflows.spec import Manifest, load
 
 if TYPE_CHECKING:
     from workflows.cluster.kubernetes_api import KubernetesWorkflows
+    from workflows.spec.config_maps import Lookup
 
 EXAMPLES = """Examples:
   # Check a file
@@ -87,9 +88,23 @@ def _read(name: str, names: list[str], args: argparse.Namespace) -> _File:
         return _File(name, problems=problems)
     try:
         own_presets.use(args.site, [name])
-        return _File(name, load_plans.plans_from_manifests(load(name, others=names), (), args.site, args.namespace))
+        manifests = load(name, others=names, lookup=_lookup(args))
+        return _File(name, load_plans.plans_from_manifests(manifests, (), args.site, args.namespace))
     except InvalidInput as error:
         return _File(name, problems=error.problems)
+
+
+def _lookup(args: argparse.Namespace) -> Lookup | None:
+    """Return the lookup of ConfigMaps on the cluster with ``--cluster``, which reads them as a submission does."""
+    if not args.cluster:
+        return None
+    from workflows.cluster import config_maps, connect, kubernetes_api
+
+    return config_maps.lookup(
+        lambda namespace: kubernetes_api.connect(
+            args.kubeconfig, args.context, connect.select_namespace(args, namespace)
+        )
+    )
 
 
 def _check_cluster_objects(files: list[_File], args: argparse.Namespace) -> None:

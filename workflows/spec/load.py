@@ -9,14 +9,12 @@ from typing import Any
 
 from workflows.errors import InvalidInput, Problem
 from workflows.spec import inference_config, inference_set, rules, source_text, training
+from workflows.spec.config_maps import MISSING, ConfigMaps, Lookup
 from workflows.spec.findings import Findings
-from workflows.spec.objects import KAITO_TEMPLATES, KINDS, OTHER_KINDS, KubernetesObject, list_items, twice
+from workflows.spec.objects import KINDS, OTHER_KINDS, KubernetesObject, list_items, twice
 from workflows.spec.source import Source, documents
 from workflows.spec.training import TrainingConfig
 from workflows.spec.workspace import Workspace
-
-MISSING = "not found in this file"
-ConfigMaps = dict[str, KubernetesObject]
 
 
 @dataclass(frozen=True)
@@ -38,26 +36,30 @@ class Manifest:
         return rules.held_out(self.workspace, self.training)
 
 
-def load(path: str | Path, *, local: bool = False, others: Sequence[str] = ()) -> list[Manifest]:
+def load(
+    path: str | Path, *, local: bool = False, others: Sequence[str] = (), lookup: Lookup | None = None
+) -> list[Manifest]:
     """Read all Workspaces of a YAML file (``-``: standard input), with their ConfigMaps.
 
     Args:
         path: the file.
         local: the local machine runs them, so the memory of the instance type does not matter.
         others: more files; ConfigMaps that this file lacks are read from them.
+        lookup: reads ConfigMaps that no file contains.
 
     Raises:
         InvalidInput: with all problems of the file, sorted by line.
     """
-    file = "<stdin>" if str(path) == "-" else str(path)
+    file = source_text.label(path)
     parts, problems = documents(source_text.read(path, file), file)
     items = [item for part in parts for item in list_items(part)]
     objects = [KubernetesObject(item, file) for item in items if item.value is not None]
     is_whole = not problems
     problems += [problem for thing in objects for problem in thing.check()]
     problems += twice(objects)
-    configs: ConfigMaps = {thing.name: thing for thing in objects if thing.kind == "ConfigMap"}
-    problems += _add_config_maps(configs, others, file)
+    # What cannot be read can contain the ConfigMap.
+    configs = ConfigMaps(objects, lookup if is_whole else None)
+    problems += configs.add_files(others, file)
     manifests = []
     for thing in objects:
         if thing.kind in KINDS:
@@ -71,29 +73,6 @@ def load(path: str | Path, *, local: bool = False, others: Sequence[str] = ()) -
         raise InvalidInput(sorted(dict.fromkeys(problems), key=lambda problem: problem.line))
     aside = tuple(_aside(objects, manifests, is_alone=len(others) < 2))
     return [replace(manifest, warnings=(*manifest.warnings, *aside)) for manifest in manifests]
-
-
-def _add_config_maps(configs: ConfigMaps, files: Sequence[str], file: str) -> Iterator[Problem]:
-    """Add the ConfigMaps of other files that this one lacks, without their problems, which each file reports.
-
-    Yields:
-        ConfigMaps of one name in two of the other files.
-    """
-    own = set(configs)
-    for other in files:
-        if other != file and other != "-":
-            try:
-                parts, _ = documents(source_text.read(other, other), other)
-            except InvalidInput:
-                continue
-            objects = (KubernetesObject(item, other) for part in parts for item in list_items(part))
-            for thing in objects:
-                if thing.kind != "ConfigMap" or thing.name in own:
-                    continue
-                first = configs.setdefault(thing.name, thing)
-                if first.source.file != thing.source.file:
-                    what = f"ConfigMap {thing.name} is also in {first.source.file}"
-                    yield thing.problem("metadata.name", what, "pass only one of these files")
 
 
 def _only_config_maps(objects: list[KubernetesObject]) -> bool:
@@ -132,7 +111,8 @@ def _manifest(thing: KubernetesObject, configs: ConfigMaps, local: bool) -> tupl
 
 def _training(workspace: Workspace, configs: ConfigMaps, findings: Findings) -> TrainingConfig:
     name = workspace.tuning.config if workspace.tuning else ""
-    content = _config(name, "tuning.config", training.KEY, "", configs, findings)
+    namespace = workspace.metadata.namespace
+    content = configs.content(name, namespace, "tuning.config", training.KEY, "", findings)
     if not workspace.tuning or content is None:
         return TrainingConfig()
     read = training.parse(content, name, findings)
@@ -147,29 +127,14 @@ def _training(workspace: Workspace, configs: ConfigMaps, findings: Findings) -> 
 
 def _server(workspace: Workspace, configs: ConfigMaps, findings: Findings) -> dict[str, Any]:
     name = workspace.inference.config if workspace.inference else ""
-    content = _config(name, "inference.config", inference_config.KEY, inference_config.ROOT, configs, findings)
+    place = (workspace.metadata.namespace, "inference.config", inference_config.KEY, inference_config.ROOT)
+    content = configs.content(name, *place, findings)
     if not workspace.inference or content is None:
         return {}
     read = inference_config.parse(content, rules.find(workspace.inference.preset), findings)
     flags = {flag: value for flag, value in read.get("vllm", {}).items() if flag != inference_config.CHAT_TEMPLATE}
     rules.check_braces({"vllm": flags}, inference_config.ROOT, findings)
     return read
-
-
-def _config(name: str, path: str, key: str, prefix: str, configs: ConfigMaps, findings: Findings) -> Any:
-    """Return the content of the ConfigMap of a Workspace; None if there is none."""
-    if not name:
-        return None
-    if name in configs:
-        return configs[name].config(key, prefix, findings)
-    if name in KAITO_TEMPLATES:
-        fix = "add the ConfigMap to this file to use KAITO's values"
-        findings.warn(path, f"{name} is KAITO's default; argotune uses its own defaults", fix)
-    else:
-        what = f"ConfigMap '{name}' specified in 'config' {MISSING}"
-        fix = "add it after a line ---, or pass its file or directory too (kubectl get configmap -o yaml prints it)"
-        findings.error(path, what, fix)
-    return None
 
 
 def _aside(objects: list[KubernetesObject], manifests: list[Manifest], *, is_alone: bool) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def read(path: str | Path, file: str) -> str:
         InvalidInput: The file cannot be read, is not UTF-8, or has line ends of classic Mac OS.
     """
     try:
-        content = sys.stdin.buffer.read() if str(path) == "-" else Path(path).read_bytes()
+        content = read_bytes(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidInput(Problem(f"cannot be read: {reason}", file=file, fix="check the path")) from None
@@ -30,6 +31,20 @@ def read(path: str | Path, file: str) -> str:
         fix = "save it with line ends LF or CRLF, for example: tr '\\r' '\\n'"
         raise InvalidInput(Problem("a line ends with CR without LF", file=file, line=line, fix=fix))
     return text
+
+
+def label(path: str | Path) -> str:
+    """Return the name of a file in messages."""
+    return "<stdin>" if str(path) == "-" else str(path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a file; standard input (``-``) can be read again afterwards."""
+    if str(path) != "-":
+        return Path(path).read_bytes()
+    content = sys.stdin.buffer.read()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(content))
+    return content
 
 
 def _decode(content: bytes, file: str) -> str:

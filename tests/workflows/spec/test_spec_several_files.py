@@ -1,9 +1,13 @@
 """A ConfigMap can be in another file than its Workspace."""
 
+import io
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from workflows.cli import main
 from workflows.errors import InvalidInput
 from workflows.load_plans import load_with_manifests
 
@@ -69,3 +73,39 @@ def test_a_config_in_two_other_files_is_ambiguous(folder):
         load_with_manifests(str(folder))
     [problem] = caught.value.problems
     assert problem.message.endswith(f"is also in {folder / 'b-config.yml'}") and problem.file.endswith("c-config.yaml")
+
+
+def test_either_file_can_be_standard_input(folder, monkeypatch):
+    expected = load_with_manifests(str(folder))[0].plan.rollout
+    for text, other in ((CONFIG, "a-workspace.yaml"), (WORKSPACE, "b-config.yml")):
+        for names in (["-", str(folder / other)], [str(folder / other), "-"]):
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+            [loaded] = load_with_manifests(names)
+            assert loaded.plan.rollout == expected
+
+
+def test_a_problem_of_standard_input_names_it(folder, monkeypatch):
+    broken = CONFIG.replace("max-model-len: 4096", "max-model-len: many")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(broken.encode())))
+    with pytest.raises(InvalidInput) as caught:
+        load_with_manifests([str(folder / "a-workspace.yaml"), "-"])
+    assert [problem.file for problem in caught.value.problems] == ["<stdin>"]
+
+
+@pytest.mark.parametrize("command", ["plan", "compile", "validate", "submit"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_commands_accept_several_files_and_a_directory(folder, capsys, command, whole):
+    files = [str(folder)] if whole else [str(folder / "b-config.yml"), str(folder / "a-workspace.yaml")]
+    flags = ["--dry-run=client"] if command == "submit" else ["-o", "json"]
+    assert main([command, *files, *flags]) == 0
+    shown = capsys.readouterr().out
+    assert command == "validate" or "max-model-len" in shown
+    assert command not in ("plan", "compile", "validate") or json.loads(shown)
+
+
+def test_run_and_preview_name_all_files(folder, capsys):
+    files = [str(folder / "b-config.yml"), str(folder / "a-workspace.yaml")]
+    assert main(["preview", *files]) == 2
+    assert f"error: {' '.join(files)}: no Workspace has `tuning`" in capsys.readouterr().err
+    assert main(["run", *files, "--resume", "--runs-dir", str(folder / "runs")]) == 2
+    assert f"argotune run {' '.join(files)}" in capsys.readouterr().err

@@ -21,7 +21,7 @@ error: workspace.yaml:14: tuning.method: invalid value: qlorra
 ```
 
 Search this page for a part of the message that has no names, numbers or paths of yours: the tables have `CAPITALS` in
-their place. The cause says what a repetition would do:
+their place. The cause states if a retry can help:
 
 | cause | exit code | what to do |
 |---|---|---|

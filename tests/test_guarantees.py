@@ -87,6 +87,10 @@ SERVING = (
                                       "test_the_generator_of_a_client_that_does_not_read_is_closed"],
         "serving/test_real_vllm": ["test_a_request_of_a_replaced_adapter_is_aborted"],
     }),
+    ("an adapter is withdrawn, live again, and withdrawn again", "its newer requests have a minute too", {
+        "serving/test_adapter_drain": [
+            "test_an_earlier_drain_does_not_cut_requests_of_an_adapter_that_was_live_again"],
+    }),
     ("1,200 requests during 4 changes, with such a client", "none fails", {
         "serving/test_swaps": ["test_no_request_is_lost_while_adapters_change"],
         "serving/test_real_vllm": ["test_no_request_fails_while_adapters_are_swapped"],

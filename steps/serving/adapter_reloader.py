@@ -221,8 +221,14 @@ class AdapterReloader:
                 if self._read_digest() != digest:
                     raise Superseded
                 self.versions = {adapter.name: adapter.version for adapter in desired}
+                self._cancel_drains()
         finally:
             await self._unload_others()
+
+    def _cancel_drains(self) -> None:
+        """Stop to drain versions that are live again, so that an old time limit does not cut their new requests."""
+        for version in self._draining.keys() & set(self.versions.values()):
+            self._draining.pop(version).cancel()
 
     async def _unload_others(self) -> None:
         """Unload versions that are not live: those in use in the background, after their last response."""
@@ -276,7 +282,8 @@ class AdapterReloader:
         except RuntimeError as error:  # the next change tries again
             print(str(error), flush=True)
         finally:
-            del self._draining[version]
+            if self._draining.get(version) is asyncio.current_task():
+                del self._draining[version]
 
     async def _end_requests(self, version: str, seconds: float) -> None:
         """Wait for the responses of a version; cut those that take longer, unless the version is live again."""

@@ -12,6 +12,8 @@ from workflows.lint import Finding
 
 _HOOK = r"\.(hooks|onExit)\b"
 _INPUT = r"\.inputs\."
+_TASKS_FIELD = r"\.(memoize|retryStrategy|synchronization\.semaphores)\b"
+_ARGUMENT = r"^spec\.(workflowSpec\.)?arguments\.(artifacts|.*valueFrom)"
 ONLY_OURS = (
     ("syntax", "", "Go keeps one of two duplicate keys silently; argo lint skips a document that is not YAML"),
     ("kind", "", "argo lint ignores the version of the API, which the API server rejects"),
@@ -42,6 +44,9 @@ ONLY_OURS = (
     ("argument-value", _HOOK, "argo lint ignores the arguments of hooks; they fail at runtime"),
     ("artifact-argument", _HOOK, "argo lint ignores the arguments of hooks; they fail at runtime"),
     ("unresolved-tag", f"{_HOOK}|{_INPUT}", "argo lint ignores hooks, and inputs that arguments replace"),
+    ("unresolved-tag", _TASKS_FIELD, "argo lint checks of steps and DAGs only tasks and outputs; the run fails"),
+    ("unresolved-tag", _ARGUMENT, "argo lint checks an argument only where a pod has it; the run fails"),
+    ("unclosed-tag", _ARGUMENT, "argo lint checks an argument only where a pod has it; the run fails"),
     ("unclosed-tag", f"{_HOOK}|{_INPUT}", "argo lint ignores hooks, and inputs that arguments replace"),
     ("unknown-output", _HOOK, "argo lint ignores the arguments of hooks; they fail at runtime"),
     ("failures-outside-exit", "", "argo lint knows {{workflow.failures}} everywhere once there is an exit handler"),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from workflows.argo.artifact import has_location
 from workflows.argo.document import Call, Document, Task, Template, Value, listed, section
-from workflows.argo.tags import TAG
+from workflows.argo.tags import TAG, tags
 from workflows.field_path import join
-from workflows.lint.rules.checked_values import checked_value
+from workflows.lint.rules.checked_values import ONLY_AT_RUNTIME, checked_text, is_known
 from workflows.lint.rules.rule import Violation
 from workflows.spec.findings import unknown
 
@@ -61,21 +60,21 @@ def template_reference(document: Document) -> Iterator[Violation]:
         elif name:
             path = call.path if call.path.endswith(".onExit") else join(call.path, "template")
             yield from _undefined(document, name, path, call.within if isinstance(call, Task) else None)
-        elif reference:
-            yield from _undefined_reference(document, reference, join(call.path, "templateRef"))
+        elif reference and (checked := _checked_reference(call)):
+            yield from _undefined_reference(document, checked, join(call.path, "templateRef"))
 
 
 def outside_reference(document: Document) -> Iterator[Violation]:
     """A `templateRef` or `workflowTemplateRef` refers to a document that is not in the files, so that its content was
     not checked (an error with `--strict-refs`).
     """
-    references = [(join(call.path, "templateRef"), call.reference) for call in document.calls]
+    references = [(join(call.path, "templateRef"), _checked_reference(call)) for call in document.calls]
     references.append((join(document.path, "workflowTemplateRef"), document.reference))
     for path, reference in references:
         name = str(reference.get("name", ""))
         # Argo inserts no values into workflowTemplateRef.
-        has_value = "{{" in name and reference is not document.reference
-        if name and not has_value and document.library.find(reference, document.namespace) is None:
+        is_open = reference is not document.reference and (TAG.search(name) or ONLY_AT_RUNTIME in name)
+        if name and not is_open and document.library.find(reference, document.namespace) is None:
             kind = "ClusterWorkflowTemplate" if reference.get("clusterScope") else "WorkflowTemplate"
             yield Violation(path, f"{kind} `{name}` is not in the files", "add its file")
 
@@ -126,9 +125,8 @@ def endless_recursion(document: Document) -> Iterator[Violation]:
 
 
 def _undefined(document: Document, name: str, path: str, within: Template | None = None) -> Iterator[Violation]:
-    if within:
-        name = TAG.sub(partial(checked_value, document, within), name)
-    if document.template(name):
+    checked = checked_text(document, within, name) if within and "{{" in name else name
+    if checked is None or document.template(name := checked):
         return
     if document.is_template and "{{workflow.parameters." in name:
         return
@@ -138,13 +136,33 @@ def _undefined(document: Document, name: str, path: str, within: Template | None
     yield Violation(path, f"unknown template `{name}`", unknown(name, names) if names else "add it to templates")
 
 
+def _checked_reference(call: Call) -> Value:
+    """Return the ``templateRef`` of a call with the values that Argo inserts when it checks the call; empty if it
+    has an expression that is not supported.
+    """
+    if not isinstance(call, Task) or not any("{{" in str(call.reference.get(key)) for key in ("name", "template")):
+        return call.reference
+    checked = dict(call.reference)
+    for key in ("name", "template"):
+        value = checked_text(call.document, call.within, str(call.reference.get(key, "")))
+        if value is None:
+            return {}
+        if key == "name" and any(is_known(call.document, call.within, tag) for tag in tags(value)):
+            value = ONLY_AT_RUNTIME
+        checked[key] = value
+    return checked
+
+
 def _undefined_reference(document: Document, reference: Value, path: str) -> Iterator[Violation]:
     name, template = str(reference.get("name", "")), str(reference.get("template", ""))
     for field, value in (("name", name), ("template", template)):
         if not value:
             yield Violation(path, f"the templateRef has no {field}", f"add {field}")
+    if ONLY_AT_RUNTIME in name:
+        yield Violation(join(path, "name"), f"the name is {ONLY_AT_RUNTIME}", "write the name without a tag")
     target = document.library.find(reference, document.namespace)
-    if target and template and "{{" not in template and target.template(template) is None:
+    is_open = TAG.search(template) or ONLY_AT_RUNTIME in template
+    if target and template and not is_open and target.template(template) is None:
         names = [each.name for each in target.own_templates]
         yield Violation(join(path, "template"), f"`{name}` has no template `{template}`", unknown(template, names))
 

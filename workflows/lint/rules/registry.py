@@ -101,6 +101,7 @@ ERRORS: list[Check] = [
 WARNINGS: list[Check] = [
     references.outside_reference,
     tags.pod_field_tag,
+    tags.template_field_tag,
     references.unknown_input,
     references.endless_recursion,
     expressions.when_doubtful,

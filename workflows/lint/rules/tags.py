@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from workflows.argo import scope
-from workflows.argo.document import POD_TYPES, Document, Task, Template, listed, section, strings
+from workflows.argo.document import POD_TYPES, Document, Task, Template, Value, listed, section, strings
 from workflows.argo.scope import Scope
 from workflows.argo.tag_scanner import PLACEHOLDER, scan
 from workflows.argo.tags import TAG, is_argo_tag
@@ -25,6 +25,8 @@ _POD_FIELDS = ("affinity", "nodeSelector", "tolerations", "volumes")
 _POD_METADATA = "podMetadata"
 """Unlike the other fields of pods, Argo checks it: its tags must have a value in each template that is not a list of
 tasks (ValidateWorkflow merges it into them)."""
+_FAILS = re.compile(r"\.(inputs|memoize|retryStrategy|synchronization\.semaphores)\b")
+"""Fields of a list of tasks with which the run fails when a tag in them has no value."""
 KindAndViolation = tuple[str, Violation]
 
 
@@ -53,6 +55,13 @@ def pod_field_tag(document: Document) -> Iterator[Violation]:
     for name, value in fields:
         for path, text in strings(value, join(document.path, name)):
             yield from _select("unresolved", _check_text(text, path, in_any_pod, None))
+
+
+def template_field_tag(document: Document) -> Iterator[Violation]:
+    """A tag in a field of a `dag` or `steps` template, such as the name of a mutex or a label, has no value. Argo does
+    not check these fields and keeps the tag as text: all runs then share the mutex `{{...}}`.
+    """
+    yield from _violations("unchecked", document)
 
 
 def missing_dependency(document: Document) -> Iterator[Violation]:
@@ -100,7 +109,7 @@ def _check_document(document: Document) -> Iterator[KindAndViolation]:
         return
     known = scope.document_scope(document).extend({"workflow.failures"})
     for path, text in used_arguments(document):
-        yield from (each for each in _check_text(text, path, known, None) if each[0] == "unresolved")
+        yield from _check_text(text, path, known, None)
     for template in document.templates:
         yield from _check_template(template, known)
     yield from _check_pod_metadata(document, known)
@@ -113,15 +122,29 @@ def used_arguments(document: Document) -> Iterator[tuple[str, str]]:
     for kind in ("parameters", "artifacts"):
         inputs = entrypoint.names("inputs", kind) if entrypoint and not document.is_template else []
         for path, value in listed(arguments, kind, join(document.path, "arguments")):
-            texts = [(where, text) for where, text in strings(value, path) if "{{" in text]
-            if texts and (
-                value.get("name") in inputs or _is_used(document, f"workflow.parameters.{value.get('name')}")
-            ):
+            texts = [(where, text) for where, text in _argument_texts(kind, value, path) if "{{" in text]
+            if not texts:
+                continue
+            name = value.get("name")
+            is_used = _is_used(document.templates, f"workflow.{kind}.{name}")
+            if entrypoint and name in inputs:
+                is_checked = kind == "artifacts" or not entrypoint.tasks
+                is_used |= is_checked or _is_used([entrypoint], f"inputs.{kind}.{name}")
+            if is_used:
                 yield from texts
 
 
-def _is_used(document: Document, tag: str) -> bool:
-    return any(tag in text for template in document.templates for _, text in strings(template.value, ""))
+def _argument_texts(kind: str, value: Value, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the texts of an argument that Argo inserts: not the description, nor the default."""
+    if kind == "artifacts":
+        yield from strings(value, path)
+        return
+    for field in ("value",) if "value" in value else ("valueFrom",):
+        yield from strings(value.get(field), join(path, field))
+
+
+def _is_used(templates: list[Template], tag: str) -> bool:
+    return any(tag in text for template in templates for _, text in strings(template.value, ""))
 
 
 def _scope_of_any_pod(document: Document, known: Scope) -> Scope:
@@ -144,7 +167,9 @@ def _select(kind: str, violations: Iterator[KindAndViolation]) -> Iterator[Viola
 def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolation]:
     known = scope.template_scope(template, parent)
     for path, text in strings(template.value, template.path, _TASKS | {"outputs"}):
-        yield from _check_text(text, path, known, None)
+        for kind, violation in _check_text(text, path, known, None):
+            is_checked = kind != "unresolved" or template.type not in _TASKS or _FAILS.match(path, len(template.path))
+            yield (kind if is_checked else "unchecked"), violation
     for path, text in strings(template.value.get("outputs"), join(template.path, "outputs")):
         yield from _check_text(text, path, known, template if template.tasks else None)
     target = template.value.get("dag", {}).get("target") if template.type == "dag" else None

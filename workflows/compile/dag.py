@@ -21,6 +21,7 @@ from typing import Any
 from hera.workflows import DAG, Suspend
 
 from workflows.compile import search, templates
+from workflows.compile.parameters import task_output
 from workflows.compile.settings import needs_dryrun
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import early_claims
@@ -84,7 +85,7 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
         previous = "package"
     if plan.rollout:
         outputs = ("image-digest", "image-reference") if plan.tuning else ()
-        image = {name: _output("package", name) for name in outputs}
+        image = {name: task_output("package", name) for name in outputs}
         # The bare name would also accept a skipped package step (gate failed).
         steps["rollout"](arguments=image, depends=f"{previous}.Succeeded")
 
@@ -105,7 +106,7 @@ def _check_tasks(steps: Steps, first: str | None) -> str:
     steps["check"](arguments=_data_digest(), depends="download")
     checks = [name for name in CHECKS if name in steps]
     for name in checks:
-        steps[name](depends="check", when=f"{_output('check', 'changed')} == true")
+        steps[name](depends="check", when=f"{task_output('check', 'changed')} == true")
     # The bare name would also accept a skipped check (nothing to tune).
     steps["provision"](depends=" && ".join(f"{name}.Succeeded" for name in checks))
     return "provision.Succeeded"
@@ -113,8 +114,8 @@ def _check_tasks(steps: Steps, first: str | None) -> str:
 
 def _tuning_tasks(plan: Plan, steps: Steps, ready: str) -> None:
     task = "search" if plan.search else "tune"
-    digests = {"adapter-digest": _output(task, "adapter-digest"), **_data_digest()}
-    previous = {"previous": _output("check", "previous")} if plan.schedule else {}
+    digests = {"adapter-digest": task_output(task, "adapter-digest"), **_data_digest()}
+    previous = {"previous": task_output("check", "previous")} if plan.schedule else {}
     depends, when = task, None
     if plan.search:
         # It fails if no trial passes the gate.
@@ -123,24 +124,20 @@ def _tuning_tasks(plan: Plan, steps: Steps, ready: str) -> None:
         steps["tune"](arguments=_data_digest(), depends=ready)
     if plan.evaluation and not plan.search:
         steps["evaluate"](arguments=digests | previous, depends=depends)
-        depends, when = "evaluate", f"{_output('evaluate', 'verdict')} == pass"
+        depends, when = "evaluate", f"{task_output('evaluate', 'verdict')} == pass"
     if plan.approval:
         steps["approval"](depends=depends, when=when)
         # The bare name would also accept a skipped approval (gate failed).
-        depends, when = "approval.Succeeded", f"{_output('approval', 'approve')} == YES"
+        depends, when = "approval.Succeeded", f"{task_output('approval', 'approve')} == YES"
     arguments = dict(digests)
     if plan.schedule:
         arguments |= {
-            "image": _output("check", "image"),
+            "image": task_output("check", "image"),
             "moving-image": "{{workflow.parameters.image}}",
-            "settings-digest": _output("check", "settings-digest"),
+            "settings-digest": task_output("check", "settings-digest"),
         }
     steps["package"](arguments=arguments, depends=depends, when=when)
 
 
 def _data_digest() -> dict[str, str]:
-    return {"data-digest": _output("download", "data-digest")}
-
-
-def _output(task: str, name: str) -> str:
-    return f"{{{{tasks.{task}.outputs.parameters.{name}}}}}"
+    return {"data-digest": task_output("download", "data-digest")}

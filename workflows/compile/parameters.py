@@ -66,6 +66,11 @@ def budget_default(plan: Plan) -> dict[str, str]:
     return {BUDGET: f"{plan.budget_hours:g}"}
 
 
+def task_output(task: str, name: str) -> str:
+    """Return Argo's placeholder for an output of a task of the same DAG."""
+    return f"{{{{tasks.{task}.outputs.parameters.{name}}}}}"
+
+
 def _numbers(tuning: Tuning) -> list[Parameter]:
     fields = SubmittedOptions.model_fields
     return [

@@ -20,6 +20,7 @@ from hera.workflows import DAG, Parameter
 from hera.workflows import models as m
 
 from workflows.compile import placement, templates
+from workflows.compile.parameters import task_output
 from workflows.compile.settings import UID, required, search_items
 from workflows.compile.volumes import WorkPaths
 from workflows.plan.model import Plan
@@ -44,7 +45,7 @@ def search(plan: Plan) -> DAG:
     with DAG(
         name=SEARCH,
         inputs=[Parameter(name=name) for name in run_inputs],
-        outputs=[_output("promote", name) for name in FORWARDED],
+        outputs=[_forward("promote", name) for name in FORWARDED],
         parallelism=settings.parallel,
         fail_fast=False,  # a trial that diverges does not stop the others
     ) as dag:
@@ -68,10 +69,10 @@ def _trial(plan: Plan) -> DAG:
     with DAG(
         name=TRIAL,
         inputs=[Parameter(name=name) for name in (*values, *run_inputs)],
-        outputs=[_output(step, name) for name, step in TRIAL_OUTPUTS.items()],
+        outputs=[_forward(step, name) for name, step in TRIAL_OUTPUTS.items()],
     ) as dag:
         tune(arguments=_from_inputs([*values, "data-digest"]))
-        digest = {"adapter-digest": "{{tasks.tune.outputs.parameters.adapter-digest}}"}
+        digest = {"adapter-digest": task_output("tune", "adapter-digest")}
         evaluate(arguments=_from_inputs([*CANDIDATES.inputs, *run_inputs]) | digest, depends="tune")
     return dag
 
@@ -91,7 +92,7 @@ def _rung_tasks(
             prune = f"prune-{number}"
             arguments = {"candidates": _outputs_of(name), "trials": listed, "keep": str(following.trials)}
             steps["prune"](name=prune, arguments=arguments, depends=f"{name}.AnySucceeded")
-            listed = f"{{{{tasks.{prune}.outputs.parameters.survivors}}}}"
+            listed = task_output(prune, "survivors")
             trials = {"with_param": listed, "depends": prune}
     return name
 
@@ -114,6 +115,6 @@ def _outputs_of(task: str) -> str:
     return f"{{{{tasks.{task}.outputs.parameters}}}}"
 
 
-def _output(task: str, name: str) -> Parameter:
+def _forward(task: str, name: str) -> Parameter:
     """Return an output of a DAG that forwards an output of one of its tasks."""
-    return Parameter(name=name, value_from=m.ValueFrom(parameter=f"{{{{tasks.{task}.outputs.parameters.{name}}}}}"))
+    return Parameter(name=name, value_from=m.ValueFrom(parameter=task_output(task, name)))

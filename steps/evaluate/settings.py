@@ -115,6 +115,6 @@ class Result:
     previous_rouge_l: float | None = None
     """ROUGE-L of the deployed adapter."""
     load_seconds: float = field(default=0.0, compare=False)
-    """Seconds of all attempts and earlier trials of the run until the evaluation: image pull, imports, base model."""
+    """Seconds of all attempts of this step until the evaluation: image pull, imports, base model."""
     evaluate_seconds: float = field(default=0.0, compare=False)
-    """Seconds of all attempts and earlier trials of the run that evaluated."""
+    """Seconds of all attempts of this step that evaluated."""

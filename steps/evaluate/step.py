@@ -25,7 +25,7 @@ from steps.models.adapter import adapter_digest
 from steps.models.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
 from steps.runtime import files, gpu_time, progress
 from steps.runtime.errors import BadInput
-from steps.runtime.gpu_time import EVALUATING, LOADING, Attempt, GpuTimer
+from steps.runtime.gpu_time import EVALUATING, LOADING, GpuTimer
 
 
 def evaluate(settings: Settings) -> Result:
@@ -84,8 +84,7 @@ def _evaluate(settings: Settings, timer: GpuTimer) -> Result:
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, settings.seed)
     outcomes = gate.judge(settings, _gate_measures(models, losses, interval[1], means["adapter"], prepared, settings))
-    timer.save()
-    result = _result(losses, means, gate.reason(outcomes), gpu_time.read(settings.work))
+    result = _result(losses, means, gate.reason(outcomes), timer)
     record = {
         **{key: value for key, value in dataclasses.asdict(result).items() if not key.endswith("_seconds")},
         "adapter_digest": settings.adapter_digest or adapter_digest(folder),
@@ -198,9 +197,7 @@ def _ratio(loss: float, other: float) -> float:
     return loss / other if other else math.inf
 
 
-def _result(
-    losses: dict[str, float], means: dict[str, Scores | None], reason: str, attempts: Sequence[Attempt]
-) -> Result:
+def _result(losses: dict[str, float], means: dict[str, Scores | None], reason: str, timer: GpuTimer) -> Result:
     previous = losses.get("previous", math.nan)
     scores = {
         f"{name}_{metric}": value
@@ -216,8 +213,8 @@ def _result(
         verdict="fail" if reason else "pass",
         reason=reason,
         previous_loss=round(previous, 4) if math.isfinite(previous) else None,
-        load_seconds=round(gpu_time.sum_seconds(attempts, LOADING, "evaluate"), 1),
-        evaluate_seconds=round(gpu_time.sum_seconds(attempts, EVALUATING, "evaluate"), 1),
+        load_seconds=timer.step_seconds(LOADING),
+        evaluate_seconds=timer.step_seconds(EVALUATING),
         **scores,
     )
 

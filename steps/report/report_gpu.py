@@ -1,16 +1,17 @@
-"""The GPU time of a run in its report, from the records of its steps and the plan."""
+"""The GPU time of a run in its report, from the records of its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any
 
-from steps.provision.node_providers import CREATING_PROVIDERS
 from steps.report.formatting import DASH, format_percent
 from steps.report.gpu_usage import CAUSES, GpuNodes, GpuUsage, split
-from steps.report.report_data import ReportData, number
+from steps.report.report_data import ReportData
 from steps.runtime import gpu_time
+from steps.runtime.gpu_time import Attempt
 from steps.runtime.pod import is_pod
 
 LABELS = {
@@ -21,20 +22,31 @@ LABELS = {
 }
 
 
-def read_usage(work: Path, setting: Callable[[str], str], now: datetime | None = None) -> GpuUsage | None:
+def read_nodes(values: Mapping[str, Any]) -> GpuNodes:
+    """Return the nodes that a run pays for: none locally, and without a price if the values are damaged."""
+    nodes = GpuNodes(usd_per_hour=None)
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        nodes = GpuNodes.from_values(values)
+    # Trials share the local machine too, which is all nodes at once.
+    return nodes if is_pod() else GpuNodes(shares=dict.fromkeys(("tune", "evaluate"), nodes.share("tune")))
+
+
+def read_usage(attempts: Sequence[Attempt], nodes: GpuNodes, now: datetime | None = None) -> GpuUsage | None:
     """Return the GPU time of a run up to now; None if no GPU step has started.
 
     Args:
-        work: work folder of the run.
-        setting: value of the plan at a path.
+        attempts: all attempts of the GPU steps, by start.
+        nodes: nodes of the run.
         now: current time.
     """
-    attempts = gpu_time.read(work)
     if not attempts:
         return None
-    busy = {cause: gpu_time.sum_seconds(attempts, cause) for cause in gpu_time.CAUSES}
+    busy = dict.fromkeys(gpu_time.CAUSES, 0.0)
+    for attempt in attempts:
+        for cause, seconds in attempt.seconds.items():
+            busy[cause] += seconds * nodes.share(attempt.step)
     held = ((now or datetime.now(UTC)) - attempts[0].started).total_seconds()
-    return split(_nodes(setting), busy, held)
+    return split(nodes, busy, held)
 
 
 def gpu_rows(data: ReportData) -> list[list[str]]:
@@ -48,15 +60,6 @@ def gpu_rows(data: ReportData) -> list[list[str]]:
         if usage.seconds.get(cause)
     ]
     return [*rows, ["paid", f"{usage.minutes():.1f}", format_percent(1), _usd(usage.usd())]]
-
-
-def _nodes(setting: Callable[[str], str]) -> GpuNodes:
-    if not is_pod():
-        return GpuNodes()
-    count = number(setting("resource.count")) or 1
-    created = setting("nodes.provider") in CREATING_PROVIDERS and bool(setting("resource.instanceType"))
-    price = number(setting("resource.usdPerHour"))
-    return GpuNodes(int((number(setting("resource.gpus")) or 0) * count), price * count if price else None, created)
 
 
 def _usd(usd: float | None) -> str:

@@ -143,8 +143,7 @@ def _gpu_time(data: ReportData) -> tuple[str, str]:
     """Return value and note of the tile; empty without a GPU."""
     if data.gpu is None or not data.gpu.nodes.gpus:
         return "", ""
-    usd = data.gpu.usd()
-    return f"{data.gpu.minutes():.1f} min", "price unknown" if usd is None else f"{usd:.2f} USD"
+    return f"{data.gpu.minutes():.1f} min", data.gpu.price
 
 
 def _lineage(data: ReportData) -> list[Link]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.report.argo_values import parse_plan
+from steps.report.gpu_usage import GpuNodes
 from steps.report.report_data import (
     STEPS,
     Answer,
@@ -25,7 +26,7 @@ from steps.report.report_data import (
     records,
     text,
 )
-from steps.report.report_gpu import read_usage
+from steps.report.report_gpu import read_nodes, read_usage
 from steps.report.settings import Settings
 from steps.runtime import gpu_time
 from steps.runtime.json_text import parse_json
@@ -46,9 +47,8 @@ def read_run(settings: Settings) -> ReportData:
         reader.warnings.append("the plan could not be read: it is not a JSON mapping")
     steps = _steps(reader)
     values = tuple(_settings(redact(plan or {})))
-    by_path = {setting.path: setting.value for setting in values}
-    attempts = gpu_time.read(settings.work)
-    trials = tuple(_trial(settings.work, dict(trial), attempts) for trial in settings.trials)
+    attempts, nodes = gpu_time.read(settings.work), read_nodes(settings.gpu_nodes)
+    trials = tuple(_trial(settings.work, dict(trial), attempts, nodes) for trial in settings.trials)
     return ReportData(
         status=settings.status or "unknown",
         steps=steps,
@@ -60,7 +60,7 @@ def read_run(settings: Settings) -> ReportData:
         manifest=_manifest(reader, expected="download" in steps),
         versions=dict(_versions()),
         warnings=tuple(reader.warnings),
-        gpu=read_usage(settings.work, lambda path: by_path.get(path, "")),
+        gpu=read_usage(attempts, nodes),
         budget_hours=settings.budget_hours,
         trials=trials,
     )
@@ -153,7 +153,7 @@ def _curve(reader: _Reader, *, expected: bool) -> tuple[Mapping[str, float], ...
     return tuple(points[step] for step in sorted(points))
 
 
-def _trial(work: Path, values: dict[str, str], attempts: Sequence[gpu_time.Attempt]) -> TrialRun:
+def _trial(work: Path, values: dict[str, str], attempts: Sequence[gpu_time.Attempt], nodes: GpuNodes) -> TrialRun:
     """Return what a trial left in its directory; a missing file means that it failed, so there are no warnings."""
     name = values.pop("candidate", "")
     reader = _Reader(work / gpu_time.CANDIDATES / name)
@@ -168,7 +168,9 @@ def _trial(work: Path, values: dict[str, str], attempts: Sequence[gpu_time.Attem
         base_loss=evaluation.base_loss,
         adapter_loss=evaluation.adapter_loss,
         verdict=evaluation.verdict,
-        paid_seconds=sum(attempt.total for attempt in attempts if attempt.candidate == name),
+        paid_seconds=sum(
+            attempt.total * nodes.share(attempt.step) for attempt in attempts if attempt.candidate == name
+        ),
     )
 
 

@@ -26,6 +26,8 @@ class Settings(Options):
     """Failed nodes as JSON (Argo: workflow.failures)."""
     budget_hours: Annotated[float, BeforeValidator(parse_hours)] = 0
     """Limit of the GPU time in hours; 0: none."""
+    gpu_nodes: dict[str, Any] = {}
+    """Nodes that the run pays for as JSON: ``gpus``, ``usdPerHour``, ``created`` (by the run), ``shares`` of pods."""
     trials: list[dict[str, str]] = []
     """Trials of a search as JSON: mappings with ``candidate``, the name of its directory, and settings."""
     artifact: OptionalPath = None

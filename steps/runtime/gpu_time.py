@@ -59,6 +59,8 @@ class Attempt:
     """Seconds by cause."""
     candidate: str = ""
     """Name of the trial of a search; empty: none."""
+    is_complete: bool = False
+    """True if the attempt succeeded, so that later ones belong to another execution of the step."""
 
     @property
     def total(self) -> float:
@@ -80,12 +82,13 @@ class GpuTimer:
         """
         self._clock, self._budget = clock, 3600 * budget_hours
         self._lock = threading.Lock()
-        earlier = sorted(_read_all(_folder(work).glob("*.json")), key=lambda attempt: attempt.started)
+        earlier = read(work)
         self._before = sum(attempt.total for attempt in _share_time(earlier))
         self._started = _start(clock(), earlier)
         self._step, self._cause, self._since = step, LOADING, self._started
         self._seconds: dict[str, float] = {}
-        self._candidate = _candidate(work)
+        self._candidate, self._is_complete = _candidate(work), False
+        self._failed = _failed_attempts(earlier, step, self._candidate)
         # Concurrent trials of a search write to different files.
         self._file = _new_file(_folder(work), f"{step}-{self._candidate}" if self._candidate else step)
         self.save()
@@ -95,6 +98,15 @@ class GpuTimer:
         """Seconds of this attempt by cause, up to now."""
         running = max(0.0, self._clock() - self._since)
         return {**self._seconds, self._cause: self._seconds.get(self._cause, 0.0) + running}
+
+    def step_seconds(self, cause: str) -> float:
+        """Return the seconds of a cause in this attempt and the failed ones before it, of this trial only."""
+        return round(sum_seconds(self._failed, cause) + self.seconds.get(cause, 0.0), 1)
+
+    def complete(self) -> None:
+        """Record that the step has succeeded."""
+        self._is_complete = True
+        self.save()
 
     def switch(self, cause: str) -> None:
         """Count the time from now on for another cause."""
@@ -106,8 +118,8 @@ class GpuTimer:
         with self._lock, suppress(OSError):
             seconds = {cause: round(value, 1) for cause, value in self.seconds.items()}
             started = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="milliseconds")
-            record = {"step": self._step, "candidate": self._candidate, "started": started, "seconds": seconds}
-            files.write_json(self._file, record)
+            record: dict[str, Any] = {"step": self._step, "candidate": self._candidate, "started": started}
+            files.write_json(self._file, record | {"seconds": seconds, "complete": self._is_complete})
 
     def is_budget_used_up(self) -> bool:
         """Return True if the run has used its budget."""
@@ -141,6 +153,7 @@ def measure(work: Path, step: str, budget_hours: float = 0) -> Iterator[GpuTimer
     thread.start()
     try:
         yield timer
+        timer.complete()
     finally:
         ended.set()
         thread.join()
@@ -148,12 +161,8 @@ def measure(work: Path, step: str, budget_hours: float = 0) -> Iterator[GpuTimer
 
 
 def read(work: Path) -> list[Attempt]:
-    """Return the recorded attempts of a run by start; records that cannot be read are omitted.
-
-    Concurrent attempts, such as the trials of a search, share the node: each gets its part of the time, so that the
-    sum is the time for which the node was in use.
-    """
-    return _share_time(sorted(_read_all(_folder(work).glob("*.json")), key=lambda attempt: attempt.started))
+    """Return the recorded attempts of a run by start; records that cannot be read are omitted."""
+    return sorted(_read_all(_folder(work).glob("*.json")), key=lambda attempt: attempt.started)
 
 
 def sum_seconds(attempts: Sequence[Attempt], cause: str, step: str = "") -> float:
@@ -161,8 +170,18 @@ def sum_seconds(attempts: Sequence[Attempt], cause: str, step: str = "") -> floa
     return sum(attempt.seconds.get(cause, 0.0) for attempt in attempts if step in ("", attempt.step))
 
 
+def _failed_attempts(attempts: Sequence[Attempt], step: str, candidate: str) -> list[Attempt]:
+    """Return the attempts of a step since it last succeeded: a search runs tune again for each rung of a trial."""
+    own = [attempt for attempt in attempts if (attempt.step, attempt.candidate) == (step, candidate)]
+    last = max((index for index, attempt in enumerate(own) if attempt.is_complete), default=-1)
+    return own[last + 1 :]
+
+
 def _share_time(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Return the attempts with each moment divided among those that were running."""
+    """Return the attempts with each moment divided among those that were running.
+
+    The sum is then the time for which the nodes were in use, also with concurrent trials of a search.
+    """
     spans = [(start := attempt.started.timestamp(), start + attempt.total) for attempt in attempts]
     moments = sorted({moment for span in spans for moment in span})
     shares = [0.0] * len(attempts)
@@ -216,7 +235,8 @@ def _read_all(paths: Iterator[Path]) -> Iterator[Attempt]:
             started = datetime.fromisoformat(record["started"])
             seconds = {cause: _seconds(record["seconds"].get(cause, 0)) for cause in CAUSES}
             if started.tzinfo:
-                yield Attempt(str(record["step"]), started, seconds, str(record.get("candidate", "")))
+                candidate, is_complete = str(record.get("candidate", "")), record.get("complete") is True
+                yield Attempt(str(record["step"]), started, seconds, candidate, is_complete)
 
 
 def _seconds(value: Any) -> float:

@@ -170,16 +170,14 @@ def _finish(settings: Settings, base: BaseModel, checkpoint: Checkpoint, timer: 
     _write_adapter(checkpoint, base, settings)
     history = checkpoint.history()
     seconds = history[-1]["seconds"]
-    timer.save()
-    attempts = gpu_time.read(settings.work)
     return Result(
         adapter_digest=adapter_digest(settings.work / "adapter"),
         train_loss=round(sum(entry["loss"] for entry in history) / len(history), 4),
         steps=checkpoint.step,
         device=describe_device(choose_device(), checkpoint.processes),
         tokens_per_second=round(sum(entry["tokens"] for entry in history) / max(seconds, 1e-9), 1),
-        load_seconds=round(gpu_time.sum_seconds(attempts, LOADING, "tune"), 1),
-        train_seconds=round(gpu_time.sum_seconds(attempts, TRAINING, "tune"), 1),
+        load_seconds=timer.step_seconds(LOADING),
+        train_seconds=timer.step_seconds(TRAINING),
     )
 
 

@@ -15,7 +15,7 @@ from steps.runtime.shown_url import shown
 from workflows.estimate import estimate
 from workflows.estimate.trials import tune_hours
 from workflows.plan.model import Plan
-from workflows.plan.nodes import provisions_nodes
+from workflows.plan.nodes import gpu_nodes
 from workflows.runs.gpu_time import NODES
 from workflows.runs.status import TUNE_SECONDS
 from workflows.spec.search import trials
@@ -109,7 +109,7 @@ def _price(plan: Plan) -> str:
     if not plan.model.preset:
         return ""
     estimated = estimate(plan)
-    total = estimated.cost(estimated.time.total_hours if estimated.time else None)
+    total = estimated.max_cost(estimated.time.total_hours if estimated.time else None)
     if total is not None:
         return f"at most {total:.2f} USD"
     return "" if estimated.hourly is None else f"{estimated.hourly * estimated.nodes:.2f} USD/hour"
@@ -126,12 +126,7 @@ def _gpu_nodes(plan: Plan) -> dict[str, str]:
     """Return what the run pays for, by which ``argotune status`` splits its GPU time."""
     if not plan.tuning:
         return {}
-    nodes = {
-        "gpus": plan.resource.gpus * plan.resource.count,
-        "usdPerHour": plan.usd_per_hour or None,
-        "created": provisions_nodes(plan),
-    }
-    return {NODES: json.dumps(nodes)}
+    return {NODES: json.dumps(gpu_nodes(plan).as_values())}
 
 
 def _link(text: str, url: str) -> str:

@@ -46,7 +46,7 @@ from workflows.compile.volumes import (
 from workflows.errors import InvalidInput, Problem
 from workflows.estimate.plan_estimate import context_length, processes
 from workflows.plan.model import Data, Plan
-from workflows.plan.nodes import provider, provisions_nodes
+from workflows.plan.nodes import gpu_nodes, provider, provisions_nodes
 from workflows.plan.pods import SERVE, for_pod, fragments
 from workflows.spec.field_types import whole_seconds
 from workflows.spec.search import trials
@@ -245,7 +245,8 @@ def release(plan: Plan) -> Release:
 def report(plan: Plan) -> Report:
     """Return the settings of report, without those that Argo sets."""
     artifact = REPORT_ARTIFACT if plan.artifacts.report is None else None
-    return _build(Report, work=WORK, plan=PLAN_FILE, artifact=artifact, trials=search_items(plan))
+    nodes = gpu_nodes(plan).as_values() if plan.tuning else {}
+    return _build(Report, work=WORK, plan=PLAN_FILE, artifact=artifact, gpu_nodes=nodes, trials=search_items(plan))
 
 
 def search_items(plan: Plan) -> list[dict[str, str]]:

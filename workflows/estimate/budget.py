@@ -19,7 +19,7 @@ def budget_warnings(plan: Plan, estimate: Estimate) -> Iterator[Problem]:
     if not plan.tuning or not budget or hours is None or hours <= budget:
         return
     path, limit = _tightest(plan, budget)
-    usd = estimate.cost(hours)
+    usd = estimate.max_cost(hours)
     price = "" if usd is None else f", {usd:.2f} USD"
     message = (
         f"{limit} is less than the estimate ({hours:.2f} hours at most{price}): the run may end before it is done"

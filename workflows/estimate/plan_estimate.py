@@ -14,6 +14,7 @@ from workflows.estimate import cost, memory, shapes
 from workflows.estimate.memory import Training, TuningMemory
 from workflows.estimate.serving import MIN_CONTEXT, Serving, ServingMemory, serving
 from workflows.estimate.trials import largest_trial, with_trials
+from workflows.plan import node_price
 from workflows.plan.model import Plan
 from workflows.spec import search
 
@@ -38,6 +39,10 @@ class Estimate:
     """Smallest current instance type on which everything fits."""
     price: presets.Price | None
     """Price of one node of ``sku`` per hour."""
+    max_hourly: float
+    """USD per hour of the dearest node that the run can get; 0: unknown."""
+    max_price_origin: str
+    """Origin of that price."""
     prices: presets.Prices
     time: cost.Time | None
     spot: bool = False
@@ -65,6 +70,10 @@ class Estimate:
     def cost(self, hours: float | None) -> float | None:
         """Return the cost of all nodes in USD."""
         return None if self.hourly is None or hours is None else self.hourly * hours * self.nodes
+
+    def max_cost(self, hours: float | None) -> float | None:
+        """Return the cost of all nodes in USD, if they are the dearest that the run can get; None if it is unknown."""
+        return self.max_hourly * hours * self.nodes if self.max_hourly and hours is not None else None
 
     @property
     def hourly(self) -> float | None:
@@ -94,6 +103,8 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
         serving=serving(model, server) if server else None,
         smallest=smallest(plan, prices),
         price=_price(plan, prices.usd_per_hour.get(sku.name) if sku else None),
+        max_hourly=plan.resource.usd_per_hour,
+        max_price_origin=plan.origin(node_price.PATH),
         prices=prices,
         time=_time(plan, model, training, sku, rows) if training and sku else None,
         spot=plan.nodes.spot,
@@ -103,9 +114,9 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
 
 
 def _price(plan: Plan, listed: presets.Price | None) -> presets.Price | None:
-    """Return the listed price, unless the plan has another one."""
+    """Return the listed price, unless the user has set another one."""
     usd = plan.resource.usd_per_hour
-    return presets.Price(regular=usd) if usd and not (listed and usd in (listed.regular, listed.spot)) else listed
+    return presets.Price(regular=usd) if usd and not node_price.is_listed(plan) else listed
 
 
 def training_of(plan: Plan, gpus: int, *, checkpointing: bool = True, room: float | None = None) -> Training | None:

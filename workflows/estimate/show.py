@@ -37,6 +37,7 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         },
         "usdPerHour": estimate.price.regular * estimate.nodes if estimate.price else None,
         "spotUsdPerHour": estimate.price.spot * estimate.nodes if estimate.price and estimate.price.spot else None,
+        "maxUsdPerHour": estimate.max_cost(1),
         "pricesRead": estimate.prices.read.isoformat(),
         "trials": estimate.trials,
         "tokensPerSecond": _round(time.tokens_per_second if time else None),
@@ -47,7 +48,7 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         "hours": _round(time.total_hours if time else None),
         "usd": _round(estimate.cost(time.total_hours) if time else None),
         "budgetHours": _round(estimate.budget_hours or None),
-        "budgetUsd": _round(estimate.cost(estimate.budget_hours or None)),
+        "budgetUsd": _round(estimate.max_cost(estimate.budget_hours or None)),
     }
 
 
@@ -122,6 +123,9 @@ def _machine(estimate: Estimate) -> Iterator[Row]:
         other = "".join(f", {name} {usd * estimate.nodes:.2f}" for name, usd in others.items() if usd)
         source = f"USD{nodes}{other}; {estimate.prices.region}, read {estimate.prices.read:%Y-%m-%d}"
         yield "price per hour", f"{hourly * estimate.nodes:.2f}", source
+        if estimate.max_hourly > hourly:
+            source = f"USD{nodes}, which a budget counts; {estimate.max_price_origin}"
+            yield "at most", f"{estimate.max_hourly * estimate.nodes:.2f}", source
     else:
         yield "price per hour", "unknown", "site profile: prices: {" + estimate.sku.name + ": USD}"
 
@@ -150,7 +154,7 @@ def _budget(estimate: Estimate) -> Iterator[Row]:
         return
     hours = estimate.time.total_hours if estimate.time else None
     verdict = "" if hours is None else "; the estimate exceeds it" if hours > budget else "; the estimate is within it"
-    yield "budget", f"{budget:.2f}", f"hours of tune and evaluate{_usd(estimate.cost(budget))}{verdict}"
+    yield "budget", f"{budget:.2f}", f"hours of tune and evaluate{_usd(estimate.max_cost(budget))}{verdict}"
 
 
 def _node_verdict(speedup: float, nodes: int) -> str:

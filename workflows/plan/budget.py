@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from workflows.errors import Problem
 from workflows.plan.model import Plan
+from workflows.plan.node_price import unknown_prices
 
 PATH = "pipeline.budget.usd"
 
@@ -13,10 +14,11 @@ PATH = "pipeline.budget.usd"
 def problems(plan: Plan) -> Iterator[Problem]:
     """Yield a budget in USD that cannot be converted to hours."""
     if plan.tuning and plan.budget.usd and not plan.usd_per_hour:
-        nodes = plan.resource.instance_type or "the existing nodes"
+        nodes = unknown_prices(plan) or "the existing nodes"
         fix = "set pipeline.budget.hours instead, or --set resource.usdPerHour=USD"
         if plan.resource.instance_type:
-            fix += f", or prices: {{{nodes}: USD}} in the site profile"
+            prices = ", ".join(f"{name}: USD" for name in nodes.split(", "))
+            fix += f", or prices: {{{prices}}} in the site profile"
         yield Problem(f"cannot be compared: the price of {nodes} is unknown", PATH, fix=fix)
 
 

@@ -72,8 +72,7 @@ class Resource(Section):
     gpus: int = Field(1, ge=0, le=64)
     """GPUs of one node, requested by the pods that compute."""
     usd_per_hour: float = Field(0, ge=0, le=100_000)
-    """Price of one node; 0: unknown. Default: that of the instance type, at the spot price if spot nodes are
-    requested."""
+    """Price of one node; 0: unknown. Default: the on-demand price of the instance type, or of a dearer fallback."""
     gpu_resource: GpuResource = "nvidia.com/gpu"
     """Kubernetes resource name of the GPUs; ``nvidia.com/mig-PROFILE`` for a slice (KAITO ``resource.partition``)."""
     labels: Labels = {}

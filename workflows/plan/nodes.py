@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from steps.provision.node_providers import CREATING_PROVIDERS
+from steps.report.gpu_usage import GpuNodes
 from workflows.errors import Problem
 from workflows.plan.model import Plan
+from workflows.plan.node_price import is_maximum
 from workflows.spec.field_types import whole_seconds
 
 CLUSTER_FIELDS = ("subscription", "resourceGroup", "cluster")
@@ -31,6 +33,19 @@ def provider(plan: Plan) -> str:
 def provisions_nodes(plan: Plan) -> bool:
     """Return True if each run of the plan creates nodes, and releases them."""
     return provider(plan) in CREATING_PROVIDERS
+
+
+def gpu_nodes(plan: Plan) -> GpuNodes:
+    """Return what a run of the plan pays for, for its report and for ``argotune status``."""
+    trials, nodes = plan.search.parallel if plan.search else 1, plan.resource.count
+    shares = {"tune": 1 / trials, "evaluate": 1 / trials / nodes}
+    return GpuNodes(
+        plan.resource.gpus * nodes,
+        plan.usd_per_hour or None,
+        provisions_nodes(plan),
+        {step: round(share, 6) for step, share in shares.items() if share != 1},
+        is_maximum=is_maximum(plan),
+    )
 
 
 def problems(plan: Plan) -> Iterator[Problem]:

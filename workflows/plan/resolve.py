@@ -16,6 +16,7 @@ from workflows.errors import InvalidInput, Problem
 from workflows.plan import checks, overrides
 from workflows.plan.layers import Layer, merge
 from workflows.plan.model import Plan, attribute
+from workflows.plan.node_price import price_layer
 from workflows.plan.sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
 from workflows.spec import Manifest, kaito_annotations
 from workflows.spec.workspace import Partition
@@ -92,17 +93,11 @@ def _from_instance_type(layers: Sequence[Layer]) -> Layer:
 
 
 def _from_prices(layers: Sequence[Layer], prices: presets.Prices) -> Layer:
-    """Return the price of the instance type, at the spot price if spot nodes are requested and it is known."""
-    try:
-        sku = presets.find_sku(_last(layers, "resource.instanceType") or "")
-    except presets.UnknownSku:
-        sku = None
-    price = prices.usd_per_hour.get(sku.name) if sku else None
-    if price is None:
-        return Layer("prices", {})
-    is_spot = next((layer.values["nodes.spot"] for layer in reversed(layers) if "nodes.spot" in layer.values), False)
-    usd = price.spot if is_spot and price.spot else price.regular
-    return Layer(f"prices of {prices.read}", {"resource.usdPerHour": usd})
+    """Return the price of the dearest node that the run can get."""
+    first = _last(layers, "resource.instanceType")
+    fallbacks = _last(layers, "nodes.fallbackInstanceTypes") or []
+    instance_types = [first, *(fallbacks if isinstance(fallbacks, list) else [])] if first else []
+    return price_layer(instance_types, prices, spot=bool(_last(layers, "nodes.spot")))
 
 
 def _from_objective(layers: Sequence[Layer]) -> Layer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from steps.report.gpu_usage import GpuNodes, GpuUsage, split
@@ -24,10 +24,8 @@ LOAD_SECONDS = "load-seconds"
 def nodes_from_annotations(annotations: Mapping[str, Any]) -> GpuNodes | None:
     """Return the nodes that a Workflow pays for; None if its annotation is absent or damaged."""
     try:
-        values = json.loads(str(annotations.get(NODES)))
-        gpus, usd = number(values["gpus"]), values["usdPerHour"]
-        return GpuNodes(int(gpus or 0), None if usd is None else number(usd), values["created"] is True)
-    except (ValueError, KeyError, TypeError):
+        return GpuNodes.from_values(json.loads(str(annotations.get(NODES))))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -37,19 +35,16 @@ def usage(run: RunStatus, moment: datetime) -> GpuUsage | None:
         return None
     busy = dict.fromkeys((TRAINING, EVALUATING, LOADING), 0.0)
     for name, (cause, output) in STEPS.items():
-        work, loading, measured = 0.0, 0.0, datetime.min.replace(tzinfo=UTC)
-        steps = [step for step in run.steps if _name(step) == name and step.started and step.attempts]
-        # The outputs of a trial are totals of the run, with the trials before it: the largest is the sum.
-        for step in steps:
-            if (value := number(step.outputs.get(output))) is not None and step.finished:
-                work, measured = max(work, value), max(measured, step.finished)
-                loading = max(loading, number(step.outputs.get(LOAD_SECONDS)) or 0.0)
-        # A step that runs or has failed has no outputs: its whole time counts for its work.
-        for step in steps:
-            if output not in step.outputs and step.phase != "Pending" and (step.finished or moment) > measured:
-                work += _seconds(step.started or moment, step.finished or moment)
-        busy[cause] += work
-        busy[LOADING] += loading
+        share = run.gpu_nodes.share(name)
+        for step in run.steps:
+            if _name(step) != name or not step.started or not step.attempts:
+                continue
+            if (seconds := number(step.outputs.get(output))) is not None:
+                busy[cause] += share * seconds
+                busy[LOADING] += share * (number(step.outputs.get(LOAD_SECONDS)) or 0.0)
+            elif step.phase != "Pending":
+                # A step that runs or has failed has no outputs: its whole time counts for its work.
+                busy[cause] += share * _seconds(step.started, step.finished or moment)
     held = _held_seconds(run, moment) if run.gpu_nodes.are_created else 0.0
     return split(run.gpu_nodes, busy, held) if held or any(busy.values()) else None
 

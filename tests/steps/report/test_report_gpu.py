@@ -1,6 +1,5 @@
 """GPU time and price in the report."""
 
-import copy
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from report_sample import PLAN, Reader, write_run
 
 from steps.report import report_gpu
+from steps.report.gpu_usage import GpuUsage
 from steps.report.settings import Settings
 from steps.report.step import report
 from steps.runtime import gpu_time
@@ -27,36 +27,48 @@ def write_times(work: Path) -> None:
         (work / gpu_time.FOLDER / f"{name}.json").write_text(json.dumps(record | {"seconds": seconds}))
 
 
-def settings(**values: Any) -> Any:
-    return lambda path: str(values.get(path.replace(".", "_"), ""))
+def usage(work: Path, end: datetime, **values: Any) -> GpuUsage:
+    nodes = report_gpu.read_nodes({"gpus": 2, "usdPerHour": 6, "created": False} | values)
+    found = report_gpu.read_usage(gpu_time.read(work), nodes, end)
+    assert found
+    return found
 
 
 def test_created_nodes_are_paid_between_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     write_times(tmp_path)
-    values = {"resource_gpus": 2, "resource_count": 1, "resource_usdPerHour": 6, "resource_instanceType": "X"}
     end = START.replace(minute=50)
-    created = report_gpu.read_usage(tmp_path, settings(**values, nodes_provider="karpenter"), end)
-    assert created
+    created = usage(tmp_path, end, created=True)
     assert created.minutes() == pytest.approx(2 * 50)
     assert created.minutes("idle") == pytest.approx(2 * 20)
     assert created.usd() == pytest.approx(5)
     assert str(created) == "100.0 GPU minutes (training 30%, evaluating 18%, loading 12%, idle 40%), 5.00 USD"
-    existing = report_gpu.read_usage(tmp_path, settings(**values, nodes_provider="existing"), end)
-    assert existing
+    existing = usage(tmp_path, end)
     assert (existing.minutes(), existing.minutes("idle")) == (pytest.approx(2 * 30), 0)
-    unknown = report_gpu.read_usage(tmp_path, settings(resource_gpus=1), end)
-    assert unknown
+    unknown = usage(tmp_path, end, usdPerHour=None)
     assert (unknown.usd(), str(unknown).endswith("price unknown")) == (None, True)
+    assert str(usage(tmp_path, end, maximum=True)).endswith(", at most 3.00 USD")
+
+
+def test_an_evaluation_counts_the_gpus_of_its_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 minutes on two nodes, then 10 on one of them: the other is paid only if the run created it."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    write_times(tmp_path)
+    end, shares = START.replace(minute=40), {"evaluate": 0.5}
+    existing = usage(tmp_path, end, shares=shares)
+    assert existing.minutes() == pytest.approx(2 * 20 + 10)
+    assert existing.usd() == pytest.approx(6 * 25 / 60)
+    created = usage(tmp_path, end, shares=shares, created=True)
+    assert created.minutes() == pytest.approx(2 * 40)
+    assert created.minutes("idle") == pytest.approx(2 * 10 + 10)
 
 
 def test_the_report_of_a_pod_has_the_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     write_run(tmp_path)
     write_times(tmp_path)
-    plan = copy.deepcopy(PLAN)
-    plan["resource"] |= {"gpus": {"value": 1, "origin": "SKU"}, "usdPerHour": {"value": 4.0, "origin": "prices"}}
-    report(Settings(work=tmp_path, plan=plan, status="Succeeded", budget_hours=2))
+    nodes = {"gpus": 1, "usdPerHour": 4.0, "created": False}
+    report(Settings(work=tmp_path, plan=PLAN, status="Succeeded", budget_hours=2, gpu_nodes=nodes))
     page = Reader((tmp_path / "report" / "report.html").read_text())
     for words in ("GPU time 30.0 min 2.00 USD", "training 15.0 50% 1.00", "paid 30.0 100% 2.00", "budget of 2 hours"):
         assert page.contains(words), words
@@ -87,3 +99,9 @@ def test_a_run_without_gpu_steps_has_no_gpu_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{{workflow.parameters.budget-hours}}", "two", "nan"])
 def test_an_invalid_budget_does_not_fail_the_report(tmp_path: Path, text: str) -> None:
     assert Settings.model_validate({"work": tmp_path, "budget_hours": text}).budget_hours == 0
+
+
+@pytest.mark.parametrize("values", [{}, {"gpus": "x"}, {"gpus": 1, "usdPerHour": -1, "created": True}])
+def test_damaged_nodes_have_no_price(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert report_gpu.read_nodes(values).usd_per_hour is None

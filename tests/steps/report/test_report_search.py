@@ -30,7 +30,9 @@ def write_trial(work: Path, name: str, loss: float, *, verdict: str = "pass", sh
 def page_of(
     work: Path, status: str = "Succeeded", failures: tuple[Failure, ...] = ()
 ) -> tuple[Reader, dict[str, str]]:
-    settings = Settings(work=work, plan=PLAN, status=status, trials=TRIALS)
+    shares = dict.fromkeys(("tune", "evaluate"), 1 / 3)
+    nodes = {"gpus": 3, "usdPerHour": None, "created": False, "shares": shares}
+    settings = Settings(work=work, plan=PLAN, status=status, trials=TRIALS, gpu_nodes=nodes)
     result = report(settings.model_copy(update={"failures": failures}))
     page = Path(result.report_path).read_text()
     return Reader(page), {"page": page, "cause": result.cause}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,14 +131,39 @@ def test_damaged_records_are_omitted(step: object, started: object, seconds: obj
         assert all(0 <= record.total < float("inf") for record in gpu_time.read(Path(name)))
 
 
-def test_concurrent_trials_share_the_time_of_the_node(tmp_path: Path) -> None:
-    """Two trials start together; the second one ends later."""
-    now = [1000.0]
-    timers = [
-        gpu_time.GpuTimer(tmp_path / "candidates" / name, "tune", clock=lambda: now[0]) for name in ("one", "two")
-    ]
-    for end, timer in zip((1060.0, 1100.0), timers, strict=True):
-        now[0] = end
+def test_concurrent_trials_share_the_budget_of_the_node(tmp_path: Path) -> None:
+    """Two trials of 60 and 100 seconds that start together use 100 seconds of the budget."""
+    clock = Clock()
+    start = clock.now
+    timers = [GpuTimer(tmp_path / "candidates" / name, "tune", clock=clock) for name in ("one", "two")]
+    for seconds, timer in zip((60, 100), timers, strict=True):
+        clock.now = start + seconds
         timer.save()
-    attempts = {attempt.candidate: attempt.total for attempt in gpu_time.read(tmp_path)}
-    assert attempts == pytest.approx({"one": 30, "two": 70}, abs=0.1)
+    assert sorted(attempt.total for attempt in gpu_time.read(tmp_path)) == [60, 100]
+    third = GpuTimer(tmp_path / "candidates" / "three", "tune", 101 / 3600, clock=clock)
+    assert not third.is_budget_used_up()
+    clock.now += 1.1
+    assert third.is_budget_used_up()
+
+
+def test_a_step_counts_its_failed_attempts_and_no_other_step(tmp_path: Path) -> None:
+    """A trial of a search with successive halving: its first rung, then the second, whose first attempt is killed."""
+    clock, trial = Clock(), tmp_path / "candidates" / "one"
+    attempt(tmp_path / "candidates" / "two", clock, "tune", (TRAINING, 500))
+    first = GpuTimer(trial, "tune", clock=clock)
+    clock.now += 100
+    first.complete()
+    attempt(trial, clock, "evaluate", (EVALUATING, 7))
+    attempt(trial, clock, "tune", (LOADING, 10), (TRAINING, 20))
+    timer = GpuTimer(trial, "tune", clock=clock)
+    timer.switch(TRAINING)
+    clock.now += 5
+    assert (timer.step_seconds(LOADING), timer.step_seconds(TRAINING)) == (10, 25)
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_success_is_recorded(tmp_path: Path, succeeds: bool) -> None:
+    with suppress(KeyError), gpu_time.measure(tmp_path, "tune"):
+        if not succeeds:
+            raise KeyError
+    assert [record.is_complete for record in gpu_time.read(tmp_path)] == [succeeds]

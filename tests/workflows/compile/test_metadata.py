@@ -23,7 +23,9 @@ def test_the_description_has_base_data_gpu_and_price_with_links():
     assert text.startswith(f"[microsoft/phi-4](https://huggingface.co/microsoft/phi-4/tree/{'a' * 40}) at aaaaaaa, ")
     assert ", data [a.parquet](https://example.com/a.parquet), 1 x NVIDIA A100 (Standard_NC24ads_A100_v4), " in text
     assert text.endswith(" USD/hour")
-    assert re.search(r"at most [0-9.]+ USD$", description(values | {"tuning.maxSteps": 10}))
+    assert re.search(
+        r"at most [0-9.]+ USD$", description(values | {"tuning.maxSteps": 10, "resource.usdPerHour": 3.673})
+    )
 
 
 @pytest.mark.parametrize(

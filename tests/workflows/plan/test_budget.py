@@ -15,6 +15,7 @@ from workflows.errors import InvalidInput
 from workflows.load_plans import load_plans
 from workflows.plan.layers import Layer, merge
 from workflows.plan.model import Plan
+from workflows.plan.nodes import gpu_nodes
 
 PRICE = 3.673
 """USD per hour of the sample's instance type."""
@@ -55,8 +56,36 @@ def test_usd_are_hours_at_the_price_of_the_nodes(tmp_path: Path) -> None:
     assert plan(tmp_path, "{usd: 36.73, hours: 30}").budget_hours == pytest.approx(10)
     assert plan(tmp_path, "{usd: 10}", "resource.usdPerHour=2").budget_hours == 5
     assert plan(tmp_path, "{usd: 10}", site="prices: {Standard_NC24ads_A100_v4: 2.5}").budget_hours == 4
-    spot = plan(tmp_path, "{usd: 4.44}", "nodes.spot=true")
-    assert (spot.resource.usd_per_hour, spot.budget_hours) == (0.444, pytest.approx(10))
+
+
+def test_usd_bound_the_dearest_node_that_the_run_can_get(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Spot nodes and the first instance type can be unavailable."""
+    spot = plan(tmp_path, "{usd: 36.73}", "nodes.spot=true")
+    assert (spot.resource.usd_per_hour, spot.budget_hours) == (PRICE, pytest.approx(10))
+    assert spot.origin("resource.usdPerHour").endswith(": Standard_NC24ads_A100_v4, on demand")
+    two = 'nodes.fallbackInstanceTypes=["Standard_NC48ads_A100_v4"]'
+    fallback = plan(tmp_path, "{usd: 36.73}", two)
+    assert (fallback.resource.usd_per_hour, fallback.budget_hours) == (2 * PRICE, pytest.approx(5))
+    assert fallback.origin("resource.usdPerHour").endswith(": Standard_NC48ads_A100_v4, on demand")
+    assert gpu_nodes(fallback).is_maximum and not gpu_nodes(plan(tmp_path)).is_maximum
+    sets = ["--set", "nodes.spot=true", "--set", two]
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "--rows", "100", *sets]) == 0
+    output = capsys.readouterr().out
+    assert "at most" in output and "which a budget counts" in output
+    assert cli.main(["plan", str(write(tmp_path, GOOD)), "--rows", "100", *sets, "-o", "json"]) == 0
+    estimate = json.loads(capsys.readouterr().out)["estimate"]
+    assert (estimate["maxUsdPerHour"], estimate["spotUsdPerHour"]) == (2 * PRICE, 0.444)
+
+
+def test_a_fallback_without_a_price_has_no_bound(tmp_path: Path) -> None:
+    fallback = 'nodes.fallbackInstanceTypes=["Standard_ND96isr_H200_v5"]'
+    with pytest.raises(InvalidInput) as caught:
+        plan(tmp_path, "{usd: 10}", fallback)
+    problem = next(problem for problem in caught.value.problems if problem.path == "pipeline.budget.usd")
+    assert problem.message == "cannot be compared: the price of Standard_ND96isr_H200_v5 is unknown"
+    assert "prices: {Standard_ND96isr_H200_v5: USD}" in problem.fix
+    priced = plan(tmp_path, "{usd: 90}", fallback, site="prices: {Standard_ND96isr_H200_v5: 90}")
+    assert priced.budget_hours == 1
 
 
 def test_usd_need_a_price(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from argo_run import START, ArgoRun
@@ -16,9 +17,9 @@ from workflows.runs.status import RunStatus
 END = START + timedelta(minutes=100)
 
 
-def run(*, created: bool = True, usd: float | None = 6.0, gpus: int = 1) -> ArgoRun:
+def run(*, created: bool = True, usd: float | None = 6.0, gpus: int = 1, **values: Any) -> ArgoRun:
     result = ArgoRun()
-    nodes = {"gpus": gpus, "usdPerHour": usd, "created": created}
+    nodes = {"gpus": gpus, "usdPerHour": usd, "created": created, **values}
     result.document["metadata"].setdefault("annotations", {})[gpu_time.NODES] = json.dumps(nodes)
     return result
 
@@ -59,9 +60,9 @@ def test_a_running_step_counts_up_to_now() -> None:
     assert usage.minutes("training") == pytest.approx(30)
 
 
-def test_the_outputs_of_trials_are_totals_of_the_run() -> None:
-    """Four trials of ten minutes, of which the second failed: its time is in the total of the third."""
-    status = finished(run(created=False))
+def test_trials_are_summed() -> None:
+    """Four trials of ten minutes on a half of the node, of which the second failed."""
+    status = finished(run(created=False, shares={"tune": 0.5}))
     tune = next(step for step in status.steps if step.key == "tune")
     trials = [
         replace(
@@ -70,15 +71,20 @@ def test_the_outputs_of_trials_are_totals_of_the_run() -> None:
             started=START + timedelta(minutes=10 * number),
             finished=START + timedelta(minutes=10 * number + 10),
             phase="Failed" if number == 1 else "Succeeded",
-            outputs={}
-            if number == 1
-            else {"train-seconds": str(600 * (number + 1)), "load-seconds": str(60 * number)},
+            outputs={} if number == 1 else {"train-seconds": "540", "load-seconds": "60"},
         )
         for number in range(4)
     ]
     usage = gpu_time.usage(replace(status, steps=trials), END)
     assert usage
-    assert (usage.minutes("training"), usage.minutes("loading")) == (pytest.approx(40), pytest.approx(3))
+    assert usage.minutes("training") == pytest.approx((3 * 9 + 10) / 2)
+    assert usage.minutes("loading") == pytest.approx(3 / 2)
+
+
+def test_an_evaluation_on_one_of_two_existing_nodes_is_paid_once() -> None:
+    usage = gpu_time.usage(finished(run(created=False, gpus=2, shares={"evaluate": 0.5})), END)
+    assert usage
+    assert (usage.minutes("training"), usage.minutes("evaluating")) == (pytest.approx(2 * 30), pytest.approx(7))
 
 
 def test_a_pending_step_is_not_paid_on_existing_nodes() -> None:

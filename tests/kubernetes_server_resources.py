@@ -64,6 +64,7 @@ def _table() -> list[Resource]:
         "argoproj.io/v1alpha1": "workflows:Workflow workflowtemplates:WorkflowTemplate cronworkflows:CronWorkflow "
         "clusterworkflowtemplates:ClusterWorkflowTemplate* workflowtaskresults:WorkflowTaskResult "
         "workflowtasksets:WorkflowTaskSet",
+        "jobset.x-k8s.io/v1alpha2": "jobsets:JobSet!",
         "karpenter.sh/v1": "nodepools:NodePool!* nodeclaims:NodeClaim!*",
         "karpenter.azure.com/v1beta1": "aksnodeclasses:AKSNodeClass!*",
         "kaito.sh/v1beta1": "workspaces:Workspace!",

@@ -55,11 +55,16 @@ class KubernetesClient:
     rejections, and ``StepError`` after the last attempt.
     """
 
-    def __init__(self, connection: Connection, sleep: Sleep = time.sleep) -> None:
+    def __init__(self, connection: Connection, sleep: Sleep = time.sleep, retry: RetryPolicy | None = None) -> None:
         self.namespace = connection.namespace
         """Default namespace."""
         self._connection = connection
         self._sleep = sleep
+        self._policy = retry
+
+    def with_retry(self, policy: RetryPolicy) -> KubernetesClient:
+        """Return a client of the same cluster with another number of attempts."""
+        return KubernetesClient(self._connection, self._sleep, policy)
 
     @property
     def host(self) -> str:
@@ -79,6 +84,25 @@ class KubernetesClient:
                 raise _failure("get", "/version", PODS, status, text, response)
 
         self._retry(call)
+
+    def has_kind(self, kind: Kind) -> bool:
+        """Return True if the cluster serves a kind, by API discovery, which every user can read by default.
+
+        Raises:
+            BadInput, StepError: the API server does not respond, or rejects the credentials.
+        """
+        path = f"/apis/{kind.api_version}"
+
+        def call() -> bool:
+            status, text, response = self._send("GET", path, {}, None, "")
+            if status in (403, 404):
+                return False
+            if status != 200:
+                raise _failure("get", path, kind, status, text, response)
+            resources = _document(text, path).get("resources") or []
+            return any(isinstance(item, dict) and item.get("name") == kind.plural for item in resources)
+
+        return self._retry(call)
 
     def get(self, kind: Kind, name: str, namespace: str = "") -> Document | None:
         """Return an object; None if it does not exist.
@@ -210,7 +234,7 @@ class KubernetesClient:
         return self._retry(call)
 
     def _retry(self, call: Callable[[], T]) -> T:
-        policy = RETRY.in_pod()
+        policy = self._policy or RETRY.in_pod()
         try:
             return retry_call(call, policy, log=_log, sleep=self._sleep)
         except TransientError as error:

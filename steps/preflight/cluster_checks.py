@@ -23,6 +23,7 @@ def check(settings: Settings) -> Outcomes:
     else:
         yield from _storage(cluster, settings)
         yield from _namespace_quota(cluster, settings)
+        yield from _job_sets(cluster, settings)
     if settings.provider == "aks":
         yield from _azure(settings)
 
@@ -65,6 +66,15 @@ def _namespace_quota(cluster: KubernetesClient, settings: Settings) -> Outcomes:
             )
         else:
             yield f"ResourceQuota {name} allows {limit} {settings.gpu_resource}, {settings.gpus} requested"
+
+
+def _job_sets(cluster: KubernetesClient, settings: Settings) -> Outcomes:
+    """Check for JobSet if the plan requires it."""
+    from steps.tune import node_job_set
+
+    if settings.job_kind == "jobset" and settings.count > 1:
+        has_kind = cluster.has_kind(node_job_set.JOB_SETS)
+        yield "the cluster has JobSet" if has_kind else node_job_set.not_installed()
 
 
 def _azure(settings: Settings) -> Outcomes:

@@ -11,10 +11,10 @@ from steps.download.settings import NamedInput
 from steps.provision import settings as provision_settings
 from steps.runtime.gpu_time import PARAMETER, BudgetOptions
 from steps.runtime.options import OptionalFolder
-from steps.tune.settings import SubmittedOptions, TrackingOptions, TrackingUri
+from steps.tune.settings import NodeJobOptions, SubmittedOptions, TrackingOptions, TrackingUri
 
 
-class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions, BudgetOptions):
+class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions, NodeJobOptions, BudgetOptions):
     """Check that everything a run needs is available, before anything is created."""
 
     PARAMETERS: ClassVar[Mapping[str, str]] = {

@@ -15,17 +15,18 @@ from typing import Any
 
 from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.claims import CLAIMS
-from steps.kubernetes.client import PODS, Document, Kind
+from steps.kubernetes.client import PODS, Document
 from steps.kubernetes.errors import AlreadyExists
 from steps.runtime import errors, files, termination
 from steps.runtime.errors import StepError
-from steps.tune import node_job
+from steps.runtime.retry import RetryPolicy
+from steps.tune import node_job, node_job_set
 from steps.tune.launcher import TERMINATED, Failure
 from steps.tune.layout import Layout, NodeLost, NodeOutOfMemory, NodesUnavailable
 from steps.tune.node_job import FIRST, GROUP_LABEL, JOB_LABEL
+from steps.tune.node_job_set import JOB_SETS, JOBS, NAMES
 from steps.tune.settings import Settings
 
-JOBS = Kind("batch/v1", "jobs")
 POLL_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 1800.0
 """Time until all pods run: the nodes exist, but a large image is pulled first."""
@@ -47,34 +48,40 @@ class NodePods:
         # All nodes have the same number of processes, also if their instance types differ.
         self.settings = settings.model_copy(update={"processes": layout.processes})
         self.cluster = kubernetes_client.connect()
+        # A poll that waits would hide the failure of a rank: the next one follows soon.
+        self.polls = self.cluster.with_retry(RetryPolicy(max_attempts=1))
         self.own = self._read_own_pod()
         self.group = _group(self.own, settings)
-        self.job = ""
+        self.kind = node_job_set.choose_kind(self.cluster, settings.job_kind)
+        self.kind_name = NAMES[self.kind]
+        self.job = self.warning = ""
         self.polled = self.started = 0.0
         self.are_running = self.have_run = False
 
     def start(self, layout: Layout, oom_retries: int) -> None:
-        """Create the Job of an attempt; first delete those of earlier attempts, also of a lost pod of the step.
+        """Create the Job or JobSet of an attempt; first delete those of earlier ones, also of a lost pod of the step.
 
         Raises:
-            BadInput: The service account has no permission, or the Job is rejected.
+            BadInput: The service account has no permission, or the object is rejected.
             StepError: The API server does not respond.
         """
         self._delete_jobs()
         shared = [claim for claim in node_job.claims(self.own) if self._is_shared(claim)]
         self.job = f"{self.group}-{secrets.token_hex(3)}"
         body = node_job.build_job(self.own, self.job, self.group, self.settings, layout, oom_retries, shared)
-        with suppress(AlreadyExists):  # the response to an earlier attempt was lost: no other Job has this name
-            self.cluster.create(JOBS, body)
+        if self.kind == JOB_SETS:
+            body = node_job_set.build_job_set(body)
+        with suppress(AlreadyExists):  # the response to an earlier attempt was lost: no other object has this name
+            self.cluster.create(self.kind, body)
         self.started, self.are_running = time.monotonic(), False
-        print(f"created Job {self.job}: {layout.nodes - 1} more nodes", flush=True)
+        print(f"created {self.kind_name} {self.job}: {layout.nodes - 1} more nodes", flush=True)
 
     def stop(self) -> None:
-        """Delete the Job, and with it its pods."""
+        """Delete the Job or JobSet, and with it its pods."""
         try:
             self._delete_jobs()
         except StepError as error:
-            # Its pods end without rank 0, and Kubernetes deletes the Job together with this pod.
+            # Its pods end without rank 0, and Kubernetes deletes it together with this pod.
             print(f"warning: {error.message}", flush=True)
 
     def failure(self) -> Failure | None:
@@ -84,17 +91,21 @@ class NodePods:
             return None
         self.polled = now
         try:
-            pods = self.cluster.list(PODS, labels=f"{JOB_LABEL}={self.job}")
-            jobs = self.cluster.list(JOBS, labels=f"{GROUP_LABEL}={self.group}")
+            job_name = node_job_set.job_name(self.kind, self.job)
+            pods = self.polls.list(PODS, labels=f"{JOB_LABEL}={job_name}")
+            jobs = self.polls.list(self.kind, labels=f"{GROUP_LABEL}={self.group}")
         except StepError as error:  # a training does not end because of the API server
-            print(f"warning: {error.message}", flush=True)
+            if error.message != self.warning:  # once, not for each poll
+                print(f"warning: {error.message}", flush=True)
+            self.warning = error.message
             return None
+        self.warning = ""
         found = [failure for pod in pods if (failure := _pod_failure(pod))]
         if found:
             return min(found, key=_precedence)
         job = next((job for job in jobs if job["metadata"]["name"] == self.job), None)
         if job is None or _has_failed(job):
-            return Failure(NodeLost(f"the pods of Job {self.job} are gone"))
+            return Failure(NodeLost(f"the pods of {self.kind_name} {self.job} are gone"))
         return None if self.are_running else self._start_failure(pods, now)
 
     def _start_failure(self, pods: list[Document], now: float) -> Failure | None:
@@ -112,7 +123,7 @@ class NodePods:
             return Failure(StepError(f"pod {name} cannot start: {reason}", f"see kubectl describe pod {name}"))
         if now - self.started < START_TIMEOUT_SECONDS:
             return None
-        what = f"pod {name} is pending: {reason}" if waiting else f"Job {self.job} has {len(pods)} of {expected} pods"
+        what = f"pod {name} is pending: {reason}" if waiting else self._missing(len(pods), expected)
         minutes = f"{START_TIMEOUT_SECONDS / 60:.0f} minutes"
         message = f"not all nodes run after {minutes}: {what}"
         if self.have_run:  # a lost node has no replacement yet
@@ -120,9 +131,15 @@ class NodePods:
         fix = "check quotas and free GPUs, or set a lower resource.count"
         return Failure(NodesUnavailable(message, fix))
 
+    def _missing(self, pods: int, expected: int) -> str:
+        controller = "; is its controller running?" if self.kind == JOB_SETS and not pods else ""
+        return f"{self.kind_name} {self.job} has {pods} of {expected} pods{controller}"
+
     def _delete_jobs(self) -> None:
-        for job in self.cluster.list(JOBS, labels=f"{GROUP_LABEL}={self.group}"):
-            self.cluster.delete(JOBS, job["metadata"]["name"])
+        # An earlier attempt can have created a Job, before JobSet was installed.
+        for kind in dict.fromkeys((self.kind, JOBS)):
+            for job in self.cluster.list(kind, labels=f"{GROUP_LABEL}={self.group}"):
+                self.cluster.delete(kind, job["metadata"]["name"])
         self.job = ""
 
     def _is_shared(self, claim: str) -> bool:

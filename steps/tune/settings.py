@@ -18,7 +18,7 @@ from steps.tune.tracking_tools import ReportTo
 
 NON_ADAPTER_FIELDS = {
     *("work", "dataset", "report_to", "run_name", "tasks", "budget_hours", "stop_after"),
-    *("processes", "sharding", "nodes", "preemptions"),
+    *("processes", "sharding", "nodes", "preemptions", "job_kind"),
 }
 """Settings that do not change the training: its checkpoints are those of any value."""
 SEARCHABLE = ("epochs", "max_steps", "learning_rate", "batch_size", "rank", "alpha", "dropout", "beta", "seed")
@@ -48,7 +48,18 @@ class TrackingOptions(Options):
     credentials come from the environment, as the tool reads it."""
 
 
-class TuneOptions(Options):
+JobKind = Literal["auto", "jobset", "job"]
+
+
+class NodeJobOptions(Options):
+    """Kind of the object with the pods of several nodes."""
+
+    job_kind: JobKind = "auto"
+    """Cluster, with `resource.count` of 2 or more: object that has the pods of the other nodes. jobset: a JobSet,
+    which must be installed; job: an Indexed Job; auto: a JobSet where it is installed, or else a Job."""
+
+
+class TuneOptions(NodeJobOptions):
     """Objective and parallelism of the training (``pipeline.tune``)."""
 
     objective: Literal["sft", "dpo"] = "sft"
@@ -157,6 +168,6 @@ class Result:
     tokens_per_second: float
     """Training throughput, without padding."""
     load_seconds: float = field(default=0.0, compare=False)
-    """Seconds of all attempts and earlier trials of the run until the training: image pull, imports, base model."""
+    """Seconds of all attempts of this step until the training: image pull, imports, base model."""
     train_seconds: float = field(default=0.0, compare=False)
-    """Seconds of all attempts and earlier trials of the run that trained."""
+    """Seconds of all attempts of this step that trained."""

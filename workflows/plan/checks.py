@@ -124,6 +124,8 @@ def warnings(plan: Plan) -> Iterator[Problem]:
         yield Problem("has no effect with objective sft", "pipeline.tune.beta", fix="set objective: dpo")
     if plan.tuning and plan.tuning.sharding == "full" and plan.tuning.processes == 1:
         yield Problem("has no effect with one process", "pipeline.tune.sharding", fix="remove processes: 1")
+    if plan.tuning and plan.tuning.job_kind != "auto" and plan.resource.count == 1:
+        yield Problem("has no effect with one node", "pipeline.tune.jobKind", fix="remove it, or set resource.count")
     if plan.resource.preferred_nodes and nodes.provisions_nodes(plan):
         message = f"has no effect: each run creates its nodes (nodes.provider is {provider})"
         yield Problem(message, "resource.preferredNodes", fix="remove it, or set nodes.provider=existing")

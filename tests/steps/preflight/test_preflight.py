@@ -21,7 +21,7 @@ from registry_fixture import PASSWORD, Answer, Front, Registry, ref
 from steps.models import hub_requests
 from steps.oci import oci_layout, registry
 from steps.oci.oci_layout import Image
-from steps.preflight import data_checks, step
+from steps.preflight import cluster_checks, data_checks, step
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError, combine_errors
@@ -274,6 +274,18 @@ def cluster(cluster: KubernetesServer, tmp_path: Path) -> KubernetesServer:
 
 def put(cluster: KubernetesServer, version: str, kind: str, name: str, **content: Any) -> None:
     cluster.put({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "argotune"}, **content})
+
+
+@pytest.mark.parametrize(("count", "installed", "fails"), [(2, False, True), (2, True, False), (1, False, False)])
+def test_a_required_job_set_must_be_installed(
+    cluster: KubernetesServer, tmp_path: Path, count: int, installed: bool, fails: bool
+) -> None:
+    if not installed:
+        cluster.without("jobset.x-k8s.io")
+    settings = Settings.model_validate({"work": tmp_path, "count": count, "job_kind": "jobset"})
+    outcomes = list(cluster_checks.check(settings))
+    assert any(isinstance(outcome, BadInput) for outcome in outcomes) == fails
+    assert ("the cluster has JobSet" in outcomes) == (installed and count > 1)
 
 
 def test_storage_and_quota_of_a_cluster(cluster: KubernetesServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A fake Job controller and kubelet: the pods of Jobs run until a test ends them."""
+"""Fake controllers of JobSets and Jobs, and kubelet: the pods of Jobs run until a test ends them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from kubernetes_server import KubernetesServer
 Object = dict[str, Any]
 NAMESPACE = "argotune"
 JOB_NAME = "batch.kubernetes.io/job-name"
+JOB_SET_NAME = "jobset.sigs.k8s.io/jobset-name"
 
 
 class JobController:
-    """Creates the pods of each new Job, and deletes those of a deleted one."""
+    """Creates the Jobs of each new JobSet and the pods of each new Job, and deletes those of a deleted one."""
 
     def __init__(self, cluster: KubernetesServer, phase: str = "Running") -> None:
         self.cluster, self.phase = cluster, phase
@@ -22,6 +23,8 @@ class JobController:
         cluster.controllers.append(self.on_event)
 
     def on_event(self, event: str, document: Object) -> None:
+        if document["kind"] == "JobSet" and event == "ADDED":
+            self._create_jobs(document)
         if document["kind"] != "Job":
             return
         if event == "ADDED":
@@ -31,6 +34,15 @@ class JobController:
         elif event == "DELETED":
             for pod in self.pods(document["metadata"]["name"]):
                 self.cluster.drop(pod)
+
+    def groups(self) -> list[Object]:
+        """Return the objects that trainings have created: JobSets, or Jobs of no JobSet."""
+        return [
+            document
+            for plural in ("jobsets", "jobs")
+            for document in self.cluster.all(plural)
+            if JOB_SET_NAME not in document["metadata"].get("labels", {})
+        ]
 
     def pods(self, job: str = "") -> list[Object]:
         """Return the pods of a Job, or of all Jobs."""
@@ -47,6 +59,28 @@ class JobController:
     def set_status(self, status: Object) -> None:
         """Set the status of the first pod."""
         self.cluster.put({**self.pods()[0], "status": status})
+
+    def _create_jobs(self, job_set: Object) -> None:
+        """Create the Jobs of a JobSet as its controller names and labels them (jobset/pkg/controllers)."""
+        name = job_set["metadata"]["name"]
+        owner = {
+            "apiVersion": job_set["apiVersion"],
+            "kind": "JobSet",
+            "name": name,
+            "uid": job_set["metadata"]["uid"],
+        }
+        for replicated in job_set["spec"]["replicatedJobs"]:
+            for index in range(replicated["replicas"]):
+                template = copy.deepcopy(replicated["template"])
+                template["spec"]["template"]["metadata"].setdefault("labels", {})[JOB_SET_NAME] = name
+                metadata = {
+                    "name": f"{name}-{replicated['name']}-{index}",
+                    "namespace": NAMESPACE,
+                    "labels": {JOB_SET_NAME: name},
+                    "ownerReferences": [owner],
+                }
+                job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+                self.cluster.put(job)
 
     def _create_pod(self, job: Object, index: int) -> None:
         template = copy.deepcopy(job["spec"]["template"])

@@ -74,8 +74,16 @@ def own_pod(name: str = NODE) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(params=["Job", "JobSet"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each test runs on a cluster without JobSet, and with it."""
+    return str(request.param)
+
+
 @pytest.fixture
-def jobs(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> JobController:
+def jobs(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, kind: str) -> JobController:
+    if kind == "Job":
+        cluster.without("jobset.x-k8s.io")
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda: connect(lambda seconds: None))
     monkeypatch.setattr(socket, "gethostname", lambda: NODE)
@@ -94,12 +102,16 @@ def error_of(pods: NodePods) -> Any:
     return failure.error
 
 
-def test_pods_are_copies_of_the_first_without_its_volumes(cluster: KubernetesServer, jobs: JobController) -> None:
+def test_pods_are_copies_of_the_first_without_its_volumes(jobs: JobController, kind: str) -> None:
     pods_of(max_length=99, lora_config={"use_dora": True}).start(LAYOUT, 2)
     (job,) = jobs.created
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2
     assert job["spec"]["completionMode"] == "Indexed" and job["spec"]["backoffLimit"] == 0
-    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": NODE, "uid": "pod-uid"}]
+    (group,) = jobs.groups()
+    assert group["kind"] == kind
+    assert group["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Pod", "name": NODE, "uid": "pod-uid"}
+    ]
     template = job["spec"]["template"]
     assert "workflows.argoproj.io" not in str(template["metadata"])
     assert template["metadata"]["labels"]["team"] == "sre"
@@ -140,9 +152,11 @@ def test_a_retry_deletes_what_the_lost_attempt_has_left(cluster: KubernetesServe
     again = pods_of()
     again.start(LAYOUT, 0)
     assert len(jobs.created) == 3
-    assert {job["metadata"]["name"] for job in cluster.all("jobs")} == {again.job, other.job}
+    assert {group["metadata"]["name"] for group in jobs.groups()} == {again.job, other.job}
     again.stop()
-    assert [job["metadata"]["name"] for job in cluster.all("jobs")] == [other.job]
+    assert [group["metadata"]["name"] for group in jobs.groups()] == [other.job]
+    other.stop()
+    assert not jobs.groups() and not cluster.all("jobs") and not jobs.pods()
 
 
 @pytest.mark.parametrize(
@@ -192,12 +206,12 @@ def test_a_drained_pod_has_time_to_save_a_checkpoint() -> None:
 def test_deleted_pods_and_jobs_are_lost_nodes(cluster: KubernetesServer, jobs: JobController) -> None:
     pods = pods_of()
     pods.start(LAYOUT, 0)
-    (job,) = cluster.all("jobs")
+    (group,) = jobs.groups()
     for pod in jobs.pods():
         cluster.drop(pod)
-    cluster.put({**job, "status": {"conditions": [condition("Failed", reason="BackoffLimitExceeded")]}})
+    cluster.put({**group, "status": {"conditions": [condition("Failed", reason="BackoffLimitExceeded")]}})
     assert isinstance(error_of(pods), NodeLost)
-    cluster.drop(job)
+    cluster.drop(group)
     assert isinstance(error_of(pods), NodeLost)
 
 
@@ -233,8 +247,25 @@ def test_an_unavailable_api_server_does_not_end_a_training(
     def fail(*_: Any, **__: Any) -> Any:
         raise TransientError("connection refused")
 
-    monkeypatch.setattr(pods.cluster, "list", fail)
+    monkeypatch.setattr(pods.polls, "list", fail)
     assert pods.failure() is None
+
+
+def test_a_poll_waits_for_no_retry(
+    cluster: KubernetesServer, jobs: JobController, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Meanwhile a rank of this pod can fail."""
+    waits: list[float] = []
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    pods = pods_of()
+    pods.polls._sleep = waits.append
+    pods.start(LAYOUT, 0)
+    capsys.readouterr()
+    for _ in range(2):
+        cluster.faults.fail("500", 1)
+        assert pods.failure() is None and cluster.faults.happened and not pods.are_running
+    assert capsys.readouterr().out.count("warning: ") == 1
+    assert pods.failure() is None and pods.are_running and not waits
 
 
 def test_a_pod_is_found_by_the_beginning_of_a_long_name(
@@ -259,7 +290,7 @@ def test_a_lost_response_to_the_creation_is_no_failure(
 
     monkeypatch.setattr(pods.cluster, "create", create_twice)
     pods.start(LAYOUT, 0)
-    assert [job["metadata"]["name"] for job in cluster.all("jobs")] == [pods.job]
+    assert [group["metadata"]["name"] for group in jobs.groups()] == [pods.job]
 
 
 def test_a_text_that_no_argument_can_hold_is_rejected() -> None:
@@ -344,8 +375,9 @@ def test_other_nodes_end_without_the_first(monkeypatch: pytest.MonkeyPatch) -> N
     assert failures[-1] and isinstance(failures[-1].error, NodeLost)
 
 
-def test_a_pod_without_permission_names_the_role(cluster: KubernetesServer, jobs: JobController) -> None:
-    cluster.forbidden.add(("create", "jobs"))
-    with pytest.raises(BadInput, match="cannot create jobs"):
+def test_a_pod_without_permission_names_the_role(cluster: KubernetesServer, jobs: JobController, kind: str) -> None:
+    plural = f"{kind.lower()}s"
+    cluster.forbidden.add(("create", plural))
+    with pytest.raises(BadInput, match=f"cannot create {plural}"):
         pods_of().start(LAYOUT, 0)
     assert not jobs.created

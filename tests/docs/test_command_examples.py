@@ -1,14 +1,12 @@
-"""Examples of the command line reference and README.md that need only files: each is run on a Workspace.
-
-The examples of a run (`run`, `logs`, `chat`...) are those of docs/START.md, which a slow test runs.
-"""
+"""Examples of the command line reference and README.md that need no cluster: each is run on a Workspace."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,22 +16,36 @@ import doc_runner
 import pytest
 from doc_blocks import ROOT, blocks, commands, split_commands
 
-COMMANDS = {"validate", "schema", "plan", "preflight", "compile", "lint", "preview", "presets", "completion"}
+FILE_COMMANDS = {"validate", "schema", "plan", "preflight", "compile", "lint", "preview", "presets", "completion"}
 """Commands that need neither a run nor a cluster."""
-ELSEWHERE = ("--cluster", "--kube", "presets add")
-"""Flags and commands that need a cluster or the model hub."""
+RUN_COMMANDS = ("ls", "status", "logs", "report", "chat", "stop")
+"""Commands about a local run, in an order in which they work."""
+RUN = "oncall-x7k2m"
+"""Name of the run in the examples."""
+ELSEWHERE = (
+    " --cluster",
+    " --kube",
+    "presets add",
+    " -A ",
+    " -l ",
+    "-terminate",
+    "ls --watch",
+    " NAME",
+    "workspace-x7k2m",
+)
+"""Parts of commands that need a cluster, the model hub, Ctrl-C, or a name."""
 PIPE = re.compile(r"\| (argo|kubectl) [^|]*$")
 EXAMPLE = ROOT / "examples" / "smollm2_135m_retraining.yaml"
 DATA = ROOT / "examples" / "data"
 Prepared = tuple[Path, dict[str, str]]
 
 
-def examples() -> dict[str, list[str]]:
-    """Return the lines to run, by command; a line that is in the reference and in README.md counts once."""
+def examples(commands: Collection[str]) -> dict[str, list[str]]:
+    """Return the lines to run of some commands, by command; a line of both reference and README.md counts once."""
     found: dict[str, list[str]] = {}
     for line in dict.fromkeys(PIPE.sub("", line.partition("  #")[0]).strip() for line in _lines()):
         names = [words[words.index("argotune") + 1] for words in split_commands(line) if "argotune" in words]
-        if names and COMMANDS.issuperset(names) and not any(text in line for text in ELSEWHERE):
+        if names and set(commands).issuperset(names) and not any(text in line for text in ELSEWHERE):
             found.setdefault(names[-1], []).append(line)
     return found
 
@@ -83,12 +95,34 @@ def prepared(data_server: str, tmp_path_factory: pytest.TempPathFactory) -> Prep
 
 
 def test_each_command_that_needs_only_files_has_an_example():
-    assert set(examples()) == COMMANDS
+    assert set(examples(FILE_COMMANDS)) == FILE_COMMANDS
 
 
 # A preview starts the libraries of the model three times; docs/START.md has a fourth, in a test that is not slow.
-@pytest.mark.parametrize("command", [*sorted(COMMANDS - {"preview"}), pytest.param("preview", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command", [*sorted(FILE_COMMANDS - {"preview"}), pytest.param("preview", marks=pytest.mark.slow)]
+)
 def test_examples_run_as_written(command: str, prepared: Prepared):
     folder, environment = prepared
-    script = "".join(f"echo {shlex.quote(line)}\n{line}\n" for line in examples()[command])
-    doc_runner.run_script("docs/CLI.md", script, folder, environment)
+    doc_runner.run_script("docs/CLI.md", _script(examples(FILE_COMMANDS)[command]), folder, environment)
+
+
+@pytest.mark.slow
+def test_examples_of_a_run(tmp_path: Path):
+    environment = doc_runner.prepare(tmp_path) | {"BROWSER": "true"}
+    start = [block for block in blocks("docs/START.md") if block.file or "rows" in block.script]
+    (tmp_path / "workspace.yaml").write_text(start[1].text)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "alice").write_text("a-key-that-this-server-does-not-need")
+    lines = examples(RUN_COMMANDS)
+    assert set(lines) == set(RUN_COMMANDS)
+    run = f"argotune run workspace.yaml --name {RUN} --volume rows=rows\n"
+    script = start[0].script + run + _script(line for command in RUN_COMMANDS for line in lines[command])
+    try:
+        doc_runner.run_script("docs/CLI.md", script, tmp_path, environment)
+    finally:
+        subprocess.run(["argotune", "stop", "--all"], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+
+
+def _script(lines: Iterable[str]) -> str:
+    return "".join(f"echo {shlex.quote(line)}\n{line}\n" for line in lines)

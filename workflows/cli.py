@@ -25,6 +25,7 @@ COMMANDS = {
     "compile": "Print the Argo Workflow of a Workspace",
     "lint": "Check Argo Workflows, templates and CronWorkflows offline",
     "preview": "Preview formatted training rows and data warnings",
+    "tune-bench": "Measure the tuning speed of this machine",
     "run": "Run a Workspace or a compiled Workflow locally",
     "submit": "Submit a Workspace to a cluster",
     "status": "Show the status of runs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -91,6 +92,15 @@ def cores() -> int:
         quota, period = (CGROUP / "cpu.max").read_text().split()
         usable = min(usable, max(1, int(quota) // int(period)))  # "max" is not a number: no limit
     return usable
+
+
+def processor() -> str:
+    """Return the model of the processor; its architecture if the system does not say."""
+    with suppress(OSError):
+        names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if names:
+            return str(names[0]).strip()
+    return platform.processor() or platform.machine()
 
 
 def physical_cores() -> int:

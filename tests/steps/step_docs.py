@@ -20,9 +20,9 @@ STEPS = sorted(file.parent.name for file in (ROOT / "steps").glob("*/settings.py
 INTRODUCTION = """\
 # Steps
 
-Each pod of a Workflow runs one step; `preview` is for `argotune preview` only. To run a step yourself, use
-`python -m steps.NAME FLAGS`, with lists and maps as JSON. A step prints its output parameters, and writes one file per
-parameter to the directory `ARGOTUNE_OUTPUTS`.
+Each pod of a Workflow runs one step; `preview` and `tune_bench` are for `argotune preview` and `argotune tune-bench`
+only. To run a step yourself, use `python -m steps.NAME FLAGS`, with lists and maps as JSON. A step prints its output
+parameters, and writes one file per parameter to the directory `ARGOTUNE_OUTPUTS`.
 
 This page is generated from `steps/*/settings.py` by
 `ARGOTUNE_REGENERATE=1 pytest tests/steps/test_step_docs.py`.

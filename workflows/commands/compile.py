@@ -33,13 +33,20 @@ EXAMPLES = """Examples:
 KINDS = ("workflow", "template", "cluster-template", "cron")
 
 
-def add_arguments(parser: argparse.ArgumentParser, output: bool = True) -> None:
-    """Declare the flags that all commands with a Workspace share; ``output``: those of ``argotune compile`` only."""
+def add_arguments(parser: argparse.ArgumentParser, output: bool = True, *, optional: bool = False) -> None:
+    """Declare the flags that all commands with a Workspace share.
+
+    Args:
+        parser: the parser of the command.
+        output: declare those of ``argotune compile`` too.
+        optional: the file can be omitted.
+    """
     text = "Workspace file (YAML) or directory of files, or - for standard input"
     if output:
         parser.add_argument("files", metavar="FILE", nargs="+", help=text)
     else:
-        parser.add_argument("file", metavar="FILE", nargs="+", action=_Files, help=text)
+        count = "*" if optional else "+"
+        parser.add_argument("file", metavar="FILE", nargs=count, action=_Files, help=text)
     parser.add_argument(
         "--set",
         action="append",

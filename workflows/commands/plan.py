@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workflows.estimate.measured_speed import LocalTime
+    from workflows.plan.model import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON)."""
+    """Print the plan of each Workspace in the file, and its estimate (``estimate`` in JSON).
+
+    If ``argotune tune-bench`` has measured this machine with the plan's settings, the hours of a local run come from
+    that (``local`` in JSON).
+    """
     from steps.runtime.redaction import redact
     from workflows import estimate as estimates
+    from workflows.estimate import show_local
     from workflows.load_plans import load_plans
     from workflows.plan import site
     from workflows.plan.layers import as_dict
@@ -33,13 +42,29 @@ def run(args: argparse.Namespace) -> int:
         if estimated and args.rows:  # without rows, loading the plan has compared
             for warning in estimates.budget_warnings(plan, estimated):
                 print(f"warning: {args.file}: {warning}", file=sys.stderr)
+        local = _local_time(plan, args.rows) if estimated else None
         if args.output == "json":
             content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
+            content |= {"local": show_local.as_dict(local)} if local else {}
             print(json.dumps(redact(content), indent=2, ensure_ascii=False))
         else:
             _table([(path, _short(redact(value)), origin) for path, value, origin in plan.values()])
             print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a custom pod")
+            if local:
+                print(f"\n{show_local.as_text(local.speed, local)}")
     return 0
+
+
+def _local_time(plan: Plan, rows: int | None) -> LocalTime | None:
+    """Return the hours of a local run; None if its speed was not measured."""
+    from workflows.compile import settings
+    from workflows.estimate import measured_speed
+    from workflows.runner import volumes
+
+    if not plan.tuning:
+        return None
+    speed = measured_speed.read(volumes.home(), settings.tune_bench(plan))
+    return measured_speed.local_time(speed, plan, rows) if speed else None
 
 
 def _count(text: str) -> int:

@@ -30,6 +30,7 @@ from steps.rollout.settings import Settings as Rollout
 from steps.runtime.options import Options
 from steps.runtime.validation_messages import describe
 from steps.tune.settings import Settings as Tune
+from steps.tune_bench.settings import Settings as TuneBench
 from workflows.compile import volumes
 from workflows.compile.volumes import (
     ADAPTER_SECRET,
@@ -149,6 +150,12 @@ def preview(plan: Plan, rows: int) -> Preview:
         **{"model_config": tuning.model_config_},
         rows=rows,
     )
+
+
+def tune_bench(plan: Plan) -> TuneBench:
+    """Return the settings of tune_bench, which is no step of a run: those of tune that its speed depends on."""
+    tuning = required(plan.tuning)
+    return _build(TuneBench, plan.model, tuning, work=WORK, model=plan.model.repository, nodes=plan.resource.count)
 
 
 def check(plan: Plan) -> Check:

@@ -1,0 +1,1 @@
+"""The tune_bench step: measure the tuning speed of this machine."""

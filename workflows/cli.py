@@ -38,6 +38,7 @@ COMMANDS = {
     "rollback": "Roll back to the previous release, or remove the canary",
     "gc": "List GPU nodes created by runs and delete orphaned ones",
     "chat": "Send a question to a served adapter",
+    "bench": "Measure the speed of a served model",
     "port-forward": "Reach a model that a cluster serves from this machine",
     "presets": "List the models that can be tuned and served",
     "completion": "Print the completion script of a shell",

@@ -67,7 +67,16 @@ def fetch_tokenizer(preset: str = "", model: str = "", revision: str = "") -> An
     Raises:
         BadInput, StepError: As ``fetch_model``.
     """
-    return load_tokenizer(_fetch(preset, model, revision, whole=False).folder)
+    return load_tokenizer(fetch_tokenizer_folder(preset, model, revision))
+
+
+def fetch_tokenizer_folder(preset: str = "", model: str = "", revision: str = "") -> Path:
+    """Return a directory with the files of the base model's tokenizer; weights are not downloaded from the hub.
+
+    Raises:
+        BadInput, StepError: As ``fetch_model``.
+    """
+    return _fetch(preset, model, revision, whole=False).folder
 
 
 def load_base(

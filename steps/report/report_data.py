@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from steps.report.gpu_usage import GpuUsage
+from steps.serving.benchmark_result import Benchmark
 
 STEPS = (
     "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "prune",
@@ -162,6 +163,8 @@ class ReportData:
     """Limit of the GPU time in hours; 0: none."""
     trials: tuple[TrialRun, ...] = ()
     """Trials of a search, in the order of the plan."""
+    benchmark: Benchmark | None = None
+    """Result of ``argotune bench``; None without one."""
 
     @property
     def name(self) -> str:

@@ -61,6 +61,7 @@ def render_page(data: ReportData) -> str:
         lineage=_lineage(data),
         steps=list(_steps(data)),
         gpu_rows=gpu_rows(data),
+        benchmark=_benchmark(data),
         setting_groups=_setting_groups(data),
         **evaluation_context(data),
     )  # fmt: skip
@@ -195,6 +196,23 @@ def _steps(data: ReportData) -> Iterator[list[str]]:
     for step in data.steps.values():
         started = step.started.astimezone(UTC).strftime("%d %b %H:%M:%S") if step.started else DASH
         yield [step.name, started, format_duration(step.seconds)]
+
+
+def _benchmark(data: ReportData) -> list[list[str]]:
+    """Return the rows of the benchmark's table; empty without a benchmark."""
+    found = data.benchmark
+    if found is None:
+        return []
+    return [
+        ["Output tokens/s", format_number(found.output_tokens_per_second)],
+        ["Tokens/s, with prompts", format_number(found.total_tokens_per_second)],
+        ["Requests/s", format_number(found.requests_per_second)],
+        ["Time to first token, median", f"{format_number(found.first_token_ms)} ms"],
+        ["Time to first token, 99th percentile", f"{format_number(found.first_token_p99_ms)} ms"],
+        ["Requests", f"{found.requests} answered, {found.failed} failed, {found.concurrency} at a time"],
+        ["Tokens of a request", f"{found.input_tokens} prompt, {found.output_tokens} answer"],
+        ["Model, date", f"{found.model}, {found.date}"],
+    ]
 
 
 def _setting_groups(data: ReportData) -> dict[str, list[Setting]]:

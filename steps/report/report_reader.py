@@ -31,6 +31,7 @@ from steps.report.settings import Settings
 from steps.runtime import gpu_time
 from steps.runtime.json_text import parse_json
 from steps.runtime.redaction import redact
+from steps.serving import benchmark_result
 from steps.tune.tracking_tools import TOOLS
 
 SCORES = {"exact_match": "Exact match", "rouge_l": "ROUGE-L"}
@@ -63,6 +64,7 @@ def read_run(settings: Settings) -> ReportData:
         gpu=read_usage(attempts, nodes),
         budget_hours=settings.budget_hours,
         trials=trials,
+        benchmark=benchmark_result.read(settings.work),
     )
 
 

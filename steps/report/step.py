@@ -21,16 +21,20 @@ def report(settings: Settings) -> Result:
     The report names missing and damaged files; the step fails only if it cannot write the report.
     """
     data = report_reader.read_run(settings)
-    path = settings.work / "report" / "report.html"
-    page = report_page.render_page(data)
-    files.write_text(path, page)
-    result = _result(data, path)
-    # Escaped, since texts of others can have what UTF-8 cannot.
-    files.write_text(path.with_suffix(".json"), json.dumps(_summary(data, result), indent=2) + "\n")
+    path = write_files(settings, data)
     if settings.artifact and argo_template.has_artifact_repository():
-        files.write_text(settings.artifact, page)
+        files.write_text(settings.artifact, path.read_text())
     print("\n".join(summary_lines(data, path)), flush=True)
-    return result
+    return _result(data, path)
+
+
+def write_files(settings: Settings, data: ReportData) -> Path:
+    """Write HTML and JSON; return the path of the HTML."""
+    path = settings.work / "report" / "report.html"
+    files.write_text(path, report_page.render_page(data))
+    # Escaped, since texts of others can have what UTF-8 cannot.
+    files.write_text(path.with_suffix(".json"), json.dumps(_summary(data, _result(data, path)), indent=2) + "\n")
+    return path
 
 
 def _result(data: ReportData, path: Path) -> Result:
@@ -52,7 +56,8 @@ def _summary(data: ReportData, result: Result) -> dict[str, Any]:
     """Return the content of ``report.json``: the outcome of the run, and its GPU time (minutes, USD)."""
     outcome = {"name": data.name, "status": data.status, **dataclasses.asdict(result)}
     gpu = {**data.gpu.as_dict(), "budget_hours": data.budget_hours} if data.gpu else None
-    return {**outcome, "seconds": data.busy_seconds, "gpu": gpu}
+    performance = {"performance": {"metrics": data.benchmark.metrics}} if data.benchmark else {}
+    return {**outcome, "seconds": data.busy_seconds, "gpu": gpu, **performance}
 
 
 def summary_lines(data: ReportData, path: Path) -> list[str]:
@@ -71,6 +76,7 @@ def summary_lines(data: ReportData, path: Path) -> list[str]:
         "GPU time": str(data.gpu) if data.gpu else "",
         "image": _image(data),
         "endpoint": data.value("rollout", "endpoint"),
+        "benchmark": str(data.benchmark or ""),
         "failed": _failures(data),
         "report": str(path),
     }

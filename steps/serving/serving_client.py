@@ -131,6 +131,18 @@ def list_models(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep, 
     return _retry(request_models, address, timeout, sleep)
 
 
+def get_context(address: str, timeout: float = 20.0, api_key: str = "") -> int:
+    """Return the context of the base model in tokens, 0 if it is not reported; vLLM's entry of an adapter has none."""
+    import requests
+
+    try:
+        with session(api_key) as client:
+            listed = client.get(f"{address}/v1/models", timeout=timeout).json()["data"]
+        return next((length for item in listed if isinstance(length := item.get("max_model_len"), int)), 0)
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError):
+        return 0
+
+
 def get_server_kind(address: str, timeout: float = 20.0, sleep: Sleep = time.sleep) -> str:
     """Return the kind that a server reports, ``vllm`` or ``transformers``; ``unknown`` if it reports none.
 

@@ -119,6 +119,10 @@ class KubernetesWorkflows(Workflows):
         """PATCH ``spec.shutdown``, as ``argo stop`` and ``argo terminate`` do."""
         self._patch(name, {"spec": {"shutdown": "Terminate" if terminate else "Stop"}})
 
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        """PATCH the annotations of a Workflow."""
+        self._patch(name, {"metadata": {"annotations": dict(annotations)}})
+
     def set_outputs(self, name: str, node_id: str, values: Mapping[str, str], message: str) -> None:
         """PATCH the node, as ``argo node set`` does; retried if the controller changed it at the same time."""
         request = self._request("patch", "workflows", name)

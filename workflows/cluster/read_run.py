@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from steps.runtime import termination
+from steps.serving import benchmark_result
 from workflows.cluster.nodes import Node, parse_time, pod_name, read_nodes
 from workflows.runs import gpu_time
-from workflows.runs.status import NONE, TUNE_SECONDS, RunStatus
+from workflows.runs.status import BENCHMARK, NONE, TUNE_SECONDS, RunStatus
 from workflows.runs.step import EXIT_PREFIX, Attempt, Step
 
 _NO_RETRY = ("No more retries left", "retryStrategy.expression evaluated to false")
@@ -36,6 +37,7 @@ def read_run(workflow: Mapping[str, Any]) -> RunStatus:
         progress=str(status.get("progress") or ""),
         expected_tune_seconds=_expected_seconds(metadata),
         gpu_nodes=gpu_time.nodes_from_annotations(metadata.get("annotations") or {}),
+        benchmark=benchmark_result.from_text(str((metadata.get("annotations") or {}).get(BENCHMARK, ""))),
         created=parse_time(metadata.get("creationTimestamp")),
         started=parse_time(status.get("startedAt")),
         finished=parse_time(status.get("finishedAt")),

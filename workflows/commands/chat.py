@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     question = sys.stdin.read() if args.question == "-" else args.question
     if not args.cluster:
         running = _local_server(args)
-        return _ask(running.endpoint, running.models, question, args, _api_key(args, running.api_keys))
+        return _ask(running.endpoint, running.models, question, args, read_api_key(args, running.api_keys))
     if args.run:
         raise InvalidInput(Problem("--run cannot be combined with --cluster", fix="pass one of them"))
     from workflows.commands import port_forward
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     with port_forward.reach(args.cluster, args.namespace) as address:
         from steps.serving import serving_client
 
-        key = _api_key(args)
+        key = read_api_key(args)
         models = serving_client.list_models(address, sleep=time.sleep, api_key=key)
         return _ask(address, models, question, args, key)
 
@@ -82,15 +82,25 @@ def _local_server(args: argparse.Namespace) -> Server:
     return running
 
 
-def _ask(address: str, models: list[str], question: str, args: argparse.Namespace, key: str) -> int:
-    """Print the answer of a model, by default of the first adapter: the base model is the first of all."""
-    from steps.runtime.errors import StepError
-    from steps.serving import serving_client
+def select_model(name: str | None, models: list[str]) -> str:
+    """Return a served model, by default the first adapter: the base model is the first of all.
 
-    model = args.model or models[min(1, len(models) - 1)]
+    Raises:
+        InvalidInput: the model is not served.
+    """
+    model = name or models[min(1, len(models) - 1)]
     if model not in models:
         fix = f"use one of {', '.join(models)}"
         raise InvalidInput(Problem(f"model {model!r} is not served", "--model", fix=fix))
+    return model
+
+
+def _ask(address: str, models: list[str], question: str, args: argparse.Namespace, key: str) -> int:
+    """Print the answer of a model."""
+    from steps.runtime.errors import StepError
+    from steps.serving import serving_client
+
+    model = select_model(args.model, models)
     try:
         answer = serving_client.complete(address, model, question, args.max_tokens, timeout=600, api_key=key)
         print(terminal.escape(answer) if sys.stdout.isatty() else answer)
@@ -99,7 +109,7 @@ def _ask(address: str, models: list[str], question: str, args: argparse.Namespac
     return 0
 
 
-def _api_key(args: argparse.Namespace, folder: str = "") -> str:
+def read_api_key(args: argparse.Namespace, folder: str = "") -> str:
     """Return the key of ``--api-key-file``, of the environment, or of a run's folder of keys."""
     from steps.serving import api_keys
 

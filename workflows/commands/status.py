@@ -111,6 +111,8 @@ def _print_tables(status: RunStatus, *, wide: bool) -> None:
         print("\n" + "\n".join(table.lines([table.STEPS, *table.step_rows(status, moment)])))
     if wide and (gpu := table.gpu_rows(status, moment)):
         print("\n" + "\n".join(table.lines([table.GPU_TIME, *gpu])))
+    if status.benchmark:
+        print(f"\nbenchmark: {status.benchmark}")
     if status.message and not status.verdict and status.phase != "Succeeded":
         print(terminal.escape(f"{status.name}: {status.message}"), file=sys.stderr)
 

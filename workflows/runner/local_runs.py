@@ -8,11 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from steps.serving import benchmark_result
 from workflows.errors import InvalidInput
 from workflows.runner import state as states
 from workflows.runner.outcome import status_from_state
 from workflows.runs.status import LATEST, LOCAL, WORKSPACE_LABEL, RunStatus
 
+WORK = Path("volumes", "work")
+"""Work folder of the steps in the folder of a run."""
 INTERRUPTED = "Interrupted"
 """Phase of a run that was not finished by its runner, which has ended."""
 
@@ -29,7 +32,12 @@ class LocalRun:
     @property
     def report(self) -> Path:
         """The report, which the exit handler writes."""
-        return self.folder / "volumes" / "work" / "report" / "report.html"
+        return self.work / "report" / "report.html"
+
+    @property
+    def work(self) -> Path:
+        """The work folder of the steps."""
+        return self.folder / WORK
 
     @property
     def is_active(self) -> bool:
@@ -59,7 +67,9 @@ def read_run(folder: Path) -> LocalRun:
     """
     # The runner first: if it ends in between, the state is the final one.
     runner = states.runner_of(folder)
-    status = replace(status_from_state(states.read(folder)), where=LOCAL, workspace=_workspace(folder))
+    benchmark = benchmark_result.read(folder / WORK)
+    status = status_from_state(states.read(folder))
+    status = replace(status, where=LOCAL, workspace=_workspace(folder), benchmark=benchmark)
     if not runner and not status.is_ended:
         status = replace(
             status, phase=INTERRUPTED, message="its runner has ended; resume it with argotune run FILE --resume"

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from steps.report.gpu_usage import GpuNodes
+from steps.serving.benchmark_result import Benchmark
 from workflows.argo import exit_codes
 from workflows.argo.phase import Phase
 from workflows.errors import Cancelled, GateFailed, gate_failure_message
@@ -36,6 +37,8 @@ UNSCHEDULABLE = "Unschedulable"
 """Beginning of Argo's message for a pod that no node can run."""
 TUNE_SECONDS = "argotune.dev/expected-tune-seconds"
 """Annotation with the estimate of the training's time."""
+BENCHMARK = "argotune.dev/benchmark"
+"""Annotation of a Workflow with the last benchmark of its endpoint."""
 CLUSTER, LOCAL = "cluster", "local"
 ENDED = (Phase.SUCCEEDED, Phase.FAILED, Phase.ERROR, Phase.CANCELLED)
 
@@ -69,6 +72,8 @@ class RunStatus:
     """Key of the step that the local runner found to be the root failure; empty: the first step that failed."""
     time_limit_reached: bool = False
     stopped: bool = False
+    benchmark: Benchmark | None = None
+    """Result of the last ``argotune bench`` of its endpoint."""
     stop_reason: str = ""
     """Message of the time limit or of the stop; empty: a standard one."""
 

@@ -142,6 +142,7 @@ def as_data(run: RunStatus) -> dict[str, Any]:
         "startedAt": _format_time(run.started),
         "finishedAt": _format_time(run.finished),
         "gpu": usage.as_dict() if (usage := gpu_time.usage(run, now())) else None,
+        "performance": {"metrics": run.benchmark.metrics} if run.benchmark else None,
         "steps": [_step_data(step) for step in run.steps],
     }
 

@@ -43,7 +43,7 @@ class Rule:
     """Reason and fix, if values other than ``accepted`` have no effect."""
 
 
-BENCH = "run vllm bench serve against the endpoint after the rollout"
+BENCH = "run argotune bench NAME after the rollout"
 STREAMING = (
     "weights are read from the models volume, not streamed",
     "remove it; storage.modelsClaim of the site profile names the volume",

@@ -7,16 +7,15 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy
 from real_cluster import Cluster
 from safetensors.numpy import save_file
+from small_pods import small_pod
 
 from steps.oci import reference
 from steps.oci.oci_layout import build_image
 from steps.oci.registry import push_image
-from workflows.version import VERSION
 
 RANK, HIDDEN, LAYERS = 4, 576, 30
 """Shape of the adapters, and of SmolLM2-135M."""
@@ -86,7 +85,7 @@ class Client:
         """Create the pod."""
         address = f"http://{self.service}.{self.cluster.namespace}.svc"
         words = ["lists"] if self.lists else []
-        self.cluster.apply(_pod(self.pod, ["python", "-c", CLIENT, address, self.model, str(self.count), *words]))
+        self.cluster.apply(small_pod(self.pod, ["python", "-c", CLIENT, address, self.model, str(self.count), *words]))
         return self
 
     def finish(self) -> Counter[str]:
@@ -105,17 +104,3 @@ class Client:
     def delete(self) -> None:
         """Delete the pod."""
         self.cluster.kubectl("delete", "pod", self.pod, "--grace-period=0", "--force")
-
-
-def _pod(name: str, command: list[str]) -> dict[str, Any]:
-    """Return a pod that Pod Security "restricted" admits."""
-    container = {
-        "name": "client",
-        "image": f"ghcr.io/argotune/control:{VERSION}",
-        "imagePullPolicy": "IfNotPresent",
-        "command": command,
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    security = {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"restartPolicy": "Never", "securityContext": security, "containers": [container]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}

@@ -19,12 +19,9 @@ from typing import IO
 
 from steps.oci.oci_layout import Blob, Image
 from steps.runtime.errors import BadInput
+from steps.runtime.unpacked_size import MAX_RATIO, max_unpacked_bytes
 
 DATA = "data"
-MAX_RATIO = 200
-"""Maximum of unpacked bytes per byte of a gzip layer, which can reach 1032; text reaches 10 to 50."""
-MIN_UNPACKED_BYTES = 256 * 1024 * 1024
-"""Unpacked bytes that every layer is allowed to have."""
 MAX_DEPTH = 100
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -61,7 +58,7 @@ def _open_layer(path: Path) -> Iterator[tarfile.TarFile]:
             with tarfile.open(fileobj=file, mode="r|") as tar:
                 yield tar
             return
-        limit = max(MIN_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)
+        limit = max_unpacked_bytes(path.stat().st_size)
         with _LimitedGzip(file, limit) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as tar:
             yield tar
 

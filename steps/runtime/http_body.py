@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import requests
 
 from steps.runtime import speed
+from steps.runtime.unpacked_size import MAX_RATIO, max_unpacked_bytes
 
 MAX_IGNORED_BYTES = 64 * 1024
 """Bytes of a body without use that are read so that the connection can be used again."""
@@ -23,13 +24,17 @@ def iter_body(response: requests.Response, *, decode: bool = False) -> Iterator[
     """Yield the bytes of a streamed body as they arrive; with ``decode`` those of a compressed body, unpacked.
 
     Raises:
+        BodyTooLarge: it unpacks to more than ``max_unpacked_bytes`` of what has arrived.
         requests.RequestException, urllib3.exceptions.HTTPError: the connection was lost.
         TransientError: less than the minimum speed.
     """
-    guard = speed.SpeedGuard(speed.MIN_SPEED)
+    guard, length = speed.SpeedGuard(speed.MIN_SPEED), 0
     # read1: iter_content waits for a whole chunk, so that a slow server would never be noticed.
     while data := response.raw.read1(DECODED_CHUNK if decode else CHUNK, decode_content=decode):
         guard.add(len(data))
+        length += len(data)
+        if decode and length > max_unpacked_bytes(response.raw.tell()):
+            raise BodyTooLarge(f"the body unpacks to more than {MAX_RATIO} times its size")
         yield data
 
 

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from steps.data.locations.remote_file import Content, FileChanged, FileState
 from steps.runtime import connection_failure, hosts
 from steps.runtime.errors import BadInput, TransientError
-from steps.runtime.http_body import iter_body
+from steps.runtime.http_body import BodyTooLarge, iter_body
 from steps.runtime.retry import retry_after
 
 TIMEOUTS = (15, 60)  # seconds to connect, and between bytes
@@ -65,6 +65,9 @@ class HttpFile:
             raise TransientError(f"a host name does not resolve: {error.strerror}") from error
         except (requests.RequestException, HTTPError) as error:
             raise self._connection_error(error) from error
+        except BodyTooLarge as error:
+            fix = "check the server, or let it send the file without Content-Encoding"
+            raise BadInput(f"{self.shown}: {error}", fix) from error
 
     def _content(self, response: requests.Response, offset: int, known: FileState) -> Content:
         status = response.status_code

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import os
 import random
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from certificates import write_certificate
 from parquet_server import Fault, ParquetServer
+from scripted_server import ScriptedServer, response
 
 from steps.data.locations import http_file
 from steps.download import transfer
 from steps.download.fetch import delete_downloads, fetch_all
-from steps.runtime import hosts
+from steps.runtime import hosts, unpacked_size
 from steps.runtime.errors import BadInput, StepError
 
 BODY = random.Random(7).randbytes(3_000_000)
@@ -54,6 +57,20 @@ def test_redirects_are_followed(tmp_path, parquet_server: ParquetServer) -> None
     parquet_server.redirect("/c", "/store/x.parquet?sig=1")
     parquet_server.redirect("/b", f"{parquet_server.url}/c")
     assert get(tmp_path, parquet_server.redirect("/a.parquet?download=true", "b")) == [BODY]
+
+
+def test_an_encoded_body_that_unpacks_to_too_much_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacked_size, "MIN_UNPACKED_BYTES", 1_000_000)
+    bodies = {"/text": BODY, "/bomb": bytes(3_000_000)}
+
+    def respond(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+        return response(gzip.compress(bodies[target]), headers={"Content-Encoding": "gzip"})
+
+    with ScriptedServer(respond) as server:
+        assert get(tmp_path, f"{server.url}/text") == [BODY]
+        with pytest.raises(BadInput, match="/bomb: the body unpacks to more than 200 times its size"):
+            get(tmp_path, f"{server.url}/bomb")
+    assert sum(path.stat().st_size for path in tmp_path.glob("*bomb*")) < 2_000_000
 
 
 def test_redirect_loop_fails(tmp_path, parquet_server: ParquetServer) -> None:

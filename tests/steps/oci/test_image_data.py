@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.oci import image_data, oci_layout
+from steps.oci import oci_layout
 from steps.oci.image_data import unpack_data
 from steps.oci.oci_layout import Image
+from steps.runtime import unpacked_size
 from steps.runtime.errors import BadInput
 
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -180,7 +181,7 @@ def test_no_name_writes_or_deletes_outside(entries: list[Entry], split: int) -> 
 
 
 def test_a_layer_that_unpacks_to_too_much_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_data, "MIN_UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr(unpacked_size, "MIN_UNPACKED_BYTES", 1_000_000)
     bomb = gzip.compress(tar_of(("data/a", bytes(20_000_000))))
     with pytest.raises(BadInput, match="unpacks to more than"):
         unpacked(tmp_path, (DOCKER_LAYER, bomb))

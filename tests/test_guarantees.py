@@ -144,6 +144,7 @@ FILES = (
     ("a layer or body that unpacks to too much", "rejected", {
         "oci/test_image_data": ["test_a_layer_that_unpacks_to_too_much_is_rejected"],
         "oci/test_registry_auth": ["test_bodies_are_not_unpacked", "test_a_token_response_is_limited"],
+        "download/test_fetch": ["test_an_encoded_body_that_unpacks_to_too_much_is_rejected"],
     }),
     ("a URL, image, redirect or DNS name of a metadata service", "nothing is sent to it", {
         "download/test_private_hosts": ["test_metadata_services_are_rejected_even_if_private_hosts_are_allowed",
@@ -181,6 +182,11 @@ FILES = (
         "download/test_signed_urls_of_runs": ["test_a_run_resumes_with_renewed_signatures_and_only_one_file_has_them"],
         "runtime/test_query_values": ["test_no_text_about_a_url_has_a_value_of_its_query"],
     }),
+    ("a run resumes with URLs whose signature was renewed", "fetches no file again; forgets the old signature", {
+        "workflows/runner/test_runner_parameters": [
+            "test_a_renewed_signature_replaces_the_old_one_and_repeats_nothing"],
+        "download/test_signed_urls_of_runs": ["test_urls_of_a_parameter_are_renewed_and_other_urls_are_rejected"],
+    }),
     ("a password in a parameter (-p)", "rejected", {
         "workflows/plan/test_field_bounds": ["test_parameters_have_no_password_and_no_reference"],
     }),
@@ -206,6 +212,13 @@ RUNNER = (
     ("killed in the exit handler", "resumes it; report and release are not lost", {
         "workflows/runner/test_runner_resume": ["test_a_runner_killed_in_the_exit_handler_resumes_it"],
         "workflows/runner/test_runner_kills": ["test_a_runner_killed_at_any_write_resumes_to_the_same_end"],
+    }),
+    ("a setting differs when a run resumes", "the newest value counts, or is rejected by name", {
+        "workflows/runner/test_runner_parameters": [
+            "test_the_newest_value_of_a_parameter_counts",
+            "test_a_later_value_that_results_depend_on_is_rejected_instead_of_ignored",
+            "test_other_urls_are_rejected_by_name"],
+        "workflows/commands/test_resume_settings": ["test_a_later_set_comes_before_an_earlier_parameter"],
     }),
     ("300 random kills, exit handler included", "the same adapter digest, and a report", {
         "test_random_kills": ["test_killed_runs_end_like_an_undisturbed_one"],

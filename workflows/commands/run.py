@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInput(Problem("--volume cannot be combined with --resume", fix=fix))
         folder = _unfinished(runs, args.name, _prefix(document), args.file)
         print(f"resuming {folder}", file=sys.stderr)
-        outcome = runner.resume(folder, document=document, answers=parameters, observer=choose_view())
+        overridden = overrides.parameters_of(args.set)
+        outcome = runner.resume(
+            folder, document=document, answers=parameters, overridden=overridden, observer=choose_view()
+        )
     else:
         name = args.name or _new_name(document)
         folder = runs / name

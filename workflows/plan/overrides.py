@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steps.runtime.gpu_time import PARAMETER as BUDGET
 from workflows.errors import InvalidInput, Problem
 from workflows.plan.model import Plan
 from workflows.spec import sources, urls
@@ -24,9 +25,11 @@ PARAMETERS = {
     "rank": "tuning.rank",
     "alpha": "tuning.alpha",
     "image": "output.image",
-    "budget-hours": "budget.hours",
+    BUDGET: "budget.hours",
 }
 """Parameters of a compiled Workflow, and the path of the plan that each starts with."""
+_DERIVED = {"budget.usd": BUDGET, "output.image": "push"}
+"""Other paths of the plan that determine a parameter."""
 
 
 def from_flags(overrides: Sequence[str]) -> dict[str, Any]:
@@ -53,6 +56,13 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         for name, value in environment.items()
         if name.startswith("ARGOTUNE_") and "__" in name
     )
+
+
+def parameters_of(overrides: Sequence[str]) -> set[str]:
+    """Return the parameters whose values are built from the paths of ``--set PATH=VALUE``."""
+    paths = {override.partition("=")[0] for override in overrides}
+    direct = {name for name, path in PARAMETERS.items() if path in paths}
+    return direct | {name for path, name in _DERIVED.items() if path in paths}
 
 
 def variable(path: str) -> str:

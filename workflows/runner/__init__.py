@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
     from workflows.runner.state import Run, State
     from workflows.runs.observer import Observer
-
-CHANGEABLE = ("budget-hours",)
-"""Parameters that a resumed run can change, since no result depends on them."""
 
 
 def check(document: dict[str, Any]) -> None:
@@ -65,6 +62,7 @@ def start(
     import uuid
 
     from workflows.errors import InvalidInput, Problem
+    from workflows.runner.parameters import declared_values, replaced_digests, with_parameters
     from workflows.runner.state import Run, State, locked
 
     directories = {key: Path(path).absolute() for key, path in (volumes or {}).items()}
@@ -74,8 +72,9 @@ def start(
         raise InvalidInput(Problem("the directory already contains a run", path=str(folder), fix=fix))
     state = State(name=name, uid=str(uuid.uuid4()), created_at=time.time(), parameters=dict(parameters or {}))
     state.volumes = {key: str(path) for key, path in directories.items()}
+    state.replaced = replaced_digests(state, declared_values(document))
     with locked(folder):
-        run = Run(folder.absolute(), _with_parameters(document, state.parameters), state)
+        run = Run(folder.absolute(), with_parameters(document, state.parameters), state)
         run.save_document()
         run.save()
         return _run(workflow, run, observer, timing)
@@ -86,6 +85,7 @@ def resume(
     *,
     document: dict[str, Any] | None = None,
     answers: Mapping[str, str] | None = None,
+    overridden: Collection[str] = (),
     observer: Observer | None = None,
     timing: Timing | None = None,
 ) -> Outcome:
@@ -96,40 +96,40 @@ def resume(
     Args:
         folder: the run directory.
         document: the current document, which must be the one of the run, except for signatures of URLs and parameters
-            of ``CHANGEABLE``; None to skip this check.
-        answers: answers to ``suspend`` templates, URLs with a new signature, and parameters of ``CHANGEABLE``. Other
-            parameters keep their values.
+            of ``parameters.CHANGEABLE``; None to skip this check.
+        answers: answers to ``suspend`` templates, and parameters, which can differ as those of ``document``.
+        overridden: parameters whose value in ``document`` replaces an earlier answer even if it is the original one,
+            such as those that ``--set`` sets.
         observer: as in ``start``.
         timing: as in ``start``.
 
     Raises:
-        InvalidInput: there is no run, it is running, ``document`` differs (with the paths), or no ``suspend``
-            template has the parameter of an answer.
+        InvalidInput: there is no run, it is running, ``document`` or a parameter differs (with the paths), or no
+            ``suspend`` template has the parameter of an answer.
     """
-    from steps.runtime.signatures import without_signatures
-    from workflows.errors import InvalidInput, Problem
+    from workflows.errors import InvalidInput
+    from workflows.runner import parameters, validation
     from workflows.runner import state as states
-    from workflows.runner import validation
 
     if not (folder / "state.json").exists():
         states.read(folder)
     with states.locked(folder):
         run = states.load(folder.absolute())
-        answers = dict(answers or {})
-        renewed = _renewed_urls(run.state.parameters, answers) | _changes(run.document, answers)
-        new = _with_parameters(document or run.document, run.state.parameters | renewed)
-        changed = states.changed_paths(*(without_signatures(_comparable(item)) for item in (run.document, new)))
-        if changed:
-            fix = "start a new run, or resume with the document of this run"
-            raise InvalidInput([Problem("changed since the run was started", path=p, fix=fix) for p in changed])
-        if new["spec"] != run.document["spec"]:
-            run.document["spec"] = new["spec"]
-            run.save_document()
+        declared = parameters.declared_values(document)
+        given, answers = parameters.split_answers(run.document, answers or {})
+        values = parameters.newest_values(run.state, declared, given, overridden)
+        new = parameters.with_parameters(document or run.document, values)
+        if problems := parameters.find_changes(run.document, new, given):
+            raise InvalidInput(problems)
+        parameters.renew_inputs(run, new)
+        run.document["spec"] = new["spec"]
         volumes = {key: Path(path) for key, path in run.state.volumes.items()}
         workflow = _parse(run.document, run.folder, {}, volumes)
-        if problems := validation.check_answers(workflow, {k: v for k, v in answers.items() if k not in renewed}):
+        if problems := validation.check_answers(workflow, answers):
             raise InvalidInput(problems)
-        run.state.parameters |= answers
+        run.state.parameters = values | answers
+        run.state.replaced = parameters.replaced_digests(run.state, declared)
+        run.save_all()
         _clean_up(run, timing)
         return _run(workflow, run, observer, timing)
 
@@ -213,58 +213,3 @@ def _clean_up(run: Run, timing: Timing | None) -> None:
         node.phase, node.message, node.fix, node.cause = Phase.PENDING, "", "", ""
         node.started_at = node.finished_at = node.exit_code = node.result = None
         node.outputs = {}
-
-
-def _with_parameters(document: dict[str, Any], parameters: Mapping[str, str]) -> dict[str, Any]:
-    """Return the document with parameter values in its arguments, as ``argo submit -p`` stores it."""
-    import copy
-
-    new = copy.deepcopy(document)
-    spec = new["spec"].get("workflowSpec", new["spec"])
-    for parameter in (spec.get("arguments") or {}).get("parameters") or []:
-        if parameter["name"] in parameters:
-            parameter["value"] = parameters[parameter["name"]]
-    return new
-
-
-def _renewed_urls(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
-    """Return the new values that differ from the old ones only by signatures of URLs."""
-    from steps.runtime.signatures import without_signatures
-
-    return {
-        name: value
-        for name, value in new.items()
-        if value != old.get(name, value) and without_signatures(value) == without_signatures(old[name])
-    }
-
-
-def _changes(document: dict[str, Any], answers: Mapping[str, str]) -> dict[str, str]:
-    """Return the answers that are parameters of the document which a resumed run can change."""
-    return {item["name"]: answers[item["name"]] for item in _changeable(document) if item["name"] in answers}
-
-
-def _changeable(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the parameters of ``CHANGEABLE``: arguments of the document, and inputs of its templates."""
-    spec = document["spec"].get("workflowSpec", document["spec"])
-    parts = [spec.get("arguments"), *(template.get("inputs") for template in spec.get("templates") or [])]
-    parameters = (item for part in parts for item in (part or {}).get("parameters") or [])
-    return [item for item in parameters if item["name"] in CHANGEABLE]
-
-
-def _comparable(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document without what can change before a run is resumed."""
-    plain = _identity(document)
-    for parameter in _changeable(plain):
-        parameter.pop("value", None)
-        parameter.pop("default", None)
-    return plain
-
-
-def _identity(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document without the fields that identify an object in a cluster."""
-    import json
-
-    plain: dict[str, Any] = json.loads(json.dumps(document))
-    names = ("name", "generateName", "namespace", "uid", "creationTimestamp", "resourceVersion", "generation")
-    metadata = {key: value for key, value in (plain.get("metadata") or {}).items() if key not in names}
-    return plain | {"metadata": metadata}

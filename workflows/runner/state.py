@@ -86,7 +86,9 @@ class State(BaseModel):
     started_at: float | None = None
     finished_at: float | None = None
     parameters: dict[str, str] = {}
-    """Values set on start, and answers to ``suspend`` templates since."""
+    """Values set by ``-p``, and answers to ``suspend`` templates."""
+    replaced: dict[str, tuple[str, str]] = {}
+    """Digests of the values of the document that ``parameters`` replaces, without and with signatures of URLs."""
     volumes: dict[str, str] = {}
     """Directories for claims, secrets and other volumes."""
     outputs: dict[str, str] = {}
@@ -116,6 +118,12 @@ class Run:
     def save_document(self) -> None:
         """Write the document."""
         files.write_json(self.folder / "workflow.json", self._queries.hide(self.document), private=True)
+
+    def save_all(self) -> None:
+        """Write state and document, and keep no queries of URLs but theirs."""
+        self.save()  # first: the parameters of the state replace those of the document
+        self.save_document()
+        self._queries.keep_only(self.document, self.state.model_dump(mode="json"))
 
     def delete_queries(self) -> None:
         """Delete the queries of URLs, after which the run cannot be resumed."""

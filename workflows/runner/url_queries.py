@@ -7,6 +7,7 @@ deletes it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ class UrlQueries:
         content = self._file.read_text() if self._file.exists() else "{}"
         self._by_name: dict[str, str] = TypeAdapter(dict[str, str]).validate_json(content)
         self._names = {query: name for name, query in self._by_name.items()}
+        self._last = max((int(name.rpartition("-")[2]) for name in self._by_name), default=0)
 
     def hide(self, value: Any) -> Any:
         """Return plain data with names instead of queries; write new queries to the file."""
@@ -55,6 +57,14 @@ class UrlQueries:
         """
         return _map_texts(value, lambda text: _HIDDEN.sub(self._restore, text) if "?(hidden-" in text else text)
 
+    def keep_only(self, *values: Any) -> None:
+        """Delete the queries that plain data does not contain, such as those with a signature that was renewed."""
+        used = set(_HIDDEN.findall(json.dumps(self.hide(list(values)))))
+        if unused := self._by_name.keys() - used:
+            self._by_name = {name: query for name, query in self._by_name.items() if name not in unused}
+            self._names = {query: name for name, query in self._by_name.items()}
+            files.write_json(self._file, self._by_name, private=True)
+
     def delete(self) -> None:
         """Delete the file; the run cannot be resumed any more."""
         self._file.unlink(missing_ok=True)
@@ -62,7 +72,10 @@ class UrlQueries:
     def _hide(self, match: re.Match[str]) -> str:
         if _HIDDEN.fullmatch(f"?{match[2]}"):  # a run that has lost its file
             return match[0]
-        name = self._names.setdefault(match[2], f"hidden-{len(self._names) + 1}")
+        if match[2] not in self._names:
+            self._last += 1  # not their number: keep_only can delete earlier ones
+            self._names[match[2]] = f"hidden-{self._last}"
+        name = self._names[match[2]]
         self._by_name[name] = match[2]
         return f"{match[1]}({name})"
 

@@ -85,6 +85,39 @@ def test_a_run_resumes_with_renewed_signatures_and_only_one_file_has_them(
     assert {seen.path for seen in parquet_server.seen} <= {first, second, *renewed}
 
 
+def test_urls_of_a_parameter_are_renewed_and_other_urls_are_rejected(
+    argotune: Callable[..., Any], parquet_server: ParquetServer, tmp_path: Path
+) -> None:
+    trainable_model.write_rows(tmp_path / "a.parquet", trainable_model.chat_rows(4))
+    content = (tmp_path / "a.parquet").read_bytes()
+    workspace = tmp_path / "workspace.yaml"
+    workspace.write_text(WORKSPACE % f"{parquet_server.url}/unused.parquet")
+    (tmp_path / "adapter").mkdir()
+    environment = {"HOME": str(tmp_path), "ARGOTUNE_HOME": str(tmp_path / "home"), "ARGOTUNE_RUNS": str(tmp_path)}
+    compiled = argotune("compile", workspace, "-o", "json", **environment)
+    document = tmp_path / "signed.json"
+    document.write_text(json.dumps(download_only(json.loads(compiled.stdout))))
+
+    def run(signature: str, *flags: str) -> Any:
+        paths = [f"/{name}.parquet?file=1&sig={signature}{name}" for name in "ab"]
+        urls = "\n".join(f"{parquet_server.url}{path}" for path in paths)
+        return argotune("run", document, *flags, "-p", f"data-urls={urls}", **environment)
+
+    parquet_server.put("/a.parquet?file=1&sig=s3cr3t-1a", content)  # the signature of b is not valid
+    ended = run("s3cr3t-1", "--name", "run")
+    assert ended.returncode == 2 and "b.parquet" in ended.stderr, ended.stdout + ended.stderr
+    for name in "ab":
+        parquet_server.put(f"/{name}.parquet?file=1&sig=s3cr3t-2{name}", content)
+    other = argotune("run", document, "--resume", "-p", f"data-urls={parquet_server.url}/c.parquet", **environment)
+    assert other.returncode == 2 and "-p data-urls: changed since the run was started" in other.stderr
+    resumed = run("s3cr3t-2", "--resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert parquet_server.sent("/b.parquet?file=1&sig=s3cr3t-2b") == len(content)
+    assert parquet_server.sent("/a.parquet?file=1&sig=s3cr3t-2a") == 0, "it is already there"
+    assert "s3cr3t" not in ended.stdout + ended.stderr + other.stderr + resumed.stdout + resumed.stderr
+    assert leaks(tmp_path / "run") == set()
+
+
 def test_a_finished_download_is_found_under_a_renewed_signature(parquet_server: ParquetServer, tmp_path: Path) -> None:
     urls = [parquet_server.put(f"/a.parquet?sig={time}&se={time}", b"rows") for time in "12"]
     [old], [new] = (fetch_all([url], tmp_path, allow_private_hosts=True) for url in urls)

@@ -82,8 +82,10 @@ def test_resume_accepts_only_answers(tmp_path: Path) -> None:
     own = document()
     own["spec"]["arguments"]["parameters"] = [{"name": "epochs", "value": "1"}]
     runner.start(own, tmp_path / "r", name="r", timing=QUICK)
-    with pytest.raises(InvalidInput, match="no suspend template has the parameter `epochs`"):
+    with pytest.raises(InvalidInput, match="-p epochs: changed since the run was started"):
         runner.resume(tmp_path / "r", answers={"epochs": "2"}, timing=QUICK)
+    with pytest.raises(InvalidInput, match="no suspend template has the parameter `epoch`"):
+        runner.resume(tmp_path / "r", answers={"epochs": "1", "epoch": "1"}, timing=QUICK)
 
 
 def test_suspend_without_outputs_is_answered_by_its_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from workflows.argo.dag import Graph
 from workflows.field_path import join
 
 Value = Mapping[str, Any]
+_NOTHING: frozenset[str] = frozenset()
 
 TYPES = ("container", "containerSet", "script", "resource", "data", "http", "plugin", "suspend", "dag", "steps")
 POD_TYPES = {"container", "containerSet", "script", "resource", "data"}
@@ -154,7 +155,7 @@ class Template:
         """The types that are set (``container``, ``dag``...); exactly one is valid."""
         return [name for name in TYPES if name in self.value]
 
-    @property
+    @cached_property
     def type(self) -> str:
         """Its type; empty when none is set."""
         return next(iter(self.types), "")
@@ -257,12 +258,12 @@ class Call:
     path: str
     document: Document
 
-    @property
+    @cached_property
     def reference(self) -> Value:
         """``templateRef``; empty when absent."""
         return section(self.value, "templateRef")
 
-    @property
+    @cached_property
     def inline(self) -> Template | None:
         """The inline template of the call."""
         inline = self.value.get("inline")
@@ -304,12 +305,12 @@ class Task(Call):
         """``dependencies``."""
         return list(self.value.get("dependencies", []))
 
-    @property
+    @cached_property
     def loops(self) -> list[str]:
         """The loops that are set: ``withItems``, ``withParam``, ``withSequence``."""
         return [name for name in LOOPS if self.value.get(name) not in (None, [], "")]
 
-    @property
+    @cached_property
     def hooks(self) -> list[Call]:
         """Its hooks, including the deprecated ``onExit``."""
         return list(_hooks(self.value, self.path, self.document))
@@ -329,17 +330,25 @@ def listed(value: Value, name: str, path: str) -> list[tuple[str, Value]]:
     return [(join(join(path, name), index), item) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
-def strings(value: Any, path: str, omit: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """Yield path and value of every string in plain data, except in the top-level fields in ``omit``."""
+def strings(value: Any, path: str, omit: frozenset[str] = frozenset(), part: str = "") -> list[tuple[str, str]]:
+    """Return path and value of every string with ``part`` in plain data, except in the top-level fields in ``omit``."""
+    found: list[tuple[str, str]] = []
+    _collect(value, path, omit, part, found)
+    return found
+
+
+def _collect(value: Any, path: str, omit: frozenset[str], part: str, found: list[tuple[str, str]]) -> None:
     if isinstance(value, str):
-        yield path, value
+        if part in value:
+            found.append((path, value))
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key not in omit:
-                yield from strings(item, join(path, key))
+            if key not in omit and (part in item if isinstance(item, str) else isinstance(item, dict | list)):
+                _collect(item, join(path, key), _NOTHING, part, found)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from strings(item, join(path, index))
+            if part in item if isinstance(item, str) else isinstance(item, dict | list):
+                _collect(item, join(path, index), _NOTHING, part, found)
 
 
 def _hooks(value: Value, path: str, document: Document) -> Iterator[Call]:

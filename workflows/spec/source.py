@@ -74,7 +74,8 @@ def documents(text: str, file: str, first_line: int = 1, prefix: str = "") -> tu
             walk.visit(node, prefix, ())
             problems += walk.problems
             if not walk.broken:
-                found.append(Document(loader.construct_document(node), walk.lines, walk.blocks))
+                found.append(Document(_construct(loader, node), walk.lines, walk.blocks))
+            loader.constructed_objects = {}
     except yaml.MarkedYAMLError as error:
         problem = _with_cause(_syntax(error, file, first_line, prefix), text, first_line)
         # PyYAML reports the end of the text as the line after the last.
@@ -96,6 +97,8 @@ _REPLACED = {f"{_TAG}{name}" for name in ("int", "float", "timestamp", "value", 
 _BOOLEAN = re.compile(r"^(y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE)$")
 _TRUE = {"y", "yes", "on", "true"}
 _PLAIN_TAGS = {f"{_TAG}{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null", "binary")}
+_STRING, _MAPPING, _SEQUENCE = f"{_TAG}str", f"{_TAG}map", f"{_TAG}seq"
+_NOT_PLAIN_KEYS = {f"{_TAG}merge", f"{_TAG}value"}
 _KIND_TAGS = ((yaml.ScalarNode, f"{_TAG}str"), (yaml.SequenceNode, f"{_TAG}seq"), (yaml.MappingNode, f"{_TAG}map"))
 
 
@@ -161,14 +164,38 @@ class _ShallowLoader(CParser, SafeConstructor, Resolver):
         SafeConstructor.__init__(self)
         Resolver.__init__(self)
 
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
+        """Return the tag of a node without tag, as the base class does, but without resolvers of paths."""
+        if kind is not yaml.ScalarNode:
+            return _MAPPING if kind is yaml.MappingNode else _SEQUENCE
+        for tag, rule in self.yaml_implicit_resolvers.get(value[:1], ()) if implicit[0] else ():
+            if rule.match(value):
+                return str(tag)
+        return _STRING
+
+
+def _construct(loader: _Loader | _ShallowLoader, node: yaml.Node) -> Any:
+    """Return the value of a visited node: plain nodes here, which is faster, and others by the loader."""
+    kind, tag = type(node), node.tag
+    if kind is yaml.ScalarNode and tag == _STRING:
+        return node.value
+    if kind is yaml.SequenceNode and tag == _SEQUENCE:
+        return [_construct(loader, item) for item in node.value]
+    if kind is yaml.MappingNode and tag == _MAPPING and not any(key.tag in _NOT_PLAIN_KEYS for key, _ in node.value):
+        return {_construct(loader, key): _construct(loader, item) for key, item in node.value}
+    return loader.construct_object(node, deep=True)
+
 
 def _is_shallow(text: str) -> bool:
     """Return True if the nesting is certainly below the limit: each level needs a bracket, column or indicator."""
     brackets = text.count("[") + text.count("{")
     if brackets > MAX_C_NESTING:
         return False
+    lines = text.split("\n")
+    if brackets + max(map(len, lines)) <= MAX_C_NESTING:
+        return True
     deepest = 0
-    for line in text.split("\n"):
+    for line in lines:
         content = line.lstrip(" ")
         deepest = max(deepest, len(line) - len(content) + content.count("-") + content.count("?") + content.count(":"))
     return brackets + deepest <= MAX_C_NESTING
@@ -200,8 +227,13 @@ class _Walk:
                 )
             self.broken = True
             return
-        self.lines.setdefault(path, self.line(node))
+        if path not in self.lines:
+            self.lines[path] = self.line(node)
         self.seen.add(id(node))
+        if node.tag == _STRING and type(node) is yaml.ScalarNode:
+            if node.style == "|":
+                self.blocks[path] = self.line(node) + 1
+            return
         if node.tag.startswith("!") or (node.tag == f"{_TAG}merge" and isinstance(node, yaml.ScalarNode)):
             # Go ignores the tags of programs, and a merge key that is a value is text.
             node.tag = next(tag for kind, tag in _KIND_TAGS if isinstance(node, kind))
@@ -237,8 +269,7 @@ class _Walk:
                 )
                 self.visit(value, name, parents)
                 continue
-            seen[key.tag, key.value] = self.line(key)
-            self.lines[name] = self.line(key)
+            seen[key.tag, key.value] = self.lines[name] = self.line(key)
             self.visit(value, name, parents)
 
     def scalar(self, node: yaml.ScalarNode, path: str) -> None:

@@ -59,10 +59,10 @@ def expression_syntax(document: Document) -> Iterator[Violation]:
         elif error := _find_error(without_tags(expression)):
             yield Violation(path, error, "see expr-lang.org for the syntax")
     for template in document.templates if EXPRESSION_TAG.search(document.text) else ():
-        for path, text in strings(template.value, template.path, frozenset(("dag", "steps"))):
+        for path, text in strings(template.value, template.path, frozenset(("dag", "steps")), "{{"):
             yield from _tag_expressions(path, text)
         for task in template.tasks:
-            for path, text in strings(task.value, task.path, frozenset(("inline",))):
+            for path, text in strings(task.value, task.path, frozenset(("inline",)), "{{"):
                 yield from _tag_expressions(path, text)
 
 

@@ -113,9 +113,7 @@ class _Walk:
     def check(self, value: Any, path: str, template: Template, call_path: str) -> None:
         """Check the tags of a value of a template."""
         own = template.document is self.document
-        for where, text in strings(value, path):
-            if "workflow." not in text:
-                continue
+        for where, text in strings(value, path, part="workflow."):
             for scanned in scan(text, lambda _: False):
                 tag = scanned.name
                 if tag.startswith(_OUTPUTS) and tag not in self.outputs and not self.is_unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from workflows.argo.document import Document
@@ -32,7 +33,7 @@ class Rule:
     is_optional: bool = False
     """True for a rule that only ``--enable`` turns on."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Name of the check function, with dashes: ``missing-input``."""
         return self.check.__name__.replace("_", "-")

@@ -48,12 +48,12 @@ def pod_field_tag(document: Document) -> Iterator[Violation]:
     only at runtime.
     """
     known = scope.document_scope(document).extend({"workflow.failures", "pod.name"})
-    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS, [_POD_METADATA])):
+    for path, text in strings(document.spec, document.path, _OTHER_SCOPES.union(_POD_FIELDS, [_POD_METADATA]), "{{"):
         yield from _select("unresolved", _check_text(text, path, known, None))
     fields = [(name, document.spec[name]) for name in _POD_FIELDS if name in document.spec]
     in_any_pod = _scope_of_any_pod(document, known) if fields else known
     for name, value in fields:
-        for path, text in strings(value, join(document.path, name)):
+        for path, text in strings(value, join(document.path, name), part="{{"):
             yield from _select("unresolved", _check_text(text, path, in_any_pod, None))
 
 
@@ -85,7 +85,7 @@ def failures_outside_exit(document: Document) -> Iterator[Violation]:
     for template in document.templates:
         if template.name in handlers or (not template.name and inline_allowed):
             continue
-        for path, text in strings(template.value, template.path, frozenset(("inline",))):
+        for path, text in strings(template.value, template.path, frozenset(("inline",)), "{{"):
             if any(match[1] == "workflow.failures" for match in TAG.finditer(text)):
                 yield Violation(
                     path,
@@ -144,7 +144,7 @@ def _argument_texts(kind: str, value: Value, path: str) -> Iterator[tuple[str, s
 
 
 def _is_used(templates: list[Template], tag: str) -> bool:
-    return any(tag in text for template in templates for _, text in strings(template.value, ""))
+    return any(strings(template.value, "", part=tag) for template in templates)
 
 
 def _scope_of_any_pod(document: Document, known: Scope) -> Scope:
@@ -166,11 +166,11 @@ def _select(kind: str, violations: Iterator[KindAndViolation]) -> Iterator[Viola
 
 def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolation]:
     known = scope.template_scope(template, parent)
-    for path, text in strings(template.value, template.path, _TASKS | {"outputs"}):
+    for path, text in strings(template.value, template.path, _TASKS | {"outputs"}, "{{"):
         for kind, violation in _check_text(text, path, known, None):
             is_checked = kind != "unresolved" or template.type not in _TASKS or _FAILS.match(path, len(template.path))
             yield (kind if is_checked else "unchecked"), violation
-    for path, text in strings(template.value.get("outputs"), join(template.path, "outputs")):
+    for path, text in strings(template.value.get("outputs"), join(template.path, "outputs"), part="{{"):
         yield from _check_text(text, path, known, template if template.tasks else None)
     target = template.value.get("dag", {}).get("target") if template.type == "dag" else None
     yield from _check_text(str(target or ""), f"{template.path}.dag.target", known, None)
@@ -180,10 +180,10 @@ def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolat
             # Argo checks the inline template with the tags of its call, and only its input parameters in addition.
             names = task.inline.names("inputs", "parameters")
             task_scope = task_scope.extend(f"inputs.parameters.{name}" for name in names)
-        for path, text in strings(task.value, task.path, frozenset(("hooks", "onExit"))):
+        for path, text in strings(task.value, task.path, frozenset(("hooks", "onExit")), "{{"):
             yield from _check_text(text, path, task_scope, template, task)
         for hook in task.hooks:
-            for path, text in strings(hook.value, hook.path):
+            for path, text in strings(hook.value, hook.path, part="{{"):
                 yield from _check_text(text, path, task_scope, template, task, is_hook=True)
 
 

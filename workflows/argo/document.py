@@ -327,7 +327,8 @@ def listed(value: Value, name: str, path: str) -> list[tuple[str, Value]]:
     items = value.get(name)
     if not items or not isinstance(items, list):
         return []
-    return [(join(join(path, name), index), item) for index, item in enumerate(items) if isinstance(item, dict)]
+    path = join(path, name)
+    return [(f"{path}[{index}]", item) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
 def strings(value: Any, path: str, omit: frozenset[str] = frozenset(), part: str = "") -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from workflows.argo.document import POD_TYPES, Call, Document, Task, Template, Value, listed, section
 
@@ -34,6 +35,7 @@ class Scope:
         return Scope(self.tags | set(tags), self.prefixes + prefixes)
 
 
+@lru_cache(maxsize=1)
 def document_scope(document: Document) -> Scope:
     """Return ``{{workflow...}}``, except ``workflow.failures``."""
     specs = [document.spec, *([document.referred.spec] if document.referred else [])]

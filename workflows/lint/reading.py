@@ -45,7 +45,10 @@ def read(file: str, text: str) -> tuple[list[Raw], list[Problem]]:
 def string_keys(value: Any) -> Any:
     """Return a copy of plain data with string keys, as in JSON: a label ``1`` becomes ``"1"``."""
     if isinstance(value, dict):
-        return {_key(key): string_keys(item) for key, item in value.items()}
+        return {
+            key if type(key) is str else _key(key): string_keys(item) if isinstance(item, dict | list) else item
+            for key, item in value.items()
+        }
     return [string_keys(item) for item in value] if isinstance(value, list) else value
 
 

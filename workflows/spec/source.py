@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -166,12 +167,16 @@ class _ShallowLoader(CParser, SafeConstructor, Resolver):
 
     def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
         """Return the tag of a node without tag, as the base class does, but without resolvers of paths."""
-        if kind is not yaml.ScalarNode:
-            return _MAPPING if kind is yaml.MappingNode else _SEQUENCE
-        for tag, rule in self.yaml_implicit_resolvers.get(value[:1], ()) if implicit[0] else ():
-            if rule.match(value):
-                return str(tag)
-        return _STRING
+        if kind is yaml.ScalarNode:
+            return _plain_tag(value) if implicit[0] else _STRING
+        return _MAPPING if kind is yaml.MappingNode else _SEQUENCE
+
+
+@lru_cache(maxsize=10_000)
+def _plain_tag(value: str) -> str:
+    """Return the tag of a scalar without quotes; few words make up most of a manifest."""
+    rules = _Loader.yaml_implicit_resolvers.get(value[:1], ())
+    return next((str(tag) for tag, rule in rules if rule.match(value)), _STRING)
 
 
 def _construct(loader: _Loader | _ShallowLoader, node: yaml.Node) -> Any:
@@ -216,6 +221,9 @@ class _Walk:
         self.seen: set[int] = set()
 
     def visit(self, node: yaml.Node, path: str, parents: tuple[int, ...]) -> None:
+        if node.tag == _STRING and type(node) is yaml.ScalarNode and self.visited < MAX_YAML_NODES:
+            self.text(node, path)
+            return
         self.visited += 1
         if self.visited > MAX_YAML_NODES or id(node) in parents:
             if not self.broken:
@@ -227,13 +235,8 @@ class _Walk:
                 )
             self.broken = True
             return
-        if path not in self.lines:
-            self.lines[path] = self.line(node)
+        self.lines.setdefault(path, self.line(node))
         self.seen.add(id(node))
-        if node.tag == _STRING and type(node) is yaml.ScalarNode:
-            if node.style == "|":
-                self.blocks[path] = self.line(node) + 1
-            return
         if node.tag.startswith("!") or (node.tag == f"{_TAG}merge" and isinstance(node, yaml.ScalarNode)):
             # Go ignores the tags of programs, and a merge key that is a value is text.
             node.tag = next(tag for kind, tag in _KIND_TAGS if isinstance(node, kind))
@@ -244,12 +247,22 @@ class _Walk:
             self.mapping(node, path, (*parents, id(node)))
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self.visit(item, join(path, index), (*parents, id(node)))
+                self.visit(item, f"{path}[{index}]", (*parents, id(node)))
         elif isinstance(node, yaml.ScalarNode):
             self.scalar(node, path)
 
+    def text(self, node: yaml.ScalarNode, path: str) -> None:
+        """Visit a string: most nodes are strings."""
+        self.visited += 1
+        if path not in self.lines:
+            self.lines[path] = self.line(node)
+        self.seen.add(id(node))
+        if node.style == "|":
+            self.blocks[path] = self.line(node) + 1
+
     def mapping(self, node: yaml.MappingNode, path: str, parents: tuple[int, ...]) -> None:
         seen: dict[tuple[str, str], int] = {}
+        prefix = f"{path}." if path else ""
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self.add_problem(
@@ -257,7 +270,7 @@ class _Walk:
                 )
                 self.broken = True
                 continue
-            name = join(path, str(key.value))
+            name = f"{prefix}{key.value}"
             if key.tag == f"{_TAG}merge":
                 for merged in _merged(value):
                     self.visit(merged, path, parents)

@@ -5,7 +5,9 @@ A rule is a function in ``rules/``; ``rules/registry.py`` lists them all, and do
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +80,24 @@ def lint(
         library: files with templates that the documents can refer to; they are not linted.
         enable: ids of optional rules to check.
     """
-    files = list(files)
+    with _rare_garbage_collection():
+        return _lint(list(files), strict_refs, library, enable)
+
+
+@contextmanager
+def _rare_garbage_collection() -> Iterator[None]:
+    """Collect garbage rarely: documents are many small objects without cycles."""
+    threshold = gc.get_threshold()
+    gc.set_threshold(100_000, *threshold[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
+
+
+def _lint(
+    files: list[tuple[str, str]], strict_refs: bool, library: Iterable[tuple[str, str]], enable: Collection[str]
+) -> Report:
     findings: list[Finding] = []
     documents = Library()
     checked: list[_Checked] = []

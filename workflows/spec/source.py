@@ -21,7 +21,6 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]
 from yaml.resolver import Resolver
 
 from workflows.errors import Problem
-from workflows.field_path import join
 
 MAX_C_NESTING = 1000
 """Composing in C is faster, and overflows the stack at some ten thousand levels."""

@@ -33,9 +33,9 @@ def object_name(document: Document) -> Iterator[Violation]:
         yield Violation(
             path, "the Workflow has no name", "add metadata.name, or metadata.generateName for a new name on each run"
         )
-    elif name and not _OBJECT.fullmatch(TAG.sub("x", name)):
+    elif name and not _OBJECT.fullmatch(_without_tags(name)):
         yield Violation(path, f"invalid name `{name}`", "use lower-case letters, digits and dashes")
-    elif not name and not _OBJECT_START.fullmatch(TAG.sub("x", start)):
+    elif not name and not _OBJECT_START.fullmatch(_without_tags(start)):
         yield Violation(
             "metadata.generateName",
             f"`{start}` is not a valid prefix of a name",
@@ -56,7 +56,7 @@ def name_syntax(document: Document) -> Iterator[Violation]:
     for template in document.templates:
         for task in template.tasks:
             # Argo replaces tags in the names of steps.
-            name = TAG.sub("x", task.name) if template.type == "steps" else task.name
+            name = _without_tags(task.name) if template.type == "steps" else task.name
             yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
 
 
@@ -71,7 +71,7 @@ def parameter_name(document: Document) -> Iterator[Violation]:
                 name = value.get(field, "" if field == "name" else None)
                 # Argo replaces tags before it checks names, except those of the workflow's arguments and of inputs.
                 as_written = field == "name" and (path.startswith(arguments) or ".inputs." in path)
-                if name is not None and not _PARAMETER.fullmatch(name if as_written else TAG.sub("x", name)):
+                if name is not None and not _PARAMETER.fullmatch(name if as_written else _without_tags(name)):
                     fix = "use letters, digits, - and _"
                     yield Violation(join(path, field), f"invalid name `{name}` of a parameter or artifact", fix)
 
@@ -94,6 +94,10 @@ def duplicate_name(document: Document) -> Iterator[Violation]:
             if name and name in seen:
                 yield Violation(join(path, "name"), f"duplicate name `{name}`, first at {seen[name]}", "rename it")
             seen.setdefault(name, path)
+
+
+def _without_tags(name: str) -> str:
+    return TAG.sub("x", name) if "{{" in name else name
 
 
 def _template_name(name: str, path: str, kind: str) -> Iterator[Violation]:

@@ -175,16 +175,19 @@ def _check_template(template: Template, parent: Scope) -> Iterator[KindAndViolat
     target = template.value.get("dag", {}).get("target") if template.type == "dag" else None
     yield from _check_text(str(target or ""), f"{template.path}.dag.target", known, None)
     for task in template.tasks:
+        texts = strings(task.value, task.path, frozenset(("hooks", "onExit")), "{{")
+        hook_texts = [found for hook in task.hooks for found in strings(hook.value, hook.path, part="{{")]
+        if not texts and not hook_texts:
+            continue
         task_scope = scope.item_scope(task, known)
         if task.inline:
             # Argo checks the inline template with the tags of its call, and only its input parameters in addition.
             names = task.inline.names("inputs", "parameters")
             task_scope = task_scope.extend(f"inputs.parameters.{name}" for name in names)
-        for path, text in strings(task.value, task.path, frozenset(("hooks", "onExit")), "{{"):
+        for path, text in texts:
             yield from _check_text(text, path, task_scope, template, task)
-        for hook in task.hooks:
-            for path, text in strings(hook.value, hook.path, part="{{"):
-                yield from _check_text(text, path, task_scope, template, task, is_hook=True)
+        for path, text in hook_texts:
+            yield from _check_text(text, path, task_scope, template, task, is_hook=True)
 
 
 def _check_pod_metadata(document: Document, known: Scope) -> Iterator[KindAndViolation]:

@@ -332,7 +332,7 @@ def listed(value: Value, name: str, path: str) -> list[tuple[str, Value]]:
 
 
 def strings(value: Any, path: str, omit: frozenset[str] = frozenset(), part: str = "") -> list[tuple[str, str]]:
-    """Return path and value of every string with ``part`` in plain data, except in the top-level fields in ``omit``."""
+    """Return path and value of each string with ``part`` in plain data, except in the top-level fields ``omit``."""
     found: list[tuple[str, str]] = []
     _collect(value, path, omit, part, found)
     return found

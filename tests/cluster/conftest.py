@@ -20,7 +20,7 @@ from workspaces import write_workspace
 
 LONGEST = [
     Path(__file__).with_name(f"test_{name}.py")
-    for name in ("cluster_page", "serving", "recovery", "failures", "tuned_service")
+    for name in ("cluster_page", "serving", "recovery", "tune_nodes", "failures", "tuned_service")
 ]
 
 
@@ -63,6 +63,12 @@ def cluster(kubeconfig: str, registry: str, tmp_path_factory: pytest.TempPathFac
     installed = install(tmp_path_factory.mktemp("cluster"), kubeconfig, registry)
     yield installed
     uninstall(installed)
+
+
+@pytest.fixture(scope="session")
+def unlimited(cluster: Cluster) -> Cluster:
+    """The installation with a site profile without a semaphore: several GPU pods run at the same time."""
+    return cluster.with_site("unlimited", lambda profile: profile.update(semaphore={"key": ""}))
 
 
 Workspace = Callable[..., Path]

@@ -9,7 +9,7 @@ PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-load
 # vLLM's CPU build has an environment of its own: it pins other versions.
 VLLM_VENV ?= .vllm-venv
 
-.PHONY: demo docs lint test test-slow test-cluster test-tools vllm-cpu clean
+.PHONY: demo docs lint test test-slow test-gpu test-cluster test-tools vllm-cpu clean
 
 demo: $(VENV)/.installed  ## tune a small model locally, serve it, and compare its answers
 	$(VENV)/bin/python examples/quickstart.py
@@ -28,6 +28,10 @@ test: lint test-tools  ## lint, tests with branch coverage, and the end-to-end r
 
 test-slow: $(VENV)/.installed-dev test-tools  ## long variants of shorter tests, and vLLM if `make vllm-cpu` has installed it
 	$(PYTEST) -m "slow and not cluster"
+
+GPUS ?= 1
+test-gpu: $(VENV)/.installed-dev  ## tests on the GPUs of this machine; fails without GPUS of them (GPUS=2 also runs those of two)
+	ARGOTUNE_REQUIRE_GPUS=$(GPUS) $(VENV)/bin/python -m pytest -m "gpu and not cluster" -rs
 
 test-cluster: $(VENV)/.installed-dev  ## tests on the cluster of KUBECONFIG (CONTRIBUTING.md, "Cluster tests")
 	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \

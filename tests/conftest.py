@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import gpu_devices
 import pytest
 from faults import fork
 from hypothesis import HealthCheck, settings
@@ -50,6 +51,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path.name != "test_end_to_end.py", item.path not in slow))
+
+
+def pytest_sessionstart() -> None:
+    gpu_devices.check_session()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    gpu_devices.check_test(item)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -182,14 +182,10 @@ def test_8_bit_weights_cannot_be_sharded(tiny: Path, tmp_path: Path) -> None:
         quick(with_rows(tmp_path / "work"), tiny, sharding="full", processes=1, quantization_config=eight)
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(2)
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_two_gpus_shard_a_model(method: str, tmp_path: Path) -> None:
     """With GPU settings (bfloat16, NCCL), sharding gives the loss curve of replicas in less memory."""
-    import torch
-
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     # Layers have 50 MB in bfloat16; the rest is small.
     sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 8}
     model = trainable_model.make_model(tmp_path / "model", **sizes, initializer_range=0.02)
@@ -208,12 +204,8 @@ def test_two_gpus_shard_a_model(method: str, tmp_path: Path) -> None:
     assert max(line["memory_gib"] for line in sharded) < memory - 0.2 * weights
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(2)
 def test_two_gpus_resume_a_sharded_training(tiny: Path, tmp_path: Path) -> None:
-    import torch
-
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     flags = {"dropout": 0.0, "batch_size": 2, "processes": 2, "sharding": "full"}
     undisturbed, killed = with_rows(tmp_path / "undisturbed"), with_rows(tmp_path / "killed")
     out, err = start(undisturbed, tiny, **flags).communicate()

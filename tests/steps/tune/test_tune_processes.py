@@ -73,13 +73,9 @@ def test_two_processes_resume_and_equal_one(tiny: Path, tmp_path: Path) -> None:
     assert [entry["learning_rate"] for entry in curve(two)] == [entry["learning_rate"] for entry in curve(one)]
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(2)
 def test_two_gpus_train_as_one_does(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With GPU settings: 4 bits, bfloat16, checkpointing, NCCL."""
-    import torch
-
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     together = with_rows(tmp_path / "together")
     out, err = start(together, tiny, dropout=0.0, batch_size=2, processes=2).communicate()
     assert "global batch size 4, cuda (" in out, err
@@ -89,12 +85,8 @@ def test_two_gpus_train_as_one_does(tiny: Path, tmp_path: Path, monkeypatch: pyt
     assert losses(together) == pytest.approx(losses(alone), abs=2e-2), err
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu(2)
 def test_layers_are_spread_for_one_process(tiny: Path, tmp_path: Path) -> None:
-    import torch
-
-    if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
     work = with_rows(tmp_path / "work")
     out, err = start(work, tiny, processes=1, max_steps=4).communicate()
     assert "global batch size 4, cuda (" in out, err

@@ -8,6 +8,7 @@ import presets
 from presets.architectures import EXPERT_LAYERS
 from workflows.errors import Problem
 from workflows.plan.model import Plan
+from workflows.spec import preset_rules
 from workflows.spec.training import ROOT
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -18,11 +19,20 @@ def problems(plan: Plan, *, local: bool) -> Iterator[Problem]:
     if not plan.model.preset:
         return
     model = presets.model(plan.model.preset)
+    yield from _location(plan)
     if plan.tuning:
         yield from _too_long(plan, model)
         yield from _experts(plan, model)
     if not local:
         yield from _adapters(plan, model)
+
+
+def _location(plan: Plan) -> Iterator[Problem]:
+    """Yield a repository that is a URL: weights are read from the hub or a directory only."""
+    repository = plan.model.repository
+    if "://" in repository:
+        message = f"{repository} is neither a Hugging Face id nor a directory of the models volume"
+        yield Problem(message, "model.repository", fix=preset_rules.how_to_place(repository))
 
 
 def _too_long(plan: Plan, model: presets.Model) -> Iterator[Problem]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from presets import Model, UnknownPreset, models, own
 from workflows.spec.findings import Findings
 
+HUB_URLS = ("hf://models/", "hf://", "https://huggingface.co/")
+"""Beginnings of addresses of a model on the hub."""
 FOLDER = "presets"
 """Directory with own presets, next to a Workspace."""
 
@@ -13,7 +15,24 @@ def how_to_find(error: UnknownPreset) -> str:
     """Return the fix for an unknown name: similar ones, or how to add a model of the hub."""
     if own.HUB_NAME.fullmatch(error.name):
         return how_to_add(error.name)
+    if is_location(error.name):
+        return how_to_place(error.name)
     return f"did you mean {', '.join(error.near)}?" if error.near else "argotune presets ls lists them"
+
+
+def is_location(name: str) -> bool:
+    """Return True if a name is a URL or a path instead of a Hugging Face id."""
+    return "://" in name or name.startswith(("/", "./", "../", "~"))
+
+
+def how_to_place(location: str) -> str:
+    """Return the fix for weights at a URL or path: the id of the hub, or a copy on the models volume."""
+    for prefix in HUB_URLS:
+        if own.HUB_NAME.fullmatch(name := location.removeprefix(prefix).rstrip("/")):
+            return f"write the Hugging Face id: {name}"
+    folder = location if location.startswith("/mnt/models/") else "/mnt/models/FOLDER"
+    copied = "" if folder == location else "copy the weights to the models volume (storage.modelsClaim); "
+    return f"{copied}name the preset of the model, and set the directory: --set model.repository={folder}"
 
 
 def how_to_add(name: str) -> str:

@@ -1,0 +1,136 @@
+"""Tuning on several nodes: the pods of an Indexed Job train with the pod of tune, over gloo on CPUs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_cluster import Cluster
+from small_pods import read_work
+
+from steps.kubernetes.pod_policy import QUEUE_LABEL
+from steps.tune.node_job import FIRST, GROUP_LABEL
+
+STEPS = 10
+TRAINING = {"save_steps": 1, "logging_steps": 1}
+# Losses in bfloat16 differ more between batches.
+EXACT = ("--set", "tuning.method=lora", "--set", 'tuning.modelConfig={"torch_dtype": "float32"}')
+OTHERS = f"{GROUP_LABEL},{GROUP_LABEL}!={FIRST}"
+"""Label selector of Jobs of trainings, and of their pods."""
+
+
+@pytest.fixture
+def submitted(unlimited: Cluster, registry: str, workspace):
+    """Return a function that submits a run, on two nodes by default."""
+
+    def submit(name: str, *flags: str, nodes: int = 2, max_steps: int = STEPS, **pipeline: Any) -> str:
+        resource = {"count": nodes, "labelSelector": {"matchLabels": {"kubernetes.io/os": "linux"}}}
+        output = {"image": f"{registry}/team/{name}:1"}
+        if nodes > 1:
+            pipeline |= {"tune": {"jobKind": "job"}}
+        fields = {"resource": resource, "output": output, "pipeline": pipeline}
+        file = workspace(name, max_steps=max_steps, training=TRAINING, **fields)
+        return unlimited.submit(file, *EXACT, *flags)
+
+    return submit
+
+
+class WatchedJobs:
+    """The Jobs of trainings, from their creation to their deletion."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.existing: set[str] = set()
+        self.most = 0
+        """Largest number of Jobs at one time; those being deleted do not count."""
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take an event of ``kubectl get --output-watch-events``."""
+        metadata = event["object"]["metadata"]
+        name, is_gone = metadata["name"], event["type"] == "DELETED" or "deletionTimestamp" in metadata
+        if name not in self.names:
+            self.names.append(name)
+        self.existing = self.existing - {name} if is_gone else self.existing | {name}
+        self.most = max(self.most, len(self.existing))
+
+
+@contextmanager
+def watch_jobs(cluster: Cluster, folder: Path) -> Iterator[WatchedJobs]:
+    """Watch the Jobs of trainings until the context ends."""
+    file, jobs = folder / "jobs.json", WatchedJobs()
+    command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "--namespace", cluster.namespace, "get", "jobs"]
+    flags = ["--selector", GROUP_LABEL, "--watch", "--output-watch-events", "--output", "json"]
+    with file.open("w") as output, subprocess.Popen([*command, *flags], stdout=output) as process:
+        try:
+            yield jobs
+        finally:
+            process.kill()
+    for line in file.read_text().splitlines():
+        jobs.add(json.loads(line))
+
+
+def other_pods(cluster: Cluster) -> list[str]:
+    """Return the names of the pods of the other nodes."""
+    return [pod["metadata"]["name"] for pod in cluster.get("pods", "", "--selector", OTHERS)["items"]]
+
+
+def delete(cluster: Cluster, pod: str) -> None:
+    cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
+
+
+def losses(cluster: Cluster, run: str) -> list[float]:
+    """Return the loss of each step, as soon as tune has succeeded: Argo deletes the volume with the end of the run."""
+    cluster.wait_for_node(run, "tune", "Succeeded")
+    [curve] = read_work(cluster, run, "report/train.jsonl").values()
+    return [json.loads(line)["loss"] for line in curve.splitlines()]
+
+
+def test_two_nodes_train_as_one_although_both_are_lost(unlimited: Cluster, submitted, tmp_path):
+    """First the pod of the other node, then that of tune."""
+    # It waits for approval, and so keeps its volume.
+    one = submitted("one-node", nodes=1, approval=True)
+    with watch_jobs(unlimited, tmp_path) as jobs:
+        two = submitted("two-nodes")
+        unlimited.wait_for_node(two, "tune", "Running")
+        tune = unlimited.pod_of(two, "tune")
+        unlimited.wait_for_line(tune, "step 2/")
+        [other] = other_pods(unlimited)
+        delete(unlimited, other)
+        unlimited.wait_for_line(tune, "restarting all nodes from the last checkpoint")
+        unlimited.wait_for_line(tune, "resuming from step")
+        [replaced] = other_pods(unlimited)
+        assert replaced != other
+        delete(unlimited, tune)
+        curve = losses(unlimited, two)
+        log = unlimited.argotune("logs", two, "--step", "tune")
+        phase = unlimited.finish(two)["status"]["phase"]
+    assert phase == "Succeeded", unlimited.argotune("status", two)
+    assert "resuming from step" in log
+    assert len(curve) == STEPS
+    assert curve == pytest.approx(losses(unlimited, one), abs=1e-3)
+    assert len(jobs.names) == 3 and jobs.most == 1, jobs.names
+    assert not jobs.existing and not other_pods(unlimited)
+    unlimited.argo("terminate", one)
+
+
+def test_a_stop_deletes_the_job(unlimited: Cluster, submitted):
+    run = submitted("stopped-nodes", "--set", "queue=team-a", max_steps=1000)
+    unlimited.wait_for_node(run, "tune", "Running")
+    tune = unlimited.pod_of(run, "tune")
+    unlimited.wait_for_line(tune, "all nodes are running")
+    [job] = unlimited.get("jobs", "", "--selector", OTHERS)["items"]
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert [owner["name"] for owner in job["metadata"]["ownerReferences"]] == [tune]
+    assert job["metadata"]["labels"][QUEUE_LABEL] == "team-a"
+    unlimited.wait_for_line(tune, "step 1/")
+    unlimited.argotune("stop", "--cluster", run)
+    assert unlimited.finish(run)["status"]["phase"] == "Failed"
+    assert not unlimited.get("jobs", "", "--selector", OTHERS)["items"]
+    unlimited.kubectl("wait", "pods", "--selector", OTHERS, "--for=delete", "--timeout=60s")
+    checkpoints = read_work(unlimited, run, "checkpoints/*/complete.json")
+    assert checkpoints, "the last step is saved"

@@ -14,6 +14,7 @@ from workflows.errors import InvalidInput, Problem
 from workflows.load_plans import LoadedPlan
 from workflows.plan import own_presets
 from workflows.spec import Manifest, load
+from workflows.spec.hints import hints
 
 if TYPE_CHECKING:
     from workflows.cluster.kubernetes_api import KubernetesWorkflows
@@ -43,6 +44,11 @@ class _File:
         warnings = [warning for checked in self.checked for warning in checked.warnings]
         return list(dict.fromkeys([*warnings, *self.unchecked]))
 
+    @property
+    def hints(self) -> list[Problem]:
+        """Hints about its valid Workspaces."""
+        return [hint for checked in self.checked for hint in hints(checked.manifest)]
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``argotune validate``."""
@@ -71,13 +77,15 @@ def run(args: argparse.Namespace) -> int:
         _check_cluster_objects(files, args)
     problems = [problem for file in files for problem in file.problems]
     if args.output == "json":
-        report = {"valid": not problems, "files": [_report(file) for file in files]}
+        unchecked = list(_unchecked(files, in_cluster=args.cluster))
+        report = {"valid": not problems, "notChecked": unchecked, "files": [_report(file) for file in files]}
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return InvalidInput.exit_code if problems else 0
     for file in files:
         _print_result(file)
     if problems:
         raise InvalidInput(problems)
+    _print_unchecked(_unchecked(files, in_cluster=args.cluster))
     return 0
 
 
@@ -132,6 +140,30 @@ def _print_result(file: _File) -> None:
         print(f"{file.name}: valid ({', '.join([str(facts['name']), model, *details])})")
     for warning in file.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    for hint in [] if file.problems else file.hints:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+def _unchecked(files: list[_File], *, in_cluster: bool) -> dict[str, str]:
+    """Return what the files name that was not checked, each with the command that checks it."""
+    plans = [checked.plan for file in files for checked in file.checked]
+    named = {
+        "data": any(plan.data for plan in plans),
+        "model hub": any(plan.model.preset for plan in plans),
+        "registry": any(plan.output and plan.output.image for plan in plans),
+    }
+    unchecked = {subject: "argotune preflight" for subject, is_named in named.items() if is_named}
+    return unchecked | ({"cluster": "argotune validate --cluster"} if plans and not in_cluster else {})
+
+
+def _print_unchecked(unchecked: dict[str, str]) -> None:
+    commands = dict.fromkeys(unchecked.values())
+    parts = [
+        f"{', '.join(subject for subject in unchecked if unchecked[subject] == command)} ({command})"
+        for command in commands
+    ]
+    if parts:
+        print(f"not checked: {'; '.join(parts)}", file=sys.stderr)
 
 
 def _report(file: _File) -> dict[str, Any]:
@@ -140,6 +172,7 @@ def _report(file: _File) -> dict[str, Any]:
         "workspaces": [_facts(checked.manifest) for checked in file.checked],
         "problems": [dataclasses.asdict(problem) for problem in file.problems],
         "warnings": [dataclasses.asdict(warning) for warning in file.warnings],
+        "hints": [dataclasses.asdict(hint) for hint in file.hints],
     }
 
 

@@ -38,6 +38,11 @@ class Findings:
         if not self._follows(path):
             self.errors.append(self._problem(path, message, fix))
 
+    def reject(self, path: str, message: str, fix: str = "") -> None:
+        """Add an error that makes others at this path superfluous."""
+        self.error(path, message, fix)
+        self._invalid_paths.add(self._path_in_file(path))
+
     def warn(self, path: str, message: str, fix: str = "") -> None:
         """Add a warning."""
         if not self._follows(path):

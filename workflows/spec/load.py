@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.errors import InvalidInput, Problem
-from workflows.spec import inference_config, inference_set, rules, source_text, training
+from workflows.spec import inference_config, inference_set, placeholders, rules, source_text, training
 from workflows.spec.config_maps import MISSING, ConfigMaps, Lookup
 from workflows.spec.findings import Findings
 from workflows.spec.objects import KINDS, OTHER_KINDS, KubernetesObject, list_items, twice
@@ -94,6 +94,7 @@ def _nothing(objects: list[KubernetesObject], file: str) -> Iterator[Problem]:
 def _manifest(thing: KubernetesObject, configs: ConfigMaps, local: bool) -> tuple[Manifest | None, list[Problem]]:
     findings = Findings(thing.source, local=local)
     value = thing.workspace_fields(findings)
+    placeholders.check(value, "", findings)
     workspace = (
         inference_set.read(value, findings) if thing.kind == inference_set.KIND else findings.read(Workspace, value)
     )

@@ -13,7 +13,7 @@ from steps.oci import reference
 from steps.runtime.errors import BadInput
 from steps.runtime.shown_url import shown
 from workflows.field_path import join
-from workflows.spec import names, urls
+from workflows.spec import names, placeholders, urls
 from workflows.spec.findings import Findings, unknown
 from workflows.spec.pipeline import PipelineData
 from workflows.spec.workspace import DataDestination, DataSource
@@ -129,15 +129,19 @@ def check_image(image: str, path: str, role: str, findings: Findings, *, moves: 
     """
     if not image:
         return
-    if "<" in image:
-        findings.error(path, f"{image} is a placeholder", "write the reference of your image")
+    if word := placeholders.find(image, is_image=True):
+        findings.error(path, f"{word} is a placeholder", placeholders.FIXES["image"])
         return
     try:
         parsed = reference.parse(names.without_placeholders(image))
     except BadInput as error:
         findings.error(path, f"Unable to parse {role} image reference: {error.message}", error.fix)
         return
-    if words := names.placeholders(image):
+    words = names.placeholders(image)
+    if not words and (fix := _lower_case(image, parsed)):
+        findings.error(path, f"the registry {parsed.registry!r} has capitals", fix)
+        return
+    if words:
         findings.warn(path, f"placeholder in the image reference: {', '.join(words)}", "replace it before running")
     if parsed.tag_or_digest == "latest" and not moves:
         has = "the tag latest" if parsed.tag else "no tag, which means latest"
@@ -146,6 +150,17 @@ def check_image(image: str, path: str, role: str, findings: Findings, *, moves: 
             f"{image} has {has}, which is mutable, so the image that runs is not determined",
             "write a version: :1.0",
         )
+
+
+def _lower_case(image: str, parsed: reference.Reference) -> str:
+    """Return the fix for a registry with capitals, which is often the organization of an image of Docker Hub."""
+    registry = parsed.registry
+    if registry == registry.lower():
+        return ""
+    lowered = registry.lower() + image.removeprefix(registry)
+    if "." in registry or ":" in registry:
+        return f"write {lowered}"
+    return f"write {lowered} for an image of Docker Hub, or the host of the registry"
 
 
 def check_volume(volume: dict[str, Any] | None, path: str, findings: Findings) -> None:

@@ -26,6 +26,30 @@ def test_a_valid_file(capsys):
         f"{SERVING}: valid (workspace-phi-4, phi-4, served)",
     ]
     assert f"warning: {TUNING}:6: resource.instanceType: Standard_NC6s_v3 is retired" in shown.err
+    assert f"hint: {TUNING}:10: tuning: the adapter is packaged, but not served\n    fix: " in shown.err
+    assert shown.err.splitlines()[-1] == (
+        "not checked: data, model hub, registry (argotune preflight); cluster (argotune validate --cluster)"
+    )
+
+
+def test_only_what_the_files_name_is_reported_as_not_checked(capsys):
+    assert cli.main(["validate", SERVING]) == 0
+    shown = capsys.readouterr().err
+    assert shown.splitlines()[-1] == (
+        "not checked: model hub (argotune preflight); cluster (argotune validate --cluster)"
+    )
+    assert "hint: " not in shown
+    assert cli.main(["validate", BROKEN]) == 2
+    assert "not checked" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["phi-3-mini-128k-instruct", "falcon-7b"])
+def test_the_hint_to_serve_is_for_models_whose_adapters_can_be_served(capsys, tmp_path, preset):
+    file = tmp_path / "workspace.yaml"
+    file.write_text(Path(TUNING).read_text().replace("phi-3-mini-128k-instruct", preset))
+    assert cli.main(["validate", str(file)]) == 0
+    added = f"add inference: {{preset: {{name: {preset}}}}}"
+    assert (added in capsys.readouterr().err) == (preset != "falcon-7b")
 
 
 def test_invalid_files_are_reported_together_with_the_valid_ones(capsys, tmp_path):
@@ -52,6 +76,8 @@ def test_json(capsys):
         }
     ]
     assert [warning["line"] for warning in file["warnings"]] == [6, 18, 19, 7]
+    assert [hint["line"] for hint in file["hints"]] == [10]
+    assert report["notChecked"] == ["data", "model hub", "registry", "cluster"]
     assert cli.main(["validate", "-o", "json", BROKEN, SERVING]) == 2
     shown = capsys.readouterr()
     report = json.loads(shown.out)

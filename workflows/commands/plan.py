@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,11 +33,16 @@ def run(args: argparse.Namespace) -> int:
     from steps.runtime.redaction import redact
     from workflows import estimate as estimates
     from workflows.estimate import show_local
-    from workflows.load_plans import load_plans
-    from workflows.plan import site
+    from workflows.load_plans import load_with_manifests
+    from workflows.plan import kaito_defaults, site
     from workflows.plan.layers import as_dict
+    from workflows.spec.hints import hints
 
-    for plan in load_plans(args.files, args.set, args.site, args.namespace):
+    for loaded in load_with_manifests(args.files, args.set, args.site, args.namespace):
+        plan = loaded.plan
+        for hint in hints(loaded.manifest):
+            print(f"hint: {hint}", file=sys.stderr)
+        differences = kaito_defaults.differences(plan, loaded.manifest)
         # The needs of a custom pod are unknown.
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if estimated and args.rows:  # without rows, loading the plan has compared
@@ -44,11 +50,19 @@ def run(args: argparse.Namespace) -> int:
                 print(f"warning: {args.file}: {warning}", file=sys.stderr)
         local = _local_time(plan, args.rows) if estimated else None
         if args.output == "json":
-            content = {**as_dict(plan), "estimate": estimates.as_dict(estimated) if estimated else None}
+            content = {
+                **as_dict(plan),
+                "estimate": estimates.as_dict(estimated) if estimated else None,
+                "kaitoDefaults": [asdict(difference) for difference in differences],
+            }
             content |= {"local": show_local.as_dict(local)} if local else {}
             print(json.dumps(redact(content), indent=2, ensure_ascii=False))
         else:
-            _table([(path, _short(redact(value)), origin) for path, value, origin in plan.values()])
+            rows = [(path, _short(redact(value)), origin) for path, value, origin in plan.values()]
+            _table(("VALUE OF", "IS", "FROM"), rows)
+            if differences:
+                print(f"\nARGOTUNE'S DEFAULTS, AND {kaito_defaults.title(loaded.manifest)}")
+                _table(("FIELD", "ARGOTUNE", "KAITO"), [(row.field, row.argotune, row.kaito) for row in differences])
             print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a custom pod")
             if local:
                 print(f"\n{show_local.as_text(local.speed, local)}")
@@ -74,8 +88,8 @@ def _count(text: str) -> int:
     return count
 
 
-def _table(rows: list[tuple[str, str, str]]) -> None:
-    rows = [("VALUE OF", "IS", "FROM"), *rows]
+def _table(header: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> None:
+    rows = [header, *rows]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for path, value, origin in rows:
         print(f"{path:{widths[0]}}  {value:{widths[1]}}  {origin}")

@@ -5,7 +5,7 @@ Each source is a function that returns a layer; ``layers.merge`` merges them, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from workflows.plan.model import Plan, attribute
 from workflows.plan.node_price import price_layer
 from workflows.plan.sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
 from workflows.spec import Manifest, kaito_annotations
-from workflows.spec.workspace import Partition
+from workflows.spec.workspace import Partition, Workspace
 
 ANNOTATIONS = {
     kaito_annotations.NODE_CLASS: "nodes.nodeClass",
@@ -170,48 +170,65 @@ def _data_settings(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_workspace(manifest: Manifest) -> Layer:
-    workspace = manifest.workspace
     values: dict[str, Any] = {}
-    if workspace.tuning:
-        values["tuning.method"] = workspace.tuning.method.lower()
-        values["output.image"] = workspace.tuning.output.image
-        values["evaluation.samples"] = workspace.pipeline.evaluation.samples
-    if workspace.inference:
-        values["rollout.adapters"] = [
-            {"name": item.source.name, "image": item.source.image, "volume": item.source.volume_source}
-            for item in workspace.inference.adapters
-        ]
-        if workspace.inference.template is not None:
-            values["rollout.template"] = workspace.inference.template
-        if secrets := [secret for item in workspace.inference.adapters for secret in item.source.image_pull_secrets]:
-            values["rollout.pullSecret"] = secrets[0]
-    has = _sections(manifest)
     origins = {}
-    for path, field in FROM_WORKSPACE.items():
-        if not has.get(path.split(".")[0], True):
-            continue
-        is_set, value = _set_by_user(workspace, field)
-        if is_set:
-            values[path] = value
-            origins[path] = f"Workspace ({manifest.source.file}:{manifest.source.line(field)})"
-    if workspace.resource:
-        values["resource.labels"] = workspace.resource.label_selector.labels
-        values |= _partition(workspace.resource.partition)
-    if workspace.resource and workspace.tuning and workspace.resource.count > 1:
-        values["resource.count"] = workspace.resource.count
-        origins["resource.count"] = f"Workspace ({manifest.source.file}:{manifest.source.line('resource.count')})"
-    if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
-        values["labels"] = labels
+    for path, value, field in [*_converted_fields(manifest.workspace), *_plain_fields(manifest)]:
+        values[path] = value
+        origins[path] = _origin(manifest, field)
     for annotation, path in ANNOTATIONS.items():
-        value = workspace.metadata.annotations.get(annotation)
+        value = manifest.workspace.metadata.annotations.get(annotation)
         # The pipeline block wins, and without inference there is no rollout.
-        if value and path not in values and (workspace.inference or not path.startswith("rollout.")):
+        if value and path not in values and (manifest.workspace.inference or not path.startswith("rollout.")):
             values[path] = value.lower() if annotation == kaito_annotations.IMAGE_FAMILY else value
-            line = manifest.source.line(f"metadata.annotations.{annotation}")
-            origins[path] = f"Workspace ({manifest.source.file}:{line})"
-    if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
-        values["model.accessSecret"] = secret
+            origins[path] = _origin(manifest, f"metadata.annotations.{annotation}")
     return Layer("Workspace", values, origins)
+
+
+def _origin(manifest: Manifest, field: str) -> str:
+    """Return the file and line of a field; for a default of KAITO's API, or of argotune, its name."""
+    if field == "resource.instanceType" and field not in manifest.source.lines:
+        return f"default of {manifest.workspace.api_version}"
+    return f"Workspace ({manifest.source.file}:{manifest.source.line(field)})" if field else "built-in"
+
+
+def _converted_fields(workspace: Workspace) -> Iterator[tuple[str, Any, str]]:
+    """Yield path, value and field of what the plan stores in another form; "" for a field that is not set.
+
+    A section of the plan exists if it has a value, so each has one.
+    """
+    if tuning := workspace.tuning:
+        yield "tuning.method", tuning.method.lower(), "tuning.method"
+        yield "output.image", tuning.output.image, "tuning.output.image" if tuning.output.image else ""
+        yield "evaluation.samples", workspace.pipeline.evaluation.samples, ""
+    if inference := workspace.inference:
+        sources = [item.source for item in inference.adapters]
+        adapters = [{"name": item.name, "image": item.image, "volume": item.volume_source} for item in sources]
+        yield "rollout.adapters", adapters, "inference.adapters" if adapters else ""
+        if inference.template is not None:
+            yield "rollout.template", inference.template, "inference.template"
+        if secrets := [secret for item in sources for secret in item.image_pull_secrets]:
+            yield "rollout.pullSecret", secrets[0], "inference.adapters"
+    if resource := workspace.resource:
+        labels = resource.label_selector.labels
+        yield "resource.labels", labels, "resource.labelSelector" if labels else ""
+        for path, value in _partition(resource.partition).items():
+            yield path, value, "resource.partition"
+        if workspace.tuning and resource.count > 1:
+            yield "resource.count", resource.count, "resource.count"
+    if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
+        yield "labels", labels, "metadata.labels"
+    if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
+        kind = "tuning" if workspace.tuning else "inference"
+        yield "model.accessSecret", secret, f"{kind}.preset.presetOptions.modelAccessSecret"
+
+
+def _plain_fields(manifest: Manifest) -> Iterator[tuple[str, Any, str]]:
+    """Yield path, value and field of what the user sets and the plan stores as it is."""
+    has = _sections(manifest)
+    for path, field in FROM_WORKSPACE.items():
+        is_set, value = _set_by_user(manifest.workspace, field)
+        if is_set and has.get(path.split(".")[0], True):
+            yield path, value, field
 
 
 def _partition(partition: Partition | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from presets import model
+from presets import model, vllm_architectures
 from workflows.errors import Problem
 from workflows.spec.load import Manifest
 
@@ -15,7 +15,7 @@ def hints(manifest: Manifest) -> Iterator[Problem]:
     if not workspace.tuning or workspace.inference:
         return
     base = model(workspace.tuning.preset.name)
-    if base.cannot_serve or base.cannot_serve_adapters:
+    if base.cannot_serve or not vllm_architectures().lora.get(base.architecture):
         return
     yield Problem(
         "the adapter is packaged, but not served",

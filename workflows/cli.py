@@ -17,6 +17,7 @@ from workflows.errors import ArgotuneError, Cancelled, InvalidInput
 from workflows.version import VERSION
 
 COMMANDS = {
+    "init": "Write a first Workspace, from three answers",
     "validate": "Check Workspace files and report all errors",
     "schema": "Print the JSON Schema of a Workspace, for editors",
     "plan": "Show the settings of a run, their origins and the estimated cost",

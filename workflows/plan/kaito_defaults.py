@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import presets
 from workflows.plan.model import Plan
 from workflows.spec import Manifest
 

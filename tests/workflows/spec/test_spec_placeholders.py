@@ -70,7 +70,11 @@ def test_free_text_can_contain_anything(tmp_path):
 
 CAPITALS = {
     "repository": ("registry.example.com/Team/a:1", "repository 'Team/a' has capitals", "'team/a'"),
-    "host": ("MyAcr.azurecr.io/team/a:1", "the registry 'MyAcr.azurecr.io' has capitals", "write myacr.azurecr.io/team"),
+    "host": (
+        "MyAcr.azurecr.io/team/a:1",
+        "the registry 'MyAcr.azurecr.io' has capitals",
+        "write myacr.azurecr.io/team",
+    ),
     "organization": ("Team/a:1", "the registry 'Team' has capitals", "write team/a:1 for an image of Docker Hub"),
 }
 

@@ -12,17 +12,45 @@ from typing import Any
 from presets import Model, Prices, UnknownPreset, known_models, model, own
 from workflows.errors import InvalidInput, Problem, from_step_error
 
-_COLUMNS = ("NAME", "TUNING", "WEIGHTS", "CONTEXT", "SERVED ON", "USD/HOUR", "LICENCE", "GATED")
+_COLUMNS = (
+    *("NAME", "TUNING", "WEIGHTS", "TUNE GIB", "SERVE GIB"),
+    *("CONTEXT", "SERVED ON", "USD/HOUR", "LICENCE", "GATED"),
+)
 _WIDE = ("ARCHITECTURE", "REPOSITORY", "REVISION")
 EXAMPLES = """Examples:
   # List all presets, or those with a word in their name, architecture or license
   argotune presets
-  argotune presets ls qwen
+  argotune presets qwen
   # Tune or serve any model of the hub: preset: {name: Qwen/Qwen3-8B}
   argotune presets add Qwen/Qwen3-8B
   # For a machine that cannot reach the hub
   argotune presets add Qwen/Qwen3-8B -o presets/qwen3-8b.yaml
+
+TUNE GIB and SERVE GIB estimate the memory of one GPU: qlora with argotune's defaults, and vLLM with one request of
+1,024 tokens. SERVED ON is the smallest instance type for the weights. 'argotune plan' estimates a Workspace.
 """
+
+
+class _AnyWord(dict[str, argparse.ArgumentParser]):
+    """The actions of the command; other words are accepted too."""
+
+    def __contains__(self, word: object) -> bool:
+        return True
+
+
+class _Actions(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Actions of which ``ls`` is the default: a word that is none of them is its filter."""
+
+    def add_parser(self, name: str, **settings: Any) -> argparse.ArgumentParser:
+        """Add an action."""
+        parser: argparse.ArgumentParser = super().add_parser(name, **settings)
+        self.choices = _AnyWord(self._name_parser_map)
+        return parser
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Run the action that the first word names."""
+        words = values if values[0] in self._name_parser_map else ["ls", *values]
+        super().__call__(parser, namespace, words, option_string)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.epilog = EXAMPLES
     parser.set_defaults(site=None, word="")
-    verbs = parser.add_subparsers(dest="action", metavar="ACTION")
+    verbs = parser.add_subparsers(dest="action", metavar="ACTION", action=_Actions)
     listing = verbs.add_parser("ls", help="List all presets", description="List all presets")
     listing.add_argument("word", nargs="?", default="", metavar="WORD", help="Word in name, architecture or license")
     formats = ["table", "wide", "name", "json", "yaml"]
@@ -166,6 +194,7 @@ def _dump(value: Any, form: str) -> str:
 
 
 def _table(all_models: list[Model], prices: Prices, *, wide: bool) -> None:
+    from workflows.estimate import preset_memory
     from workflows.spec import resource_rules
 
     rows = [(*_COLUMNS, *(_WIDE if wide else ()))]
@@ -176,6 +205,8 @@ def _table(all_models: list[Model], prices: Prices, *, wide: bool) -> None:
             preset.name,
             "deprecated" if preset.deprecated else "yes" if preset.tuning else "-",
             f"{preset.weights_gib:.1f}Gi",
+            _gib(preset_memory.tuning_gib(preset)),
+            _gib(preset_memory.serving_gib(preset)),
             str(preset.context_length),
             size.name if size else "-",
             f"{price.regular:.2f}" if price else "-",
@@ -186,3 +217,7 @@ def _table(all_models: list[Model], prices: Prices, *, wide: bool) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _gib(memory: float | None) -> str:
+    return "-" if memory is None else f"{memory:.1f}"

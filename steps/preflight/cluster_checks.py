@@ -86,10 +86,9 @@ def _azure(settings: Settings) -> Outcomes:
     cluster = aks_client.connect(settings)
     location, _ = cluster.location_and_system_pool()
     available, unavailable = aks_capacity.split(cluster, settings, location, nodes.node_options(settings))
-    for option, reason in unavailable if available else ():
-        yield f"{option} is unavailable: {reason}"
     if available:
-        yield f"{available[0]} is available in {location}, according to Azure"
+        others = "".join(f"; {option} is unavailable: {reason}" for option, reason in unavailable)
+        yield f"{available[0]} is available in {location}, according to Azure{others}"
     else:
         reasons = "; ".join(f"{option}: {reason}" for option, reason in unavailable)
         yield InsufficientCapacity(f"none of the requested instance types is available: {reasons}", aks.QUOTA_HELP)

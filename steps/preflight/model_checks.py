@@ -28,7 +28,7 @@ def check(preset: str, model: str, revision: str, wait: Sleep = time.sleep) -> I
     if not repository:
         return
     if repository.startswith(("/", "./", "../", "~")):
-        yield f"base model: the folder {repository}, which the tune step checks"
+        yield NotChecked(f"base model {repository}", "the tune step reads this folder")
         return
     is_preset = facts is not None and facts.repository == repository
     yield _check(repository, revision or (facts.revision if facts and is_preset else "") or "main", wait)

@@ -17,7 +17,7 @@ from steps.preflight.settings import Result, Settings
 from steps.runtime import outcomes
 from steps.runtime.errors import BadInput, StepError, combine_errors
 from steps.runtime.imports import import_modules
-from steps.runtime.outcomes import Outcomes
+from steps.runtime.outcomes import NotChecked, Outcomes
 from steps.runtime.pod import is_pod
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
@@ -74,6 +74,11 @@ def _run_check(check: Callable[[Settings], Outcomes], settings: Settings) -> Out
 
 def _secrets(settings: Settings) -> Outcomes:
     """Check Secrets, which are mounted as optional: a pod that requires a missing one is pending without an error."""
+    if settings.in_cluster is not None and not is_pod():
+        # The command, not the step: it has the user's environment, and no Secret.
+        for name in _secret_names(settings):
+            yield NotChecked(f"Secret {name}", "argotune validate --cluster reads it")
+        return
     if settings.access_secret:
         if os.environ.get("HF_TOKEN"):
             yield f"Secret {settings.access_secret} has HF_TOKEN"
@@ -104,6 +109,12 @@ def _secrets(settings: Settings) -> Outcomes:
                 f"Secret {name} not found, or it has no key .dockerconfigjson",
                 f"kubectl create secret docker-registry {name} --docker-server=... --docker-username=...",
             )
+
+
+def _secret_names(settings: Settings) -> list[str]:
+    """Return the names of the Secrets that the run needs, without that of the tracking tool."""
+    names = (settings.access_secret, settings.api_keys_secret, *settings.registry_secrets)
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def _data(settings: Settings) -> Outcomes:
@@ -197,6 +208,8 @@ def _cluster(settings: Settings) -> Outcomes:
         from steps.preflight import cluster_checks
 
         yield from cluster_checks.check(settings)
+    elif settings.in_cluster is False and not is_pod():
+        yield NotChecked("quotas and volume claims of the cluster", "pass --cluster")
 
 
 CHECKS: tuple[Callable[[Settings], Outcomes], ...] = (_secrets, _data, _model, _adapters, _output, _tracking, _cluster)

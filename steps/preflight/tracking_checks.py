@@ -57,5 +57,6 @@ def _check(address: str) -> str | StepError:
             "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the Secret",
         )
     if not response.ok:
-        return f"{address} returned {response.status_code}, unlike MLflow; training continues without it"
+        reason = f"it returned {response.status_code}, unlike MLflow; training continues without it"
+        return NotChecked(f"MLflow at {address}", reason)
     return f"MLflow at {address} responds"

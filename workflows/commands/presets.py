@@ -38,7 +38,7 @@ class _AnyWord(dict[str, argparse.ArgumentParser]):
         return True
 
 
-class _Actions(argparse._SubParsersAction):  # type: ignore[type-arg]
+class _Actions(argparse._SubParsersAction):
     """Actions of which ``ls`` is the default: a word that is none of them is its filter."""
 
     def add_parser(self, name: str, **settings: Any) -> argparse.ArgumentParser:

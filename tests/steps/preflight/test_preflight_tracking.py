@@ -59,6 +59,7 @@ def test_secret_without_the_key_is_reported(
 def test_server_that_does_not_respond_is_no_error(tmp_path: Path, server: MlflowServer) -> None:
     server.authorization, server.failing = "", {"": 1}
     [message] = look(tmp_path, "mlflow", server.address)
-    assert message == f"{server.address} returned 400, unlike MLflow; training continues without it"
+    reason = "it returned 400, unlike MLflow; training continues without it"
+    assert message == f"MLflow at {server.address} was not checked: {reason}"
     [message] = look(tmp_path, "mlflow", "http://127.0.0.1:9")
     assert message == "MLflow at http://127.0.0.1:9 was not checked: Connection refused; training continues without it"

@@ -52,7 +52,10 @@ def test_the_registry_is_checked_but_not_volumes(preflight: Callable[[str], Any]
     assert f"ok: {open_registry.address}/adapter accepts pushes" in done.stdout
     assert "rows" not in done.stdout
     assert "not checked: base model microsoft/phi-4" in done.stdout
-    assert done.stdout.splitlines()[-1].startswith("1 checks passed; not checked: base model")
+    summary = done.stdout.splitlines()[-1]
+    assert summary.startswith("1 checks passed; not checked: Secret push, base model")
+    assert "not checked: Secret push (argotune validate --cluster reads it)" in done.stdout
+    assert "not checked: quotas and volume claims of the cluster (pass --cluster)" in done.stdout
 
 
 def test_a_failed_check_sets_the_exit_code(preflight: Callable[[str], Any], password_registry: Registry) -> None:

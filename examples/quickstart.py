@@ -1,10 +1,12 @@
 """Run the example locally: serve its data over HTTP, then tune, evaluate, package and serve the adapter.
 
 Equivalent to ``argotune run examples/smollm2_135m_qlora_parquet.yaml`` plus a data server, because the Workspace
-downloads its rows from 127.0.0.1:8765. Arguments are passed to ``argotune run``.
+downloads its rows from 127.0.0.1:8765; if that port is in use, the run downloads them from a free one. Arguments are
+passed to ``argotune run``.
 """
 
 import http.server
+import re
 import sys
 import threading
 from functools import partial
@@ -13,6 +15,7 @@ from pathlib import Path
 from workflows.cli import main
 
 EXAMPLES = Path(__file__).parent
+WORKSPACE = EXAMPLES / "smollm2_135m_qlora_parquet.yaml"
 PORT = 8765
 
 
@@ -25,12 +28,23 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 def quickstart() -> int:
     try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), partial(Files, directory=EXAMPLES / "data"))
-    except OSError as error:
-        print(f"error: cannot serve the example data on 127.0.0.1:{PORT}: {error}", file=sys.stderr)
-        return 1
+        server, parameters = _serve(PORT), []
+    except OSError:
+        server = _serve(0)
+        parameters = ["-p", f"data-urls={_data_url(server.server_port)}"]
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    return main(["run", str(EXAMPLES / "smollm2_135m_qlora_parquet.yaml"), *sys.argv[1:]])
+    return main(["run", str(WORKSPACE), *parameters, *sys.argv[1:]])
+
+
+def _serve(port: int) -> http.server.ThreadingHTTPServer:
+    return http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(Files, directory=EXAMPLES / "data"))
+
+
+def _data_url(port: int) -> str:
+    """Return the URL of the Workspace with another port."""
+    found = re.search(rf'"http://127\.0\.0\.1:{PORT}/(.+)"', WORKSPACE.read_text())
+    assert found
+    return f"http://127.0.0.1:{port}/{found[1]}"
 
 
 if __name__ == "__main__":

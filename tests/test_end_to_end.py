@@ -85,7 +85,7 @@ def test_every_step_succeeded(finished):
 
 def test_the_data_came_over_http(finished):
     manifest = json.loads((finished.work / "dataset" / "manifest.json").read_text())
-    assert manifest["sources"][0]["from"].startswith("http://127.0.0.1:8765/oncall.parquet")
+    assert re.match(r"http://127\.0\.0\.1:\d+/oncall\.parquet", manifest["sources"][0]["from"])
     assert (manifest["rows"], manifest["eval_rows"]) == (588, 12)
 
 
@@ -157,6 +157,5 @@ def test_the_report_has_digests_and_rows(finished):
     page = (finished.work / "report" / "report.html").read_text()
     digests = [finished.result("tune")["adapter_digest"], finished.result("package")["image_digest"]]
     assert all(text in page for text in [*digests, finished.result("download")["data_digest"], "Runbook: RB-"])
-    assert "http://" not in page.replace(finished.result("rollout")["endpoint"], "").replace(
-        "http://127.0.0.1:8765/", ""
-    ).replace("http://www.w3.org/", "")
+    page = re.sub(r"http://(127\.0\.0\.1:\d+|www\.w3\.org)/", "", page)
+    assert "http://" not in page.replace(finished.result("rollout")["endpoint"], "")

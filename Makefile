@@ -6,7 +6,7 @@ PYTHON ?= python3
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 \
 	$(if $(SHUFFLE),--shuffle $(SHUFFLE))
 
-# vLLM's CPU build has an environment of its own: it pins other versions.
+# vLLM's CPU build has a separate environment: it pins other versions.
 VLLM_VENV ?= .vllm-venv
 
 .PHONY: demo docs lint test test-slow test-gpu test-cluster test-tools vllm-cpu clean

@@ -30,7 +30,7 @@ HF_SECRET = "hf-token"
 
 @dataclass(frozen=True)
 class Answers:
-    """What the user wants to tune, on which data, and where."""
+    """The user's answers: model, data, and local machine or cluster."""
 
     preset: Model
     name: str
@@ -38,7 +38,7 @@ class Answers:
     data: str
     """URL, path, or ``claim:NAME``."""
     local: bool
-    """True for one machine, False for a cluster."""
+    """True for the local machine, False for a cluster."""
 
     @property
     def path(self) -> Path | None:

@@ -17,9 +17,9 @@ class Cache:
     """Values that a server keeps per token."""
 
     values: int = 0
-    """Of all layers that keep every token."""
+    """Sum over the layers that keep every token."""
     window_values: int = 0
-    """Of all layers that keep the last tokens only."""
+    """Sum over the layers that keep the last tokens only."""
     window: int = 0
     """Number of these tokens."""
     latent: bool = False

@@ -23,7 +23,7 @@ class Source:
     name: str
     """Its URL, or its path relative to the data directory."""
     location: str
-    """Where it is from, for messages."""
+    """Origin, for messages."""
     path: Path
     size: int
     sha256: str

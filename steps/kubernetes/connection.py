@@ -97,7 +97,7 @@ class Connection:
         from kubernetes.client import ApiClient, ApiException, CoreV1Api
         from kubernetes.stream import portforward
 
-        # The stream replaces the client's request function, so it gets a client of its own.
+        # The stream replaces the client's request function, so it gets a separate client.
         api = CoreV1Api(ApiClient(self.api.configuration))
         try:
             forwarded = portforward(api.connect_get_namespaced_pod_portforward, pod, namespace, ports=str(port))

@@ -1,4 +1,4 @@
-"""What the hub publishes about a model besides its weights: one request for its files and a few small files."""
+"""Metadata of a model on the hub, without its weights: one request for its list of files, and a few small files."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrialRun:
-    """What a trial of a search left behind."""
+    """Files of a trial of a search."""
 
     name: str
     values: Mapping[str, str]

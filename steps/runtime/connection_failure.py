@@ -1,4 +1,4 @@
-"""Why a connection failed and whether another attempt can help: one classification for all clients.
+"""Cause of a failed connection, and if another attempt can help: one classification for all clients.
 
 It reads the chain of causes of an error, and needs none of the libraries (requests, urllib3, httpx) that raise it.
 """
@@ -22,7 +22,7 @@ class ConnectionFailure:
 
     reason: str
     fix: str = ""
-    """What the user must change; empty if waiting can help."""
+    """Change that the user must make; empty if waiting can help."""
     is_tls: bool = False
     is_proxy: bool = False
 

@@ -1,4 +1,4 @@
-"""Whether this process runs in a pod: steps use the cluster there, and this machine otherwise."""
+"""Detection of a pod: steps use the cluster there, and this machine otherwise."""
 
 from __future__ import annotations
 

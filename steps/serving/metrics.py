@@ -1,4 +1,4 @@
-"""``GET /metrics`` on a port of its own, which is open to Prometheus and to no client.
+"""``GET /metrics`` on a separate port, which is open to Prometheus and to no client.
 
 It needs no API key: a NetworkPolicy limits who reaches it, and no Service has the port. Standard library, Starlette
 and uvicorn only, as vLLM loads it without our packages.

@@ -1,6 +1,6 @@
 """The JobSet with the Job of the other nodes, for clusters that manage and queue trainings as JobSets.
 
-https://jobset.sigs.k8s.io. It adds no restarts and no network of its own: the first node restarts all nodes, with
+https://jobset.sigs.k8s.io. It adds neither restarts nor a network: the first node restarts all nodes, with
 smaller batches if one was out of memory, and is found by its address.
 """
 

@@ -88,8 +88,8 @@ def test_instructions_become_turns(tmp_path: Path) -> None:
     assert detect_common_format([plain]) == "instruction"
     assert read_back(plain) == [[ASK, ANSWER]]
     data = written(tmp_path / "b.parquet", instruction=["Add."] * 3, input=["1 and 2", "", None], output=["3"] * 3)
-    asked = [row[0]["content"] for row in read_back(data)]
-    assert asked == ["Add.\n\n1 and 2", "Add.", "Add."]
+    prompts = [row[0]["content"] for row in read_back(data)]
+    assert prompts == ["Add.\n\n1 and 2", "Add.", "Add."]
 
 
 def test_columns_of_other_names(tmp_path: Path) -> None:

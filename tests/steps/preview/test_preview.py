@@ -74,7 +74,7 @@ def test_the_share_of_truncated_rows_and_tokens(
 
 
 def preview_command(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own: a fork can hang at its end, after threads of pyarrow and tokenizers."""
+    """Run the command in a separate process: a fork can hang at its end, after threads of pyarrow and tokenizers."""
     return subprocess.run(
         [sys.executable, "-m", "workflows.cli", *map(str, arguments)], capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Signatures of URLs are told from parameters that select the file."""
+"""Signatures of URLs are distinguished from parameters that select the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics have a port of their own, on which nothing else is reachable."""
+"""The metrics have a separate port, on which nothing else is reachable."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own: a fork of this one would have the locks of torch's threads."""
+    """Run a command in a separate process: a fork of this one would have the locks of torch's threads."""
     environment = one_thread() | {"ARGOTUNE_HOME": str(folder / "home")}
     words = [sys.executable, "-m", "workflows.cli", name, *map(str, arguments)]
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -23,7 +23,7 @@ from steps.preview.step import preview as preview_rows
 from steps.runtime import entrypoint
 from steps.runtime.errors import BadInput
 from steps.runtime.options import Options
-from workflows.commands import preview
+from workflows.commands import local_steps, preview
 from workflows.compile.arguments import arguments
 from workflows.errors import InvalidInput
 
@@ -175,7 +175,7 @@ def run(
         warnings = shown.rpartition("--- ")[2].split("warning: ")[1:]
         return Output(text, {part.split(LEARNED_END)[0] for part in rows.split(LEARNED)[1:]}, warnings)
 
-    monkeypatch.setattr(preview, "_run_step", run_step)
+    monkeypatch.setattr(local_steps, "run_step", run_step)
     return run_preview
 
 

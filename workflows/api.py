@@ -44,11 +44,12 @@ from hera.workflows import Parameter, Workflow
 
 from workflows.compile import emit, kinds, pod, templates
 from workflows.compile.dag import exit_handler
+from workflows.compile.mount_paths import WorkPaths
 from workflows.compile.parameters import parameters
 from workflows.compile.pod import Requests
 from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
-from workflows.compile.volumes import WORK_MOUNT, WorkPaths
+from workflows.compile.volumes import WORK_MOUNT
 from workflows.compile.workflow import workflow as workflow_of
 from workflows.errors import InvalidInput, Problem
 from workflows.lint import lint

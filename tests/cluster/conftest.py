@@ -20,7 +20,7 @@ from workspaces import write_workspace
 
 LONGEST = [
     Path(__file__).with_name(f"test_{name}.py")
-    for name in ("cluster_page", "serving", "recovery", "tune_nodes", "failures", "tuned_service")
+    for name in ("cluster_page", "serving", "recovery", "several_nodes", "failures", "tuned_service")
 ]
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from workflows.errors import InvalidInput, Problem
-from workflows.spec import source_text
-from workflows.spec.config_maps import Lookup
+
+if TYPE_CHECKING:
+    from workflows.spec.config_maps import Lookup
 
 EXAMPLES = """Examples:
   # Compile a Workspace and submit the Workflow with the argo CLI
@@ -138,6 +139,8 @@ def read_workflow(files: list[str]) -> dict[str, Any] | None:
     """Return the Argo Workflow of a single file; None if there is something else (Workspaces, or invalid YAML)."""
     if len(files) > 1:
         return None
+    from workflows.spec import source_text
+
     (file,) = files
     if file != "-" and not Path(file).is_file():
         return None

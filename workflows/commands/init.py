@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help=f"File to write (default: {DEFAULT_FILE})")
     parser.add_argument("-o", "--output", metavar="FILE", help="File to write, or - for standard output")
     parser.add_argument("--model", metavar="NAME", help="Preset (see 'argotune presets'), or ORG/NAME of the hub")
-    data = "URL, file or directory of the rows, or claim:NAME of a PersistentVolumeClaim"
+    data = "URL, file or directory of the rows, or claim:NAME of a volume claim"
     parser.add_argument("--data", metavar="PLACE", help=data)
     places = parser.add_mutually_exclusive_group()
     places.add_argument("--local", dest="place", action="store_const", const="local", help="Run on one machine")

@@ -28,9 +28,10 @@ from steps.kubernetes import pod_policy
 from steps.runtime.options import Options
 from workflows.compile import placement, pod_options
 from workflows.compile.arguments import LONG, arguments, long_texts
+from workflows.compile.mount_paths import SCRATCH
 from workflows.compile.retries import Retries
 from workflows.compile.step_template import StepTemplate
-from workflows.compile.volumes import SCRATCH, mount
+from workflows.compile.volumes import mount
 from workflows.compile.workflow import KEPT_LOG
 from workflows.plan.model import MODELS, Plan
 from workflows.plan.pods import for_pod

@@ -20,9 +20,9 @@ from hera.workflows import DAG, Parameter
 from hera.workflows import models as m
 
 from workflows.compile import placement, templates
+from workflows.compile.mount_paths import WorkPaths
 from workflows.compile.parameters import task_output
 from workflows.compile.settings import UID, required, search_items
-from workflows.compile.volumes import WorkPaths
 from workflows.plan.model import Plan
 from workflows.spec.search import Rung, flag_names, rungs
 

@@ -31,8 +31,7 @@ from steps.runtime.options import Options
 from steps.runtime.validation_messages import describe
 from steps.tune.settings import Settings as Tune
 from steps.tune_bench.settings import Settings as TuneBench
-from workflows.compile import volumes
-from workflows.compile.volumes import (
+from workflows.compile.mount_paths import (
     ADAPTER_SECRET,
     AT_ROOT,
     DATA,
@@ -65,11 +64,15 @@ PROVISION_SECONDS = 3300
 
 def claims(plan: Plan) -> Claims:
     """Return the settings of claims."""
+    from workflows.compile import volumes
+
     return _build(Claims, work=SCRATCH, claims=volumes.early_claims(plan))
 
 
 def preflight(plan: Plan) -> Preflight:
     """Return the settings of preflight. With a schedule it runs after download and check: data and tag are known."""
+    from workflows.compile import volumes
+
     data = None if plan.schedule else plan.data
     values: dict[str, Any] = {}
     if data:

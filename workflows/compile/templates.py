@@ -12,6 +12,7 @@ from steps.serving.api_keys import FOLDER_VARIABLE
 from steps.tune.node_job import FIRST, GROUP_LABEL
 from workflows.compile import data_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
+from workflows.compile.mount_paths import ADAPTER_SECRET, API_KEYS, AT_ROOT, PULL_SECRET, PUSH_SECRET, WORK, WorkPaths
 from workflows.compile.parameters import (
     BUDGET,
     IMAGE,
@@ -25,15 +26,8 @@ from workflows.compile.retries import Retries
 from workflows.compile.settings import required
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import (
-    ADAPTER_SECRET,
-    API_KEYS,
-    AT_ROOT,
     MODELS_MOUNT,
-    PULL_SECRET,
-    PUSH_SECRET,
-    WORK,
     WORK_MOUNT,
-    WorkPaths,
     adapter_mounts,
     adapter_secret_mounts,
     api_key_mounts,

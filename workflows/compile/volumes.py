@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from hera.workflows import models as m
 
+from workflows.compile.mount_paths import (
+    ADAPTER_SECRET,
+    API_KEYS,
+    DATA,
+    OUTPUT,
+    PULL_SECRET,
+    PUSH_SECRET,
+    WORK,
+    adapter_path,
+    adapter_volume,
+    input_path,
+    input_volume,
+)
 from workflows.plan.model import MODELS, Data, Plan
-
-WORK = "/mnt/work"
-SCRATCH = "/mnt/scratch"
-DATA = "/mnt/data"
-OUTPUT = "/mnt/output"
-PULL_SECRET = "/mnt/pull-secret"
-PUSH_SECRET = "/mnt/push-secret"
-ADAPTER_SECRET = "/mnt/adapter-secret"
-API_KEYS = "/mnt/api-keys"
-
-
-@dataclass(frozen=True)
-class WorkPaths:
-    """Paths of tune and evaluate in the work volume: its root, or a directory for each candidate."""
-
-    dataset: str = "dataset"
-    """Directory of the rows."""
-    candidates: bool = False
-    """Train several adapters to choose from; templates have the input ``candidate``, the name of its directory."""
-
-    @property
-    def inputs(self) -> list[str]:
-        """Template inputs that the paths contain."""
-        return ["candidate"] if self.candidates else []
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The paths as settings of a step."""
-        work = f"{WORK}/candidates/{{{{inputs.parameters.candidate}}}}" if self.candidates else WORK
-        rows = f"{WORK}/{self.dataset}"
-        return {"work": work, **({"dataset": rows} if rows != f"{work}/dataset" else {})}
-
-
-AT_ROOT = WorkPaths()
 
 
 def mount(name: str, path: str, *, read_only: bool | None = None) -> m.VolumeMount:
@@ -153,26 +131,6 @@ def early_claims(plan: Plan) -> list[str]:
 def _claim_names(mounted: Iterable[m.Volume]) -> list[str]:
     sources = [volume.persistent_volume_claim for volume in mounted]
     return sorted({source.claim_name for source in sources if source})
-
-
-def input_volume(name: str) -> str:
-    """Return the name of the volume of a named input."""
-    return f"input-{name}"
-
-
-def input_path(name: str) -> str:
-    """Return the mount path of that volume."""
-    return f"/mnt/input/{name}"
-
-
-def adapter_volume(name: str) -> str:
-    """Return the name of the volume with an adapter to serve."""
-    return f"adapter-{name}"
-
-
-def adapter_path(name: str) -> str:
-    """Return the mount path of that volume; the server's name of the adapter is its last part."""
-    return f"/mnt/adapter/{name}"
 
 
 def _registry_secret(volume: str, secret: str) -> m.Volume:

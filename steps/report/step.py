@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,41 @@ def report(settings: Settings) -> Result:
 
     The report names missing and damaged files; the step fails only if it cannot write the report.
     """
+    _keep_plan(settings)
     data = report_reader.read_run(settings)
     path = write_files(settings, data)
     if settings.artifact and argo_template.has_artifact_repository():
         files.write_text(settings.artifact, path.read_text())
     print("\n".join(summary_lines(data, path)), flush=True)
     return _result(data, path)
+
+
+def rewrite(work: Path) -> Path | None:
+    """Write the report of an ended run again; return the path of the HTML, or None if there was no report.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        record = json.loads((work / "results" / "report.json").read_text())["settings"]
+        plan = {"plan": _plan_file(work)} if isinstance(record.get("plan"), str) else {}
+        settings = Settings(**record | plan)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if isinstance(settings.plan, Path) and not settings.plan.is_file():
+        return None
+    return write_files(settings, report_reader.read_run(settings))
+
+
+def _keep_plan(settings: Settings) -> None:
+    """Copy the plan, whose file is deleted with the pod, for ``rewrite``."""
+    if isinstance(settings.plan, Path):
+        with suppress(OSError):
+            files.write_text(_plan_file(settings.work), settings.plan.read_text(errors="replace"))
+
+
+def _plan_file(work: Path) -> Path:
+    return work / "report" / "plan.json"
 
 
 def write_files(settings: Settings, data: ReportData) -> Path:

@@ -170,19 +170,15 @@ def _rollout_flags(workflow: Mapping[str, Any]) -> dict[str, str]:
 
 def _record_locally(found: LocalRun, result: Benchmark) -> None:
     """Write the result into the work folder, and the report again with it."""
-    from steps.report import report_reader
     from steps.report import step as report
-    from steps.report.settings import Settings
     from steps.runtime import files
     from steps.serving import benchmark_result
 
     files.write_json(found.work / benchmark_result.FILE, dataclasses.asdict(result))
-    try:
-        settings = Settings(**json.loads((found.work / "results" / "report.json").read_text())["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        print(f"note: {found.status.name} has no report yet; it will contain the result", file=sys.stderr)
+    path = report.rewrite(found.work)
+    if path is None:
+        print(f"note: {found.status.name} has no report that can be extended by the result", file=sys.stderr)
         return
-    path = report.write_files(settings, report_reader.read_run(settings))
     print(f"report: {path}", file=sys.stderr)
 
 

@@ -18,6 +18,8 @@ from kubernetes_server import KubernetesServer, condition
 from runner_documents import PRINT, QUICK, dag, leaf, task, workflow
 
 from steps.kubernetes.connection import Connection
+from steps.report.settings import Settings
+from steps.report.step import report
 from steps.runtime.process_identity import process_identity
 from steps.serving import server, server_command
 from steps.serving.vllm_probe import Vllm
@@ -85,13 +87,21 @@ def served(tmp_path: Path, port: int, client: Path, monkeypatch: pytest.MonkeyPa
     work = tmp_path / "runs" / "one" / "volumes" / "work"
     record = {"settings": {"preset": "base", "model": str(tmp_path / "base"), "revision": ""}}
     write_json(work / "results" / "rollout.json", record)
-    write_json(work / "results" / "report.json", {"settings": {"work": str(work), "status": "Succeeded"}})
+    write_report(work, tmp_path / "plan.json")
     running = server.Server(
         "vllm", f"http://127.0.0.1:{port}", ["base", "oncall"], [], "", "bench", os.getpid(),
         process_identity(os.getpid()),
     )  # fmt: skip
     server.write(work / "serve" / server.RECORD, running)
     return work
+
+
+def write_report(work: Path, plan: Path) -> None:
+    """Write the report as the step does, whose plan is a file that is deleted with its pod."""
+    write_json(plan, {"name": "oncall", "tuning": {"rank": 77}})
+    report(Settings(work=work, status="Succeeded", plan=plan))
+    plan.unlink()
+    write_json(work / "results" / "report.json", {"settings": {"work": str(work), "plan": str(plan)}})
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,7 +128,8 @@ def test_the_result_is_in_status_and_report(served: Path, client: Path, capsys: 
     metrics = json.loads(capsys.readouterr().out)["performance"]["metrics"]
     assert float(metrics["requestsPerSecond"]["value"]) == pytest.approx(recorded()["request_throughput"], rel=1e-4)
     assert float(metrics["timeToFirstToken"]["value"]) == pytest.approx(recorded()["median_ttft_ms"], rel=1e-4)
-    assert "Benchmark of the endpoint" in (served / "report" / "report.html").read_text()
+    page = (served / "report" / "report.html").read_text()
+    assert "Benchmark of the endpoint" in page and "77" in page and "could not be read" not in page
     assert json.loads((served / "report" / "report.json").read_text())["performance"]["metrics"] == metrics
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from steps.kubernetes import connection
 from steps.kubernetes.connection import APPLY_PATCH, JSON, MERGE_PATCH, Connection
-from steps.kubernetes.errors import AlreadyExists, ApiError, Conflict, KindNotInstalled
+from steps.kubernetes.errors import AlreadyExists, ApiError, Conflict, Forbidden, KindNotInstalled
 from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.json_text import parse_json
@@ -359,7 +359,7 @@ def _failure(verb: str, label: str, kind: Kind, status: int, text: str, response
     if status == 401:
         return BadInput(f"{message} (401: the cluster rejects the credentials)", "log in to the cluster again")
     if status == 403:
-        return BadInput(message, "grant the role of the step: argo/install/roles.yaml, docs/NODES.md")
+        return Forbidden(message, "grant the role of the step: argo/install/roles.yaml, docs/NODES.md")
     if status == 404 and not _is_of_object(text):
         return KindNotInstalled(
             f"the cluster has no {kind.qualified}", f"install the controller that defines {kind.qualified}"

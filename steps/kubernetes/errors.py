@@ -29,5 +29,9 @@ class Conflict(ApiError):
     """The object has changed since it was read, or another manager owns a field."""
 
 
+class Forbidden(BadInput):
+    """The account has no role for the request."""
+
+
 class KindNotInstalled(BadInput):
     """The cluster has no such kind: its CustomResourceDefinition is not installed."""

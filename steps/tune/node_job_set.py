@@ -7,6 +7,7 @@ smaller batches if one was out of memory, and is found by its address.
 from __future__ import annotations
 
 from steps.kubernetes.client import Kind, KubernetesClient
+from steps.kubernetes.errors import Forbidden
 from steps.runtime.errors import BadInput
 from steps.tune.node_job import Document
 from steps.tune.settings import JobKind
@@ -27,11 +28,23 @@ def choose_kind(cluster: KubernetesClient, job_kind: JobKind) -> Kind:
     """
     if job_kind == "job":
         return JOBS
-    if cluster.has_kind(JOB_SETS):
+    if cluster.has_kind(JOB_SETS) and (job_kind == "jobset" or _is_allowed(cluster)):
         return JOB_SETS
     if job_kind == "jobset":
         raise not_installed()
     return JOBS
+
+
+def _is_allowed(cluster: KubernetesClient) -> bool:
+    """Return False if the account has no role for JobSets, as where argo/install is from before they were used."""
+    try:
+        cluster.list(JOB_SETS)
+    except Forbidden:
+        print(
+            "tune: the account may not use JobSets, so the other nodes get a Job (argo/install/roles.yaml)", flush=True
+        )
+        return False
+    return True
 
 
 def not_installed() -> BadInput:

@@ -83,7 +83,14 @@ def test_the_kind_is_chosen_by_setting_and_discovery(
     client = kubernetes_client.connect(lambda seconds: None)
     assert client.namespace == NAMESPACE
     assert choose_kind(client, job_kind) == expected
-    assert all(call.verb == "discover" for call in cluster.calls)
+    assert all(call.verb in ("discover", "list") for call in cluster.calls)
+
+
+def test_an_account_without_the_role_gets_a_job_unless_a_job_set_is_required(cluster: KubernetesServer) -> None:
+    cluster.forbidden.add(("list", "jobsets"))
+    client = kubernetes_client.connect(lambda seconds: None)
+    assert choose_kind(client, "auto") == JOBS
+    assert choose_kind(client, "jobset") == JOB_SETS
 
 
 def test_a_required_job_set_must_be_installed(cluster: KubernetesServer) -> None:

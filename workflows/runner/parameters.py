@@ -89,13 +89,15 @@ def find_changes(old: dict[str, Any], new: dict[str, Any], given: Mapping[str, s
 
 
 def renew_inputs(run: Run, new: dict[str, Any]) -> None:
-    """Replace URLs in the inputs of nodes by those with a renewed signature, so that finished nodes are kept."""
+    """Replace renewed URLs and ``CHANGEABLE`` parameters in the inputs of nodes, so that finished nodes are kept."""
     old, current = declared_values(run.document), declared_values(new)
     renewed = {
         value: current[name] for name, value in old.items() if name in current and _is_same(value, current[name])
     }
     for node in run.state.nodes.values():
-        node.inputs = {name: renewed.get(value, value) for name, value in node.inputs.items()}
+        inputs = {name: renewed.get(value, value) for name, value in node.inputs.items()}
+        changed = {name: current[name] for name in CHANGEABLE if name in current}
+        node.inputs = inputs | {name: value for name, value in changed.items() if inputs.get(name) == old.get(name)}
 
 
 def _is_newer(value: str, replaced: tuple[str, str] | None, current: str) -> bool:

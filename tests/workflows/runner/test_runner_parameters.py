@@ -110,6 +110,7 @@ def test_the_newest_value_of_a_parameter_counts(
     outcome = resume(tmp_path, own)
     assert outcome.phase == "Succeeded"
     assert f"budget-hours={expected}" in log_of(tmp_path / "run", "second", 3), "it stays"
+    assert len(outcome.nodes["first"].attempts) == 1, "a finished node is not repeated"
 
 
 def test_a_later_value_that_results_depend_on_is_rejected_instead_of_ignored(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class _File:
     name: str
     checked: list[LoadedPlan] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    hints: list[Problem] = field(default_factory=list)
+    """Hints about its valid Workspaces."""
     unchecked: list[Problem] = field(default_factory=list)
     """Cluster objects that the user is not allowed to read."""
 
@@ -43,11 +45,6 @@ class _File:
         """Warnings of all Workspaces without duplicates: each repeats those of the file."""
         warnings = [warning for checked in self.checked for warning in checked.warnings]
         return list(dict.fromkeys([*warnings, *self.unchecked]))
-
-    @property
-    def hints(self) -> list[Problem]:
-        """Hints about its valid Workspaces."""
-        return [hint for checked in self.checked for hint in hints(checked.manifest)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +94,9 @@ def _read(name: str, names: list[str], args: argparse.Namespace) -> _File:
     try:
         own_presets.use(args.site, [name])
         manifests = load(name, others=names, lookup=_lookup(args))
-        return _File(name, load_plans.plans_from_manifests(manifests, (), args.site, args.namespace))
+        checked = load_plans.plans_from_manifests(manifests, (), args.site, args.namespace)
+        # Here, since the presets beside the file are known only until the next file is read.
+        return _File(name, checked, hints=[hint for each in checked for hint in hints(each.manifest)])
     except InvalidInput as error:
         return _File(name, problems=error.problems)
 

@@ -149,6 +149,18 @@ def test_a_site_profile_names_a_directory_of_presets(tmp_path: Path, hub: Hub, a
     assert "site.yaml: presets: 'nowhere' is not a directory" in refused.stderr
 
 
+def test_files_with_presets_in_different_directories_are_valid_together(
+    tmp_path: Path, hub: Hub, argotune: Argotune
+) -> None:
+    qwen(hub)
+    for name in ("one", "two"):
+        (tmp_path / name / "presets").mkdir(parents=True)
+    assert argotune("presets", "add", QWEN, "-o", tmp_path / "one" / "presets" / "qwen3-8b.yaml").returncode == 0
+    files = [workspace(tmp_path / "one", served=False), workspace(tmp_path / "two", "phi-4", served=False)]
+    done = argotune("validate", *files)
+    assert (done.returncode, done.stderr.count("hint: ")) == (0, 2), done.stdout + done.stderr
+
+
 def test_every_error_of_a_preset_file_is_reported(tmp_path: Path, argotune: Argotune) -> None:
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "broken.yaml").write_text("repository: a/b\nlayers: many\nlinears: [{name: q}]\n")

@@ -88,7 +88,8 @@ def lint(
 def _rare_garbage_collection() -> Iterator[None]:
     """Collect garbage rarely: documents are many small objects without cycles."""
     threshold = gc.get_threshold()
-    gc.set_threshold(100_000, *threshold[1:])
+    if threshold[0]:  # 0: the caller has turned it off
+        gc.set_threshold(max(threshold[0], 100_000), *threshold[1:])
     try:
         yield
     finally:

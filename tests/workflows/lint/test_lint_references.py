@@ -24,6 +24,7 @@ spec:
       - {{name: other, value: nope}}
       - {{name: default, default: nope}}
       - {{name: none}}
+      - {{name: empty, value: ''}}
   templates:
     - name: main
       inputs: {{parameters: [{{name: template}}, {{name: own, default: nope}}]}}
@@ -103,6 +104,8 @@ def test_inputs_of_other_templates_than_the_entrypoint_are_known_only_at_runtime
     ("template", "is_accepted"),
     [
         ("{{='lo' + 'cal'}}", True),
+        ("{{='local' + workflow.parameters.empty}}", True),
+        ("{{=workflow.parameters.empty + 'local'}}", True),
         ("local{{=sprig.upper('x')}}", False),
         ("{{=workflow.parameters.other}}", False),
         ("{{=workflow.name}}", False),

@@ -33,10 +33,12 @@ def checked_text(document: Document, template: Template, text: str) -> str | Non
 
 def checked_value(document: Document, template: Template, tag: re.Match[str]) -> str:
     """Return the value of a tag of a parameter when Argo checks a template; the tag where it has none."""
-    return _parameter(document, template, tag[1], tag[0])
+    value = _parameter(document, template, tag[1])
+    return tag[0] if value is None else value
 
 
-def _parameter(document: Document, template: Template, tag: str, absent: str) -> str:
+def _parameter(document: Document, template: Template, tag: str) -> str | None:
+    """Return the value of a parameter when Argo checks a template; None if it has none."""
     kind, _, name = tag.rpartition(".")
     specs = [document.spec, *([document.referred.spec] if document.referred else [])]
     arguments = [v for spec in specs for _, v in listed(section(spec, "arguments"), "parameters", "")]
@@ -47,11 +49,11 @@ def _parameter(document: Document, template: Template, tag: str, absent: str) ->
         is_entrypoint = template.name == document.spec.get("entrypoint") and not document.is_template
         parameters = [*(parameters if is_entrypoint else []), *own]
         if not is_entrypoint:
-            return absent if document.is_template else ONLY_AT_RUNTIME
+            return None if document.is_template else ONLY_AT_RUNTIME
     elif kind != "workflow.parameters":
-        return absent
+        return None
     values = [value.get("value", value.get("default")) for value in parameters if value.get("name") == name]
-    return next((item_text(value) for value in values if value is not None), absent)
+    return next((item_text(value) for value in values if value is not None), None)
 
 
 def _evaluate(document: Document, template: Template, tag: re.Match[str]) -> str | None:
@@ -63,10 +65,10 @@ def _evaluate(document: Document, template: Template, tag: re.Match[str]) -> str
             return None
         value = term[2] if term[2] is not None else term[3]
         if value is None:
-            value = _parameter(document, template, term[4], "") or (
-                ONLY_AT_RUNTIME if is_known(document, template, term[4]) else ""
-            )
-        if not value and term[4]:
+            value = _parameter(document, template, term[4])
+        if value is None and is_known(document, template, term[4]):
+            value = ONLY_AT_RUNTIME
+        if value is None:
             return tag[0]
         result += value.upper() if (term[1] or "").endswith("upper") else value.lower() if term[1] else value
     return result

@@ -29,7 +29,10 @@ class Files(http.server.SimpleHTTPRequestHandler):
 def quickstart() -> int:
     try:
         server, parameters = _serve(PORT), []
-    except OSError:
+    except OSError as error:
+        if "--resume" in sys.argv:  # the run has the URL with this port
+            print(f"error: cannot serve the example data on 127.0.0.1:{PORT}: {error}", file=sys.stderr)
+            return 1
         server = _serve(0)
         parameters = ["-p", f"data-urls={_data_url(server.server_port)}"]
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -15,10 +15,12 @@ from workflows.spec.findings import Findings
 _PLACEHOLDER = re.compile(
     r"<[A-Za-z][\w .-]*>"
     r"|(?<![A-Za-z0-9])YOUR[_-](?:[A-Z0-9]+[_-])*[A-Z0-9]+"
-    r"|(?<![A-Za-z0-9])(?:change|replace)[-_]?me(?![A-Za-z0-9])"
-    r"|(?<![A-Za-z0-9])(?:CHANGE|REPLACE)[-_]?ME(?![A-Za-z0-9])"
+    r"|(?<![\w.-])(?:change|replace)[-_]?me(?![\w.-])"
+    r"|(?<![\w.-])(?:CHANGE|REPLACE)[-_]?ME(?![\w.-])"
 )
-_IN_IMAGES = re.compile(r"^(?:your[-_][a-z0-9_-]+|example\.com)(?=[./:])")
+_IN_IMAGES = re.compile(
+    r"^(?:your[-_](?:acr|container-registry|registry|repo|image|org|name|user)[a-z]*|example\.com)(?=[./:])"
+)
 """Further placeholders at the start of an image reference."""
 _FREE = (
     *("pipeline.rollout.question", "pipeline.data.columns", "pipeline.data.inputs", "metadata.annotations"),

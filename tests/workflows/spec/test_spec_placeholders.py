@@ -56,7 +56,18 @@ def test_placeholders_of_any_field_are_rejected(tmp_path, old, new, path):
 
 @pytest.mark.parametrize(
     "text",
-    ["a < b", "changement", "yours/a", "exchange-medium", "YOURSELF", "example.community/a", "registry.example.com/a"],
+    [
+        "your-team.azurecr.io/a",
+        "project: change-me-later",
+        "a_change_me",
+        "a < b",
+        "changement",
+        "yours/a",
+        "exchange-medium",
+        "YOURSELF",
+        "example.community/a",
+        "registry.example.com/a",
+    ],
 )
 def test_ordinary_text_is_no_placeholder(text):
     assert placeholders.find(text, is_image=True) == ""

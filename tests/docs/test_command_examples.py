@@ -110,14 +110,15 @@ def test_examples_run_as_written(command: str, prepared: Prepared):
 @pytest.mark.slow
 def test_examples_of_a_run(tmp_path: Path):
     environment = doc_runner.prepare(tmp_path) | {"BROWSER": "true"}
-    start = [block for block in blocks("docs/START.md") if block.file or "rows" in block.script]
-    (tmp_path / "workspace.yaml").write_text(start[1].text)
+    start = list(blocks("docs/START.md"))
+    (tmp_path / "workspace.yaml").write_text(next(block.text for block in start if block.file == "workspace.yaml"))
+    rows = next(block.script for block in start if "mkdir -p rows" in block.script)
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "alice").write_text("a-key-that-this-server-does-not-need")
     lines = examples(RUN_COMMANDS)
     assert set(lines) == set(RUN_COMMANDS)
     run = f"argotune run workspace.yaml --name {RUN} --volume rows=rows\n"
-    script = start[0].script + run + _script(line for command in RUN_COMMANDS for line in lines[command])
+    script = rows + run + _script(line for command in RUN_COMMANDS for line in lines[command])
     try:
         doc_runner.run_script("docs/CLI.md", script, tmp_path, environment)
     finally:

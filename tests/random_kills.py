@@ -19,6 +19,8 @@ from typing import Any
 import psutil
 from small_runs import SmallRun
 
+from steps.runtime import gpu_time
+
 ROWS = 8
 SETTINGS = {"method": "lora", "epochs": 1}
 TARGETS = ("runner and steps", "runner", "step")
@@ -114,11 +116,14 @@ def compare(run: SmallRun, reference: Reference) -> Iterator[str]:
 
 
 def files_of(run: SmallRun) -> Iterator[str]:
-    """Yield the files of the run without those of attempts; blobs, named by digest, count as one."""
+    """Yield the files of the run without those of attempts; blobs, named by digest, count as one.
+
+    The records of GPU time, one for each attempt, are files of attempts too.
+    """
     for root in (run.folder, run.adapter_volume):
         for path in root.rglob("*"):
             name = path.relative_to(root)
-            if path.is_dir() or name.parts[0] == "nodes":
+            if path.is_dir() or name.parts[0] == "nodes" or name.parent.name == gpu_time.FOLDER:
                 continue
             yield str(name.parent / "*" if name.parent.name == "sha256" and len(name.name) == 64 else name)
 

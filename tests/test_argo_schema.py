@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from closed_schema import close
 from jsonschema import Draft202012Validator
 
 ROOT = Path(__file__).parents[1]
@@ -90,17 +91,6 @@ def validator(kind: str) -> Draft202012Validator:
         crd["properties"]["spec"] = cron
     close(crd)
     return Draft202012Validator(crd)
-
-
-def close(schema: Any) -> None:
-    if isinstance(schema, dict):
-        if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            schema.setdefault("additionalProperties", False)
-        for part in schema.values():
-            close(part)
-    elif isinstance(schema, list):
-        for part in schema:
-            close(part)
 
 
 @cache

@@ -129,6 +129,15 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def flags(settings: Options) -> dict[str, str]:
+    """Return the flags, with their values, of settings that differ from their defaults, by field."""
+    values = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {
+        field: f"{flag(field)}={value if isinstance(value, str) else json.dumps(value)}"
+        for field, value in values.items()
+    }
+
+
 def publish(result: Any) -> None:
     """Print the result of a step and, if Argo reads output parameters, write one file per field."""
     values = as_text(result)

@@ -7,7 +7,6 @@ the base model onto their own disk.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -100,17 +99,14 @@ def arguments(settings: Options) -> list[str]:
     Raises:
         BadInput: A text is too long for an argument.
     """
-    flags = []
-    for field, value in settings.model_dump(mode="json", by_alias=True, exclude_defaults=True).items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        flag = f"{entrypoint.flag(field)}={text}"
+    flags = entrypoint.flags(settings)
+    for field, flag in flags.items():
         if len(flag.encode(errors="surrogatepass")) > MAX_ARGUMENT_BYTES:
             limit = f"{MAX_ARGUMENT_BYTES // 1024} KiB"
             raise BadInput(
                 f"{field} is too long for the pods of several nodes ({limit})", "shorten it, or use one node"
             )
-        flags.append(flag)
-    return flags
+    return list(flags.values())
 
 
 def _annotations(metadata: Document) -> Document:

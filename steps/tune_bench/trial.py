@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.runtime import lifetime
-from steps.runtime.entrypoint import flag
+from steps.runtime import entrypoint, lifetime
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 from steps.tune.settings import Settings
 
@@ -65,11 +64,7 @@ def train_for(settings: Settings, seconds: float) -> Curve:
 
 def _command(settings: Settings) -> list[str]:
     endless = settings.model_copy(update={"max_steps": MAX_STEPS})
-    values = endless.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    words = (
-        f"{flag(name)}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
-    )
-    return [sys.executable, "-m", "steps.tune", *words]
+    return [sys.executable, "-m", "steps.tune", *entrypoint.flags(endless).values()]
 
 
 def _wait(process: subprocess.Popen[bytes], work: Path, seconds: float) -> Curve | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflows.commands import chat, where
+from workflows.commands.argument_types import count
 from workflows.errors import InvalidInput, Problem, from_step_error
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune bench``."""
     parser.epilog = EXAMPLES
     parser.add_argument("name", metavar="NAME", help="Name or folder of a run, name of a Workspace, or @latest")
-    parser.add_argument("--requests", type=_count, default=100, help="Number of requests (default: 100)")
-    parser.add_argument("--concurrency", type=_count, default=8, help="Requests at a time (default: 8)")
+    parser.add_argument("--requests", type=count, default=100, help="Number of requests (default: 100)")
+    parser.add_argument("--concurrency", type=count, default=8, help="Requests at a time (default: 8)")
     text = "Tokens of a prompt (default: 2048 as KAITO, at most half the context)"
-    parser.add_argument("--input-tokens", type=_count, metavar="COUNT", help=text)
+    parser.add_argument("--input-tokens", type=count, metavar="COUNT", help=text)
     text = "Tokens of an answer (default: 256 as KAITO, at most a quarter of the context)"
-    parser.add_argument("--output-tokens", type=_count, metavar="COUNT", help=text)
+    parser.add_argument("--output-tokens", type=count, metavar="COUNT", help=text)
     parser.add_argument("--model", help="Name of a served model (default: the adapter)")
     text = "Folder with the tokenizer of the base model (default: that of the run, or of the hub)"
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help=text)
@@ -134,6 +135,7 @@ def _load(args: argparse.Namespace, context: int) -> Load:
 
 def _local_target(found: LocalRun) -> _Target:
     """Return the server of a local run."""
+    from steps.runtime import entrypoint
     from steps.serving import server
 
     running = server.read(found.work / "serve" / server.RECORD)
@@ -142,7 +144,7 @@ def _local_target(found: LocalRun) -> _Target:
         raise InvalidInput(Problem(f"{found.status.name} serves no model", fix=fix))
     base: Mapping[str, Any] = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        base = dict(json.loads((found.work / "results" / "rollout.json").read_text())["settings"])
+        base = dict(json.loads(entrypoint.result_file(found.work, "rollout").read_text())["settings"])
     return _Target(running.endpoint, base, running.api_keys)
 
 
@@ -195,10 +197,3 @@ def _record_on_cluster(api: Workflows, name: str, result: Benchmark) -> None:
         api.annotate(name, {BENCHMARK: json.dumps(dataclasses.asdict(result))})
     except ApiFailure as failure:
         print(f"warning: not recorded: {failure.message}\n    fix: {failure.fix}", file=sys.stderr)
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return count

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workflows.commands.argument_types import DEFAULT_PRESET
 from workflows.errors import Cancelled, InvalidInput, Problem, collect_problems
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from workflows.new_workspace import Answers
 
 DEFAULT_FILE = "workspace.yaml"
-DEFAULT_MODEL = "smollm2-135m-instruct"
 EXAMPLES = """Examples:
   # Answer three questions
   argotune init
@@ -99,7 +99,7 @@ def _answers(args: argparse.Namespace) -> Answers:
     name = args.model or ""
     if not preset:
         name, preset = _ask(
-            "Model: a preset, or ORG/NAME of the hub", DEFAULT_MODEL, lambda text: (text, _model(text))
+            "Model: a preset, or ORG/NAME of the hub", DEFAULT_PRESET, lambda text: (text, _model(text))
         )
     # The place is asked before the data, whose form depends on it.
     place = args.place or _ask("Run on one machine (local) or a cluster", "local", _place)

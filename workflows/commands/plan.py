@@ -8,6 +8,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from workflows.commands.argument_types import count
+
 if TYPE_CHECKING:
     from workflows.estimate.measured_speed import LocalTime
     from workflows.plan.model import Plan
@@ -18,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.commands import compile as compiling
 
     compiling.add_arguments(parser, output=False)
-    parser.add_argument("--rows", type=_count, metavar="COUNT", help="Training rows, to estimate hours and price")
+    parser.add_argument("--rows", type=count, metavar="COUNT", help="Training rows, to estimate hours and price")
     parser.add_argument(
         "-o", "--output", choices=["table", "json"], default="table", help="Output format (default: table)"
     )
@@ -79,13 +81,6 @@ def _local_time(plan: Plan, rows: int | None) -> LocalTime | None:
         return None
     speed = measured_speed.read(volumes.home(), settings.tune_bench(plan))
     return measured_speed.local_time(speed, plan, rows) if speed else None
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return count
 
 
 def _table(header: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> None:

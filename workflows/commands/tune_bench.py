@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workflows.commands.argument_types import DEFAULT_PRESET
+
 if TYPE_CHECKING:
     from steps.tune_bench.settings import Settings
     from workflows.plan.model import Plan
 
-DEFAULT_PRESET = "smollm2-135m-instruct"
 EPILOG = """Trains with the tune step for some seconds in each compute dtype, with the model, the settings and rows of
 the Workspace, and keeps the result in $ARGOTUNE_HOME, for 'argotune plan'. Without a Workspace it measures a preset
 with default settings and generated rows. It writes no adapter.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from closed_schema import close
 from job_controller import NAMESPACE
 from jsonschema import Draft202012Validator
 from kubernetes_server import KubernetesServer
@@ -19,18 +20,6 @@ from steps.tune.node_job_set import JOB_SETS, JOBS, choose_kind
 from steps.tune.settings import JobKind, Settings
 
 DATA = Path(__file__).parents[2] / "data" / "jobset"
-
-
-def close(schema: Any) -> None:
-    """Reject unknown fields, which an API server drops."""
-    if isinstance(schema, dict):
-        if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
-            schema.setdefault("additionalProperties", False)
-        for part in schema.values():
-            close(part)
-    elif isinstance(schema, list):
-        for part in schema:
-            close(part)
 
 
 @pytest.fixture(scope="module")

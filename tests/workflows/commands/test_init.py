@@ -177,7 +177,7 @@ def test_three_questions_on_a_terminal(folder: Path) -> None:
     assert shown.index("Model: ") < shown.index("one machine") < shown.index("Data: ") < shown.index("wrote ")
     assert cli.main(["validate", "workspace.yaml"]) == 0
     [manifest] = load("workspace.yaml")
-    assert manifest.workspace.preset and manifest.workspace.preset.name == init.DEFAULT_MODEL
+    assert manifest.workspace.preset and manifest.workspace.preset.name == init.DEFAULT_PRESET
 
 
 def test_a_wrong_answer_is_asked_again_and_a_flag_is_not_asked(folder: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from small_runs import SmallRun, make_home
 
 ROWS = 40
-TINY = "0.0002"
-"""Less than it takes to load the model."""
+TINY = "0.0001"
+"""0.36 s, which loading the model and a few steps exceed on any machine."""
 
 
 @pytest.mark.slow
@@ -25,8 +25,8 @@ def test_a_run_ends_at_its_budget_and_resumes_with_a_larger_one(tmp_path: Path) 
     assert f"the budget of {TINY} hours of GPU time (pipeline.budget) is used up: step " in log
     assert "fix: increase it and resume: argotune run FILE --resume -p budget-hours=HOURS" in log
     assert len(run.nodes()["tune"]["attempts"]) == 1, "a run without a budget left is not retried"
-    [checkpoint] = (run.work / "checkpoints").glob("checkpoint-*/complete.json")
-    assert not json.loads(checkpoint.read_text())["finished"]
+    checkpoints = [json.loads(file.read_text()) for file in (run.work / "checkpoints").glob("*/complete.json")]
+    assert checkpoints and not any(checkpoint["finished"] for checkpoint in checkpoints)
     report = json.loads((run.work / "report" / "report.json").read_text())
     assert report["gpu"]["budget_hours"] == float(TINY)
 

@@ -37,7 +37,8 @@ def evaluate(settings: Settings) -> Result:
         StepError: The base model or the data of a task is unavailable, or the base was not quantized.
         TimeLimit: The budget is used up.
     """
-    with gpu_time.measure(settings.work, "evaluate", settings.budget_hours) as timer:
+    execution = settings.adapter_digest  # each rung of a search has another adapter
+    with gpu_time.measure(settings.work, "evaluate", settings.budget_hours, execution) as timer:
         return _evaluate(settings, timer)
 
 

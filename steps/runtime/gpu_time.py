@@ -59,8 +59,8 @@ class Attempt:
     """Seconds by cause."""
     candidate: str = ""
     """Name of the trial of a search; empty: none."""
-    is_complete: bool = False
-    """True if the attempt succeeded, so that later ones belong to another execution of the step."""
+    execution: str = ""
+    """Execution of the step, as in ``GpuTimer``."""
 
     @property
     def total(self) -> float:
@@ -71,13 +71,22 @@ class Attempt:
 class GpuTimer:
     """Measures and records one attempt; every method can be called from any thread."""
 
-    def __init__(self, work: Path, step: str, budget_hours: float = 0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        work: Path,
+        step: str,
+        budget_hours: float = 0,
+        execution: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Start in the cause ``loading``, at the start of the pod on its node.
 
         Args:
             work: work folder of the step; those of candidates record in the work folder of the run.
             step: name of the step.
             budget_hours: limit of the time of all attempts; 0: none.
+            execution: what all attempts of one execution of the step have in common, and no other execution of it: a
+                search with successive halving runs tune and evaluate of a trial again for each rung.
             clock: current time in seconds.
         """
         self._clock, self._budget = clock, 3600 * budget_hours
@@ -87,8 +96,10 @@ class GpuTimer:
         self._started = _start(clock(), earlier)
         self._step, self._cause, self._since = step, LOADING, self._started
         self._seconds: dict[str, float] = {}
-        self._candidate, self._is_complete = _candidate(work), False
-        self._failed = _failed_attempts(earlier, step, self._candidate)
+        self._candidate, self._execution = _candidate(work), execution
+        # Also complete ones: their pod can be lost before Argo reads its outputs.
+        own = (step, self._candidate, execution)
+        self._earlier = [one for one in earlier if (one.step, one.candidate, one.execution) == own]
         # Concurrent trials of a search write to different files.
         self._file = _new_file(_folder(work), f"{step}-{self._candidate}" if self._candidate else step)
         self.save()
@@ -100,13 +111,8 @@ class GpuTimer:
         return {**self._seconds, self._cause: self._seconds.get(self._cause, 0.0) + running}
 
     def step_seconds(self, cause: str) -> float:
-        """Return the seconds of a cause in this attempt and the failed ones before it, of this trial only."""
-        return round(sum_seconds(self._failed, cause) + self.seconds.get(cause, 0.0), 1)
-
-    def complete(self) -> None:
-        """Record that the step has succeeded."""
-        self._is_complete = True
-        self.save()
+        """Return the seconds of a cause in this attempt and earlier ones of the same execution."""
+        return round(sum_seconds(self._earlier, cause) + self.seconds.get(cause, 0.0), 1)
 
     def switch(self, cause: str) -> None:
         """Count the time from now on for another cause."""
@@ -118,8 +124,8 @@ class GpuTimer:
         with self._lock, suppress(OSError):
             seconds = {cause: round(value, 1) for cause, value in self.seconds.items()}
             started = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="milliseconds")
-            record: dict[str, Any] = {"step": self._step, "candidate": self._candidate, "started": started}
-            files.write_json(self._file, record | {"seconds": seconds, "complete": self._is_complete})
+            record: dict[str, Any] = {"step": self._step, "candidate": self._candidate, "execution": self._execution}
+            files.write_json(self._file, record | {"started": started, "seconds": seconds})
 
     def is_budget_used_up(self) -> bool:
         """Return True if the run has used its budget."""
@@ -140,20 +146,19 @@ class GpuTimer:
 
 
 @contextmanager
-def measure(work: Path, step: str, budget_hours: float = 0) -> Iterator[GpuTimer]:
-    """Record the time of an attempt until the context ends.
+def measure(work: Path, step: str, budget_hours: float = 0, execution: str = "") -> Iterator[GpuTimer]:
+    """Record the time of an attempt until the context ends; arguments as ``GpuTimer``.
 
     Raises:
         TimeLimit: Earlier attempts have used up the budget.
     """
-    timer = GpuTimer(work, step, budget_hours)
+    timer = GpuTimer(work, step, budget_hours, execution)
     timer.check_budget(f"{step} did not start")
     ended = threading.Event()
     thread = threading.Thread(target=_save_regularly, args=(timer, ended), daemon=True)
     thread.start()
     try:
         yield timer
-        timer.complete()
     finally:
         ended.set()
         thread.join()
@@ -168,13 +173,6 @@ def read(work: Path) -> list[Attempt]:
 def sum_seconds(attempts: Sequence[Attempt], cause: str, step: str = "") -> float:
     """Return the seconds of a cause, of all steps or of one."""
     return sum(attempt.seconds.get(cause, 0.0) for attempt in attempts if step in ("", attempt.step))
-
-
-def _failed_attempts(attempts: Sequence[Attempt], step: str, candidate: str) -> list[Attempt]:
-    """Return the attempts of a step since it last succeeded: a search runs tune again for each rung of a trial."""
-    own = [attempt for attempt in attempts if (attempt.step, attempt.candidate) == (step, candidate)]
-    last = max((index for index, attempt in enumerate(own) if attempt.is_complete), default=-1)
-    return own[last + 1 :]
 
 
 def _share_time(attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -235,8 +233,8 @@ def _read_all(paths: Iterator[Path]) -> Iterator[Attempt]:
             started = datetime.fromisoformat(record["started"])
             seconds = {cause: _seconds(record["seconds"].get(cause, 0)) for cause in CAUSES}
             if started.tzinfo:
-                candidate, is_complete = str(record.get("candidate", "")), record.get("complete") is True
-                yield Attempt(str(record["step"]), started, seconds, candidate, is_complete)
+                candidate, execution = (str(record.get(key, "")) for key in ("candidate", "execution"))
+                yield Attempt(str(record["step"]), started, seconds, candidate, execution)
 
 
 def _seconds(value: Any) -> float:

@@ -73,7 +73,7 @@ def train_and_finish(settings: Settings, group: DistributedContext) -> Result:
     Raises:
         StepError: As ``tune``.
     """
-    with gpu_time.measure(settings.work, "tune", settings.budget_hours) as timer:
+    with gpu_time.measure(settings.work, "tune", settings.budget_hours, _execution(settings)) as timer:
         base, checkpoint = train(settings, group, timer)
         return _finish(settings, base, checkpoint, timer)
 
@@ -137,6 +137,11 @@ def train(
     return base, with_oom_backoff(
         config, settings.method, lambda smaller: training.run(settings, smaller, inputs, group), group
     )
+
+
+def _execution(settings: Settings) -> str:
+    """Return a digest that all attempts share, on any number of processes; rungs of a search have different ones."""
+    return files.sha256_text(settings.model_dump_json(by_alias=True, exclude=NON_ADAPTER_FIELDS - {"stop_after"}))
 
 
 def _read_rows(settings: Settings) -> tuple[Rows, Sequence[Sequence[dict[str, Any]]]]:

@@ -21,6 +21,8 @@ from tuning import (
 
 from steps.models.adapter import adapter_digest
 from steps.runtime.errors import BadInput
+from steps.tune import step
+from steps.tune.settings import Settings
 
 
 def test_the_loss_falls_and_is_recorded(undisturbed: Path) -> None:
@@ -213,3 +215,10 @@ def test_no_rows(tiny: Path, tmp_path: Path, content: bytes | None) -> None:
         file.write_bytes(content)
     with pytest.raises(BadInput, match=r"train\.parquet"):
         quick(tmp_path, tiny)
+
+
+def test_attempts_on_any_processes_are_one_execution_and_rungs_are_several(tmp_path: Path) -> None:
+    settings = Settings(work=tmp_path)
+    retried = {"processes": 2, "sharding": "full", "nodes": 2, "budget_hours": 3}
+    assert step._execution(settings.model_copy(update=retried)) == step._execution(settings)
+    assert step._execution(settings.model_copy(update={"stop_after": 0.5})) != step._execution(settings)

@@ -128,7 +128,7 @@ def resume(
         if problems := validation.check_answers(workflow, answers):
             raise InvalidInput(problems)
         run.state.parameters = values | answers
-        run.state.replaced = parameters.replaced_digests(run.state, declared)
+        run.state.replaced = parameters.replaced_digests(run.state, declared, overridden)
         run.save_all()
         _clean_up(run, timing)
         return _run(workflow, run, observer, timing)

@@ -59,14 +59,16 @@ def newest_values(
     return values | dict(given)
 
 
-def replaced_digests(state: State, declared: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def replaced_digests(
+    state: State, declared: Mapping[str, str], overridden: Collection[str] = ()
+) -> dict[str, tuple[str, str]]:
     """Return digests of the values of the document that those of the state replace, for ``newest_values``.
 
-    One that ``--set`` has changed for one resumption is not recorded: the next one does not return to an older value.
+    A value that ``--set`` replaces for one resumption is not recorded, so that the next one does not return to that of
+    the file; one of the file is, so that the next one can.
     """
-    old = state.replaced
     current = {name: _digests(value) for name, value in declared.items() if name in state.parameters}
-    return old | {name: value for name, value in current.items() if value[0] == old.get(name, value)[0]}
+    return state.replaced | {name: value for name, value in current.items() if name not in overridden}
 
 
 def find_changes(old: dict[str, Any], new: dict[str, Any], given: Mapping[str, str]) -> list[Problem]:

@@ -16,6 +16,8 @@ from steps.data.chat_tokens import ChatTokens
 from steps.data.token_cache import TokenRows
 
 GROUPED = "group_by_length"
+SAMPLED_ROWS = 256
+"""Rows that the mean length is computed from."""
 
 
 def defaults(arguments: Mapping[str, Any], *, padding_free: bool) -> dict[str, Any]:
@@ -52,6 +54,13 @@ def lengths(dataset: Any) -> list[int]:
         return [len(row) for row in dataset["input_ids"]]
     answers = zip(dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
     return [len(prompt) + max(map(len, pair)) for prompt, pair in zip(dataset["prompt_ids"], answers, strict=True)]
+
+
+def tokens_per_batch(dataset: Any, arguments: Mapping[str, Any]) -> int:
+    """Return the mean tokens of a device's batch, without padding, from some rows of the dataset."""
+    counts = lengths(dataset.select(range(0, len(dataset), len(dataset) // SAMPLED_ROWS + 1)))
+    rows = min(int(arguments["per_device_train_batch_size"]), len(dataset))
+    return round(rows * sum(counts) / max(len(counts), 1))
 
 
 def group_by_length(trainer: Any, lengths: Sequence[int]) -> None:

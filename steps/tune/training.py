@@ -77,11 +77,13 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
         config.arguments, group.effective_world_size
     )
     arguments = shared_batches.split_batch(config.arguments, global_batch_size, group.size)
-    dtype = config.dtype or (checkpoint and checkpoint.dtype) or _fastest_dtype(inputs, group)
-    config = dataclasses.replace(config, arguments=arguments, dtype=dtype)
+    config = dataclasses.replace(config, arguments=arguments)
     tokenizer = load_tokenizer(inputs.base.folder)
     tokenizer.chat_template = config.chat_template or tokenizer.chat_template
     dataset, num_rows = _share_dataset(group, lambda: _prepare_dataset(tokenizer, inputs, settings, config))
+    tokens = batching.tokens_per_batch(dataset, config.arguments)
+    dtype = config.dtype or (checkpoint and checkpoint.dtype) or _fastest_dtype(inputs, tokens, group)
+    config = dataclasses.replace(config, dtype=dtype)
     if checkpoint:
         local = settings.work / "checkpoints" / checkpoint.folder.name
         local = group.copy_to_nodes("resumed checkpoint", checkpoint.folder, local)
@@ -96,7 +98,7 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     nodes = f"{group.nodes} nodes, " if group.nodes > 1 else ""
     device = nodes + describe_device(inputs.device, group.size) + (", sharded base weights" if sharded else "")
     if group.is_rank_zero:  # it measures the processor
-        print(describe_compute(inputs.device, inputs.base.folder, dtype), flush=True)
+        print(describe_compute(inputs.device, inputs.base.folder, dtype, tokens), flush=True)
     _log_start(trainer, f"{data}, {device}", checkpoint)
     if sharded:
         sharding.shard(trainer, group.nodes)
@@ -119,8 +121,8 @@ def run(settings: Settings, config: TrainingConfig, inputs: TrainingInputs, grou
     return checkpointing.latest
 
 
-def _fastest_dtype(inputs: TrainingInputs, group: DistributedContext) -> str:
-    return group.on_rank_zero("compute dtype", lambda: compute_dtype(inputs.device, inputs.base.folder))
+def _fastest_dtype(inputs: TrainingInputs, tokens: int, group: DistributedContext) -> str:
+    return group.on_rank_zero("compute dtype", lambda: compute_dtype(inputs.device, inputs.base.folder, tokens))
 
 
 def _attach_callbacks(trainer: Any, settings: Settings, config: TrainingConfig, group: DistributedContext) -> None:

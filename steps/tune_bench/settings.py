@@ -57,8 +57,8 @@ class Result:
     """Device of the training, with its GPU model or number of threads."""
     dtype: str
     """Compute dtype that a tuning uses with these settings."""
-    products: str
-    """On a CPU, the speed of matrix products that the tune step chooses the dtype by."""
+    probe: str
+    """On a CPU, the time of one layer that the tune step chooses the dtype by."""
     speeds: list[Speed]
     """Measurements by dtype."""
     tokens_per_row: float

@@ -40,12 +40,13 @@ def measure_tuning(settings: Settings) -> Result:
     config = training_config.check(settings, lora_targets(settings.preset, settings.model))
     base = fetch_model(settings.preset, settings.model, settings.revision)
     device = choose_device()
-    dtype = config.dtype or compute_dtype.compute_dtype(device, base.folder)
-    products = str(compute_dtype.measure(compute_dtype.model_shape(base.folder))) if device == "cpu" else ""
     dataset = settings.work / "sample" / "train.parquet"
     num_rows = rows.write_rows(settings.work / "dataset" / "train.parquet", dataset, settings.seed)
     tokens_per_row, learned_share = _count_tokens(settings, base.folder, dataset)
     global_batch_size = _global_batch_size(settings, config)
+    batch_tokens = round(tokens_per_row * settings.batch_size)
+    dtype = config.dtype or compute_dtype.compute_dtype(device, base.folder, batch_tokens)
+    probe = str(compute_dtype.measure(base.folder, batch_tokens)) if device == "cpu" else ""
     types = _types(config, device, dtype)
     speeds = []
     for measured in types:
@@ -60,7 +61,7 @@ def measure_tuning(settings: Settings) -> Result:
     return Result(
         device=describe_device(device),
         dtype=dtype,
-        products=products,
+        probe=probe,
         speeds=speeds,
         tokens_per_row=round(tokens_per_row, 1),
         rows=round(num_rows * learned_share),

@@ -48,7 +48,7 @@ class MeasuredSpeed(BaseModel):
     device: str
     dtype: str
     """Dtype that a tuning uses."""
-    products: str = ""
+    probe: str = ""
     speeds: Annotated[list[Speed], Field(min_length=1)]
     tokens_per_row: Positive
     rows: Count

@@ -43,8 +43,8 @@ def _speeds(speed: MeasuredSpeed) -> Iterator[Row]:
         used = "; tuning uses it" if measured == speed.used else ""
         remark = f"tokens/second, {measured.memory_gib:.2f} GiB of memory{used}"
         yield measured.dtype, f"{measured.tokens_per_second:,.1f}", remark
-    if speed.products:
-        yield "products", "", f"{speed.products}, by which tuning chooses the dtype"
+    if speed.probe:
+        yield "probe", "", f"{speed.probe}: tuning chooses the dtype by it"
     gain = speed.fastest.tokens_per_second / speed.used.tokens_per_second
     if gain >= MIN_GAIN:
         yield "faster", f"{gain:.2f}", f"times, with ModelConfig.torch_dtype: {speed.fastest.dtype}"

@@ -82,6 +82,12 @@ def test_the_longest_batch_is_first_and_the_others_are_shuffled() -> None:
     assert 0.75 < early / late < 1.33  # 3 with the library's order
 
 
+@pytest.mark.parametrize(("rows", "batch_size", "tokens"), [(4, 8, 100), (1000, 8, 200), (0, 8, 0)])
+def test_the_tokens_of_a_batch_are_those_of_its_rows(rows: int, batch_size: int, tokens: int) -> None:
+    dataset = batching.dataset([ChatTokens([2] * 25, [2] * 25)] * rows, {})
+    assert batching.tokens_per_batch(dataset, {"per_device_train_batch_size": batch_size}) == tokens
+
+
 def test_defaults_waste_least_and_respect_the_user() -> None:
     assert batching.defaults({}, padding_free=True) == {"padding_free": True}
     assert batching.defaults({}, padding_free=False) == {"train_sampling_strategy": "group_by_length"}

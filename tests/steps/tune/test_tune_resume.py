@@ -13,7 +13,7 @@ from tuning import STEPS, losses, quick, settings, start, wait_for_step
 
 from steps.models import compute_dtype
 from steps.models.adapter import adapter_digest
-from steps.models.compute_dtype import Measurement
+from steps.models.layer_probe import Measurement, Seconds
 from steps.runtime.errors import TimeLimit
 from steps.tune import checkpoints
 from steps.tune.step import outputs_intact
@@ -47,18 +47,19 @@ def test_a_resumed_training_keeps_its_dtype(
     tiny: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dtype: str
 ) -> None:
     """As after a move to a node whose processor computes faster in the other dtype."""
-    float32_is_faster = Measurement(float32=2, bfloat16=1)
-    bfloat16_is_faster = Measurement(float32=1, bfloat16=2)
+    fast, slow = Seconds(wall=0.01, cpu=0.01), Seconds(wall=0.02, cpu=0.02)
+    float32_is_faster = Measurement(tokens=100, float32=fast, bfloat16=slow)
+    bfloat16_is_faster = Measurement(tokens=100, float32=slow, bfloat16=fast)
     first, second = float32_is_faster, bfloat16_is_faster
     if dtype == "bfloat16":
         first, second = second, first
     monkeypatch.delenv(compute_dtype.VARIABLE)
-    monkeypatch.setattr(compute_dtype, "measure", lambda shape: first)
+    monkeypatch.setattr(compute_dtype, "measure", lambda base, tokens: first)
     quick(work, tiny, max_steps=6)
     assert f"computing in {dtype} (" in capsys.readouterr().out
     before = losses(work)
     shutil.rmtree(work / "checkpoints" / "checkpoint-6")
-    monkeypatch.setattr(compute_dtype, "measure", lambda shape: second)
+    monkeypatch.setattr(compute_dtype, "measure", lambda base, tokens: second)
     quick(work, tiny, max_steps=6)
     out = capsys.readouterr().out
     assert "resuming from step 5" in out

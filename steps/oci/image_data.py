@@ -1,4 +1,4 @@
-"""Extraction of the files under ``/data`` of an image, which is all that KAITO uses of adapter and dataset images.
+"""Extraction of files of an image below some of its directories, such as ``/data`` of adapter and dataset images.
 
 Layers are applied in order as in image-spec layer.md (later files win, whiteouts delete), so images built by
 ``docker build`` with several layers work. Images are untrusted: nothing is written outside the target directory.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import gzip
 import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -31,19 +33,44 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The files of an image to extract."""
+
+    roots: Mapping[tuple[str, ...], Path]
+    """Destinations of the content of directories of the image, by the parts of their paths."""
+    patterns: Sequence[str] = ()
+    """Patterns of file names; empty: every file, and anything that is neither a file nor a directory is an error."""
+    fix: str = "build it FROM scratch and COPY the files to /data/"
+    """How to build an image without such entries."""
+
+    def includes(self, name: str) -> bool:
+        """Return True if a file of this name is extracted."""
+        return not self.patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
+
+
 def unpack_data(image: Image, folder: Path) -> None:
-    """Extract the files under ``/data`` of ``image`` into the empty ``folder`` and skip all others.
+    """Extract the files under ``/data`` of ``image``, which is all that KAITO uses of it, into the empty ``folder``.
 
     Raises:
-        BadInput: ``/data`` contains anything but regular files and directories, a path leads out of it, or a layer is
+        BadInput: as ``unpack``.
+    """
+    unpack(image, image.layers, Selection({(DATA,): folder}))
+
+
+def unpack(image: Image, layers: Sequence[Blob], selection: Selection) -> None:
+    """Extract the selected files of layers of ``image`` into empty directories and skip all others.
+
+    Raises:
+        BadInput: a root contains anything but regular files and directories, a path leads out of it, or a layer is
             not a tar archive (plain or gzip) or unpacks to more than ``MAX_RATIO`` times its size.
     """
-    for layer in image.layers:
+    for layer in layers:
         written: set[Path] = set()
         try:
             with _open_layer(image.path(layer)) as tar:
                 for member in tar:
-                    _apply_entry(tar, member, folder, written)
+                    _apply_entry(tar, member, selection, written)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise _not_a_tar(layer, error) from error
 
@@ -81,39 +108,58 @@ class _LimitedGzip(gzip.GzipFile):
         return content
 
 
-def _apply_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, written: set[Path]) -> None:
-    """Apply one entry of a layer to ``folder``, which becomes ``/data``.
+def _apply_entry(tar: tarfile.TarFile, member: tarfile.TarInfo, selection: Selection, written: set[Path]) -> None:
+    """Apply one entry of a layer to the root that contains it.
 
     ``written`` are the paths that this layer has written: its whiteouts apply to lower layers only.
     """
     path = PurePosixPath(member.name.lstrip("/"))
     if ".." in path.parts:
         raise BadInput(f"the image contains {member.name!r}, which leads out of the directory", "use another image")
-    if path.parts in ((_OPAQUE,), (_WHITEOUT + DATA,)):
-        _hide(folder, written)
-    if path.parts[:1] != (DATA,):
-        return
+    for root, folder in selection.roots.items():
+        if _hides_root(path, root):
+            _hide(folder, written)
+        if path.parts[: len(root)] == root:
+            _apply_below_root(tar, member, folder.joinpath(*path.parts[len(root) :]), folder, selection, written)
+            return
+
+
+def _hides_root(path: PurePosixPath, root: tuple[str, ...]) -> bool:
+    """Return True for the whiteout of a root or of a directory above it."""
+    parent = path.parts[:-1]
+    if not path.parts or parent != root[: len(parent)] or len(parent) >= len(root):
+        return False
+    return path.name in (_OPAQUE, _WHITEOUT + root[len(parent)])
+
+
+def _apply_below_root(
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    target: Path,
+    root: Path,
+    selection: Selection,
+    written: set[Path],
+) -> None:
+    path = PurePosixPath(member.name.lstrip("/"))
     _check_name(member.name, path)
-    target = folder.joinpath(*path.parts[1:])
     if path.name == _OPAQUE:
         _hide(target.parent, written)
     elif path.name.startswith(_AUFS):
         return
     elif path.name.startswith(_WHITEOUT):
         _hide_one(target.parent / path.name.removeprefix(_WHITEOUT), written)
+    elif selection.patterns and (member.isdir() or not selection.includes(path.name)):
+        return
     elif member.isdir():
-        _create_folder(target, folder)
+        _create_folder(target, root)
         written.update((target, *target.parents))
-    elif member.isreg() and not member.issparse() and target != folder:
+    elif member.isreg() and not member.issparse() and target != root:
         _remove(target)
-        _create_folder(target.parent, folder)
+        _create_folder(target.parent, root)
         _write(tar, member, target)
         written.update((target, *target.parents))
     else:
-        raise BadInput(
-            f"the image contains /{path}, which is neither a regular file nor a directory",
-            "build it FROM scratch and COPY the files to /data/",
-        )
+        raise BadInput(f"the image contains /{path}, which is neither a regular file nor a directory", selection.fix)
 
 
 def _check_name(name: str, path: PurePosixPath) -> None:

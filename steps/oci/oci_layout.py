@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from steps.models.adapter import ADAPTER_FILES
+from steps.oci.adapter_files import ADAPTER_FILES
 from steps.oci.reference import is_digest, normalize_digest
 from steps.runtime import files
 from steps.runtime.errors import BadInput, StepError
@@ -32,6 +32,9 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 REF_NAME = "org.opencontainers.image.ref.name"
 EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"
 CREATED = "org.opencontainers.image.created"
+TITLE = "org.opencontainers.image.title"
+UNPACK = "io.deis.oras.content.unpack"
+"""Annotation of ``oras`` for a layer that is the archive of a directory."""
 
 # Weights hardly compress: level 9 takes three times as long as level 1 and saves 0.3 to 0.8 %.
 GZIP_LEVEL = 1
@@ -44,14 +47,18 @@ class Blob:
     media_type: str
     digest: str
     size: int
+    title: str = ""
+    """Path of the file whose content this is, in artifacts of ``oras``; empty in images, whose layers are archives."""
 
     @classmethod
     def from_descriptor(cls, descriptor: Mapping[str, Any]) -> Blob:
-        """Parse the three required properties of a descriptor (image-spec descriptor.md)."""
+        """Parse the required properties of a descriptor, and its title (image-spec descriptor.md, annotations.md)."""
         size = descriptor["size"]
         if type(size) is not int or size < 0:
             raise ValueError(f"{size!r:.100} is not a size")
-        return cls(str(descriptor["mediaType"]), normalize_digest(str(descriptor["digest"])), size)
+        annotations = descriptor.get("annotations") or {}
+        title = "" if annotations.get(UNPACK) == "true" else str(annotations.get(TITLE) or "")
+        return cls(str(descriptor["mediaType"]), normalize_digest(str(descriptor["digest"])), size, title)
 
     def descriptor(self) -> dict[str, Any]:
         """Return the descriptor as the JSON object of the specification."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from steps.models.adapter import ADAPTER_FILES
 from steps.oci import oci_layout, registry_errors
+from steps.oci.adapter_files import ADAPTER_FILES
 from steps.oci.image_data import unpack_data
 from steps.oci.oci_layout import Blob, Image, Referrer
 from steps.oci.reference import Reference, is_digest, normalize_digest
@@ -18,8 +20,8 @@ from steps.oci.registry_client import MANIFEST_TYPES, RegistryClient
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.json_text import parse_json
+from steps.runtime.retry import Sleep
 
-Wait = Callable[[float], None]
 MAX_CONFIG_BYTES = 8 * 1024 * 1024
 """Configurations of images have a few kB, those with a long history some 100 kB."""
 
@@ -30,7 +32,7 @@ def push_image(
     *,
     mount_from: Reference | None = None,
     immutable: bool = False,
-    wait: Wait = time.sleep,
+    wait: Sleep = time.sleep,
 ) -> str:
     """Push the one image of a layout directory under the tag of ``reference`` (default ``latest``); return its digest.
 
@@ -68,7 +70,7 @@ def push_image(
     return stored
 
 
-def push_referrers(layout: Path, reference: Reference, *, wait: Wait = time.sleep) -> list[str]:
+def push_referrers(layout: Path, reference: Reference, *, wait: Sleep = time.sleep) -> list[str]:
     """Push the referrers in a layout directory, whose image the repository has; return their digests.
 
     Raises:
@@ -87,45 +89,69 @@ def push_referrers(layout: Path, reference: Reference, *, wait: Wait = time.slee
     return [referrer.manifest.digest for referrer in image.referrers]
 
 
-def pull_image(reference: Reference, layout: Path, *, wait: Wait = time.sleep) -> str:
+def pull_image(
+    reference: Reference,
+    layout: Path,
+    *,
+    resumable: bool = False,
+    docker_config: Path | None = None,
+    wait: Sleep = time.sleep,
+) -> str:
     """Pull an image into the layout directory ``layout``, replacing it atomically; return its digest.
 
-    Of a multi-platform image linux/amd64 is pulled, else the first: files under /data have no platform. The digest of
-    each blob is verified during the download.
+    Of a multi-platform image linux/amd64 is pulled, else the first: data files have no platform. The digest of each
+    blob is verified. With ``resumable`` the directory keeps its blobs instead, and its index is written last.
 
     Raises:
         BadInput: the image does not exist, or these credentials are not allowed to pull it.
         StepError: the registry is unreachable, or returns content that does not match the digests.
     """
-    registry = RegistryClient(reference, wait=wait)
-    media_type, content = registry.fetch_manifest(reference.tag_or_digest)
-    manifest = _parse_manifest(content, reference)
-    if "manifests" in manifest:
-        chosen = _choose_platform(manifest, reference)
-        media_type, content = registry.fetch_manifest(chosen)
-        manifest = _parse_manifest(content, reference)
+    registry = RegistryClient(reference, docker_config=docker_config, wait=wait)
+    media_type, content, manifest = _fetch_image_manifest(registry, reference)
     try:
         blobs = [
             Blob.from_descriptor(manifest["config"]),
             *(Blob.from_descriptor(layer) for layer in manifest["layers"]),
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{reference} is not an image of a supported format", "push it in OCI or docker v2 format"
         ) from error
     if blobs[0].size > MAX_CONFIG_BYTES:
         message = f"the configuration of {reference} has {blobs[0].size} bytes, more than {MAX_CONFIG_BYTES}"
         raise BadInput(message, "build the image again; configurations have a few kB")
-    with files.replacing_folder(layout) as folder:
+    with contextlib.nullcontext(layout) if resumable else files.replacing_folder(layout) as folder:
         for blob in dict.fromkeys(blobs):
-            registry.fetch_blob(blob, oci_layout.blob_path(folder, blob.digest))
-        media_type = str(manifest.get("mediaType") or media_type)
+            path = oci_layout.blob_path(folder, blob.digest)
+            if not path.is_file() or oci_layout.digest_of(path, blob.digest) != blob.digest:
+                registry.fetch_blob(blob, path)
         blob = oci_layout.write_blob(folder, media_type, content)
         oci_layout.write_index(folder, blob, reference.tag or "latest")
     return blob.digest
 
 
-def pull_data(reference: Reference, folder: Path, *, wait: Wait = time.sleep) -> Path:
+def resolve_digest(reference: Reference, *, docker_config: Path | None = None, wait: Sleep = time.sleep) -> str:
+    """Return the digest of the image that ``pull_image`` pulls.
+
+    Raises:
+        BadInput, StepError: as ``pull_image``.
+    """
+    registry = RegistryClient(reference, docker_config=docker_config, wait=wait)
+    return f"sha256:{hashlib.sha256(_fetch_image_manifest(registry, reference)[1]).hexdigest()}"
+
+
+def _fetch_image_manifest(registry: RegistryClient, reference: Reference) -> tuple[str, bytes, dict[str, Any]]:
+    """Return media type, bytes and content of the manifest of one image."""
+    media_type, content = registry.fetch_manifest(reference.tag_or_digest)
+    manifest = _parse_manifest(content, reference)
+    if "manifests" in manifest:
+        chosen = _choose_platform(manifest, reference)
+        media_type, content = registry.fetch_manifest(chosen)
+        manifest = _parse_manifest(content, reference)
+    return str(manifest.get("mediaType") or media_type), content, manifest
+
+
+def pull_data(reference: Reference, folder: Path, *, wait: Sleep = time.sleep) -> Path:
     """Pull the files under ``/data`` of an image into ``folder``, replacing it atomically.
 
     Raises:
@@ -143,7 +169,7 @@ def pull_data(reference: Reference, folder: Path, *, wait: Wait = time.sleep) ->
     return folder
 
 
-def pull_adapter(reference: Reference, folder: Path, *, wait: Wait = time.sleep) -> Path:
+def pull_adapter(reference: Reference, folder: Path, *, wait: Sleep = time.sleep) -> Path:
     """Pull an adapter image (from KAITO, argotune or ``docker build``) with ``pull_data``.
 
     Raises:
@@ -161,7 +187,7 @@ def pull_adapter(reference: Reference, folder: Path, *, wait: Wait = time.sleep)
     return folder
 
 
-def manifest_exists(reference: Reference, *, wait: Wait = time.sleep) -> bool:
+def manifest_exists(reference: Reference, *, wait: Sleep = time.sleep) -> bool:
     """Return True if the registry has the manifest of ``reference``.
 
     Raises:
@@ -171,7 +197,7 @@ def manifest_exists(reference: Reference, *, wait: Wait = time.sleep) -> bool:
     return digest == reference.digest if reference.digest else bool(digest)
 
 
-def read_annotations(reference: Reference, *, wait: Wait = time.sleep) -> tuple[str, dict[str, str]] | None:
+def read_annotations(reference: Reference, *, wait: Sleep = time.sleep) -> tuple[str, dict[str, str]] | None:
     """Return digest and annotations of the manifest of ``reference``; None if it does not exist.
 
     Raises:

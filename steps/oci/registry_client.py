@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -16,10 +16,11 @@ from steps.oci import registry_errors
 from steps.oci.oci_layout import Blob
 from steps.oci.reference import DOCKER_HUB, Reference, is_digest, normalize_digest
 from steps.oci.registry_auth import RegistryAuth, uses_plain_http
+from steps.oci.registry_download import DigestMismatch, Download
 from steps.oci.registry_errors import TIMEOUT
 from steps.oci.registry_transport import RegistrySession
 from steps.oci.registry_upload import FileSlice, ProgressCallback, Upload
-from steps.runtime import files, http_body
+from steps.runtime import http_body
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.retry import RetryPolicy, Sleep, retry_call
 
@@ -91,8 +92,9 @@ class RegistryClient:
         self._retry(lambda: self.call("DELETE", self.location(started), expected_status=cancelled))
 
     def fetch_blob(self, blob: Blob, path: Path) -> None:
-        """Download ``blob`` to ``path``, which exists only if digest and size match."""
-        self._retry(lambda: self._download(blob, path))
+        """Download ``blob`` to ``path``, which exists only if digest and size match; resume a partial file."""
+        download = Download(blob, path)
+        self._retry(lambda: self._download(download, blob), progress=lambda: download.bytes_received)
 
     def put_manifest(self, name: str, media_type: str, content: bytes) -> requests.Response:
         """Store a manifest under a tag or its digest."""
@@ -146,19 +148,14 @@ class RegistryClient:
             message = f"{self.reference.registry} stored {digest} as {stored[:200]}"
             raise StepError(message, "report it to its operator")
 
-    def _download(self, blob: Blob, path: Path) -> None:
-        algorithm = blob.digest.partition(":")[0]
-        digest, length = hashlib.new(algorithm), 0
+    def _download(self, download: Download, blob: Blob) -> None:
         url = f"{self.base}/blobs/{blob.digest}"
-        with self.call("GET", url, expected_status=(200,)) as response, files.replacing(path) as file:
-            for data in self._iter_content(response):
-                length += len(data)
-                if length > blob.size:
-                    break
-                digest.update(data)
-                file.write(data)
-            if length != blob.size or f"{algorithm}:{digest.hexdigest()}" != blob.digest:
-                raise self._digest_mismatch(blob.digest)
+        try:
+            download.run(lambda headers: self.call("GET", url, expected_status=(200, 206), headers=headers))
+        except LOST as error:
+            raise self._connection_error(error) from None
+        except DigestMismatch:
+            raise self._digest_mismatch(blob.digest) from None
 
     def _read_manifest(self, url: str) -> tuple[str, bytes]:
         with self.call("GET", url, expected_status=(200,), headers=_ACCEPT) as response:
@@ -170,12 +167,6 @@ class RegistryClient:
             except LOST as error:
                 raise self._connection_error(error) from None
         return response.headers.get("Content-Type", "").partition(";")[0].strip(), content
-
-    def _iter_content(self, response: requests.Response) -> Iterator[bytes]:
-        try:
-            yield from http_body.iter_body(response)
-        except LOST as error:
-            raise self._connection_error(error) from None
 
     def call(
         self,

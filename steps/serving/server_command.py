@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.models import adapter_compat
+from steps.models import adapter_compat, locations
 from steps.models.adapter_compat import ServedAdapter
 from steps.runtime import files
 from steps.runtime.errors import BadInput
@@ -260,5 +260,4 @@ def _join_paths(first: str, rest: str | None) -> str:
 
 def served_name(preset: str, model: str) -> str:
     """Return the name under which a base model is served: that of the preset, or else of the model."""
-    is_folder = model.startswith(("/", "./", "../", "~"))
-    return preset or (Path(model).name if is_folder else model)
+    return preset or locations.short_name(model)

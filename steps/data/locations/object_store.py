@@ -93,6 +93,13 @@ class ObjectFile:
                 parts.append(part)
         return b"".join(parts), content.size
 
+    def read_state(self) -> FileState:
+        """Return the properties of the object, by reading its first byte; errors are those of ``open``."""
+        with self._request({"offset": 0, "end": 1, "any_version": True}) as content:
+            while content.read():
+                pass
+        return FileState(content.size, content.etag, content.last_modified)
+
     @contextmanager
     def open(self, offset: int, known: FileState) -> Iterator[Content]:
         """Read the bytes from ``offset`` on; see ``RemoteFile``."""

@@ -21,8 +21,7 @@ QUOTAS = Kind("v1", "resourcequotas")
 STORAGE_CLASSES = Kind("storage.k8s.io/v1", "storageclasses", cluster_wide=True)
 DEPLOYMENTS = Kind("apps/v1", "deployments")
 ENDPOINT_SLICES = Kind("discovery.k8s.io/v1", "endpointslices")
-ACCESS_REVIEWS = Kind("authorization.k8s.io/v1", "subjectaccessreviews", cluster_wide=True)
-OWN_ACCESS_REVIEWS = Kind("authorization.k8s.io/v1", "selfsubjectaccessreviews", cluster_wide=True)
+RESULTS = Kind("argoproj.io/v1alpha1", "workflowtaskresults")
 
 
 @dataclass(frozen=True)

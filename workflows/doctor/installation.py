@@ -7,14 +7,14 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from steps.kubernetes.client import CONFIG_MAPS
+from steps.kubernetes.access_reviews import is_allowed
+from steps.kubernetes.client import CONFIG_MAPS, WORKFLOWS
 from workflows.doctor.finding import (
-    ACCESS_REVIEWS,
     ACCOUNTS,
     CLAIMS,
     NAMESPACES,
-    OWN_ACCESS_REVIEWS,
     QUOTAS,
+    RESULTS,
     STORAGE_CLASSES,
     Finding,
     Site,
@@ -38,8 +38,7 @@ def check_own_rights(site: Site) -> Iterator[Finding]:
     """Check that the user of the kubeconfig can create and watch runs."""
     denied = []
     for verb in ("create", "get", "list", "watch"):
-        attributes = {"group": "argoproj.io", "resource": "workflows", "verb": verb, "namespace": site.namespace}
-        if not _is_allowed(site, OWN_ACCESS_REVIEWS, {"resourceAttributes": attributes}):
+        if not is_allowed(site.cluster, verb, WORKFLOWS, site.namespace):
             denied.append(verb)
     if denied:
         fix = "bind the Role argotune-submitter to the user (argo/install/roles.yaml)"
@@ -63,10 +62,8 @@ def check_executor_rights(site: Site) -> Iterator[Finding]:
     names = list(dict.fromkeys([site.plan.service_account, *site.plan.service_accounts.values()]))
     denied = []
     for name in names:
-        attributes = {"group": "argoproj.io", "resource": "workflowtaskresults", "verb": "create"}
-        attributes["namespace"] = site.namespace
         user = f"system:serviceaccount:{site.namespace}:{name}"
-        if not _is_allowed(site, ACCESS_REVIEWS, {"user": user, "resourceAttributes": attributes}):
+        if not is_allowed(site.cluster, "create", RESULTS, site.namespace, user):
             denied.append(name)
     if denied:
         fix = "bind the Role argotune-executor to them (argo/install/roles.yaml)"
@@ -141,9 +138,3 @@ def check_quota(site: Site) -> Iterator[Finding]:
 
 def _free(hard: Any, used: Any) -> float:
     return float(parse_quantity(hard) - parse_quantity(used))
-
-
-def _is_allowed(site: Site, kind: Any, spec: dict[str, Any]) -> bool:
-    review = {"apiVersion": kind.api_version, "metadata": {}, "spec": spec}
-    review["kind"] = "SelfSubjectAccessReview" if kind is OWN_ACCESS_REVIEWS else "SubjectAccessReview"
-    return bool((site.cluster.create(kind, review).get("status") or {}).get("allowed"))

@@ -1,6 +1,7 @@
 """Registry credentials in docker's format: ``config.json`` of ``$DOCKER_CONFIG``, else of ``~/.docker``.
 
 A mounted Kubernetes secret of type ``kubernetes.io/dockerconfigjson`` is read too; its file is ``.dockerconfigjson``.
+Of several Secrets (``secret_volume.py``), the most specific entry wins, then the first one, as in the kubelet.
 Credential helpers are called by the docker-credential-helpers protocol.
 """
 
@@ -10,10 +11,12 @@ import base64
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steps.oci import secret_volume
 from steps.oci.reference import DOCKER_HUB, Reference, normalize_host
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.json_text import parse_json
@@ -42,14 +45,12 @@ class Credentials:
 
 
 def config_files(folder: Path | None = None) -> list[Path]:
-    """Return the files that can contain credentials; the first that exists is used.
+    """Return the files that can contain credentials; those of the first folder that has one are used.
 
     ``~/.docker`` is always last: in local runs ``folder`` or ``DOCKER_CONFIG`` can name the directory of a Kubernetes
     Secret that does not exist.
     """
-    configured = str(folder) if folder else os.environ.get("DOCKER_CONFIG")
-    folders = [*([Path(configured)] if configured else []), Path.home() / ".docker"]
-    return [folder / name for folder in folders for name in ("config.json", ".dockerconfigjson")]
+    return [place / name for place in _folders(folder) for name in ("config.json", secret_volume.KEY)]
 
 
 def find(reference: Reference, folder: Path | None = None) -> Credentials | None:
@@ -61,17 +62,36 @@ def find(reference: Reference, folder: Path | None = None) -> Credentials | None
         BadInput: the file is not in docker's format, or names a helper that is not installed.
         StepError: the helper fails.
     """
-    file = next((f for f in config_files(folder) if f.is_file()), None)
-    if file is None:
-        return None
-    config = _read(file)
-    helper = _get_object(config, "credHelpers", file).get(reference.registry) or config.get("credsStore")
-    if helper:
-        credentials = _call_helper(str(helper), reference.registry, file)
-        if credentials:
+    entries: dict[str, tuple[Any, Path]] = {}
+    for file in _existing_files(folder):
+        config = _read(file)
+        helper = _get_object(config, "credHelpers", file).get(reference.registry) or config.get("credsStore")
+        if helper and (credentials := _call_helper(str(helper), reference.registry, file)):
             return credentials
-    key = _best_key(_get_object(config, "auths", file), reference)
-    return _parse_entry(config["auths"][key], f"auths[{key!r}] in {file}") if key is not None else None
+        for key, entry in _get_object(config, "auths", file).items():
+            if entry != {}:  # docker's mark for an entry of a helper
+                entries.setdefault(key, (entry, file))
+    best = _best_key(entries, reference)
+    if best is None:
+        return None
+    entry, file = entries[best]
+    return _parse_entry(entry, f"auths[{best!r}] in {file}")
+
+
+def _folders(folder: Path | None) -> list[Path]:
+    configured = str(folder) if folder else os.environ.get("DOCKER_CONFIG")
+    return [*([Path(configured)] if configured else []), Path.home() / ".docker"]
+
+
+def _existing_files(folder: Path | None) -> list[Path]:
+    """Return the files with credentials, the first one winning."""
+    for place in _folders(folder):
+        first = secret_volume.secret_file(place, 0)
+        # Not of the home directory, where users keep copies of files.
+        more = secret_volume.further_files(place) if place != Path.home() / ".docker" else []
+        if files := [*([first] if first else []), *more]:
+            return files
+    return []
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -95,7 +115,7 @@ def _get_object(config: dict[str, Any], key: str, file: Path) -> dict[str, Any]:
     return value
 
 
-def _best_key(auths: dict[str, Any], reference: Reference) -> str | None:
+def _best_key(auths: Iterable[str], reference: Reference) -> str | None:
     """Return the key of the registry's entry with the longest path that contains the repository."""
     hosts = _HUB_HOSTS if reference.host in _HUB_HOSTS else (reference.host,)
     best, longest = None, -1

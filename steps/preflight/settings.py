@@ -61,8 +61,9 @@ class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions, N
     """Secret with the key ``HF_TOKEN``."""
     api_keys_secret: str = ""
     """Secret with the API keys of the served model."""
-    registry_secrets: list[str] = []
-    """Names of the Secrets that the folders above are mounted from, and ``DOCKER_CONFIG``'s."""
+    registry_secrets: list[str | list[str]] = []
+    """Names of the Secrets that the folders above are mounted from, and ``DOCKER_CONFIG``'s; a list for several in
+    one folder."""
     storage_class: str = ""
     """Class of the work volume; empty: the cluster's default."""
     claims: list[str] = []

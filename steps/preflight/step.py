@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from steps.oci import reference
-from steps.oci.credentials import config_files
+from steps.oci.secret_volume import secret_file
 from steps.preflight.settings import Result, Settings
 from steps.runtime import outcomes
 from steps.runtime.errors import BadInput, StepError, combine_errors
@@ -101,19 +101,26 @@ def _secrets(settings: Settings) -> Outcomes:
         return  # a local run can also use docker's configuration, which the registry checks
     folders = [settings.pull_config, settings.adapter_config, os.environ.get("DOCKER_CONFIG")]
     mounted = [Path(folder) for folder in folders if folder]
-    for name, folder in zip(settings.registry_secrets, mounted, strict=False):
-        if any(file.is_file() for file in config_files(folder) if file.parent == folder):
-            yield f"Secret {name} has credentials for a registry"
-        else:
-            yield BadInput(
-                f"Secret {name} not found, or it has no key .dockerconfigjson",
-                f"kubectl create secret docker-registry {name} --docker-server=... --docker-username=...",
-            )
+    for names, folder in zip(_folder_secrets(settings), mounted, strict=False):
+        for index, name in enumerate(names):
+            if secret_file(folder, index):
+                yield f"Secret {name} has credentials for a registry"
+            else:
+                yield BadInput(
+                    f"Secret {name} not found, or it has no key .dockerconfigjson",
+                    f"kubectl create secret docker-registry {name} --docker-server=... --docker-username=...",
+                )
+
+
+def _folder_secrets(settings: Settings) -> list[list[str]]:
+    """Return the names of the registry Secrets of each folder."""
+    return [[names] if isinstance(names, str) else names for names in settings.registry_secrets]
 
 
 def _secret_names(settings: Settings) -> list[str]:
     """Return the names of the Secrets that the run needs, without that of the tracking tool."""
-    names = (settings.access_secret, settings.api_keys_secret, *settings.registry_secrets)
+    registry_secrets = [name for names in _folder_secrets(settings) for name in names]
+    names = (settings.access_secret, settings.api_keys_secret, *registry_secrets)
     return [name for name in dict.fromkeys(names) if name]
 
 

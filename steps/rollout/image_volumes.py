@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from steps.kubernetes.client import KubernetesClient
@@ -34,8 +34,8 @@ def pin_adapters(pod: Document, adapters: Iterable[DesiredAdapter]) -> Document:
     return pinned
 
 
-def mount_images(release: Release, secret: str) -> Release:
-    """Return the release with adapter images as volumes of its pods; ``secret`` is the pull secret of the node."""
+def mount_images(release: Release, secrets: Sequence[str]) -> Release:
+    """Return the release with adapter images as volumes of its pods; ``secrets`` are the pull secrets of the node."""
     images = {one.short_digest: f"{one.image}@{one.digest}" for one in release.adapters if one.image}
     if not images:
         return release
@@ -49,16 +49,16 @@ def mount_images(release: Release, secret: str) -> Release:
         spec["volumes"].append({"name": name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}})
         # The whole image, because image volumes have no subPath before Kubernetes 1.33.
         server["volumeMounts"].append({"name": name, "mountPath": f"{IMAGES}/{digest}", "readOnly": True})
-    if secret:
-        spec["imagePullSecrets"] = [{"name": secret}]
+    if secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in secrets]
     return dataclasses.replace(release, pod=pod).with_revision()
 
 
 def mount_if_supported(
-    cluster: KubernetesClient, name: str, release: Release, current: Release | None, secret: str
+    cluster: KubernetesClient, name: str, release: Release, current: Release | None, secrets: Sequence[str]
 ) -> Release:
     """Return the release with image volumes if the cluster supports them; otherwise the servers pull."""
-    mounted = mount_images(release, secret)
+    mounted = mount_images(release, secrets)
     if mounted is release:
         return release
     if current and current.pod_template_hash == release.pod_template_hash:

@@ -185,7 +185,7 @@ def _deploy(target: Rollout, settings: Settings, release: Release, current: Rele
     if settings.hot_load:
         return service_update.deploy(target, release, current)
     mounted = image_volumes.mount_if_supported(
-        target.cluster, settings.name, release, current, settings.registry_secret
+        target.cluster, settings.name, release, current, settings.registry_secrets
     )
     try:
         return service_update.deploy(target, mounted, current)

@@ -22,6 +22,7 @@ from steps.kubernetes.pod_policy import (
     preferred_nodes,
     require_label,
 )
+from steps.oci import secret_volume
 from steps.rollout import server_access, server_pod_options
 from steps.rollout.service_release import SERVICE_LABEL
 from steps.rollout.settings import Settings
@@ -134,7 +135,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
     if settings.access_secret:
         secret = {"name": settings.access_secret, "key": "HF_TOKEN"}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})  # type: ignore[dict-item]
-    if settings.registry_secret:
+    if settings.registry_secrets:
         environment.append({"name": "DOCKER_CONFIG", "value": "/mnt/pull-secret"})
     return {
         "name": SERVER,
@@ -157,7 +158,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
             *([{"name": "pull-secret", "mountPath": "/mnt/pull-secret", "readOnly": True}]
-              if settings.registry_secret else []),
+              if settings.registry_secrets else []),
             *([{"name": "api-keys", "mountPath": API_KEYS, "readOnly": True}] if settings.api_keys_secret else []),
             *({"name": f"adapter-{name}", "mountPath": f"{VOLUMES}/{name}", "readOnly": True}
               for name in settings.adapter_volumes),
@@ -191,10 +192,8 @@ def _volumes(settings: Settings) -> list[Document]:
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory"}},
     ]
-    if settings.registry_secret:
-        items = [{"key": ".dockerconfigjson", "path": "config.json"}]
-        secret = {"secretName": settings.registry_secret, "items": items, "optional": True}
-        volumes.append({"name": "pull-secret", "secret": secret})
+    if settings.registry_secrets:
+        volumes.append({"name": "pull-secret", **secret_volume.volume_source(settings.registry_secrets)})
     if settings.api_keys_secret:
         # Required, as a server without keys would answer nobody; the whole Secret, so that new entries appear.
         volumes.append({"name": "api-keys", "secret": {"secretName": settings.api_keys_secret}})

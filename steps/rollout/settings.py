@@ -116,8 +116,8 @@ class Settings(RolloutOptions):
     """Cluster: PersistentVolumeClaim with the base models; empty: each server fetches its own."""
     access_secret: str = ""
     """Cluster: Secret with key HF_TOKEN (KAITO `modelAccessSecret`)."""
-    registry_secret: str = ""
-    """Cluster: dockerconfigjson Secret of the registries that adapters are pulled from."""
+    registry_secrets: list[str] = []
+    """Cluster: dockerconfigjson Secrets of the registries that adapters are pulled from, the first winning."""
     adapter_volumes: dict[str, dict[str, Any]] = {}
     """Cluster: JSON map of adapters to the Kubernetes VolumeSource that holds them."""
     service_account: str = ""

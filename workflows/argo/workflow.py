@@ -310,6 +310,19 @@ class Files(Part):
     optional: bool = False
 
 
+class ProjectedSource(Part):
+    """A Secret or ConfigMap of a projected volume."""
+
+    secret: Files | None = None
+    config_map: Files | None = None
+
+
+class Projected(Part):
+    """Secrets and ConfigMaps in one directory."""
+
+    sources: list[ProjectedSource] = []
+
+
 class EmptyDir(Part):
     """Scratch space of an attempt."""
 
@@ -329,6 +342,7 @@ class Volume(Part):
     secret: Files | None = None
     config_map: Files | None = None
     host_path: HostPath | None = None
+    projected: Projected | None = None
     cluster_type: str = Field(default="", alias="(cluster type)")
     """Type that only a cluster can mount (``nfs``, ``csi``...): the local runner requires a directory for it."""
 
@@ -337,8 +351,17 @@ class Volume(Part):
     def _drop_cluster_types(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {"(cluster type)" if key in CLUSTER_VOLUMES else key: key if key in CLUSTER_VOLUMES else item
+        cluster_types = CLUSTER_VOLUMES - ({"projected"} if _has_only_files(value.get("projected")) else set())
+        return {"(cluster type)" if key in cluster_types else key: key if key in cluster_types else item
                 for key, item in value.items()}  # fmt: skip
+
+
+def _has_only_files(projected: Any) -> bool:
+    """Return True if all sources of a projected volume are Secrets and ConfigMaps (and not tokens of accounts)."""
+    sources = projected.get("sources") if isinstance(projected, dict) else None
+    return isinstance(sources, list) and all(
+        isinstance(source, dict) and set(source) <= {"secret", "configMap"} for source in sources
+    )
 
 
 def _grace_period(patch: Any) -> int | None:

@@ -58,32 +58,45 @@ class ReferencedObjects:
         self._check_semaphore(plan)
 
     def _check_registry_secrets(self, plan: Plan) -> None:
-        secrets: list[tuple[str, str, list[str]]] = []
         if plan.output and plan.output.push_secret:
-            secrets.append(("tuning.output.imagePushSecret", plan.output.push_secret, [plan.output.image]))
-        if plan.data and plan.data.image_pull_secrets:
-            path = "tuning.input.imagePullSecrets"
-            secrets.append((path, plan.data.image_pull_secrets[0], [plan.data.image]))
-        if plan.rollout and plan.rollout.pull_secret:
+            secrets = [plan.output.push_secret]
+            self._check_pulls_and_pushes("tuning.output.imagePushSecret", secrets, [plan.output.image])
+        if plan.data:
+            secrets = plan.data.image_pull_secrets
+            self._check_pulls_and_pushes("tuning.input.imagePullSecrets", secrets, [plan.data.image])
+        if plan.rollout:
             images = [adapter.image for adapter in plan.rollout.adapters]
-            secrets.append(("inference.adapters[].source.imagePullSecrets", plan.rollout.pull_secret, images))
-        for path, name, images in secrets:
-            secret = self._find("v1", "secrets", name, path)
-            if secret is not None:
-                self._check_registry_secret(path, name, secret, [image for image in images if image])
+            path = "inference.adapters[].source.imagePullSecrets"
+            self._check_pulls_and_pushes(path, plan.rollout.pull_secrets, images)
 
-    def _check_registry_secret(self, path: str, name: str, secret: Mapping[str, Any], images: list[str]) -> None:
-        fix = f"run kubectl create secret docker-registry {name} --docker-server=REGISTRY --docker-username=USER ..."
-        if secret.get("type") != REGISTRY_SECRET:
-            self._report(path, f"Secret {name} has type {secret.get('type')}, not {REGISTRY_SECRET}", fix)
+    def _check_pulls_and_pushes(self, path: str, names: list[str], images: list[str]) -> None:
+        """Report Secrets that are missing or invalid; if all are valid, the registries that none is for."""
+        found = [self._registries_of(path, name) for name in names]
+        known = [registries for registries in found if registries is not None]
+        if not names or len(known) < len(names):
             return
+        registries = set().union(*known)
+        secrets = f"Secret {names[0]} has" if len(names) == 1 else f"Secrets {', '.join(names)} have"
+        existing = f"only for {', '.join(sorted(registries))}" if registries else "for none"
+        for registry in sorted({_registry(image) for image in images if image} - registries - {""}):
+            self._report(path, f"{secrets} no credentials for {registry}, {existing}", self._secret_fix(names[0]))
+
+    def _registries_of(self, path: str, name: str) -> set[str] | None:
+        """Return the registries that a Secret has credentials for; None if it is missing or invalid."""
+        secret = self._find("v1", "secrets", name, path)
+        if secret is None:
+            return None
         registries = _registries(secret)
+        if secret.get("type") != REGISTRY_SECRET:
+            message = f"Secret {name} has type {secret.get('type')}, not {REGISTRY_SECRET}"
+            self._report(path, message, self._secret_fix(name))
+            return None
         if registries is None:
-            self._report(path, f"Secret {name} has no valid .dockerconfigjson", fix)
-            return
-        for registry in sorted({_registry(image) for image in images} - registries - {""}):
-            existing = f"only for {', '.join(sorted(registries))}" if registries else "for none"
-            self._report(path, f"Secret {name} has no credentials for {registry}, {existing}", fix)
+            self._report(path, f"Secret {name} has no valid .dockerconfigjson", self._secret_fix(name))
+        return registries
+
+    def _secret_fix(self, name: str) -> str:
+        return f"run kubectl create secret docker-registry {name} --docker-server=REGISTRY --docker-username=USER ..."
 
     def _check_access_secret(self, plan: Plan) -> None:
         name, path = plan.model.access_secret, "presetOptions.modelAccessSecret"

@@ -83,16 +83,16 @@ def preflight(plan: Plan) -> Preflight:
         values |= {"pull_config": PULL_SECRET} if data.image_pull_secrets else {}
     if plan.rollout:
         values["adapter_images"] = [adapter.image for adapter in plan.rollout.adapters if adapter.image]
-        values |= {"adapter_config": ADAPTER_SECRET} if plan.rollout.pull_secret else {}
+        values |= {"adapter_config": ADAPTER_SECRET} if plan.rollout.pull_secrets else {}
         values["api_keys_secret"] = plan.rollout.api_keys_secret
     if plan.output:
         values |= _output(plan) | {"immutable": plan.output.immutable and not plan.schedule}
     if is_tracked(plan) and plan.tracking:
         values |= {"tracking_uri": plan.tracking.uri, "tracking_secret": plan.tracking.secret}
     secrets = [
-        *(data.image_pull_secrets[:1] if data else []),
-        plan.rollout.pull_secret if plan.rollout else "",
-        plan.output.push_secret if plan.output else "",
+        data.image_pull_secrets if data else [],
+        plan.rollout.pull_secrets if plan.rollout else [],
+        [plan.output.push_secret] if plan.output and plan.output.push_secret else [],
     ]
     return _build(
         Preflight,
@@ -103,7 +103,7 @@ def preflight(plan: Plan) -> Preflight:
         work=SCRATCH,
         model=plan.model.repository,
         claims=volumes.claims(plan),
-        registry_secrets=[secret for secret in secrets if secret],
+        registry_secrets=[names[0] if len(names) == 1 else names for names in secrets if names],
         **{"gpus": plan.resource.gpus, "gpu_resource": plan.resource.gpu_resource} | _nodes(plan),
         **values,
     )
@@ -221,6 +221,7 @@ def rollout(plan: Plan) -> Rollout:
     adapter_volumes = dict(mounted)
     if plan.output and plan.output.volume is not None:
         adapter_volumes[plan.name] = plan.output.volume  # where the adapter of this run is not pushed
+    push_secret = plan.output.push_secret if plan.output else ""  # it can pull what this run pushed
     return _build(
         Rollout,
         plan.model,
@@ -239,7 +240,7 @@ def rollout(plan: Plan) -> Rollout:
         node_labels=plan.resource.labels,
         instance_types=instance_types(plan),
         context_length=context_length(plan),
-        registry_secret=section.pull_secret or (plan.output.push_secret if plan.output else ""),
+        registry_secrets=list(dict.fromkeys([*section.pull_secrets, *([push_secret] if push_secret else [])])),
         service_account=plan.service_account if plan.azure_workload_identity else "",
         pod_options=fragments(for_pod(plan.pods, SERVE)),
     )

@@ -237,7 +237,7 @@ def rollout(plan: Plan) -> StepTemplate:
             *api_key_mounts(plan),
         ],
         env=[
-            *([pod.docker_config(ADAPTER_SECRET)] if required(plan.rollout).pull_secret else []),
+            *([pod.docker_config(ADAPTER_SECRET)] if required(plan.rollout).pull_secrets else []),
             *_api_keys(plan),
         ],
         requests=pod.DATA,

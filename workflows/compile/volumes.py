@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hera.workflows import models as m
 
+from steps.oci import secret_volume
 from workflows.compile.mount_paths import (
     ADAPTER_SECRET,
     API_KEYS,
@@ -63,8 +64,8 @@ def adapter_mounts(plan: Plan) -> list[m.VolumeMount]:
 
 
 def adapter_secret_mounts(plan: Plan) -> list[m.VolumeMount]:
-    """Return the mount of the Secret that the images of the adapters to serve are pulled with."""
-    has_secret = plan.rollout and plan.rollout.pull_secret
+    """Return the mount of the Secrets that the images of the adapters to serve are pulled with."""
+    has_secret = plan.rollout and plan.rollout.pull_secrets
     return [mount("adapter-secret", ADAPTER_SECRET, read_only=True)] if has_secret else []
 
 
@@ -102,11 +103,11 @@ def volumes(plan: Plan) -> list[m.Volume]:
     if plan.output and plan.output.volume is not None:
         mounted.append(_user_volume("output", plan.output.volume))
     if plan.data and plan.data.image_pull_secrets:
-        mounted.append(_registry_secret("pull-secret", plan.data.image_pull_secrets[0]))
+        mounted.append(_registry_secrets("pull-secret", plan.data.image_pull_secrets))
     if plan.output and plan.output.push_secret:
-        mounted.append(_registry_secret("push-secret", plan.output.push_secret))
-    if plan.rollout and plan.rollout.pull_secret:
-        mounted.append(_registry_secret("adapter-secret", plan.rollout.pull_secret))
+        mounted.append(_registry_secrets("push-secret", [plan.output.push_secret]))
+    if plan.rollout and plan.rollout.pull_secrets:
+        mounted.append(_registry_secrets("adapter-secret", plan.rollout.pull_secrets))
     if plan.rollout and plan.rollout.api_keys_secret:
         # Optional as registry Secrets: preflight reports a missing one.
         keys = m.SecretVolumeSource(secret_name=plan.rollout.api_keys_secret, optional=True)
@@ -133,13 +134,9 @@ def _claim_names(mounted: Iterable[m.Volume]) -> list[str]:
     return sorted({source.claim_name for source in sources if source})
 
 
-def _registry_secret(volume: str, secret: str) -> m.Volume:
-    """Return a dockerconfigjson Secret as docker's configuration directory.
-
-    It is optional: a step reports which credentials are missing, while a pod would hang without a message.
-    """
-    items = [m.KeyToPath(key=".dockerconfigjson", path="config.json")]
-    return m.Volume(name=volume, secret=m.SecretVolumeSource(secret_name=secret, items=items, optional=True))
+def _registry_secrets(volume: str, secrets: Sequence[str]) -> m.Volume:
+    """Return dockerconfigjson Secrets as docker's configuration directory."""
+    return m.Volume.model_validate({"name": volume, **secret_volume.volume_source(secrets)})
 
 
 def _user_volume(name: str, source: dict[str, Any]) -> m.Volume:

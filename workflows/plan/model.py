@@ -138,8 +138,8 @@ class Rollout(PipelineRollout, Section):
     """Served adapters, and the question that tests them."""
 
     adapters: list[Adapter] = []
-    pull_secret: ObjectName = ""
-    """Secret of the registries that adapters come from (KAITO ``inference.adapters[].source.imagePullSecrets``)."""
+    pull_secrets: list[ObjectName] = []
+    """Secrets of the registries that adapters come from (KAITO ``inference.adapters[].source.imagePullSecrets``)."""
     template: dict[str, Any] | None = None
     """The user's own pod (KAITO ``inference.template``); a cluster serves it on the nodes of ``resource``."""
     server_arguments: dict[str, Any] = {}

@@ -207,7 +207,7 @@ def _converted_fields(workspace: Workspace) -> Iterator[tuple[str, Any, str]]:
         if inference.template is not None:
             yield "rollout.template", inference.template, "inference.template"
         if secrets := [secret for item in sources for secret in item.image_pull_secrets]:
-            yield "rollout.pullSecret", secrets[0], "inference.adapters"
+            yield "rollout.pullSecrets", list(dict.fromkeys(secrets)), "inference.adapters"
     if resource := workspace.resource:
         labels = resource.label_selector.labels
         yield "resource.labels", labels, "resource.labelSelector" if labels else ""

@@ -4,7 +4,8 @@
 - ``persistentVolumeClaim``: the directory set for the claim, else ``$ARGOTUNE_HOME/volumes/CLAIM``
 - ``emptyDir``: in the directory of the attempt, so it is empty at first, as in a new pod
 - ``hostPath``: the directory itself
-- ``secret``, ``configMap`` and types that only a cluster can mount (``nfs``, ``csi``...): the directory set for it
+- ``secret``, ``configMap`` and ``projected`` of both: the directories set for them, by their names
+- types that only a cluster can mount (``nfs``, ``csi``...): the directory set for the volume
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
     """Return the volumes without a directory, and the directories without a volume."""
     problems = []
     volumes = [*workflow.spec.volumes, *(volume for t in workflow.spec.templates for volume in t.volumes)]
-    names = {_name(volume) for volume in volumes}
+    names = {name for volume in volumes for name in _names(volume)}
     for name, folder in directories.items():
         if name not in names:
             known = ", ".join(sorted(filter(None, names)))
@@ -100,13 +101,15 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
             problems.append(Problem(message, path="volumes", fix="create it, or correct --volume"))
     mounted = {mount.name for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts}
     for volume in volumes:
-        files = volume.secret or volume.config_map
-        if volume.name not in mounted or volume.persistent_volume_claim or not _name(volume):
+        if volume.name not in mounted or volume.persistent_volume_claim:
             continue
-        if _name(volume) not in directories and not (files and files.optional):
-            problems.append(_missing(volume))
-        elif files and _name(volume) in directories and directories[_name(volume)].is_dir():
-            problems += _missing_files(volume, files, directories[_name(volume)])
+        if volume.cluster_type and volume.name not in directories:
+            problems.append(_missing(volume, volume.cluster_type, volume.name))
+        for kind, name, files in _files(volume):
+            if name not in directories and not files.optional:
+                problems.append(_missing(volume, kind, name))
+            elif name in directories and directories[name].is_dir():
+                problems += _missing_files(volume, files, directories[name])
     return list(dict.fromkeys(problems))
 
 
@@ -127,20 +130,22 @@ def create_mounts(
     return Mounts(sorted(folders, key=lambda folder: len(folder.path), reverse=True))
 
 
-def _name(volume: Volume) -> str:
-    """Return the name by which a directory is set for a volume; empty when none is needed."""
+def _names(volume: Volume) -> list[str]:
+    """Return the names by which directories are set for a volume; none when none is needed."""
     if volume.persistent_volume_claim:
-        return volume.persistent_volume_claim.claim_name
-    if volume.secret:
-        return volume.secret.secret_name
-    if volume.config_map:
-        return volume.config_map.name
-    return volume.name if volume.cluster_type else ""
+        return [volume.persistent_volume_claim.claim_name]
+    return [volume.name] if volume.cluster_type else [name for _, name, _ in _files(volume)]
 
 
-def _missing(volume: Volume) -> Problem:
-    kind = "secret" if volume.secret else "configMap" if volume.config_map else volume.cluster_type
-    name = _name(volume)
+def _files(volume: Volume) -> list[tuple[str, str, Files]]:
+    """Return the Secrets and ConfigMaps of a volume, each with its kind and name."""
+    sources = volume.projected.sources if volume.projected else [volume]
+    secrets = [("secret", source.secret) for source in sources]
+    config_maps = [("configMap", source.config_map) for source in sources]
+    return [(kind, files.secret_name or files.name, files) for kind, files in [*secrets, *config_maps] if files]
+
+
+def _missing(volume: Volume, kind: str, name: str) -> Problem:
     return Problem(
         f"the {kind} `{name}` has no local directory",
         path=f"spec.volumes[{volume.name}]",
@@ -163,18 +168,21 @@ def _folder(volume: Volume, attempt: Path, directories: Mapping[str, Path]) -> P
         return directories.get(name) or home() / "volumes" / name
     if volume.host_path:
         return Path(volume.host_path.path)
-    files = volume.secret or volume.config_map
-    if files and files.items and _name(volume) in directories:
-        return _named_files(files, directories[_name(volume)], attempt / "volumes" / volume.name)
-    return directories.get(_name(volume)) or attempt / "volumes" / volume.name
+    own = attempt / "volumes" / volume.name
+    files = [(files, directories[name]) for _, name, files in _files(volume) if name in directories]
+    if volume.projected or any(part.items for part, _ in files):
+        for part, source in files:
+            _link_files(part, source, own)
+        return own
+    return next((directories[name] for name in _names(volume) if name in directories), own)
 
 
-def _named_files(files: Files, source: Path, folder: Path) -> Path:
-    """Return a directory with the selected keys as files: symbolic links, so that no secret is copied."""
-    for item in files.items:
-        file = next((source / name for name in (item.key, item.path) if (source / name).exists()), None)
-        target = folder / item.path
+def _link_files(files: Files, source: Path, folder: Path) -> None:
+    """Link the selected keys (none: all of them) in a directory: symbolic links, so that no secret is copied."""
+    all_keys = () if files.items else [(file.name, file.name) for file in source.iterdir() if file.is_file()]
+    for key, path in [*((item.key, item.path) for item in files.items), *all_keys]:
+        file = next((source / name for name in (key, path) if (source / name).exists()), None)
+        target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if file and not target.is_symlink():
             target.symlink_to(file.absolute())
-    return folder

@@ -111,7 +111,6 @@ def _adapters(workspace: Workspace, adapters: list[Adapter], base: Model | None,
         elif name in taken:
             findings.error(where, f"{name} is the name of {taken[name]}", "choose another name")
         taken.setdefault(name, "another adapter")
-    _pull_secrets(adapters, path, findings)
 
 
 def _adapter(adapter: Adapter, path: str, findings: Findings) -> None:
@@ -128,6 +127,9 @@ def _adapter(adapter: Adapter, path: str, findings: Findings) -> None:
         )
     sources.check_volume(source.volume_source, join(place, "volumeSource"), findings)
     sources.check_image(source.image, join(place, "image"), "adapter", findings)
+    if source.image_pull_secrets and not source.image:
+        findings.error(join(place, "imagePullSecrets"), "is only for images", "remove it")
+    sources.check_secrets(source.image_pull_secrets, join(place, "imagePullSecrets"), findings)
     _strength(adapter, path, findings)
 
 
@@ -143,20 +145,3 @@ def _strength(adapter: Adapter, path: str, findings: Findings) -> None:
     elif strength != 1:
         same = f"multiply lora_alpha in the adapter's adapter_config.json by {strength:g}, for the same effect"
         findings.error(place, "vLLM does not support adapter strength", f"{same}, and remove it")
-
-
-def _pull_secrets(adapters: list[Adapter], path: str, findings: Findings) -> None:
-    """Require one Secret for all adapters: one credentials directory is mounted."""
-    first = ""
-    for index, adapter in enumerate(adapters):
-        place = join(join(path, index), "source.imagePullSecrets")
-        secrets = adapter.source.image_pull_secrets
-        for number, secret in enumerate(secrets):
-            sources.check_name(secret, join(place, number), findings)
-        if secrets and not adapter.source.image:
-            findings.error(place, "is only for images", "remove it")
-        elif len({*secrets, *([first] if first else [])}) > 1:
-            fix = "put the credentials of all registries into one dockerconfigjson Secret"
-            findings.error(place, "only one Secret is supported for all adapters", fix)
-        elif secrets:
-            first = secrets[0]

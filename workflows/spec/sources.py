@@ -70,11 +70,7 @@ def check_source(source: DataSource, path: str, allow_private: bool, findings: F
     check_image(source.image, join(path, "image"), "input", findings)
     if source.image_pull_secrets and not source.image:
         findings.error(join(path, "imagePullSecrets"), "is only for images", "remove it")
-    elif len(source.image_pull_secrets) > 1:
-        fix = "put the credentials of all registries into one dockerconfigjson Secret"
-        findings.error(join(path, "imagePullSecrets"), "only one Secret is supported", fix)
-    for index, secret in enumerate(source.image_pull_secrets):
-        check_name(secret, join(join(path, "imagePullSecrets"), index), findings)
+    check_secrets(source.image_pull_secrets, join(path, "imagePullSecrets"), findings)
 
 
 def check_weights(weights: Mapping[str, float], given: Sequence[str], path: str, findings: Findings) -> None:
@@ -112,6 +108,16 @@ def check_name(name: str, path: str, findings: Findings) -> None:
         findings.warn(path, f"{name} is a placeholder", "replace it before running")
     elif name and not names.is_subdomain(name):
         findings.error(path, f"{name!r} is not a valid Kubernetes name", names.SUBDOMAIN_RULE)
+
+
+def check_secrets(secrets: Sequence[str], path: str, findings: Findings) -> None:
+    """Report invalid, empty or repeated names of Secrets."""
+    for index, secret in enumerate(secrets):
+        if secret in secrets[:index]:
+            findings.error(join(path, index), f'duplicate Secret "{secret}"', "remove one entry")
+        elif not secret:
+            findings.error(join(path, index), "must not be empty", "write the name of a Secret, or remove it")
+        check_name(secret, join(path, index), findings)
 
 
 def check_labels(labels: Mapping[str, str], path: str, findings: Findings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from steps.oci import credentials, reference
+from steps.oci import credentials, reference, secret_volume
 from steps.oci.credentials import Credentials
 from steps.runtime.errors import BadInput, StepError
 
@@ -54,6 +54,47 @@ def test_forms_of_an_entry(docker_config: Path, entry: dict[str, str]) -> None:
 def test_keys(docker_config: Path, key: str, image: str, fits: bool) -> None:
     write(docker_config, {"auths": {key: {"auth": b64("me:pass")}}})
     assert (find(image) is not None) is fits
+
+
+def secret_files(*configs: Any) -> dict[str, Any]:
+    """Return the files of Secrets by the names that the volume gives them."""
+    sources = secret_volume.volume_source([f"secret-{index}" for index in range(len(configs))])["projected"]["sources"]
+    return {
+        source["secret"]["items"][0]["path"]: config
+        for source, config in zip(sources, configs, strict=True)
+        if config is not None
+    }
+
+
+@pytest.mark.parametrize(
+    ("configs", "expected"),
+    [
+        ([{"r.io": "first"}, {"other.io": "second"}], {"r.io/app": "first", "other.io/app": "second"}),
+        ([{"r.io": "first"}, {"r.io": "second"}], {"r.io/app": "first"}),
+        ([{"r.io": "first"}, {"https://r.io": "second"}], {"r.io/app": "first"}),
+        ([{"r.io": "first"}, {"r.io/team": "second"}], {"r.io/app": "first", "r.io/team/app": "second"}),
+        ([None, {"r.io": "second"}], {"r.io/app": "second"}),
+        ([{}] * 10 + [{"r.io": "eleventh"}, {"r.io": "twelfth"}], {"r.io/app": "eleventh"}),
+    ],
+)
+def test_several_secrets(docker_config: Path, configs: list[Any], expected: dict[str, str]) -> None:
+    for name, auths in secret_files(*configs).items():
+        write(docker_config, {"auths": {key: {"auth": b64(f"{user}:pass")} for key, user in auths.items()}}, name)
+    assert {image: getattr(find(image), "username", None) for image in expected} == expected
+    assert find("absent.io/app") is None
+
+
+def test_an_empty_entry_does_not_hide_one_of_another_secret(docker_config: Path) -> None:
+    for name, entry in secret_files({}, {"auth": b64("me:pass")}).items():
+        write(docker_config, {"auths": {"r.io": entry}}, name)
+    assert find("r.io/app") == Credentials("me", "pass")
+
+
+def test_an_invalid_secret_is_named_by_its_file(docker_config: Path) -> None:
+    for name, content in secret_files("{}", "no json").items():
+        write(docker_config, content, name)
+    with pytest.raises(BadInput, match=r"config-2\.json is not JSON"):
+        find("r.io/app")
 
 
 def test_the_longest_path_wins(docker_config: Path) -> None:

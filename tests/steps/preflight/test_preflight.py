@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -251,6 +252,23 @@ def test_missing_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker
     (tmp_path / "pull").mkdir()
     (tmp_path / "pull" / ".dockerconfigjson").write_text("{}")
     assert len(look(tmp_path, registry_secrets=names, pull_config=tmp_path / "pull", in_cluster=False)) == 2
+
+
+def test_each_of_several_secrets_of_a_folder_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker_config: Path
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    (tmp_path / "pull").mkdir()
+    (tmp_path / "pull" / "config-2.json").write_text("{}")
+    (docker_config / "config.json").write_text("{}")
+    with pytest.raises(BadInput) as caught:
+        look(tmp_path, registry_secrets=[["a", "b", "c"], "push"], pull_config=tmp_path / "pull", in_cluster=False)
+    assert re.findall(r"Secret (\w+) not found", str(caught.value)) == ["a", "c"]
+
+
+def test_the_command_names_all_secrets_that_it_does_not_read(tmp_path: Path, capsys: Any) -> None:
+    look(tmp_path, registry_secrets=[["a", "b"], "push"], in_cluster=False)
+    assert re.findall(r"Secret (\w+)", capsys.readouterr().out) == ["a", "b", "push"]
 
 
 def test_api_keys_of_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,9 @@ def test_servers_mount_their_adapters(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str], capsys: Any
 ) -> None:
     two = [{"name": "tuned", "image": images["one"]}, {"name": "same", "image": images["one"]}]
-    first = run(settings(adapters=[*two, {"name": "wide", "image": images["wide"]}], registry_secret="pull"))
+    first = run(
+        settings(adapters=[*two, {"name": "wide", "image": images["wide"]}], registry_secrets=["pull", "push"])
+    )
     assert first.answer == f"I am {version(images, 'one')}."
     assert "mounted from their images" in capsys.readouterr().out
     assert loaded(servers) == {f"mnt/images/{short_digest(images, name)}/data" for name in ("one", "wide")}
@@ -89,7 +91,7 @@ def test_servers_mount_their_adapters(
     assert mounted_images(template(cluster)) == {
         f"image-{short_digest(images, n)}": images[n] for n in ("one", "wide")
     }
-    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert spec["imagePullSecrets"] == [{"name": "pull"}, {"name": "push"}]
     assert len(cluster.all("deployments")) == 1, "the dry run created an object"
 
 

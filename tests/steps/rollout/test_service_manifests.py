@@ -39,7 +39,7 @@ def settings_of(**changes: Any) -> Settings:
         "model": "microsoft/Phi-4-mini-instruct", "revision": "abc", "serve_image": "serve:1", "replicas": 2,
         "gpus": 2,
         "context_length": 8192, "max_replicas": 4, "models_claim": "argotune-models", "access_secret": "hub",
-        "registry_secret": "registry", "node_labels": {"apps": "oncall"}, "service_account": "argotune",
+        "registry_secrets": ["registry"], "node_labels": {"apps": "oncall"}, "service_account": "argotune",
         "instance_types": ["Standard_NC48ads_A100_v4", "Standard_NC80adis_H100_v5"],
         "server_arguments": {"max_num_seqs": 8},
         "adapter_volumes": {"old": {"persistentVolumeClaim": {"claimName": "c"}}},

@@ -161,6 +161,19 @@ def test_invalid_objects_are_reported(cluster, validate, changed, message):
     assert "password" not in json.dumps(problem)
 
 
+def test_several_secrets_need_the_registry_in_one_of_them(cluster, validate):
+    put(cluster, more=docker_secret("more", "elsewhere.example.com"))
+    several = TUNE.replace("[pull]", "[more, pull]")
+    assert validate(several)["problems"] == []
+    put(cluster, pull=docker_secret("pull", "other.example.com"))
+    [problem] = validate(several)["problems"]
+    names = "elsewhere.example.com, other.example.com"
+    assert problem["message"] == f"Secrets more, pull have no credentials for data.example.com, only for {names}"
+    put(cluster, more=secret("more", "Opaque", {}))
+    [problem] = validate(several)["problems"]
+    assert problem["message"].startswith("Secret more has type Opaque")
+
+
 def test_without_a_storage_class_the_cluster_must_have_a_default(cluster, validate):
     put(cluster)
     text = TUNE.replace("  storage: {storageClassName: fast}\n", "")

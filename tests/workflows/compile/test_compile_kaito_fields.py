@@ -98,7 +98,7 @@ def test_labels_of_the_workspace_do_not_override_argotune_s():
 
 
 def test_adapters_are_pulled_with_their_secret():
-    values = {"rollout.adapters": [{"name": "b", "image": "reg.io/b:1"}], "rollout.pullSecret": "pull"}
+    values = {"rollout.adapters": [{"name": "b", "image": "reg.io/b:1"}], "rollout.pullSecrets": ["pull"]}
     document = compiled(SERVE | values)
     container = template(document, "rollout")["container"]
     folder = next(item["value"] for item in container["env"] if item["name"] == "DOCKER_CONFIG")

@@ -113,6 +113,31 @@ def test_secrets_and_cluster_volumes_use_the_passed_directories(tmp_path: Path) 
     assert log_of(tmp_path / "run", "b").strip() == "rows"
 
 
+def test_several_secrets_and_config_maps_of_one_volume(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".dockerconfigjson").write_text(name)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("all keys")
+    sources = [
+        {"secret": {"name": name, "items": [{"key": ".dockerconfigjson", "path": f"{name}.json"}], "optional": True}}
+        for name in ("first", "second", "absent")
+    ]
+    volumes = [{"name": "pull", "projected": {"sources": [*sources, {"configMap": {"name": "texts"}}]}}]
+    container = mounts(pull="/mnt/pull")
+    outcome = run(
+        tmp_path,
+        leaf("a", READ, "/mnt/pull/first.json", container=container),
+        leaf("b", READ, "/mnt/pull/second.json", container=container),
+        leaf("c", READ, "/mnt/pull/a.txt", container=container),
+        spec={"volumes": volumes},
+        volumes={name: tmp_path / name for name in ("first", "second", "texts")},
+    )
+    assert outcome.phase == "Succeeded"
+    assert [log_of(tmp_path / "run", name).strip() for name in "abc"] == ["first", "second", "all keys"]
+    assert not list((tmp_path / "run/nodes/a/attempt-1/volumes/pull").glob("absent*"))
+
+
 def test_sub_path_is_a_directory_in_the_volume(tmp_path: Path) -> None:
     one = {"volumeMounts": [{"name": "work", "mountPath": "/mnt/one", "subPath": "{{workflow.name}}/one"}]}
     assert run(tmp_path, leaf("a", WRITE, "/mnt/one/f", "x", container=one)).phase == "Succeeded"

@@ -293,7 +293,10 @@ def test_missing_secrets_are_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     volumes = [
         {"name": "keys", "secret": {"secretName": "push"}},
         {"name": "nfs", "nfs": {"server": "x", "path": "/"}},
+        {"name": "all", "projected": {"sources": [{"secret": {"name": "pull"}}, {"configMap": {"name": "texts"}}]}},
+        {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
     ]
+    mounts += [{"name": name, "mountPath": f"/{name}"} for name in ("all", "token")]
     document = workflow(
         dag(task("a")), leaf("a", EXIT, "0", container={"env": env, "volumeMounts": mounts}), volumes=volumes
     )
@@ -301,6 +304,9 @@ def test_missing_secrets_are_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "export TOKEN=..." in message
     assert "the secret `push` has no local directory" in message
     assert "--volume nfs=DIRECTORY" in message
+    assert "the secret `pull` has no local directory" in message
+    assert "the configMap `texts` has no local directory" in message
+    assert "the projected `token` has no local directory" in message
 
 
 def test_unknown_volume_is_rejected(tmp_path: Path) -> None:

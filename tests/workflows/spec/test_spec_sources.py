@@ -37,11 +37,17 @@ BROKEN = {
         "tuning.input.imagePullSecrets",
         "is only for images",
     ),
-    "two input secrets": (
+    "an input secret twice": (
         INPUT,
-        "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: [x, z]  # <--\n",
-        "tuning.input.imagePullSecrets",
-        "only one Secret is supported",
+        "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: [x, z, x]  # <--\n",
+        "tuning.input.imagePullSecrets[2]",
+        'duplicate Secret "x"',
+    ),
+    "an empty input secret": (
+        INPUT,
+        "  input:\n    image: registry.example.com/data:1\n    imagePullSecrets: ['']  # <--\n",
+        "tuning.input.imagePullSecrets[0]",
+        "must not be empty",
     ),
     "volume kind": (
         INPUT,
@@ -148,9 +154,9 @@ BROKEN = {
     ),
     "adapter secrets": (
         OTHER_IMAGE,
-        OTHER_IMAGE + "        imagePullSecrets: [x, z]  # <--\n",
-        "inference.adapters[0].source.imagePullSecrets",
-        "only one Secret is supported for all adapters",
+        OTHER_IMAGE + "        imagePullSecrets: [x, x]  # <--\n",
+        "inference.adapters[0].source.imagePullSecrets[1]",
+        'duplicate Secret "x"',
     ),
     "strength": (
         OTHER_IMAGE,

@@ -1,4 +1,7 @@
-"""Tuning on several nodes: the pods of an Indexed Job train with the pod of tune, over gloo on CPUs."""
+"""Tuning on several nodes: the pods of an Indexed Job or a JobSet train with the pod of tune, over gloo on CPUs.
+
+A cluster without JobSet gets its CRD, and tests/job_set_controller.py plays its controller.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_set_controller import NAME as JOB_SET
+from job_set_controller import JobSetController, job_set_crd
 from real_cluster import Cluster
 from small_pods import read_work
 
+from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.pod_policy import QUEUE_LABEL
 from steps.tune.node_job import FIRST, GROUP_LABEL
+from steps.tune.node_job_set import JOB_SETS, REPLICATED_JOB
 
 STEPS = 10
 TRAINING = {"save_steps": 1, "logging_steps": 1}
@@ -24,15 +31,40 @@ OTHERS = f"{GROUP_LABEL},{GROUP_LABEL}!={FIRST}"
 """Label selector of Jobs of trainings, and of their pods."""
 
 
+@pytest.fixture(scope="module")
+def job_sets(unlimited: Cluster) -> Iterator[JobSetController | None]:
+    """The controller of JobSets, if this test plays it; None where JobSet is installed."""
+    if unlimited.get("crd", "", "--field-selector", f"metadata.name={JOB_SETS.qualified}")["items"]:
+        yield None
+        return
+    crd = json.dumps(job_set_crd())
+    # Client-side apply would store the schema in an annotation, which is limited to 256 KiB.
+    unlimited.kubectl("apply", "--server-side", "--filename", "-", stdin=crd)
+    unlimited.kubectl("wait", f"crd/{JOB_SETS.qualified}", "--for=condition=Established", "--timeout=60s")
+    controller = JobSetController(kubernetes_client.connect(), unlimited.namespace)
+    with controller.running():
+        yield controller
+    unlimited.kubectl("delete", "crd", JOB_SETS.qualified, "--timeout=60s")
+
+
+@pytest.fixture(params=["job", "jobset"])
+def job_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the object with the other nodes."""
+    if request.param == "jobset":
+        request.getfixturevalue("job_sets")
+    return str(request.param)
+
+
 @pytest.fixture
-def submitted(unlimited: Cluster, registry: str, workspace):
+def submitted(unlimited: Cluster, registry: str, workspace, job_kind: str):
     """Return a function that submits a run, on two nodes by default."""
 
     def submit(name: str, *flags: str, nodes: int = 2, max_steps: int = STEPS, **pipeline: Any) -> str:
+        name = f"{name}-{job_kind}"
         resource = {"count": nodes, "labelSelector": {"matchLabels": {"kubernetes.io/os": "linux"}}}
         output = {"image": f"{registry}/team/{name}:1"}
         if nodes > 1:
-            pipeline |= {"tune": {"jobKind": "job"}}
+            pipeline |= {"tune": {"jobKind": job_kind}}
         fields = {"resource": resource, "output": output, "pipeline": pipeline}
         file = workspace(name, max_steps=max_steps, training=TRAINING, **fields)
         return unlimited.submit(file, *EXACT, *flags)
@@ -40,14 +72,19 @@ def submitted(unlimited: Cluster, registry: str, workspace):
     return submit
 
 
+def plural(job_kind: str) -> str:
+    """Return the name of a kind for kubectl."""
+    return JOB_SETS.qualified if job_kind == "jobset" else "jobs"
+
+
 class WatchedJobs:
-    """The Jobs of trainings, from their creation to their deletion."""
+    """The Jobs or JobSets of trainings, from their creation to their deletion."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.existing: set[str] = set()
         self.most = 0
-        """Largest number of Jobs at one time; those being deleted do not count."""
+        """Largest number of them at one time; those being deleted do not count."""
 
     def add(self, event: dict[str, Any]) -> None:
         """Take an event of ``kubectl get --output-watch-events``."""
@@ -60,10 +97,10 @@ class WatchedJobs:
 
 
 @contextmanager
-def watch_jobs(cluster: Cluster, folder: Path) -> Iterator[WatchedJobs]:
-    """Watch the Jobs of trainings until the context ends."""
+def watch_jobs(cluster: Cluster, folder: Path, kind: str) -> Iterator[WatchedJobs]:
+    """Watch the Jobs or JobSets of trainings until the context ends."""
     file, jobs = folder / "jobs.json", WatchedJobs()
-    command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "--namespace", cluster.namespace, "get", "jobs"]
+    command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "--namespace", cluster.namespace, "get", kind]
     flags = ["--selector", GROUP_LABEL, "--watch", "--output-watch-events", "--output", "json"]
     with file.open("w") as output, subprocess.Popen([*command, *flags], stdout=output) as process:
         try:
@@ -90,11 +127,11 @@ def losses(cluster: Cluster, run: str) -> list[float]:
     return [json.loads(line)["loss"] for line in curve.splitlines()]
 
 
-def test_two_nodes_train_as_one_although_both_are_lost(unlimited: Cluster, submitted, tmp_path):
+def test_two_nodes_train_as_one_although_both_are_lost(unlimited: Cluster, submitted, tmp_path, job_kind: str):
     """First the pod of the other node, then that of tune."""
     # It waits for approval, and so keeps its volume.
     one = submitted("one-node", nodes=1, approval=True)
-    with watch_jobs(unlimited, tmp_path) as jobs:
+    with watch_jobs(unlimited, tmp_path, plural(job_kind)) as jobs:
         two = submitted("two-nodes")
         unlimited.wait_for_node(two, "tune", "Running")
         tune = unlimited.pod_of(two, "tune")
@@ -118,19 +155,43 @@ def test_two_nodes_train_as_one_although_both_are_lost(unlimited: Cluster, submi
     unlimited.argo("terminate", one)
 
 
-def test_a_stop_deletes_the_job(unlimited: Cluster, submitted):
+def test_a_stop_deletes_the_job(unlimited: Cluster, submitted, job_kind: str):
     run = submitted("stopped-nodes", "--set", "queue=team-a", max_steps=1000)
     unlimited.wait_for_node(run, "tune", "Running")
     tune = unlimited.pod_of(run, "tune")
     unlimited.wait_for_line(tune, "all nodes are running")
-    [job] = unlimited.get("jobs", "", "--selector", OTHERS)["items"]
+    [group] = unlimited.get(plural(job_kind), "", "--selector", OTHERS)["items"]
+    [job] = unlimited.get("jobs", "", "--selector", OTHERS if job_kind == "job" else JOB_SET)["items"]
     assert job["spec"]["completionMode"] == "Indexed"
-    assert [owner["name"] for owner in job["metadata"]["ownerReferences"]] == [tune]
-    assert job["metadata"]["labels"][QUEUE_LABEL] == "team-a"
+    assert [owner["name"] for owner in group["metadata"]["ownerReferences"]] == [tune]
+    assert group["metadata"]["labels"][QUEUE_LABEL] == "team-a"
     unlimited.wait_for_line(tune, "step 1/")
     unlimited.argotune("stop", "--cluster", run)
     assert unlimited.finish(run)["status"]["phase"] == "Failed"
-    assert not unlimited.get("jobs", "", "--selector", OTHERS)["items"]
+    assert not unlimited.get(plural(job_kind), "", "--selector", OTHERS)["items"]
     unlimited.kubectl("wait", "pods", "--selector", OTHERS, "--for=delete", "--timeout=60s")
     checkpoints = read_work(unlimited, run, "checkpoints/*/complete.json")
     assert checkpoints, "the last step is saved"
+
+
+@pytest.mark.parametrize("job_kind", ["jobset"], indirect=True)
+def test_a_job_set_reports_its_job_and_how_it_ends(unlimited: Cluster, submitted, job_sets: JobSetController | None):
+    """Its status is what the API server has stored; a lost pod fails it, and its restart is left to tune."""
+    run = submitted("job-set-status")
+    unlimited.wait_for_node(run, "tune", "Running")
+    tune = unlimited.pod_of(run, "tune")
+    unlimited.wait_for_line(tune, "step 2/")
+    [first] = unlimited.get(JOB_SETS.qualified, "", "--selector", GROUP_LABEL)["items"]
+    name = first["metadata"]["name"]
+    [job] = unlimited.get("jobs", "", "--selector", f"{JOB_SET}={name}")["items"]
+    assert job["metadata"]["name"] == f"{name}-{REPLICATED_JOB}-0"
+    [status] = first["status"]["replicatedJobsStatus"]
+    assert (status["name"], status["active"], status["failed"]) == (REPLICATED_JOB, 1, 0)
+    assert not unlimited.get("services", "", "--selector", JOB_SET)["items"], "nodes are found by address"
+    [other] = other_pods(unlimited)
+    delete(unlimited, other)
+    unlimited.wait_for_line(tune, "resuming from step")
+    assert unlimited.finish(run)["status"]["phase"] == "Succeeded", unlimited.argotune("status", run)
+    assert not unlimited.get(JOB_SETS.qualified, "", "--selector", GROUP_LABEL)["items"]
+    if job_sets:
+        assert not any(one["status"].get("restarts") for one in job_sets.seen.values() if "status" in one)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from job_set_controller import NAME as JOB_SET_NAME
+from job_set_controller import child_jobs
 from kubernetes_server import KubernetesServer
 
 Object = dict[str, Any]
 NAMESPACE = "argotune"
 JOB_NAME = "batch.kubernetes.io/job-name"
-JOB_SET_NAME = "jobset.sigs.k8s.io/jobset-name"
 
 
 class JobController:
@@ -24,7 +25,8 @@ class JobController:
 
     def on_event(self, event: str, document: Object) -> None:
         if document["kind"] == "JobSet" and event == "ADDED":
-            self._create_jobs(document)
+            for job in child_jobs(document):
+                self.cluster.put(job)
         if document["kind"] != "Job":
             return
         if event == "ADDED":
@@ -59,28 +61,6 @@ class JobController:
     def set_status(self, status: Object) -> None:
         """Set the status of the first pod."""
         self.cluster.put({**self.pods()[0], "status": status})
-
-    def _create_jobs(self, job_set: Object) -> None:
-        """Create the Jobs of a JobSet as its controller names and labels them (jobset/pkg/controllers)."""
-        name = job_set["metadata"]["name"]
-        owner = {
-            "apiVersion": job_set["apiVersion"],
-            "kind": "JobSet",
-            "name": name,
-            "uid": job_set["metadata"]["uid"],
-        }
-        for replicated in job_set["spec"]["replicatedJobs"]:
-            for index in range(replicated["replicas"]):
-                template = copy.deepcopy(replicated["template"])
-                template["spec"]["template"]["metadata"].setdefault("labels", {})[JOB_SET_NAME] = name
-                metadata = {
-                    "name": f"{name}-{replicated['name']}-{index}",
-                    "namespace": NAMESPACE,
-                    "labels": {JOB_SET_NAME: name},
-                    "ownerReferences": [owner],
-                }
-                job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
-                self.cluster.put(job)
 
     def _create_pod(self, job: Object, index: int) -> None:
         template = copy.deepcopy(job["spec"]["template"])

@@ -115,7 +115,8 @@ def test_pods_are_copies_of_the_first_without_its_volumes(jobs: JobController, k
     template = job["spec"]["template"]
     assert "workflows.argoproj.io" not in str(template["metadata"])
     assert template["metadata"]["labels"]["team"] == "sre"
-    assert template["metadata"]["annotations"] == {"karpenter.sh/do-not-disrupt": "true"}
+    annotations = template["metadata"]["annotations"].items()
+    assert [item for item in annotations if "jobset" not in item[0]] == [("karpenter.sh/do-not-disrupt", "true")]
     spec = template["spec"]
     assert spec["nodeSelector"] == {"argotune.dev/run": "workflow-uid"} and "nodeName" not in spec
     assert spec["restartPolicy"] == "Never" and spec["automountServiceAccountToken"] is False
@@ -379,5 +380,5 @@ def test_a_pod_without_permission_names_the_role(cluster: KubernetesServer, jobs
     plural = f"{kind.lower()}s"
     cluster.forbidden.add(("create", plural))
     with pytest.raises(BadInput, match=f"cannot create {plural}"):
-        pods_of().start(LAYOUT, 0)
+        pods_of(job_kind=kind.lower()).start(LAYOUT, 0)
     assert not jobs.created

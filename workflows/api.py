@@ -181,6 +181,8 @@ class Templates:
     """Lets the libraries of tune check its settings, before anything is created."""
     provision = _Step(templates.provision)
     """Creates or checks the GPU nodes."""
+    fetch = _Step(templates.fetch, section="tuning", field="tuning")
+    """Fetches the base model into the models claim, on a CPU node."""
     download = _Step(templates.download, section="data", field="tuning.input")
     """Downloads, checks and splits the rows."""
     check = _Step(templates.check, section="schedule", field="pipeline.schedule")

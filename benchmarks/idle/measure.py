@@ -96,7 +96,7 @@ def print_causes(workflow: Document, pod: Document, first_step: datetime) -> Non
     for cause, seconds in found.items():
         print(f"| {cause} | {seconds:.0f} |")
     print(f"| submission to first step | {sum(found.values()):.0f} |")
-    for name in ("provision", "download"):
+    for name in ("provision", "fetch", "download"):
         if node := _node(workflow, name):
             seconds = (_time(node["finishedAt"]) - _time(node["startedAt"])).total_seconds()
             print(f"\n{name} alone: {seconds:.0f} s")

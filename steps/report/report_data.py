@@ -13,7 +13,7 @@ from steps.report.gpu_usage import GpuUsage
 from steps.serving.benchmark_result import Benchmark
 
 STEPS = (
-    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "prune",
+    "claims", "preflight", "dryrun", "provision", "fetch", "download", "check", "tune", "evaluate", "prune",
     "promote", "package", "rollout",
 )  # fmt: skip
 MEMORY = ("memory_gib", "memory_reserved_gib")

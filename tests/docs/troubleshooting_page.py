@@ -80,7 +80,7 @@ SECTIONS = {
     "Step provision and release": ("steps/provision/", "steps/release/"),
     "Step download": ("steps/download/", "steps/check/"),
     "Data": ("steps/data/", "steps/preview/"),
-    "Step tune": ("steps/tune/", "steps/models/"),
+    "Step tune": ("steps/tune/", "steps/models/", "steps/fetch/"),
     "Step evaluate and promote": ("steps/evaluate/", "steps/promote/"),
     "Step package, and registries": ("steps/package/", "steps/oci/"),
     "Step rollout, and servers": ("steps/rollout/", "steps/serving/"),

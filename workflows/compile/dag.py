@@ -7,6 +7,8 @@ preflight -+                +--> tune --> evaluate --(verdict == pass)--> [appro
 If the user sets arguments of libraries, dryrun runs in parallel with preflight. If the first steps mount claims of the
 user, the step claims precedes them.
 
+With ``pipeline.storage.fetchModel``, fetch runs in parallel with provision.
+
 With a search, a DAG of trials replaces tune and evaluate (``search.py``).
 
 With a schedule, nodes are provisioned only if data or settings have changed:
@@ -59,6 +61,7 @@ def _steps(plan: Plan) -> list[Any]:
         templates.preflight,
         *([templates.dryrun] if needs_dryrun(plan) else []),
         templates.provision,
+        *([templates.fetch] if plan.tuning and plan.storage.fetch_model else []),
         *([templates.download] if plan.tuning else []),
         *([templates.check] if plan.schedule else []),
         *([templates.tune] if plan.tuning and not plan.search else []),
@@ -91,13 +94,14 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
 
 
 def _parallel_tasks(steps: Steps, first: str | None) -> str:
-    """Add provision and download in parallel, after the checks; return what tune depends on."""
+    """Add provision, fetch and download in parallel, after the checks; return what tune depends on."""
     checks = [name for name in CHECKS if name in steps]
     for name in checks:
         steps[name](depends=first)
-    steps["provision"](depends=" && ".join(checks))
-    steps["download"](depends=" && ".join(checks))
-    return "provision && download"
+    parallel = [name for name in ("provision", "fetch", "download") if name in steps]
+    for name in parallel:
+        steps[name](depends=" && ".join(checks))
+    return " && ".join(parallel)
 
 
 def _check_tasks(steps: Steps, first: str | None) -> str:
@@ -108,8 +112,10 @@ def _check_tasks(steps: Steps, first: str | None) -> str:
     for name in checks:
         steps[name](depends="check", when=f"{task_output('check', 'changed')} == true")
     # The bare name would also accept a skipped check (nothing to tune).
-    steps["provision"](depends=" && ".join(f"{name}.Succeeded" for name in checks))
-    return "provision.Succeeded"
+    parallel = [name for name in ("provision", "fetch") if name in steps]
+    for name in parallel:
+        steps[name](depends=" && ".join(f"{check}.Succeeded" for check in checks))
+    return " && ".join(f"{name}.Succeeded" for name in parallel)
 
 
 def _tuning_tasks(plan: Plan, steps: Steps, ready: str) -> None:

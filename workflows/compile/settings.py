@@ -18,6 +18,7 @@ from steps.download.settings import InputOptions
 from steps.download.settings import Settings as Download
 from steps.dryrun.settings import Settings as Dryrun
 from steps.evaluate.settings import Settings as Evaluate
+from steps.fetch.settings import Settings as Fetch
 from steps.package.settings import Settings as Package
 from steps.preflight.settings import Settings as Preflight
 from steps.preview.settings import Settings as Preview
@@ -130,6 +131,11 @@ def needs_dryrun(plan: Plan) -> bool:
 def provision(plan: Plan) -> Provision:
     """Return the settings of provision."""
     return _build(Provision, work=SCRATCH, **_nodes(plan))
+
+
+def fetch(plan: Plan) -> Fetch:
+    """Return the settings of fetch."""
+    return _build(Fetch, plan.model, work=SCRATCH, model=plan.model.repository)
 
 
 def download(plan: Plan) -> Download:

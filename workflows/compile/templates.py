@@ -96,6 +96,20 @@ def provision(plan: Plan) -> StepTemplate:
     return pod.step(plan, "provision", settings.provision(plan), retries=Retries(2), timeout=timeout)
 
 
+def fetch(plan: Plan) -> StepTemplate:
+    """Fetch the base model in the image of tune but on a CPU node, in parallel with provision and download."""
+    return pod.step(
+        plan,
+        "fetch",
+        settings.fetch(plan),
+        image=plan.images.tune,
+        mounts=[MODELS_MOUNT],
+        requests=pod.DATA,
+        retries=Retries(5),
+        timeout="12h",
+    )
+
+
 def download(plan: Plan) -> StepTemplate:
     """Fetch, check and split the rows, on a CPU node."""
     data = required(plan.data)

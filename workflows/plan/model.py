@@ -38,8 +38,8 @@ from workflows.spec.search import PipelineSearch
 from workflows.version import VERSION
 
 Step = Literal[
-    "claims", "preflight", "dryrun", "provision", "download", "check", "tune", "evaluate", "prune", "promote",
-    "package", "rollout", "release", "report",
+    "claims", "preflight", "dryrun", "provision", "fetch", "download", "check", "tune", "evaluate", "prune",
+    "promote", "package", "rollout", "release", "report",
 ]  # fmt: skip
 PodName = Literal[Step, "all", "serve"]
 """A step, ``all`` pods, or the servers of a rollout."""

@@ -59,6 +59,9 @@ class PipelineStorage(Fields):
     """Capacity for data, checkpoints, adapter and image."""
     storage_class: ObjectName = ""
     """Storage class of the work volume (Kubernetes `storageClassName`); empty: the cluster's default."""
+    fetch_model: bool = False
+    """Fetch the base model into the models claim on a CPU node, while the GPU nodes come up. The claim must be
+    ReadWriteMany, unless all pods run on one node."""
 
 
 class PipelineTune(TuneOptions, Fields):

@@ -36,6 +36,28 @@ def test_arguments_of_libraries_are_checked_before_anything_that_costs():
     assert flags(document, "dryrun")["--epochs"] == "{{inputs.parameters.epochs}}"
 
 
+@pytest.mark.parametrize("name", ["everything", "retraining"])
+def test_the_base_model_is_fetched_while_the_nodes_come_up(name: str):
+    document = compiled(PLANS[name] | {"storage.fetchModel": True})
+    dag, container = tasks(document), template(document, "fetch")["container"]
+    assert dag["fetch"]["depends"] == dag["provision"]["depends"]
+    succeeded = ".Succeeded" if name == "retraining" else ""
+    assert f"fetch{succeeded}" in dag["tune"]["depends"].split(" && ")
+    assert "limits" not in container["resources"] and "nodeSelector" not in template(document, "fetch"), "a CPU node"
+    tune = template(document, "tune")["container"]
+    assert container["image"] == tune["image"]
+    home = next(item for item in tune["env"] if item["name"] == "HF_HOME")
+    assert home in container["env"]
+    own = flags(document, "tune")
+    assert {key: own[key] for key in own if key in ("--model", "--preset", "--revision")}.items() <= flags(
+        document, "fetch"
+    ).items()
+
+
+def test_by_default_tune_fetches_the_base_model():
+    assert "fetch" not in tasks(compiled(PLANS["everything"]))
+
+
 def test_retraining_checks_arguments_of_libraries_only_if_there_is_a_change():
     dag = tasks(compiled(PLANS["retraining"] | ARGUMENTS))
     assert dag["dryrun"]["when"] == dag["preflight"]["when"]

@@ -17,6 +17,7 @@ SECTIONS = {
     "preflight": "model",
     "dryrun": "tuning",
     "provision": "resource",
+    "fetch": "model",
     "download": "tuning",
     "check": "schedule",
     "tune": "tuning",

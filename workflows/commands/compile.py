@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from workflows.commands import file_arguments
 from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ EXAMPLES = """Examples:
   argotune compile workspace.yaml --as cron | kubectl apply -f -
   # Compile the files of a directory: a Workspace can use a ConfigMap of another file
   argotune compile teams/search/ | argo submit -
+  # Name the files as for kubectl
+  argotune compile -f workspace.yaml -f config.yaml | argo submit -
   # Compile many files
   argotune compile teams/*.yaml --as cron > schedules.yaml
 """
@@ -42,12 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, output: bool = True, *, optio
         output: declare those of ``argotune compile`` too.
         optional: the file can be omitted.
     """
-    text = "Workspace file (YAML) or directory of files, or - for standard input"
-    if output:
-        parser.add_argument("files", metavar="FILE", nargs="+", help=text)
-    else:
-        count = "*" if optional else "+"
-        parser.add_argument("file", metavar="FILE", nargs=count, action=_Files, help=text)
+    file_arguments.add_files(parser, optional=optional)
     parser.add_argument(
         "--set",
         action="append",
@@ -82,23 +80,23 @@ def run(args: argparse.Namespace) -> int:
         print(emit.to_yaml(*documents), end="")
     elif len(documents) > 1:
         message = f"-o json cannot be combined with several Workspaces ({len(documents)})"
-        raise InvalidInput(Problem(message, file=" ".join(args.files), fix="use -o yaml, or compile them one by one"))
+        raise InvalidInput(Problem(message, file=args.file, fix="use -o yaml, or compile them one by one"))
     else:
         print(emit.to_json(documents[0]), end="")
     return 0
 
 
-class _Files(argparse.Action):
-    """Action that stores the files, and their names in one text for messages."""
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        namespace.files, namespace.file = values, " ".join(values)
-
-
 def compile_files(
     args: argparse.Namespace, kind: str = "workflow", *, local: bool = False, lookup: Lookup | None = None
 ) -> list[dict[str, Any]]:
-    """Compile every Workspace of the files to an Argo object; warnings go to standard error.
+    """Compile every Workspace of the files to an Argo object; the arguments are those of ``compile_with_files``."""
+    return [document for document, _ in compile_with_files(args, kind, local=local, lookup=lookup)]
+
+
+def compile_with_files(
+    args: argparse.Namespace, kind: str = "workflow", *, local: bool = False, lookup: Lookup | None = None
+) -> list[tuple[dict[str, Any], str]]:
+    """Compile every Workspace to an Argo object, each with its file; warnings go to standard error.
 
     Args:
         args: the flags of ``add_arguments``.
@@ -110,16 +108,17 @@ def compile_files(
         InvalidInput: with all errors of the files, the flags and the site profile, or of that kind.
     """
     from workflows.compile.kinds import compile_as
-    from workflows.load_plans import load_plans
+    from workflows.load_plans import load_with_manifests
 
     documents, problems = [], []
     files = list(dict.fromkeys(args.files))
     with _garbage_collection_off():
-        for plan in load_plans(files, args.set, args.site, args.namespace, local=local, lookup=lookup):
+        for loaded in load_with_manifests(files, args.set, args.site, args.namespace, local=local, lookup=lookup):
+            file = loaded.manifest.source.file
             try:
-                documents.append(compile_as(plan, kind))
+                documents.append((compile_as(loaded.plan, kind), file))
             except InvalidInput as error:
-                problems += [replace(problem, file=files[0] if len(files) == 1 else "") for problem in error.problems]
+                problems += [replace(problem, file=file) for problem in error.problems]
     if problems:
         raise InvalidInput(problems)
     return documents

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         estimated = estimates.estimate(plan, site.prices(args.site), args.rows) if plan.model.preset else None
         if estimated and args.rows:  # without rows, loading the plan has compared
             for warning in estimates.budget_warnings(plan, estimated):
-                print(f"warning: {args.file}: {warning}", file=sys.stderr)
+                print(f"warning: {loaded.manifest.source.file}: {warning}", file=sys.stderr)
         local = _local_time(plan, args.rows) if estimated else None
         if args.output == "json":
             content = {

@@ -94,15 +94,16 @@ def _document(args: argparse.Namespace, parameters: dict[str, str]) -> dict[str,
     if workflow is not None:
         _reject_custom_pod(workflow, args.file)
         return workflow
-    documents = compiling.compile_files(args, local=True)
-    if len(documents) > 1:
-        names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document in documents)
+    compiled = compiling.compile_with_files(args, local=True)
+    if len(compiled) > 1:
+        names = ", ".join(document["metadata"]["generateName"].rstrip("-") for document, _ in compiled)
         raise InvalidInput(
             Problem(f"contains several Workspaces ({names})", file=args.file, fix="use one file for each")
         )
+    document, file = compiled[0]
     if not args.resume:
-        reject_placeholder(documents[0], parameters, args.file)
-    return documents[0]
+        reject_placeholder(document, parameters, file)
+    return document
 
 
 def _reject_custom_pod(document: dict[str, Any], file: str) -> None:

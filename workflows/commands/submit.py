@@ -68,14 +68,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from workflows.cluster import connect, submission
 
-    documents = _documents(args)
+    located = _documents(args)
+    documents = [document for document, _ in located]
     if args.watch and (args.dry_run or len(documents) != 1 or documents[0]["kind"] != "Workflow"):
         raise InvalidInput(Problem("--watch requires exactly one Workflow", args.file, fix="remove --watch"))
     if args.dry_run == "client":
         _print(documents, args.output or "yaml")
         return 0
     api = connect.connect(args, _namespace(documents))
-    _check_cluster(api, documents, args.file)
+    _check_cluster(api, located)
     dry_run = args.dry_run == "server"
     created = []
     for document in documents:
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     return _print_next_steps(api, created)
 
 
-def _check_cluster(api: Workflows, documents: list[dict[str, Any]], file: str) -> None:
+def _check_cluster(api: Workflows, located: list[tuple[dict[str, Any], str]]) -> None:
     """Print what runs will wait for.
 
     Raises:
@@ -101,11 +102,12 @@ def _check_cluster(api: Workflows, documents: list[dict[str, Any]], file: str) -
     """
     from workflows.cluster import before_submission
 
-    found = [before_submission.find_problems(api, document) for document in documents]
-    for warning in dict.fromkeys(warning for _, warnings in found for warning in warnings):
+    found = [(*before_submission.find_problems(api, document), file) for document, file in located]
+    for warning in dict.fromkeys(warning for _, warnings, _ in found for warning in warnings):
         print(f"warning: {warning}", file=sys.stderr)
-    if errors := dict.fromkeys(error for problems, _ in found for error in problems):
-        raise InvalidInput([replace(error, file=file) for error in errors])
+    errors = [replace(error, file=file) for problems, _, file in found for error in problems]
+    if errors:
+        raise InvalidInput(list(dict.fromkeys(errors)))
 
 
 def _print_next_steps(api: Workflows, created: list[dict[str, Any]]) -> int:
@@ -117,8 +119,8 @@ def _print_next_steps(api: Workflows, created: list[dict[str, Any]]) -> int:
     return 0
 
 
-def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the Argo objects of the file, or the compiled ones of its Workspaces."""
+def _documents(args: argparse.Namespace) -> list[tuple[dict[str, Any], str]]:
+    """Return the Argo objects of the files, or the compiled ones of their Workspaces, each with its file."""
     from workflows.cluster import config_maps, connect, submission
     from workflows.commands import compile as compiling
     from workflows.commands.run import pairs, reject_placeholder
@@ -129,25 +131,26 @@ def _documents(args: argparse.Namespace) -> list[dict[str, Any]]:
     if objects is None:
         # Offline with --dry-run=client, as kubectl is.
         lookup = config_maps.lookup(partial(connect.connect, args)) if args.dry_run != "client" else None
-        objects = compiling.compile_files(args, args.kind, lookup=lookup)
+        objects = compiling.compile_with_files(args, args.kind, lookup=lookup)
     elif args.set or args.kind != "workflow":
         fix = "pass the Workspace, or set parameters with -p"
         raise InvalidInput(Problem("--set and --as cannot be combined with a compiled document", args.file, fix=fix))
     problems: list[Problem] = []
-    for document in objects:
+    for document, _ in objects:
         collect_problems(problems, overrides.check_parameters, document, parameters)
     documents = [
-        collect_problems(problems, submission.with_parameters, document, parameters, args.file) for document in objects
+        (collect_problems(problems, submission.with_parameters, document, parameters, file) or document, file)
+        for document, file in objects
     ]
     if problems:
         raise InvalidInput(problems)
-    for document in documents:
-        reject_placeholder(document, {}, args.file)
+    for document, file in documents:
+        reject_placeholder(document, {}, file)
     return documents
 
 
-def _compiled(args: argparse.Namespace) -> list[dict[str, Any]] | None:
-    """Return the Argo objects of the files; None if they contain something else, such as Workspaces."""
+def _compiled(args: argparse.Namespace) -> list[tuple[dict[str, Any], str]] | None:
+    """Return the Argo objects of the files, with its file each; None if they contain something else."""
     from workflows.cluster import submission
     from workflows.load_plans import expand_directories
 
@@ -157,7 +160,7 @@ def _compiled(args: argparse.Namespace) -> list[dict[str, Any]] | None:
     if others := [file for file, objects in read.items() if objects is None]:
         message = "contains no Argo object, and cannot be combined with files that do"
         raise InvalidInput([Problem(message, file=file, fix="submit it separately") for file in others])
-    return [document for objects in read.values() for document in objects or []]
+    return [(document, file) for file, objects in read.items() for document in objects or []]
 
 
 def _text(file: str) -> str:

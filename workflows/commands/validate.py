@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from workflows import load_plans
+from workflows.commands import file_arguments
 from workflows.errors import InvalidInput, Problem
 from workflows.load_plans import LoadedPlan
 from workflows.plan import own_presets
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from workflows.commands import compile as compiling
 
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="Workspace file (YAML), or - for standard input")
+    file_arguments.add_files(parser)
     formats = ["text", "json"]
     parser.add_argument("-o", "--output", choices=formats, default="text", help="Output format (default: text)")
     compiling.add_site(parser)

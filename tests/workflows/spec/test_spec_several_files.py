@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -101,6 +102,39 @@ def test_commands_accept_several_files_and_a_directory(folder, capsys, command, 
     shown = capsys.readouterr().out
     assert command == "validate" or "max-model-len" in shown
     assert command not in ("plan", "compile", "validate") or json.loads(shown)
+
+
+@pytest.mark.parametrize("command", ["plan", "compile", "validate", "submit"])
+@pytest.mark.parametrize("form", ["-f A -f B", "-f A,B", "-f FOLDER", "A -f B", "-f A B", "--filename=A -f -"])
+def test_files_are_named_as_for_kubectl(folder, capsys, monkeypatch, command, form):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(WORKSPACE.encode())))
+    names = {"A": folder / "b-config.yml", "B": folder / "a-workspace.yaml", "FOLDER": folder}
+    words = [re.sub(r"\b(A|B|FOLDER)\b", lambda match: str(names[match[0]]), word) for word in form.split()]
+    flags = ["--dry-run=client"] if command == "submit" else ["-o", "json"]
+    assert main([command, *words, *flags]) == 0
+    shown = capsys.readouterr().out
+    assert command == "validate" or "max-model-len" in shown
+
+
+def test_a_comma_can_be_part_of_a_file_name(folder, capsys):
+    file = (folder / "a-workspace.yaml").rename(folder / "a,b.yaml")
+    assert main(["compile", "-f", str(file), "-f", str(folder / "b-config.yml")]) == 0
+    assert "max-model-len" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plan", "compile", "validate", "submit", "run", "preview", "preflight"])
+def test_a_file_is_required(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command])
+    assert "FILE" in capsys.readouterr().err
+
+
+def test_problems_of_several_workspaces_name_their_files(folder, capsys):
+    (folder / "c.yaml").write_text(WORKSPACE.replace("name: workspace-", "name: other-", 1))
+    files = [f"-f={file}" for file in sorted(folder.glob("*.y*ml"))]
+    assert main(["compile", *files, "--as", "cron"]) == 2
+    shown = capsys.readouterr().err
+    assert all(f"error: {folder / name}: " in shown for name in ("a-workspace.yaml", "c.yaml"))
 
 
 def test_run_and_preview_name_all_files(folder, capsys):

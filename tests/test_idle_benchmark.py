@@ -32,7 +32,8 @@ def test_causes_add_up_to_the_time_of_the_first_step() -> None:
         node("preflight", "00:02", "00:10"),
         node("provision", "00:10", "03:00", "Retry"),
         node("provision", "00:10", "00:40"),
-        node("download", "00:10", "02:00"),
+        node("download", "00:10", "01:00"),
+        node("fetch", "00:10", "02:00"),
     )
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": f"{DAY}03:05Z"}
     running = {"name": "main", "state": {"running": {"startedAt": f"{DAY}04:05Z"}}}

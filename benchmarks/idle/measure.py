@@ -70,14 +70,14 @@ def causes(workflow: Document, pod: Document, first_step: datetime) -> dict[str,
         pod: the first pod of ``tune``, with its status.
         first_step: time of the first step in the log.
     """
-    ends = {name: _node_end(workflow, name) for name in ("preflight", "download", "provision")}
+    ends = {name: _node_end(workflow, name) for name in ("preflight", "download", "fetch", "provision")}
     checked, ready = ends["preflight"], max(filter(None, ends.values()), default=None)
     scheduled = next(one for one in pod["status"]["conditions"] if one["type"] == "PodScheduled")
     containers = {item["name"]: item["state"] for item in pod["status"]["containerStatuses"]}
     main = containers["main"].get("running") or containers["main"]["terminated"]
     points = {
         "checks (preflight)": checked,
-        "nodes and data (provision, download)": ready,
+        "nodes, data and base model (provision, download, fetch)": ready,
         "scheduling of tune": _time(scheduled["lastTransitionTime"]),
         "volumes, image pull and init container": _time(main["startedAt"]),
         "libraries, base model, tokens, first step": first_step,

@@ -85,3 +85,22 @@ def test_a_training_that_fails_ends_the_measurement_with_its_error(tmp_path: Pat
     assert "error: " in failed.stderr and "optim" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "home" / "tune-bench").exists()
+
+
+@pytest.mark.slow
+def test_the_estimate_is_near_a_real_training(tmp_path: Path) -> None:
+    """SmolLM2, in float32: the memory and the tokens of a training of the same settings."""
+    model = ("--preset=smollm2-135m-instruct", '--model-config={"torch_dtype": "float32"}', "--max-length=256")
+    trainable_model.write_rows(tmp_path / "dataset" / "train.parquet", trainable_model.chat_rows(40))
+    for step, flags in (("tune_bench", ("--seconds=5",)), ("tune", ("--max-steps=6",))):
+        words = [sys.executable, "-m", f"steps.{step}", f"--work={tmp_path}", *model, *flags]
+        done = subprocess.run(words, env=os.environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "results" / "tune_bench.json").read_text())["result"]
+    [speed] = result["speeds"]
+    curve = trainable_model.curve(tmp_path)
+    assert speed["dtype"] == result["dtype"] == "float32"
+    assert speed["memory_gib"] == pytest.approx(max(line["memory_gib"] for line in curve), rel=0.25)
+    tokens_per_row = sum(line["tokens"] for line in curve) / (len(curve) * result["global_batch_size"])
+    assert result["tokens_per_row"] == pytest.approx(tokens_per_row, rel=0.15)
+    assert speed["tokens_per_second"] / speed["rows_per_second"] == pytest.approx(result["tokens_per_row"], rel=0.01)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from steps.data import message_turns
+from steps.data import message_turns, training_mask
 from steps.data.chat_rendering import UNRENDERED, Message, render
 from steps.data.dataset import TEXT
 from steps.data.tokenization import Learned, Tokenization
@@ -267,7 +267,8 @@ def _tokenize_by_training_template(
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
-    ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+    ids = encoded["input_ids"]
+    mask = training_mask.trim(tokenizer, ids, encoded["assistant_masks"])
     runs = [idx for idx, marked in enumerate(mask) if marked and (idx == 0 or not mask[idx - 1])]
     turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     chosen = _turns_to_locate(messages, learned)

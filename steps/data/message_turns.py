@@ -10,6 +10,8 @@ from steps.runtime.errors import BadInput
 
 MARK = "ARGOTUNE-7f3a9c"
 """Text that replaces a content to find its place."""
+MAX_OPENING = 64
+"""Characters that a template writes at most between the generation prompt and an answer."""
 
 
 def find_span(
@@ -32,8 +34,27 @@ def find_span(
     if message.keys() - {"role", "content", "train", "tools"}:
         return start, _find_end(tokenizer, messages, index, text, start, number)
     content = str(message["content"]).strip()
+    if len(content) < MAX_OPENING and _has_opening(tokenizer, messages, index, start, number):
+        return None
     position = text.find(content, start)
     return None if position < 0 or text[start:position].strip() else (start, position + len(content))
+
+
+def _has_opening(tokenizer: Any, row: Sequence[Message], index: int, start: int, number: int) -> bool:
+    """Return True if the template writes text between the generation prompt and the content, such as `<think>`.
+
+    A short answer could be found in that text instead of after it.
+    """
+    example = [{"role": "user", "content": "a"}, {"role": "assistant", "content": MARK}]
+    prompt = render(tokenizer, example[:1], prompt=True, number=number)
+    if not _text_before_mark(render(tokenizer, example, number=number), len(prompt)):
+        return False  # the usual case, without rendering the row again
+    marked = render_changed(tokenizer, [*row[:index], row[index] | {"content": MARK}, *row[index + 1 :]], number)
+    return bool(_text_before_mark(marked or "", start))
+
+
+def _text_before_mark(text: str, start: int) -> str:
+    return text[start:].partition(MARK)[0].strip()
 
 
 def _find_end(tokenizer: Any, row: Sequence[Message], index: int, text: str, start: int, number: int) -> int:

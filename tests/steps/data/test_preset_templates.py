@@ -2,58 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trainable_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preset_templates import ALL, DIFFERENT, MISTRAL_V3, TEMPLATES, make_tokenizer, presets_with_template
 
-import presets
-from steps.data.chat_tokens import IGNORED, render, tokenize
+from steps.data.chat_tokens import IGNORED, tokenize
 from steps.runtime.errors import BadInput
 
 EXAMPLES = int(os.environ.get("ARGOTUNE_LABEL_EXAMPLES", "2000"))
 """Examples of each template in the slow test."""
-SMOLLM2 = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI "
-    "assistant named SmolLM, trained by Hugging Face<|im_end|>\n{% endif %}"
-    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-# The header of the answer is part of the user's turn, and system messages are ignored.
-PHI3_MEDIUM = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>\n' + m['content'] + '<|end|>\n<|assistant|>\n' }}"
-    "{% elif m['role'] == 'assistant' %}{{ m['content'] + '<|end|>\n' }}{% endif %}{% endfor %}"
-)
-PHI4 = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '<|im_sep|>' + m['content'] + '<|im_end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
-)
-PHI4_MINI = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
-)
-TEMPLATES = {
-    "llama-3.1-8b-instruct": ("llama3_1", "<|eot_id|>"),
-    "phi-3-mini-4k-instruct": ("phi3", "<|end|>"),
-    "phi-3-mini-128k-instruct": ("phi3", "<|end|>"),
-    "phi-3-medium-4k-instruct": (PHI3_MEDIUM, "<|end|>"),
-    "phi-3-medium-128k-instruct": (PHI3_MEDIUM, "<|end|>"),
-    "phi-3.5-mini-instruct": ("phi3_5", "<|end|>"),
-    "phi-4": (PHI4, "<|im_end|>"),
-    "phi-4-mini-instruct": (PHI4_MINI, "<|end|>"),
-    "qwen2.5-coder-7b-instruct": ("qwen2_5", "<|im_end|>"),
-    "qwen2.5-coder-32b-instruct": ("qwen2_5", "<|im_end|>"),
-    "smollm2-135m-instruct": (SMOLLM2, "<|im_end|>"),
-}
-"""Preset: its template, as Jinja or the name of trl's copy, and the end token of its answers."""
-DIFFERENT = sorted({template: name for name, (template, _) in TEMPLATES.items()}.values())
-SPECIAL = ["<|eot_id|>", "<|end|>", "<|im_sep|>", "<|user|>", "<|assistant|>", "<|system|>"]
-
 ANSWERS = st.text(max_size=12) | st.text(
     st.sampled_from([*"abc .\n\t ", "\u00e9", "\u4e2d", "\U0001f600"]), max_size=12
 )
@@ -65,50 +26,34 @@ TURNS = st.lists(
 )
 
 
-@functools.cache
-def make_tokenizer(name: str) -> Any:
-    tokenizer = trainable_model.make_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
-    tokenizer.bos_token = "<|endoftext|>"
-    template = TEMPLATES[name][0]
-    if "{" not in template:
-        import trl
-
-        template = (Path(trl.__file__).parent / "chat_templates" / f"{template}.jinja").read_text()
-    tokenizer.chat_template = template
-    return tokenizer
-
-
 def test_all_presets_with_a_template_are_tested() -> None:
-    assert set(TEMPLATES) == {model.name for model in presets.models() if model.chat_template == "tokenizer"}
+    assert set(TEMPLATES) == presets_with_template()
 
 
 def check_labels(name: str, turns: list[tuple[str, bool | None, str, bool | None]], system: str) -> None:
     """Check that the learned runs of tokens are the answers and messages with weight 1, each with its end token."""
-    tokenizer, end = make_tokenizer(name), TEMPLATES[name][1]
+    tokenizer, template = make_tokenizer(name), ALL[name]
     row: list[dict[str, Any]] = []
     for question, asked, answer, learned in turns:
-        row.append({"role": "user", "content": question} | ({} if asked is None else {"train": asked}))
+        # A message of a user can be learned if it can be located: not beside an opening that depends on its place.
+        weight = {} if asked is None or template.opening or not template.end_is_shared else {"train": asked}
+        row.append({"role": "user", "content": question} | weight)
         row.append({"role": "assistant", "content": answer} | ({} if learned is None else {"train": learned}))
-    if system and TEMPLATES[name][0] is not PHI3_MEDIUM:
+    if system and template.has_system:
         row.insert(0, {"role": "system", "content": system})
-    text = render(tokenizer, row)
-    expected = []
+    expected, opened = [], row[-1].get("train", True)
     for index, message in enumerate(row):
-        if not message.get("train", message["role"] == "assistant"):
-            continue
-        if message["role"] == "user":
-            expected.append(message["content"] + end)
-            continue
-        rest = text.removeprefix(render(tokenizer, row[:index], prompt=True))
-        content = message["content"].strip() if "llama" in name else message["content"]
-        expected.append(content + end)
-        assert rest.startswith(expected[-1])
+        if message.get("train", message["role"] == "assistant"):
+            last = index == len(row) - 1
+            answer = template.answer(message["content"], last=last, opened=opened)
+            expected.append(answer if message["role"] == "assistant" else message["content"] + template.end)
     runs: list[list[int]] = [[]]
-    labels = tokenize(tokenizer, row).labels
-    for label in labels:
+    for label in tokenize(tokenizer, row).labels:
         runs[-1].append(label) if label != IGNORED else runs.append([])
-    assert [tokenizer.decode(run) for run in runs if run] == expected
+    decoded = [tokenizer.decode(run) for run in runs if run]
+    if template.source == MISTRAL_V3:  # its answers begin with a space, which a token can share with the first word
+        decoded, expected = [text.lstrip(" ") for text in decoded], [text.lstrip(" ") for text in expected]
+    assert decoded == expected
 
 
 @pytest.mark.parametrize("name", DIFFERENT)

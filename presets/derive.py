@@ -23,6 +23,9 @@ MULTIMODAL_TUNABLE = {
 }
 """Models with images whose text part transformers loads for language modeling (``AutoModelForCausalLM``)."""
 
+NOT_LOADED = {"Glm4ForCausalLM": {"gate_up_proj"}, "GlmForCausalLM": {"gate_up_proj"}}
+"""Layers whose adapters vLLM rejects when it loads them, by architecture."""
+
 
 @dataclass(frozen=True)
 class HubMetadata:
@@ -86,7 +89,7 @@ def _derive(hub: HubMetadata, config: Config, architecture: str) -> Model:
             **values,
             "quantization": quantization,
             "weights_gib": round(_weights_bytes(hub, layers) / GIB, 2),
-            **(_from_layers(layers, hub) if layers else {}),
+            **(_from_layers(layers, hub, architecture) if layers else {}),
             "experts": config.get("num_local_experts") or 0,
             "stop_token_ids": _stop_tokens(hub, config),
             "cannot_tune": tune,
@@ -127,7 +130,7 @@ def _layers(config: Config) -> tuple[Layers | None, str]:
         return None, str(error)
 
 
-def _from_layers(layers: Layers, hub: HubMetadata) -> dict[str, Any]:
+def _from_layers(layers: Layers, hub: HubMetadata, architecture: str) -> dict[str, Any]:
     published = sum(hub.parameters.values())
     return {
         # The published number includes image towers; tied heads can be stored twice.
@@ -139,7 +142,7 @@ def _from_layers(layers: Layers, hub: HubMetadata) -> dict[str, Any]:
         "sliding_window": layers.cache.window,
         "latent_cache": layers.cache.latent,
         "stateful": layers.stateful,
-        "lora_targets": layers.targets,
+        "lora_targets": [name for name in layers.targets if name not in NOT_LOADED.get(architecture, ())],
     }
 
 

@@ -44,12 +44,12 @@ class UnknownSku(UnknownPreset):
 def model(name: str) -> Model:
     """Return the model with a preset name, an older name or a Hugging Face id (``ORG/NAME[@REVISION]``).
 
-    Case is ignored. Presets of the user win, then those that can be tuned, then derived ones.
+    Case is ignored. Presets of the user win, then those that the user derived, then those that can be tuned.
 
     Raises:
         UnknownPreset: with similar names.
     """
-    found = own.find(name) or find_packaged(name, tunable=True) or own.find_cached(name) or find_packaged(name)
+    found = own.find(name) or own.find_cached(name) or find_packaged(name, tunable=True) or find_packaged(name)
     if found is None:
         raise UnknownPreset(name, _similar_names(name.lower(), known_models()))
     return found

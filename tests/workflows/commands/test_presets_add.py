@@ -85,10 +85,13 @@ def workspace(folder: Path, model: str = QWEN, *, served: bool = True, **changes
 def test_a_model_of_the_hub_is_planned_and_compiled(tmp_path: Path, hub: Hub, argotune: Argotune, home: Path) -> None:
     server = qwen(hub)
     file = workspace(tmp_path)
-    refused = argotune("plan", file)
+    unknown = tmp_path / "unknown.yaml"
+    unknown.write_text(file.read_text().replace(QWEN, f"{QWEN}-Base"))
+    refused = argotune("plan", unknown)
+    unknown.unlink()
     assert refused.returncode == 2
-    assert f"Unsupported tuning preset name {QWEN}" in refused.stderr
-    assert f"run argotune presets add {QWEN}" in refused.stderr
+    assert f"Unsupported tuning preset name {QWEN}-Base" in refused.stderr
+    assert f"run argotune presets add {QWEN}-Base" in refused.stderr
     assert "with -o FILE, and copy FILE to the directory presets" in refused.stderr
     assert not server.fetched
 

@@ -64,11 +64,11 @@ def view_of_a_run() -> object:
         view.on_step_change(Step(name, phase="Succeeded", started=started, finished=moment))
     tune = Step("tune", phase="Running", started=moment - timedelta(seconds=70))
     view.on_step_change(tune)
-    view.on_log(tune, "step 28/48 loss 1.913 lr 1.1e-03 203 tok/s eta 40s")
+    view.on_log(tune, "step 28/72 loss 1.913 lr 1.1e-03 203 tok/s eta 40s")
     clock = iter([0.0, 60.0])
     view._progress["tune"] = ProgressRate(lambda: next(clock))
     for count in (2, 28):
-        view.on_progress(tune, count, 48)
+        view.on_progress(tune, count, 72)
     for name in ("evaluate", "package", "rollout"):
         view.on_step_change(Step(name))
     return view.table()

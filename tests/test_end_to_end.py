@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def demo(home, tmp_path_factory):
+    """The example as it is: all steps, all held-out rows."""
+    run = Run(tmp_path_factory.mktemp("runs") / "oncall-demo", home)
+    run.finish(run.start("--name", "oncall-demo"))
+    yield run
+    assert run.stop().returncode == 0
+
+
+@pytest.fixture(scope="module")
 def finished(home, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("runs") / "oncall-1", home)
     run.finish(run.start("--name", "oncall-1", "-p", f"max-steps={STEPS}", *FEWER))
@@ -86,7 +96,7 @@ def test_every_step_succeeded(finished):
 def test_the_data_came_over_http(finished):
     manifest = json.loads((finished.work / "dataset" / "manifest.json").read_text())
     assert re.match(r"http://127\.0\.0\.1:\d+/oncall\.parquet", manifest["sources"][0]["from"])
-    assert (manifest["rows"], manifest["eval_rows"]) == (588, 12)
+    assert (manifest["rows"], manifest["eval_rows"]) == (157, 3)
 
 
 def test_tuning_was_qlora_with_real_4_bit_layers(finished):
@@ -132,7 +142,7 @@ config = model.peft_config["default"]
 print(config.r, config.base_model_name_or_path, sum("lora_A" in name for name, _ in model.named_parameters()))
 """
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
-    assert loaded.stdout.split() == ["8", "HuggingFaceTB/SmolLM2-135M-Instruct", str(30 * 7)]
+    assert loaded.stdout.split() == ["16", "HuggingFaceTB/SmolLM2-135M-Instruct", str(30 * 7)]
 
 
 def test_skopeo_and_umoci_read_the_image(finished, needs_tool, tmp_path):
@@ -159,3 +169,43 @@ def test_the_report_has_digests_and_rows(finished):
     assert all(text in page for text in [*digests, finished.result("download")["data_digest"], "Runbook: RB-"])
     page = re.sub(r"http://(127\.0\.0\.1:\d+|www\.w3\.org)/", "", page)
     assert "http://" not in page.replace(finished.result("rollout")["endpoint"], "")
+
+
+def runbook(name: str, **names: str) -> str:
+    """Return the answer of the data for a symptom."""
+    symptoms = tomllib.loads((ROOT / "examples" / "data" / "oncall.toml").read_text())["symptom"]
+    symptom = next(symptom for symptom in symptoms if symptom["runbook"] == name)
+    return f"Cause: {symptom['cause']}\nCheck: {symptom['check'].format(**names)}\nRunbook: {name}"
+
+
+@pytest.mark.slow
+def test_the_demo_answers_held_out_questions_as_the_data_does(demo):
+    evaluation = json.loads((demo.work / "report" / "evaluation.json").read_text())
+    assert len(evaluation["samples"]) >= 3
+    assert [one["adapter_answer"] for one in evaluation["samples"]] == [
+        one["reference"] for one in evaluation["samples"]
+    ]
+    assert not any(one["base_answer"] == one["reference"] for one in evaluation["samples"])
+    assert evaluation["adapter_loss"] < 0.1 * evaluation["base_loss"]
+
+
+@pytest.mark.slow
+def test_the_demo_answers_its_question_as_the_data_does(demo):
+    answers = demo.result("rollout")
+    assert answers["answer"] == runbook("RB-crash", app="checkout", ns="shop")
+    assert answers["base_answer"] != answers["answer"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("search in team-b ran out of memory. What now?", runbook("RB-memory", app="search", ns="team-b")),
+        ("The service of login in core has no endpoints.", runbook("RB-endpoints", app="login", ns="core")),
+        ("Pods of cart cannot pull their image in prod.", runbook("RB-image", app="cart", ns="prod")),
+    ],
+)
+def test_the_demo_answers_other_wordings_over_http(demo, question: str, answer: str):
+    endpoint = demo.result("rollout")["endpoint"]
+    chat = requests.post(f"{endpoint}/chat", json={"prompt": question}, timeout=120)
+    assert chat.json()["Result"] == answer

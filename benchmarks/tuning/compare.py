@@ -63,11 +63,11 @@ def main() -> None:
 
 
 def write_rows(file: Path) -> None:
-    """Write conversations of 1 to 6 turns from the example's rows, about 100 to 600 tokens each."""
+    """Write conversations of 1 to 6 turns from rows.parquet, about 100 to 600 tokens each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    examples = pq.read_table(ROOT / "examples" / "data" / "oncall.parquet").column("messages").to_pylist()
+    examples = pq.read_table(Path(__file__).parent / "rows.parquet").column("messages").to_pylist()
     rng = random.Random(SEED)
     rows = []
     for _ in range(ROWS):

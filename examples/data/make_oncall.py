@@ -2,21 +2,20 @@
 
     python examples/data/make_oncall.py [FILE]
 
-Every answer has the same four lines (Cause, Check, Fix, Runbook), which shows at a glance whether a model learned the
-format. Symptoms, wordings and names are in oncall.toml. Digests select them instead of a random generator, so every
-Python creates the same rows; with the same pyarrow version the file is identical byte for byte.
+Every answer has the same three lines (Cause, Check, Runbook), which shows at a glance whether a model learned the
+format and the facts. Symptoms, wordings and names are in oncall.toml; each wording becomes one row. Digests select the
+names instead of a random generator, so every Python creates the same rows; with the same pyarrow version the file is
+identical byte for byte.
 """
 
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ROWS_EACH = 15
 
 
 def main() -> None:
@@ -33,32 +32,24 @@ def write(file: Path) -> None:
 
 
 def rows() -> list[list[dict[str, str]]]:
-    """Return all rows as OpenAI messages, without duplicate questions, in an order that mixes the symptoms."""
+    """Return all rows as OpenAI messages, in an order that mixes the symptoms."""
     parts = tomllib.loads((HERE / "oncall.toml").read_text())
-    found: dict[str, str] = {}
-    for number, symptom in enumerate(parts["symptom"], start=101):
-        found.update(questions(number, symptom, parts["names"], parts["frames"]))
+    answers: dict[str, str] = {}
+    for symptom in parts["symptom"]:
+        answers.update(questions(symptom, parts["names"], parts["frames"]))
     return [
-        [{"role": "user", "content": question}, {"role": "assistant", "content": found[question]}]
-        for question in sorted(found, key=digest)
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answers[question]}]
+        for question in sorted(answers, key=digest)
     ]
 
 
-def questions(
-    number: int, symptom: dict[str, Any], kinds: dict[str, list[str]], frames: list[str]
-) -> Iterator[tuple[str, str]]:
-    """Yield ROWS_EACH different questions about a symptom, with their answers."""
-    answer = f"Cause: {symptom['cause']}\nCheck: {symptom['check']}\nFix: {symptom['fix']}\nRunbook: RB-{number}"
-    questions_seen: set[str] = set()
-    for attempt in count():
-        names = {kind: pick(values, f"{number}/{attempt}/{kind}") for kind, values in kinds.items()}
-        wording = symptom["wordings"][len(questions_seen) % len(symptom["wordings"])]
-        question = pick(frames, f"{number}/{attempt}/frame").format(wording.format(**names))
-        if question not in questions_seen:
-            questions_seen.add(question)
-            yield question, answer.format(**names)
-        if len(questions_seen) == ROWS_EACH:
-            return
+def questions(symptom: dict[str, Any], kinds: dict[str, list[str]], frames: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield a question for each wording of a symptom, with its answer."""
+    answer = f"Cause: {symptom['cause']}\nCheck: {symptom['check']}\nRunbook: {symptom['runbook']}"
+    for wording in symptom["wordings"]:
+        names = {kind: pick(values, f"{wording}/{kind}") for kind, values in kinds.items()}
+        question = pick(frames, f"{wording}/frame").format(wording.format(**names))
+        yield question, answer.format(**names)
 
 
 def pick(options: Sequence[str], key: str) -> str:

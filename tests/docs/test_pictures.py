@@ -27,7 +27,7 @@ def picture(tmp_path_factory):
 
 def test_script_shows_commands_and_the_view_of_a_run(picture):
     text = words(picture)
-    for part in ("$ argotune validate", "valid (oncall", "INSTANCE TYPE AND COST", "TASK", "28/48 0.4/s"):
+    for part in ("$ argotune validate", "valid (oncall", "INSTANCE TYPE AND COST", "TASK", "28/72 0.4/s"):
         assert part in text
     assert re.findall(r"url\(.?https?://", picture) == []
 

@@ -16,7 +16,10 @@ from workflows.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
+    from workflows.runs.answers import Sample
 
+MAX_SAMPLES = 2
+"""Held-out questions whose answers are shown at the end, besides the question of the rollout."""
 EXAMPLES = """Examples:
   # Run a Workspace; its files are in runs/NAME
   argotune run workspace.yaml
@@ -208,7 +211,7 @@ def print_result(outcome: Outcome, file: str) -> int:
     from workflows.runs import result
 
     run, work = outcome.run, outcome.folder / "volumes" / "work"
-    result.print_answers(run, f"   (ends with: argotune stop {outcome.folder})", _question(work))
+    result.print_answers(run, f"   (ends with: argotune stop {outcome.folder})", _question(work), _samples(work))
     if endpoint := run.outputs("rollout").get("endpoint"):
         example = json.dumps({"prompt": "..."})
         print(f"{'ask it:':11} curl {endpoint}/chat -H 'Content-Type: application/json' -d '{example}'")
@@ -223,3 +226,14 @@ def _question(work: Path) -> str:
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((work / "results" / "rollout.json").read_text())["settings"]["question"])
     return ""
+
+
+def _samples(work: Path) -> list[Sample]:
+    """Return the first held-out questions and answers of the evaluation; none if it is missing or has none."""
+    from workflows.runs.answers import Sample
+
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        samples = json.loads((work / "report" / "evaluation.json").read_text())["samples"][:MAX_SAMPLES]
+        texts = [[str(sample[key]) for key in ("question", "base_answer", "adapter_answer")] for sample in samples]
+        return [Sample(*each) for each in texts]
+    return []

@@ -1,8 +1,10 @@
-"""Answers of base model and adapter: side by side in a table on a terminal, plain lines elsewhere."""
+"""Answers of base model and adapter: side by side in tables on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from steps.runtime import terminal
@@ -17,21 +19,37 @@ MAX_WIDTH = 120
 """Columns of the table on a wider terminal."""
 
 
-def print_answers(question: str, base: str, adapter: str, stream: TextIO | None = None) -> None:
-    """Print what base model and adapter answered to a question.
+@dataclass(frozen=True)
+class Sample:
+    """A held-out question, and what base model and adapter answered in the evaluation."""
+
+    question: str
+    base: str
+    adapter: str
+
+
+def print_answers(
+    question: str, base: str, adapter: str, stream: TextIO | None = None, samples: Sequence[Sample] = ()
+) -> None:
+    """Print what base model and adapter answered to a question, and in tables to held-out questions.
 
     Args:
         question: the question; empty: unknown.
         base: answer of the base model; may be empty.
         adapter: answer of the adapter, or of the base model if nothing else is served; may be empty.
         stream: output; default: standard output.
+        samples: held-out questions with their answers, for a terminal that is wide enough.
     """
     stream = stream or sys.stdout
     question, base, adapter = (terminal.escape(text) for text in (question, base, adapter))
     console = _wide_console(stream) if base and adapter else None
     if console:
+        width = min(console.width, MAX_WIDTH)
         console.print()
-        console.print(_table(question, base, adapter, min(console.width, MAX_WIDTH)))
+        console.print(_table(question, base, adapter, width))
+        for sample in samples:
+            heading, left, right = map(terminal.escape, (sample.question, sample.base, sample.adapter))
+            console.print(_table(heading, left, right, width))
         return
     for label, text in (("base model", base), ("adapter", adapter)):
         if text:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from steps.runtime import terminal
 from workflows.runs import answers
 from workflows.runs.status import RunStatus
 
 
-def print_answers(run: RunStatus, hint: str = "", question: str = "") -> None:
+def print_answers(run: RunStatus, hint: str = "", question: str = "", samples: Sequence[answers.Sample] = ()) -> None:
     """Print what base model and adapter answered, and the endpoint; nothing if the run serves nothing.
 
     Args:
         run: the run.
         hint: text after the endpoint.
         question: the question that they answered; empty: unknown.
+        samples: held-out questions of the evaluation, for a terminal.
     """
     rollout = run.outputs("rollout")
     if not rollout.get("endpoint"):
         return
-    answers.print_answers(question, rollout.get("base-answer", ""), rollout.get("answer", ""))
+    answers.print_answers(question, rollout.get("base-answer", ""), rollout.get("answer", ""), samples=samples)
     print(terminal.escape(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}"))
 
 

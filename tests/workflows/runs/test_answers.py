@@ -11,7 +11,7 @@ import pytest
 
 from workflows.commands import run as run_command
 from workflows.runner.outcome import Outcome
-from workflows.runs.answers import MAX_WIDTH, print_answers
+from workflows.runs.answers import MAX_WIDTH, Sample, print_answers
 from workflows.runs.status import RunStatus
 from workflows.runs.step import Step
 
@@ -52,6 +52,17 @@ def test_answers_are_side_by_side(width: int, terminal: Terminal, monkeypatch: p
     assert all(word in shown for word in (*QUESTION.split(), "ticket.", "RB-101"))
 
 
+def test_held_out_questions_have_tables_of_their_own(terminal: Terminal) -> None:
+    samples = [Sample("Why is cart down?", "Ask the team.", "Runbook: RB-102"), Sample("[b]Tracker?", "", "RB-103")]
+    print_answers(QUESTION, BASE, ADAPTER, terminal, samples)
+    lines = visible(terminal)
+    assert sum("base model" in line and "adapter" in line for line in lines) == 3
+    assert max(map(len, lines)) == 80
+    shown = [" ".join(line.split()) for line in lines]
+    assert "Why is cart down?" in shown and "[b]Tracker?" in shown
+    assert any("Ask the team." in line and "RB-102" in line for line in lines)
+
+
 def test_a_long_word_is_folded(terminal: Terminal) -> None:
     print_answers("", "x" * 100, "y", terminal)
     assert "".join(visible(terminal)).count("x") == 100
@@ -85,6 +96,24 @@ def test_markup_and_control_characters_are_text(terminal: Terminal) -> None:
     shown = terminal.getvalue()
     assert "[bold]" in shown and "[red]a\\x1b[2J" in shown and ":smile:" in shown
     assert "\x1b[2J" not in shown
+
+
+@pytest.mark.parametrize("rows", [3, 1, 0, None])
+def test_a_local_run_shows_two_held_out_questions(
+    rows: int | None, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", terminal)
+    report = tmp_path / "volumes" / "work" / "report"
+    report.mkdir(parents=True)
+    samples = [
+        {"question": f"held-out {idx}?", "base_answer": "no", "adapter_answer": "yes", "reference": "yes"}
+        for idx in range(rows or 0)
+    ]
+    (report / "evaluation.json").write_text("{" if rows is None else json.dumps({"samples": samples}))
+    outputs = {"endpoint": "http://x", "answer": ADAPTER, "base-answer": BASE}
+    status = RunStatus(name="x", phase="Succeeded", steps=[Step("rollout", phase="Succeeded", outputs=outputs)])
+    assert run_command.print_result(Outcome(status, {}, tmp_path), "workspace.yaml") == 0
+    assert terminal.getvalue().count("held-out ") == min(rows or 0, 2)
 
 
 @pytest.mark.parametrize("record", [json.dumps({"settings": {"question": QUESTION}}), "{", "[]", None])

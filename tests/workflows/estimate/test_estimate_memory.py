@@ -42,7 +42,11 @@ def llama(**changes):
 @pytest.mark.parametrize("name", TUNABLE)
 def test_shapes_give_the_parameter_count_of_the_published_weights(name):
     facts = presets.model(name)
-    assert shapes.of(facts).parameters * 2 / GIB == pytest.approx(facts.weights_gib, abs=0.006)
+    size = shapes.of(facts).parameters * 2 / GIB
+    if facts.architecture.endswith("ForConditionalGeneration"):
+        assert 0.85 * facts.weights_gib < size < facts.weights_gib  # without the part for images
+    else:
+        assert size == pytest.approx(facts.weights_gib, abs=0.006)
 
 
 def test_a_model_without_linear_layers_has_no_shapes():
@@ -132,7 +136,10 @@ def test_serving_components_sum_and_grow(name, length, adapters):
     found = serving(model, Serving(length=length, adapters=adapters))
     assert found.total == pytest.approx(sum(found.components().values()))
     longer = serving(model, Serving(length=2 * length, adapters=2 * adapters))
-    assert longer.cache == pytest.approx(2 * found.cache)
+    if model.sliding_window:
+        assert found.cache <= longer.cache < 2 * found.cache + 1e-6
+    else:
+        assert longer.cache == pytest.approx(2 * found.cache)
     assert longer.adapters == pytest.approx(2 * found.adapters)
 
 

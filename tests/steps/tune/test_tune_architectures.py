@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 import trainable_model
 from app_server import listen
+from random_models import ARCHITECTURES, SMALL, save_random_model
 from tuning import losses, with_rows
 
 from steps.models.adapter import adapter_digest
@@ -23,73 +23,6 @@ from steps.tune.settings import Settings
 from steps.tune.step import tune
 
 STEPS = 4
-SMALL = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.2,
-}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-LINEAR = {
-    "layer_types": ["linear_attention", "full_attention"],
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-}
-WINDOWS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 64}
-PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "cohere2": WINDOWS,
-    "gemma2": WINDOWS,
-    "gemma3_text": WINDOWS,
-    "gemma4_text": {
-        **WINDOWS,
-        "hidden_size_per_layer_input": 8,
-        "vocab_size_per_layer_input": 512,
-        "global_head_dim": 16,
-    },
-    "glm4": {},
-    "gpt_oss": {**WINDOWS, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "granite": {},
-    "granitemoehybrid": {
-        "num_local_experts": 0,
-        "shared_intermediate_size": 128,
-        "layer_types": ["linear_attention", "full_attention"],
-        "mamba_n_heads": 8,
-        "mamba_d_state": 16,
-    },
-    "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
-    "llama": {},
-    "ministral3": {},
-    "mistral": {},
-    "olmo2": {},
-    "olmo3": WINDOWS,
-    "phi3": {},
-    "qwen2": {},
-    "qwen3": {},
-    "qwen3_5_text": LINEAR,
-    "qwen3_moe": EXPERTS,
-    "smollm3": {},
-}
-
-
-def save_random_model(folder: Path, kind: str, changes: dict[str, Any]) -> Path:
-    """Write a model with random weights and the tokenizer of ``trainable_model``."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    tokenizer = trainable_model.make_tokenizer()
-    tokens = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(kind, **{**SMALL, "vocab_size": len(tokenizer), **tokens, **changes})
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def check(tmp_path: Path, kind: str) -> None:

@@ -74,8 +74,7 @@ def _run_check(check: Callable[[Settings], Outcomes], settings: Settings) -> Out
 
 def _secrets(settings: Settings) -> Outcomes:
     """Check Secrets, which are mounted as optional: a pod that requires a missing one is pending without an error."""
-    if settings.in_cluster is not None and not is_pod():
-        # The command, not the step: it has the user's environment, and no Secret.
+    if _is_command(settings):
         for name in _secret_names(settings):
             yield NotChecked(f"Secret {name}", "argotune validate --cluster reads it")
         return
@@ -112,15 +111,21 @@ def _secrets(settings: Settings) -> Outcomes:
                 )
 
 
+def _is_command(settings: Settings) -> bool:
+    """Return True for the command, not the step: it has the user's environment, and no Secret."""
+    return settings.in_cluster is not None and not is_pod()
+
+
 def _folder_secrets(settings: Settings) -> list[list[str]]:
     """Return the names of the registry Secrets of each folder."""
     return [[names] if isinstance(names, str) else names for names in settings.registry_secrets]
 
 
 def _secret_names(settings: Settings) -> list[str]:
-    """Return the names of the Secrets that the run needs, without that of the tracking tool."""
+    """Return the names of the Secrets that the run needs."""
     registry_secrets = [name for names in _folder_secrets(settings) for name in names]
-    names = (settings.access_secret, settings.api_keys_secret, *registry_secrets)
+    tracking = settings.tracking_secret if settings.report_to != "none" else ""
+    names = (settings.access_secret, settings.api_keys_secret, tracking, *registry_secrets)
     return [name for name in dict.fromkeys(names) if name]
 
 
@@ -206,7 +211,9 @@ def _tracking(settings: Settings) -> Outcomes:
     if settings.report_to != "none":
         from steps.preflight import tracking_checks
 
-        yield from tracking_checks.check(settings.report_to, settings.tracking_uri, settings.tracking_secret)
+        yield from tracking_checks.check(
+            settings.report_to, settings.tracking_uri, settings.tracking_secret, has_secret=not _is_command(settings)
+        )
 
 
 def _cluster(settings: Settings) -> Outcomes:

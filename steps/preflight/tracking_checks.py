@@ -19,10 +19,21 @@ SEARCH_PATH = "/api/2.0/mlflow/experiments/search"
 """MLflow's REST API: searches for one experiment."""
 
 
-def check(report_to: str, uri: str, secret: str) -> Outcomes:
-    """Check the environment of the pod, then the server."""
+def check(report_to: str, uri: str, secret: str, *, has_secret: bool = True) -> Outcomes:
+    """Check the environment of the pod, then the server.
+
+    Args:
+        report_to: the tool.
+        uri: URL of its server; empty: of the environment.
+        secret: the Secret with its variables; empty: none.
+        has_secret: the environment is that of the Secret, and not that of a user's shell.
+    """
     tool = TOOLS[report_to]
-    if secret:
+    if secret and not has_secret:
+        if not any(os.environ.get(key) for key in tool.credentials):
+            yield NotChecked(f"the server of {tool.name}", f"its credentials are in Secret {secret}")
+            return
+    elif secret:
         keys = required_keys(report_to, addressed=bool(uri))
         if not any(os.environ.get(key) for key in keys):
             yield BadInput(

@@ -5,6 +5,9 @@ A field that is neither here nor in ``workflow.py`` is an error, so that no fiel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 _SCHEDULING = {"affinity", "nodeSelector", "tolerations", "schedulerName", "hostAliases", "podResources"}
 _IDENTITY = {"automountServiceAccountToken", "executor", "securityContext", "serviceAccountName"}
 
@@ -41,3 +44,17 @@ CLUSTER_VOLUMES = {"awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "
     "flexVolume", "gcePersistentDisk", "glusterfs", "image", "iscsi", "nfs", "projected", "rbd"
 }  # fmt: skip
 """Volume types that only a cluster can mount: the local runner requires a directory for each."""
+
+
+def drop_cluster_types(volume: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a volume with the name of its type, as ``(cluster type)``, if only a cluster can mount that.
+
+    A projected volume of Secrets and ConfigMaps is no such volume.
+    """
+    projected = volume.get("projected")
+    sources = projected.get("sources") if isinstance(projected, dict) else None
+    is_local = isinstance(sources, list) and all(
+        isinstance(source, dict) and set(source) <= {"secret", "configMap"} for source in sources
+    )
+    types = CLUSTER_VOLUMES - ({"projected"} if is_local else set())
+    return {"(cluster type)" if key in types else key: key if key in types else item for key, item in volume.items()}

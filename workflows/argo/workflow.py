@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from workflows.argo.cluster_only_fields import CLUSTER_ONLY, CLUSTER_VOLUMES
+from workflows.argo.cluster_only_fields import CLUSTER_ONLY, drop_cluster_types
 from workflows.argo.duration import parse_duration
 
 
@@ -311,7 +311,7 @@ class Files(Part):
 
 
 class ProjectedSource(Part):
-    """A Secret or ConfigMap of a projected volume."""
+    """A source of a projected volume."""
 
     secret: Files | None = None
     config_map: Files | None = None
@@ -349,19 +349,7 @@ class Volume(Part):
     @model_validator(mode="before")
     @classmethod
     def _drop_cluster_types(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        cluster_types = CLUSTER_VOLUMES - ({"projected"} if _has_only_files(value.get("projected")) else set())
-        return {"(cluster type)" if key in cluster_types else key: key if key in cluster_types else item
-                for key, item in value.items()}  # fmt: skip
-
-
-def _has_only_files(projected: Any) -> bool:
-    """Return True if all sources of a projected volume are Secrets and ConfigMaps (and not tokens of accounts)."""
-    sources = projected.get("sources") if isinstance(projected, dict) else None
-    return isinstance(sources, list) and all(
-        isinstance(source, dict) and set(source) <= {"secret", "configMap"} for source in sources
-    )
+        return drop_cluster_types(value) if isinstance(value, dict) else value
 
 
 def _grace_period(patch: Any) -> int | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
 from typing import Any
 
+from workflows.cluster import connect
 from workflows.cluster.failures import ApiFailure
 from workflows.cluster.kubernetes_api import KubernetesWorkflows
 from workflows.cluster.workflows_api import Workflows
@@ -14,17 +15,19 @@ from workflows.spec.config_maps import Lookup
 WRITE_OUT = "pass its file too (kubectl get configmap {} --namespace {} --output yaml > {}.yaml)"
 
 
-def lookup(connect: Callable[[str], Workflows]) -> Lookup:
+def lookup(args: argparse.Namespace, *, argo_server: bool = False) -> Lookup:
     """Return a lookup of ConfigMaps, which connects only if one is needed.
 
     Args:
-        connect: returns the cluster, with the namespace of a Workspace (empty: none is set).
+        args: the flags of the command, of which the cluster's are optional.
+        argo_server: the command can use an Argo server, so that is the cluster where one is set.
     """
     clusters: dict[str, Workflows] = {}
 
     def find(name: str, namespace: str) -> dict[str, Any]:
         if namespace not in clusters:
-            clusters[namespace] = connect(namespace)
+            connecting = connect.connect if argo_server else connect.connect_to_kubernetes
+            clusters[namespace] = connecting(args, namespace)
         return _read(clusters[namespace], name)
 
     return find

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from workflows.cluster.workflows_api import Workflows
 from workflows.plan import site
+
+if TYPE_CHECKING:
+    from workflows.cluster.kubernetes_api import KubernetesWorkflows
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, namespace: bool = True) -> None:
@@ -28,14 +32,19 @@ def connect(args: argparse.Namespace, namespace: str = "") -> Workflows:
     Raises:
         InvalidInput: no cluster is configured; the fix shows how to configure one.
     """
-    selected = select_namespace(args, namespace)
     if os.environ.get("ARGO_SERVER") and not args.context and not args.kubeconfig:
         from workflows.cluster import argo_server
 
-        return argo_server.connect(selected)
+        return argo_server.connect(select_namespace(args, namespace))
+    return connect_to_kubernetes(args, namespace)
+
+
+def connect_to_kubernetes(args: argparse.Namespace, namespace: str = "") -> KubernetesWorkflows:
+    """Return the Kubernetes API that flags and environment select, also where an Argo server is set."""
     from workflows.cluster import kubernetes_api
 
-    return kubernetes_api.connect(args.kubeconfig, args.context, selected)
+    kubeconfig, context = getattr(args, "kubeconfig", None), getattr(args, "context", None)
+    return kubernetes_api.connect(kubeconfig, context, select_namespace(args, namespace))
 
 
 def select_namespace(args: argparse.Namespace, document: str = "") -> str:

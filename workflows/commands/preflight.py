@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from steps.runtime.errors import StepError
     from workflows.load_plans import LoadedPlan
     from workflows.plan.model import Plan
-    from workflows.spec.config_maps import Lookup
 
 SECTIONS = {
     "training_arguments": "TrainingArguments",
@@ -53,10 +52,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from steps.preflight.step import preflight
     from steps.runtime.errors import StepError, combine_errors
+    from workflows.cluster import config_maps
     from workflows.load_plans import load_with_manifests
 
     failed: list[StepError] = []
-    lookup = _lookup(args) if args.cluster else None
+    lookup = config_maps.lookup(args) if args.cluster else None
     for loaded in load_with_manifests(args.files, args.set, args.site, args.namespace, lookup=lookup):
         failed += _training_errors(loaded)
         try:
@@ -66,15 +66,6 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         raise from_step_error(combine_errors(failed))
     return 0
-
-
-def _lookup(args: argparse.Namespace) -> Lookup:
-    """Return the lookup of ConfigMaps on the cluster of the current context."""
-    from workflows.cluster import config_maps, connect, kubernetes_api
-
-    return config_maps.lookup(
-        lambda namespace: kubernetes_api.connect(None, None, connect.select_namespace(args, namespace))
-    )
 
 
 def _training_errors(loaded: LoadedPlan) -> list[StepError]:

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from workflows.errors import InvalidInput, Problem, collect_problems
@@ -121,7 +120,7 @@ def _print_next_steps(api: Workflows, created: list[dict[str, Any]]) -> int:
 
 def _documents(args: argparse.Namespace) -> list[tuple[dict[str, Any], str]]:
     """Return the Argo objects of the files, or the compiled ones of their Workspaces, each with its file."""
-    from workflows.cluster import config_maps, connect, submission
+    from workflows.cluster import config_maps, submission
     from workflows.commands import compile as compiling
     from workflows.commands.run import pairs, reject_placeholder
     from workflows.plan import overrides
@@ -130,7 +129,7 @@ def _documents(args: argparse.Namespace) -> list[tuple[dict[str, Any], str]]:
     objects = _compiled(args)
     if objects is None:
         # Offline with --dry-run=client, as kubectl is.
-        lookup = config_maps.lookup(partial(connect.connect, args)) if args.dry_run != "client" else None
+        lookup = config_maps.lookup(args, argo_server=True) if args.dry_run != "client" else None
         objects = compiling.compile_with_files(args, args.kind, lookup=lookup)
     elif args.set or args.kind != "workflow":
         fix = "pass the Workspace, or set parameters with -p"

@@ -106,13 +106,9 @@ def _lookup(args: argparse.Namespace) -> Lookup | None:
     """Return the lookup of ConfigMaps on the cluster with ``--cluster``, which reads them as a submission does."""
     if not args.cluster:
         return None
-    from workflows.cluster import config_maps, connect, kubernetes_api
+    from workflows.cluster import config_maps
 
-    return config_maps.lookup(
-        lambda namespace: kubernetes_api.connect(
-            args.kubeconfig, args.context, connect.select_namespace(args, namespace)
-        )
-    )
+    return config_maps.lookup(args)
 
 
 def _check_cluster_objects(files: list[_File], args: argparse.Namespace) -> None:

@@ -63,3 +63,21 @@ def test_server_that_does_not_respond_is_no_error(tmp_path: Path, server: Mlflow
     assert message == f"MLflow at {server.address} was not checked: {reason}"
     [message] = look(tmp_path, "mlflow", "http://127.0.0.1:9")
     assert message == "MLflow at http://127.0.0.1:9 was not checked: Connection refused; training continues without it"
+
+
+@pytest.mark.parametrize(("report_to", "name"), [("mlflow", "MLflow"), ("wandb", "Weights & Biases")])
+def test_the_command_does_not_report_a_secret_that_it_cannot_read(
+    tmp_path: Path, server: MlflowServer, monkeypatch: pytest.MonkeyPatch, report_to: str, name: str
+) -> None:
+    settings = Settings(
+        work=tmp_path, report_to=report_to, tracking_uri=server.address, tracking_secret="keys", in_cluster=False
+    )
+    secret, tool, _ = preflight(settings).checked
+    assert secret == "Secret keys was not checked: argotune validate --cluster reads it"
+    assert tool == f"the server of {name} was not checked: its credentials are in Secret keys"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "canary")
+    monkeypatch.setenv("WANDB_API_KEY", "canary")
+    checked = preflight(settings).checked
+    assert checked[0] == secret, "the variables are those of the shell"
+    assert (f"MLflow at {server.address} responds" in checked) is (report_to == "mlflow")

@@ -219,29 +219,6 @@ def test_preflight_gets_everything_that_can_be_checked_before_the_run():
     assert mounted == {"pull-secret", "adapter-secret", "push-secret", "scratch", "tmp"}, "no volume of the run"
 
 
-def test_several_secrets_are_one_folder_with_a_file_for_each():
-    values = PLANS["everything"] | {"output.pushSecret": "push", "rollout.pullSecrets": ["adapters", "push"]}
-    values |= {"data.urls": [], "data.image": "reg.io/rows:1", "data.imagePullSecrets": ["pull", "more"]}
-    document = compiled(values)
-    assert json.loads(flags(document, "preflight")["--registry-secrets"]) == [
-        ["pull", "more"],
-        ["adapters", "push"],
-        "push",
-    ]
-    assert json.loads(flags(document, "rollout")["--registry-secrets"]) == ["adapters", "push"]
-    [volume] = [item for item in document["spec"]["volumes"] if item["name"] == "pull-secret"]
-    key = ".dockerconfigjson"
-    assert [source["secret"] for source in volume["projected"]["sources"]] == [
-        {"name": "pull", "items": [{"key": key, "path": "config.json"}], "optional": True},
-        {"name": "more", "items": [{"key": key, "path": "config-2.json"}], "optional": True},
-    ]
-
-
-def test_servers_pull_with_the_secrets_of_adapters_and_of_the_output():
-    values = PLANS["everything"] | {"output.pushSecret": "push", "rollout.pullSecrets": ["adapters"]}
-    assert json.loads(flags(compiled(values), "rollout")["--registry-secrets"]) == ["adapters", "push"]
-
-
 def test_preflight_of_a_retraining_omits_the_downloaded_data():
     preflight = flags(compiled(PLANS["retraining"] | {"output.immutable": True}), "preflight")
     assert not {"--urls", "--immutable"} & set(preflight)

@@ -62,10 +62,9 @@ def document() -> str:
 
 
 def _served() -> str:
-    served = ", ".join(
-        f"`{kind}`" for kind in random_models.ARCHITECTURES if kind not in random_models.NOT_ON_VLLM_CPU
-    )
-    others = "\n".join(f"| `{kind}` | {reason} |" for kind, reason in random_models.NOT_ON_VLLM_CPU.items())
+    excluded = random_models.NOT_ON_VLLM_CPU | random_models.INEXACT
+    served = ", ".join(f"`{kind}`" for kind in random_models.ARCHITECTURES if kind not in excluded)
+    others = "\n".join(f"| `{kind}` | {reason} |" for kind, reason in excluded.items())
     return SERVED.format(served=served, others=others)
 
 

@@ -69,6 +69,8 @@ ONLY_OURS = (
 _SKIPPED = re.compile(r"^\s*kind: \w*List\b|<<:", re.MULTILINE)
 _SKIPS = "argo lint skips the items of a List and documents with merge keys; kubectl does not"
 _DUPLICATE = "Go keeps one of two duplicate keys silently; argo lint --strict then skips the document"
+_STEP_FIELD = re.compile(r"\.steps\[\d+\]\[\d+\]\..")
+_LENIENT = "argo lint reads the fields of a step without strictness: unknown names are ignored, and case too"
 ONLY_ARGO = (
     (r"failed to resolve \{\{[^}]*\"", "known miss: an unclosed tag in an input or argument, closed by Argo's JSON"),
     (
@@ -94,6 +96,8 @@ def explain(findings: Sequence[Finding], argo_message: str, text: str) -> str:
         return _SKIPS
     if any("is a duplicate, first on" in finding.problem.message for finding in findings):
         return _DUPLICATE
+    if any(finding.rule == "unknown-field" and _STEP_FIELD.search(finding.problem.path) for finding in findings):
+        return _LENIENT
     reasons = [_reason(finding) for finding in findings]
     return reasons[0] if all(reasons) else ""
 

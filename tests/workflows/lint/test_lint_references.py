@@ -114,3 +114,13 @@ def test_inputs_of_other_templates_than_the_entrypoint_are_known_only_at_runtime
 )
 def test_template_of_the_same_document(template, is_accepted):
     assert (errors(f'template: "{template}"') == []) is is_accepted
+
+
+@pytest.mark.parametrize("reference", ["", "name: ''", "clusterScope: true"])
+def test_a_reference_to_a_workflow_template_has_a_name(reference):
+    document = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: sample-}\n"
+        f"spec:\n  workflowTemplateRef: {{{reference}}}\n"
+    )
+    messages = [finding.problem.message for finding in lint([("sample.yaml", document)]).findings]
+    assert "the workflowTemplateRef has no name" in messages

@@ -48,11 +48,14 @@ def object_name(document: Document) -> Iterator[Violation]:
 
 
 def name_syntax(document: Document) -> Iterator[Violation]:
-    """The name of a template, task or step is empty, longer than 128 characters, or contains characters other than
-    letters, digits and dashes (no dots, no underscores).
+    """The name of a template, task, step, or container of a container set is empty, longer than 128 characters, or
+    contains characters other than letters, digits and dashes (no dots, no underscores).
     """
     for template in document.own_templates:
         yield from _template_name(template.name, template.path, "template")
+        containers = listed(section(template.value, "containerSet"), "containers", f"{template.path}.containerSet")
+        for path, value in containers:
+            yield from _template_name(str(value.get("name", "")), path, "container")
     for template in document.templates:
         for task in template.tasks:
             # Argo replaces tags in the names of steps.

@@ -49,8 +49,10 @@ def templates_beside_reference(document: Document) -> Iterator[Violation]:
 
 def template_reference(document: Document) -> Iterator[Violation]:
     """A task, step or hook calls an unknown template, or does not have exactly one of `template`, `templateRef` and
-    `inline`.
+    `inline`; or `workflowTemplateRef` has no name.
     """
+    if "workflowTemplateRef" in document.spec and not document.reference.get("name"):
+        yield Violation(join(document.path, "workflowTemplateRef"), "the workflowTemplateRef has no name", "add name")
     for call in document.calls:
         targets = [name for name in ("template", "templateRef", "inline") if call.value.get(name) not in (None, "")]
         name, reference = str(call.value.get("template", "")), call.reference

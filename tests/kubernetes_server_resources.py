@@ -65,6 +65,7 @@ def _table() -> list[Resource]:
         "clusterworkflowtemplates:ClusterWorkflowTemplate* workflowtaskresults:WorkflowTaskResult "
         "workflowtasksets:WorkflowTaskSet",
         "jobset.x-k8s.io/v1alpha2": "jobsets:JobSet!",
+        "leaderworkerset.x-k8s.io/v1": "leaderworkersets:LeaderWorkerSet!",
         "karpenter.sh/v1": "nodepools:NodePool!* nodeclaims:NodeClaim!*",
         "karpenter.azure.com/v1beta1": "aksnodeclasses:AKSNodeClass!*",
         "kaito.sh/v1beta1": "workspaces:Workspace!",

@@ -25,11 +25,13 @@ from steps.rollout import (
     image_volumes,
     probability_check,
     server_access,
+    service_group,
     service_manifests,
     service_release,
     service_update,
 )
 from steps.rollout.pod_diagnosis import ImageVolumeFailed
+from steps.rollout.service_group import GroupKind
 from steps.rollout.service_manifests import AUTOSCALERS, ROUTES, SCALED_OBJECTS, SERVICE_PORT
 from steps.rollout.service_pod import VOLUMES, build_pod, user_port
 from steps.rollout.service_release import CANARY, STABLE, Release, Releases
@@ -37,7 +39,7 @@ from steps.rollout.service_update import Rollout
 from steps.rollout.settings import GREETING, MAX_TOKENS, AdapterSource, Result, Settings
 from steps.runtime import progress
 from steps.runtime.errors import BadInput, StepError
-from steps.serving import server_command, serving_client
+from steps.serving import group_flags, server_command, serving_client
 from steps.serving.desired_adapters import DesiredAdapter
 
 OPTIONAL = {kind.plural: kind for kind in (AUTOSCALERS, SCALED_OBJECTS, ROUTES)}
@@ -48,7 +50,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     end = time.monotonic() + settings.deadline_seconds
     cluster = kubernetes_client.connect(sleep)
     server_access.keys_folder(settings)
-    release = build_release(settings)
+    release = build_release(settings, service_group.choose_kind(cluster, settings))
     known = service_release.read_releases(cluster, settings.name)
     track = CANARY if settings.canary and known.current else STABLE
     if settings.canary and track == STABLE:
@@ -56,7 +58,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     scaled = settings.max_replicas > settings.replicas
     target = Rollout(cluster, settings.name, track, scaled and track == STABLE, end, sleep=sleep)
     progress.report(0, 3, f"service {settings.name}: {', '.join(release.models)}")
-    optional = _apply_supporting_objects(cluster, settings, known)
+    optional = _apply_supporting_objects(cluster, settings, known, release)
     if track == CANARY:
         assert known.current
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
@@ -85,8 +87,12 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     return Result(endpoint=endpoint, answer=texts[0], base_answer=texts[-1], server=kind, agreement=agreement)
 
 
-def build_release(settings: Settings) -> Release:
+def build_release(settings: Settings, group: GroupKind = "") -> Release:
     """Return the release of the settings, with the digest of each adapter; report all problems together.
+
+    Args:
+        settings: Settings of the rollout.
+        group: Kind of the object with the pods of several nodes.
 
     Raises:
         BadInput: An adapter is incompatible, or not available to the servers.
@@ -112,7 +118,9 @@ def build_release(settings: Settings) -> Release:
     if problems:
         raise BadInput("; ".join(problems), "use adapters of this model that the servers can pull or mount")
     arguments: dict[str, Any] = server_command.lora_arguments(ranks) if settings.runtime == "vllm" else {}
-    if settings.gpus > 1 and settings.runtime == "vllm":
+    if settings.nodes > 1:
+        arguments |= group_flags.parallel_arguments(user_arguments, settings.nodes, settings.gpus)
+    elif settings.gpus > 1 and settings.runtime == "vllm":
         arguments["tensor-parallel-size"] = settings.gpus
     if settings.context_length:
         arguments["max-model-len"] = settings.context_length
@@ -120,7 +128,8 @@ def build_release(settings: Settings) -> Release:
     template = build_pod(settings, arguments | user_arguments)
     if not settings.hot_load:
         template = image_volumes.pin_adapters(template, adapters)
-    return Release(template, adapters, base_name, settings.image_digest, settings.replicas).with_revision()
+    release = Release(template, adapters, base_name, settings.image_digest, settings.replicas, settings.nodes, group)
+    return dataclasses.replace(release, pod=service_group.join_nodes(template, settings.name, group)).with_revision()
 
 
 def service_address(cluster: KubernetesClient, name: str) -> str:
@@ -165,9 +174,13 @@ def _desired_adapter(settings: Settings, source: AdapterSource) -> tuple[Desired
     return DesiredAdapter(source.name, digest, image=target.name), folder
 
 
-def _apply_supporting_objects(cluster: KubernetesClient, settings: Settings, known: Releases) -> list[str]:
+def _apply_supporting_objects(
+    cluster: KubernetesClient, settings: Settings, known: Releases, release: Release
+) -> list[str]:
     """Apply the objects next to the servers and delete those that are no longer needed; return the optional kinds."""
-    objects = service_manifests.supporting_objects(settings)
+    live = known.current or release
+    grouped = any(one.group for one in [*known.retained(), release])
+    objects = service_manifests.supporting_objects(settings, live.group, grouped=grouped)
     for kind, body in objects:
         cluster.apply(kind, body)
     optional = [kind.plural for kind, _ in objects if kind.plural in OPTIONAL]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from steps.kubernetes.client import CONFIG_MAPS, KubernetesClient
-from steps.rollout import service_manifests, service_release, service_update
+from steps.rollout import service_manifests, service_release, service_update, service_workload
 from steps.rollout.service_manifests import DEPLOYMENTS, ROUTES
 from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release, Releases
 from steps.rollout.service_update import Rollout
@@ -75,6 +75,8 @@ def record_releases(target: Rollout, known: Releases) -> None:
         cluster.apply(ROUTES, service_manifests.route(name, known.gateway, known.percent if known.canary else 0))
     if known.canary is None:
         cluster.delete(DEPLOYMENTS, service_manifests.deployment_name(name, CANARY))
+    if known.previous and known.current and known.previous.group != known.current.group:
+        service_workload.delete(cluster, name, STABLE, known.previous.group)
     retained = {service_manifests.config_map_name(name, release.revision) for release in known.retained()}
     for config_map in cluster.list(CONFIG_MAPS, labels=f"{SERVICE_LABEL}={name}"):
         map_name = config_map["metadata"]["name"]

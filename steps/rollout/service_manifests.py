@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from steps.kubernetes.client import Kind
-from steps.rollout import adapter_sources
+from steps.rollout import adapter_sources, service_group
 from steps.rollout.service_pod import has_metrics, user_port
 from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release
 from steps.rollout.settings import Settings
@@ -37,24 +37,21 @@ SCALED_OBJECTS = Kind("keda.sh/v1alpha1", "scaledobjects")
 ROUTES = Kind("gateway.networking.k8s.io/v1", "httproutes")
 
 
+def workload(name: str, track: str, release: Release, *, scaled: bool, deadline: float) -> list[tuple[Kind, Document]]:
+    """Return the objects with the pods of a release, the one that has them last."""
+    if not release.group:
+        return [(DEPLOYMENTS, deployment(name, track, release, scaled=scaled, deadline=deadline))]
+    metadata, template = _metadata(name, track, release), _template(name, track, release)
+    return service_group.objects(metadata, template, release.group, release.nodes, release.replicas)
+
+
 def deployment(name: str, track: str, release: Release, *, scaled: bool, deadline: float) -> Document:
     """Return the Deployment of a track; with ``scaled``, an autoscaler sets its replicas."""
     labels = {SERVICE_LABEL: name, TRACK_LABEL: track}
-    template = copy.deepcopy(release.pod)
-    metadata = template["metadata"]
-    metadata["labels"] = {**metadata["labels"], **_labels(name), **labels}
-    metadata["annotations"] = {**metadata.get("annotations", {}), REVISION: release.revision}
-    for volume in template["spec"].get("volumes") or []:
-        if volume.get("configMap", {}).get("name") == "":
-            volume["configMap"]["name"] = config_map_name(name, release.revision)
     return {
         "apiVersion": DEPLOYMENTS.api_version,
         "kind": "Deployment",
-        "metadata": {
-            "name": deployment_name(name, track),
-            "labels": {**_labels(name), **labels},
-            "annotations": {REVISION: release.revision, DIGEST: release.image_digest},
-        },
+        "metadata": {**_metadata(name, track, release), "name": deployment_name(name, track)},
         "spec": {
             **({} if scaled else {"replicas": release.replicas}),
             "selector": {"matchLabels": labels},
@@ -62,7 +59,7 @@ def deployment(name: str, track: str, release: Release, *, scaled: bool, deadlin
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "progressDeadlineSeconds": max(60, int(deadline)),
             "revisionHistoryLimit": 2,
-            "template": template,
+            "template": _template(name, track, release),
         },
     }
 
@@ -77,16 +74,22 @@ def adapters_config_map(name: str, revision: str, adapters: list[desired_adapter
     }
 
 
-def supporting_objects(settings: Settings) -> list[tuple[Kind, Document]]:
-    """Return the objects next to the Deployments, which do not depend on the release."""
+def supporting_objects(settings: Settings, group: str = "", *, grouped: bool = False) -> list[tuple[Kind, Document]]:
+    """Return the objects next to the Deployments, which do not depend on the release.
+
+    Args:
+        settings: Settings of the rollout.
+        group: Kind of the servers that answer now, or of the first ones.
+        grouped: True if a release, also a previous one, has servers on several nodes.
+    """
     name = settings.name
     select = {SERVICE_LABEL: name}
     # Without a Gateway, one Service has the servers of all tracks, so their number splits the requests.
-    backends = {**select, TRACK_LABEL: STABLE} if settings.gateway else select
+    backends = {**select, TRACK_LABEL: STABLE} if settings.gateway else backend_labels(name, group)
     objects: list[tuple[Kind, Document]] = [
         (SERVICES, _service(settings, name, backends)),
         (BUDGETS, _budget(name, select)),
-        (POLICIES, _policy(settings, name, select)),
+        (POLICIES, _policy(settings, name, select, grouped=grouped)),
     ]
     if settings.max_replicas > settings.replicas:
         scaler = (SCALED_OBJECTS, _scaled_object) if settings.prometheus else (AUTOSCALERS, _autoscaler)
@@ -95,6 +98,11 @@ def supporting_objects(settings: Settings) -> list[tuple[Kind, Document]]:
         for track in (STABLE, CANARY):
             objects.append((SERVICES, _service(settings, f"{name}-{track}", {**select, TRACK_LABEL: track})))
     return objects
+
+
+def backend_labels(name: str, group: str) -> dict[str, str]:
+    """Return the labels of the pods behind the Service: of a server on several nodes, its leader."""
+    return {SERVICE_LABEL: name, **service_group.leader_selector(group)}
 
 
 def route(name: str, gateway: str, percent: int) -> Document:
@@ -126,6 +134,27 @@ def config_map_name(name: str, revision: str) -> str:
     return f"{name}-adapters-{revision}"
 
 
+def _metadata(name: str, track: str, release: Release) -> Document:
+    """Return the metadata of the object with the pods, with the name of the service."""
+    return {
+        "name": name,
+        "labels": {**_labels(name), SERVICE_LABEL: name, TRACK_LABEL: track},
+        "annotations": {REVISION: release.revision, DIGEST: release.image_digest},
+    }
+
+
+def _template(name: str, track: str, release: Release) -> Document:
+    """Return the pod template of a release, with the labels of the service and the ConfigMap of its adapters."""
+    template = copy.deepcopy(release.pod)
+    metadata = template["metadata"]
+    metadata["labels"] = {**metadata["labels"], **_labels(name), SERVICE_LABEL: name, TRACK_LABEL: track}
+    metadata["annotations"] = {**metadata.get("annotations", {}), REVISION: release.revision}
+    for volume in template["spec"].get("volumes") or []:
+        if volume.get("configMap", {}).get("name") == "":
+            volume["configMap"]["name"] = config_map_name(name, release.revision)
+    return template
+
+
 def _service(settings: Settings, service: str, select: Mapping[str, str]) -> Document:
     target = "http" if not settings.template else user_port(settings.template)
     return {
@@ -149,8 +178,11 @@ def _budget(name: str, select: Mapping[str, str]) -> Document:
     }
 
 
-def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Document:
-    """Allow ingress from clients and Prometheus, and egress to DNS and by HTTPS to registries and the hub."""
+def _policy(settings: Settings, name: str, select: Mapping[str, str], *, grouped: bool) -> Document:
+    """Allow ingress from clients and Prometheus, and egress to DNS and by HTTPS to registries and the hub.
+
+    With ``grouped``, the pods of the service also connect to each other, on any port (NCCL and gloo choose them).
+    """
     port = user_port(settings.template) if settings.template else PORT
     gateway, prometheus = settings.gateway.partition("/")[0], _namespace_of_url(settings.prometheus)
     ingress = [_rule(settings, port, gateway, "" if has_metrics(settings) else prometheus)]
@@ -158,6 +190,7 @@ def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Documen
         ingress.append(_rule(settings, metrics_address.PORT, prometheus))
     link_local = [{"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}, {"cidr": "::/0", "except": ["fe80::/10"]}]
     dns = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+    others = {"podSelector": {"matchLabels": dict(select)}}
     return {
         "apiVersion": POLICIES.api_version,
         "kind": "NetworkPolicy",
@@ -165,8 +198,9 @@ def _policy(settings: Settings, name: str, select: Mapping[str, str]) -> Documen
         "spec": {
             "podSelector": {"matchLabels": dict(select)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
+            "ingress": [*ingress, *([{"from": [others]}] if grouped else [])],
             "egress": [
+                *([{"to": [others]}] if grouped else []),
                 {"ports": dns},
                 {"to": [{"ipBlock": block} for block in link_local], "ports": [{"protocol": "TCP", "port": 443}]},
             ],

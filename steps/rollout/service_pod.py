@@ -120,6 +120,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         "revision": settings.revision,
         "server-arguments": json.dumps(arguments, sort_keys=True),
         **({"runtime": settings.runtime} if settings.runtime != "vllm" else {}),
+        **({"nodes": str(settings.nodes)} if settings.nodes > 1 else {}),
     }
     access = server_access.environment(settings, API_KEYS)
     environment = [

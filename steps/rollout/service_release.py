@@ -36,6 +36,10 @@ class Release:
     image_digest: str = ""
     """Digest of the image of the tuned adapter."""
     replicas: int = 1
+    nodes: int = 1
+    """Pods of a server."""
+    group: str = ""
+    """Kind of the object with the pods of several nodes (``service_group``); empty: a Deployment."""
     revision: str = ""
     """Revision of its pods; a hot-loaded release has that of the release before it."""
 

@@ -17,8 +17,8 @@ from typing import Any
 from steps.kubernetes import port_forward
 from steps.kubernetes.client import CONFIG_MAPS, PODS, KubernetesClient
 from steps.kubernetes.errors import KindNotInstalled
-from steps.rollout import pod_diagnosis, service_manifests
-from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, TRACK_LABEL
+from steps.rollout import pod_diagnosis, service_manifests, service_workload
+from steps.rollout.service_manifests import REVISION, TRACK_LABEL
 from steps.rollout.service_release import SERVICE_LABEL, STABLE, Release
 from steps.runtime.errors import StepError, TimeLimit
 from steps.serving import desired_adapters, serving_client
@@ -67,7 +67,8 @@ def deploy(rollout: Rollout, release: Release, current: Release | None) -> Relea
         StepError: The servers do not become ready.
         TimeLimit: They are not ready before the deadline.
     """
-    if current and release.adapters and current.pod_template_hash == release.pod_template_hash:
+    is_hot = bool(release.adapters) and not release.group  # followers of a group load adapters when they start
+    if current and is_hot and current.pod_template_hash == release.pod_template_hash:
         hot = dataclasses.replace(release, revision=current.revision, replicas=current.replicas)
         if _is_running(rollout, current.revision) and _can_reach_pods(rollout, current.revision):
             try:
@@ -82,6 +83,7 @@ def deploy(rollout: Rollout, release: Release, current: Release | None) -> Relea
         started = release.with_revision(other_than=current.revision)
     try:
         _rolling_update(rollout, started)
+        _route(rollout, started, current)
     except BaseException:
         rollback(rollout, current, started)
         raise
@@ -91,11 +93,15 @@ def deploy(rollout: Rollout, release: Release, current: Release | None) -> Relea
 def rollback(rollout: Rollout, current: Release | None, failed: Release) -> None:
     """Restore the ``current`` release; delete the failed one if there was none."""
     if current is None:
-        print("no previous release to roll back to; deleted the failed Deployment", flush=True)
-        rollout.cluster.delete(DEPLOYMENTS, rollout.deployment)
+        print(f"no previous release to roll back to; deleted the failed {service_workload.noun(failed)}", flush=True)
+        service_workload.delete(rollout.cluster, rollout.name, rollout.track, failed.group)
     else:
         print(f"rolling back to revision {current.revision}", flush=True)
         _apply(rollout, current)
+        service_workload.replace_pods(rollout.cluster, rollout.name, current)
+        _route(rollout, current, failed)
+        if failed.group != current.group:
+            service_workload.delete(rollout.cluster, rollout.name, rollout.track, failed.group)
     if current is None or failed.revision != current.revision:
         rollout.cluster.delete(CONFIG_MAPS, service_manifests.config_map_name(rollout.name, failed.revision))
 
@@ -104,7 +110,7 @@ def is_serving(rollout: Rollout, release: Release) -> bool:
     """Return True if the Deployment and the adapters in the cluster are those of the release."""
     desired = service_manifests.adapters_config_map(rollout.name, release.revision, release.adapters)
     live = rollout.cluster.get(CONFIG_MAPS, desired["metadata"]["name"]) or {}
-    return _revision(_deployment(rollout)) == release.revision and live.get("data") == desired["data"]
+    return _revision(_live(rollout, release)) == release.revision and live.get("data") == desired["data"]
 
 
 def restore(rollout: Rollout, release: Release) -> None:
@@ -144,7 +150,8 @@ def delete_if_present(cluster: KubernetesClient, kind: Any, name: str) -> None:
 
 def _is_running(rollout: Rollout, revision: str) -> bool:
     """Return True if the live servers are those of a revision and one of them is ready."""
-    return _revision(_deployment(rollout)) == revision and bool(ready_pods(rollout, revision))
+    deployment = service_workload.read(rollout.cluster, rollout.name, rollout.track)
+    return _revision(deployment) == revision and bool(ready_pods(rollout, revision))
 
 
 def _can_reach_pods(rollout: Rollout, revision: str) -> bool:
@@ -210,12 +217,14 @@ def _reach_pod(rollout: Rollout, pod: Document) -> Iterator[str]:
 
 def _rolling_update(rollout: Rollout, release: Release) -> None:
     _apply(rollout, release)
-    print(f"rolling update of {rollout.deployment} to revision {release.revision}", flush=True)
+    name = service_workload.name(rollout.name, rollout.track, release.group)
+    print(f"rolling update of {name} to revision {release.revision}", flush=True)
     reported = ""
     while True:
-        live = _deployment(rollout)
-        if _is_complete(live, release.revision):
+        live = _live(rollout, release)
+        if _is_complete(rollout, live, release):
             return
+        service_workload.replace_pods(rollout.cluster, rollout.name, release)
         cause = pod_diagnosis.diagnose_pods(
             rollout.cluster, pods(rollout, release.revision)
         ) or pod_diagnosis.diagnose_deployment(live)
@@ -227,20 +236,17 @@ def _rolling_update(rollout: Rollout, release: Release) -> None:
         if time.monotonic() > rollout.end or _deadline_exceeded(live):
             if cause:
                 raise cause.error()
-            raise TimeLimit(
-                f"{rollout.deployment} is not ready before the deadline", "increase pipeline.rollout.deadline"
-            )
+            raise TimeLimit(f"{name} is not ready before the deadline", "increase pipeline.rollout.deadline")
         rollout.sleep(POLL_SECONDS)
 
 
 def _apply(rollout: Rollout, release: Release) -> None:
     _apply_adapters(rollout, release)
-    rollout.cluster.apply(
-        DEPLOYMENTS,
-        service_manifests.deployment(
-            rollout.name, rollout.track, release, scaled=rollout.scaled, deadline=rollout.remaining_seconds
-        ),
+    workload = service_manifests.workload(
+        rollout.name, rollout.track, release, scaled=rollout.scaled, deadline=rollout.remaining_seconds
     )
+    for kind, body in workload:
+        rollout.cluster.apply(kind, body)
 
 
 def _apply_adapters(rollout: Rollout, release: Release) -> None:
@@ -249,10 +255,21 @@ def _apply_adapters(rollout: Rollout, release: Release) -> None:
     )
 
 
-def _is_complete(live: Document, revision: str) -> bool:
-    """Return True if the update is complete, by the conditions of ``kubectl rollout status``."""
+def _route(rollout: Rollout, release: Release, other: Release | None) -> None:
+    """Let the Service select the pods of a release, if those of the other one are of another kind."""
+    if other and other.group != release.group:
+        service_workload.select(rollout.cluster, rollout.name, release.group)
+
+
+def _is_complete(rollout: Rollout, live: Document, release: Release) -> bool:
+    """Return True if the update is complete: for a Deployment by the conditions of ``kubectl rollout status``."""
     status = live.get("status") or {}
-    if _revision(live) != revision or not _is_observed(live):
+    if _revision(live) != release.revision:
+        return False
+    if release.group:
+        # Their controllers report groups, some versions without the generation that they have observed.
+        return len(ready_pods(rollout, release.revision)) >= release.nodes * release.replicas
+    if not _is_observed(live):
         return False
     desired = live["spec"].get("replicas", 1)
     updated, total, available = (status.get(key) or 0 for key in ("updatedReplicas", "replicas", "availableReplicas"))
@@ -270,8 +287,9 @@ def _is_observed(live: Document) -> bool:
     return bool(status.get("observedGeneration", 0) >= metadata.get("generation", 0))
 
 
-def _deployment(rollout: Rollout) -> Document:
-    return rollout.cluster.get(DEPLOYMENTS, rollout.deployment) or {}
+def _live(rollout: Rollout, release: Release) -> Document:
+    """Return the object that has the pods of a release, or of another one of the same kind."""
+    return service_workload.read(rollout.cluster, rollout.name, rollout.track, release.group)
 
 
 def _revision(document: Document) -> str:

@@ -39,6 +39,12 @@ class RolloutOptions(Options):
     """Prompt and answer tokens that a server accepts per minute, as for `requestsPerMinute`; 0: no limit."""
     replicas: int = Field(1, ge=1, le=100)
     """Cluster: servers behind the Service (KAITO InferenceSet `spec.replicas`)."""
+    nodes: int = Field(1, ge=1, le=100)
+    """Cluster: nodes of each server: tensor parallel on the GPUs of a node, pipeline parallel across nodes. Default:
+    `resource.count`, if the weights do not fit one node."""
+    group_kind: Literal["auto", "leaderworkerset", "statefulset"] = "auto"
+    """Cluster, with `nodes` of 2 or more: object that has the pods. leaderworkerset: a LeaderWorkerSet, which must be
+    installed; statefulset: a StatefulSet; auto: a LeaderWorkerSet where it is installed, or else a StatefulSet."""
     max_replicas: int = Field(0, ge=0, le=1000)
     """Cluster: maximum number of servers, added while requests wait; 0: always `replicas`."""
     prometheus: Url = ""

@@ -1,5 +1,7 @@
 """Start the server of a pod: fetch its base model and adapters, then replace this process by the server.
 
+On several nodes (`--nodes`), this process remains, and ends vLLM if another node is lost (``node_group``).
+
     python -m steps.serving.serve_pod --model microsoft/phi-4 --server-arguments '{"max-model-len": 8192}'
 
 The file ``$ARGOTUNE_ADAPTERS`` lists the adapters. ``adapter_reloader`` loads them once the server is up and whenever
@@ -9,8 +11,10 @@ template gets that of its adapter.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -22,8 +26,10 @@ from steps.runtime import files
 from steps.runtime.entrypoint import parse
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
-from steps.serving import api_keys, desired_adapters, server_command
+from steps.serving import api_keys, desired_adapters, group_flags, node_group, server_command
 from steps.serving.adapter_fetch import fetch_adapter
+from steps.serving.desired_adapters import DesiredAdapter
+from steps.serving.node_group import Member
 from steps.serving.server_command import served_name
 
 
@@ -44,6 +50,8 @@ class Settings(Options):
     """Address to listen on."""
     port: int = 5000
     """Port to listen on, as KAITO's servers do."""
+    nodes: int = Field(1, ge=1)
+    """Nodes of the server. Each runs this command; the environment has its rank and the leader (`node_group`)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Program:
 
     command: list[str]
     environment: dict[str, str]
+    member: Member | None = None
+    """Node of a server on several nodes, whose program starts together with those of the others."""
 
 
 def prepare(settings: Settings) -> Program:
@@ -86,8 +96,32 @@ def prepare(settings: Settings) -> Program:
         files.write_text(folder / "chat_template.jinja", template)
         arguments["chat-template"] = str(folder / "chat_template.jinja")
     name = served_name(settings.preset, settings.model)
-    command = server_command.build_command(choice, base, name, arguments, settings.port, settings.host)
-    return Program(command, server_command.base_environment(name, choice.kind, base, arguments))
+    environment = server_command.base_environment(name, choice.kind, base, arguments)
+    if settings.nodes == 1:
+        command = server_command.build_command(choice, base, name, arguments, settings.port, settings.host)
+        return Program(command, environment)
+    member = _member(settings, desired, arguments)
+    arguments |= group_flags.node_arguments(member.nodes, member.rank, member.leader, node_group.MASTER_PORT)
+    if member.rank:
+        command = server_command.build_follower(choice, base, name, arguments)
+    else:
+        command = server_command.build_command(choice, base, name, arguments, settings.port, settings.host)
+    return Program(command, environment, member)
+
+
+def _member(settings: Settings, desired: list[DesiredAdapter], arguments: Mapping[str, Any]) -> Member:
+    """Return this node, which has fetched the base model and the desired adapters.
+
+    Raises:
+        BadInput: The environment does not name its rank and leader, or the server is not vLLM.
+    """
+    if settings.runtime != "vllm":
+        raise BadInput(f"runtime {settings.runtime} serves on one node only", "use runtime vllm")
+    rank, leader = node_group.rank_and_leader()
+    # What must be equal on all nodes; paths of chat templates are.
+    common = [settings.model, settings.revision, sorted(arguments.items()), desired_adapters.serialize(desired)]
+    digest = files.sha256_text(json.dumps(common))
+    return Member(settings.nodes, rank, leader, digest, settings.host, settings.port)
 
 
 def main() -> NoReturn:
@@ -98,6 +132,8 @@ def main() -> NoReturn:
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code if isinstance(error, StepError) else BadInput.exit_code)
+    if program.member:
+        sys.exit(node_group.run(program.member, program.command, program.environment))
     print(f"starting: {' '.join(program.command)}", flush=True)
     os.execvpe(program.command[0], program.command, program.environment)
 

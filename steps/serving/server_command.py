@@ -46,7 +46,11 @@ RESERVED = {
     "uds": "remove it: the server listens on its port",
     "grpc": "remove it: clients use HTTP, where their requests are checked",
     "grpc-port": "remove it: clients use HTTP, where their requests are checked",
-    "headless": "remove it: the pod is one whole server",
+    "headless": f"remove it: {vllm_flags.NODES}",
+    "nnodes": f"remove it: {vllm_flags.NODES}",
+    "node-rank": f"remove it: {vllm_flags.NODES}",
+    "master-addr": f"remove it: {vllm_flags.NODES}",
+    "master-port": f"remove it: {vllm_flags.NODES}",
     "config": "list its flags themselves",
     "lora-modules": "list the adapters in the Workspace",
     "middleware": "remove it",
@@ -161,6 +165,11 @@ def build_command(
         return [*choice.program, str(base), *format_flags(fixed | defaults | dict(arguments))]
     dtype = ["--dtype", str(arguments["dtype"])] if "dtype" in arguments else []
     return [*choice.program, "--base", str(base), "--name", name, *dtype, "--host", host, "--port", str(port)]
+
+
+def build_follower(choice: Choice, base: Path, name: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the command of a node that only computes; it opens no port for clients."""
+    return [*choice.program, str(base), *format_flags({"served-model-name": name} | dict(arguments))]
 
 
 def lora_arguments(ranks: Sequence[int]) -> dict[str, Any]:

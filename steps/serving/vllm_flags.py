@@ -11,9 +11,11 @@ from typing import Any
 
 ONE_API_SERVER = "vLLM changes adapters at run time with one API server only"
 NO_CODE = "code from a model repository is not executed"
+NODES = "pipeline.rollout.nodes sets the nodes of a server"
 RESERVED = (
     *("model", "served-model-name", "host", "port", "uds", "headless", "config", "lora-modules", "middleware"),
     *("grpc", "grpc-port", "api-key", "hf-token", "api-server-count", "trust-remote-code"),
+    *("nnodes", "node-rank", "master-addr", "master-port"),
 )
 DATA_PARALLEL = "data-parallel"
 """Beginning of the flags of data parallel servers, all of which are reserved."""

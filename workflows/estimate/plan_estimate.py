@@ -96,7 +96,7 @@ def estimate(plan: Plan, prices: presets.Prices | None = None, rows: int | None 
     tuned = memory.tuning(shapes.of(model), training) if training else None
     return Estimate(
         sku=sku,
-        nodes=plan.resource.count,
+        nodes=plan.resource.count if plan.tuning or not plan.rollout else plan.rollout.nodes,
         training=training,
         tuning=tuned,
         server=server,
@@ -192,9 +192,7 @@ def server_of(plan: Plan, gpus: int) -> Serving | None:
     adapters = len(plan.rollout.adapters) + bool(plan.tuning)
     adapters += bool(adapters)  # one more slot for the next adapter
     allowed = max(8, 1 << (rank - 1).bit_length())  # vLLM supports ranks of 8, 16, 32...
-    return Serving.from_flags(
-        plan.rollout.server_arguments, max(1, gpus) * (1 if plan.tuning else plan.resource.count), adapters, allowed
-    )
+    return Serving.from_flags(plan.rollout.server_arguments, max(1, gpus), adapters, allowed, plan.rollout.nodes)
 
 
 def context_length(plan: Plan) -> int:

@@ -54,9 +54,11 @@ class Serving:
     graphs: bool = True
     gpus: int = 1
     """Tensor parallel size."""
+    nodes: int = 1
+    """Pipeline parallel size: each node has a part of the layers."""
 
     @classmethod
-    def from_flags(cls, arguments: Mapping[str, Any], gpus: int, adapters: int, rank: int) -> Serving:
+    def from_flags(cls, arguments: Mapping[str, Any], gpus: int, adapters: int, rank: int, nodes: int = 1) -> Serving:
         """Create the settings from vLLM's flags; other flags are ignored."""
         given = {key.replace("_", "-"): value for key, value in arguments.items()}
         length = given.get("max-model-len")
@@ -70,6 +72,7 @@ class Serving:
             adapter_rank=_whole(given, "max-lora-rank", rank),
             graphs=not given.get("enforce-eager"),
             gpus=_whole(given, "tensor-parallel-size", gpus),
+            nodes=_whole(given, "pipeline-parallel-size", nodes) if nodes > 1 else 1,
         )
 
 
@@ -115,13 +118,15 @@ class ServingMemory:
 
 def serving(model: presets.Model, settings: Serving) -> ServingMemory:
     """Return the memory of serving a model."""
-    token = _cache_values(model, settings.gpus) * settings.cache_bytes / GIB
+    token = _cache_values(model, settings.gpus) * settings.cache_bytes / settings.nodes / GIB
     length = settings.length or MIN_CONTEXT
     split = _split(model, settings.gpus)
-    window = model.window_values * split * min(length, model.sliding_window) * settings.cache_bytes / GIB
+    window = (
+        model.window_values * split * min(length, model.sliding_window) * settings.cache_bytes / settings.nodes / GIB
+    )
     return ServingMemory(
-        weights=model.weights_gib / settings.gpus,
-        adapters=settings.adapters * _adapter(model, settings.adapter_rank) / settings.gpus / GIB,
+        weights=model.weights_gib / settings.gpus / settings.nodes,
+        adapters=settings.adapters * _adapter(model, settings.adapter_rank) / settings.gpus / settings.nodes / GIB,
         cache=token * length + window,
         activations=_activations(model, settings) / GIB,
         graphs=GRAPHS_GIB if settings.graphs else 0,

@@ -82,6 +82,7 @@ def _serving(estimate: Estimate) -> Iterator[Row]:
     if not server or not needed:
         return
     share = f"tensor parallel size {server.gpus}" if server.gpus > 1 else "1 GPU"
+    share += f" on each of {server.nodes} nodes, pipeline parallel" if server.nodes > 1 else ""
     yield f"SERVING, GiB OF A GPU (vLLM, {share}, adapters: {server.adapters} of rank {server.adapter_rank})", "", ""
     for name, size in needed.components().items():
         remark = f"one request of {server.length or 'at least 1024'} tokens" if name == "cache" else ""
@@ -137,7 +138,7 @@ def _money(estimate: Estimate) -> Iterator[Row]:
     if estimate.trials > 1:
         yield "trials", f"{estimate.trials}", "trainings at most; the times are those of all"
     yield "speed", f"{time.tokens_per_second:,.0f}", "tokens/second (approximately)"
-    if estimate.nodes > 1:
+    if estimate.nodes > 1 and estimate.training:
         yield f"{estimate.nodes} nodes", f"{time.speedup:.2f}", _node_verdict(time.speedup, estimate.nodes)
     yield "start", f"{time.start_hours:.2f}", f"hours, node and base model{_usd(estimate.cost(time.start_hours))}"
     if time.total_hours is None:

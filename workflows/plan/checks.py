@@ -54,6 +54,7 @@ def problems(plan: Plan) -> list[Problem]:
         for path in [path for path, value, _ in plan.values() if path in ACCESS and value]:
             what = "cannot be combined with inference.template: a custom pod checks its own clients"
             found.error(path, what, f"remove pipeline.{path}")
+    _check_group(plan, found)
     if plan.evaluation:
         rules.check_answers(plan.evaluation, "evaluation", found)
         rules.check_tasks(plan.evaluation, "evaluation", found)
@@ -69,11 +70,30 @@ def _check_nodes(plan: Plan, found: Findings) -> None:
     if plan.resource.count == 1:
         return
     if not plan.tuning:
-        fix = "remove it: one node serves; for more servers set rollout.replicas"
+        fix = "set rollout.nodes, the nodes of a server; for more servers set rollout.replicas"
         found.error("resource.count", "is not supported for serving", fix)
     elif plan.tuning.processes == 1 and plan.resource.gpus > 1:
         what = f"uses one of the {plan.resource.gpus} GPUs of each of {plan.resource.count} nodes"
         found.error("pipeline.tune.processes", what, "remove processes: 1, or write resource: {count: 1}")
+
+
+def _check_group(plan: Plan, found: Findings) -> None:
+    """Reject what cannot be combined with servers on several nodes."""
+    rollout = plan.rollout
+    if not rollout or rollout.nodes == 1:
+        return
+    what = f"cannot be combined with servers of {rollout.nodes} nodes (pipeline.rollout.nodes)"
+    replaced = "remove it: the whole server is replaced, and restored if the new one does not answer"
+    if rollout.canary:
+        found.error("pipeline.rollout.canary", what, replaced)
+    if rollout.gateway:
+        found.error("pipeline.rollout.gateway", what, "remove it: without a canary there is nothing to split")
+    if rollout.max_replicas > rollout.replicas:
+        found.error("pipeline.rollout.maxReplicas", what, "remove it, and set replicas")
+    if rollout.template is not None:
+        found.error("inference.template", what, "remove nodes, or use preset: {name: ...}")
+    if rollout.runtime != "vllm":
+        found.error("pipeline.rollout.runtime", what, "write runtime: vllm")
 
 
 def tracking(plan: Plan, *, local: bool) -> Iterator[Problem]:
@@ -126,6 +146,8 @@ def warnings(plan: Plan) -> Iterator[Problem]:
         yield Problem("has no effect with one process", "pipeline.tune.sharding", fix="remove processes: 1")
     if plan.tuning and plan.tuning.job_kind != "auto" and plan.resource.count == 1:
         yield Problem("has no effect with one node", "pipeline.tune.jobKind", fix="remove it, or set resource.count")
+    if plan.rollout and plan.rollout.group_kind != "auto" and plan.rollout.nodes == 1:
+        yield Problem("has no effect with one node", "pipeline.rollout.groupKind", fix="remove it, or set nodes")
     if plan.resource.preferred_nodes and nodes.provisions_nodes(plan):
         message = f"has no effect: each run creates its nodes (nodes.provider is {provider})"
         yield Problem(message, "resource.preferredNodes", fix="remove it, or set nodes.provider=existing")

@@ -18,8 +18,8 @@ from workflows.plan.layers import Layer, merge
 from workflows.plan.model import Plan, attribute
 from workflows.plan.node_price import price_layer
 from workflows.plan.sources import FROM_COLUMNS, FROM_LORA_CONFIG, FROM_TRAINING_ARGUMENTS, FROM_WORKSPACE
-from workflows.spec import Manifest, kaito_annotations
-from workflows.spec.workspace import Partition, Workspace
+from workflows.spec import Manifest, kaito_annotations, resource_rules
+from workflows.spec.workspace import Partition, Resource, Workspace
 
 ANNOTATIONS = {
     kaito_annotations.NODE_CLASS: "nodes.nodeClass",
@@ -215,11 +215,23 @@ def _converted_fields(workspace: Workspace) -> Iterator[tuple[str, Any, str]]:
             yield path, value, "resource.partition"
         if workspace.tuning and resource.count > 1:
             yield "resource.count", resource.count, "resource.count"
+        if workspace.inference and _needs_nodes(workspace, resource):
+            yield "rollout.nodes", resource.count, "resource.count"
     if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
         yield "labels", labels, "metadata.labels"
     if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
         kind = "tuning" if workspace.tuning else "inference"
         yield "model.accessSecret", secret, f"{kind}.preset.presetOptions.modelAccessSecret"
+
+
+def _needs_nodes(workspace: Workspace, resource: Resource) -> bool:
+    """Return True if one of the requested nodes cannot serve the weights."""
+    try:
+        machine = presets.find_sku(resource.instance_type)
+    except presets.UnknownSku:
+        return False
+    preset = workspace.preset
+    return resource_rules.needs_nodes(resource, presets.model(preset.name) if preset else None, machine)
 
 
 def _plain_fields(manifest: Manifest) -> Iterator[tuple[str, Any, str]]:

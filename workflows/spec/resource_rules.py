@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -105,17 +106,21 @@ def _count(
         findings.error(path, "must be at least 1", "write count: 1")
     elif resource.count > 1 and workspace.tuning:
         return  # unlike in KAITO, whose webhook rejects it
-    elif resource.count > 1 and served and machine and served.weights_gib > _room(machine):
-        what = (
-            f"{served.name} has {served.weights_gib:.0f}Gi of weights, more than one {machine.name} can serve, and "
-            "multi-node serving is not supported"
-        )
-        weights = served.weights_gib
-        best = _smallest(machine.cloud, lambda size: _room(size) >= weights)
-        findings.error(path, what, f"write count: 1 and instanceType: {best.name}" if best else "use a smaller model")
-    elif resource.count > 1:
+    elif needs_nodes(resource, served, machine):
+        assert served and machine
+        needed = math.ceil(served.weights_gib / _room(machine))
+        if needed > resource.count:
+            size = f"{served.weights_gib:.0f}Gi of weights"
+            what = f"{served.name} has {size}, more than {resource.count} {machine.name} can serve"
+            findings.error(path, what, f"write count: {needed}, or larger nodes")
+    elif resource.count > 1 and workspace.pipeline.rollout.nodes == 1:
         what = "one node serves the model; as in KAITO, additional nodes are not used"
         findings.warn(path, what, f"for more servers write pipeline: {{rollout: {{replicas: {resource.count}}}}}")
+
+
+def needs_nodes(resource: Resource, served: Model | None, machine: Sku | None) -> bool:
+    """Return True if a server has all requested nodes, because its weights do not fit one."""
+    return bool(resource.count > 1 and served and machine and served.weights_gib > _room(machine))
 
 
 def _room(machine: Sku) -> float:

@@ -18,6 +18,7 @@ from steps.kubernetes import client as kubernetes_client
 from steps.kubernetes.connection import Connection
 from steps.models.adapter import adapter_digest
 from steps.rollout import service_change, service_release, service_update
+from steps.rollout.service_group import POD_INDEX
 from steps.rollout.settings import Settings
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 from steps.serving import desired_adapters, serving_client
@@ -353,7 +354,18 @@ def test_role_of_the_rollout_has_exactly_the_verbs_it_uses(
         servers.trouble = trouble
         with pytest.raises(StepError, match=says):
             run(settings("two", server_arguments={"max-model-len": 64}, deadline_seconds=1))
-    used = cluster.verbs("rollout")
+    servers.trouble = None
+    groups = {"nodes": 2, "replicas": 1, "deadline_seconds": 0.01}
+    for group_kind in ("auto", "statefulset"):
+        with pytest.raises(StepError, match="is not ready before the deadline"):
+            run(settings("two", group_kind=group_kind, **groups))
+    old = {"name": f"{NAME}-nodes-0", "namespace": NAMESPACE, "labels": {"argotune.dev/service": NAME, POD_INDEX: "0"}}
+    cluster.put({"apiVersion": "v1", "kind": "Pod", "metadata": old, "status": {"conditions": []}})
+    with pytest.raises(StepError, match="is not ready before the deadline"):
+        run(settings("two", group_kind="statefulset", **groups))
+    assert not cluster.read("pods", f"{NAME}-nodes-0", NAMESPACE)
+    assert not cluster.all("leaderworkersets") and not cluster.all("statefulsets")
+    used = {call for call in cluster.verbs("rollout") if call[0] != "discover"}
     # Server-side apply of a new object needs "create" too.
     needed = used | {("create", group, resource) for verb, group, resource in used if verb == "patch"}
     roles = yaml.safe_load_all((Path(__file__).parents[3] / "argo" / "install" / "roles.yaml").read_text())

@@ -24,7 +24,9 @@ COPY presets presets
 # "python". The last lines verify all imports, including those inside functions: azure.identity pulls adapters from ACR
 # without a password; vLLM's image contains it for its model streamer.
 USER 0
+# Reads base models from object stores.
 RUN chmod -R a+rX . \
+ && python3 -m pip install --no-cache-dir pyarrow==26.0.1 \
  && if ! command -v python; then ln -s "$(command -v python3)" /usr/local/bin/python; fi \
  && python -c "import steps.serving.serve_pod, steps.serving.middleware, steps.serving.drain, steps.oci.registry, presets" \
  && python -c "import azure.identity, filelock, huggingface_hub, requests"

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from steps.data.fetch import find_targets
 from steps.data.formats import file_names
 from steps.data.locations.remote_file import RemoteFile
-from steps.download.fetch import find_targets
-from steps.download.transfer import RETRY, DownloadedFile, Target
+from steps.data.transfer import RETRY, DownloadedFile, Target
 from steps.runtime import files
 from steps.runtime.retry import Sleep, retry_call
 

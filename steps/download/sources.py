@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.data import file_weights
+from steps.data import fetch, file_weights
 from steps.data.formats import folders
 from steps.data.locations import location
-from steps.download import fetch, sample
+from steps.download import sample
 from steps.download.settings import NamedInput, Settings
 from steps.runtime import files
 from steps.runtime.errors import BadInput

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steps.data import near_duplicates, row_formats, row_messages
+from steps.data import fetch, near_duplicates, row_formats, row_messages
 from steps.data.formats import conversion
-from steps.download import fetch, resampling, rows
+from steps.download import resampling, rows
 from steps.download.row_shuffle import RowBuffer
 from steps.download.settings import Result, Settings
 from steps.download.sources import Source, collect_sources, has_changed, weights_of

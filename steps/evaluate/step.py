@@ -21,7 +21,7 @@ from steps.evaluate.evaluation_record import Measurements, Models
 from steps.evaluate.first_tokens import FirstTokens
 from steps.evaluate.row_losses import row_losses
 from steps.evaluate.settings import GateRules, Result, Settings
-from steps.models.adapter import adapter_digest
+from steps.models.adapter import adapter_digest, base_revision
 from steps.models.model import choose_device, describe_device, fetch_model, load_tokenizer, prepare_libraries
 from steps.runtime import files, gpu_time, progress
 from steps.runtime.errors import BadInput
@@ -57,7 +57,7 @@ def _evaluate(settings: Settings, timer: GpuTimer) -> Result:
         settings.tasks, settings.min_task_scores, settings.task_limit, chat=rows[0][0]["role"] != TEXT
     )
     device = choose_device()
-    base = fetch_model(settings.preset, settings.model, settings.revision)
+    base = fetch_model(settings.preset, settings.model, base_revision(folder, settings.model, settings.revision))
     previous = evaluated_models.previous_folder(settings.previous, settings.work, folder)
     tokenizer = load_tokenizer(folder)
     cache = settings.work / "tokens" / "eval"

@@ -6,8 +6,22 @@ from pathlib import Path
 
 from steps.oci.adapter_files import ADAPTER_FILES, CONFIG, WEIGHTS
 from steps.runtime import files
+from steps.runtime.json_text import parse_json
 
-__all__ = ["ADAPTER_FILES", "CONFIG", "WEIGHTS", "adapter_digest"]
+__all__ = ["ADAPTER_FILES", "CONFIG", "WEIGHTS", "adapter_digest", "base_revision"]
+
+
+def base_revision(folder: Path, model: str, revision: str = "") -> str:
+    """Return the revision of ``model`` that the adapter in ``folder`` was tuned on; ``revision`` if it names none.
+
+    A tag or a branch can move between the steps of a run.
+    """
+    try:
+        config = parse_json((folder / CONFIG).read_text())
+        is_same = model and config["base_model_name_or_path"] == model
+        return str(config.get("revision") or revision) if is_same else revision
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return revision
 
 
 def adapter_digest(folder: Path) -> str:

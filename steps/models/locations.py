@@ -20,6 +20,8 @@ from steps.runtime.errors import BadInput
 HUB = "hf://"
 IMAGE = "oci://"
 STORES = ("s3://", "gs://", "abfs://", "abfss://", "az://")
+CONFIG_VARIABLE = "ARGOTUNE_MODEL_DOCKER_CONFIG"
+"""Variable with the directory of docker's config.json for an image; without it that of ``DOCKER_CONFIG``."""
 FORMS = "a Hugging Face id, a directory, oci://IMAGE, s3://BUCKET/PREFIX, gs://, abfss:// or az://"
 _HUB_ID = re.compile(r"(?:models/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w./-]*))?/?")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

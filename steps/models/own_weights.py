@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from steps.models import locations, weights_image, weights_store
+from steps.models import locations
 from steps.runtime import files
 from steps.runtime.errors import BadInput
 from steps.runtime.json_text import parse_json
@@ -41,6 +41,9 @@ def resolve(model: str, revision: str = "", wait: Sleep = time.sleep) -> str:
     if revision:
         locations.check(model, revision)
         return revision
+    # Imported here: this module is on the path of commands that use no network.
+    from steps.models import weights_image, weights_store
+
     if locations.is_image(model):
         return weights_image.resolve(locations.parse_image(model), wait)
     return weights_store.resolve(locations.parse_store(model), wait)
@@ -95,6 +98,8 @@ def _find(model: str, digest: str) -> OwnWeights | None:
 
 def _copy(model: str, digest: str, folder: Path, check: Check, wait: Sleep, *, whole: bool) -> None:
     """Download the files next to ``folder``, check them, and rename their directory to it."""
+    from steps.models import weights_image, weights_store
+
     # A fixed name, so that the next attempt resumes the download of a killed one.
     area = folder.with_name(f".{folder.name}.download")
     area.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path, PurePosixPath
 
+from steps.models import locations
 from steps.models.model_hub import ALLOW_PATTERNS
 from steps.oci import image_data, oci_layout, registry
 from steps.oci.image_data import Selection
@@ -17,14 +18,12 @@ from steps.runtime.retry import Sleep
 ROOTS = ("workspace/weights", "workspace/vllm/weights", "workspace/tfs/weights", "models", "data")
 """Directories of weights: in images of KAITO, then KServe's modelcars, and argotune's own images of data."""
 CONFIG = "config.json"
-CONFIG_VARIABLE = "ARGOTUNE_MODEL_DOCKER_CONFIG"
-"""Directory with docker's config.json for the image; without it that of ``DOCKER_CONFIG``."""
 FIX = f"COPY config.json, the tokenizer and the safetensors files to /{ROOTS[0]}/"
 
 
 def docker_config() -> Path | None:
     """Return the directory with credentials for the image of the base model."""
-    configured = os.environ.get(CONFIG_VARIABLE)
+    configured = os.environ.get(locations.CONFIG_VARIABLE)
     return Path(configured) if configured else None
 
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from steps.data.fetch import MAX_CONNECTIONS, Targets
 from steps.data.locations import object_store
 from steps.data.locations.location import ObjectLocation
 from steps.data.locations.object_store import ObjectFile, ObjectReaders
 from steps.data.locations.remote_file import FileState
-from steps.download.fetch import MAX_CONNECTIONS, Targets
-from steps.download.transfer import RETRY, Target
+from steps.data.transfer import RETRY, Target
 from steps.models.model_hub import ALLOW_PATTERNS, CONSOLIDATED, IGNORE_PATTERNS, WEIGHTS
 from steps.runtime import files
 from steps.runtime.errors import BadInput, StepError, TransientError

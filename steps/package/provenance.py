@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from steps.models import locations
 from steps.oci.oci_layout import Image, add_referrer
 from steps.package.lineage import PREFIX, Lineage
 from steps.runtime import versions
@@ -91,10 +92,14 @@ def _is_relevant(key: str, value: Any) -> bool:
 def _describe_base_model(base: Mapping[str, str]) -> dict[str, Any]:
     model, revision = base.get("model", ""), base.get("revision", "")
     described: dict[str, Any] = {"name": "base model"}
-    if "/" in model and not model.startswith(("/", ".", "~")):
+    if locations.has_own_weights(model):
+        described["uri"] = model
+    elif "/" in model and not locations.is_folder(model):
         described["uri"] = f"https://huggingface.co/{model}" + (f"/tree/{revision}" if revision else "")
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         described["digest"] = {"gitCommit": revision}
+    elif revision.startswith("sha256:"):
+        described["digest"] = _digest(revision)
     if base.get("preset"):
         described["annotations"] = {f"{PREFIX}preset": base["preset"]}
     return described

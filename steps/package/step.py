@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from steps.models.adapter import ADAPTER_FILES, adapter_digest
+from steps.models.adapter import ADAPTER_FILES, adapter_digest, base_revision
 from steps.oci import oci_layout, reference
 from steps.oci.oci_layout import Image
 from steps.oci.reference import Reference
@@ -36,7 +36,7 @@ def package(settings: Settings) -> Result:
     tag = (target.tag or "latest") if target else "adapter"
     annotations = _build_annotations(settings, digest)
     image = _load_cached_image(layout, tag, annotations) or oci_layout.build_image(adapter, layout, tag, annotations)
-    base = {"preset": settings.preset, "model": _model(settings), "revision": settings.revision}
+    base = {"preset": settings.preset, "model": _model(settings), "revision": _revision(settings)}
     name = target.name if target else settings.preset or "adapter"
     image = provenance.attach(image, settings.work, name, base, _lineage(settings, digest))
     provenance_digest = image.referrers[-1].manifest.digest
@@ -161,7 +161,7 @@ def _build_annotations(settings: Settings, digest: str) -> dict[str, str]:
         else "",
         MODEL_NAME: settings.preset,
         f"{lineage.PREFIX}base.model": model,
-        f"{lineage.PREFIX}base.revision": settings.revision,
+        f"{lineage.PREFIX}base.revision": _revision(settings),
         **_lineage(settings, digest).annotations(),
     }
     return {**{key: value for key, value in values.items() if value}, **settings.annotations}
@@ -170,6 +170,11 @@ def _build_annotations(settings: Settings, digest: str) -> dict[str, str]:
 def _model(settings: Settings) -> str:
     """Return the model's id, or the preset for a local path, which would differ between machines."""
     return settings.preset if Path(settings.model).is_absolute() else settings.model
+
+
+def _revision(settings: Settings) -> str:
+    """Return the revision that the adapter was tuned on, which a branch or a tag does not determine."""
+    return base_revision(settings.work / "adapter", settings.model, settings.revision)
 
 
 def _load_cached_image(layout: Path, tag: str, annotations: dict[str, str]) -> Image | None:

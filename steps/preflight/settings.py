@@ -45,6 +45,8 @@ class Settings(provision_settings.Settings, TrackingOptions, SubmittedOptions, N
     """Base model: id on the hub, or a folder; by default the preset's."""
     revision: str = ""
     """Revision of the base model."""
+    model_access: bool = True
+    """This step has the credentials of the base model; false: a Secret of the data takes their place."""
     image: str = ""
     """Image reference to push to."""
     push: bool = True

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from steps.models import locations
 from steps.oci import reference
 from steps.oci.secret_volume import secret_file
 from steps.preflight.settings import Result, Settings
@@ -98,7 +99,8 @@ def _secrets(settings: Settings) -> Outcomes:
             )
     if not is_pod():
         return  # a local run can also use docker's configuration, which the registry checks
-    folders = [settings.pull_config, settings.adapter_config, os.environ.get("DOCKER_CONFIG")]
+    model_config = os.environ.get(locations.CONFIG_VARIABLE)
+    folders = [settings.pull_config, settings.adapter_config, model_config, os.environ.get("DOCKER_CONFIG")]
     mounted = [Path(folder) for folder in folders if folder]
     for names, folder in zip(_folder_secrets(settings), mounted, strict=False):
         for index, name in enumerate(names):
@@ -148,6 +150,9 @@ def _data(settings: Settings) -> Outcomes:
 def _model(settings: Settings) -> Outcomes:
     from steps.preflight import model_checks
 
+    if locations.has_own_weights(settings.model):
+        yield model_checks.check_own_weights(settings.model, settings.revision, has_access=settings.model_access)
+        return
     yield from model_checks.check(settings.preset, settings.model, settings.revision)
 
 

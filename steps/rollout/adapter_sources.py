@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from steps.models import locations, own_weights
+from steps.models.adapter import base_revision
 from steps.rollout.settings import AdapterSource, Settings
 from steps.runtime.errors import BadInput
 from steps.serving.server_command import served_name
@@ -12,6 +14,21 @@ from steps.serving.server_command import served_name
 def base_name(settings: Settings) -> str:
     """Return the name under which the base model is served."""
     return served_name(settings.preset, settings.model)
+
+
+def pin_base(settings: Settings) -> Settings:
+    """Return settings with the revision that the run's adapter was tuned on; else with the digest of own weights.
+
+    All servers, also those that start later, then have the same weights.
+
+    Raises:
+        BadInput: The image or the objects do not exist.
+        StepError: Their server is unreachable.
+    """
+    revision = base_revision(settings.work / "adapter", settings.model, settings.revision)
+    if not revision and locations.has_own_weights(settings.model):
+        revision = own_weights.resolve(settings.model)
+    return settings.model_copy(update={"revision": revision})
 
 
 def list_sources(settings: Settings) -> list[AdapterSource]:

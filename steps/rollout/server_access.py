@@ -1,10 +1,13 @@
-"""Access to a server: the API keys that its clients need, and their rate limits."""
+"""Access to a server, the API keys and rate limits of its clients, and its own access to the base model."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from steps.data.locations import azure, s3
+from steps.models import locations
 from steps.rollout.settings import Settings
 from steps.runtime.errors import BadInput
 from steps.serving import api_keys, desired_adapters
@@ -39,3 +42,16 @@ def environment(settings: Settings, folder: str) -> dict[str, str]:
     }
     keys = {api_keys.FOLDER_VARIABLE: folder if settings.api_keys_secret else ""}
     return keys | {name: str(limit or "") for name, limit in limits.items()}
+
+
+def model_environment(settings: Settings, folder: str) -> list[dict[str, Any]]:
+    """Return the variables by which a server's container reads an image or objects with the base model.
+
+    Args:
+        settings: Settings of the rollout.
+        folder: Folder of the Secret for the image as the server sees it.
+    """
+    image = [{"name": locations.CONFIG_VARIABLE, "value": folder}] if settings.model_pull_secret else []
+    keys = (*s3.ENVIRONMENT, *azure.ENVIRONMENT) if settings.model_secret else ()
+    references = ({"name": settings.model_secret, "key": key, "optional": True} for key in keys)
+    return [*image, *({"name": ref["key"], "valueFrom": {"secretKeyRef": ref}} for ref in references)]

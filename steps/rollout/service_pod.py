@@ -32,7 +32,7 @@ from steps.serving.drain import DRAIN_SECONDS, PORT
 Document = dict[str, Any]
 SERVER = "server"
 CONFIG, ADAPTERS, MODELS, VOLUMES = "/etc/argotune", "/mnt/adapters", "/mnt/models", "/mnt/adapter"
-API_KEYS = "/mnt/api-keys"
+API_KEYS, MODEL_SECRET = "/mnt/api-keys", "/mnt/model-secret"
 
 
 def build_pod(settings: Settings, arguments: Mapping[str, Any]) -> Document:
@@ -138,6 +138,7 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}})  # type: ignore[dict-item]
     if settings.registry_secrets:
         environment.append({"name": "DOCKER_CONFIG", "value": "/mnt/pull-secret"})
+    environment += server_access.model_environment(settings, MODEL_SECRET)
     return {
         "name": SERVER,
         "image": settings.serve_image,
@@ -160,6 +161,8 @@ def _server(settings: Settings, arguments: Mapping[str, Any]) -> Document:
             {"name": "shm", "mountPath": "/dev/shm"},
             *([{"name": "pull-secret", "mountPath": "/mnt/pull-secret", "readOnly": True}]
               if settings.registry_secrets else []),
+            *([{"name": "model-secret", "mountPath": MODEL_SECRET, "readOnly": True}]
+              if settings.model_pull_secret else []),
             *([{"name": "api-keys", "mountPath": API_KEYS, "readOnly": True}] if settings.api_keys_secret else []),
             *({"name": f"adapter-{name}", "mountPath": f"{VOLUMES}/{name}", "readOnly": True}
               for name in settings.adapter_volumes),
@@ -195,6 +198,8 @@ def _volumes(settings: Settings) -> list[Document]:
     ]
     if settings.registry_secrets:
         volumes.append({"name": "pull-secret", **secret_volume.volume_source(settings.registry_secrets)})
+    if settings.model_pull_secret:
+        volumes.append({"name": "model-secret", **secret_volume.volume_source([settings.model_pull_secret])})
     if settings.api_keys_secret:
         # Required, as a server without keys would answer nobody; the whole Secret, so that new entries appear.
         volumes.append({"name": "api-keys", "secret": {"secretName": settings.api_keys_secret}})

@@ -122,6 +122,10 @@ class Settings(RolloutOptions):
     """Cluster: PersistentVolumeClaim with the base models; empty: each server fetches its own."""
     access_secret: str = ""
     """Cluster: Secret with key HF_TOKEN (KAITO `modelAccessSecret`)."""
+    model_secret: SecretName = ""
+    """Cluster: Secret with the variables of the object store that the base model comes from."""
+    model_pull_secret: SecretName = ""
+    """Cluster: dockerconfigjson Secret of the registry of the base model's image."""
     registry_secrets: list[str] = []
     """Cluster: dockerconfigjson Secrets of the registries that adapters are pulled from, the first winning."""
     adapter_volumes: dict[str, dict[str, Any]] = {}

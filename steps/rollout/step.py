@@ -10,6 +10,7 @@ has answered, and no request is lost.
 
 from __future__ import annotations
 
+from steps.rollout import adapter_sources
 from steps.rollout.settings import Result, Settings
 from steps.runtime.pod import is_pod
 
@@ -23,6 +24,7 @@ def rollout(settings: Settings) -> Result:
         StepError: The server did not start or did not answer.
         TimeLimit: It did not answer before the deadline.
     """
+    settings = adapter_sources.pin_base(settings)
     if is_pod():
         from steps.rollout import rollout_cluster
 

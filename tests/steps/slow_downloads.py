@@ -13,7 +13,7 @@ from object_stores import SlowProxy
 
 FETCH = """
 import sys, pathlib
-from steps.download.fetch import fetch_all
+from steps.data.fetch import fetch_all
 fetch_all([sys.argv[1]], pathlib.Path(sys.argv[2]), allow_private_hosts=True)
 """
 

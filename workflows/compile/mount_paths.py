@@ -11,6 +11,7 @@ OUTPUT = "/mnt/output"
 PULL_SECRET = "/mnt/pull-secret"
 PUSH_SECRET = "/mnt/push-secret"
 ADAPTER_SECRET = "/mnt/adapter-secret"
+MODEL_SECRET = "/mnt/model-secret"
 API_KEYS = "/mnt/api-keys"
 
 

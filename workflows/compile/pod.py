@@ -26,7 +26,7 @@ from hera.workflows import models as m
 
 from steps.kubernetes import pod_policy
 from steps.runtime.options import Options
-from workflows.compile import placement, pod_options
+from workflows.compile import model_access, placement, pod_options
 from workflows.compile.arguments import LONG, arguments, long_texts
 from workflows.compile.mount_paths import SCRATCH
 from workflows.compile.retries import Retries
@@ -110,6 +110,7 @@ def step(
         grace_seconds: time to save work when the pod is evicted (default: Kubernetes' 30).
     """
     needs_model = any(mount.name == "models" for mount in mounts)
+    access = model_access.environment(plan, name) if needs_model else []
     parameters = result_fields(name) if outputs is None else outputs
     args, long = long_texts(arguments(settings, inputs, variables) if settings else [], LONG, f"{SCRATCH}/inputs")
     fields: dict[str, Any] = dict(
@@ -129,9 +130,15 @@ def step(
             Env(name="ARGOTUNE_OUTPUTS", value=OUTPUTS),
             *([Env(name="HF_HOME", value=f"{MODELS}/huggingface")] if needs_model else []),
             *([access_token(plan)] if needs_model and plan.model.access_secret else []),
+            *access,
             *env,
         ],
-        volume_mounts=[*mounts, mount("scratch", SCRATCH), mount("tmp", "/tmp")],
+        volume_mounts=[
+            *mounts,
+            *(model_access.mounts(plan) if needs_model else []),
+            mount("scratch", SCRATCH),
+            mount("tmp", "/tmp"),
+        ],
         labels={**_labels(plan, keep_log=keep_log, on_gpu=on_gpu), **labels} or None,
         retry_strategy=retries.strategy(on_gpu=on_gpu),
         **_time_limit(plan, timeout, on_gpu=on_gpu),

@@ -19,6 +19,7 @@ from steps.download.settings import Settings as Download
 from steps.dryrun.settings import Settings as Dryrun
 from steps.evaluate.settings import Settings as Evaluate
 from steps.fetch.settings import Settings as Fetch
+from steps.models import locations
 from steps.package.settings import Settings as Package
 from steps.preflight.settings import Settings as Preflight
 from steps.preview.settings import Settings as Preview
@@ -93,6 +94,7 @@ def preflight(plan: Plan) -> Preflight:
     secrets = [
         data.image_pull_secrets if data else [],
         plan.rollout.pull_secrets if plan.rollout else [],
+        [plan.model.image_pull_secret] if plan.model.image_pull_secret else [],
         [plan.output.push_secret] if plan.output and plan.output.push_secret else [],
     ]
     return _build(
@@ -104,10 +106,17 @@ def preflight(plan: Plan) -> Preflight:
         work=SCRATCH,
         model=plan.model.repository,
         claims=volumes.claims(plan),
+        model_access=bool(plan.schedule) or _can_read_model(plan),
         registry_secrets=[names[0] if len(names) == 1 else names for names in secrets if names],
         **{"gpus": plan.resource.gpus, "gpu_resource": plan.resource.gpu_resource} | _nodes(plan),
         **values,
     )
+
+
+def _can_read_model(plan: Plan) -> bool:
+    """Return False if the pod of preflight has other credentials of stores, those of the data."""
+    secret = plan.data.secret if plan.data else ""
+    return not (locations.is_store(plan.model.repository) and secret and secret != plan.model.secret)
 
 
 def dryrun(plan: Plan) -> Dryrun:
@@ -246,6 +255,8 @@ def rollout(plan: Plan) -> Rollout:
         node_labels=plan.resource.labels,
         instance_types=instance_types(plan),
         context_length=context_length(plan),
+        model_secret=plan.model.secret,
+        model_pull_secret=plan.model.image_pull_secret,
         registry_secrets=list(dict.fromkeys([*section.pull_secrets, *([push_secret] if push_secret else [])])),
         service_account=plan.service_account if plan.azure_workload_identity else "",
         pod_options=fragments(for_pod(plan.pods, SERVE)),

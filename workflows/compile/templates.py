@@ -10,7 +10,7 @@ from hera.workflows import Parameter, Suspend
 from steps.runtime.redaction import redact
 from steps.serving.api_keys import FOLDER_VARIABLE
 from steps.tune.node_job import FIRST, GROUP_LABEL
-from workflows.compile import data_access, pod, settings, tracking
+from workflows.compile import data_access, model_access, pod, settings, tracking
 from workflows.compile.arguments import as_text
 from workflows.compile.mount_paths import ADAPTER_SECRET, API_KEYS, AT_ROOT, PULL_SECRET, PUSH_SECRET, WORK, WorkPaths
 from workflows.compile.parameters import (
@@ -64,6 +64,7 @@ def preflight(plan: Plan) -> StepTemplate:
             *adapter_secret_mounts(plan),
             *api_key_mounts(plan),
             *output_mounts(plan),
+            *model_access.mounts(plan),
         ],
         env=[
             *_hub_and_data(plan),
@@ -84,7 +85,11 @@ def dryrun(plan: Plan) -> StepTemplate:
         settings.dryrun(plan),
         image=plan.images.tune,
         inputs=tuning_inputs(plan),
-        env=[pod.access_token(plan, optional=True)] if plan.model.access_secret else [],
+        env=[
+            *([pod.access_token(plan, optional=True)] if plan.model.access_secret else []),
+            *model_access.environment(plan, "dryrun"),
+        ],
+        mounts=model_access.mounts(plan),
         requests=pod.DATA,
         retries=Retries(2),
     )
@@ -299,12 +304,12 @@ def _report_artifacts(plan: Plan) -> list[pod.Artifact]:
     return []
 
 
-def _hub_and_data(plan: Plan) -> list[pod.SecretEnv]:
-    """Return the environment of preflight, which reads the hub, and the data unless a schedule checks them before."""
+def _hub_and_data(plan: Plan) -> list[pod.Env | pod.SecretEnv]:
+    """Return the environment of preflight, which reads the model, and the data unless a schedule does before."""
     of_data = [] if plan.schedule else data_access.environment(plan, "preflight")
     has_token = any(variable.name == "HF_TOKEN" for variable in of_data)
     token = [pod.access_token(plan, optional=True)] if plan.model.access_secret and not has_token else []
-    return [*token, *of_data]
+    return [*token, *of_data, *model_access.environment(plan, "preflight", [variable.name for variable in of_data])]
 
 
 def _api_keys(plan: Plan) -> list[pod.Env]:

@@ -108,6 +108,8 @@ def volumes(plan: Plan) -> list[m.Volume]:
         mounted.append(_registry_secrets("push-secret", [plan.output.push_secret]))
     if plan.rollout and plan.rollout.pull_secrets:
         mounted.append(_registry_secrets("adapter-secret", plan.rollout.pull_secrets))
+    if plan.model.image_pull_secret:
+        mounted.append(_registry_secrets("model-secret", [plan.model.image_pull_secret]))
     if plan.rollout and plan.rollout.api_keys_secret:
         # Optional as registry Secrets: preflight reports a missing one.
         keys = m.SecretVolumeSource(secret_name=plan.rollout.api_keys_secret, optional=True)

@@ -26,6 +26,7 @@ from workflows.spec.pipeline import (
     PipelineBudget,
     PipelineData,
     PipelineEvaluation,
+    PipelineModel,
     PipelineNodes,
     PipelineRollout,
     PipelineStorage,
@@ -85,13 +86,14 @@ class Nodes(PipelineNodes, NodePoolOptions, Section):
     """Provider and options of the GPU nodes (``steps/provision/step.py``)."""
 
 
-class Model(Section):
+class Model(PipelineModel, Section):
     """The base model; without a preset it is defined by the pod in ``rollout.template``."""
 
     preset: Word = ""
-    repository: Word = ""
-    """Hugging Face id, or a folder of the models volume."""
     revision: Word = "main"
+    """Commit, branch or tag; digest of an image or of the objects of a store, empty for the present one."""
+    image_pull_secret: ObjectName = ""
+    """Secret of the registry of an image (KAITO ``presetOptions.imagePullSecrets``)."""
     access_secret: ObjectName = ""
     """Name of the Kubernetes Secret with key ``HF_TOKEN`` (KAITO ``modelAccessSecret``)."""
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import presets
 from presets.architectures import EXPERT_LAYERS
+from steps.models import locations
+from steps.runtime.errors import BadInput
 from workflows.errors import Problem
 from workflows.plan.model import Plan
 from workflows.spec import preset_rules
@@ -28,11 +30,23 @@ def problems(plan: Plan, *, local: bool) -> Iterator[Problem]:
 
 
 def _location(plan: Plan) -> Iterator[Problem]:
-    """Yield a repository that is a URL: weights are read from the hub or a directory only."""
-    repository = plan.model.repository
-    if "://" in repository:
-        message = f"{repository} is neither a Hugging Face id nor a directory of the models volume"
-        yield Problem(message, "model.repository", fix=preset_rules.how_to_place(repository))
+    """Yield a repository from which weights cannot be read."""
+    model = plan.model
+    try:
+        locations.check(model.repository, model.revision)
+    except BadInput as error:
+        is_page = model.repository.startswith("https://")
+        yield Problem(
+            error.message,
+            "model.repository",
+            fix=preset_rules.how_to_place(model.repository) if is_page else error.fix,
+        )
+    if model.secret and not locations.is_store(model.repository):
+        message = "has no effect: the base model does not come from an object store"
+        yield Problem(message, "model.secret", fix="remove it; HF_TOKEN belongs into presetOptions.modelAccessSecret")
+    if model.image_pull_secret and not locations.is_image(model.repository):
+        message = "has no effect: the base model does not come from an image"
+        yield Problem(message, "model.imagePullSecret", fix="remove it, or set presetOptions.image")
 
 
 def _too_long(plan: Plan, model: presets.Model) -> Iterator[Problem]:

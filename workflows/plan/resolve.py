@@ -6,12 +6,15 @@ Each source is a function that returns a layer; ``layers.merge`` merges them, th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 
 import presets
+from steps.models import locations
+from steps.runtime.errors import BadInput
 from workflows.errors import InvalidInput, Problem
 from workflows.plan import checks, overrides
 from workflows.plan.layers import Layer, merge
@@ -59,10 +62,27 @@ def resolve(
             *layers,
         ]
     )
+    plan = _with_revision(plan)
     if problems := checks.problems(plan):
         raise InvalidInput([_with_source(problem, plan) for problem in problems])
     # Without held-out rows there is nothing to evaluate on.
     return plan if plan.data and plan.data.eval_split else plan.model_copy(update={"evaluation": None})
+
+
+def _with_revision(plan: Plan) -> Plan:
+    """Return the plan with the id of a location on the hub, and without the preset's commit of another repository."""
+    model = plan.model
+    values: dict[str, str] = {}
+    is_default = not plan.origin("model.revision").startswith(("Workspace", "environment", "flag", "site"))
+    if locations.has_own_weights(model.repository) and is_default:
+        values = {"revision": ""}
+    elif model.repository.startswith(locations.HUB):
+        with suppress(BadInput):  # reported by the checks
+            repository, revision = locations.parse_hub(model.repository)
+            values = {"repository": repository}
+            if revision or is_default:
+                values["revision"] = revision or "main"
+    return plan.model_copy(update={"model": model.model_copy(update=values)}) if values else plan
 
 
 def _from_preset(manifest: Manifest) -> Layer:
@@ -219,9 +239,15 @@ def _converted_fields(workspace: Workspace) -> Iterator[tuple[str, Any, str]]:
             yield "rollout.nodes", resource.count, "resource.count"
     if labels := {key: value for key, value in workspace.metadata.labels.items() if "kaito.sh/" not in key}:
         yield "labels", labels, "metadata.labels"
-    if workspace.preset and (secret := workspace.preset.preset_options.model_access_secret):
-        kind = "tuning" if workspace.tuning else "inference"
-        yield "model.accessSecret", secret, f"{kind}.preset.presetOptions.modelAccessSecret"
+    if workspace.preset:
+        options = workspace.preset.preset_options
+        place = f"{'tuning' if workspace.tuning else 'inference'}.preset.presetOptions"
+        if options.model_access_secret:
+            yield "model.accessSecret", options.model_access_secret, f"{place}.modelAccessSecret"
+        if options.image:
+            yield "model.repository", f"{locations.IMAGE}{options.image}", f"{place}.image"
+        if options.image_pull_secrets:
+            yield "model.imagePullSecret", options.image_pull_secrets[0], f"{place}.imagePullSecrets"
 
 
 def _needs_nodes(workspace: Workspace, resource: Resource) -> bool:

@@ -16,7 +16,7 @@ from steps.provision.settings import NodesOptions
 from steps.rollout.settings import RolloutOptions
 from steps.runtime.gpu_time import MAX_HOURS
 from steps.tune.settings import TrackingOptions, TrackingUri, TuneOptions
-from workflows.spec.field_types import Duration, Label, ObjectName, Quantity
+from workflows.spec.field_types import Duration, Label, ObjectName, Quantity, Word
 from workflows.spec.fields import Fields
 from workflows.spec.schedule import PipelineSchedule
 from workflows.spec.search import PipelineSearch
@@ -27,6 +27,21 @@ class PipelineInput(InputOptions, Fields):
 
     volume_source: dict[str, Any] | None = None
     """A Kubernetes VolumeSource with data files; instead of urls."""
+
+
+class PipelineModel(Fields):
+    """Base model from another place than the repository of its preset."""
+
+    repository: Word = ""
+    """Hugging Face id (also `hf://ORG/NAME@REVISION`); a directory of the models volume (`/mnt/models/FOLDER`); files
+    of an OCI image (`oci://REGISTRY/NAME:TAG`); or objects of a store (`s3://BUCKET/PREFIX`, `gs://`, `abfss://`,
+    `az://`). Images and objects are copied to the models volume. Default: the preset's repository."""
+    revision: Word = ""
+    """Commit, branch or tag of a repository of the hub; digest (`sha256:...`) that an image or the objects must have.
+    Default: the preset's commit, or the present digest."""
+    secret: ObjectName = ""
+    """Secret whose keys are environment variables of the pods that read the objects, as for `pipeline.data.secret`,
+    without HF_TOKEN (`modelAccessSecret`). Not needed with workload identity."""
 
 
 class PipelineData(DataOptions, Fields):
@@ -119,6 +134,7 @@ class RunOptions(Fields):
 class Pipeline(RunOptions):
     """Settings that KAITO has no fields for; every part is optional."""
 
+    model: PipelineModel = PipelineModel()
     data: PipelineData = PipelineData()
     evaluation: PipelineEvaluation = PipelineEvaluation()
     rollout: PipelineRollout = PipelineRollout()

@@ -49,7 +49,7 @@ def check(value: Any, path: str, findings: Findings) -> None:
 
 
 def _walk(value: Any, path: str, visit: Callable[[str, str], None]) -> None:
-    if path in _FREE or path.endswith(".presetOptions.image"):  # rejected whatever its value
+    if path in _FREE:
         return
     if isinstance(value, str):
         visit(path, value)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from presets import Model, UnknownPreset, models, own
+from steps.models import locations
+from workflows.field_path import join
+from workflows.spec import sources
 from workflows.spec.findings import Findings
+from workflows.spec.workspace import Preset, Workspace
 
 HUB_URLS = ("hf://models/", "hf://", "https://huggingface.co/")
 """Beginnings of addresses of a model on the hub."""
@@ -26,13 +30,14 @@ def is_location(name: str) -> bool:
 
 
 def how_to_place(location: str) -> str:
-    """Return the fix for weights at a URL or path: the id of the hub, or a copy on the models volume."""
+    """Return the fix for weights at a URL or path: an id of the hub, a location, or a copy on the models volume."""
     for prefix in HUB_URLS:
         if own.HUB_NAME.fullmatch(name := location.removeprefix(prefix).rstrip("/")):
             return f"write the Hugging Face id: {name}"
-    folder = location if location.startswith("/mnt/models/") else "/mnt/models/FOLDER"
-    copied = "" if folder == location else "copy the weights to the models volume (storage.modelsClaim); "
-    return f"{copied}name the preset of the model, and set the directory: --set model.repository={folder}"
+    if locations.has_own_weights(location) or location.startswith("/mnt/models/"):
+        return f"name the preset of the model, and set pipeline: {{model: {{repository: {location}}}}}"
+    where = "pipeline: {model: {repository: /mnt/models/FOLDER}}"
+    return f"copy the weights to the models volume (storage.modelsClaim), name the model's preset, and set {where}"
 
 
 def how_to_add(name: str) -> str:
@@ -65,3 +70,28 @@ def _other_model(base: Model) -> str:
     if base.quantization:
         return "use the model's repository with bfloat16 weights"
     return "choose another model"
+
+
+def check_image(workspace: Workspace, preset: Preset, path: str, findings: Findings) -> None:
+    """Report errors of the image with the weights of a preset."""
+    options, place = preset.preset_options, join(path, "presetOptions")
+    if preset.access_mode == "private" and not options.image:
+        what = "When AccessMode is private, an image must be provided in PresetOptions"
+        fix = "add presetOptions: {image: REFERENCE}, or remove accessMode"
+        findings.error(join(path, "accessMode"), what, fix)
+    sources.check_image(options.image, join(place, "image"), "preset", findings)
+    sources.check_pull_secrets(options.image_pull_secrets, options.image, join(place, "imagePullSecrets"), findings)
+    if options.image and workspace.pipeline.model.repository:
+        what = "cannot be combined with presetOptions.image: both name the weights"
+        findings.error("pipeline.model.repository", what, "remove one of them")
+    tuned = workspace.tuning.preset.preset_options.image if workspace.tuning else options.image
+    if options.image and options.image != tuned:
+        what = "is not the image of the tuned model, on which the adapter is served"
+        findings.error(join(place, "image"), what, "write it in tuning.preset.presetOptions.image")
+
+
+def has_own_weights(workspace: Workspace) -> bool:
+    """Return True if the weights of the model are not those of its repository on the hub."""
+    repository = workspace.pipeline.model.repository
+    is_own = locations.has_own_weights(repository) or locations.is_folder(repository)
+    return is_own or bool(workspace.preset and workspace.preset.preset_options.image)

@@ -153,15 +153,7 @@ def _served(workspace: Workspace, inference: Inference, findings: Findings) -> M
 
 def _preset(workspace: Workspace, preset: Preset, path: str, findings: Findings) -> Model | None:
     options, place = preset.preset_options, join(path, "presetOptions")
-    if preset.access_mode == "private" or options.image:
-        where = join(place, "image") if options.image else join(path, "accessMode")
-        what = "loading weights from an image is not supported (deprecated in KAITO)"
-        fix = "remove accessMode and image: weights come from the model hub or the mirror in HF_ENDPOINT; or copy "
-        findings.error(
-            where, what, f"{fix}them to the models volume and use --set model.repository=/mnt/models/FOLDER"
-        )
-    if options.image_pull_secrets:
-        findings.error(join(place, "imagePullSecrets"), "preset images are not pulled", "remove it")
+    preset_rules.check_image(workspace, preset, path, findings)
     secret = join(place, "modelAccessSecret")
     if options.model_access_secret and workspace.api_version == V1ALPHA1 and workspace.kind == "Workspace":
         findings.error(secret, "is not a field of kaito.sh/v1alpha1", "write apiVersion: kaito.sh/v1beta1")
@@ -177,7 +169,7 @@ def _preset(workspace: Workspace, preset: Preset, path: str, findings: Findings)
         what = f"Model {base.name} is deprecated and no longer supported"
         findings.error(join(path, "name"), what, "argotune presets ls lists the others")
         return None
-    if base.gated and not options.model_access_secret:
+    if base.gated and not options.model_access_secret and not preset_rules.has_own_weights(workspace):
         what = (
             "This preset requires authentication and needs a modelAccessSecret with HF_TOKEN key under presetOptions"
         )

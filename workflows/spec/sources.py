@@ -169,6 +169,17 @@ def _lower_case(image: str, parsed: reference.Reference) -> str:
     return f"write {lowered} for an image of Docker Hub, or the host of the registry"
 
 
+def check_pull_secrets(secrets: Sequence[str], image: str, path: str, findings: Findings) -> None:
+    """Report Secrets without an image, more than one, and invalid names."""
+    if secrets and not image:
+        findings.error(path, "is only for images", "remove it")
+    elif len(secrets) > 1:
+        fix = "put the credentials of all registries into one dockerconfigjson Secret"
+        findings.error(path, "only one Secret is supported", fix)
+    for index, secret in enumerate(secrets):
+        check_name(secret, join(path, index), findings)
+
+
 def check_volume(volume: dict[str, Any] | None, path: str, findings: Findings) -> None:
     """Report errors of a Kubernetes VolumeSource."""
     if volume is None:

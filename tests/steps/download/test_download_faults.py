@@ -22,8 +22,8 @@ from object_stores import SERVERS
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
 
+from steps.data import fetch, transfer
 from steps.data.locations import http_file, object_store
-from steps.download import fetch, transfer
 from steps.download.settings import Settings
 from steps.download.step import download
 from steps.oci import registry, registry_client

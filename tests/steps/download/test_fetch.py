@@ -16,9 +16,9 @@ from certificates import write_certificate
 from parquet_server import Fault, ParquetServer
 from scripted_server import ScriptedServer, response
 
+from steps.data import transfer
+from steps.data.fetch import delete_downloads, fetch_all
 from steps.data.locations import http_file
-from steps.download import transfer
-from steps.download.fetch import delete_downloads, fetch_all
 from steps.runtime import hosts, unpacked_size
 from steps.runtime.errors import BadInput, StepError
 

@@ -12,7 +12,7 @@ from dataset_hub import DatasetHub
 from object_stores import SlowProxy
 from slow_downloads import kill_mid_transfer
 
-from steps.download.fetch import fetch_all
+from steps.data.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
 from steps.preflight import data_checks

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from steps.data import fetch
 from steps.data.locations.http_file import HttpFile
-from steps.download import fetch
-from steps.download.transfer import Target
+from steps.data.transfer import Target
 from steps.runtime.errors import BadInput
 from workflows.spec import urls as url_rules
 from workflows.spec.findings import Findings

@@ -12,9 +12,9 @@ import pytest
 from object_stores import AZURITE_KEY, SERVERS, ObjectStore, SlowProxy
 from slow_downloads import kill_mid_transfer
 
+from steps.data import transfer
+from steps.data.fetch import fetch_all
 from steps.data.locations import object_reader, object_store
-from steps.download import transfer
-from steps.download.fetch import fetch_all
 from steps.download.settings import Settings
 from steps.download.step import download
 from steps.preflight import data_checks

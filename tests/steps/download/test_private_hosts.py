@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from steps.download.fetch import fetch_all
+from steps.data.fetch import fetch_all
 from steps.runtime import addresses
 from steps.runtime.errors import BadInput
 

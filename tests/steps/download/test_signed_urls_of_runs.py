@@ -11,7 +11,7 @@ from typing import Any
 import trainable_model
 from parquet_server import ParquetServer
 
-from steps.download.fetch import fetch_all
+from steps.data.fetch import fetch_all
 
 SIGNATURE = "s3cr3t%2Fvalue"
 WORKSPACE = """\

@@ -9,8 +9,8 @@ from object_stores import SlowProxy
 from parquet_server import ParquetServer
 from slow_downloads import kill_mid_transfer
 
-from steps.download import transfer
-from steps.download.fetch import fetch_all
+from steps.data import transfer
+from steps.data.fetch import fetch_all
 from steps.runtime import hosts, speed
 from steps.runtime.errors import StepError, TransientError
 from steps.runtime.retry import RetryPolicy

@@ -25,7 +25,7 @@ FETCH = "import sys; from steps.models.model import fetch_model; print(fetch_mod
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv(weights_image.CONFIG_VARIABLE, raising=False)
+    monkeypatch.delenv(locations.CONFIG_VARIABLE, raising=False)
     return tmp_path / "home"
 
 
@@ -154,7 +154,7 @@ def test_the_credentials_are_those_of_the_model(
     secret = docker_config.rename(tmp_path / "secret")
     with pytest.raises(BadInput, match=r"(?i)denie|unauthorized|credentials|log in"):
         fetch_model(model=f"oci://{name}")
-    monkeypatch.setenv(weights_image.CONFIG_VARIABLE, str(secret))
+    monkeypatch.setenv(locations.CONFIG_VARIABLE, str(secret))
     assert own_weights.resolve(f"oci://{name}") == fetch_model(model=f"oci://{name}").revision
 
 

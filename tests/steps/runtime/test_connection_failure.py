@@ -11,9 +11,9 @@ import yaml
 from fault_table import Row
 from scripted_server import ScriptedServer, response
 
+from steps.data import fetch
 from steps.data.locations import hub
 from steps.data.locations.location import HubLocation
-from steps.download import fetch
 from steps.kubernetes import client
 from steps.models import model_hub
 from steps.oci import reference, registry

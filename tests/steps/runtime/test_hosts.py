@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from steps.download.fetch import fetch_all
+from steps.data.fetch import fetch_all
 from steps.runtime import hosts
 
 

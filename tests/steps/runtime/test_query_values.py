@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import ScriptedServer, response
 
+from steps.data import fetch
 from steps.data.locations.location import InvalidLocation, parse
-from steps.download import fetch
 from steps.preflight import data_checks
 from steps.runtime import termination
 from steps.runtime.errors import StepError

@@ -59,8 +59,8 @@ def test_invalid_files_are_reported_together_with_the_valid_ones(capsys, tmp_pat
     assert cli.main(["validate", BROKEN, SERVING, missing]) == 2
     shown = capsys.readouterr()
     assert shown.out.splitlines() == [f"{SERVING}: valid (workspace-phi-4, phi-4, served)"]
-    assert shown.err.count("error: ") == 3
-    assert f"error: {BROKEN}:15: tuning.preset.presetOptions.image" in shown.err
+    assert shown.err.count("error: ") == 2
+    assert f"error: {BROKEN}:17: tuning.config" in shown.err
     assert f"error: {missing}: cannot be read" in shown.err
 
 
@@ -84,7 +84,7 @@ def test_json(capsys):
     shown = capsys.readouterr()
     report = json.loads(shown.out)
     assert report["valid"] is False
-    assert [len(file["problems"]) for file in report["files"]] == [2, 0]
+    assert [len(file["problems"]) for file in report["files"]] == [1, 0]
     assert set(report["files"][0]["problems"][0]) == {"message", "path", "file", "line", "fix"}
     assert shown.err == ""
 
@@ -94,7 +94,7 @@ def test_standard_input():
     with open(BROKEN, "rb") as file:
         shown = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=60)
     assert shown.returncode == 2
-    assert "error: <stdin>:15: " in shown.stderr
+    assert "error: <stdin>:17: " in shown.stderr
     assert "Traceback" not in shown.stderr
 
 

@@ -129,19 +129,19 @@ BROKEN = {
         TUNING_PRESET,
         TUNING_PRESET + "    accessMode: private  # <--\n",
         "tuning.preset.accessMode",
-        "loading weights from an image is not supported",
+        "When AccessMode is private, an image must be provided in PresetOptions",
     ),
     "preset image": (
         TUNING_PRESET,
-        TUNING_PRESET + "    presetOptions:\n      image: a.example/b:1  # <--\n",
+        TUNING_PRESET + "    presetOptions:\n      image: a.example/B:1  # <--\n",
         "tuning.preset.presetOptions.image",
-        "loading weights from an image is not supported",
+        "Unable to parse preset image reference",
     ),
     "preset pull secrets": (
         TUNING_PRESET,
         TUNING_PRESET + "    presetOptions:\n      imagePullSecrets: [x]  # <--\n",
         "tuning.preset.presetOptions.imagePullSecrets",
-        "preset images are not pulled",
+        "is only for images",
     ),
     "secret name": (
         TUNING_PRESET,

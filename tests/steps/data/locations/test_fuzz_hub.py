@@ -14,9 +14,9 @@ from certificates import write_certificate
 from mutations import mutate_bytes, mutate_document
 from scripted_server import ScriptedServer, response
 
+from steps.data import fetch
 from steps.data.locations import hub
 from steps.data.locations.location import HubLocation
-from steps.download import fetch
 from steps.models import model_hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -21,7 +21,7 @@ from steps.data.locations.http_file import HttpFile
 from steps.data.locations.location import InvalidLocation, Location, parse
 from steps.data.locations.object_store import ObjectReaders
 from steps.data.locations.remote_file import RemoteFile
-from steps.download.transfer import RETRY, DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_path
+from steps.data.transfer import RETRY, DownloadedFile, ProgressMeter, Stopped, Target, Transfer, state_path
 from steps.runtime import hosts
 from steps.runtime.errors import BadInput, StepError, TransientError
 from steps.runtime.retry import Sleep, retry_call

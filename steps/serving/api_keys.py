@@ -74,10 +74,11 @@ def read_key_file(file: Path) -> str:
     return text
 
 
-def creation_fix(secret: str) -> str:
+def creation_fix(secret: str, namespace: str = "") -> str:
     """Return how to create the Secret, as the fix of an error."""
+    name = f"{secret} --namespace {namespace}" if namespace else secret
     return (
-        f'kubectl create secret generic {secret} --from-literal=NAME="$(openssl rand -hex 24)" (local runs: pass a '
+        f'kubectl create secret generic {name} --from-literal=NAME="$(openssl rand -hex 24)" (local runs: pass a '
         f"directory with a file for each key: --volume {secret}=DIRECTORY)"
     )
 

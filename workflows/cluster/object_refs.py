@@ -96,13 +96,15 @@ class ReferencedObjects:
         return registries
 
     def _secret_fix(self, name: str) -> str:
-        return f"run kubectl create secret docker-registry {name} --docker-server=REGISTRY --docker-username=USER ..."
+        create = f"run kubectl create secret docker-registry {name} --namespace {self.cluster.namespace}"
+        return f"{create} --docker-server=REGISTRY --docker-username=USER ..."
 
     def _check_access_secret(self, plan: Plan) -> None:
         name, path = plan.model.access_secret, "presetOptions.modelAccessSecret"
         secret = self._find("v1", "secrets", name, path) if name else None
         if secret is not None and not (secret.get("data") or {}).get("HF_TOKEN"):
-            fix = f"run kubectl create secret generic {name} --from-literal=HF_TOKEN=..."
+            namespace = f"--namespace {self.cluster.namespace}"
+            fix = f"run kubectl create secret generic {name} {namespace} --from-literal=HF_TOKEN=..."
             self._report(path, f"Secret {name} has no key HF_TOKEN", fix)
 
     def _check_api_keys(self, plan: Plan) -> None:
@@ -115,7 +117,7 @@ class ReferencedObjects:
         for key, problem in wrong.items():
             self._report(path, f"entry {key} of Secret {name} is not an API key: {problem}", "replace it")
         if not decoded:
-            self._report(path, f"Secret {name} has no entries", api_keys.creation_fix(name))
+            self._report(path, f"Secret {name} has no entries", api_keys.creation_fix(name, self.cluster.namespace))
 
     def _check_tracking_secret(self, plan: Plan) -> None:
         tracking, path = plan.tracking, "pipeline.tracking.secret"
@@ -124,7 +126,8 @@ class ReferencedObjects:
         secret = self._find("v1", "secrets", tracking.secret, path)
         keys = required_keys(tracking.report_to, addressed=bool(tracking.uri))
         if secret is not None and not any((secret.get("data") or {}).get(key) for key in keys):
-            fix = f"run kubectl create secret generic {tracking.secret} --from-literal={keys[0]}=..."
+            namespace = f"--namespace {self.cluster.namespace}"
+            fix = f"run kubectl create secret generic {tracking.secret} {namespace} --from-literal={keys[0]}=..."
             self._report(path, f"Secret {tracking.secret} has no key {' or '.join(keys)}", fix)
 
     def _check_storage(self, plan: Plan) -> None:

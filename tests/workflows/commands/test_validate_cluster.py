@@ -158,6 +158,7 @@ def test_invalid_objects_are_reported(cluster, validate, changed, message):
     [problem] = validate()["problems"]
     assert message in problem["message"]
     assert problem["fix"]
+    assert "kubectl create" not in problem["fix"] or "--namespace argotune " in problem["fix"]
     assert "password" not in json.dumps(problem)
 
 

@@ -3,7 +3,7 @@
 LeaderWorkerSet (https://lws.sigs.k8s.io) has one group for each server, and replaces a whole group if one of its pods
 restarts. Without it, a StatefulSet with a headless Service has the pods of one server. Neither ends an update that
 does not come up: deadline and rollback are those of ``service_update``. All pods have one template: each finds its
-rank and the leader in its environment (``steps.serving.node_group``).
+rank and the leader in its environment (``steps.serving.group_environment``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from steps.kubernetes.errors import Forbidden
 from steps.kubernetes.pod_policy import QUEUE_LABEL
 from steps.rollout.settings import Settings
 from steps.runtime.errors import BadInput
-from steps.serving import node_group
+from steps.serving import group_environment
 
 Document = dict[str, Any]
 GroupKind = str
@@ -70,13 +70,13 @@ def join_nodes(pod: Document, name: str, group: GroupKind) -> Document:
     joined = copy.deepcopy(pod)
     (server,) = joined["spec"]["containers"]
     server["env"] += [
-        _from_field(node_group.RANK_VARIABLE, f"metadata.labels['{RANK_LABELS[group]}']"),
+        _from_field(group_environment.RANK_VARIABLE, f"metadata.labels['{RANK_LABELS[group]}']"),
         # Otherwise vLLM chooses an address by the route to the internet.
         _from_field("VLLM_HOST_IP", "status.podIP"),
     ]
     if group == "statefulset":
         own = set_name(name, group)
-        server["env"].append({"name": node_group.LEADER_VARIABLES[0], "value": f"{own}-0.{own}"})
+        server["env"].append({"name": group_environment.LEADER_VARIABLES[0], "value": f"{own}-0.{own}"})
     return joined
 
 
@@ -188,7 +188,7 @@ def _headless_service(metadata: Document, select: Document) -> Document:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
             "selector": select,
-            "ports": [{"name": "group", "port": node_group.GROUP_PORT, "protocol": "TCP"}],
+            "ports": [{"name": "group", "port": group_environment.GROUP_PORT, "protocol": "TCP"}],
         },
     }
 

@@ -9,7 +9,6 @@ restarts. A follower has no HTTP server of vLLM; it answers the probes of its po
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -17,20 +16,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from steps.runtime.errors import BadInput
+from steps.runtime.retry import Backoff, RetryPolicy
+from steps.serving.group_environment import GROUP_PORT
 from steps.serving.group_link import GroupLink
 from steps.serving.group_probes import answer_probes
 
-RANK_VARIABLE = "ARGOTUNE_NODE_RANK"
-"""Environment variable of a node with its rank; 0 is the leader."""
-LEADER_VARIABLES = ("ARGOTUNE_LEADER", "LWS_LEADER_ADDRESS")
-"""Environment variables with the host name of the leader; the second is set by LeaderWorkerSet."""
-GROUP_PORT = 5002
-"""Port of the leader for the connections of the followers."""
 MASTER_PORT = 29501
 """Port of the leader for torch.distributed (vLLM's default)."""
 POLL_SECONDS = 0.1
-RETRY_SECONDS = 2.0
+JOINING = RetryPolicy(initial_seconds=0.5, max_seconds=5)
+"""Waits of a follower for its leader, which can start much later."""
 STOP_SECONDS = 20.0
 """Time for vLLM to end after SIGTERM; then it is killed."""
 LOST = 1
@@ -57,20 +52,6 @@ class Member:
 
 class NodeLost(Exception):
     """Another node of the group is lost."""
-
-
-def rank_and_leader() -> tuple[int, str]:
-    """Return rank and leader of this node, from its environment.
-
-    Raises:
-        BadInput: They are not set.
-    """
-    rank = os.environ.get(RANK_VARIABLE, "")
-    leader = next((value for name in LEADER_VARIABLES if (value := os.environ.get(name))), "")
-    if not rank.isdecimal() or not leader:
-        message = f"a server on several nodes requires {RANK_VARIABLE} and {LEADER_VARIABLES[0]}"
-        raise BadInput(message, "start it by the rollout, which sets them")
-    return int(rank), leader
 
 
 def run(member: Member, command: Sequence[str], environment: dict[str, str]) -> int:
@@ -171,7 +152,7 @@ def _admit(member: Member, link: GroupLink, message: dict[str, object], joined: 
 
 def _join(member: Member, stop: _StopSignal) -> GroupLink:
     """Return the link to the leader, once all nodes are there."""
-    reported = ""
+    reported, backoff = "", Backoff(JOINING, sleep=member.sleep)
     while True:
         stop.check()
         try:
@@ -186,7 +167,7 @@ def _join(member: Member, stop: _StopSignal) -> GroupLink:
         if reason != reported:
             reported = reason
             print(f"node {member.rank}: waiting for the leader {member.leader}: {reason}", flush=True)
-        member.sleep(RETRY_SECONDS)
+        backoff.pause()
 
 
 def _wait_for_start(member: Member, link: GroupLink, stop: _StopSignal) -> str:

@@ -26,7 +26,7 @@ from steps.runtime import files
 from steps.runtime.entrypoint import parse
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.options import Options
-from steps.serving import api_keys, desired_adapters, group_flags, node_group, server_command
+from steps.serving import api_keys, desired_adapters, group_environment, group_flags, node_group, server_command
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.desired_adapters import DesiredAdapter
 from steps.serving.node_group import Member
@@ -117,7 +117,7 @@ def _member(settings: Settings, desired: list[DesiredAdapter], arguments: Mappin
     """
     if settings.runtime != "vllm":
         raise BadInput(f"runtime {settings.runtime} serves on one node only", "use runtime vllm")
-    rank, leader = node_group.rank_and_leader()
+    rank, leader = group_environment.rank_and_leader()
     # What must be equal on all nodes; paths of chat templates are.
     common = [settings.model, settings.revision, sorted(arguments.items()), desired_adapters.serialize(desired)]
     digest = files.sha256_text(json.dumps(common))

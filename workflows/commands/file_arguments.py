@@ -19,7 +19,7 @@ def add_files(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
     """
     count = "*" if optional else "+"
     parser.add_argument(DESTINATION, metavar="FILE", nargs=count, action=_AddFiles, help=HELP)
-    text = "The same as FILE, as for kubectl; can be repeated, or list files with commas"
+    text = "Workspace file or directory, as for kubectl; can be repeated"
     parser.add_argument("-f", "--filename", dest=DESTINATION, metavar="FILE", action=_AddFiles, help=text)
     parser.set_defaults(files=[], file="")
 

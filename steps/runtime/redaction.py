@@ -60,10 +60,12 @@ def _redact(value: Any, redact_text: Callable[[str], str], *, hide: bool, key: s
     if isinstance(value, dict):
         # {"name": "HF_TOKEN", "value": "..."}, as environment variables are written
         names_secret = _is_secret(str(value.get("name", "")))
-        return {
-            name: _redact(inner, redact_text, hide=_hides(str(name), hide, names_secret), key=str(name))
-            for name, inner in value.items()
-        }
+        redacted = {}
+        for name, inner in value.items():
+            hides = _hides(str(name), hide, names_secret)
+            # {"value": ..., "origin": ...}, as settings of a plan are written, has the key of the setting.
+            redacted[name] = _redact(inner, redact_text, hide=hides, key=key if name == "value" else str(name))
+        return redacted
     if isinstance(value, list):
         return [_redact(inner, redact_text, hide=hide, key=key) for inner in value]
     if hide and not _is_empty(value) and not _is_count(key, value):

@@ -120,6 +120,7 @@ def test_values_that_are_not_secret_are_shown() -> None:
         "max_new_tokens": 64,
         "max-num-batched-tokens": "2048",
         "tokens_per_second": 203.4,
+        "maxNewTokens": {"value": 64, "origin": "workspace.yaml:9"},
         "tokenizer": "tokenizer.json",
         "gradient_checkpointing": False,
         "use_auth_token": None,

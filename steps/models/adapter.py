@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steps.oci.adapter_files import ADAPTER_FILES, CONFIG, WEIGHTS
 from steps.runtime import files
+from steps.runtime.adapter_files import ADAPTER_FILES, CONFIG, WEIGHTS
 from steps.runtime.json_text import parse_json
 
 __all__ = ["ADAPTER_FILES", "CONFIG", "WEIGHTS", "adapter_digest", "base_revision"]

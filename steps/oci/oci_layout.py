@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from steps.oci.adapter_files import ADAPTER_FILES
 from steps.oci.reference import is_digest, normalize_digest
 from steps.runtime import files
+from steps.runtime.adapter_files import ADAPTER_FILES
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.json_text import parse_json
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from steps.oci import oci_layout, registry_errors
-from steps.oci.adapter_files import ADAPTER_FILES
 from steps.oci.image_data import unpack_data
 from steps.oci.oci_layout import Blob, Image, Referrer
 from steps.oci.reference import Reference, is_digest, normalize_digest
 from steps.oci.registry_client import MANIFEST_TYPES, RegistryClient
 from steps.runtime import files, progress
+from steps.runtime.adapter_files import ADAPTER_FILES
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.json_text import parse_json
 from steps.runtime.retry import Sleep

@@ -28,6 +28,7 @@ STEPS = Path(__file__).parents[1]
 MIDDLEWARE = "steps.serving.middleware.ServingMiddleware"
 MIDDLEWARE_FILES = (
     *("__init__.py", "runtime/__init__.py", "runtime/files.py", "runtime/json_text.py", "runtime/imports.py"),
+    "runtime/adapter_files.py",
     *("models/__init__.py", "models/adapter.py", "models/adapter_compat.py", "models/adapter_weights.py"),
     *("serving/__init__.py", "serving/middleware.py", "serving/allowlist.py", "serving/asgi.py"),
     *("serving/chat_middleware.py", "serving/adapter_reloader.py", "serving/adapter_fetch.py"),

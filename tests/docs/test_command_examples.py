@@ -87,6 +87,7 @@ def prepared(data_server: str, tmp_path_factory: pytest.TempPathFactory) -> Prep
     for file in ("workflow.yaml", "flows/nightly/workflow.yaml"):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "argo" / "smollm2_135m_qlora_parquet.yaml", folder / file)
+    (folder / "config.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {}\n")
     (folder / "rows").mkdir()
     shutil.copy(DATA / "oncall.parquet", folder / "rows")
     for completions in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions"):

@@ -92,7 +92,7 @@ def test_base_model_without_a_chat_template_gets_that_of_its_adapter(tmp_path: P
 
 def test_presets_of_mistral_need_consolidated_weights() -> None:
     models = [model for model in presets.models() if model.vllm.get("load-format") == "mistral"]
-    assert len(models) == 8
+    assert len(models) == 7
     for model in models:
         assert server_command.needs_consolidated(VLLM, model.vllm)
         assert not server_command.needs_consolidated(TRANSFORMERS, model.vllm)

@@ -223,33 +223,31 @@ def test_labels_that_no_provider_sets_are_reported(read):
     assert any("pods stay pending unless a node pool of the cluster has apps=phi" in warning for warning in warnings)
 
 
+def test_a_web_page_as_weights_has_the_id_as_fix(tmp_path):
+    file = tmp_path / "workspace.yaml"
+    file.write_text(SERVE.replace("ANNOTATIONS", "{}").replace("FLAGS", "{}"))
+    with pytest.raises(InvalidInput) as caught:
+        load_with_manifests(str(file), ["model.repository=https://huggingface.co/Qwen/Qwen3-8B/"])
+    [problem] = caught.value.problems
+    assert (problem.path, problem.fix) == ("model.repository", "write the Hugging Face id: Qwen/Qwen3-8B")
+
+
 @pytest.mark.parametrize(
     ("location", "fix"),
     [
         ("hf://Qwen/Qwen3-8B", "write the Hugging Face id: Qwen/Qwen3-8B"),
         ("https://huggingface.co/Qwen/Qwen3-8B/", "write the Hugging Face id: Qwen/Qwen3-8B"),
-        ("s3://bucket/model", "copy the weights to the models volume"),
-        ("oci://registry.example.com/weights:1", "--set model.repository=/mnt/models/FOLDER"),
+        ("s3://bucket/model", "set pipeline: {model: {repository: s3://bucket/model}}"),
+        ("oci://registry.example.com/weights:1", "{model: {repository: oci://registry.example.com/weights:1}}"),
+        ("/mnt/models/phi", "set pipeline: {model: {repository: /mnt/models/phi}}"),
+        ("/tmp/phi", "copy the weights to the models volume"),
     ],
 )
-def test_locations_of_weights_are_rejected_with_the_nearest_way(tmp_path, location, fix):
-    file = tmp_path / "workspace.yaml"
-    file.write_text(SERVE.replace("ANNOTATIONS", "{}").replace("FLAGS", "{}"))
-    with pytest.raises(InvalidInput) as caught:
-        load_with_manifests(str(file), [f"model.repository={location}"])
-    [problem] = caught.value.problems
-    assert problem.path == "model.repository" and fix in problem.fix
-    file.write_text(file.read_text().replace("name: phi-4-mini-instruct", f'name: "{location}"'))
-    with pytest.raises(InvalidInput) as caught:
-        load_with_manifests(str(file))
-    assert any(
-        "Unsupported inference preset name" in item.message and fix in item.fix for item in caught.value.problems
-    )
-
-
-def test_a_directory_as_name_has_the_flag_as_fix(tmp_path):
+def test_a_location_as_name_has_the_field_as_fix(tmp_path, location, fix):
     file = tmp_path / "workspace.yaml"
     text = SERVE.replace("ANNOTATIONS", "{}").replace("FLAGS", "{}")
-    file.write_text(text.replace("name: phi-4-mini-instruct", "name: /mnt/models/phi"))
-    with pytest.raises(InvalidInput, match=r"--set model\.repository=/mnt/models/phi"):
+    file.write_text(text.replace("name: phi-4-mini-instruct", f'name: "{location}"'))
+    with pytest.raises(InvalidInput) as caught:
         load_with_manifests(str(file))
+    problems = caught.value.problems
+    assert any("Unsupported inference preset name" in item.message and fix in item.fix for item in problems)

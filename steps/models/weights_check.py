@@ -37,7 +37,7 @@ def check(folder: Path, model: str, facts: presets.Model | None, *, whole: bool)
         problems.append(found.cannot_tune)
     if facts and (differences := list(_differences(found, facts))):
         problems.append(f"not the model of preset {facts.name}: {', '.join(differences)}")
-        fix = "set preset.name to the preset of these weights, or derive one: argotune presets add LOCATION"
+        fix = "set preset.name to the preset of these weights; argotune presets add ORG/NAME derives one from the hub"
     if problems:
         raise BadInput(f"{model}: {'; '.join(problems)}", fix)
 

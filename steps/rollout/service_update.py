@@ -69,10 +69,13 @@ def deploy(rollout: Rollout, release: Release, current: Release | None) -> Relea
     """
     is_hot = bool(release.adapters) and not release.group  # followers of a group load adapters when they start
     if current and is_hot and current.pod_template_hash == release.pod_template_hash:
-        hot = dataclasses.replace(release, revision=current.revision, replicas=current.replicas)
+        hot = dataclasses.replace(release, revision=current.revision)
         if _is_running(rollout, current.revision) and _can_reach_pods(rollout, current.revision):
             try:
                 _hot_load(rollout, hot, current)
+                if hot.replicas != current.replicas and not rollout.scaled:
+                    print(f"scaling {rollout.deployment} to {hot.replicas} servers", flush=True)
+                    _wait_until_complete(rollout, hot)
                 return hot
             except StepError as error:
                 print(f"hot load failed ({error.message}); starting a rolling update", flush=True)
@@ -219,6 +222,12 @@ def _rolling_update(rollout: Rollout, release: Release) -> None:
     _apply(rollout, release)
     name = service_workload.name(rollout.name, rollout.track, release.group)
     print(f"rolling update of {name} to revision {release.revision}", flush=True)
+    _wait_until_complete(rollout, release)
+
+
+def _wait_until_complete(rollout: Rollout, release: Release) -> None:
+    """Wait until all servers of a release are ready; see ``deploy`` for the errors."""
+    name = service_workload.name(rollout.name, rollout.track, release.group)
     reported = ""
     while True:
         live = _live(rollout, release)

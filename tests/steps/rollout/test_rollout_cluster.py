@@ -107,6 +107,27 @@ def test_hot_load_and_rolling_update(
     assert '"max-lora-rank": 64' in flags[flags.index("--server-arguments") + 1]
 
 
+def test_other_replicas_scale_the_running_servers(
+    cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
+) -> None:
+    run(settings())
+    started = set(servers.pods)
+    for name, replicas in (("one", 3), ("two", 4)):
+        assert run(settings(name, replicas=replicas)).answer == f"I am {version(images, name)}."
+        assert len(servers.pods) == replicas and started <= set(servers.pods)
+        assert all(list(one.server.adapters) == [version(images, name)] for one in servers.pods.values())
+        current = releases().current
+        assert current and current.replicas == replicas
+    run(settings("two", replicas=1))
+    assert len(servers.pods) == 1
+    servers.trouble = waiting("ImagePullBackOff", "not found")
+    with pytest.raises(StepError, match=r"cannot pull image .*: not found"):
+        run(settings("one", replicas=2))
+    servers.trouble = None
+    current = releases().current
+    assert current and current.replicas == 1 and current.adapters[0].version == version(images, "two")
+
+
 def test_an_adapter_that_does_not_answer_leaves_the_old_one_live(
     cluster: KubernetesServer, servers: Servers, settings: Callable[..., Settings], images: dict[str, str]
 ) -> None:

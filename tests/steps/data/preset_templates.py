@@ -93,7 +93,7 @@ class Template:
     strip: bool = False
     """White space around contents is removed."""
     lstrip: str = ""
-    """Characters removed from the start of answers."""
+    """Characters removed from the start of answers; with ``opening_of_last``, of those with the opening."""
     last_end: str = ""
     """End token of the last message, if it is another one."""
     has_system: bool = True
@@ -107,8 +107,9 @@ class Template:
 
     def answer(self, content: str, *, last: bool, opened: bool) -> str:
         """Return the learned text of an answer."""
-        content = content.strip() if self.strip else content.lstrip(self.lstrip) if self.lstrip else content
-        opening = self.opening if opened or not self.opening_of_last else ""
+        opens = opened or not self.opening_of_last
+        opening = self.opening if opens else ""
+        content = content.strip() if self.strip else content.lstrip(self.lstrip) if self.lstrip and opens else content
         return opening + content + (self.last_end if last and self.last_end else self.end)
 
 

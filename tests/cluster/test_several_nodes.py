@@ -40,7 +40,8 @@ def job_sets(unlimited: Cluster) -> Iterator[JobSetController | None]:
     crd = json.dumps(job_set_crd())
     # Client-side apply would store the schema in an annotation, which is limited to 256 KiB.
     unlimited.kubectl("apply", "--server-side", "--filename", "-", stdin=crd)
-    for met in ("jsonpath={.status.conditions}", "condition=Established"):  # kubectl fails while there are no conditions
+    # kubectl fails if it waits for a condition while there are none.
+    for met in ("jsonpath={.status.conditions}", "condition=Established"):
         unlimited.kubectl("wait", f"crd/{JOB_SETS.qualified}", f"--for={met}", "--timeout=60s")
     controller = JobSetController(kubernetes_client.connect(), unlimited.namespace)
     with controller.running():

@@ -144,7 +144,7 @@ FILES = (
     ("a layer or body that unpacks to too much", "rejected", {
         "oci/test_image_data": ["test_a_layer_that_unpacks_to_too_much_is_rejected"],
         "oci/test_registry_auth": ["test_bodies_are_not_unpacked", "test_a_token_response_is_limited"],
-        "download/test_fetch": ["test_an_encoded_body_that_unpacks_to_too_much_is_rejected"],
+        "data/test_fetch": ["test_an_encoded_body_that_unpacks_to_too_much_is_rejected"],
     }),
     ("a URL, image, redirect or DNS name of a metadata service", "nothing is sent to it", {
         "download/test_private_hosts": ["test_metadata_services_are_rejected_even_if_private_hosts_are_allowed",

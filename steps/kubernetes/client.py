@@ -277,6 +277,7 @@ class KubernetesClient:
 
 
 PODS = Kind("v1", "pods")
+SERVICES = Kind("v1", "services")
 EVENTS = Kind("v1", "events")
 CONFIG_MAPS = Kind("v1", "configmaps")
 NODES = Kind("v1", "nodes", cluster_wide=True)

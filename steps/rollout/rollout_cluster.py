@@ -29,6 +29,7 @@ from steps.rollout import (
     service_manifests,
     service_release,
     service_update,
+    service_workload,
 )
 from steps.rollout.pod_diagnosis import ImageVolumeFailed
 from steps.rollout.service_group import GroupKind
@@ -189,7 +190,7 @@ def _apply_supporting_objects(
         percent = known.percent if known.canary else 0
         cluster.apply(ROUTES, service_manifests.route(settings.name, settings.gateway, percent))
     for plural in set(known.objects) - set(optional):
-        service_update.delete_if_present(cluster, OPTIONAL[plural], settings.name)
+        service_workload.delete_if_present(cluster, OPTIONAL[plural], settings.name)
     return optional
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from steps.kubernetes.client import Kind, KubernetesClient
+from steps.kubernetes.client import SERVICES, Kind, KubernetesClient
 from steps.kubernetes.errors import Forbidden
 from steps.kubernetes.pod_policy import QUEUE_LABEL
 from steps.rollout.settings import Settings
@@ -101,22 +101,19 @@ def objects(
     labels = template["metadata"]["labels"]
     select = {key: labels[key] for key in metadata["labels"]}
     return [
-        (_SERVICES, _headless_service(own, select)),
+        (SERVICES, _headless_service(own, select)),
         (STATEFUL_SETS, _build_stateful_set(own, template, select, nodes)),
     ]
 
 
 def kinds(group: GroupKind) -> list[Kind]:
     """Return the kinds of ``objects``, the one with the pods last."""
-    return [LEADER_WORKER_SETS] if group == "leaderworkerset" else [_SERVICES, STATEFUL_SETS]
+    return [LEADER_WORKER_SETS] if group == "leaderworkerset" else [SERVICES, STATEFUL_SETS]
 
 
 def leader_selector(group: GroupKind) -> dict[str, str]:
     """Return the labels of the pod that answers requests, in addition to those of the service."""
     return {RANK_LABELS[group]: "0"} if group else {}
-
-
-_SERVICES = Kind("v1", "services")
 
 
 def _is_allowed(cluster: KubernetesClient) -> bool:

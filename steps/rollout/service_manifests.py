@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from steps.kubernetes.client import Kind
+from steps.kubernetes.client import SERVICES, Kind
 from steps.rollout import adapter_sources, service_group
 from steps.rollout.service_pod import has_metrics, user_port
 from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release
@@ -29,7 +29,6 @@ WAITING = 10
 """Waiting requests per server above which a server is added (KAITO's threshold)."""
 
 DEPLOYMENTS = Kind("apps/v1", "deployments")
-SERVICES = Kind("v1", "services")
 BUDGETS = Kind("policy/v1", "poddisruptionbudgets")
 POLICIES = Kind("networking.k8s.io/v1", "networkpolicies")
 AUTOSCALERS = Kind("autoscaling/v2", "horizontalpodautoscalers")

@@ -16,7 +16,6 @@ from typing import Any
 
 from steps.kubernetes import port_forward
 from steps.kubernetes.client import CONFIG_MAPS, PODS, KubernetesClient
-from steps.kubernetes.errors import KindNotInstalled
 from steps.rollout import pod_diagnosis, service_manifests, service_workload
 from steps.rollout.service_manifests import REVISION, TRACK_LABEL
 from steps.rollout.service_release import SERVICE_LABEL, STABLE, Release
@@ -141,14 +140,6 @@ def pod_address(pod: Document, port: int = PORT) -> str:
     """Return the URL of a pod within the cluster."""
     ip = pod["status"]["podIP"]
     return f"http://[{ip}]:{port}" if ":" in ip else f"http://{ip}:{port}"
-
-
-def delete_if_present(cluster: KubernetesClient, kind: Any, name: str) -> None:
-    """Delete an object; its kind may be unknown to the cluster."""
-    try:
-        cluster.delete(kind, name)
-    except KindNotInstalled:
-        return
 
 
 def _is_running(rollout: Rollout, revision: str) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from steps.kubernetes.client import PODS, KubernetesClient
+from steps.kubernetes.client import PODS, SERVICES, Kind, KubernetesClient
 from steps.kubernetes.errors import KindNotInstalled
 from steps.rollout import service_group, service_manifests
-from steps.rollout.service_manifests import DEPLOYMENTS, REVISION, SERVICES
+from steps.rollout.service_manifests import DEPLOYMENTS, REVISION
 from steps.rollout.service_release import SERVICE_LABEL, Release
 
 Document = dict[str, Any]
@@ -33,10 +33,15 @@ def read(cluster: KubernetesClient, service: str, track: str, group: str = "") -
 def delete(cluster: KubernetesClient, service: str, track: str, group: str = "") -> None:
     """Delete the object, and those that only it needs; its kind may be unknown to the cluster."""
     for kind in reversed(service_group.kinds(group) if group else [DEPLOYMENTS]):
-        try:
-            cluster.delete(kind, name(service, track, group))
-        except KindNotInstalled:
-            continue
+        delete_if_present(cluster, kind, name(service, track, group))
+
+
+def delete_if_present(cluster: KubernetesClient, kind: Kind, name: str) -> None:
+    """Delete an object; its kind may be unknown to the cluster."""
+    try:
+        cluster.delete(kind, name)
+    except KindNotInstalled:
+        return
 
 
 def replace_pods(cluster: KubernetesClient, service: str, release: Release) -> None:

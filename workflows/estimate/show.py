@@ -27,7 +27,7 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
     time, usable = estimate.time, estimate.usable
     return {
         "instanceType": estimate.sku.name if estimate.sku else None,
-        "usableGiB": _round(usable),
+        "usableGiB": rounded(usable),
         "smallestInstanceType": estimate.smallest.name if estimate.smallest else None,
         "tuning": _part(estimate.tuning, estimate.tuning_fits),
         "serving": _part(estimate.serving, estimate.serving_fits)
@@ -40,23 +40,23 @@ def as_dict(estimate: Estimate) -> dict[str, Any]:
         "maxUsdPerHour": estimate.max_cost(1),
         "pricesRead": estimate.prices.read.isoformat(),
         "trials": estimate.trials,
-        "tokensPerSecond": _round(time.tokens_per_second if time else None),
-        "nodeSpeedup": _round(time.speedup if time else None),
-        "startHours": _round(time.start_hours if time else None),
-        "hoursPerThousandRows": _round(time.hours_per_thousand_rows if time else None),
-        "usdPerThousandRows": _round(estimate.cost(time.hours_per_thousand_rows) if time else None),
-        "hours": _round(time.total_hours if time else None),
-        "usd": _round(estimate.cost(time.total_hours) if time else None),
-        "budgetHours": _round(estimate.budget_hours or None),
-        "budgetUsd": _round(estimate.max_cost(estimate.budget_hours or None)),
+        "tokensPerSecond": rounded(time.tokens_per_second if time else None),
+        "nodeSpeedup": rounded(time.speedup if time else None),
+        "startHours": rounded(time.start_hours if time else None),
+        "hoursPerThousandRows": rounded(time.hours_per_thousand_rows if time else None),
+        "usdPerThousandRows": rounded(estimate.cost(time.hours_per_thousand_rows) if time else None),
+        "hours": rounded(time.total_hours if time else None),
+        "usd": rounded(estimate.cost(time.total_hours) if time else None),
+        "budgetHours": rounded(estimate.budget_hours or None),
+        "budgetUsd": rounded(estimate.max_cost(estimate.budget_hours or None)),
     }
 
 
 def _part(needed: Any, fits: bool | None) -> dict[str, Any] | None:
     if needed is None:
         return None
-    parts = {name: _round(size) for name, size in needed.components().items()}
-    return {**parts, "total": _round(needed.total), "fits": fits}
+    parts = {name: rounded(size) for name, size in needed.components().items()}
+    return {**parts, "total": rounded(needed.total), "fits": fits}
 
 
 def _tuning(estimate: Estimate) -> Iterator[Row]:
@@ -170,5 +170,6 @@ def _usd(cost: float | None) -> str:
     return "" if cost is None else f", {cost:.2f} USD"
 
 
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+def rounded(value: float | None) -> float | None:
+    """Round to four significant digits: the hours of a run of a second are not 0."""
+    return None if value is None else float(f"{value:.4g}")

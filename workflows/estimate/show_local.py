@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workflows.estimate.measured_speed import LocalTime, MeasuredSpeed
+from workflows.estimate.show import rounded
 
 Row = tuple[str, str, str]
 MIN_GAIN = 1.1
@@ -32,8 +33,8 @@ def as_dict(time: LocalTime) -> dict[str, Any]:
             for each in speed.speeds
         ],
         "rows": time.rows,
-        "hoursPerThousandRows": round(time.hours_per_thousand_rows, 4),
-        "hours": None if time.training_hours is None else round(time.training_hours, 4),
+        "hoursPerThousandRows": rounded(time.hours_per_thousand_rows),
+        "hours": rounded(time.training_hours),
         "upperBound": time.is_upper_bound,
     }
 
@@ -62,4 +63,7 @@ def _hours(time: LocalTime) -> Iterator[Row]:
 
 
 def _duration(hours: float) -> tuple[str, str]:
-    return (f"{hours:,.2f}", "hours") if hours >= 1 else (f"{60 * hours:.1f}", "minutes")
+    if hours >= 1:
+        return f"{hours:,.2f}", "hours"
+    minutes = 60 * hours
+    return (f"{minutes:.1f}", "minutes") if minutes >= 1 else (f"{60 * minutes:.1f}", "seconds")

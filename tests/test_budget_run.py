@@ -42,5 +42,5 @@ def test_a_run_ends_at_its_budget_and_resumes_with_a_larger_one(tmp_path: Path) 
     gpu = report["gpu"]
     assert (gpu["gpus"], gpu["usd"], gpu["budget_hours"]) == (0, 0, 1)
     assert gpu["loading"] > 0 and gpu["training"] > 0
-    assert gpu["minutes"] == pytest.approx(gpu["training"] + gpu["loading"], abs=0.011)  # each is rounded
+    assert gpu["minutes"] == pytest.approx(gpu["training"] + gpu["loading"], abs=0.0011)  # each is rounded
     assert float(outputs["train-seconds"]) > 0 and float(outputs["load-seconds"]) > 0

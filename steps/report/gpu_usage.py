@@ -98,8 +98,8 @@ class GpuUsage:
         usd = self.usd()
         return {
             "gpus": self.nodes.gpus,
-            "minutes": round(self.minutes(), 2),
-            **{cause: round(self.minutes(cause), 2) for cause in CAUSES},
+            "minutes": round(self.minutes(), 4),
+            **{cause: round(self.minutes(cause), 4) for cause in CAUSES},
             "usd": None if usd is None else round(usd, 4),
         }
 

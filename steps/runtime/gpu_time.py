@@ -112,7 +112,7 @@ class GpuTimer:
 
     def step_seconds(self, cause: str) -> float:
         """Return the seconds of a cause in this attempt and earlier ones of the same execution."""
-        return round(sum_seconds(self._earlier, cause) + self.seconds.get(cause, 0.0), 1)
+        return round(sum_seconds(self._earlier, cause) + self.seconds.get(cause, 0.0), 3)
 
     def switch(self, cause: str) -> None:
         """Count the time from now on for another cause."""
@@ -122,7 +122,7 @@ class GpuTimer:
     def save(self) -> None:
         """Write the record; a step does not fail because that is impossible."""
         with self._lock, suppress(OSError):
-            seconds = {cause: round(value, 1) for cause, value in self.seconds.items()}
+            seconds = {cause: round(value, 3) for cause, value in self.seconds.items()}
             started = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="milliseconds")
             record: dict[str, Any] = {"step": self._step, "candidate": self._candidate, "execution": self._execution}
             files.write_json(self._file, record | {"started": started, "seconds": seconds})

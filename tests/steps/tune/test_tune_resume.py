@@ -1,9 +1,11 @@
 """A killed training resumes from its last complete checkpoint; finished work is reused."""
 
+import functools
 import json
 import math
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tuning import STEPS, losses, quick, settings, start, wait_for_step
 from steps.models import compute_dtype
 from steps.models.adapter import adapter_digest
 from steps.models.layer_probe import Measurement, Seconds
+from steps.runtime import gpu_time
 from steps.runtime.errors import TimeLimit
 from steps.tune import checkpoints
 from steps.tune.step import outputs_intact
@@ -135,18 +138,23 @@ def test_finished_work_is_reused(undisturbed: Path, tiny: Path) -> None:
     assert (undisturbed / "adapter" / "adapter_model.safetensors").stat().st_ino == before.st_ino
 
 
-def test_a_used_budget_saves_and_stops(undisturbed: Path, tiny: Path, work: Path) -> None:
-    with pytest.raises(TimeLimit, match=r"budget of 0.0001 hours .* is used up: step \d+ of 54 is saved"):
-        quick(work, tiny, max_steps=-1, budget_hours=0.0001)
+def test_a_used_budget_saves_and_stops(
+    undisturbed: Path, tiny: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The budget is used up at the first line of the curve, however fast the machine trains.
+    timer = functools.partial(gpu_time.GpuTimer, clock=lambda: time.time() + (3600 if curve(work) else 0))
+    monkeypatch.setattr(gpu_time, "GpuTimer", timer)
+    with pytest.raises(TimeLimit, match=r"budget of 1 hours .* is used up: step \d+ of 54 is saved"):
+        quick(work, tiny, max_steps=-1, budget_hours=1)
     steps = len(curve(work))
     assert 1 <= steps < STEPS
     assert (work / "checkpoints" / f"checkpoint-{steps}" / checkpoints.MARKER).is_file()
     with pytest.raises(TimeLimit, match="tune did not start"):
-        quick(work, tiny, max_steps=-1, budget_hours=0.0001)
-    result = quick(work, tiny, max_steps=-1, budget_hours=1)
+        quick(work, tiny, max_steps=-1, budget_hours=1)
+    result = quick(work, tiny, max_steps=-1, budget_hours=9)
     assert losses(work) == pytest.approx(losses(undisturbed), abs=1e-3)
     assert result.load_seconds > 0
-    assert result.train_seconds > 0
+    assert result.train_seconds > 3600
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

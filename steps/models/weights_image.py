@@ -12,6 +12,7 @@ from steps.oci import image_data, oci_layout, registry
 from steps.oci.image_data import Selection
 from steps.oci.oci_layout import Blob, Image
 from steps.oci.reference import Reference
+from steps.runtime import files
 from steps.runtime.errors import BadInput
 from steps.runtime.retry import Sleep
 
@@ -81,8 +82,7 @@ def _safe_path(layer: Blob) -> PurePosixPath:
         BadInput: it leads out of the directory, or no file can have it.
     """
     path = PurePosixPath(layer.title)
-    is_unsafe = path.is_absolute() or ".." in path.parts or len(path.parts) > image_data.MAX_DEPTH
-    if is_unsafe or "\0" in layer.title or any(len(os.fsencode(part)) > 255 for part in path.parts):
+    if len(path.parts) > image_data.MAX_DEPTH or not files.is_safe_path(path):
         raise BadInput(f"the file {layer.title[:200]!r} cannot be written", "push the files by their names")
     return path
 

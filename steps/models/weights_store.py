@@ -127,5 +127,4 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _is_safe(name: str) -> bool:
     path = PurePosixPath(name)
-    is_plain = name == path.as_posix() and not path.is_absolute() and ".." not in path.parts
-    return is_plain and "\0" not in name and all(len(os.fsencode(part)) <= 255 for part in path.parts)
+    return name == path.as_posix() and files.is_safe_path(path)

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fnmatch
 import gzip
-import os
 import shutil
 import tarfile
 import zlib
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from steps.oci.oci_layout import Blob, Image
+from steps.runtime import files
 from steps.runtime.errors import BadInput
 from steps.runtime.unpacked_size import MAX_RATIO, max_unpacked_bytes
 
@@ -168,8 +168,7 @@ def _check_name(name: str, path: PurePosixPath) -> None:
     reserved = any(part.startswith(_WHITEOUT) for part in path.parts[:-1])
     if reserved or (path.name.startswith(_WHITEOUT) and hidden in ("", ".", "..")):
         raise BadInput(f"the image contains {name[:200]!r}, which is not a valid whiteout", "use another image")
-    is_too_long = len(path.parts) > MAX_DEPTH or any(len(os.fsencode(part)) > 255 for part in path.parts)
-    if is_too_long or "\0" in name:
+    if len(path.parts) > MAX_DEPTH or not files.is_safe_path(path):
         raise BadInput(f"the image contains {name[:200]!r}, which is not a valid file name", "use another image")
 
 

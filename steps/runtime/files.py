@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.partial", re.DOTALL)
@@ -122,6 +122,12 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_safe_path(path: PurePosixPath) -> bool:
+    """Return True if a relative path stays inside its directory and a file can have it."""
+    is_inside = not path.is_absolute() and ".." not in path.parts
+    return is_inside and all("\0" not in part and len(os.fsencode(part)) <= 255 for part in path.parts)
 
 
 def sha256(path: Path) -> str:

@@ -27,12 +27,18 @@ class HubServer:
         self.info: dict[str, object] = {}
         """More of what the hub tells about the model: ``cardData``, ``gated``, ``safetensors``..."""
         self.fetched: list[str] = []
+        self.offsets: list[int] = []
+        """First bytes of the requests with a Range."""
+        self.cuts = self.stalls = ""
+        """Name of a file of which half is sent: once before the connection ends, or with no more until ``stop``."""
+        self.stalled, self.stopped = threading.Event(), threading.Event()
         self.faults = Faults()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
+        self.stopped.set()
         self.faults.close()
         self.server.shutdown()
         self.server.server_close()
@@ -100,7 +106,17 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                     hub.fetched.append(name)
                 content = file.read_bytes()
                 headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
-                self.send(200, content, headers)
+                status, begin = self.range(content, headers)
+                self.send(status, content[begin:], headers, half=name in (hub.cuts, hub.stalls))
+
+        def range(self, content: bytes, headers: dict[str, str]) -> tuple[int, int]:
+            """Return the status and the first byte of an answer, with their header."""
+            begin = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
+            if not begin:
+                return 200, 0
+            hub.offsets.append(int(begin))
+            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+            return 206, int(begin)
 
         def json(self, value: object) -> None:
             self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -109,14 +125,21 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             headers = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
             self.send(status, json.dumps({"error": message}).encode(), headers)
 
-        def send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        def send(self, status: int, content: bytes, headers: dict[str, str], *, half: bool = False) -> None:
             self.send_response(status)
             for key, value in headers.items():
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+            if self.command == "HEAD":
+                return
+            self.wfile.write(content[: len(content) // 2] if half else content)
+            if half:
+                self.close_connection = True
+                if hub.stalls:
+                    hub.stalled.set()
+                    hub.stopped.wait()
+                hub.cuts = ""
 
         def log_message(self, *_: object) -> None:
             pass

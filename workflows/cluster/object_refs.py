@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steps.models import locations
 from steps.oci import reference
 from steps.runtime.errors import BadInput
 from steps.runtime.json_text import parse_json
@@ -50,6 +51,7 @@ class ReferencedObjects:
             return
         self._check_registry_secrets(plan)
         self._check_access_secret(plan)
+        self._check_store_secrets(plan)
         self._check_api_keys(plan)
         self._check_tracking_secret(plan)
         self._check_storage(plan)
@@ -64,6 +66,9 @@ class ReferencedObjects:
         if plan.data:
             secrets = plan.data.image_pull_secrets
             self._check_pulls_and_pushes("tuning.input.imagePullSecrets", secrets, [plan.data.image])
+        if plan.model.image_pull_secret:
+            path, secrets = "presetOptions.imagePullSecrets", [plan.model.image_pull_secret]
+            self._check_pulls_and_pushes(path, secrets, [plan.model.repository.removeprefix(locations.IMAGE)])
         if plan.rollout:
             images = [adapter.image for adapter in plan.rollout.adapters]
             path = "inference.adapters[].source.imagePullSecrets"
@@ -106,6 +111,13 @@ class ReferencedObjects:
             namespace = f"--namespace {self.cluster.namespace}"
             fix = f"run kubectl create secret generic {name} {namespace} --from-literal=HF_TOKEN=..."
             self._report(path, f"Secret {name} has no key HF_TOKEN", fix)
+
+    def _check_store_secrets(self, plan: Plan) -> None:
+        """Report missing Secrets of object stores; their keys are optional, because they differ by store."""
+        if plan.model.secret:
+            self._find("v1", "secrets", plan.model.secret, "pipeline.model.secret")
+        if plan.data and plan.data.secret:
+            self._find("v1", "secrets", plan.data.secret, "pipeline.data.secret")
 
     def _check_api_keys(self, plan: Plan) -> None:
         name, path = plan.rollout.api_keys_secret if plan.rollout else "", "pipeline.rollout.apiKeysSecret"

@@ -175,6 +175,39 @@ def test_several_secrets_need_the_registry_in_one_of_them(cluster, validate):
     assert problem["message"].startswith("Secret more has type Opaque")
 
 
+STORES = "  model: {repository: s3://models/phi, secret: weights}\n  data: {secret: rows}\n"
+OWN_WEIGHTS = TUNE.replace("pipeline:\n", f"pipeline:\n{STORES}")
+
+
+def test_secrets_of_object_stores_must_exist(cluster, validate):
+    put(cluster)
+    assert {problem["path"]: problem["message"] for problem in validate(OWN_WEIGHTS)["problems"]} == {
+        "pipeline.model.secret": "secret weights not found in namespace argotune",
+        "pipeline.data.secret": "secret rows not found in namespace argotune",
+    }
+    put(cluster, weights=secret("weights", "Opaque", {}), rows=secret("rows", "Opaque", {}))
+    assert validate(OWN_WEIGHTS)["problems"] == []
+
+
+IMAGE_OPTIONS = "presetOptions: {image: models.example.com/phi:1, imagePullSecrets: [weights]}"
+OWN_IMAGE = TUNE.replace("presetOptions: {modelAccessSecret: hf-token}", IMAGE_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "secret weights not found in namespace argotune"),
+        (docker_secret("weights", "elsewhere.example.com"), "has no credentials for models.example.com"),
+        (docker_secret("weights", "models.example.com"), ""),
+    ],
+)
+def test_the_secret_of_an_image_with_weights(cluster, validate, content, message):
+    put(cluster, weights=content)
+    problems = validate(OWN_IMAGE)["problems"]
+    assert [problem["path"] for problem in problems] == (["presetOptions.imagePullSecrets"] if message else [])
+    assert all(message in problem["message"] for problem in problems)
+
+
 def test_without_a_storage_class_the_cluster_must_have_a_default(cluster, validate):
     put(cluster)
     text = TUNE.replace("  storage: {storageClassName: fast}\n", "")

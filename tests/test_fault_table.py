@@ -48,7 +48,7 @@ class Counting(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def request(self, method: str = "POST") -> tuple[int, bytes, str | None]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.server_port, timeout=0.3)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server_port, timeout=3)
         try:
             connection.request(method, "/thing?run=1", b"body" if method == "POST" else None)
             response = connection.getresponse()

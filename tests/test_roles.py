@@ -47,7 +47,7 @@ def rights() -> dict[str, Rights]:
 def cluster(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda wait=lambda seconds: None: connect(wait))
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
+    monkeypatch.setattr(socket, "gethostname", lambda: "pod-of-the-step")  # that of a machine may be no name of a pod
     return cluster
 
 

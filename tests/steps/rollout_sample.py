@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 
-from steps.kubernetes import client as kubernetes_client
 from steps.oci import reference
 from steps.oci.oci_layout import build_image
 from steps.oci.registry import push_image
@@ -36,10 +35,9 @@ def run(settings: Settings) -> Result:
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the poll intervals of servers and the timeouts of the cluster."""
+    """Shorten the poll intervals of servers."""
     monkeypatch.setattr(adapter_reloader, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(adapter_reloader, "RETRY_SECONDS", 0.1)
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 
 def write_weights(folder: Path, rank: int = 8) -> None:
@@ -72,7 +70,7 @@ def settings_of(work: Path, images: dict[str, str], image: str = "one", **change
     values: dict[str, Any] = {
         "work": work, "name": NAME, "preset": "base", "model": "tests/base",
         "adapters": [{"name": "tuned", "image": images[image]}], "serve_image": "serve:1", "replicas": 2,
-        "deadline_seconds": 30, "question": "What?",
+        "deadline_seconds": 120, "question": "What?",
     }  # fmt: skip
     return Settings(**values | changes)
 

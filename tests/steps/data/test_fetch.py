@@ -202,7 +202,7 @@ def test_too_long_a_wait_is_left_to_the_next_attempt_of_the_step(
 
 
 def test_silent_server_is_resumed(tmp_path, parquet_server: ParquetServer, monkeypatch) -> None:
-    monkeypatch.setattr(http_file, "TIMEOUTS", (5, 0.05))
+    monkeypatch.setattr(http_file, "TIMEOUTS", (30, 1))
     url = parquet_server.put("/x.parquet", BODY)
     parquet_server.faults["/x.parquet"].append(Fault(hold_after=500_000))
     assert get(tmp_path, url) == [BODY]

@@ -21,7 +21,6 @@ BODY = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "dat
 
 @pytest.fixture
 def client(cluster: KubernetesServer, monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> KubernetesClient:
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.3))
     return connect(waits.append)
 
 
@@ -71,8 +70,13 @@ def test_lists_are_read_in_pages_and_restarted_when_they_expire(
 
 @pytest.mark.parametrize("kind", ["reset", "timeout", "429", "500", "truncated"])
 def test_temporary_failure_is_retried(
-    client: KubernetesClient, cluster: KubernetesServer, waits: list[float], kind: str
+    client: KubernetesClient,
+    cluster: KubernetesServer,
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 1 if kind == "timeout" else 30))
     cluster.put({**BODY, "metadata": {"name": "m", "namespace": "argotune"}})
     cluster.faults.fail(kind, 1)
     found = client.get(MAPS, "m")

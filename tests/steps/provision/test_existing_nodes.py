@@ -153,12 +153,12 @@ def test_missing_permission_is_reported_with_the_role(find_nodes: Provision, clu
 def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the step as its pod does, including the selection of the provider."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
     waits: list[float] = []
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda: connect(waits.append))
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
+        monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
         with KubernetesServer() as cluster:
             monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
             cluster.put(node("a"))

@@ -20,6 +20,7 @@ def tried(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, call: int, *, first: Action, action: Action, left: int
 ) -> tuple[Faults, str]:
     """Run ``action`` after ``first`` with one fault, again if it was killed; ``left`` machines must be there then."""
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.5 if kind == "timeout" else 30))
     with KubernetesServer() as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(folder / "kubeconfig")))
         controller = Controller(cluster, unavailable={(A100, "on-demand")})
@@ -43,11 +44,6 @@ def tried(
         assert (controller.machines, cluster.all("nodeclaims"), cluster.all("nodepools")) == (set(), [], [])
         cluster.faults.calls[:] = calls
         return cluster.faults, outcome
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.5))
 
 
 def provision(pod: Pod) -> object:

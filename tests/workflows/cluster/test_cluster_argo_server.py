@@ -116,7 +116,7 @@ def test_a_kubeconfig_flag_overrides_the_server(server, capsys, tmp_path):
 @pytest.mark.parametrize("kind", ["reset", "timeout", "429", "500", "truncated"])
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_failed_request_is_retried(kind, call, server, api, monkeypatch):
-    monkeypatch.setattr(argo_server, "READ", 0.3)
+    monkeypatch.setattr(argo_server, "READ", 0.3 if kind == "timeout" else 30)
     server.faults.fail(kind, call)
     document = ArgoRun().now()
     document["metadata"]["annotations"] = {kubernetes_api.SUBMISSION: "f00"}

@@ -139,7 +139,7 @@ def test_a_rejected_document(cluster, error, refusal, code, message):
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_failed_request_is_retried(kind, call, cluster, workflows_api, monkeypatch):
     """Create, list, stop and get are retried; nothing is created twice."""
-    monkeypatch.setattr(kubernetes_api, "READ", 0.3)
+    monkeypatch.setattr(kubernetes_api, "READ", 0.3 if kind == "timeout" else 30)
     cluster.faults.fail(kind, call)
     api = workflows_api()
     document = ArgoRun().now()
@@ -152,8 +152,7 @@ def test_a_failed_request_is_retried(kind, call, cluster, workflows_api, monkeyp
     assert len(cluster.all("workflows")) == 1
 
 
-def test_an_object_of_another_client_is_not_mistaken_for_the_created_one(cluster, workflows_api, monkeypatch):
-    monkeypatch.setattr(kubernetes_api, "READ", 0.3)
+def test_an_object_of_another_client_is_not_mistaken_for_the_created_one(cluster, workflows_api):
     cluster.put(ArgoRun().now())
     cluster.faults.fail("500", 1)
     document = ArgoRun().now()

@@ -28,7 +28,6 @@ def gc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gc]:
     (tmp_path / "site.yaml").write_text("nodes: {provider: karpenter}\n")
     connect = kubernetes_client.connect
     monkeypatch.setattr(kubernetes_client, "connect", lambda wait=None: connect(lambda seconds: None))
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (5.0, 0.2))
     monkeypatch.setattr(Deadline, "__call__", lambda pause, seconds: None)
     yield lambda *words: main(["gc", "--site", str(tmp_path / "site.yaml"), *words])
 
@@ -77,6 +76,7 @@ def test_faults(gc: Gc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
             two_runs(cluster, tmp_path, count=1)
             cluster.faults.calls.clear()
+            monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
             if kind:
                 cluster.faults.fail(kind, call)
             outcome = "succeeds on retry"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,13 +126,10 @@ def test_the_first_run_tunes(site: Site, first: Outcome) -> None:
 
 
 def test_a_run_without_changes_is_skipped(site: Site, first: Outcome) -> None:
-    start = time.monotonic()
     second = site.run("second")
-    seconds = time.monotonic() - start
     assert second.phase == "Succeeded"
     assert second.outputs["check"]["changed"] == "false"
     assert phases(second) == dict.fromkeys(AFTER_CHECK, "Omitted") | {"preflight": "Skipped"}
-    assert seconds < 60, "most of the time is for starting Python four times"
     assert not (second.folder / "nodes" / "tune").exists()
 
 

@@ -20,7 +20,7 @@ TINY = "0.0001"
 def test_a_run_ends_at_its_budget_and_resumes_with_a_larger_one(tmp_path: Path) -> None:
     run = SmallRun(tmp_path, make_home(tmp_path / "home"), ROWS, epochs=3)
     begin = ("--name", "killed-1", *run.volumes, "--set", f"budget.hours={TINY}")
-    assert run.start(*begin).wait(timeout=600) == 6, run.log.read_text()
+    assert run.start(*begin).wait(timeout=1500) == 6, run.log.read_text()
     log = run.log.read_text()
     assert f"the budget of {TINY} hours of GPU time (pipeline.budget) is used up: step " in log
     assert "fix: increase it and resume: argotune run FILE --resume -p budget-hours=HOURS" in log
@@ -30,7 +30,7 @@ def test_a_run_ends_at_its_budget_and_resumes_with_a_larger_one(tmp_path: Path) 
     report = json.loads((run.work / "report" / "report.json").read_text())
     assert report["gpu"]["budget_hours"] == float(TINY)
 
-    assert run.start("--resume", "--set", f"budget.hours={TINY}").wait(timeout=600) == 6
+    assert run.start("--resume", "--set", f"budget.hours={TINY}").wait(timeout=1500) == 6
     assert "is used up: tune did not start" in run.log.read_text()
 
     run.finish(run.start("--resume", "--set", "budget.hours=1"))
@@ -42,5 +42,5 @@ def test_a_run_ends_at_its_budget_and_resumes_with_a_larger_one(tmp_path: Path) 
     gpu = report["gpu"]
     assert (gpu["gpus"], gpu["usd"], gpu["budget_hours"]) == (0, 0, 1)
     assert gpu["loading"] > 0 and gpu["training"] > 0
-    assert gpu["minutes"] == pytest.approx(gpu["training"] + gpu["loading"], abs=0.0011)  # each is rounded
+    assert gpu["minutes"] == pytest.approx(gpu["training"] + gpu["loading"], abs=0.011)  # each is rounded
     assert float(outputs["train-seconds"]) > 0 and float(outputs["load-seconds"]) > 0

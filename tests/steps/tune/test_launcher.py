@@ -41,7 +41,7 @@ def all_exited(work: Path) -> bool:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -70,7 +70,8 @@ def test_the_result_is_that_of_rank_zero(tmp_path: Path) -> None:
 def test_it_fails_with_the_root_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actions: list[str], kind: type[StepError], message: str
 ) -> None:
-    monkeypatch.setattr(launcher, "ROOT_CAUSE_TIMEOUT_SECONDS", 1.5)
+    # Short only where no root cause follows.
+    monkeypatch.setattr(launcher, "ROOT_CAUSE_TIMEOUT_SECONDS", 1 if actions == ["lose connection", "wait"] else 120)
     with pytest.raises(StepError) as caught:
         run(tmp_path, *actions)
     assert type(caught.value) is kind

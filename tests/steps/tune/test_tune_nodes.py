@@ -27,7 +27,7 @@ def test_two_nodes_equal_one_process(tiny: Path, tmp_path: Path) -> None:
     one, two = with_rows(tmp_path / "one"), with_rows(tmp_path / "two")
     quick(one, tiny, **IN_PROCESS)
     out, err = start(two, tiny, **PLAIN, nodes=2, max_steps=4).communicate()
-    assert losses(two) == pytest.approx(losses(one), abs=1e-5), err
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4), err
     # More nodes do not change the batch.
     assert "on 70 rows, global batch size 4, 2 nodes, cpu (" in out
     assert (two / "adapter" / "adapter_model.safetensors").is_file()

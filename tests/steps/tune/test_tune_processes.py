@@ -69,7 +69,7 @@ def test_two_processes_resume_and_equal_one(tiny: Path, tmp_path: Path) -> None:
     assert 18 < saved < last < STEPS
     together = quick(two, tiny, **PLAIN, batch_size=2)
     assert together.steps == STEPS
-    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
     assert [entry["learning_rate"] for entry in curve(two)] == [entry["learning_rate"] for entry in curve(one)]
 
 

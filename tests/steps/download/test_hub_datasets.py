@@ -203,7 +203,7 @@ def test_a_stalled_transfer_resumes(tmp_path, hub: DatasetHub, monkeypatch) -> N
             proxy.release()
 
         [file] = fetch_all([ROOT], tmp_path, allow_private_hosts=True, wait=release)
-        assert file.path.read_bytes() == BODY and len(waits) == 1
+        assert file.path.read_bytes() == BODY and waits
 
 
 def test_the_hub_passes_the_guard_of_addresses(tmp_path, hub: DatasetHub, monkeypatch) -> None:

@@ -139,7 +139,7 @@ def test_a_stalled_transfer_resumes(tmp_path, store: ObjectStore, monkeypatch: p
             proxy.release()
 
         [file] = fetch_all([url], tmp_path, allow_private_hosts=True, wait=release)
-        assert file.path.read_bytes() == BODY and len(messages) == 1
+        assert file.path.read_bytes() == BODY and messages
 
 
 @pytest.mark.slow

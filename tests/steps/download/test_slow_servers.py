@@ -31,7 +31,7 @@ def test_a_byte_at_a_time_is_given_up(tmp_path, parquet_server: ParquetServer, m
     ):
         url = f"http://127.0.0.1:{proxy.port}/x.parquet"
         fetch_all([url], tmp_path, allow_private_hosts=True, wait=waits.append)
-    assert raised.value.exit_code == 1 and len(waits) in (2, 3)
+    assert raised.value.exit_code == 1 and len(waits) >= 2
     assert list(tmp_path.glob("*.partial")), "what came is kept for the next attempt"
 
 

@@ -52,7 +52,7 @@ class JobSetController:
             yield
         finally:
             ended.set()
-            thread.join(60)
+            thread.join(300)
 
     def reconcile(self) -> None:
         """Bring each JobSet one step further."""

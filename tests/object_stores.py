@@ -26,7 +26,7 @@ AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 """Azurite's account key, the same everywhere (learn.microsoft.com/azure/storage/common/storage-use-azurite)."""
 ACCOUNT = "devstoreaccount1"
 BUCKET = "rows"
-START_SECONDS = 60.0
+START_SECONDS = 300.0
 
 
 @dataclass

@@ -28,7 +28,7 @@ AIMS = ("anywhere", "anywhere", "after a write", "exit handler")
 """Kinds of moments with their frequency."""
 AFTER_THE_END = "after the end"
 STARTUP_SECONDS = 1.5
-TIMEOUT_SECONDS = 300.0
+TIMEOUT_SECONDS = 1500.0
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def serve_registry(folder: Path, *, password: bool = False, host: str = "127.0.0
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if found := re.search(r"listening on ([\d.]+:\d+)", log.read_text()):
             return found[1]

@@ -64,7 +64,7 @@ class SmallRun:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self.environment)
 
     def finish(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.wait(timeout=600) == 0, self.log.read_text()
+        assert process.wait(timeout=1500) == 0, self.log.read_text()
 
     def state(self) -> dict[str, Any]:
         """Return the state of the run; empty before it was written."""

@@ -99,7 +99,7 @@ class Site:
             [sys.executable, "-m", "workflows.cli", *words],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1500,
             env={**self.environment, **environment},
             cwd=self.folder,
         )

@@ -38,13 +38,13 @@ class Run:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=self.environment)
 
     def finish(self, process: subprocess.Popen) -> None:
-        code = process.wait(timeout=900)
+        code = process.wait(timeout=1500)
         self.output = (self.folder.parent / "output.log").read_text()
         assert code == 0, self.output
 
     def stop(self) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "workflows.cli", "stop", self.folder]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, env=self.environment)
 
     def nodes(self) -> dict:
         return json.loads((self.folder / "state.json").read_text())["nodes"]

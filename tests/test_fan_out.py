@@ -54,7 +54,7 @@ class Run:
 
     def call(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *words]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=1500, check=False)
 
     def argotune(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         return self.call("-m", "workflows.cli", *words)
@@ -124,7 +124,7 @@ def test_the_best_evaluation_is_promoted_packaged_and_served(run: Run) -> None:
     assert run.outputs("package")["image-digest"] == manifest
     image = json.loads((run.work / "image" / "blobs" / manifest.replace(":", "/")).read_text())
     assert image["annotations"]["dev.argotune.adapter.digest"] == digest
-    models = requests.get(f"{run.outputs('rollout')['endpoint']}/v1/models", timeout=60).json()["data"]
+    models = requests.get(f"{run.outputs('rollout')['endpoint']}/v1/models", timeout=300).json()["data"]
     assert "oncall" in {model["id"] for model in models}
 
 

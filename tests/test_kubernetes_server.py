@@ -348,7 +348,7 @@ def test_kubectl_takes_it_for_a_cluster(cluster: KubernetesServer, tmp_path: Pat
 
     def kubectl_output(*words: str, stdin: str = "", status: int = 0) -> str:
         done = subprocess.run(
-            [kubectl, *words], env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=60
+            [kubectl, *words], env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=300
         )
         assert done.returncode == status, done.stderr
         return done.stdout + done.stderr

@@ -38,7 +38,7 @@ def run_script(page: str, script: str, folder: Path, environment: dict[str, str]
     file = folder / "page.sh"
     file.write_text(f"set -euo pipefail\n{script}")
     result = subprocess.run(
-        ["bash", file.name], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        ["bash", file.name], cwd=folder, env=environment, capture_output=True, text=True, timeout=1500
     )
     place = re.findall(r"^line (\d+)$", result.stdout, re.MULTILINE)
     assert result.returncode == 0, f"{page}:{place[-1] if place else 0}\n{result.stdout}\n{result.stderr}"

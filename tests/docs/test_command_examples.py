@@ -123,7 +123,7 @@ def test_examples_of_a_run(tmp_path: Path):
     try:
         doc_runner.run_script("docs/CLI.md", script, tmp_path, environment)
     finally:
-        subprocess.run(["argotune", "stop", "--all"], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+        subprocess.run(["argotune", "stop", "--all"], cwd=tmp_path, env=environment, capture_output=True, timeout=300)
 
 
 def _script(lines: Iterable[str]) -> str:

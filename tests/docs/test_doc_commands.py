@@ -76,7 +76,7 @@ def run_page(page: str, chosen: list[Block], tmp_path: Path) -> None:
     try:
         doc_runner.run_script(page, "".join(_part(block) for block in chosen), tmp_path, environment)
     finally:
-        subprocess.run(["argotune", "stop", "--all"], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+        subprocess.run(["argotune", "stop", "--all"], cwd=tmp_path, env=environment, capture_output=True, timeout=300)
 
 
 def parse(arguments: list[str]) -> None:

@@ -22,7 +22,7 @@ def listen(app: Any, send_buffer: int = 0, **options: Any) -> Iterator[int]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not server.started:
             assert time.monotonic() < end
             time.sleep(0.01)

@@ -62,7 +62,7 @@ def variants(seed: int, num: int) -> list[bytes]:
 
 def send(port: int, request: bytes) -> int:
     """Send raw bytes and return the status of the response; 0 if the server only closes the connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(request)
         head = connection.recv(4096)
     return int(head.split()[1]) if head else 0

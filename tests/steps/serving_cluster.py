@@ -175,8 +175,8 @@ class Servers:
 
     @staticmethod
     def _probed(address: str) -> bool:
-        """Return True if the readiness probe succeeds within ten seconds."""
-        end = time.monotonic() + 10
+        """Return True if the readiness probe succeeds within 20 seconds."""
+        end = time.monotonic() + 20
         while requests.get(f"{address}/ready", timeout=5).status_code != 200:
             if time.monotonic() > end:
                 return False

@@ -21,7 +21,7 @@ fetch_all([sys.argv[1]], pathlib.Path(sys.argv[2]), allow_private_hosts=True)
 def kill_mid_transfer(proxy: SlowProxy, url: str, folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", FETCH, url, folder], start_new_session=True)
     try:
-        assert proxy.exhausted.wait(60), "the download ended"
+        assert proxy.exhausted.wait(300), "the download ended"
         wait_for_bytes(folder)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -33,7 +33,7 @@ def kill_mid_transfer(proxy: SlowProxy, url: str, folder: Path) -> None:
 
 def wait_for_bytes(folder: Path) -> None:
     """Wait until a part of a file is on disk: the proxy is ahead of the reader."""
-    for _ in range(1200):
+    for _ in range(6000):
         if any(partial.stat().st_size for partial in folder.glob("*.partial")):
             return
         time.sleep(0.05)
@@ -41,7 +41,7 @@ def wait_for_bytes(folder: Path) -> None:
 
 
 def wait_for_group(group: int) -> None:
-    for _ in range(600):
+    for _ in range(6000):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:

@@ -74,7 +74,7 @@ def quick(work: Path, model: Path, **flags: Any) -> TuneResult:
 
 
 def wait_for_step(process: subprocess.Popen[str], work: Path, step: int) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1500
     while len(curve(work)) < step:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

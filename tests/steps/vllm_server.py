@@ -28,8 +28,8 @@ from steps.serving.server import Server
 CONTEXT = 32768
 """Long enough that an answer of this length does not end during a test."""
 ARGUMENTS = {"max_model_len": CONTEXT, "max-num-seqs": 32, "enforce-eager": True, "dtype": "float32"}
-DEADLINE_SECONDS = 600
-WAIT_SECONDS = 180
+DEADLINE_SECONDS = 1200
+WAIT_SECONDS = 600
 DRAIN_SECONDS = 5.0
 # Loaded by every Python whose PYTHONPATH has its folder: requests of a replaced adapter get less time, and routers of
 # Starlette report what they have matched. vLLM's processes wait for each other in loops of sched_yield, which keep all
@@ -130,7 +130,7 @@ class VllmServer:
 
     def metric(self, name: str, labels: str = "") -> float:
         """Return the sum of a metric whose labels contain a text."""
-        lines = requests.get(self.record.metrics, timeout=60).text.splitlines()
+        lines = requests.get(self.record.metrics, timeout=WAIT_SECONDS).text.splitlines()
         found = [line for line in lines if line.startswith(f"{name}{{") and labels in line]
         assert found, f"{name} is not in /metrics"
         return sum(float(line.rpartition(" ")[2]) for line in found)

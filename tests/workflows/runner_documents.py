@@ -16,7 +16,7 @@ from workflows.runs.observer import Observer
 from workflows.runs.status import RunStatus
 from workflows.runs.step import Step
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 120.0
 OUT = "/mnt/scratch/out"
 
 # Programs of the containers: small, so that a process takes a few hundredths of a second.

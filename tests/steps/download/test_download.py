@@ -241,7 +241,7 @@ def test_killed_download_resumes(work, parquet_server: ParquetServer, as_parquet
     parquet_server.faults[path].append(Fault(hold_after=held))
     flags = of_this_machine(url)
     process = subprocess.Popen([sys.executable, *command(work, *flags)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while sum(part.stat().st_size for part in work.rglob("*.partial")) < held:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)

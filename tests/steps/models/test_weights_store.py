@@ -136,7 +136,7 @@ def wait_for_bytes(file: Path) -> None:
     """Wait until a download has written something."""
     import time
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (file.is_file() and file.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -256,7 +256,7 @@ def test_a_canary_mounts_its_adapter_until_and_after_promotion(
     assert loaded(servers) == {f"mnt/images/{short_digest(images, 'two')}/data"}
     service_change.rollback(client, NAME, 30, nap)
     assert list(mounted_images(template(cluster)).values()) == [images["one"]]
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
     assert servers.min_ready[NAME] == 2
 
 

@@ -137,7 +137,7 @@ def test_an_adapter_that_does_not_answer_leaves_the_old_one_live(
     with pytest.raises(StepError, match=r"cannot pull image .*: not found"):
         run(settings("two"))
     servers.trouble = None
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
     current = releases().current
     assert current and current.adapters[0].version == version(images, "one")
     assert all(list(one.server.adapters) == [version(images, "one")] for one in servers.pods.values())
@@ -167,8 +167,8 @@ def test_servers_with_other_answers_than_the_evaluation_are_rolled_back(
     for image, canary in (("one", 0), ("wide", 50)):
         with pytest.raises(StepError, match="the served model is not the evaluated adapter"):
             run(settings(**tuned, image_reference=images[image], canary=canary))
-        end = time.monotonic() + 30
-        while serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) != f"I am {version(images, 'two')}.":
+        end = time.monotonic() + 120
+        while serving_client.complete(servers.service(NAME), "tuned", "x", 5, 60) != f"I am {version(images, 'two')}.":
             assert time.monotonic() < end, "the servers are not rolled back"
             time.sleep(0.01)
         current = releases().current
@@ -226,7 +226,7 @@ def test_a_pod_that_does_not_start_is_diagnosed_and_rolled_back(
         assert maps(cluster) == set(), "objects of the failed release remain"
         return
     assert len(servers.ready()) == 2 == len(cluster.all("pods"))
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
     assert run(settings("wide")).answer == f"I am {version(images, 'wide')}."
 
 
@@ -256,9 +256,9 @@ def test_a_canary_receives_its_share_and_is_promoted_or_removed(
     route = cluster.read("httproutes", NAME, NAMESPACE)
     assert route and [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [100, 0]
     assert live(cluster, f"{NAME}-canary") is None
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'two')}."
     assert version(images, "one") in service_change.rollback(client, NAME, 30, nap)
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 20) == f"I am {version(images, 'one')}."
+    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
 
 
 def test_a_canary_of_the_previous_release_does_not_change_the_stable_servers(
@@ -271,7 +271,7 @@ def test_a_canary_of_the_previous_release_does_not_change_the_stable_servers(
     assert len(stable) == 2
     for pod in stable:
         assert (
-            serving_client.complete(service_update.pod_address(pod), "tuned", "x", 5, 20)
+            serving_client.complete(service_update.pod_address(pod), "tuned", "x", 5, 120)
             == f"I am {version(images, 'two')}."
         )
     service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
@@ -302,7 +302,7 @@ def test_promotion_from_outside_the_cluster_needs_no_further_server(
     assert set(servers.pods) == stable and live(cluster, f"{NAME}-canary") is None
     for pod in servers.ready():
         address = service_update.pod_address(pod)
-        assert serving_client.complete(address, "tuned", "x", 5, 20) == f"I am {version(images, 'two')}."
+        assert serving_client.complete(address, "tuned", "x", 5, 120) == f"I am {version(images, 'two')}."
     assert version(images, "one") in service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
     assert set(servers.pods) == stable
 

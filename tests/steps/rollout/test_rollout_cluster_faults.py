@@ -87,7 +87,7 @@ class Service:
         assert mounts == [not self.settings.hot_load] * len(mounts)
         pods = self.servers.pods.values()
         model = "tuned" if way.answers else "base"
-        answers = {serving_client.complete(pod.address, model, "x", 5, 20) for pod in pods}
+        answers = {serving_client.complete(pod.address, model, "x", 5, 120) for pod in pods}
         assert answers == ({f"I am {version(images, one)}." for one in way.answers} or {"I am base."})
 
 

@@ -60,7 +60,7 @@ def mount_secret(folder: Path, **entries: str) -> None:
 
 def request(server: RunningServer, method: str, path: str, key: str | None, **options: Any) -> requests.Response:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return requests.request(method, server.address + path, headers=headers, timeout=20, **options)
+    return requests.request(method, server.address + path, headers=headers, timeout=120, **options)
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
@@ -100,8 +100,8 @@ def test_probes_need_no_key(server: RunningServer) -> None:
     ],
 )
 def test_a_key_is_accepted_in_its_header_only(server: RunningServer, headers: dict[str, str]) -> None:
-    assert requests.get(f"{server.address}/v1/models", headers=headers, timeout=20).status_code == 401
-    assert requests.get(f"{server.address}/v1/models?api_key={ALICE}", timeout=20).status_code == 401
+    assert requests.get(f"{server.address}/v1/models", headers=headers, timeout=120).status_code == 401
+    assert requests.get(f"{server.address}/v1/models?api_key={ALICE}", timeout=120).status_code == 401
 
 
 def test_keys_are_rotated_without_a_restart(server: RunningServer, folder: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_key_is_not_passed_to_the_server(folder: Path, monkeypatch: pytest.M
         for own in ("", "internal"):
             monkeypatch.setenv("VLLM_API_KEY", own)
             url = f"http://127.0.0.1:{port}/v1/models"
-            assert requests.get(url, headers={"Authorization": f"bearer  {ALICE} "}, timeout=20).status_code == 200
+            assert requests.get(url, headers={"Authorization": f"bearer  {ALICE} "}, timeout=120).status_code == 200
     values = [[value for name, value in headers if name == b"authorization"] for headers in seen]
     assert values == [[], [b"Bearer internal"]], "vLLM's own key, if it has one"
 
@@ -160,8 +160,8 @@ def test_the_transformers_server_needs_a_key_too(
     body = {"model": "tiny", "max_tokens": 1, "prompt": "x"}
     with listen(app) as port:
         url = f"http://127.0.0.1:{port}/v1/completions"
-        assert requests.post(url, json=body, timeout=20).status_code == 401
-        response = requests.post(url, json=body, headers={"Authorization": f"Bearer {BOB}"}, timeout=20)
+        assert requests.post(url, json=body, timeout=120).status_code == 401
+        response = requests.post(url, json=body, headers={"Authorization": f"Bearer {BOB}"}, timeout=120)
         assert (response.status_code, response.json()["model"]) == (200, "tiny")
 
 

@@ -57,9 +57,9 @@ async def end(app: Vllm, sent: list[Any]) -> bool:
 
     cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     call = asyncio.create_task(call_until(app, {}, never, send, cut))
-    await asyncio.wait_for(app.generating.wait(), 20)
+    await asyncio.wait_for(app.generating.wait(), 120)
     cut.set_result(None)
-    return await asyncio.wait_for(call, 20)
+    return await asyncio.wait_for(call, 120)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -67,7 +67,7 @@ def test_a_request_that_is_cut_ends_its_generation(stream: bool) -> None:
     async def run() -> None:
         app, sent = Vllm(stream), []
         assert await end(app, sent) is stream
-        await asyncio.wait_for(app.cancelled.wait(), 20)
+        await asyncio.wait_for(app.cancelled.wait(), 120)
         assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"] * stream
         assert "null" not in str(sent), "not an answer for the client"
 
@@ -115,10 +115,10 @@ def test_the_generator_of_a_client_that_does_not_read_is_closed(layers: int, end
             app = partial(call_until, app, end=cut)
         kept = app  # the generator is reachable: nothing else can close it
         call = asyncio.create_task(app({"type": "http"}, never, send))
-        await asyncio.wait_for(stuck.wait(), 20)
+        await asyncio.wait_for(stuck.wait(), 120)
         cuts[ended % layers].set_result(None)
-        await asyncio.wait_for(closed.wait(), 20)
-        await asyncio.wait_for(call, 20)
+        await asyncio.wait_for(closed.wait(), 120)
+        await asyncio.wait_for(call, 120)
         assert sent == 11 and kept
 
     asyncio.run(run())

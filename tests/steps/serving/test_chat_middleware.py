@@ -54,7 +54,7 @@ def address(completions: Completions) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while not server.started and time.monotonic() < end:
         time.sleep(0.01)
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -33,8 +33,8 @@ def ports(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     port = free_port(range(18000, 18100))
     monkeypatch.setenv(metrics_address.ADDRESS_VARIABLE, f"127.0.0.1:{port}")
     with listen(ServingMiddleware(server)) as clients:
-        requests.get(f"http://127.0.0.1:{clients}/health", timeout=20)
-        end = time.monotonic() + 20
+        requests.get(f"http://127.0.0.1:{clients}/health", timeout=120)
+        end = time.monotonic() + 120
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -48,16 +48,16 @@ def ports(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_clients_do_not_read_metrics_and_prometheus_needs_no_key(ports: tuple[int, int]) -> None:
     clients, port = ports
     bearer = {"Authorization": "Bearer alice-0123456789"}
-    assert requests.get(f"http://127.0.0.1:{clients}/metrics", headers=bearer, timeout=20).status_code == 404
-    response = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=20)
+    assert requests.get(f"http://127.0.0.1:{clients}/metrics", headers=bearer, timeout=120).status_code == 404
+    response = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=120)
     assert (response.status_code, response.text) == (200, COUNTER)
 
 
 def test_nothing_but_metrics_is_reachable_on_their_port(ports: tuple[int, int], server: FakeServer) -> None:
     port = ports[1]
     for path in ("/", "/adapters", "/v1/models", "/v1/chat/completions", "/metrics/", "/metrics%0a", "//metrics"):
-        assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=20).status_code == 404
-        assert requests.post(f"http://127.0.0.1:{port}{path}", json={}, timeout=20).status_code == 404
+        assert requests.get(f"http://127.0.0.1:{port}{path}", timeout=120).status_code == 404
+        assert requests.post(f"http://127.0.0.1:{port}{path}", json={}, timeout=120).status_code == 404
     responses = [send(port, request) for request in variants(13, NUM_VARIANTS)]
     assert not [status for status in responses if 0 < status < 400]
     assert server.calls == []
@@ -70,11 +70,11 @@ def test_a_port_in_use_costs_the_metrics_only(
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         monkeypatch.setenv(metrics_address.ADDRESS_VARIABLE, address)
         with listen(ServingMiddleware(FakeServer())) as port:
-            assert requests.get(f"http://127.0.0.1:{port}/v1/models", timeout=20).status_code == 200
+            assert requests.get(f"http://127.0.0.1:{port}/v1/models", timeout=120).status_code == 200
         assert f"no metrics: cannot listen on {address}: " in capfd.readouterr().out
 
 
 def test_without_an_address_there_is_no_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(metrics_address.ADDRESS_VARIABLE, raising=False)
     with listen(ServingMiddleware(FakeServer())) as port:
-        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=20).status_code == 200
+        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=120).status_code == 200

@@ -52,7 +52,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def wait_for(is_true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -72,7 +72,7 @@ def test_all_nodes_end_if_one_is_lost(start: Start, tmp_path: Path, lost: int) -
     wait_for(lambda: (tmp_path / "0").exists() and (tmp_path / "1").exists())
     nodes[lost].kill()
     other = nodes[1 - lost]
-    assert other.wait(60) == 1
+    assert other.wait(300) == 1
     assert other.stdout and f"error: lost node {lost} of the group" in other.stdout.read()
 
 
@@ -90,5 +90,5 @@ def test_a_follower_serves_until_its_leader_has_ended(start: Start, tmp_path: Pa
     wait_for(lambda: (tmp_path / "0").exists() and (tmp_path / "1").exists())
     follower.send_signal(signal.SIGTERM)
     leader.send_signal(signal.SIGTERM)
-    assert leader.wait(60) in (0, 128 + signal.SIGTERM)
-    assert follower.wait(60) == 0
+    assert leader.wait(300) in (0, 128 + signal.SIGTERM)
+    assert follower.wait(300) == 0

@@ -94,7 +94,7 @@ def start(tmp_path: Path, server: Server, clock: Clock, monkeypatch: pytest.Monk
         def post(key: str = ALICE, path: str = "/v1/completions", **body: Any) -> requests.Response:
             headers = {"Authorization": f"Bearer {key}"}
             content = {"prompt": "x" * 4 * PROMPT, "model": "base", **body}
-            return requests.post(f"http://127.0.0.1:{port}{path}", json=content, headers=headers, timeout=20)
+            return requests.post(f"http://127.0.0.1:{port}{path}", json=content, headers=headers, timeout=120)
 
         return post
 

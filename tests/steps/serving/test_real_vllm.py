@@ -16,7 +16,7 @@ import requests
 from fault_table import Row, check
 from request_variants import NUM_VARIANTS, send, variants
 from tiny_model import save_adapter, save_model
-from vllm_server import CONTEXT, VllmServer, desired, evaluate_adapter, replace_adapter, wait_for
+from vllm_server import CONTEXT, WAIT_SECONDS, VllmServer, desired, evaluate_adapter, replace_adapter, wait_for
 
 from steps.rollout import rollout_local
 from steps.runtime.errors import StepError
@@ -230,7 +230,7 @@ def test_a_request_of_a_replaced_adapter_is_aborted(
     finished = running.metric("vllm:request_success_total", FINISHED)  # the test request of the new adapter too
     wait_for(lambda: running.metric("vllm:num_requests_running") == 0)
     assert running.metric("vllm:request_success_total", FINISHED) == finished, "it was not aborted"
-    connection.settimeout(60)
+    connection.settimeout(WAIT_SECONDS)
     assert connection.recv(4096).startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
     connection.close()
     record("replaced adapter")

@@ -31,7 +31,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningS
 
 
 def post(server: RunningServer, path: str, body: Any) -> requests.Response:
-    return requests.post(server.address + path, json=body, timeout=20)
+    return requests.post(server.address + path, json=body, timeout=120)
 
 
 def chat(content: Any = "Hello", **options: Any) -> dict[str, Any]:
@@ -107,11 +107,11 @@ def test_a_body_has_a_maximum_size(server: RunningServer, monkeypatch: pytest.Mo
     monkeypatch.setattr(request_limits, "MAX_BODY_BYTES", 1000)
     large = json.dumps(chat("x" * 2000)).encode()
     for body in (large, iter([large[:500], large[500:]])):  # with and without a content-length
-        response = requests.post(server.address + CHAT, data=body, timeout=20)
+        response = requests.post(server.address + CHAT, data=body, timeout=120)
         assert (response.status_code, response.json()["error"]["code"]) == (413, 413)
         assert "exceeds 1000 bytes" in response.json()["error"]["message"]
     for body in (b"{", b"[" * 900, b"\xff"):
-        response = requests.post(server.address + CHAT, data=body, timeout=20)
+        response = requests.post(server.address + CHAT, data=body, timeout=120)
         assert response.status_code == 400 and "not JSON" in response.json()["error"]["message"]
     assert server.server.calls == []
     assert MAX_BODY_BYTES < 1 << 24
@@ -120,7 +120,7 @@ def test_a_body_has_a_maximum_size(server: RunningServer, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
 def test_numbers_are_finite(server: RunningServer, number: str) -> None:
     body = json.dumps(chat(temperature=0.5)).replace("0.5", number)
-    response = requests.post(server.address + CHAT, data=body, timeout=20)
+    response = requests.post(server.address + CHAT, data=body, timeout=120)
     assert (response.status_code, server.server.calls) == (400, [])
     assert "not finite" in response.json()["error"]["message"]
 

@@ -59,7 +59,7 @@ def test_an_error_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     serving_client.write_adapters(file, [DesiredAdapter("tuned", "sha256:" + "0" * 64, path=str(tmp_path / "empty"))])
     pod = start(tmp_path, tmp_path / "base", file)
-    output, _ = pod.communicate(timeout=60)
+    output, _ = pod.communicate(timeout=300)
     assert pod.returncode == 2
     last = output.strip().splitlines()[-1]
     assert last.startswith("error: ") and "adapter_config.json" in last
@@ -73,7 +73,7 @@ def test_an_error_is_the_last_line_of_the_log(tmp_path: Path) -> None:
 
 def test_a_pod_without_a_usable_vllm_fails_with_the_reason(tmp_path: Path) -> None:
     pod = start(tmp_path, tmp_path / "base", tmp_path / "adapters.json", runtime="")
-    output, _ = pod.communicate(timeout=60)
+    output, _ = pod.communicate(timeout=300)
     assert pod.returncode == 2
     assert output.strip().splitlines()[-1].startswith("error: vLLM cannot serve: ARGOTUNE_VLLM is off")
 
@@ -83,7 +83,7 @@ def test_a_pod_whose_secret_has_no_key_does_not_start(tmp_path: Path, monkeypatc
     (tmp_path / "keys" / "short").write_text("hunter2")
     monkeypatch.setenv("ARGOTUNE_API_KEYS", str(tmp_path / "keys"))
     pod = start(tmp_path, tmp_path / "base", tmp_path / "adapters.json")
-    output, _ = pod.communicate(timeout=60)
+    output, _ = pod.communicate(timeout=300)
     assert pod.returncode == 2
     assert "has no valid API key" in output.strip().splitlines()[-1] and "hunter2" not in output
 

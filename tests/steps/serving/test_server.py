@@ -41,7 +41,7 @@ def run(record: Path, log: Path, code: str) -> Server:
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"
         time.sleep(0.01)
@@ -49,7 +49,7 @@ def wait_for(path: Path) -> None:
 
 def test_start_find_and_stop(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base", "tuned"], server.free_port()), record, log, os.environ)
-    server.wait_until_healthy(started, log, 20)
+    server.wait_until_healthy(started, log, 120)
     assert server.read(record) == started
     assert process_identity(started.pid) == started.identity
     assert os.getsid(started.pid) == started.pid, "it would not outlive the session of its parent"
@@ -61,13 +61,13 @@ def test_start_find_and_stop(record: Path, log: Path) -> None:
 
 def test_healthy_only_if_all_models_are_listed(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
-    server.wait_until_healthy(started, log, 20)
+    server.wait_until_healthy(started, log, 120)
     assert not server.is_healthy(dataclasses.replace(started, models=["base", "tuned"]))
 
 
 def test_unhealthy_if_another_server_has_the_port(record: Path, log: Path, tmp_path: Path) -> None:
     other = server.start(file_server(tmp_path, ["base"], server.free_port()), record, log, os.environ)
-    server.wait_until_healthy(other, log, 20)
+    server.wait_until_healthy(other, log, 120)
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     new = dataclasses.replace(other, command=sleep, mark="loading", pid=0)
     loading = server.start(new, tmp_path / "loading.json", log, os.environ)
@@ -89,8 +89,13 @@ def test_the_answers_of_another_server_on_the_port_are_ignored(record: Path, log
 
     with ThreadingHTTPServer((server.HOST, 0), Other) as other:
         threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-        sleep = [sys.executable, "-c", "import time; print('loading', flush=True); time.sleep(600)"]
+        up = record.parent / "up"
+        code = (
+            f"import pathlib, time; print('loading', flush=True); pathlib.Path({str(up)!r}).touch(); time.sleep(600)"
+        )
+        sleep = [sys.executable, "-c", f"{code}; time.sleep(600)"]
         started = server.start(file_server(record.parent, ["base"], other.server_port, sleep), record, log, os.environ)
+        wait_for(up)
         with pytest.raises(TimeLimit, match="last log message: loading"):
             server.wait_until_healthy(started, log, 1)
         other.shutdown()
@@ -111,7 +116,7 @@ def test_a_server_is_found_after_the_clock_was_corrected(
 ) -> None:
     """psutil's creation time moves with the boot time that the kernel derives from the clock."""
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
-    server.wait_until_healthy(started, log, 20)
+    server.wait_until_healthy(started, log, 120)
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
     assert server.is_alive(started)
     assert [process.pid for process in server.processes(started)] == [started.pid]
@@ -119,7 +124,7 @@ def test_a_server_is_found_after_the_clock_was_corrected(
 
 def test_the_record_of_an_earlier_version_is_read(record: Path, log: Path) -> None:
     started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
-    server.wait_until_healthy(started, log, 20)
+    server.wait_until_healthy(started, log, 120)
     content = {key: value for key, value in dataclasses.asdict(started).items() if key != "identity"}
     record.write_text(json.dumps(content | {"created": 1764300000.25}))
     earlier = server.read(record)
@@ -169,7 +174,7 @@ def test_orphans_of_a_killed_server_are_stopped(record: Path, log: Path, tmp_pat
 def test_error_of_a_server_that_exits(record: Path, log: Path) -> None:
     started = run(record, log, "raise ValueError('no weights')")
     with pytest.raises(StepError, match="exited before it answered: ValueError: no weights"):
-        server.wait_until_healthy(started, log, 20)
+        server.wait_until_healthy(started, log, 120)
 
 
 def test_error_of_a_port_in_use(record: Path, log: Path) -> None:
@@ -177,13 +182,13 @@ def test_error_of_a_port_in_use(record: Path, log: Path) -> None:
         port = taken.getsockname()[1]
         started = server.start(file_server(record.parent, ["base"], port), record, log, os.environ)
         with pytest.raises(PortInUse, match=f"port {port} is in use by another process"):
-            server.wait_until_healthy(started, log, 20)
+            server.wait_until_healthy(started, log, 120)
 
 
 def test_error_of_a_killed_server(record: Path, log: Path) -> None:
     started = run(record, log, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(InsufficientCapacity, match="was killed by SIGKILL"):
-        server.wait_until_healthy(started, log, 20)
+        server.wait_until_healthy(started, log, 120)
 
 
 def test_error_of_a_server_that_never_answers(record: Path, log: Path) -> None:

@@ -33,7 +33,7 @@ def address(base: Path) -> Iterator[str]:
 
 def ask(address: str, **body: Any) -> requests.Response:
     request = {"model": "tiny", "messages": MESSAGES, "max_tokens": 5, "temperature": 0, **body}
-    return requests.post(f"{address}/v1/chat/completions", json=request, timeout=60)
+    return requests.post(f"{address}/v1/chat/completions", json=request, timeout=300)
 
 
 def test_probabilities_are_those_of_the_model(address: str, base: Path) -> None:

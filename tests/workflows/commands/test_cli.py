@@ -30,7 +30,7 @@ except SystemExit:
     pass
 print(sorted({"hera", "torch", "kubernetes", "azure", "pydantic", "yaml"} & set(sys.modules)))"""
     for flag in ("--help", "--version"):
-        done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, timeout=300)
         assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
@@ -103,5 +103,5 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
 
 def test_a_closed_pipe_prints_no_error():
     command = f"{sys.executable} -m workflows.cli presets ls | head -1"
-    shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=300)
     assert shown.stderr == ""

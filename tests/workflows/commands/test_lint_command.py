@@ -104,7 +104,7 @@ def test_a_path_in_a_list_starts_with_the_item():
 @pytest.mark.parametrize("args", [["--help"], ["lint", "--help"]])
 def test_help_loads_no_schema(args):
     argv = [sys.executable, "-X", "importtime", "-m", "workflows.cli", *args]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     assert "lint" in ended.stdout
     modules = {line.split("|")[-1].strip().split(".")[0] for line in ended.stderr.splitlines() if "|" in line}
     assert not modules & {"jsonschema", "lark", "pydantic", "hera"}

@@ -151,7 +151,7 @@ def test_a_running_run_is_followed_and_stopped(
         out, err = follower.stdout.read(), follower.stderr.read()
     assert out == "[tune] holding\n"
     assert err.startswith("killed: Cancelled: stopped by SIGTERM")
-    assert held.wait(60) == 5
+    assert held.wait(300) == 5
     assert main(["report", "killed"]) == 0
 
 

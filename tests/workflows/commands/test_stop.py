@@ -29,7 +29,7 @@ def serve(runs: Path) -> Callable[..., Server]:
         record.parent.mkdir(parents=True, exist_ok=True)
         command = file_server(record.parent, ["base"], server.free_port())
         started = server.start(command, record, record.parent / "server.log", os.environ)
-        server.wait_until_healthy(started, record.parent / "server.log", 20)
+        server.wait_until_healthy(started, record.parent / "server.log", 120)
         return started
 
     return start

@@ -92,7 +92,7 @@ def test_json(capsys):
 def test_standard_input():
     command = [sys.executable, "-m", "workflows.cli", "validate", "-"]
     with open(BROKEN, "rb") as file:
-        shown = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=60)
+        shown = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=300)
     assert shown.returncode == 2
     assert "error: <stdin>:17: " in shown.stderr
     assert "Traceback" not in shown.stderr
@@ -111,7 +111,7 @@ assert code == 0
 heavy = {{"hera", "torch", "kubernetes", "azure", "transformers", "peft", "trl", "datasets", "requests", "pyarrow"}}
 print("HEAVY", sorted(heavy & set(sys.modules)))
 """
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.splitlines()[-1] == "HEAVY []"
 

@@ -104,7 +104,7 @@ def overlap(outcome: Outcome) -> int:
 MEET = """import os, sys, time
 folder, me, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 os.makedirs(folder, exist_ok=True); open(os.path.join(folder, me), 'w').close()
-until = time.time() + 15
+until = time.time() + 120
 while len(os.listdir(folder)) < size:
     if time.time() > until: sys.exit(1)
     time.sleep(0.01)

@@ -115,7 +115,7 @@ def test_killed_runner_resumes_without_repeating_steps(runs: Runs) -> None:
     second = runs.resume()
     runs.held(1)
     runs.let_go()
-    out, _ = second.communicate(timeout=20)
+    out, _ = second.communicate(timeout=120)
     assert second.returncode == 0, out
     assert runs.phases() == {
         "before": "Succeeded", "value": "Succeeded", "hold": "Succeeded", "after": "Succeeded", "skipped": "Skipped"
@@ -143,7 +143,7 @@ if not os.path.exists(os.path.join(sys.argv[1], 'start-child')):
     first.wait()
     assert is_alive(child)
     second = runs.resume()
-    out, _ = second.communicate(timeout=20)
+    out, _ = second.communicate(timeout=120)
     assert second.returncode == 0, out
     assert not is_alive(child)
     assert is_alive(daemon)
@@ -155,7 +155,7 @@ def test_a_killed_step_is_a_failed_attempt(runs: Runs) -> None:
     os.kill(runs.held(), signal.SIGKILL)
     runs.held(1)
     runs.let_go()
-    out, _ = first.communicate(timeout=20)
+    out, _ = first.communicate(timeout=120)
     assert first.returncode == 0, out
     attempts = runner.read_state(runs.folder).nodes["hold"].attempts
     assert [attempt.exit_code for attempt in attempts] == [137, 0]
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_the_step_runs_the_exit_handler_and_can_resume(runs: Runs) -
     first = runs.begin(main)
     step = runs.held()
     first.send_signal(signal.SIGINT)
-    out, _ = first.communicate(timeout=20)
+    out, _ = first.communicate(timeout=120)
     assert first.returncode == 5, out
     assert "Cancelled" in out and "stopped by SIGINT" in out and str(runs.folder) in out
     assert not is_alive(step)
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_the_step_runs_the_exit_handler_and_can_resume(runs: Runs) -
     second = runs.resume()
     runs.held(1)
     runs.let_go()
-    out, _ = second.communicate(timeout=20)
+    out, _ = second.communicate(timeout=120)
     assert second.returncode == 0, out
     assert runs.starts("before-") == 1
     assert log_of(runs.folder, "onExit", 2).strip() == "Succeeded", "the exit handler runs again, for the new end"
@@ -189,7 +189,7 @@ def test_step_that_exits_0_on_sigterm_runs_again(runs: Runs) -> None:
     first = runs.begin(workflow(dag(task("a")), leaf("a", polite, str(runs.marks))))
     runs.held()
     first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=20)
+    first.communicate(timeout=120)
     assert first.returncode == 5
     assert runs.phases() == {"a": "Failed"}
 
@@ -208,7 +208,7 @@ def test_second_ctrl_c_kills_immediately(runs: Runs) -> None:
     wait_for((runs.marks / "asked").exists, "the step to be asked")
     assert is_alive(step)
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=20)
+    first.communicate(timeout=120)
     assert first.returncode == 5
     assert not is_alive(step)
     assert runs.phases() == {"a": "Failed"}, "no exit handler after the second"
@@ -220,7 +220,7 @@ def test_run_directory_is_locked(runs: Runs) -> None:
     with pytest.raises(InvalidInput, match="another argotune process"):
         runner.resume(runs.folder, timing=QUICK)
     runs.let_go()
-    first.communicate(timeout=20)
+    first.communicate(timeout=120)
     assert first.returncode == 0
 
 

@@ -130,7 +130,7 @@ class Terminal:
         self.state = folder / "runs" / "r" / "state.json"
 
     def wait_for(self, text: str) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while text not in self.shown:
             assert time.monotonic() < until, self.shown
             self.read()
@@ -142,7 +142,7 @@ class Terminal:
     def finish(self) -> int:
         while self.read():
             pass
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=300)
 
     def read(self) -> bool:
         try:

@@ -12,18 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from steps.runtime.errors import BadInput
-from steps.runtime.pod import is_pod
+from steps.runtime.pod import SERVICE_ACCOUNT, is_pod
 from steps.runtime.redaction import redact
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 

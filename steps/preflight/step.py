@@ -19,7 +19,7 @@ from steps.runtime import outcomes
 from steps.runtime.errors import BadInput, StepError, combine_errors
 from steps.runtime.imports import import_modules
 from steps.runtime.outcomes import NotChecked, Outcomes
-from steps.runtime.pod import is_pod
+from steps.runtime.pod import is_pod, namespace_flag, pod_namespace
 from steps.runtime.retry import RetryPolicy
 from steps.serving import api_keys
 
@@ -85,7 +85,7 @@ def _secrets(settings: Settings) -> Outcomes:
         else:
             yield BadInput(
                 f"Secret {settings.access_secret} not found, or it has no key HF_TOKEN",
-                f"kubectl create secret generic {settings.access_secret} --from-literal=HF_TOKEN=..."
+                f"kubectl create secret generic {settings.access_secret}{namespace_flag()} --from-literal=HF_TOKEN=..."
                 " (outside a cluster: export HF_TOKEN)",
             )
     keys = os.environ.get(api_keys.FOLDER_VARIABLE, "")
@@ -95,7 +95,7 @@ def _secrets(settings: Settings) -> Outcomes:
         else:
             yield BadInput(
                 f"Secret {settings.api_keys_secret} not found, or it has no valid API key",
-                api_keys.creation_fix(settings.api_keys_secret),
+                api_keys.creation_fix(settings.api_keys_secret, pod_namespace()),
             )
     if not is_pod():
         return  # a local run can also use docker's configuration, which the registry checks
@@ -109,7 +109,8 @@ def _secrets(settings: Settings) -> Outcomes:
             else:
                 yield BadInput(
                     f"Secret {name} not found, or it has no key .dockerconfigjson",
-                    f"kubectl create secret docker-registry {name} --docker-server=... --docker-username=...",
+                    f"kubectl create secret docker-registry {name}{namespace_flag()} --docker-server=..."
+                    " --docker-username=...",
                 )
 
 

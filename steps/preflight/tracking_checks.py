@@ -12,6 +12,7 @@ import requests
 from steps.runtime import connection_failure
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.outcomes import NotChecked, Outcomes
+from steps.runtime.pod import namespace_flag
 from steps.tune.tracking_tools import TOOLS, required_keys
 
 TIMEOUT_SECONDS = 10.0
@@ -38,7 +39,8 @@ def check(report_to: str, uri: str, secret: str, *, has_secret: bool = True) -> 
         if not any(os.environ.get(key) for key in keys):
             yield BadInput(
                 f"Secret {secret} not found, or it has no key {' or '.join(keys)}",
-                f"kubectl create secret generic {secret} --from-literal={keys[0]}=... (outside a cluster: export it)",
+                f"kubectl create secret generic {secret}{namespace_flag()} --from-literal={keys[0]}=..."
+                " (outside a cluster: export it)",
             )
             return
         variables = (*(() if uri else (tool.address,)), *tool.credentials)

@@ -8,6 +8,7 @@ from typing import Any
 
 from steps.kubernetes.client import EVENTS, KubernetesClient
 from steps.runtime.errors import InsufficientCapacity, StepError
+from steps.runtime.pod import namespace_flag
 from steps.serving.server import last_error_in
 
 Document = dict[str, Any]
@@ -117,7 +118,12 @@ def _diagnose_container(
     ended = (status.get("state") or {}).get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
     if mounted and ended.get("reason") in NOT_CREATED:
         message = f"cannot start pod {pod}: {ended.get('message') or ended['reason']}"
-        return Cause(message, f"see kubectl describe pod {pod}", final=True, image_volume=True)
+        return Cause(
+            message,
+            f"see kubectl describe pod {pod}{namespace_flag(cluster.namespace)}",
+            final=True,
+            image_volume=True,
+        )
     if not ended or (ended.get("exitCode") == 0 and ended.get("reason") == "Completed"):
         return None
     final = reason == "CrashLoopBackOff" or int(status.get("restartCount") or 0) > 1
@@ -130,7 +136,7 @@ def _diagnose_container(
         message = f"pod {pod} ran out of GPU memory: {' '.join(line.split())[:300]}"
         return Cause(message, fix, final=final, capacity=True)
     message = f"pod {pod} exited with code {ended.get('exitCode')}: {last_error_in(log)}"
-    return Cause(message, f"see kubectl logs {pod} --previous", final=final)
+    return Cause(message, f"see kubectl logs {pod} --previous{namespace_flag(cluster.namespace)}", final=final)
 
 
 def _diagnose_events(cluster: KubernetesClient, pod: str, mounted: dict[str, str]) -> Cause | None:
@@ -140,7 +146,7 @@ def _diagnose_events(cluster: KubernetesClient, pod: str, mounted: dict[str, str
     if not relevant:
         return None
     latest = max(relevant, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    fix = f"see kubectl describe pod {pod}"
+    fix = f"see kubectl describe pod {pod}{namespace_flag(cluster.namespace)}"
     if "Multi-Attach" in str(latest.get("message")):
         fix = "use a ReadWriteMany claim (storage.modelsClaim of the site profile), so that several nodes can mount it"
     message = str(latest.get("message", ""))

@@ -40,6 +40,7 @@ from steps.rollout.service_update import Rollout
 from steps.rollout.settings import GREETING, MAX_TOKENS, AdapterSource, Result, Settings
 from steps.runtime import progress
 from steps.runtime.errors import BadInput, StepError
+from steps.runtime.pod import namespace_flag
 from steps.serving import group_flags, server_command, serving_client
 from steps.serving.desired_adapters import DesiredAdapter
 
@@ -217,7 +218,7 @@ def _address(target: Rollout, settings: Settings, served: Release) -> str:
     if not ready:
         raise StepError(
             f"no pod of {target.deployment} is ready any more",
-            "check the pods with kubectl describe and logs, then run it again",
+            f"see kubectl get pods{namespace_flag(target.cluster.namespace)}, then run it again",
         )
     return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 

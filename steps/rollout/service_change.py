@@ -12,7 +12,7 @@ from steps.rollout.service_manifests import DEPLOYMENTS, ROUTES
 from steps.rollout.service_release import CANARY, SERVICE_LABEL, STABLE, Release, Releases
 from steps.rollout.service_update import Rollout
 from steps.runtime.errors import BadInput
-from steps.runtime.pod import is_pod
+from steps.runtime.pod import is_pod, namespace_flag
 
 
 def promote(cluster: KubernetesClient, name: str, seconds: float, sleep: Callable[[float], None] = time.sleep) -> str:
@@ -90,7 +90,7 @@ def _read_known(cluster: KubernetesClient, name: str) -> Releases:
     if known.current is None:
         raise BadInput(
             f"no argotune service {name} in namespace {cluster.namespace}",
-            "run kubectl get deployments",
+            f"run kubectl get deployments{namespace_flag(cluster.namespace)}",
         )
     return known
 

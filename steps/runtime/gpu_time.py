@@ -23,7 +23,7 @@ from steps.runtime import files
 from steps.runtime.errors import TimeLimit
 from steps.runtime.json_text import parse_json
 from steps.runtime.options import Options
-from steps.runtime.pod import is_pod
+from steps.runtime.pod import is_pod, namespace_flag
 
 LOADING, TRAINING, EVALUATING = "loading", "training", "evaluating"
 """Causes. Loading is the time between the start of a pod on its node and its work: image pull, imports, base model."""
@@ -141,7 +141,7 @@ class GpuTimer:
             raise TimeLimit(
                 f"the budget of {self._budget / 3600:g} hours of GPU time (pipeline.budget) is used up: {state}",
                 f"increase it and resume: argotune run FILE --resume -p {PARAMETER}=HOURS; on a cluster: "
-                f"argo retry NAME -p {PARAMETER}=HOURS",
+                f"argo retry NAME -p {PARAMETER}=HOURS{namespace_flag()}",
             )
 
 

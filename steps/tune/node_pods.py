@@ -19,6 +19,7 @@ from steps.kubernetes.client import PODS, Document
 from steps.kubernetes.errors import AlreadyExists
 from steps.runtime import errors, files, termination
 from steps.runtime.errors import StepError
+from steps.runtime.pod import namespace_flag
 from steps.runtime.retry import RetryPolicy
 from steps.tune import node_job, node_job_set
 from steps.tune.launcher import TERMINATED, Failure
@@ -120,7 +121,8 @@ class NodePods:
             ((pod["metadata"]["name"], *_waiting_reason(pod)) for pod in waiting), ("", "", 0)
         )
         if is_final:
-            return Failure(StepError(f"pod {name} cannot start: {reason}", f"see kubectl describe pod {name}"))
+            fix = f"see kubectl describe pod {name}{namespace_flag(self.cluster.namespace)}"
+            return Failure(StepError(f"pod {name} cannot start: {reason}", fix))
         if now - self.started < START_TIMEOUT_SECONDS:
             return None
         what = f"pod {name} is pending: {reason}" if waiting else self._missing(len(pods), expected)
@@ -190,7 +192,7 @@ def _from_exit_code(pod: str, ended: Document) -> Failure:
         return Failure(NodesUnavailable(f"pod {pod} exceeded its memory limit", "raise the limit in pods.tune"))
     if code in (NodeLost.exit_code, KILLED, TERMINATED):
         return Failure(NodeLost(message), is_root_cause=code != NodeLost.exit_code)
-    return Failure(ERRORS.get(code, StepError)(message, fix or f"see kubectl logs {pod}"))
+    return Failure(ERRORS.get(code, StepError)(message, fix or f"see kubectl logs {pod}{namespace_flag()}"))
 
 
 def _precedence(failure: Failure) -> int:

@@ -133,7 +133,8 @@ class _Log:
         if self._thread:
             self._thread.join(JOIN_SECONDS)
             if self._thread.is_alive():
-                self.on_message(f"{self.label}: the end of its log is missing; print it with argotune logs {self.run}")
+                command = f"argotune logs {self.run} -n {self.api.namespace}"
+                self.on_message(f"{self.label}: the end of its log is missing; print it with {command}")
 
     def read(self, *, follow: bool) -> None:
         """Pass all lines on, reconnecting where the stream broke off, until the pod has ended."""

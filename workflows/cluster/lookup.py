@@ -20,7 +20,9 @@ def find_run(api: Workflows, name: str) -> RunStatus:
     if name == LATEST:
         runs = list_runs(api, Scope())
         if not runs:
-            raise InvalidInput(Problem(f"no runs in namespace {api.namespace}", fix="run argotune submit FILE"))
+            raise InvalidInput(
+                Problem(f"no runs in namespace {api.namespace}", fix=f"run argotune submit FILE -n {api.namespace}")
+            )
         return runs[0]
     try:
         return read_run(api.get(name))

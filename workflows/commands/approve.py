@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: no step or several steps are suspended, or a value is not allowed.
         ApiFailure: the request failed.
     """
-    from workflows.cluster import connect, lookup
+    from workflows.cluster import connect, live, lookup
     from workflows.commands.run import pairs
 
     values = pairs(args.parameter, "-p")
@@ -56,16 +56,16 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(Problem("--no cannot be combined with -p", fix="pass one of them"))
     api = connect.connect(args)
     status = lookup.find_run(api, args.name)
-    step = _suspended_step(status, args.step)
-    outputs = _outputs(step, values, NO if args.no else YES)
+    step = _suspended_step(status, args.step, live.namespace_flag(api))
+    outputs = _outputs(step, values, NO if args.no else YES, f"{status.name} --cluster{live.namespace_flag(api)}")
     answer = ", ".join(f"{name}={value}" for name, value in outputs.items()) or "resumed"
     api.set_outputs(status.name, step.node, outputs, f"answered by argotune approve: {answer}")
     print(f"{status.name}: {step.key} answered: {answer}")
     return 0
 
 
-def _suspended_step(run: RunStatus, name: str) -> Step:
-    """Return the step to resume."""
+def _suspended_step(run: RunStatus, name: str, namespace: str) -> Step:
+    """Return the step to resume; ``namespace`` is the flag that selects the run's."""
     pending = [step for step in run.pending_approvals if not name or name == step.key]
     if len(pending) == 1:
         return pending[0]
@@ -77,16 +77,21 @@ def _suspended_step(run: RunStatus, name: str) -> Step:
     if answered is not None:
         outputs = ", ".join(f"{key}={value}" for key, value in answered.outputs.items())
         message = f"{answered.key} of {run.name} is already answered{f': {outputs}' if outputs else ''}"
-        raise InvalidInput(Problem(message, fix="see argotune status"))
+        raise InvalidInput(Problem(message, fix=f"see argotune status {run.name}{namespace}"))
     phase = "" if run.is_ended else f" (phase {run.phase})"
-    raise InvalidInput(Problem(f"no step of {run.name} is suspended{phase}", fix="see argotune status"))
+    raise InvalidInput(
+        Problem(f"no step of {run.name} is suspended{phase}", fix=f"see argotune status {run.name}{namespace}")
+    )
 
 
-def _outputs(step: Step, values: dict[str, str], default: str) -> dict[str, str]:
-    """Return a value for each parameter of the step; ``default`` (YES or NO) for those not in ``values``."""
+def _outputs(step: Step, values: dict[str, str], default: str, run: str) -> dict[str, str]:
+    """Return a value for each parameter of the step; ``default`` (YES or NO) for those not in ``values``.
+
+    ``run`` has the arguments of ``argotune stop``.
+    """
     if not step.parameters:
         if values or default == NO:
-            fix = "resume it without flags, or end the run with argotune stop NAME --cluster"
+            fix = f"resume it without flags, or end the run with argotune stop {run}"
             raise InvalidInput(Problem(f'step "{step.key}" has no parameters', fix=fix))
         return {}
     outputs = {name: values.get(name, default) for name in step.parameters}

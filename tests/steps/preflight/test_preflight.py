@@ -25,6 +25,7 @@ from steps.oci.oci_layout import Image
 from steps.preflight import cluster_checks, data_checks, step
 from steps.preflight.settings import Settings
 from steps.preflight.step import preflight
+from steps.runtime import pod
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError, combine_errors
 
 AsParquet = Callable[..., bytes]
@@ -244,10 +245,12 @@ def test_missing_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, docker
     names = ["pull", "push"]
     assert look(tmp_path, registry_secrets=names) == [], "a local run can use docker's configuration"
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(pod, "SERVICE_ACCOUNT", tmp_path)
+    (tmp_path / "namespace").write_text("ml\n")
     with pytest.raises(BadInput) as caught:
         look(tmp_path, registry_secrets=names, pull_config=tmp_path / "pull", in_cluster=False)
     assert "Secret pull not found" in str(caught.value) and "Secret push not found" in str(caught.value)
-    assert "kubectl create secret docker-registry push" in str(caught.value)
+    assert "kubectl create secret docker-registry push --namespace ml --docker-server" in str(caught.value)
     (docker_config / "config.json").write_text("{}")
     (tmp_path / "pull").mkdir()
     (tmp_path / "pull" / ".dockerconfigjson").write_text("{}")

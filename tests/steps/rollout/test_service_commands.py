@@ -45,7 +45,9 @@ def test_rollback_removes_a_canary(
 
 def test_errors(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["promote", "missing"]) == 2
-    assert "no argotune service missing in namespace argotune" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "no argotune service missing in namespace argotune" in err
+    assert "fix: run kubectl get deployments --namespace argotune" in err
     assert main(["promote", "missing", "--deadline", "soon"]) == 2
     assert "--deadline" in capsys.readouterr().err
 

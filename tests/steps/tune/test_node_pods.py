@@ -233,7 +233,9 @@ def test_pods_that_cannot_start_end_the_step(
     assert isinstance(error, NodeLost) and "0/3 nodes have 2 free GPUs" in error.message
     waiting = {"reason": "InvalidImageName", "message": "x y"}
     jobs.set_status({"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": waiting}}]})
-    assert "cannot start: InvalidImageName: x y" in error_of(pods).message
+    error = error_of(pods)
+    assert "cannot start: InvalidImageName: x y" in error.message
+    assert error.fix.startswith("see kubectl describe pod ") and error.fix.endswith(" --namespace argotune")
 
 
 def test_an_unavailable_api_server_does_not_end_a_training(

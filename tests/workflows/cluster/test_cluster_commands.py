@@ -299,7 +299,8 @@ def test_an_approval_is_written_as_argo_writes_it(cluster, capsys, flags, answer
     assert node["outputs"]["parameters"] == [{"name": "approve", "value": answer}]
     assert "argotune approve" in node["message"]
     assert main(["approve", NAME]) == 2
-    assert "is already answered" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "is already answered" in err and f"fix: see argotune status {NAME} -n argotune" in err
 
 
 def test_a_concurrent_write_of_the_controller_is_kept(cluster):

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from steps.report.report_data import Failure, number, records, text
+from steps.report.report_data import Failure, records, text
 from steps.runtime import termination
-from steps.runtime.json_text import parse_json
+from steps.runtime.json_text import number, parse_json
 from steps.runtime.redaction import redact
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from steps.runtime.gpu_time import EVALUATING, LOADING, TRAINING
+from steps.runtime.json_text import number
 
 IDLE = "idle"
 CAUSES = (TRAINING, EVALUATING, LOADING, IDLE)
@@ -125,9 +125,9 @@ def _number(value: Any) -> float:
     """Return a number of at least 0.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError: it is none.
     """
-    result = float(value)
-    if not 0 <= result < math.inf:
+    result = number(value)
+    if result is None or result < 0:
         raise ValueError(f"{value!r} is not a number of at least 0")
     return result

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.report.formatting import format_number, format_percent
-from steps.report.report_data import Answer, Evaluation, Regression, ReportData, number
+from steps.report.report_data import Answer, Evaluation, Regression, ReportData
+from steps.runtime.json_text import number
 
 MAX_ANSWERS = 50
 MAX_EXPONENT = 700

@@ -16,11 +16,12 @@ import jinja2
 from markupsafe import Markup
 
 from steps.report.formatting import DASH, format_duration, format_number, format_percent, format_text
-from steps.report.report_data import STEPS, ReportData, Setting, number, records, text
+from steps.report.report_data import STEPS, ReportData, Setting, records, text
 from steps.report.report_evaluation import evaluation_context
 from steps.report.report_gpu import gpu_rows
 from steps.report.report_search import search_section
 from steps.report.report_training import training_section
+from steps.runtime.json_text import number
 
 FOLDER = Path(__file__).parent
 BADGES = {"Succeeded": "good", "pass": "good", "Failed": "bad", "Error": "bad", "fail": "bad"}

@@ -21,7 +21,6 @@ from steps.report.report_data import (
     Setting,
     Step,
     TrialRun,
-    number,
     record,
     records,
     text,
@@ -29,7 +28,7 @@ from steps.report.report_data import (
 from steps.report.report_gpu import read_nodes, read_usage
 from steps.report.settings import Settings
 from steps.runtime import gpu_time
-from steps.runtime.json_text import parse_json
+from steps.runtime.json_text import number, parse_json
 from steps.runtime.redaction import redact
 from steps.serving import benchmark_result
 from steps.tune.tracking_tools import TOOLS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,17 @@ def parse_json(text: str | bytes | bytearray) -> Any:
     if _is_deeper(value, MAX_DEPTH):
         raise ValueError("it is nested too deeply")
     return value
+
+
+def number(value: Any) -> float | None:
+    """Return a finite number, also one in a text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        result = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return result if math.isfinite(result) else None
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

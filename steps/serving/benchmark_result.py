@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steps.runtime.json_text import parse_json
+from steps.runtime import json_text
 
 FILE = Path("report", "benchmark.json")
 """Result of the last benchmark, in the work folder of a run."""
@@ -76,7 +75,7 @@ def read(work: Path) -> Benchmark | None:
 def from_text(text: str | bytes) -> Benchmark | None:
     """Return the benchmark of a JSON text; None if it has none."""
     try:
-        values = parse_json(text)
+        values = json_text.parse_json(text)
         return from_record(values) if isinstance(values, dict) else None
     except ValueError:
         return None
@@ -102,10 +101,5 @@ def from_record(values: Mapping[str, Any]) -> Benchmark:
 
 def number(value: Any) -> float | None:
     """Return a finite number that is not negative; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    found = None if isinstance(value, str) else json_text.number(value)
+    return None if found is None or found < 0 else found

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from steps.report.gpu_usage import GpuNodes, GpuUsage, split
-from steps.report.report_data import number
 from steps.runtime.gpu_time import EVALUATING, LOADING, TRAINING
+from steps.runtime.json_text import number
 from workflows.runs.status import RunStatus
 from workflows.runs.step import Step
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def _copy(model: str, digest: str, folder: Path, check: Check, wait: Sleep, *, w
 
     # A fixed name, so that the next attempt resumes the download of a killed one.
     area = folder.with_name(f".{folder.name}.download")
+    _delete_other_versions(folder.parent, cache_folder(model, digest).name)
     area.mkdir(exist_ok=True)
     if locations.is_image(model):
         downloaded = weights_image.download(locations.parse_image(model, digest), area, wait)
@@ -118,6 +120,17 @@ def _copy(model: str, digest: str, folder: Path, check: Check, wait: Sleep, *, w
     os.rename(downloaded, folder)
     files.sync_folder(folder.parent)
     shutil.rmtree(area, ignore_errors=True)
+
+
+def _delete_other_versions(parent: Path, name: str) -> None:
+    """Delete partial copies with other digests than that of ``name``, except those that another step is copying."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock
+
+    for area in parent.glob(f".{name[:-DIGITS]}{'[0-9a-f]' * DIGITS}*.download"):
+        if not area.name.startswith(f".{name}"):
+            with suppress(Timeout), WeakFileLock(area.with_suffix(".lock"), timeout=0.1):
+                shutil.rmtree(area, ignore_errors=True)
 
 
 def _is_complete(folder: Path, digest: str) -> bool:

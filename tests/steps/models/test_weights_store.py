@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 from object_stores import BUCKET, SERVERS, ObjectStore, SlowProxy
 from weights_sample import model_files, safetensors
@@ -130,6 +132,18 @@ def test_a_killed_copy_is_resumed_and_has_the_same_digest(store: ObjectStore, tm
     base = fetch_model(model=model)
     assert base.revision == expected
     assert (base.folder / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("is_copied_now", [False, True])
+def test_a_new_version_replaces_partial_copies_of_others(store: ObjectStore, *, is_copied_now: bool) -> None:
+    model = put(store, "new", model_files())
+    other = own_weights.cache_folder(model, f"sha256:{'0' * 64}")
+    partial = other.with_name(f".{other.name}.download") / "partial" / "model.safetensors.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"x")
+    with FileLock(other.with_name(f".{other.name}.lock")) if is_copied_now else nullcontext():
+        fetch_model(model=model)
+    assert partial.exists() == is_copied_now
 
 
 def wait_for_bytes(file: Path) -> None:

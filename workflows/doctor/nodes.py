@@ -61,9 +61,7 @@ def check_images(site: Site) -> Iterator[Finding]:
     except StepError:
         present = set()
     images = site.plan.images
-    by_step = {"control": images.control, "tune": images.tune, "serve": images.serve}
-    steps = {image: step for step, image in reversed(by_step.items())}  # two steps can share an image
-    for image, step in reversed(steps.items()):
+    for step, image in {"control": images.control, "tune": images.tune, "serve": images.serve}.items():
         if image in present:
             yield ok(f"image {step}", f"{image} (on a node)")
         else:

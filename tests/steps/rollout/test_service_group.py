@@ -119,3 +119,19 @@ def test_the_kind_is_chosen(
     if expected == "statefulset":
         with pytest.raises(BadInput, match="2 servers of 3 nodes require LeaderWorkerSet"):
             service_group.choose_kind(client, settings.model_copy(update={"replicas": 2}))
+
+
+@pytest.mark.parametrize("forbidden", ["leaderworkersets", "selfsubjectaccessreviews"])
+def test_an_account_without_the_role_gets_a_stateful_set(
+    cluster: KubernetesServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    forbidden: str,
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+    cluster.forbidden = {("create", forbidden)}
+    client = kubernetes_client.connect(nap)
+    assert service_group.choose_kind(client, settings_of(**NODES)) == "statefulset"
+    assert "the account may not use LeaderWorkerSets" in capsys.readouterr().out
+    assert not [call for call in cluster.calls if call.resource == "leaderworkersets"]

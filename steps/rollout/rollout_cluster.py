@@ -55,6 +55,9 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     release = build_release(settings, service_group.choose_kind(cluster, settings))
     known = service_release.read_releases(cluster, settings.name)
     track = CANARY if settings.canary and known.current else STABLE
+    if track == CANARY and known.current and known.current.group:
+        message = f"pipeline.rollout.canary cannot be combined with live servers of {known.current.nodes} nodes"
+        raise BadInput(message, "remove canary: the new servers replace the live ones")
     if settings.canary and track == STABLE:
         print("there is no release yet: the first one receives all requests", flush=True)
     scaled = settings.max_replicas > settings.replicas
@@ -66,6 +69,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         replicas = canary_replicas(known.current.replicas, settings.canary, bool(settings.gateway))
         release = dataclasses.replace(release, replicas=replicas)
     current = known.canary if track == CANARY else known.current
+    known = _record_attempt(target, known, release)
     served = _deploy(target, settings, release, current)
     progress.report(1, 3, f"{target.deployment} serves revision {served.revision}")
     try:
@@ -193,6 +197,16 @@ def _apply_supporting_objects(
     for plural in set(known.objects) - set(optional):
         service_workload.delete_if_present(cluster, OPTIONAL[plural], settings.name)
     return optional
+
+
+def _record_attempt(target: Rollout, known: Releases, release: Release) -> Releases:
+    """Record that a run creates objects of another kind, so that a later run deletes them if this one is killed."""
+    live = known.current.group if known.current else ""
+    if release.group == live or release.group in known.attempted:
+        return known
+    known = dataclasses.replace(known, attempted=[*known.attempted, release.group])
+    service_release.write_releases(target.cluster, target.name, known)
+    return known
 
 
 def _deploy(target: Rollout, settings: Settings, release: Release, current: Release | None) -> Release:

@@ -75,8 +75,11 @@ def record_releases(target: Rollout, known: Releases) -> None:
         cluster.apply(ROUTES, service_manifests.route(name, known.gateway, known.percent if known.canary else 0))
     if known.canary is None:
         cluster.delete(DEPLOYMENTS, service_manifests.deployment_name(name, CANARY))
-    if known.previous and known.current and known.previous.group != known.current.group:
-        service_workload.delete(cluster, name, STABLE, known.previous.group)
+    if known.current:
+        former = {*known.attempted, *(release.group for release in (known.previous,) if release)}
+        for group in sorted(former - {known.current.group}):
+            service_workload.delete(cluster, name, STABLE, group)
+        known = dataclasses.replace(known, attempted=[])
     retained = {service_manifests.config_map_name(name, release.revision) for release in known.retained()}
     for config_map in cluster.list(CONFIG_MAPS, labels=f"{SERVICE_LABEL}={name}"):
         map_name = config_map["metadata"]["name"]
@@ -90,7 +93,7 @@ def _read_known(cluster: KubernetesClient, name: str) -> Releases:
     if known.current is None:
         raise BadInput(
             f"no argotune service {name} in namespace {cluster.namespace}",
-            f"run kubectl get deployments{namespace_flag(cluster.namespace)}",
+            f"run kubectl get services --selector {SERVICE_LABEL}{namespace_flag(cluster.namespace)}",
         )
     return known
 

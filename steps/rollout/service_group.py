@@ -9,6 +9,7 @@ rank and the leader in its environment (``steps.serving.group_environment``).
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from steps.kubernetes import access_reviews
@@ -24,6 +25,7 @@ GroupKind = str
 """Object with the pods of a server on several nodes: ``leaderworkerset`` or ``statefulset``; empty: a Deployment."""
 LEADER_WORKER_SETS = Kind("leaderworkerset.x-k8s.io/v1", "leaderworkersets")
 STATEFUL_SETS = Kind("apps/v1", "statefulsets")
+COMPONENT_LABEL, COMPONENT = "app.kubernetes.io/component", "inference"
 WORKER_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 POD_INDEX = "apps.kubernetes.io/pod-index"
 RANK_LABELS = {"leaderworkerset": WORKER_INDEX, "statefulset": POD_INDEX}
@@ -94,6 +96,7 @@ def objects(
         replicas: Number of servers.
     """
     own = {**metadata, "name": set_name(metadata["name"], group)}
+    template["metadata"]["labels"][COMPONENT_LABEL] = component(group)
     # Kueue admits all pods of a server or none, by the label of the object.
     if queue := template["metadata"]["labels"].pop(QUEUE_LABEL, ""):
         own["labels"] = {**own["labels"], QUEUE_LABEL: queue}
@@ -112,9 +115,23 @@ def kinds(group: GroupKind) -> list[Kind]:
     return [LEADER_WORKER_SETS] if group == "leaderworkerset" else [SERVICES, STATEFUL_SETS]
 
 
-def leader_selector(group: GroupKind) -> dict[str, str]:
-    """Return the labels of the pod that answers requests, in addition to those of the service."""
-    return {RANK_LABELS[group]: "0"} if group else {}
+def server_selector(group: GroupKind) -> dict[str, str]:
+    """Return the labels of the pods that answer requests, in addition to those of the service.
+
+    While one kind replaces another, the service has pods of both: they differ in their component.
+    """
+    return {COMPONENT_LABEL: component(group)} | ({RANK_LABELS[group]: "0"} if group else {})
+
+
+def kind_of_pod(labels: Mapping[str, str]) -> GroupKind:
+    """Return the kind of the object that has a pod, by its labels; empty: a Deployment."""
+    # The pods of a LeaderWorkerSet are those of StatefulSets, so they have both labels.
+    return next((group for group, label in RANK_LABELS.items() if label in labels), "")
+
+
+def component(group: GroupKind) -> str:
+    """Return the component of the pods of a kind; that of a Deployment is the one of the other objects."""
+    return f"{COMPONENT}-{group}" if group else COMPONENT
 
 
 def _is_allowed(cluster: KubernetesClient) -> bool:

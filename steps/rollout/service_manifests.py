@@ -83,8 +83,10 @@ def supporting_objects(settings: Settings, group: str = "", *, grouped: bool = F
     """
     name = settings.name
     select = {SERVICE_LABEL: name}
+    backends = backend_labels(name, group)
     # Without a Gateway, one Service has the servers of all tracks, so their number splits the requests.
-    backends = {**select, TRACK_LABEL: STABLE} if settings.gateway else backend_labels(name, group)
+    if settings.gateway:
+        backends[TRACK_LABEL] = STABLE
     objects: list[tuple[Kind, Document]] = [
         (SERVICES, _service(settings, name, backends)),
         (BUDGETS, _budget(name, select)),
@@ -95,13 +97,15 @@ def supporting_objects(settings: Settings, group: str = "", *, grouped: bool = F
         objects.append((scaler[0], scaler[1](settings)))
     if settings.gateway:
         for track in (STABLE, CANARY):
-            objects.append((SERVICES, _service(settings, f"{name}-{track}", {**select, TRACK_LABEL: track})))
+            # Only Deployments have tracks that split the requests.
+            labels = {**backend_labels(name, ""), TRACK_LABEL: track}
+            objects.append((SERVICES, _service(settings, f"{name}-{track}", labels)))
     return objects
 
 
 def backend_labels(name: str, group: str) -> dict[str, str]:
     """Return the labels of the pods behind the Service: of a server on several nodes, its leader."""
-    return {SERVICE_LABEL: name, **service_group.leader_selector(group)}
+    return {SERVICE_LABEL: name, **service_group.server_selector(group)}
 
 
 def route(name: str, gateway: str, percent: int) -> Document:
@@ -272,6 +276,6 @@ def _scaled_object(settings: Settings) -> Document:
 def _labels(name: str) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": name,
-        "app.kubernetes.io/component": "inference",
+        service_group.COMPONENT_LABEL: service_group.COMPONENT,
         "app.kubernetes.io/managed-by": "argotune",
     }

@@ -74,6 +74,8 @@ class Releases:
     """True if an autoscaler sets the number of replicas."""
     objects: list[str] = field(default_factory=list)
     """Kinds of optional supporting objects (autoscalers, routes)."""
+    attempted: list[str] = field(default_factory=list)
+    """Kinds of objects with pods (``Release.group``) that a killed run has possibly left."""
 
     def retained(self) -> Sequence[Release]:
         """Return the current, previous and canary release, if recorded."""

@@ -61,6 +61,6 @@ def replace_pods(cluster: KubernetesClient, service: str, release: Release) -> N
 
 def select(cluster: KubernetesClient, service: str, group: str) -> None:
     """Let the Service select the pods of a kind."""
-    absent = dict.fromkeys(service_group.RANK_LABELS.values())
+    absent = dict.fromkeys(service_group.RANK_LABELS.values())  # removed by the merge patch
     labels = absent | service_manifests.backend_labels(service, group)
     cluster.patch(SERVICES, service, {"metadata": {"name": service}, "spec": {"selector": labels}})

@@ -118,9 +118,9 @@ class Servers:
             if live and live.get("status") != status:
                 self.cluster.put({**live, "status": status})
 
-    def _start(self, deployment: str, template: Object) -> Object:
+    def _start(self, owner: str, template: Object, name: str = "", **labels: str) -> Object:
         number = next(self._numbers)
-        name = f"{deployment}-{number}"
+        name = name or f"{owner}-{number}"
         pid = os.getpid()
         ip = f"127.{pid >> 8 & 127 | 1}.{pid & 255}.{number}"
         pod = {
@@ -129,20 +129,29 @@ class Servers:
             "metadata": {**copy.deepcopy(template["metadata"]), "name": name, "namespace": NAMESPACE},
             "spec": copy.deepcopy(template["spec"]),
         }
-        pod["metadata"]["labels"]["owner"] = deployment
+        pod["metadata"]["labels"] |= {"owner": owner, **labels}
         ready = {"podIP": ip, "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-        trouble = self.trouble or (self.image_trouble if mounted_images(pod) else None)
+        trouble = self._trouble(pod)
         pod["status"] = copy.deepcopy(trouble) or ready
         if trouble is None and self.answering:
-            folder = self.folder / name
-            folder.mkdir(parents=True)
-            self._mount(pod)
-            images = self._mount_images(pod, folder)
-            running = RunningServer(folder / "adapters.json", folder / "pulled", (ip, 5000), images)
-            self.pods[name] = running
-            if "readinessProbe" in pod["spec"]["containers"][0] and not self._probed(running.address):
-                pod["status"]["conditions"] = []
+            self._serve(pod)
         return self.cluster.put(pod)
+
+    def _trouble(self, pod: Object) -> Object | None:
+        """Return the status of a new pod instead of ready."""
+        return self.trouble or (self.image_trouble if mounted_images(pod) else None)
+
+    def _serve(self, pod: Object) -> None:
+        """Start the server of a pod."""
+        name = pod["metadata"]["name"]
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        self._mount(pod)
+        images = self._mount_images(pod, folder)
+        running = RunningServer(folder / "adapters.json", folder / "pulled", (pod["status"]["podIP"], 5000), images)
+        self.pods[name] = running
+        if "readinessProbe" in pod["spec"]["containers"][0] and not self._probed(running.address):
+            pod["status"]["conditions"] = []
 
     def _stop(self, pod: Object) -> None:
         name = pod["metadata"]["name"]

@@ -94,6 +94,9 @@ def _check_group(plan: Plan, found: Findings) -> None:
         found.error("inference.template", what, "remove nodes, or use preset: {name: ...}")
     if rollout.runtime != "vllm":
         found.error("pipeline.rollout.runtime", what, "write runtime: vllm")
+    if rollout.group_kind == "statefulset" and rollout.replicas > 1:
+        what = f"{rollout.replicas} servers of {rollout.nodes} nodes require LeaderWorkerSet"
+        found.error("pipeline.rollout.replicas", what, "set replicas: 1, or remove groupKind")
 
 
 def tracking(plan: Plan, *, local: bool) -> Iterator[Problem]:

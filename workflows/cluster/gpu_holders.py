@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from steps.provision.node_providers import RUN_LABEL
-from steps.rollout.service_release import SERVICE_LABEL
+from steps.rollout import service_group, service_workload
+from steps.rollout.service_manifests import TRACK_LABEL
+from steps.rollout.service_release import SERVICE_LABEL, STABLE
 from workflows.errors import Problem
 
 Document = Mapping[str, Any]
@@ -45,12 +47,13 @@ def find_shortage(
         nodes: all nodes.
         pods: all pods.
         namespace: namespace of the run.
-        service: name of the Workspace, and so of the Deployment that the run replaces.
+        service: name of the Workspace, and so of the service whose servers the run replaces.
     """
     suitable = {str(node["metadata"]["name"]): _suitable_gpus(node, request) for node in nodes}
     suitable = {node: count for node, count in suitable.items() if count}
     held: dict[str, int] = defaultdict(int)
-    holders: dict[str, list[str]] = {"own": [], "other": []}
+    own: dict[tuple[str, str], None] = {}
+    others: list[str] = []
     for pod in pods:
         node, count = str((pod.get("spec") or {}).get("nodeName") or ""), _requested(pod, request.resource)
         if node not in suitable or not count or (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
@@ -58,21 +61,32 @@ def find_shortage(
         held[node] += count
         metadata = pod["metadata"]
         is_own = bool(service) and metadata.get("namespace") == namespace
-        is_own = is_own and (metadata.get("labels") or {}).get(SERVICE_LABEL) == service
-        holders["own" if is_own else "other"].append(f"{metadata.get('namespace')}/{metadata['name']}")
+        labels = metadata.get("labels") or {}
+        if is_own and labels.get(SERVICE_LABEL) == service:
+            own[_owner(labels, service)] = None
+        else:
+            others.append(f"{metadata.get('namespace')}/{metadata['name']}")
     if not suitable or any(count - held[node] >= request.count for node, count in suitable.items()):
         return None
     total = f"{sum(suitable.values())} {request.resource}"
     message = f"{request.step} waits for {request.count} of {total}, which are in use"
-    if holders["own"]:
+    if own:
+        objects = " ".join(f"{noun.lower()}/{name}" for noun, name in own)
         fix = (
-            f"free it (nothing is served until the rollout): kubectl scale deployment {service} --replicas=0"
+            f"free it (nothing is served until the rollout): kubectl scale {objects} --replicas=0"
             f" --namespace {namespace}; or add a GPU node"
         )
-        return Problem(f"{message} by Deployment {service}, which this run replaces only at its end", fix=fix)
-    names = holders["other"]
-    listed = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+        listed = " and ".join(f"{noun} {name}" for noun, name in own)
+        return Problem(f"{message} by {listed}, which this run replaces only at its end", fix=fix)
+    rest = f" and {len(others) - MAX_NAMES} more" if len(others) > MAX_NAMES else ""
+    listed = ", ".join(others[:MAX_NAMES]) + rest
     return Problem(f"{message} by {listed}", fix="wait until they end, or add a GPU node")
+
+
+def _owner(labels: Mapping[str, str], service: str) -> tuple[str, str]:
+    """Return kind and name of the object that has a pod of the service."""
+    group = service_group.kind_of_pod(labels)
+    return service_workload.NOUNS[group], service_workload.name(service, labels.get(TRACK_LABEL, STABLE), group)
 
 
 def _request(template: Document) -> GpuRequest | None:

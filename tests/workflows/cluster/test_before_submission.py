@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes_server import KubernetesServer
 
+from steps.rollout import service_group
 from workflows.cli import main
 from workflows.cluster.gpu_holders import GpuRequest, find_request, find_shortage
 
@@ -19,6 +20,7 @@ RETRAINING = str(ROOT / "examples" / "smollm2_135m_retraining.yaml")
 GPU = "nvidia.com/gpu"
 SELECTED = {"app": "oncall", "node.kubernetes.io/instance-type": "Standard_NV36ads_A10_v5"}
 SERVED = {"argotune.dev/service": "oncall"}
+REQUEST = GpuRequest("tune", GPU, 1, {}, ())
 
 
 def node(name: str, gpus: int, **labels: str) -> dict[str, Any]:
@@ -73,9 +75,28 @@ def test_the_deployment_that_holds_the_gpu_is_named(cluster: KubernetesServer, c
     shown = capsys.readouterr().err
     assert (
         "warning: tune waits for 1 of 1 nvidia.com/gpu, which are in use by Deployment oncall, which this run replaces"
-        " only at its end\n    fix: free it (nothing is served until the rollout): kubectl scale deployment oncall "
+        " only at its end\n    fix: free it (nothing is served until the rollout): kubectl scale deployment/oncall "
         "--replicas=0 --namespace argotune; or add a GPU node" in shown
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "command"),
+    [
+        ([{}], "Deployment oncall", "deployment/oncall"),
+        ([{"argotune.dev/track": "canary"}], "Deployment oncall-canary", "deployment/oncall-canary"),
+        ([{service_group.POD_INDEX: "1"}], "StatefulSet oncall-nodes", "statefulset/oncall-nodes"),
+        ([{service_group.POD_INDEX: "0", service_group.WORKER_INDEX: "0"}], "LeaderWorkerSet oncall-group",
+         "leaderworkerset/oncall-group"),
+        ([{}, {"argotune.dev/track": "canary"}, {}], "Deployment oncall and Deployment oncall-canary",
+         "deployment/oncall deployment/oncall-canary"),
+    ],
+)  # fmt: skip
+def test_the_command_that_frees_the_gpus_fits_the_servers(labels: list[dict[str, str]], message: str, command: str):
+    pods = [pod(f"x{number}", "a", 1, SERVED | own) for number, own in enumerate(labels)]
+    problem = find_shortage(REQUEST, [node("a", len(pods))], pods, "argotune", "oncall")
+    assert problem and f"in use by {message}, which this run replaces" in problem.message
+    assert f"kubectl scale {command} --replicas=0 --namespace argotune;" in problem.fix
 
 
 def test_a_free_gpu_is_no_warning(cluster: KubernetesServer, capsys):
@@ -83,9 +104,6 @@ def test_a_free_gpu_is_no_warning(cluster: KubernetesServer, capsys):
     cluster.put(pod("oncall-7f-x", "gpu", 1, SERVED))
     assert main(["submit", EXAMPLE]) == 0
     assert "warning: tune waits" not in capsys.readouterr().err
-
-
-REQUEST = GpuRequest("tune", GPU, 1, {}, ())
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from steps.kubernetes.client import PODS, SERVICES, Kind, KubernetesClient
-from steps.kubernetes.errors import KindNotInstalled
+from steps.kubernetes.errors import Conflict, KindNotInstalled
 from steps.rollout import service_group, service_manifests
 from steps.rollout.service_manifests import DEPLOYMENTS, REVISION
 from steps.rollout.service_release import SERVICE_LABEL, Release
@@ -56,7 +57,8 @@ def replace_pods(cluster: KubernetesClient, service: str, release: Release) -> N
         metadata = pod["metadata"]
         is_old = (metadata.get("annotations") or {}).get(REVISION) != release.revision
         if is_old and metadata["name"].startswith(prefix) and not metadata.get("deletionTimestamp"):
-            cluster.delete(PODS, metadata["name"], uid=metadata["uid"])
+            with contextlib.suppress(Conflict):  # another pod of this name has replaced it since the list
+                cluster.delete(PODS, metadata["name"], uid=metadata["uid"])
 
 
 def select(cluster: KubernetesClient, service: str, group: str) -> None:

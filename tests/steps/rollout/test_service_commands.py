@@ -47,7 +47,7 @@ def test_errors(cluster: KubernetesServer, capsys: pytest.CaptureFixture[str]) -
     assert main(["promote", "missing"]) == 2
     err = capsys.readouterr().err
     assert "no argotune service missing in namespace argotune" in err
-    assert "fix: run kubectl get deployments --namespace argotune" in err
+    assert "fix: run kubectl get services --selector argotune.dev/service --namespace argotune" in err
     assert main(["promote", "missing", "--deadline", "soon"]) == 2
     assert "--deadline" in capsys.readouterr().err
 

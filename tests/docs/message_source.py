@@ -187,6 +187,8 @@ class _Module:
                 return [text for text in self.variants(inner, where, depth + 1) if text] or [""]
             if isinstance(self._constant(inner), ast.Constant) or isinstance(inner, ast.JoinedStr):
                 return self.variants(inner, where, depth + 1)
+            if isinstance(inner, ast.Call) and _name(inner.func) == "namespace_flag":
+                return [" --namespace NAMESPACE"]
             return [placeholder(inner)]
         return self.variants(part, where, depth + 1)
 

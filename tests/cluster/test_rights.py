@@ -9,7 +9,8 @@ VERBS = ("get", "list", "watch", "create", "patch", "update", "delete")
 ALLOWED = {
     "argotune": {("workflowtaskresults", "create"), ("workflowtaskresults", "patch")},
     "argotune-submitter": {
-        *itertools.product(("workflows", "workflowtemplates", "cronworkflows"), ("create", "get", "list", "watch"))
+        *itertools.product(("workflows", "workflowtemplates", "cronworkflows"), ("create", "get", "list", "watch")),
+        ("configmaps", "get"),  # tuning.config and inference.config, before a run is submitted
     },
 }
 RESOURCES = ("workflows", "workflowtemplates", "cronworkflows", "workflowtaskresults", "pods", "secrets", "configmaps")

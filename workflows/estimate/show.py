@@ -171,5 +171,7 @@ def _usd(cost: float | None) -> str:
 
 
 def rounded(value: float | None) -> float | None:
-    """Round to four significant digits: the hours of a run of a second are not 0."""
-    return None if value is None else float(f"{value:.4g}")
+    """Round to four decimals, or below 1 to four significant digits: the hours of a run of a second are not 0."""
+    if value is None:
+        return None
+    return round(value, 4) if abs(value) >= 1 else float(f"{value:.4g}")

@@ -48,6 +48,10 @@ def releases() -> service_release.Releases:
     return service_release.read_releases(kubernetes_client.connect(nap), NAME)
 
 
+def ask(address: str) -> str:
+    return serving_client.complete(address, "tuned", "x", 5, 120)
+
+
 def maps(cluster: KubernetesServer) -> set[str]:
     return {one["metadata"]["name"] for one in cluster.all("configmaps")}
 
@@ -137,7 +141,7 @@ def test_an_adapter_that_does_not_answer_leaves_the_old_one_live(
     with pytest.raises(StepError, match=r"cannot pull image .*: not found"):
         run(settings("two"))
     servers.trouble = None
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
+    assert ask(servers.service(NAME)) == f"I am {version(images, 'one')}."
     current = releases().current
     assert current and current.adapters[0].version == version(images, "one")
     assert all(list(one.server.adapters) == [version(images, "one")] for one in servers.pods.values())
@@ -168,7 +172,7 @@ def test_servers_with_other_answers_than_the_evaluation_are_rolled_back(
         with pytest.raises(StepError, match="the served model is not the evaluated adapter"):
             run(settings(**tuned, image_reference=images[image], canary=canary))
         end = time.monotonic() + 120
-        while serving_client.complete(servers.service(NAME), "tuned", "x", 5, 60) != f"I am {version(images, 'two')}.":
+        while ask(servers.service(NAME)) != f"I am {version(images, 'two')}.":
             assert time.monotonic() < end, "the servers are not rolled back"
             time.sleep(0.01)
         current = releases().current
@@ -184,12 +188,8 @@ def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
 
 OOM = {"lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
 ENDED = {"lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}
-UNSCHEDULABLE = {
-    "phase": "Pending",
-    "conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no gpu"}
-    ],
-}
+NO_NODE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no gpu"}
+UNSCHEDULABLE = {"phase": "Pending", "conditions": [NO_NODE]}
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_pod_that_does_not_start_is_diagnosed_and_rolled_back(
         assert maps(cluster) == set(), "objects of the failed release remain"
         return
     assert len(servers.ready()) == 2 == len(cluster.all("pods"))
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
+    assert ask(servers.service(NAME)) == f"I am {version(images, 'one')}."
     assert run(settings("wide")).answer == f"I am {version(images, 'wide')}."
 
 
@@ -257,9 +257,9 @@ def test_a_canary_receives_its_share_and_is_promoted_or_removed(
     route = cluster.read("httproutes", NAME, NAMESPACE)
     assert route and [one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]] == [100, 0]
     assert live(cluster, f"{NAME}-canary") is None
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'two')}."
+    assert ask(servers.service(NAME)) == f"I am {version(images, 'two')}."
     assert version(images, "one") in service_change.rollback(client, NAME, 30, nap)
-    assert serving_client.complete(servers.service(NAME), "tuned", "x", 5, 120) == f"I am {version(images, 'one')}."
+    assert ask(servers.service(NAME)) == f"I am {version(images, 'one')}."
 
 
 def test_a_canary_of_the_previous_release_does_not_change_the_stable_servers(
@@ -271,10 +271,7 @@ def test_a_canary_of_the_previous_release_does_not_change_the_stable_servers(
     stable = servers.ready(**{"argotune.dev/track": "stable"})
     assert len(stable) == 2
     for pod in stable:
-        assert (
-            serving_client.complete(service_update.pod_address(pod), "tuned", "x", 5, 120)
-            == f"I am {version(images, 'two')}."
-        )
+        assert ask(service_update.pod_address(pod)) == f"I am {version(images, 'two')}."
     service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
     assert run(settings("two")).answer == f"I am {version(images, 'two')}."
 
@@ -303,7 +300,7 @@ def test_promotion_from_outside_the_cluster_needs_no_further_server(
     assert set(servers.pods) == stable and live(cluster, f"{NAME}-canary") is None
     for pod in servers.ready():
         address = service_update.pod_address(pod)
-        assert serving_client.complete(address, "tuned", "x", 5, 120) == f"I am {version(images, 'two')}."
+        assert ask(address) == f"I am {version(images, 'two')}."
     assert version(images, "one") in service_change.rollback(kubernetes_client.connect(nap), NAME, 30, nap)
     assert set(servers.pods) == stable
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import push_adapters
+from rollout_sample import hurry, push_adapters, run_in_pod, settings_of
 from serving_cluster import Servers
 
 from steps.rollout import rollout_cluster
+from steps.rollout.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +27,19 @@ def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: running.service(name))
     yield running
     running.close()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+@pytest.fixture
+def in_pod(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the rollout as in a pod of the fake cluster."""
+    run_in_pod(cluster, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, images: dict[str, str]) -> Callable[..., Settings]:
+    return functools.partial(settings_of, tmp_path / "work", images)

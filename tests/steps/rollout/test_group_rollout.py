@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from group_cluster import GroupServers
 from kubernetes_server import KubernetesServer
-from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version
+from rollout_sample import NAME, nap, run, version
 from serving_cluster import NAMESPACE
 
 from steps.kubernetes import client as kubernetes_client
@@ -34,15 +33,7 @@ SOME_PAIRS = [("deployment", "leaderworkerset"), ("statefulset", "deployment"), 
 BROKEN = '"max-model-len": 64'
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-@pytest.fixture
-def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
-    run_in_pod(cluster, tmp_path, monkeypatch)
-    return cluster
+pytestmark = pytest.mark.usefixtures("quick", "in_pod")
 
 
 @pytest.fixture
@@ -51,11 +42,6 @@ def servers(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(rollout_cluster, "service_address", lambda _, name: running.service(name))
     yield running
     running.close()
-
-
-@pytest.fixture
-def settings(tmp_path: Path, images: dict[str, str]) -> Callable[..., Settings]:
-    return functools.partial(settings_of, tmp_path / "work", images)
 
 
 def objects(cluster: KubernetesServer) -> set[tuple[str, str]]:

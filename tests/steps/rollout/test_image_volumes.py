@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from kubernetes_server_gates import Gate
-from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version
+from rollout_sample import NAME, nap, run, run_in_pod, settings_of, version
 from serving_cluster import NAMESPACE, Servers, mounted_images
 
 from steps.kubernetes import client as kubernetes_client
@@ -24,10 +24,7 @@ from steps.serving import serving_client
 from steps.serving.adapter_fetch import fetch_adapter
 from steps.serving.desired_adapters import DesiredAdapter
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import functools
 import json
 import socket
 import time
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from kubernetes_server import KubernetesServer
 from registry_fixture import Registry
-from rollout_sample import NAME, hurry, nap, run, run_in_pod, settings_of, version, write_weights
+from rollout_sample import NAME, nap, run, version, write_weights
 from serving_cluster import NAMESPACE, Servers
 
 from steps.kubernetes import client as kubernetes_client
@@ -23,21 +22,7 @@ from steps.rollout.settings import Settings
 from steps.runtime.errors import BadInput, InsufficientCapacity, StepError
 from steps.serving import desired_adapters, serving_client
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-@pytest.fixture
-def cluster(cluster: KubernetesServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubernetesServer:
-    run_in_pod(cluster, tmp_path, monkeypatch)
-    return cluster
-
-
-@pytest.fixture
-def settings(tmp_path: Path, images: dict[str, str]) -> Callable[..., Settings]:
-    return functools.partial(settings_of, tmp_path / "work", images)
+pytestmark = pytest.mark.usefixtures("quick", "in_pod")
 
 
 def live(cluster: KubernetesServer, name: str = NAME) -> Any:

@@ -55,7 +55,7 @@ def test_two_processes_resume_and_equal_one(tiny: Path, tmp_path: Path) -> None:
     assert not (two / "adapter").exists()
 
     failed = start(two, tiny, **TOGETHER)
-    wait_for_step(failed, two, 32)
+    wait_for_step(failed, two, saved + 7)
     first, second = workers(failed)
     os.kill(second.pid, signal.SIGKILL)
     out, err = failed.communicate()

@@ -9,7 +9,7 @@ ArgotuneError        exit 1   base class, or a run that failed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,12 @@ class Problem:
         location = f"{self.file}:{self.line}" if self.line else self.file
         head = ": ".join(part for part in (location, self.path, self.message) if part)
         return f"{head}\n    fix: {self.fix}" if self.fix else head
+
+
+def use_one_of(names: Iterable[str], otherwise: str) -> str:
+    """Return the fix for an unknown name: the known ones, or ``otherwise`` if there are none."""
+    known = ", ".join(names)
+    return f"use one of {known}" if known else otherwise
 
 
 class ArgotuneError(Exception):

@@ -34,7 +34,7 @@ from workflows.cluster.workflows_api import (
     Scope,
     Workflows,
 )
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, use_one_of
 
 T = TypeVar("T")
 CONNECT, READ = 10, 60
@@ -230,6 +230,10 @@ class KubernetesWorkflows(Workflows):
 WRITE_AGAIN = "correct it, or write it again (az aks get-credentials --name CLUSTER --resource-group GROUP)"
 
 
+class NoKubeconfig(InvalidInput):
+    """No kubeconfig exists."""
+
+
 def connect(
     kubeconfig: str | None, context: str | None, namespace: str, sleep: Sleep = time.sleep
 ) -> KubernetesWorkflows:
@@ -238,7 +242,8 @@ def connect(
     In a pod without any of these, use the pod's service account. ``namespace`` overrides that of the context.
 
     Raises:
-        InvalidInput: the kubeconfig does not exist, cannot be read, or has no such context.
+        NoKubeconfig: the kubeconfig does not exist.
+        InvalidInput: it cannot be read, or has no such context.
     """
     if not kubeconfig and connection.has_service_account():
         pod = connection.from_service_account()
@@ -268,13 +273,13 @@ def _context(path: str, name: str | None) -> Document:
             "create one (az aks get-credentials --name CLUSTER --resource-group GROUP), set ARGO_SERVER and "
             "ARGO_TOKEN, or run locally without a cluster: argotune run FILE"
         )
-        raise InvalidInput(Problem("kubeconfig not found", file=path, fix=fix)) from None
+        raise NoKubeconfig(Problem("kubeconfig not found", file=path, fix=fix)) from None
     except Exception as error:  # YAML errors, and the loader's errors for an incomplete file
         message = f"cannot be read: {connection.describe_problem(error)}"
         raise InvalidInput(Problem(message, file=path, fix=WRITE_AGAIN)) from None
     by_name = {context["name"]: context for context in contexts}
     if name and name not in by_name:
-        fix = f"use one of {', '.join(by_name) or 'none'}"
+        fix = use_one_of(by_name, f"{path} has no context; {WRITE_AGAIN}")
         raise InvalidInput(Problem(f"context {name} not found", "--context", fix=fix))
     return dict(by_name[name] if name else current)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from workflows.cluster.kubernetes_api import SUBMISSION
 from workflows.cluster.workflows_api import PLURALS, Document, Workflows
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, use_one_of
 from workflows.spec.names import random_suffix
 
 MAX_NAME_LENGTH = 63
@@ -56,7 +56,7 @@ def with_parameters(document: Document, values: Mapping[str, str], file: str) ->
                 arguments.setdefault("parameters", []).append({"name": name, "value": value})
                 continue
             similar = difflib.get_close_matches(name, declared, n=1)
-            fix = f"did you mean {similar[0]}?" if similar else f"use one of {', '.join(declared) or 'none'}"
+            fix = f"did you mean {similar[0]}?" if similar else use_one_of(declared, "remove it")
             problems.append(Problem(f'-p: unknown parameter "{name}"', file=file, fix=fix))
         elif declared[name].get("enum") and value not in declared[name]["enum"]:
             fix = f"use one of {', '.join(declared[name]['enum'])}"

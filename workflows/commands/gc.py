@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from workflows.errors import InvalidInput, Problem, from_step_error
+from workflows.errors import InvalidInput, Problem, from_step_error, use_one_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -107,8 +107,7 @@ def select(existing: list[OrphanedNodes], names: list[str]) -> list[OrphanedNode
     matches = {
         name: [nodes for nodes in existing if name in (nodes.name, nodes.workflow, nodes.run)] for name in names
     }
-    known = ", ".join(nodes.name for nodes in existing) or "none"
-    fix = f"use one of {known}"
+    fix = use_one_of((nodes.name for nodes in existing), "omit it: no run has nodes")
     if problems := [Problem(f'nodes "{name}" not found', fix=fix) for name in names if not matches[name]]:
         raise InvalidInput(problems)
     return list(dict.fromkeys(nodes for items in matches.values() for nodes in items))

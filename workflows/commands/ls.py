@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         return _watch(connect.connect(args), _scope(args), args.output)
     if where.is_cluster_only(args) or args.all_namespaces or args.selector:
         api = connect.connect(args)
-        _print_runs(args, _list(api, args), f"namespace {api.namespace}", mixed=False)
+        place = "any namespace" if args.all_namespaces else _with_hint(f"namespace {api.namespace}")
+        _print_runs(args, _list(api, args), place, mixed=False)
         return 0
     return _list_all(args)
 
@@ -64,15 +65,16 @@ def _list_all(args: argparse.Namespace) -> int:
     """List local runs and those on the cluster; a cluster is not required if there are local runs."""
     from workflows.cluster import connect
     from workflows.cluster.failures import ApiFailure
+    from workflows.cluster.kubernetes_api import NoKubeconfig
     from workflows.runner import local_runs
 
     local = [run.status for run in local_runs.list_runs(Path(args.runs_dir))]
     try:
         api = connect.connect(args)
-    except InvalidInput:
-        if not local:
+    except InvalidInput as error:
+        if not local and not isinstance(error, NoKubeconfig):
             raise
-        _print_runs(args, local, "", mixed=True)
+        _print_runs(args, local, f"{args.runs_dir}/; no cluster: {error.problems[0].file} not found", mixed=True)
         return 0
     try:
         runs = [*local, *_list(api, args)]
@@ -81,8 +83,12 @@ def _list_all(args: argparse.Namespace) -> int:
             _print_runs(args, local, "", mixed=True)
         raise
     runs.sort(key=lambda run: str(run.created), reverse=True)
-    _print_runs(args, runs, f"{args.runs_dir}/ and namespace {api.namespace}", mixed=True)
+    _print_runs(args, runs, _with_hint(f"{args.runs_dir}/ and namespace {api.namespace}"), mixed=True)
     return 0
+
+
+def _with_hint(location: str) -> str:
+    return f"{location}; list all namespaces with -A"
 
 
 def _list(api: Workflows, args: argparse.Namespace) -> list[RunStatus]:
@@ -106,8 +112,7 @@ def _print_runs(args: argparse.Namespace, runs: list[RunStatus], location: str, 
     if args.output in ("json", "yaml", "name"):
         print(table.format_runs(runs, args.output), end="")
     elif not runs:
-        hint = "" if args.all_namespaces else "; list all namespaces with -A"
-        print(f"no runs in {'any namespace' if args.all_namespaces else location}{hint}", file=sys.stderr)
+        print(f"no runs in {location}", file=sys.stderr)
     else:
         form = {"wide": args.output == "wide", "all_namespaces": args.all_namespaces, "where": mixed}
         rows = [table.header(**form), *(table.row(item, table.now(), **form) for item in runs)]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from workflows.commands import where
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, use_one_of
 
 EXAMPLES = """Examples:
   # Open the report of the newest local run in a browser
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     runs = Path(args.runs_dir)
     found = local_runs.find_run(runs, args.name)
     if found is None:
-        names = ", ".join(run.status.name for run in local_runs.list_runs(runs)[:5])
-        fix = f"use one of {names}" if names else "run argotune run FILE, or pass --runs-dir DIRECTORY"
+        names = (run.status.name for run in local_runs.list_runs(runs)[:5])
+        fix = use_one_of(names, "run argotune run FILE, or pass --runs-dir DIRECTORY")
         fix += "; for a run on a cluster: argotune logs NAME --step report"
         raise InvalidInput(Problem(f'run "{args.name}" not found in {runs}/', fix=fix))
     if not found.report.is_file():

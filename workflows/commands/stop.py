@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from workflows.commands import where
-from workflows.errors import ArgotuneError, InvalidInput, Problem
+from workflows.errors import ArgotuneError, InvalidInput, Problem, use_one_of
 
 EXAMPLES = """Examples:
   # Stop the only local server
@@ -117,8 +117,8 @@ def run_folder(runs: Path, name: str) -> Path:
     """
     folder = next((path for path in (runs / name, Path(name)) if _is_run(path)), None)
     if folder is None:
-        served = ", ".join(sorted({run_of(record).name for record in records(None, runs)})) or "none"
-        fix = f"use one of {served}, or add --cluster for a run on a cluster"
+        served = sorted({run_of(record).name for record in records(None, runs)})
+        fix = f"{use_one_of(served, 'pass --runs-dir DIRECTORY')}, or add --cluster for a run on a cluster"
         raise InvalidInput(Problem(f'run "{name}" not found in {runs}/', fix=fix))
     return folder
 

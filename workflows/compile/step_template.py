@@ -10,7 +10,7 @@ from hera.workflows import Container, Parameter, Task
 from hera.workflows._context import _context
 
 from workflows.compile.parameters import SUBMITTED
-from workflows.errors import InvalidInput, Problem
+from workflows.errors import InvalidInput, Problem, use_one_of
 
 Argument = Mapping[str, Any] | Parameter | Task
 Arguments = Argument | Sequence[Argument]
@@ -70,5 +70,5 @@ def _task_outputs(task: Task, inputs: Sequence[str]) -> dict[str, Any]:
 
 def _unknown_argument(step: str, name: str, inputs: Sequence[str]) -> Problem:
     near = difflib.get_close_matches(name, inputs, 1)
-    fix = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(inputs) or 'none'}"
+    fix = f"did you mean {near[0]}?" if near else use_one_of(inputs, "remove it")
     return Problem(f"{step} has no input {name}", "arguments", fix=fix)

@@ -16,7 +16,7 @@ from workflows.argo import expressions
 from workflows.argo.document import Document, Library
 from workflows.argo.tags import EXPRESSION_TAG, TAG, is_argo_tag, tags
 from workflows.argo.workflow import Retry, Template, Workflow
-from workflows.errors import Problem
+from workflows.errors import Problem, use_one_of
 from workflows.field_path import join
 from workflows.lint import lint_run, schema
 from workflows.runner import suspends
@@ -57,7 +57,7 @@ def check_parameters(workflow: Workflow, values: Mapping[str, str]) -> list[Prob
     """Return the problems of values for the workflow's parameters, and of answers to its ``suspend`` templates."""
     parameters = {parameter.name: parameter for parameter in workflow.spec.arguments.parameters}
     questions = suspends.all_questions(workflow.spec)
-    known = f"use one of {', '.join([*parameters, *questions])}" if parameters or questions else "remove it"
+    known = use_one_of([*parameters, *questions], "remove it")
     unknown = [name for name in values if name not in parameters and name not in questions]
     problems = [Problem(f"unknown parameter `{name}`", "parameters", fix=known) for name in unknown]
     for name, parameter in parameters.items():

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.argo.workflow import Container, Files, Spec, Template, Volume, Workflow
-from workflows.errors import Problem
+from workflows.errors import Problem, use_one_of
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
     names = {name for volume in volumes for name in _names(volume)}
     for name, folder in directories.items():
         if name not in names:
-            known = ", ".join(sorted(filter(None, names)))
-            fix = f"use one of {known}" if known else f"remove --volume {name}"
+            fix = use_one_of(sorted(filter(None, names)), f"remove --volume {name}")
             problems.append(Problem(f"unknown volume `{name}`", path="volumes", fix=fix))
         elif not folder.is_dir():
             message = f"the directory for volume `{name}` does not exist: {folder}"

@@ -33,7 +33,7 @@ def error(capsys):
 
 def test_no_kubeconfig(cluster, error, monkeypatch, tmp_path):
     monkeypatch.delenv("KUBECONFIG")
-    code, stderr = error("ls")
+    code, stderr = error("ls", "-A")
     assert code == 2
     assert "kubeconfig not found" in stderr and "az aks get-credentials" in stderr and "argotune run FILE" in stderr
     code, stderr = error("ls", "--kubeconfig", str(tmp_path / "none"))

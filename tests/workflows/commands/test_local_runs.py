@@ -67,7 +67,9 @@ def held(runs: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_without_a_cluster_local_runs_are_listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ls"]) == 2
+    assert main(["ls"]) == 0
+    stderr = capsys.readouterr().err
+    assert stderr == f"no runs in {runs}/; no cluster: {runs.parent / 'no-kubeconfig'} not found\n"
     start(runs, "old")
     start(runs, "new", EXIT, "2")
     (runs / "no-run").mkdir()

@@ -82,6 +82,14 @@ def test_an_unknown_run_and_a_run_with_all_are_bad_input(
     assert server.is_alive(started)
 
 
+def test_an_unknown_run_without_a_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ARGOTUNE_RUNS", str(tmp_path / "runs"))
+    assert main(["stop", "nope"]) == 2
+    assert "fix: pass --runs-dir DIRECTORY, or add --cluster" in capsys.readouterr().err
+
+
 def test_chat_reports_what_is_missing(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "hello"]) == 2
     assert "no run is served in runs" in capsys.readouterr().err

@@ -137,11 +137,13 @@ def _from_layers(layers: Layers, hub: HubMetadata, architecture: str) -> dict[st
         "parameters": max(layers.parameters, published if published > 1.2 * layers.parameters else 0),
         "linears": [linear.model_dump() for linear in layers.linears],
         "norms": layers.norms,
+        "qk_norm": layers.qk_norm,
         "cache_values": layers.cache.values,
         "window_values": layers.cache.window_values,
         "sliding_window": layers.cache.window,
         "latent_cache": layers.cache.latent,
         "stateful": layers.stateful,
+        "scan": layers.scan.model_dump() if layers.scan else None,
         "lora_targets": [name for name in layers.targets if name not in NOT_LOADED.get(architecture, ())],
     }
 

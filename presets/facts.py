@@ -39,6 +39,23 @@ class Linear(_Facts):
         return self.inputs * self.outputs
 
 
+class Scan(_Facts):
+    """Blocks that keep a state instead of keys and values, and compute it in chunks of tokens."""
+
+    kind: Literal["mamba2", "delta_rule"]
+    layers: int = Field(gt=0)
+    """Number of these blocks."""
+    heads: int = Field(gt=0)
+    values: int = Field(gt=0)
+    """Width of the values of all heads."""
+    state: int = Field(gt=0)
+    """Width of a head's state: that of Mamba-2, or of a key."""
+    convolved: int = Field(gt=0)
+    """Width of the convolution."""
+    chunk: int = Field(gt=0)
+    """Tokens of a chunk."""
+
+
 class Model(_Facts):
     """A model that can be served, and tuned if ``tuning`` is true."""
 
@@ -74,6 +91,8 @@ class Model(_Facts):
     """Linear layers but the output head, if the model was derived from its configuration."""
     norms: int | None = None
     """Norms of a block on the residual stream."""
+    qk_norm: bool = False
+    """Blocks with attention normalize queries and keys."""
     experts: int = 0
     """Experts of a block; 0 for a dense model."""
     cache_values: int | None = None
@@ -86,6 +105,8 @@ class Model(_Facts):
     """Multi-head latent attention: the GPUs of a server do not share the cache."""
     stateful: bool = False
     """Some layers keep a state instead of keys and values."""
+    scan: Scan | None = None
+    """These layers, if they compute it in chunks; None: the model has none, or only convolutions."""
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end an answer (``generation_config.json``)."""
     cannot_tune: str = ""

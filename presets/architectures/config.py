@@ -126,6 +126,8 @@ class Config:
     @property
     def kv_heads(self) -> int:
         """Number of key heads; that of the query heads if the configuration does not set it."""
+        if self.model_type == "falcon" and not self.flag("new_decoder_architecture"):
+            return 1 if self.flag("multi_query", True) else self.heads
         return self.count("num_key_value_heads", self.heads)
 
     @property

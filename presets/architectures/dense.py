@@ -176,8 +176,13 @@ def value(config: Config, flag: Flag) -> bool:
     return config.flag(flag) if isinstance(flag, str) else flag
 
 
+def has_qk_norm(config: Config, family: Family) -> bool:
+    """Return True if attention normalizes queries and keys."""
+    return bool(family.qk_norm) and value(config, family.qk_norm_if)
+
+
 def _qk_norms(config: Config, family: Family) -> int:
-    if not family.qk_norm or not value(config, family.qk_norm_if):
+    if not has_qk_norm(config, family):
         return 0
     size = 2 * config.head_dim if family.qk_norm == "head" else (config.heads + config.kv_heads) * config.head_dim
     return size * family.qk_norm_size

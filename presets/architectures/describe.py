@@ -41,7 +41,9 @@ def _describe(config: Config) -> Layers:
         experts=whole.experts,
         cache=_cache(config),
         norms=singular.falcon_norms(config) if config.model_type == "falcon" else family.norms,
+        qk_norm=dense.has_qk_norm(config, family),
         stateful=config.model_type in hybrid.MODELS and not all(hybrid.attention_layers(config)),
+        scan=hybrid.scan(config) if config.model_type in hybrid.MODELS else None,
     )
 
 
@@ -54,7 +56,7 @@ def _blocks(config: Config) -> tuple[dense.Family, Part]:
     if kind in experts.MODELS:
         return experts.MODELS[kind][0], experts.blocks(config)
     if kind in hybrid.MODELS:
-        return dense.PLAIN, hybrid.blocks(config)
+        return hybrid.family_of(config), hybrid.blocks(config)
     family = dense.family_of(config)
     return family, dense.block(config, family) * config.layers
 
@@ -65,8 +67,7 @@ def _cache(config: Config) -> Cache:
     if config.get("kv_lora_rank"):
         width = config.count("kv_lora_rank") + config.count("qk_rope_head_dim")
         return Cache(values=config.layers * width, latent=True)
-    kv_heads = singular.falcon_kv_heads(config) if config.model_type == "falcon" else config.kv_heads
-    layer = 2 * kv_heads * config.head_dim
+    layer = 2 * config.kv_heads * config.head_dim
     if config.model_type in hybrid.MODELS:
         return Cache(values=layer * sum(hybrid.attention_layers(config)))
     windowed = _window_layers(config)

@@ -9,10 +9,13 @@ from presets.architectures import dense, experts
 from presets.architectures.config import Config
 from presets.architectures.experts import Experts
 from presets.architectures.layers import Part, add, linear, plain
+from presets.facts import Scan
 
 QWEN = replace(dense.ATTENTION_BIASED, qk_norm="head")
 QWEN_EXPERTS = Experts(shared="shared_expert_intermediate_size", shared_gate=True)
 LFM = replace(dense.PLAIN, out="out_proj", qk_norm="head", mlp=("w1", "w3", "w2"))
+DELTA_CHUNK = 64
+"""Tokens of a chunk of transformers' gated delta rule."""
 MODELS = ("granitemoehybrid", "lfm2", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next")
 
 
@@ -28,6 +31,41 @@ def attention_layers(config: Config) -> list[bool]:
         chosen = config.get("full_attn_idxs")
         return [chosen is None or index in chosen for index in range(config.layers)]
     return [False] * config.layers
+
+
+def family_of(config: Config) -> dense.Family:
+    """Return the family of the blocks with attention."""
+    return {"granitemoehybrid": dense.ATTENTION_BIASED, "lfm2": LFM}.get(config.model_type, QWEN)
+
+
+def scan(config: Config) -> Scan | None:
+    """Return the blocks that compute a state in chunks; None if there are none."""
+    layers = config.layers - sum(attention_layers(config))
+    if not layers or config.model_type == "lfm2":
+        return None
+    if config.model_type == "granitemoehybrid":
+        values = int(config.factor("mamba_expand", 2) * config.hidden)
+        return Scan(
+            kind="mamba2",
+            layers=layers,
+            heads=config.count("mamba_n_heads"),
+            values=values,
+            state=config.count("mamba_d_state"),
+            convolved=values + 2 * config.count("mamba_n_groups") * config.count("mamba_d_state"),
+            chunk=config.count("mamba_chunk_size", 256),
+        )
+    heads, state = config.count("linear_num_value_heads"), config.count("linear_key_head_dim")
+    values = heads * config.count("linear_value_head_dim")
+    convolved = 2 * config.count("linear_num_key_heads") * state + values
+    return Scan(
+        kind="delta_rule",
+        layers=layers,
+        heads=heads,
+        values=values,
+        state=state,
+        convolved=convolved,
+        chunk=DELTA_CHUNK,
+    )
 
 
 def blocks(config: Config) -> Part:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from presets.facts import Linear
+from presets.facts import Linear, Scan
 
 EXPERT_LAYERS = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
 """Names of an expert's layers. PEFT adapts the experts if one of them is a target, even if only a shared expert has a
@@ -56,8 +56,12 @@ class Layers:
     cache: Cache
     norms: int = 2
     """Norms of a block on the residual stream."""
+    qk_norm: bool = False
+    """Blocks with attention normalize queries and keys."""
     stateful: bool = False
     """Some layers keep a state instead of keys and values (Mamba, linear attention, convolutions)."""
+    scan: Scan | None = None
+    """Those of them that compute the state in chunks (Mamba, linear attention)."""
 
     @property
     def parameters(self) -> int:

@@ -16,18 +16,11 @@ MPT = dense.Family(qkv=("Wqkv",), out="out_proj", mlp=("up_proj", "down_proj"))
 GEMMA = replace(dense.ATTENTION_BIASED, norms=4, qk_norm="head")
 
 
-def falcon_kv_heads(config: Config) -> int:
-    """Return Falcon's key heads, which depend on its generation."""
-    if config.flag("new_decoder_architecture"):
-        return config.kv_heads
-    return 1 if config.flag("multi_query", True) else config.heads
-
-
 def falcon(config: Config) -> Part:
     """Return Falcon's blocks."""
     hidden, head_dim = config.hidden, config.hidden // config.heads
     bias = config.flag("bias")
-    width = (config.heads + 2 * falcon_kv_heads(config)) * head_dim
+    width = (config.heads + 2 * config.kv_heads) * head_dim
     parts = [
         linear("query_key_value", hidden, width, bias=bias),
         linear("dense", hidden, hidden, bias=bias),

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from workflows.estimate.shapes import Shapes
+from workflows.estimate import scan_memory
+from workflows.estimate.shapes import MLP_OUTPUTS, Shapes
 
 GIB = 2**30
 
@@ -183,7 +184,7 @@ def _saved_activations(shapes: Shapes, training: Training, device: Device) -> fl
     if training.checkpointing:
         return shapes.layers * shapes.hidden * device.compute_bytes * training.tokens
     casts = 0 if device.compute_bytes == training.adapter_bytes else device.compute_bytes
-    return shapes.layers * _layer(shapes, training, device) + casts * shapes.adapter_parameters(
+    return shapes.layers * _average_layer(shapes, training, device) + casts * shapes.adapter_parameters(
         training.rank, training.targets
     )
 
@@ -194,17 +195,48 @@ def _after_layers(shapes: Shapes, training: Training, device: Device) -> float:
     return (4 + device.compute_bytes) * shapes.hidden * training.tokens + mask
 
 
-def _layer(shapes: Shapes, training: Training, device: Device) -> float:
-    """Return the bytes of activations that one layer saves."""
-    size, tokens = device.compute_bytes, training.tokens
+def _average_layer(shapes: Shapes, training: Training, device: Device) -> float:
+    """Return the bytes of activations that a layer saves, on average."""
+    state = shapes.scan.layers / shapes.layers if shapes.scan else 0
+    mixers = (1 - state) * _attention(shapes, training, device) + state * _scan(shapes, training)
+    return mixers + _outside_mixer(shapes, training, device)
+
+
+def _largest_layer(shapes: Shapes, training: Training, device: Device) -> float:
+    """Return the bytes of activations that the layer saves that needs the most."""
+    mixer = max(_attention(shapes, training, device), _scan(shapes, training))
+    return mixer + _outside_mixer(shapes, training, device)
+
+
+def _outside_mixer(shapes: Shapes, training: Training, device: Device) -> float:
+    """Return the bytes that a layer's norms, MLP and adapters save."""
     values = shapes.norms * 4 * shapes.hidden  # norms compute in float32
+    values += device.compute_bytes * (3 if shapes.gated else 1) * shapes.intermediate
+    return training.tokens * (values + _adapter_inputs(shapes, training, device))
+
+
+def _scan(shapes: Shapes, training: Training) -> float:
+    """Return the bytes that a block with a state saves; 0 if there are none."""
+    if shapes.scan is None:
+        return 0
+    rows = training.batch_size * training.answers
+    return rows * scan_memory.padded(training.length, shapes.scan) * scan_memory.saved_bytes(shapes.scan)
+
+
+def _attention(shapes: Shapes, training: Training, device: Device) -> float:
+    """Return the bytes that attention saves."""
+    size = device.compute_bytes
+    values = 0.0
+    if shapes.qk_norm:
+        # transformers casts queries and keys to float32; the product and the square of the norm keep the copy
+        # (derivatives.yaml of PyTorch: mul, pow).
+        values += 4 * (shapes.queries + shapes.keys)
     values += size * 4 * shapes.queries  # queries, keys and values (each repeated for its heads), and the output
     if shapes.fused_qkv and shapes.heads == shapes.kv_heads:
         values += size * (shapes.queries + shapes.keys)  # the values are a view of the fused tensor, which is saved
     values += 4 * shapes.heads  # the kernel's sum of exponentials
     values += shapes.heads * training.length * _scores(shapes, training, device)
-    values += size * (3 if shapes.gated else 1) * shapes.intermediate
-    return tokens * (values + _adapter_inputs(shapes, training, device))
+    return training.tokens * values
 
 
 def _scores(shapes: Shapes, training: Training, device: Device) -> int:
@@ -244,7 +276,7 @@ def _source(layer: str) -> str:
     """Return the name of a linear layer's input; layers with the same input share it."""
     if layer in ("o_proj", "out_proj", "dense"):
         return "attention"
-    if layer in ("down_proj", "dense_4h_to_h", "fc2", "c_proj", "fc_out", "w2", "output_linear"):
+    if layer in MLP_OUTPUTS:
         return "inner"
     return "second norm" if layer in SECOND_NORM else "first norm"
 
@@ -271,5 +303,7 @@ def _backward(shapes: Shapes, training: Training, device: Device) -> float:
     # Eager attention frees its scores early; matrix products hold the gradients of both.
     scores = _scores(shapes, training, device) * (1 if training.attention == "eager" else 2)
     gradients = max(gradients, tokens * shapes.heads * training.length * scores)
-    recomputed = _layer(shapes, training, device) if training.checkpointing else 0
+    if shapes.scan:
+        gradients = max(gradients, tokens * scan_memory.gradient_bytes(shapes.scan))
+    recomputed = _largest_layer(shapes, training, device) if training.checkpointing else 0
     return recomputed + gradients

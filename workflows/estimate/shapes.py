@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import presets
-from presets.facts import Linear
+from presets.facts import Linear, Scan
 
 GATES = {"gate_proj", "gate_up_proj", "w3", "input_linear"}
 """Names of the layers with the gate of an MLP."""
+MLP_OUTPUTS = {"down_proj", "dense_4h_to_h", "fc2", "c_proj", "fc_out", "w2", "output_linear"}
+"""Names of the last layer of an MLP."""
 
 
 class UnknownShapes(LookupError):
@@ -23,6 +25,7 @@ class Shapes:
     layers: int
     vocabulary: int
     intermediate: int
+    """Width of the MLP; that of the widest one if the blocks differ."""
     heads: int
     kv_heads: int
     head_dim: int
@@ -31,11 +34,15 @@ class Shapes:
     fused_qkv: bool
     norms: int
     """Norms of a block on the residual stream."""
+    qk_norm: bool
+    """True if attention normalizes queries and keys (Qwen 3, Gemma 3, OLMo 2)."""
     tied: bool
     """True if input and output embeddings are tied."""
     linears: tuple[Linear, ...]
     total: int | None = None
     """All parameters, if the preset has their number; it includes experts, images and other layers."""
+    scan: Scan | None = None
+    """Blocks that keep a state instead of keys and values."""
 
     @property
     def queries(self) -> int:
@@ -68,13 +75,6 @@ class Shapes:
     def parameters(self) -> int:
         """All parameters."""
         return self.linear_parameters + self.other_parameters
-
-    def with_layers(self, layers: int) -> Shapes:
-        """Return the shapes of a model with fewer or more equal blocks."""
-        linears = tuple(
-            linear.model_copy(update={"count": linear.count * layers // self.layers}) for linear in self.linears
-        )
-        return replace(self, layers=layers, linears=linears, total=None)
 
     def adapted(self, targets: tuple[str, ...]) -> tuple[Linear, ...]:
         """Return the linear layers that get an adapter; ``all-linear`` is PEFT's name for all of them."""
@@ -128,6 +128,7 @@ def of(model: presets.Model) -> Shapes:
         fused_qkv="q_proj" not in model.lora_targets,
         # Falcon's attention and MLP run in parallel; in the 7B they share one norm.
         norms=1 if not gated and model.kv_heads == 1 else 2,
+        qk_norm=model.qk_norm,
         tied=model.tied_embeddings,
         linears=tuple(
             Linear(name=name, inputs=sizes[name][0], outputs=sizes[name][1], count=model.layers)
@@ -142,17 +143,25 @@ def _from_linears(model: presets.Model) -> Shapes:
         hidden=model.hidden_size,
         layers=model.layers,
         vocabulary=model.vocab_size or 0,
-        intermediate=model.intermediate_size or 0,
+        intermediate=_intermediate(model),
         heads=model.heads,
         kv_heads=model.kv_heads,
         head_dim=model.head_dim or model.hidden_size // model.heads,
         gated=bool(names & GATES),
         fused_qkv="q_proj" not in names and "q_b_proj" not in names,
         norms=model.norms or 2,
+        qk_norm=model.qk_norm,
         tied=model.tied_embeddings,
         linears=model.linears,
         total=model.parameters,
+        scan=model.scan,
     )
+
+
+def _intermediate(model: presets.Model) -> int:
+    """Return the width of the MLP, which some configurations adjust (LFM2, Gemma 4)."""
+    widths = [linear.inputs for linear in model.linears if linear.name in MLP_OUTPUTS]
+    return max(widths) if widths and not model.experts else model.intermediate_size or 0
 
 
 def _widths(model: presets.Model) -> tuple[int, int]:

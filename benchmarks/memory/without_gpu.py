@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import sys
 import warnings
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import bitsandbytes
@@ -25,29 +28,45 @@ from allocations import Allocations, num_bytes
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import presets
+from presets.derive import HubMetadata, derive
 from workflows.estimate import memory, shapes
 
 LAYERS = 6
-"""Sufficient, since all layers are equal."""
+"""Sufficient for all kinds of layers of a model."""
 RANK = 8
-TYPES = {
-    "Phi3ForCausalLM": "phi3",
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Qwen2ForCausalLM": "qwen2",
-    "FalconForCausalLM": "falcon",
-}
+CONFIGS = Path(__file__).parents[2] / "tests" / "presets" / "configs"
 MODELS = (
-    "llama-3.1-8b-instruct",
-    "mistral-7b-v0.3",
-    "phi-3-mini-128k-instruct",
-    "phi-4-mini-instruct",
-    "phi-4",
-    "qwen2.5-coder-7b-instruct",
-    "qwen2.5-coder-32b-instruct",
-    "falcon-7b",
-    "falcon-40b",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "meta-llama/Llama-3.2-1B-Instruct",
+    "mistralai/Mistral-7B-Instruct-v0.3",
+    "mistralai/Mistral-Nemo-Instruct-2407",
+    "mistralai/Ministral-8B-Instruct-2410",
+    "microsoft/Phi-3-mini-4k-instruct",
+    "microsoft/Phi-4-mini-instruct",
+    "microsoft/phi-4",
+    "Qwen/Qwen2.5-Coder-7B-Instruct",
+    "Qwen/Qwen2.5-32B-Instruct",
+    "Qwen/Qwen3-0.6B",
+    "Qwen/Qwen3-8B",
+    "Qwen/Qwen3.5-9B",
+    "google/gemma-2-9b-it",
+    "google/gemma-3-1b-it",
+    "google/gemma-3-12b-it",
+    "allenai/OLMo-7B-hf",
+    "allenai/OLMo-2-1124-7B-Instruct",
+    "allenai/Olmo-3.1-32B-Instruct",
+    "HuggingFaceTB/SmolLM3-3B",
+    "ibm-granite/granite-3.1-8b-instruct",
+    "ibm-granite/granite-4.0-h-micro",
+    "tiiuae/Falcon3-7B-Instruct",
+    "tiiuae/falcon-7b-instruct",
+    "tiiuae/falcon-40b-instruct",
+    "bigcode/starcoder2-7b",
+    "LGAI-EXAONE/EXAONE-4.0-1.2B",
+    "LGAI-EXAONE/EXAONE-4.0-32B",
+    "LiquidAI/LFM2-1.2B",
 )
+"""Repositories with a configuration in ``CONFIGS``."""
 # A device without context and margin, which are not tensors.
 TENSORS = dataclasses.replace(memory.GPU, context_gib=0, margin=0)
 
@@ -97,16 +116,19 @@ def main() -> None:
         names, ["qlora", "lora"], sizes, checkpointing
     ):
         training: Any = memory.Training(method, batch, length, rank=RANK, checkpointing=is_checkpointed)
-        measured, estimated = measure(presets.model(name), training), _estimate(name, training)
+        content = _truncated(json.loads((CONFIGS / f"{name.replace('/', '--')}.json").read_text()))
+        # The preset that argotune derives of a model on the hub.
+        facts = derive(HubMetadata(name, "0" * 40, content))
+        measured, estimated = measure(content, facts, training), _estimate(facts, training)
         settings = f"{method}, {batch} x {length}, checkpointing {'on' if is_checkpointed else 'off'}"
         error = 100 * (estimated / measured - 1)
         print(f"| {name} | {settings} | {measured:.0f} | {estimated:.0f} | {error:+.1f}% |", flush=True)
 
 
-def measure(facts: presets.Model, training: memory.Training) -> float:
+def measure(content: dict[str, Any], facts: presets.Model, training: memory.Training) -> float:
     """Return the MiB of activations, logits, gradients and temporaries at the peak of a step."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = _model(facts, training)
+        model = _model(content, facts, training)
         rows = torch.zeros(training.batch_size, training.length, dtype=torch.long)
         with Allocations([*model.parameters(), *model.buffers()]) as count:
             with torch.autocast("cpu", torch.bfloat16):
@@ -116,15 +138,15 @@ def measure(facts: presets.Model, training: memory.Training) -> float:
     return (count.peak - gradients) / 2**20
 
 
-def _estimate(name: str, training: memory.Training) -> float:
-    sizes = shapes.of(presets.model(name)).with_layers(LAYERS)
-    estimated = memory.tuning(sizes, training, TENSORS)
+def _estimate(facts: presets.Model, training: memory.Training) -> float:
+    estimated = memory.tuning(shapes.of(facts), training, TENSORS)
     return (estimated.activations + estimated.logits + estimated.backward) * 1024
 
 
 def _emulate_gpu() -> None:
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         setattr(trl.kernels.chunked_logprob, name, lambda *args, **kwargs: None)
+    torch.nn.functional.layer_norm = _layer_norm
     # PEFT checks autocast of the GPU, which the CPU replaces.
     is_autocast_enabled = torch.is_autocast_enabled
     torch.is_autocast_enabled = lambda device="cpu": is_autocast_enabled(device)
@@ -133,8 +155,14 @@ def _emulate_gpu() -> None:
     peft.tuners.tuners_utils.BaseTunerLayer._move_adapter_to_device_of_base_layer = lambda *args, **kwargs: None
 
 
-def _model(facts: presets.Model, training: memory.Training) -> Any:
-    model = transformers.AutoModelForCausalLM.from_config(_config(facts), dtype=torch.bfloat16)
+def _layer_norm(inputs: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """Compute in float32, as autocast of the GPU does and that of the CPU does not."""
+    weights = [values if values is None else values.float() for values in (weight, bias)]
+    return torch.layer_norm(inputs.float(), shape, *weights, eps)
+
+
+def _model(content: dict[str, Any], facts: presets.Model, training: memory.Training) -> Any:
+    model = transformers.AutoModelForCausalLM.from_config(_config(content), dtype=torch.bfloat16)
     if training.method == "qlora":
         for name, layer in list(model.named_modules()):
             if isinstance(layer, torch.nn.Linear) and name != "lm_head":
@@ -155,23 +183,24 @@ def _model(facts: presets.Model, training: memory.Training) -> Any:
     return model.train()
 
 
-def _config(facts: presets.Model) -> Any:
-    values: dict[str, Any] = {
-        "hidden_size": facts.hidden_size,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": facts.heads,
-        "vocab_size": facts.vocab_size,
-        "pad_token_id": 0,
-        "max_position_embeddings": 8192,
-    }
-    if facts.architecture == "FalconForCausalLM":
-        new = facts.kv_heads > 1
-        values |= {"num_kv_heads": facts.kv_heads, "new_decoder_architecture": new, "multi_query": not new}
-        values |= {"ffn_hidden_size": facts.intermediate_size}
-    else:
-        values |= {"num_key_value_heads": facts.kv_heads, "intermediate_size": facts.intermediate_size}
-        values |= {"tie_word_embeddings": facts.tied_embeddings}
-    return transformers.AutoConfig.for_model(TYPES[facts.architecture], **values)
+def _truncated(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model with ``LAYERS`` blocks, and each kind of block as often as in the whole."""
+    whole = _config(content)
+    changes: dict[str, Any] = {"num_hidden_layers": LAYERS}
+    if kinds := getattr(whole, "layer_types", None):
+        counts = {kind: max(1, round(LAYERS * count / len(kinds))) for kind, count in Counter(kinds).items()}
+        most = max(counts, key=lambda kind: counts[kind])
+        counts[most] += LAYERS - sum(counts.values())
+        changes["layer_types"] = [kind for kind, count in counts.items() for _ in range(count)]
+    if "text_config" in content:
+        return content | {"text_config": content["text_config"] | changes}
+    return content | changes
+
+
+def _config(content: dict[str, Any]) -> Any:
+    """Return the configuration of the text model in transformers."""
+    values = {key: value for key, value in content.items() if key not in ("model_type", "architectures")}
+    return transformers.AutoConfig.for_model(content["model_type"], **values).get_text_config()
 
 
 if __name__ == "__main__":

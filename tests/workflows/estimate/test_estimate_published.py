@@ -37,7 +37,7 @@ def test_docs_contain_the_current_tables():
 def test_counted_allocations_of_a_model_without_data():
     pytest.importorskip("trl")
     pytest.importorskip("bitsandbytes")
-    command = [sys.executable, str(BENCHMARK / "without_gpu.py"), "Qwen/Qwen3-0.6B"]
+    command = [sys.executable, str(BENCHMARK / "without_gpu.py"), "Qwen/Qwen3-8B"]
     stdout = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     errors = [float(error) for error in re.findall(r"\| ([+-][0-9.]+)% \|", stdout)]
     assert len(errors) == 12

@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import custom_resources
+
 from steps.kubernetes.client import Kind, KubernetesClient
 from steps.kubernetes.errors import AlreadyExists
 from steps.runtime.errors import StepError
@@ -113,35 +115,8 @@ class JobSetController:
 
 def job_set_crd() -> Object:
     """Return the CustomResourceDefinition of JobSets; its schema is JobSet's (tests/data/jobset)."""
-    schema = json.loads((DATA / "jobset-crd.json").read_text())
-    schema = _without_references(schema, schema.pop("$defs"))
-    schema["properties"]["status"] = json.loads((DATA / "jobset-status.json").read_text())
-    group, version = JOB_SETS.api_version.split("/")
-    names = {"kind": "JobSet", "listKind": "JobSetList", "plural": JOB_SETS.plural, "singular": "jobset"}
-    versions = [
-        {
-            "name": version,
-            "served": True,
-            "storage": True,
-            "schema": {"openAPIV3Schema": schema},
-            "subresources": {"status": {}},
-        }
-    ]
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": JOB_SETS.qualified},
-        "spec": {"group": group, "names": names, "scope": "Namespaced", "versions": versions},
-    }
-
-
-def _without_references(schema: Any, parts: Object) -> Any:
-    """Return a schema with its parts in place of references, as a CustomResourceDefinition requires."""
-    if isinstance(schema, dict):
-        if "$ref" in schema:
-            return _without_references(parts[schema["$ref"].rpartition("/")[2]], parts)
-        return {key: _without_references(value, parts) for key, value in schema.items()}
-    return [_without_references(item, parts) for item in schema] if isinstance(schema, list) else schema
+    schema, status = (json.loads((DATA / f"jobset-{part}.json").read_text()) for part in ("crd", "status"))
+    return custom_resources.definition(JOB_SETS, "JobSet", schema, status)
 
 
 def child_jobs(job_set: Object, restarts: int = 0) -> list[Object]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,21 @@ class Cluster:
     def apply(self, *documents: dict[str, Any]) -> None:
         """Apply objects."""
         self.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(documents))
+
+    @contextmanager
+    def custom_resource(self, definition: dict[str, Any]) -> Iterator[bool]:
+        """Add a CustomResourceDefinition while the context is open; yields False if the cluster has it already."""
+        name = definition["metadata"]["name"]
+        if self.get("crd", "", "--field-selector", f"metadata.name={name}")["items"]:
+            yield False
+            return
+        # Client-side apply would store the schema in an annotation, which is limited to 256 KiB.
+        self.kubectl("apply", "--server-side", "--filename", "-", stdin=json.dumps(definition))
+        # kubectl fails if it waits for a condition while there are none.
+        for met in ("jsonpath={.status.conditions}", "condition=Established"):
+            self.kubectl("wait", f"crd/{name}", f"--for={met}", "--timeout=60s")
+        yield True
+        self.kubectl("delete", "crd", name, "--timeout=60s")
 
     def submit(self, workspace: Path, *arguments: str) -> str:
         """Submit a Workspace and return the name of its run."""

@@ -34,19 +34,13 @@ OTHERS = f"{GROUP_LABEL},{GROUP_LABEL}!={FIRST}"
 @pytest.fixture(scope="module")
 def job_sets(unlimited: Cluster) -> Iterator[JobSetController | None]:
     """The controller of JobSets, if this test plays it; None where JobSet is installed."""
-    if unlimited.get("crd", "", "--field-selector", f"metadata.name={JOB_SETS.qualified}")["items"]:
-        yield None
-        return
-    crd = json.dumps(job_set_crd())
-    # Client-side apply would store the schema in an annotation, which is limited to 256 KiB.
-    unlimited.kubectl("apply", "--server-side", "--filename", "-", stdin=crd)
-    # kubectl fails if it waits for a condition while there are none.
-    for met in ("jsonpath={.status.conditions}", "condition=Established"):
-        unlimited.kubectl("wait", f"crd/{JOB_SETS.qualified}", f"--for={met}", "--timeout=60s")
-    controller = JobSetController(kubernetes_client.connect(), unlimited.namespace)
-    with controller.running():
-        yield controller
-    unlimited.kubectl("delete", "crd", JOB_SETS.qualified, "--timeout=60s")
+    with unlimited.custom_resource(job_set_crd()) as is_added:
+        if not is_added:
+            yield None
+            return
+        controller = JobSetController(kubernetes_client.connect(), unlimited.namespace)
+        with controller.running():
+            yield controller
 
 
 @pytest.fixture(params=["job", "jobset"])

@@ -169,7 +169,16 @@ def build_command(
 
 
 def build_follower(choice: Choice, base: Path, name: str, arguments: Mapping[str, Any]) -> list[str]:
-    """Return the command of a node that only computes; it opens no port for clients."""
+    """Return the command of a node that only computes; it opens no port for clients.
+
+    Raises:
+        BadInput: The command of this vLLM does not work; its server module ignores ``--headless``.
+    """
+    if choice.program[-1] != "serve":
+        message = (
+            f"vLLM's command does not work, which a node of several needs: {choice.program[0]} lacks its metadata"
+        )
+        raise BadInput(message, "install the package vllm in the serve image; for one node, any build will do")
     return [*choice.program, str(base), *format_flags({"served-model-name": name} | dict(arguments))]
 
 

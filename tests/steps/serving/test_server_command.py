@@ -102,6 +102,15 @@ def test_no_lora_flags_without_adapters() -> None:
     assert server_command.lora_arguments([]) == {}
 
 
+def test_a_follower_needs_the_command_of_vllm(tmp_path: Path) -> None:
+    works = server_command.Choice("vllm", ["/opt/bin/vllm", "serve"], "")
+    command = server_command.build_follower(works, tmp_path, "model", {"headless": True})
+    assert command == ["/opt/bin/vllm", "serve", str(tmp_path), "--served-model-name", "model", "--headless"]
+    module = server_command.Choice("vllm", ["python", "-m", "vllm.entrypoints.openai.api_server", "--model"], "")
+    with pytest.raises(BadInput, match="command does not work"):
+        server_command.build_follower(module, tmp_path, "model", {"headless": True})
+
+
 def test_unsupported_flags_of_transformers(tmp_path: Path) -> None:
     arguments = {"dtype": "float32", "max-model-len": 2048}
     words = server_command.build_command(TRANSFORMERS, tmp_path, "base", arguments, 8001)

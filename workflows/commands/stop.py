@@ -118,7 +118,8 @@ def run_folder(runs: Path, name: str) -> Path:
     folder = next((path for path in (runs / name, Path(name)) if _is_run(path)), None)
     if folder is None:
         served = sorted({run_of(record).name for record in records(None, runs)})
-        fix = f"{use_one_of(served, 'pass --runs-dir DIRECTORY')}, or add --cluster for a run on a cluster"
+        known = use_one_of(served, "pass --runs-dir DIRECTORY")
+        fix = f"{known}, or add --cluster for a run on a cluster"
         raise InvalidInput(Problem(f'run "{name}" not found in {runs}/', fix=fix))
     return folder
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from free_ports import free_port
 from random_models import save_vllm_model
 
 from steps.models.adapter import adapter_digest
@@ -44,11 +44,6 @@ class Nodes:
     endpoint: str
     expected: dict[str, Any]
     """What transformers predicts, and the prompt."""
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_port
 from served_files import file_server
 
 from steps.runtime.errors import InsufficientCapacity, StepError, TimeLimit
@@ -36,7 +37,7 @@ def log(tmp_path: Path) -> Path:
 
 def run(record: Path, log: Path, code: str) -> Server:
     """Start a Python program as the server."""
-    new = file_server(record.parent, ["base"], server.free_port(), [sys.executable, "-c", code])
+    new = file_server(record.parent, ["base"], free_port(), [sys.executable, "-c", code])
     return server.start(new, record, log, os.environ)
 
 
@@ -48,7 +49,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_start_find_and_stop(record: Path, log: Path) -> None:
-    started = server.start(file_server(record.parent, ["base", "tuned"], server.free_port()), record, log, os.environ)
+    started = server.start(file_server(record.parent, ["base", "tuned"], free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 120)
     assert server.read(record) == started
     assert process_identity(started.pid) == started.identity
@@ -60,13 +61,13 @@ def test_start_find_and_stop(record: Path, log: Path) -> None:
 
 
 def test_healthy_only_if_all_models_are_listed(record: Path, log: Path) -> None:
-    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    started = server.start(file_server(record.parent, ["base"], free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 120)
     assert not server.is_healthy(dataclasses.replace(started, models=["base", "tuned"]))
 
 
 def test_unhealthy_if_another_server_has_the_port(record: Path, log: Path, tmp_path: Path) -> None:
-    other = server.start(file_server(tmp_path, ["base"], server.free_port()), record, log, os.environ)
+    other = server.start(file_server(tmp_path, ["base"], free_port()), record, log, os.environ)
     server.wait_until_healthy(other, log, 120)
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     new = dataclasses.replace(other, command=sleep, mark="loading", pid=0)
@@ -102,7 +103,7 @@ def test_the_answers_of_another_server_on_the_port_are_ignored(record: Path, log
 
 
 def test_a_server_without_a_recorded_pid_is_found(record: Path, log: Path) -> None:
-    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    started = server.start(file_server(record.parent, ["base"], free_port()), record, log, os.environ)
     unrecorded = dataclasses.replace(started, pid=0, identity="")
     server.write(record, unrecorded)
     wait_for(Path(f"/proc/{started.pid}/environ"))
@@ -115,7 +116,7 @@ def test_a_server_is_found_after_the_clock_was_corrected(
     record: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """psutil's creation time moves with the boot time that the kernel derives from the clock."""
-    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    started = server.start(file_server(record.parent, ["base"], free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 120)
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
     assert server.is_alive(started)
@@ -123,7 +124,7 @@ def test_a_server_is_found_after_the_clock_was_corrected(
 
 
 def test_the_record_of_an_earlier_version_is_read(record: Path, log: Path) -> None:
-    started = server.start(file_server(record.parent, ["base"], server.free_port()), record, log, os.environ)
+    started = server.start(file_server(record.parent, ["base"], free_port()), record, log, os.environ)
     server.wait_until_healthy(started, log, 120)
     content = {key: value for key, value in dataclasses.asdict(started).items() if key != "identity"}
     record.write_text(json.dumps(content | {"created": 1764300000.25}))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import adapter_server
 import pytest
+from free_ports import free_port
 
 from steps.serving import server, serving_client
 from steps.serving.server import Server
@@ -34,7 +35,7 @@ def served(tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "runs" / "one" / "volumes" / "work" / "serve"
     folder.mkdir(parents=True)
-    port = server.free_port()
+    port = free_port()
     command = [sys.executable, adapter_server.__file__, "--host", server.HOST, "--port", str(port)]
     record = Server(
         kind="transformers", endpoint=f"http://{server.HOST}:{port}", models=["base"], command=command,

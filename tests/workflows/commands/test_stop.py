@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from served_files import file_server
 
 from steps.serving import server
@@ -27,7 +28,7 @@ def serve(runs: Path) -> Callable[..., Server]:
     def start(run: str, name: str = server.RECORD) -> Server:
         record = runs / run / "volumes" / "work" / "serve" / name
         record.parent.mkdir(parents=True, exist_ok=True)
-        command = file_server(record.parent, ["base"], server.free_port())
+        command = file_server(record.parent, ["base"], free_port())
         started = server.start(command, record, record.parent / "server.log", os.environ)
         server.wait_until_healthy(started, record.parent / "server.log", 120)
         return started

@@ -216,7 +216,7 @@ def test_an_unknown_argument_of_a_step_is_rejected_at_the_call(plan: Plan) -> No
     with pipeline(plan), DAG(name="main"):
         with pytest.raises(InvalidInput) as caught:
             steps.tune(arguments=[{"learning_rate": 1}, Parameter(name="push", value="true")])
-        with pytest.raises(InvalidInput, match=r"provision has no input rank\s+fix: use one of: none"):
+        with pytest.raises(InvalidInput, match=r"provision has no input rank\s+fix: remove it"):
             steps.provision(arguments={"rank": 1})
     assert "tune has no input learning_rate\n    fix: did you mean learning-rate?" in message(caught)
     assert "tune has no input push" in message(caught)

@@ -19,7 +19,8 @@ def definition(kind: Kind, name: str, schema: Object, status: Object | None = No
         status: JSON Schema of its status (default: any fields).
     """
     schema = _without_references(schema, schema.pop("$defs", {}))
-    schema["properties"]["status"] = status or {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema["properties"] |= {"metadata": {"type": "object"}, "status": status or anything}
     group, version = kind.api_version.split("/")
     served = {
         "name": version,

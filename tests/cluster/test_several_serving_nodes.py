@@ -1,6 +1,6 @@
-"""Servers on several nodes: the real API server accepts what the rollout creates, with the rollout's own account.
+"""Servers on several nodes: the real API server stores their objects, created with the account of the rollout.
 
-The pods do not become ready: the images of the tests have no vLLM. A cluster without LeaderWorkerSet gets its CRD.
+No image is needed: the pods wait for one that does not exist. A cluster without LeaderWorkerSet gets its CRD.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import custom_resources
 import pytest
 from real_cluster import Cluster
-from served_model import push_adapter
-from workspaces import write_service
 
-from steps.rollout import service_group
+from steps.rollout import rollout_cluster, service_group, service_manifests
+from steps.rollout.service_release import STABLE
+from steps.rollout.settings import Settings
 
 SCHEMA = Path(__file__).parents[1] / "data" / "lws" / "leaderworkerset-crd.json"
 NODES = 2
@@ -30,26 +30,35 @@ def leader_worker_sets(cluster: Cluster) -> Iterator[None]:
         yield
 
 
+def settings(group: str, **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "work": Path("/mnt/work"), "name": f"{group[:8]}-server", "preset": "smollm2-135m-instruct",
+        "model": "HuggingFaceTB/SmolLM2-135M-Instruct", "revision": "abc", "serve_image": "localhost/absent:1",
+        "gpus": 1, "nodes": NODES, "replicas": 1, "group_kind": group, "context_length": 2048,
+    }  # fmt: skip
+    return Settings(**values | changes)
+
+
 @pytest.mark.usefixtures("leader_worker_sets")
 @pytest.mark.parametrize("group", ["statefulset", "leaderworkerset"])
-def test_the_api_server_accepts_a_group(cluster: Cluster, registry: str, tmp_path: Path, group: str):
-    name = f"{group[:8]}-server"
-    image = push_adapter(registry, tmp_path, name)
-    rollout = {"runtime": "vllm", "nodes": NODES, "groupKind": group, "replicas": 1}
-    run = cluster.submit(write_service(tmp_path, name, image, rollout=rollout))
-    owner = service_group.set_name(name, group)
-    cluster.kubectl("wait", f"{group}/{owner}", "--for=create", "--timeout=600s")
+def test_the_api_server_stores_a_group(cluster: Cluster, group: str):
+    wanted = settings(group)
+    release = rollout_cluster.build_release(wanted, group)
+    workload = service_manifests.workload(wanted.name, STABLE, release, scaled=False, deadline=900)
+    bodies = [body for _, body in [*workload, *service_manifests.supporting_objects(wanted, group, grouped=True)]]
+    rollout = cluster.as_account("argotune-rollout")
+    for body in bodies:
+        rollout.kubectl("create", "--validate=strict", "--filename", "-", stdin=json.dumps(body))
+    owner = service_group.set_name(wanted.name, group)
     spec = cluster.get(group, owner)["spec"]
-    selector = cluster.get("service", name)["spec"]["selector"]
+    size = spec["replicas"] if group == "statefulset" else spec["leaderWorkerTemplate"]["size"]
+    assert size == NODES
+    selector = cluster.get("service", wanted.name)["spec"]["selector"]
+    assert selector.items() >= service_group.server_selector(group).items()
     if group == "statefulset":
         _check_pods(cluster, owner, selector)
-        assert spec["replicas"] == NODES
-    else:
-        assert spec["leaderWorkerTemplate"]["size"] == NODES
-    assert selector.items() >= service_group.server_selector(group).items()
-    cluster.argo("terminate", run)
-    cluster.finish(run)
-    cluster.kubectl("delete", group, owner)
+    for body in bodies:
+        cluster.kubectl("delete", body["kind"], body["metadata"]["name"])
 
 
 def _check_pods(cluster: Cluster, owner: str, selector: dict[str, Any]) -> None:
@@ -57,6 +66,5 @@ def _check_pods(cluster: Cluster, owner: str, selector: dict[str, Any]) -> None:
     for rank in range(NODES):
         cluster.kubectl("wait", f"pod/{owner}-{rank}", "--for=create", "--timeout=120s")
     labels = ",".join(f"{key}={value}" for key, value in selector.items())
-    assert [pod["metadata"]["name"] for pod in cluster.get("pods", "", "--selector", labels)["items"]] == [
-        f"{owner}-0"
-    ]
+    selected = cluster.get("pods", "", "--selector", labels)["items"]
+    assert [pod["metadata"]["name"] for pod in selected] == [f"{owner}-0"]

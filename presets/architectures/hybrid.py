@@ -40,32 +40,40 @@ def family_of(config: Config) -> dense.Family:
 
 def scan(config: Config) -> Scan | None:
     """Return the blocks that compute a state in chunks; None if there are none."""
-    layers = config.layers - sum(attention_layers(config))
-    if not layers or config.model_type == "lfm2":
+    if not _state_layers(config) or config.model_type == "lfm2":
         return None
-    if config.model_type == "granitemoehybrid":
-        values = int(config.factor("mamba_expand", 2) * config.hidden)
-        return Scan(
-            kind="mamba2",
-            layers=layers,
-            heads=config.count("mamba_n_heads"),
-            values=values,
-            state=config.count("mamba_d_state"),
-            convolved=values + 2 * config.count("mamba_n_groups") * config.count("mamba_d_state"),
-            chunk=config.count("mamba_chunk_size", 256),
-        )
+    return _mamba_scan(config) if config.model_type == "granitemoehybrid" else _delta_scan(config)
+
+
+def _mamba_scan(config: Config) -> Scan:
+    values = int(config.factor("mamba_expand", 2) * config.hidden)
+    return Scan(
+        kind="mamba2",
+        layers=_state_layers(config),
+        heads=config.count("mamba_n_heads"),
+        values=values,
+        state=config.count("mamba_d_state"),
+        convolved=values + 2 * config.count("mamba_n_groups") * config.count("mamba_d_state"),
+        chunk=config.count("mamba_chunk_size", 256),
+    )
+
+
+def _delta_scan(config: Config) -> Scan:
     heads, state = config.count("linear_num_value_heads"), config.count("linear_key_head_dim")
     values = heads * config.count("linear_value_head_dim")
-    convolved = 2 * config.count("linear_num_key_heads") * state + values
     return Scan(
         kind="delta_rule",
-        layers=layers,
+        layers=_state_layers(config),
         heads=heads,
         values=values,
         state=state,
-        convolved=convolved,
+        convolved=2 * config.count("linear_num_key_heads") * state + values,
         chunk=DELTA_CHUNK,
     )
+
+
+def _state_layers(config: Config) -> int:
+    return config.layers - sum(attention_layers(config))
 
 
 def blocks(config: Config) -> Part:
@@ -78,7 +86,7 @@ def blocks(config: Config) -> Part:
     every = add([shared(config), plain(2 * config.hidden)])
     counted: list[tuple[Callable[[Config], Part], int]] = [
         (attention, sum(kinds)),
-        (state, len(kinds) - sum(kinds)),
+        (state, _state_layers(config)),
     ]
     return add([every * len(kinds), *(part(config) * count for part, count in counted if count)])
 
@@ -89,9 +97,8 @@ def _qwen_attention(config: Config) -> Part:
 
 def _linear_attention(config: Config) -> Part:
     """Gated DeltaNet."""
-    heads, key_heads = config.count("linear_num_value_heads"), config.count("linear_num_key_heads")
-    values, keys = heads * config.count("linear_value_head_dim"), key_heads * config.count("linear_key_head_dim")
-    hidden, mixed = config.hidden, 2 * keys + values
+    block, hidden = _delta_scan(config), config.hidden
+    heads, values, mixed = block.heads, block.values, block.convolved
     inputs = (
         {"in_proj_qkvz": mixed + values, "in_proj_ba": 2 * heads}
         if config.model_type == "qwen3_next"
@@ -132,9 +139,8 @@ def _lfm_mlp(config: Config) -> Part:
 
 def _mamba(config: Config) -> Part:
     """Mamba-2."""
-    hidden, heads = config.hidden, config.count("mamba_n_heads")
-    inner = int(config.factor("mamba_expand", 2) * hidden)
-    convolved = inner + 2 * config.count("mamba_n_groups") * config.count("mamba_d_state")
+    block, hidden = _mamba_scan(config), config.hidden
+    heads, inner, convolved = block.heads, block.values, block.convolved
     bias = config.flag("mamba_proj_bias")
     other = convolved * (config.count("mamba_d_conv") + config.flag("mamba_conv_bias")) + 3 * heads + inner
     return add(

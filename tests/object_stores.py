@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from pyarrow import fs
 
 TOOLS = Path(sys.prefix) / "tools"
@@ -118,8 +119,7 @@ def _find(program: Path) -> str:
 @contextlib.contextmanager
 def _serve(command: Sequence[str]) -> Iterator[int]:
     """Run a server; its last argument is a free port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_until_it_answers(process, port)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import requests
 from free_ports import free_port
 from random_models import save_vllm_model
+from test_node_group import kill
 
 from steps.models.adapter import adapter_digest
 from steps.serving import desired_adapters, group_environment, group_flags, node_group
@@ -130,12 +130,7 @@ def wait_until_ready(nodes: Nodes, folder: Path) -> None:
 
 def test_both_nodes_compute_the_answer(nodes: Nodes) -> None:
     """The layers are split between them: each alone would answer otherwise."""
-    for name in ("base", "tuned"):
-        model = (
-            name
-            if name == "tuned"
-            else requests.get(f"{nodes.endpoint}/v1/models", timeout=30).json()["data"][0]["id"]
-        )
+    for name, model in (("base", "model"), ("tuned", "tuned")):
         request = {
             "model": model, "prompt": nodes.expected["prompt"], "max_tokens": 1, "temperature": 0, "logprobs": 5,
             "return_tokens_as_token_ids": True,
@@ -148,9 +143,7 @@ def test_both_nodes_compute_the_answer(nodes: Nodes) -> None:
 
 
 def test_a_lost_node_ends_the_other(nodes: Nodes) -> None:
-    processes = [psutil.Process(nodes.follower.pid), *psutil.Process(nodes.follower.pid).children(recursive=True)]
-    for process in processes:
-        process.kill()
+    kill(nodes.follower)
     assert nodes.leader.wait(WAIT_SECONDS) == node_group.LOST
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{nodes.endpoint}/health", timeout=30)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-TAG = re.compile(r"\{\{\s*([^{}=\s][^{}]*?)\s*\}\}")
+TAG = re.compile(r"(?<!\{)\{\{\s*([^{}=\s][^{}]*?)\s*\}\}")
+"""A tag, its name as group 1. Argo reads ``{{{x}}`` from the first brace, as a tag with the name ``{x``."""
 EXPRESSION_TAG = re.compile(r"\{\{\s*=")
 _RESERVED_WORDS = re.compile(r"(item|steps|inputs|outputs|pod|workflow|tasks)\.")
 

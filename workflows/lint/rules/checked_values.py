@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import partial
 
@@ -31,6 +32,18 @@ def checked_text(document: Document, template: Template, text: str) -> str | Non
     return text
 
 
+def checked_name(document: Document, template: Template, name: str) -> str | None:
+    """Return the name of a step when Argo checks it, with ``x`` for what is known only then; None as in
+    :func:`checked_text`. A tag that has no value yet stays in the name.
+    """
+
+    def value(tag: re.Match[str]) -> str:
+        is_text = not tag[1].startswith("inputs.artifacts.") and not tag[1].endswith((".parameters", ".json"))
+        return "x" if is_text and is_known(document, template, tag[1]) else tag[0]
+
+    return checked_text(document, template, TAG.sub(value, name))
+
+
 def checked_value(document: Document, template: Template, tag: re.Match[str]) -> str:
     """Return the value of a tag of a parameter when Argo checks a template; the tag where it has none."""
     value = _parameter(document, template, tag[1])
@@ -39,6 +52,10 @@ def checked_value(document: Document, template: Template, tag: re.Match[str]) ->
 
 def _parameter(document: Document, template: Template, tag: str) -> str | None:
     """Return the value of a parameter when Argo checks a template; None if it has none."""
+    if tag == "inputs.parameters":
+        return json.dumps(
+            [value for _, value in template.parts("inputs", "parameters")] or None, separators=(",", ":")
+        )
     kind, _, name = tag.rpartition(".")
     specs = [document.spec, *([document.referred.spec] if document.referred else [])]
     arguments = [v for spec in specs for _, v in listed(section(spec, "arguments"), "parameters", "")]
@@ -61,7 +78,7 @@ def _evaluate(document: Document, template: Template, tag: re.Match[str]) -> str
     result = ""
     for part in tag[1].split("+"):
         term = _TERM.fullmatch(part)
-        if term is None or bool(term[1]) != bool(term[5]):
+        if term is None or bool(term[1]) != bool(term[5]) or (term[4] or "")[:1].isdecimal():
             return None
         value = term[2] if term[2] is not None else term[3]
         if value is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from workflows.argo.document import Document, Value, listed, section
 from workflows.argo.tags import TAG
 from workflows.field_path import join
+from workflows.lint.rules.checked_values import checked_name
 from workflows.lint.rules.rule import Violation
 
 MAX_NAME_LENGTH = 63
@@ -59,8 +60,9 @@ def name_syntax(document: Document) -> Iterator[Violation]:
     for template in document.templates:
         for task in template.tasks:
             # Argo replaces tags in the names of steps.
-            name = _without_tags(task.name) if template.type == "steps" else task.name
-            yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
+            name = checked_name(document, template, task.name) if template.type == "steps" else task.name
+            if name is not None:
+                yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
 
 
 def parameter_name(document: Document) -> Iterator[Violation]:

@@ -136,8 +136,9 @@ class Cluster:
             return
         # Client-side apply would store the schema in an annotation, which is limited to 256 KiB.
         self.kubectl("apply", "--server-side", "--filename", "-", stdin=json.dumps(definition))
-        # kubectl fails if it waits for a condition while there are none.
-        for met in ("jsonpath={.status.conditions}", "condition=Established"):
+        # kubectl fails if it waits for a condition while there are none; the API server adds the first with the names.
+        accepted = f"jsonpath={{.status.acceptedNames.kind}}={definition['spec']['names']['kind']}"
+        for met in (accepted, "condition=Established"):
             self.kubectl("wait", f"crd/{name}", f"--for={met}", "--timeout=60s")
         yield True
         self.kubectl("delete", "crd", name, "--timeout=60s")

@@ -28,7 +28,7 @@ def errors(body: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "name",
     ["{{workflow.name}}", "x-{{ workflow.uid }}", "{{inputs.parameters.t}}", "{{workflow.parameters.t}}",
-     "{{='a'}}", "x{{=1}}"],
+     "{{='a'}}", "x{{=1}}", "x{{=1 + 2}}"],
 )  # fmt: skip
 def test_name_of_a_step_with_known_tags_is_accepted(name):
     assert errors(f'steps: [[{{name: "{name}", template: echo}}]]') == []

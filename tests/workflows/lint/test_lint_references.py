@@ -73,7 +73,7 @@ def test_a_template_that_can_exist_is_accepted(template):
         ("run{{=sprig.upper('x')}}", "runX"),
         ("{{=workflow.parameters.other}}", "nope"),
         ("{{=text}}", "{{=text}}"),
-        ("{{=12}}", "{{=12}}"),
+        ("{{=12}}", "12"),
     ],
 )
 def test_a_template_that_does_not_exist_is_named_as_argo_reads_it(template, read):

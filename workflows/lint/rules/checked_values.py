@@ -78,9 +78,11 @@ def _evaluate(document: Document, template: Template, tag: re.Match[str]) -> str
     result = ""
     for part in tag[1].split("+"):
         term = _TERM.fullmatch(part)
-        if term is None or bool(term[1]) != bool(term[5]) or (term[4] or "")[:1].isdecimal():
+        if term is None or bool(term[1]) != bool(term[5]):
             return None
         value = term[2] if term[2] is not None else term[3]
+        if value is None and term[4].isdecimal():
+            return term[4] if term[4] == tag[1].strip() else None
         if value is None:
             value = _parameter(document, template, term[4])
         if value is None and is_known(document, template, term[4]):

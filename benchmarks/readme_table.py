@@ -1,0 +1,222 @@
+"""Measure, and write the table of measurements into README.md.
+
+    python benchmarks/readme_table.py                      # write the table from benchmarks/results.yaml
+    python benchmarks/readme_table.py registry rollout     # measure these rows first
+    python benchmarks/readme_table.py --all                # all rows that a script measures: two hours on 2 cores
+
+``results.yaml`` has the day and the machine of each row. Rows without a function here are written by hand. Measure on
+an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from steps.runtime.machine import cores, processor  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results.yaml"
+README = ROOT / "README.md"
+MARKS = ("<!-- measurements: written by benchmarks/readme_table.py -->\n", "<!-- end of measurements -->")
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure the rows that are named, store them, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASUREMENTS))
+    parser.add_argument("--all", action="store_true", help="measure all rows")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(MEASUREMENTS):
+        parser.error(f"no script measures {', '.join(sorted(unknown))}; choose from {', '.join(MEASUREMENTS)}")
+    rows = yaml.safe_load(RESULTS.read_text())
+    for row in rows:
+        if row["name"] in MEASUREMENTS and (args.all or row["name"] in args.names):
+            row |= {"result": MEASUREMENTS[row["name"]](), "date": datetime.date.today().isoformat()}
+            row["machine"] = this_machine()
+            print(f"{row['name']}: {row['result']} ({row['machine']})", flush=True)
+            RESULTS.write_text(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True, width=120))
+    README.write_text(replace_table(README.read_text(), table(rows)))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as a Markdown table, and the machines below it."""
+    machines = list(dict.fromkeys(row["machine"] for row in rows))
+    lines = ["| what | result | how to reproduce | day, machine |", "|---|---|---|---|"]
+    for row in rows:
+        place = f"{row['date']}, {chr(ord('A') + machines.index(row['machine']))}"
+        lines.append(f"| {row['what']} | {row['result']} | {row['how']} | {place} |")
+    named = [f"{chr(ord('A') + index)}: {machine}." for index, machine in enumerate(machines)]
+    return "\n".join(lines) + "\n\nMachines:\n\n" + "".join(f"- {line}\n" for line in named)
+
+
+def replace_table(text: str, new: str) -> str:
+    """Return a page with another table between its marks."""
+    before, rest = text.split(MARKS[0])
+    return f"{before}{MARKS[0]}{new}{MARKS[1]}{rest.split(MARKS[1])[1]}"
+
+
+def this_machine() -> str:
+    """Return processor, cores, memory and GPU of this machine."""
+    memory = psutil.virtual_memory().total / 2**30
+    gpus = subprocess.run(["sh", "-c", "nvidia-smi --list-gpus"], capture_output=True, text=True).stdout.splitlines()
+    return f"{processor()}, {cores()} cores, {memory:.0f} GiB, {', '.join(gpus) or 'no GPU'}"
+
+
+def measure_data() -> str:
+    """Return the time of the download step, relative to ``datasets``, for three formats."""
+    found = {}
+    for suffix in ("jsonl", "csv", "parquet"):
+        output = run("benchmarks/data/measure.py", "--gigabytes", "4", "--format", suffix)
+        found[suffix] = (markdown_row(output, "argotune download"), markdown_row(output, "`datasets` alone"))
+    ratios = [number(ours[2]) / number(theirs[2]) for ours, theirs in found.values()]
+    memory = [max(number(pair[which][4]) for pair in found.values()) for which in (0, 1)]
+    return (
+        f"{joined(f'{ratio:.2f}' for ratio in ratios)} times the time of `datasets` alone "
+        f"({joined(ours[2] for ours, _ in found.values())} s); at most {memory[0]:.0f} MB of memory, "
+        f"`datasets` {memory[1]:.0f} MB"
+    )
+
+
+def measure_large_data() -> str:
+    """Return time and memory of the download step with 10 GB."""
+    row = markdown_row(
+        run("benchmarks/data/measure.py", "--gigabytes", "10", "--without-datasets"), "argotune download"
+    )
+    return f"{row[2]} s, {row[4]} MB of memory"
+
+
+def measure_registry() -> str:
+    """Return the time of a push relative to skopeo."""
+    output = run("benchmarks/registry/push.py")
+    ours, theirs, ratio, memory = find(r"median +([\d.]+) +([\d.]+) +([\d.]+) +(\d+)", output)
+    return f"{ratio} times the time of `skopeo copy` ({ours} s and {theirs} s, medians), {memory} MB of memory"
+
+
+def measure_rollout() -> str:
+    """Return failures and latencies of requests while adapters change."""
+    output = run("benchmarks/rollout/measure.py")
+    every, inside = markdown_row(output, "all"), markdown_row(output, "while a rollout ran")
+    return (
+        f"{every[1]} requests, {every[2]} failed; p50 {every[3]} ms, p99 {every[4]} ms; "
+        f"while an adapter changes p50 {inside[3]} ms, p99 {inside[4]} ms"
+    )
+
+
+def measure_tuning() -> str:
+    """Return the speed of the tune step, of KAITO's settings and of trl."""
+    output = run("benchmarks/tuning/compare.py")
+    ours, kaito, plain = (markdown_row(output, name) for name in ("argotune", "KAITO-like", "plain trl"))
+    [slower] = find(r"same settings: (\S+) time per token", output)
+    first, second, third = (number(row[1]) for row in (ours, kaito, plain))
+    ratios = f"{first / second:.1f} times KAITO's, {first / third:.1f} times trl's"
+    return f"{first:.0f}, {second:.0f}, {third:.0f}: {ratios}; with trl's settings {slower} time"
+
+
+def measure_kills() -> str:
+    """Return the difference that kills of the tune step make."""
+    output = run("benchmarks/tuning/kills.py")
+    [curves], [weights] = (
+        find(r"differ by at most (\S+)\nweights", output),
+        find(r"weights differ by at most (\S+)", output),
+    )
+    return f"{float(curves)} and {float(weights)}"
+
+
+def measure_memory() -> str:
+    """Return the errors of memory estimates at the peak."""
+    errors = [float(error) for error in re.findall(r"\| ([+-][\d.]+)% \|$", run("benchmarks/memory/measure.py"), re.M)]
+    return f"{min(errors):+.1f}% to {max(errors):+.1f}% ({len(errors)} settings, CPU)"
+
+
+def measure_validate() -> str:
+    """Return the fastest of five starts of ``argotune validate``, relative to a Python that does nothing."""
+    examples = sorted(str(path) for path in (ROOT / "examples").glob("*.yaml"))
+    validate = min(seconds(["-m", "workflows.cli", "validate", *examples]) for _ in range(5))
+    nothing = min(seconds(["-c", "pass"]) for _ in range(5))
+    return f"{validate:.2f} s for {len(examples)} files ({validate / nothing:.0f} times `python -c pass`)"
+
+
+def measure_compile() -> str:
+    """Return the time of ``argotune compile`` relative to Hera alone."""
+    output = run("benchmarks/compile/measure.py")
+    [ours], [ratio] = find(r"argotune compile +([\d.]+) s", output), find(r"ratio +([\d.]+)", output)
+    [each] = find(r"each, with start-up +([\d.]+) ms", output)
+    return f"{ratio} times the time of Hera alone ({ours} s); 1,000 Workspaces in one call {each} ms each"
+
+
+def measure_startup() -> str:
+    """Return the processor time of the tune step before its first work."""
+    row = markdown_row(run("benchmarks/startup/measure.py"), "tune")
+    return f"{row[2]} s of processor time, {row[1]} s of them without torch and the other libraries"
+
+
+MEASUREMENTS: dict[str, Callable[[], str]] = {
+    "validate": measure_validate,
+    "compile": measure_compile,
+    "startup": measure_startup,
+    "registry": measure_registry,
+    "rollout": measure_rollout,
+    "tuning": measure_tuning,
+    "kills": measure_kills,
+    "memory": measure_memory,
+    "data": measure_data,
+    "large-data": measure_large_data,
+}
+
+
+def run(*command: str) -> str:
+    """Run a script of this folder; return its output, which also appears here."""
+    print("$ python " + " ".join(command), flush=True)
+    output = subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    print(output, flush=True)
+    return output
+
+
+def seconds(arguments: Sequence[str]) -> float:
+    """Return the seconds of a Python process."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
+def markdown_row(output: str, first: str) -> list[str]:
+    """Return the cells of the row of a Markdown table that begins with a text."""
+    [line] = [line for line in output.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def find(pattern: str, output: str) -> tuple[str, ...]:
+    """Return the groups of a pattern."""
+    found = re.search(pattern, output)
+    if not found:
+        sys.exit(f"the output has no {pattern!r}")
+    return found.groups()
+
+
+def number(text: str) -> float:
+    """Return a number with commas or a unit."""
+    return float(re.sub(r"[^\d.]", "", text))
+
+
+def joined(texts: Any) -> str:
+    """Return ``a, b and c``."""
+    *first, last = texts
+    return f"{', '.join(first)} and {last}"
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     "InputArtifact": {"archive", "mode"},
     "OutputArtifact": {"archive", "artifactGC", "artifactory", "azure", "gcs", "hdfs", "http", "mode", "oss", "s3"},
     # A directory cannot be read-only for a single process.
-    "Mount": {"mountPropagation", "readOnly", "recursiveReadOnly"},
+    "Mount": {"mountPropagation", "recursiveReadOnly"},
     "ClaimTemplate": {"apiVersion", "kind", "spec", "status"},
     "Claim": {"readOnly"},
     "Files": {"defaultMode"},

@@ -174,6 +174,7 @@ class Mount(Part):
     name: str
     mount_path: str
     sub_path: str = ""
+    read_only: bool = False
 
 
 class Container(Part):

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     runs = Path(args.runs_dir)
     if args.resume:
         if volumes:
-            fix = "remove --volume: a resumed run keeps its volumes"
+            fix = "remove --volume: a resumed run keeps its volumes; with other ones, start a new run without --resume"
             raise InvalidInput(Problem("--volume cannot be combined with --resume", fix=fix))
         folder = _unfinished(runs, args.name, _prefix(document), args.file)
         print(f"resuming {folder}", file=sys.stderr)

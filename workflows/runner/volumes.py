@@ -98,9 +98,18 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
         elif not folder.is_dir():
             message = f"the directory for volume `{name}` does not exist: {folder}"
             problems.append(Problem(message, path="volumes", fix="create it, or correct --volume"))
-    mounted = {mount.name for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts}
+    mounts = [mount for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts]
+    # Whether all mounts of a volume are read-only: then no step can fill it.
+    mounted = {
+        name: all(mount.read_only for mount in mounts if mount.name == name) for name in {m.name for m in mounts}
+    }
     for volume in volumes:
-        if volume.name not in mounted or volume.persistent_volume_claim:
+        if volume.name not in mounted:
+            continue
+        if volume.persistent_volume_claim:
+            claim = volume.persistent_volume_claim.claim_name
+            if mounted[volume.name] and claim not in directories and not _has_files(home() / "volumes" / claim):
+                problems.append(_missing(volume, "persistentVolumeClaim", claim))
             continue
         if volume.cluster_type and volume.name not in directories:
             problems.append(_missing(volume, volume.cluster_type, volume.name))
@@ -150,6 +159,10 @@ def _missing(volume: Volume, kind: str, name: str) -> Problem:
         path=f"spec.volumes[{volume.name}]",
         fix=f"pass a directory with its files: --volume {name}=DIRECTORY",
     )
+
+
+def _has_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _missing_files(volume: Volume, files: Files, folder: Path) -> list[Problem]:

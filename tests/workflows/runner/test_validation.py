@@ -309,6 +309,25 @@ def test_missing_secrets_are_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "the projected `token` has no local directory" in message
 
 
+def test_a_claim_that_no_step_fills_needs_a_directory_with_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGOTUNE_HOME", str(tmp_path / "home"))
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": f"my-{name}"}} for name in ("rows", "models")]
+    mounts = [{"name": "rows", "mountPath": "/rows", "readOnly": True}, {"name": "models", "mountPath": "/models"}]
+    document = workflow(dag(task("a")), leaf("a", EXIT, "0", container={"volumeMounts": mounts}), volumes=volumes)
+    message = start_refused(tmp_path / "run", document)
+    assert "the persistentVolumeClaim `my-rows` has no local directory" in message
+    assert "--volume my-rows=DIRECTORY" in message
+    assert "models" not in message
+
+    filled = tmp_path / "home" / "volumes" / "my-rows"
+    filled.mkdir(parents=True)
+    assert "my-rows" in start_refused(tmp_path / "run", document)
+    (filled / "rows.jsonl").touch()
+    assert runner.start(document, tmp_path / "run", name="x").phase == "Succeeded"
+
+
 def test_unknown_volume_is_rejected(tmp_path: Path) -> None:
     message = start_refused(tmp_path / "run", good(), volumes={"cache": tmp_path})
     assert "unknown volume `cache`" in message

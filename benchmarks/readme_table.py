@@ -20,13 +20,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from steps.runtime.machine import cores, processor  # noqa: E402
+from steps.runtime import machine  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results.yaml"
 README = ROOT / "README.md"
@@ -59,7 +58,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         place = f"{row['date']}, {chr(ord('A') + machines.index(row['machine']))}"
         lines.append(f"| {row['what']} | {row['result']} | {row['how']} | {place} |")
-    named = [f"{chr(ord('A') + index)}: {machine}." for index, machine in enumerate(machines)]
+    named = [f"{chr(ord('A') + index)}: {name}." for index, name in enumerate(machines)]
     return "\n".join(lines) + "\n\nMachines:\n\n" + "".join(f"- {line}\n" for line in named)
 
 
@@ -71,9 +70,8 @@ def replace_table(text: str, new: str) -> str:
 
 def this_machine() -> str:
     """Return processor, cores, memory and GPU of this machine."""
-    memory = psutil.virtual_memory().total / 2**30
-    gpus = subprocess.run(["sh", "-c", "nvidia-smi --list-gpus"], capture_output=True, text=True).stdout.splitlines()
-    return f"{processor()}, {cores()} cores, {memory:.0f} GiB, {', '.join(gpus) or 'no GPU'}"
+    found = machine.read(ROOT)
+    return f"{machine.processor()}, {found.cores} cores, {found.memory_gib:.0f} GiB, {machine.gpu_text(found.gpus)}"
 
 
 def measure_data() -> str:

@@ -29,7 +29,6 @@ CLUSTER_ONLY: dict[str, set[str]] = {
     "Retry": {"affinity"},
     "InputArtifact": {"archive", "mode"},
     "OutputArtifact": {"archive", "artifactGC", "artifactory", "azure", "gcs", "hdfs", "http", "mode", "oss", "s3"},
-    # A directory cannot be read-only for a single process.
     "Mount": {"mountPropagation", "recursiveReadOnly"},
     "ClaimTemplate": {"apiVersion", "kind", "spec", "status"},
     "Claim": {"readOnly"},

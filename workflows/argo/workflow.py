@@ -175,6 +175,7 @@ class Mount(Part):
     mount_path: str
     sub_path: str = ""
     read_only: bool = False
+    """Not enforced: a directory cannot be read-only for a single process."""
 
 
 class Container(Part):

@@ -99,16 +99,15 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
             message = f"the directory for volume `{name}` does not exist: {folder}"
             problems.append(Problem(message, path="volumes", fix="create it, or correct --volume"))
     mounts = [mount for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts]
-    # Whether all mounts of a volume are read-only: then no step can fill it.
-    mounted = {
-        name: all(mount.read_only for mount in mounts if mount.name == name) for name in {m.name for m in mounts}
-    }
+    mounted = {mount.name for mount in mounts}
+    filled_by_steps = {mount.name for mount in mounts if not mount.read_only}
     for volume in volumes:
         if volume.name not in mounted:
             continue
         if volume.persistent_volume_claim:
             claim = volume.persistent_volume_claim.claim_name
-            if mounted[volume.name] and claim not in directories and not _has_files(home() / "volumes" / claim):
+            is_filled = volume.name in filled_by_steps or claim in directories or _has_files(_own_folder(claim))
+            if not is_filled:
                 problems.append(_missing(volume, "persistentVolumeClaim", claim))
             continue
         if volume.cluster_type and volume.name not in directories:
@@ -161,6 +160,11 @@ def _missing(volume: Volume, kind: str, name: str) -> Problem:
     )
 
 
+def _own_folder(claim: str) -> Path:
+    """Return the directory of a claim for which none is set."""
+    return home() / "volumes" / claim
+
+
 def _has_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
@@ -177,7 +181,7 @@ def _missing_files(volume: Volume, files: Files, folder: Path) -> list[Problem]:
 def _folder(volume: Volume, attempt: Path, directories: Mapping[str, Path]) -> Path:
     if volume.persistent_volume_claim:
         name = volume.persistent_volume_claim.claim_name
-        return directories.get(name) or home() / "volumes" / name
+        return directories.get(name) or _own_folder(name)
     if volume.host_path:
         return Path(volume.host_path.path)
     own = attempt / "volumes" / volume.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import partial
 
@@ -53,9 +52,7 @@ def checked_value(document: Document, template: Template, tag: re.Match[str]) ->
 def _parameter(document: Document, template: Template, tag: str) -> str | None:
     """Return the value of a parameter when Argo checks a template; None if it has none."""
     if tag == "inputs.parameters":
-        return json.dumps(
-            [value for _, value in template.parts("inputs", "parameters")] or None, separators=(",", ":")
-        )
+        return item_text([value for _, value in template.parts("inputs", "parameters")] or None)
     kind, _, name = tag.rpartition(".")
     specs = [document.spec, *([document.referred.spec] if document.referred else [])]
     arguments = [v for spec in specs for _, v in listed(section(spec, "arguments"), "parameters", "")]

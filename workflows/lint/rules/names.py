@@ -59,10 +59,11 @@ def name_syntax(document: Document) -> Iterator[Violation]:
             yield from _template_name(str(value.get("name", "")), path, "container")
     for template in document.templates:
         for task in template.tasks:
+            kind = "step" if template.type == "steps" else "task"
             # Argo replaces tags in the names of steps.
-            name = checked_name(document, template, task.name) if template.type == "steps" else task.name
+            name = checked_name(document, template, task.name) if kind == "step" else task.name
             if name is not None:
-                yield from _template_name(name, task.path, "step" if template.type == "steps" else "task")
+                yield from _template_name(name, task.path, kind)
 
 
 def parameter_name(document: Document) -> Iterator[Violation]:

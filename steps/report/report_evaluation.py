@@ -110,7 +110,7 @@ def _notes(evaluation: Evaluation) -> str:
 
 def _endpoint_card(data: ReportData) -> list[Card]:
     adapter, base = data.value("rollout", "answer"), data.value("rollout", "base_answer")
-    question = data.value("rollout", "question") or "Hello!"
+    question = data.value("rollout", "question")
     return [_card(Answer(question, "", base, adapter), "sent to the endpoint")] if adapter else []
 
 

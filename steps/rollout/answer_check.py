@@ -62,7 +62,7 @@ def compare(settings: Settings, ask: Ask) -> str:
     name = _tuned_name(settings)
     if not name:
         return "not compared: no adapter of this run is served"
-    evaluation = _read_evaluation(settings.work)
+    evaluation = read_evaluation(settings.work)
     if not evaluation.get("samples"):
         reason = "has no answers in its evaluation (evaluation.samples is 0)" if evaluation else "was not evaluated"
         return f"not compared: the adapter {reason}"
@@ -102,7 +102,8 @@ def _tuned_name(settings: Settings) -> str:
     return next((one.name for one in settings.adapters if one.path and settings.work / one.path == path), "")
 
 
-def _read_evaluation(work: Path) -> dict[str, Any]:
+def read_evaluation(work: Path) -> dict[str, Any]:
+    """Return the record of the evaluation; empty if there is none that can be read."""
     try:
         content = parse_json((work / "report" / "evaluation.json").read_text())
     except (OSError, ValueError):

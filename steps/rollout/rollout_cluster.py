@@ -32,12 +32,13 @@ from steps.rollout import (
     service_workload,
 )
 from steps.rollout.pod_diagnosis import ImageVolumeFailed
+from steps.rollout.question import choose_question
 from steps.rollout.service_group import GroupKind
 from steps.rollout.service_manifests import AUTOSCALERS, ROUTES, SCALED_OBJECTS, SERVICE_PORT
 from steps.rollout.service_pod import VOLUMES, build_pod, user_port
 from steps.rollout.service_release import CANARY, STABLE, Release, Releases
 from steps.rollout.service_update import Rollout
-from steps.rollout.settings import GREETING, MAX_TOKENS, AdapterSource, Result, Settings
+from steps.rollout.settings import MAX_TOKENS, AdapterSource, Result, Settings
 from steps.runtime import progress
 from steps.runtime.errors import BadInput, StepError
 from steps.runtime.pod import namespace_flag
@@ -74,7 +75,8 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     progress.report(1, 3, f"{target.deployment} serves revision {served.revision}")
     try:
         address = _address(target, settings, served)
-        answers = _ask(target, settings, served, address)
+        question = choose_question(settings)
+        answers = _ask(target, settings, served, address, question)
         agreement = _compare(target, settings, address)
         kind = _answering_server(target, settings, address, answers)
     except BaseException:
@@ -90,7 +92,14 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     names = [*(adapter.name for adapter in served.adapters), served.base_name]
     # The models of a custom pod are those that it lists.
     texts = [*answers.values()] or [""] if settings.template else [answers.get(name, "") for name in names]
-    return Result(endpoint=endpoint, answer=texts[0], base_answer=texts[-1], server=kind, agreement=agreement)
+    return Result(
+        endpoint=endpoint,
+        answer=texts[0],
+        base_answer=texts[-1],
+        server=kind,
+        agreement=agreement,
+        question=question if answers else "",
+    )
 
 
 def build_release(settings: Settings, group: GroupKind = "") -> Release:
@@ -237,9 +246,8 @@ def _address(target: Rollout, settings: Settings, served: Release) -> str:
     return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 
 
-def _ask(target: Rollout, settings: Settings, served: Release, address: str) -> dict[str, str]:
+def _ask(target: Rollout, settings: Settings, served: Release, address: str, question: str) -> dict[str, str]:
     """Return the answers of all models to the question."""
-    question = settings.question or GREETING
     models = served.models
     if settings.template:
         try:

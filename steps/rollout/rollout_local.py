@@ -22,7 +22,8 @@ from steps.models import adapter_compat
 from steps.models.adapter import adapter_digest
 from steps.models.adapter_compat import ServedAdapter
 from steps.rollout import adapter_sources, answer_check, probability_check, server_access
-from steps.rollout.settings import GREETING, MAX_TOKENS, Result, Settings
+from steps.rollout.question import choose_question
+from steps.rollout.settings import MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
 from steps.runtime.retry import RetryPolicy, retry_call
@@ -71,7 +72,7 @@ def rollout(settings: Settings) -> Result:
     progress.report(0, 3, f"server: {service.choice.reason}")
     running = _serve(settings, service, end)
     progress.report(1, 3, f"serving {', '.join(running.models)} at {running.endpoint}")
-    question = settings.question or GREETING
+    question = choose_question(settings)
     num_top = probability_check.num_top(settings.server_arguments)
     try:
         answers = {
@@ -99,6 +100,7 @@ def rollout(settings: Settings) -> Result:
         base_answer=answers[service.base_name],
         server=running.kind,
         agreement=agreement,
+        question=question,
     )
 
 

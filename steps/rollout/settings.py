@@ -11,7 +11,8 @@ from pydantic import Field
 from steps.runtime.options import FreeText, Options, Pattern
 
 MAX_TOKENS = 200
-GREETING = "Hello!"
+GREETING = "What can you help me with?"
+"""Question where neither the settings nor an evaluation have one."""
 Gateway = Annotated[str, Pattern(r"([-a-z0-9.]+/[-a-z0-9.]+)?", "a Gateway as NAMESPACE/NAME")]
 Namespace = Annotated[str, Pattern(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?|\*", "the name of a namespace, or *")]
 SecretName = Annotated[str, Pattern(r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?)?", "the name of a Secret")]
@@ -22,8 +23,9 @@ Url = Annotated[str, Pattern(r"(https?://\S+)?", "a URL such as http://prometheu
 class RolloutOptions(Options):
     """Deployment of an adapter, and the question that tests it."""
 
-    question: Annotated[str, FreeText()] = Field("What can you help me with?", min_length=1, max_length=400_000)
-    """Question that the base model and the first adapter answer once the server is up."""
+    question: Annotated[str, FreeText()] = Field("", max_length=400_000)
+    """Question that the base model and the first adapter answer once the server is up; empty: a held-out question of
+    the evaluation."""
     port: int = Field(0, ge=0, le=65535)
     """Port of a local server; 0: the first free one from 8000 on. A cluster's Service has KAITO's ports."""
     runtime: Literal["vllm", "transformers"] = "vllm"
@@ -91,7 +93,7 @@ class Settings(RolloutOptions):
     adapter_folders: list[str] = []
     """JSON list of more adapter folders, each served under the folder's name."""
     question: Annotated[str, FreeText()] = ""
-    """Question that the base model and the first adapter answer; empty: they are only greeted."""
+    """Question that the base model and the first adapter answer; empty: a held-out one of the evaluation."""
     server_arguments: dict[str, Any] = {}
     """JSON map of vLLM flags (KAITO's inference_config.yaml, section vllm)."""
     deadline_seconds: float = Field(900, gt=0)
@@ -151,3 +153,5 @@ class Result:
     ``own`` for a custom pod, empty if that answered no question."""
     agreement: str = ""
     """Result of comparing the served adapter's answers with those of the evaluation."""
+    question: str = ""
+    """The question that they answered; empty if none was asked."""

@@ -211,7 +211,7 @@ def print_result(outcome: Outcome, file: str) -> int:
     from workflows.runs import result
 
     run, work = outcome.run, outcome.folder / "volumes" / "work"
-    result.print_answers(run, f"   (ends with: argotune stop {outcome.folder})", _question(work), _samples(work))
+    result.print_answers(run, f"   (ends with: argotune stop {outcome.folder})", _samples(work))
     if endpoint := run.outputs("rollout").get("endpoint"):
         example = json.dumps({"prompt": "..."})
         print(f"{'ask it:':11} curl {endpoint}/chat -H 'Content-Type: application/json' -d '{example}'")
@@ -219,13 +219,6 @@ def print_result(outcome: Outcome, file: str) -> int:
         if path.exists():
             print(f"{label + ':':11} {path}")
     return result.print_verdict(run, {"fix": f"{outcome.fix or 'fix the cause'}; then: argotune run {file} --resume"})
-
-
-def _question(work: Path) -> str:
-    """Return the question of the rollout, from its recorded settings; empty if there are none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((work / "results" / "rollout.json").read_text())["settings"]["question"])
-    return ""
 
 
 def _samples(work: Path) -> list[Sample]:

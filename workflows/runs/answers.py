@@ -51,8 +51,8 @@ def print_answers(
             heading, left, right = map(terminal.escape, (sample.question, sample.base, sample.adapter))
             console.print(_table(heading, left, right, width))
         return
-    for label, text in (("base model", base), ("adapter", adapter)):
-        if text:
+    for label, text in (("question", question), ("base model", base), ("adapter", adapter)):
+        if text and (base or adapter):
             print(f"\n{label + ':':11} {text}", file=stream)
 
 

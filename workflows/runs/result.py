@@ -10,19 +10,20 @@ from workflows.runs import answers
 from workflows.runs.status import RunStatus
 
 
-def print_answers(run: RunStatus, hint: str = "", question: str = "", samples: Sequence[answers.Sample] = ()) -> None:
+def print_answers(run: RunStatus, hint: str = "", samples: Sequence[answers.Sample] = ()) -> None:
     """Print what base model and adapter answered, and the endpoint; nothing if the run serves nothing.
 
     Args:
         run: the run.
         hint: text after the endpoint.
-        question: the question that they answered; empty: unknown.
-        samples: held-out questions of the evaluation, for a terminal.
+        samples: held-out questions of the evaluation, for a terminal; the one that the server answered is omitted.
     """
     rollout = run.outputs("rollout")
     if not rollout.get("endpoint"):
         return
-    answers.print_answers(question, rollout.get("base-answer", ""), rollout.get("answer", ""), samples=samples)
+    question = rollout.get("question", "")
+    others = [sample for sample in samples if sample.question != question]
+    answers.print_answers(question, rollout.get("base-answer", ""), rollout.get("answer", ""), samples=others)
     print(terminal.escape(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}"))
 
 

@@ -285,7 +285,7 @@ def test_program_writes_output_parameters(settings: Callable[..., Settings], wor
     )
     assert done.returncode == 0, done.stderr
     outputs = {file.name: file.read_text() for file in (tmp_path / "outputs").iterdir()}
-    assert set(outputs) == {"endpoint", "answer", "base-answer", "server", "agreement"}
+    assert set(outputs) == {"endpoint", "answer", "base-answer", "server", "agreement", "question"}
     assert server.is_healthy(running(work)), "the server exited with the step"
     assert outputs["endpoint"] == running(work).endpoint
     assert "not supported by the transformers server, ignored: max-model-len" in done.stdout

@@ -18,7 +18,7 @@ from workflows.runs.step import Step
 QUESTION = "The pods of checkout in namespace shop are in CrashLoopBackOff. What now?"
 BASE = "Restart the cluster, then wait for the pods to become ready again, and open a ticket."
 ADAPTER = "Cause: the container exits.\nCheck: kubectl logs deploy/checkout -n shop --previous\nRunbook: RB-101"
-PLAIN = f"\nbase model: {BASE}\n\nadapter:    {ADAPTER}\n"
+PLAIN = f"\nquestion:   {QUESTION}\n\nbase model: {BASE}\n\nadapter:    {ADAPTER}\n"
 
 
 class Terminal(io.StringIO):
@@ -87,8 +87,13 @@ def test_a_pipe_gets_lines_even_if_colors_are_forced(monkeypatch: pytest.MonkeyP
 
 
 def test_one_answer_is_a_line(terminal: Terminal) -> None:
-    print_answers(QUESTION, "", ADAPTER, terminal)
+    print_answers("", "", ADAPTER, terminal)
     assert terminal.getvalue() == f"\nadapter:    {ADAPTER}\n"
+
+
+def test_a_question_without_answers_is_not_printed(terminal: Terminal) -> None:
+    print_answers(QUESTION, "", "", terminal)
+    assert not terminal.getvalue()
 
 
 def test_markup_and_control_characters_are_text(terminal: Terminal) -> None:
@@ -116,17 +121,14 @@ def test_a_local_run_shows_two_held_out_questions(
     assert terminal.getvalue().count("held-out ") == min(rows or 0, 2)
 
 
-@pytest.mark.parametrize("record", [json.dumps({"settings": {"question": QUESTION}}), "{", "[]", None])
-def test_a_local_run_shows_its_question(
-    record: str | None, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_run_shows_its_question(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question of the server is one of the evaluation by default, whose table would repeat it."""
     monkeypatch.setattr("sys.stdout", terminal)
-    results = tmp_path / "volumes" / "work" / "results"
-    results.mkdir(parents=True)
-    if record is not None:
-        (results / "rollout.json").write_text(record)
-    outputs = {"endpoint": "http://x", "answer": ADAPTER, "base-answer": BASE}
+    report = tmp_path / "volumes" / "work" / "report"
+    report.mkdir(parents=True)
+    samples = [{"question": text, "base_answer": "no", "adapter_answer": "yes"} for text in ("Why?", "How?")]
+    (report / "evaluation.json").write_text(json.dumps({"samples": samples}))
+    outputs = {"endpoint": "http://x", "answer": ADAPTER, "base-answer": BASE, "question": "Why?"}
     status = RunStatus(name="x", phase="Succeeded", steps=[Step("rollout", phase="Succeeded", outputs=outputs)])
     assert run_command.print_result(Outcome(status, {}, tmp_path), "workspace.yaml") == 0
-    assert (QUESTION in terminal.getvalue()) == bool(record and QUESTION in record)
-    assert "Restart the cluster" in terminal.getvalue()
+    assert [terminal.getvalue().count(text) for text in ("Why?", "How?", "Restart the cluster")] == [1, 1, 1]

@@ -5,7 +5,7 @@ Names and meanings are those of Argo's ``docs/fields.md``. ``cluster_only_fields
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -215,6 +215,7 @@ class Step(Part):
     when: str = ""
     with_items: list[Any] | None = None
     with_param: str | None = None
+    continue_on: dict[Literal["failed", "error"], bool] = {}
 
     @property
     def fans_out(self) -> bool:
@@ -266,9 +267,8 @@ class Template(Part):
         tasks: list[Task] = []
         previous: list[str] = []
         for group in self.steps or []:
-            tasks += [
-                Task.model_validate(step.model_dump(by_alias=True) | {"dependencies": previous}) for step in group
-            ]
+            fields = {"dependencies": previous}
+            tasks += [Task.model_validate(step.model_dump(by_alias=True) | fields) for step in group]
             previous = [step.name for step in group]
         return tasks
 

@@ -52,15 +52,16 @@ def read_steps(workflow: Mapping[str, Any], spec: Mapping[str, Any], nodes: Mapp
     root = str(workflow["metadata"]["name"])
     retries = [node for node in nodes.values() if node.get("type") == "Retry"]
     attempts = {child for node in retries for child in node.get("children") or []}
+    planned = _planned(spec)
     steps: dict[str, Step] = {}
     for node in sorted(nodes.values(), key=lambda node: str(node.get("startedAt") or "~")):
         name = str(node.get("name", ""))
-        if node.get("type") not in _LEAVES or _is_attempt(node, attempts):
-            continue
         # If the entrypoint is not a DAG, its only node has the name of the run.
         key = str(spec.get("entrypoint") or name) if name == root else name.removeprefix(f"{root}.")
+        is_leaf = node.get("type") in _LEAVES or (node.get("type") == "Steps" and key in planned)
+        if not is_leaf or _is_attempt(node, attempts):
+            continue
         steps[key] = _step(key, workflow, node, nodes)
-    planned = _planned(spec)
     steps |= {key: Step(key=key) for key in planned if key not in steps}
     order = {key: index for index, key in enumerate(planned)}
     return sorted(steps.values(), key=lambda step: (step.in_exit_handler, order.get(step.key, len(order))))
@@ -71,6 +72,17 @@ def _is_attempt(node: Node, attempts: set[str]) -> bool:
     if (node.get("nodeFlag") or {}).get("retried"):
         return True
     return node.get("id") in attempts and re.search(r"\(\d+\)$", str(node.get("name"))) is not None
+
+
+def _is_tolerated(node: Node, nodes: Mapping[str, Node]) -> bool:
+    """Return True if a template around a node succeeded: a failure of the node did not fail the run."""
+    around = set[str]()
+    while (boundary := str(node.get("boundaryID"))) in nodes and boundary not in around:
+        around.add(boundary)
+        node = nodes[boundary]
+        if node.get("phase") == "Succeeded":
+            return True
+    return False
 
 
 def _planned(spec: Mapping[str, Any]) -> list[str]:
@@ -107,6 +119,7 @@ def _step(key: str, workflow: Mapping[str, Any], node: Node, nodes: Mapping[str,
         },
         parameters=_supplied_parameters(node),
         attempts=[_attempt(workflow, pod) for pod in pods],
+        is_tolerated=_is_tolerated(node, nodes),
     )
 
 

@@ -55,7 +55,12 @@ class _Dag:
 
     @property
     def phases(self) -> dict[str, Phase]:
-        return {name: node.phase for name, node in self.nodes.items()}
+        """Phases of the tasks that have ended; a failure that ``continueOn`` accepts counts as a success."""
+        accepted = {(task.name, phase) for task in self.template.tasks for phase, on in task.continue_on.items() if on}
+        return {
+            name: Phase.SUCCEEDED if (name, node.phase.lower()) in accepted else node.phase
+            for name, node in self.nodes.items()
+        }
 
     @property
     def closed(self) -> bool:

@@ -116,10 +116,15 @@ class RunStatus:
 
     @property
     def cause(self) -> Step | None:
-        """The root failure: the first step that failed, not counting consequences."""
+        """The root failure: the first step that failed, not counting consequences and tolerated failures.
+
+        None if the run succeeded.
+        """
+        if self.phase == "Succeeded":
+            return None
         if self.failed_step:
             return self.step(self.failed_step)
-        failed = [step for step in self.steps if step.is_failed and not step.is_consequence]
+        failed = [step for step in self.steps if step.is_failed and not (step.is_consequence or step.is_tolerated)]
         main = [step for step in failed if not step.in_exit_handler]
         return min(main or failed, key=lambda step: (step.finished is None, step.finished), default=None)
 

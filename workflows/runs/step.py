@@ -58,6 +58,8 @@ class Step:
     parameters: dict[str, list[str]] = field(default_factory=dict)
     """Parameters that a suspended step waits for, each with its allowed values (none: any text)."""
     attempts: list[Attempt] = field(default_factory=list)
+    is_tolerated: bool = False
+    """True if a template around it succeeded: by ``continueOn``, or since another trial of a search did."""
 
     @property
     def name(self) -> str:

@@ -151,6 +151,27 @@ def test_cause_is_the_message_of_the_last_attempt(retry_message, suffix):
     assert status.cause.attempts[0].exit_code == 1
 
 
+def test_a_failure_that_its_template_accepts_is_no_cause():
+    run = ArgoRun(["provision", "pull", "tune"]).step("provision", "Succeeded", exit_code=0)
+    run.step("pull[0].pull-image", "Failed", message="timeout").at(5).step(
+        "tune", "Failed", message=CAUSE, exit_code=2
+    )
+    document = run.phase("Failed").now()
+    nodes = document["status"]["nodes"]
+    around = {"id": "pull", "name": f"{NAME}.pull", "type": "Steps", "phase": "Succeeded", "templateName": "pull"}
+    nodes["pull"] = around | {"boundaryID": NAME, "startedAt": document["metadata"]["creationTimestamp"]}
+    for node in nodes.values():
+        if "pull-image" in node["name"]:
+            node["boundaryID"] = "pull"
+    status = read_run(document)
+    assert (status.cause.key, status.exit_code) == ("tune", 2)
+    assert [(step.key, step.phase) for step in status.steps][:3] == [
+        ("provision", "Succeeded"), ("pull", "Succeeded"), ("tune", "Failed"),
+    ]  # fmt: skip
+    nodes["pull"]["phase"] = "Failed"
+    assert read_run(document).cause.key == "pull[0].pull-image"
+
+
 def test_a_pod_that_is_not_scheduled_is_pending_with_its_reason():
     tune = read_run(ArgoRun().step("tune", "Pending", message="Unschedulable: no GPU").now()).step("tune")
     assert (tune.phase, tune.message) == ("Pending", "Unschedulable: no GPU")

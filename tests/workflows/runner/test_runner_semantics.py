@@ -255,6 +255,20 @@ def test_steps_run_group_by_group(tmp_path: Path) -> None:
     assert outcome.nodes["c"].started_at >= max(outcome.nodes[k].finished_at for k in "ab")  # type: ignore[type-var,operator]
 
 
+@pytest.mark.parametrize(
+    ("accepted", "phase"),
+    [({"failed": True}, "Succeeded"), ({"failed": False, "error": True}, "Failed"), ({}, "Failed")],
+)
+def test_a_failure_that_continue_on_accepts_is_no_failure(
+    tmp_path: Path, accepted: dict[str, bool], phase: str
+) -> None:
+    bad = task("bad", "exits", arguments={"code": "{{item}}"}, withItems=[0, 3], continueOn=accepted)
+    outcome = run(tmp_path, workflow({"name": "main", "steps": [[bad], [task("next", "exits")]]}, exits()))
+    assert outcome.phase == phase
+    assert phases(outcome)["bad.1"] == "Failed"
+    assert phases(outcome).get("next") == ("Succeeded" if phase == "Succeeded" else "Omitted")
+
+
 def test_container_as_entrypoint(tmp_path: Path) -> None:
     document = workflow(leaf("main", PRINT, "{{inputs.parameters.p}}", inputs=inputs("p")), parameters={"p": "given"})
     assert run(tmp_path, document).phase == "Succeeded"

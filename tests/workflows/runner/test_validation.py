@@ -73,7 +73,6 @@ UNSUPPORTED_FIELDS: dict[str, Any] = {
     "spec.templates.1.container.livenessProbe": {},
     "spec.templates.1.container.envFrom": [{"secretRef": {"name": "x"}}],
     "spec.templates.0.dag.target": "a",
-    "spec.templates.0.dag.tasks.0.continueOn": {"failed": True},
     "spec.templates.0.dag.tasks.0.hooks": {"exit": {"template": "a"}},
 }
 

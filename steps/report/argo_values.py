@@ -17,6 +17,9 @@ from steps.runtime import termination
 from steps.runtime.json_text import number, parse_json
 from steps.runtime.redaction import redact
 
+IMAGE_PULL = "pull-image"
+"""Template whose pods only pull an image in advance; a run does not fail with them."""
+
 
 def parse_status(value: Any) -> Any:
     """Return a status; "" for a placeholder that Argo did not replace."""
@@ -60,7 +63,8 @@ def parse_failures(value: Any) -> Any:
         failures = parse_json(value)
         if isinstance(failures, str):
             failures = parse_json(failures)
-        return tuple(_failure(entry) for entry in _without_retry_nodes(records(redact(failures))))
+        entries = [entry for entry in records(redact(failures)) if entry.get("templateName") != IMAGE_PULL]
+        return tuple(_failure(entry) for entry in _without_retry_nodes(entries))
     except ValueError:
         return (Failure(message=redact(value)),)
 

@@ -9,6 +9,9 @@ user, the step claims precedes them.
 
 With ``pipeline.storage.fetchModel``, fetch runs in parallel with provision.
 
+If the run creates its nodes, pull follows provision, in parallel with download and fetch (``image_pull.py``). It is a
+leaf that cannot fail.
+
 With a search, a DAG of trials replaces tune and evaluate (``search.py``).
 
 With a schedule, nodes are provisioned only if data or settings have changed:
@@ -21,18 +24,20 @@ from __future__ import annotations
 from typing import Any
 
 from hera.workflows import DAG, Suspend
+from hera.workflows import Steps as StepsTemplate
 
-from workflows.compile import search, templates
+from workflows.compile import image_pull, search, templates
 from workflows.compile.parameters import task_output
 from workflows.compile.settings import needs_dryrun
 from workflows.compile.step_template import StepTemplate
 from workflows.compile.volumes import early_claims
 from workflows.compile.workflow import EXIT, MAIN, workflow
 from workflows.plan.model import Plan
+from workflows.plan.nodes import provisions_nodes
 
 CHECKS = ("preflight", "dryrun")
 """Steps that run before anything that costs; they run in parallel."""
-Steps = dict[str, StepTemplate | Suspend | DAG]
+Steps = dict[str, StepTemplate | Suspend | DAG | StepsTemplate]
 
 
 def compile_workflow(plan: Plan) -> dict[str, Any]:
@@ -61,6 +66,7 @@ def _steps(plan: Plan) -> list[Any]:
         templates.preflight,
         *([templates.dryrun] if needs_dryrun(plan) else []),
         templates.provision,
+        *([image_pull.pull] if provisions_nodes(plan) else []),
         *([templates.fetch] if plan.tuning and plan.storage.fetch_model else []),
         *([templates.download] if plan.tuning else []),
         *([templates.check] if plan.schedule else []),
@@ -84,6 +90,8 @@ def _main_tasks(plan: Plan, steps: Steps) -> None:
         previous = "provision"
     else:
         ready = _check_tasks(steps, first) if plan.schedule else _parallel_tasks(steps, first)
+        if "pull" in steps:
+            steps["pull"](depends="provision")
         _tuning_tasks(plan, steps, ready)
         previous = "package"
     if plan.rollout:

@@ -143,7 +143,7 @@ def step(
         retry_strategy=retries.strategy(on_gpu=on_gpu),
         **_time_limit(plan, timeout, on_gpu=on_gpu),
         pod_spec_patch=json.dumps({"terminationGracePeriodSeconds": grace_seconds}) if grace_seconds else None,
-        service_account_name=_account(plan, name),
+        service_account_name=account(plan, name),
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         **(_on_gpu(plan, requests) if on_gpu else _anywhere(requests)),
     )
@@ -162,7 +162,7 @@ def _time_limit(plan: Plan, timeout: str, *, on_gpu: bool) -> dict[str, Any]:
     return {"timeout": timeout}
 
 
-def _account(plan: Plan, step: str) -> str | None:
+def account(plan: Plan, step: str) -> str | None:
     """Return the account of a step; claims reads what preflight does, and has its account by default.
 
     On several nodes tune creates a Job, which the default account cannot.

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from workflows.runs.step import Step
 
 SECONDS = {
-    "claims": 10, "preflight": 20, "dryrun": 60, "provision": 300, "fetch": 120, "download": 120, "check": 20,
-    "tune": 3600, "evaluate": 600, "prune": 20, "promote": 20, "package": 60, "rollout": 300, "release": 60,
-    "report": 20,
+    "claims": 10, "preflight": 20, "dryrun": 60, "provision": 300, "pull": 120, "fetch": 120, "download": 120,
+    "check": 20, "tune": 3600, "evaluate": 600, "prune": 20, "promote": 20, "package": 60, "rollout": 300,
+    "release": 60, "report": 20,
 }  # fmt: skip
 """Expected seconds of the steps; those of tune are replaced by the estimate of the run, if there is one."""
 OTHER_SECONDS = 60

@@ -142,6 +142,17 @@ def test_the_failure_is_that_of_the_last_attempt(tmp_path: Path) -> None:
         assert not page.contains(hidden)
 
 
+def test_an_image_that_could_not_be_pulled_in_advance_is_no_failure(tmp_path: Path) -> None:
+    write_run(tmp_path, until="download")
+    failures = [
+        {"displayName": "pull-image", "templateName": "pull-image", "phase": "Failed", "message": "timed out"},
+        {"displayName": "tune", "templateName": "tune", "phase": "Failed", "message": "no rows"},
+    ]
+    page = Reader(render(tmp_path, status="Failed", failures=json.dumps(failures)))
+    assert page.contains("no rows")
+    assert not page.contains("timed out")
+
+
 @pytest.mark.parametrize("none", ["", "null", '"null"', "[]", "{{workflow.failures}}"])
 def test_no_failures_section_without_failures(tmp_path: Path, none: str) -> None:
     page = Reader(render(tmp_path, failures=none))

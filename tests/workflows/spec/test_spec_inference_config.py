@@ -1,5 +1,7 @@
 """``inference_config.yaml``: flags of vLLM are passed on, and what the rollout sets is rejected."""
 
+import json
+
 import pytest
 
 from workflows.errors import InvalidInput
@@ -54,6 +56,11 @@ def test_flags_are_passed_with_dashes(read):
     manifest = read(WORKSPACE + "    vllm:\n      max_model_len: 2048\n      enable-chunked-prefill: true\n")
     assert manifest.inference_config == {"vllm": {"max-model-len": 2048, "enable-chunked-prefill": True}}
     assert manifest.source.line("inference_config.vllm.enable-chunked-prefill") == 15
+
+
+def test_the_streaming_loader_of_vllm_is_accepted(read):
+    flags = {"load-format": "runai_streamer", "model-loader-extra-config": {"concurrency": 16}}
+    assert read(WORKSPACE + f"    vllm: {json.dumps(flags)}\n").inference_config == {"vllm": flags}
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,32 @@
-"""``benchmarks/idle/measure.py``: the causes of the time to the first step, and the sequential order."""
+"""``benchmarks/idle``: the causes of the time to the first step, the sequential order, and the shaped cluster."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 ROOT = Path(__file__).parents[1]
-SPEC = importlib.util.spec_from_file_location("idle", ROOT / "benchmarks" / "idle" / "measure.py")
-assert SPEC and SPEC.loader
-idle = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(idle)
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"idle_{name}", ROOT / "benchmarks" / "idle" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+idle, shaped = load("measure"), load("shaped")
 DAY = "2026-11-24T10:"
 
 
@@ -58,6 +71,67 @@ def test_the_sequential_order_is_that_of_a_compiled_workflow() -> None:
     assert tasks["provision"]["depends"] == "download"
     with pytest.raises(SystemExit, match="do not run in parallel"):
         idle.make_sequential(document)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "rows").write_bytes(bytes(range(100)))
+    (tmp_path / "v2/image/manifests").mkdir(parents=True)
+    (tmp_path / "v2/image/manifests/1").write_text('{"mediaType": "application/vnd.oci.image.manifest.v1+json"}')
+    server = shaped.file_server(tmp_path, 0, 10**9)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_files_are_served_whole_and_in_ranges(address: str) -> None:
+    assert requests.get(f"{address}/rows", timeout=60).content == bytes(range(100))
+    for header, expected in (
+        ("bytes=10-19", range(10, 20)),
+        ("bytes=95-", range(95, 100)),
+        ("bytes=-5", range(95, 100)),
+    ):
+        response = requests.get(f"{address}/rows", headers={"Range": header}, timeout=60)
+        assert (response.status_code, response.content) == (206, bytes(expected))
+        assert response.headers["Content-Range"] == f"bytes {expected.start}-{expected.stop - 1}/100"
+    assert requests.head(f"{address}/rows", timeout=60).headers["Content-Length"] == "100"
+    assert requests.get(f"{address}/missing", timeout=60).status_code == 404
+    assert requests.get(f"{address}/v2/", timeout=60).status_code == 200
+    kind = requests.get(f"{address}/v2/image/manifests/1", timeout=60).headers["Content-Type"]
+    assert kind == "application/vnd.oci.image.manifest.v1+json"
+
+
+def test_a_node_joins_and_leaves_with_its_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    node_labels: dict[str, str] = {}
+    labels = {shaped.RUN_LABEL: "uid", "app": "x", "karpenter.sh/nodepool": "kaito"}
+    claims = [{"metadata": {"name": "a00", "labels": labels, "creationTimestamp": f"{DAY}00:00Z"}}]
+
+    def kubectl(verb: str, kind: str, *arguments: str) -> dict[str, Any]:
+        if verb == "label":
+            for word in arguments[1:]:
+                key, equals, value = word.partition("=")
+                if equals:
+                    node_labels[key] = value
+                else:
+                    node_labels.pop(key.removesuffix("-"), None)
+        if verb == "patch":
+            claims[0] |= json.loads(arguments[-1])
+        return {"items": claims} if kind == "nodeclaims" else {"metadata": {"labels": node_labels}}
+
+    def play(minutes: int) -> None:
+        shaped.play_provisioner("local", 60, datetime(2026, 11, 24, 10, minutes, 1, tzinfo=UTC))
+
+    monkeypatch.setattr(shaped, "_kubectl", kubectl)
+    play(0)
+    assert (node_labels, "status" in claims[0]) == ({}, False)
+    play(1)
+    assert node_labels == {shaped.RUN_LABEL: "uid", "app": "x"}
+    status: Any = claims[0]["status"]
+    assert (status["nodeName"], status["conditions"][-1]["type"]) == ("local", "Ready")
+    claims.clear()
+    play(2)
+    assert shaped.RUN_LABEL not in node_labels
 
 
 def compiled(name: str) -> dict[str, Any]:

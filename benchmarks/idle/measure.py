@@ -90,13 +90,13 @@ def causes(workflow: Document, pod: Document, first_step: datetime) -> dict[str,
 
 
 def print_causes(workflow: Document, pod: Document, first_step: datetime) -> None:
-    """Print a Markdown table, with the times of the two steps that overlap."""
+    """Print a Markdown table, with the times of the steps that overlap."""
     found = causes(workflow, pod, first_step)
     print("| cause | seconds |\n|---|---|")
     for cause, seconds in found.items():
         print(f"| {cause} | {seconds:.0f} |")
     print(f"| submission to first step | {sum(found.values()):.0f} |")
-    for name in ("provision", "fetch", "download"):
+    for name in ("provision", "pull", "fetch", "download"):
         if node := _node(workflow, name):
             seconds = (_time(node["finishedAt"]) - _time(node["startedAt"])).total_seconds()
             print(f"\n{name} alone: {seconds:.0f} s")

@@ -157,7 +157,7 @@ def run(
 ) -> Callable[[str, Path], Output]:
     """Run the command with the small model; its steps run in this process, by the arguments of their pods."""
 
-    def run_step(name: str, settings: Options, folder: str) -> int:
+    def run_step(name: str, settings: Options, folder: str, environment: Mapping[str, str] | None = None) -> int:
         update = {"work": Path(folder)} | ({"model": str(model)} if name == "preview" else {})
         args = arguments(settings.model_copy(update=update))
         if name == "download":

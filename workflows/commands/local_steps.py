@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,16 +61,31 @@ def download_settings(plan: Plan, args: argparse.Namespace) -> Options:
 def local_model(plan: Plan) -> str:
     """Return the base model; a directory of the models volume as the local one that runs use."""
     from workflows.plan.model import MODELS
-    from workflows.runner import volumes
 
-    folder = volumes.home() / "volumes" / plan.storage.models_claim
     path = plan.model.repository
-    return f"{folder}{path.removeprefix(MODELS)}" if path.startswith(f"{MODELS}/") else path
+    return f"{_models_folder(plan)}{path.removeprefix(MODELS)}" if path.startswith(f"{MODELS}/") else path
 
 
-def run_step(name: str, settings: Options, folder: str) -> int:
+def model_environment(plan: Plan | None) -> dict[str, str]:
+    """Return the environment of a step that needs the base model: its cache is that of runs, unless HF_HOME is set."""
+    if "HF_HOME" in os.environ:
+        return dict(os.environ)
+    login = Path.home() / ".cache" / "huggingface" / "token"  # huggingface_hub would search it below HF_HOME
+    return {"HF_TOKEN_PATH": str(login), **os.environ, "HF_HOME": str(_models_folder(plan) / "huggingface")}
+
+
+def run_step(name: str, settings: Options, folder: str, environment: Mapping[str, str] | None = None) -> int:
     """Run a step like its pod; return the exit code."""
     from workflows.compile.arguments import arguments
 
     args = arguments(settings.model_copy(update={"work": Path(folder)}))
-    return subprocess.run([sys.executable, "-m", f"steps.{name}", *args], check=False).returncode
+    command = [sys.executable, "-m", f"steps.{name}", *args]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _models_folder(plan: Plan | None) -> Path:
+    """Return the local directory of the models volume."""
+    from workflows.plan.model import Storage
+    from workflows.runner import volumes
+
+    return volumes.home() / "volumes" / (plan.storage if plan else Storage()).models_claim

@@ -32,11 +32,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InvalidInput: the Workspace has no tuning, or its rows are on a volume and ``--source`` is missing.
     """
-    from workflows.commands.local_steps import download_settings, load_tuning_plan, local_model, run_step
+    from workflows.commands import local_steps
+    from workflows.commands.local_steps import download_settings, run_step
     from workflows.compile import settings
 
-    plan = load_tuning_plan(args)
+    plan = local_steps.load_tuning_plan(args)
     download, preview = download_settings(plan, args), settings.preview(plan, args.rows)
-    preview = preview.model_copy(update={"model": local_model(plan)})
+    preview = preview.model_copy(update={"model": local_steps.local_model(plan)})
     with tempfile.TemporaryDirectory(prefix="argotune-preview-") as folder:
-        return run_step("download", download, folder) or run_step("preview", preview, folder)
+        environment = local_steps.model_environment(plan)
+        return run_step("download", download, folder) or run_step("preview", preview, folder, environment)

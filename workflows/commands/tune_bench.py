@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the flags or the Workspace are invalid, or the rows are on a volume and ``--source`` is missing.
         ArgotuneError: the memory of this machine is too small.
     """
-    from workflows.commands.local_steps import local_model, run_step
+    from workflows.commands.local_steps import local_model, model_environment, run_step
     from workflows.estimate import measured_speed, show_local
     from workflows.runner import volumes
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             return code
         model = local_model(plan) if plan else settings.model
         measured = settings.model_copy(update={"model": model, "seconds": args.seconds})
-        if code := run_step("tune_bench", measured, folder):
+        if code := run_step("tune_bench", measured, folder, model_environment(plan)):
             return code
         result = _result(Path(folder))
     if plan and _is_sampled(plan, args):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from steps.models.adapter import adapter_digest
-from steps.models.token_distributions import shortest
+from steps.models.token_distributions import NUM_TOKENS, shortest
 from steps.rollout import adapter_sources, probability_check
 from steps.rollout.settings import Settings
 from steps.runtime.errors import StepError
@@ -86,7 +86,7 @@ def compare(settings: Settings, ask: Ask) -> str:
         raise _error(f"{similarity:.0%} of the words match those of the evaluation", compared)
     found = probability_check.check(
         [(one.sample, one.served) for one in compared],
-        lambda sample: ask(base, sample["messages"], tokens),
+        lambda sample: ask(base, sample["messages"], min(tokens, NUM_TOKENS)),
         is_quantized=bool(evaluation.get("quantized")) or probability_check.is_quantized(settings.server_arguments),
     )
     if found.problem:

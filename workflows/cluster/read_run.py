@@ -58,8 +58,9 @@ def read_steps(workflow: Mapping[str, Any], spec: Mapping[str, Any], nodes: Mapp
         name = str(node.get("name", ""))
         # If the entrypoint is not a DAG, its only node has the name of the run.
         key = str(spec.get("entrypoint") or name) if name == root else name.removeprefix(f"{root}.")
-        is_leaf = node.get("type") in _LEAVES or (node.get("type") == "Steps" and key in planned)
-        if not is_leaf or _is_attempt(node, attempts):
+        # A task with a DAG has ended when that has succeeded; a failure is that of a step in it.
+        has_ended = node.get("type") == "DAG" and node.get("phase") == "Succeeded" and key in planned
+        if not (has_ended or node.get("type") in _LEAVES) or _is_attempt(node, attempts):
             continue
         steps[key] = _step(key, workflow, node, nodes)
     steps |= {key: Step(key=key) for key in planned if key not in steps}

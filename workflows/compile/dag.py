@@ -24,7 +24,6 @@ from __future__ import annotations
 from typing import Any
 
 from hera.workflows import DAG, Suspend
-from hera.workflows import Steps as StepsTemplate
 
 from workflows.compile import image_pull, search, templates
 from workflows.compile.parameters import task_output
@@ -37,7 +36,7 @@ from workflows.plan.nodes import provisions_nodes
 
 CHECKS = ("preflight", "dryrun")
 """Steps that run before anything that costs; they run in parallel."""
-Steps = dict[str, StepTemplate | Suspend | DAG | StepsTemplate]
+Steps = dict[str, StepTemplate | Suspend | DAG]
 
 
 def compile_workflow(plan: Plan) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The task ``pull``: pods that only pull the image of ``tune`` onto the nodes of a run, while data is downloaded.
 
 Where a run creates its nodes, no node has the image. The pods request no GPU and end immediately. Nothing depends on
-them: the Steps template around them accepts their failure, which a DAG with ``depends`` cannot.
+them: the DAG around them accepts their failure, which a DAG with ``depends`` cannot.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from hera.workflows import Container, Resources, RetryStrategy, Steps
+from hera.workflows import DAG, Container, Resources
 from hera.workflows import models as m
 
 from steps.kubernetes import pod_policy
@@ -21,16 +21,20 @@ from workflows.plan.pods import PodResources, for_pod
 LABEL = "argotune.dev/pull"
 """Label of the pods; its value is the uid of the Workflow."""
 TIMEOUT = "15m"
-"""End of a pod that has no node or cannot pull: a run that ends before it waits for it."""
+"""End of a pod that has no node or cannot pull: a run that ends before it waits for it.
+
+Argo 4.1 enforces it for a Pending pod only without ``retryStrategy``. In a Steps template, it fails the template
+despite ``continueOn``.
+"""
 
 
-def pull(plan: Plan) -> Steps:
+def pull(plan: Plan) -> DAG:
     """Return the template of the task: one pod for each node that tunes."""
     image = _pod(plan)
-    with Steps(name=pull.__name__) as steps:
+    with DAG(name=pull.__name__) as dag:
         items = list(range(plan.resource.count)) if plan.resource.count > 1 else None
         image(name=IMAGE_PULL, continue_on=m.ContinueOn(failed=True, error=True), with_items=items)
-    return steps
+    return dag
 
 
 def _pod(plan: Plan) -> Container:
@@ -48,8 +52,6 @@ def _pod(plan: Plan) -> Container:
         service_account_name=pod.account(plan, "tune"),
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         timeout=TIMEOUT,
-        # A lost pod is replaced. One that has timed out is not.
-        retry_strategy=RetryStrategy(limit="1", retry_policy="OnError"),
     )
     options = for_pod(plan.pods, "tune")
     # Requests of tune would keep its pod waiting for this one.

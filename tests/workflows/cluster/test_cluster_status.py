@@ -153,12 +153,10 @@ def test_cause_is_the_message_of_the_last_attempt(retry_message, suffix):
 
 def test_a_failure_that_its_template_accepts_is_no_cause():
     run = ArgoRun(["provision", "pull", "tune"]).step("provision", "Succeeded", exit_code=0)
-    run.step("pull[0].pull-image", "Failed", message="timeout").at(5).step(
-        "tune", "Failed", message=CAUSE, exit_code=2
-    )
+    run.step("pull.pull-image", "Failed", message="timeout").at(5).step("tune", "Failed", message=CAUSE, exit_code=2)
     document = run.phase("Failed").now()
     nodes = document["status"]["nodes"]
-    around = {"id": "pull", "name": f"{NAME}.pull", "type": "Steps", "phase": "Succeeded", "templateName": "pull"}
+    around = {"id": "pull", "name": f"{NAME}.pull", "type": "DAG", "phase": "Succeeded", "templateName": "pull"}
     nodes["pull"] = around | {"boundaryID": NAME, "startedAt": document["metadata"]["creationTimestamp"]}
     for node in nodes.values():
         if "pull-image" in node["name"]:
@@ -169,7 +167,7 @@ def test_a_failure_that_its_template_accepts_is_no_cause():
         ("provision", "Succeeded"), ("pull", "Succeeded"), ("tune", "Failed"),
     ]  # fmt: skip
     nodes["pull"]["phase"] = "Failed"
-    assert read_run(document).cause.key == "pull[0].pull-image"
+    assert read_run(document).cause.key == "pull.pull-image"
 
 
 def test_a_pod_that_is_not_scheduled_is_pending_with_its_reason():

@@ -29,9 +29,16 @@ def preemptible_without_retry(document: Document) -> Iterator[Violation]:
     shared = _is_preemptible(document.spec)
     for template in document.templates:
         placed = _is_preemptible(template.value) or (shared and not any(name in template.value for name in _PLACEMENT))
-        if template.pods and placed and not template.effective("retryStrategy") and not _gpus(template):
+        is_retried = template.effective("retryStrategy") or _is_failure_accepted(document, template)
+        if template.pods and placed and not is_retried and not _gpus(template):
             fix = "add retryStrategy: {limit: '3', retryPolicy: OnError}"
             yield Violation(template.path, f"{template.label} runs on preemptible nodes and has no retryStrategy", fix)
+
+
+def _is_failure_accepted(document: Document, template: Template) -> bool:
+    """Return True if every call of a template continues after its failure and its error."""
+    accepted = [section(call.value, "continueOn") for call in document.calls if call.called is template]
+    return bool(accepted) and all(on.get("failed") and on.get("error") for on in accepted)
 
 
 def gpu_without_deadline(document: Document) -> Iterator[Violation]:

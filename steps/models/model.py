@@ -198,16 +198,16 @@ def prepare_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Busy waiting makes a shared machine several times slower, and an idle one no faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # By variables, because importing datasets takes a second and only training needs it.
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     import logging
     import warnings
 
-    import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
     for library in ("bitsandbytes", "accelerate", "peft", "trl", "torch", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

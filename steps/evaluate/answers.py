@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from steps.data.chat_tokens import Message, render
@@ -12,9 +13,20 @@ BATCH_SIZE = 8
 rounding, and with it some answers."""
 
 
-def answer(
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to a question."""
+
+    text: str
+    prompt: list[int]
+    """Ids of the question's tokens, in the chat template."""
+    tokens: list[int]
+    """Ids of the answer's tokens, including the one that ends it."""
+
+
+def answer_questions(
     model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
-) -> list[str]:
+) -> list[Answer]:
     """Return the greedy answer to each question.
 
     Args:
@@ -27,7 +39,7 @@ def answer(
     Raises:
         BadInput: The chat template rejects a question.
     """
-    answers: list[str] = []
+    answers: list[Answer] = []
     batch_size = BATCH_SIZE if len(questions) > BATCH_SIZE else 1
     for start in range(0, len(questions), batch_size):
         answers += _answer_batch(model, tokenizer, questions[start : start + batch_size], ends, max_new_tokens)
@@ -36,15 +48,7 @@ def answer(
 
 def _answer_batch(
     model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
-) -> list[str]:
-    _, tokens = generate(model, tokenizer, questions, ends, max_new_tokens)
-    return [text.strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
-
-
-def generate(
-    model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
-) -> tuple[Any, Any]:
-    """Return the token ids of the prompts and of the greedy answers, each of shape (questions, tokens), padded."""
+) -> list[Answer]:
     import torch
 
     texts = [render(tokenizer, question, prompt=True) for question in questions]
@@ -53,8 +57,9 @@ def generate(
     inputs = inputs.to(model.device)
     eos = model.generation_config.eos_token_id
     eos = eos if isinstance(eos, list) else [eos]
+    stops = {*eos, *ends} - {None}
     with torch.inference_mode():
-        tokens = model.generate(
+        generated = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=max_new_tokens,
@@ -63,7 +68,19 @@ def generate(
             temperature=None,
             top_p=None,
             top_k=None,
-            eos_token_id=sorted({*eos, *ends} - {None}),
+            eos_token_id=sorted(stops),
             pad_token_id=tokenizer.pad_token_id,
         )
-    return inputs["input_ids"], tokens[:, inputs["input_ids"].shape[1] :]
+    tokens = generated[:, inputs["input_ids"].shape[1] :]
+    answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    prompts = [ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)]
+    return [
+        Answer(text.strip(), prompt.tolist(), _up_to_end(ids, stops))
+        for text, prompt, ids in zip(answers, prompts, tokens.tolist(), strict=True)
+    ]
+
+
+def _up_to_end(tokens: list[int], stops: Collection[int]) -> list[int]:
+    """Return tokens without the padding after the end of a shorter answer of a batch."""
+    end = next((idx for idx, token in enumerate(tokens) if token in stops), len(tokens))
+    return tokens[: end + 1]

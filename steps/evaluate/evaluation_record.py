@@ -9,6 +9,7 @@ from typing import Any
 
 from steps.data.chat_tokens import Message, Prepared
 from steps.evaluate.answer_metrics import Scores
+from steps.evaluate.answers import Answer
 from steps.evaluate.first_tokens import FirstTokens
 from steps.evaluate.lm_tasks import TaskScore
 
@@ -25,7 +26,7 @@ class Measurements:
 
     losses: list[float]
     """Loss of each row, summed over its tokens."""
-    answers: list[str]
+    answers: list[Answer]
     """Answers to the sampled rows."""
     scores: list[Scores]
     """Scores of these answers."""
@@ -83,7 +84,7 @@ def _samples(
             "question": question(row[:-1]),
             "messages": row[:-1],
             "reference": row[-1]["content"],
-            **{f"{name}_answer": model.answers[idx] for name, model in models.items()},
+            **{f"{name}_answer": model.answers[idx].text for name, model in models.items()},
             "scores": {name: dataclasses.asdict(model.scores[idx]) for name, model in models.items()},
             **({"first_tokens": first[idx]} if first[idx] else {}),
         }

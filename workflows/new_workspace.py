@@ -13,6 +13,7 @@ from typing import Any
 
 from presets import Model, Sku, prices, vllm_architectures
 from steps.tune.settings import TrainingOptions
+from workflows import first_training
 from workflows.errors import Problem
 from workflows.spec import resource_rules, urls
 from workflows.spec.findings import Findings
@@ -20,8 +21,10 @@ from workflows.spec.source import Source
 
 CLAIM = "claim:"
 """Prefix of the name of a PersistentVolumeClaim with the data."""
-ROWS, ADAPTERS = "rows", "adapters"
-"""Claims of a local run: the directory of the data, and that of the adapter."""
+ROWS = "rows"
+"""Claim of a local run: the directory of the data."""
+MAX_LOSS_RATIO = 0.9
+"""Gate of a first run: an adapter that is not clearly better than its base model has learned nothing."""
 WORDS = ("yes", "no", "on", "off", "true", "false", "null")
 """Names that YAML does not read as text."""
 HF_SECRET = "hf-token"
@@ -39,11 +42,18 @@ class Answers:
     """URL, path, or ``claim:NAME``."""
     local: bool
     """True for the local machine, False for a cluster."""
+    training_rows: int | None = None
+    """Rows to train on; None if they are not counted."""
 
     @property
     def path(self) -> Path | None:
         """The data on this machine; None for a URL or a claim."""
         return None if "://" in self.data or self.data.startswith(CLAIM) else Path(self.data)
+
+    @property
+    def pattern(self) -> str:
+        """Pattern that selects the data in its directory; "" for all files."""
+        return "" if self.path is None or self.path.is_dir() else glob.escape(self.path.name)
 
     @property
     def folder(self) -> Path | None:
@@ -82,7 +92,7 @@ def text(answers: Answers, file: str) -> str:
         *_tuning(answers, name),
         *(_inference(answers) if _can_serve(answers) else []),
         *_pipeline(answers),
-        *_config_map(name),
+        *_config_map(answers, name),
     ]
     return "\n".join(parts) + "\n"
 
@@ -154,7 +164,7 @@ def _tuning(answers: Answers, name: str) -> Iterator[str]:
         yield "    # The claim must exist: argotune validate --cluster checks it"
     yield "    volumeSource:"
     yield "      persistentVolumeClaim:"
-    yield f"        claimName: {ADAPTERS if answers.local else f'{name}-adapter'}"
+    yield f"        claimName: {name}-adapter"
 
 
 def _preset(answers: Answers) -> Iterator[str]:
@@ -180,20 +190,22 @@ def _inference(answers: Answers) -> Iterator[str]:
 def _pipeline(answers: Answers) -> Iterator[str]:
     yield "pipeline:"
     yield "  data:"
-    yield "    evalSplit: 0.1 # rows held out to compare the adapter with its base model"
-    if answers.path is not None and not answers.path.is_dir():
-        yield f"    pattern: {json.dumps(glob.escape(answers.path.name), ensure_ascii=False)}"
+    yield f"    evalSplit: {first_training.EVAL_SPLIT:g} # rows held out to compare the adapter with its base model"
+    if answers.pattern:
+        yield f"    pattern: {json.dumps(answers.pattern, ensure_ascii=False)}"
     if "://" in answers.data and location_errors(answers.data, allow_private=False):
         yield "    allowPrivateHosts: true # the host of the data is on a private network"
     yield "  evaluation:"
-    yield "    maxLossRatio: 1.0 # gate: the highest loss of the adapter, as a share of the base model's"
+    yield "    # Gate: on held-out rows, the adapter's loss must be below this share of the base model's"
+    yield f"    maxLossRatio: {MAX_LOSS_RATIO:g}"
+    yield "    confident: true # not by chance: the 95% confidence interval of the ratio must be below it"
 
 
-def _config_map(name: str) -> Iterator[str]:
-    defaults = TrainingOptions()
+def _config_map(answers: Answers, name: str) -> Iterator[str]:
+    defaults, epochs = TrainingOptions(), first_training.choose_epochs(answers.training_rows)
     lora: dict[str, Any] = {"r": defaults.rank, "lora_alpha": defaults.alpha}
     arguments: dict[str, Any] = {
-        "num_train_epochs": defaults.epochs,
+        "num_train_epochs": epochs,
         "learning_rate": defaults.learning_rate,
         "per_device_train_batch_size": defaults.batch_size,
         "max_length": defaults.max_length,
@@ -208,7 +220,8 @@ def _config_map(name: str) -> Iterator[str]:
     yield "    training_config:"
     yield "      LoraConfig:"
     yield from (f"        {key}: {value:g}" for key, value in lora.items())
-    yield "      TrainingArguments: # the defaults; max_steps: 50 makes a short first run"
+    yield "      TrainingArguments: # max_steps: 10 makes a short trial, which learns little"
+    yield f"        # {first_training.explain_epochs(answers.training_rows)}"
     yield from (f"        {key}: {value:g}" for key, value in arguments.items())
 
 

@@ -145,6 +145,9 @@ def _push_provenance(layout: Path, target: Reference) -> bool:
 
 def _copy_adapter(adapter: Path, output: Path, origin: Lineage) -> None:
     """Copy file by file, as a mounted volume cannot be replaced as a whole; write the lineage last."""
+    replaced = lineage.read_folder_lineage(output)
+    if replaced and replaced.adapter_digest != origin.adapter_digest:
+        print(f"replacing adapter {replaced.adapter_digest} in {output}", flush=True)
     for name in reversed(ADAPTER_FILES):
         with (adapter / name).open("rb") as source, files.replacing(output / name) as copy:
             shutil.copyfileobj(source, copy)

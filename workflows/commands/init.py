@@ -107,7 +107,20 @@ def _answers(args: argparse.Namespace) -> Answers:
         _data(args.data, place)
     kinds = "URL, file or directory" if place == "local" else "URL, or claim:NAME of a PersistentVolumeClaim"
     data = args.data or _ask(f"Data: {kinds}", "", lambda text: _data(text, place))
-    return Answers(preset, name, data, place == "local")
+    return _with_row_count(Answers(preset, name, data, place == "local"))
+
+
+def _with_row_count(answers: Answers) -> Answers:
+    """Add the number of training rows, if they are on this machine; warn if they cannot be read."""
+    from workflows import first_training
+
+    if answers.folder is None:
+        return answers
+    print(f"reading the rows in {answers.folder}", file=sys.stderr)
+    rows, problem = first_training.try_to_count(answers.folder, answers.pattern)
+    if problem:
+        print(f"warning: {problem}", file=sys.stderr)
+    return replace(answers, training_rows=rows)
 
 
 def _ask(question: str, default: str, parse: Callable[[str], Any]) -> Any:

@@ -112,6 +112,18 @@ def test_adapter_is_copied_to_the_output_volume(work: Path, tmp_path: Path) -> N
     assert not outputs_intact(given, result)
 
 
+def test_a_replaced_adapter_is_named(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Workspaces can share a claim by mistake."""
+    given = Settings(work=work, output=tmp_path / "volume")
+    package(given)
+    package(given)
+    assert "replacing" not in capsys.readouterr().out, "it is the same adapter"
+    replaced = adapter_digest(work / "adapter")
+    (work / "adapter" / "adapter_model.safetensors").write_bytes(b"another")
+    package(given)
+    assert f"replacing adapter {replaced} in {tmp_path / 'volume'}" in capsys.readouterr().out
+
+
 def test_moving_tag_is_pushed_last(work: Path, front: Front) -> None:
     """Somebody who pulls it meanwhile gets the old adapter or the new one, never a part; a kill leaves the old one."""
     moving, derived = f"{front.address}/team/moved:stable", f"{front.address}/team/moved:stable-0123456789ab"

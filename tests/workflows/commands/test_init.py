@@ -1,5 +1,7 @@
 """``argotune init`` writes a Workspace that ``argotune validate`` accepts, from flags or answers on a terminal."""
 
+import json
+import math
 import os
 import pty
 import select
@@ -16,8 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presets import model, models
-from workflows import cli, new_workspace
+from steps.evaluate import gate
+from steps.evaluate.settings import GateRules
+from steps.tune.settings import TrainingOptions
+from workflows import cli, first_training, new_workspace
 from workflows.commands import init
+from workflows.load_plans import load_plans
 from workflows.new_workspace import Answers
 from workflows.spec import load, names
 
@@ -33,8 +39,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("ARGOTUNE_SITE", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "chats [1].jsonl").write_text("{}\n")
+    write_rows(40)
     return tmp_path
+
+
+def write_rows(count: int) -> None:
+    rows = [{"prompt": f"State of disk {number}?", "completion": f"{number} is full."} for number in range(count)]
+    Path("rows", "chats [1].jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 @pytest.mark.parametrize("flags", [LOCAL, CLUSTER], ids=["local", "cluster"])
@@ -64,6 +75,64 @@ def test_one_file_is_selected_in_its_directory(folder: Path, capsys: Any) -> Non
     assert "--volume rows=rows" in capsys.readouterr().out
     [manifest] = load("workspace.yaml")
     assert manifest.workspace.pipeline.data.pattern == "chats [[]1].jsonl"
+
+
+# Number of rows (a tenth is held out) -> epochs: 100 steps of 4 rows, but at least the default, and not endlessly.
+EPOCHS = {10: 20, 40: 12, 100: 5, 1000: 3}
+
+
+@pytest.mark.parametrize(("rows", "epochs"), EPOCHS.items())
+def test_few_rows_are_trained_on_often(folder: Path, capsys: Any, rows: int, epochs: int) -> None:
+    write_rows(rows)
+    assert cli.main(["init", *LOCAL]) == 0
+    assert "warning: " not in capsys.readouterr().err
+    [plan] = load_plans([Path("workspace.yaml")], local=True)
+    assert plan.tuning and plan.tuning.epochs == epochs
+    per_epoch = math.ceil(rows * 0.9 / plan.tuning.batch_size)
+    text = Path("workspace.yaml").read_text()
+    assert f"# {rows * 9 // 10} training rows: {per_epoch} steps per epoch, {per_epoch * epochs} in total" in text
+    assert ("add rows" in text) == (per_epoch * epochs < first_training.MIN_STEPS)
+
+
+def test_many_rows_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_training, "MAX_BYTES", 100)
+    assert first_training.count_training_rows(Path("rows"), "") is None
+    assert first_training.choose_epochs(None) == TrainingOptions().epochs
+
+
+def test_rows_that_cannot_be_read_are_a_warning(folder: Path, capsys: Any) -> None:
+    Path("rows", "chats [1].jsonl").write_text('{"text": 1}\n')
+    assert cli.main(["init", *LOCAL]) == 0
+    assert "warning: --data: " in (error := capsys.readouterr().err) and "    fix: " in error
+    assert "# increase it for fewer than 133 rows" in Path("workspace.yaml").read_text()
+
+
+@pytest.mark.parametrize("flags", [LOCAL, CLUSTER], ids=["local", "cluster"])
+def test_the_gate_rejects_an_adapter_that_learned_nothing(folder: Path, flags: tuple[str, ...]) -> None:
+    assert cli.main(["init", *flags]) == 0
+    [plan] = load_plans([Path("workspace.yaml")], local=True)
+    assert plan.evaluation
+
+    def verdict(ratio: float, high: float) -> str:
+        measured = gate.Measurements(loss_ratio=ratio, loss_ratio_high=high, regressions=0.0)
+        return gate.reason(
+            gate.judge(GateRules(**plan.evaluation.model_dump(include=set(GateRules.model_fields))), measured)
+        )
+
+    assert verdict(0.97, 0.99).startswith("maxLossRatio is 0.97, required < 0.9")
+    assert verdict(0.8, 1.1) == "confident is 1.1, required < 0.9"
+    assert not verdict(0.6, 0.8)
+
+
+def test_each_workspace_has_a_claim_for_its_adapter(folder: Path) -> None:
+    claims = set()
+    for file in ("disks.yaml", "mails.yaml"):
+        assert cli.main(["init", file, *LOCAL]) == 0
+        [manifest] = load(file)
+        tuning = manifest.workspace.tuning
+        assert tuning and tuning.output.volume_source
+        claims.add(tuning.output.volume_source["persistentVolumeClaim"]["claimName"])
+    assert claims == {"disks-adapter", "mails-adapter"}
 
 
 def test_a_cluster_gets_a_claim_nodes_and_the_smallest_machine(folder: Path) -> None:

@@ -20,6 +20,7 @@ template; in ``sharegpt`` and ``instruction`` only if it is mapped. ``system``, 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
@@ -76,6 +77,8 @@ FORMATS: dict[Format, _Kind] = {
 """In order of detection: columns that often accompany those of another format are last."""
 MAPPED_ONLY = ("system", "tools")
 """Columns that every format of chats can have, if they are mapped."""
+MIN_LIKENESS = 0.8
+"""Similarity (``difflib``) from which a name is a misspelled one: one letter of `prompt` may be missing."""
 KNOWN_UNUSED = ("system", "tools", "functions", "history", "images", "image", "videos", "audio")
 """Columns that change a conversation, so that a warning names them if they are not used."""
 
@@ -96,10 +99,21 @@ def detect_format(name: str, schema: pa.Schema, columns: Columns) -> Format:
         if set(kind.columns) <= set(existing):
             _check_types(name, schema, kind, existing)
             return data_format
+    present = _format_names(schema)
+    if renames := rename_misspelled(schema.names, COLUMN_NAMES):
+        present += f" ({renames})"
     raise BadInput(
-        f"{name}: no columns to tune on, only {_format_names(schema)}",
+        f"{name}: no columns to tune on, only {present}",
         f"add or rename columns, or map them with `columns`; supported: {SUPPORTED}",
     )
+
+
+def rename_misspelled(names: Iterable[str], known: Iterable[str]) -> str:
+    """Return how to rename columns whose names are nearly those of known ones; empty if there are none."""
+    existing = set(names)
+    absent = [name for name in known if name not in existing]
+    near = {name: difflib.get_close_matches(name.lower(), absent, 1, MIN_LIKENESS) for name in names}
+    return " and ".join(f"rename `{name}` to `{matches[0]}`" for name, matches in near.items() if matches)
 
 
 def used_columns(data_format: Format, names: Iterable[str], columns: Columns) -> dict[str, str]:

@@ -160,7 +160,7 @@ def normalize(data: Sequence[DataFile], keep: Callable[[pa.RecordBatch], object]
         if not invalid and count != (expected := count_rows([file])):
             invalid[f"damaged: its footer declares {expected} rows"] = _InvalidRows(1, [count])
         if invalid:
-            errors[file.original] = _describe(file, invalid, count)
+            errors[file.original] = _describe(file, invalid, count, _rename_misspelled(file, data_format))
     if errors:
         raise UnusableData(
             "invalid rows (counted from 0):\n  " + "\n  ".join(errors.values()),
@@ -309,7 +309,7 @@ def _read_messages(
         yield row_messages.to_messages(data_format, values, full=full and data_format != "text")
 
 
-def _describe(file: DataFile, invalid: dict[str, _InvalidRows], count: int) -> str:
+def _describe(file: DataFile, invalid: dict[str, _InvalidRows], count: int, renames: str) -> str:
     lines = [f"{file.name}: {sum(rows.count for rows in invalid.values())} of {count} rows"]
     shown = list(invalid.items())[:MAX_ERRORS_SHOWN]
     places = file.find_lines({row for _, rows in shown for row in rows.first}) if file.find_lines else {}
@@ -319,7 +319,20 @@ def _describe(file: DataFile, invalid: dict[str, _InvalidRows], count: int) -> s
         lines.append(f"  {reason}: {rows.count} ({'row' if rows.count == 1 else 'rows'} {numbers})")
     if len(invalid) > MAX_ERRORS_SHOWN:
         lines.append(f"  and {len(invalid) - MAX_ERRORS_SHOWN} more kinds of errors")
+    if renames:
+        lines.append(f"  columns that are not read: {renames}")
     return "\n  ".join(lines)
+
+
+def _rename_misspelled(file: DataFile, data_format: Format) -> str:
+    """Return how to rename columns that are not read, and whose names are nearly those of the format."""
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(file.path).names
+    kind = row_formats.FORMATS[data_format]
+    used = row_formats.used_columns(data_format, names, file.columns)
+    unused = [name for name in names if name not in used.values()]
+    return row_formats.rename_misspelled(unused, (*kind.columns, *kind.optional))
 
 
 def _hash_rows(rows: pa.RecordBatch) -> np.ndarray:

@@ -96,8 +96,7 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
             fix = use_one_of(sorted(filter(None, names)), f"remove --volume {name}")
             problems.append(Problem(f"unknown volume `{name}`", path="volumes", fix=fix))
         elif not folder.is_dir():
-            message = f"the directory for volume `{name}` does not exist: {folder}"
-            problems.append(Problem(message, path="volumes", fix="create it, or correct --volume"))
+            problems.append(_no_directory(name, folder))
     mounts = [mount for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts]
     mounted = {mount.name for mount in mounts}
     filled_by_steps = {mount.name for mount in mounts if not mount.read_only}
@@ -158,6 +157,15 @@ def _missing(volume: Volume, kind: str, name: str) -> Problem:
         path=f"spec.volumes[{volume.name}]",
         fix=f"pass a directory with its files: --volume {name}=DIRECTORY",
     )
+
+
+def _no_directory(name: str, folder: Path) -> Problem:
+    if folder.exists():
+        pattern = f"pipeline.data.pattern: {folder.name}"
+        fix = f"pass its directory, --volume {name}={folder.parent}, and select the file with {pattern}"
+        return Problem(f"volume `{name}` needs a directory, and {folder} is a file", path="volumes", fix=fix)
+    message = f"the directory for volume `{name}` does not exist: {folder}"
+    return Problem(message, path="volumes", fix=f"create it, or correct the path: --volume {name}=DIRECTORY")
 
 
 def _own_folder(claim: str) -> Path:

@@ -332,6 +332,19 @@ def test_unknown_volume_is_rejected(tmp_path: Path) -> None:
     assert "unknown volume `cache`" in message
 
 
+def test_a_file_or_no_directory_for_a_volume_is_rejected(tmp_path: Path) -> None:
+    mounts = [{"name": "cache", "mountPath": "/mnt/cache"}]
+    volumes = [{"name": "cache", "persistentVolumeClaim": {"claimName": "my-cache"}}]
+    document = workflow(dag(task("a")), leaf("a", EXIT, "0", container={"volumeMounts": mounts}), volumes=volumes)
+    file = tmp_path / "rows.jsonl"
+    file.touch()
+    message = start_refused(tmp_path / "run", document, volumes={"my-cache": file})
+    assert f"needs a directory, and {file} is a file" in message
+    assert f"--volume my-cache={tmp_path}, and select the file with pipeline.data.pattern: rows.jsonl" in message
+    message = start_refused(tmp_path / "run", document, volumes={"my-cache": tmp_path / "none"})
+    assert f"does not exist: {tmp_path / 'none'}" in message and "--volume my-cache=DIRECTORY" in message
+
+
 def test_directory_with_a_run_is_rejected(tmp_path: Path) -> None:
     runner.start(good(), tmp_path / "run", name="x")
     before = json.loads((tmp_path / "run" / "state.json").read_text())

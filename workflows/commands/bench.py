@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         ArgotuneError: there is no client, or no request was answered.
     """
     from steps.runtime.errors import StepError
-    from workflows.cluster import connect, lookup
+    from workflows.cluster import lookup
 
     try:
         if local := where.find_local(args):
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
                 result = _measure(target, args)
             _record_locally(local, result)
         else:
-            api = connect.connect(args)
+            api = where.connect_to_other(args)
             status = lookup.find_run(api, args.name)
             with _cluster_target(api, status.name, status.workspace) as target:
                 result = _measure(target, args)

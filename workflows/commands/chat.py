@@ -76,8 +76,11 @@ def _local_server(args: argparse.Namespace) -> Server:
     served = {record: item for record, item in servers.items() if item and server.is_alive(item)}
     if len(served) != 1:
         names = ", ".join(stop.run_of(record).name for record in served)
-        message = f"several runs are served: {names}" if served else f"no run is served in {args.run or runs}"
-        raise InvalidInput(Problem(message, fix="select one with --run" if served else "run argotune run FILE"))
+        message = (
+            f"several runs are served: {names}" if served else f"no run is served in {args.run or where.show(runs)}"
+        )
+        fix = "select one with --run" if served else f"run argotune run FILE; or {where.OTHER_FOLDER}"
+        raise InvalidInput(Problem(message, fix=fix))
     (running,) = served.values()
     return running
 

@@ -18,19 +18,20 @@ if TYPE_CHECKING:
     from workflows.runs.status import RunStatus
 
 EXAMPLES = """Examples:
-  # Print the logs of all steps
-  argotune logs oncall-x7k2m
+  # Print the logs of all steps of the newest run
+  argotune logs
   # Follow one step until it ends
   argotune logs oncall-x7k2m --step tune -f
   # Follow the newest run until it ends
-  argotune logs @latest -f
+  argotune logs -f
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``argotune logs``."""
     parser.epilog = EXAMPLES
-    parser.add_argument("name", metavar="NAME", help="Name or folder of a run, a Workspace, or @latest")
+    text = "Name or folder of a run, name of a Workspace, or @latest (default)"
+    parser.add_argument("name", nargs="?", default="@latest", metavar="NAME", help=text)
     parser.add_argument("--step", default="", help="Print only this step, such as tune")
     parser.add_argument("-f", "--follow", action="store_true", help="Follow until the run or the step ends")
     where.add_arguments(parser)
@@ -43,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the run or the step does not exist.
         ApiFailure: the request failed.
     """
-    from workflows.cluster import connect, live, logs, lookup
+    from workflows.cluster import live, logs, lookup
 
     local = where.find_local(args)
     if local is None:
-        api = connect.connect(args)
+        api = where.connect_to_other(args)
     status = local.status if local else lookup.find_run(api, args.name)
     if args.step:
         _check_step(status, args.step)

@@ -74,7 +74,9 @@ def _list_all(args: argparse.Namespace) -> int:
     except InvalidInput as error:
         if not local and not isinstance(error, NoKubeconfig):
             raise
-        _print_runs(args, local, f"{args.runs_dir}/; no cluster: {error.problems[0].file} not found", mixed=True)
+        _print_runs(
+            args, local, f"{where.show(args.runs_dir)}; no cluster: {error.problems[0].file} not found", mixed=True
+        )
         return 0
     try:
         runs = [*local, *_list(api, args)]
@@ -83,7 +85,7 @@ def _list_all(args: argparse.Namespace) -> int:
             _print_runs(args, local, "", mixed=True)
         raise
     runs.sort(key=lambda run: str(run.created), reverse=True)
-    _print_runs(args, runs, _with_hint(f"{args.runs_dir}/ and namespace {api.namespace}"), mixed=True)
+    _print_runs(args, runs, _with_hint(f"{where.show(args.runs_dir)} and namespace {api.namespace}"), mixed=True)
     return 0
 
 

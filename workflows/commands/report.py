@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     found = local_runs.find_run(runs, args.name)
     if found is None:
         names = (run.status.name for run in local_runs.list_runs(runs)[:5])
-        fix = use_one_of(names, "run argotune run FILE, or pass --runs-dir DIRECTORY")
+        fix = use_one_of(names, f"run argotune run FILE; or {where.OTHER_FOLDER}")
         fix += "; for a run on a cluster: argotune logs NAME --step report"
-        raise InvalidInput(Problem(f'run "{args.name}" not found in {runs}/', fix=fix))
+        raise InvalidInput(Problem(f'run "{args.name}" not found in {where.show(runs)}', fix=fix))
     if not found.report.is_file():
         fix = "wait until it ends" if found.is_active else "argotune run FILE --resume writes it"
         raise InvalidInput(Problem(f"{found.status.name} has no report ({found.status.phase})", fix=fix))

@@ -196,7 +196,13 @@ def _unfinished(runs: Path, name: str, prefix: str, file: str) -> Path:
         if state.phase != "Succeeded" or state.finished_at is None:
             return folder
         (folder / url_queries.FILE).unlink(missing_ok=True)  # of a run that was killed right after its end
-    raise InvalidInput(Problem(f"no unfinished run in {runs}/", file=file, fix=f"start one with argotune run {file}"))
+    raise InvalidInput(
+        Problem(
+            f"no unfinished run in {where.show(runs)}",
+            file=file,
+            fix=f"start one with argotune run {file}; or {where.OTHER_FOLDER}",
+        )
+    )
 
 
 def _is_from(folder: Path, prefix: str) -> bool:

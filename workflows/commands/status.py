@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidInput: the run does not exist.
         ApiFailure: the request failed.
     """
-    from workflows.cluster import connect, live, lookup
+    from workflows.cluster import live, lookup
     from workflows.runs import table
 
     if not args.name:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     ls.reject_selection(args)
     if local := where.find_local(args):
         return _show_local(args, local)
-    api = connect.connect(args)
+    api = where.connect_to_other(args)
     status = lookup.find_run(api, args.name)
     if args.watch:
         return live.watch_to_completion(api, status.name)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     except StepError as error:
         raise ArgotuneError(str(error)) from None
     if not alive:
-        print(f"no server is running for {args.name or f'the runs in {runs}/'}")
+        print(f"no server is running for {args.name or f'the runs in {where.show(runs)}'}")
     return 0
 
 
@@ -118,9 +118,9 @@ def run_folder(runs: Path, name: str) -> Path:
     folder = next((path for path in (runs / name, Path(name)) if _is_run(path)), None)
     if folder is None:
         served = sorted({run_of(record).name for record in records(None, runs)})
-        known = use_one_of(served, "pass --runs-dir DIRECTORY")
+        known = use_one_of(served, where.OTHER_FOLDER)
         fix = f"{known}, or add --cluster for a run on a cluster"
-        raise InvalidInput(Problem(f'run "{name}" not found in {runs}/', fix=fix))
+        raise InvalidInput(Problem(f'run "{name}" not found in {where.show(runs)}', fix=fix))
     return folder
 
 

@@ -7,10 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workflows.errors import ArgotuneError
+from workflows.errors import ArgotuneError, InvalidInput, Problem
 
 if TYPE_CHECKING:
+    from workflows.cluster.workflows_api import Workflows
     from workflows.runner.local_runs import LocalRun
+
+OTHER_FOLDER = "change to the folder that has runs/, or pass --runs-dir DIRECTORY"
+"""Fix for a run that is not in the folder of local runs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,3 +59,28 @@ def find_local(args: argparse.Namespace) -> LocalRun | None:
     except ArgotuneError:
         return run
     return run if str(run.status.created) > str(other.created) else None
+
+
+def connect_to_other(args: argparse.Namespace) -> Workflows:
+    """Connect to the cluster of ``args.name``, which names no local run.
+
+    Raises:
+        InvalidInput: no cluster is configured, so that the run is in another folder; or the connection is invalid.
+    """
+    from workflows.cluster import connect
+    from workflows.cluster.kubernetes_api import NoKubeconfig
+
+    try:
+        return connect.connect(args)
+    except NoKubeconfig as error:
+        if is_cluster_only(args):
+            raise
+        message = (
+            f'run "{args.name}" not found in {show(args.runs_dir)}; no cluster: {error.problems[0].file} not found'
+        )
+        raise InvalidInput(Problem(message, fix=f"{OTHER_FOLDER}, or set KUBECONFIG for a run on a cluster")) from None
+
+
+def show(runs: str | Path) -> str:
+    """Return the folder of local runs for messages: absolute, as it depends on the working directory."""
+    return f"{Path(runs).absolute()}/"

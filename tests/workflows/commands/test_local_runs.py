@@ -66,6 +66,18 @@ def held(runs: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.parametrize(
+    "command", [["status", "old"], ["logs", "old"], ["logs"], ["report"], ["stop", "old"], ["chat", "?"]]
+)
+def test_a_run_of_another_folder_names_the_folder(
+    command: list[str], runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGOTUNE_RUNS", "elsewhere")
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"in {Path.cwd()}/elsewhere/" in error and "pass --runs-dir DIRECTORY" in error
+
+
 def test_without_a_cluster_local_runs_are_listed(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls"]) == 0
     stderr = capsys.readouterr().err

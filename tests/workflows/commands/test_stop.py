@@ -42,7 +42,7 @@ def test_the_only_server_needs_no_name(serve: Callable[..., Server], capsys: pyt
     assert capsys.readouterr().out == f"stopped one at {started.endpoint}\n"
     assert not server.is_alive(started)
     assert main(["stop"]) == 0
-    assert capsys.readouterr().out == "no server is running for the runs in runs/\n"
+    assert capsys.readouterr().out == f"no server is running for the runs in {Path.cwd()}/runs/\n"
 
 
 def test_one_of_several_must_be_named(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,12 +88,16 @@ def test_an_unknown_run_without_a_server(
 ) -> None:
     monkeypatch.setenv("ARGOTUNE_RUNS", str(tmp_path / "runs"))
     assert main(["stop", "nope"]) == 2
-    assert "fix: pass --runs-dir DIRECTORY, or add --cluster" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"not found in {tmp_path}/runs/" in error and "pass --runs-dir DIRECTORY, or add --cluster" in error
 
 
 def test_chat_reports_what_is_missing(serve: Callable[..., Server], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "hello"]) == 2
-    assert "no run is served in runs" in capsys.readouterr().err
+    assert (
+        f"no run is served in {Path.cwd()}/runs/\n    fix: run argotune run FILE; or change to the folder"
+        in capsys.readouterr().err
+    )
     serve("one")
     assert main(["chat", "--model", "nope", "hello"]) == 2
     assert "'nope' is not served" in capsys.readouterr().err

@@ -7,6 +7,7 @@ such mounts: the namespace is privileged during the test.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,15 @@ def node(rank: int) -> str:
 
 @pytest.fixture(scope="module")
 def privileged(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster, whose namespace permits mounts of the node's folders."""
+    """The cluster, whose namespace permits mounts of the node's folders; the test is skipped on another machine."""
+    addresses = [
+        address["address"]
+        for node in cluster.get("nodes")["items"]
+        for address in node["status"]["addresses"]
+        if address["type"] == "InternalIP" and "kwok" not in node["metadata"]["name"]
+    ]
+    if not (len(addresses) == 1 and is_local(addresses[0])):
+        pytest.skip("this machine is not the only node of the cluster")
     before = cluster.get("namespace", cluster.namespace)["metadata"].get("labels", {}).get(SECURITY)
     cluster.kubectl("label", "namespace", cluster.namespace, f"{SECURITY}=privileged", "--overwrite")
     yield cluster
@@ -111,6 +120,16 @@ def group(privileged: Cluster, registry: str, vllm: str, tmp_path_factory: pytes
     yield Group(privileged, release.base_name, expected)
     for body in bodies:
         privileged.kubectl("delete", body["kind"], body["metadata"]["name"], "--wait=false")
+
+
+def is_local(address: str) -> bool:
+    """Return True if an address is one of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _pod_options(folder: Path, vllm: str, registry: str) -> dict[str, Any]:

@@ -112,3 +112,15 @@ def test_every_contender_has_its_script_and_requirements(monkeypatch):
         assert (compare.SCRIPTS / f"{contender.script}.py").is_file()
         assert not contender.venv or (TUNING / "requirements" / f"{contender.venv}.txt").is_file()
     assert {results.OURS, *results.SAME_SETTINGS} <= set(compare.CONTENDERS)
+
+
+def test_a_profile_has_the_share_of_each_kind(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the script extends it
+    operations = {"aten::addmm": 5.0, "aten::_scaled_dot_product_flash_attention_for_cpu": 1.0, "aten::silu": 2.0}
+    shares = load("step_profile").shares(operations, 10.0)
+    assert shares == {
+        "matrix products": 0.5,
+        "activations, norms and others": 0.2,
+        "Python and waiting": 0.2,
+        "attention": 0.1,
+    }

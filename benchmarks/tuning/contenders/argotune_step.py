@@ -1,10 +1,11 @@
 """Train with the tune step; only the call of the trainer is timed, as in the scripts.
 
-Options: ``method``, and ``training_arguments`` of the step.
+Options: ``method``, ``training_arguments`` of the step, and ``profile``: report the seconds of each operation too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 
 def main() -> None:
+    import torch
     from trl import SFTTrainer
 
     from steps.tune.settings import Settings
@@ -24,12 +26,15 @@ def main() -> None:
 
     job = read_job()
     seconds = 0.0
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    profiler = torch.profiler.profile(activities=activities) if job.options.get("profile") else None
     train: Any = SFTTrainer.train
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         nonlocal seconds
         started = time.monotonic()
-        result = train(*args, **kwargs)
+        with profiler or contextlib.nullcontext():
+            result = train(*args, **kwargs)
         seconds = time.monotonic() - started
         return result
 
@@ -49,7 +54,9 @@ def main() -> None:
     tune(settings)
     curve = [json.loads(line) for line in (Path(job.work) / "report" / "train.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in curve]
-    report(sum(entry["tokens"] for entry in curve), seconds, losses, ("transformers", "trl", "peft", "bitsandbytes"))
+    operations = {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()} if profiler else {}
+    packages = ("transformers", "trl", "peft", "bitsandbytes")
+    report(sum(entry["tokens"] for entry in curve), seconds, losses, packages, operations)
 
 
 if __name__ == "__main__":

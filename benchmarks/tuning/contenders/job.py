@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -50,8 +50,22 @@ def read_tokens(job: Job) -> list[dict[str, list[int]]]:
     return [json.loads(line) for line in (Path(job.work) / "tokens.jsonl").read_text().splitlines()]
 
 
-def report(tokens: int, seconds: float, losses: Sequence[float], packages: Sequence[str]) -> None:
-    """Print the result as the last line: tokens without padding, and seconds of the training loop."""
+def report(
+    tokens: int,
+    seconds: float,
+    losses: Sequence[float],
+    packages: Sequence[str],
+    operations: Mapping[str, float] | None = None,
+) -> None:
+    """Print the result as the last line.
+
+    Args:
+        tokens: Trained tokens without padding.
+        seconds: Seconds of the training loop.
+        losses: Loss of each step.
+        packages: Names of packages whose versions are reported.
+        operations: Seconds of each operation, if profiled.
+    """
     result = {
         "tokens": int(tokens),
         "seconds": seconds,
@@ -59,5 +73,6 @@ def report(tokens: int, seconds: float, losses: Sequence[float], packages: Seque
         "losses": [float(loss) for loss in losses],
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "versions": {package: metadata.version(package) for package in ("torch", *packages)},
+        **({"operations": dict(operations)} if operations else {}),
     }
     print("\n" + json.dumps(result), flush=True)

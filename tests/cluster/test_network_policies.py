@@ -48,7 +48,7 @@ def clients(cluster: Cluster) -> Iterator[dict[str, Cluster]]:
     for name in names.values():
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield {role: Cluster(name, cluster.site, cluster.kubeconfig) for role, name in names.items()}
-    cluster.kubectl("delete", "namespace", *names.values())
+    cluster.kubectl("delete", "namespace", *names.values(), "--wait=false")
 
 
 def connections(cluster: Cluster, *addresses: str) -> list[bool]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from steps.serving.vllm_probe import find_interpreter
 
+TOLERANCE = 0.05
+"""Of logarithms of probabilities."""
 METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n"
 COMMAND = 'from vllm.entrypoints.cli.main import main\nif __name__ == "__main__":\n    main()\n'
 # vLLM's processes wait for each other in loops of sched_yield, which keep all other processes from two processors.
@@ -27,3 +33,18 @@ def write_command(folder: Path, vllm: str) -> Path:
     command.write_text(f"#!{folder / 'bin' / 'python'}\n{COMMAND}")
     command.chmod(0o755)
     return command
+
+
+def next_token_request(model: str, prompt: Sequence[int]) -> dict[str, Any]:
+    """Return a request for the most probable tokens after a prompt."""
+    return {
+        "model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "logprobs": 5,
+        "return_tokens_as_token_ids": True,
+    }  # fmt: skip
+
+
+def check_next_token(answer: Mapping[str, Any], expected: Sequence[float], name: str) -> None:
+    """Compare the answer to ``next_token_request`` with the logarithms of the probabilities of all tokens."""
+    [found] = answer["choices"][0]["logprobs"]["top_logprobs"]
+    for token, value in found.items():
+        assert value == pytest.approx(expected[int(token.removeprefix("token_id:"))], abs=TOLERANCE), name

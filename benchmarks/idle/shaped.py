@@ -21,7 +21,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-RUN_LABEL = "argotune.dev/run"
+from steps.provision.node_providers import RUN_LABEL
+
 STAGES = ("Launched", "Registered", "Initialized", "Ready")
 PARTS_PER_SECOND = 10
 POLL_SECONDS = 1.0

@@ -33,14 +33,12 @@ class RowSet:
     """Number of rows."""
     turns: tuple[int, ...]
     """Numbers of questions of a conversation, of which each row gets one at random."""
-    about: str
-    """Description for the table."""
 
 
 SETS = {
-    "short": RowSet(64, (1,), "1 turn"),
-    "conversations": RowSet(40, (1, 1, 1, 1, 2, 2, 3, 4, 6), "1 to 6 turns"),
-    "long": RowSet(16, (11, 12), "11 or 12 turns"),
+    "short": RowSet(64, (1,)),
+    "conversations": RowSet(40, (1, 1, 1, 1, 2, 2, 3, 4, 6)),
+    "long": RowSet(16, (11, 12)),
 }
 
 
@@ -60,13 +58,12 @@ def write_rows(work: Path, row_set: RowSet, seed: int) -> None:
     pq.write_table(pa.table({"messages": rows}), file)
 
 
-def write_tokens(work: Path, model: Path) -> int:
-    """Write the same rows as ``tokens.jsonl``, with the loss on answers only; return the number of tokens."""
+def write_tokens(work: Path, model: Path) -> None:
+    """Write the same rows as ``tokens.jsonl``, with the loss on answers only."""
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(model)
-    tokens = 0
     with (work / "tokens.jsonl").open("w") as file:
         for messages in pq.read_table(work / "dataset" / "train.parquet").column("messages").to_pylist():
             row = tokenizer.apply_chat_template(
@@ -81,5 +78,3 @@ def write_tokens(work: Path, model: Path) -> int:
             ids = row["input_ids"]
             labels = [one if mask else -100 for one, mask in zip(ids, row["assistant_masks"], strict=True)]
             file.write(json.dumps({"input_ids": ids, "labels": labels}) + "\n")
-            tokens += len(ids)
-    return tokens

@@ -17,7 +17,7 @@ import pytest
 from installation import SMALL_MODEL
 from random_models import save_vllm_model
 from real_cluster import ROOT, Cluster
-from vllm_command import write_command
+from vllm_command import check_next_token, next_token_request, write_command
 
 from steps.oci import reference
 from steps.oci.oci_layout import build_image
@@ -29,8 +29,6 @@ from steps.serving.vllm_probe import find_interpreter
 
 NAME, GROUP, NODES = "two-nodes", "statefulset", 2
 WAIT = "900s"
-TOLERANCE = 0.05
-"""Of logarithms of probabilities."""
 CLIENT = """
 import sys, urllib.request
 address, body = sys.argv[1], sys.argv[2].encode()
@@ -60,16 +58,10 @@ class Group:
     def check(self) -> None:
         """Compare the predictions of base and adapter with those of transformers, asked through the Service."""
         for kind, model in (("base", self.base), ("tuned", "tuned")):
-            request = json.dumps({
-                "model": model, "prompt": self.expected["prompt"], "max_tokens": 1, "temperature": 0, "logprobs": 5,
-                "return_tokens_as_token_ids": True,
-            })  # fmt: skip
+            request = json.dumps(next_token_request(model, self.expected["prompt"]))
             address = f"http://{NAME}.{self.cluster.namespace}.svc/v1/completions"
             client = ["exec", node(1), "--", "python", "-c", CLIENT, address, request]
-            [found] = json.loads(self.cluster.kubectl(*client, timeout=300))["choices"][0]["logprobs"]["top_logprobs"]
-            for token, value in found.items():
-                expected = self.expected[kind][int(token.removeprefix("token_id:"))]
-                assert value == pytest.approx(expected, abs=TOLERANCE), kind
+            check_next_token(json.loads(self.cluster.kubectl(*client, timeout=300)), self.expected[kind], kind)
 
 
 def node(rank: int) -> str:

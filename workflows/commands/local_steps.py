@@ -88,4 +88,4 @@ def _models_folder(plan: Plan | None) -> Path:
     from workflows.plan.model import Storage
     from workflows.runner import volumes
 
-    return volumes.home() / "volumes" / (plan.storage if plan else Storage()).models_claim
+    return volumes.own_folder((plan.storage if plan else Storage()).models_claim)

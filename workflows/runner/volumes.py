@@ -105,7 +105,7 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
             continue
         if volume.persistent_volume_claim:
             claim = volume.persistent_volume_claim.claim_name
-            is_filled = volume.name in filled_by_steps or claim in directories or _has_files(_own_folder(claim))
+            is_filled = volume.name in filled_by_steps or claim in directories or _has_files(own_folder(claim))
             if not is_filled:
                 problems.append(_missing(volume, "persistentVolumeClaim", claim))
             continue
@@ -168,7 +168,7 @@ def _no_directory(name: str, folder: Path) -> Problem:
     return Problem(message, path="volumes", fix=f"create it, or correct the path: --volume {name}=DIRECTORY")
 
 
-def _own_folder(claim: str) -> Path:
+def own_folder(claim: str) -> Path:
     """Return the directory of a claim for which none is set."""
     return home() / "volumes" / claim
 
@@ -189,7 +189,7 @@ def _missing_files(volume: Volume, files: Files, folder: Path) -> list[Problem]:
 def _folder(volume: Volume, attempt: Path, directories: Mapping[str, Path]) -> Path:
     if volume.persistent_volume_claim:
         name = volume.persistent_volume_claim.claim_name
-        return directories.get(name) or _own_folder(name)
+        return directories.get(name) or own_folder(name)
     if volume.host_path:
         return Path(volume.host_path.path)
     own = attempt / "volumes" / volume.name

@@ -26,7 +26,6 @@ NAME = Path(__file__).stem
 def main() -> None:
     job = read_job()
     batch = job.options.get("batch_size", job.batch_size)
-    packed = job.options.get("packed", True)
     folder = Path(job.work)
     (folder / "out").mkdir()
     config = {
@@ -50,7 +49,7 @@ def main() -> None:
             "model_type": "LLAMA3_2",
         },
         "resume_from_checkpoint": False,
-        "dataset": {"_component_": f"{NAME}.rows", "packed": packed},
+        "dataset": {"_component_": f"{NAME}.rows", "packed": True},
         "collate_fn": f"{NAME}.collate",
         "shuffle": True,
         "batch_size": batch,
@@ -108,11 +107,11 @@ def smollm2(**lora: Any) -> Any:
     )
 
 
-def rows(_tokenizer: Any, packed: bool) -> Any:
+def rows(_tokenizer: Any, **_packed: bool) -> Any:
     """Return the rows, in packs of the maximum length."""
     job = read_job()
     dataset = [{"tokens": row["input_ids"], "labels": row["labels"]} for row in read_tokens(job)]
-    return PackedDataset(dataset, max_seq_len=job.length, padding_idx=2) if packed else dataset
+    return PackedDataset(dataset, max_seq_len=job.length, padding_idx=2)
 
 
 collate = padded_collate_sft

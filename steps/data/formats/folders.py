@@ -51,9 +51,9 @@ def find_data_files(source: Path, pattern: str | None = None) -> FoundFiles:
         raise BadInput(f"{source} not found", f"pass a folder or a file of a supported format: {file_names.SUPPORTED}")
     if source.is_file():
         return FoundFiles({source.name: source}, [], [])
-    runs = {path.parent for path in source.rglob(RUN_FILE) if (path.parent / "volumes").is_dir()}
-    files = (path for path in source.rglob("*") if path.is_file() and not runs.intersection(path.parents))
-    names = [path.relative_to(source).as_posix() for path in files]
+    files = [path for path in source.rglob("*") if path.is_file()]
+    runs = {path.parent for path in files if path.name == RUN_FILE and (path.parent / "volumes").is_dir()}
+    names = [path.relative_to(source).as_posix() for path in files if not runs.intersection(path.parents)]
     try:
         selection: Selection = select_data_files(names, pattern, open_file=lambda name: (source / name).open("rb"))
     except BadInput as error:

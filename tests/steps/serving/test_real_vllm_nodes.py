@@ -17,7 +17,7 @@ import requests
 from free_ports import free_port
 from random_models import save_vllm_model
 from test_node_group import kill
-from vllm_command import write_command
+from vllm_command import check_next_token, next_token_request, write_command
 
 from steps.models.adapter import adapter_digest
 from steps.serving import desired_adapters, group_environment, group_flags, node_group
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 HOST = "127.0.0.1"
 WAIT_SECONDS = 900
-TOLERANCE = 0.05
-"""Of logarithms of probabilities."""
 
 
 @dataclass
@@ -111,15 +109,9 @@ def wait_until_ready(nodes: Nodes, folder: Path) -> None:
 def test_both_nodes_compute_the_answer(nodes: Nodes) -> None:
     """The layers are split between them: each alone would answer otherwise."""
     for name, model in (("base", "model"), ("tuned", "tuned")):
-        request = {
-            "model": model, "prompt": nodes.expected["prompt"], "max_tokens": 1, "temperature": 0, "logprobs": 5,
-            "return_tokens_as_token_ids": True,
-        }  # fmt: skip
+        request = next_token_request(model, nodes.expected["prompt"])
         answer = requests.post(f"{nodes.endpoint}/v1/completions", json=request, timeout=WAIT_SECONDS).json()
-        [found] = answer["choices"][0]["logprobs"]["top_logprobs"]
-        for token, value in found.items():
-            expected = nodes.expected[name][int(token.removeprefix("token_id:"))]
-            assert value == pytest.approx(expected, abs=TOLERANCE), name
+        check_next_token(answer, nodes.expected[name], name)
 
 
 def test_a_lost_node_ends_the_other(nodes: Nodes) -> None:

@@ -18,4 +18,7 @@ def test_a_run_survives_a_restart_of_the_control_plane(cluster: Cluster, workspa
     subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=180)
     workflow = cluster.finish(run)
     assert workflow["status"]["phase"] == "Succeeded", cluster.argotune("status", run)
-    assert len(pods_of(workflow, "download")) == 1 and len(pods_of(workflow, "tune")) == 1
+    # Argo's executor may fail to report to an API server that is stopping ("Error"); the step itself never fails.
+    failed = [node for node in workflow["status"]["nodes"].values() if node["phase"] == "Failed"]
+    assert not failed, [(node["displayName"], node.get("message")) for node in failed]
+    assert len(pods_of(workflow, "tune")) == 1

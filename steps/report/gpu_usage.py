@@ -104,9 +104,10 @@ class GpuUsage:
         }
 
     def __str__(self) -> str:
-        """Return one line: minutes, causes with their shares, and price."""
+        """Return one line: minutes, causes with their shares, and price of GPUs."""
         shares = ", ".join(f"{cause} {self.share(cause):.0%}" for cause in CAUSES if self.seconds.get(cause))
-        return f"{self.minutes():.1f} {self.unit} ({shares or 'none'}), {self.price}"
+        price = f", {self.price}" if self.nodes.gpus else ""
+        return f"{self.minutes():.1f} {self.unit} ({shares or 'none'}){price}"
 
 
 def split(nodes: GpuNodes, busy: Mapping[str, float], held_seconds: float = 0.0) -> GpuUsage:

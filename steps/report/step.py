@@ -103,7 +103,7 @@ def summary_lines(data: ReportData, path: Path) -> list[str]:
         "loss": _format_change(evaluation.base_loss, evaluation.adapter_loss, f" on held-out rows{live}"),
         "perplexity": _format_change(evaluation.base_perplexity, evaluation.adapter_perplexity),
         "time": format_duration(data.busy_seconds) if data.busy_seconds is not None else "",
-        "GPU time": str(data.gpu) if data.gpu else "",
+        "GPU time" if data.gpu and data.gpu.nodes.gpus else "GPU steps": str(data.gpu or ""),
         "image": _image(data),
         "endpoint": data.value("rollout", "endpoint"),
         "benchmark": str(data.benchmark or ""),

@@ -84,7 +84,7 @@ def test_a_local_run_costs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     write_run(tmp_path)
     write_times(tmp_path)
     report(Settings(work=tmp_path, plan=PLAN, status="Succeeded"))
-    line = "GPU time    30.0 minutes without a GPU (training 50%, evaluating 30%, loading 20%), 0.00 USD"
+    line = "GPU steps   30.0 minutes without a GPU (training 50%, evaluating 30%, loading 20%)"
     assert line in capsys.readouterr().out.splitlines()
     assert json.loads((tmp_path / "report" / "report.json").read_text())["gpu"]["usd"] == 0
 

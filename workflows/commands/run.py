@@ -224,7 +224,10 @@ def print_result(outcome: Outcome, file: str) -> int:
     for label, path in (("image", work / "image"), ("report", work / "report" / "report.html")):
         if path.exists():
             print(f"{label + ':':11} {path}")
-    return result.print_verdict(run, {"fix": f"{outcome.fix or 'fix the cause'}; then: argotune run {file} --resume"})
+    again = f"argotune run {file} --resume"
+    return result.print_verdict(
+        run, {"fix": again if run.stopped else f"{outcome.fix or 'fix the cause'}; then: {again}"}
+    )
 
 
 def _samples(work: Path) -> list[Sample]:

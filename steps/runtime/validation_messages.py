@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,21 +32,48 @@ _REQUIREMENTS = {
     "json_invalid": "must be JSON",
 }
 """Requirements by pydantic's error type; other types keep pydantic's wording."""
+_BOUNDS = {
+    "greater_than": "write a number above {gt}",
+    "greater_than_equal": "write a number of at least {ge}",
+    "less_than": "write a number below {lt}",
+    "less_than_equal": "write a number of at most {le}",
+}
 
 
 def describe(error: Mapping[str, Any] | ErrorDetails) -> str:
     """Return the message of one entry of ``ValidationError.errors()``, without its location."""
+    if error["type"] in ("missing", "extra_forbidden", "value_error"):
+        return requirement(error)
+    message, value = requirement(error), _format_input(error)
+    return f"{message}, not {value}"
+
+
+def requirement(error: Mapping[str, Any] | ErrorDetails) -> str:
+    """Return what the value of one entry of ``ValidationError.errors()`` must be, without the value."""
     match error["type"]:
         case "missing":
             return "is required"
         case "extra_forbidden":
             return "unknown field"
         case "literal_error":
-            return f"must be {error['ctx']['expected']}, not {format_value(error['input'])}"
+            return f"must be {error['ctx']['expected']}"
         case "value_error":
             return str(error["ctx"]["error"])
-    message = _REQUIREMENTS.get(error["type"]) or _reword(error["msg"])
-    return f"{message}, not {_format_input(error)}"
+    return _REQUIREMENTS.get(error["type"]) or _reword(error["msg"])
+
+
+def fix(error: Mapping[str, Any] | ErrorDetails) -> str:
+    """Return what to write instead of the value of one entry of ``ValidationError.errors()``; empty if unknown."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _BOUNDS:
+        bounds = {name: int(value) if value == int(value) else value for name, value in context.items()}
+        return _BOUNDS[kind].format(**bounds)
+    if kind == "literal_error":
+        allowed = re.findall(r"'([^']*)'", context["expected"])
+        near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
+        return f"did you mean {near[0]}?" if near else f"write {' or '.join(allowed)}"
+    requirement = _REQUIREMENTS.get(kind, "")
+    return requirement.replace("must be", "write", 1) if requirement.startswith("must be") else ""
 
 
 def format_value(value: Any) -> str:
@@ -62,5 +91,4 @@ def _reword(message: str) -> str:
 def _format_input(error: Mapping[str, Any]) -> str:
     """Return the rejected value; a number that is out of bounds without quotes, also if it was a flag's text."""
     value = error["input"]
-    is_bound = error["type"].startswith(("greater_than", "less_than"))
-    return value if is_bound and isinstance(value, str) else format_value(value)
+    return value if error["type"] in _BOUNDS and isinstance(value, str) else format_value(value)

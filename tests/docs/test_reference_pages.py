@@ -43,7 +43,7 @@ def test_every_error_in_the_input_has_a_fix():
     assert {item.text for item in without} <= {
         "does not fit into an argument (at most N bytes)",
         "its runner has ended; resume it with argotune run FILE --resume",
-        *("is required", "unknown field", "must be EXPECTED, not INPUT", "MESSAGE, not ERROR"),
+        *("is required", "unknown field", "must be EXPECTED", "MESSAGE, not VALUE"),
     }
 
 

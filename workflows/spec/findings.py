@@ -132,7 +132,7 @@ def describe(error: ErrorDetails, kind: type[BaseModel] | None = None) -> tuple[
             return validation_messages.describe(error), "write each entry on a line that begins with a dash"
         case "dict_type" | "model_type":
             return validation_messages.describe(error), _help(parent, error["loc"], "write its fields below")
-    return validation_messages.describe(error), ""
+    return validation_messages.describe(error), validation_messages.fix(error)
 
 
 def _help(parent: type[BaseModel] | None, loc: tuple[str | int, ...], verb: str = "add") -> str:
@@ -142,7 +142,8 @@ def _help(parent: type[BaseModel] | None, loc: tuple[str | int, ...], verb: str 
     text = (field.description if field else "") or ""
     inner = _inner(field.annotation) if field else None
     text = text or (inner.__doc__ or "" if inner else "")
-    return f"{verb} {loc[-1]}: {' '.join(text.split())}" if text else f"{verb} {loc[-1]}"
+    text = " ".join(text.replace("``", "").split())
+    return f"{verb} {loc[-1]}: {text}" if text else f"{verb} {loc[-1]}"
 
 
 def _names(kind: type[BaseModel]) -> list[str]:

@@ -97,7 +97,8 @@ def _number(name: str, value: Any, place: str, findings: Findings) -> float | No
     try:
         return float(searches.parameters()[name].validate_python(value))
     except ValidationError as error:
-        findings.error(place, validation_messages.describe(error.errors()[0]))
+        details = error.errors()[0]
+        findings.error(place, validation_messages.describe(details), validation_messages.fix(details))
         return None
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from steps.runtime import validation_messages
 from steps.runtime.validation_messages import format_value
 from steps.tune import lora_init, unsupported_arguments
 from workflows.field_path import join
@@ -25,7 +24,6 @@ ROOT = "training_config"
 """Top-level key, and prefix of the field paths."""
 DEFAULTS = {"target_modules": "all-linear", "report_to": "none"}
 """Values that equal the default behavior."""
-_QUOTED = re.compile(r"'([^']*)'")
 _FIELDS = {
     "ModelConfig": "model",
     "QuantizationConfig": "quantization",
@@ -158,7 +156,7 @@ def _checked(rule: Any, value: Any, path: str, findings: Findings) -> tuple[bool
     try:
         value = _adapter(kind).validate_python(value)
     except ValidationError as error:
-        findings.error(path, f"{_reason(error)}, not {format_value(value)}", _fix(error, value))
+        findings.error(path, f"{_reason(error)}, not {format_value(value)}", _fix(error))
         return False, None
     if isinstance(rule, IgnoredWithWarning) and value != rule.harmless:
         findings.warn(path, rule.why)
@@ -172,17 +170,14 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _reason(error: ValidationError) -> str:
     """Return why a value has the wrong type, for each allowed type."""
-    reasons = dict.fromkeys(details["msg"].removeprefix("Value error, ") for details in error.errors())
-    return " or ".join(reason.replace("Input should", "must", 1) for reason in reasons)
+    return " or ".join(dict.fromkeys(validation_messages.requirement(details) for details in error.errors()))
 
 
-def _fix(error: ValidationError, value: Any) -> str:
-    """Return the nearest allowed value, or that the value is to be corrected."""
-    allowed = [
-        name for details in error.errors() for name in _QUOTED.findall(str(details.get("ctx", {}).get("expected")))
-    ]
-    near = difflib.get_close_matches(str(value), allowed, n=1)
-    return f"did you mean {near[0]}?" if near else "use one of these values" if allowed else "correct the value"
+def _fix(error: ValidationError) -> str:
+    """Return what to write, for each allowed type; a similar value alone."""
+    fixes = [fix for fix in dict.fromkeys(map(validation_messages.fix, error.errors())) if fix]
+    similar = [fix for fix in fixes if fix.startswith("did you mean")]
+    return similar[0] if similar else " or ".join([*fixes[:1], *(fix.removeprefix("write ") for fix in fixes[1:])])
 
 
 def _elsewhere(key: str, section: str) -> str:

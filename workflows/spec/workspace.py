@@ -75,6 +75,7 @@ class Resource(Fields):
     instance_type: str = ""
     """VM size; empty: existing nodes that match ``labelSelector``. v1alpha1 has a default."""
     label_selector: LabelSelector
+    """Labels of the nodes, as ``{matchLabels: {kubernetes.io/os: linux}}``."""
     preferred_nodes: list[str] = Field(default_factory=list)
     """Names of nodes to prefer (deprecated in v1beta1)."""
     partition: Partition | None = None

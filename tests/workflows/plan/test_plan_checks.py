@@ -26,7 +26,7 @@ REJECTED = {
         "packed rows have no padding",
     ),
     "unknown key": ('tuning.loraConfig={"rnk": 1}', "tuning.loraConfig.rnk", "unknown key"),
-    "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "boolean"),
+    "wrong type": ('tuning.trainingArguments={"bf16": 3}', "tuning.trainingArguments.bf16", "true or false"),
     "other setting": (
         'tuning.trainingArguments={"seed": 1}',
         "tuning.trainingArguments.seed",

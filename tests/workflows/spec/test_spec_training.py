@@ -165,7 +165,7 @@ BROKEN = {
     "section no map": ("training_config:\n  LoraConfig: 8\n", "training_config.LoraConfig", "must be a mapping"),
     "unknown key": (section("LoraConfig", "rank: 8"), "training_config.LoraConfig.rank", "unknown key"),
     "other section's key": (section("LoraConfig", "learning_rate: 1"), "training_config.LoraConfig.learning_rate", ""),
-    "type": (section("LoraConfig", "r: eight"), "training_config.LoraConfig.r", "must be a valid integer"),
+    "type": (section("LoraConfig", "r: eight"), "training_config.LoraConfig.r", "must be an integer"),
     "bool": (section("LoraConfig", "r: true"), "training_config.LoraConfig.r", "must be a number"),
     "zero": (section("LoraConfig", "r: 0"), "training_config.LoraConfig.r", "greater than or equal to 1"),
     "nan": (

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +75,73 @@ def this_machine() -> str:
     """Return processor, cores, memory and GPU of this machine."""
     found = machine.read(ROOT)
     return f"{machine.processor()}, {found.cores} cores, {found.memory_gib:.0f} GiB, {machine.gpu_text(found.gpus)}"
+
+
+@functools.cache
+def demo_run() -> dict[str, Any]:
+    """Run the example once; return its status, as ``argotune status -o json`` prints it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run("examples/quickstart.py", "--runs-dir", folder)
+        status = ("-m", "workflows.cli", "status", "@latest", "--runs-dir", folder)
+        found: dict[str, Any] = json.loads(run(*status, "-o", "json"))
+        run("-m", "workflows.cli", "stop", "@latest", "--runs-dir", folder)
+    return found
+
+
+def measure_demo() -> str:
+    """Return the time of the example, and of its longest steps."""
+    status = demo_run()
+    steps = {step["name"]: elapsed(step) for step in status["steps"]}
+    named = {"tuning": "tune", "evaluation": "evaluate", "serving": "rollout"}
+    parts = ", ".join(f"{name} {steps[step]:.0f} s" for name, step in named.items())
+    return f"{duration(elapsed(status))} ({parts})"
+
+
+def measure_demo_new_clone() -> str:
+    """Return the time of ``make demo`` in a new clone, with the installation."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), folder], check=True)
+        started = time.monotonic()
+        subprocess.run(["make", "demo"], cwd=folder, check=True)
+        took = time.monotonic() - started
+        subprocess.run([".venv/bin/argotune", "stop"], cwd=folder, check=True)
+    return duration(took)
+
+
+def measure_demo_speed() -> str:
+    """Return the training speed of the example."""
+    return f"{float(demo_outputs('tune')['tokens_per_second']):.0f} tokens/s"
+
+
+def measure_demo_loss() -> str:
+    """Return the losses of base model and adapter on the held-out rows of the example."""
+    losses = demo_outputs("evaluate")
+    return f"{float(losses['base_loss']):.3f} and {float(losses['adapter_loss']):.3f}"
+
+
+def measure_demo_answers() -> str:
+    """Return how many of the server's answers equal those of the evaluation."""
+    return demo_outputs("rollout")["agreement"]
+
+
+def demo_outputs(step: str) -> dict[str, str]:
+    """Return the outputs of a step of the example."""
+    [found] = [each["outputs"] for each in demo_run()["steps"] if each["name"] == step]
+    return dict(found)
+
+
+def measure_killed_run() -> str:
+    """Return what the test of a killed run ensures, if it passes."""
+    run("-m", "pytest", "-q", "tests/test_killed_run.py")
+    return "identical adapter digest; loss curve within 1e-3"
+
+
+def measure_test() -> str:
+    """Return time and number of tests of ``make test``."""
+    print("$ make test", flush=True)
+    output = subprocess.run(["make", "test"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    passed, took = find(r"(\d+) passed.* in ([\d.]+)s", output)
+    return f"{float(took) / 60:.0f} min ({int(passed):,} tests)"
 
 
 def measure_data() -> str:
@@ -163,12 +233,19 @@ def measure_startup() -> str:
 
 
 MEASUREMENTS: dict[str, Callable[[], str]] = {
+    "demo": measure_demo,
+    "demo-new-clone": measure_demo_new_clone,
+    "demo-speed": measure_demo_speed,
+    "demo-loss": measure_demo_loss,
+    "demo-answers": measure_demo_answers,
     "validate": measure_validate,
     "compile": measure_compile,
     "startup": measure_startup,
     "registry": measure_registry,
     "rollout": measure_rollout,
     "tuning": measure_tuning,
+    "killed-run": measure_killed_run,
+    "test": measure_test,
     "kills": measure_kills,
     "memory": measure_memory,
     "data": measure_data,
@@ -182,6 +259,17 @@ def run(*command: str) -> str:
     output = subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     print(output, flush=True)
     return output
+
+
+def elapsed(entry: Mapping[str, Any]) -> float:
+    """Return the seconds of a run or step in a status."""
+    started, finished = (datetime.datetime.fromisoformat(entry[name]) for name in ("startedAt", "finishedAt"))
+    return (finished - started).total_seconds()
+
+
+def duration(total: float) -> str:
+    """Return minutes and seconds."""
+    return f"{total // 60:.0f} min {total % 60:.0f} s"
 
 
 def seconds(arguments: Sequence[str]) -> float:

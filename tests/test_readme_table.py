@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,23 @@ total                                7.20 s     7.00 s
 each, without start-up               6.10 ms    6.00 ms
 each, with start-up                  7.20 ms    7.00 ms
 """
+STATUS = json.dumps({
+    "startedAt": "2026-11-30T10:00:00+00:00", "finishedAt": "2026-11-30T10:02:23.4+00:00",
+    "steps": [
+        {"name": "tune", "startedAt": "2026-11-30T10:00:10+00:00", "finishedAt": "2026-11-30T10:01:29+00:00",
+         "outputs": {"tokens_per_second": "345.2"}},
+        {"name": "evaluate", "startedAt": "2026-11-30T10:01:29+00:00", "finishedAt": "2026-11-30T10:02:06+00:00",
+         "outputs": {"base_loss": "5.51149", "adapter_loss": "0.0138"}},
+        {"name": "rollout", "startedAt": "2026-11-30T10:02:00+00:00", "finishedAt": "2026-11-30T10:02:21+00:00",
+         "outputs": {"agreement": "3 of 3 answers as in the evaluation"}},
+    ],
+})  # fmt: skip
+DEMO = ["the output of the run", STATUS, "stopped"]
 OUTPUTS = {
+    "demo": (DEMO, "2 min 23 s (tuning 79 s, evaluation 37 s, serving 21 s)"),
+    "demo-speed": (DEMO, "345 tokens/s"),
+    "demo-loss": (DEMO, "5.511 and 0.014"),
+    "demo-answers": (DEMO, "3 of 3 answers as in the evaluation"),
     "large-data": ([DATA.format(342, 792, 1)], "342 s, 792 MB of memory"),
     "registry": (
         ["round  argotune    skopeo  ratio  memory  skopeo\n    1      1.01      0.86   1.17      32      26\n"
@@ -113,6 +130,7 @@ def test_result_is_read_from_the_output_of_the_script(name, monkeypatch):
     outputs, result = OUTPUTS[name]
     remaining = iter(outputs)
     monkeypatch.setattr(readme_table, "run", lambda *_: next(remaining))
+    readme_table.demo_run.cache_clear()
     assert readme_table.MEASUREMENTS[name]() == result
 
 

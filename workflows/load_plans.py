@@ -163,7 +163,8 @@ def with_location(manifest: Manifest, problems: Iterable[Problem]) -> list[Probl
 
 def _warnings(manifest: Manifest, plan: Plan, local: bool) -> Iterator[Problem]:
     yield from checks.warnings(plan)
-    yield from nodes.warnings(plan)
+    if not local:
+        yield from nodes.warnings(plan)
     yield from budget.warnings(plan, local=local)
     if plan.budget_hours and plan.tuning and plan.model.preset and not local:
         yield from estimate.budget_warnings(plan, estimate.estimate(plan))

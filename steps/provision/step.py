@@ -82,7 +82,7 @@ def _device(local: machine.Machine) -> tuple[str, str]:
             "cpu",
             f"the CPU: the installed torch is built without CUDA and cannot use {local.gpus[0].name}",
         )
-    return "cpu", "the CPU in bfloat16, which suits small models and is slow for large ones"
+    return "cpu", "the CPU, which suits small models and is slow for large ones"
 
 
 def _sku(name: str) -> Sku | None:

@@ -139,10 +139,11 @@ def flags(settings: Options) -> dict[str, str]:
 
 
 def publish(result: Any) -> None:
-    """Print the result of a step and, if Argo reads output parameters, write one file per field."""
+    """Print the result of a step, without empty fields; if Argo reads output parameters, write one file per field."""
     values = as_text(result)
     for key, value in values.items():
-        print(f"{key}: {value}", flush=True)
+        if value:
+            print(f"{key}: {value}", flush=True)
     folder = os.environ.get("ARGOTUNE_OUTPUTS")
     if folder:
         for key, value in values.items():

@@ -64,7 +64,7 @@ def test_missing_gpus_are_reported(nvidia_smi: Path, tmp_path: Path, capsys: pyt
     output = capsys.readouterr().out
     assert result.device == "cpu"
     assert result.nodes == [socket.gethostname()]
-    assert "tuning runs on the CPU in bfloat16" in result.summary
+    assert "tuning runs on the CPU, which suits small models" in result.summary
     assert f"requested: 2 x {A100} (24 vCPUs, 1 x NVIDIA A100 80 GiB)" in output
     assert "missing: 2 machines requested; a local run uses 1" in output
     assert "missing: 1 x NVIDIA A100 80 GiB requested; available: no GPU" in output

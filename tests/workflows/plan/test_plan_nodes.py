@@ -161,6 +161,16 @@ def test_settings_without_local_effect_are_reported(compiled, capsys):
     assert "no effect" not in capsys.readouterr().err
 
 
+def test_a_local_run_has_no_warnings_about_nodes(tmp_path, capsys):
+    document = yaml.safe_load(GOOD)
+    document["pipeline"]["nodes"] = {"zones": ["1"]}
+    (tmp_path / "workspace.yaml").write_text(yaml.safe_dump(document))
+    for local, expected in ((False, True), (True, False)):
+        load_plans(str(tmp_path / "workspace.yaml"), local=local)
+        stderr = capsys.readouterr().err
+        assert [text in stderr for text in ("no effect", "pods stay pending")] == [expected, expected]
+
+
 PIPELINE = "pipeline:\n"
 FALLBACKS = "pipeline.nodes.fallbackInstanceTypes"
 

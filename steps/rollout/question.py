@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from steps.models.token_distributions import shortest
 from steps.rollout.answer_check import read_evaluation
 from steps.rollout.settings import GREETING, Settings
+from steps.serving.serving_client import RequestRejected
+
+
+def ask_models(
+    settings: Settings, models: Sequence[str], ask: Callable[[str, str], str]
+) -> tuple[str, dict[str, str]]:
+    """Return the question, and the answers by model.
+
+    A held-out question that the server rejects, because it is longer than the served context, is replaced by a greeting.
+
+    Args:
+        settings: Settings of the rollout.
+        models: Names of the models.
+        ask: Returns the answer of a model to a question.
+
+    Raises:
+        RequestRejected: The server rejects the question of the settings, or the greeting.
+        StepError, TimeLimit: As ``ask``.
+    """
+    question = choose_question(settings)
+    try:
+        return question, {model: ask(model, question) for model in models}
+    except RequestRejected as error:
+        if question in (settings.question, GREETING):
+            raise
+        print(f"the held-out question was rejected: {error.message}; asking {GREETING!r}", flush=True)
+    return GREETING, {model: ask(model, GREETING) for model in models}
 
 
 def choose_question(settings: Settings) -> str:

@@ -32,7 +32,7 @@ from steps.rollout import (
     service_workload,
 )
 from steps.rollout.pod_diagnosis import ImageVolumeFailed
-from steps.rollout.question import choose_question
+from steps.rollout.question import ask_models
 from steps.rollout.service_group import GroupKind
 from steps.rollout.service_manifests import AUTOSCALERS, ROUTES, SCALED_OBJECTS, SERVICE_PORT
 from steps.rollout.service_pod import VOLUMES, build_pod, user_port
@@ -75,8 +75,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
     progress.report(1, 3, f"{target.deployment} serves revision {served.revision}")
     try:
         address = _address(target, settings, served)
-        question = choose_question(settings)
-        answers = _ask(target, settings, served, address, question)
+        question, answers = _ask(target, settings, served, address)
         agreement = _compare(target, settings, address)
         kind = _answering_server(target, settings, address, answers)
     except BaseException:
@@ -98,7 +97,7 @@ def rollout(settings: Settings, sleep: Callable[[float], None] = time.sleep) -> 
         base_answer=texts[-1],
         server=kind,
         agreement=agreement,
-        question=question if answers else "",
+        question=question,
     )
 
 
@@ -246,20 +245,24 @@ def _address(target: Rollout, settings: Settings, served: Release) -> str:
     return service_update.pod_address(ready[0], user_port(settings.template) if settings.template else 5000)
 
 
-def _ask(target: Rollout, settings: Settings, served: Release, address: str, question: str) -> dict[str, str]:
-    """Return the answers of all models to the question."""
+def _ask(target: Rollout, settings: Settings, served: Release, address: str) -> tuple[str, dict[str, str]]:
+    """Return the question and the answers of all models; nothing if a custom pod lists no models."""
     models = served.models
     if settings.template:
         try:
             models = serving_client.list_models(address, sleep=target.sleep)
         except StepError:
             print("the custom pod is ready but lists no models; skipping the question", flush=True)
-            return {}
+            return "", {}
+    question, answers = ask_models(
+        settings,
+        models,
+        lambda model, text: serving_client.complete(
+            address, model, text, MAX_TOKENS, target.remaining_seconds, target.sleep
+        ),
+    )
     progress.report(2, 3, f"question: {question}")
-    return {
-        model: serving_client.complete(address, model, question, MAX_TOKENS, target.remaining_seconds, target.sleep)
-        for model in models
-    }
+    return question, answers
 
 
 def _compare(target: Rollout, settings: Settings, address: str) -> str:

@@ -22,7 +22,7 @@ from steps.models import adapter_compat
 from steps.models.adapter import adapter_digest
 from steps.models.adapter_compat import ServedAdapter
 from steps.rollout import adapter_sources, answer_check, probability_check, server_access
-from steps.rollout.question import choose_question
+from steps.rollout.question import ask_models
 from steps.rollout.settings import MAX_TOKENS, Result, Settings
 from steps.runtime import files, progress
 from steps.runtime.errors import BadInput
@@ -72,13 +72,15 @@ def rollout(settings: Settings) -> Result:
     progress.report(0, 3, f"server: {service.choice.reason}")
     running = _serve(settings, service, end)
     progress.report(1, 3, f"serving {', '.join(running.models)} at {running.endpoint}")
-    question = choose_question(settings)
     num_top = probability_check.num_top(settings.server_arguments)
     try:
-        answers = {
-            model: serving_client.complete(running.endpoint, model, question, MAX_TOKENS, _remaining_seconds(end))
-            for model in running.models
-        }
+        question, answers = ask_models(
+            settings,
+            running.models,
+            lambda model, text: serving_client.complete(
+                running.endpoint, model, text, MAX_TOKENS, _remaining_seconds(end)
+            ),
+        )
         agreement = answer_check.compare(
             settings,
             lambda model, messages, tokens: serving_client.chat(

@@ -5,7 +5,7 @@ Pure functions over task names and phases, by the rules of Argo's ``workflow/con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar
@@ -15,6 +15,13 @@ from workflows.argo.phase import Phase
 
 ItemPhases = Mapping[str, Sequence[Phase]]
 """Phases of the items of each task that fans out."""
+Accepts = Callable[[str, Phase], bool]
+"""True if a task accepts its own failure, or the one it inherits (``continueOn``)."""
+
+
+def never(_task: str, _phase: Phase) -> bool:
+    """Accept no failure."""
+    return False
 
 
 class GraphTask(Protocol):
@@ -90,13 +97,18 @@ class Graph(Generic[T]):
             depends, lambda name, result: _has_result(result, phases[name], items.get(name, ()))
         )
 
-    def assess(self, phases: Mapping[str, Phase], *, fail_fast: bool = True) -> Phase:
-        """Return the phase of the DAG when its tasks have ended: that of the first (fail fast) or last failed leaf.
+    def assess(self, phases: Mapping[str, Phase], accepts: Accepts = never, *, fail_fast: bool = True) -> Phase:
+        """Return the phase of the DAG when its tasks have ended: that of the first (fail fast) or last failed leaf."""
+        failures = list(self.failures(phases, accepts).values())
+        return (failures[0] if fail_fast else failures[-1]) if failures else Phase.SUCCEEDED
+
+    def failures(self, phases: Mapping[str, Phase], accepts: Accepts = never) -> dict[str, Phase]:
+        """Return the phases of the leaves that have failed, without those that accept it.
 
         A leaf that did not run inherits from its dependencies, a failure before a success.
         """
-        failures = [phase for leaf in self.leaves if (phase := self.branch(leaf, phases)).is_failure]
-        return (failures[0] if fail_fast else failures[-1]) if failures else Phase.SUCCEEDED
+        found = {leaf: self.branch(leaf, phases) for leaf in self.leaves}
+        return {leaf: phase for leaf, phase in found.items() if phase.is_failure and not accepts(leaf, phase)}
 
     def branch(self, task: str, phases: Mapping[str, Phase]) -> Phase:
         """Return the phase of a task that ran, or the phase that a task inherits."""
@@ -106,9 +118,9 @@ class Graph(Generic[T]):
         inherited = [self.branch(parent, phases) for parent in self.parents[task]]
         return next((phase for phase in inherited if phase.is_failure), Phase.SUCCEEDED)
 
-    def root_failure(self, phases: Mapping[str, Phase]) -> str:
+    def root_failure(self, phases: Mapping[str, Phase], accepts: Accepts = never) -> str:
         """Return the failed task that caused the failure of the DAG; empty when there is none."""
-        queue = [leaf for leaf in self.leaves if self.branch(leaf, phases).is_failure]
+        queue = list(self.failures(phases, accepts))
         while queue:
             task = queue.pop(0)
             if phases.get(task, Phase.PENDING).is_completed:

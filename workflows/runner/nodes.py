@@ -55,12 +55,22 @@ class _Dag:
 
     @property
     def phases(self) -> dict[str, Phase]:
-        """Phases of the tasks that have ended; a failure that ``continueOn`` accepts counts as a success."""
-        accepted = {(task.name, phase) for task in self.template.tasks for phase, on in task.continue_on.items() if on}
-        return {
-            name: Phase.SUCCEEDED if (name, node.phase.lower()) in accepted else node.phase
-            for name, node in self.nodes.items()
-        }
+        """Phases of the tasks that have ended.
+
+        In a Steps template, a failure that ``continueOn`` accepts is a success; in a DAG, tasks inherit it.
+        """
+        return {name: node.phase for name, node in self.nodes.items()} if self.template.dag else self.dependencies
+
+    @property
+    def dependencies(self) -> dict[str, Phase]:
+        """The same as tasks that depend on them see them: an accepted failure is a success."""
+        ended = ((name, node.phase) for name, node in self.nodes.items())
+        return {name: Phase.SUCCEEDED if self.accepts(name, phase) else phase for name, phase in ended}
+
+    def accepts(self, name: str, phase: Phase) -> bool:
+        """Return True if ``continueOn`` of a task accepts a failure."""
+        [accepted] = [task.continue_on for task in self.template.tasks if task.name == name]
+        return any(on and phase.lower() == kind for kind, on in accepted.items())
 
     @property
     def closed(self) -> bool:
@@ -69,13 +79,18 @@ class _Dag:
         ``dag.failFast`` (default true) applies when a leaf failed or inherited a failure, so that a task that handles
         the failure of another still runs; ``failFast`` of the template applies when any task failed.
         """
-        phases = self.phases
-        if self.stop.requested or (self.template.fail_fast and any(phase.is_failure for phase in phases.values())):
+        if self.stop.requested or (self.template.fail_fast and self.any_failure):
             return True
         if self.template.dag and not self.template.dag.fail_fast:
             return False
-        ended = [leaf for leaf in self.graph.leaves if phases.get(leaf, Phase.PENDING).is_fulfilled]
-        return any(self.graph.branch(leaf, phases).is_failure for leaf in ended)
+        phases = self.phases
+        failures = self.graph.failures(phases, self.accepts)
+        return any(phases.get(leaf, Phase.PENDING).is_fulfilled for leaf in failures)
+
+    @property
+    def any_failure(self) -> bool:
+        """True if a task failed that does not accept it."""
+        return any(phase.is_failure for phase in self.dependencies.values())
 
     def key_of(self, task: Task) -> str:
         return f"{self.key}.{task.name}" if self.key else task.name
@@ -149,8 +164,8 @@ class Nodes:
         graph, running = dag.graph, dict[asyncio.Task[Node], str]()
         while True:
             waiting = [t for t in graph.tasks if t.name not in dag.nodes and t.name not in running.values()]
-            ready = [task for task in waiting if graph.dependencies_done(task.name, dag.phases)]
-            satisfied = [task for task in ready if graph.depends_satisfied(task.name, dag.phases, dag.items)]
+            ready = [task for task in waiting if graph.dependencies_done(task.name, dag.dependencies)]
+            satisfied = [task for task in ready if graph.depends_satisfied(task.name, dag.dependencies, dag.items)]
             # Start tasks before omitting others: a task can handle the failure that omits the others.
             if satisfied and not dag.closed:
                 running[asyncio.ensure_future(self._run_task(dag, satisfied[0]))] = satisfied[0].name
@@ -169,14 +184,15 @@ class Nodes:
 
     def _end_dag(self, dag: _Dag, node: Node) -> None:
         phases = dag.phases
-        node.phase = dag.graph.assess(phases, fail_fast=dag.template.dag is None or dag.template.dag.fail_fast)
+        fail_fast = dag.template.dag is None or dag.template.dag.fail_fast
+        node.phase = dag.graph.assess(phases, dag.accepts, fail_fast=fail_fast)
         stopped = any(not phases.get(task.name, Phase.PENDING).is_fulfilled for task in dag.graph.tasks)
-        failed_fast = dag.template.fail_fast and any(phase.is_failure for phase in phases.values())
+        failed_fast = dag.template.fail_fast and dag.any_failure
         if node.phase is Phase.SUCCEEDED and (stopped or failed_fast):
             node.phase = Phase.FAILED
         if node.phase.is_failure:
             failed = [name for name, phase in phases.items() if phase.is_failure]
-            cause = dag.nodes.get(dag.graph.root_failure(phases) or next(iter(failed), ""))
+            cause = dag.nodes.get(dag.graph.root_failure(phases, dag.accepts) or next(iter(failed), ""))
             node.cause = cause.cause if cause else ""
             node.message = f"{cause.task}: {cause.message}" if cause else dag.stop.reason
         else:

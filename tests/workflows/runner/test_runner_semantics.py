@@ -269,6 +269,28 @@ def test_a_failure_that_continue_on_accepts_is_no_failure(
     assert phases(outcome).get("next") == ("Succeeded" if phase == "Succeeded" else "Omitted")
 
 
+ACCEPTING = {"continueOn": {"failed": True}}
+
+
+@pytest.mark.parametrize(
+    ("bad", "after", "phase", "after_phase"),
+    [
+        (ACCEPTING, {}, "Succeeded", "Succeeded"),
+        (ACCEPTING, {"when": "1 == 2"}, "Failed", "Skipped"),
+        ({}, ACCEPTING, "Succeeded", "Omitted"),
+        ({}, {}, "Failed", "Omitted"),
+    ],
+    ids=["accepted, then run", "accepted, and inherited by a skipped leaf", "inherited and accepted", "not accepted"],
+)
+def test_tasks_of_a_dag_inherit_the_failure_that_another_accepts(
+    tmp_path: Path, bad: dict[str, Any], after: dict[str, Any], phase: str, after_phase: str
+) -> None:
+    # As assessDAGPhase in Argo's dag.go: continueOn is for dependent tasks, and for the phase of a leaf.
+    first = task("bad", "exits", arguments={"code": "3"}, **bad)
+    outcome = run(tmp_path, workflow(dag(first, task("after", "exits", dependencies=["bad"], **after)), exits()))
+    assert (outcome.phase, phases(outcome)["after"]) == (phase, after_phase)
+
+
 def test_container_as_entrypoint(tmp_path: Path) -> None:
     document = workflow(leaf("main", PRINT, "{{inputs.parameters.p}}", inputs=inputs("p")), parameters={"p": "given"})
     assert run(tmp_path, document).phase == "Succeeded"

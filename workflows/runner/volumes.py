@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import posixpath
@@ -96,7 +97,8 @@ def check_volumes(workflow: Workflow, directories: Mapping[str, Path]) -> list[P
             fix = use_one_of(sorted(filter(None, names)), f"remove --volume {name}")
             problems.append(Problem(f"unknown volume `{name}`", path="volumes", fix=fix))
         elif not folder.is_dir():
-            problems.append(_no_directory(name, folder))
+            is_data = any(name in _names(volume) and volume.name in _data_volumes(workflow) for volume in volumes)
+            problems.append(_no_directory(name, folder, is_data=is_data))
     mounts = [mount for t in workflow.spec.templates if t.container for mount in t.container.volume_mounts]
     mounted = {mount.name for mount in mounts}
     filled_by_steps = {mount.name for mount in mounts if not mount.read_only}
@@ -159,10 +161,17 @@ def _missing(volume: Volume, kind: str, name: str) -> Problem:
     )
 
 
-def _no_directory(name: str, folder: Path) -> Problem:
+def _data_volumes(workflow: Workflow) -> set[str]:
+    """Return the names of the volumes with training rows: the step download reads them."""
+    readers = [template.container for template in workflow.spec.templates if template.name == "download"]
+    return {mount.name for reader in readers if reader for mount in reader.volume_mounts if mount.read_only}
+
+
+def _no_directory(name: str, folder: Path, *, is_data: bool) -> Problem:
     if folder.exists():
-        pattern = f"pipeline.data.pattern: {folder.name}"
-        fix = f"pass its directory, --volume {name}={folder.parent}, and select the file with {pattern}"
+        fix = f"pass its directory: --volume {name}={folder.parent}"
+        if is_data:
+            fix += f", and select the file with pipeline.data.pattern: {glob.escape(folder.name)}"
         return Problem(f"volume `{name}` needs a directory, and {folder} is a file", path="volumes", fix=fix)
     message = f"the directory for volume `{name}` does not exist: {folder}"
     return Problem(message, path="volumes", fix=f"create it, or correct the path: --volume {name}=DIRECTORY")

@@ -332,15 +332,17 @@ def test_unknown_volume_is_rejected(tmp_path: Path) -> None:
     assert "unknown volume `cache`" in message
 
 
-def test_a_file_or_no_directory_for_a_volume_is_rejected(tmp_path: Path) -> None:
-    mounts = [{"name": "cache", "mountPath": "/mnt/cache"}]
+@pytest.mark.parametrize("step", ["download", "rollout"])
+def test_a_file_or_no_directory_for_a_volume_is_rejected(tmp_path: Path, step: str) -> None:
+    mounts = [{"name": "cache", "mountPath": "/mnt/cache", "readOnly": True}]
     volumes = [{"name": "cache", "persistentVolumeClaim": {"claimName": "my-cache"}}]
-    document = workflow(dag(task("a")), leaf("a", EXIT, "0", container={"volumeMounts": mounts}), volumes=volumes)
-    file = tmp_path / "rows.jsonl"
+    document = workflow(dag(task(step)), leaf(step, EXIT, "0", container={"volumeMounts": mounts}), volumes=volumes)
+    file = tmp_path / "rows[1].jsonl"
     file.touch()
     message = start_refused(tmp_path / "run", document, volumes={"my-cache": file})
     assert f"needs a directory, and {file} is a file" in message
-    assert f"--volume my-cache={tmp_path}, and select the file with pipeline.data.pattern: rows.jsonl" in message
+    assert f"pass its directory: --volume my-cache={tmp_path}" in message
+    assert ("pipeline.data.pattern: rows[[]1].jsonl" in message) == (step == "download")
     message = start_refused(tmp_path / "run", document, volumes={"my-cache": tmp_path / "none"})
     assert f"does not exist: {tmp_path / 'none'}" in message and "--volume my-cache=DIRECTORY" in message
 

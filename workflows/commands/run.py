@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from workflows.runner.outcome import Outcome
     from workflows.runs.answers import Sample
 
-MAX_SAMPLES = 2
-"""Held-out questions whose answers are shown at the end, besides the question of the rollout."""
 EXAMPLES = """Examples:
   # Run a Workspace; its files are in runs/NAME
   argotune run workspace.yaml
@@ -231,11 +229,11 @@ def print_result(outcome: Outcome, file: str) -> int:
 
 
 def _samples(work: Path) -> list[Sample]:
-    """Return the first held-out questions and answers of the evaluation; none if it is missing or has none."""
+    """Return the held-out questions and answers of the evaluation; none if it is missing or has none."""
     from workflows.runs.answers import Sample
 
     with suppress(OSError, ValueError, KeyError, TypeError):
-        samples = json.loads((work / "report" / "evaluation.json").read_text())["samples"][:MAX_SAMPLES]
+        samples = json.loads((work / "report" / "evaluation.json").read_text())["samples"]
         texts = [[str(sample[key]) for key in ("question", "base_answer", "adapter_answer")] for sample in samples]
         return [Sample(*each) for each in texts]
     return []

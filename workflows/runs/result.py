@@ -9,6 +9,9 @@ from steps.runtime import terminal
 from workflows.runs import answers
 from workflows.runs.status import RunStatus
 
+MAX_SAMPLES = 2
+"""Held-out questions whose answers are shown at the end, besides the question of the rollout."""
+
 
 def print_answers(run: RunStatus, hint: str = "", samples: Sequence[answers.Sample] = ()) -> None:
     """Print what base model and adapter answered, and the endpoint; nothing if the run serves nothing.
@@ -22,7 +25,8 @@ def print_answers(run: RunStatus, hint: str = "", samples: Sequence[answers.Samp
     if not rollout.get("endpoint"):
         return
     question = rollout.get("question", "")
-    others = [sample for sample in samples if sample.question != question]
+    # The evaluation records the beginning of a long question.
+    others = [sample for sample in samples if not question.startswith(sample.question)][:MAX_SAMPLES]
     answers.print_answers(question, rollout.get("base-answer", ""), rollout.get("answer", ""), samples=others)
     print(terminal.escape(f"\n{'endpoint:':11} {rollout['endpoint']}{hint}"))
 

@@ -70,7 +70,8 @@ def model_environment(plan: Plan | None) -> dict[str, str]:
     """Return the environment of a step that needs the base model: its cache is that of runs, unless HF_HOME is set."""
     if "HF_HOME" in os.environ:
         return dict(os.environ)
-    login = Path.home() / ".cache" / "huggingface" / "token"  # huggingface_hub would search it below HF_HOME
+    # huggingface_hub would search the login below HF_HOME.
+    login = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "token"
     return {"HF_TOKEN_PATH": str(login), **os.environ, "HF_HOME": str(_models_folder(plan) / "huggingface")}
 
 

@@ -110,13 +110,13 @@ def measure_demo_new_clone() -> str:
 
 def measure_demo_speed() -> str:
     """Return the training speed of the example."""
-    return f"{float(demo_outputs('tune')['tokens_per_second']):.0f} tokens/s"
+    return f"{float(demo_outputs('tune')['tokens-per-second']):.0f} tokens/s"
 
 
 def measure_demo_loss() -> str:
     """Return the losses of base model and adapter on the held-out rows of the example."""
     losses = demo_outputs("evaluate")
-    return f"{float(losses['base_loss']):.3f} and {float(losses['adapter_loss']):.3f}"
+    return f"{float(losses['base-loss']):.3f} and {float(losses['adapter-loss']):.3f}"
 
 
 def measure_demo_answers() -> str:
@@ -186,7 +186,9 @@ def measure_rollout() -> str:
 
 def measure_tuning() -> str:
     """Return the speed of the tune step, relative to that of each other tool."""
-    output = run("benchmarks/tuning/compare.py", "--sets", "conversations")
+    with tempfile.TemporaryDirectory() as folder:  # earlier results would be taken instead
+        results = f"{folder}/tuning.jsonl"
+        output = run("benchmarks/tuning/compare.py", "--sets", "conversations", "--output", results)
     found = re.findall(r"^\| (.+) \| \d+ \| (.+) \| (.+) \| [\d.]+ \|$", output, re.M)
     speeds = {name: speed for name, speed, _ in found}
     others = [f"{ratio} {name}" for name, _, ratio in found if not name.startswith("argotune") and "same" not in name]
@@ -269,7 +271,8 @@ def elapsed(entry: Mapping[str, Any]) -> float:
 
 def duration(total: float) -> str:
     """Return minutes and seconds."""
-    return f"{total // 60:.0f} min {total % 60:.0f} s"
+    minutes, rest = divmod(round(total), 60)
+    return f"{minutes} min {rest} s"
 
 
 def seconds(arguments: Sequence[str]) -> float:

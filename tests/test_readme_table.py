@@ -68,9 +68,9 @@ STATUS = json.dumps({
     "startedAt": "2026-11-30T10:00:00+00:00", "finishedAt": "2026-11-30T10:02:23.4+00:00",
     "steps": [
         {"name": "tune", "startedAt": "2026-11-30T10:00:10+00:00", "finishedAt": "2026-11-30T10:01:29+00:00",
-         "outputs": {"tokens_per_second": "345.2"}},
+         "outputs": {"tokens-per-second": "345.2"}},
         {"name": "evaluate", "startedAt": "2026-11-30T10:01:29+00:00", "finishedAt": "2026-11-30T10:02:06+00:00",
-         "outputs": {"base_loss": "5.51149", "adapter_loss": "0.0138"}},
+         "outputs": {"base-loss": "5.51149", "adapter-loss": "0.0138"}},
         {"name": "rollout", "startedAt": "2026-11-30T10:02:00+00:00", "finishedAt": "2026-11-30T10:02:21+00:00",
          "outputs": {"agreement": "3 of 3 answers as in the evaluation"}},
     ],
@@ -138,3 +138,8 @@ def test_an_output_without_the_result_ends_with_what_is_missing(monkeypatch):
     monkeypatch.setattr(readme_table, "run", lambda *_: "NOT WITHIN")
     with pytest.raises(SystemExit, match="the output has no"):
         readme_table.measure_registry()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(143.4, "2 min 23 s"), (119.7, "2 min 0 s"), (59.2, "0 min 59 s")])
+def test_durations_have_whole_minutes(seconds, text):
+    assert readme_table.duration(seconds) == text

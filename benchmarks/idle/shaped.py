@@ -81,7 +81,10 @@ def file_server(folder: Path, port: int, bytes_per_second: int) -> ThreadingHTTP
             self._answer(None)
 
         def _answer(self, body: bytes | None) -> None:
-            file = folder / self.path.partition("?")[0].strip("/")
+            file = (folder / self.path.partition("?")[0].strip("/")).resolve()
+            if not file.is_relative_to(folder.resolve()):
+                self.send_error(404)
+                return
             content = file.read_bytes() if file.is_file() else b"{}"
             start, end = 0, len(content)
             if match := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from steps.runtime.redaction import redact
 
 MAX_LENGTH = 80
-_REQUIREMENTS = {
+REQUIREMENTS = {
     "string_type": "must be a string",
     "path_type": "must be a path",
     "int_type": "must be an integer",
@@ -32,12 +32,13 @@ _REQUIREMENTS = {
     "json_invalid": "must be JSON",
 }
 """Requirements by pydantic's error type; other types keep pydantic's wording."""
-_BOUNDS = {
+BOUNDS = {
     "greater_than": "write a number above {gt}",
     "greater_than_equal": "write a number of at least {ge}",
     "less_than": "write a number below {lt}",
     "less_than_equal": "write a number of at most {le}",
 }
+"""Fixes for numbers out of bounds, by pydantic's error type."""
 
 
 def describe(error: Mapping[str, Any] | ErrorDetails) -> str:
@@ -59,20 +60,20 @@ def requirement(error: Mapping[str, Any] | ErrorDetails) -> str:
             return f"must be {error['ctx']['expected']}"
         case "value_error":
             return str(error["ctx"]["error"])
-    return _REQUIREMENTS.get(error["type"]) or _reword(error["msg"])
+    return REQUIREMENTS.get(error["type"]) or _reword(error["msg"])
 
 
 def fix(error: Mapping[str, Any] | ErrorDetails) -> str:
     """Return what to write instead of the value of one entry of ``ValidationError.errors()``; empty if unknown."""
     kind, context = error["type"], error.get("ctx", {})
-    if kind in _BOUNDS:
+    if kind in BOUNDS:
         bounds = {name: int(value) if value == int(value) else value for name, value in context.items()}
-        return _BOUNDS[kind].format(**bounds)
+        return BOUNDS[kind].format(**bounds)
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
         near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
         return f"did you mean {near[0]}?" if near else f"write {' or '.join(allowed)}"
-    requirement = _REQUIREMENTS.get(kind, "")
+    requirement = REQUIREMENTS.get(kind, "")
     return requirement.replace("must be", "write", 1) if requirement.startswith("must be") else ""
 
 
@@ -91,4 +92,4 @@ def _reword(message: str) -> str:
 def _format_input(error: Mapping[str, Any]) -> str:
     """Return the rejected value; a number that is out of bounds without quotes, also if it was a flag's text."""
     value = error["input"]
-    return value if error["type"] in _BOUNDS and isinstance(value, str) else format_value(value)
+    return value if error["type"] in BOUNDS and isinstance(value, str) else format_value(value)

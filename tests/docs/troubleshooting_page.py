@@ -5,9 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from typing import Annotated
 
 from message_source import ROOT, Message, error_classes, messages
+from pydantic import Field, TypeAdapter, ValidationError
 from schema_text import one_line
+
+from steps.runtime import validation_messages
 
 DOCUMENT = ROOT / "docs" / "TROUBLESHOOTING.md"
 INTRODUCTION = """\
@@ -61,6 +65,8 @@ CAUSES = {
     "check": "check",
     "warning": "warning",
 }
+OF_VALUES = {"is required", "must be EXPECTED", "MESSAGE, not VALUE", "ERROR, not VALUE"}
+"""Messages for invalid values, which are listed with their fixes in a section of their own."""
 SECTIONS = {
     "Workspace": ("workflows/spec/",),
     "Plan, flags and site profile": ("workflows/plan/", "workflows/load_plans", "workflows/field_path"),
@@ -90,11 +96,30 @@ SECTIONS = {
 
 def document() -> str:
     """Return the text of the page."""
-    return "\n".join([INTRODUCTION, *_sections()])
+    return "\n".join([INTRODUCTION, *_value_section(), *_sections()])
+
+
+def _value_section() -> Iterator[str]:
+    """Yield messages and fixes for values of a wrong type, out of bounds, or not among those allowed."""
+    yield "## Values of all files and flags\n\n| message | cause | fix |\n|---|---|---|"
+    rows = {}
+    for kind, requirement in validation_messages.REQUIREMENTS.items():
+        rows[f"{requirement}, not VALUE"] = validation_messages.fix({"type": kind})
+    for bound, value in {"gt": 5, "ge": 4, "lt": 5, "le": 6}.items():
+        try:
+            TypeAdapter(Annotated[int, Field(**{bound: 5})]).validate_python(value)
+        except ValidationError as error:
+            [details] = error.errors()
+            text = re.sub(r"\d", "NUMBER", validation_messages.requirement(details))
+            rows[f"{text}, not VALUE"] = validation_messages.fix(details).replace("5", "NUMBER")
+    rows["must be EXPECTED, not VALUE"] = "did you mean NEAR? or write ALLOWED"
+    for text in sorted(rows):
+        yield f"| {code(text)} | input | {code(rows[text]) if rows[text] else ''} |"
+    yield ""
 
 
 def _sections() -> Iterator[str]:
-    remaining = messages()
+    remaining = [message for message in messages() if message.text not in OF_VALUES]
     for title, prefixes in SECTIONS.items():
         chosen = [message for message in remaining if message.file.startswith(prefixes)]
         remaining = [message for message in remaining if message not in chosen]

@@ -127,6 +127,11 @@ class Cluster:
         """Apply objects."""
         self.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(documents))
 
+    def create(self, document: dict[str, Any]) -> str:
+        """Create an object with a generated name; return the name."""
+        output = self.kubectl("create", "--filename", "-", "--output", "name", stdin=json.dumps(document))
+        return output.strip().rpartition("/")[2]
+
     @contextmanager
     def custom_resource(self, definition: dict[str, Any]) -> Iterator[bool]:
         """Add a CustomResourceDefinition while the context is open; yields False if the cluster has it already."""

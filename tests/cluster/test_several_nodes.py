@@ -53,19 +53,31 @@ def job_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def submitted(unlimited: Cluster, registry: str, workspace, job_kind: str):
-    """Return a function that submits a run, on two nodes by default."""
+    """Return a function that submits a run on two nodes."""
 
-    def submit(name: str, *flags: str, nodes: int = 2, max_steps: int = STEPS, **pipeline: Any) -> str:
+    def submit(name: str, *flags: str, max_steps: int = STEPS) -> str:
         name = f"{name}-{job_kind}"
-        resource = {"count": nodes, "labelSelector": {"matchLabels": {"kubernetes.io/os": "linux"}}}
-        output = {"image": f"{registry}/team/{name}:1"}
-        if nodes > 1:
-            pipeline |= {"tune": {"jobKind": job_kind}}
-        fields = {"resource": resource, "output": output, "pipeline": pipeline}
-        file = workspace(name, max_steps=max_steps, training=TRAINING, **fields)
-        return unlimited.submit(file, *EXACT, *flags)
+        fields = run_fields(registry, name, nodes=2, tune={"jobKind": job_kind})
+        return unlimited.submit(workspace(name, max_steps=max_steps, training=TRAINING, **fields), *EXACT, *flags)
 
     return submit
+
+
+@pytest.fixture(scope="module")
+def curve_of_one_node(unlimited: Cluster, registry: str, module_workspace) -> list[float]:
+    """The loss of each step of a run on one node."""
+    # It waits for approval, and so keeps its volume.
+    fields = run_fields(registry, "one-node", nodes=1, approval=True)
+    run = unlimited.submit(module_workspace("one-node", max_steps=STEPS, training=TRAINING, **fields), *EXACT)
+    curve = losses(unlimited, run)
+    unlimited.argo("terminate", run)
+    return curve
+
+
+def run_fields(registry: str, name: str, nodes: int, **pipeline: Any) -> dict[str, Any]:
+    """Return the fields of a Workspace that tunes on a number of nodes."""
+    resource = {"count": nodes, "labelSelector": {"matchLabels": {"kubernetes.io/os": "linux"}}}
+    return {"resource": resource, "output": {"image": f"{registry}/team/{name}:1"}, "pipeline": pipeline}
 
 
 def plural(job_kind: str) -> str:
@@ -123,10 +135,10 @@ def losses(cluster: Cluster, run: str) -> list[float]:
     return [json.loads(line)["loss"] for line in curve.splitlines()]
 
 
-def test_two_nodes_train_as_one_although_both_are_lost(unlimited: Cluster, submitted, tmp_path, job_kind: str):
+def test_two_nodes_train_as_one_although_both_are_lost(
+    unlimited: Cluster, curve_of_one_node: list[float], submitted, tmp_path: Path, job_kind: str
+):
     """First the pod of the other node, then that of tune."""
-    # It waits for approval, and so keeps its volume.
-    one = submitted("one-node", nodes=1, approval=True)
     with watch_jobs(unlimited, tmp_path, plural(job_kind)) as jobs:
         two = submitted("two-nodes")
         unlimited.wait_for_node(two, "tune", "Running")
@@ -145,10 +157,9 @@ def test_two_nodes_train_as_one_although_both_are_lost(unlimited: Cluster, submi
     assert phase == "Succeeded", unlimited.argotune("status", two)
     assert "resuming from step" in log
     assert len(curve) == STEPS
-    assert curve == pytest.approx(losses(unlimited, one), abs=1e-3)
+    assert curve == pytest.approx(curve_of_one_node, abs=1e-3)
     assert len(jobs.names) == 3 and jobs.most == 1, jobs.names
     assert not jobs.existing and not other_pods(unlimited)
-    unlimited.argo("terminate", one)
 
 
 def test_a_stop_deletes_the_job(unlimited: Cluster, submitted, job_kind: str):

@@ -48,7 +48,7 @@ def _pod(plan: Plan) -> Container:
         resources=Resources(cpu_request="10m", memory_request="32Mi"),
         node_selector=placement.selector(plan),
         affinity=_on_separate_nodes() if plan.resource.count > 1 else None,
-        tolerations=[m.Toleration.model_validate(taint) for taint in pod_policy.GPU_TOLERATIONS],
+        tolerations=placement.tolerations(),
         service_account_name=pod.account(plan, "tune"),
         security_context=m.SecurityContext.model_validate(pod_policy.CONTAINER_SECURITY_CONTEXT),
         timeout=TIMEOUT,

@@ -1,4 +1,4 @@
-"""Node selector and affinity of GPU pods.
+"""Node selector, tolerations and affinity of GPU pods.
 
 Nodes created for a run have its uid as a label, and its pods select them by that label only: a fallback instance type
 is as good as the requested one. Existing and autoscaled nodes are selected by instance type.
@@ -15,6 +15,9 @@ from workflows.compile.settings import UID, instance_types
 from workflows.plan.model import Plan
 from workflows.plan.nodes import provisions_nodes
 
+SEARCH_LABEL = "argotune.dev/search"
+"""Label of the GPU pods of a search; its value is the uid of the Workflow."""
+
 
 def selector(plan: Plan) -> dict[str, str]:
     """Return the node labels that must match."""
@@ -26,8 +29,9 @@ def selector(plan: Plan) -> dict[str, str]:
     return labels
 
 
-SEARCH_LABEL = "argotune.dev/search"
-"""Label of the GPU pods of a search; its value is the uid of the Workflow."""
+def tolerations() -> list[m.Toleration]:
+    """Return the tolerations of taints of GPU nodes: KAITO's, and Azure's of spot nodes."""
+    return [m.Toleration.model_validate(taint) for taint in pod_policy.GPU_TOLERATIONS]
 
 
 def on_one_node(affinity: m.Affinity | None) -> m.Affinity:

@@ -208,7 +208,7 @@ def _anywhere(requests: Requests) -> dict[str, Any]:
 
 
 def _on_gpu(plan: Plan, requests: Requests) -> dict[str, Any]:
-    """Return placement and resources of a GPU pod; KAITO's taint and Azure's spot taint are tolerated."""
+    """Return placement and resources of a GPU pod."""
     lock = plan.semaphore
     key = m.ConfigMapKeySelector(name=lock.config_map, key=lock.key)
     locks = m.Synchronization(semaphores=[m.SemaphoreRef(config_map_key_ref=key)])
@@ -222,7 +222,7 @@ def _on_gpu(plan: Plan, requests: Requests) -> dict[str, Any]:
         ),
         "node_selector": placement.selector(plan),
         "affinity": placement.affinity(plan),
-        "tolerations": [m.Toleration.model_validate(taint) for taint in pod_policy.GPU_TOLERATIONS],
+        "tolerations": placement.tolerations(),
         # The default of 64 MiB of shared memory is too little for several training processes.
         "volumes": [
             EmptyDirVolume(name="shm", medium="Memory", size_limit=m.Quantity(root="2Gi"), mount_path="/dev/shm")

@@ -35,7 +35,7 @@ def listed():
 
 while count:
     count -= 1
-    time.sleep(0.2 if count < 0 else 0)  # until it is deleted: leaves the processors to the servers
+    time.sleep(0.5 if count < 0 else 0)  # until it is deleted: leaves the processors to the servers
     try:
         print("answered", listed() if names else answer(), flush=True)
     except Exception as error:

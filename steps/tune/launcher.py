@@ -216,8 +216,9 @@ def _run_once(
     """Return the failure of an attempt, and True if this process was stopped by SIGTERM."""
     workers: list[_Worker] = []
     layout = layout.with_free_port() if layout.is_first else layout
-    try:
-        with _forward_sigterm(workers) as signals:
+    # A second SIGTERM while the other nodes are stopped must not end this process before.
+    with _forward_sigterm(workers) as signals:
+        try:
             for rank in layout.ranks:
                 workers.append(_Worker(module, folder, rank, layout, oom_retries))
             for number in signals:  # received before all workers were started
@@ -225,13 +226,13 @@ def _run_once(
             if other_nodes:
                 other_nodes.start(layout, oom_retries)
             return _wait(workers, signals, other_nodes), bool(signals)
-    finally:
-        for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.wait()
-        if other_nodes:
-            other_nodes.stop()
+        finally:
+            for worker in workers:
+                worker.process.kill()
+            for worker in workers:
+                worker.process.wait()
+            if other_nodes:
+                other_nodes.stop()
 
 
 def _wait(workers: Sequence[_Worker], signals: list[int], other_nodes: OtherNodes | None) -> Failure | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,20 @@ def test_a_lost_node_restarts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     result = run(tmp_path, monkeypatch, nodes, "return")
     assert nodes.attempts == [0, 0, 1] and nodes.stops == 3
     assert result.oom_retries == 1
+
+
+def test_a_second_sigterm_waits_until_the_other_nodes_are_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    nodes = Nodes(None)
+    monkeypatch.setattr(nodes, "stop", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    previous = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    try:
+        run(tmp_path, monkeypatch, nodes, "return")
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert not ended
 
 
 def test_restarts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

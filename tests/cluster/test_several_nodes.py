@@ -175,7 +175,8 @@ def test_a_stop_deletes_the_job(unlimited: Cluster, submitted, job_kind: str):
     unlimited.wait_for_line(tune, "step 1/")
     unlimited.argotune("stop", "--cluster", run)
     assert unlimited.finish(run)["status"]["phase"] == "Failed"
-    assert not unlimited.get(plural(job_kind), "", "--selector", OTHERS)["items"]
+    left = unlimited.get(plural(job_kind), "", "--selector", OTHERS)["items"]
+    assert not left, (unlimited.argotune("logs", run, "--step", "tune"), left)
     unlimited.kubectl("wait", "pods", "--selector", OTHERS, "--for=delete", "--timeout=60s")
     checkpoints = read_work(unlimited, run, "checkpoints/*/complete.json")
     assert checkpoints, "the last step is saved"

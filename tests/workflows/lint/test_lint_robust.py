@@ -139,6 +139,8 @@ def test_null_is_absent():
 def test_wrong_type_is_reported_without_its_consequences():
     assert rules(workflow({"name": "main", "dag": "none"})) == ["wrong-type"]
     assert rules(workflow("text")) == ["entrypoint", "wrong-type"]
+    inputs = {"parameters": [{"name": "x", "value": []}]}  # Go reads it as the text "[]"
+    assert rules(workflow({**LEAF, "name": "main", "inputs": inputs})) == ["wrong-type"]
 
 
 def test_items_that_are_no_list_are_an_error():

@@ -33,6 +33,8 @@ from steps.runtime import machine  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results.yaml"
 README = ROOT / "README.md"
 MARKS = ("<!-- measurements: written by benchmarks/readme_table.py -->\n", "<!-- end of measurements -->")
+INSTRUCTIONS = {"avx512f": "AVX-512", "avx512_bf16": "bfloat16", "amx_bf16": "AMX"}
+"""Instructions that explain differences between machines, by the flag of Linux."""
 Row = dict[str, Any]
 
 
@@ -72,9 +74,13 @@ def replace_table(text: str, new: str) -> str:
 
 
 def this_machine() -> str:
-    """Return processor, cores, memory and GPU of this machine."""
+    """Return cores, what they compute with (else the processor's name), memory and GPU of this machine."""
     found = machine.read(ROOT)
-    return f"{machine.processor()}, {found.cores} cores, {found.memory_gib:.0f} GiB, {machine.gpu_text(found.gpus)}"
+    file = Path("/proc/cpuinfo")
+    flags = set(file.read_text().split()) if file.exists() else set()
+    names = [name for flag, name in INSTRUCTIONS.items() if flag in flags]
+    kind = f"with {joined(names)}" if len(names) > 1 else f"of {machine.processor()}"
+    return f"{found.cores} CPU cores {kind}, {found.memory_gib:.0f} GiB, {machine.gpu_text(found.gpus)}"
 
 
 @functools.cache
@@ -84,7 +90,7 @@ def demo_run() -> dict[str, Any]:
         run("examples/quickstart.py", "--runs-dir", folder)
         status = ("-m", "workflows.cli", "status", "@latest", "--runs-dir", folder)
         found: dict[str, Any] = json.loads(run(*status, "-o", "json"))
-        run("-m", "workflows.cli", "stop", "@latest", "--runs-dir", folder)
+        run("-m", "workflows.cli", "stop", "--all", "--runs-dir", folder)
     return found
 
 
@@ -121,7 +127,7 @@ def measure_demo_loss() -> str:
 
 def measure_demo_answers() -> str:
     """Return how many of the server's answers equal those of the evaluation."""
-    return demo_outputs("rollout")["agreement"]
+    return demo_outputs("rollout")["agreement"].partition(";")[0]
 
 
 def demo_outputs(step: str) -> dict[str, str]:

@@ -72,7 +72,7 @@ STATUS = json.dumps({
         {"name": "evaluate", "startedAt": "2026-11-30T10:01:29+00:00", "finishedAt": "2026-11-30T10:02:06+00:00",
          "outputs": {"base-loss": "5.51149", "adapter-loss": "0.0138"}},
         {"name": "rollout", "startedAt": "2026-11-30T10:02:00+00:00", "finishedAt": "2026-11-30T10:02:21+00:00",
-         "outputs": {"agreement": "3 of 3 answers as in the evaluation"}},
+         "outputs": {"agreement": "3 of 3 answers as in the evaluation; probabilities: not compared"}},
     ],
 })  # fmt: skip
 DEMO = ["the output of the run", STATUS, "stopped"]

@@ -16,7 +16,7 @@ def ask_models(
 ) -> tuple[str, dict[str, str]]:
     """Return the question, and the answers by model.
 
-    A held-out question that the server rejects, because it is longer than the served context, is replaced by a greeting.
+    A held-out question that the server rejects, as one beyond the served context, is replaced by a greeting.
 
     Args:
         settings: Settings of the rollout.

@@ -340,9 +340,7 @@ def test_a_lost_node_restarts_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result.oom_retries == 1
 
 
-def test_a_second_sigterm_waits_until_the_other_nodes_are_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_sigterm_waits_for_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
     nodes = Nodes(None)
     monkeypatch.setattr(nodes, "stop", lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -167,7 +167,7 @@ def _clean(node: Node | None, value: Any, path: Path, key: Any, checked: Checked
         return _clean_list(node, value, path, checked)
     if types and not _has_type(value, types):
         checked.add("wrong-type", path, *messages.wrong_type(types, value))
-        if types == tuple(_ANY_STRING):
+        if types == _ANY_STRING:
             return json.dumps(value, default=str)  # as Go reads it, so that the parameter has a value
         checked.repaired.add(messages.path_text(path[:-1]))
         return None

@@ -69,8 +69,11 @@ class _Dag:
 
     def accepts(self, name: str, phase: Phase) -> bool:
         """Return True if ``continueOn`` of a task accepts a failure."""
-        [accepted] = [task.continue_on for task in self.template.tasks if task.name == name]
-        return any(on and phase.lower() == kind for kind, on in accepted.items())
+        return (name, phase.lower()) in self._accepted
+
+    @cached_property
+    def _accepted(self) -> set[tuple[str, str]]:
+        return {(task.name, phase) for task in self.template.tasks for phase, on in task.continue_on.items() if on}
 
     @property
     def closed(self) -> bool:
@@ -164,8 +167,9 @@ class Nodes:
         graph, running = dag.graph, dict[asyncio.Task[Node], str]()
         while True:
             waiting = [t for t in graph.tasks if t.name not in dag.nodes and t.name not in running.values()]
-            ready = [task for task in waiting if graph.dependencies_done(task.name, dag.dependencies)]
-            satisfied = [task for task in ready if graph.depends_satisfied(task.name, dag.dependencies, dag.items)]
+            ended_tasks = dag.dependencies
+            ready = [task for task in waiting if graph.dependencies_done(task.name, ended_tasks)]
+            satisfied = [task for task in ready if graph.depends_satisfied(task.name, ended_tasks, dag.items)]
             # Start tasks before omitting others: a task can handle the failure that omits the others.
             if satisfied and not dag.closed:
                 running[asyncio.ensure_future(self._run_task(dag, satisfied[0]))] = satisfied[0].name

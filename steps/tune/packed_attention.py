@@ -7,6 +7,7 @@ the rows only, and PyTorch's causal kernels.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Any
 
 NAME = "sdpa_by_rows"
 LAYERS = {"full_attention", "sliding_attention"}
+MAX_FLOAT32_TOKENS = 192
+"""Rows of up to this many tokens are attended in float32 on CPUs. The backward pass of PyTorch's bfloat16 kernel takes
+some milliseconds for the shortest row: with AMX, 9 heads and 100 tokens, forward and backward take 4.0 and 1.8 ms in
+bfloat16 and float32, with 200 tokens 5.2 and 4.5, with 300 tokens 8.4 and 9.3 (benchmarks/tuning/README.md)."""
 
 
 def register_if_supported(folder: Path) -> str:
@@ -84,7 +89,12 @@ def packed_attention(
         *(states.split(lengths, 2) for states in (query, key, value)), strict=True
     ):
         mask = _window(row_query.shape[2], sliding_window, query.device)
-        rows.append(sdpa_attention_forward(module, row_query, row_key, row_value, mask, **kwargs)[0])
+        states = (row_query, row_key, row_value)
+        in_float32 = query.device.type == "cpu" and row_query.shape[2] <= MAX_FLOAT32_TOKENS
+        if in_float32:
+            states = tuple(part.float() for part in states)
+        with torch.autocast(query.device.type, enabled=False) if in_float32 else nullcontext():
+            rows.append(sdpa_attention_forward(module, *states, mask, **kwargs)[0].to(query.dtype))
     return torch.cat(rows, dim=1), None
 
 

@@ -66,6 +66,25 @@ def test_packed_rows_have_the_outputs_and_gradients_of_separate_rows(
             assert torch.allclose(gradient[name], value.grad, rtol=1e-3, atol=1e-4), name
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("length", [2, packed_attention.MAX_FLOAT32_TOKENS, packed_attention.MAX_FLOAT32_TOKENS + 1])
+def test_short_rows_are_attended_in_float32(length: int, autocast: bool) -> None:
+    torch.manual_seed(0)
+    states = [torch.randn(1, 2, 3 + length, 8, dtype=torch.bfloat16) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        lengths = torch.tensor([0, 3, 3 + length])
+        output, _ = packed_attention.packed_attention(torch.nn.Module(), *states, None, cu_seq_lens_q=lengths)
+    row = [part[:, :, 3:] for part in states]
+    bfloat16, float32 = (
+        torch.nn.functional.scaled_dot_product_attention(*(part.to(dtype) for part in row), is_causal=True)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    expected = float32.bfloat16() if length <= packed_attention.MAX_FLOAT32_TOKENS else bfloat16
+    assert output.dtype is torch.bfloat16
+    assert torch.equal(output[:, 3:].transpose(1, 2), expected)
+    assert length == 2 or not torch.equal(float32.bfloat16(), bfloat16)
+
+
 def batching_collator() -> Any:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 

@@ -57,8 +57,9 @@ def test_the_shape_is_that_of_the_model(tmp_path: Path, config: object, shape: S
 def test_tokens_are_those_of_a_batch_up_to_a_limit() -> None:
     assert layer_probe.limit_tokens(Shape(64, 128, 4), 1428) == 1428
     assert layer_probe.limit_tokens(Shape(64, 128, 4), 100_000) == layer_probe.MAX_TOKENS
-    assert layer_probe.limit_tokens(Shape(576, 1536, 9), 849) == 125
-    assert layer_probe.limit_tokens(Shape(1024, 1536, 8), 849) == layer_probe.MIN_TOKENS
+    assert layer_probe.limit_tokens(Shape(576, 1536, 9), 849) == 502
+    assert layer_probe.limit_tokens(Shape(1024, 1536, 8), 849) == 224
+    assert layer_probe.limit_tokens(Shape(8192, 24576, 8), 849) == layer_probe.MIN_TOKENS
     assert layer_probe.limit_tokens(Shape(), 0) == 1
 
 

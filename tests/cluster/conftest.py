@@ -18,16 +18,20 @@ from real_cluster import Cluster
 from registry_fixture import serve_registry
 from workspaces import write_workspace
 
+HERE = Path(__file__).parent
 LONGEST = [
-    Path(__file__).with_name(f"test_{name}.py")
-    for name in ("cluster_page", "serving", "recovery", "several_nodes", "failures", "tuned_service")
+    HERE.parent / "lint_differential" / "test_lint_differential.py",  # needs no cluster: fills the waits of the others
+    *(
+        HERE / f"test_{name}.py"
+        for name in ("cluster_page", "serving", "recovery", "several_nodes", "failures", "tuned_service")
+    ),
 ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder, and start the longest files first."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if HERE in item.path.parents:
             item.add_marker("cluster")
     items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
 

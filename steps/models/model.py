@@ -12,6 +12,7 @@ from typing import Any
 import presets
 from steps.models import locations, model_hub, model_wheel, own_weights, sharding, weights_check
 from steps.models.compute_dtype import compute_dtype, use_physical_cores
+from steps.runtime import installed_packages
 from steps.runtime.errors import BadInput, StepError
 
 
@@ -193,7 +194,7 @@ def describe_device(device: str, processes: int = 1) -> str:
 
 
 def prepare_libraries() -> None:
-    """Hide progress bars and warnings of libraries, but not errors; call this before importing torch."""
+    """Hide progress bars and warnings of libraries, but not errors; call this before other imports of torch."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Busy waiting makes a shared machine several times slower, and an idle one no faster.
@@ -204,6 +205,7 @@ def prepare_libraries() -> None:
     import logging
     import warnings
 
+    installed_packages.use_quick_lookup()
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

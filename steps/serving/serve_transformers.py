@@ -21,6 +21,7 @@ from typing import Any
 
 from steps.models.compute_dtype import compute_dtype, use_physical_cores
 from steps.models.model import choose_device
+from steps.runtime import installed_packages
 from steps.serving.generation import InvalidRequest, generation_state
 from steps.serving.middleware import ServingMiddleware
 from steps.serving.request_limits import read_context
@@ -36,6 +37,7 @@ def main() -> None:
     import uvicorn
 
     args = _arguments()
+    installed_packages.use_quick_lookup()
     use_physical_cores()
     # Bind the port before loading the model: a port in use fails early, and no other process can take it.
     with socket.create_server((args.host, args.port)) as listening:

@@ -1,0 +1,59 @@
+"""The quick lookup of installed packages gives what importlib.metadata gives."""
+
+import subprocess
+import sys
+from importlib.metadata import packages_distributions as slow
+from pathlib import Path
+
+import pytest
+
+from steps.runtime import installed_packages
+
+
+@pytest.fixture(autouse=True)
+def uncached() -> None:
+    installed_packages.packages_distributions.cache_clear()
+
+
+def test_the_packages_of_this_environment_are_those_of_importlib() -> None:
+    found = installed_packages.packages_distributions()
+    assert {name: sorted(packages) for name, packages in found.items()} == {
+        name: sorted(packages) for name, packages in slow().items()
+    }
+    assert "PyYAML" in found["yaml"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"RECORD": "first.py,,\nsecond/__init__.py,sha256=x,1\nsecond/part.py,,\n../../bin/program,,\n"},
+        {"RECORD": '"with,comma/__init__.py",,\nthird/data.json,,\n'},
+        {"RECORD": "", "top_level.txt": "first\nsecond\n"},
+        {"RECORD": "first.py,,\n", "top_level.txt": "\n"},
+        {"RECORD": "first.pyc,,\nfirst.py.txt,,\n"},
+        {},
+    ],
+)
+def test_packages_without_and_with_declared_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
+) -> None:
+    folder = tmp_path / "thing-1.0.dist-info"
+    folder.mkdir()
+    metadata = "Metadata-Version: 2.1\nName: The.Thing\nVersion: 1.0\n\nName: not this one\n"
+    for name, text in (files | {"METADATA": metadata}).items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert installed_packages.packages_distributions() == slow()
+
+
+def test_transformers_asks_it() -> None:
+    """Another process: libraries ask when they are imported."""
+    program = """
+from steps.models.model import prepare_libraries
+from steps.runtime import installed_packages
+prepare_libraries()
+import trl
+print(installed_packages.packages_distributions.cache_info())
+"""
+    process = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "hits=1, misses=1" in process.stdout

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, output: bool = True, *, optio
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="Override a setting (list them with 'argotune plan')",
+        help="Override a setting (list them with 'argotune plan --all')",
     )
     add_site(parser)
     parser.add_argument("-n", "--namespace", help="Namespace of the run")

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     compiling.add_arguments(parser, output=False)
     parser.add_argument("--rows", type=count, metavar="COUNT", help="Training rows, to estimate hours and price")
+    parser.add_argument("--all", action="store_true", help="List built-in values that are empty, 0 or false too")
     parser.add_argument(
         "-o", "--output", choices=["table", "json"], default="table", help="Output format (default: table)"
     )
@@ -60,15 +61,27 @@ def run(args: argparse.Namespace) -> int:
             content |= {"local": show_local.as_dict(local)} if local else {}
             print(json.dumps(redact(content), indent=2, ensure_ascii=False))
         else:
-            rows = [(path, _short(redact(value)), origin) for path, value, origin in plan.values()]
-            _table(("VALUE OF", "IS", "FROM"), rows)
+            _print_values(plan, everything=args.all)
             if differences:
                 print(f"\nARGOTUNE'S DEFAULTS, AND {kaito_defaults.title(loaded.manifest)}")
                 _table(("FIELD", "ARGOTUNE", "KAITO"), [(row.field, row.argotune, row.kaito) for row in differences])
             print(f"\n{estimates.as_text(estimated)}" if estimated else "\nno estimate for a custom pod")
             if local:
                 print(f"\n{show_local.as_text(local.speed, local)}")
+            elif estimated and plan.tuning:
+                print(f"\nhours on this machine: not measured, argotune tune-bench {loaded.manifest.source.file} does")
     return 0
+
+
+def _print_values(plan: Plan, *, everything: bool) -> None:
+    """Print each value and its origin; built-in values that are empty, 0 or false only with ``everything``."""
+    from steps.runtime.redaction import redact
+
+    values = list(plan.values())
+    shown = [row for row in values if everything or row[1] or row[2] != "built-in"]
+    _table(("VALUE OF", "IS", "FROM"), [(path, _short(redact(value)), origin) for path, value, origin in shown])
+    if hidden := len(values) - len(shown):
+        print(f"{hidden} built-in values that are empty, 0 or false are not shown: --all")
 
 
 def _local_time(plan: Plan, rows: int | None) -> LocalTime | None:

@@ -70,11 +70,19 @@ def fix(error: Mapping[str, Any] | ErrorDetails) -> str:
         bounds = {name: int(value) if value == int(value) else value for name, value in context.items()}
         return BOUNDS[kind].format(**bounds)
     if kind == "literal_error":
-        allowed = re.findall(r"'([^']*)'", context["expected"])
-        near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
-        return f"did you mean {near[0]}?" if near else f"write {' or '.join(allowed)}"
+        near, allowed = near_choice(error), _choices(error)
+        return f"did you mean {near}?" if near else f"write {' or '.join(allowed)}"
     requirement = REQUIREMENTS.get(kind, "")
     return requirement.replace("must be", "write", 1) if requirement.startswith("must be") else ""
+
+
+def near_choice(error: Mapping[str, Any] | ErrorDetails) -> str:
+    """Return the allowed text that resembles the value of one entry of ``ValidationError.errors()``; empty if none."""
+    return next(iter(difflib.get_close_matches(str(error["input"]), _choices(error), n=1)), "")
+
+
+def _choices(error: Mapping[str, Any] | ErrorDetails) -> list[str]:
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"]) if error["type"] == "literal_error" else []
 
 
 def format_value(value: Any) -> str:

@@ -233,6 +233,11 @@ WRITE_AGAIN = "correct it, or write it again (az aks get-credentials --name CLUS
 class NoKubeconfig(InvalidInput):
     """No kubeconfig exists."""
 
+    @property
+    def file(self) -> str:
+        """The missing file."""
+        return str(self.problems[0].file)
+
 
 def connect(
     kubeconfig: str | None, context: str | None, namespace: str, sleep: Sleep = time.sleep

@@ -71,12 +71,13 @@ def _list_all(args: argparse.Namespace) -> int:
     local = [run.status for run in local_runs.list_runs(Path(args.runs_dir))]
     try:
         api = connect.connect(args)
-    except InvalidInput as error:
-        if not local and not isinstance(error, NoKubeconfig):
+    except NoKubeconfig as error:
+        _print_runs(args, local, f"{where.show(args.runs_dir)}; no cluster: {error.file} not found", mixed=True)
+        return 0
+    except InvalidInput:
+        if not local:
             raise
-        _print_runs(
-            args, local, f"{where.show(args.runs_dir)}; no cluster: {error.problems[0].file} not found", mixed=True
-        )
+        _print_runs(args, local, "", mixed=True)
         return 0
     try:
         runs = [*local, *_list(api, args)]

@@ -75,9 +75,7 @@ def connect_to_other(args: argparse.Namespace) -> Workflows:
     except NoKubeconfig as error:
         if is_cluster_only(args):
             raise
-        message = (
-            f'run "{args.name}" not found in {show(args.runs_dir)}; no cluster: {error.problems[0].file} not found'
-        )
+        message = f'run "{args.name}" not found in {show(args.runs_dir)}; no cluster: {error.file} not found'
         raise InvalidInput(Problem(message, fix=f"{OTHER_FOLDER}, or set KUBECONFIG for a run on a cluster")) from None
 
 

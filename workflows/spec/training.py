@@ -175,9 +175,11 @@ def _reason(error: ValidationError) -> str:
 
 def _fix(error: ValidationError) -> str:
     """Return what to write, for each allowed type; a similar value alone."""
-    fixes = [fix for fix in dict.fromkeys(map(validation_messages.fix, error.errors())) if fix]
-    similar = [fix for fix in fixes if fix.startswith("did you mean")]
-    return similar[0] if similar else " or ".join([*fixes[:1], *(fix.removeprefix("write ") for fix in fixes[1:])])
+    errors = error.errors()
+    if near := next(filter(None, map(validation_messages.near_choice, errors)), ""):
+        return f"did you mean {near}?"
+    fixes = [fix for fix in dict.fromkeys(map(validation_messages.fix, errors)) if fix]
+    return " or ".join([*fixes[:1], *(fix.removeprefix("write ") for fix in fixes[1:])])
 
 
 def _elsewhere(key: str, section: str) -> str:

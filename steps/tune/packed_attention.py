@@ -16,9 +16,8 @@ from typing import Any
 NAME = "sdpa_by_rows"
 LAYERS = {"full_attention", "sliding_attention"}
 MAX_FLOAT32_TOKENS = 192
-"""Rows of up to this many tokens are attended in float32 on CPUs. The backward pass of PyTorch's bfloat16 kernel takes
-some milliseconds for the shortest row: with AMX, 9 heads and 100 tokens, forward and backward take 4.0 and 1.8 ms in
-bfloat16 and float32, with 200 tokens 5.2 and 4.5, with 300 tokens 8.4 and 9.3 (benchmarks/tuning/README.md)."""
+"""Rows in bfloat16 of up to this many tokens are attended in float32 on CPUs, because the backward pass of PyTorch's
+bfloat16 kernel takes milliseconds for the shortest row: with 100 tokens, 4.0 instead of 1.9 ms (benchmarks/tuning)."""
 
 
 def register_if_supported(folder: Path) -> str:
@@ -90,12 +89,18 @@ def packed_attention(
     ):
         mask = _window(row_query.shape[2], sliding_window, query.device)
         states = (row_query, row_key, row_value)
-        in_float32 = query.device.type == "cpu" and row_query.shape[2] <= MAX_FLOAT32_TOKENS
+        in_float32 = _is_faster_in_float32(row_query)
         if in_float32:
             states = tuple(part.float() for part in states)
-        with torch.autocast(query.device.type, enabled=False) if in_float32 else nullcontext():
+        with torch.autocast("cpu", enabled=False) if in_float32 else nullcontext():  # it would cast them back
             rows.append(sdpa_attention_forward(module, *states, mask, **kwargs)[0].to(query.dtype))
     return torch.cat(rows, dim=1), None
+
+
+def _is_faster_in_float32(row: Any) -> bool:
+    import torch
+
+    return row.device.type == "cpu" and row.dtype is torch.bfloat16 and row.shape[2] <= MAX_FLOAT32_TOKENS
 
 
 @lru_cache(maxsize=1)

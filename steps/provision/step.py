@@ -27,9 +27,9 @@ def provision(settings: Settings) -> Result:
         StepError: as the provider's ``provision``.
     """
     requested = _sku(settings.instance_type)
-    print(f"requested: {_request_text(settings, requested)}", flush=True)
     if not is_pod():
         return _on_this_machine(settings, requested)
+    print(f"requested: {_request_text(settings, requested)}", flush=True)
     if settings.provider in node_providers.PROVIDERS:
         result: Result = node_providers.provider(settings.provider).provision(settings)
         return result
@@ -40,8 +40,10 @@ def _on_this_machine(settings: Settings, requested: Sku | None) -> Result:
     local = machine.read(settings.work)
     device, description = _device(local)
     print(f"local machine: {local}", flush=True)
-    for line in shortfall(settings, requested, local):
-        print(f"missing: {line}", flush=True)
+    if settings.instance_type:
+        print(f"nodes on a cluster: {_request_text(settings, requested)}", flush=True)
+    if lacking := shortfall(settings, requested, local):
+        print(f"less than on a cluster: {'; '.join(lacking)}", flush=True)
     return Result(device, [socket.gethostname()], f"{local}: tuning runs on {description}")
 
 
@@ -56,19 +58,19 @@ def _wait_for_autoscaler(settings: Settings, requested: Sku | None) -> Result:
 
 
 def shortfall(settings: Settings, requested: Sku | None, local: machine.Machine) -> list[str]:
-    """Return the differences between the request and the local machine, one sentence each."""
+    """Return what the local machine has less of than the requested nodes."""
     lines = []
     if settings.count > 1:
-        lines.append(f"{settings.count} machines requested; a local run uses 1")
+        lines.append(f"1 of {settings.count} machines")
     if requested is None:
         return lines
-    if len(local.gpus) < requested.gpus:
-        lines.append(f"{_gpus_text(requested)} requested; available: {machine.gpu_text(local.gpus)}")
-    elif any(gpu.memory_gib < requested.gpu_memory_gib * 0.9 for gpu in local.gpus[: requested.gpus]):
-        # Drivers reserve a part of the memory: an 80 GiB card reports a little less.
-        lines.append(f"{requested.gpu_memory_gib} GiB per GPU requested; available: {machine.gpu_text(local.gpus)}")
+    too_few = len(local.gpus) < requested.gpus
+    # Drivers reserve a part of the memory: an 80 GiB card reports a little less.
+    too_small = any(gpu.memory_gib < requested.gpu_memory_gib * 0.9 for gpu in local.gpus[: requested.gpus])
+    if too_few or too_small:
+        lines.append(machine.gpu_text(local.gpus))
     if local.cores < requested.vcpus:
-        lines.append(f"{requested.vcpus} vCPUs requested; available: {local.cores}")
+        lines.append(f"{local.cores} of {requested.vcpus} vCPUs")
     return lines
 
 

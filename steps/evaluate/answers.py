@@ -9,7 +9,8 @@ from typing import Any
 from steps.data.chat_tokens import Message, render
 
 BATCH_SIZE = 8
-"""Questions per batch."""
+"""Questions per batch. Up to this many questions are answered one by one, as a server does: padding in a batch changes
+rounding, and with it some answers."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,7 @@ class Answer:
 
 
 def answer_questions(
-    model: Any,
-    tokenizer: Any,
-    questions: Sequence[Sequence[Message]],
-    ends: Sequence[int],
-    max_new_tokens: int,
-    *,
-    as_served: bool = False,
+    model: Any, tokenizer: Any, questions: Sequence[Sequence[Message]], ends: Sequence[int], max_new_tokens: int
 ) -> list[Answer]:
     """Return the greedy answer to each question.
 
@@ -40,14 +35,12 @@ def answer_questions(
         questions: Messages, of which the last is the user's.
         ends: Ids of tokens that end an answer, besides the model's eos tokens.
         max_new_tokens: Maximum length of an answer.
-        as_served: The answers are compared with those of a server. Up to BATCH_SIZE questions are answered one by one,
-            as a server does: padding in a batch changes rounding, and with it some answers.
 
     Raises:
         BadInput: The chat template rejects a question.
     """
     answers: list[Answer] = []
-    batch_size = 1 if as_served and len(questions) <= BATCH_SIZE else BATCH_SIZE
+    batch_size = BATCH_SIZE if len(questions) > BATCH_SIZE else 1
     for start in range(0, len(questions), batch_size):
         answers += _answer_batch(model, tokenizer, questions[start : start + batch_size], ends, max_new_tokens)
     return answers

@@ -156,9 +156,7 @@ def _measure(
         progress.report(offset + done, total, f"{name}: loss of {done}/{count} rows")
 
     losses = row_losses(model, prepared.rows, report_batch)
-    questions = [row[:-1] for row in chosen]
-    as_served = name == "adapter"  # the rollout compares its answers
-    answers = answer_questions(model, tokenizer, questions, ends, settings.max_new_tokens, as_served=as_served)
+    answers = answer_questions(model, tokenizer, [row[:-1] for row in chosen], ends, settings.max_new_tokens)
     pairs = zip(answers, chosen, strict=True)
     scores = [answer_metrics.score(answer.text, str(row[-1]["content"])) for answer, row in pairs]
     progress.report(offset + per_model, total, f"{name}: {len(answers)} answers")

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             if local:
                 print(f"\n{show_local.as_text(local.speed, local)}")
             elif estimated and plan.tuning:
-                print(f"\nhours on this machine: not measured, argotune tune-bench {loaded.manifest.source.file} does")
+                print("\nhours on this machine: not measured (argotune tune-bench FILE, with the same flags)")
     return 0
 
 

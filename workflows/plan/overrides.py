@@ -117,7 +117,7 @@ def _checked(given: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
     for source, path, text in given:
         if path not in known:
             near = difflib.get_close_matches(path, known, 1)
-            fix = f'did you mean "{near[0]}"?' if near else "list all paths with 'argotune plan FILE'"
+            fix = f'did you mean "{near[0]}"?' if near else "list all paths with 'argotune plan FILE --all'"
             problems.append(Problem(f'unknown path "{path}"', file=source, fix=fix))
         elif wrong := list(check_value(path, text, source)):
             problems += wrong

@@ -2,7 +2,8 @@
 
 Matrix products alone do not: where bfloat16 products are four times as fast, small models can still train faster in
 float32, because of the casts, norms and attention of each layer. The layer has the model's sizes and a LoRA adapter in
-float32, its rows attend to themselves, and it runs forward and backward as in the trainer.
+float32, its rows attend to themselves, and it runs forward and backward as in the trainer. Its rows are attended as
+packed rows are (steps/tune/packed_attention.py), also for a training that pads them.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def _layer(shape: Shape, tokens: int, dtype_name: str) -> Callable[[], None]:
 
     def attend_row(queries: Any, keys: Any, values: Any) -> Any:
         first, second, third = (part.float() for part in (queries, keys, values))
-        with torch.autocast("cpu", enabled=False):  # as steps/tune/packed_attention.py for rows of this length
+        with torch.autocast("cpu", enabled=False):
             return functional.scaled_dot_product_attention(first, second, third, is_causal=True).to(dtype)
 
     def run() -> None:

@@ -205,7 +205,7 @@ def prepare_libraries() -> None:
     import logging
     import warnings
 
-    installed_packages.use_quick_lookup()
+    installed_packages.use_faster_lookup()
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -37,7 +37,7 @@ def main() -> None:
     import uvicorn
 
     args = _arguments()
-    installed_packages.use_quick_lookup()
+    installed_packages.use_faster_lookup()
     use_physical_cores()
     # Bind the port before loading the model: a port in use fails early, and no other process can take it.
     with socket.create_server((args.host, args.port)) as listening:

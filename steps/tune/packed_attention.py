@@ -7,7 +7,6 @@ the rows only, and PyTorch's causal kernels.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -89,11 +88,13 @@ def packed_attention(
     ):
         mask = _window(row_query.shape[2], sliding_window, query.device)
         states = (row_query, row_key, row_value)
-        in_float32 = _is_faster_in_float32(row_query)
-        if in_float32:
-            states = tuple(part.float() for part in states)
-        with torch.autocast("cpu", enabled=False) if in_float32 else nullcontext():  # it would cast them back
-            rows.append(sdpa_attention_forward(module, *states, mask, **kwargs)[0].to(query.dtype))
+        if _is_faster_in_float32(row_query):
+            with torch.autocast("cpu", enabled=False):  # it would cast them back
+                states = tuple(part.float() for part in states)
+                row = sdpa_attention_forward(module, *states, mask, **kwargs)[0].to(query.dtype)
+        else:
+            row = sdpa_attention_forward(module, *states, mask, **kwargs)[0]
+        rows.append(row)
     return torch.cat(rows, dim=1), None
 
 

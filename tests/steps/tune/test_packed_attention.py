@@ -70,7 +70,7 @@ def test_packed_rows_have_the_outputs_and_gradients_of_separate_rows(
 @pytest.mark.parametrize("length", [2, packed_attention.MAX_FLOAT32_TOKENS, packed_attention.MAX_FLOAT32_TOKENS + 1])
 def test_short_rows_are_attended_in_float32(length: int, autocast: bool) -> None:
     torch.manual_seed(0)
-    states = [torch.randn(1, 2, 3 + length, 8, dtype=torch.bfloat16) for _ in range(3)]
+    states = [torch.randn(1, 2, 3 + length, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         lengths = torch.tensor([0, 3, 3 + length])
         output, _ = packed_attention.packed_attention(torch.nn.Module(), *states, None, cu_seq_lens_q=lengths)
@@ -81,8 +81,15 @@ def test_short_rows_are_attended_in_float32(length: int, autocast: bool) -> None
     )
     expected = float32.bfloat16() if length <= packed_attention.MAX_FLOAT32_TOKENS else bfloat16
     assert output.dtype is torch.bfloat16
-    assert torch.equal(output[:, 3:].transpose(1, 2), expected)
+    attended = output[:, 3:].transpose(1, 2)
+    assert torch.equal(attended, expected)
     assert length == 2 or not torch.equal(float32.bfloat16(), bfloat16)
+    gradient = torch.randn_like(attended)
+    for given, right in zip(
+        torch.autograd.grad(attended, states, gradient), torch.autograd.grad(expected, states, gradient), strict=True
+    ):
+        assert torch.equal(given, right)
+        assert given.any()
 
 
 def batching_collator() -> Any:

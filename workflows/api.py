@@ -71,7 +71,7 @@ def load(
 
     Args:
         file: the YAML file.
-        values: overrides by path, as for ``--set`` (``argotune plan FILE`` lists all paths).
+        values: overrides by path, as for ``--set`` (``argotune plan --all FILE`` lists all paths).
         name: name of the Workspace, if the file has several.
         site: site profile (default: ``$ARGOTUNE_SITE`` or ``~/.argotune/site.yaml``).
         namespace: namespace of the Workflow.

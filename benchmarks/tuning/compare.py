@@ -54,6 +54,8 @@ CONTENDERS = {
     "unsloth LoRA": Contender("unsloth_lora", "unsloth", {"batch_size": 1}),
     "torchtune LoRA": Contender("torchtune_lora", "torchtune", {"batch_size": 1}),
     "LitGPT LoRA": Contender("litgpt_lora", "litgpt", {"batch_size": 1}),
+    "unsloth LoRA batch 4": Contender("unsloth_lora", "unsloth", {"batch_size": 4}),
+    "LitGPT LoRA batch 4": Contender("litgpt_lora", "litgpt", {"batch_size": 4}),
     "argotune LoRA": Contender("argotune_step", options={"method": "lora"}),
     "argotune same settings": Contender(
         "argotune_step", options={"training_arguments": {"train_sampling_strategy": "random"}}

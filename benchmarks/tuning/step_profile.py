@@ -1,6 +1,7 @@
 """Profile the training loop of the tune step, and compute how much faster it could become.
 
-    python benchmarks/tuning/step_profile.py        # 3 minutes on 2 cores
+    python benchmarks/tuning/step_profile.py                       # 3 minutes on 2 cores
+    python benchmarks/tuning/step_profile.py --set long --rows 8
 
 Prints the share of each kind of operation in the time of the loop, and the speed if all but matrix products and
 attention took no time: the limit for every implementation that computes the same products.
@@ -8,6 +9,8 @@ attention took no time: the limit for every implementation that computes the sam
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -34,7 +37,12 @@ BOUND = ("matrix products", "attention")
 
 def main() -> None:
     """Train with and without profiler, and print both."""
-    row_set = rows.SETS["conversations"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=rows.SETS, default="conversations", help="set of rows")
+    parser.add_argument("--rows", type=int, help="rows of the set (default: all)")
+    args = parser.parse_args()
+    row_set = rows.SETS[args.set]
+    row_set = dataclasses.replace(row_set, rows=args.rows or row_set.rows)
     plain = compare.run(compare.Contender("argotune_step"), row_set)
     profiled = compare.run(compare.Contender("argotune_step", options={"profile": True}), row_set)
     for result in (plain, profiled):

@@ -11,11 +11,11 @@ import pytest
 import requests
 from adapter_server import FakeServer
 from app_server import listen
+from free_ports import free_port
 from request_variants import NUM_VARIANTS, send, variants
 
 from steps.serving import api_keys, metrics_address
 from steps.serving.middleware import ServingMiddleware
-from steps.serving.server import free_port
 
 COUNTER = "vllm:num_requests_running 0"
 
@@ -30,7 +30,7 @@ def ports(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Port of the clients, and port of the metrics; the server requires API keys."""
     (tmp_path / "alice").write_text("alice-0123456789")
     monkeypatch.setenv(api_keys.FOLDER_VARIABLE, str(tmp_path))
-    port = free_port(range(18000, 18100))
+    port = free_port()
     monkeypatch.setenv(metrics_address.ADDRESS_VARIABLE, f"127.0.0.1:{port}")
     with listen(ServingMiddleware(server)) as clients:
         requests.get(f"http://127.0.0.1:{clients}/health", timeout=120)

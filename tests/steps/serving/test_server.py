@@ -70,7 +70,7 @@ def test_unhealthy_if_another_server_has_the_port(record: Path, log: Path, tmp_p
     other = server.start(file_server(tmp_path, ["base"], free_port()), record, log, os.environ)
     server.wait_until_healthy(other, log, 120)
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    new = dataclasses.replace(other, command=sleep, mark="loading", pid=0)
+    new = dataclasses.replace(other, command=sleep, mark=f"loading-{other.port}", pid=0)
     loading = server.start(new, tmp_path / "loading.json", log, os.environ)
     assert server.is_alive(loading) and not server.is_healthy(loading)
     server.stop(tmp_path / "loading.json")

@@ -39,14 +39,14 @@ def served(tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     command = [sys.executable, adapter_server.__file__, "--host", server.HOST, "--port", str(port)]
     record = Server(
         kind="transformers", endpoint=f"http://{server.HOST}:{port}", models=["base"], command=command,
-        settings="", mark="chat", api_keys=str(keys),
+        settings="", mark=f"chat-{port}", api_keys=str(keys),
     )  # fmt: skip
     paths = os.pathsep.join(path for path in sys.path if path)
     variables = {"ARGOTUNE_API_KEYS": str(keys), "ARGOTUNE_ADAPTERS": str(folder / "none.json"), "PYTHONPATH": paths}
     running = server.start(record, folder / server.RECORD, folder / "server.log", {**os.environ, **variables})
     with monkeypatch.context() as patch:
         patch.setenv("ARGOTUNE_API_KEY", ALICE)
-        server.wait_until_healthy(running, folder / "server.log", 60)
+        server.wait_until_healthy(running, folder / "server.log", 120)
     yield running
     server.stop(folder / server.RECORD, grace=0)
 

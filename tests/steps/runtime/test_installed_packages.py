@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions as slow
 from pathlib import Path
 
@@ -16,7 +17,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def uncached() -> None:
+def uncached() -> Iterator[None]:
+    """Find the packages anew, and leave none of a test to libraries that are imported later in this process."""
+    installed_packages.packages_distributions.cache_clear()
+    yield
     installed_packages.packages_distributions.cache_clear()
 
 

@@ -47,6 +47,11 @@ class Cluster:
         """Run kubectl in the namespace; return its output, or what it says when it fails and ``ok`` is False."""
         return run(["kubectl", *self._flags, *arguments], stdin, ok, timeout)
 
+    def wait(self, target: str, condition: str, *flags: str, seconds: int = 300) -> None:
+        """Wait until objects meet a condition of ``kubectl wait --for``; the limit ends only a test that hangs."""
+        command = ["wait", target, *flags, f"--for={condition}", f"--timeout={seconds}s"]
+        self.kubectl(*command, timeout=seconds + 60)
+
     def may(self, subject: str, verb: str, resource: str) -> bool:
         """Return True if the API server would let a user or account make a call in the namespace."""
         command = ["kubectl", *self._flags, "auth", "can-i", verb, resource, "--as", subject, "--quiet"]
@@ -90,7 +95,7 @@ class Cluster:
         """Wait until the log of a pod's container ``main`` contains a text."""
         # kubectl refuses to follow a container that is not started, which the pod's phase does not tell.
         started = '{.status.containerStatuses[?(@.name=="main")].started}=true'
-        self.kubectl("wait", f"pod/{pod}", f"--for=jsonpath={started}", "--timeout=120s", timeout=150)
+        self.wait(f"pod/{pod}", f"jsonpath={started}")
         follow = ["kubectl", *self._flags, "logs", pod, "--container", "main", "--follow"]
         with subprocess.Popen(
             [*follow, f"--request-timeout={timeout}s"], stdout=subprocess.PIPE, text=True
@@ -144,9 +149,9 @@ class Cluster:
         # kubectl fails if it waits for a condition while there are none; the API server adds the first with the names.
         accepted = f"jsonpath={{.status.acceptedNames.kind}}={definition['spec']['names']['kind']}"
         for met in (accepted, "condition=Established"):
-            self.kubectl("wait", f"crd/{name}", f"--for={met}", "--timeout=60s")
+            self.wait(f"crd/{name}", met)
         yield True
-        self.kubectl("delete", "crd", name, "--timeout=60s")
+        self.kubectl("delete", "crd", name, "--timeout=300s", timeout=360)
 
     def submit(self, workspace: Path, *arguments: str) -> str:
         """Submit a Workspace and return the name of its run."""
@@ -155,8 +160,7 @@ class Cluster:
 
     def finish(self, run: str, timeout: int = 900) -> dict[str, Any]:
         """Return a Workflow once it has finished."""
-        condition = "--for=condition=Completed"
-        self.kubectl("wait", f"workflow/{run}", condition, f"--timeout={timeout}s", timeout=timeout + 30)
+        self.wait(f"workflow/{run}", "condition=Completed", seconds=timeout)
         return self.get("workflow", run)
 
 

@@ -90,8 +90,7 @@ class Client:
 
     def finish(self) -> Counter[str]:
         """Return the number of answers by model once all requests are answered; fail if one was not."""
-        phase = "--for=jsonpath={.status.phase}=Succeeded"
-        self.cluster.kubectl("wait", f"pod/{self.pod}", phase, "--timeout=300s", timeout=330)
+        self.cluster.wait(f"pod/{self.pod}", "jsonpath={.status.phase}=Succeeded", seconds=600)
         return self.answers()
 
     def answers(self) -> Counter[str]:

@@ -43,7 +43,7 @@ def read_work(cluster: Cluster, run: str, pattern: str) -> dict[str, str]:
     )
     pod = f"reader-{uuid.uuid4().hex[:6]}"
     cluster.apply(small_pod(pod, ["python", "-c", code, pattern], claim=f"{run}-work"))
-    cluster.kubectl("wait", f"pod/{pod}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+    cluster.wait(f"pod/{pod}", "jsonpath={.status.phase}=Succeeded")
     contents: dict[str, str] = json.loads(cluster.kubectl("logs", pod))
     cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0")
     return contents

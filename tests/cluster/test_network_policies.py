@@ -53,9 +53,9 @@ def clients(cluster: Cluster) -> Iterator[dict[str, Cluster]]:
 
 def connections(cluster: Cluster, *addresses: str) -> list[bool]:
     """Return which addresses a pod connects to."""
-    cluster.kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=60s")
+    cluster.wait("serviceaccount/default", "create")
     cluster.apply(small_pod("client", ["python", "-c", CLIENT, *addresses]))
-    cluster.kubectl("wait", "pod/client", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+    cluster.wait("pod/client", "jsonpath={.status.phase}=Succeeded")
     connected: list[bool] = json.loads(cluster.kubectl("logs", "client"))
     cluster.kubectl("delete", "pod", "client", "--force", "--grace-period=0")
     return connected

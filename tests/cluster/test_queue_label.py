@@ -52,7 +52,7 @@ def test_the_servers_of_a_rollout_are_queued(cluster: Cluster, registry: str, tm
     image = push_adapter(registry, tmp_path, "queued")
     run = site.submit(write_service(tmp_path, "queued-service", image))
     site.wait_for_node(run, "rollout", "Running")
-    site.kubectl("wait", "deployment/queued-service", "--for=create", "--timeout=60s")
+    site.wait("deployment/queued-service", "create")
     template = site.get("deployment", "queued-service")["spec"]["template"]
     site.argo("terminate", run)
     site.finish(run)

@@ -32,7 +32,7 @@ def test_a_schedule_starts_no_second_run_during_the_first(cluster: Cluster, work
     assert yaml.safe_load(compiled)["spec"]["concurrencyPolicy"] == "Forbid"
     cluster.kubectl("apply", "--filename", "-", stdin=compiled)
     cron = yaml.safe_load(compiled)["metadata"]["name"]
-    cluster.kubectl("wait", f"cronworkflow/{cron}", "--for=jsonpath={.status.active[0].name}", "--timeout=120s")
+    cluster.wait(f"cronworkflow/{cron}", "jsonpath={.status.active[0].name}")
     time.sleep(65)  # past the next minute, which is when the controller would start a second run
     runs = cluster.get("workflows", "", "--selector", f"workflows.argoproj.io/cron-workflow={cron}")["items"]
     cluster.kubectl("delete", "cronworkflow", cron)

@@ -177,7 +177,7 @@ def test_a_stop_deletes_the_job(unlimited: Cluster, submitted, job_kind: str):
     assert unlimited.finish(run)["status"]["phase"] == "Failed"
     left = unlimited.get(plural(job_kind), "", "--selector", OTHERS)["items"]
     assert not left, (unlimited.argotune("logs", run, "--step", "tune"), left)
-    unlimited.kubectl("wait", "pods", "--selector", OTHERS, "--for=delete", "--timeout=60s")
+    unlimited.wait("pods", "delete", "--selector", OTHERS)
     checkpoints = read_work(unlimited, run, "checkpoints/*/complete.json")
     assert checkpoints, "the last step is saved"
 

@@ -64,7 +64,7 @@ def test_the_api_server_stores_a_group(cluster: Cluster, group: str):
 def _check_pods(cluster: Cluster, owner: str, selector: dict[str, Any]) -> None:
     """Check that the controller creates a pod for each node, and that the Service selects the first one."""
     for rank in range(NODES):
-        cluster.kubectl("wait", f"pod/{owner}-{rank}", "--for=create", "--timeout=120s")
+        cluster.wait(f"pod/{owner}-{rank}", "create")
     labels = ",".join(f"{key}={value}" for key, value in selector.items())
     selected = cluster.get("pods", "", "--selector", labels)["items"]
     assert [pod["metadata"]["name"] for pod in selected] == [f"{owner}-0"]

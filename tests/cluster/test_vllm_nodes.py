@@ -28,7 +28,7 @@ from steps.rollout.settings import AdapterSource, Settings
 from steps.serving.vllm_probe import find_interpreter
 
 NAME, GROUP, NODES = "two-nodes", "statefulset", 2
-WAIT = "900s"
+WAIT_SECONDS = 900
 CLIENT = """
 import sys, urllib.request
 address, body = sys.argv[1], sys.argv[2].encode()
@@ -53,7 +53,7 @@ class Group:
 
     def wait(self) -> None:
         """Wait until the leader answers."""
-        self.cluster.kubectl("wait", f"pod/{node(0)}", "--for=condition=Ready", f"--timeout={WAIT}", timeout=1000)
+        self.cluster.wait(f"pod/{node(0)}", "condition=Ready", seconds=WAIT_SECONDS)
 
     def check(self) -> None:
         """Compare the predictions of base and adapter with those of transformers, asked through the Service."""
@@ -155,8 +155,8 @@ def test_both_pods_compute_the_answer(group: Group) -> None:
 def test_a_lost_pod_comes_back(group: Group) -> None:
     """The leader ends with the other node, and both start again."""
     group.wait()
-    restarted = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1"
+    restarted = "jsonpath={.status.containerStatuses[0].restartCount}=1"
     group.cluster.kubectl("delete", "pod", node(1), "--force", "--grace-period=0")
-    group.cluster.kubectl("wait", f"pod/{node(0)}", restarted, f"--timeout={WAIT}", timeout=1000)
+    group.cluster.wait(f"pod/{node(0)}", restarted, seconds=WAIT_SECONDS)
     group.wait()
     group.check()

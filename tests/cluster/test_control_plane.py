@@ -15,7 +15,7 @@ def test_a_run_survives_a_restart_of_the_control_plane(cluster: Cluster, workspa
         pytest.skip("ARGOTUNE_RESTART_CONTROL_PLANE is not set (CONTRIBUTING.md, Cluster tests)")
     run = cluster.submit(workspace("survivor"))
     cluster.wait_for_node(run, "download", "Running")
-    subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=180)
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True, timeout=600)
     workflow = cluster.finish(run)
     assert workflow["status"]["phase"] == "Succeeded", cluster.argotune("status", run)
     # Argo's executor may fail to report to an API server that is stopping ("Error"); the step itself never fails.

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_image import build_data_image
 from dataset_hub import DatasetHub
-from faults import RETRY_AFTER, Faults, kill_proof
+from faults import RETRY_AFTER, Faults, kill_proof, read_timeout
 from object_stores import SERVERS
 from parquet_server import Fault, ParquetServer
 from registry_fixture import Front, Registry, ref
@@ -66,8 +66,7 @@ def attempt(
             server.put(path, body)
         urls = [server.url + DIRECT, server.redirect(MOVED, STORED)]
         settings = Settings(work=tmp_path / str(next(NUMBER)), urls=urls, allow_private_hosts=True)
-        # Short where no answer comes; elsewhere long enough that a slow machine causes no faults.
-        monkeypatch.setattr(http_file, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
+        monkeypatch.setattr(http_file, "TIMEOUTS", (30, read_timeout(kind)))
         waits.clear()
         try:
             if cut:
@@ -136,7 +135,7 @@ def test_hub_dataset_faults(
     def run(kind: str, call: int) -> tuple[Faults, str]:
         hub = DatasetHub()
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setattr(http_file, "TIMEOUTS", (30, 0.2 if kind == "timeout" else 30))
+        monkeypatch.setattr(http_file, "TIMEOUTS", (30, read_timeout(kind)))
         hub.commit(
             {"README.md": b"# Rows", **{f"train{path.replace('/', '-')}": body for path, body in bodies.items()}}
         )
@@ -205,7 +204,7 @@ def test_data_image_faults(
     registry.push_image(layout, ref(f"{open_registry.address}/faults/rows:1"))
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
-        monkeypatch.setattr(registry_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
+        monkeypatch.setattr(registry_client, "TIMEOUT", (30, read_timeout(kind)))
         before = another_front(open_registry.address)
         settings = Settings(work=tmp_path / str(next(NUMBER)), image=f"{before.address}/faults/rows:1")
         outcome = tried(before.faults, kind, call, settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from certificates import write_certificate
-from faults import RETRY_AFTER
+from faults import RETRY_AFTER, read_timeout
 from kubernetes import config
 from kubernetes_server import KubernetesServer
 
@@ -76,7 +76,7 @@ def test_temporary_failure_is_retried(
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 1 if kind == "timeout" else 30))
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, read_timeout(kind)))
     cluster.put({**BODY, "metadata": {"name": "m", "namespace": "argotune"}})
     cluster.faults.fail(kind, 1)
     found = client.get(MAPS, "m")

@@ -11,7 +11,7 @@ import fault_table
 import pytest
 import requests
 from acr_fixture import Acr, workload_identity
-from faults import KINDS, Faults, kill_proof
+from faults import KINDS, Faults, kill_proof, read_timeout
 from registry_fixture import Front, Registry, ref
 
 from steps.models.adapter import adapter_digest
@@ -65,9 +65,8 @@ class Push:
             faults.fail(kind, call, name)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                # Short where no answer comes; elsewhere long enough that a slow machine causes no faults.
                 for module in ("registry_client", "registry_auth", "registry_azure"):
-                    patch.setattr(f"steps.oci.{module}.TIMEOUT", (30.0, 0.3 if kind == "timeout" else 30.0))
+                    patch.setattr(f"steps.oci.{module}.TIMEOUT", (30.0, read_timeout(kind)))
                 first = kill_proof(faults, self.package) if kind == "killed" else bool(self.package())
                 if not first:
                     package(self.settings)

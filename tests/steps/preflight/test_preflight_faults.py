@@ -9,7 +9,7 @@ from typing import Any
 
 import fault_table
 import pytest
-from faults import RETRY_AFTER, Faults, kill_proof
+from faults import RETRY_AFTER, Faults, kill_proof, read_timeout
 from hub_server import HubServer
 from parquet_server import ParquetServer
 from registry_fixture import Front, Registry, ref
@@ -45,7 +45,7 @@ def test_registry_faults(tmp_path: Path, open_registry: Registry, monkeypatch: p
     monkeypatch.setattr(step, "RETRY", RetryPolicy(max_attempts=2, initial_seconds=0.0, max_retry_after_seconds=0.0))
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
-        monkeypatch.setattr(registry_client, "TIMEOUT", limits(kind))
+        monkeypatch.setattr(registry_client, "TIMEOUT", (30.0, read_timeout(kind)))
         front = Front(open_registry.address)
         settings = Settings(work=tmp_path, image=f"{front.address}/flight/faults:1")
         try:
@@ -70,7 +70,7 @@ def test_data_faults(tmp_path: Path, data: ParquetServer, waits: list[float], mo
     settings = Settings(work=tmp_path, urls=[f"{data.url}/rows.parquet"], allow_private_hosts=True)
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
-        monkeypatch.setattr(data_checks, "TIMEOUT", limits(kind))
+        monkeypatch.setattr(data_checks, "TIMEOUT", (30.0, read_timeout(kind)))
         data.calls.calls.clear()
         waits.clear()
         outcome, found = asked(data.calls, kind, call, settings)
@@ -97,7 +97,7 @@ def test_model_faults(tmp_path: Path, hub: HubServer, waits: list[float], monkey
     settings = Settings(work=tmp_path, model="someone/tiny")
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
-        monkeypatch.setattr(hub_requests, "TIMEOUT", limits(kind))
+        monkeypatch.setattr(hub_requests, "TIMEOUT", (30.0, read_timeout(kind)))
         hub.faults.calls.clear()
         waits.clear()
         outcome, found = asked(hub.faults, kind, call, settings)
@@ -106,11 +106,6 @@ def test_model_faults(tmp_path: Path, hub: HubServer, waits: list[float], monkey
         return hub.faults, outcome
 
     fault_table.check("preflight: model", fault_table.sweep("preflight", run))
-
-
-def limits(kind: str) -> tuple[float, float]:
-    """Return a short timeout for faults without a response, and a long one for slow machines."""
-    return 30.0, 0.2 if kind == "timeout" else 30.0
 
 
 def asked(faults: Faults, kind: str, call: int, settings: Settings) -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ import fault_table
 import pytest
 from arm_fixture import CLUSTER_REF, RUN, Pod, serve_pod
 from arm_server import A10, A100
-from faults import RETRY_AFTER, Faults, kill_proof
+from faults import RETRY_AFTER, Faults, kill_proof, read_timeout
 
 from steps.provision import aks, aks_pool
 from steps.provision.settings import ClusterRef
@@ -33,8 +33,7 @@ def attempt(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Fau
                 pod.server.faults.calls.clear()
                 if kind:
                     pod.server.faults.fail(kind, call)
-                # Short for faults without a response, long otherwise, for slow machines.
-                pod.read_timeout = 0.3 if kind == "timeout" else 30
+                pod.read_timeout = read_timeout(kind)
                 if kind == "killed":
                     outcome = again(pod, step)
                 else:

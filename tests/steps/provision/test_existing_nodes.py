@@ -6,7 +6,7 @@ from typing import Any
 
 import fault_table
 import pytest
-from faults import Faults, kill_proof
+from faults import Faults, kill_proof, read_timeout
 from kubernetes_server import KubernetesServer, condition
 
 from steps.kubernetes import client as kubernetes_client
@@ -158,7 +158,7 @@ def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_client, "connect", lambda: connect(waits.append))
 
     def run(kind: str, call: int) -> tuple[Faults, str]:
-        monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
+        monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, read_timeout(kind)))
         with KubernetesServer() as cluster:
             monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
             cluster.put(node("a"))

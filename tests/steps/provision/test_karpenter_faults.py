@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fault_table
 import pytest
-from faults import Faults, kill_proof
+from faults import Faults, kill_proof, read_timeout
 from karpenter_controller import A100, H100, Controller, Pod
 from kubernetes_server import KubernetesServer
 
@@ -20,7 +20,7 @@ def tried(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, call: int, *, first: Action, action: Action, left: int
 ) -> tuple[Faults, str]:
     """Run ``action`` after ``first`` with one fault, again if it was killed; ``left`` machines must be there then."""
-    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.5 if kind == "timeout" else 30))
+    monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, read_timeout(kind)))
     with KubernetesServer() as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(folder / "kubeconfig")))
         controller = Controller(cluster, unavailable={(A100, "on-demand")})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fault_table
 import pytest
-from faults import RETRY_AFTER, Faults, kill_proof
+from faults import RETRY_AFTER, Faults, kill_proof, read_timeout
 from kubernetes_server import KubernetesServer
 from serving_cluster import NAMESPACE, serve_with_canary, served_images
 
@@ -48,7 +48,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float])
     def run(
         kind: str, call: int, *, command: str, expected: str, before: str = "", instead: str = ""
     ) -> tuple[Faults, str]:
-        monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
+        monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, read_timeout(kind)))
         with KubernetesServer() as cluster:
             monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
             servers = serve_with_canary(cluster, NAME, tmp_path / str(next(NUMBER)))

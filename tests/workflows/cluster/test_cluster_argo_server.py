@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from argo_run import MAIN, NAME, ArgoRun
 from fake_argo_server import ArgoServer
+from faults import read_timeout
 
 from workflows.cli import main
 from workflows.cluster import argo_server, kubernetes_api, watch
@@ -116,7 +117,7 @@ def test_a_kubeconfig_flag_overrides_the_server(server, capsys, tmp_path):
 @pytest.mark.parametrize("kind", ["reset", "timeout", "429", "500", "truncated"])
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_failed_request_is_retried(kind, call, server, api, monkeypatch):
-    monkeypatch.setattr(argo_server, "READ", 0.3 if kind == "timeout" else 30)
+    monkeypatch.setattr(argo_server, "READ", read_timeout(kind))
     server.faults.fail(kind, call)
     document = ArgoRun().now()
     document["metadata"]["annotations"] = {kubernetes_api.SUBMISSION: "f00"}

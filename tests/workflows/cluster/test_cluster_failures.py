@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from argo_run import NAME, ArgoRun
+from faults import read_timeout
 from kubernetes_server_resources import Refused
 
 from workflows.cli import main
@@ -139,7 +140,7 @@ def test_a_rejected_document(cluster, error, refusal, code, message):
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_failed_request_is_retried(kind, call, cluster, workflows_api, monkeypatch):
     """Create, list, stop and get are retried; nothing is created twice."""
-    monkeypatch.setattr(kubernetes_api, "READ", 0.3 if kind == "timeout" else 30)
+    monkeypatch.setattr(kubernetes_api, "READ", read_timeout(kind))
     cluster.faults.fail(kind, call)
     api = workflows_api()
     document = ArgoRun().now()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from fault_table import by_name, check, sweep, sweep_names
-from faults import Faults, kill_proof
+from faults import SILENT_SECONDS, Faults, kill_proof, read_timeout
 from faulty_proxy import FaultyProxy
 from kubernetes_server import KubernetesServer
 from rollout_sample import NAME, hurry, run, settings_of, version
@@ -121,8 +121,7 @@ def service(tmp_path: Path, images: dict[str, str], monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("way", ["hot load", "rolling update", "image volumes", "canary"])
 def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str], way: str) -> None:
     def attempt(kind: str, call: int, name: str) -> tuple[Faults, str]:
-        # Short if no response comes; otherwise long, so that a slow machine causes no other faults.
-        with service(WAYS[way], cluster_seconds=1 if kind == "timeout" else 30) as one:
+        with service(WAYS[way], cluster_seconds=read_timeout(kind)) as one:
             outcome = one.roll_out(one.cluster.faults, kind, call, name)
             one.look(WAYS[way], images)
             return one.cluster.faults, outcome
@@ -141,7 +140,7 @@ def test_calls_of_the_cluster(service: Callable[..., Any], images: dict[str, str
 )
 def test_calls_of_its_servers(service: Callable[..., Any], images: dict[str, str], way: str, calls: set[str]) -> None:
     def attempt(kind: str, name: str) -> tuple[Faults, str]:
-        with service(WAYS[way], server_seconds=0.3 if kind == "timeout" else 0) as one:
+        with service(WAYS[way], server_seconds=SILENT_SECONDS if kind == "timeout" else 0) as one:
             outcome = one.roll_out(one.proxy.faults, kind, 1, name)
             seen = list(one.proxy.faults.calls)
             one.look(WAYS[way], images)

@@ -15,7 +15,7 @@ from typing import Any
 import adapter_server
 import pytest
 from fault_table import check, sweep_names
-from faults import Faults, kill_proof
+from faults import SILENT_SECONDS, Faults, kill_proof
 from faulty_proxy import FaultyProxy
 from rollout_sample import nap, write_weights
 
@@ -73,9 +73,8 @@ def test_requests_to_a_server_that_loads_another_adapter(
         adapter = next(names)
         requested = settings(adapter)
         with monkeypatch.context() as patch, FaultyProxy() as proxy:
-            patch.setattr(
-                serving_client, "session", lambda *key: proxy.client(session(*key), 0.3 if kind == "timeout" else 0)
-            )
+            seconds = SILENT_SECONDS if kind == "timeout" else 0
+            patch.setattr(serving_client, "session", lambda *key: proxy.client(session(*key), seconds))
             if kind:
                 proxy.faults.fail(kind, 1, name)
             outcome = "succeeds on retry"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fault_table
 import pytest
-from faults import Faults, kill_proof
+from faults import Faults, kill_proof, read_timeout
 from karpenter_controller import A100, RUN, Controller, Pod
 from kubernetes_server import KubernetesServer
 
@@ -76,7 +76,7 @@ def test_faults(gc: Gc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
             two_runs(cluster, tmp_path, count=1)
             cluster.faults.calls.clear()
-            monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, 0.2 if kind == "timeout" else 30))
+            monkeypatch.setattr(kubernetes_client, "TIMEOUT", (30, read_timeout(kind)))
             if kind:
                 cluster.faults.fail(kind, call)
             outcome = "succeeds on retry"

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
+from free_ports import free_port
 from trainable_model import chat_rows, write_rows
 from transformers import AutoTokenizer
 
@@ -76,7 +78,10 @@ class VllmServer:
         middleware = self.work / "serve" / "middleware"
         middleware.mkdir(parents=True, exist_ok=True)
         (middleware / "sitecustomize.py").write_text(RECORDER)
-        return rollout(self.settings(adapter, **changes))
+        with pytest.MonkeyPatch.context() as patch:
+            # Another process can take the first free ports while vLLM starts, that of the metrics for good.
+            patch.setattr(server, "free_port", lambda ports=(): free_port())
+            return rollout(self.settings(adapter, **changes))
 
     def settings(self, adapter: Path, **changes: Any) -> Settings:
         values: dict[str, Any] = {

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import requests
+from free_ports import free_port
 from registry_fixture import Registry
 from tiny_model import save_adapter, save_model
 
@@ -72,7 +73,7 @@ def settings(work: Path, base: Path, adapters: Path) -> Callable[..., Settings]:
             "model": str(base),
             "adapters": [{"name": "one", "path": str(adapters / "one")}],
             "question": QUESTION,
-            "deadline_seconds": 120,
+            "deadline_seconds": 600,
         }
         return Settings(**values | changes)
 
@@ -181,8 +182,7 @@ def test_base_and_adapters_answer(
 
     server.stop(work / "serve" / "server.json")
     assert not server.is_alive(third)
-    with pytest.raises(requests.ConnectionError):
-        requests.get(moved.endpoint)
+    assert not server.processes(third)
 
 
 def evaluated(work: Path, base: Path, adapter: Path) -> None:
@@ -257,9 +257,11 @@ def test_an_adapter_image_is_pulled(
 
 
 def test_a_killed_step_continues_with_the_starting_server(settings: Callable[..., Settings], work: Path) -> None:
-    requested = settings()
+    # On the first free port, the server would end if that of another process comes first, and another would start.
+    requested = settings(port=free_port())
     sources = json.dumps([{"name": source.name, "path": source.path} for source in requested.adapters])
     flags = ["--work", str(work), "--preset", "tiny", "--model", requested.model, "--adapters", sources]
+    flags += ["--port", str(requested.port)]
     killed = subprocess.Popen([sys.executable, "-m", "steps.rollout", *flags])
     end = time.monotonic() + 300
     while not ((starting := server.read(work / "serve" / server.STARTING)) and starting.pid):

@@ -179,7 +179,7 @@ def run_in_fork(command: Callable[[], int], stdin: Path, out: Path, err: Path) -
         ):
             os.dup2(os.open(file, mode, 0o600), number)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
-        signal.alarm(120)
+        signal.alarm(600)  # ends only a command that hangs
         try:
             return command()
         except SystemExit as ended:  # argparse

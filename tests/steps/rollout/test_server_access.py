@@ -142,7 +142,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     base = save_model(tmp_path / "base")
     work = tmp_path / "work"
     yield lambda **changes: Settings(
-        work=work, preset="tiny", model=str(base), adapters=[], deadline_seconds=120, **changes
+        work=work, preset="tiny", model=str(base), adapters=[], deadline_seconds=600, **changes
     )
     for name in (server.STARTING, server.RECORD):
         server.stop(work / "serve" / name, grace=0)

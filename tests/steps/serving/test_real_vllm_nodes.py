@@ -71,7 +71,7 @@ def nodes(vllm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(60)
+            process.wait(300)
 
 
 def write_environment(folder: Path, vllm: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ def test_a_pod_serves_its_adapters_without_a_token(tmp_path: Path) -> None:
     pod = start(tmp_path, base, file, "--host", "127.0.0.1", "--port", str(port))
     try:
         serving_client.wait_for_adapters(
-            address, desired_adapters.config_digest(file.read_text()), 90, lambda: "ended" if pod.poll() else ""
+            address, desired_adapters.config_digest(file.read_text()), 300, lambda: "ended" if pod.poll() else ""
         )
         assert requests.get(f"{address}/ready").status_code == 200
         assert serving_client.list_models(address) == ["tiny", "tuned"]
@@ -47,7 +47,7 @@ def test_a_pod_serves_its_adapters_without_a_token(tmp_path: Path) -> None:
         assert b"hf_canary" not in Path(f"/proc/{pod.pid}/environ").read_bytes(), "the server has the token"
     finally:
         pod.send_signal(signal.SIGTERM)
-        output, _ = pod.communicate(timeout=30)
+        output, _ = pod.communicate(timeout=300)
     assert "hf_canary" not in output
 
 

@@ -60,6 +60,9 @@ CONTENDERS = {
     "argotune same settings": Contender(
         "argotune_step", options={"training_arguments": {"train_sampling_strategy": "random"}}
     ),
+    "argotune batch 2 x 4": Contender(
+        "argotune_step", options={"batch_size": 2, "training_arguments": {"gradient_accumulation_steps": 4}}
+    ),
     "argotune": Contender("argotune_step"),
 }
 

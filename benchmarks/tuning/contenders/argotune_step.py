@@ -1,6 +1,7 @@
 """Train with the tune step; only the call of the trainer is timed, as in the scripts.
 
-Options: ``method``, ``training_arguments`` of the step, and ``profile``: report the seconds of each operation too.
+Options: ``method``, ``batch_size`` and ``training_arguments`` of the step, and ``profile``: report the seconds of each
+operation too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> None:
         preset=job.preset,
         method=job.options.get("method", "qlora"),
         epochs=1,
-        batch_size=job.batch_size,
+        batch_size=job.options.get("batch_size", job.batch_size),
         rank=job.rank,
         alpha=16,
         max_length=job.length,

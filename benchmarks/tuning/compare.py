@@ -70,7 +70,7 @@ CONTENDERS = {
 def main() -> None:
     """Run what has no result yet, and print the tables."""
     args = _parse()
-    conditions, sets = _conditions(), {name: _row_set(name, args.rows) for name in args.sets}
+    conditions, sets = _conditions(), {name: choose_rows(name, args.rows) for name in args.sets}
     found = results.read(args.output, conditions, {name: row_set.rows for name, row_set in sets.items()})
     broken: set[tuple[str, str]] = set()
     for name, number, contender in results.missing(found, args.sets, args.rounds, args.only):
@@ -134,7 +134,8 @@ def _names(known: Iterable[str]) -> Callable[[str], list[str]]:
     return names
 
 
-def _row_set(name: str, count: int) -> rows.RowSet:
+def choose_rows(name: str, count: int) -> rows.RowSet:
+    """Return a set with another number of rows; 0: as many as the set has."""
     return dataclasses.replace(rows.SETS[name], rows=count or rows.SETS[name].rows)
 
 

@@ -10,7 +10,6 @@ attention took no time: the limit for every implementation that computes the sam
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -39,10 +38,9 @@ def main() -> None:
     """Train with and without profiler, and print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=rows.SETS, default="conversations", help="set of rows")
-    parser.add_argument("--rows", type=int, help="rows of the set (default: all)")
+    parser.add_argument("--rows", type=int, default=0, help="rows of the set (default: as many as the set has)")
     args = parser.parse_args()
-    row_set = rows.SETS[args.set]
-    row_set = dataclasses.replace(row_set, rows=args.rows or row_set.rows)
+    row_set = compare.choose_rows(args.set, args.rows)
     plain = compare.run(compare.Contender("argotune_step"), row_set)
     profiled = compare.run(compare.Contender("argotune_step", options={"profile": True}), row_set)
     for result in (plain, profiled):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from argo_run import NAME, ArgoRun
-from faults import RETRY_AFTER
+from faults import RETRY_AFTER, read_timeout
 from kubernetes_server_resources import from_status
 
 from workflows.cluster import kubernetes_api, watch
@@ -55,7 +55,7 @@ def test_a_run_that_has_ended_is_not_watched(cluster, states_of_run):
 def test_a_failed_request_loses_no_change(kind, call, cluster, states_of_run, waits, monkeypatch):
     """Requests: get, list, watch, and the watch after the first one was ended."""
     for module, name, seconds in (
-        (kubernetes_api, "READ", 0.3 if kind == "timeout" else 30),
+        (kubernetes_api, "READ", read_timeout(kind)),
         (kubernetes_api, "SLACK", -0.7 if kind == "timeout" else 30),
         (watch, "WATCH_SECONDS", 1),
         (watch, "CONTROLLER_SECONDS", 1),
